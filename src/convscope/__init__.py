@@ -1,0 +1,52 @@
+"""convscope shows every number inside a convolutional network, and proves each one.
+
+The public names, resolved when first used, so that importing convscope loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convscope import filters as filters
+    from convscope import plot as plot
+    from convscope import reference as reference
+    from convscope.data import load_dataset as load_dataset
+    from convscope.data.dataset import Dataset as Dataset
+    from convscope.errors import ConvscopeError as ConvscopeError
+    from convscope.images import Preprocess as Preprocess
+    from convscope.inputs import load_image as load_image
+    from convscope.models import load_model as load_model
+    from convscope.training import Run as Run
+    from convscope.training import evaluate as evaluate
+    from convscope.training import load_run as load_run
+    from convscope.training import predict as predict
+    from convscope.training import train as train
+
+__version__ = "0.1.0"
+
+_ROOMS = ("filters", "plot", "reference")
+_NAMES = {
+    "ConvscopeError": "errors",
+    "Dataset": "data.dataset",
+    "Preprocess": "images",
+    "Run": "training",
+    "evaluate": "training",
+    "load_dataset": "data",
+    "load_image": "inputs",
+    "load_model": "models",
+    "load_run": "training",
+    "predict": "training",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"convscope.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"convscope.{_NAMES[name]}"), name)
+    raise AttributeError(f"convscope has no {name!r}; it has {', '.join(__dir__())}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_ROOMS, *_NAMES])

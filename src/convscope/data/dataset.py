@@ -1,0 +1,111 @@
+"""Dataset: images, labels and what they mean, in memory. Knows NumPy and Preprocess; no files, no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import DataError, UnknownName, UsageError
+from convscope.images import Array, Preprocess
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Labelled images in memory.
+
+    >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))
+    >>> len(data), data.shape, data.image(0).dtype
+    (2, (1, 3, 3), dtype('float32'))
+
+    Raises:
+        DataError: the images are no (N, C, H, W) of uint8 or float32, a label is outside the classes, or their
+            numbers differ.
+    """
+
+    name: str
+    images: Array
+    """uint8 or float32, shape (N, C, H, W); read-only."""
+    labels: NDArray[np.int64]
+    """int64, shape (N,), an index into `classes`; read-only."""
+    classes: tuple[str, ...]
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    """How raw values become what a model takes, and back."""
+    split: str = "all"
+    source: str = ""
+    """Where the images come from: a paper, a generator with its seed, a folder."""
+    names: tuple[str, ...] = ()
+    """A name per image where they have one (`damaged-plus`, a file's path), else empty."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, np.int64))
+        for name in ("images", "labels"):
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        return self.images.shape[1], self.images.shape[2], self.images.shape[3]
+
+    def index(self, key: int | str) -> int:
+        """The index of an image by number (negative from the end) or by name."""
+        if isinstance(key, str) and not key.lstrip("-").isdigit():
+            if key not in self.names:
+                raise UnknownName(f"image of {self.name}", key, self.names[:20], f"Or a number, 0 to {len(self) - 1}.")
+            return self.names.index(key)
+        number = int(key)
+        if not -len(self) <= number < len(self):
+            raise UsageError(f"{self.name}:{self.split} has images 0 to {len(self) - 1}, not {number}.")
+        return number % len(self)
+
+    def image(self, key: int | str) -> NDArray[np.float32]:
+        """One image as a model takes it: float32, shape (C, H, W), scaled and normalized.
+
+        Args:
+            key: Index, or the image's name.
+        """
+        return self.preprocess.normalize(self.images[self.index(key)])
+
+    def picture(self, key: int | str) -> NDArray[np.float32]:
+        """One image as a person sees it: float32 from 0 to 1, shape (C, H, W)."""
+        return self.images[self.index(key)].astype(np.float32) / np.float32(self.preprocess.scale)
+
+    def scaled(self, which: Any = slice(None)) -> NDArray[np.float32]:
+        """Many images as a model takes them: float32, shape (n, C, H, W).
+
+        Args:
+            which: Anything that indexes the first axis: a slice, an array of indices or of booleans.
+        """
+        return self.preprocess.normalize(self.images[which])
+
+    def counts(self) -> dict[str, int]:
+        """How many images each class has."""
+        found = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, map(int, found), strict=True))
+
+
+def _check(data: Dataset) -> None:
+    images, labels = data.images, np.asarray(data.labels)
+    if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
+        raise DataError(
+            f"images of {data.name} must be uint8 or float32 of shape (N, C, H, W), not {images.dtype} of {images.shape}."
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{data.name} has {len(images)} images and labels of shape {labels.shape}, {labels.dtype}: "
+            "it needs one integer per image."
+        )
+    if len(labels) == 0:
+        raise DataError(f"{data.name} has no images; a data set needs at least one.")
+    outside = np.flatnonzero((labels < 0) | (labels >= len(data.classes)))
+    if len(outside):
+        raise DataError(
+            f"label {labels[outside[0]]} of image {outside[0]} of {data.name} is outside its {len(data.classes)} classes "
+            f"(0 to {len(data.classes) - 1}); name more classes or correct the labels."
+        )

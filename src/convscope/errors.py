@@ -1,0 +1,67 @@
+"""Every exception of convscope. Imports nothing of convscope.
+
+Each message is one sentence or two: what was asked, what exists, what to do. `exit_status` is what the
+command line returns: 2 for bad usage, 1 for a job that failed.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConvscopeError(Exception):
+    """Base of all of them: `except cs.ConvscopeError` catches whatever convscope refuses."""
+
+    exit_status = 1
+
+
+class UsageError(ConvscopeError, ValueError):
+    """An argument that cannot be meant: another value is needed before anything can start."""
+
+    exit_status = 2
+
+
+class UnknownName(UsageError, LookupError):
+    """A name that does not exist, with the nearest ones that do.
+
+    >>> print(UnknownName("kernel", "sobelx", ["sobel-x", "sobel-y", "blur"]))
+    no kernel is called 'sobelx'; did you mean 'sobel-x' or 'sobel-y'? There are: sobel-x, sobel-y, blur.
+    """
+
+    def __init__(self, kind: str, asked: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind, self.asked, self.known = kind, asked, tuple(known)
+        near = get_close_matches(asked.lower(), self.known, n=2, cutoff=0.6)
+        guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        there = f" There are: {', '.join(self.known)}." if self.known else ""
+        super().__init__(f"no {kind} is called {asked!r}{guess}{there}{' ' + hint if hint else ''}")
+
+
+class ShapeError(UsageError):
+    """An array whose shape, type or number of channels does not fit what it is for."""
+
+
+class DataError(ConvscopeError, ValueError):
+    """Data that was found but cannot be used: a corrupt file, labels outside the classes, mixed sizes."""
+
+
+class ImageError(DataError):
+    """A file that is no readable image, or one too large to read safely."""
+
+
+class DownloadError(ConvscopeError, OSError):
+    """A data set that is neither here nor reachable; the message says where to put its files."""
+
+
+class ModelError(ConvscopeError):
+    """A model that cannot be built, or fails on its input."""
+
+
+class WeightsError(ModelError):
+    """Weights that cannot be read safely or do not fit the model."""
+
+
+class RunError(ConvscopeError):
+    """A run folder that is none, is damaged, or is in use by another training."""
+
+
+class TrainingError(ConvscopeError):
+    """A training that cannot go on: a loss that is not a number, a full disk."""

@@ -1,0 +1,245 @@
+"""Images: reading a file safely, and Preprocess, what a model expects of a picture.
+
+Knows Pillow and NumPy; no data sets, no models, no torch.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from convscope.errors import ImageError, ShapeError, UsageError
+
+Array = NDArray[Any]
+Fit = Literal["stretch", "crop", "pad"]
+
+MAX_PIXELS = 100_000_000
+WHITE = 255.0  # what a pixel of a file counts up to, whatever the file's own depth
+
+
+def read_image(path: str | Path) -> Array:
+    """Read an image file, turned upright, in pixels from 0 to 255.
+
+    Palettes become colours, transparency is laid over white, CMYK and the like become RGB. Files of more than
+    8 bits a channel keep their precision: they come as float32, scaled so that their full range is 0 to 255.
+
+    Returns:
+        uint8 (or float32 for deeper files), shape (C, H, W), C = 1 for grey and 3 for colour.
+
+    Raises:
+        ImageError: no such file, no image, damaged, or more than 100 million pixels.
+    """
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ImageError(
+                    f"{path} has {opened.width}x{opened.height} pixels; at most {MAX_PIXELS:,} are read. Scale it down."
+                )
+            opened.load()
+            return pixels(opened)
+    except FileNotFoundError:
+        raise ImageError(f"there is no file {path}; check the path.") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder; name one image, or use folder:{path} as a data set.") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} is no image that Pillow can read; try PNG or JPEG.") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} cannot be read as an image: {error}.") from None
+
+
+def pixels(picture: Image.Image) -> Array:
+    """The pixels of an opened picture, upright: (C, H, W), 0 to 255.
+
+    >>> pixels(Image.new("L", (4, 2), 7)).shape
+    (1, 2, 4)
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        return np.asarray(picture, np.float32)[None] / np.float32(257)
+    if picture.mode in {"I", "F"}:
+        return _deep(np.asarray(picture))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert(
+            "L" if picture.mode in {"LA", "La"} else "RGB"
+        )
+    grey = picture.mode in {"1", "L"}
+    values = np.asarray(picture.convert("L" if grey else "RGB"))
+    return values[None] if grey else np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _deep(values: Array) -> Array:
+    """32-bit pixels in 0..255: as 16-bit ones where they are integers, else by their own maximum of 1 or 255."""
+    full = 65535 if values.dtype.kind in "iu" else (1 if np.nanmax(values, initial=0) <= 1 else 255)
+    return (values.astype(np.float64) * (WHITE / full)).astype(np.float32)[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """What becomes of a picture before a model sees it: size, channels, scale, then mean and standard deviation.
+
+    >>> expected = Preprocess(size=(28, 28), channels=1)
+    >>> expected.apply(np.full((3, 300, 200), 255, np.uint8)).shape
+    (1, 28, 28)
+
+    Source: the order (resize, crop, rescale, normalize) is that of torchvision's and transformers' image processors.
+    """
+
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels; None keeps the picture's own."""
+    channels: int | None = None
+    """1 for grey, 3 for colour; None keeps the picture's own."""
+    scale: float = WHITE
+    """The pixel value that becomes 1.0: 255 for 8-bit pixels, 1 for data that is already scaled."""
+    mean: tuple[float, ...] = (0.0,)
+    """Subtracted after scaling; one number, or one per channel."""
+    std: tuple[float, ...] = (1.0,)
+    """Divided by after that; one number, or one per channel."""
+    fit: Fit = "stretch"
+    """How another aspect ratio is brought to `size`: stretched, cropped in the centre, or padded with zeros."""
+    crop_ratio: float = 1.0
+    """With fit="crop": the crop's share of the shorter edge (0.875: to 256, then crop 224)."""
+    background: Literal["dark", "light"] | None = None
+    """What the data's background is; a picture with the other one is inverted. None never inverts."""
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0 or any(s <= 0 for s in self.std):
+            raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}.")
+
+    @property
+    def plain(self) -> bool:
+        """Whether values are only scaled, neither shifted nor stretched."""
+        return set(self.mean) == {0.0} and set(self.std) == {1.0}
+
+    def normalize(self, images: Array) -> Array:
+        """Raw values (..., C, H, W), in this preprocess' own scale, as the float32 a model takes.
+
+        >>> Preprocess().normalize(np.array([[[51]]], np.uint8))
+        array([[[0.2]]], dtype=float32)
+        """
+        values = images.astype(np.float32)
+        if self.scale != 1:
+            values /= np.float32(self.scale)
+        if not self.plain:
+            values = (values - _per_channel(self.mean)) / _per_channel(self.std)
+        return np.ascontiguousarray(values, np.float32)
+
+    def restore(self, values: Array) -> Array:
+        """The way back from `normalize`: values as 0..1, so that a picture can be shown in its own units."""
+        return np.asarray(values * _per_channel(self.std) + _per_channel(self.mean), np.float32)
+
+    def apply(self, image: Array, white: float = WHITE) -> Array:
+        """Bring one picture to the model's size, channels and values.
+
+        Args:
+            image: Pixels, shape (C, H, W) or (H, W), from 0 to `white`.
+            white: The pixel value that means 1.0.
+
+        Returns:
+            float32, shape (channels, *size).
+
+        Raises:
+            ShapeError: the picture has a number of channels that cannot be turned into `channels`.
+        """
+        shown = _as_channels(_three(image).astype(np.float32) / np.float32(white), self.channels)
+        shown = resize(shown, self.size, self.fit, self.crop_ratio) if self.size else shown
+        if self.inverts(image, white):
+            shown = 1 - shown
+        return replace(self, scale=1.0).normalize(shown)
+
+    def inverts(self, image: Array, white: float = WHITE) -> bool:
+        """Whether the picture's border is of the other brightness than the data's background."""
+        if self.background is None:
+            return False
+        shown = _three(image)
+        border = np.concatenate([shown[:, (0, -1), :].ravel(), shown[:, :, (0, -1)].ravel()])
+        light = float(np.median(border)) / white > 0.5
+        return light == (self.background == "dark")
+
+    def changes(self, image: Array, white: float = WHITE) -> tuple[str, ...]:
+        """What `apply` will do to this picture, in words; nothing for one that already fits.
+
+        >>> Preprocess(size=(28, 28), channels=1, background="dark").changes(np.full((3, 300, 200), 255, np.uint8))
+        ('resized from 300x200 to 28x28', 'turned to grey', 'inverted (the data has a dark background)')
+        """
+        shown = _three(image)
+        said = []
+        if self.size and shown.shape[1:] != self.size:
+            verb = {"stretch": "resized", "crop": "resized and cropped", "pad": "resized and padded"}[self.fit]
+            said.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
+        if self.channels and shown.shape[0] != self.channels:
+            said.append("turned to grey" if self.channels == 1 else "turned to RGB")
+        if self.inverts(image, white):
+            said.append(f"inverted (the data has a {self.background} background)")
+        return tuple(said)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave."""
+        known = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**known)
+
+
+def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio: float = 1.0) -> Array:
+    """Scale a float picture (C, H, W) to (C, *size), bilinear with antialiasing, channel by channel."""
+    height, width = image.shape[1:]
+    if (height, width) == size:
+        return image
+    if fit == "stretch":
+        return _scaled(image, size)
+    ratios = size[0] / height, size[1] / width
+    factor = max(ratios) / crop_ratio if fit == "crop" else min(ratios)
+    scaled = _scaled(image, (max(1, round(height * factor)), max(1, round(width * factor))))
+    return _centred(scaled, size)
+
+
+def _scaled(image: Array, size: tuple[int, int]) -> Array:
+    turned = (size[1], size[0])
+    planes = [Image.fromarray(plane).resize(turned, Image.Resampling.BILINEAR) for plane in image.astype(np.float32)]
+    return np.stack([np.asarray(plane) for plane in planes])
+
+
+def _centred(image: Array, size: tuple[int, int]) -> Array:
+    """Crop or zero-pad around the centre to `size`."""
+    out = np.zeros((image.shape[0], *size), image.dtype)
+    source, target = [], []
+    for have, want in zip(image.shape[1:], size, strict=True):
+        extra = (have - want) // 2
+        source.append(slice(max(extra, 0), max(extra, 0) + min(have, want)))
+        gap = math.ceil((want - have) / 2)
+        target.append(slice(max(gap, 0), max(gap, 0) + min(have, want)))
+    out[:, target[0], target[1]] = image[:, source[0], source[1]]
+    return out
+
+
+def _three(image: Array) -> Array:
+    if image.ndim == 2:
+        return image[None]
+    if image.ndim != 3:
+        raise ShapeError(f"a picture has the shape (C, H, W) or (H, W), not {image.shape}.")
+    return image
+
+
+def _as_channels(image: Array, channels: int | None) -> Array:
+    """Grey from colour by the ITU-R 601 luma weights, colour from grey by repetition."""
+    have = image.shape[0]
+    if channels is None or have == channels:
+        return image
+    if have == 3 and channels == 1:
+        return np.tensordot(np.array([[0.299, 0.587, 0.114]], np.float32), image, 1)
+    if have == 1:
+        return np.repeat(image, channels, axis=0)
+    raise ShapeError(f"a picture with {have} channels cannot be turned into {channels}; give one with {channels}.")
+
+
+def _per_channel(values: tuple[float, ...]) -> Array:
+    return np.array(values, np.float32)[:, None, None]

@@ -1,0 +1,10 @@
+"""Progress: how long work tells whoever watches how far it is. Imports nothing of convscope."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(what, done, total)`, first with done = 0, last with done = total; total 0 means unknown."""
+
+
+def silent(what: str, done: int, total: int) -> None:  # noqa: ARG001
+    """Tell nobody."""
