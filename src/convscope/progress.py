@@ -6,5 +6,5 @@ Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`, first with done = 0, last with done = total; total 0 means unknown."""
 
 
-def silent(what: str, done: int, total: int) -> None:  # noqa: ARG001
+def silent(what: str, done: int, total: int) -> None:
     """Tell nobody."""

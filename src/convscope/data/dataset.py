@@ -94,7 +94,8 @@ def _check(data: Dataset) -> None:
     images, labels = data.images, np.asarray(data.labels)
     if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
         raise DataError(
-            f"images of {data.name} must be uint8 or float32 of shape (N, C, H, W), not {images.dtype} of {images.shape}."
+            f"images of {data.name} must be uint8 or float32 of shape (N, C, H, W), "
+            f"not {images.dtype} of {images.shape}."
         )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise DataError(
@@ -106,6 +107,6 @@ def _check(data: Dataset) -> None:
     outside = np.flatnonzero((labels < 0) | (labels >= len(data.classes)))
     if len(outside):
         raise DataError(
-            f"label {labels[outside[0]]} of image {outside[0]} of {data.name} is outside its {len(data.classes)} classes "
-            f"(0 to {len(data.classes) - 1}); name more classes or correct the labels."
+            f"label {labels[outside[0]]} of image {outside[0]} of {data.name} is outside its "
+            f"{len(data.classes)} classes (0 to {len(data.classes) - 1}); name more classes or correct the labels."
         )
