@@ -1,0 +1,22 @@
+"""Training: from a data set and a model to a run that nothing can lose, then what the run scores.
+
+Knows torch, data, models and inputs; no plots, no HTTP, no command line.
+"""
+
+from convscope.training.evaluation import Evaluation, Prediction, evaluate, predict
+from convscope.training.recipes import FAST, TUTORIAL, Recipe
+from convscope.training.runs import Run, load_run
+from convscope.training.start import train
+
+__all__ = [
+    "FAST",
+    "TUTORIAL",
+    "Evaluation",
+    "Prediction",
+    "Recipe",
+    "Run",
+    "evaluate",
+    "load_run",
+    "predict",
+    "train",
+]

@@ -1,0 +1,106 @@
+"""Batches from tensors in memory: no Python per image, and the memory layout that convolutions like. No files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscope.data.dataset import Dataset
+
+FLOAT_BYTES = 1 << 30
+"""Data sets up to this size are normalized once; larger ones stay as they are and are normalized batch by batch."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batches:
+    """A data set as tensors on one device.
+
+    Images lie as (N, H, W, C), so that a batch is channels-last by a mere change of view; `channels_last` says
+    whether the model gets it so or copied to (N, C, H, W).
+    """
+
+    images: Tensor
+    labels: Tensor
+    data: Dataset
+    ready: bool
+    channels_last: bool
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (n, C, H, W), normalized, and labels (n,) at `indices`."""
+        return self._shown(self.images.index_select(0, indices)), self.labels.index_select(0, indices)
+
+    def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches from first to last."""
+        for start in range(0, len(self), size):
+            yield self._shown(self.images[start : start + size]), self.labels[start : start + size]
+
+    def _shown(self, images: Tensor) -> Tensor:
+        values = images.permute(0, 3, 1, 2)
+        if not self.ready:
+            values = self._normalized(values)
+        return values if self.channels_last else values.contiguous()
+
+    def _normalized(self, values: Tensor) -> Tensor:
+        """The same arithmetic as `Preprocess.normalize`, on tensors."""
+        preprocess = self.data.preprocess
+        values = values.to(self.dtype)
+        if preprocess.scale != 1:
+            values = values / preprocess.scale
+        if preprocess.plain:
+            return values
+        mean, std = (
+            torch.tensor(v, dtype=self.dtype, device=values.device)[:, None, None]
+            for v in (preprocess.mean, preprocess.std)
+        )
+        return (values - mean) / std
+
+
+def as_batches(
+    data: Dataset, device: torch.device, dtype: torch.dtype = torch.float32, *, channels_last: bool
+) -> Batches:
+    """Put a data set on the device, normalized once if it is small enough."""
+    images = torch.from_numpy(np.ascontiguousarray(data.images.transpose(0, 2, 3, 1))).to(device)
+    raw = Batches(images, torch.tensor(data.labels, device=device), data, False, channels_last, dtype)
+    if data.images.size * 4 > FLOAT_BYTES:
+        return raw
+    values = raw._normalized(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+    return replace(raw, images=values, ready=True)
+
+
+def prefers_channels_last(model: nn.Module, data: Dataset) -> bool:
+    """Whether the model convolves images and runs on channels-last ones (a `view` in its forward would not).
+
+    On CPUs PyTorch's max pooling is several times faster so (bench/training.py).
+    """
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return False
+    sample = torch.from_numpy(data.scaled(slice(0, 2)).transpose(0, 2, 3, 1).copy()).permute(0, 3, 1, 2)
+    parameter = next(model.parameters())
+    was_training = {name: module.training for name, module in model.named_modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(sample.to(parameter.device, parameter.dtype))
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    finally:
+        for name, module in model.named_modules():
+            module.training = was_training[name]
+    return True
+
+
+def epoch_order(length: int, draws: int | None, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch's images: a function of seed and epoch alone, so that a resumed training repeats it.
+
+    >>> sorted(epoch_order(4, None, seed=0, epoch=1).tolist())
+    [0, 1, 2, 3]
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
+    if draws is not None:
+        return torch.randint(length, (draws,), generator=generator)
+    return torch.randperm(length, generator=generator)

@@ -1,0 +1,205 @@
+"""Evaluation: what a model scores on a data set, and what it says of one picture. Knows torch; writes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from convscope.cards import Card, card_of
+from convscope.data import load_dataset
+from convscope.data.dataset import Dataset
+from convscope.errors import DataError
+from convscope.inputs import check_input, prepare
+from convscope.models import load_model
+from convscope.training.batches import Batches, as_batches
+from convscope.training.objectives import Loss, decide, ends_in_softmax, logits_of, make_loss
+from convscope.training.runs import Run, load_run
+from convscope.training.runtime import Runtime, choose_device
+
+BATCH = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model scores on a data set."""
+
+    dataset: str
+    classes: tuple[str, ...]
+    loss: float
+    """Mean over the images, by the loss it was trained with."""
+    confusion: NDArray[np.int64]
+    """How many images of class row were given class column, shape (K, K)."""
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of images given their own class."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+    @cached_property
+    def per_class(self) -> list[dict[str, Any]]:
+        """For each class: images, recall (share of them found), precision (share of its answers that are right)."""
+        found, given, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
+        return [
+            {
+                "class": name,
+                "images": int(found[k]),
+                "recall": float(right[k] / found[k]) if found[k] else None,
+                "precision": float(right[k] / given[k]) if given[k] else None,
+            }
+            for k, name in enumerate(self.classes)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {
+            "dataset": self.dataset,
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "images": int(self.confusion.sum()),
+            "classes": self.per_class,
+            "confusion": self.confusion.tolist(),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What a model says of one picture."""
+
+    image: str
+    classes: tuple[str, ...]
+    output: NDArray[np.float32]
+    """What the model returned, shape (K,)."""
+    probabilities: NDArray[np.float64] | None
+    """Softmax of the output, shape (K,); None for a model of one number."""
+    best: int
+    """The class with the largest output, or nearest to the one number."""
+    label: int | None = None
+    """The true class, where the picture came with one."""
+    notes: tuple[str, ...] = ()
+    """What was done to the picture before the model saw it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {
+            "image": self.image,
+            "class": self.classes[self.best],
+            "index": self.best,
+            "label": self.label,
+            "output": self.output.tolist(),
+            "probabilities": None if self.probabilities is None else self.probabilities.tolist(),
+            "classes": list(self.classes),
+            "notes": list(self.notes),
+        }
+
+
+def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) -> Evaluation:
+    """Score a model, in eval mode, on all of a data set, a thousand images at a time."""
+    classes = batches.data.classes
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    total = 0.0
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    with torch.no_grad(), runtime.autocast():
+        for images, labels in batches.in_order(BATCH):
+            output = logits_of(model(images))
+            total += float(loss(output, labels)) * len(labels)
+            np.add.at(confusion, (labels.cpu().numpy(), decide(output, len(classes)).cpu().numpy()), 1)
+    for module, mode in modes:
+        module.training = mode
+    return Evaluation(f"{batches.data.name}:{batches.data.split}", classes, total / len(batches), confusion)
+
+
+def evaluate(
+    run: Run | str | Path,
+    dataset: str | Dataset | None = None,
+    *,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+) -> Evaluation:
+    """Score a trained run on a data set, by default on the test images of the one it was trained on.
+
+    >>> cs.evaluate("runs/shapes-cnn").accuracy  # doctest: +SKIP
+    0.995
+
+    Raises:
+        RunError: the folder is no run.
+        UnknownName: there is no such data set.
+        DataError: the run was trained on data given by hand, and none are given now.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    data = dataset if isinstance(dataset, Dataset) else _data_of(run, dataset, split, data_dir)
+    runtime = Runtime(choose_device(device))
+    model = run.model.to(runtime.device)
+    check_input(model, data.image(0))
+    batches = as_batches(data, runtime.device, channels_last=False)
+    return measure(model, batches, make_loss(run.recipe), runtime)
+
+
+def _data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None) -> Dataset:
+    options = run.config["dataset"]
+    if name is None and options["source"] is None:
+        raise DataError(
+            f"{run.path} was trained on data given by hand ({options['name']}); give the data to evaluate on."
+        )
+    if name is not None:
+        return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"])
+    return load_split(options, split, data_dir)
+
+
+def load_split(options: Mapping[str, Any], split: str, data_dir: str | Path | None = None) -> Dataset:
+    """A split of the data that a run's config.json names."""
+    given = dict(options["options"])
+    if given.get("image_size"):
+        given["image_size"] = tuple(given["image_size"])
+    size = options["size"] if split == "train" else None
+    data_dir = data_dir or options["data_dir"]
+    return load_dataset(options["source"], split=split, seed=options["seed"], size=size, data_dir=data_dir, **given)
+
+
+def predict(model: nn.Module | Run | str | Path, *images: Any, device: str = "auto") -> list[Prediction]:
+    """What a model says of pictures.
+
+    >>> cs.predict("runs/shapes-cnn", "drawing.png")[0].best  # doctest: +SKIP
+    1
+
+    Args:
+        model: A run, a run's folder, or any model with class names or without.
+        images: Files, `dataset:split/index`, or arrays (C, H, W).
+        device: Where to compute.
+
+    Raises:
+        ImageError: a file cannot be read.
+        ShapeError: a picture that cannot be brought to what the model expects.
+    """
+    if isinstance(model, Run):
+        model = model.model
+    elif not isinstance(model, nn.Module):
+        model = load_model(str(model))
+    model = model.to(choose_device(device))
+    card = card_of(model)
+    return [_predict_one(model, card, image) for image in images]
+
+
+def _predict_one(model: nn.Module, card: Card, image: Any) -> Prediction:
+    prepared = prepare(image, like=card)
+    check_input(model, prepared.array)
+    parameter = next(model.parameters(), torch.empty(0))
+    with torch.no_grad():
+        output = logits_of(model(torch.from_numpy(prepared.array)[None].to(parameter.device, parameter.dtype)))
+    row = output.float().cpu().reshape(1, -1)
+    classes = card.classes or tuple(str(k) for k in range(max(row.shape[1], 2)))
+    probabilities = None
+    if row.shape[1] > 1:
+        shares = row.double() if ends_in_softmax(model) else row.double().softmax(1)
+        probabilities = shares[0].numpy()
+    best = int(decide(row, len(classes))[0])
+    return Prediction(
+        prepared.name, classes, row[0].numpy(), probabilities, best, label=prepared.label, notes=prepared.notes
+    )

@@ -1,0 +1,34 @@
+"""Interrupts: Ctrl-C and a polite kill as a question that a loop can ask between two steps."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupt:
+    """Whether somebody asked to stop; a second Ctrl-C does not wait for the answer."""
+
+    asked = False
+
+    def ask(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Within it, SIGINT and SIGTERM only set `asked` (in the main thread; elsewhere nobody asks)."""
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    before = {number: signal.signal(number, interrupt.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,207 @@
+"""A training job: from names and settings to data, model and recipe, and what config.json says of them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from convscope.cards import Card, attach, card_of
+from convscope.data import DATASETS, check_trainable, load_dataset, overlap
+from convscope.data.dataset import Dataset
+from convscope.errors import DataError, ShapeError, UsageError
+from convscope.inputs import check_input
+from convscope.models import DEFAULT_MODELS, MODELS, load_model
+from convscope.progress import Progress
+from convscope.training.environment import environment
+from convscope.training.objectives import logits_of
+from convscope.training.recipes import Recipe, recipe_for
+
+DataSource = str | Dataset | tuple[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settings:
+    """What a user may say about a training; None leaves a choice to the recipe."""
+
+    dataset: DataSource | None
+    model: str | nn.Module | None = None
+    model_args: Mapping[str, Any] | None = None
+    recipe: str | Recipe = "fast"
+    recipe_name: str = "fast"
+    changes: Mapping[str, Any] | None = None
+    """Recipe settings given by name: epochs, batch_size, lr, optimizer, loss."""
+    seed: int | None = None
+    test: DataSource | None = None
+    data_options: Mapping[str, Any] | None = None
+    """More arguments of `load_dataset`: size, image_size, grey, strict, data_dir."""
+    device: str = "auto"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """All that a training needs, checked to fit together."""
+
+    train: Dataset
+    test: Dataset | None
+    model: nn.Module
+    recipe: Recipe
+    config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def prepare_job(settings: Settings, progress: Progress) -> Job:
+    """Load the data, build the model, choose the recipe; refuse what does not fit.
+
+    Raises:
+        UnknownName: of a data set, model, recipe, optimizer or loss.
+        DataError: data that cannot be trained on.
+        ShapeError: a model that does not take these images or has too few outputs.
+    """
+    name = _model_name(settings)
+    recipe, recipe_name = _recipe(settings, name)
+    seed = recipe.seed if settings.seed is None else settings.seed
+    train, test = load_data(settings, recipe, seed, progress)
+    check_trainable(train)
+    notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
+    model, source, args = build_model(settings, name, recipe, train, seed)
+    config = {
+        "format": 1,
+        "dataset": _data_config(settings, recipe, seed, train),
+        "model": {"name": name, "source": source, "args": args, "class": type(model).__qualname__},
+        "card": card_of(model).to_json(),
+        "recipe": recipe.to_json(),
+        "recipe_name": recipe_name,
+        "seed": seed,
+        "device": settings.device,
+        "precision": settings.precision,
+        "environment": environment(),
+        "notes": list(notes),
+    }
+    return Job(train, test, model, recipe, config, notes)
+
+
+def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress) -> tuple[Dataset, Dataset | None]:
+    """The training images, and the test images where there are any."""
+    if isinstance(settings.dataset, str):
+        options = dict(settings.data_options or {}) | {"seed": seed, "sampling": recipe.sampling, "progress": progress}
+        train = load_dataset(settings.dataset, split="train", **options)
+        if settings.test is None:
+            return train, load_dataset(settings.dataset, split="test", **options | {"size": None})
+    else:
+        train = as_dataset(settings.dataset, "train")
+    return train, None if settings.test is None else as_dataset(settings.test, "test", train)
+
+
+def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> Dataset:
+    """A data set from a name, a Dataset or (images, labels) arrays; classes as `like` has them, else by number.
+
+    >>> as_dataset((np.zeros((2, 28, 28), np.uint8), [0, 1]), "train").shape
+    (1, 28, 28)
+    """
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, str):
+        return load_dataset(source, split=split)
+    images, labels = (np.asarray(part) for part in source)
+    if images.dtype == np.float64:
+        images = images.astype(np.float32)
+    if images.ndim == 3:
+        images = images[:, None]
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"labels must be class numbers (integers), not {labels.dtype}.")
+    classes = like.classes if like else tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
+    card = Card("arrays")
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    preprocess = card.preprocess.from_json({"size": images.shape[2:], "channels": images.shape[1], "scale": scale})
+    return Dataset("arrays", images, labels, classes, preprocess, split)
+
+
+def build_model(
+    settings: Settings, name: str, recipe: Recipe, data: Dataset, seed: int
+) -> tuple[nn.Module, str | None, dict[str, Any]]:
+    """The model with a card that says what it is trained on; how to build it again, None where only the user can."""
+    args = dict(settings.model_args or {})
+    if isinstance(settings.model, nn.Module):
+        model, source = settings.model, None
+    else:
+        source = name
+        if recipe.softmax:
+            args["softmax"] = True
+        entry = MODELS.get(name)
+        if entry is not None and entry.fits is not None:
+            args = entry.fits(data.shape, len(data.classes)) | args
+        model = load_model(name, args=args, seed=seed)
+    check_fits(model, data, recipe)
+    card = Card(name, data.preprocess, data.classes, source or type(model).__qualname__)
+    attach(model, card)
+    return model, source, args
+
+
+def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
+    """Refuse a model that does not take these images, or whose outputs cannot name these classes."""
+    check_input(model, data.image(0))
+    parameter = next(model.parameters(), torch.empty(0))
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.no_grad():
+        output = logits_of(
+            model.eval()(torch.from_numpy(data.scaled(slice(0, 1))).to(parameter.device, parameter.dtype))
+        )
+    for module, mode in modes:
+        module.training = mode
+    if output.ndim != 2:
+        raise ShapeError(f"the model gives {tuple(output.shape)} for one image; training needs (1, number of classes).")
+    outputs, classes = output.shape[1], len(data.classes)
+    if outputs < classes and not (outputs == 1 and recipe.loss == "mse"):
+        raise ShapeError(
+            f"the model has {outputs} output{'s' * (outputs != 1)} and {data.name} has {classes} classes; "
+            "it needs one output per class (or a single one with --loss mse)."
+        )
+
+
+def digest(data: Dataset) -> str:
+    """SHA-256 of images and labels: whether a resumed training sees what it began with."""
+    summed = hashlib.sha256(np.ascontiguousarray(data.images))
+    summed.update(data.labels)
+    return summed.hexdigest()
+
+
+def _recipe(settings: Settings, model: str) -> tuple[Recipe, str]:
+    if isinstance(settings.recipe, Recipe):
+        return settings.recipe, settings.recipe_name
+    return recipe_for(model, settings.recipe).with_changes(**(settings.changes or {})), settings.recipe
+
+
+def _model_name(settings: Settings) -> str:
+    if isinstance(settings.model, nn.Module):
+        return type(settings.model).__name__
+    if settings.model is not None:
+        return settings.model
+    name = settings.dataset if isinstance(settings.dataset, str) else getattr(settings.dataset, "name", "this data set")
+    if name in DEFAULT_MODELS:
+        return DEFAULT_MODELS[name]
+    raise UsageError(f"{name} has no model of its own; name one with --model: {', '.join(MODELS)}, or file.py:Class.")
+
+
+def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) -> dict[str, Any]:
+    source = settings.dataset if isinstance(settings.dataset, str) else None
+    options = {key: value for key, value in (settings.data_options or {}).items() if value is not None}
+    if "data_dir" in options:
+        options["data_dir"] = str(options["data_dir"])
+    if source in DATASETS:
+        options["sampling"] = recipe.sampling
+    return {"name": train.name, "source": source, "seed": seed, "options": options, "sha256": digest(train)}
+
+
+def _overlap_note(train: Dataset, test: Dataset | None) -> tuple[str, ...]:
+    if test is None:
+        return ()
+    shared = overlap(train, test)
+    return (
+        f"{shared} of the {len(test)} test images also occur in training: the tutorial draws both from the same "
+        f"{len(load_dataset(train.name, split='all')):,} possible images.",
+    )

@@ -1,0 +1,220 @@
+"""The loop: forward, loss, backward, step; and around it metrics, history, snapshots and the check for NaN.
+
+A chunk of steps runs without any bookkeeping; between two chunks everything else happens. Knows no names, no
+command line, no data set formats.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convscope.errors import TrainingError
+from convscope.training.batches import Batches, epoch_order
+from convscope.training.evaluation import measure
+from convscope.training.interrupts import Interrupt
+from convscope.training.objectives import Loss, decide, logits_of
+from convscope.training.recipes import Recipe
+from convscope.training.runtime import Runtime
+from convscope.training.snapshots import Position
+from convscope.training.writer import Writer, history_steps
+
+Watch = Callable[[Mapping[str, Any]], None]
+"""Called with each event: "progress" about ten times a second, and the "train" and "epoch" events of the metrics."""
+
+TICK = 0.1
+SUMS = ("loss", "hits", "images")
+
+
+@dataclass(slots=True, eq=False)
+class Loop:
+    """One training: its parts and where it is. `run()` goes from `position` to the end."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    train: Batches
+    test: Batches | None
+    recipe: Recipe
+    seed: int
+    runtime: Runtime
+    writer: Writer
+    watch: Watch
+    interrupt: Interrupt
+    snapshot_seconds: float = 10.0
+    position: Position = field(default_factory=Position)
+    joined: nn.Module = field(init=False)
+    stepper: Any = field(init=False)
+    kept: frozenset[int] = field(init=False)
+    saved: int = field(init=False, default=-1)
+    saved_at: float = field(init=False, default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.joined, self.stepper = self.runtime.setup(self.model, self.optimizer)
+        self.kept = frozenset(history_steps(self.model, self.total))
+        if not self.position.sums:
+            self.position = replace(self.position, sums=dict.fromkeys([*SUMS, *("epoch_" + n for n in SUMS)], 0.0))
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil((self.recipe.draws or len(self.train)) / self.recipe.batch_size)
+
+    @property
+    def total(self) -> int:
+        """Steps in all epochs."""
+        return self.batches * self.recipe.epochs
+
+    @property
+    def log_every(self) -> int:
+        """Steps between two "train" events."""
+        return self.recipe.log_every or max(1, self.total // 50)
+
+    def run(self) -> bool:
+        """Train to the end, or until interrupted; says whether it came to the end.
+
+        Raises:
+            TrainingError: the loss or a weight is no longer a finite number; the last good weights are kept.
+        """
+        self.writer.begin(self.position)
+        if self.position.step == 0:
+            self._keep()
+            self._save()
+        while self.position.epoch < self.recipe.epochs and not self.interrupt.asked:
+            self._epoch()
+        if self.saved != self.position.step:
+            self._save()
+        return self.position.epoch == self.recipe.epochs
+
+    def _epoch(self) -> None:
+        order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch)
+        parts = order.to(self.train.labels.device).split(self.recipe.batch_size)
+        self.joined.train()
+        while self.position.batch < self.batches and not self.interrupt.asked:
+            self._chunk(parts)
+            self._between()
+        if self.position.batch == self.batches:
+            self._end_epoch()
+
+    def _chunk(self, parts: tuple[Tensor, ...]) -> None:
+        """Steps up to the next log line, history point or end of the epoch; alone, also up to a tick of the clock."""
+        start, first = time.perf_counter(), self.position.batch
+        last = first + self._until_next()
+        until = start + (TICK if self.runtime.world == 1 else math.inf)
+        losses: list[Tensor] = []
+        outputs: list[tuple[Tensor, Tensor]] = []
+        for batch in range(first, last):
+            losses.append(self._step(parts[batch], self.position.step + batch - first, outputs))
+            if time.perf_counter() > until or self.interrupt.asked:
+                break
+        self.position = replace(
+            self.position,
+            step=self.position.step + len(losses),
+            batch=first + len(losses),
+            sums=self._summed(losses, outputs),
+            seconds=self.position.seconds + time.perf_counter() - start,
+        )
+
+    def _until_next(self) -> int:
+        step = self.position.step
+        stops = [self.log_every - step % self.log_every, self.batches - self.position.batch]
+        stops += [point - step for point in self.kept if point > step]
+        return min(stops)
+
+    def _step(self, indices: Tensor, step: int, outputs: list[tuple[Tensor, Tensor]]) -> Tensor:
+        if self.recipe.schedule != "constant":
+            lr = self.recipe.lr_at(step / self.total)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+        mine = self.runtime.mine(indices)
+        images, labels = self.train.take(mine)
+        with self.runtime.autocast():
+            output = logits_of(self.joined(images))
+            loss = self.loss(output, labels)
+        self.stepper.zero_grad(set_to_none=True)
+        self.runtime.backward(loss, len(mine) / len(indices))
+        self.stepper.step()
+        outputs.append((output.detach(), labels))
+        return loss.detach()
+
+    def _summed(self, losses: list[Tensor], outputs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """The running sums with a chunk's steps added one by one, over all processes; refuses what is not finite."""
+        values = torch.stack(losses).double()
+        if not torch.isfinite(values).all():
+            self._refuse(self.position.step + 1 + int((~torch.isfinite(values)).nonzero()[0]))
+        labels = torch.cat([labels for _, labels in outputs])
+        decided = decide(torch.cat([output for output, _ in outputs]), len(self.train.data.classes))
+        sizes = torch.tensor([len(labels) for _, labels in outputs], device=values.device)
+        hits = (decided == labels).sum().double()
+        added = self.runtime.total(torch.cat([values * sizes, hits[None], sizes.sum()[None].double()])).tolist()
+        sums = dict(self.position.sums)
+        for prefix in ("", "epoch_"):
+            for value in added[:-2]:
+                sums[prefix + "loss"] += value
+            sums[prefix + "hits"] += added[-2]
+            sums[prefix + "images"] += added[-1]
+        return sums
+
+    def _refuse(self, step: int) -> None:
+        raise TrainingError(
+            f"the loss is no longer a finite number at step {step} (epoch {self.position.epoch + 1}); "
+            f"the weights of step {self.saved} are kept. Try a smaller --lr than {self.recipe.lr:g}."
+        )
+
+    def _between(self) -> None:
+        """Between two chunks: a metrics line, a point of the history, a snapshot, a word to the watcher."""
+        step = self.position.step
+        if step % self.log_every == 0:
+            self._log("train", **self._means(""))
+            self._reset("")
+        if step in self.kept:
+            self._keep()
+        if time.perf_counter() - self.saved_at > self.snapshot_seconds and self.position.batch < self.batches:
+            self._save()
+        self.watch(self._event("progress", total=self.total, epochs=self.recipe.epochs, **self._means("epoch_")))
+
+    def _end_epoch(self) -> None:
+        means = self._means("epoch_")
+        self._reset("epoch_")
+        self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
+        if self.test is not None:
+            result = measure(self.model, self.test, self.loss, self.runtime)
+            means |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
+        self._log("epoch", **means)
+        if time.perf_counter() - self.saved_at > self.snapshot_seconds:
+            self._save()
+
+    def _means(self, prefix: str) -> dict[str, float]:
+        sums = self.position.sums
+        images = max(sums[prefix + "images"], 1.0)
+        return {"loss": sums[prefix + "loss"] / images, "accuracy": sums[prefix + "hits"] / images}
+
+    def _reset(self, prefix: str) -> None:
+        zeros = {prefix + name: 0.0 for name in SUMS}
+        self.position = replace(self.position, sums={**self.position.sums, **zeros})
+
+    def _event(self, kind: str, **more: Any) -> dict[str, Any]:
+        epoch = self.position.epoch + (kind != "epoch")
+        seconds = round(self.position.seconds, 3)
+        lr = self.optimizer.param_groups[0]["lr"]
+        return {"event": kind, "step": self.position.step, "epoch": epoch, **more, "lr": lr, "seconds": seconds}
+
+    def _log(self, kind: str, **more: Any) -> None:
+        event = self._event(kind, **more)
+        self.writer.log(event)
+        self.watch(event)
+
+    def _keep(self) -> None:
+        if self.position.step in self.kept:
+            self.writer.keep(self.position.step, self.model)
+
+    def _save(self) -> None:
+        """A snapshot, unless a weight is not finite: what is saved can always be gone on with."""
+        if not all(torch.isfinite(value).all() for value in self.model.parameters()):
+            self._refuse(self.position.step)
+        self.writer.snapshot(self.position, self.model, self.optimizer)
+        self.saved, self.saved_at = self.position.step, time.perf_counter()

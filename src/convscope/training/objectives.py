@@ -1,0 +1,101 @@
+"""Objectives: the losses and optimizers by name, and what an output means for each. Knows torch, no files."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convscope.errors import ShapeError, TrainingError, UnknownName
+from convscope.training.recipes import Recipe
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
+    "adadelta": torch.optim.Adadelta,
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the model's trainable parameters, fused where PyTorch has a fused one.
+
+    `sgd` has Nesterov momentum 0.9; all else are PyTorch's defaults.
+
+    Raises:
+        UnknownName: no optimizer has this name.
+        TrainingError: the model has nothing to train.
+    """
+    if recipe.optimizer not in OPTIMIZERS:
+        raise UnknownName("optimizer", recipe.optimizer, OPTIMIZERS)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise TrainingError("this model has no parameter to train (all are fixed or there are none).")
+    kind = OPTIMIZERS[recipe.optimizer]
+    options = {"momentum": 0.9, "nesterov": True} if recipe.optimizer == "sgd" else {}
+    if "fused" in inspect.signature(kind).parameters and all(p.dtype.is_floating_point for p in parameters):
+        options["fused"] = True
+    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)
+
+
+def mse(output: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared error to the class number (one output) or to the one-hot class (several)."""
+    if output.shape[1] == 1:
+        return F.mse_loss(output[:, 0], labels.to(output.dtype))
+    return F.mse_loss(output, F.one_hot(labels, output.shape[1]).to(output.dtype))
+
+
+LOSSES: Mapping[str, Loss] = {
+    "cross-entropy": F.cross_entropy,
+    "mse": mse,
+    "nll": F.nll_loss,
+}
+
+
+def make_loss(recipe: Recipe) -> Loss:
+    """The recipe's loss: (outputs (N, K), labels (N,)) -> scalar, the mean over the batch.
+
+    Raises:
+        UnknownName: no loss has this name.
+    """
+    if recipe.loss not in LOSSES:
+        raise UnknownName("loss", recipe.loss, LOSSES)
+    if recipe.loss == "cross-entropy" and recipe.label_smoothing:
+        smoothing = recipe.label_smoothing
+        return lambda output, labels: F.cross_entropy(output, labels, label_smoothing=smoothing)
+    return LOSSES[recipe.loss]
+
+
+def decide(output: Tensor, classes: int) -> Tensor:
+    """The class of each output: the largest of several, the nearest class number of a single one.
+
+    >>> decide(torch.tensor([[0.376], [1.139]]), 2)
+    tensor([0, 1])
+    """
+    if output.shape[1] == 1:
+        return output[:, 0].round().clamp(0, classes - 1).long()
+    return output.argmax(1)
+
+
+def ends_in_softmax(model: nn.Module) -> bool:
+    """Whether the model's last layer is a softmax, so that its outputs already are probabilities."""
+    leaves = [module for module in model.modules() if not any(module.children())]
+    return isinstance(leaves[-1], nn.Softmax)
+
+
+def logits_of(output: object) -> Tensor:
+    """The tensor that a model answers with, also from the output objects of transformers."""
+    if isinstance(output, Tensor):
+        return output
+    found = getattr(output, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    raise ShapeError(
+        f"the model answers with {type(output).__name__}; training and predictions need a tensor of logits."
+    )

@@ -1,0 +1,117 @@
+"""Recipes: every setting of a training, by the tutorials' letter or as fast as we know. Knows no torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+from convscope.errors import UnknownName, UsageError
+
+Schedule = Literal["constant", "one-cycle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What decides a training besides data, model and seed.
+
+    >>> Recipe(epochs=3).with_changes(lr=0.01).lr
+    0.01
+    """
+
+    epochs: int = 5
+    batch_size: int = 64
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    loss: str = "cross-entropy"
+    schedule: Schedule = "constant"
+    """How the learning rate goes: constant, or up for a fifth of the steps and then down to nothing."""
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    draws: int | None = None
+    """An epoch is this many random draws with replacement; None: every image once, shuffled."""
+    sampling: str = "split"
+    """How generated data are sampled: "split" (train and test share no image) or "published"."""
+    softmax: bool = False
+    """Whether the network ends in the softmax that the tutorial published before its cross-entropy."""
+    log_every: int | None = None
+    """Batches between two lines of the metrics; None: about fifty lines in all."""
+    seed: int = 0
+    """The seed where the user gives none."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr", "draws", "log_every"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name.replace('_', '-')} must be greater than 0, not {value}.")
+        if self.schedule not in {"constant", "one-cycle"}:
+            raise UnknownName("schedule", self.schedule, ["constant", "one-cycle"])
+
+    def with_changes(self, **changes: Any) -> Self:
+        """The same recipe with the settings that are given; a None changes nothing."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file; `Recipe(**values)` reads them back."""
+        return asdict(self)
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate when `progress` (0 to 1) of all steps are done.
+
+        >>> Recipe(lr=1.0, schedule="one-cycle").lr_at(0.2), Recipe(lr=1.0, schedule="one-cycle").lr_at(0.6)
+        (1.0, 0.5)
+
+        Source: Smith and Topin, Super-Convergence, 2018 (with straight lines).
+        """
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * max(min(progress / 0.2, (1 - progress) / 0.8), 1e-3)
+
+
+_SHAPES = Recipe(epochs=30, batch_size=10, lr=1e-3, sampling="published", softmax=True)
+
+TUTORIAL: Mapping[str, Recipe] = {
+    "crosses": Recipe(epochs=1, draws=5000, batch_size=1, optimizer="adadelta", lr=1.0, loss="mse", log_every=1),
+    "mnist-convnet": Recipe(epochs=5, batch_size=10, lr=1e-4, log_every=500, seed=42),
+    "simple-cnn": Recipe(epochs=1, batch_size=64, lr=1e-3),
+    "shapes-mlp": _SHAPES,
+    "shapes-cnn-1": _SHAPES,
+    "shapes-cnn": replace(_SHAPES, epochs=10),
+    "color-cnn": replace(_SHAPES, epochs=20),
+}
+"""What the tutorials published, by model; see the list of tutorials in docs/tour.md."""
+
+FAST: Mapping[str, Recipe] = {
+    "crosses": Recipe(epochs=400, batch_size=2, lr=0.03, loss="mse", schedule="one-cycle"),
+    "shapes-mlp": Recipe(epochs=30, batch_size=50, lr=3e-3, schedule="one-cycle"),
+    "shapes-cnn-1": Recipe(epochs=60, batch_size=20, lr=0.02, schedule="one-cycle"),
+    "shapes-cnn": Recipe(epochs=10, batch_size=20, lr=0.01, schedule="one-cycle"),
+    "color-cnn": Recipe(epochs=30, batch_size=20, lr=0.02, schedule="one-cycle"),
+    "mlp-512": Recipe(epochs=4, batch_size=128, lr=2e-3, schedule="one-cycle"),
+    "mnist-convnet": Recipe(epochs=2, batch_size=128, lr=6e-3, schedule="one-cycle"),
+    "simple-cnn": Recipe(epochs=3, batch_size=128, lr=1e-2, schedule="one-cycle"),
+    "mnist-small": Recipe(epochs=3, batch_size=256, lr=1e-2, schedule="one-cycle", label_smoothing=0.05),
+}
+"""The settings that reach the tutorials' accuracy in the least time we measured (bench/training.py)."""
+
+ANY = Recipe(epochs=5, batch_size=64, lr=2e-3, schedule="one-cycle")
+"""The fast recipe of a model that convscope does not know."""
+
+
+def recipe_for(model: str, name: str) -> Recipe:
+    """The recipe called `name` ("fast" or "tutorial") for a model.
+
+    >>> recipe_for("mnist-convnet", "tutorial").batch_size
+    10
+
+    Raises:
+        UnknownName: no recipe has this name.
+        UsageError: no tutorial trains this model.
+    """
+    if name == "fast":
+        return FAST.get(model, ANY)
+    if name != "tutorial":
+        raise UnknownName("recipe", name, ["fast", "tutorial"])
+    if model not in TUTORIAL:
+        raise UsageError(
+            f"no tutorial publishes how it trains {model!r}; it does for {', '.join(TUTORIAL)}. Use the recipe fast."
+        )
+    return TUTORIAL[model]

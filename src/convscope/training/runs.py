@@ -1,0 +1,127 @@
+"""Runs: reading the folder that a training makes.
+
+config.json           all that is needed to repeat the training, versions included
+weights.safetensors   the newest good weights
+metrics.jsonl         one JSON object per line: "train" every few batches, "epoch" after each epoch
+snapshots/STEP/       the whole state, to resume from
+history/STEP.safetensors   weights along the way (small models)
+lock                  held while a training writes here
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from torch import nn
+
+from convscope.errors import ConvscopeError, RunError, UsageError
+from convscope.models import load_model
+from convscope.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training's folder.
+
+    >>> run = cs.train("crosses", out=folder / "crosses")  # doctest: +SKIP
+    >>> run.metrics["accuracy"]  # doctest: +SKIP
+    1.0
+    """
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """All that is needed to repeat the training."""
+        return read_config(self.path)
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics in order: "train" events every few batches, an "epoch" event after each epoch."""
+        return read_metrics(self.path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The last epoch's metrics: loss, accuracy, test_loss, test_accuracy, ...; empty before one has ended."""
+        return next((event for event in reversed(self.history) if event["event"] == "epoch"), {})
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The trained model in eval mode."""
+        return load_model(str(self.path))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings it was trained with."""
+        return Recipe(**self.config["recipe"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return bool(self.metrics) and self.metrics["epoch"] == self.config["recipe"]["epochs"]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps whose weights `weights_at` can give, in order."""
+        return sorted(int(path.stem) for path in (self.path / "history").glob("[0-9]*.safetensors"))
+
+    def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
+        """The weights after `step` optimizer steps, by parameter name.
+
+        Raises:
+            UsageError: no weights were kept at this step.
+        """
+        path = self.path / "history" / f"{step:09d}.safetensors"
+        if not path.exists():
+            raise UsageError(f"{self.path} kept no weights at step {step}; it did at {self.steps}.")
+        try:
+            found: dict[str, NDArray[Any]] = load_file(path)
+        except SafetensorError as error:
+            raise RunError(f"{path} is damaged: {error}.") from None
+        return found
+
+
+def load_run(path: str | Path) -> Run:
+    """Open the folder that a training made.
+
+    Raises:
+        RunError: the folder is none that a training made, or its config.json is damaged.
+    """
+    run = Run(Path(path))
+    _ = run.config
+    return run
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's config.json."""
+    try:
+        config = json.loads((path / "config.json").read_text())
+        Recipe(**config["recipe"])
+    except FileNotFoundError:
+        there = "is no run folder (it has no config.json)" if path.is_dir() else "does not exist"
+        raise RunError(f"{path} {there}; `convscope train DATASET --out {path}` makes one.") from None
+    except (OSError, ValueError, KeyError, TypeError, ConvscopeError) as error:
+        raise RunError(f"{path / 'config.json'} is damaged: {error}.") from None
+    found: dict[str, Any] = config
+    return found
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """A run's metrics; a line that a crash cut short is left out."""
+    events = []
+    try:
+        lines = (path / "metrics.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    for number, line in enumerate(lines, 1):
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise RunError(f"{path / 'metrics.jsonl'} is damaged in line {number}.") from None
+    return events

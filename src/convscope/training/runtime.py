@@ -1,0 +1,122 @@
+"""Runtime: where a training computes, in which precision, and with how many processes.
+
+One process is plain PyTorch. More (under torchrun) go through Lightning Fabric, imported only then.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convscope.errors import TrainingError, UnknownName, UsageError
+
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+"""`bfloat16` computes convolutions and matrix products in it and keeps float32 weights (autocast)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One process of a training.
+
+    >>> make_runtime("cpu").world
+    1
+    """
+
+    device: torch.device
+    precision: str = "float32"
+    rank: int = 0
+    world: int = 1
+    fabric: Any = None
+
+    def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """The model and optimizer to step with; several processes get theirs joined."""
+        if self.fabric is None:
+            return model, optimizer
+        joined, stepped = self.fabric.setup(model, optimizer)
+        return joined, stepped
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context a forward pass runs in."""
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def mine(self, batch: Tensor) -> Tensor:
+        """This process' share of a batch of indices."""
+        return batch if self.world == 1 else batch[self.rank :: self.world]
+
+    def backward(self, loss: Tensor, share: float) -> None:
+        """Add the gradients of a mean over this process' share of the batch, weighted by its size."""
+        if self.fabric is None:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch ships this one without types
+        else:
+            self.fabric.backward(loss * (share * self.world))
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.fabric is None:
+            return sums
+        summed: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")
+        return summed
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device by name; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        UsageError: this machine or this PyTorch has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UsageError(
+            f"device {name!r} cannot be used here; PyTorch {torch.__version__} finds {', '.join(_devices())}."
+        ) from None
+    return device
+
+
+def _devices() -> list[str]:
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def make_runtime(device: str = "auto", precision: str = "float32") -> Runtime:
+    """The runtime of this process: alone, or one of `WORLD_SIZE` that torchrun started.
+
+    Raises:
+        UnknownName: no such precision.
+        UsageError: no such device.
+        TrainingError: several processes, and Lightning Fabric is not installed.
+    """
+    if precision not in PRECISIONS:
+        raise UnknownName("precision", precision, PRECISIONS)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Runtime(choose_device(device), precision)
+    try:
+        from lightning_fabric import Fabric  # noqa: PLC0415  # 1.6 s of import that one process does not need
+    except ImportError:
+        raise TrainingError(
+            "training in several processes needs Lightning Fabric: pip install 'convscope[distributed]'."
+        ) from None
+    kind = choose_device(device).type
+    fabric = Fabric(
+        accelerator=kind,
+        strategy="ddp",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+    )
+    fabric.launch()
+    return Runtime(fabric.device, precision, fabric.global_rank, fabric.world_size, fabric)
