@@ -47,6 +47,10 @@ class ImageError(DataError):
     """A file that is no readable image, or one too large to read safely."""
 
 
+class DataWarning(UserWarning):
+    """Data that is used although something about it is not as expected: a skipped file, a wrong checksum."""
+
+
 class DownloadError(ConvscopeError, OSError):
     """A data set that is neither here nor reachable; the message says where to put its files."""
 

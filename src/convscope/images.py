@@ -25,11 +25,12 @@ WHITE = 255.0  # what a pixel of a file counts up to, whatever the file's own de
 def read_image(path: str | Path) -> Array:
     """Read an image file, turned upright, in pixels from 0 to 255.
 
-    Palettes become colours, transparency is laid over white, CMYK and the like become RGB. Files of more than
-    8 bits a channel keep their precision: they come as float32, scaled so that their full range is 0 to 255.
+    Palettes become colours, transparency is laid over white, CMYK and the like become RGB. Grey files of more
+    than 8 bits keep their precision: they come as float32, scaled so that their full range is 0 to 255. Of an
+    animation the first frame is read.
 
     Returns:
-        uint8 (or float32 for deeper files), shape (C, H, W), C = 1 for grey and 3 for colour.
+        uint8 (or float32 for deeper grey files), shape (C, H, W), C = 1 for grey and 3 for colour.
 
     Raises:
         ImageError: no such file, no image, damaged, or more than 100 million pixels.
@@ -41,15 +42,27 @@ def read_image(path: str | Path) -> Array:
                     f"{path} has {opened.width}x{opened.height} pixels; at most {MAX_PIXELS:,} are read. Scale it down."
                 )
             opened.load()
-            return pixels(opened)
+            values = pixels(opened)
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"there is no file {path}; check the path.") from None
     except IsADirectoryError:
         raise ImageError(f"{path} is a folder; name one image, or use folder:{path} as a data set.") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path} is no image that Pillow can read; try PNG or JPEG.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} cannot be read as an image: {error}.") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path} has far more than the {MAX_PIXELS:,} pixels that are read. Scale it down.") from None
+    except Exception as error:  # the decoders of damaged files raise whatever they stumble over
+        raise ImageError(f"{path} cannot be read as an image: {_sentence(error)}.") from None
+    if not np.isfinite(values).all():
+        raise ImageError(f"{path} has pixels that are not finite numbers; replace them before it can be used.")
+    return values
+
+
+def _sentence(error: Exception) -> str:
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(said).rstrip(".")
 
 
 def pixels(picture: Image.Image) -> Array:
@@ -63,12 +76,10 @@ def pixels(picture: Image.Image) -> Array:
         return np.asarray(picture, np.float32)[None] / np.float32(257)
     if picture.mode in {"I", "F"}:
         return _deep(np.asarray(picture))
+    grey = picture.mode in {"1", "L", "LA", "La"}
     if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert(
-            "L" if picture.mode in {"LA", "La"} else "RGB"
-        )
-    grey = picture.mode in {"1", "L"}
+        layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     values = np.asarray(picture.convert("L" if grey else "RGB"))
     return values[None] if grey else np.ascontiguousarray(values.transpose(2, 0, 1))
 
@@ -110,6 +121,12 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.scale <= 0 or any(s <= 0 for s in self.std):
             raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}.")
+        if self.size is not None and min(self.size) < 1:
+            raise UsageError(f"a size is (height, width) in pixels, at least (1, 1), not {self.size}.")
+        if not 0 < self.crop_ratio <= 1:
+            raise UsageError(
+                f"crop_ratio is the crop's share of the shorter edge, above 0 to 1, not {self.crop_ratio}."
+            )
 
     @property
     def plain(self) -> bool:
@@ -121,8 +138,14 @@ class Preprocess:
 
         >>> Preprocess().normalize(np.array([[[51]]], np.uint8))
         array([[[0.2]]], dtype=float32)
+
+        Raises:
+            ShapeError: the mean or standard deviation is for another number of channels.
         """
-        values = images.astype(np.float32)
+        given = max(len(self.mean), len(self.std))
+        if given not in {1, images.shape[-3]}:
+            raise ShapeError(f"mean and std are for {given} channels; the picture has {images.shape[-3]}.")
+        values: Array = images.astype(np.float32)
         if self.scale != 1:
             values /= np.float32(self.scale)
         if not self.plain:
@@ -147,9 +170,9 @@ class Preprocess:
             ShapeError: the picture has a number of channels that cannot be turned into `channels`.
         """
         shown = _as_channels(_three(image).astype(np.float32) / np.float32(white), self.channels)
-        shown = resize(shown, self.size, self.fit, self.crop_ratio) if self.size else shown
         if self.inverts(image, white):
             shown = 1 - shown
+        shown = resize(shown, self.size, self.fit, self.crop_ratio) if self.size else shown
         return replace(self, scale=1.0).normalize(shown)
 
     def inverts(self, image: Array, white: float = WHITE) -> bool:
@@ -169,7 +192,7 @@ class Preprocess:
         """
         shown = _three(image)
         said = []
-        if self.size and shown.shape[1:] != self.size:
+        if self.size and not _fits(shown, self.size, self.fit, self.crop_ratio):
             verb = {"stretch": "resized", "crop": "resized and cropped", "pad": "resized and padded"}[self.fit]
             said.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
         if self.channels and shown.shape[0] != self.channels:
@@ -185,14 +208,14 @@ class Preprocess:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave."""
-        known = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**known)
 
 
 def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio: float = 1.0) -> Array:
     """Scale a float picture (C, H, W) to (C, *size), bilinear with antialiasing, channel by channel."""
     height, width = image.shape[1:]
-    if (height, width) == size:
+    if _fits(image, size, fit, crop_ratio):
         return image
     if fit == "stretch":
         return _scaled(image, size)
@@ -200,6 +223,11 @@ def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio
     factor = max(ratios) / crop_ratio if fit == "crop" else min(ratios)
     scaled = _scaled(image, (max(1, round(height * factor)), max(1, round(width * factor))))
     return _centred(scaled, size)
+
+
+def _fits(image: Array, size: tuple[int, int], fit: Fit, crop_ratio: float) -> bool:
+    """Whether `resize` has nothing to do: a crop of 0.875 of the edge is one even where the size is right."""
+    return image.shape[1:] == size and (fit != "crop" or crop_ratio == 1)
 
 
 def _scaled(image: Array, size: tuple[int, int]) -> Array:
