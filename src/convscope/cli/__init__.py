@@ -1,0 +1,61 @@
+"""The command line: parses, calls the API, prints. No logic lives here."""
+
+import sys
+import warnings
+
+import click
+import typer
+
+import convscope as cs
+from convscope.cli import catalog, demo, pictures, training
+from convscope.cli.console import remark
+
+app = typer.Typer(
+    name="convscope",
+    help="Shows every number inside a convolutional network, and proves each one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(training.train)
+app.command()(training.evaluate)
+app.command()(training.predict)
+app.command("filter")(pictures.filter_image)
+app.add_typer(pictures.plot_app, name="plot")
+app.command()(catalog.datasets)
+app.command()(catalog.models)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        typer.echo(f"convscope {cs.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
+    warnings.showwarning = _show_warning
+    try:
+        status = app(standalone_mode=False)
+    except cs.ConvscopeError as error:
+        remark(f"error: {error}")
+        status = error.exit_status
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt) as stop:
+        asked = stop.__cause__ or stop.__context__ or stop
+        remark(str(asked) or "stopped")
+        status = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """Warnings as a line that a person can read."""
+    remark(f"warning: {message}")

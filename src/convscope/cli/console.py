@@ -1,0 +1,88 @@
+"""Console: how the command line speaks: tables, lines, progress, JSON. Knows Rich; no torch, no data, no models."""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(line: str = "") -> None:
+    """One line to standard output."""
+    out.print(Text(line))
+
+
+def remark(line: str) -> None:
+    """One line to standard error: what is worth knowing and no result."""
+    err.print(Text(line))
+
+
+def show_json(value: Any) -> None:
+    """Print as JSON; NaN and infinities as the strings "nan", "inf", "-inf"."""
+    sys.stdout.write(json.dumps(_strict(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    return value
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print rows under a quiet header; the columns named in `right` are aligned by their last digit."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    (out if out.is_terminal else Console(width=200, highlight=False)).print(table)
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it.
+
+    >>> percent(0.9951), percent(None)
+    ('99.51 %', '–')
+    """
+    return "–" if share is None else f"{share:.2%}".replace("%", " %")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them.
+
+    >>> duration(3.21), duration(75), duration(7260)
+    ('3.2 s', '1:15', '2:01:00')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def reading_progress() -> Iterator[Any]:
+    """A callback for work that tells its progress: bars on a terminal, silence elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        yield tell

@@ -1,0 +1,112 @@
+"""The commands that train and ask: train, evaluate, predict."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import convscope as cs
+from convscope.cli.console import duration, percent, reading_progress, remark, say, show_json, show_table
+from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict
+from convscope.cli.watching import watching
+
+
+def train(
+    dataset: Annotated[str | None, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")] = None,
+    model: Annotated[str | None, typer.Option(help="A built-in model, file.py:Class or package.module:factory.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="fast (default), or tutorial for the published settings.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, the highest where it varies.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd, adadelta, rmsprop, ...")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross-entropy, mse or nll.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of generated data, initial weights and order.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    images: Annotated[int | None, typer.Option(help="How many images to generate (shapes, color-shapes).")] = None,
+    data_dir: DataDir = None,
+    size: Size = None,
+    grey: Grey = False,
+    strict: Strict = False,
+    model_arg: ModelArgs = None,
+) -> None:
+    """Train a network and write a run folder: `convscope train shapes`."""
+    options: dict[str, Any] = {"size": images, "data_dir": data_dir, "image_size": size, "grey": grey, "strict": strict}
+    with reading_progress() as progress, watching() as watch:
+        run = cs.train(
+            dataset,
+            model,
+            recipe=recipe,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            loss=loss,
+            seed=seed,
+            device=device,
+            precision=precision,
+            out=out,
+            resume=resume,
+            model_args=cs.parse_model_args(model_arg or []),
+            data_options={key: value for key, value in options.items() if value},
+            watch=watch,
+            progress=progress,
+        )
+    say(f"{run.path} is written after {duration(run.metrics['seconds'])} of training")
+    say(f"next: convscope evaluate {shlex.quote(str(run.path))}")
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run folder.")],
+    dataset: Annotated[str | None, typer.Argument(help="Another data set than the run's own.")] = None,
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run: accuracy, loss, each class, who is taken for whom."""
+    result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
+    if as_json:
+        show_json(result.to_json())
+        return
+    total = int(result.confusion.sum())
+    say(f"{result.dataset}: {percent(result.accuracy)} of {total:,} images right, loss {result.loss:.4f}")
+    say()
+    rows = [(c["class"], f"{c['images']:,}", percent(c["recall"]), percent(c["precision"])) for c in result.per_class]
+    show_table(["class", "images", "found", "right when said"], rows, right=["images", "found", "right when said"])
+    say()
+    say("true class (rows) and what the model says (columns)")
+    counts = [[name, *(f"{n:,}" for n in line)] for name, line in zip(result.classes, result.confusion, strict=True)]
+    show_table(["", *result.classes], counts, right=result.classes)
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="A run folder or a model.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, or dataset:split/index such as mnist:test/7.")],
+    top: Annotated[int, typer.Option(help="How many classes to list.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Ask a trained model about pictures, also your own."""
+    predictions = cs.predict(run, *images)
+    if as_json:
+        show_json([prediction.to_json() for prediction in predictions])
+        return
+    for prediction in predictions:
+        _show_prediction(prediction, top)
+
+
+def _show_prediction(prediction: Any, top: int) -> None:
+    name = prediction.classes[prediction.best]
+    truth = "" if prediction.label is None else f" (it is {prediction.classes[prediction.label]})"
+    say(f"{prediction.image}: {name}{truth}")
+    for note in prediction.notes:
+        remark(f"note: {prediction.image}: {note}")
+    if prediction.probabilities is None:
+        say(f"  {prediction.output[0]:.4f}, nearest to class number {prediction.best}")
+        return
+    order = prediction.probabilities.argsort()[::-1][:top]
+    width = max(len(prediction.classes[k]) for k in order)
+    for k in order:
+        say(f"  {prediction.classes[k]:<{width}}  {percent(float(prediction.probabilities[k])):>8}")

@@ -1,0 +1,73 @@
+"""Watching a training: its events as a bar with numbers on a terminal, as plain lines elsewhere."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn
+
+from convscope.cli.console import duration, err, percent, remark, say
+
+
+class Watcher:
+    """Draws the events of one training."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+        self.start: Mapping[str, Any] = {}
+        self.began: tuple[int, float] | None = None
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        {"start": self._start, "progress": self._progress, "train": self._train, "epoch": self._epoch}[event["event"]](
+            event
+        )
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        self.start = event
+        recipe = event["recipe"]
+        say(
+            f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} ({event['images']:,} images): "
+            f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}, batch {recipe['batch_size']}, "
+            f"{recipe['optimizer']}, lr {recipe['lr']:g}, {recipe['loss']}"
+        )
+        for note in event["notes"]:
+            remark(f"note: {note}")
+        if event["step"]:
+            say(f"going on after step {event['step']:,} of {event['total']:,}")
+        self.task = self.bar.add_task("", total=event["total"], completed=event["step"], numbers="")
+
+    def _progress(self, event: Mapping[str, Any]) -> None:
+        if self.began is None:
+            self.began = event["step"], event["seconds"]
+        steps, seconds = event["step"] - self.began[0], event["seconds"] - self.began[1]
+        numbers = f"epoch {event['epoch']}/{event['epochs']}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"
+        if steps and seconds > 0:
+            rate = steps / seconds
+            left = (event["total"] - event["step"]) / rate
+            numbers += f"  {rate * self.start['recipe']['batch_size']:,.0f} images/s  {duration(left)} left"
+        self.bar.update(self.task, completed=event["step"], numbers=numbers)
+
+    def _train(self, event: Mapping[str, Any]) -> None:
+        if self.start["recipe"]["log_every"]:
+            say(f"step {event['step']:>6,}  loss {event['loss']:.6f}")
+
+    def _epoch(self, event: Mapping[str, Any]) -> None:
+        if not self._worth_a_line(event["epoch"]):
+            return
+        line = f"epoch {event['epoch']:>3}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"
+        if "test_accuracy" in event:
+            line += f"  test loss {event['test_loss']:.4f}  test accuracy {percent(event['test_accuracy'])}"
+        say(f"{line}  {duration(event['seconds'])}")
+
+    def _worth_a_line(self, epoch: int) -> bool:
+        """All of up to thirty epochs; of more, thirty evenly, and the last."""
+        epochs = self.start["recipe"]["epochs"]
+        return bool(epoch == epochs or epoch % max(1, epochs // 30) == 0)
+
+
+@contextmanager
+def watching() -> Iterator[Watcher]:
+    """A watcher whose bar is gone when the training is over."""
+    columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        yield Watcher(bar)
