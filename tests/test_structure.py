@@ -1,0 +1,106 @@
+"""The direction of imports, what each room may know, and what the documents promise."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "convscope"
+ORDER = (
+    "errors",
+    "progress",
+    "reference",
+    "images",
+    "data",
+    "filters",
+    "cards",
+    "models",
+    "inputs",
+    "training",
+    "capture",
+    "rules",
+    "proof",
+    "plot",
+    "cli",
+)
+"""Each room imports only rooms above it; `cli` reaches the others through `import convscope as cs`."""
+KNOW_TORCH = {"models", "training", "capture"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
+    room = room_of(path)
+    for module, line in imports(path):
+        parts = module.split(".")
+        if parts[0] != "convscope" or len(parts) == 1:
+            continue
+        other = parts[1]
+        if other not in ORDER:  # a name of the package itself, such as __version__
+            continue
+        assert other == room or ORDER.index(other) < ORDER.index(room), f"{path}:{line} imports {module}"
+        if room == "cli":
+            assert other == "cli", f"{path}:{line} imports {module}: the command line goes through `import convscope as cs`"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_some_rooms_know_torch(path: Path) -> None:
+    if room_of(path) in KNOW_TORCH:
+        return
+    for module, line in imports(path):
+        assert module.split(".")[0] != "torch", f"{path}:{line} imports {module}"
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {room_of(path) for path in FILES} - {"__main__"}
+    assert rooms <= set(ORDER)
+
+
+@pytest.mark.parametrize("code", ["import convscope", "from convscope.cli import main; import sys; sys.argv[1:]=['--help']"])
+def test_importing_loads_no_torch(code: str) -> None:
+    heavy = "[name for name in ('torch', 'matplotlib', 'lightning_fabric') if name in __import__('sys').modules]"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint({heavy})"], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    import convscope as cs
+
+    for name in dir(cs):
+        assert getattr(cs, name).__doc__, name
+    with pytest.raises(AttributeError, match="convscope has no 'trains'"):
+        _ = cs.trains
+
+
+def test_the_repository_speaks_of_the_product_alone() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False)
+    if listed.returncode:
+        pytest.skip("no git checkout here")
+    words = ("/wo" + "rk/", "/ro" + "ot/")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".yml"} or name in {"Makefile", ".ci/run"}:
+            text = path.read_text()
+            assert not any(word in text for word in words), name
