@@ -83,7 +83,9 @@ def convnet(repeats: int = 3) -> None:
 
     seeds = iter(range(repeats))
     here = job("cs.train, recipe fast", lambda: train_here("mnist-convnet", seed=next(seeds)))
-    seconds = in_turn({"the tutorial's loop": job("the tutorial's loop", tutorial_loop), "cs.train, recipe fast": here}, repeats)
+    seconds = in_turn(
+        {"the tutorial's loop": job("the tutorial's loop", tutorial_loop), "cs.train, recipe fast": here}, repeats
+    )
     for name, values in seconds.items():
         print(f"- {name}: {spread(values)}, accuracy {', '.join(f'{a:.2%}' for a in accuracy[name])}")
     print(f"- times faster: {ratio(*seconds.values())}")
@@ -150,7 +152,9 @@ def small(seeds: int = 5) -> None:
     for goal, settings in GOALS.items():
         results = [train_here("mnist-small", seed=seed, **settings) for seed in range(seeds)]
         reached = [accuracy for _, accuracy in results]
-        print(f"- {goal:.1%} {settings}: {spread([seconds for seconds, _ in results])}, accuracy {min(reached):.2%} to {max(reached):.2%}")
+        print(
+            f"- {goal:.1%} {settings}: {spread([seconds for seconds, _ in results])}, accuracy {min(reached):.2%} to {max(reached):.2%}"
+        )
 
 
 GOALS: dict[float, dict[str, Any]] = {0.99: {"epochs": 1}, 0.993: {"epochs": 3}}

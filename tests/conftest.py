@@ -1,10 +1,8 @@
 """What all tests share: real data where it is, and a quiet, short-lived environment."""
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -20,8 +18,3 @@ def shared_data() -> Path:
     if not found or not Path(found).is_dir():
         pytest.skip("CONVSCOPE_DATA names no folder with mnist/ and images/")
     return Path(found)
-
-
-@pytest.fixture(autouse=True)
-def _doctest_names(doctest_namespace: dict[str, object]) -> None:
-    doctest_namespace["np"] = np

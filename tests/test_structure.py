@@ -60,7 +60,9 @@ def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
             continue
         assert other == room or ORDER.index(other) < ORDER.index(room), f"{path}:{line} imports {module}"
         if room == "cli":
-            assert other == "cli", f"{path}:{line} imports {module}: the command line goes through `import convscope as cs`"
+            assert other == "cli", (
+                f"{path}:{line} imports {module}: the command line goes through `import convscope as cs`"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
@@ -76,7 +78,9 @@ def test_every_room_has_its_place_in_the_order() -> None:
     assert rooms <= set(ORDER)
 
 
-@pytest.mark.parametrize("code", ["import convscope", "from convscope.cli import main; import sys; sys.argv[1:]=['--help']"])
+@pytest.mark.parametrize(
+    "code", ["import convscope", "from convscope.cli import main; import sys; sys.argv[1:]=['--help']"]
+)
 def test_importing_loads_no_torch(code: str) -> None:
     heavy = "[name for name in ('torch', 'matplotlib', 'lightning_fabric') if name in __import__('sys').modules]"
     result = subprocess.run(

@@ -7,3 +7,41 @@ from convscope.cli.options import Json
 
 def datasets(as_json: Json = False) -> None:
     """List the data sets with shapes, sizes and sources."""
+    entries = cs.data.DATASETS
+    if as_json:
+        show_json([entry.to_json() for entry in entries.values()])
+        return
+    rows = [
+        (
+            e.name,
+            "x".join(map(str, e.shape)),
+            *(f"{e.sizes[s]:,}" for s in ("train", "test", "all")),
+            str(len(e.classes)),
+            e.source,
+        )
+        for e in entries.values()
+    ]
+    show_table(
+        ["name", "image", "train", "test", "all", "classes", "source"],
+        rows,
+        right=["image", "train", "test", "all", "classes"],
+    )
+    say()
+    say("folder:PATH reads a folder of images (a sub-folder per class), npz:PATH an .npz file.")
+
+
+def models(as_json: Json = False) -> None:
+    """List the built-in networks: tutorial, input, parameters."""
+    entries = cs.models.MODELS
+    if as_json:
+        show_json([entry.to_json() for entry in entries.values()])
+        return
+    rows = [
+        (e.name, str(e.tutorial or "–"), "x".join(map(str, e.shape)), f"{e.parameters:,}", e.summary)
+        for e in entries.values()
+    ]
+    show_table(
+        ["name", "tutorial", "input", "parameters", "what it is"], rows, right=["tutorial", "input", "parameters"]
+    )
+    say()
+    say("A model is also file.py:Class, package.module:factory or a run folder.")

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-import convscope as cs
-
 
 def parse_size(text: str) -> tuple[int, int]:
     """A size as people type it.

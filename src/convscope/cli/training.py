@@ -13,14 +13,19 @@ from convscope.cli.watching import watching
 
 
 def train(
-    dataset: Annotated[str | None, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")] = None,
-    model: Annotated[str | None, typer.Option(help="A built-in model, file.py:Class or package.module:factory.")] = None,
+    dataset: Annotated[
+        str | None, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A built-in model, file.py:Class or package.module:factory.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="fast (default), or tutorial for the published settings.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate, the highest where it varies.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd, adadelta, rmsprop, ...")] = None,
     loss: Annotated[str | None, typer.Option(help="cross-entropy, mse or nll.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Of the learning rate: constant or one-cycle.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of generated data, initial weights and order.")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None,
@@ -45,6 +50,7 @@ def train(
             lr=lr,
             optimizer=optimizer,
             loss=loss,
+            schedule=schedule,
             seed=seed,
             device=device,
             precision=precision,

@@ -1,12 +1,15 @@
 """Watching a training: its events as a bar with numbers on a terminal, as plain lines elsewhere."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
 from convscope.cli.console import duration, err, percent, remark, say
+
+
+Watch = Callable[[Mapping[str, Any]], None]
 
 
 class Watcher:
@@ -17,16 +20,17 @@ class Watcher:
         self.start: Mapping[str, Any] = {}
         self.began: tuple[int, float] | None = None
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        {"start": self._start, "progress": self._progress, "train": self._train, "epoch": self._epoch}[event["event"]](
-            event
-        )
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Draw one event."""
+        kinds = {"start": self._start, "progress": self._progress, "train": self._train, "epoch": self._epoch}
+        kinds[event["event"]](event)
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self.start = event
         recipe = event["recipe"]
         say(
-            f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} ({event['images']:,} images): "
+            f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} "
+            f"({event['images']:,} images): "
             f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}, batch {recipe['batch_size']}, "
             f"{recipe['optimizer']}, lr {recipe['lr']:g}, {recipe['loss']}"
         )
@@ -40,7 +44,9 @@ class Watcher:
         if self.began is None:
             self.began = event["step"], event["seconds"]
         steps, seconds = event["step"] - self.began[0], event["seconds"] - self.began[1]
-        numbers = f"epoch {event['epoch']}/{event['epochs']}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"
+        numbers = (
+            f"epoch {event['epoch']}/{event['epochs']}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"
+        )
         if steps and seconds > 0:
             rate = steps / seconds
             left = (event["total"] - event["step"]) / rate
@@ -66,8 +72,8 @@ class Watcher:
 
 
 @contextmanager
-def watching() -> Iterator[Watcher]:
+def watching() -> Iterator[Watch]:
     """A watcher whose bar is gone when the training is over."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        yield Watcher(bar)
+        yield Watcher(bar).tell

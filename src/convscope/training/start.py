@@ -1,5 +1,6 @@
 """Starting a training, or going on with one: the run folder, the lock, the seed, and the way back after a stop."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ def train(
     lr: float | None = None,
     optimizer: str | None = None,
     loss: str | None = None,
+    schedule: str | None = None,
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -56,11 +58,12 @@ def train(
         dataset: A name (see `cs.load_dataset`), a Dataset, or arrays (images (N, C, H, W) or (N, H, W), labels (N,)).
         model: A name or `file.py:Class`, or a module, which is then trained in place; None takes the data set's own.
         recipe: "fast" (default), or "tutorial" for the published settings.
-        epochs: Passes over the data. This and the next four, where given, replace the recipe's setting.
+        epochs: Passes over the data. This and the next five, where given, replace the recipe's setting.
         batch_size: Images per step.
         lr: Learning rate, the highest where the recipe varies it.
         optimizer: adam, adamw, sgd, adadelta, ...
         loss: cross-entropy, mse or nll.
+        schedule: How the learning rate goes: constant or one-cycle.
         seed: Of the generated data, the initial weights and the order; None takes the recipe's.
         device: "auto" (default), "cpu", "cuda", "cuda:1", "mps".
         precision: "float32" (default), "bfloat16" (autocast) or "float64".
@@ -82,7 +85,14 @@ def train(
         TrainingError: the loss is no longer a number, or the disk is full; what was saved is intact.
         KeyboardInterrupt: after Ctrl-C, when everything is saved.
     """
-    changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "loss": loss}
+    changes = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "optimizer": optimizer,
+        "loss": loss,
+        "schedule": schedule,
+    }
     others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision}
     if resume:
         run = find_run(out)
@@ -142,7 +152,7 @@ def _run(
     if not finished:
         raise KeyboardInterrupt(
             f"stopped at step {loop.position.step} of {loop.total}, everything is saved; "
-            f"go on with --resume --out {path}"
+            f"go on with: convscope train --resume --out {shlex.quote(str(path))}"
         )
     run = Run(path)
     run.__dict__["model"] = model.cpu()

@@ -1,0 +1,218 @@
+"""Nothing lost: real kills, Ctrl-C, damaged files, a full disk; and the resumed weights are the same, bit for bit."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+import convscope as cs
+from convscope.errors import RunError, UsageError
+
+TRAIN = """
+import sys, convscope as cs
+from pathlib import Path
+cs.train("shapes", "mlp-512", epochs=12, seed=1, out=Path(sys.argv[1]), resume=len(sys.argv) > 2, snapshot_seconds=0.05)
+"""
+FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))\n" + TRAIN
+
+
+def start(code: str, out: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code, str(out), *more], stderr=subprocess.PIPE, text=True)
+
+
+def weights(run: Path) -> Mapping[str, NDArray[Any]]:
+    found: Mapping[str, NDArray[Any]] = load_file(run / "weights.safetensors")
+    return found
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name].view(np.uint32), right[name].view(np.uint32), err_msg=name)
+
+
+def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
+    """Until the training has written its first snapshot."""
+    until = time.monotonic() + 60
+    while not list(run.glob("snapshots/[0-9]*")):
+        assert time.monotonic() < until
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nobody disturbed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    process = start(TRAIN, run)
+    assert process.wait(120) == 0
+    return run
+
+
+def kill_and_resume(whole: Path, run: Path, seed: int, kills: int) -> None:
+    chance = random.Random(seed)
+    for turn in range(kills):
+        process = start(TRAIN, run, *(["resume"] if turn else []))
+        wait_for_steps(run, process)
+        time.sleep(chance.uniform(0, 1.5))
+        process.kill()
+        process.wait()
+    process = start(TRAIN, run, "resume")
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+    assert_same_bits(run, whole)
+    steps = [event["step"] for event in cs.load_run(run).history if event["event"] == "train"]
+    assert steps == sorted(set(steps))
+    assert {path.name for path in (run / "history").iterdir()} == {path.name for path in (whole / "history").iterdir()}
+
+
+def test_a_killed_training_resumes_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
+    kill_and_resume(whole, tmp_path / "run", seed=0, kills=2)
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("seed", range(10))
+def test_kills_at_many_random_moments(whole: Path, tmp_path: Path, seed: int) -> None:
+    kill_and_resume(whole, tmp_path / "run", seed=seed + 1, kills=3)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "convscope",
+        "train",
+        "shapes",
+        "--model",
+        "mlp-512",
+        "--epochs",
+        "12",
+        "--seed",
+        "1",
+    ]
+    run = tmp_path / "my run"
+    process = subprocess.Popen([*command, "--out", str(run)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for_steps(run, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "everything is saved; go on with" in errors
+    assert f"convscope train --resume --out '{run}'" in errors
+    resumed = subprocess.run(
+        [sys.executable, "-m", "convscope", "train", "--resume", "--out", str(run)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "going on after step" in resumed.stdout
+    assert_same_bits(run, whole)
+
+
+def test_a_live_run_is_held(tmp_path: Path) -> None:
+    process = start(TRAIN, tmp_path / "run")
+    try:
+        wait_for_steps(tmp_path / "run", process)
+        with pytest.raises(RunError, match="another training is writing to"):
+            cs.train(resume=True, out=tmp_path / "run")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def interrupted(path: Path) -> Path:
+    """A training that stopped half way, with two snapshots."""
+
+    def stop(event: Mapping[str, Any]) -> None:
+        if event["step"] >= 250:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="everything is saved"):
+        cs.train("shapes", "mlp-512", epochs=12, seed=1, out=path, watch=stop, snapshot_seconds=0.05)
+    assert len(list(path.glob("snapshots/[0-9]*"))) == 2
+    return path
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.pt", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_snapshot_is_named_and_the_one_before_used(
+    whole: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    run = interrupted(tmp_path / "run")
+    older, newest = sorted(run.glob("snapshots/[0-9]*"))
+    file = newest / name
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        file.write_bytes(content[:middle] if damage == "cut" else flipped)
+    events: list[Mapping[str, Any]] = []
+    cs.train(resume=True, out=run, watch=events.append)
+    assert events[0]["step"] == int(older.name)
+    assert any(str(newest) in note and "damaged and passed over" in note for note in events[0]["notes"])
+    assert_same_bits(run, whole)
+
+
+def test_no_good_snapshot_and_a_damaged_config(tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    for path in run.glob("snapshots/*/state.json"):
+        path.write_text("{")
+    with pytest.raises(RunError, match="has no snapshot to go on from"):
+        cs.train(resume=True, out=run)
+    (run / "config.json").write_text('{"recipe": {')
+    with pytest.raises(RunError, match=r"config\.json is damaged"):
+        cs.train(resume=True, out=run)
+
+
+def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(whole: Path, tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    before = sorted(path.name for path in run.glob("snapshots/[0-9]*"))
+    process = start(FULL_DISK, run, "resume")
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "cannot be written: File too large" in errors
+    assert "What was saved before is intact" in errors
+    assert sorted(path.name for path in run.glob("snapshots/[0-9]*")) == before
+    cs.train(resume=True, out=run)
+    assert_same_bits(run, whole)
+
+
+def test_resuming_with_other_settings_or_data_is_refused(tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    with pytest.raises(UsageError, match="was begun with seed 1, not 2"):
+        cs.train(resume=True, out=run, seed=2)
+    with pytest.raises(UsageError, match="was begun with dataset shapes, not mnist"):
+        cs.train("mnist", resume=True, out=run)
+    with pytest.raises(UsageError, match="was begun with epochs 12, not 20"):
+        cs.train(resume=True, out=run, epochs=20)
+    with pytest.raises(RunError, match="was begun with other data"):
+        cs.train(resume=True, out=run, data_options={"size": 500})
+
+
+def test_more_epochs_at_a_constant_rate_are_an_uninterrupted_training(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"schedule": "constant", "seed": 4}
+    cs.train("shapes", epochs=2, out=tmp_path / "a", **settings)
+    cs.train(epochs=5, resume=True, out=tmp_path / "a")
+    cs.train("shapes", epochs=5, out=tmp_path / "b", **settings)
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
+
+
+def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="no unfinished run lies in runs/"):
+        cs.train(resume=True)
+    with pytest.raises(UsageError, match="name a data set to train on"):
+        cs.train()
