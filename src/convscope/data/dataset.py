@@ -24,9 +24,9 @@ class Dataset:
     """
 
     name: str
-    images: Array
+    images: Array = field(repr=False)
     """uint8 or float32, shape (N, C, H, W); read-only."""
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] = field(repr=False)
     """int64, shape (N,), an index into `classes`; read-only."""
     classes: tuple[str, ...]
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -34,7 +34,7 @@ class Dataset:
     split: str = "all"
     source: str = ""
     """Where the images come from: a paper, a generator with its seed, a folder."""
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(default=(), repr=False)
     """A name per image where they have one (`damaged-plus`, a file's path), else empty."""
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Dataset:
 
     def picture(self, key: int | str) -> NDArray[np.float32]:
         """One image as a person sees it: float32 from 0 to 1, shape (C, H, W)."""
-        return self.images[self.index(key)].astype(np.float32) / np.float32(self.preprocess.scale)
+        return np.asarray(self.images[self.index(key)] / np.float32(self.preprocess.scale), np.float32)
 
     def scaled(self, which: Any = slice(None)) -> NDArray[np.float32]:
         """Many images as a model takes them: float32, shape (n, C, H, W).
@@ -88,6 +88,32 @@ class Dataset:
         """How many images each class has."""
         found = np.bincount(self.labels, minlength=len(self.classes))
         return dict(zip(self.classes, map(int, found), strict=True))
+
+
+def overlap(train: Dataset, test: Dataset) -> int:
+    """How many images of `test` also occur in `train`, byte for byte.
+
+    >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))
+    >>> overlap(data, data)
+    2
+    """
+    if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
+        return 0
+    seen = {image.tobytes() for image in train.images}
+    return sum(image.tobytes() in seen for image in test.images)
+
+
+def check_trainable(data: Dataset) -> None:
+    """Refuse a data set from which nothing can be learned.
+
+    Raises:
+        DataError: all its images are of one class.
+    """
+    present = [name for name, count in data.counts().items() if count]
+    if len(present) < 2:
+        raise DataError(
+            f"all images of {data.name}:{data.split} are of one class, {present[0]!r}; training needs at least two."
+        )
 
 
 def _check(data: Dataset) -> None:

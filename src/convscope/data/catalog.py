@@ -1,0 +1,205 @@
+"""Catalog: every data set by its name, and `load_dataset`, which loads one. The room's other files lie below it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convscope.data import crosses, mnist, shapes
+from convscope.data.dataset import Dataset
+from convscope.data.families import FAMILIES
+from convscope.data.folder import load_folder
+from convscope.data.npz import load_npz
+from convscope.data.request import Request
+from convscope.errors import UnknownName, UsageError
+from convscope.images import Preprocess
+from convscope.progress import Progress, silent
+
+Loader = Callable[[Request], Dataset]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of a data set without loading it."""
+
+    name: str
+    summary: str
+    shape: tuple[int, int, int]
+    """(C, H, W) of each image."""
+    sizes: Mapping[str, int]
+    """Split -> number of images; of the shapes sets as many as are drawn unless another number is asked for."""
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    source: str
+    load: Loader = field(repr=False)
+    options: frozenset[str] = frozenset()
+    """The arguments of `load_dataset` that it takes and others do not."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, all but how it is loaded."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "shape": list(self.shape),
+            "sizes": dict(self.sizes),
+            "classes": list(self.classes),
+            "preprocess": self.preprocess.to_json(),
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A data set of the user's own, named by where it is."""
+
+    name: str
+    """How it is written: `folder:PATH`."""
+    summary: str
+    load: Loader = field(repr=False)
+    options: frozenset[str] = frozenset()
+
+
+DRAWN = frozenset({"size", "sampling"})
+PICTURES = frozenset({"image_size", "grey"})
+
+
+def _shapes(name: str, summary: str, possible: int) -> Entry:
+    expected = shapes.preprocess(name)
+    return Entry(
+        name=name,
+        summary=summary,
+        shape=shapes.shape(name),
+        sizes={**shapes.SIZES, "all": possible},
+        classes=shapes.CLASSES[name],
+        preprocess=expected,
+        source="generated; train and test share no image",
+        load=shapes.load_shapes,
+        options=DRAWN,
+    )
+
+
+def _family(name: str) -> Entry:
+    family = FAMILIES[name]
+    return Entry(
+        name=name,
+        summary=family.title,
+        shape=(1, 28, 28),
+        sizes={"train": 60_000, "test": 10_000, "all": 70_000},
+        classes=family.classes,
+        preprocess=mnist.PREPROCESS,
+        source=family.source,
+        load=mnist.load_mnist,
+    )
+
+
+DATASETS: Mapping[str, Entry] = {
+    "crosses": Entry(
+        name="crosses",
+        summary="two images, + and x; the test split is two damaged ones",
+        shape=(1, 3, 3),
+        sizes={split: len(names) for split, names in crosses.SHOWN.items()},
+        classes=crosses.CROSS_CLASSES,
+        preprocess=crosses.CROSS_PREPROCESS,
+        source="written down",
+        load=crosses.load_crosses,
+    ),
+    "square": Entry(
+        name="square",
+        summary="one image, a white 4x4 square on 10x10, the same in every split",
+        shape=(1, 10, 10),
+        sizes={"train": 1, "test": 1, "all": 1},
+        classes=crosses.SQUARE_CLASSES,
+        preprocess=crosses.SQUARE_PREPROCESS,
+        source="written down",
+        load=crosses.load_square,
+    ),
+    "shapes": _shapes("shapes", "white squares and circles on black", possible=3_889),
+    "color-shapes": _shapes("color-shapes", "yellow squares, against red squares and yellow circles", possible=7_198),
+    "mnist": _family("mnist"),
+    "fashion-mnist": _family("fashion-mnist"),
+    "kmnist": _family("kmnist"),
+}
+
+PLACES: Mapping[str, Place] = {
+    "folder": Place("folder:PATH", "a folder of images, a sub-folder per class", load_folder, PICTURES),
+    "npz": Place("npz:PATH", "a NumPy archive with images and labels", load_npz),
+}
+
+
+def load_dataset(
+    name: str,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    size: int | None = None,
+    sampling: str = "split",
+    data_dir: str | Path | None = None,
+    image_size: tuple[int, int] | None = None,
+    grey: bool = False,
+    strict: bool = False,
+    progress: Progress = silent,
+) -> Dataset:
+    """Load a data set by name, from a folder of images, or from a NumPy archive.
+
+    >>> load_dataset("shapes", split="test", seed=1).counts()
+    {'square': 100, 'circle': 100}
+
+    Args:
+        name: One of `DATASETS`, `folder:PATH` or `npz:PATH`.
+        split: "train", "test" or "all".
+        seed: What the shapes sets are drawn by, and what splits a folder or an archive that has no split of its own:
+            give train and test the same.
+        size: How many images of a shapes set to draw, half of each class.
+        sampling: "split" draws the shapes of train and test from parts that share no image; "published" draws each
+            image independently, as the tutorial does, so that they overlap (see `overlap`).
+        data_dir: Where the files of the MNIST family are looked for first.
+        image_size: (height, width) in pixels to which the images of a folder are brought.
+        grey: Whether the images of a folder become grey.
+        strict: Whether an unreadable file of a folder is an error rather than skipped with a warning.
+        progress: Told how far reading or downloading is.
+
+    Returns:
+        A `Dataset`: uint8 or float32 images of shape (N, C, H, W), labels, class names, `Preprocess`.
+
+    Raises:
+        UsageError: no such data set, split or sampling, or an argument that this data set does not take.
+        DataError: files that are there and cannot be used.
+        DownloadError: files that are neither here nor reachable.
+    """
+    entry = _entry(name)
+    request = Request(
+        name=name,
+        split=split,
+        seed=seed,
+        size=size,
+        sampling=sampling,
+        data_dir=None if data_dir is None else Path(data_dir).expanduser(),
+        image_size=image_size,
+        grey=grey,
+        strict=strict,
+        progress=progress,
+    )
+    for option, given in {
+        "size": size is not None,
+        "sampling": sampling != "split",
+        "image_size": image_size is not None,
+        "grey": grey,
+    }.items():
+        if given and option not in entry.options:
+            known: list[Entry | Place] = [*DATASETS.values(), *PLACES.values()]
+            takers = [other.name for other in known if option in other.options]
+            raise UsageError(f"{entry.name} takes no {option}; it is for {' and '.join(takers)}.")
+    return entry.load(request)
+
+
+def _entry(name: str) -> Entry | Place:
+    prefix, colon, path = name.partition(":")
+    if colon and prefix in PLACES:
+        if not path:
+            raise UsageError(f"{name} names no path; write {PLACES[prefix].name}.")
+        return PLACES[prefix]
+    if name not in DATASETS:
+        own = "npz:" if name.endswith(".npz") else "folder:"
+        hint = f"Your own is {own}{name}." if Path(name).exists() else "Your own is folder:PATH or npz:PATH."
+        raise UnknownName("data set", name, DATASETS, hint)
+    return DATASETS[name]

@@ -1,0 +1,70 @@
+"""Request: what `load_dataset` was asked for, checked once. Knows no data set."""
+
+import operator
+from dataclasses import dataclass
+from pathlib import Path
+
+from convscope.errors import UnknownName, UsageError
+from convscope.progress import Progress, silent
+
+SPLITS = ("train", "test", "all")
+SAMPLINGS = ("split", "published")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The arguments of `load_dataset`, as its loaders take them.
+
+    >>> Request("shapes", split="test").seed
+    0
+
+    Raises:
+        UnknownName: no such split or sampling.
+        UsageError: a seed, number or size of images that cannot be meant.
+    """
+
+    name: str
+    """As asked: `mnist`, `folder:PATH`."""
+    split: str = "train"
+    seed: int = 0
+    size: int | None = None
+    """How many images to generate; None takes the data set's own number."""
+    sampling: str = "split"
+    data_dir: Path | None = None
+    image_size: tuple[int, int] | None = None
+    """(height, width) to which the images of a folder are brought."""
+    grey: bool = False
+    strict: bool = False
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise UnknownName("split", self.split, SPLITS)
+        if self.sampling not in SAMPLINGS:
+            raise UnknownName("sampling", self.sampling, SAMPLINGS)
+        object.__setattr__(self, "seed", _whole("seed", self.seed, 0))
+        if self.size is not None:
+            object.__setattr__(self, "size", _whole("size (a number of images)", self.size, 2))
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", _size(self.image_size))
+
+    @property
+    def path(self) -> Path:
+        """The PATH of `folder:PATH` and `npz:PATH`."""
+        return Path(self.name.partition(":")[2]).expanduser()
+
+
+def _whole(what: str, value: object, least: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # whatever is no integer raises TypeError
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise UsageError(f"{what} must be a whole number from {least}, not {value!r}.")
+    return number
+
+
+def _size(value: object) -> tuple[int, int]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise UsageError(f"image_size must be (height, width), not {value!r}.")
+    return _whole("the height of image_size", value[0], 1), _whole("the width of image_size", value[1], 1)
