@@ -125,7 +125,7 @@ class Preprocess:
             raise UsageError(f"a size is (height, width) in pixels, at least (1, 1), not {self.size}.")
         if not 0 < self.crop_ratio <= 1:
             raise UsageError(
-                f"crop_ratio is the crop's share of the shorter edge, above 0 to 1, not {self.crop_ratio}."
+                f"crop_ratio is the crop's share of the shorter edge, above 0 and up to 1, not {self.crop_ratio}."
             )
 
     @property

@@ -73,10 +73,12 @@ def _attempt(url: str, target: Path, is_good: Callable[[bytes], bool], progress:
 
 
 def _reason(error: Exception) -> str:
+    """Why the network gave nothing, in a word; its own messages are paragraphs."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP {response.status_code}"
-    return "no answer in time" if "Timeout" in type(error).__name__ else "no connection"
+    reasons = {"Timeout": "no answer in time", "Encoding": "the connection broke off"}
+    return next((reason for name, reason in reasons.items() if name in type(error).__name__), "no connection")
 
 
 class _Bar:

@@ -1,0 +1,285 @@
+"""Images: what reading a file gives, and what Preprocess makes of a picture."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from convscope.errors import ImageError, ShapeError, UsageError
+from convscope.images import Array, Fit, Preprocess, pixels, read_image, resize
+
+COLOR = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 8  # (H, W, C)
+GREY = COLOR[..., 0]
+ALPHA = np.where(np.arange(10).reshape(2, 5) % 2, 0, 255).astype(np.uint8)  # transparent at odd cells
+
+PALETTE = Image.fromarray(COLOR).quantize(16)
+
+
+def over_white(plane: Array) -> Array:
+    return np.where(ALPHA == 0, 255, plane)
+
+
+def with_transparent_zero() -> Image.Image:
+    picture = Image.fromarray(GREY)
+    picture.info["transparency"] = 0
+    return picture
+
+
+MODES: dict[str, tuple[Image.Image, Array]] = {
+    "grey": (Image.fromarray(GREY), GREY[None]),
+    "colour": (Image.fromarray(COLOR), COLOR.transpose(2, 0, 1)),
+    "black and white": (Image.fromarray(ALPHA).convert("1"), ALPHA[None]),
+    "palette": (PALETTE, np.asarray(PALETTE.convert("RGB")).transpose(2, 0, 1)),
+    "colour with alpha": (
+        Image.fromarray(np.dstack([COLOR, ALPHA])),
+        np.stack([over_white(COLOR[..., c]) for c in range(3)]),
+    ),
+    "grey with alpha": (Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]), over_white(GREY)[None]),
+    "grey with one transparent value": (with_transparent_zero(), np.where(GREY == 0, 255, GREY)[None]),
+}
+
+
+@pytest.mark.parametrize(("picture", "expected"), MODES.values(), ids=MODES)
+def test_every_mode_of_a_png_is_read(tmp_path: Path, picture: Image.Image, expected: Array) -> None:
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    read = read_image(path)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_cmyk_and_other_colour_spaces_become_rgb() -> None:
+    picture = Image.fromarray(COLOR)
+    for mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        converted = picture if mode == "LAB" else picture.convert(mode)
+        assert pixels(converted).shape == (3, 2, 5)
+
+
+def test_sixteen_bits_keep_their_precision(tmp_path: Path) -> None:
+    deep = np.array([[0, 257, 65535], [1, 1000, 256]], np.uint16)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(deep).save(tmp_path / name)
+        read = read_image(tmp_path / name)
+        assert read.dtype == np.float32
+        np.testing.assert_allclose(read[0], deep / 257, rtol=1e-6)
+
+
+def test_thirty_two_bits_are_brought_to_the_same_range(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 65535]], np.int32)).save(tmp_path / "whole.tif")
+    Image.fromarray(np.array([[0, 0.5, 1]], np.float32)).save(tmp_path / "share.tif")
+    Image.fromarray(np.array([[0, 51, 255]], np.float32)).save(tmp_path / "bytes.tif")
+    np.testing.assert_allclose(read_image(tmp_path / "whole.tif")[0], [[0, 255]])
+    np.testing.assert_allclose(read_image(tmp_path / "share.tif")[0], [[0, 127.5, 255]])
+    np.testing.assert_allclose(read_image(tmp_path / "bytes.tif")[0], [[0, 51, 255]])
+
+
+def test_an_image_with_values_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, np.nan]], np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(ImageError, match=r"nan\.tif has pixels that are not finite numbers"):
+        read_image(tmp_path / "nan.tif")
+
+
+TURNS: dict[int, Callable[[Array], Array]] = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.T,
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).T,
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""EXIF orientation -> how a camera that is held so stores an upright picture."""
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_exif_rotation_is_undone(tmp_path: Path, orientation: int, depth: type) -> None:
+    upright: Array = np.arange(6, dtype=depth).reshape(2, 3) * 40
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.ascontiguousarray(TURNS[orientation](upright))).save(path, exif=exif)
+    read = read_image(path)
+    np.testing.assert_allclose(read[0], upright / (257 if depth is np.uint16 else 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "JPEG2000"])
+def test_common_formats_are_read(tmp_path: Path, kind: str) -> None:
+    square = Image.new("RGB", (16, 16), (200, 100, 50))
+    path = tmp_path / "square"
+    square.save(path, format=kind)
+    read = read_image(path)
+    assert read.shape == (3, 16, 16)
+    assert abs(read.reshape(3, -1).mean(axis=1) - (200, 100, 50)).max() < 4
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), value) for value in (10, 200)]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    assert set(read_image(tmp_path / "film.gif").ravel()) == {10}
+
+
+def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture at all")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name, said in {
+        "missing.png": "there is no file",
+        "notes.png": "is no image that Pillow can read",
+        "empty.png": "is no image that Pillow can read",
+        "": "is a folder; name one image, or use folder:",
+    }.items():
+        with pytest.raises(ImageError, match=said) as caught:
+            read_image(tmp_path / name)
+        assert name in str(caught.value)
+
+
+def test_too_large_a_picture_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (100, 60)).save(tmp_path / "large.png")
+    monkeypatch.setattr("convscope.images.MAX_PIXELS", 5_999)
+    with pytest.raises(ImageError, match=r"has 100x60 pixels; at most 5,999 are read"):
+        read_image(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit, which it enforces at twice the number
+    with pytest.raises(ImageError, match=r"far more than the 5,999 pixels"):
+        read_image(tmp_path / "large.png")
+
+
+def stored(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (12, 9, 3), np.uint8)).save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+FILES = {kind: stored(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA")}
+
+
+@given(kind=st.sampled_from(sorted(FILES)), at=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
+def test_a_damaged_file_is_an_image_or_an_image_error(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, at: float, value: int, cut: bool
+) -> None:
+    content = bytearray(FILES[kind])
+    place = min(int(at * len(content)), len(content) - 1)
+    content[place] = value
+    path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
+    path.write_bytes(content[:place] if cut else content)
+    with contextlib.suppress(ImageError):
+        assert read_image(path).ndim == 3
+
+
+PICTURES = hnp.arrays(np.uint8, st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9)))
+
+
+@given(
+    image=PICTURES,
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    fit=st.sampled_from(["stretch", "crop", "pad"]),
+)
+def test_apply_gives_the_size_and_channels_that_were_asked_for(image: Array, size: tuple[int, int], fit: Fit) -> None:
+    for channels in (1, 3):
+        made = Preprocess(size=size, channels=channels, fit=fit).apply(image)
+        assert made.shape == (channels, *size)
+        assert made.dtype == np.float32
+        assert 0 <= made.min() <= made.max() <= 1 + 1e-6
+
+
+@given(image=PICTURES, mean=st.floats(-1, 1), std=st.floats(0.1, 3))
+def test_restore_undoes_normalize(image: Array, mean: float, std: float) -> None:
+    preprocess = Preprocess(mean=(mean,), std=(std,))
+    np.testing.assert_allclose(preprocess.restore(preprocess.normalize(image)), image / np.float32(255), atol=1e-6)
+
+
+@given(image=PICTURES)
+def test_a_picture_that_fits_is_only_scaled(image: Array) -> None:
+    preprocess = Preprocess(size=(image.shape[1], image.shape[2]), channels=image.shape[0])
+    assert preprocess.changes(image) == ()
+    np.testing.assert_array_equal(preprocess.apply(image), preprocess.normalize(image))
+
+
+def test_json_keeps_every_field() -> None:
+    for preprocess in (
+        Preprocess(),
+        Preprocess((28, 20), 3, 1, (0.1, 0.2, 0.3), (1, 2, 3), "crop", 0.875, "dark"),
+    ):
+        written = {k: list(v) if isinstance(v, tuple) else v for k, v in preprocess.to_json().items()}
+        assert Preprocess.from_json(written) == preprocess
+
+
+def test_mean_and_std_are_per_channel_and_must_be_for_these_channels() -> None:
+    preprocess = Preprocess(mean=(0, 1, 2), std=(1, 2, 4))
+    values = preprocess.normalize(np.full((3, 1, 1), 255, np.uint8)).ravel()
+    np.testing.assert_allclose(values, [1, 0, -0.25])
+    with pytest.raises(ShapeError, match="mean and std are for 3 channels; the picture has 1"):
+        preprocess.apply(np.zeros((1, 4, 4), np.uint8))
+
+
+def test_grey_is_the_luma_of_colour_and_colour_repeats_grey() -> None:
+    red = np.zeros((3, 2, 2), np.uint8)
+    red[0] = 255
+    np.testing.assert_allclose(Preprocess(channels=1).apply(red), np.full((1, 2, 2), 0.299), rtol=1e-6)
+    grey = np.full((2, 2), 51, np.uint8)
+    np.testing.assert_allclose(Preprocess(channels=3).apply(grey), np.full((3, 2, 2), 0.2))
+    with pytest.raises(ShapeError, match="a picture with 2 channels cannot be turned into 1"):
+        Preprocess(channels=1).apply(np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(ShapeError, match=r"\(C, H, W\) or \(H, W\), not \(4,\)"):
+        Preprocess().apply(np.zeros(4, np.uint8))
+
+
+def frame(height: int, width: int) -> Array:
+    """White, with a black border two pixels wide."""
+    picture = np.full((1, height, width), 255, np.uint8)
+    picture[:, :2] = picture[:, -2:] = picture[:, :, :2] = picture[:, :, -2:] = 0
+    return picture
+
+
+def test_crop_cuts_the_centre_and_pad_surrounds_with_zeros() -> None:
+    wide = np.zeros((1, 4, 8), np.float32)
+    wide[:, :, 2:6] = 1
+    np.testing.assert_array_equal(resize(wide, (4, 4), "crop"), np.ones((1, 4, 4)))
+    padded = resize(np.ones((1, 4, 8), np.float32), (8, 8), "pad")
+    np.testing.assert_array_equal(padded[0].mean(axis=1), [0, 0, 1, 1, 1, 1, 0, 0])
+
+
+def test_a_crop_ratio_enlarges_first_even_where_the_size_is_right() -> None:
+    preprocess = Preprocess(size=(14, 14), fit="crop", crop_ratio=0.875)
+    image = frame(14, 14)
+    assert preprocess.changes(image) == ("resized and cropped from 14x14 to 14x14",)
+    made = preprocess.apply(image)
+    assert made.shape == (1, 14, 14)
+    assert made.mean() > Preprocess().apply(image).mean()  # less of the border is left
+
+
+@pytest.mark.parametrize("background", ["dark", "light"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_picture_on_the_other_background_is_inverted(background: str, inverted: bool) -> None:
+    fits = frame(8, 8) if background == "dark" else 255 - frame(8, 8)
+    image = 255 - fits if inverted else fits
+    preprocess = Preprocess(background="dark" if background == "dark" else "light")
+    assert preprocess.inverts(image) == inverted
+    np.testing.assert_allclose(preprocess.apply(image), fits / np.float32(255))
+    said = preprocess.changes(image)
+    assert said == ((f"inverted (the data has a {background} background)",) if inverted else ())
+
+
+def test_what_is_padded_to_an_inverted_picture_is_background() -> None:
+    made = Preprocess(size=(8, 8), fit="pad", background="dark").apply(255 - frame(4, 8)[:, :4])
+    assert made[0, 0].max() == 0
+    assert made[0, -1].max() == 0
+
+
+def test_settings_that_cannot_be_meant_are_refused() -> None:
+    for said, settings in {
+        "scale and std must be positive": {"scale": 0},
+        "scale and std": {"std": (1.0, 0.0)},
+        r"at least \(1, 1\), not \(0, 5\)": {"size": (0, 5)},
+        "crop_ratio is the crop's share": {"crop_ratio": 1.5},
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            Preprocess(**settings)  # type: ignore[arg-type]  # a table of different fields
