@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from convscope import filters as filters
     from convscope import plot as plot
     from convscope import reference as reference
+    from convscope.data import DATASETS as DATASETS
     from convscope.data import load_dataset as load_dataset
     from convscope.data.dataset import Dataset as Dataset
     from convscope.errors import ConvscopeError as ConvscopeError
+    from convscope.errors import UsageError as UsageError
     from convscope.images import Preprocess as Preprocess
     from convscope.inputs import load_image as load_image
+    from convscope.models import MODELS as MODELS
     from convscope.models import load_model as load_model
+    from convscope.models import parse_model_args as parse_model_args
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
     from convscope.training import load_run as load_run
@@ -27,6 +31,9 @@ __version__ = "0.1.0"
 _ROOMS = ("filters", "plot", "reference")
 _NAMES = {
     "ConvscopeError": "errors",
+    "DATASETS": "data",
+    "MODELS": "models",
+    "UsageError": "errors",
     "Dataset": "data.dataset",
     "Preprocess": "images",
     "Run": "training",
@@ -35,6 +42,7 @@ _NAMES = {
     "load_image": "inputs",
     "load_model": "models",
     "load_run": "training",
+    "parse_model_args": "models",
     "predict": "training",
     "train": "training",
 }

@@ -7,7 +7,7 @@ from convscope.cli.options import Json
 
 def datasets(as_json: Json = False) -> None:
     """List the data sets with shapes, sizes and sources."""
-    entries = cs.data.DATASETS
+    entries = cs.DATASETS
     if as_json:
         show_json([entry.to_json() for entry in entries.values()])
         return
@@ -32,14 +32,11 @@ def datasets(as_json: Json = False) -> None:
 
 def models(as_json: Json = False) -> None:
     """List the built-in networks: tutorial, input, parameters."""
-    entries = cs.models.MODELS
+    entries = cs.MODELS
     if as_json:
         show_json([entry.to_json() for entry in entries.values()])
         return
-    rows = [
-        (e.name, str(e.tutorial or "–"), "x".join(map(str, e.shape)), f"{e.parameters:,}", e.summary)
-        for e in entries.values()
-    ]
+    rows = [(e.name, str(e.tutorial or "–"), e.input, f"{e.parameters:,}", e.summary) for e in entries.values()]
     show_table(
         ["name", "tutorial", "input", "parameters", "what it is"], rows, right=["tutorial", "input", "parameters"]
     )

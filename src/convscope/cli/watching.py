@@ -8,7 +8,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from convscope.cli.console import duration, err, percent, remark, say
 
-
 Watch = Callable[[Mapping[str, Any]], None]
 
 

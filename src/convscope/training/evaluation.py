@@ -1,6 +1,5 @@
 """Evaluation: what a model scores on a data set, and what it says of one picture. Knows torch; writes nothing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,17 +149,12 @@ def _data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None
         )
     if name is not None:
         return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"])
-    return load_split(options, split, data_dir)
-
-
-def load_split(options: Mapping[str, Any], split: str, data_dir: str | Path | None = None) -> Dataset:
-    """A split of the data that a run's config.json names."""
     given = dict(options["options"])
-    if given.get("image_size"):
-        given["image_size"] = tuple(given["image_size"])
-    size = options["size"] if split == "train" else None
-    data_dir = data_dir or options["data_dir"]
-    return load_dataset(options["source"], split=split, seed=options["seed"], size=size, data_dir=data_dir, **given)
+    if split != "train":
+        given.pop("size", None)
+    if data_dir is not None:
+        given["data_dir"] = data_dir
+    return load_dataset(options["source"], split=split, seed=options["seed"], **given)
 
 
 def predict(model: nn.Module | Run | str | Path, *images: Any, device: str = "auto") -> list[Prediction]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from convscope.cards import Card, attach, card_of
-from convscope.data import DATASETS, check_trainable, load_dataset, overlap
+from convscope.data import check_trainable, load_dataset, overlap
 from convscope.data.dataset import Dataset
 from convscope.errors import DataError, ShapeError, UsageError
+from convscope.images import Preprocess
 from convscope.inputs import check_input
 from convscope.models import DEFAULT_MODELS, MODELS, load_model
 from convscope.progress import Progress
@@ -88,10 +89,12 @@ def prepare_job(settings: Settings, progress: Progress) -> Job:
 def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress) -> tuple[Dataset, Dataset | None]:
     """The training images, and the test images where there are any."""
     if isinstance(settings.dataset, str):
-        options = dict(settings.data_options or {}) | {"seed": seed, "sampling": recipe.sampling, "progress": progress}
+        options = dict(settings.data_options or {}) | {"seed": seed, "progress": progress}
+        if recipe.sampling != "split":
+            options["sampling"] = recipe.sampling
         train = load_dataset(settings.dataset, split="train", **options)
         if settings.test is None:
-            return train, load_dataset(settings.dataset, split="test", **options | {"size": None})
+            return train, load_dataset(settings.dataset, split="test", **{**options, "size": None})
     else:
         train = as_dataset(settings.dataset, "train")
     return train, None if settings.test is None else as_dataset(settings.test, "test", train)
@@ -115,10 +118,8 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
     if labels.dtype.kind not in "iu":
         raise DataError(f"labels must be class numbers (integers), not {labels.dtype}.")
     classes = like.classes if like else tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
-    card = Card("arrays")
     scale = 255.0 if images.dtype == np.uint8 else 1.0
-    preprocess = card.preprocess.from_json({"size": images.shape[2:], "channels": images.shape[1], "scale": scale})
-    return Dataset("arrays", images, labels, classes, preprocess, split)
+    return Dataset("arrays", images, labels, classes, Preprocess(scale=scale), split)
 
 
 def build_model(
@@ -132,13 +133,12 @@ def build_model(
         source = name
         if recipe.softmax:
             args["softmax"] = True
-        entry = MODELS.get(name)
-        if entry is not None and entry.fits is not None:
-            args = entry.fits(data.shape, len(data.classes)) | args
+        if name in MODELS:
+            args = MODELS[name].fits(data.shape, len(data.classes)) | args
         model = load_model(name, args=args, seed=seed)
     check_fits(model, data, recipe)
-    card = Card(name, data.preprocess, data.classes, source or type(model).__qualname__)
-    attach(model, card)
+    preprocess = replace(data.preprocess, size=data.shape[1:], channels=data.shape[0])
+    attach(model, Card(name, preprocess, data.classes, source or type(model).__qualname__))
     return model, source, args
 
 
@@ -173,7 +173,13 @@ def digest(data: Dataset) -> str:
 def _recipe(settings: Settings, model: str) -> tuple[Recipe, str]:
     if isinstance(settings.recipe, Recipe):
         return settings.recipe, settings.recipe_name
-    return recipe_for(model, settings.recipe).with_changes(**(settings.changes or {})), settings.recipe
+    recipe = recipe_for(model, settings.recipe).with_changes(**(settings.changes or {}))
+    made_for = MODELS[model].data if model in MODELS else ()
+    if settings.recipe == "tutorial" and isinstance(settings.dataset, str) and settings.dataset not in made_for:
+        raise UsageError(
+            f"the tutorial trains {model} on {made_for[0]}, not on {settings.dataset}; use the recipe fast."
+        )
+    return recipe, settings.recipe
 
 
 def _model_name(settings: Settings) -> str:
@@ -192,7 +198,7 @@ def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) 
     options = {key: value for key, value in (settings.data_options or {}).items() if value is not None}
     if "data_dir" in options:
         options["data_dir"] = str(options["data_dir"])
-    if source in DATASETS:
+    if recipe.sampling != "split":
         options["sampling"] = recipe.sampling
     return {"name": train.name, "source": source, "seed": seed, "options": options, "sha256": digest(train)}
 
