@@ -53,8 +53,10 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
     if content[3] != dimensions:
         raise DataError(f"{where} holds an array of {content[3]} dimensions where {dimensions} are needed.")
     header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise DataError(f"{where} is cut off within its header; replace it with a fresh copy.")
     shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
-    if len(shape) != dimensions or len(content) != header + math.prod(shape):
+    if len(content) != header + math.prod(shape):
         said = "x".join(map(str, shape))
         raise DataError(f"{where} is cut off or too long: it has {len(content):,} bytes and its header says {said}.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

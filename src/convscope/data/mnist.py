@@ -95,16 +95,22 @@ def _checked(name: str, path: Path, file: File) -> bytes:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     content = uncompressed(stored, str(path))
-    if is_published(file, stored, content) is False:
-        digest = sha256(content)
-        other = next(
-            (n for n, f in FAMILIES.items() for pair in f.files.values() for x in pair if x.sha256 == digest), None
-        )
-        if other:
-            raise DataError(f"{path} belongs to {other}, not to {name}; name the folder of {name}.")
+    published = is_published(file, stored, content)
+    if not published and (owner := _owner(content)) not in {None, name}:
+        raise DataError(f"{path} belongs to {owner}, not to {name}; name the folder of {name}.")
+    if published is False:
         message = f"{path} is not the published file of {name} (its checksum differs); it is used all the same."
         warnings.warn(message, DataWarning, stacklevel=2)
     return content
+
+
+def _owner(content: bytes) -> str | None:
+    """The data set that has a file of this content."""
+    digest = sha256(content)
+    for name, family in FAMILIES.items():
+        if any(file.sha256 == digest for files in family.files.values() for file in files):
+            return name
+    return None
 
 
 def _cached(request: Request, family: Family, file: File) -> bytes:
