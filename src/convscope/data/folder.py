@@ -60,7 +60,7 @@ def load_folder(request: Request) -> Dataset:
     return Dataset(
         name=request.name,
         images=stacked,
-        labels=np.array([file.label for file in kept]),
+        labels=np.array([file.label for file in kept], np.int64),
         classes=classes,
         preprocess=Preprocess(size=(stacked.shape[2], stacked.shape[3]), channels=stacked.shape[1]),
         split=request.split,

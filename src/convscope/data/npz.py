@@ -35,6 +35,7 @@ CLASSES = "classes"
 KNOWN = {name for row in SPELLINGS for pair in row.values() for name in pair} | {CLASSES}
 SCALES = (1, 255, 65535)
 MOST_CLASSES = 100_000
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def load_npz(request: Request) -> Dataset:
@@ -81,9 +82,11 @@ def load_npz(request: Request) -> Dataset:
 def _read(path: Path) -> dict[str, Array]:
     """The arrays of the file that have one of the known names."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if isinstance(archive, NpzFile):
-                return {name: np.asarray(archive[name]) for name in archive.files if name in KNOWN}
+                with archive:
+                    return {name: np.asarray(archive[name]) for name in archive.files if name in KNOWN}
     except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         pickled = "pickled" in str(error) or "allow_pickle" in str(error)
         why = "it holds Python objects, which are never loaded" if pickled else str(error) or type(error).__name__
@@ -109,7 +112,7 @@ def _images(path: Path, given: Mapping[str, Array]) -> tuple[dict[str, Array], f
         raise DataError(f"the images of {path} differ in shape from split to split: {sorted(shapes)}.")
     lowest = float(np.min([some.min(initial=0) for some in images.values()]))
     highest = float(np.max([some.max(initial=0) for some in images.values()]))
-    if not max(-lowest, highest) <= np.finfo(np.float32).max:  # also where one is not a number
+    if not max(-lowest, highest) <= FLOAT32_MAX:  # also where one is not a number
         raise DataError(f"the images of {path} have values that are not finite numbers; replace them.")
     scale = 1 if lowest < 0 else next((scale for scale in SCALES if highest <= scale), None)
     if scale is None:
