@@ -114,7 +114,7 @@ class Preprocess:
     fit: Fit = "stretch"
     """How another aspect ratio is brought to `size`: stretched, cropped in the centre, or padded with zeros."""
     crop_ratio: float = 1.0
-    """With fit="crop": the crop's share of the shorter edge (0.875: to 256, then crop 224)."""
+    """With fit="crop": the crop's share of the shorter edge; with "stretch", of both (0.875: to 256, then crop 224)."""
     background: Literal["dark", "light"] | None = None
     """What the data's background is; a picture with the other one is inverted. None never inverts."""
 
@@ -218,7 +218,7 @@ def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio
     if _fits(image, size, fit, crop_ratio):
         return image
     if fit == "stretch":
-        return _scaled(image, size)
+        return _centred(_scaled(image, (round(size[0] / crop_ratio), round(size[1] / crop_ratio))), size)
     ratios = size[0] / height, size[1] / width
     factor = max(ratios) / crop_ratio if fit == "crop" else min(ratios)
     scaled = _scaled(image, (max(1, round(height * factor)), max(1, round(width * factor))))
@@ -227,7 +227,7 @@ def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio
 
 def _fits(image: Array, size: tuple[int, int], fit: Fit, crop_ratio: float) -> bool:
     """Whether `resize` has nothing to do: a crop of 0.875 of the edge is one even where the size is right."""
-    return image.shape[1:] == size and (fit != "crop" or crop_ratio == 1)
+    return image.shape[1:] == size and (fit == "pad" or crop_ratio == 1)
 
 
 def _scaled(image: Array, size: tuple[int, int]) -> Array:

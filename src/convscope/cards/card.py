@@ -1,4 +1,4 @@
-"""Cards: what travels with a model besides its weights: its name, its Preprocess, its class names.
+"""Card: what travels with a model besides its weights: its name, its Preprocess, its class names.
 
 Knows no torch: a model is any object here, asked by attributes.
 """
@@ -28,14 +28,17 @@ class Card:
     """How to load it again: a name, `file.py:Class`, a run folder."""
     notes: tuple[str, ...] = ()
     """What loading had to do or to guess, said to the user once."""
+    fixed_size: bool = False
+    """Whether the model is known to take no other size and channels than `preprocess` has."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; `from_json` reads them back."""
+        """As plain values for a JSON file; `from_json` reads them back. Notes are not kept."""
         return {
             "name": self.name,
             "preprocess": self.preprocess.to_json(),
             "classes": list(self.classes),
             "source": self.source,
+            "fixed_size": self.fixed_size,
         }
 
     @classmethod
@@ -46,6 +49,7 @@ class Card:
             preprocess=Preprocess.from_json(values["preprocess"]),
             classes=tuple(values["classes"]),
             source=values.get("source", ""),
+            fixed_size=values.get("fixed_size", False),
         )
 
 

@@ -1,0 +1,210 @@
+"""Inputs: from a file, a data set's image or an array to what a model takes, saying what was done to it.
+
+Knows data sets, pictures and cards; a model is any object here, asked by its card and layers. No torch.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convscope.cards import Card, card_of, expected_input, input_layers
+from convscope.data import DATASETS, PLACES, Dataset, load_dataset
+from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
+from convscope.images import WHITE, Array, Preprocess, pixels, read_image
+
+SPLITS = ("train", "test", "all")
+FAINT = "its brightest pixel is 1 of 255; for values that are ready, give float32 instead of uint8"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """An image as a model takes it, and as a person sees it."""
+
+    name: str
+    """Where it comes from: a file's name, `mnist:test/7`, or "array"."""
+    array: NDArray[np.float32] = field(repr=False)
+    """What the model takes: shape (C, H, W), scaled and normalized; read-only."""
+    picture: NDArray[np.float32] = field(repr=False)
+    """The same from 0 to 1, before mean and standard deviation: shape (C, H, W); read-only."""
+    label: int | None = None
+    """The true class, where the image is one of a data set."""
+    notes: tuple[str, ...] = ()
+    """What was done to it, in words: resized, turned to grey, inverted."""
+
+    def __post_init__(self) -> None:
+        for name in ("array", "picture"):
+            view = np.ascontiguousarray(getattr(self, name), np.float32).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+
+def load_image(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> NDArray[np.float32]:
+    """Load one image, prepared as a model or data set expects it.
+
+    >>> load_image("crosses:damaged-plus")
+    array([[[0., 1., 0.],
+            [1., 1., 0.],
+            [0., 1., 0.]]], dtype=float32)
+
+    Args:
+        source: One of
+
+            - a file: `dog.jpg`;
+            - an image of a data set: `mnist:test/7`, `crosses:damaged-plus`, `folder:PATH:test/7`. Without a split,
+              a number counts in train, as in `load_dataset`, and a name is looked for in all;
+            - an integer array of uint8: pixels from 0 to 255, shape (C, H, W) or (H, W);
+            - a floating-point array: already prepared, taken as it is, only its shape is checked;
+            - a Pillow image.
+        like: A model, Card, Dataset or Preprocess that says what is expected. None keeps the picture's size and
+            channels and scales pixels to 0..1; a data set's image is then as `Dataset.image` gives it.
+        data_dir: Where the files of the MNIST family are looked for first.
+
+    Returns:
+        float32, shape (C, H, W); read-only.
+
+    Raises:
+        ImageError: no such file, or no image.
+        UsageError: no such data set, split or image.
+        ShapeError: an array of a shape, type or number of channels that is not expected.
+    """
+    return prepare(source, like, data_dir=data_dir).array
+
+
+def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> Prepared:
+    """Load one image as `load_image` does, with its picture, its label and what was done to it.
+
+    >>> prepare("shapes:test/3", like=Preprocess(size=(14, 14))).notes
+    ('resized from 28x28 to 14x14',)
+
+    Args:
+        source: As of `load_image`.
+        like: As of `load_image`.
+        data_dir: As of `load_image`.
+    """
+    expected = None if like is None else _card(like).preprocess
+    if hasattr(source, "detach"):  # a tensor, of whatever device
+        tensor = source.detach().cpu()
+        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if isinstance(source, Image.Image):
+        return _from_pixels("picture", pixels(source), expected or Preprocess())
+    if isinstance(source, str | Path):
+        return _from_name(str(source), expected, data_dir)
+    array = np.asarray(source)
+    if array.dtype == np.uint8:
+        prepared = _from_pixels("array", _image_shaped(array), expected or Preprocess())
+        return prepared if array.max(initial=0) != 1 else replace(prepared, notes=(*prepared.notes, FAINT))
+    check_input(like, _image_shaped(array))
+    ready = _image_shaped(array).astype(np.float32)
+    return Prepared("array", ready, (expected or Preprocess()).restore(ready))
+
+
+def check_input(like: Any, array: Array) -> None:
+    """Refuse an array that a model cannot take, before it fails somewhere inside.
+
+    What only a forward pass can tell is let through: another size than the card says, unless the card knows it as
+    the only one.
+
+    >>> check_input(Card("net", Preprocess(size=(28, 28), channels=1), fixed_size=True), np.zeros((3, 28, 28), "f"))
+    Traceback (most recent call last):
+    convscope.errors.ShapeError: the image is 3x28x28, but net takes 1x28x28; load_image(..., like=model) prepares it.
+
+    Args:
+        like: A model, or anything else that `load_image` takes.
+        array: The image, shape (C, H, W), floating-point.
+
+    Raises:
+        ShapeError: it is no (C, H, W), holds integers, or has channels or a size that the model does not take.
+    """
+    if array.dtype.kind != "f":
+        raise ShapeError(
+            f"the image holds {array.dtype}, and a model takes floating-point numbers; for pixels from 0 to 255, give "
+            "uint8 to load_image(array, like=model), or scale them: array.astype('float32') / 255."
+        )
+    if array.ndim != 3 or 0 in array.shape:
+        batch = "; give one image of the batch, such as array[0]" if array.ndim == 4 else ""
+        raise ShapeError(f"an image has the shape (C, H, W), not {array.shape}{batch}.")
+    if like is None:
+        return
+    card = _card(like)
+    layers = input_layers(like)
+    expected, shape = card.preprocess, array.shape
+    if card.fixed_size:
+        fits = shape[0] == expected.channels and shape[1:] == expected.size
+    elif layers and layers[0].kind == "numbers":
+        fits = any(array.size % layer.count == 0 for layer in layers)
+    else:
+        known = {expected.channels, *(layer.count for layer in layers)} - {None}
+        # a pixel unshuffle by f before the first convolution makes C * f * f channels
+        fits = not known or bool(known & {shape[0] * factor**2 for factor in range(1, 9)})
+    if not fits:
+        raise ShapeError(
+            f"the image is {'x'.join(map(str, shape))}, but {expected_input(card, layers)}; "
+            "load_image(..., like=model) prepares it."
+        )
+
+
+def _card(like: Any) -> Card:
+    if isinstance(like, Card):
+        return like
+    if isinstance(like, Preprocess):
+        return Card("this preprocess", like)
+    if isinstance(like, Dataset):
+        channels, height, width = like.shape
+        return Card(like.name, replace(like.preprocess, size=(height, width), channels=channels), like.classes)
+    return card_of(like)
+
+
+def _from_pixels(name: str, image: Array, expected: Preprocess, white: float = WHITE) -> Prepared:
+    picture = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(image, white)
+    array = replace(expected, scale=1.0).normalize(picture)
+    return Prepared(name, array, picture, notes=expected.changes(image, white))
+
+
+def _from_name(source: str, expected: Preprocess | None, data_dir: str | Path | None) -> Prepared:
+    path = Path(source).expanduser()
+    if path.exists():
+        return _from_pixels(path.name, read_image(path), expected or Preprocess())
+    name, colon, image = source.rpartition(":")
+    if source in DATASETS or name in PLACES:
+        raise UsageError(f"{source} is a whole data set; name one of its images: {source}:test/0.")
+    if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
+        data, index = _find(name, image, data_dir)
+        return _from_dataset(data, index, expected)
+    if colon and "/" not in name and "." not in name:
+        raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
+    raise ImageError(f"there is no file {source}; check the path, or name a data set's image, such as mnist:test/7.")
+
+
+def _find(name: str, image: str, data_dir: str | Path | None) -> tuple[Dataset, int]:
+    """A data set's split and the index in it: `test/7`, `test/NAME`, `7` (of train) or `NAME` (of all)."""
+    head, slash, rest = image.partition("/")
+    if slash and head in SPLITS:
+        data = load_dataset(name, split=head, data_dir=data_dir)
+        return data, data.index(image if image in data.names else rest)
+    data = load_dataset(name, split="train" if image.lstrip("-").isdigit() else "all", data_dir=data_dir)
+    return data, data.index(image)
+
+
+def _from_dataset(data: Dataset, index: int, expected: Preprocess | None) -> Prepared:
+    """An image of a data set: as `data.image` gives it where that is what is expected."""
+    name = f"{data.name}:{data.names[index]}" if data.names else f"{data.name}:{data.split}/{index}"
+    label = int(data.labels[index])
+    raw = data.images[index]
+    if expected is None or expected == data.preprocess:
+        return Prepared(name, data.image(index), data.picture(index), label)
+    if expected.background == data.preprocess.background:
+        expected = replace(expected, background=None)
+    return replace(_from_pixels(name, raw, expected, data.preprocess.scale), label=label)
+
+
+def _image_shaped(array: Array) -> Array:
+    """(H, W) as (1, H, W); refuses what has its channels last."""
+    if array.ndim == 3 and array.shape[0] not in {1, 3} and array.shape[2] in {1, 3, 4}:
+        raise ShapeError(
+            f"an image has the shape (C, H, W), and {array.shape} looks like (H, W, C); give array.transpose(2, 0, 1)."
+        )
+    return array[None] if array.ndim == 2 else array

@@ -1,0 +1,152 @@
+"""Catalog: every built-in network by its name, with what is known of it without building it."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from convscope.cards import Card
+from convscope.errors import ShapeError
+from convscope.images import Preprocess
+from convscope.models.networks import (
+    MLP512,
+    Crosses,
+    MNISTConvNet,
+    MNISTSmall,
+    ShapesCNN,
+    ShapesMLP,
+    SimpleCNN,
+    Stripes,
+)
+
+MNIST_FAMILY = ("mnist", "fashion-mnist", "kmnist")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A built-in network.
+
+    >>> MODELS["simple-cnn"].input, MODELS["simple-cnn"].parameters
+    ('1x28x28', 13610)
+    """
+
+    name: str
+    build: Callable[..., nn.Module] = field(repr=False)
+    """The class, or the class with other arguments than its defaults."""
+    tutorial: int
+    """1 to 5, in the order of docs/tour.md; 0 for none."""
+    shape: tuple[int, int, int]
+    """(C, H, W) of its input, as built without arguments; H and W are 0 where any will do."""
+    parameters: int
+    """How many numbers it has, fixed ones included."""
+    summary: str
+    data: tuple[str, ...] = ()
+    """The data sets it is made for; `DEFAULT_MODELS` says which model each data set takes by itself."""
+    scale: float = 255.0
+    """The pixel value that becomes 1.0."""
+
+    @property
+    def input(self) -> str:
+        """The input's shape in words: 1x28x28, or 1xHxW where any size will do."""
+        channels, height, width = self.shape
+        return f"{channels}x{height or 'H'}x{width or 'W'}"
+
+    def card(self, args: Mapping[str, Any]) -> Card:
+        """What the network expects when it is built with `args`."""
+        channels, height, width = self.shape
+        size = (args.get("size", height), args.get("size", width))
+        preprocess = Preprocess(
+            size=size if height else None,
+            channels=args.get("channels", channels),
+            scale=self.scale,
+            background="dark" if self.scale == 255 and height else None,
+        )
+        return Card(self.name, preprocess, source=self.name, fixed_size=height > 0)
+
+    def fits(self, shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+        """The arguments with which it takes images of another shape, or tells other classes apart, than it is made for.
+
+        >>> MODELS["simple-cnn"].fits((3, 32, 32), 10)
+        {'channels': 3, 'size': 32}
+
+        Args:
+            shape: (C, H, W) of the images.
+            classes: How many classes there are.
+
+        Raises:
+            ShapeError: it takes square images only, and these are not.
+        """
+        takes = inspect.signature(self.build).parameters
+        channels, height, width = shape
+        if "size" in takes and height != width:
+            raise ShapeError(f"{self.name} takes square images, not {height}x{width}; resize them, say to 28x28.")
+        wanted = {"channels": channels, "size": height, "classes": classes}
+        return {name: value for name, value in wanted.items() if name in takes and takes[name].default != value}
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, all but how it is built."""
+        return {
+            "name": self.name,
+            "tutorial": self.tutorial,
+            "shape": list(self.shape),
+            "parameters": self.parameters,
+            "summary": self.summary,
+            "data": list(self.data),
+        }
+
+
+_ENTRIES = (
+    Entry("crosses", Crosses, 1, (1, 3, 3), 10, "one 3x3 kernel and a mean: 0 for +, 1 for x", ("crosses",), scale=1.0),
+    Entry("stripes", Stripes, 2, (1, 0, 0), 64, "four fixed 4x4 stripe filters, ReLU and pooling"),
+    Entry("mlp-512", MLP512, 2, (1, 28, 28), 669_706, "two hidden layers of 512, with dropout", MNIST_FAMILY),
+    Entry(
+        "mnist-convnet", MNISTConvNet, 3, (1, 28, 28), 187_349, "two convolutions, three linear layers", MNIST_FAMILY
+    ),
+    Entry("simple-cnn", SimpleCNN, 4, (1, 28, 28), 13_610, "8 kernels, pooling, one linear layer", MNIST_FAMILY),
+    Entry("shapes-mlp", ShapesMLP, 5, (1, 28, 28), 15_742, "one hidden layer of 20, tanh", ("shapes",)),
+    Entry(
+        "shapes-cnn-1",
+        partial(ShapesCNN, kernels=(1, 1)),
+        5,
+        (1, 28, 28),
+        40,
+        "two convolutions of one kernel each, tanh, pooling",
+        ("shapes",),
+    ),
+    Entry(
+        "shapes-cnn", ShapesCNN, 5, (1, 28, 28), 1_538, "two convolutions, 8 and 16 kernels, tanh, pooling", ("shapes",)
+    ),
+    Entry(
+        "color-cnn",
+        partial(ShapesCNN, kernels=(2, 2), channels=3),
+        5,
+        (3, 28, 28),
+        132,
+        "two convolutions of two kernels each, for colour",
+        ("color-shapes",),
+    ),
+    Entry(
+        "mnist-small",
+        MNISTSmall,
+        0,
+        (1, 28, 28),
+        33_914,
+        "three strided convolutions with batch norm: 99 % on MNIST, fast",
+        MNIST_FAMILY,
+    ),
+)
+
+MODELS: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}
+
+DEFAULT_MODELS: Mapping[str, str] = {
+    "crosses": "crosses",
+    "shapes": "shapes-cnn",
+    "color-shapes": "color-cnn",
+    "mnist": "simple-cnn",
+    "fashion-mnist": "simple-cnn",
+    "kmnist": "simple-cnn",
+}
+"""The model that a data set is trained with unless another is asked for."""

@@ -1,0 +1,180 @@
+"""Loading: one call from a name, a file, a run folder or a module to a model with its card.
+
+Knows what each of these is; `usercode` builds, `weights` fills, `cards` infers.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convscope.cards import Card, attach, card_of, infer_card
+from convscope.errors import ModelError, RunError, UnknownName, UsageError
+from convscope.images import Preprocess
+from convscope.models import usercode
+from convscope.models.catalog import MODELS
+from convscope.models.weights import load_weights
+
+HINT = "A model is also file.py:Class, package.module:factory or a run folder."
+RUN_WEIGHTS = "weights.safetensors"
+
+
+def load_model(
+    spec: str | Path | nn.Module,
+    *,
+    weights: str | Path | None = None,
+    args: Mapping[str, Any] | None = None,
+    preprocess: Preprocess | Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Load a model: a built-in network, one of your own, or what a training left in a run folder.
+
+    >>> load_model("simple-cnn", args={"kernels": 4}).conv1
+    Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
+
+    Args:
+        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module.
+        weights: A .safetensors file, or a state dict in a .pt file; without it, a run's own, else fresh ones.
+        args: Keyword arguments of the network.
+        preprocess: What the model expects of a picture, or only the fields that differ from what was found.
+        classes: Names of the outputs, in order.
+        seed: What fresh weights are drawn by; PyTorch's own random state stays as it is.
+
+    Returns:
+        The model in eval mode, on the CPU. Its card (`card_of(model)`) says what it expects, and in `notes` what
+        loading had to do or to guess. A run of a network of your own imports its code.
+
+    Raises:
+        UsageError: nothing of this name exists, or it does not take these arguments.
+        ModelError: the code of the network fails.
+        WeightsError: the weights cannot be read safely or do not fit.
+        RunError: a folder that is no run, or one whose network only you can build.
+    """
+    if isinstance(spec, nn.Module):
+        model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
+    else:
+        model, card, weights = _build(str(spec), weights, args or {}, seed)
+    if weights is not None:
+        notes = load_weights(model, weights)
+        card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
+    if preprocess is not None:
+        found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
+        same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
+        card = replace(card, fixed_size=card.fixed_size and same)
+    if classes is not None:
+        card = replace(card, classes=tuple(classes))
+    attach(model, card)
+    return model.eval()
+
+
+Built = tuple[nn.Module, Card, str | Path | None]  # a model, its card, and the weights still to be loaded
+
+
+def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int) -> Built:
+    """What a string names, with fresh weights."""
+    if spec in MODELS:
+        model = _seeded(seed, lambda: usercode.build(spec, MODELS[spec].build, args))
+        return model, MODELS[spec].card(args), weights
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if args:
+            raise UsageError(f"{spec} is a run folder, which has its model's arguments; leave args out.")
+        return _from_run(path, weights, seed)
+    if path.suffix == ".py":
+        known = ", ".join(f"{spec}:{name}" for name in usercode.networks_in_file(path)) or f"{spec}:NAME"
+        raise UsageError(f"{spec} is a file; name the network in it: {known}.")
+    if path.is_file():
+        raise UsageError(f"{spec} is a file, and weights do not say the network; name it, and give weights={spec!r}.")
+    if ":" not in spec:
+        raise UnknownName("model", spec, MODELS, HINT)
+    return *_from_code(spec, args, seed, usercode.find(spec)), weights
+
+
+def _from_code(spec: str, args: Mapping[str, Any], seed: int, found: tuple[Any, Path | None]) -> tuple[nn.Module, Card]:
+    factory, path = found
+    model = _seeded(seed, lambda: usercode.build(spec, factory, args, path))
+    name = spec.rpartition(":")[2]
+    return model, replace(card_of(model), name=name, source=spec if path is None else f"{path}:{name}")
+
+
+def _from_run(run: Path, weights: str | Path | None, seed: int) -> Built:
+    """The network that a run's config.json names, with the card that it was trained with."""
+    config = _config(run)
+    source, args = config["model"]["source"], config["model"]["args"]
+    own = run / RUN_WEIGHTS
+    if weights is None and not own.is_file():
+        raise RunError(f"{run} has no {RUN_WEIGHTS}: its training saved none yet.")
+    if source is None:
+        raise RunError(
+            f"{run} was trained from a module given by hand ({config['card']['name']}), which cannot be built from a "
+            f"name: build it yourself and load its weights into it: load_model(module, weights={str(own)!r})."
+        )
+    if source in MODELS:
+        model, fresh, _ = _build(source, None, args, seed)
+    else:
+        model, fresh = _from_code(source, args, seed, _trusted(run, source, args))
+    card = replace(Card.from_json(config["card"]), source=str(run), fixed_size=fresh.fixed_size)
+    return model, card, own if weights is None else weights
+
+
+def _config(run: Path) -> dict[str, Any]:
+    path = run / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        Card.from_json(config["card"])
+        _ = config["model"]["source"], dict(config["model"]["args"])
+    except FileNotFoundError:
+        raise RunError(f"{run} is no run folder: it has no config.json. {HINT}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} is damaged, or not written by a training of convscope ({type(error).__name__}: {error})."
+        ) from None
+    return config
+
+
+def _trusted(run: Path, source: str, args: Mapping[str, Any]) -> tuple[Any, Path | None]:
+    """The code that a run names; a folder from elsewhere must not choose what is called here."""
+    if Path(source.rpartition(":")[0]).resolve().is_relative_to(run.resolve()):
+        raise RunError(f"{run} wants to run code of its own ({source}), which is not done; load the model by hand.")
+    try:
+        found = usercode.find(source)
+    except (UsageError, ModelError) as error:
+        raise RunError(f"{run} was trained on {source}, which cannot be built here: {error}") from error
+    if not usercode.trusted(found[0]):
+        raise RunError(
+            f"{run} was trained on what {source} makes; as a run folder may come from anybody, it is not called "
+            f"unasked: load_model({source!r}, args={dict(args)!r}, weights={str(run / RUN_WEIGHTS)!r})."
+        )
+    return found
+
+
+def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
+    """Build with fresh weights drawn by `seed`, PyTorch's random state left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return action()
+
+
+def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
+    """The card with what an image processor's config beside the weights says, where nobody else said anything."""
+    if card.source in MODELS or not (weights.parent / "preprocessor_config.json").is_file():
+        return card
+    beside = infer_card(model, weights.parent)
+    return replace(card, preprocess=beside.preprocess, notes=beside.notes)
+
+
+def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Preprocess:
+    if isinstance(given, Preprocess):
+        return given
+    known = found.to_json()
+    for name in given:
+        if name not in known:
+            raise UnknownName("field of Preprocess", name, known)
+    return Preprocess.from_json({**known, **given})
