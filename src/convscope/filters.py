@@ -1,0 +1,179 @@
+"""Filters: kernels with a name, kernels typed as numbers, and what they make of a picture.
+
+Knows NumPy and the reference convolution; no files, no models, no figures.
+A filter is *cross-correlated* with the picture, as in every PyTorch convolution: the kernel is not turned over.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import ShapeError, UnknownName, UsageError
+from convscope.images import Preprocess
+from convscope.reference import conv2d
+
+Mode = Literal["valid", "same"]
+MODES = ("valid", "same")
+
+HINT = "Or type numbers, rows separated by semicolons: '1 0; 0 1'."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filter:
+    """A kernel and what it is for.
+
+    >>> Filter("difference", np.array([[-1, 1]]), "vertical edges").shape
+    (1, 2)
+    """
+
+    name: str
+    kernel: NDArray[np.float64]
+    """float64, shape (R, S); read-only."""
+    finds: str
+    """What it responds to, in words; empty for numbers of your own."""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        kernel = np.array(self.kernel, np.float64)
+        if kernel.ndim != 2 or kernel.size == 0 or not np.isfinite(kernel).all():
+            raise ShapeError(f"a kernel is a table of finite numbers of shape (R, S), not one of {kernel.shape}.")
+        kernel.flags.writeable = False
+        object.__setattr__(self, "kernel", kernel)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(R, S): rows and columns."""
+        return self.kernel.shape[0], self.kernel.shape[1]
+
+    @property
+    def total(self) -> float:
+        """The sum of its numbers: what it makes of a plain white area; 0 for all that find edges."""
+        return math.fsum(self.kernel.ravel())
+
+
+_SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+_PREWITT = np.array([[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]])
+_STRIPE = np.array([[-1, -1, 1, 1]] * 4)
+_SOBEL_SOURCE = "I. Sobel, G. Feldman: A 3x3 isotropic gradient operator for image processing, 1968"
+_PREWITT_SOURCE = "J. M. S. Prewitt: Object enhancement and extraction, 1970"
+_DIGITAL = "R. C. Gonzalez, R. E. Woods: Digital Image Processing, chapter 3"
+_STRIPE_SOURCE = "the second tutorial, Looking at layers: hand-made 4x4 stripes"
+
+FILTERS: Mapping[str, Filter] = MappingProxyType(
+    {
+        f.name: f
+        for f in (
+            Filter("sobel-x", _SOBEL, "vertical edges: brightness that changes along x", _SOBEL_SOURCE),
+            Filter("sobel-y", _SOBEL.T, "horizontal edges: brightness that changes along y", _SOBEL_SOURCE),
+            Filter("edge", np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]]), "edges of every direction", _DIGITAL),
+            Filter("vertical", _PREWITT, "vertical edges", _PREWITT_SOURCE),
+            Filter("horizontal", _PREWITT.T, "horizontal edges", _PREWITT_SOURCE),
+            Filter("corner", np.array([[1, 0, -1], [0, 0, 0], [-1, 0, 1]]), "corners, and no straight edge", _DIGITAL),
+            Filter("blur", np.full((3, 3), 1 / 9), "nothing: each pixel becomes the mean of its window", _DIGITAL),
+            Filter("sharpen", np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]), "nothing: edges get steeper", _DIGITAL),
+            Filter("stripe-1", _STRIPE, "vertical edges, dark left and bright right", _STRIPE_SOURCE),
+            Filter("stripe-2", -_STRIPE, "vertical edges, bright left and dark right", _STRIPE_SOURCE),
+            Filter("stripe-3", _STRIPE.T, "horizontal edges, dark above and bright below", _STRIPE_SOURCE),
+            Filter("stripe-4", -_STRIPE.T, "horizontal edges, bright above and dark below", _STRIPE_SOURCE),
+        )
+    }
+)
+"""Kernels by name. Named for the edges they find: a vertical edge is a change along x."""
+
+
+def parse_kernel(text: str) -> Filter:
+    """A kernel by its name, or from its numbers: rows separated by semicolons, numbers by spaces or commas.
+
+    >>> parse_kernel("sobel-x").kernel[1]
+    array([-2.,  0.,  2.])
+    >>> parse_kernel("1,0; 0,1").shape
+    (2, 2)
+    >>> float(parse_kernel("1/4 1/4; 1/4 1/4").total)
+    1.0
+
+    Raises:
+        UnknownName: no kernel has this name.
+        UsageError: the rows have different lengths, or something in them is no finite number.
+    """
+    asked = text.strip()
+    if asked.lower() in FILTERS:
+        return FILTERS[asked.lower()]
+    if not any(c.isdigit() for c in asked) or (asked[0].isalpha() and ";" not in asked and " " not in asked):
+        raise UnknownName("kernel", asked, FILTERS, HINT)
+    lines = [line for line in asked.replace("\n", ";").split(";") if line.strip(" ,")]
+    rows = [[_number(word, asked) for word in line.replace(",", " ").split()] for line in lines]
+    lengths = [len(row) for row in rows]
+    if len(set(lengths)) > 1:
+        raise UsageError(
+            f"the kernel {asked!r} has rows of {', '.join(map(str, lengths[:-1]))} and {lengths[-1]} numbers; "
+            "every row needs as many."
+        )
+    return Filter(f"custom {len(rows)}x{lengths[0]}", np.array(rows), "")
+
+
+def _number(word: str, asked: str) -> float:
+    top, _, below = word.replace("−", "-").partition("/")
+    try:
+        value = float(top) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{word!r} in the kernel {asked!r} is no number. {HINT}")
+    return value
+
+
+def apply_filter(
+    picture: NDArray[Any], kernel: Filter | NDArray[Any] | str, *, mode: Mode = "valid", per_channel: bool = False
+) -> NDArray[np.float64]:
+    """Slide one kernel over a picture. A colour picture is turned to grey first, or filtered channel by channel.
+
+    >>> square = np.zeros((1, 10, 10))
+    >>> square[:, 3:7, 3:7] = 1
+    >>> apply_filter(square, "vertical")[0, 3]
+    array([ 0.,  3.,  3.,  0.,  0., -3., -3.,  0.])
+
+    Args:
+        picture: Pixels from 0 to 1, shape (C, H, W) or (H, W).
+        kernel: A Filter, numbers of shape (R, S), or what `parse_kernel` reads.
+        mode: "valid" takes only windows that lie within the picture; "same" surrounds it with zeros so that the
+            output is as large as the picture (for an even kernel one more row below and column on the right).
+        per_channel: Filter each channel by itself instead of turning colours to grey.
+
+    Returns:
+        float64, shape (C, P, Q), C = 1 unless per_channel; P = H - R + 1 and Q = W - S + 1, or H and W.
+
+    Raises:
+        ShapeError: the picture is none, or smaller than the kernel.
+        UnknownName, UsageError: as in `parse_kernel`.
+    """
+    chosen = kernel if isinstance(kernel, Filter) else _as_filter(kernel)
+    if mode not in MODES:
+        raise UnknownName("mode", mode, MODES)
+    pixels = np.asarray(picture, np.float64)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or not np.isfinite(pixels).all():
+        raise ShapeError(f"a picture has finite numbers of shape (C, H, W) or (H, W), not {np.shape(picture)}.")
+    if not per_channel and len(pixels) > 1:
+        pixels = Preprocess(channels=1).apply(pixels, white=1.0).astype(np.float64)
+    if mode == "same":
+        pixels = np.pad(pixels, [(0, 0), *(((n - 1) // 2, n // 2) for n in chosen.shape)])
+    if any(have < need for have, need in zip(pixels.shape[1:], chosen.shape, strict=True)):
+        raise ShapeError(
+            f"the kernel {chosen.name} ({_size(chosen.shape)}) is larger than the picture ({_size(pixels.shape[1:])}); "
+            'take a larger picture, a smaller kernel, or mode="same".'
+        )
+    weight = np.repeat(chosen.kernel[None, None], len(pixels), axis=0)  # (C, 1, R, S)
+    return conv2d(pixels, weight, groups=len(pixels))
+
+
+def _as_filter(kernel: NDArray[Any] | str) -> Filter:
+    return parse_kernel(kernel) if isinstance(kernel, str) else Filter("custom", kernel, "")
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

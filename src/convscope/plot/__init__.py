@@ -1,0 +1,18 @@
+"""Pictures: every noun of convscope as a matplotlib Figure. Never shown, never saved: that is the caller's.
+
+    figure = cs.plot.samples(cs.load_dataset("shapes"))
+    figure.savefig("samples.svg")
+
+Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no torch, no files.
+"""
+
+from convscope.plot.curves import history as history
+from convscope.plot.equation import filtered as filtered
+from convscope.plot.feature_maps import maps as maps
+from convscope.plot.feature_maps import maps_by_class as maps_by_class
+from convscope.plot.gallery import samples as samples
+from convscope.plot.grid import pixels as pixels
+from convscope.plot.grid import planes as planes
+from convscope.plot.matrix import confusion as confusion
+from convscope.plot.strip import network as network
+from convscope.plot.weights import kernels as kernels

@@ -1,0 +1,72 @@
+"""Gallery: images of a data set, class by class."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convscope.data.dataset import Dataset
+from convscope.errors import UsageError
+from convscope.plot.sheet import FOOT, LABEL, TINY, Sheet, shorten, tile, width
+from convscope.plot.style import MUTED, size
+
+MOST_CLASSES = 20
+LONGEST, GAP = 0.62, 0.09  # inches
+LONGEST_LABEL = 1.6
+
+
+def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
+    """Images of each class, with the index by which each can be asked for.
+
+    >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))
+    >>> len(samples(data).axes[0].images)
+    2
+
+    Args:
+        dataset: Any Dataset; of more than 20 classes the first 20 are drawn, and the figure says so.
+        per_class: How many images of each class at most, evenly spaced over the class.
+
+    Raises:
+        UsageError: `per_class` is no positive number.
+    """
+    if per_class < 1:
+        raise UsageError(f"per_class must be 1 or more, not {per_class}.")
+    sheet = Sheet()
+    classes = dataset.classes[:MOST_CLASSES]
+    y = sheet.header(dataset.name, *_facts(dataset, per_class)) + 0.1
+    label = min(max(width(name, LABEL, bold=True) for name in classes), LONGEST_LABEL)
+    left = max(label, 0.4) + 0.2
+    w, h = tile(dataset.shape, LONGEST if max(dataset.shape[1:]) <= 64 else 2 * LONGEST)
+    for k, name in enumerate(classes):
+        members = np.flatnonzero(dataset.labels == k)
+        sheet.text(0, y + 0.13, shorten(name, LABEL, LONGEST_LABEL, bold=True), bold=True)
+        sheet.text(0, y + 0.27, f"{len(members):,}", points=FOOT, mono=True, color=MUTED)
+        for place, index in enumerate(_spread(members, per_class)):
+            _one(sheet, dataset, int(index), (left + place * (w + GAP), y, w, h))
+        y += max(h, 0.3) + 0.22
+    return sheet.finish()
+
+
+def _facts(dataset: Dataset, per_class: int) -> tuple[str, ...]:
+    shown = (
+        f"{MOST_CLASSES} of {len(dataset.classes)} classes, the first" if len(dataset.classes) > MOST_CLASSES else ""
+    )
+    least = max(dataset.counts().values())
+    some = f"{per_class} of each class, evenly spaced, with their index" if least > per_class else ""
+    images = "1 image" if len(dataset) == 1 else f"{len(dataset):,} images"
+    return (
+        f"{dataset.split} · {images} of {size(dataset.shape)} · {len(dataset.classes)} classes",
+        " · ".join(filter(None, (shown, some))),
+    )
+
+
+def _spread(members: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    places = np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(np.intp)
+    return np.asarray(members[places], np.intp)
+
+
+def _one(sheet: Sheet, dataset: Dataset, index: int, at: tuple[float, float, float, float]) -> None:
+    picture = dataset.picture(index)
+    sheet.picture(picture if len(picture) in {1, 3} else picture[:1], at, f"{dataset.split}/{index}")
+    called = dataset.names[index] if dataset.names else str(index)
+    said = shorten(called, TINY, at[2] + GAP - 0.03, mono=True)
+    sheet.text(at[0], at[1] + at[3] + 0.1, said, points=TINY, mono=True, color=MUTED)
