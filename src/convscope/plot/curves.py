@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convscope.errors import RunError
 from convscope.plot.sheet import LABEL, SMALL, TITLE
 from convscope.plot.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, number
+from convscope.plot.typeface import font, printable
 
 Events = Sequence[Mapping[str, Any]]
 BATCHES = "#b9b5ac"  # the noisy curve behind the others
@@ -53,9 +54,10 @@ def history(run: Run | Events, *, name: str = "") -> Figure:
     across, high = 0.15 + wide * len(shown), 3.9
     with mpl.rc_context(STYLE):
         page = Page(across, high)
-        style: Any = {"parse_math": False, "x": 0.3 / across}
-        page.text(y=1 - 0.42 / high, s=name or "history", fontsize=TITLE, fontweight="bold", color=INK, **style)
-        page.text(y=1 - 0.61 / high, s=_facts(events, epochs, batches), fontsize=SMALL, color=MUTED, **style)
+        title, facts = printable(name or "history"), _facts(events, epochs, batches)
+        for text, y, points, color in ((title, 0.42, TITLE, INK), (facts, 0.61, SMALL, MUTED)):
+            style = font(text, points, bold=text is title)
+            page.text(0.3 / across, 1 - y / high, text, fontproperties=style, color=color, parse_math=False)
         for place, key in enumerate(shown):
             left = (0.8 + wide * place) / across
             axes = page.add_axes((left, 0.55 / high, (wide - 1.5) / across, 2.2 / high), facecolor=PAGE)

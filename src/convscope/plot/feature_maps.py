@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from convscope.data.dataset import Dataset
 from convscope.errors import ShapeError
 from convscope.plot.choice import Choice, choose
-from convscope.plot.sheet import LABEL, SMALL, TINY, Sheet, shorten, snap, tile
+from convscope.plot.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.steps import Step, Trace, draw_maps, draw_units, numbers, pick, pick_channels, repeats, visible
 from convscope.plot.style import LINE, MUTED, Scale, size
+from convscope.plot.typeface import shorten
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for what is said of one step

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.plot.sheet import FOOT, LABEL, TINY, Sheet, shorten, tile, width
+from convscope.plot.sheet import FOOT, LABEL, TINY, Sheet, tile
 from convscope.plot.style import MUTED, size
+from convscope.plot.typeface import shorten, width
 
 MOST_CLASSES = 20
 LONGEST, GAP = 0.62, 0.09  # inches

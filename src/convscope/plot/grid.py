@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UsageError
-from convscope.plot.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile, width
+from convscope.plot.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
 from convscope.plot.style import INK, MUTED, PAGE, size
+from convscope.plot.typeface import width
 
 Crop = tuple[int, int, int, int]
 """A part of a picture: its top row, left column, height and width, in pixels."""

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError
-from convscope.plot.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, shorten, snap, width
+from convscope.plot.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
 from convscope.plot.style import INK, MUTED, Scale, on
+from convscope.plot.typeface import shorten, width
 
 WRITTEN = 20  # up to this many classes the counts are written out
 LISTED = 8  # most frequent mistakes named beside a larger matrix

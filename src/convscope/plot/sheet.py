@@ -4,19 +4,17 @@ Grows with what is put on it and becomes a Figure at the end. Knows the style; n
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.textpath import TextToPath
 from numpy.typing import NDArray
 
 from convscope.plot.style import DIVERGING, DPI, INK, LINE, MUTED, NOT_FINITE, Page, Scale, number, on, table
+from convscope.plot.typeface import font, printable, width
 
 TITLE, LABEL, SMALL, FOOT, TINY = 10.5, 8.0, 7.0, 6.5, 5.5
 """Sizes of type, in points."""
@@ -70,15 +68,13 @@ class Sheet:
         turn: float = 0,
     ) -> None:
         """Write `text`, its baseline (or its middle) at y."""
-        font = FontProperties(
-            family="monospace" if mono else "sans-serif", weight="bold" if bold else "normal", size=points
-        )
+        text = printable(text)
         artist = Text(
             x,
             y,
             text,
             color=color,
-            fontproperties=font,
+            fontproperties=font(text, points, bold=bold, mono=mono),
             horizontalalignment=align,
             verticalalignment="center_baseline" if middle else "baseline",
             rotation=turn,
@@ -228,26 +224,3 @@ def tile(shape: tuple[int, ...], longest: float) -> tuple[float, float]:
     pixels = longest * DPI / max(rows, columns)
     pixels = float(int(pixels + 1e-9)) if pixels >= 3 else pixels
     return snap(max(columns * pixels / DPI, 0.04)), snap(max(rows * pixels / DPI, 0.04))
-
-
-@lru_cache(maxsize=4096)
-def width(text: str, points: float, *, bold: bool = False, mono: bool = False) -> float:
-    """How wide a line of text is, in inches."""
-    font = FontProperties(
-        family="DejaVu Sans Mono" if mono else "DejaVu Sans", weight="bold" if bold else "normal", size=points
-    )
-    across, _, _ = TextToPath().get_text_width_height_descent(text, font, ismath=False)
-    return float(across) / 72
-
-
-def shorten(text: str, points: float, longest: float, *, bold: bool = False, mono: bool = False) -> str:
-    """The text, or as much of its end as fits into `longest` inches behind an ellipsis; paths lose whole parts.
-
-    >>> shorten("encoder.stages.0.layers.1", 8, 1.1)
-    '…0.layers.1'
-    """
-    if width(text, points, bold=bold, mono=mono) <= longest:
-        return text
-    ends = ["…" + text[i + 1 :] for i, letter in enumerate(text) if letter == "."]
-    ends += ["…" + text[i:] for i in range(text.rfind(".") + 2, len(text))]
-    return next((end for end in ends if width(end, points, bold=bold, mono=mono) <= longest), "…")

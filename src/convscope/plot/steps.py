@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UnknownName
 from convscope.plot.choice import Choice, choose
-from convscope.plot.sheet import FOOT, TINY, Place, Sheet, shorten, snap, tile
+from convscope.plot.sheet import FOOT, TINY, Place, Sheet, snap, tile
 from convscope.plot.style import MUTED, Scale, number
+from convscope.plot.typeface import shorten
 
 WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there are at most
 WRITTEN_MAPS = 16

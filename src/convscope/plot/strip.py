@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from convscope.plot.choice import choose
 from convscope.plot.fold import Part, fold
-from convscope.plot.sheet import FOOT, LABEL, SMALL, TINY, Sheet, shorten, snap, tile, width
+from convscope.plot.sheet import FOOT, LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.steps import Trace, numbers
 from convscope.plot.style import INK, MUTED, Scale, size, table
+from convscope.plot.typeface import shorten, width
 
 MOST_PARTS = 20
 MOST_MAPS = 16

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from convscope.errors import ModelError, ShapeError, UnknownName
 from convscope.plot.choice import Choice, choose
-from convscope.plot.sheet import FOOT, SMALL, Place, Sheet, shorten, snap, tile
+from convscope.plot.sheet import FOOT, SMALL, Place, Sheet, snap, tile
 from convscope.plot.style import MUTED, Scale, size, table
+from convscope.plot.typeface import shorten
 
 MOST_KERNELS, MOST_INPUTS = 24, 12
 WRITTEN = 5  # kernels up to 5x5 are written out in numbers,
