@@ -221,8 +221,14 @@ def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio
         return _centred(_scaled(image, (round(size[0] / crop_ratio), round(size[1] / crop_ratio))), size)
     ratios = size[0] / height, size[1] / width
     factor = max(ratios) / crop_ratio if fit == "crop" else min(ratios)
-    scaled = _scaled(image, (max(1, round(height * factor)), max(1, round(width * factor))))
+    whole = _floor if fit == "crop" else round
+    scaled = _scaled(image, (max(1, whole(height * factor)), max(1, whole(width * factor))))
     return _centred(scaled, size)
+
+
+def _floor(edge: float) -> int:
+    """Whole pixels as torchvision and transformers count them before a crop, whatever the last bit of `edge`."""
+    return math.floor(edge + 1e-6)
 
 
 def _fits(image: Array, size: tuple[int, int], fit: Fit, crop_ratio: float) -> bool:
