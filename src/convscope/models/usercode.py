@@ -225,7 +225,7 @@ def networks_in_file(path: Path) -> list[str]:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return []
-    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
     return classes or [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 
