@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import header, in_turn, ratio, spread
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
 import convscope as cs
-from convscope.training.batches import epoch_order
+from convscope.training.batches import epoch_order, set_layout
+from measure import header, in_turn, ratio, spread
 
 Pair = tuple[Tensor, int]
 
@@ -52,7 +52,7 @@ def tutorial_loop() -> tuple[float, float]:
     for _ in range(5):
         for images, labels in train:
             optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
+            torch.autograd.backward(F.cross_entropy(model(images), labels))
             optimizer.step()
     model.eval()
     with torch.no_grad():
@@ -100,7 +100,7 @@ def equal_batches(model: nn.Module, steps: int, batch: int) -> float:
     start = time.perf_counter()
     for images, labels in loader:
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        torch.autograd.backward(F.cross_entropy(model(images), labels))
         optimizer.step()
     return time.perf_counter() - start
 
@@ -117,7 +117,7 @@ def loop_seconds(model: nn.Module, steps: int, batch: int) -> float:
 
 def bare_seconds(model: nn.Module, steps: int, batch: int) -> float:
     """Nothing but forward, backward and step on prepared batches, in the layout and with the optimizer of convscope."""
-    model.to(memory_format=torch.channels_last)
+    set_layout(model, torch.channels_last)
     images = torch.rand(batch, 28, 28, 1).permute(0, 3, 1, 2)
     labels = torch.arange(batch) % 10
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -125,7 +125,7 @@ def bare_seconds(model: nn.Module, steps: int, batch: int) -> float:
     for _ in range(steps):
         loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return time.perf_counter() - start
 

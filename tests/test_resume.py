@@ -56,7 +56,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nobody disturbed."""
     run = tmp_path_factory.mktemp("whole") / "run"
     process = start(TRAIN, run)
-    assert process.wait(120) == 0
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
     return run
 
 
@@ -67,7 +68,7 @@ def kill_and_resume(whole: Path, run: Path, seed: int, kills: int) -> None:
         wait_for_steps(run, process)
         time.sleep(chance.uniform(0, 1.5))
         process.kill()
-        process.wait()
+        process.communicate()
     process = start(TRAIN, run, "resume")
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 0, errors
@@ -134,8 +135,11 @@ def test_a_live_run_is_held(tmp_path: Path) -> None:
 def interrupted(path: Path) -> Path:
     """A training that stopped half way, with two snapshots."""
 
+    asked: list[int] = []
+
     def stop(event: Mapping[str, Any]) -> None:
-        if event["step"] >= 250:
+        if event["step"] >= 60 and not asked:
+            asked.append(event["step"])
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt, match="everything is saved"):
@@ -144,7 +148,7 @@ def interrupted(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.pt", "state.json"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.pt", "position.json", "sha256.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_snapshot_is_named_and_the_one_before_used(
     whole: Path, tmp_path: Path, name: str, damage: str
@@ -168,7 +172,7 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_used(
 
 def test_no_good_snapshot_and_a_damaged_config(tmp_path: Path) -> None:
     run = interrupted(tmp_path / "run")
-    for path in run.glob("snapshots/*/state.json"):
+    for path in run.glob("snapshots/*/position.json"):
         path.write_text("{")
     with pytest.raises(RunError, match="has no snapshot to go on from"):
         cs.train(resume=True, out=run)

@@ -49,10 +49,10 @@ def test_two_hundred_equal_batches_give_the_weights_of_a_plain_loop(tmp_path: Pa
     data = digits(200 * 16)
     plain = cs.load_model("simple-cnn", seed=3).train()
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
-    for batch in epoch_order(len(data), None, 7, 0).split(16):
+    for batch in torch.split(epoch_order(len(data), None, 7, 0), 16):
         loss = F.cross_entropy(plain(torch.from_numpy(data.scaled(batch.numpy()))), torch.tensor(data.labels[batch]))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
     model = cs.load_model("simple-cnn", seed=3)
@@ -121,7 +121,8 @@ def test_a_model_with_a_view_in_its_forward_trains(tmp_path: Path) -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.conv(x)
-            return self.fc(x.view(x.size(0), -1))
+            logits: torch.Tensor = self.fc(x.view(x.size(0), -1))
+            return logits
 
     run = cs.train(digits(), Viewing(), epochs=1, out=tmp_path / "run")
     assert run.metrics["accuracy"] > 0.3
@@ -177,16 +178,20 @@ def test_each_precision_learns_and_keeps_its_weights(tmp_path: Path, precision: 
         ({"device": "cuda:7"}, UsageError, "device 'cuda:7' cannot be used here"),
         ({"epochs": 0}, UsageError, "epochs must be greater than 0, not 0"),
         ({"lr": -1.0}, UsageError, "lr must be greater than 0"),
-        ({"model": "simple-cnn", "recipe": "tutorial", "dataset": "color-shapes"}, ShapeError, "channel"),
+        (
+            {"model": "simple-cnn", "recipe": "tutorial"},
+            UsageError,
+            "the tutorial trains simple-cnn on mnist, not on shapes",
+        ),
         ({"model": "mlp-512", "recipe": "tutorial"}, UsageError, "no tutorial publishes how it trains 'mlp-512'"),
-        ({"model": "crosses"}, ShapeError, "1 output"),
+        ({"model": "crosses"}, ShapeError, "the image is 1x28x28, but crosses takes 1x3x3"),
     ],
 )
 def test_bad_settings_get_a_sentence_and_no_folder(
     tmp_path: Path, settings: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        cs.train(**{"dataset": "shapes", "out": tmp_path / "run"} | settings)
+        cs.train(**{"dataset": "shapes", **settings}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

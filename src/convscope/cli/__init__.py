@@ -3,7 +3,6 @@
 import sys
 import warnings
 
-import click
 import typer
 
 import convscope as cs
@@ -39,23 +38,12 @@ def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
     warnings.showwarning = _show_warning
     try:
-        status = app(standalone_mode=False)
+        app()
     except cs.ConvscopeError as error:
         remark(f"error: {error}")
-        status = error.exit_status
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt) as stop:
-        asked = stop.__cause__ or stop.__context__ or stop
-        remark(str(asked) or "stopped")
-        status = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        status = 1
-    sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(error.exit_status)
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Warnings as a line that a person can read."""
     remark(f"warning: {message}")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from convscope.cli.console import duration, err, percent, remark, say
@@ -35,7 +36,7 @@ class Watcher:
         )
         for note in event["notes"]:
             remark(f"note: {note}")
-        if event["step"]:
+        if event["resumed"]:
             say(f"going on after step {event['step']:,} of {event['total']:,}")
         self.task = self.bar.add_task("", total=event["total"], completed=event["step"], numbers="")
 
@@ -72,7 +73,11 @@ class Watcher:
 
 @contextmanager
 def watching() -> Iterator[Watch]:
-    """A watcher whose bar is gone when the training is over."""
+    """A watcher whose bar is gone when the training is over; Ctrl-C ends with what `cs.train` says of it."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        yield Watcher(bar).tell
+    try:
+        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+            yield Watcher(bar).tell
+    except KeyboardInterrupt as stop:
+        remark(str(stop) or "stopped")
+        raise typer.Exit(130) from None

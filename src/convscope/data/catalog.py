@@ -166,7 +166,7 @@ def load_dataset(
         DataError: files that are there and cannot be used.
         DownloadError: files that are neither here nor reachable.
     """
-    entry = _entry(name)
+    entry = entry_of(name)
     request = Request(
         name=name,
         split=split,
@@ -192,7 +192,16 @@ def load_dataset(
     return entry.load(request)
 
 
-def _entry(name: str) -> Entry | Place:
+def entry_of(name: str) -> Entry | Place:
+    """What is known of a data set by its name, without loading it.
+
+    >>> entry_of("folder:pets").name
+    'folder:PATH'
+
+    Raises:
+        UnknownName: no data set has this name.
+        UsageError: `folder:` or `npz:` without a path.
+    """
     prefix, colon, path = name.partition(":")
     if colon and prefix in PLACES:
         if not path:

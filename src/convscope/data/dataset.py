@@ -1,7 +1,7 @@
 """Dataset: images, labels and what they mean, in memory. Knows NumPy and Preprocess; no files, no torch."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,10 @@ class Dataset:
             which: Anything that indexes the first axis: a slice, an array of indices or of booleans.
         """
         return self.preprocess.normalize(self.images[which])
+
+    def part(self, which: slice) -> Self:
+        """The same data set with only some of its images."""
+        return replace(self, images=self.images[which], labels=self.labels[which], names=self.names[which])
 
     def counts(self) -> dict[str, int]:
         """How many images each class has."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,10 +40,12 @@ class Batches:
             yield self._shown(self.images[start : start + size]), self.labels[start : start + size]
 
     def _shown(self, images: Tensor) -> Tensor:
+        """Images (n, H, W, C) as the model gets them: (n, C, H, W) in its layout."""
         values = images.permute(0, 3, 1, 2)
         if not self.ready:
             values = self._normalized(values)
-        return values if self.channels_last else values.contiguous()
+        # With one channel, contiguous() takes channels-last strides for contiguous ones; a convolution does not.
+        return values if self.channels_last else values.contiguous().view(-1).view(values.shape)
 
     def _normalized(self, values: Tensor) -> Tensor:
         """The same arithmetic as `Preprocess.normalize`, on tensors."""
@@ -65,7 +66,7 @@ def as_batches(
     data: Dataset, device: torch.device, dtype: torch.dtype = torch.float32, *, channels_last: bool
 ) -> Batches:
     """Put a data set on the device, normalized once if it is small enough."""
-    images = torch.from_numpy(np.ascontiguousarray(data.images.transpose(0, 2, 3, 1))).to(device)
+    images = torch.tensor(data.images.transpose(0, 2, 3, 1), device=device).contiguous()
     raw = Batches(images, torch.tensor(data.labels, device=device), data, False, channels_last, dtype)
     if data.images.size * 4 > FLOAT_BYTES:
         return raw
@@ -73,25 +74,32 @@ def as_batches(
     return replace(raw, images=values, ready=True)
 
 
-def prefers_channels_last(model: nn.Module, data: Dataset) -> bool:
-    """Whether the model convolves images and runs on channels-last ones (a `view` in its forward would not).
+def make_channels_last(model: nn.Module, data: Dataset) -> bool:
+    """Lay the model's weights out channels-last if it convolves images and then runs on them (a `view` would not).
 
     On CPUs PyTorch's max pooling is several times faster so (bench/training.py).
     """
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return False
-    sample = torch.from_numpy(data.scaled(slice(0, 2)).transpose(0, 2, 3, 1).copy()).permute(0, 3, 1, 2)
+    set_layout(model, torch.channels_last)
+    sample = as_batches(data.part(slice(0, 2)), torch.device("cpu"), channels_last=True).take(torch.tensor([0, 1]))[0]
     parameter = next(model.parameters())
-    was_training = {name: module.training for name, module in model.named_modules()}
+    modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            model.eval()(sample.to(parameter.device, parameter.dtype))
-    except (RuntimeError, TypeError, ValueError):
+            model.eval()(sample.to(parameter.dtype))
+    except RuntimeError:
+        set_layout(model, torch.contiguous_format)
         return False
     finally:
-        for name, module in model.named_modules():
-            module.training = was_training[name]
+        for module, mode in modes:
+            module.training = mode
     return True
+
+
+def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
+    """Lay out all weights of four axes as `layout`; their values stay."""
+    model.to(memory_format=layout)  # type: ignore[call-overload]  # documented, and missing from torch's own types
 
 
 def epoch_order(length: int, draws: int | None, seed: int, epoch: int) -> Tensor:

@@ -186,7 +186,7 @@ def _predict_one(model: nn.Module, card: Card, image: Any) -> Prediction:
     check_input(model, prepared.array)
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad():
-        output = logits_of(model(torch.from_numpy(prepared.array)[None].to(parameter.device, parameter.dtype)))
+        output = logits_of(model(torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device)))
     row = output.float().cpu().reshape(1, -1)
     classes = card.classes or tuple(str(k) for k in range(max(row.shape[1], 2)))
     probabilities = None

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convscope.cards import Card, attach, card_of
-from convscope.data import check_trainable, load_dataset, overlap
+from convscope.data import check_trainable, entry_of, load_dataset, overlap
 from convscope.data.dataset import Dataset
 from convscope.errors import DataError, ShapeError, UsageError
 from convscope.images import Preprocess
@@ -18,7 +18,7 @@ from convscope.inputs import check_input
 from convscope.models import DEFAULT_MODELS, MODELS, load_model
 from convscope.progress import Progress
 from convscope.training.environment import environment
-from convscope.training.objectives import logits_of
+from convscope.training.objectives import logits_of, make_loss, make_optimizer
 from convscope.training.recipes import Recipe, recipe_for
 
 DataSource = str | Dataset | tuple[Any, Any]
@@ -96,6 +96,7 @@ def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress)
         if settings.test is None:
             return train, load_dataset(settings.dataset, split="test", **{**options, "size": None})
     else:
+        assert settings.dataset is not None, "a training without data was refused before"
         train = as_dataset(settings.dataset, "train")
     return train, None if settings.test is None else as_dataset(settings.test, "test", train)
 
@@ -143,7 +144,9 @@ def build_model(
 
 
 def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
-    """Refuse a model that does not take these images, or whose outputs cannot name these classes."""
+    """Refuse a recipe that names what is not there, and a model that cannot take these images or name these classes."""
+    make_loss(recipe)
+    make_optimizer(model, recipe)
     check_input(model, data.image(0))
     parameter = next(model.parameters(), torch.empty(0))
     modes = [(module, module.training) for module in model.modules()]
@@ -165,8 +168,8 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
 
 def digest(data: Dataset) -> str:
     """SHA-256 of images and labels: whether a resumed training sees what it began with."""
-    summed = hashlib.sha256(np.ascontiguousarray(data.images))
-    summed.update(data.labels)
+    summed = hashlib.sha256(np.ascontiguousarray(data.images).data)
+    summed.update(data.labels.data)
     return summed.hexdigest()
 
 
@@ -190,6 +193,8 @@ def _model_name(settings: Settings) -> str:
     name = settings.dataset if isinstance(settings.dataset, str) else getattr(settings.dataset, "name", "this data set")
     if name in DEFAULT_MODELS:
         return DEFAULT_MODELS[name]
+    if isinstance(settings.dataset, str):
+        entry_of(name)
     raise UsageError(f"{name} has no model of its own; name one with --model: {', '.join(MODELS)}, or file.py:Class.")
 
 

@@ -92,7 +92,7 @@ class Loop:
 
     def _epoch(self) -> None:
         order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch)
-        parts = order.to(self.train.labels.device).split(self.recipe.batch_size)
+        parts = torch.split(order.to(self.train.labels.device), self.recipe.batch_size)
         self.joined.train()
         while self.position.batch < self.batches and not self.interrupt.asked:
             self._chunk(parts)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from convscope.training.recipes import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adadelta": torch.optim.Adadelta,
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,
@@ -38,7 +39,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if not parameters:
         raise TrainingError("this model has no parameter to train (all are fixed or there are none).")
     kind = OPTIMIZERS[recipe.optimizer]
-    options = {"momentum": 0.9, "nesterov": True} if recipe.optimizer == "sgd" else {}
+    options: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if recipe.optimizer == "sgd" else {}
     if "fused" in inspect.signature(kind).parameters and all(p.dtype.is_floating_point for p in parameters):
         options["fused"] = True
     return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)

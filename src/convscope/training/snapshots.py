@@ -72,9 +72,13 @@ def write_snapshot(folder: Path, position: Position, model: nn.Module, optimizer
     """Write one snapshot as a whole and drop those older than the one before it."""
     buffer = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "random": _random_state()}, buffer)
-    files = {"weights.safetensors": save_tensors(weights_of(model)), "optimizer.pt": buffer.getvalue()}
-    state = asdict(position) | {"sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
-    files["state.json"] = json.dumps(state, indent=1).encode()
+    files = {
+        "weights.safetensors": save_tensors(weights_of(model)),
+        "optimizer.pt": buffer.getvalue(),
+        "position.json": json.dumps(asdict(position), indent=1).encode(),
+    }
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    files["sha256.json"] = json.dumps(digests, indent=1).encode()
 
     final = folder / f"{position.step:09d}"
     part = folder / f".{final.name}.part"
@@ -104,7 +108,7 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     Raises:
         RunError: there is none.
     """
-    damaged = []
+    damaged: list[str] = []
     for path in snapshot_folders(folder):
         try:
             return *_read(path), damaged
@@ -114,14 +118,14 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
 
 
 def _read(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any]]:
-    state = json.loads((path / "state.json").read_text())
     contents = {}
-    for name, digest in state.pop("sha256").items():
+    for name, digest in json.loads((path / "sha256.json").read_text()).items():
         contents[name] = (path / name).read_bytes()
         if hashlib.sha256(contents[name]).hexdigest() != digest:
             raise ValueError(f"{name} is not what was written")
     saved = torch.load(io.BytesIO(contents["optimizer.pt"]), weights_only=True, map_location="cpu")
-    return Position(**state), load_tensors(contents["weights.safetensors"]), saved
+    position = Position(**json.loads(contents["position.json"]))
+    return position, load_tensors(contents["weights.safetensors"]), saved
 
 
 def _random_state() -> dict[str, Any]:

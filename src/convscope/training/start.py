@@ -11,7 +11,7 @@ from torch import nn
 
 from convscope.errors import RunError, UsageError
 from convscope.progress import Progress, silent
-from convscope.training.batches import as_batches, prefers_channels_last
+from convscope.training.batches import as_batches, make_channels_last, set_layout
 from convscope.training.environment import restore_threads
 from convscope.training.interrupts import interruptible
 from convscope.training.job import DataSource, Job, Settings, prepare_job
@@ -99,19 +99,18 @@ def train(
         settings = _settings_of(
             run, Settings(dataset, model, test=test, data_options=data_options), {**changes, **others}
         )
-        path = run.path
+        out = run.path
     else:
         if dataset is None:
             raise UsageError("name a data set to train on, such as shapes or mnist, or go on with --resume.")
-        given = {key: value for key, value in others.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
         settings = Settings(
             dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **given
         )
-        path = None if out is None else Path(out)
     runtime = make_runtime(settings.device, settings.precision)
     job = prepare_job(settings, progress)
     first = runtime.rank == 0
-    path = path or free_path(job.config["model"]["name"])
+    path = free_path(job.config["model"]["name"]) if out is None else Path(out)
     if not resume and first:
         _refuse_existing(path)
     with RunWriter(path) if first else Writer() as writer, _own_random_state(job.config["seed"]):
@@ -123,10 +122,9 @@ def _run(
 ) -> Run:
     """Put the parts together, train, and put the model back into its usual form."""
     notes = list(job.notes)
-    channels_last = runtime.device.type == "cpu" and prefers_channels_last(job.model, job.train)
     dtype = torch.float64 if runtime.precision == "float64" else torch.float32
-    layout = torch.channels_last if channels_last else torch.preserve_format
-    model = job.model.to(runtime.device, dtype, memory_format=layout)
+    model = job.model.to(runtime.device, dtype)
+    channels_last = runtime.device.type == "cpu" and make_channels_last(model, job.train)
     optimizer = make_optimizer(model, job.recipe)
     loss = make_loss(job.recipe)
     position, config = Position(), job.config
@@ -146,9 +144,10 @@ def _run(
             model, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer, watch, interrupt,
             snapshot_seconds, position,
         )  # fmt: skip
-        watch(_start_event(job, path, loop, notes))
+        watch(_start_event(job, path, loop, notes, resumed=resume))
         finished = loop.run()
-    model.to(memory_format=torch.contiguous_format).eval()
+    set_layout(model, torch.contiguous_format)
+    model.eval()
     if not finished:
         raise KeyboardInterrupt(
             f"stopped at step {loop.position.step} of {loop.total}, everything is saved; "
@@ -159,9 +158,10 @@ def _run(
     return run
 
 
-def _restore(path: Path, job: Job, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Position, list[str]]:
+def _restore(
+    path: Path, stored: Mapping[str, Any], job: Job, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Position, list[str]]:
     """Bring model, optimizer and random state to the newest good snapshot."""
-    stored = load_run(path).config
     if job.config["dataset"]["sha256"] != stored["dataset"]["sha256"]:
         raise RunError(
             f"{path} was begun with other data than {job.train.name} now holds; train anew into another --out."
@@ -245,7 +245,7 @@ def _refuse_existing(path: Path) -> None:
         raise RunError(f"{path} exists and is not empty; {how}.")
 
 
-def _start_event(job: Job, path: Path, loop: Loop, notes: list[str]) -> dict[str, Any]:
+def _start_event(job: Job, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> dict[str, Any]:
     return {
         "event": "start",
         "run": str(path),
@@ -257,6 +257,7 @@ def _start_event(job: Job, path: Path, loop: Loop, notes: list[str]) -> dict[str
         "total": loop.total,
         "log_every": loop.log_every,
         "step": loop.position.step,
+        "resumed": resumed,
         "notes": notes,
     }
 

@@ -1,0 +1,281 @@
+"""The commands that draw: filter, and the group plot. Each writes one figure and says where."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+import convscope as cs
+from convscope.cli.console import reading_progress, remark, say, show_json
+from convscope.cli.options import DataDir, Json, ModelArgs
+
+TIMELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""The formats, and what their writers are told so that the same figure gives the same file."""
+ANY_IMAGE = "shapes:test/0"
+
+plot_app = typer.Typer(no_args_is_help=True, help="Draw data, kernels, feature maps, networks and trainings.")
+
+Image = Annotated[str, typer.Argument(help="A file, or an image of a data set: mnist:test/7, crosses:damaged-plus.")]
+Model = Annotated[str, typer.Argument(help="A built-in model, a run folder, file.py:Class or package.module:factory.")]
+RunFolder = Annotated[str, typer.Argument(help="A run folder.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights for the model: .safetensors, or .pt without code.")]
+Shared = Annotated[bool, typer.Option("--shared", help="One colour scale for all steps.")]
+Out = Annotated[
+    Path | None, typer.Option(help="The file to write: .png, .svg or .pdf. By default a PNG in the working folder.")
+]
+
+
+def parse_crop(text: str) -> tuple[int, int, int, int]:
+    """A part of a picture as people type it: top row, left column, height, width.
+
+    >>> parse_crop("100,120,12,14")
+    (100, 120, 12, 14)
+    """
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        raise typer.BadParameter(f"a crop is TOP,LEFT,HEIGHT,WIDTH in pixels, such as 100,120,12,14, not {text!r}")
+    top, left, height, width = map(int, parts)
+    return top, left, height, width
+
+
+Crop = Annotated[
+    tuple[int, int, int, int] | None,
+    typer.Option(parser=parse_crop, metavar="TOP,LEFT,HEIGHT,WIDTH", help="Which pixels to write out."),
+]
+
+
+def filter_image(
+    image: Image,
+    kernel: Annotated[str, typer.Option(help="A name such as sobel-x, or numbers: '1 0; 0 1'.")],
+    out: Out = None,
+    same: Annotated[bool, typer.Option("--same", help="Pad with zeros: an output as large as the picture.")] = False,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="Filter each colour by itself instead of turning to grey.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."""
+    chosen = cs.filters.parse_kernel(kernel)
+    path = _target(out, "filter", chosen.name)
+    prepared = cs.prepare(image, data_dir=data_dir)
+    mode: Literal["valid", "same"] = "same" if same else "valid"
+    output = cs.filters.apply_filter(prepared.picture, chosen, mode=mode, per_channel=per_channel)
+    facts: dict[str, Any] = {
+        "image": prepared.name,
+        "kernel": {"name": chosen.name, "numbers": chosen.kernel.tolist(), "finds": chosen.finds},
+        "mode": mode,
+        "input": {"shape": list(prepared.picture.shape), **_range(prepared.picture)},
+        "output": {"shape": list(output.shape), **_range(output)},
+    }
+    figure = cs.plot.filtered(prepared.picture, chosen, output, name=prepared.name)
+    if as_json:
+        _save(figure, path)
+        show_json({**facts, "figure": str(path)})
+        return
+    say(f"{chosen.name}{', finds ' + chosen.finds if chosen.finds else ''}")
+    for line in _aligned(chosen.kernel):
+        say(f"  {line}")
+    for word in ("input", "output"):
+        fact = facts[word]
+        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  from {fact['min']:.4f} to {fact['max']:.4f}")
+    _write(figure, path)
+
+
+@plot_app.command()
+def samples(
+    dataset: Annotated[str, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")],
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    per_class: Annotated[int, typer.Option(help="How many images of each class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of generated data.")] = 0,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw images of each class."""
+    path = _target(out, "samples", dataset)
+    with reading_progress() as progress:
+        data = cs.load_dataset(dataset, split=split, seed=seed, data_dir=data_dir, progress=progress)
+    _write(cs.plot.samples(data, per_class=per_class), path)
+
+
+@plot_app.command()
+def pixels(
+    image: Image,
+    crop: Crop = None,
+    unit: Annotated[bool, typer.Option("--unit", help="Numbers from 0 to 1 instead of 0 to 255.")] = False,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw a picture as the grid of its pixel values; a colour picture as its R, G and B planes."""
+    path = _target(out, "pixels", image)
+    prepared = cs.prepare(image, data_dir=data_dir)
+    _write(cs.plot.pixels(prepared.picture, crop=crop, name=prepared.name, units=1 if unit else 255), path)
+
+
+@plot_app.command()
+def kernels(
+    model: Model,
+    layer: Annotated[str | None, typer.Option(help="The convolution; by default the first.")] = None,
+    most: Annotated[int, typer.Option(help="How many kernels at most.")] = 24,
+    weights: Weights = None,
+    model_arg: ModelArgs = None,
+    out: Out = None,
+) -> None:
+    """Draw the kernels of a convolution with their numbers and the sum over each input channel."""
+    path = _target(out, "kernels", model, layer)
+    loaded = _load(model, weights, model_arg)
+    colors = ("red", "green", "blue") if cs.card_of(loaded).preprocess.channels == 3 else ()
+    _write(cs.plot.kernels(loaded, layer, most=most, inputs=colors), path)
+
+
+@plot_app.command()
+def maps(
+    model: Model,
+    image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
+    step: Annotated[list[str] | None, typer.Option(help="Only this step; repeatable.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Many images of this data set, class beside class.")] = None,
+    split: Annotated[str, typer.Option(help="Of --dataset: train, test or all.")] = "test",
+    per_class: Annotated[int, typer.Option(help="Of --dataset: how many images of each class.")] = 6,
+    shared: Shared = False,
+    weights: Weights = None,
+    model_arg: ModelArgs = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw the feature maps of all steps for one image, or of one step for many images by class."""
+    path = _target(out, "maps", model, *(step or ()))
+    loaded = _load(model, weights, model_arg)
+    card = cs.card_of(loaded)
+    if dataset is not None:
+        if image is not None or step is None or len(step) != 1:
+            raise cs.UsageError("maps with --dataset draws one step for many images: give --step NAME and no IMAGE.")
+        data = cs.load_dataset(dataset, split=split, data_dir=data_dir)
+        indices = cs.plot.spread(data, per_class)
+        expected = replace(card.preprocess, background=None)
+        batch = np.stack([expected.apply(data.images[i], data.preprocess.scale) for i in indices])
+        _write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), path)
+        return
+    shown = _prepare(loaded, model, image, data_dir)
+    trace = cs.trace(loaded, shown.array)
+    figure = cs.plot.maps(
+        trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name, classes=card.classes
+    )
+    _write(figure, path)
+
+
+@plot_app.command()
+def network(
+    model: Model,
+    image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
+    depth: Annotated[int | None, typer.Option(help="How many levels of modules to open.")] = None,
+    shared: Shared = False,
+    weights: Weights = None,
+    model_arg: ModelArgs = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
+    path = _target(out, "network", model)
+    loaded = _load(model, weights, model_arg)
+    card = cs.card_of(loaded)
+    shown = _prepare(loaded, model, image, data_dir)
+    trace = cs.trace(loaded, shown.array)
+    figure = cs.plot.network(
+        trace, depth=depth, shared=shared, picture=shown.picture, name=card.name, classes=card.classes
+    )
+    _write(figure, path)
+
+
+@plot_app.command()
+def history(run: RunFolder, out: Out = None) -> None:
+    """Draw the loss and accuracy of a training."""
+    path = _target(out, "history", run)
+    _write(cs.plot.history(cs.load_run(run), name=_title(run)), path)
+
+
+@plot_app.command()
+def confusion(
+    run: RunFolder,
+    dataset: Annotated[str | None, typer.Option(help="Another data set than the run's own.")] = None,
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw which class a trained model takes for which."""
+    path = _target(out, "confusion", run)
+    result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
+    _write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
+
+
+def _load(model: str, weights: Path | None, model_args: list[str] | None) -> Any:
+    loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_args or []))
+    for note in cs.card_of(loaded).notes:
+        remark(f"note: {note}")
+    return loaded
+
+
+def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None) -> Any:
+    """The image asked for, or one of the data that a run was trained on, or one that any model can be shown."""
+    if image is None:
+        data = cs.load_run(model).config["dataset"] if Path(model).is_dir() else {}
+        image = f"{data['source']}:test/0" if data.get("source") else ANY_IMAGE
+        data_dir = data_dir or data.get("options", {}).get("data_dir")
+        remark(f"note: no image is given, so {image} is drawn")
+    prepared = cs.prepare(image, loaded, data_dir=data_dir)
+    for note in prepared.notes:
+        remark(f"note: {note}")
+    return prepared
+
+
+def _title(run: str) -> str:
+    return Path(run).resolve().name
+
+
+def _range(values: Any) -> dict[str, float]:
+    return {"min": float(values.min()), "max": float(values.max())}
+
+
+def _aligned(kernel: Any) -> list[str]:
+    """A kernel's numbers in columns."""
+    texts = [[f"{value:.4f}".rstrip("0").rstrip(".") for value in row] for row in kernel]
+    wide = max(len(text) for row in texts for text in row)
+    return ["  ".join(f"{text:>{wide}}" for text in row) for row in texts]
+
+
+def _target(out: Path | None, *words: str | None) -> Path:
+    """Where the figure goes; refused before any work where it could not be written there."""
+    path = out or Path("-".join(_short(word) for word in words if word) + ".png")
+    if path.suffix.lower().lstrip(".") not in TIMELESS:
+        raise cs.UsageError(f"{path} does not say a format that figures have; end it in .png, .svg or .pdf.")
+    if not path.parent.is_dir():
+        raise cs.UsageError(f"{path.parent} is no folder; make it first, or give --out another place.")
+    return path
+
+
+def _short(word: str) -> str:
+    """A model, image or layer as a part of a file's name."""
+    path = Path(word)
+    name = path.stem if path.is_file() else word if ":" in word else path.resolve().name
+    return re.sub(r"[^\w.]+", "-", name).strip("-.")
+
+
+def _save(figure: Any, path: Path) -> None:
+    form = path.suffix.lower().lstrip(".")
+    try:
+        figure.savefig(path, format=form, metadata=TIMELESS[form])
+    except OSError as error:
+        raise cs.ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def _write(figure: Any, path: Path) -> None:
+    """Save the figure and say so in one line."""
+    _save(figure, path)
+    width, height = figure.get_size_inches()
+    pixels = path.suffix.lower() == ".png"
+    across, down = (round(side * figure.dpi) if pixels else round(side, 1) for side in (width, height))
+    size = f"{across}x{down} {'pixels' if pixels else 'inches'}"
+    say(f"wrote {path} ({size}, {max(1, round(path.stat().st_size / 1000)):,} kB)")
