@@ -111,6 +111,17 @@ def test_a_network_has_its_parameters_and_returns_logits(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
+def test_every_layer_is_used_once_in_the_order_of_the_definition(entry: Entry) -> None:
+    model = load_model(entry.name, args={"softmax": True} if entry.tutorial == 5 else {})
+    layers = {module: name for name, module in model.named_modules() if not any(module.children())}
+    used: list[str] = []
+    for layer, name in layers.items():
+        layer.register_forward_hook(lambda *_, name=name: used.append(name))
+    model(batch(entry))
+    assert used == list(layers.values())
+
+
+@pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
 def test_a_network_expects_its_data_sets_images(entry: Entry) -> None:
     card = card_of(load_model(entry.name))
     assert card.name == card.source == entry.name
@@ -255,10 +266,12 @@ def test_files_import_their_neighbours_and_leave_others_theirs(tmp_path: Path) -
             "    return nn.Conv2d(1, parts.KERNELS, blocks_here.KERNELS)"
         )
     try:
-        for folder, kernels in (("one", 3), ("two", 5), ("one", 3)):
+        load_model(f"{tmp_path / 'one' / 'net.py'}:make")
+        first = sys.modules["blocks_here"]
+        for folder, kernels in (("two", 5), ("one", 3)):
             model = load_model(f"{tmp_path / folder / 'net.py'}:make")
             assert model.get_parameter("weight").shape == (kernels, 1, kernels, kernels)
-        assert sys.modules["blocks_here"].KERNELS == 3
+            assert sys.modules["blocks_here"] is first
     finally:
         for name in ("blocks_here", "parts"):
             sys.modules.pop(name, None)
