@@ -409,7 +409,11 @@ def test_a_run_from_elsewhere_cannot_choose_what_is_called(tmp_path: Path) -> No
     assert not told.exists()
 
 
-def test_a_run_may_be_of_an_installed_module_class(tmp_path: Path) -> None:
+def test_a_run_may_be_of_an_installed_module_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = {"in_features": 4, "out_features": 2}
     run = write_run(tmp_path / "run", "torch.nn:Linear", args, nn.Linear(4, 2))
-    assert isinstance(load_model(run), nn.Linear)
+    monkeypatch.chdir(run)
+    assert isinstance(load_model("."), nn.Linear)
+    (run / "torch.py").touch()
+    with pytest.raises(RunError, match=r"wants to run code of its own \(torch\.nn:Linear\)"):
+        load_model(".")

@@ -141,7 +141,10 @@ def _config(run: Path) -> dict[str, Any]:
 
 def _trusted(run: Path, source: str, args: Mapping[str, Any]) -> tuple[Any, Path | None]:
     """The code that a run names; a folder from elsewhere must not choose what is called here."""
-    if Path(source.rpartition(":")[0]).resolve().is_relative_to(run.resolve()):
+    place = source.rpartition(":")[0]
+    top = place.partition(".")[0]
+    beside = (run / top).exists() or (run / f"{top}.py").exists()
+    if Path(place).resolve().is_relative_to(run.resolve()) if place.endswith(".py") else beside:
         raise RunError(f"{run} wants to run code of its own ({source}), which is not done; load the model by hand.")
     try:
         found = usercode.find(source)
