@@ -11,6 +11,7 @@ from convscope.plot.equation import filtered as filtered
 from convscope.plot.feature_maps import maps as maps
 from convscope.plot.feature_maps import maps_by_class as maps_by_class
 from convscope.plot.gallery import samples as samples
+from convscope.plot.gallery import spread as spread
 from convscope.plot.grid import pixels as pixels
 from convscope.plot.grid import planes as planes
 from convscope.plot.matrix import confusion as confusion

@@ -116,7 +116,8 @@ def _frame(axes: Axes, key: str, curves: Sequence[NDArray[np.float64]]) -> None:
     every = np.concatenate(curves)
     if key == "loss" and every.min() > 0 and every.max() / every.min() > WIDE_RANGE:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+        decades = every.max() / every.min() > 300
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5), numticks=9))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -145,6 +146,7 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[str, str, float, float]], key: s
         if placed[above] - placed[below] < 0.17:
             middle = (placed[above] + placed[below]) / 2
             placed[below], placed[above] = middle - 0.085, middle + 0.085
+    placed -= max(placed.max() - 0.93, 0)
     for (name, color, _, y), height in zip(ends, placed, strict=True):
         axes.text(1.02, height, f"{name}\n", transform=axes.transAxes, color=color, fontsize=SMALL, va="center")
         axes.text(

@@ -2,7 +2,6 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
@@ -29,22 +28,41 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
     Raises:
         UsageError: `per_class` is no positive number.
     """
-    if per_class < 1:
-        raise UsageError(f"per_class must be 1 or more, not {per_class}.")
     sheet = Sheet()
     classes = dataset.classes[:MOST_CLASSES]
     y = sheet.header(dataset.name, *_facts(dataset, per_class)) + 0.1
     label = min(max(width(name, LABEL, bold=True) for name in classes), LONGEST_LABEL)
     left = max(label, 0.4) + 0.2
     w, h = tile(dataset.shape, LONGEST if max(dataset.shape[1:]) <= 64 else 2 * LONGEST)
+    chosen = spread(dataset, per_class)
     for k, name in enumerate(classes):
-        members = np.flatnonzero(dataset.labels == k)
+        members = [index for index in chosen if dataset.labels[index] == k]
         sheet.text(0, y + 0.13, shorten(name, LABEL, LONGEST_LABEL, bold=True), bold=True)
-        sheet.text(0, y + 0.27, f"{len(members):,}", points=FOOT, mono=True, color=MUTED)
-        for place, index in enumerate(_spread(members, per_class)):
-            _one(sheet, dataset, int(index), (left + place * (w + GAP), y, w, h))
+        sheet.text(0, y + 0.27, f"{dataset.counts()[name]:,}", points=FOOT, mono=True, color=MUTED)
+        for place, index in enumerate(members):
+            _one(sheet, dataset, index, (left + place * (w + GAP), y, w, h))
         y += max(h, 0.3) + 0.22
     return sheet.finish()
+
+
+def spread(dataset: Dataset, per_class: int) -> list[int]:
+    """Indices of at most `per_class` images of each class, evenly spaced over the class, class after class.
+
+    >>> data = Dataset("two", np.zeros((5, 1, 3, 3), np.uint8), np.array([0, 0, 0, 1, 1]), ("plus", "cross"))
+    >>> spread(data, 2)
+    [0, 2, 3, 4]
+
+    Raises:
+        UsageError: `per_class` is no positive number.
+    """
+    if per_class < 1:
+        raise UsageError(f"per_class must be 1 or more, not {per_class}.")
+    found: list[int] = []
+    for k in range(len(dataset.classes)):
+        members = np.flatnonzero(dataset.labels == k)
+        places = np.linspace(0, len(members) - 1, min(per_class, len(members))).round().astype(np.intp)
+        found += members[places].tolist()
+    return found
 
 
 def _facts(dataset: Dataset, per_class: int) -> tuple[str, ...]:
@@ -58,11 +76,6 @@ def _facts(dataset: Dataset, per_class: int) -> tuple[str, ...]:
         f"{dataset.split} · {images} of {size(dataset.shape)} · {len(dataset.classes)} classes",
         " · ".join(filter(None, (shown, some))),
     )
-
-
-def _spread(members: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    places = np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(np.intp)
-    return np.asarray(members[places], np.intp)
 
 
 def _one(sheet: Sheet, dataset: Dataset, index: int, at: tuple[float, float, float, float]) -> None:

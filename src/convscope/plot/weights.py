@@ -35,6 +35,8 @@ class _Layer:
     bias: NDArray[np.float64] | None  # (K,)
     groups: int
     others: tuple[str, ...]
+    first: bool
+    """Whether it is the model's first convolution, which reads the image."""
 
     @property
     def title(self) -> str:
@@ -81,7 +83,7 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
         model: A model, one layer, or an array of weights of shape (K, C, R, S) or (R, S).
         layer: The name of the convolution, by default the first.
         most: How many kernels at most; of more, those with the largest range are drawn, and the figure says so.
-        inputs: Names of the input channels, by default their numbers.
+        inputs: Names of the image's channels, which the first convolution reads; else channels have numbers.
 
     Raises:
         ModelError: the model has no convolution.
@@ -92,10 +94,11 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
     rows = choose(chosen.weight, most, "kernels")
     columns = choose(chosen.weight.swapaxes(0, 1), MOST_INPUTS, "input channels of each")
     scale = Scale.of(chosen.weight)
+    named = tuple(inputs) if chosen.first and len(inputs) == chosen.weight.shape[1] else ()
     sheet = Sheet()
     y = sheet.header(chosen.title, *_facts(chosen, rows, columns)) + 0.12
     draw = _list if chosen.weight.shape[1] == 1 else _lines
-    y = draw(sheet, y, chosen, rows, _Columns(columns.shown, tuple(inputs)), scale=scale)
+    y = draw(sheet, y, chosen, rows, _Columns(columns.shown, named), scale=scale)
     sheet.legend(0, y + 0.1, min(sheet.right, 2.4), scale)
     return sheet.finish()
 
@@ -177,7 +180,7 @@ def _layer(model: Any, name: str | None) -> _Layer:
     if not hasattr(model, "named_modules"):
         weight = np.asarray(model, np.float64)
         weight = weight[None, None] if weight.ndim == 2 else weight
-        return _Layer(name or "", _checked(weight), None, 1, ())
+        return _Layer(name or "", _checked(weight), None, 1, (), True)
     found = {path: module for path, module in model.named_modules() if _is_convolution(module)}
     if not found:
         raise ModelError(f"{type(model).__name__} has no convolution, so it has no kernels to draw.")
@@ -194,7 +197,8 @@ def _layer(model: Any, name: str | None) -> _Layer:
     bias = getattr(module, "bias", None)
     others = tuple(p for p in found if p != path)
     title = path or type(module).__name__
-    return _Layer(title, _checked(weight), None if bias is None else _array(bias), groups, others)
+    first = path == next(iter(found))
+    return _Layer(title, _checked(weight), None if bias is None else _array(bias), groups, others, first)
 
 
 def _is_convolution(module: Any) -> bool:
