@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convscope import filters as filters
     from convscope import plot as plot
     from convscope import reference as reference
+    from convscope.cards import card_of as card_of
     from convscope.data import DATASETS as DATASETS
     from convscope.data import load_dataset as load_dataset
     from convscope.data.dataset import Dataset as Dataset
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from convscope.errors import UsageError as UsageError
     from convscope.images import Preprocess as Preprocess
     from convscope.inputs import load_image as load_image
+    from convscope.inputs import prepare as prepare
     from convscope.models import MODELS as MODELS
     from convscope.models import load_model as load_model
     from convscope.models import parse_model_args as parse_model_args
@@ -37,6 +39,7 @@ _NAMES = {
     "Dataset": "data.dataset",
     "Preprocess": "images",
     "Run": "training",
+    "card_of": "cards",
     "evaluate": "training",
     "load_dataset": "data",
     "load_image": "inputs",
@@ -44,6 +47,7 @@ _NAMES = {
     "load_run": "training",
     "parse_model_args": "models",
     "predict": "training",
+    "prepare": "inputs",
     "train": "training",
 }
 
