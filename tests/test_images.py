@@ -283,3 +283,12 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
     }.items():
         with pytest.raises(UsageError, match=said):
             Preprocess(**settings)  # type: ignore[arg-type]  # a table of different fields
+
+
+def test_data_without_greys_get_pictures_without_greys() -> None:
+    expected = Preprocess(size=(4, 4), channels=1, binary=True)
+    ramp = np.tile(np.linspace(0, 255, 16, dtype=np.uint8), (16, 1))
+    assert set(np.unique(expected.apply(ramp))) == {0.0, 1.0}
+    assert expected.apply(ramp).mean() == 0.5
+    assert expected.changes(ramp)[-1] == "made black and white (the data has no greys)"
+    assert "made black and white" not in " ".join(expected.changes(np.zeros((4, 4), np.uint8)))

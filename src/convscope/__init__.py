@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convscope import filters as filters
     from convscope import plot as plot
     from convscope import reference as reference
+    from convscope.capture import trace as trace
     from convscope.cards import card_of as card_of
     from convscope.data import DATASETS as DATASETS
     from convscope.data import load_dataset as load_dataset
@@ -48,6 +49,7 @@ _NAMES = {
     "parse_model_args": "models",
     "predict": "training",
     "prepare": "inputs",
+    "trace": "capture",
     "train": "training",
 }
 

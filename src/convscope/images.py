@@ -117,6 +117,8 @@ class Preprocess:
     """With fit="crop": the crop's share of the shorter edge; with "stretch", of both (0.875: to 256, then crop 224)."""
     background: Literal["dark", "light"] | None = None
     """What the data's background is; a picture with the other one is inverted. None never inverts."""
+    binary: bool = False
+    """Whether the data have only 0 and 1, so that a picture's greys are rounded to them."""
 
     def __post_init__(self) -> None:
         if self.scale <= 0 or any(s <= 0 for s in self.std):
@@ -173,6 +175,8 @@ class Preprocess:
         if self.inverts(image, white):
             shown = 1 - shown
         shown = resize(shown, self.size, self.fit, self.crop_ratio) if self.size else shown
+        if self.binary:
+            shown = (shown >= 0.5).astype(np.float32)
         return replace(self, scale=1.0).normalize(shown)
 
     def inverts(self, image: Array, white: float = WHITE) -> bool:
@@ -199,6 +203,8 @@ class Preprocess:
             said.append("turned to grey" if self.channels == 1 else "turned to RGB")
         if self.inverts(image, white):
             said.append(f"inverted (the data has a {self.background} background)")
+        if self.binary and not np.isin(shown, (0, white)).all():
+            said.append("made black and white (the data has no greys)")
         return tuple(said)
 
     def to_json(self) -> dict[str, Any]:

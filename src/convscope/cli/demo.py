@@ -1,9 +1,11 @@
 """The command demo: a network trained, scored and shown, in one go."""
 
 import json
+import shlex
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,26 +23,50 @@ def demo(
 ) -> None:
     """Train the shapes network, score it, write its pictures, and say what to try next."""
     _clear(out)
-    say("1. Training a network to tell squares from circles")
+    say("1. A network learns to tell squares from circles")
     with watching() as watch:
         run = cs.train("shapes", seed=0, out=out / "run", watch=watch)
     result = cs.evaluate(run)
-    say(
-        f"   trained in {duration(run.metrics['seconds'])}; {percent(result.accuracy)} of {result.confusion.sum()} test images right"
-    )
+    took = duration(run.metrics["seconds"])
+    say(f"   {percent(result.accuracy)} of {result.confusion.sum()} test images right, after {took} of training")
     say()
     say("2. Its pictures")
-    for path, what in _pictures(run, result, out):
-        say(f"   {path}  {what}")
+    for name, (what, draw) in PICTURES.items():
+        path = out / f"{name}.png"
+        draw(run).savefig(path, dpi=150)
+        say(f"   {path}: {what}")
     say()
     say("Try next:")
-    for line in (
-        f"convscope predict {run.path} shapes:test/3",
-        f"convscope plot maps {run.path} shapes:test/7",
-        "convscope train mnist --model mnist-small",
-        "convscope filter PHOTO --kernel sobel-x",
-    ):
-        say(f"   {line}")
+    for line in NEXT:
+        say("   " + line.format(run=shlex.quote(str(run.path))))
+
+
+def _trace(run: Any) -> Any:
+    return cs.trace(run.model, cs.load_image("shapes:test/3", like=run.model))
+
+
+def _samples(_run: Any) -> Any:
+    return cs.plot.samples(cs.load_dataset("shapes", seed=0))
+
+
+PICTURES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "samples": ("what it was shown", _samples),
+    "history": ("how it learned", lambda run: cs.plot.history(run)),  # noqa: PLW0108  # loads matplotlib when called
+    "kernels": ("the eight kernels of conv1, with their numbers", lambda run: cs.plot.kernels(run.model, "conv1")),
+    "maps": ("every feature map of one image", lambda run: cs.plot.maps(_trace(run))),
+    "network": ("the network, from the image to the answer", lambda run: cs.plot.network(_trace(run))),
+    "confusion": ("who is taken for whom", lambda run: _confusion(cs.evaluate(run))),
+}
+NEXT = (
+    "convscope predict {run} shapes:test/3",
+    "convscope plot maps {run} shapes:test/7",
+    "convscope train mnist --model mnist-small",
+    "convscope filter PHOTO --kernel sobel-x",
+)
+
+
+def _confusion(result: Any) -> Any:
+    return cs.plot.confusion(result.confusion, result.classes)
 
 
 def _clear(out: Path) -> None:

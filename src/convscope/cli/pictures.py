@@ -161,10 +161,7 @@ def maps(
         return
     shown = _prepare(loaded, model, image, data_dir)
     trace = cs.trace(loaded, shown.array)
-    figure = cs.plot.maps(
-        trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name, classes=card.classes
-    )
-    _write(figure, path)
+    _write(cs.plot.maps(trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name), path)
 
 
 @plot_app.command()
@@ -181,13 +178,9 @@ def network(
     """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
     path = _target(out, "network", model)
     loaded = _load(model, weights, model_arg)
-    card = cs.card_of(loaded)
     shown = _prepare(loaded, model, image, data_dir)
     trace = cs.trace(loaded, shown.array)
-    figure = cs.plot.network(
-        trace, depth=depth, shared=shared, picture=shown.picture, name=card.name, classes=card.classes
-    )
-    _write(figure, path)
+    _write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
 
 
 @plot_app.command()

@@ -8,7 +8,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import duration, percent, reading_progress, remark, say, show_json, show_table
-from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict
+from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size
 from convscope.cli.watching import watching
 
 
@@ -39,7 +39,13 @@ def train(
     model_arg: ModelArgs = None,
 ) -> None:
     """Train a network and write a run folder: `convscope train shapes`."""
-    options: dict[str, Any] = {"size": images, "data_dir": data_dir, "image_size": size, "grey": grey, "strict": strict}
+    options: dict[str, Any] = {
+        "size": images,
+        "data_dir": data_dir,
+        "image_size": parse_size(size),
+        "grey": grey,
+        "strict": strict,
+    }
     with reading_progress() as progress, watching() as watch:
         run = cs.train(
             dataset,

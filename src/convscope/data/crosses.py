@@ -19,10 +19,10 @@ CROSSES = {
 
 SHOWN = {"train": ("plus", "x"), "test": ("damaged-plus", "damaged-x"), "all": tuple(CROSSES)}
 CROSS_CLASSES = ("plus", "x")
-CROSS_PREPROCESS = Preprocess(size=(3, 3), channels=1, scale=1)
+CROSS_PREPROCESS = Preprocess(size=(3, 3), channels=1, scale=1, binary=True)
 
 SQUARE_CLASSES = ("square",)
-SQUARE_PREPROCESS = Preprocess(size=(10, 10), channels=1, background="dark")
+SQUARE_PREPROCESS = Preprocess(size=(10, 10), channels=1, background="dark", binary=True)
 
 
 def load_crosses(request: Request) -> Dataset:

@@ -62,7 +62,7 @@ def shape(name: str) -> tuple[int, int, int]:
 
 def preprocess(name: str) -> Preprocess:
     """What a model of this data set expects."""
-    return Preprocess(size=(EDGE, EDGE), channels=shape(name)[0], background="dark")
+    return Preprocess(size=(EDGE, EDGE), channels=shape(name)[0], background="dark", binary=True)
 
 
 def load_shapes(request: Request) -> Dataset:

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from convscope.cards import Card
+from convscope.data import DATASETS
 from convscope.errors import ShapeError
 from convscope.images import Preprocess
 from convscope.models.networks import (
@@ -45,8 +46,6 @@ class Entry:
     summary: str
     data: tuple[str, ...] = ()
     """The data sets it is made for; `DEFAULT_MODELS` says which model each data set takes by itself."""
-    scale: float = 255.0
-    """The pixel value that becomes 1.0."""
 
     @property
     def input(self) -> str:
@@ -57,13 +56,9 @@ class Entry:
     def card(self, args: Mapping[str, Any]) -> Card:
         """What the network expects when it is built with `args`."""
         channels, height, width = self.shape
-        size = (args.get("size", height), args.get("size", width))
-        preprocess = Preprocess(
-            size=size if height else None,
-            channels=args.get("channels", channels),
-            scale=self.scale,
-            background="dark" if self.scale == 255 and height else None,
-        )
+        size = (args.get("size", height), args.get("size", width)) if height else None
+        shown = DATASETS[self.data[0]].preprocess if self.data else Preprocess()
+        preprocess = replace(shown, size=size, channels=args.get("channels", channels))
         return Card(self.name, preprocess, source=self.name, fixed_size=height > 0)
 
     def fits(self, shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
@@ -99,7 +94,7 @@ class Entry:
 
 
 _ENTRIES = (
-    Entry("crosses", Crosses, 1, (1, 3, 3), 10, "one 3x3 kernel and a mean: 0 for +, 1 for x", ("crosses",), scale=1.0),
+    Entry("crosses", Crosses, 1, (1, 3, 3), 10, "one 3x3 kernel and a mean: 0 for +, 1 for x", ("crosses",)),
     Entry("stripes", Stripes, 2, (1, 0, 0), 64, "four fixed 4x4 stripe filters, ReLU and pooling"),
     Entry("mlp-512", MLP512, 2, (1, 28, 28), 669_706, "two hidden layers of 512, with dropout", MNIST_FAMILY),
     Entry(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convscope.cards import Card, attach, card_of
+from convscope.cards import attach, card_of
 from convscope.data import check_trainable, entry_of, load_dataset, overlap
 from convscope.data.dataset import Dataset
 from convscope.errors import DataError, ShapeError, UsageError
@@ -19,7 +19,10 @@ from convscope.models import DEFAULT_MODELS, MODELS, load_model
 from convscope.progress import Progress
 from convscope.training.environment import environment
 from convscope.training.objectives import logits_of, make_loss, make_optimizer
-from convscope.training.recipes import Recipe, recipe_for
+from convscope.training.recipes import ANY, Recipe, recipe_for
+
+MODEL_OF_STRANGERS = "mnist-small"
+"""What is trained on data without a model of their own: it takes any square size, channels and classes."""
 
 DataSource = str | Dataset | tuple[Any, Any]
 
@@ -68,6 +71,7 @@ def prepare_job(settings: Settings, progress: Progress) -> Job:
     seed = recipe.seed if settings.seed is None else settings.seed
     train, test = load_data(settings, recipe, seed, progress)
     check_trainable(train)
+    recipe = recipe.for_images(len(train))
     notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
     model, source, args = build_model(settings, name, recipe, train, seed)
     config = {
@@ -131,15 +135,15 @@ def build_model(
     if isinstance(settings.model, nn.Module):
         model, source = settings.model, None
     else:
-        source = name
         if recipe.softmax:
             args["softmax"] = True
         if name in MODELS:
             args = MODELS[name].fits(data.shape, len(data.classes)) | args
         model = load_model(name, args=args, seed=seed)
+        source = card_of(model).source
     check_fits(model, data, recipe)
     preprocess = replace(data.preprocess, size=data.shape[1:], channels=data.shape[0])
-    attach(model, Card(name, preprocess, data.classes, source or type(model).__qualname__))
+    attach(model, replace(card_of(model), name=name, preprocess=preprocess, classes=data.classes, notes=()))
     return model, source, args
 
 
@@ -174,15 +178,23 @@ def digest(data: Dataset) -> str:
 
 
 def _recipe(settings: Settings, model: str) -> tuple[Recipe, str]:
+    """The recipe with the user's changes, and its name."""
     if isinstance(settings.recipe, Recipe):
         return settings.recipe, settings.recipe_name
-    recipe = recipe_for(model, settings.recipe).with_changes(**(settings.changes or {}))
-    made_for = MODELS[model].data if model in MODELS else ()
-    if settings.recipe == "tutorial" and isinstance(settings.dataset, str) and settings.dataset not in made_for:
+    known = isinstance(settings.dataset, str) and settings.dataset in made_for(model)
+    if settings.recipe == "fast" and not known:
+        return ANY.with_changes(**(settings.changes or {})), "fast"
+    recipe = recipe_for(model, settings.recipe)
+    if not known and isinstance(settings.dataset, str):
         raise UsageError(
-            f"the tutorial trains {model} on {made_for[0]}, not on {settings.dataset}; use the recipe fast."
+            f"the tutorial trains {model} on {made_for(model)[0]}, not on {settings.dataset}; use the recipe fast."
         )
-    return recipe, settings.recipe
+    return recipe.with_changes(**(settings.changes or {})), settings.recipe
+
+
+def made_for(model: str) -> tuple[str, ...]:
+    """The data sets that a built-in model is made for."""
+    return MODELS[model].data if model in MODELS else ()
 
 
 def _model_name(settings: Settings) -> str:
@@ -190,12 +202,10 @@ def _model_name(settings: Settings) -> str:
         return type(settings.model).__name__
     if settings.model is not None:
         return settings.model
-    name = settings.dataset if isinstance(settings.dataset, str) else getattr(settings.dataset, "name", "this data set")
-    if name in DEFAULT_MODELS:
-        return DEFAULT_MODELS[name]
+    name = settings.dataset if isinstance(settings.dataset, str) else ""
     if isinstance(settings.dataset, str):
         entry_of(name)
-    raise UsageError(f"{name} has no model of its own; name one with --model: {', '.join(MODELS)}, or file.py:Class.")
+    return DEFAULT_MODELS.get(name, MODEL_OF_STRANGERS)
 
 
 def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import Any, Literal, Self
 
 from convscope.errors import UnknownName, UsageError
@@ -18,6 +19,8 @@ class Recipe:
     """
 
     epochs: int = 5
+    least_steps: int = 0
+    """A small data set gets more epochs, so that there are at least so many steps."""
     batch_size: int = 64
     optimizer: str = "adam"
     lr: float = 1e-3
@@ -46,8 +49,20 @@ class Recipe:
             raise UnknownName("schedule", self.schedule, ["constant", "one-cycle"])
 
     def with_changes(self, **changes: Any) -> Self:
-        """The same recipe with the settings that are given; a None changes nothing."""
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        """The same recipe with the settings that are given; a None changes nothing, and epochs given are exact."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if "epochs" in given:
+            given["least_steps"] = 0
+        return replace(self, **given)
+
+    def for_images(self, count: int) -> Self:
+        """The recipe for a data set of `count` images, with as many epochs as `least_steps` needs.
+
+        >>> ANY.for_images(200).epochs
+        150
+        """
+        epochs = ceil(self.least_steps / ceil((self.draws or count) / self.batch_size))
+        return replace(self, epochs=max(self.epochs, epochs), least_steps=0)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file; `Recipe(**values)` reads them back."""
@@ -92,8 +107,8 @@ FAST: Mapping[str, Recipe] = {
 }
 """The settings that reach the tutorials' accuracy in the least time we measured (bench/training.py)."""
 
-ANY = Recipe(epochs=5, batch_size=64, lr=2e-3, schedule="one-cycle")
-"""The fast recipe of a model that convscope does not know."""
+ANY = Recipe(epochs=5, least_steps=600, batch_size=64, lr=2e-3, schedule="one-cycle")
+"""The fast recipe of a model, or of data, that convscope does not know."""
 
 
 def recipe_for(model: str, name: str) -> Recipe:

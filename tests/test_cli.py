@@ -1,0 +1,138 @@
+"""The command line as its users meet it: real processes, what they print, and how they fail."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import convscope as cs
+
+
+def convscope(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "convscope", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def said(*arguments: str | Path, cwd: Path | None = None) -> str:
+    result = convscope(*arguments, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "shapes"
+    cs.train("shapes", seed=0, out=path)
+    return path
+
+
+def test_the_catalogs_list_everything() -> None:
+    datasets, models = said("datasets"), said("models")
+    for name in ("crosses", "shapes", "color-shapes", "square", "mnist", "fashion-mnist", "kmnist", "folder:", "npz:"):
+        assert name in datasets
+    for parameters in ("10", "64", "669,706", "187,349", "13,610", "15,742", "40", "1,538", "132"):
+        assert f" {parameters} " in models
+    assert {entry["name"] for entry in json.loads(said("models", "--json"))} >= {"shapes-cnn", "mnist-small"}
+    assert {entry["name"] for entry in json.loads(said("datasets", "--json"))} >= {"shapes", "mnist"}
+
+
+def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    result = convscope("train", "crosses", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "crosses (10 parameters) on crosses (2 images)" in result.stdout
+    assert "epoch 400  loss" in result.stdout
+    assert f"next: convscope evaluate {tmp_path / 'run'}" in result.stdout
+    assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_evaluating_prints_tables_and_the_same_as_json(run: Path) -> None:
+    table, values = said("evaluate", run), json.loads(said("evaluate", run, "--json"))
+    assert np.sum(values["confusion"]) == 200
+    assert f"{values['accuracy']:.2%}".replace("%", " %") in table
+    assert "square" in table
+    assert "circle" in table
+
+
+def test_a_drawing_of_ones_own_is_scaled_inverted_and_recognised(run: Path, tmp_path: Path) -> None:
+    for name, draw in {"square": ImageDraw.ImageDraw.rectangle, "circle": ImageDraw.ImageDraw.ellipse}.items():
+        picture = Image.new("RGB", (300, 300), "white")
+        draw(ImageDraw.Draw(picture), (90, 100, 210, 220), fill="black")
+        picture.save(tmp_path / f"{name}.png")
+        result = convscope("predict", run, tmp_path / f"{name}.png")
+        assert result.stdout.splitlines()[0] == f"{name}.png: {name}", result.stdout
+        for word in ("resized from 300x300 to 28x28", "turned to grey", "inverted"):
+            assert word in result.stderr
+
+
+def test_predictions_as_json(run: Path) -> None:
+    values = json.loads(said("predict", run, "shapes:test/0", "shapes:test/1", "--json"))
+    assert [value["image"] for value in values] == ["shapes:test/0", "shapes:test/1"]
+    assert all(abs(sum(value["probabilities"]) - 1) < 1e-9 for value in values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["train", "shappes"], 2, "no data set is called 'shappes'; did you mean 'shapes'"),
+        (["train"], 2, "name a data set to train on"),
+        (["train", "shapes", "--model", "shapes-cn"], 2, "did you mean 'shapes-cnn'"),
+        (["train", "shapes", "--optimizer", "adm"], 2, "did you mean 'adam'"),
+        (["train", "shapes", "--epochs", "many"], 2, "valid integer"),
+        (["train", "shapes", "--size", "0x3"], 2, "a size is a number of pixels"),
+        (["train", "folder:nowhere"], 2, "there is no folder nowhere"),
+        (["evaluate", "nowhere"], 1, "nowhere does not exist"),
+        (["predict", "shapes-cnn", "missing.png"], 1, "there is no file missing.png"),
+        (["predict", "shapes-cnn", "shapes:test/999"], 2, "images 0 to 199, not 999"),
+        (["filter", "square", "--kernel", "sobelx"], 2, "did you mean 'sobel-x'"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_bad_input_gets_one_sentence(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+    result = convscope(*arguments, cwd=tmp_path)
+    assert result.returncode == status, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "CONVSCOPE_DATA": "",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, "-m", "convscope", "train", "kmnist", "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 1
+    assert "train-images-idx3-ubyte" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_demo_trains_shows_and_may_be_run_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        text = said("demo", cwd=tmp_path)
+        assert "Try next:" in text
+        pictures = list((tmp_path / "demo").glob("*.png"))
+        assert len(pictures) >= 4
+        assert all(f"demo/{path.name}" in text for path in pictures)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    refused = convscope("demo", "--out", "mine", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "is no former demo" in refused.stderr
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_mnist_by_the_first_tutorials_command(shared_data: Path, tmp_path: Path) -> None:
+    said("train", "mnist", "--data-dir", shared_data / "mnist", "--epochs", "1", "--out", tmp_path / "run")
+    values = json.loads(said("evaluate", tmp_path / "run", "--json"))
+    assert values["accuracy"] > 0.96
+    assert sum(c["images"] for c in values["classes"]) == 10_000
