@@ -1,0 +1,81 @@
+"""Convolution: the window under the kernel, in any number of dimensions, strided, dilated, grouped, transposed.
+
+Convolution here means cross-correlation, as in PyTorch: the kernel is not turned over.
+"""
+
+import numpy as np
+
+from convscope.rules.call import Call, Cell, Operand
+from convscope.rules.expr import Cells, Dot
+from convscope.rules.gather import leaf, outer, pair
+
+
+def convolution(call: Call, cell: Cell) -> Dot:
+    """The window of every channel of the group, times the kernel, plus the bias.
+
+    >>> image = Operand.of(np.ones((1, 1, 4, 4)), "image", "input")
+    >>> kernel = Operand.of(np.ones((1, 1, 2, 2)), "conv1.weight", "parameter")
+    >>> settings = dict(bias=None, stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, groups=1)
+    >>> call = Call("convolution", dict(input=image, weight=kernel, **settings), (1, 1, 3, 3))
+    >>> convolution(call, (0, 0, 1, 1)).value()
+    4.0
+
+    Source: PyTorch documentation, torch.nn.Conv2d.
+    """
+    return _transposed(call, cell) if call["transposed"] else _direct(call, cell)
+
+
+def _direct(call: Call, cell: Cell) -> Dot:
+    image, kernels = call["input"], call["weight"]
+    batch, unit, *place = cell
+    channels = kernels.shape[1]
+    first = unit // (kernels.shape[0] // call["groups"]) * channels
+    settings = _settings(call, len(place))
+    under = [
+        at * stride - padding + dilation * np.arange(size)
+        for at, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
+    ]
+    window = outer(image, [batch, range(first, first + channels), *under])
+    return _products(call, window, _kernel(kernels, unit), unit)
+
+
+def _transposed(call: Call, cell: Cell) -> Dot:
+    """Each input cell lays a scaled kernel over the result; these are the ones that reach this cell."""
+    image, kernels = call["input"], call["weight"]
+    batch, unit, *place = cell
+    per_group = kernels.shape[1]
+    channels = kernels.shape[0] // call["groups"]
+    group, within = divmod(unit, per_group)
+    inputs, taps = [], []
+    settings = _settings(call, len(place))
+    for at, size, length, (stride, padding, dilation) in zip(
+        place, kernels.shape[2:], image.shape[2:], settings, strict=True
+    ):
+        tap = np.arange(size)
+        start = at + padding - dilation * tap
+        reaches = (start % stride == 0) & (start >= 0) & (start < length * stride)
+        inputs.append(start[reaches] // stride)
+        taps.append(tap[reaches])
+    rows = range(group * channels, (group + 1) * channels)
+    return _products(call, outer(image, [batch, rows, *inputs]), outer(kernels, [rows, within, *taps]), unit)
+
+
+def _settings(call: Call, axes: int) -> list[tuple[int, int, int]]:
+    """(stride, padding, dilation) of each spatial axis."""
+    return list(zip(pair(call["stride"], axes), pair(call["padding"], axes), pair(call["dilation"], axes), strict=True))
+
+
+def _kernel(kernels: Operand, unit: int) -> Cells:
+    return outer(kernels, [unit, *map(range, kernels.shape[1:])])
+
+
+def _products(call: Call, window: Cells, kernel: Cells, unit: int) -> Dot:
+    bias = None if call["bias"] is None else leaf(call["bias"], (unit,))
+    return Dot(window, kernel, bias, note=_note(call, window, unit, bias is not None))
+
+
+def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
+    layer = call["weight"].source.name.removesuffix(".weight")
+    padding = 0 if window.inside is None else int(len(window) - window.inside.sum())
+    outside = f" ({padding:,} of them padding)" if padding else ""
+    return f"{len(window):,} window cells{outside} × kernel {unit} of {layer}{', plus its bias' if biased else ''}"

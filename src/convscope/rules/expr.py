@@ -1,0 +1,249 @@
+"""Expr: what made one number, as a small expression of recorded numbers.
+
+Knows NumPy and the table of functions; no operations, no steps, no text. A `Leaf` is a recorded number, a `Dot` a sum
+of products, an `Apply` a function of other expressions; `Cells` are many numbers of one tensor, as aligned arrays.
+
+Every expression evaluates itself in float64 (`value`) and says how far the float kernel that it explains may have ended
+from there (`error`): sums by the number and magnitude of what they add, functions by their units in the last place.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convscope.rules.call import Array, Cell, Source
+from convscope.rules.functions import FUNCTIONS
+from convscope.rules.precision import EXACT, Precision, gamma
+
+WRITTEN = "written"
+"""The type of a number in a call: a kernel rounds it to its own."""
+
+
+class Result(NamedTuple):
+    """A number and how far the kernel's own may lie from it."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One recorded number: a cell of a tensor, or a number written in the call.
+
+    >>> Leaf(0.25, Source("eps", "number")).value()
+    0.25
+    """
+
+    number: float
+    source: Source
+    cell: Cell = ()
+
+    @property
+    def label(self) -> str:
+        """Where the number stands: `conv1 (3, 10, 12)`, `conv1.bias[3]`."""
+        return self.source.label(self.cell)
+
+    def value(self) -> float:
+        """The number itself."""
+        return self.number
+
+    def result(self, precision: Precision) -> Result:
+        """The number; exact where it was read from a tensor, rounded once to the kernel's type where it was written."""
+        rounded = self.source.dtype == WRITTEN and not _short(self.number)
+        return Result(self.number, abs(self.number) * max(precision.sum, precision.stored) if rounded else 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Several numbers of one tensor, as aligned arrays: a window, a row, a kernel.
+
+    >>> window = Cells(np.array([1.0, 2.0]), Source("image", "input", (1, 4)), np.array([[0, 0], [0, 1]]), (2,))
+    >>> len(window), window.leaf(1).label
+    (2, 'image (1)')
+    """
+
+    values: Array
+    """float64, shape (T,)."""
+    source: Source
+    cells: Array
+    """Which cell each number is, int64, shape (T, axes); outside the tensor where it is padding."""
+    grid: tuple[int, ...]
+    """How the T numbers are laid out, the last axis fastest: (channels, rows, columns) for a window."""
+    inside: Array | None = None
+    """False where a number is padding, shape (T,); None where all are inside."""
+    errors: Array | None = None
+    """How far the kernel's intermediate numbers may lie from these, shape (T,); None for recorded numbers."""
+    derive: Callable[[int], "Leaf | Dot | Apply"] | None = field(default=None, repr=False)
+    """The expression of one intermediate number; None for recorded numbers."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def is_padding(self, index: int) -> bool:
+        """Whether this number lies outside the tensor."""
+        return self.inside is not None and not self.inside[index]
+
+    def placed(self, positions: Array) -> "Cells":
+        """The same cells with their positions in the place of their numbers."""
+        source = Source("positions", "number", self.source.shape, "int64")
+        return Cells(positions.astype(np.float64), source, self.cells, self.grid)
+
+    def leaf(self, index: int) -> Leaf:
+        """One of them alone."""
+        return Leaf(float(self.values[index]), self.source, tuple(map(int, self.cells[index])))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dot:
+    """A sum of products, scaled, plus a bias: the arithmetic of a convolution, a linear layer, a mean.
+
+    >>> image = Source("image", "input", (1, 2))
+    >>> window = Cells(np.array([1.0, 2.0]), image, np.array([[0, 0], [0, 1]]), (2,))
+    >>> Dot(window, divisor=2).value()
+    1.5
+    """
+
+    left: Cells
+    right: Cells | None = None
+    """What each number is multiplied by, aligned with `left`; None where they are just added."""
+    bias: "Leaf | Apply | None" = None
+    scale: float = 1.0
+    divisor: float = 1.0
+    note: str = ""
+    """What this sum is, in words."""
+
+    @property
+    def values(self) -> Array:
+        """The numbers, float64, shape (T,)."""
+        return self.left.values
+
+    @property
+    def weights(self) -> Array:
+        """What each is multiplied by, float64, shape (T,)."""
+        return np.ones_like(self.left.values) if self.right is None else self.right.values
+
+    @property
+    def sources(self) -> Array:
+        """The cell of each number, int64, shape (T, axes)."""
+        return self.left.cells
+
+    @property
+    def products(self) -> Array:
+        """Each number times its weight, padding as 0: float64, shape (T,), before scale and divisor."""
+        products = self.left.values if self.right is None else self.left.values * self.right.values
+        return products if self.left.inside is None else np.where(self.left.inside, products, 0.0)
+
+    @property
+    def factor(self) -> float:
+        """What the sum of the products is multiplied by."""
+        return self.scale / self.divisor
+
+    def total(self) -> float:
+        """The sum of the products alone: no scale, no bias."""
+        return exact_sum(self.products)
+
+    def value(self) -> float:
+        """The number, calculated in float64 with one rounding in the sum."""
+        return self.result(EXACT).value
+
+    def result(self, precision: Precision) -> Result:
+        """The number and its bound: (T + 1) roundings of all magnitudes, T counting the products that are not zero.
+
+        Adding a zero is exact, so it costs no rounding; scale, divisor and bias cost one each. With intermediate
+        numbers their own errors come on top, each times the other factor.
+
+        Source: Higham 2002, section 3.1, for a sum in any order and with or without fused multiply-add.
+        """
+        products = self.products
+        magnitudes = np.abs(products)
+        total = exact_sum(products)
+        value, error = total * self.scale / self.divisor, 0.0
+        size = float(magnitudes.sum()) * abs(self.factor)
+        roundings = int(np.count_nonzero(magnitudes)) - (self.right is None)
+        roundings += (self.scale != 1) + (self.divisor != 1)
+        if self.bias is not None:
+            plus = self.bias.result(precision)
+            value, error, size = value + plus.value, error + plus.error, size + abs(plus.value)
+            roundings += 1
+        error += gamma(max(roundings, 0), precision.sum) * size + self._inherited()
+        return Result(value, error + (roundings > 0) * precision.tiny)
+
+    def _inherited(self) -> float:
+        """What the errors of intermediate numbers add up to."""
+        error: float | Array = 0.0
+        ours, theirs = self.left.errors, None if self.right is None else self.right.errors
+        if ours is not None:
+            error = error + ours * np.abs(self.weights)
+        if theirs is not None:
+            error = error + theirs * (np.abs(self.values) + (0.0 if ours is None else ours))
+        return float(np.sum(error)) * abs(self.factor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apply:
+    """A function of other numbers, found in `FUNCTIONS` by name.
+
+    >>> Apply("relu", {"x": Leaf(-0.5, Source("conv1", "step", (1,)), (0,))}).value()
+    0.0
+    """
+
+    function: str
+    arguments: Mapping[str, "Leaf | Cells | Dot | Apply"]
+    """In the order in which the function takes them."""
+    note: str = ""
+    """What this number is, in words."""
+
+    def value(self) -> float:
+        """The number, calculated in float64."""
+        return self.result(EXACT).value
+
+    def result(self, precision: Precision) -> Result:
+        """The number and its bound: the function's own roundings, plus its slope times its arguments' errors."""
+        function = FUNCTIONS[self.function]
+        values: list[Any] = []
+        errors: list[Any] = []
+        for argument in self.arguments.values():
+            if isinstance(argument, Cells):
+                values.append(argument.values)
+                errors.append(0.0 if argument.errors is None else argument.errors)
+            else:
+                found = argument.result(precision)
+                values.append(found.value)
+                errors.append(found.error)
+        with np.errstate(all="ignore"):
+            value = float(function.value(*values))
+            return Result(value, float(function.error(precision, value, values, errors)))
+
+
+Expr = Leaf | Dot | Apply
+"""What made one number."""
+
+
+def exact_sum(numbers: Array) -> float:
+    """The sum with one rounding; NaN and infinities as IEEE arithmetic gives them.
+
+    >>> exact_sum(np.array([1e16, 1.0, -1e16]))
+    1.0
+    """
+    try:
+        return math.fsum(numbers.tolist())
+    except (OverflowError, ValueError):
+        with np.errstate(all="ignore"):
+            return float(np.sum(numbers))
+
+
+def _short(value: float) -> bool:
+    """Whether every floating-point type holds it exactly: bfloat16 has 8 significant bits."""
+    return not math.isfinite(value) or (math.frexp(value)[0] * 256).is_integer()
+
+
+def number(value: float, name: str, dtype: str = WRITTEN) -> Leaf:
+    """A number that is written in the call, such as `eps`.
+
+    Args:
+        dtype: The type that the kernel reads it in, where it matters that it has been rounded to that already.
+    """
+    return Leaf(float(value), Source(name, "number", dtype=dtype))

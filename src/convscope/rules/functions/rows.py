@@ -1,0 +1,218 @@
+"""Rows: functions of many numbers at once: the largest, the variance, a softmax.
+
+The bounds of statistics grow with (mean² + variance) / variance, because a kernel may find the variance of numbers far
+from zero in one pass (Chan, Golub and LeVeque, The American Statistician 37, 1983).
+"""
+
+# ruff: noqa: ARG001 - what is called through one table has one signature
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.rules.functions.function import Function
+from convscope.rules.precision import Precision, gamma
+
+Row = NDArray[np.float64]
+EXP = 40.0
+"""Roundings of one exp: softmax and attention use a fast one of up to 20 units in the last place."""
+
+
+def softmax(row: Row) -> Row:
+    """Shares that sum to 1, from the largest down so that nothing overflows.
+
+    >>> softmax(np.zeros(4)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    grown = np.exp(row - np.max(row, axis=-1, keepdims=True))
+    return np.asarray(grown / np.sum(grown, axis=-1, keepdims=True))
+
+
+def softmax_error(row: Row, shares: Row, errors: Row | float, precision: Precision) -> Row:
+    """How far a kernel's softmax may lie from ours, each cell: (..., T).
+
+    Each exp has its own roundings and those of `cell - max`, and carries the error of its cell on; the sum of T
+    of them and the division round again. A factor exp(error of cell + largest error) covers inexact cells.
+    """
+    depth = np.abs(np.where(shares > 0, row - np.max(row, axis=-1, keepdims=True), 0.0))
+    mean_depth = np.sum(shares * depth, axis=-1, keepdims=True)
+    relative = precision.sum * (depth + mean_depth + 2 * EXP + row.shape[-1] + 8) + 3 * precision.inner
+    if np.any(errors):
+        given = np.broadcast_to(errors, row.shape)
+        relative = relative + np.expm1(given + np.max(given, axis=-1, keepdims=True))
+    return np.asarray(1.01 * shares * relative + precision.tiny)
+
+
+def variance(row: Row, mean: Any, correction: float) -> Any:
+    """The mean square distance from the mean, by n - correction."""
+    with np.errstate(all="ignore"):
+        return np.divide(np.sum((row - mean) ** 2), np.maximum(row.size - correction, 0.0))
+
+
+def _variance_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    row, mean, correction = values
+    count = row.size
+    if count <= 1:
+        return 0.0
+    magnitude = (result + float(np.mean(row)) ** 2) * count / max(count - correction, 1.0)
+    inherited = 0.0
+    if np.any(errors[0]):
+        shift = np.asarray(errors[0]) + float(np.max(errors[0]))
+        inherited = float(np.sum(shift * (2 * np.abs(row - mean) + shift))) / max(count - correction, 1.0)
+    return float(gamma(count + 8, precision.sum) * magnitude + inherited + precision.tiny)
+
+
+def _normalize(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
+    eps, weight, bias = _affine(rest)
+    return np.divide(x - mean, np.sqrt(var + eps)) * weight + bias
+
+
+def _affine(rest: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """eps, weight and bias; a missing weight is 1, a missing bias 0."""
+    return rest[0], rest[1] if len(rest) > 1 else 1.0, rest[2] if len(rest) > 2 else 0.0
+
+
+def _normalize_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """(x - mean) * s + bias with s = weight / sqrt(var + eps), in whatever order a kernel calculates it."""
+    x, mean, var = values[:3]
+    eps, weight, bias = _affine(values[3:])
+    e_x, e_mean, e_var, e_eps = errors[:4]
+    width = var + eps
+    narrowest = max(width - e_var - e_eps, 0.99 * eps)
+    if not narrowest > 0:
+        return float("inf") if e_var else 0.0
+    scale = abs(weight) / np.sqrt(width)
+    bent = max(np.sqrt(width / narrowest) - 1, 1 - np.sqrt(width / (width + e_var + e_eps)))
+    shifted = (e_x + e_mean) * scale * (1 + bent)
+    own = 8 * precision.sum * (abs(x * scale) + abs(mean * scale) + abs(bias))
+    return float(abs(x - mean) * scale * bent + shifted + own + precision.tiny)
+
+
+def _norm(row: Row, order: float) -> Any:
+    sizes = np.abs(row)
+    if order == np.inf:
+        return np.max(sizes)
+    if order == -np.inf:
+        return np.min(sizes)
+    if order == 0:
+        return float(np.count_nonzero(sizes))
+    return np.sum(sizes**order) ** (1 / order)
+
+
+def _norm_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    row, order = values
+    if np.isinf(order) or order == 0:
+        return 0.0
+    powers = gamma(row.size + 12, precision.sum) / min(abs(order), 1e3)
+    return float((powers + 12 * precision.sum) * abs(result) + np.sqrt(precision.tiny) * (row.size > 1))
+
+
+def _logsumexp(row: Row) -> Any:
+    top = np.max(row)
+    return top + np.log(np.sum(np.exp(row - top))) if np.isfinite(top) else top
+
+
+def _logsumexp_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    row = values[0]
+    top = np.max(row)
+    if not np.isfinite(top):
+        return 0.0
+    weighed = float(np.sum(softmax(row) * np.minimum(top - row, 1e4)))
+    own = precision.sum * (weighed + EXP + row.size + 12 + 4 * abs(top) + 4 * abs(result))
+    own += precision.inner * (weighed + 3 + abs(top) + abs(result))
+    return float(own + np.max(errors[0]))
+
+
+def _log_softmax(x: Any, row: Row) -> Any:
+    return x - _logsumexp(row)
+
+
+def _log_softmax_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    x, row = values
+    spread = float(np.max(row)) - x
+    rest = _logsumexp_error(precision, 0.0, [row - np.max(row)], [errors[1]])
+    u = 4 * precision.sum + precision.inner
+    return rest + u * (abs(spread) + abs(x) + abs(result)) if np.isfinite(spread) else 0.0
+
+
+def _share(x: Any, row: Row) -> Any:
+    top = np.max(row)
+    return np.exp(x - top) / np.sum(np.exp(row - top))
+
+
+def _safe_share(x: Any, row: Row) -> Any:
+    return 0.0 if np.all(row == -np.inf) else _share(x, row)
+
+
+def _share_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    x, row = values
+    if not result > 0:
+        return precision.tiny
+    both = np.append(row, x)
+    given = np.append(np.broadcast_to(errors[1], row.shape), errors[0])
+    shares = np.append(softmax(row), result)
+    shares_error = softmax_error(both, shares, given if np.any(given) else 0.0, precision)
+    return float(shares_error[-1])
+
+
+def _largest_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return float(np.max(errors[0]))
+
+
+def _exact(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return 0.0
+
+
+def _product_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return gamma(values[0].size, precision.sum) * abs(result) + precision.tiny
+
+
+def _at_largest(row: Row, positions: Row) -> Any:
+    return positions[np.argmax(row)]
+
+
+def _at_smallest(row: Row, positions: Row) -> Any:
+    return positions[np.argmin(row)]
+
+
+def _inverse_std(var: Any, eps: Any) -> Any:
+    return np.divide(1.0, np.sqrt(var + eps))
+
+
+def _inverse_std_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    var, eps = values
+    width = var + eps
+    narrowest = max(width - errors[0], 0.99 * eps)
+    if not narrowest > 0:
+        return float("inf") if errors[0] else 0.0
+    bent = max(np.sqrt(width / narrowest) - 1, 1 - np.sqrt(width / (width + errors[0])))
+    return float(result * bent + 8 * precision.sum * abs(result) + precision.inner * abs(result))
+
+
+def _stored_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return float(errors[0] + 2.1 * precision.inner * abs(result))
+
+
+_FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"
+ROWS: Mapping[str, Function] = {
+    "max": Function("the largest of {cells}", np.max, _largest_error),
+    "min": Function("the smallest of {cells}", np.min, _largest_error),
+    "argmax": Function("where the largest of {cells} is", _at_largest, _exact),
+    "argmin": Function("where the smallest of {cells} is", _at_smallest, _exact),
+    "product": Function("the product of {cells}", np.prod, _product_error),
+    "any": Function("1 if any of {cells} is not 0", lambda row: 1.0 * np.any(row), _exact),
+    "all": Function("1 if none of {cells} is 0", lambda row: 1.0 * np.all(row), _exact),
+    "variance": Function("sum of ({cells} − {mean})² ÷ (n − {correction})", variance, _variance_error),
+    "normalize": Function(_FORMULA, _normalize, _normalize_error),
+    "normalize_weight": Function(f"{_FORMULA} × {{weight}}", _normalize, _normalize_error),
+    "normalize_affine": Function(f"{_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error),
+    "stored": Function("{x}, as it was stored in between", lambda x: x, _stored_error),
+    "inverse_std": Function("1 ÷ √({var} + {eps})", _inverse_std, _inverse_std_error),
+    "norm": Function("(sum of |{cells}| to the {order}) to the 1 ÷ {order}", _norm, _norm_error),
+    "softmax": Function("exp({x} − max) ÷ sum of exp({cells} − max)", _share, _share_error),
+    "safe_softmax": Function("exp({x} − max) ÷ sum of exp({cells} − max)", _safe_share, _share_error),
+    "log_softmax": Function("{x} − max − log(sum of exp({cells} − max))", _log_softmax, _log_softmax_error),
+    "logsumexp": Function("max + log(sum of exp({cells} − max))", _logsumexp, _logsumexp_error),
+}

@@ -1,0 +1,57 @@
+"""Linear: products of matrices, and what is added to them."""
+
+from convscope.rules.call import Call, Cell, Operand, broadcast_cell
+from convscope.rules.expr import Apply, Dot, Leaf, number
+from convscope.rules.gather import broadcast, leaf, outer
+
+
+def mm(call: Call, cell: Cell) -> Dot:
+    """A row of the first matrix times a column of the second; batched ones matrix by matrix, vectors too.
+
+    Covers mm, bmm, mv, dot and matmul, whose batch axes broadcast.
+    """
+    names = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec"), "dot": ("self", "tensor")}
+    left, right = (call[name] for name in names.get(call.op, ("self", "other")))
+    return _product(left, right, cell)
+
+
+def addmm(call: Call, cell: Cell) -> Dot | Apply:
+    """A row times a column, scaled by alpha, plus what is added, scaled by beta.
+
+    Covers addmm, addmv and baddbmm. In a linear layer the row is the input and what is added is the bias.
+    """
+    names = {"addmm": ("mat1", "mat2"), "addmv": ("mat", "vec"), "baddbmm": ("batch1", "batch2")}
+    left, right = (call[name] for name in names[call.op])
+    return _plus(_product(left, right, cell), call, cell)
+
+
+def linear(call: Call, cell: Cell) -> Dot:
+    """The input times one row of the weights, plus that unit's bias."""
+    *lead, unit = cell
+    bias = call["bias"]
+    row = outer(call["input"], [*lead, range(call["input"].shape[-1])])
+    weights = outer(call["weight"], [unit, range(call["weight"].shape[1])])
+    return Dot(row, weights, None if bias is None else leaf(bias, (unit,)), note=_note(len(row), bias is not None))
+
+
+def _product(left: Operand, right: Operand, cell: Cell) -> Dot:
+    """Row of `left` times column of `right`, batch axes broadcast."""
+    at = list(cell)
+    column = [at.pop()] if len(right.shape) > 1 else []
+    line = [at.pop()] if len(left.shape) > 1 else []
+    depth = range(left.shape[-1])
+    row = outer(left, [*broadcast_cell(tuple(at), left.shape[:-2]), *line, depth])
+    across = outer(right, [*broadcast_cell(tuple(at), right.shape[:-2]), depth, *column])
+    return Dot(row, across, note=_note(len(row), False))
+
+
+def _plus(product: Dot, call: Call, cell: Cell) -> Dot | Apply:
+    alpha, beta = float(call["alpha"]), float(call["beta"])
+    bias: Leaf | Apply | None = broadcast(call["self"], cell, "self") if beta else None
+    if beta not in {0, 1} and bias is not None:
+        bias = Apply("mul", {"x": number(beta, "beta"), "y": bias}, note="what is added, times beta")
+    return Dot(product.left, product.right, bias, scale=alpha, note=_note(len(product.left), bias is not None))
+
+
+def _note(count: int, biased: bool) -> str:
+    return f"{count:,} number{'s' if count != 1 else ''}, each times its weight{', plus the bias' if biased else ''}"

@@ -1,0 +1,182 @@
+"""Pointwise: operations that make each cell from the same cell of their inputs, broadcast where these are smaller.
+
+`applied` says which function an operation applies to which of its arguments; the rule reads one cell of each.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convscope.errors import UnknownName
+from convscope.rules.call import Call, Cell, Operand, broadcast_cell
+from convscope.rules.expr import Apply, Leaf, number
+from convscope.rules.gather import broadcast, leaf
+from convscope.rules.precision import rounded
+
+Arguments = dict[str, Any]
+"""Argument names of a function -> `Operand` or number."""
+_X = {"x": "self"}
+_XY = {"x": "self", "y": "other"}
+SAME = (
+    "relu", "hardsigmoid", "hardswish", "silu", "mish", "sigmoid", "tanh", "neg", "abs", "sign", "floor", "ceil",
+    "round", "trunc", "reciprocal", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
+    "erf", "sin", "cos", "tan", "atan", "square", "logical_not", "isnan", "isinf", "isfinite",
+)  # fmt: skip
+"""Operations of one argument that are called as their function is."""
+ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    **{name: (name, _X) for name in SAME},
+    "leaky_relu": ("leaky_relu", {"x": "self", "slope": "negative_slope"}),
+    "threshold": ("threshold", {"x": "self", "threshold": "threshold", "value": "value"}),
+    "hardshrink": ("hardshrink", {"x": "self", "lambd": "lambd"}),
+    "softshrink": ("softshrink", {"x": "self", "lambd": "lambd"}),
+    "elu": ("elu", {"x": "self", "alpha": "alpha", "scale": "scale", "input_scale": "input_scale"}),
+    "celu": ("celu", {"x": "self", "alpha": "alpha"}),
+    "hardtanh": ("clamp", {"x": "self", "low": "min_val", "high": "max_val"}),
+    "softplus": ("softplus", {"x": "self", "beta": "beta", "threshold": "threshold"}),
+    "mul": ("mul", _XY),
+    "maximum": ("maximum", _XY),
+    "minimum": ("minimum", _XY),
+    "addcmul": ("addcmul", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
+    "addcdiv": ("addcdiv", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
+    "lerp": ("lerp", {"x": "self", "y": "end", "weight": "weight"}),
+    "where": ("where", {"condition": "condition", "yes": "self", "no": "other"}),
+    "masked_fill": ("where", {"condition": "mask", "yes": "value", "no": "self"}),
+    "logical_and": ("logical_and", _XY),
+    "logical_or": ("logical_or", _XY),
+    "logical_xor": ("logical_xor", _XY),
+    "bitwise_and": ("bitwise_and", _XY),
+    "bitwise_or": ("bitwise_or", _XY),
+    "bitwise_xor": ("bitwise_xor", _XY),
+}
+
+
+def pointwise(call: Call, cell: Cell) -> Apply:
+    """One function of the same cell of each input: relu, exp, a sum, a product.
+
+    >>> import numpy as np
+    >>> x = Operand.of(np.array([-1.0, 2.0]), "conv1")
+    >>> pointwise(Call("relu", {"self": x}, (2,)), (1,)).value()
+    2.0
+    """
+    function, arguments = applied(call)
+    return Apply(function, {name: _read(given, cell, name) for name, given in arguments.items()})
+
+
+def applied(call: Call) -> tuple[str, Arguments]:
+    """The name of the function that this operation applies, and what to."""
+    if call.op in SPECIAL:
+        return SPECIAL[call.op](call)
+    function, names = ARGUMENTS[call.op]
+    return function, {name: call[given] for name, given in names.items()}
+
+
+def _sum(call: Call) -> tuple[str, Arguments]:
+    """add, sub, rsub: the second number scaled by alpha, which is 1 in nearly all networks."""
+    x, y = (call["other"], call["self"]) if call.op == "rsub" else (call["self"], call["other"])
+    function, alpha = "add" if call.op == "add" else "sub", float(call.get("alpha", 1))
+    return (function, {"x": x, "y": y}) if alpha == 1 else (f"{function}_scaled", {"x": x, "alpha": alpha, "y": y})
+
+
+def _quotient(call: Call) -> tuple[str, Arguments]:
+    """div, in one mode rounded down and in one towards zero; remainder, fmod, floor_divide."""
+    modes = {None: "div", "floor": "floor_div", "trunc": "trunc_div"}
+    names = {"remainder": "remainder", "fmod": "fmod", "floor_divide": "floor_div"}
+    function = modes[call.get("rounding_mode")] if call.op == "div" else names[call.op]
+    arguments = {"x": call["self"], "y": call["other"]}
+    return function, arguments if function == "div" else _as_read(arguments, call.dtype)
+
+
+def _as_read(arguments: Arguments, dtype: str) -> Arguments:
+    """Functions with jumps need written numbers exactly as the kernel reads them."""
+    return {
+        name: given if isinstance(given, Operand) else number(rounded(float(given), dtype), name, dtype)
+        for name, given in arguments.items()
+    }
+
+
+def _power(call: Call) -> tuple[str, Arguments]:
+    """A number to a power; to the second it is the number times itself."""
+    if not isinstance(call["exponent"], Operand) and call["exponent"] == 2:
+        return "square", {"x": call["self"]}
+    return "pow", {"x": call["self"], "exponent": call["exponent"]}
+
+
+def _gelu(call: Call) -> tuple[str, Arguments]:
+    """gelu, exactly by the error function, or approximated by tanh."""
+    return "gelu_tanh" if call["approximate"] == "tanh" else "gelu", {"x": call["self"]}
+
+
+def _clamp(call: Call) -> tuple[str, Arguments]:
+    """clamp, clamp_min, clamp_max: nothing below the one, nothing above the other."""
+    x, low, high = call["self"], call.get("min"), call.get("max")
+    if high is None:
+        return "maximum", {"x": x, "y": low}
+    return ("minimum", {"x": x, "y": high}) if low is None else ("clamp", {"x": x, "low": low, "high": high})
+
+
+def _compared(call: Call) -> tuple[str, Arguments]:
+    """eq, ne, lt, le, gt, ge: 1 or 0. A number is first rounded to the type of what it is compared with."""
+    x = call["self"]
+    return call.op, _as_read({"x": x, "y": call["other"]}, x.source.dtype)
+
+
+def _not(call: Call) -> tuple[str, Arguments]:
+    """Every bit turned over; of a truth value, the other one."""
+    return "logical_not" if call.dtype == "bool" else "bitwise_not", {"x": call["self"]}
+
+
+SPECIAL: Mapping[str, Callable[[Call], tuple[str, Arguments]]] = {
+    **dict.fromkeys(("add", "sub", "rsub"), _sum),
+    **dict.fromkeys(("div", "remainder", "fmod", "floor_divide"), _quotient),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _clamp),
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _compared),
+    "pow": _power,
+    "gelu": _gelu,
+    "bitwise_not": _not,
+}
+
+
+def log_sigmoid(call: Call, cell: Cell) -> Apply:
+    """The logarithm of the sigmoid; its second result is exp(-|x|), kept for training."""
+    x = leaf(call["self"], cell)
+    if call.output == 0:
+        return Apply("log_sigmoid", {"x": x})
+    return Apply("exp", {"x": Apply("neg", {"x": Apply("abs", {"x": x})})})
+
+
+def prelu(call: Call, cell: Cell) -> Apply:
+    """A leaky relu whose slope was learnt, one for all or one for each channel."""
+    slopes: Operand = call["weight"]
+    if len(slopes.shape) == 1 and len(cell) != 1:
+        place: Cell = (0 if slopes.shape[0] == 1 else cell[1],)
+    else:
+        place = broadcast_cell(cell, slopes.shape)
+    return Apply("leaky_relu", {"x": leaf(call["self"], cell), "slope": leaf(slopes, place)})
+
+
+def glu(call: Call, cell: Cell) -> Apply:
+    """The first half times the sigmoid of the second half."""
+    operand, axis = call["self"], call["dim"] % len(cell)
+    half = operand.shape[axis] // 2
+    gate = tuple(i + half if a == axis else i for a, i in enumerate(cell))
+    return Apply("glu", {"x": leaf(operand, cell), "gate": leaf(operand, gate)})
+
+
+def dropout(call: Call, cell: Cell) -> Apply | Leaf:
+    """What the recorded mask kept, scaled up by 1 / (1 - p); the second result is the mask itself.
+
+    Raises:
+        UnknownName: the mask was not recorded.
+    """
+    x = leaf(call["input"], cell)
+    if not call.get("train", True):
+        return number(1, "mask") if call.output else Apply("identity", {"x": x})
+    if "mask" not in call.extra:
+        raise UnknownName("recorded mask", "mask", call.extra)
+    mask = leaf(call.extra["mask"], cell)
+    return mask if call.output else Apply("dropout", {"x": x, "mask": mask, "p": number(call["p"], "p")})
+
+
+def _read(given: Any, cell: Cell, name: str) -> Leaf:
+    if isinstance(given, Leaf):
+        return given
+    return broadcast(given, cell, name)

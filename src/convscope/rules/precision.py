@@ -1,0 +1,98 @@
+"""Precision: how finely a kernel rounds, by the type of its result. Imports nothing of convscope.
+
+Every bound of the rules is a multiple of these numbers. A sum or product of floats with p significant bits is
+rounded by at most u = 2**-p of its magnitude (Higham, Accuracy and Stability of Numerical Algorithms, SIAM 2002,
+section 2.2). PyTorch adds bfloat16 and half in float32 and rounds once at the end, so a result of these types has two
+numbers: the accumulator's and its own.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+OUR_OWN = 2.0**-53
+"""The unit roundoff of float64, in which the rules themselves calculate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The unit roundoffs of one kernel.
+
+    >>> Precision.of("bfloat16").stored
+    0.00390625
+    """
+
+    sum: float
+    """Relative rounding of one operation inside the kernel, with our own float64 rounding added."""
+    stored: float
+    """Relative rounding when the result is stored; 0 where it is stored as it was accumulated."""
+    tiny: float
+    """Numbers below this are no longer rounded relatively (subnormal, or flushed to zero)."""
+    largest: float
+    """Beyond this the result is infinite."""
+    inner: float = 0.0
+    """Relative rounding of what the kernel puts down in between, in the type of its result."""
+
+    @classmethod
+    def of(cls, dtype: str, op: str = "") -> "Precision":
+        """The precision of a kernel whose result has this type; integers and booleans are exact.
+
+        Args:
+            dtype: As PyTorch names it: "float32", "bfloat16", "int64".
+            op: The operation, where it matters that its kernel calculates in the narrow type.
+        """
+        found = PRECISIONS.get(dtype, EXACT)
+        if not found.stored:
+            return found
+        if op in NARROW:
+            return replace(found, sum=found.stored, inner=found.stored)
+        return replace(found, inner=found.stored) if op in STORES_BETWEEN else found
+
+
+EXACT = Precision(OUR_OWN, 0.0, 0.0, float("inf"))
+PRECISIONS = {
+    "float64": Precision(2.0**-53 + OUR_OWN, 0.0, 2.0**-1022, 1.7976931348623157e308),
+    "float32": Precision(2.0**-24 + OUR_OWN, 0.0, 2.0**-126, 3.4028234663852886e38),
+    "bfloat16": Precision(2.0**-24 + OUR_OWN, 2.0**-8, 2.0**-126, 3.3895313892515355e38),
+    "float16": Precision(2.0**-24 + OUR_OWN, 2.0**-11, 2.0**-14, 65504.0),
+}
+
+
+NARROW = frozenset(
+    {
+        "_adaptive_avg_pool3d", "avg_pool3d", "col2im", "cumsum", "pow", "prod", "rsqrt",
+        "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d",
+    }
+)  # fmt: skip
+"""Operations whose CPU kernels calculate bfloat16 and half in these types themselves."""
+STORES_BETWEEN = frozenset(["_log_softmax", "_safe_softmax", "_softmax", "logsumexp", "native_batch_norm"])
+"""Operations whose CPU kernels add in float32 but put intermediate results down in the narrow type."""
+
+
+def gamma(roundings: float, u: float) -> float:
+    """The largest relative error that `roundings` roundings can build up, in any order.
+
+    >>> gamma(10, 2.0**-24) < 1.000001 * 10 * 2.0**-24
+    True
+
+    Source: Higham 2002, lemma 3.1: n*u / (1 - n*u). Beyond n*u = 1 it says nothing: infinity.
+    """
+    spread = roundings * u
+    return spread / (1 - spread) if spread < 1 else float("inf")
+
+
+def rounded(value: float, dtype: str) -> float:
+    """A number as a tensor of this type holds it, rounded to the nearest, ties to even.
+
+    >>> rounded(0.1, "float32"), rounded(257.0, "bfloat16")
+    (0.10000000149011612, 256.0)
+    """
+    if not math.isfinite(value):
+        return value
+    if dtype == "bfloat16":
+        mantissa, exponent = math.frexp(value)
+        return math.ldexp(round(mantissa * 256), exponent - 8)
+    if dtype == "float32":
+        return float(np.float32(value))
+    return float(np.float16(value)) if dtype == "float16" else value

@@ -1,0 +1,140 @@
+"""Resampling: enlarging and shrinking by the nearest cell, by straight lines or by cubic curves between cells.
+
+Where a cell of the result falls in the input is calculated by PyTorch in the type of the numbers (float32 for bfloat16
+and half); the rules repeat that rounding, because a nearest cell changes all at once.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from convscope.rules.call import Array, Call, Cell, Source
+from convscope.rules.expr import Cells, Dot, Leaf
+from convscope.rules.gather import leaf, outer
+
+Taps = tuple[Array, Array, Array]
+"""Positions on one axis, their weights, and how inexact the kernel's weights may be."""
+
+
+def nearest(call: Call, cell: Cell) -> Leaf:
+    """The cell that lies nearest, once from the corner of cells and once (`exact`) from their middle.
+
+    Source: PyTorch, aten/src/ATen/native/UpSample.h, nearest_idx and nearest_exact_idx; always in float32.
+    """
+    place = [_nearest_at(call, axis, at) for axis, at in _spatial(call, cell)]
+    return leaf(call["self"], (*cell[: -len(place)], *place))
+
+
+def linear(call: Call, cell: Cell) -> Dot:
+    """The two nearest cells on each axis, weighted by nearness: linear, bilinear, trilinear.
+
+    Source: PyTorch, aten/src/ATen/native/UpSample.h, area_pixel_compute_source_index.
+    """
+    return _interpolated(call, cell, linear_taps)
+
+
+def cubic(call: Call, cell: Cell) -> Dot:
+    """The four nearest cells on each axis, weighted by a cubic curve with A = -0.75.
+
+    Source: Keys, IEEE Transactions on Acoustics, Speech and Signal Processing 29, 1981.
+    """
+    return _interpolated(call, cell, cubic_taps)
+
+
+def _interpolated(call: Call, cell: Cell, taps: Callable[[Call, int, int], Taps]) -> Dot:
+    axes = [taps(call, axis, at) for axis, at in _spatial(call, cell)]
+    window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
+    weights: Array = np.ones(1)
+    errors: Array = np.zeros(1)
+    for _, weight, error in axes:
+        errors = np.outer(np.abs(weights) + errors, error).ravel() + np.outer(errors, np.abs(weight)).ravel()
+        weights = np.outer(weights, weight).ravel()
+    source = Source("nearness", "computed", weights.shape)
+    nearness = Cells(weights, source, np.arange(len(weights))[:, None], window.grid, errors=errors)
+    return Dot(window, nearness, note=f"{len(weights)} cells around, each times its nearness")
+
+
+def _spatial(call: Call, cell: Cell) -> list[tuple[int, int]]:
+    """The spatial axes, counted from 0, and where the cell stands on each."""
+    return list(enumerate(cell[-len(call["output_size"]) :]))
+
+
+def _scale(call: Call, axis: int) -> tuple[int, int, float | None]:
+    """Input length, output length and the given scale factor of one spatial axis."""
+    axes = len(call["output_size"])
+    names = ("scales_d", "scales_h", "scales_w")[-axes:] if axes > 1 else ("scales",)
+    return call["self"].shape[axis - axes], call.shape[axis - axes], call.get(names[axis])
+
+
+def _nearest_at(call: Call, axis: int, at: int) -> int:
+    length, wanted, given = _scale(call, axis)
+    exact = "exact" in call.op
+    if not exact and wanted in {length, 2 * length}:
+        return at * length // wanted
+    step = np.float32(1 / given) if given else np.float32(length) / np.float32(wanted)
+    return min(math.floor(np.float32(at + 0.5 if exact else at) * step), length - 1)
+
+
+def _position(call: Call, axis: int, at: int, clip: bool) -> tuple[float, float, int]:
+    """Where the result's cell falls on the input's axis, how inexact that is, and the axis' length."""
+    length, wanted, given = _scale(call, axis)
+    if length == wanted:
+        return float(at), 0.0, length
+    kind = np.float64 if call.dtype == "float64" else np.float32
+    if call["align_corners"]:
+        step = kind(length - 1) / kind(wanted - 1) if wanted > 1 else kind(0)
+        here, fine = step * kind(at), float(step) * at
+    else:
+        step = kind(1 / given) if given else kind(length) / kind(wanted)
+        here, fine = step * kind(at + 0.5) - kind(0.5), float(step) * (at + 0.5) - 0.5
+    doubt = 0.0 if float(here) == fine and kind is np.float32 else 4 * call.precision.sum * (abs(fine) + 1)
+    return (max(float(here), 0.0) if clip else float(here)), doubt, length
+
+
+def nearest_taps(call: Call, axis: int, at: int) -> Taps:
+    """The nearest cell on one axis."""
+    return np.array([_nearest_at(call, axis, at)]), np.ones(1), np.zeros(1)
+
+
+def linear_taps(call: Call, axis: int, at: int) -> Taps:
+    """The two cells around a place on one axis."""
+    here, doubt, length = _position(call, axis, at, clip=True)
+    first = min(math.floor(here), length - 1)
+    share = min(here - first, 1.0)
+    second = min(first + 1, length - 1)
+    taps = {first: 1.0} if first == second else {first: 1 - share, second: share}
+    if share < doubt:
+        taps.setdefault(max(first - 1, 0), 0.0)
+    if 1 - share < doubt:
+        taps.setdefault(min(first + 2, length - 1), 0.0)
+    positions = np.array(sorted(taps))
+    weights = np.array([taps[p] for p in positions])
+    return positions, weights, doubt + 2 * call.precision.sum * (weights > 0) * (share > 0)
+
+
+def cubic_taps(call: Call, axis: int, at: int) -> Taps:
+    """The four cells around it."""
+    here, doubt, length = _position(call, axis, at, clip=False)
+    first = math.floor(here)
+    offsets = range(-2, 4) if doubt and min(here - first, 1 - here + first) < doubt else range(-1, 3)
+    taps: dict[int, float] = {}
+    spread: dict[int, float] = {}
+    for offset in offsets:
+        position = min(max(first + offset, 0), length - 1)
+        taps[position] = taps.get(position, 0.0) + _cubic_weight(abs(here - first - offset))
+        spread[position] = spread.get(position, 0.0) + 2 * doubt + 24 * call.precision.sum * (here != first)
+    positions = np.array(sorted(taps))
+    return positions, np.array([taps[p] for p in positions]), np.array([spread[p] for p in positions])
+
+
+def _cubic_weight(distance: float, a: float = -0.75) -> float:
+    """The weight of a cell at this distance.
+
+    >>> _cubic_weight(0.0), _cubic_weight(1.0), _cubic_weight(2.5)
+    (1.0, 0.0, 0.0)
+    """
+    d = distance
+    if d <= 1:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+    return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a if d < 2 else 0.0
