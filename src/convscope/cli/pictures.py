@@ -27,24 +27,9 @@ Shared = Annotated[bool, typer.Option("--shared", help="One colour scale for all
 Out = Annotated[
     Path | None, typer.Option(help="The file to write: .png, .svg or .pdf. By default a PNG in the working folder.")
 ]
-
-
-def parse_crop(text: str) -> tuple[int, int, int, int]:
-    """A part of a picture as people type it: top row, left column, height, width.
-
-    >>> parse_crop("100,120,12,14")
-    (100, 120, 12, 14)
-    """
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
-        raise typer.BadParameter(f"a crop is TOP,LEFT,HEIGHT,WIDTH in pixels, such as 100,120,12,14, not {text!r}")
-    top, left, height, width = map(int, parts)
-    return top, left, height, width
-
-
 Crop = Annotated[
     tuple[int, int, int, int] | None,
-    typer.Option(parser=parse_crop, metavar="TOP,LEFT,HEIGHT,WIDTH", help="Which pixels to write out."),
+    typer.Option(metavar="TOP LEFT HEIGHT WIDTH", help="Which pixels to write out."),
 ]
 
 

@@ -92,7 +92,7 @@ def image_column(picture: NDArray[Any]) -> Column:
 
 
 def part_column(
-    part: Part, before: Mapping[Any, Choice], *, reads: tuple[int, ...], classes: tuple[str, ...], last: bool
+    part: Part, before: Mapping[int, Choice], *, reads: tuple[int, ...], classes: tuple[str, ...], last: bool
 ) -> Column:
     """A part of a network.
 

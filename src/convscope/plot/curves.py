@@ -148,11 +148,9 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[str, str, float, float]], key: s
             placed[below], placed[above] = middle - 0.085, middle + 0.085
     placed -= max(placed.max() - 0.93, 0)
     for (name, color, _, y), height in zip(ends, placed, strict=True):
-        axes.text(1.02, height, f"{name}\n", transform=axes.transAxes, color=color, fontsize=SMALL, va="center")
-        axes.text(
-            1.02, height, f"\n{_value(y, key)}", transform=axes.transAxes, color=color, fontsize=SMALL, va="center",
-            family="monospace",
-        )  # fmt: skip
+        style: Any = {"transform": axes.transAxes, "color": color, "fontsize": SMALL}
+        axes.text(1.02, height + 0.01, name, va="bottom", **style)
+        axes.text(1.02, height - 0.01, _value(y, key), va="top", family="monospace", **style)
 
 
 def _value(value: float, key: str) -> str:

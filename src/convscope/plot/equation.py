@@ -28,8 +28,8 @@ def filtered(picture: NDArray[Any], kernel: Filter, output: NDArray[Any], *, nam
     >>> square = np.zeros((1, 10, 10))
     >>> square[:, 3:7, 3:7] = 1
     >>> kernel = FILTERS["vertical"]
-    >>> len(filtered(square, kernel, apply_filter(square, kernel)).axes[0].images)
-    4
+    >>> [str(image.get_label()) for image in filtered(square, kernel, apply_filter(square, kernel)).axes[0].images]
+    ['picture', 'kernel', 'legend', 'output', 'legend']
 
     Args:
         picture: What was filtered, shape (C, H, W) from 0 to 1; shown in grey where the output has one channel.

@@ -11,7 +11,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import ShapeError
 from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
-from convscope.plot.steps import Step, Trace, draw_maps, draw_units, numbers, pick, pick_channels, repeats, visible
+from convscope.plot.steps import Step, Trace, draw_maps, draw_units, numbers, pick, pick_channels, picture_of, repeats
 from convscope.plot.style import LINE, MUTED, Scale, size
 from convscope.plot.typeface import shorten
 
@@ -39,17 +39,17 @@ def maps(
         trace: A trace of one image (of several, the first is drawn).
         steps: Names of the steps to draw, by default all; of more than 24, every so many, and the figure says so.
         shared: One colour scale for all steps instead of one for each.
-        picture: The image as a person sees it, shape (C, H, W) from 0 to 1, drawn above the steps.
+        picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
         name: What the image is called.
-        classes: Names of the last step's units.
+        classes: Names of the last step's units, by default those of the trace's card.
         most: How many channels of a step at most; of more, those with the largest range.
 
     Raises:
         UnknownName: no step has one of the names.
     """
     chosen, said = _steps(trace, steps)
-    every = visible(trace)
-    by_id = {step.id: step for step in every}
+    names = tuple(classes) or trace.card.classes
+    by_id = {step.id: step for step in trace.steps}
     found = {step.id: numbers(step) for step in chosen}
     common = Scale.of(*found.values()) if shared else None
     sheet = Sheet()
@@ -58,15 +58,14 @@ def maps(
     if common:
         sheet.legend(0, y, 2.4, common)
         y += 0.24
-    rules, channels = [], dict[Any, Choice]()
-    if picture is not None:
-        y = _image(sheet, y, np.asarray(picture))
-        rules.append(y)
+    rules, channels = [], dict[int, Choice]()
+    y = _image(sheet, y, picture_of(trace) if picture is None else np.asarray(picture))
+    rules.append(y)
     for place, step in enumerate(chosen):
         values = found[step.id]
         if values.ndim == 3:
             channels[step.id] = pick_channels(step, values, channels, most)
-        called = classes if step is every[-1] else ()
+        called = names if step is trace.steps[-1] else ()
         again = place > 0 and repeats(step, by_id)
         shown = None if again else values
         y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), called=called)
@@ -80,9 +79,9 @@ def maps(
 def _steps(trace: Trace, names: Sequence[str]) -> tuple[list[Step], str]:
     if names:
         return pick(trace, names), ""
-    every = visible(trace)
+    every = trace.steps
     if len(every) <= MOST_STEPS:
-        return every, ""
+        return list(every), ""
     places = np.unique(np.linspace(0, len(every) - 1, MOST_STEPS).round().astype(int))
     return [every[i] for i in places], f"{len(places)} of {len(every)} steps, evenly spaced"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convscope.plot.steps import Step, Trace, reads_image, repeats, visible
+from convscope.plot.steps import Step, Trace, reads_image, repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,16 @@ def fold(trace: Trace, limit: int, depth: int | None = None) -> tuple[list[Part]
     Returns:
         The parts in order, and how many steps were left out because they only lay numbers out anew.
     """
-    every = visible(trace)
-    by_id = {step.id: step for step in every}
-    source: dict[Any, Any] = {}
+    by_id = {step.id: step for step in trace.steps}
+    source: dict[int, int] = {}
     drawn: list[Step] = []
-    for step in every:
+    for step in trace.steps:
         if repeats(step, by_id):
             source[step.id] = next(source[i] for i in step.inputs if i in by_id)
         else:
             source[step.id] = step.id
             drawn.append(step)
-    return _parts(_groups(drawn, limit, depth), source), len(every) - len(drawn)
+    return _parts(_groups(drawn, limit, depth), source), len(trace.steps) - len(drawn)
 
 
 def _groups(steps: Sequence[Step], limit: int, depth: int | None) -> list[list[Step]]:
@@ -77,7 +76,7 @@ def _at_depth(steps: Sequence[Step], depth: int) -> list[list[Step]]:
     return groups
 
 
-def _parts(groups: Sequence[Sequence[Step]], source: dict[Any, Any]) -> list[Part]:
+def _parts(groups: Sequence[Sequence[Step]], source: dict[int, int]) -> list[Part]:
     place = {step.id: i for i, group in enumerate(groups) for step in group}
     parts = []
     for i, group in enumerate(groups):

@@ -24,7 +24,7 @@ def confusion(matrix: NDArray[Any], classes: Sequence[str], *, name: str = "") -
     """How many images of each class were taken for which: a row for each true class. Mistakes have the colour.
 
     >>> figure = confusion(np.array([[9, 1], [0, 10]]), ["square", "circle"])
-    >>> [t.get_text() for t in figure.axes[0].texts if t.get_text().endswith("%")]
+    >>> [t.get_text() for t in figure.axes[0].texts if t.get_text().endswith("0.00 %")]
     ['90.00 %', '100.00 %']
 
     Args:

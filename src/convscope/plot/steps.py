@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.cards import Card
 from convscope.errors import ShapeError, UnknownName
 from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import FOOT, TINY, Place, Sheet, snap, tile
@@ -23,11 +24,19 @@ MIXING = ("conv", "linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "einsum",
 COPIES = ("alias", "clone", "contiguous", "detach", "dropout", "native_dropout", "feature_dropout", "_to_copy")
 
 
-class Step(Protocol):
-    """One operation of a forward pass."""
+class Ref(Protocol):
+    """Which tensor an argument was."""
 
     @property
-    def id(self) -> Any:
+    def kind(self) -> str:
+        """`input` for the image."""
+
+
+class Step(Protocol):
+    """One operation of a forward pass, as `convscope.capture.Step` is one."""
+
+    @property
+    def id(self) -> int:
         """What other steps call it by."""
 
     @property
@@ -43,23 +52,37 @@ class Step(Protocol):
         """The path of the module it ran in."""
 
     @property
-    def inputs(self) -> Sequence[Any]:
+    def inputs(self) -> tuple[int, ...]:
         """The ids of the steps it read."""
-
-    def refs(self) -> Iterable[tuple[str, int, Any]]:
-        """The tensors it read: argument, place in a list, and a reference whose `kind` is "input" for the image."""
 
     @property
     def output(self) -> NDArray[Any]:
         """Its numbers, the batch axis first."""
 
+    def refs(self) -> Iterable[tuple[str, int, Ref]]:
+        """The tensors it read: argument, place in a list, and which it was."""
+
 
 class Trace(Protocol):
-    """All steps of one forward pass, in order."""
+    """All steps of one forward pass, in order, as `convscope.capture.Trace` is one."""
 
     @property
-    def steps(self) -> Sequence[Any]:
-        """Each a Step."""
+    def steps(self) -> Sequence[Step]:
+        """Those that a person recognises."""
+
+    @property
+    def input(self) -> NDArray[Any]:
+        """The image, the batch axis first."""
+
+    @property
+    def card(self) -> Card:
+        """What the model expects and what its outputs mean."""
+
+
+def picture_of(trace: Trace) -> NDArray[np.float32]:
+    """The first image as a person sees it: shape (C, H, W), from 0 to 1; what lies beyond is clipped."""
+    image = np.asarray(trace.input[0], np.float32)
+    return np.clip(trace.card.preprocess.restore(image), 0, 1)
 
 
 def pick(trace: Trace, names: Iterable[str]) -> list[Step]:
@@ -68,7 +91,7 @@ def pick(trace: Trace, names: Iterable[str]) -> list[Step]:
     Raises:
         UnknownName: no step has one of the names.
     """
-    found = {step.name: step for step in visible(trace)}
+    found = {step.name: step for step in trace.steps}
     for name in names:
         if name not in found:
             raise UnknownName("step", name, found)
@@ -89,17 +112,12 @@ def numbers(step: Step, image: int = 0) -> NDArray[np.float64]:
     return values.reshape(-1, *values.shape[-2:]) if values.ndim > 2 else values[None]
 
 
-def visible(trace: Trace) -> list[Step]:
-    """The steps that a person knows, without the layout that belongs to them."""
-    return [step for step in trace.steps if not getattr(step, "hidden", False)]
-
-
 def reads_image(step: Step) -> bool:
     """Whether a step reads the image itself."""
     return not step.inputs or any(ref.kind == "input" for _, _, ref in step.refs())
 
 
-def repeats(step: Step, by_id: Mapping[Any, Step]) -> bool:
+def repeats(step: Step, by_id: Mapping[int, Step]) -> bool:
     """Whether a step only lays out the numbers it read anew, as flatten does, or passes them on, as dropout does."""
     read = [by_id[i] for i in step.inputs if i in by_id]
     if len(read) != 1:
@@ -110,7 +128,7 @@ def repeats(step: Step, by_id: Mapping[Any, Step]) -> bool:
     return np.array_equal(before.ravel(), after.ravel(), equal_nan=True)
 
 
-def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[Any, Choice], most: int) -> Choice:
+def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, Choice], most: int) -> Choice:
     """Which channels of a step to draw: those of the step it read, where channels stay what they are."""
     read = next((before[i] for i in step.inputs if i in before), None)
     keeps = read is not None and not step.op.startswith(MIXING) and read.count == len(values)

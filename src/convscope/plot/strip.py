@@ -10,7 +10,7 @@ from convscope.plot.choice import Choice
 from convscope.plot.column import HEAD, Column, draw_column, image_column, part_column
 from convscope.plot.fold import Part, fold
 from convscope.plot.sheet import TINY, Sheet, snap
-from convscope.plot.steps import Trace
+from convscope.plot.steps import Trace, picture_of
 from convscope.plot.style import INK, MUTED, Scale
 from convscope.plot.typeface import width
 
@@ -40,19 +40,20 @@ def network(
         trace: A trace of one image (of several, the first is drawn).
         depth: How many levels of modules to open; by default all, or as many as there is room for.
         shared: One colour scale for all steps instead of one for each.
-        picture: The image as a person sees it, shape (C, H, W) from 0 to 1.
-        name: What the model is called.
-        classes: Names of the last step's units.
+        picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
+        name: What the model is called, by default as its card says.
+        classes: Names of the last step's units, by default those of the trace's card.
     """
     parts, hidden = fold(trace, MOST_PARTS, depth)
-    columns = _columns(parts, picture, tuple(classes))
+    shown = picture_of(trace) if picture is None else picture
+    columns = _columns(parts, shown, tuple(classes) or trace.card.classes)
     common = Scale.of(*(column.values for column in columns if column.kind != "image")) if shared else None
     some = any(column.chosen.said for column in columns)
     sheet = Sheet()
     left_out = (
         "of many channels: those with the largest range, the same ones through steps that keep them" if some else ""
     )
-    y = sheet.header(name or "network", _facts(parts, hidden, shared), left_out) + 0.2
+    y = sheet.header(name or trace.card.name, _facts(parts, hidden, shared), left_out) + 0.2
     if common:
         sheet.legend(0, y, 2.4, common)
         y += 0.3
@@ -69,12 +70,11 @@ def _facts(parts: Sequence[Part], hidden: int, shared: bool) -> str:
     return f"{count} step{'s' if count > 1 else ''}{folded}{left} · {scale}"
 
 
-def _columns(parts: Sequence[Part], picture: NDArray[Any] | None, classes: tuple[str, ...]) -> list[Column]:
-    """The image, where it is known, and every part."""
-    columns = [] if picture is None else [image_column(picture)]
-    first, chosen = len(columns), dict[Any, Choice]()
+def _columns(parts: Sequence[Part], picture: NDArray[Any], classes: tuple[str, ...]) -> list[Column]:
+    """The image and every part."""
+    columns, chosen = [image_column(picture)], dict[int, Choice]()
     for place, part in enumerate(parts):
-        reads = tuple(read + first for read in part.reads if read + first >= 0)
+        reads = tuple(read + 1 for read in part.reads)
         column = part_column(part, chosen, reads=reads, classes=classes, last=place == len(parts) - 1)
         if column.kind == "maps":
             chosen[part.last.id] = column.chosen

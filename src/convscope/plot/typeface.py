@@ -45,7 +45,7 @@ def shorten(text: str, points: float, longest: float, *, bold: bool = False, mon
     """The text, or as much of its end as fits into `longest` inches behind an ellipsis; paths lose whole parts.
 
     >>> shorten("encoder.stages.0.layers.1", 8, 1.1)
-    '…0.layers.1'
+    '…stages.0.layers.1'
     """
     if width(text, points, bold=bold, mono=mono) <= longest:
         return text

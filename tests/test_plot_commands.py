@@ -1,0 +1,109 @@
+"""The commands that draw: they write the figure, say where, and refuse in one sentence."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import convscope as cs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plots") / "shapes"
+    cs.train("shapes", seed=0, epochs=2, out=path)
+    return path
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run `convscope ...` in an empty folder and give what it printed; its errors are raised."""
+    from convscope.cli import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> str:
+        result = CliRunner().invoke(app, [*map(str, arguments)])
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (("samples", "crosses", "--split", "all"), "samples-crosses.png"),
+        (("pixels", "crosses:damaged-plus", "--unit"), "pixels-crosses-damaged-plus.png"),
+        (("pixels", "color-shapes:test/1", "--crop", "1", "2", "3", "4"), "pixels-color-shapes-test-1.png"),
+        (("kernels", "RUN", "--layer", "conv1"), "kernels-shapes-conv1.png"),
+        (("maps", "RUN"), "maps-shapes.png"),
+        (("maps", "RUN", "shapes:test/3", "--step", "conv1", "--shared"), "maps-shapes-conv1.png"),
+        (("maps", "RUN", "--dataset", "shapes", "--step", "conv1", "--per-class", "2"), "maps-shapes-conv1.png"),
+        (("network", "RUN", "--depth", "1"), "network-shapes.png"),
+        (("history", "RUN"), "history-shapes.png"),
+        (("confusion", "RUN"), "confusion-shapes.png"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_plot_writes_a_figure_and_says_where(
+    command: Callable[..., str], run: Path, arguments: tuple[str, ...], file: str
+) -> None:
+    said = command("plot", *(str(run) if word == "RUN" else word for word in arguments))
+    with Image.open(file) as picture:
+        size = f"{picture.width}x{picture.height}"
+    assert re.fullmatch(rf"wrote {re.escape(file)} \({size} pixels, [\d,]+ kB\)\n", said)
+
+
+def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Callable[..., str]) -> None:
+    said = command("filter", "square:0", "--kernel", "sobel-x", "--out", "edges.svg").splitlines()
+    assert said[:4] == [
+        "sobel-x, finds vertical edges: brightness that changes along x",
+        "  -1   0   1",
+        "  -2   0   2",
+        "  -1   0   1",
+    ]
+    assert said[4].split() == ["input", "1x10x10", "from", "0.0000", "to", "1.0000"]
+    assert said[5].split() == ["output", "1x8x8", "from", "-4.0000", "to", "4.0000"]
+    assert said[6].startswith("wrote edges.svg (")
+    assert "<text" in Path("edges.svg").read_text()
+    values = json.loads(command("filter", "square:0", "--kernel", "-1 0.5; 0 1/2", "--same", "--json"))
+    assert values["kernel"]["numbers"] == [[-1, 0.5], [0, 0.5]]
+    assert values["output"]["shape"] == [1, 10, 10]
+    assert values["mode"] == "same"
+    assert Path(values["figure"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("filter", "square:0", "--kernel", "sobel"), "no kernel is called 'sobel'; did you mean 'sobel-"),
+        (
+            ("filter", "square:0", "--kernel", "blur", "--out", "x.gif"),
+            r"x.gif does not say a format .* \.svg or \.pdf",
+        ),
+        (("filter", "square:0", "--kernel", "blur", "--out", "no/x.png"), "no is no folder; make it first"),
+        (("plot", "maps", "RUN", "--step", "conv9"), "no step is called 'conv9'; did you mean 'conv"),
+        (("plot", "maps", "RUN", "--dataset", "shapes"), "give --step NAME and no IMAGE"),
+        (("plot", "kernels", "mlp-512"), "has no convolution, so it has no kernels to draw"),
+        (("plot", "history", "nowhere"), "nowhere does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_written_is_said_in_one_sentence(
+    command: Callable[..., str], run: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(cs.ConvscopeError, match=message):
+        command(*(str(run) if word == "RUN" else word for word in arguments))
+
+
+def test_a_photo_becomes_figures(command: Callable[..., str], shared_data: Path) -> None:
+    photo = shared_data / "images" / "dog.jpg"
+    assert "input   3x300x300" in command("filter", photo, "--kernel", "sobel-y")
+    assert Path("filter-sobel-y.png").is_file()
+    assert command("plot", "pixels", photo, "--out", "dog.pdf").startswith("wrote dog.pdf (")
