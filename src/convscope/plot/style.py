@@ -142,7 +142,7 @@ def number(value: float, digits: int = 4, *, plus: bool = False) -> str:
 
 
 def table(values: NDArray[Any]) -> NDArray[np.str_]:
-    """Numbers as text of the same shape, all with the same decimals, in at most seven characters (tiny numbers need more).
+    """Numbers as text of the same shape, all with the same decimals; seven characters are enough unless all are tiny.
 
     >>> table(np.array([[-1.5447, 0.25], [3, 0]])).tolist()
     [['−1.5447', '0.2500'], ['3.0000', '0.0000']]
