@@ -1,6 +1,6 @@
 """Feature maps: of every step for one image, or of one step for many images, class beside class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from convscope.plot.typeface import shorten
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for what is said of one step
 ROOM = 8.8  # inches, for its maps
-LONGEST = 0.66  # inches, one map
+SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 
 def maps(
@@ -58,17 +58,16 @@ def maps(
     if common:
         sheet.legend(0, y, 2.4, common)
         y += 0.24
-    rules, channels = [], dict[int, Choice]()
+    channels = _channels(chosen, found, most)
+    side = _side(channels)
+    rules = []
     y = _image(sheet, y, picture_of(trace) if picture is None else np.asarray(picture))
     rules.append(y)
     for place, step in enumerate(chosen):
-        values = found[step.id]
-        if values.ndim == 3:
-            channels[step.id] = pick_channels(step, values, channels, most)
         called = names if step is trace.steps[-1] else ()
         again = place > 0 and repeats(step, by_id)
-        shown = None if again else values
-        y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), called=called)
+        shown = None if again else found[step.id]
+        y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), side=side, called=called)
         rules.append(y)
     across = sheet.right
     for rule in rules[:-1]:
@@ -84,6 +83,21 @@ def _steps(trace: Trace, names: Sequence[str]) -> tuple[list[Step], str]:
         return list(every), ""
     places = np.unique(np.linspace(0, len(every) - 1, MOST_STEPS).round().astype(int))
     return [every[i] for i in places], f"{len(places)} of {len(every)} steps, evenly spaced"
+
+
+def _channels(steps: Sequence[Step], found: Mapping[int, NDArray[np.float64]], most: int) -> dict[int, Choice]:
+    """Which channels to draw of each step that has maps."""
+    chosen: dict[int, Choice] = {}
+    for step in steps:
+        if found[step.id].ndim == 3:
+            chosen[step.id] = pick_channels(step, found[step.id], chosen, most)
+    return chosen
+
+
+def _side(channels: Mapping[int, Choice]) -> float:
+    """How long a map may be, the same for all steps: the fewer channels, the longer."""
+    most = max((len(choice.shown) for choice in channels.values()), default=1)
+    return min(max(ROOM / most - 0.08, SMALLEST), LARGEST)
 
 
 def _image(sheet: Sheet, y: float, picture: NDArray[Any]) -> float:
@@ -103,6 +117,7 @@ def _row(
     *,
     common: Scale | None,
     channels: Choice | None,
+    side: float,
     called: Sequence[str],
 ) -> float:
     """One step: what it is on the left, its maps on the right; returns where the next begins."""
@@ -116,7 +131,7 @@ def _row(
     if channels is None:
         high, said = draw_units(sheet, values, (LEFT, y, ROOM, 0), scale=scale, name=step.name, called=called)
     else:
-        high = draw_maps(sheet, values, channels, (LEFT, y, ROOM, LONGEST), scale=scale, name=step.name)
+        high = draw_maps(sheet, values, channels, (LEFT, y, ROOM, side), scale=scale, name=step.name)
         said = channels.said
     below = y + 0.59
     if common is None:

@@ -89,8 +89,8 @@ def planes(picture: NDArray[Any], *, crop: Crop | None = None, name: str = "") -
     top = (
         sheet.header(name or "planes", f"{size(values.shape)} · light adds up: each pixel is red + green + blue") + 0.3
     )
-    w, h = tile(values.shape, COLUMN)
-    column = snap(max(w, 1.5, part[3] * 0.35))
+    column = snap(max(COLUMN, part[3] * 0.35))
+    w, h = tile(values.shape, min(column, 3.2))
     below = snap(top + h + 0.78)
     sheet.text(0, top - 0.08, "picture", bold=True)
     _marked(sheet, values, (0, top, w, h), part)
