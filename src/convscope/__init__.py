@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from convscope import filters as filters
     from convscope import plot as plot
     from convscope import reference as reference
+    from convscope.capture import Difference as Difference
+    from convscope.capture import Ref as Ref
+    from convscope.capture import Step as Step
+    from convscope.capture import Trace as Trace
+    from convscope.capture import difference as difference
+    from convscope.capture import trace as trace
     from convscope.capture import trace as trace
     from convscope.cards import card_of as card_of
     from convscope.data import DATASETS as DATASETS
@@ -35,6 +41,12 @@ _ROOMS = ("filters", "plot", "reference")
 _NAMES = {
     "ConvscopeError": "errors",
     "DATASETS": "data",
+    "Difference": "capture",
+    "Ref": "capture",
+    "Step": "capture",
+    "Trace": "capture",
+    "difference": "capture",
+    "trace": "capture",
     "MODELS": "models",
     "UsageError": "errors",
     "Dataset": "data.dataset",

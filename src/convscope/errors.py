@@ -70,3 +70,21 @@ class RunError(ConvscopeError):
 
 class TrainingError(ConvscopeError):
     """A training that cannot go on: a loss that is not a number, a full disk."""
+
+
+class TraceError(ModelError):
+    """A model that failed while it was traced.
+
+    `module` is the innermost module that the error came out of ("" is the model itself), `trace` what was recorded
+    until then.
+    """
+
+    def __init__(self, message: str, module: str = "", trace: object = None) -> None:
+        self.module, self.trace = module, trace
+        super().__init__(message)
+
+
+class InputError(TraceError, ShapeError):
+    """An image that the model cannot take: another size, number of channels or number of axes than it expects."""
+
+    exit_status = 2

@@ -1,0 +1,178 @@
+"""Describe: what a call says once its tensors are gone: operation, named arguments, and which tensors those were.
+
+Knows torch's schemas; keeps no tensor.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from convscope.capture.recorder import writes_of
+from convscope.capture.tape import Call, Tape, memory, tensors_in
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One tensor: which it was, in which memory, and how it lay there."""
+
+    serial: int
+    """The same for the same tensor, whatever is written into it."""
+    memory: int
+    """The same for all tensors that share memory."""
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One call, described."""
+
+    op: str
+    overload: str
+    arguments: dict[str, Any]
+    """As in a Step, with a Slot for each tensor."""
+    results: tuple[Slot, ...]
+    writes: tuple[Slot, ...]
+    view: bool
+    """Whether its results lie in the memory of its arguments, unwritten."""
+    visit: int
+    time: int
+    """Which call of its tape it is."""
+
+
+class Census:
+    """Gives every tensor its number. With `weak`, tensors may die and others may later lie where they lay."""
+
+    def __init__(self, *, weak: bool = False) -> None:
+        self._weak = weak
+        self._known: dict[int, tuple[int, Any]] = {}
+        self._memories: dict[int, int] = {}
+        self._users: dict[int, int] = {}
+        self._count = 0
+
+    def slot(self, tensor: Tensor, seen: Tensor | None = None) -> Slot:
+        """The tensor's slot; `seen` is the tensor as it was then, where its shape has changed since."""
+        shown = tensor if seen is None else seen
+        dtype = str(shown.dtype).removeprefix("torch.")
+        lies = memory(shown)
+        place = self._memories.get(lies)
+        if place is None:
+            self._count += 1
+            place = self._memories[lies] = self._count
+        serial = self._serial(tensor, lies)
+        if shown.layout is not torch.strided:
+            return Slot(serial, place, tuple(shown.shape), (0,) * shown.dim(), 0, dtype)
+        return Slot(serial, place, tuple(shown.shape), shown.stride(), int(shown.storage_offset()), dtype)
+
+    def _serial(self, tensor: Tensor, lies: int) -> int:
+        key = id(tensor)
+        known = self._known.get(key)
+        if known is not None:
+            return known[0]
+        self._count += 1
+        hold: Any = tensor
+        if self._weak:
+            self._users[lies] = self._users.get(lies, 0) + 1
+            hold = weakref.ref(tensor, partial(self._forget, key, lies))
+        self._known[key] = (self._count, hold)
+        return self._count
+
+    def _forget(self, key: int, lies: int, _: object) -> None:
+        self._known.pop(key, None)
+        self._users[lies] -= 1
+        if not self._users[lies]:
+            self._memories.pop(lies, None)
+            del self._users[lies]
+
+
+def describe(call: Call, time: int, tape: Tape, census: Census) -> Entry:
+    """A call as an Entry."""
+    func, args, kwargs, _, visit = call
+    signature = signature_of(func)
+    given = dict(zip(signature.names, args, strict=False)) | (kwargs or {})
+
+    def before(tensor: Tensor) -> Slot:
+        return census.slot(tensor, tape.shaped(tensor, time) if tape.moves else None)
+
+    def after(tensor: Tensor) -> Slot:
+        return census.slot(tensor, tape.shaped(tensor, time + 1) if tape.moves else None)
+
+    arguments = {name: _plain(given.get(name, default), before) for name, default in signature.defaults.items()}
+    writes = tuple(after(tensor) for tensor in writes_of(call))
+    results = tuple(map(after, results_of(call)))
+    return Entry(signature.op, signature.overload, arguments, results, writes, signature.view, visit, time)
+
+
+def results_of(call: Call) -> list[Tensor]:
+    """The tensors that a call returned, or where it returned none, those that it wrote into."""
+    return list(tensors_in(call[3])) or writes_of(call)
+
+
+def argument_of(call: Call, name: str, item: int) -> Tensor:
+    """The tensor that a call was given."""
+    func, args, kwargs, _, _ = call
+    names = signature_of(func).names
+    place = names.index(name)
+    value = args[place] if place < len(args) else (kwargs or {})[name]
+    tensor = value[item] if isinstance(value, list | tuple) else value
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+class Signature(NamedTuple):
+    """What a function's schema says, in the form that is needed for every call."""
+
+    function: Any
+    op: str
+    overload: str
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+    view: bool
+
+
+_SIGNATURES: dict[int, Signature] = {}  # by id(function)
+
+
+def signature_of(func: Any) -> Signature:
+    """The signature of an overload, read once."""
+    known = _SIGNATURES.get(id(func))
+    if known is None:
+        known = _SIGNATURES[id(func)] = _signature(func)
+    return known
+
+
+def _signature(func: Any) -> Signature:
+    schema = func._schema
+    space, _, name = schema.name.partition("::")
+    writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
+    if writes and name.endswith("_") and not name.endswith("__"):
+        name = name[:-1]
+    return Signature(
+        func,
+        name if space == "aten" else f"{space}::{name}",
+        schema.overload_name or "default",
+        tuple(argument.name for argument in schema.arguments),
+        {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments},
+        bool(func.is_view),
+    )
+
+
+def _plain(value: Any, slot: Callable[[Tensor], Slot]) -> Any:
+    """An argument without torch's own kinds of value."""
+    if isinstance(value, Tensor):
+        return slot(value)
+    if isinstance(value, list | tuple):
+        plain = [_plain(item, slot) for item in value]
+        return tuple(plain) if any(isinstance(item, Slot) for item in plain) else plain
+    if value is None or isinstance(value, bool | int | float | complex | str):
+        return value
+    if isinstance(value, torch.Generator):
+        return None
+    return str(value).removeprefix("torch.")

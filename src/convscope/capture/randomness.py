@@ -1,0 +1,91 @@
+"""Randomness: the states of the random generators, kept before a run and put back after it."""
+
+import random
+import types
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Randomness:
+    """What decides what will be drawn next: torch's generators, and Python's and NumPy's where a model may use them."""
+
+    def __init__(self, device: torch.device, modules: Iterable[nn.Module]) -> None:
+        self._device = None if device.type == "cpu" else device
+        self._torch = torch.get_rng_state()
+        self._accelerator = torch.get_device_module(device).get_rng_state() if self._device else None
+        self._generators: list[tuple[torch.Generator, torch.Tensor]] = []
+        others = any(map(_may_draw, modules))
+        self._python = random.getstate() if others else None
+        self._numpy = np.random.get_state() if others else None  # noqa: NPY002 - the global generator is what is saved
+
+    def save(self, generator: torch.Generator) -> None:
+        """Keep the state of a generator that is about to be used, the first time."""
+        if all(generator is not known for known, _ in self._generators):
+            self._generators.append((generator, generator.get_state()))
+
+    def begin_like(self, earlier: "Randomness") -> None:
+        """Start drawing from the states of an earlier run."""
+        for generator, _ in earlier._generators:
+            self.save(generator)
+        earlier.restore()
+
+    def restore(self) -> None:
+        """Put every state back."""
+        torch.set_rng_state(self._torch)
+        if self._device is not None:
+            torch.get_device_module(self._device).set_rng_state(self._accelerator)
+        for generator, state in self._generators:
+            generator.set_state(state)
+        if self._python is not None and self._numpy is not None:
+            random.setstate(self._python)
+            np.random.set_state(self._numpy)  # noqa: NPY002
+
+
+def _may_draw(module: nn.Module) -> bool:
+    """Whether `forward` may use Python's or NumPy's generators; saving those costs as much as a small network.
+
+    False only where all that it names is torch's, a builtin, a module or a tensor.
+    """
+    attributes = module.__dict__
+    if attributes["_forward_hooks"] or attributes["_forward_pre_hooks"]:
+        return True
+    names = _doubtful(type(module))  # type: ignore[arg-type]  # a class is hashable
+    if names is None:
+        return True
+    return any(name in attributes and not _harmless(attributes[name]) for name in names) if names else False
+
+
+@cache
+def _doubtful(kind: type[nn.Module]) -> tuple[str, ...] | None:
+    """The names in a class's `forward` that its instances may give a meaning; None if it may draw as it is."""
+    if _ours(kind):
+        return ()
+    code = getattr(kind.forward, "__code__", None)
+    if code is None or any(isinstance(constant, types.CodeType) for constant in code.co_consts):
+        return None
+    scope = kind.forward.__globals__
+    names = [name for name in code.co_names if name not in scope]
+    known = [scope[name] for name in code.co_names if name in scope] + [getattr(kind, name, None) for name in names]
+    if not all(map(_harmless, known)) or {"random", "numpy", "np"} & set(names):  # imported in forward, or torch.random
+        return None
+    return tuple(names)
+
+
+def _harmless(thing: Any) -> bool:
+    if thing is None or isinstance(thing, _HARMLESS) or _ours(thing):
+        return True
+    return not callable(thing) and not isinstance(thing, types.ModuleType | property)
+
+
+_HARMLESS = (nn.Module, torch.Tensor)
+
+
+def _ours(thing: Any) -> bool:
+    """Whether a module, class or function belongs to torch or to Python's mathematics."""
+    home = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
+    return isinstance(home, str) and home.partition(".")[0] in {"torch", "math", "builtins", "typing"}

@@ -1,0 +1,151 @@
+"""Recording: the tape of a pass as a source of steps and numbers; nothing is worked out before it is asked for.
+
+Knows torch and hands out NumPy arrays.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from convscope.capture.arrays import array_of, in_structure, tensors_of
+from convscope.capture.describe import Census, Entry, argument_of, describe, results_of
+from convscope.capture.links import Linker, Outside
+from convscope.capture.recorder import Recorder
+from convscope.capture.session import Session
+from convscope.capture.step import Array, Kind, Ref, Step
+from convscope.capture.steps import Pass, build_steps, outside_refs
+from convscope.capture.tape import Call, Tape
+from convscope.cards import Card, card_of
+
+
+class Recording:
+    """A pass of which every call was kept."""
+
+    def __init__(self, session: Session, recorder: Recorder, result: Any) -> None:
+        self.session = session
+        self.tape = recorder.tape
+        self._result = result
+        self._census = Census()
+
+    @cached_property
+    def entries(self) -> Sequence[Entry]:
+        """Every call that made a tensor, described."""
+        described = (
+            describe(call, time, self.tape, self._census)
+            for time, call in enumerate(self.tape.calls)
+            if call is not None and results_of(call)
+        )
+        return tuple(described)
+
+    @cached_property
+    def linked(self) -> Pass:
+        """The pass with all that each call read."""
+        slots = self._slots_outside()
+        outside = Outside(*slots)
+        linker = Linker(outside)
+        rows = [linker.row(entry, number) for number, entry in enumerate(self.entries)]
+        end = len(self.tape.calls)
+        returned = [linker.link(slot, end, "", i) for i, slot in enumerate(self._slots_returned())]
+        types = {path: type(module).__name__ for path, module in self.session.subject.modules.items()}
+        replaced = {number for number, entry in enumerate(self.entries) if entry.time in self.session.results}
+        return Pass(rows, outside, self.tape.visits, types, returned, replaced)
+
+    def _slots_outside(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The slots of parameters and of inputs as they were at the start."""
+        session, slot = self.session, self._census.slot
+        parameters = {name: slot(tensor) for name, tensor in session.tensors.items()}
+        inputs = {name: slot(t, self.tape.shaped(t, 0)) for name, t in session.intake.tensors.items()}
+        return parameters, inputs
+
+    def _slots_returned(self) -> list[Any]:
+        return [self._census.slot(tensor) for tensor in tensors_of(self._result)]
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in order, hidden ones included."""
+        return build_steps(self.linked, self)
+
+    def outside(self) -> Mapping[tuple[Kind, int], Ref]:
+        """What was there before the pass, whole."""
+        return outside_refs(self.linked)
+
+    def fetch(self, time: int) -> tuple[Tape, Call]:
+        """A call with its tensors."""
+        call = self.tape.calls[time]
+        assert call is not None
+        return self.tape, call
+
+    def output(self, step: int, index: int) -> Array:
+        """Result `index` of a step."""
+        time = self.entries[step].time
+        tape, call = self.fetch(time)
+        return array_of(tape.at(results_of(call)[index], time + 1))
+
+    def operand(self, step: int, name: str, item: int) -> Array:
+        """What an argument held when the step ran."""
+        return self._argument(self.entries[step].time, name, item)
+
+    def _argument(self, time: int, name: str, item: int) -> Array:
+        tape, call = self.fetch(time)
+        return array_of(tape.at(argument_of(call, name, item), time))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(self.session.intake.tensors)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the parameters and buffers."""
+        return tuple(self.session.tensors)
+
+    @property
+    def constants(self) -> int:
+        """How many tensors the pass read that are neither."""
+        return len(self.linked.outside.constants)
+
+    def input(self, name: str) -> Array:
+        """An input as it was given to the model."""
+        return array_of(self.tape.at(self.session.intake.tensors[name], 0))
+
+    def parameter(self, name: str) -> Array:
+        """A parameter or buffer: its present numbers, or what overrode them."""
+        return array_of(self.session.tensors[name])
+
+    def constant(self, place: int) -> Array:
+        """A constant, as it was when it was first read."""
+        time, _, name, item = self.linked.outside.constants[place]
+        if time < len(self.tape.calls):
+            return self._argument(time, name, item)
+        return array_of(self.tape.at(list(tensors_of(self._result))[item], time))  # returned, never read
+
+    def result(self) -> Any:
+        """What the model returned, arrays in the place of tensors."""
+        end = len(self.tape.calls)
+        return in_structure(self._result, lambda tensor: array_of(self.tape.at(tensor, end)))
+
+    def changed(self) -> tuple[str, ...]:
+        """Parameters and buffers that changed since."""
+        return self.session.changed()
+
+    @cached_property
+    def card(self) -> Card:
+        """What the model expects and what its outputs mean."""
+        return card_of(self.session.subject.model)
+
+    @property
+    def model_type(self) -> str:
+        """The model's class."""
+        kind = type(self.session.subject.model)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    @property
+    def modules(self) -> Mapping[str, str]:
+        """Module path -> class name, those that never ran included."""
+        return self.linked.types
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The parameters and buffers themselves."""
+        return self.session.tensors

@@ -1,0 +1,150 @@
+"""Run: `trace`, the verb that runs a model once and keeps every number."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from convscope.capture.arrays import tensors_of
+from convscope.capture.failure import failure
+from convscope.capture.intake import take_in
+from convscope.capture.keeping import MEGABYTE, WINDOW, Recomputing, SparseRecorder
+from convscope.capture.recorder import Recorder
+from convscope.capture.recording import Recording
+from convscope.capture.session import Session
+from convscope.capture.step import Array, Step
+from convscope.capture.subject import Subject
+from convscope.capture.trace import Trace
+from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
+
+Keep = Literal["all"] | str | Iterable[str] | float | None
+
+
+def trace(
+    model: nn.Module,
+    image: Any,
+    *,
+    training: bool = False,
+    keep: Keep = None,
+    overrides: Mapping[str, ArrayLike | Tensor] | None = None,
+) -> Trace:
+    """Run a model once and keep every operation's numbers; the model is left exactly as found.
+
+    >>> import torch, convscope as cs
+    >>> trace = cs.trace(torch.nn.Conv2d(3, 5, 7, padding="same"), torch.zeros(3, 20, 20))
+    >>> trace.steps
+    (<0 conv2d: convolution 1x5x20x20 float32>,)
+    >>> trace.parameters["weight"].shape
+    (5, 3, 7, 7)
+
+    Args:
+        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients.
+        image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and type. A tuple gives
+            several inputs in order, a mapping gives them by name.
+        training: Leave each module's training flag as it is; running statistics are put back afterwards.
+        keep: None or "all" keeps everything. Names of steps keep only those, a number keeps at most so many
+            megabytes (10^6 bytes); whatever else is asked for later is made again, with the same bits.
+        overrides: Numbers by name, in whose place the pass is to run: `{"conv1.weight": array}` for a parameter,
+            `{"conv1": array}` for a step's result.
+
+    Returns:
+        The trace; its arrays are read-only, those of bfloat16 and half widened exactly to float32.
+
+    Raises:
+        UsageError: `model` or `image` is none, or a name that does not exist.
+        ShapeError: an image of whole numbers, or an override of another shape.
+        ModelError: a model that cannot be traced: TorchScript, quantised, without weights.
+        InputError: an image that a layer cannot take.
+        TraceError: the model raised, or returned no tensor; `.module` says where, `.trace` has what was recorded.
+    """
+    subject = Subject.of(model)
+    session = Session(subject, take_in(subject, image), training)
+    given = dict(overrides or {})
+    session.parameters = {
+        name: _fitting(subject, name, given.pop(name)) for name in [*given] if name in subject.parameters
+    }
+    if given:
+        session.results = _results(session, given)
+    done = _keep(session, keep)
+    _used(session, done)
+    return done
+
+
+def _keep(session: Session, keep: Keep) -> Trace:
+    """Run a session, keeping what is wanted."""
+    if keep is None or keep == "all":
+        return _recorded(session, Recorder(session.results))
+    if isinstance(keep, int | float):
+        if keep < 0:
+            raise UsageError(f"keep is a budget in megabytes, 0 or more, not {keep}.")
+        half = keep * MEGABYTE / 2  # the other half is for what is made again
+        return _recorded(session, SparseRecorder(session, lambda _: True, half), half)
+    names = [keep] if isinstance(keep, str) else list(keep)
+    sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
+    wanted = {_time(sketch[name]) for name in names}
+    return _recorded(session, SparseRecorder(session, wanted.__contains__, float("inf")))
+
+
+def _recorded(session: Session, recorder: Recorder, window: float = WINDOW) -> Trace:
+    """Run a session; what it raises says where it happened and has the partial trace."""
+
+    def told(result: Any) -> Trace:
+        if isinstance(recorder, SparseRecorder):
+            return Trace(Recomputing(session, recorder, result, window))
+        return Trace(Recording(session, recorder, result))
+
+    try:
+        result = session.run(recorder)
+    except Exception as error:
+        raise failure(session, error, recorder, told(None)) from error
+    if next(tensors_of(result), None) is None:
+        said = "nothing" if result is None else f"a {type(result).__name__} without tensors"
+        raise TraceError(f"the model returned {said}; its forward must return a tensor.", "", told(None))
+    return told(result)
+
+
+def _results(session: Session, given: Mapping[str, ArrayLike | Tensor]) -> dict[int, Array]:
+    """Overrides of steps, by the time of their calls; which those are, only a run can say."""
+    sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
+    results = {}
+    for name, value in given.items():
+        known = [step.name for step in sketch.steps]
+        if name not in known and name not in {step.name for step in sketch.all_steps}:
+            raise UnknownName("step or parameter", name, [*known, *session.subject.parameters])
+        step = sketch[name]
+        array = torch.as_tensor(value).detach().cpu().numpy()
+        _same_shape(name, array.shape, step.shape)
+        results[_time(step)] = array
+    return results
+
+
+def _time(step: Step) -> int:
+    assert isinstance(step.values, Recording)
+    return step.values.entries[step.id].time
+
+
+def _fitting(subject: Subject, name: str, value: ArrayLike | Tensor) -> Tensor:
+    """A copy of an override as a tensor like the parameter that it stands for."""
+    mine = subject.parameters[name]
+    tensor = torch.as_tensor(value).detach().to(mine.device, mine.dtype, copy=True)
+    _same_shape(name, tuple(tensor.shape), tuple(mine.shape))
+    return tensor
+
+
+def _same_shape(name: str, given: tuple[int, ...], mine: tuple[int, ...]) -> None:
+    if given != mine:
+        raise ShapeError(f"{name} has the shape {mine}; the override for it has {given}.")
+
+
+def _used(session: Session, done: Trace) -> None:
+    """An override that no step reads would say that a parameter does nothing."""
+    if session.parameters:
+        read = {ref.name for step in done.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"}
+        for name in session.parameters:
+            if name not in read:
+                raise UsageError(
+                    f"no step read the override of {name}: the model does not use this parameter, or holds it in "
+                    "another place too."
+                )

@@ -1,0 +1,115 @@
+"""Session: a model, its input and how it is to run; runs it under a recorder, again with the same bits if need be.
+
+Knows torch; no steps, no names.
+"""
+
+import threading
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convscope.capture.intake import Intake
+from convscope.capture.randomness import Randomness
+from convscope.capture.recorder import Enough, Recorder
+from convscope.capture.shortcuts import SHORTCUTS
+from convscope.capture.step import Array
+from convscope.capture.subject import Subject, version
+from convscope.capture.tape import settle
+
+_ONE_AT_A_TIME = threading.RLock()  # a model's flags are the model's, not the thread's
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """How one trace was made; `run` makes it."""
+
+    subject: Subject
+    intake: Intake
+    training: bool = False
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    """What stands in the place of the model's own, by name."""
+    results: Mapping[int, Array] = field(default_factory=dict)
+    """What stands in the place of the first result of a call, by time."""
+    tensors: Mapping[str, Tensor] = field(init=False)
+    """Parameters and buffers as they were used, by name."""
+    stamps: dict[str, tuple[int, int]] = field(init=False)
+    """By name: which memory each parameter was in, and how often it had been written into."""
+    start: Randomness | None = None
+    """The random states that the first run started from."""
+
+    def __post_init__(self) -> None:
+        self.tensors = self.subject.parameters
+        self.stamps = {name: stamp(tensor) for name, tensor in self.subject.parameters.items()}
+
+    def run(self, recorder: Recorder) -> Any:
+        """Run the model once, each operation recorded, and leave everything as it was.
+
+        Returns:
+            What the model returned; its tensors hold their numbers on the recorder's tape.
+
+        Raises:
+            Exception: whatever the model raised; the recorder has what happened until then.
+        """
+        subject = self.subject
+        with _ONE_AT_A_TIME, _counting(), torch.no_grad(), subject.left_as_found():
+            if self.parameters:
+                given = {name: subject.put(name, value) for name, value in self.parameters.items()}
+                self.tensors = {**subject.parameters, **given}
+            if not self.training:
+                subject.evaluate()
+            compiler = subject.uncompiled()
+            now = Randomness(subject.device, subject.modules.values())
+            recorder.drawing = now.save
+            if self.start is None:
+                self.start = now
+            else:
+                now.begin_like(self.start)
+            shortcuts = SHORTCUTS if not recorder.replaces and _undisturbed() else {}
+            for path, module in subject.modules.items():
+                recorder.follow(module, path, shortcuts)
+            try:
+                with compiler, recorder:
+                    return subject.model(*self.intake.arguments, **self.intake.keywords)
+            except Enough:
+                return None
+            finally:
+                settle(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
+                if recorder.tape.writes:
+                    self._uncount()
+                now.restore()
+
+    def _uncount(self) -> None:
+        """Forget that parameters and buffers were written into: their numbers are as they were."""
+        for name, tensor in self.subject.parameters.items():
+            before = self.stamps[name][1]
+            if version(tensor) != before and name not in self.parameters:
+                torch._C._autograd._unsafe_set_version_counter((tensor,), (before,))
+
+    def changed(self) -> tuple[str, ...]:
+        """The parameters and buffers that are no longer those of the trace."""
+        now = self.subject.parameters_now()
+        return tuple(
+            name
+            for name, tensor in self.subject.parameters.items()
+            if name not in self.parameters and (now.get(name) is not tensor or stamp(tensor) != self.stamps[name])
+        )
+
+
+def stamp(tensor: Tensor) -> tuple[int, int]:
+    """What changes when a tensor is written into or gets other memory."""
+    return tensor.data_ptr(), version(tensor)
+
+
+def _undisturbed() -> bool:
+    """Whether nobody else changes what torch's functions do."""
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    return not modes and not torch.is_autocast_enabled("cpu")
+
+
+def _counting() -> Any:
+    """Outside of inference mode, whose tensors do not count how often they are written into."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()

@@ -1,0 +1,116 @@
+"""Steps: a linked pass as the Steps that a trace shows. Knows rows and names; no torch, no numbers."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convscope.capture.describe import Slot
+from convscope.capture.links import Link, Outside, Row
+from convscope.capture.naming import names_of
+from convscope.capture.step import Kind, Ref, Step, Values
+from convscope.capture.visibility import hidden_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass, linked."""
+
+    rows: Sequence[Row]
+    outside: Outside
+    visits: Sequence[tuple[str, int]]
+    types: Mapping[str, str]
+    """Module path -> class name."""
+    outputs: Sequence[Link]
+    """What the model returned."""
+    replaced: Collection[int] = ()
+    """Rows whose result was given by the caller."""
+
+
+def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
+    """All steps of a pass, hidden ones included."""
+    returned = {row for link in done.outputs for row in _reads(link)}
+    hidden = hidden_rows(done.rows, done.visits, returned)
+    names: dict[tuple[Kind, int], str] = {key: ref.name for key, ref in outside_refs(done).items()}
+    names |= {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
+    shown = _shown_inputs(done.rows, hidden)
+
+    def step(number: int) -> Step:
+        entry = done.rows[number].entry
+        path, name = done.visits[entry.visit][0], names["step", number]
+        arguments = _named_arguments(done.rows[number], names)
+        return Step(
+            id=number,
+            name=name,
+            module=path,
+            module_type=done.types[path],
+            op=entry.op,
+            overload=entry.overload,
+            arguments=arguments,
+            inputs=shown[number],
+            parameters={n: r.name for n, r in arguments.items() if isinstance(r, Ref) and r.kind == "parameter"},
+            results=tuple(_ref(Link("step", number, i, slot), name) for i, slot in enumerate(entry.results)),
+            view=entry.view,
+            hidden=hidden[number],
+            overridden=number in done.replaced,
+            values=values,
+        )
+
+    return tuple(map(step, range(len(done.rows))))
+
+
+def outside_refs(done: Pass) -> dict[tuple[Kind, int], Ref]:
+    """What was there before the pass, whole."""
+    found: dict[tuple[Kind, int], Ref] = {}
+    groups: tuple[tuple[Kind, Mapping[str, Slot]], ...] = (
+        ("parameter", done.outside.parameters),
+        ("input", done.outside.inputs),
+        ("constant", {f"constant{i}": use[1] for i, use in enumerate(done.outside.constants)}),
+    )
+    for kind, slots in groups:
+        for place, (name, slot) in enumerate(slots.items()):
+            found[kind, place] = _ref(Link(kind, place, 0, slot), name)
+    return found
+
+
+def _ref(link: Link, name: str) -> Ref:
+    slot = link.slot
+    return Ref(
+        kind=link.kind,
+        id=link.id,
+        name=name,
+        output=link.output,
+        shape=slot.shape,
+        dtype=slot.dtype,
+        stride=slot.stride,
+        offset=slot.offset,
+        memory=slot.memory,
+        rewritten=link.rewritten,
+    )
+
+
+def _named_arguments(row: Row, names: Mapping[tuple[Kind, int], str]) -> dict[str, Any]:
+    """The arguments with a Ref for each tensor."""
+    links = iter(row.links)
+
+    def named(value: Any) -> Any:
+        if isinstance(value, Slot):
+            link = next(links)
+            return _ref(link, names[link.kind, link.id])
+        return tuple(map(named, value)) if isinstance(value, tuple) else value
+
+    return {name: named(value) for name, value in row.entry.arguments.items()}
+
+
+def _reads(link: Link) -> tuple[int, ...]:
+    return (link.id, *link.rewritten) if link.kind == "step" else link.rewritten
+
+
+def _shown_inputs(rows: Sequence[Row], hidden: Sequence[bool]) -> list[tuple[int, ...]]:
+    """For each row the visible rows that it reads, seen through the hidden ones."""
+    shown: list[tuple[int, ...]] = []
+    for row in rows:
+        found: dict[int, None] = {}
+        for read in row.reads():
+            found.update(dict.fromkeys(shown[read] if hidden[read] else (read,)))
+        shown.append(tuple(sorted(found)))
+    return shown

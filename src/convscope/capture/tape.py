@@ -1,0 +1,146 @@
+"""Tape: the calls of one forward pass with their tensors, and what each tensor held at any call.
+
+Knows torch's memory: tensors that share it, and writes into it. No names, no steps.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Call = tuple[Any, tuple[Any, ...], dict[str, Any] | None, Any, int]
+"""Function, arguments, keyword arguments, result, and the visit (of a module) during which it ran."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """A memory that was written into."""
+
+    bytes: Tensor
+    """The memory itself, flat."""
+    copies: list[tuple[int, Tensor]] = field(default_factory=list)
+    """(time, all bytes before that write), in order."""
+
+
+@dataclass(slots=True, eq=False)
+class Tape:
+    """What was recorded. Time is counted in calls: a write at time t happens while call t runs."""
+
+    calls: list[Call | None] = field(default_factory=list)
+    """None for a call whose tensors were not kept."""
+    visits: list[tuple[str, int]] = field(default_factory=lambda: [("", -1)])
+    """(module path, visit that it was called from) of each call of a module."""
+    writes: dict[int, Written] = field(default_factory=dict)
+    """By memory."""
+    moves: dict[int, list[tuple[int, Tensor, Tensor]]] = field(default_factory=dict)
+    """id(tensor) -> (time, its shape and memory before the change, the tensor), for `t_`, `resize_`, `set_`."""
+
+    def at(self, tensor: Tensor, time: int) -> Tensor:
+        """`tensor` with the numbers it held when call `time` began."""
+        if self.moves:
+            tensor = self.shaped(tensor, time)
+        written = self.writes.get(memory(tensor)) if self.writes else None
+        if written is not None:
+            for t, copy in written.copies:
+                if t >= time:
+                    return _seen(tensor, copy)
+        return tensor
+
+    def shaped(self, tensor: Tensor, time: int) -> Tensor:
+        """`tensor` with the shape that it had when call `time` began."""
+        return next((before for t, before, _ in self.moves.get(id(tensor), ()) if t >= time), tensor)
+
+    def save_memory(self, tensor: Tensor, time: int) -> None:
+        """Copy the memory of `tensor`, all of it, because call `time` is about to write into it."""
+        key = memory(tensor)
+        written = self.writes.get(key)
+        if written is None:
+            written = self.writes[key] = Written(flat(tensor))
+        written.copies.append((time, flat(tensor).clone()))
+
+    def save_shape(self, tensor: Tensor, time: int) -> None:
+        """Keep the shape of `tensor`, because call `time` is about to change it in place."""
+        alias = torch.ops.aten.alias.default(tensor)
+        self.moves.setdefault(id(tensor), []).append((time, alias, tensor))
+
+
+def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] = ()) -> None:
+    """End a tape: it no longer depends on tensors that are not the model's, and what was there before is as it was.
+
+    Args:
+        tape: The tape of a pass that has ended.
+        given: The parameters, buffers and inputs, all of which are referred to, not copied.
+        born: Memories that the pass made, where not every call is on the tape.
+    """
+    end = len(tape.calls)
+    foreign = _foreign(tape, set(map(id, given)))
+    if not foreign and not tape.writes:
+        return
+    foreign = {key: tensor for key, tensor in foreign.items() if key not in born}
+    mine = set(map(memory, given))
+    for key, tensor in foreign.items():
+        if key not in mine:
+            tape.save_memory(tensor, end)
+    for key, written in tape.writes.items():
+        if written.copies[0][0] < end and (key in mine or key in foreign):
+            if written.copies[-1][0] < end:
+                written.copies.append((end, written.bytes.clone()))
+            written.bytes.untyped_storage().copy_(written.copies[0][1].untyped_storage())
+
+
+_NUMBERS = {int, float, bool, type(None)}
+_LISTS = {list, tuple}
+
+
+def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
+    """One tensor for each memory that calls read although nothing on the tape made it."""
+    foreign: list[Tensor] = []
+    for call in tape.calls:
+        if call is None:
+            continue
+        _, args, kwargs, result, _ = call
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            kind = type(value)
+            if kind in _NUMBERS or (kind in _LISTS and value and type(value[0]) in _NUMBERS):
+                continue
+            if isinstance(value, Tensor):
+                if id(value) not in known:
+                    foreign.append(value)
+            else:
+                foreign += [tensor for tensor in tensors_in(value) if id(tensor) not in known]
+        if isinstance(result, Tensor):
+            known.add(id(result))
+        elif result is not None:
+            known.update(map(id, tensors_in(result)))
+    return {memory(tensor): tensor for tensor in reversed(foreign)}
+
+
+def memory(tensor: Tensor) -> int:
+    """What tensors share whose numbers lie in the same memory."""
+    return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else id(tensor)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """All bytes of the memory that `tensor` lies in."""
+    if tensor.layout is not torch.strided:
+        return tensor
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
+def _seen(tensor: Tensor, copy: Tensor) -> Tensor:
+    """A copied memory, seen through the shape of `tensor`."""
+    if tensor.layout is not torch.strided:
+        return copy
+    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return view.set_(copy.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of an argument or a result: itself, or those in its lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)

@@ -1,0 +1,147 @@
+"""Visibility: which calls a person is shown as steps, and which are preparation that belongs to them.
+
+Hidden are, by these rules in this order:
+
+1. *preparation*: what depends on no input, unless it is arithmetic on parameters; and updates of the model's own state,
+   such as running statistics;
+2. *copies* and bookkeeping (`clone`, `detach`, a cast to the same type), wherever they are;
+3. inside a leaf module (one that calls no other), *layout* (views, slices, transpositions) around its arithmetic;
+4. the layout that a matrix product needs for its operands and its result, where it merges and splits leading axes;
+5. in a run of layout operations of one `forward`, all but the last.
+
+Knows rows; no torch, no names.
+"""
+
+from collections.abc import Collection, Sequence
+
+from convscope.capture.describe import Entry, Slot
+from convscope.capture.links import Link, Row
+
+MADE_HERE = {"empty", "zeros", "ones", "full", "arange", "eye", "linspace", "rand", "randn", "randint", "randperm"}
+"""Beginnings of `*_like` and the like: they read a tensor's shape, none of its numbers."""
+COPIES = {"clone", "detach", "alias", "contiguous", "lift_fresh", "lift", "copy", "set", "resize"}
+LAYOUT = COPIES | {
+    "view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "expand", "slice", "select",
+    "unsqueeze", "squeeze", "as_strided", "unbind", "split", "split_with_sizes", "unsafe_split", "unfold", "diagonal",
+}  # fmt: skip
+PRODUCTS = {"bmm", "mm", "addmm", "baddbmm"}
+RESHAPES = {"view", "_unsafe_view", "expand", "clone", "reshape"}
+
+
+def hidden_rows(rows: Sequence[Row], visits: Sequence[tuple[str, int]], outputs: Collection[int]) -> list[bool]:
+    """For each row whether it is hidden.
+
+    Args:
+        rows: All of them, in order.
+        visits: (module path, calling visit) by visit.
+        outputs: The rows whose results the model returned.
+    """
+    hidden = [prepares or _copies(row.entry, row.links) for row, prepares in zip(rows, _prepared(rows), strict=True)]
+    _hide_in_leaves(rows, hidden, visits)
+    readers = _readers(rows)
+    for number, row in enumerate(rows):
+        if row.entry.op in PRODUCTS:
+            _hide_around(number, rows, hidden, readers)
+    for number, row in enumerate(rows):
+        if row.entry.op in LAYOUT and number not in outputs and readers[number]:
+            hidden[number] |= all(_continues(row.entry, rows[reader].entry) for reader in readers[number])
+    for number in outputs:  # what was returned is shown, unless it repeats what is
+        if rows[number].entry.op in COPIES:
+            _show_source(number, rows, hidden)
+    return hidden if not all(hidden) else [False] * len(hidden)
+
+
+def _continues(entry: Entry, after: Entry) -> bool:
+    return after.op in LAYOUT and after.visit == entry.visit
+
+
+def _prepared(rows: Sequence[Row]) -> list[bool]:
+    """Rule 1, by following what each memory depends on: 1 an input, 2 a parameter."""
+    depends: dict[int, int] = {}
+    state: set[int] = set()  # memories of parameters and buffers
+    prepared = []
+    for row in rows:
+        entry = row.entry
+        found = 0
+        for link in row.links:
+            outside = {"input": 1, "parameter": 2}.get(link.kind, 0)
+            if link.kind == "parameter":
+                state.add(link.slot.memory)
+            if not _makes(entry.op):
+                found |= outside | depends.get(link.slot.memory, 0)
+        for slot in (*entry.results, *entry.writes):
+            depends[slot.memory] = depends.get(slot.memory, 0) | found
+        updates = any(slot.memory in state for slot in entry.writes) and not _returns_new(entry)
+        prepared.append(updates or found == 0 or (found == 2 and entry.op in LAYOUT))
+    return prepared
+
+
+def _makes(op: str) -> bool:
+    """Whether an operation only makes a tensor."""
+    name = op.removeprefix("new_").removesuffix("_like")
+    return name in MADE_HERE or name.startswith(("empty", "bernoulli"))
+
+
+def _returns_new(entry: Entry) -> bool:
+    written = {slot.memory for slot in entry.writes}
+    return any(slot.memory not in written for slot in entry.results)
+
+
+def _copies(entry: Entry, links: Sequence[Link]) -> bool:
+    """Rule 2."""
+    if entry.op == "_to_copy":
+        return entry.results[0].dtype == links[0].slot.dtype
+    return entry.op in COPIES
+
+
+def _hide_in_leaves(rows: Sequence[Row], hidden: list[bool], visits: Sequence[tuple[str, int]]) -> None:
+    """Rule 3."""
+    callers = {caller for _, caller in visits}
+    works = {row.entry.visit for row, hid in zip(rows, hidden, strict=True) if not hid and row.entry.op not in LAYOUT}
+    leaves = {visit for visit in works if visit not in callers and visits[visit][0]}
+    for number, row in enumerate(rows):
+        if row.entry.visit in leaves and row.entry.op in LAYOUT:
+            hidden[number] = True
+
+
+def _readers(rows: Sequence[Row]) -> list[list[int]]:
+    readers: list[list[int]] = [[] for _ in rows]
+    for number, row in enumerate(rows):
+        for read in row.reads():
+            readers[read].append(number)
+    return readers
+
+
+def _hide_around(product: int, rows: Sequence[Row], hidden: list[bool], readers: Sequence[Sequence[int]]) -> None:
+    """Rule 4."""
+    folded = False
+    for link in rows[product].links:
+        row = link.id
+        while link.kind == "step" and rows[row].entry.op in RESHAPES and readers[row] and max(readers[row]) <= product:
+            source = rows[row].links[0]
+            if not _merges(source.slot, rows[row].entry.results[0]):
+                break
+            hidden[row] = folded = True
+            if source.kind != "step":
+                break
+            row = source.id
+    if folded and len(readers[product]) == 1:
+        after = rows[readers[product][0]]
+        made, split = rows[product].entry.results[0], after.entry.results[0]
+        if after.entry.op in RESHAPES and _merges(split, made):
+            hidden[readers[product][0]] = True
+
+
+def _merges(whole: Slot, merged: Slot) -> bool:
+    """Whether leading axes were merged or repeated, and the last ones left as they were."""
+    kept = len(merged.shape) - 1
+    longer = len(whole.shape) >= max(3, len(merged.shape))
+    return kept > 0 and longer and whole.shape[-kept:] == merged.shape[-kept:]
+
+
+def _show_source(number: int, rows: Sequence[Row], hidden: list[bool]) -> None:
+    """Show the last layout step before a returned copy."""
+    while rows[number].entry.op in COPIES and rows[number].links and rows[number].links[0].kind == "step":
+        number = rows[number].links[0].id
+    if rows[number].entry.op not in COPIES and rows[number].links:
+        hidden[number] = False
