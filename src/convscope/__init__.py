@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from convscope.capture import Trace as Trace
     from convscope.capture import difference as difference
     from convscope.capture import trace as trace
-    from convscope.capture import trace as trace
     from convscope.cards import card_of as card_of
     from convscope.data import DATASETS as DATASETS
     from convscope.data import load_dataset as load_dataset
@@ -41,18 +40,17 @@ _ROOMS = ("filters", "plot", "reference")
 _NAMES = {
     "ConvscopeError": "errors",
     "DATASETS": "data",
+    "Dataset": "data.dataset",
     "Difference": "capture",
+    "MODELS": "models",
+    "Preprocess": "images",
     "Ref": "capture",
+    "Run": "training",
     "Step": "capture",
     "Trace": "capture",
-    "difference": "capture",
-    "trace": "capture",
-    "MODELS": "models",
     "UsageError": "errors",
-    "Dataset": "data.dataset",
-    "Preprocess": "images",
-    "Run": "training",
     "card_of": "cards",
+    "difference": "capture",
     "evaluate": "training",
     "load_dataset": "data",
     "load_image": "inputs",
