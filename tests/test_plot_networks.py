@@ -159,6 +159,14 @@ def test_a_branch_is_a_line_that_goes_round() -> None:
     assert tips(network(cs.trace(Small(), image(1, 9, 9)))) == 0
 
 
+def test_a_branch_over_a_single_step_is_drawn_too() -> None:
+    class Short(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.add(torch.tanh(x), x)
+
+    assert tips(network(cs.trace(Short(), image(1, 9, 9)))) == 1
+
+
 def test_a_branch_into_another_line_of_the_figure_is_named_at_both_ends() -> None:
     class Long(nn.Module):
         def __init__(self) -> None:
