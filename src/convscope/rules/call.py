@@ -34,6 +34,8 @@ class Source:
     dtype: str = "float32"
     output: int = 0
     """Which result, of a step that has several."""
+    argument: str = ""
+    """The argument through which it was read: `input`, `tensors.0`."""
 
     def label(self, cell: Cell) -> str:
         """The cell as a person reads it; the batch axis is left out where the batch is one image."""
@@ -82,9 +84,10 @@ class Call:
     """One operation with everything it was given.
 
     >>> x = Operand.of(np.array([-1.0, 2.0], np.float32), "conv1")
-    >>> Call("relu", {"self": x}, (2,)).operands()
-    {'self': Operand(array=array([-1.,  2.], dtype=float32), source=Source(name='conv1', kind='step', shape=(2,), dtype='float32', output=0))}
-    """  # noqa: E501 - the repr of a dataclass is one line
+    >>> call = Call("relu", {"self": x}, (2,))
+    >>> call["self"].source.label((1,))
+    'conv1 (1)'
+    """
 
     op: str
     """The ATen name without overload, in-place mark or out: "convolution", "addmm", "relu"."""

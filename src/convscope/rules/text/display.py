@@ -26,7 +26,7 @@ class Scale:
 
     @classmethod
     def of(cls, numbers: Iterable[float]) -> "Scale":
-        """Five digits for the largest; no decimals where all are whole, a power of ten where they are extreme."""
+        """Five digits for the largest; fewer where no number needs them, a power of ten where they are extreme."""
         finite = [abs(n) for n in numbers if math.isfinite(n)]
         top = max(finite, default=0.0)
         if top < 1e6 and all(n == int(n) for n in finite):
@@ -34,7 +34,9 @@ class Scale:
         exponent = math.floor(math.log10(top))
         power = exponent if exponent < -6 or exponent > 7 else 0
         exponent -= power
-        return cls(max(4 - max(exponent, 0), 0) + max(-exponent - 1, 0), power)
+        decimals = max(4 - max(exponent, 0), 0) + max(-exponent - 1, 0)
+        idle = (d for d in range(1, min(decimals, 3)) if not power and all(round(n, d) == n for n in finite))
+        return cls(next(idle, decimals), power)
 
     @classmethod
     def fine(cls, number: float, digits: int = 5) -> "Scale":
@@ -88,6 +90,15 @@ def short(number: float, digits: int = 5) -> str:
         text = f"{number:.{max(digits - 1 - exponent, 0)}f}"
         return signed(text.rstrip("0").rstrip(".") if "." in text else text)
     return signed(f"{number:.{digits - 1}g}")
+
+
+def number_of(text: str) -> float:
+    """What a shown number says, for who calculates with it.
+
+    >>> number_of("−0.25")
+    -0.25
+    """
+    return float(text.replace(MINUS, "-"))
 
 
 def small(number: float) -> str:

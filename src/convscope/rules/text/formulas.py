@@ -6,7 +6,7 @@ import numpy as np
 
 from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.rules.functions import FUNCTIONS
-from convscope.rules.text.display import Scale, short, table
+from convscope.rules.text.display import Scale, number_of, short, table
 from convscope.rules.text.sheet import BLANK, Row
 from convscope.rules.text.sums import ROUNDING
 
@@ -40,7 +40,7 @@ def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
     values = [_exact(a) for a in apply.arguments.values()]
     with np.errstate(all="ignore"):
         taken = function.taken(*values) if function.taken else function.formula
-        with_shown = float(function.value(*(float(text.replace("−", "-")) for text in shown.values())))
+        with_shown = float(function.value(*(number_of(text) for text in shown.values())))
     value = apply.value()
     scale = Scale.fine(value or with_shown)
     label = taken.strip("{}") if taken != function.formula and taken.strip("{}") in shown else _filled(taken, shown)

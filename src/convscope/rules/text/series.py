@@ -8,7 +8,7 @@ import numpy as np
 from convscope.rules.call import Array
 from convscope.rules.expr import Apply, Cells, Leaf
 from convscope.rules.text.detail import Detail
-from convscope.rules.text.display import Scale, short, table
+from convscope.rules.text.display import Scale, number_of, short, table
 from convscope.rules.text.grids import region
 from convscope.rules.text.sheet import BLANK, Row
 from convscope.rules.text.sums import ROUNDING
@@ -25,7 +25,7 @@ def draw_extreme(apply: Apply, detail: Detail) -> list[Row | str]:
     if picture:
         lines = [*picture, BLANK, Row(f"{cells.leaf(winner).label}, the {word}", short(float(cells.values[winner])))]
     else:
-        order = _best(cells.values if smallest else -cells.values, detail)
+        order = best(cells.values if smallest else -cells.values, detail)
         scale = Scale.of(map(float, cells.values[order]))
         marks = [f"← the {word}" if i == winner else "" for i in order]
         lines = [
@@ -47,7 +47,7 @@ def draw_softmax(apply: Apply, detail: Detail) -> list[Row | str]:
         return [Row(f"the largest of {len(cells):,} cells of {cells.source.name}", short(top))]
     with np.errstate(all="ignore"):
         grown = np.exp(cells.values - top)
-    order = _best(-grown, detail)
+    order = best(-grown, detail)
     scale = Scale.of([*map(float, grown[order]), float(grown.sum())])
     before = Scale.of(map(float, cells.values[order]))
     head = table(
@@ -72,7 +72,7 @@ def draw_variance(apply: Apply, detail: Detail) -> list[Row | str]:
     cells = _cells(apply)
     mean, correction = (a.value() for a in list(apply.arguments.values())[1:] if not isinstance(a, Cells))
     squares = (cells.values - mean) ** 2
-    order = _best(-squares, detail)
+    order = best(-squares, detail)
     total, value = math.fsum(squares.tolist()), apply.value()
     scale = Scale.of([*map(float, squares[order]), total])
     texts = [f"({short(float(cells.values[i]))} − mean)²" for i in order]
@@ -97,7 +97,7 @@ def draw_variance(apply: Apply, detail: Detail) -> list[Row | str]:
 def draw_cells(apply: Apply, detail: Detail) -> list[Row | str]:
     """Any other function of many cells: the largest of them."""
     cells = _cells(apply)
-    order = _best(-np.abs(cells.values), detail)
+    order = best(-np.abs(cells.values), detail)
     scale = Scale.of(map(float, cells.values[order]))
     lines: list[Row | str] = [Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i]))) for i in order]
     if len(order) < len(cells):
@@ -111,18 +111,16 @@ def _from_sum(apply: Apply, top: float, total: float) -> list[Row | str]:
     value, added = apply.value(), short(total)
     scale = Scale.fine(value)
     x = apply.arguments.get("x")
-    if apply.function.endswith("log_softmax") or x is None:
-        shown = float(short(top).replace("−", "-")) + math.log(float(added))
-        text = f"{_bracket(short(top))} + log({added})"
-        if x is not None and not isinstance(x, Cells):
-            text = f"{short(x.value())} − {_bracket(short(top))} − log({added})"
-            shown = (
-                float(short(x.value()).replace("−", "-")) - float(short(top).replace("−", "-")) - math.log(float(added))
-            )
+    if x is None:
+        text, shown = f"{_bracket(short(top))} + log({added})", number_of(short(top)) + math.log(float(added))
+    elif apply.function == "log_softmax":
+        assert not isinstance(x, Cells)
+        text = f"{short(x.value())} − {_bracket(short(top))} − log({added})"
+        shown = number_of(short(x.value())) - number_of(short(top)) - math.log(float(added))
     else:
         assert not isinstance(x, Cells)
         part = short(math.exp(x.value() - top))
-        text, shown = f"{part} ÷ {added}", float(part) / float(added)
+        text, shown = f"{part} ÷ {added}", number_of(part) / float(added)
     rest = scale.units(value) - scale.units(shown)
     return [Row(text, short(shown)), *([Row(ROUNDING, scale.text(rest))] if rest else [])]
 
@@ -135,7 +133,8 @@ def _cells(apply: Apply) -> Cells:
     return next(a for a in apply.arguments.values() if isinstance(a, Cells))
 
 
-def _best(keys: Array, detail: Detail) -> Sequence[int]:
+def best(keys: Array, detail: Detail) -> Sequence[int]:
+    """The indices of the smallest keys, as many as are shown, the smallest first."""
     count = detail.count(len(keys))
     order = np.argsort(np.nan_to_num(keys, nan=-np.inf), kind="stable")
     return [int(i) for i in (order if count == len(keys) else order[:count])]

@@ -1,0 +1,169 @@
+"""Backward: following one number's weight through every step to the image. Knows traces, rules and the reference.
+
+The adjoints in `rules` say how a weight on a result becomes weights on its operands, and what biases and shifts add
+on the way. Memory that was written into later is followed by address, so that views and operations in place come out right.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convscope.capture import Ref, Step, Trace
+from convscope.errors import UsageError
+from convscope.proof.calls import DRAWN, call_of
+from convscope.proof.origins import cells_at
+from convscope.proof.witness import recomputed
+from convscope.rules import Array
+from convscope.rules.adjoints import ADJOINTS
+from convscope.rules.call import Cell
+from convscope.rules.moves import MOVES
+
+CONSTANT = DRAWN | {
+    "arange", "eye", "fill", "full", "full_like", "linspace", "new_full", "new_ones", "new_zeros", "ones", "ones_like",
+    "scalar_tensor", "zero", "zeros", "zeros_like",
+}  # fmt: skip
+"""Operations whose result does not depend on the numbers of their operands."""
+WRITES = frozenset({"copy"})
+"""Operations whose first operand says only where to write."""
+Result = tuple[int, int]
+"""A step's id and which of its results."""
+
+
+@dataclass(slots=True)
+class Backward:
+    """Where the weights have got to, and what has been collected on the way."""
+
+    trace: Trace
+    varies: frozenset[Result]
+    weights: dict[Result, Array] = field(default_factory=dict)
+    """On results that are still to be followed."""
+    inputs: dict[str, Array] = field(default_factory=dict)
+    """On the cells of each input."""
+    constant: float = 0.0
+    bound: float = 0.0
+    """How far recorded results may lie from exact ones, each times its weight."""
+    bent: list[str] = field(default_factory=list)
+
+
+def backward(trace: Trace, step: Step, cell: Cell, output: int = 0) -> Backward:
+    """Follow one number of a step to the inputs.
+
+    Args:
+        cell: A full index of the step's result.
+
+    Raises:
+        UsageError: a step on the way has no adjoint, or cannot be followed.
+    """
+    found = Backward(trace, varying(trace, step.id))
+    found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
+    start = np.zeros(step.results[output].shape)
+    start[cell] = 1.0
+    found.weights[step.id, output] = start
+    for at in range(step.id, -1, -1):
+        here = trace.all_steps[at]
+        for index in range(len(here.results)):
+            weights = found.weights.pop((at, index), None)
+            if weights is not None and weights.any():
+                _through(found, here, index, weights)
+    return found
+
+
+def varying(trace: Trace, last: int) -> frozenset[Result]:
+    """The results, up to a step, that depend on an input by more than their shape."""
+    found: set[Result] = set()
+    for step in trace.all_steps[: last + 1]:
+        if step.op in CONSTANT or step.overridden:
+            continue
+        if any(_varies(found, ref) for name, ref in _operands(step) if not (step.op in WRITES and name == "self")):
+            found |= {(step.id, i) for i, made in enumerate(step.results) if "float" in made.dtype}
+    return frozenset(found)
+
+
+def _varies(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
+    if "float" not in ref.dtype:
+        return False
+    written = any((writer, 0) in found for writer in ref.rewritten)
+    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)
+
+
+def _operands(step: Step) -> Iterator[tuple[str, Ref]]:
+    """Tensor arguments, as `Call.operands` names them."""
+    for name, place, ref in step.refs():
+        yield (name if step.arguments[name] is ref else f"{name}.{place}"), ref
+
+
+def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
+    """One result of one step: to its operands, or into the constant where nothing of it varies."""
+    if (step.id, output) not in found.varies:
+        found.constant += _times(weights, step.outputs[output])
+        return
+    if step.op not in ADJOINTS:
+        raise UsageError(
+            f"{step.name} is a {step.op}, which has no adjoint, so the number cannot be followed through it; "
+            "explain it step by step instead."
+        )
+    refs = {n: r for n, r in _operands(step) if not (step.op in WRITES and n == "self")}
+    varies = frozenset(name for name, ref in refs.items() if _varies(found.varies, ref))
+    pulled = ADJOINTS[step.op](call_of(found.trace, step, output), weights, varies)
+    found.constant += pulled.constant
+    found.bound += _rounding(found.trace, step, output, weights)
+    if not pulled.linear:
+        found.bent.append(step.name)
+    for name, gradient in pulled.gradients.items():
+        _onto(found, step, name, refs[name], gradient)
+
+
+def _rounding(trace: Trace, step: Step, output: int, weights: Array) -> float:
+    """How far this step's recorded results may be off, in the weighted sum."""
+    if step.op in MOVES and all(ref.dtype == step.results[output].dtype for _, ref in _operands(step)):
+        return 0.0
+    witness = recomputed(trace, step, output)
+    return np.nan if witness is None else _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
+
+
+def _onto(found: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> None:
+    """Weights on an operand, to whatever wrote its numbers last."""
+    if not ref.rewritten and ref.kind == "step":
+        _add(found.weights, (ref.id, ref.output), gradient)
+        return
+    cells = np.argwhere(gradient)
+    numbers = gradient[tuple(cells.T)]
+    addresses = ref.offset + cells @ np.array(ref.stride, np.int64).reshape(-1)
+    left = np.ones(len(cells), bool)
+    for writer in reversed(ref.rewritten):
+        for output, made in enumerate(found.trace.all_steps[writer].results):
+            if made.memory == ref.memory:
+                at, hit = cells_at(made, addresses)
+                hit &= left
+                _add(found.weights, (writer, output), _scattered(made.shape, at[hit], numbers[hit]))
+                left &= ~hit
+    _onto_whole(found, step, name, ref, (cells[left], addresses[left], numbers[left]))
+
+
+def _onto_whole(found: Backward, step: Step, name: str, ref: Ref, rest: tuple[Array, Array, Array]) -> None:
+    """What no later write covered: the step, the input, or a constant."""
+    cells, addresses, numbers = rest
+    if ref.kind == "step":
+        _add(found.weights, (ref.id, ref.output), _scattered(ref.shape, cells, numbers))
+    elif ref.kind == "input":
+        at, _ = cells_at(found.trace._outside[ref.kind, ref.id], addresses)
+        np.add.at(found.inputs[ref.name], tuple(at.T), numbers)
+    else:
+        values = found.trace.operand(step, name.partition(".")[0])
+        array = values[int(name.partition(".")[2])] if "." in name else values
+        found.constant += float(np.sum(numbers * array[tuple(cells.T)]))
+
+
+def _add(weights: dict[Result, Array], result: Result, more: Array) -> None:
+    weights[result] = weights[result] + more if result in weights else more
+
+
+def _scattered(shape: tuple[int, ...], cells: Array, numbers: Array) -> Array:
+    found = np.zeros(shape)
+    np.add.at(found, tuple(cells.T), numbers)
+    return found
+
+
+def _times(weights: Array, values: Array) -> float:
+    return float(np.sum(np.where(weights == 0, 0.0, weights * values)))

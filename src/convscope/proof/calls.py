@@ -1,0 +1,51 @@
+"""Calls: a recorded step as the rules see it. Knows traces and rules."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from convscope.capture import Ref, Step, Trace
+from convscope.rules import Call, Operand, Source
+
+DRAWN = frozenset(
+    {
+        "bernoulli", "empty", "empty_like", "exponential", "new_empty", "normal", "poisson", "rand", "randint", "randn",
+        "uniform",
+    }
+)  # fmt: skip
+"""Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""
+
+
+def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
+    """A step as a `Call`: its arguments with their numbers as they were when it ran.
+
+    Args:
+        output: Which result, of a step that has several.
+    """
+    arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
+    made = step.results[output]
+    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(step))
+
+
+def _argument(trace: Trace, step: Step, name: str, value: Any) -> Any:
+    if isinstance(value, Ref):
+        return Operand(trace.operand(step, name), source_of(value, name))
+    if isinstance(value, tuple) and any(isinstance(item, Ref) for item in value):
+        arrays = trace.operand(step, name)
+        return tuple(
+            Operand(array, source_of(item, f"{name}.{place}")) if isinstance(item, Ref) else item
+            for place, (item, array) in enumerate(zip(value, arrays, strict=True))
+        )
+    return value
+
+
+def source_of(ref: Ref, argument: str = "") -> Source:
+    """Where a tensor's numbers are, as expressions name it."""
+    return Source(ref.name, ref.kind, ref.shape, ref.dtype, ref.output, argument)
+
+
+def _extra(step: Step) -> Mapping[str, Any]:
+    """The numbers that were drawn at random."""
+    if step.op == "native_dropout":
+        return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
+    return MappingProxyType({})

@@ -1,0 +1,162 @@
+"""Contributions: one number as a sum over the pixels of the image, plus a constant. Knows traces and rules.
+
+For a piecewise linear network the sum is exact: the weights are found by following the number back through every step,
+the constant by collecting every bias and shift on the way, and the two together must give the number again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convscope.capture import Step, Trace
+from convscope.proof.backward import backward
+from convscope.rules import Array, Source
+from convscope.rules.call import Cell
+from convscope.rules.plain import plain_number, plain_numbers
+from convscope.rules.text import RULE, Row, indented, render, short
+from convscope.rules.text.display import Scale, small
+
+OURS = 1e-12
+"""Our own rounding, in float64, as a share of all that is added."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contributions:
+    """One number as contributions of input pixels plus a constant.
+
+    >>> import torch, convscope as cs
+    >>> trace = cs.trace(torch.nn.Conv2d(1, 1, 2), torch.ones(1, 2, 2))
+    >>> found = contributions(trace, trace["conv2d"], (0, 0, 0, 0))
+    >>> bool(abs(found.total - found.value) <= found.bound), found.linear
+    (True, True)
+    """
+
+    name: str
+    """The step and cell, as a person reads them."""
+    value: float
+    """The number, as recorded."""
+    pixels: Mapping[str, Array] = field(repr=False)
+    """For each input what each of its cells adds, float64, in the input's shape."""
+    weights: Mapping[str, Array] = field(repr=False)
+    """What each cell is multiplied by to give that: the slope of the number in that cell."""
+    constant: float
+    """What biases, shifts and constant tensors add; collected from them, not by subtraction."""
+    bound: float
+    """How far `total` may lie from `value`, by the rounding of all steps on the way; nan where one is not known."""
+    bent: tuple[str, ...]
+    """The steps on the way that are not piecewise linear: their tangent at the recorded numbers stands for them."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether every step on the way is piecewise linear: then this is the number itself, not its tangent."""
+        return not self.bent
+
+    @property
+    def total(self) -> float:
+        """The contributions and the constant, added up."""
+        return sum(float(p.sum()) for p in self.pixels.values()) + self.constant
+
+    @property
+    def residual(self) -> float:
+        """value - contributions - constant: what the check leaves over."""
+        return self.value - self.total
+
+    @property
+    def checks(self) -> bool:
+        """Whether the residual lies within the bound."""
+        return abs(self.residual) <= self.bound
+
+    def to_text(self) -> str:
+        """What pixels add and take away, the constant, the check, and the pixels that count most."""
+        return "\n".join(_page(self))
+
+    def to_json(self) -> dict[str, Any]:
+        """Every contribution in full precision; docs/explanation.md has the schema."""
+        return {
+            "format": "convscope contributions 1",
+            "name": self.name,
+            "value": plain_number(self.value),
+            "constant": plain_number(self.constant),
+            "total": plain_number(self.total),
+            "residual": plain_number(self.residual),
+            "bound": plain_number(self.bound),
+            "linear": self.linear,
+            "bent": list(self.bent),
+            "inputs": {
+                name: {
+                    "shape": list(array.shape),
+                    "contributions": plain_numbers(array.reshape(-1)),
+                    "weights": plain_numbers(self.weights[name].reshape(-1)),
+                }
+                for name, array in self.pixels.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+
+def contributions(trace: Trace, step: Step, cell: Cell, output: int = 0, name: str = "") -> Contributions:
+    """Follow one number of a step back to the inputs.
+
+    Args:
+        cell: A full index of the step's result.
+        name: How to call the number; the step's name where nothing is said.
+
+    Raises:
+        UsageError: a step on the way has no adjoint, or cannot be followed.
+    """
+    found = backward(trace, step, cell, output)
+    pixels = {n: np.where(w == 0, 0.0, w * trace.inputs[n]) for n, w in found.inputs.items()}
+    value = float(step.outputs[output][cell])
+    added = sum(float(np.abs(p).sum()) for p in pixels.values()) + abs(found.constant) + abs(value)
+    bound = found.bound + OURS * added
+    bent = tuple(dict.fromkeys(reversed(found.bent)))
+    return Contributions(name or step.name, value, pixels, found.inputs, found.constant, bound, bent)
+
+
+def _page(found: Contributions) -> list[str]:
+    total = found.total
+    every = np.concatenate([p.reshape(-1) for p in found.pixels.values()])
+    parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), found.constant]
+    scale = Scale.of([*parts, found.value])
+    rest = scale.units(total) - sum(map(scale.units, parts)) if np.isfinite([*parts, total]).all() else 0
+    rows: list[Row | str] = [
+        Row(f"{np.count_nonzero(every > 0):,} cells of the input that add", scale.show(parts[0])),
+        Row(f"{np.count_nonzero(every < 0):,} cells that take away", scale.show(parts[1])),
+        Row("constant: biases and shifts", scale.show(parts[2])),
+        *([Row("rounding of the numbers shown", scale.text(rest))] if rest else []),
+        RULE,
+        Row("added up", scale.show(total)),
+        Row("recorded", scale.show(found.value)),
+        Row("difference", small(found.residual), f"allowed ± {small(found.bound)}"),
+    ]
+    return [f"{found.name} = {short(found.value)}", _kind(found), "", *indented(render(rows)), "", *_largest(found)]
+
+
+def _kind(found: Contributions) -> str:
+    if found.linear:
+        return "what each cell of the input adds; exact, because every step on the way is piecewise linear"
+    named = ", ".join(found.bent[:3]) + (f" and {len(found.bent) - 3} more" if len(found.bent) > 3 else "")
+    return f"the tangent at this input, because these are not piecewise linear: {named}"
+
+
+def _largest(found: Contributions, count: int = 8) -> list[str]:
+    rows: list[Row | str] = []
+    for name, pixels in found.pixels.items():
+        source = Source(name, "input", pixels.shape)
+        order = np.argsort(-np.abs(pixels).reshape(-1), kind="stable")[:count]
+        cells = [tuple(map(int, np.unravel_index(int(i), pixels.shape))) for i in order]
+        scale = Scale.of([float(pixels[cell]) for cell in cells])
+        rows += [
+            Row(
+                source.label(cell),
+                scale.show(float(pixels[cell])),
+                f"= weight {short(float(found.weights[name][cell]))} × cell",
+            )
+            for cell in cells
+            if pixels[cell]
+        ]
+    return ["the cells that count most", "", *indented(render(rows))] if rows else ["no cell of the input counts"]

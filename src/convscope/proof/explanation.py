@@ -1,0 +1,315 @@
+"""Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from convscope.capture import Step, Trace
+from convscope.proof.calls import DRAWN, call_of
+from convscope.proof.contributions import Contributions, contributions
+from convscope.proof.origins import settled
+from convscope.proof.witness import recomputed
+from convscope.rules import RULES, Call, Expr, Leaf, Rule, Source, full_cell
+from convscope.rules.call import Cell, cell_label
+from convscope.rules.parts import Inner, parts
+from convscope.rules.plain import plain, plain_number
+from convscope.rules.precision import Precision
+from convscope.rules.text import Detail, indented, page, passage, short
+
+Status = Literal["proved", "mismatch", "not recomputed", "not explained", "unsupported", "given", "weights changed"]
+SAYS: Mapping[Status, str] = {
+    "proved": "✓ proved: explained here and recomputed by the NumPy reference, both within the bound",
+    "mismatch": "✗ mismatch: the recorded number is not what its operation gives for the recorded inputs",
+    "not recomputed": "explained, within the bound; not recomputed, because the NumPy reference lacks it",
+    "not explained": "recomputed by the NumPy reference, within the bound; not explained, because it lacks a rule",
+    "unsupported": "unsupported: neither rule nor reference has this operation",
+    "given": "given, not calculated: drawn at random, or put in the place of a result",
+    "weights changed": "weights changed since the trace: the numbers shown are not those it ran with",
+}
+"""What each status means, in a sentence."""
+FORMAT = "convscope explanation 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why one recorded number is what it is: `print` it, or walk on from it.
+
+    >>> import torch, convscope as cs
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[2.0, -1.0]]), "bias": torch.tensor([0.5])})
+    >>> why = explain(cs.trace(layer, torch.tensor([[3.0, 4.0]])), "linear", (0,))
+    >>> why.value, why.proved
+    (2.5, True)
+    >>> print(why)
+    linear (0) = 2.5
+    2 numbers, each times its weight, plus the bias
+    <BLANKLINE>
+      input (0)  3  ×  weight[0, 0]   2  =    6.0
+      input (1)  4  ×  weight[0, 1]  −1  =   −4.0
+      bias[0]                                 0.5
+      ─────────────────────────────────────────────────
+      calculated                              2.5
+      in full                                 2.5000000
+      recorded                                2.5000000
+      difference                              0.0000000   allowed ± 0.0000019
+    <BLANKLINE>
+    ✓ proved: explained here and recomputed by the NumPy reference, both within the bound
+    """
+
+    trace: Trace = field(repr=False)
+    step: Step
+    cell: Cell
+    """A full index of the step's result."""
+    output: int
+    """Which result, of a step that has several."""
+    call: Call = field(repr=False)
+    rules: Mapping[str, Rule] = field(repr=False)
+    raw: Expr | None = field(repr=False)
+    """The rule's expression, with the tensors named as the operation read them; None without a rule."""
+    value: float
+    """What the expression gives, in float64; nan without one."""
+    recorded: float
+    """What PyTorch gave."""
+    bound: float
+    """How far the two may lie apart, because PyTorch's kernel rounds."""
+
+    @cached_property
+    def expr(self) -> Expr | None:
+        """The expression, with every number named by the step, parameter or image that it was made in."""
+        return None if self.raw is None else settled(self.trace, self.step, self.raw)
+
+    @property
+    def difference(self) -> float:
+        """recorded - value."""
+        return self.recorded - self.value
+
+    @property
+    def name(self) -> str:
+        """The step and the cell as a person reads them: `conv1 (3, 10, 12)`."""
+        label = cell_label(self.cell, self.call.shape) if self.cell else ""
+        result = f", result {self.output}" if self.output else ""
+        return f"{self.step.name}{result} {label}".strip()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the expression's value lies within the bound of the recorded number; nan agrees with nan."""
+        return self.raw is not None and agree(self.value, self.recorded, self.bound, self.call.dtype)
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """The parameters of this step that changed since the trace."""
+        changed = set(self.trace.changed())
+        return tuple(ref.name for _, _, ref in self.step.refs() if ref.kind == "parameter" and ref.name in changed)
+
+    @cached_property
+    def status(self) -> Status:
+        """What is known about this number; see `SAYS`. Recomputes the step when first asked."""
+        if self.step.overridden or self.step.op in DRAWN:
+            return "given"
+        if self.changed:
+            return "weights changed"
+        witness = recomputed(self.trace, self.step, self.output)
+        if self.raw is not None and not self.agrees:
+            return "mismatch"
+        if witness is None:
+            return "unsupported" if self.raw is None else "not recomputed"
+        if not witness.agrees(self.cell, self.recorded):
+            return "mismatch"
+        return "not explained" if self.raw is None else "proved"
+
+    @property
+    def proved(self) -> bool:
+        """Whether expression and reference both agree with the recorded number."""
+        return self.status == "proved"
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know: changed weights, where a nan came in, an operation without a rule."""
+        return tuple(_notes(self))
+
+    def parts(self, *, all: bool = False) -> list[Leaf | Inner]:  # noqa: A002 - the word of the command line
+        """The numbers this one is made of, the most important first; with `all`, every one of them."""
+        return [] if self.expr is None else parts(self.expr, Detail(everything=all))
+
+    def follow(self, part: Leaf) -> "Explanation | None":
+        """The explanation of a part; None where it ends: at a pixel, a parameter, a constant.
+
+        >>> import torch, convscope as cs
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.ReLU())
+        >>> why = explain(cs.trace(net, torch.ones(1, 2)), "1", (0,))
+        >>> why.follow(why.parts()[0]).name
+        '0 (0)'
+        """
+        if part.source.kind != "step":
+            return None
+        return explain(self.trace, part.source.name, part.cell, output=part.source.output, rules=self.rules)
+
+    def walk(self, depth: int = 2) -> "Iterator[tuple[int, Explanation]]":
+        """This explanation, those of its parts, and so on down: pairs of level (from 0) and explanation.
+
+        Args:
+            depth: How many levels; 1 is this one alone.
+        """
+        yield 0, self
+        if depth > 1:
+            for part in self.parts():
+                found = self.follow(part) if isinstance(part, Leaf) else None
+                if found is not None:
+                    yield from ((level + 1, inner) for level, inner in found.walk(depth - 1))
+
+    def to_text(self, *, all: bool = False, depth: int = 1) -> str:  # noqa: A002 - the word of the command line
+        """The calculation on paper.
+
+        Args:
+            all: Every term of a long sum, not only the largest.
+            depth: How many steps back; 2 adds the calculation of each number in this one.
+        """
+        if self.expr is None:
+            return "\n".join([f"{self.name} = {short(self.recorded)}", *self.notes, "", SAYS[self.status]])
+        detail = Detail(everything=all)
+        lines = page(self.name, self.expr, self.recorded, self.bound, detail)
+        lines += ["", *self.notes, SAYS[self.status]]
+        if depth > 1:
+            deeper = self._deeper(detail, depth)
+            lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
+        return "\n".join(lines)
+
+    def _deeper(self, detail: Detail, depth: int) -> list[str]:
+        lines: list[str] = []
+        for part in [] if self.expr is None else parts(self.expr, detail):
+            lines += _part(self, part, detail, depth)
+        return lines[:-1]
+
+    def to_input(self) -> Contributions:
+        """The same number as contributions of input pixels plus a constant.
+
+        Exact where every step on the way is piecewise linear; elsewhere the tangent, and it says so.
+
+        Raises:
+            UsageError: a step on the way has no adjoint.
+        """
+        return contributions(self.trace, self.step, self.cell, self.output, self.name)
+
+    def to_json(self, *, depth: int = 1) -> dict[str, Any]:
+        """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
+
+        Args:
+            depth: As for `to_text`; more than 1 adds the explanations of the parts, as `parts`.
+        """
+        found = {
+            "format": FORMAT,
+            "step": {"id": self.step.id, "name": self.step.name, "module": self.step.module, "op": self.step.op},
+            "shape": list(self.call.shape),
+            "dtype": self.call.dtype,
+            "output": self.output,
+            "cell": list(self.cell),
+            "name": self.name,
+            "value": plain_number(self.value),
+            "recorded": plain_number(self.recorded),
+            "difference": plain_number(self.difference),
+            "bound": plain_number(self.bound),
+            "status": self.status,
+            "proved": self.proved,
+            "notes": list(self.notes),
+            "expr": None if self.expr is None else plain(self.expr),
+        }
+        if depth > 1:
+            followed = (self.follow(part) for part in self.parts() if isinstance(part, Leaf))
+            found["parts"] = [inner.to_json(depth=depth - 1) for inner in followed if inner is not None]
+        return found
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+
+def explain(
+    trace: Trace, step: Step | str | int, cell: Cell, *, output: int = 0, rules: Mapping[str, Rule] = RULES
+) -> Explanation:
+    """Explain one number of a trace.
+
+    Args:
+        trace: What `cs.trace` recorded.
+        step: A step, its name or its id.
+        cell: An index of the step's result; leading zeros may be left out: (channel, row, column), (unit,).
+        output: Which result, of a step that has several, such as the positions of a max pooling.
+        rules: Another table of rules, such as `RULES | {"my_op": my_rule}`.
+
+    Returns:
+        Its explanation. Where no rule explains the operation it has no expression, and says so.
+
+    Raises:
+        UnknownName: no such step.
+        UsageError: the step has no such cell, or no such result.
+    """
+    found = step if isinstance(step, Step) else trace[step]
+    call = call_of(trace, found, output)
+    full = full_cell(cell, call.shape, found.name)
+    recorded = float(found.outputs[output][full]) if output else float(found.output[full])
+    raw = _expression(found, call, full, recorded, rules)
+    if raw is None:
+        return Explanation(trace, found, full, output, call, rules, None, np.nan, recorded, np.nan)
+    value, error = raw.result(call.precision)
+    bound = whole_bound(value, error, call.precision)
+    return Explanation(trace, found, full, output, call, rules, raw, value, recorded, bound)
+
+
+def _expression(step: Step, call: Call, cell: Cell, recorded: float, rules: Mapping[str, Rule]) -> Expr | None:
+    if step.overridden or step.op in DRAWN:
+        return Leaf(recorded, Source(f"{step.name}, as given", "constant", call.shape, call.dtype), cell)
+    return rules[call.op](call, cell) if call.op in rules else None
+
+
+def whole_bound(value: float, error: float, precision: Precision) -> float:
+    """An expression's error, with the rounding of a result that is stored more coarsely than it is added."""
+    if not precision.stored or error == 0.0:
+        return error
+    return error + precision.stored * (abs(value) + error) + precision.tiny
+
+
+def agree(value: float, recorded: float, bound: float, dtype: str) -> bool:
+    """Whether a recorded number can be what a kernel makes of this value.
+
+    A number beyond the type's largest is recorded as an infinity; nan agrees with nan only.
+
+    >>> agree(1.0, 1.00000001, 6e-8, "float32"), agree(1e39, float("inf"), 1e32, "float32")
+    (True, True)
+    """
+    if math.isnan(value) or math.isnan(recorded):
+        return math.isnan(value) and math.isnan(recorded)
+    if math.isinf(recorded):
+        beyond = math.copysign(1.0, recorded) * value + bound
+        return value == recorded or beyond >= 0.999 * Precision.of(dtype).largest
+    return abs(value - recorded) <= bound
+
+
+def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) -> list[str]:
+    """One part's own calculation, and below it those of its parts."""
+    if isinstance(part, Inner):
+        lines = passage(part.label, part.expr, "", detail)
+        deeper = parts(part.expr, detail) if depth > 2 else []
+        return [*lines, "", *indented([line for p in deeper for line in _part(whole, p, detail, depth - 1)])]
+    found = whole.follow(part)
+    if found is None:
+        return []
+    mark = {"proved": "✓ proved", "mismatch": "✗ mismatch"}.get(found.status, found.status)
+    if found.expr is None:
+        return [f"{found.name} = {short(found.recorded)}   {mark}", *found.notes, ""]
+    lines = [*passage(found.name, found.expr, mark, detail), ""]
+    deeper_lines = found._deeper(detail, depth - 1) if depth > 2 else []
+    return [*lines, *indented(deeper_lines), *([""] if deeper_lines else [])]
+
+
+def _notes(found: Explanation) -> Iterator[str]:
+    for name in found.changed:
+        yield f"{name} changed since the trace."
+    if found.raw is None:
+        reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
+        yield f"no rule explains {found.step.op!r}, which reads {reads}; docs/rules.md lists those that have one."
+    elif not np.isfinite(found.recorded):
+        entered = [p for p in found.parts(all=True) if isinstance(p, Leaf) and not np.isfinite(p.number)]
+        source = f"comes from {entered[0].label}" if entered else "arises here: the numbers that go in are finite"
+        yield f"{short(found.recorded)} {source}."

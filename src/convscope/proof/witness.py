@@ -1,0 +1,80 @@
+"""Witness: what the NumPy reference says about a recorded step, recomputed when first asked and kept for a while.
+
+Knows traces and the reference; nothing of rules and expressions.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.capture import Step, Trace
+from convscope.errors import ConvscopeError
+from convscope.reference import OPERATIONS
+
+Array = NDArray[Any]
+Cell = tuple[int, ...]
+
+ROUNDOFF = {
+    "float64": (2.0**-53, 0.0),
+    "float32": (2.0**-24, 0.0),
+    "bfloat16": (2.0**-24, 2.0**-8),
+    "float16": (2.0**-24, 2.0**-11),
+}
+"""Recorded type -> the unit roundoffs of its kernel's sums and of its result (see `reference.roundoff`)."""
+KEPT = 4
+"""Recomputed steps that are kept for each trace: who explains one cell often explains its neighbour."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recomputed:
+    """One result of a step, recomputed from the step's recorded inputs."""
+
+    values: Array
+    """float64, in the shape of the result."""
+    bounds: Array
+    """How far the recorded numbers may lie from these; broadcasts to `values`."""
+
+    def agrees(self, cell: Cell, recorded: float) -> bool:
+        """Whether a recorded number lies within its bound; nan agrees with nan."""
+        value = float(self.values[cell])
+        bound = float(np.broadcast_to(self.bounds, self.values.shape)[cell])
+        return value == recorded or abs(value - recorded) <= bound or (np.isnan(value) and np.isnan(recorded))
+
+
+def recomputed(trace: Trace, step: Step, output: int = 0) -> Recomputed | None:
+    """What the reference gives for a step; None where it has no such operation, or not in this form."""
+    kept = _KEPT.setdefault(trace, OrderedDict())
+    if step.id not in kept:
+        kept[step.id] = recompute(trace, step)
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(step.id)
+    return kept[step.id].get(output)
+
+
+_KEPT: WeakKeyDictionary[Trace, OrderedDict[int, dict[int, Recomputed]]] = WeakKeyDictionary()
+
+
+def recompute(trace: Trace, step: Step) -> dict[int, Recomputed]:
+    """Result -> what the reference gives for it; empty where it has no such operation, or not in this form."""
+    operation = OPERATIONS.get(step.op)
+    if operation is None:
+        return {}
+    arguments: dict[str, Any] = trace.operands(step)
+    found = {}
+    try:
+        result = operation.compute(**arguments)
+        values = result if isinstance(result, tuple) else (result,)
+        for output, value in enumerate(values):
+            if value is not None and output < len(step.results):
+                u, u_out = ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0))
+                bounds = operation.bound(u=u, u_out=u_out, result=result, **arguments)
+                bound = bounds[output] if isinstance(bounds, tuple) else bounds
+                found[output] = Recomputed(value, np.zeros(()) if bound is None else bound)
+    except ConvscopeError:
+        return {}
+    return found
