@@ -1,0 +1,140 @@
+"""Attention: softmax(query·keyᵀ·scale + mask)·value.
+
+Knows roundoff and NumPy. Query rows do not see each other, so they are computed some at a time.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.probability import safe_softmax
+from convscope.reference.roundoff import FUNCTION, Array, gamma
+
+CELLS = 2**20
+"""Scores that exist at a time: 8 MB of float64 for each of the arrays made from them."""
+
+
+def attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    attn_mask: Array | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Array:
+    """scaled_dot_product_attention: each query row mixes the value rows, by how well its key fits.
+
+    >>> attention(np.zeros((1, 1, 4)), np.zeros((1, 2, 4)), np.array([[[1.0], [3.0]]]))
+    array([[[2.]]])
+
+    Args:
+        query: Shape (..., L, E).
+        key: Shape (..., S, E); where it has fewer heads (axis -3) than the query, they are shared out.
+        value: Shape (..., S, Ev).
+        attn_mask: Added to the scores, or boolean (True takes part), broadcast to (..., L, S).
+        dropout_p: Must be 0: what dropout drops is random.
+        is_causal: Row i sees the first i + 1 keys only.
+        scale: Factor on the scores; 1 / sqrt(E) if None.
+
+    Returns:
+        Shape (..., L, Ev). A row that sees nothing gives 0.
+
+    Raises:
+        UsageError: with dropout.
+    """
+    if dropout_p:
+        raise UsageError(f"attention with dropout_p={dropout_p} is random; its reference needs evaluation mode.")
+    return np.concatenate([p @ v for p, _, v in _rows(query, key, value, attn_mask, is_causal, scale)], axis=-2)
+
+
+def attention_error(
+    _y: Array,
+    u: float,
+    query: Array,
+    key: Array,
+    value: Array,
+    attn_mask: Array | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    u_out: float = 0.0,
+) -> Array:
+    """A weight p = e / s may be off by `weight_error`; where the inputs are float16 or bfloat16, kernels round it to
+    that type (`u_out`) before the second product. The output is a sum of S products p·v: gamma(S) of the magnitudes.
+    """
+    parts, start = [], 0
+    for p, s, v in _rows(query, key, value, attn_mask, is_causal, scale):
+        rows = np.abs(query[..., start : start + p.shape[-2], :])
+        start += p.shape[-2]
+        scores_off = gamma(query.shape[-1] + 3, u) * _scaled(rows, np.abs(key), scale)
+        scores_off = scores_off + 2 * u * np.where(p > 0, np.abs(s), 0.0)
+        weights_off = weight_error(p, s, scores_off, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p
+        parts.append(weights_off @ np.abs(v))
+    return np.concatenate(parts, axis=-2)
+
+
+def flash_attention(query: Array, key: Array, value: Array, *numbers: Any, **how: Any) -> tuple[Array, None]:
+    """_scaled_dot_product_flash_attention_for_cpu: `attention`; its second output serves the kernel's own gradient."""
+    return attention(query, key, value, *numbers, **how), None
+
+
+def flash_attention_error(
+    y: Any, u: float, query: Array, key: Array, value: Array, u_out: float = 0.0, **how: Any
+) -> tuple[Array, None]:
+    """As `attention_error`."""
+    return attention_error(y[0], u, query, key, value, u_out=u_out, **how), None
+
+
+def weights_of(query: Array, key: Array, mask: Array | None, scale: float | None = None) -> tuple[Array, Array]:
+    """Weights (..., L, S), and the scores before the softmax."""
+    scores = _scaled(query, key, scale)
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    return safe_softmax(scores), scores
+
+
+def weight_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
+    """Error of p = e / s when each score is off by `scores_off`.
+
+    e = exp(score - max) is then off by at most exp(t) - 1 relative to itself, t = scores_off + |score - max|·u +
+    FUNCTION·u; kernels that walk over blocks of keys rescale by exp(old max - new max), whose arguments add up to
+    |score - max| once more, with one rounding and one exp per block. s is off by the mean of exp(t) - 1 weighted by p,
+    and by gamma(S + blocks). No weight can be off by more than 1.
+    """
+    below = np.where(p > 0, scores.max(-1, keepdims=True) - scores, 0.0)
+    blocks = 1 + p.shape[-1] // 16
+    off = np.where(p > 0, scores_off, 0.0) + (2 * below + FUNCTION + (FUNCTION + 1) * blocks) * u
+    mean = (p * np.expm1(off)).sum(-1, keepdims=True)
+    share = np.expm1(off + 2 * mean) + gamma(p.shape[-1] + 4, u)
+    return np.asarray(np.where(mean < 0.5, np.minimum(p * share, 1.0), 1.0))
+
+
+def _rows(
+    query: Array, key: Array, value: Array, mask: Array | None, is_causal: bool, scale: float | None
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Weights and scores of some query rows at a time, with the value rows they weigh."""
+    length, keys = query.shape[-2], key.shape[-2]
+    if is_causal:
+        mask = np.tri(length, keys, dtype=bool)
+    step = max(1, CELLS // max(1, math.prod(query.shape[:-2]) * keys))
+    for start in range(0, length, step):
+        part = query[..., start : start + step, :]
+        seen = mask if mask is None or mask.shape[-2] == 1 else mask[..., start : start + step, :]
+        weights, scores = weights_of(part, key, seen, scale)
+        yield weights, scores, _shared(value, weights)
+
+
+def _scaled(query: Array, key: Array, scale: float | None) -> Array:
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    return np.asarray(query @ np.swapaxes(_shared(key, query), -1, -2) * factor)
+
+
+def _shared(rows: Array, like: Array) -> Array:
+    """Heads (axis -3) repeated where `like` has more of them: grouped-query attention."""
+    if rows.ndim < 3 or like.ndim < 3 or rows.shape[-3] in {1, like.shape[-3]}:
+        return rows
+    return np.repeat(rows, like.shape[-3] // rows.shape[-3], axis=-3)

@@ -1,0 +1,226 @@
+"""Convolution: a window of the input times a kernel, summed; and its transpose. Any number of spatial axes.
+
+Knows errors, roundoff and NumPy. Like PyTorch it does not flip the kernel (cross-correlation).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from convscope.errors import ShapeError
+from convscope.reference.roundoff import Array, gamma
+
+Sizes = int | Sequence[int]
+Padding = Sizes | str
+
+BLOCK = 2**19
+"""Cells of the unfolded input that exist at a time: 4 MB of float64, which a processor's cache holds."""
+
+
+def convolution(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    transposed: bool = False,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+) -> Array:
+    """Slide `weight` over `x` and sum the products, or the transpose of that.
+
+    >>> convolution(np.ones((1, 2, 5, 6)), np.ones((3, 2, 2, 3)), None)[0, 0, 0, 0]
+    np.float64(12.0)
+
+    Args:
+        x: Input, shape (N, C, H, W), or any other number of spatial axes.
+        weight: Kernels, shape (K, C / groups, R, S); transposed (C, K / groups, R, S).
+        bias: One number per output channel, shape (K,), or None.
+        stride: Step between windows, in input cells (transposed: in output cells); one per axis, or one for all.
+        padding: Rings of zeros around the input (transposed: rings cut off the output); or "valid" for none,
+            or "same" for as many as keep its size, the odd one at the end.
+        dilation: Step between the cells of one window.
+        transposed: The transpose: each input cell adds itself times the kernel to the output.
+        output_padding: Rows and columns to add at the end of a transposed output.
+        groups: Channel groups that do not see each other.
+
+    Returns:
+        Shape (N, K, P, Q), P = (H + 2·padding - dilation·(R - 1) - 1) // stride + 1; transposed
+        P = (H - 1)·stride - 2·padding + dilation·(R - 1) + output_padding + 1.
+
+    Raises:
+        ShapeError: the kernels expect other channels, or are larger than the padded input.
+
+    Source: PyTorch documentation, torch.nn.Conv2d and torch.nn.ConvTranspose2d.
+    """
+    rank = weight.ndim - 2
+    stride, dilation = per_axis(stride, rank), per_axis(dilation, rank)
+    borders = borders_of(padding, weight.shape[2:], dilation)
+    if transposed:
+        out = _scatter(x, weight, stride, borders, dilation, per_axis(output_padding, rank), groups)
+    else:
+        out = _gather(x, weight, stride, borders, dilation, groups)
+    return out if bias is None else out + bias.reshape(-1, *[1] * rank)
+
+
+def convolution_error(
+    _y: Array,
+    u: float,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    transposed: bool = False,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    u_out: float = 0.0,
+) -> Array:
+    """A plain sum of T products and a bias, in any order: gamma(T + 1) of the sum of magnitudes (Higham, section 3.1).
+
+    Each term meets one rounding of its product, at most T - 1 additions, and the addition of the bias. In the
+    transpose a kernel position reaches an output cell only if the stride allows it, so fewer terms meet.
+    """
+    rank = weight.ndim - 2
+    magnitude = convolution(
+        np.abs(x), np.abs(weight), None if bias is None else np.abs(bias),
+        stride, padding, dilation, transposed, output_padding, groups,
+    )  # fmt: skip
+    terms = weight[0].size
+    if transposed:
+        u = max(u, u_out)  # float16 kernels add the overlapping windows up in float16
+        steps = [s // math.gcd(s, d) for s, d in zip(per_axis(stride, rank), per_axis(dilation, rank), strict=True)]
+        reach = math.prod(-(-k // s) for k, s in zip(weight.shape[2:], steps, strict=True))
+        terms = weight.shape[0] // groups * reach
+    return np.asarray(gamma(terms + 1, u) * magnitude)
+
+
+def convolution_normwise(y: Array, u: float, x: Array, weight: Array, bias: Array | None = None, **how: Sizes) -> Array:
+    """Kernels that multiply in another basis: a share of the norms, the same for a whole plane.
+
+    A Fourier transform of n points is within about 6·log2(n)·u of its norm (Higham, theorem 24.2); three of them
+    and a sum over C channels give u·(C + 18·log2(n) + 2). A Winograd tile F(2x2, 3x3) enlarges its data by at most
+    81 (the product of the 1-norms 3, 3 and 1.5 of its transforms, squared, is smaller) with a dozen roundings.
+    Larger Winograd tiles lose more and are not covered.
+    """
+    rank, groups = weight.ndim - 2, int(how.get("groups", 1))  # type: ignore[arg-type]  # groups is one int
+    n, channels = x.shape[0], x.shape[1]
+    planes = np.sqrt((x.reshape(n, groups, channels // groups, -1) ** 2).sum(-1))  # (N, G, C/G)
+    kernels = np.sqrt((weight.reshape(*weight.shape[:2], -1) ** 2).sum(-1))
+    if how.get("transposed"):
+        kernels = kernels.reshape(groups, channels // groups, -1)  # (G, C/G, K/G)
+    else:
+        kernels = kernels.reshape(groups, -1, channels // groups).transpose(0, 2, 1)
+    norms = (planes[:, :, None] @ kernels).reshape(n, -1, *[1] * rank)  # (N, K, 1, 1)
+    points = math.prod(x.shape[2:]) + weight[0, 0].size
+    share = u * (channels // groups + 18 * math.log2(points) + 2 + 81 * 12)
+    offset = 0.0 if bias is None else np.abs(bias).reshape(-1, *[1] * rank)
+    return np.asarray(share * norms + 2 * u * offset + u * np.abs(y))
+
+
+def per_axis(value: Sizes, rank: int) -> tuple[int, ...]:
+    """`value` once per axis: PyTorch lets one number stand for all.
+
+    >>> per_axis([2], 3), per_axis((1, 2), 2)
+    ((2, 2, 2), (1, 2))
+    """
+    values = (value,) if isinstance(value, int | np.integer) else tuple(value)
+    return tuple(map(int, values * rank if len(values) == 1 else values))
+
+
+def borders_of(padding: Padding, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
+    """Cells of padding before and after each axis.
+
+    >>> borders_of("same", (4, 3), (1, 1))
+    [(1, 2), (1, 1)]
+    """
+    if padding == "same":
+        spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [(span // 2, span - span // 2) for span in spans]
+    if isinstance(padding, str):
+        padding = 0
+    return [(p, p) for p in per_axis(padding, len(kernel))]
+
+
+def _gather(
+    x: Array,
+    weight: Array,
+    stride: tuple[int, ...],
+    borders: list[tuple[int, int]],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Array:
+    """Each output cell gathers its window; windows and kernels are multiplied as matrices."""
+    rank, (n, channels) = len(stride), x.shape[:2]
+    if channels != weight.shape[1] * groups:
+        raise ShapeError(
+            f"the kernels {weight.shape} in {groups} group(s) take {weight.shape[1] * groups} channels, "
+            f"but the input {x.shape} has {channels}."
+        )
+    padded = np.pad(x, [(0, 0), (0, 0), *borders])
+    span = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if any(s > have for s, have in zip(span, padded.shape[2:], strict=True)):
+        raise ShapeError(f"a window of {span} cells does not fit into the padded input of {list(padded.shape[2:])}.")
+    grouped = padded.reshape(n, groups, channels // groups, *padded.shape[2:])
+    spatial = tuple(range(3, 3 + rank))
+    windows = sliding_window_view(grouped, span, axis=spatial)  # (N, G, C/G, H', W', R', S')
+    stepped: tuple[Any, ...] = tuple(slice(None, None, s) for s in (*stride, *dilation))
+    windows = windows[(..., *stepped)]
+    windows = windows.transpose(0, 1, 2, *(a + rank for a in spatial), *spatial)  # (N, G, C/G, R, S, P, Q)
+    return _multiply(weight.reshape(groups, weight.shape[0] // groups, -1), windows, rank)
+
+
+def _multiply(kernels: Array, windows: Array, rank: int) -> Array:
+    """Kernels (G, K/G, T) times windows (N, G, C/G, R, S, P, Q) -> (N, K, P, Q), some rows or images at a time."""
+    n, groups, *_ = windows.shape
+    places = windows.shape[3 + rank :]
+    out = np.empty((n, groups, kernels.shape[1], *places))
+    row_cells = groups * kernels.shape[2] * math.prod(places[1:])
+    images = max(1, BLOCK // max(1, row_cells * places[0]))
+    rows = places[0] if images > 1 else max(1, BLOCK // max(1, row_cells))
+    buffer = np.empty(min(n, images) * min(rows, places[0]) * row_cells)
+    for first in range(0, n, images):
+        for row in range(0, places[0], rows):
+            block = windows[first : first + images]
+            block = block[(slice(None),) * (3 + rank) + (slice(row, row + rows),)]
+            unfolded = buffer[: block.size].reshape(block.shape)
+            np.copyto(unfolded, block)
+            sums = kernels @ unfolded.reshape(len(block), groups, kernels.shape[2], -1)  # (n, G, K/G, rows·Q)
+            target = out[first : first + images, :, :, row : row + rows]
+            target[...] = sums.reshape(target.shape)
+    return out.reshape(n, -1, *places)
+
+
+def _scatter(
+    x: Array,
+    weight: Array,
+    stride: tuple[int, ...],
+    borders: list[tuple[int, int]],
+    dilation: tuple[int, ...],
+    extra: tuple[int, ...],
+    groups: int,
+) -> Array:
+    """Each input cell adds itself times the kernel to the output, one kernel position at a time."""
+    (n, channels), sizes, kernel = x.shape[:2], x.shape[2:], weight.shape[2:]
+    if channels != weight.shape[0]:
+        raise ShapeError(f"the kernels {weight.shape} take {weight.shape[0]} channels, the input {x.shape} {channels}.")
+    step = list(zip(sizes, stride, dilation, kernel, extra, strict=True))
+    full = [(h - 1) * s + d * (k - 1) + 1 + e for h, s, d, k, e in step]
+    cells = x.reshape(n, groups, channels // groups, -1)  # (N, G, C/G, HW)
+    kernels = weight.reshape(groups, channels // groups, weight.shape[1], -1)  # (G, C/G, K/G, RS)
+    out = np.zeros((n, groups, weight.shape[1], *full))
+    for tap, at in enumerate(np.ndindex(*kernel)):
+        reached: tuple[Any, ...] = tuple(
+            slice(i * d, i * d + (h - 1) * s + 1, s) for i, (h, s, d, *_) in zip(at, step, strict=True)
+        )
+        added = np.swapaxes(kernels[..., tap], 1, 2) @ cells  # (N, G, K/G, HW)
+        out[(..., *reached)] += added.reshape(*added.shape[:3], *sizes)
+    inside: tuple[Any, ...] = tuple(
+        slice(before, size - after) for size, (before, after) in zip(full, borders, strict=True)
+    )
+    return np.ascontiguousarray(out.reshape(n, -1, *full)[(..., *inside)])

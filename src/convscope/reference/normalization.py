@@ -1,0 +1,189 @@
+"""Normalization: batch, instance, layer, group and RMS norm. Knows reductions, roundoff and NumPy.
+
+All of them are (x - mean) / sqrt(variance + eps) · weight + bias; they differ in what mean and variance are taken over.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.reference.reduction import moments, moments_error
+from convscope.reference.roundoff import Array, gamma
+
+
+def batch_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    training: bool = False,
+    eps: float = 1e-5,
+) -> tuple[Array, Array | None, Array | None]:
+    """native_batch_norm: each channel by its running mean and variance, or in training by this batch's own.
+
+    >>> batch_norm(np.array([[[1.0, 3.0]]]), None, None, training=True, eps=0.0)[0]
+    array([[[-1.,  1.]]])
+
+    Args:
+        x: Shape (N, C, ...).
+        weight, bias: Shape (C,), or None for 1 and 0.
+        running_mean, running_var: Shape (C,); not used in training.
+        training: Take mean and variance (divided by n) over everything but the channel.
+        eps: Added to the variance.
+
+    Returns:
+        The normalized input; in training also mean and 1 / sqrt(variance + eps) per channel, else None.
+    """
+    mean, variance, *_ = _batch(x, running_mean, running_var, training, 0.0)
+    out = _normalized(x, mean, variance, _channels(weight, x), _channels(bias, x), eps)
+    return (out, mean.ravel(), _rate(variance, eps).ravel()) if training else (out, None, None)
+
+
+def batch_norm_error(
+    _y: Any, u: float, x: Array, weight: Array | None, bias: Array | None, running_mean: Array | None = None,
+    running_var: Array | None = None, training: bool = False, eps: float = 1e-5, u_out: float = 0.0,
+) -> tuple[Array, Array | None, Array | None]:  # fmt: skip
+    """In evaluation the running values are exact, so |x·s| + |mean·s| + |bias| in a few u; else as `_error`."""
+    u = max(u, u_out) if training else u  # in training the statistics are stored in the tensors' type first
+    mean, variance, off, spread = _batch(x, running_mean, running_var, training, u)
+    error = _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, u)
+    if not training:
+        return error, None, None
+    return error, off.ravel(), (_rate_error(variance, spread, eps, u)).ravel()
+
+
+def layer_norm(
+    x: Array, normalized_shape: Sequence[int], weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """native_layer_norm: each row by its own mean and variance; a row is the last axes, those of `normalized_shape`.
+
+    >>> layer_norm(np.array([[1.0, 3.0], [5.0, 5.0]]), [2], eps=0.25)[1].tolist()
+    [[2.0], [5.0]]
+
+    Returns:
+        The normalized input, the means, and 1 / sqrt(variance + eps).
+    """
+    mean, variance = moments(x, _last(x, normalized_shape))
+    return _normalized(x, mean, variance, weight, bias, eps), mean, _rate(variance, eps)
+
+
+def layer_norm_error(
+    _y: Any, u: float, x: Array, normalized_shape: Sequence[int], weight: Array | None = None,
+    bias: Array | None = None, eps: float = 1e-5,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """As `_error`, with the errors of each row's own statistics."""
+    axes = _last(x, normalized_shape)
+    (mean, variance), (off, spread) = moments(x, axes), moments_error(x, axes, u)
+    return _error(x, mean, variance, off, spread, weight, bias, eps, u), off, _rate_error(variance, spread, eps, u)
+
+
+def group_norm(
+    x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """native_group_norm: the channels of a group together, each image by itself; instance norm where C = groups.
+
+    Args:
+        x: Shape (N, C, ...).
+        weight, bias: Shape (C,), or None.
+        group: How many groups the channels form.
+        eps: Added to the variance.
+
+    Returns:
+        The normalized input, and per image and group, shape (N, groups), mean and 1 / sqrt(variance + eps).
+    """
+    mean, variance = moments(_groups(x, group), (2,))
+    m, v = (_ungrouped(values, x, group) for values in (mean, variance))
+    out = _normalized(x, m, v, _channels(weight, x), _channels(bias, x), eps)
+    return out, mean[..., 0], _rate(variance, eps)[..., 0]
+
+
+def group_norm_error(
+    _y: Any, u: float, x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """As `_error`, with the errors of each group's own statistics."""
+    grouped = _groups(x, group)
+    (mean, variance), (off, spread) = moments(grouped, (2,)), moments_error(grouped, (2,), u)
+    m, v, dm, dv = (_ungrouped(values, x, group) for values in (mean, variance, off, spread))
+    error = _error(x, m, v, dm, dv, _channels(weight, x), _channels(bias, x), eps, u)
+    return error, off[..., 0], _rate_error(variance, spread, eps, u)[..., 0]
+
+
+def rms_norm(
+    x: Array, normalized_shape: Sequence[int], weight: Array | None = None, eps: float | None = None
+) -> tuple[Array, Array]:
+    """_fused_rms_norm: x / sqrt(mean(x²) + eps) · weight, and that rate. Without `eps`, float32's machine epsilon."""
+    rate = _rate((x**2).mean(_last(x, normalized_shape), keepdims=True), 2.0**-23 if eps is None else eps)
+    return x * rate * (1.0 if weight is None else weight), rate
+
+
+def rms_norm_error(
+    y: Any, u: float, x: Array, normalized_shape: Sequence[int], weight: Array | None = None, eps: float | None = None
+) -> tuple[Array, Array]:
+    """No term of mean(x²) cancels: a relative error of gamma(n + 2), halved by the root, and four roundings."""
+    n = math.prod(normalized_shape)
+    share = gamma(n + 2, u) / 2 + 6 * u
+    return share * np.abs(y[0]), share * y[1]
+
+
+def _batch(
+    x: Array, running_mean: Array | None, running_var: Array | None, training: bool, u: float
+) -> tuple[Array, Array, Array, Array]:
+    """Mean, variance and their errors, shaped to broadcast along the channels."""
+    if training or running_mean is None or running_var is None:
+        axes = (0, *range(2, x.ndim))
+        return *moments(x, axes), *moments_error(x, axes, u)
+    mean, variance = (values.reshape(-1, *[1] * (x.ndim - 2)) for values in (running_mean, running_var))
+    return mean, variance, np.zeros_like(mean), np.zeros_like(variance)
+
+
+def _normalized(x: Array, mean: Array, variance: Array, weight: Any, bias: Any, eps: float) -> Array:
+    out = (x - mean) * _rate(variance, eps) * (1.0 if weight is None else weight)
+    return np.asarray(out if bias is None else out + bias)
+
+
+def _error(
+    x: Array, mean: Array, variance: Array, off: Array, spread: Array, weight: Any, bias: Any, eps: float, u: float
+) -> Array:
+    """How far (x - mean)·rate·weight + bias may lie off, when the mean is off by `off`, the variance by `spread`.
+
+    Kernels compute either that, or x·s + (bias - mean·s) with s = rate·weight. The error of the rate moves x - mean,
+    that of the mean is multiplied by the rate; the roundings of s, of both products and of the sums are at most 8
+    on each of |x·s| and |mean·s|, and 2 on the bias.
+    """
+    weight = 1.0 if weight is None else np.abs(weight)
+    rate, rate_off = _rate(variance, eps), _rate_error(variance, spread, eps, u)
+    scale = (rate + rate_off) * weight
+    moved = weight * rate_off * np.abs(x - mean) + scale * off
+    rounded = 8 * u * scale * (np.abs(x) + np.abs(mean) + off) + (0.0 if bias is None else 2 * u * np.abs(bias))
+    return np.asarray(moved + rounded)
+
+
+def _rate(variance: Array, eps: float) -> Array:
+    return np.asarray(1 / np.sqrt(variance + eps))
+
+
+def _rate_error(variance: Array, spread: Array, eps: float, u: float) -> Array:
+    """1 / sqrt is steeper towards 0, so a variance too small by `spread` (never below 0) errs most."""
+    least = np.maximum(variance - spread, 0) + eps
+    return np.asarray(1 / np.sqrt(least) - _rate(variance, eps) + 4 * u / np.sqrt(least))
+
+
+def _channels(values: Array | None, x: Array) -> Array | None:
+    return None if values is None else values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _last(x: Array, normalized_shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(range(x.ndim - len(normalized_shape), x.ndim))
+
+
+def _groups(x: Array, group: int) -> Array:
+    return x.reshape(x.shape[0], group, -1)
+
+
+def _ungrouped(values: Array, x: Array, group: int) -> Array:
+    """One number per image and group, shape (N, G, 1), as one per image and channel."""
+    each = np.repeat(values[..., 0], x.shape[1] // group, axis=1)
+    return each.reshape(*each.shape, *[1] * (x.ndim - 2))

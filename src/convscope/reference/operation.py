@@ -1,0 +1,187 @@
+"""Operation: what an operation means, and how far a sound kernel may lie from it.
+
+Knows roundoff and errors; no operation in particular.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, wraps
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.roundoff import Array, largest, smallest
+
+Result = Array | tuple[Array | None, ...]
+
+OURS = 2.0**-53
+"""The reference rounds too: float64. It is added to the kernel's own unit roundoff."""
+
+NAMES = {
+    "self": "x", "input": "x", "min": "low", "max": "high", "min_val": "low", "max_val": "high",
+    "pad": "padding", "ord": "order", "num_groups": "group",
+    "mat": "left", "mat1": "left", "batch1": "left",
+    "mat2": "right", "batch2": "right", "vec": "right", "tensor": "right", "other": "right",
+}  # fmt: skip
+"""ATen's names for arguments that a function here calls otherwise: Python's own words, several names for one role."""
+
+SILENT = {
+    "dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking", "generator", "implicit", "stable",
+    "sorted", "cudnn_enabled", "cudnn_enable", "benchmark", "deterministic", "allow_tf32", "half_to_float", "sparse",
+    "scale_grad_by_freq", "enable_gqa", "padding_idx", "momentum", "N", "C", "HxW",
+}  # fmt: skip
+"""Arguments that no output depends on, or that another argument implies. A function with such a parameter gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation: its definition in float64 and the error that a floating-point kernel may make.
+
+    >>> double = Operation(lambda x: 2 * x, lambda y, u, **arguments: u * abs(y))
+    >>> double.compute(self=np.array([1.5, 2.0]))
+    array([3., 4.])
+    >>> bool((double.bound(self=np.array([1.5, 2.0]), u=2.0**-24) < 3e-7).all())
+    True
+    """
+
+    forward: Callable[..., Any]
+    """The definition; takes ATen's arguments by name, after `NAMES`."""
+    error: Callable[..., Any]
+    """(result, u, the same arguments) -> how far a kernel may lie from the result: a number, an array, or a tuple.
+
+    An error with a parameter `u_out` knows that kernels calculate in a wider type than they store in; for the others
+    every rounding counts as one to the narrower type.
+    """
+    normwise: Callable[..., Any] | None = None
+    """The error of kernels that go through another basis (Winograd, Fourier), where the operation has such."""
+
+    def compute(self, /, **arguments: Any) -> Result:
+        """The result, in float64 (integers and booleans as they are).
+
+        Args:
+            **arguments: As the ATen schema names them; arrays for tensors, of any float width.
+
+        Returns:
+            An array, or a tuple in ATen's order; None stands for an output that is the kernel's own affair.
+
+        Raises:
+            UsageError: the operation has no such argument, or not in this form.
+        """
+        with np.errstate(all="ignore"):
+            return _result(self.forward(**prepared(self.forward, arguments)))
+
+    def bound(
+        self, /, *, u: float, u_out: float = 0.0, normwise: bool = False, result: Result | None = None, **arguments: Any
+    ) -> Result:
+        """How far the output of any sound kernel may lie from `compute`, cell by cell.
+
+        Args:
+            u: Unit roundoff of the type the kernel calculates in: 2**-24 for float32, 2**-53 for float64.
+            u_out: Unit roundoff of the output's type, where it is narrower (2**-8: bfloat16, 2**-11: float16).
+            normwise: The bound of Winograd and Fourier kernels, where the operation has one.
+            result: What `compute` gave for the same arguments, to save the time of computing it again.
+            **arguments: As for `compute`.
+
+        Returns:
+            An array that broadcasts to the output, or a tuple of them; 0 where only the same number will do, which
+            is so wherever the result is an infinity or no number; inf where ties leave an index open, and where the
+            result is too large for the type.
+
+        Raises:
+            UsageError: as `compute`.
+        """
+        given = prepared(self.forward, arguments)
+        error_of = self.normwise if normwise and self.normwise else self.error
+        with np.errstate(all="ignore"):
+            outputs = _result(self.forward(**given)) if result is None else result
+            if "u_out" in _signature(error_of).parameters:
+                error = error_of(outputs, u + OURS, u_out=u_out, **given)
+            else:
+                error = error_of(outputs, max(u, u_out) + OURS, **given)
+            exact = isinstance(error, float) and error == 0.0
+            if not isinstance(outputs, tuple):
+                return _settle(error, outputs, u, 0.0 if exact else u_out)
+            errors = error if isinstance(error, tuple) else (error,) * len(outputs)
+            return tuple(
+                None if y is None else _settle(e, y, u, 0.0 if exact else u_out)
+                for e, y in zip(errors, outputs, strict=True)
+            )
+
+
+def exact(_result: Any, _u: float, **_: Any) -> float:
+    """The error of operations that move, compare or select numbers: none."""
+    return 0.0
+
+
+def ulps(count: float) -> Callable[..., Any]:
+    """The error of operations whose result went through `count` roundings: count·u·|result|; integers are exact."""
+    return lambda y, u, **_: count * u * np.abs(y) if y.dtype.kind == "f" else 0.0
+
+
+def wide(error: Callable[..., Any]) -> Callable[..., Any]:
+    """`error`, of kernels that calculate in float32 even where their tensors are float16 or bfloat16."""
+
+    def off(y: Any, u: float, u_out: float = 0.0, **arguments: Any) -> Any:
+        return error(y, u, **arguments)
+
+    return off
+
+
+def first(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` (or an error) of several outputs, as an operation that returns the first alone."""
+
+    @wraps(function)
+    def only(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)[0]
+
+    return only
+
+
+def prepared(forward: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`arguments` as `forward` takes them: our names, float64, without those that change no value."""
+    takes = _signature(forward)
+    renamed = {name if name in takes.parameters else NAMES.get(name, name): value for name, value in arguments.items()}
+    given = {n: _widened(v) for n, v in renamed.items() if n in takes.parameters or n not in SILENT}
+    try:
+        takes.bind(**given)
+    except TypeError as error:
+        name = getattr(forward, "__name__", "operation")
+        raise UsageError(
+            f"the reference {name} has no form for these arguments ({error}); it takes {', '.join(takes.parameters)}."
+        ) from None
+    return given
+
+
+@lru_cache(maxsize=1024)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.floating):
+        narrow = value.dtype.kind == "f" and value.dtype != np.float64
+        return value.astype(np.float64) if narrow else value
+    if isinstance(value, list | tuple):
+        return type(value)(map(_widened, value)) if any(isinstance(v, np.ndarray) for v in value) else value
+    return value
+
+
+def _result(result: Any) -> Result:
+    if isinstance(result, tuple | list):
+        return tuple(None if r is None else np.asarray(r) for r in result)
+    return np.asarray(result)
+
+
+def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
+    """Second-order terms (1 %), the rounding of a narrower output, underflow; nothing where y is not finite."""
+    if isinstance(error, float) and error == 0.0:
+        return np.zeros(())
+    if y.dtype.kind != "f":
+        return np.asarray(error)
+    total = 1.01 * np.asarray(error) + u_out * np.abs(y)
+    lost = (total > 0) | ((y != 0) & (np.abs(y) < smallest(u)))
+    total = total + np.where(lost, smallest(u) + (smallest(u_out) if u_out else 0.0), 0.0)
+    total = np.where(np.abs(y) + total >= largest(u_out or u), np.inf, total)
+    return np.where(np.isfinite(y), total, 0.0)

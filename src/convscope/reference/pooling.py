@@ -1,0 +1,205 @@
+"""Pooling: the maximum or the mean of each window, sliding or adaptive, on any number of spatial axes.
+
+Knows roundoff and NumPy. A window of several axes is the product of one window per axis, so every axis is reduced
+by itself: the largest of the row maxima is the largest, the sum of the row sums is the sum.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from convscope.reference.convolution import Sizes, per_axis
+from convscope.reference.roundoff import Array, gamma
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """The windows of one axis."""
+
+    cells: Array
+    """Input cell of each place in each window, shape (P, T)."""
+    inside: Array
+    """Whether that place is a cell of the input and not padding, shape (P, T)."""
+    counts: Array
+    """Cells by which a mean divides, shape (P,): padding included, the overhang of a last short window not."""
+
+
+def sliding(
+    size: int, kernel: int, stride: int, padding: int = 0, dilation: int = 1, ceil_mode: bool = False
+) -> Windows:
+    """Windows of `kernel` cells that start every `stride` cells.
+
+    >>> sliding(5, kernel=2, stride=2, ceil_mode=True).cells
+    array([[0, 1],
+           [2, 3],
+           [4, 5]])
+
+    With `ceil_mode` a last, short window is kept if it starts inside the input or its left padding.
+    Source: PyTorch documentation, torch.nn.MaxPool2d and AvgPool2d.
+    """
+    span = dilation * (kernel - 1) + 1
+    room = size + 2 * padding - span
+    many = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (many - 1) * stride >= size + padding:
+        many -= 1
+    starts = np.arange(many) * stride - padding
+    cells = starts[:, None] + dilation * np.arange(kernel)
+    counts = np.minimum(starts + kernel, size + padding) - starts
+    return _trimmed(cells, (cells >= 0) & (cells < size), counts)
+
+
+def adaptive(size: int, many: int) -> Windows:
+    """`many` windows that share out `size` cells: from floor(o·size / many) to ceil((o + 1)·size / many).
+
+    >>> windows = adaptive(5, 3)
+    >>> windows.cells[windows.inside].tolist(), windows.counts.tolist()
+    ([0, 1, 1, 2, 3, 3, 4], [2, 3, 2])
+    """
+    first = np.arange(many) * size // many
+    last = -(-(np.arange(many) + 1) * size // many)
+    cells = first[:, None] + np.arange(max(1, int((last - first).max(initial=1))))
+    return _trimmed(cells, cells < last[:, None], last - first)
+
+
+def max_pool(
+    x: Array,
+    kernel_size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+) -> tuple[Array, Array]:
+    """max_pool{1,2,3}d_with_indices: the largest cell of each window; padding never wins, NaN always does.
+
+    >>> max_pool(np.array([[[3.0, 1.0], [2.0, 5.0]]]), (2, 2))
+    (array([[[5.]]]), array([[[3]]]))
+
+    Args:
+        x: Shape (N, C, H, W) or (C, H, W); as many spatial axes as `kernel_size` has numbers.
+        kernel_size: Height and width of the window.
+        stride: Step between windows; the window's size if empty.
+        padding: Rings of cells that never win, around the input.
+        dilation: Step between the cells of one window.
+        ceil_mode: Keep a last window that the input does not fill.
+
+    Returns:
+        The maxima, and the flat index of each in its plane: the first of equal ones (of NaNs, the last).
+    """
+    return _largest(x, _windows(x, kernel_size, stride, padding, dilation, ceil_mode))
+
+
+def adaptive_max_pool(x: Array, output_size: Sequence[int]) -> tuple[Array, Array]:
+    """adaptive_max_pool{1,2,3}d: as `max_pool`, with windows that share out the input."""
+    return _largest(x, _shares(x, output_size))
+
+
+def avg_pool(
+    x: Array,
+    kernel_size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """avg_pool{1,2,3}d: the mean of each window.
+
+    >>> avg_pool(np.array([[[3.0, 1.0], [2.0, 6.0]]]), (2, 2))
+    array([[[3.]]])
+
+    Args:
+        x, kernel_size, stride, padding, ceil_mode: As for `max_pool`; padding counts as zeros.
+        count_include_pad: Divide by the window's size, padding included; otherwise by its cells of the input.
+        divisor_override: Divide by this number instead.
+    """
+    axes = _windows(x, kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override:
+        return _total(x, axes) / divisor_override
+    counts = [w.counts if count_include_pad else w.inside.sum(1) for w in axes]
+    return _total(x, axes) / math.prod(np.ix_(*counts))
+
+
+def avg_pool_error(
+    _y: Array,
+    u: float,
+    x: Array,
+    kernel_size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """A sum of T cells and one or two divisions: gamma(T + 2) of the mean magnitude."""
+    terms = math.prod(w.cells.shape[1] for w in _windows(x, kernel_size, stride, padding, 1, ceil_mode))
+    mean = avg_pool(np.abs(x), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return gamma(terms + 2, u) * np.abs(mean)
+
+
+def adaptive_avg_pool(x: Array, output_size: Sequence[int]) -> Array:
+    """adaptive_avg_pool{1,2,3}d: the mean of each of the windows that share out the input."""
+    axes = _shares(x, output_size)
+    return _total(x, axes) / math.prod(np.ix_(*[w.counts for w in axes]))
+
+
+def adaptive_avg_pool_error(_y: Array, u: float, x: Array, output_size: Sequence[int]) -> Array:
+    """A sum of T cells and a division per axis: gamma(T + 3) of the mean magnitude."""
+    terms = math.prod(w.cells.shape[1] for w in _shares(x, output_size))
+    return gamma(terms + 3, u) * adaptive_avg_pool(np.abs(x), output_size)
+
+
+def _windows(
+    x: Array, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool
+) -> list[Windows]:
+    kernel = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+    rank = len(kernel)
+    step = kernel if not isinstance(stride, int) and not len(stride) else per_axis(stride, rank)
+    each = zip(x.shape[-rank:], kernel, step, per_axis(padding, rank), per_axis(dilation, rank), strict=True)
+    return [sliding(*numbers, ceil_mode) for numbers in each]
+
+
+def _shares(x: Array, output_size: Sequence[int]) -> list[Windows]:
+    return [adaptive(size, many) for size, many in zip(x.shape[-len(output_size) :], output_size, strict=True)]
+
+
+def _trimmed(cells: Array, inside: Array, counts: Array) -> Windows:
+    """Without the places that are padding in every window: a kernel may be far larger than the input."""
+    used = inside.any(0)
+    return Windows(cells[:, used], inside[:, used], counts)
+
+
+def _largest(x: Array, axes: list[Windows]) -> tuple[Array, Array]:
+    """The maximum over the last axes of `x`, innermost first, and its flat index over these axes."""
+    planes = x.shape[x.ndim - len(axes) :]
+    best, place = x, np.broadcast_to(np.arange(math.prod(planes)).reshape(planes), x.shape)
+    for axis, windows in zip(range(-1, -len(axes) - 1, -1), reversed(axes), strict=True):
+        first = windows.inside.argmax(1)
+        start = windows.cells[np.arange(len(first)), first]
+        values, places = best, place
+        best, place = values.take(start, axis), places.take(start, axis)
+        for tap in range(windows.cells.shape[1]):
+            inside = windows.inside[:, tap] & (first != tap)
+            cell = np.where(inside, windows.cells[:, tap], 0)
+            value = values.take(cell, axis)
+            better = _along(inside, axis) & ((value > best) | (value != value))  # noqa: PLR0124  # NaN
+            best, place = np.where(better, value, best), np.where(better, places.take(cell, axis), place)
+    return best, place
+
+
+def _total(x: Array, axes: list[Windows]) -> Array:
+    """The sum over the windows of the last axes of `x`."""
+    for axis, windows in zip(range(-1, -len(axes) - 1, -1), reversed(axes), strict=True):
+        total = np.zeros(())
+        for tap in range(windows.cells.shape[1]):
+            inside = windows.inside[:, tap]
+            value = x.take(np.where(inside, windows.cells[:, tap], 0), axis)
+            total = np.where(_along(inside, axis), value, 0.0) + total
+        x = total
+    return x
+
+
+def _along(values: Array, axis: int) -> Array:
+    """`values` shaped to broadcast along `axis`, counted from the end."""
+    return values.reshape(-1, *[1] * (-axis - 1))

@@ -1,0 +1,185 @@
+"""Reductions: sum, mean, variance, product, norm, running sums, log of a sum of exponentials. Knows roundoff and NumPy.
+
+`dim` is an axis, several, or None (or none of them) for all, as in PyTorch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.reference.casting import cast
+from convscope.reference.roundoff import FUNCTION, Array, gamma
+
+Axes = int | Sequence[int] | None
+
+
+def axes_of(dim: Axes, rank: int) -> tuple[int, ...]:
+    """The axes that `dim` means, counted from the front.
+
+    >>> axes_of(None, 3), axes_of(-1, 3), axes_of([0, -2], 3)
+    ((0, 1, 2), (2,), (0, 1))
+    """
+    if dim is None or (not isinstance(dim, int | np.integer) and not len(dim)):
+        return tuple(range(rank))
+    return tuple(int(d) % rank if rank else 0 for d in np.atleast_1d(dim)) if rank else ()
+
+
+def count_of(x: Array, dim: Axes) -> int:
+    """How many cells meet in one cell of the result."""
+    return int(np.prod([x.shape[a] for a in axes_of(dim, x.ndim)], dtype=np.int64))
+
+
+def total(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    """sum: of float64 cells, or of integers and booleans as int64."""
+    return np.asarray(cast(x, dtype).sum(axes_of(dim, x.ndim), keepdims=keepdim))
+
+
+def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    """Higham, section 4.2: any order of n additions is within gamma(n) of the sum of magnitudes; integers exact."""
+    return gamma(count_of(x, dim), u) * total(np.abs(x), dim, keepdim, dtype) if y.dtype.kind == "f" else 0.0
+
+
+def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    """mean: the sum divided by the count."""
+    return np.asarray(cast(x, dtype).mean(axes_of(dim, x.ndim), keepdims=keepdim))
+
+
+def mean_error(_y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    """As a sum, and a division."""
+    return gamma(count_of(x, dim) + 2, u) * mean(np.abs(x), dim, keepdim, dtype)
+
+
+def product_of(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    """prod: all cells multiplied."""
+    return np.asarray(cast(x, dtype).prod(axes_of(dim, x.ndim), keepdims=keepdim))
+
+
+def product_of_error(y: Array, u: float, x: Array, dim: Axes = None, **_: Any) -> Any:
+    """n multiplications: gamma(n) of the result (Higham, lemma 3.1)."""
+    return gamma(count_of(x, dim), u) * np.abs(y) if y.dtype.kind == "f" else 0.0
+
+
+def running_sum(x: Array, dim: int, dtype: Any = None) -> Array:
+    """cumsum: each cell plus all before it on the axis."""
+    return cast(x, dtype).cumsum(dim) if x.ndim else x
+
+
+def running_sum_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None) -> Any:
+    """As a sum of as many cells as the axis has, at most."""
+    return gamma(count_of(x, dim), u) * running_sum(np.abs(x), dim, dtype) if y.dtype.kind == "f" else 0.0
+
+
+def moments(x: Array, axes: tuple[int, ...], correction: float = 0) -> tuple[Array, Array]:
+    """Mean and variance over `axes`, which are kept with length 1; the squares are divided by n - `correction`.
+
+    >>> moments(np.array([1.0, 3.0]), (0,))
+    (array([2.]), array([1.]))
+    """
+    average = np.asarray(x.mean(axes, keepdims=True))
+    squares = ((x - average) ** 2).sum(axes, keepdims=True)
+    return average, squares / np.maximum(0, count_of(x, axes) - correction)
+
+
+def moments_error(x: Array, axes: tuple[int, ...], u: float, correction: float = 0) -> tuple[Array, Array]:
+    """How far a kernel's mean and variance may lie from `moments`.
+
+    The mean: gamma(n + 1) of the mean magnitude. The variance, whether from squared distances, updated cell by cell
+    (Welford) or as the mean of squares minus the squared mean: each is within a small multiple of n·u·mean(x²), which
+    is n·u·variance·(mean² + variance) / variance (Higham, section 1.9; Chan, Golub, LeVeque, The American
+    Statistician 37, 1983). The last of the three is the worst and is counted out here.
+    """
+    n = count_of(x, axes)
+    average = x.mean(axes, keepdims=True)
+    off = gamma(n + 1, u) * np.abs(x).mean(axes, keepdims=True)
+    squares = gamma(n + 4, u) * (x**2).mean(axes, keepdims=True)
+    spread = squares + 2 * np.abs(average) * off + off**2
+    return off, spread * n / np.maximum(0, n - correction)
+
+
+def var_mean(
+    x: Array, dim: Any = None, correction: float | None = None, keepdim: bool = False, unbiased: bool | None = None
+) -> tuple[Array, Array]:
+    """var_mean: variance and mean; the squares are divided by n - correction (1 unless said; `unbiased` False: 0).
+
+    >>> var_mean(np.array([1.0, 2.0, 3.0]), dim=0)
+    (array(1.), array(2.))
+    """
+    axes, minus = _choice(x, dim, correction, unbiased)
+    average, variance = moments(x, axes, minus)
+    return _kept(variance, axes, keepdim), _kept(average, axes, keepdim)
+
+
+def var_mean_error(
+    _y: Any, u: float, x: Array, dim: Any = None, correction: float | None = None, keepdim: bool = False,
+    unbiased: bool | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """As `moments_error`."""
+    axes, minus = _choice(x, dim, correction, unbiased)
+    off, spread = moments_error(x, axes, u, minus)
+    return _kept(spread, axes, keepdim), _kept(off, axes, keepdim)
+
+
+def var(x: Array, dim: Any = None, **how: Any) -> Array:
+    """var: the first of `var_mean`."""
+    return var_mean(x, dim, **how)[0]
+
+
+def var_error(y: Array, u: float, x: Array, dim: Any = None, **how: Any) -> Array:
+    """As `moments_error`."""
+    return var_mean_error(y, u, x, dim, **how)[0]
+
+
+def std(x: Array, dim: Any = None, **how: Any) -> Array:
+    """std: the square root of `var`."""
+    return np.sqrt(var(x, dim, **how))
+
+
+def std_error(y: Array, u: float, x: Array, dim: Any = None, **how: Any) -> Array:
+    """The variance may be smaller or larger: the root of the smaller lies further off. And a rounding of the root."""
+    off = var_error(y, u, x, dim, **how)
+    return np.asarray(y - np.sqrt(np.maximum(0, y**2 - off)) + 2 * u * y + np.where(y**2 < off, np.sqrt(off), 0.0))
+
+
+def std_mean(x: Array, dim: Any = None, **how: Any) -> tuple[Array, Array]:
+    """std_mean: standard deviation and mean."""
+    variance, average = var_mean(x, dim, **how)
+    return np.sqrt(variance), average
+
+
+def std_mean_error(y: Any, u: float, x: Array, dim: Any = None, **how: Any) -> tuple[Array, Array]:
+    """As `std_error` and `moments_error`."""
+    return std_error(y[0], u, x, dim, **how), var_mean_error(y, u, x, dim, **how)[1]
+
+
+def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = False) -> Array:
+    """linalg_vector_norm: (sum |x|^order)^(1/order); infinities give the largest and smallest magnitude, 0 counts.
+
+    >>> vector_norm(np.array([3.0, -4.0])), vector_norm(np.array([3.0, -4.0]), np.inf)
+    (array(5.), array(4.))
+    """
+    axes, size = axes_of(dim, x.ndim), np.abs(x)
+    if np.isinf(order):
+        return np.asarray(size.max(axes, keepdims=keepdim) if order > 0 else size.min(axes, keepdims=keepdim))
+    if order == 0:
+        return np.asarray((x != 0).sum(axes, keepdims=keepdim), np.float64)
+    return np.asarray((size**order).sum(axes, keepdims=keepdim) ** (1.0 / order))
+
+
+def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes = None, **_: Any) -> Any:
+    """No term cancels: n additions and two powers are a relative error, which the root divides by |order|."""
+    if np.isinf(order) or order == 0:
+        return 0.0
+    inside = count_of(x, dim) + (FUNCTION if order not in {1, 2} else 1)
+    return (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+
+
+def _choice(x: Array, dim: Any, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:
+    """The forms of ATen: var(x, unbiased), var(x, dim, unbiased), var(x, dim, correction=...)."""
+    if unbiased is not None:
+        correction = 1.0 if unbiased else 0.0
+    return axes_of(dim, x.ndim), 1.0 if correction is None else correction
+
+
+def _kept(values: Array, axes: tuple[int, ...], keepdim: bool) -> Array:
+    return values if keepdim else np.asarray(values.squeeze(axes))

@@ -1,0 +1,171 @@
+"""Resampling: upsampling by nearest, linear and cubic interpolation, on any number of spatial axes.
+
+Knows roundoff and NumPy. Every output cell looks back at a coordinate of the input; with several axes, every axis is
+resampled by itself.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.roundoff import Array, gamma
+
+CUBIC = -0.75
+"""The free number of the cubic kernel, as PyTorch has it (Keys, IEEE Trans. ASSP 29, 1981, uses -0.5)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """What one axis of an output is made from."""
+
+    cells: Array
+    """Input cells, shape (P, T)."""
+    weights: Array
+    """What each is multiplied by, shape (P, T)."""
+    drift: Array
+    """How far the coordinate may be off after two roundings, shape (P,), in units of u."""
+
+
+def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **scales: Any) -> Array:
+    """upsample_nearest{1,2,3}d: the cell at floor((o + shift)·scale); a shift of 1/2 is _upsample_nearest_exact.
+
+    PyTorch calculates the coordinate in float32 whatever the type of the tensor, and so does this, because
+    rounding decides which cell it is.
+    """
+    sizes, factors = _sizes(x, output_size, scales)
+    for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
+        have = x.shape[axis]
+        scale = np.float32(1.0 / factor) if factor else np.float32(have) / np.float32(many)
+        cell = np.floor((np.arange(many, dtype=np.float32) + np.float32(shift)) * scale).astype(np.int64)
+        x = x.take(np.minimum(cell, have - 1), axis)
+    return x
+
+
+def linear(
+    x: Array,
+    output_size: Sequence[int] | None,
+    align_corners: bool,
+    **scales: Any,
+) -> Array:
+    """upsample_linear1d, bilinear2d, trilinear3d: the two nearest cells of each axis, weighted by nearness.
+
+    >>> linear(np.array([[[0.0, 4.0]]]), [4], False)
+    array([[[0., 1., 3., 4.]]])
+
+    Args:
+        x: Shape (N, C, ...).
+        output_size: Cells per spatial axis, or None if `scale_factors` say it.
+        align_corners: The corner cells' centres coincide; otherwise their outer edges do.
+        **scales: Output cells per input cell, as `scale_factors` or one `scales_...` per axis; coordinates follow them.
+    """
+    return _resampled(x, _linear_taps, output_size, align_corners, scales)
+
+
+def linear_error(_y: Array, u: float, x: Array, output_size: Any, align_corners: bool, **scales: Any) -> Array:
+    """See `_resampled_error`; the weights have slope 1 in the coordinate."""
+    return _resampled_error(x, u, _linear_taps, 1.0, output_size, align_corners, scales)
+
+
+def cubic(
+    x: Array,
+    output_size: Sequence[int] | None,
+    align_corners: bool,
+    **scales: Any,
+) -> Array:
+    """upsample_bicubic2d: four cells of each axis, weighted by Keys' cubic kernel; edges repeat."""
+    return _resampled(x, _cubic_taps, output_size, align_corners, scales)
+
+
+def cubic_error(_y: Array, u: float, x: Array, output_size: Any, align_corners: bool, **scales: Any) -> Array:
+    """See `_resampled_error`; the weights have slope at most 1.4 in the coordinate."""
+    return _resampled_error(x, u, _cubic_taps, 1.4, output_size, align_corners, scales)
+
+
+def _sizes(
+    x: Array, output_size: Sequence[int] | None, scales: Mapping[str, Any]
+) -> tuple[list[int], list[float | None]]:
+    """Output cells per axis, and the factor that was given for it, in any of the forms of ATen."""
+    if unknown := scales.keys() - {"scale_factors", "scales", "scales_d", "scales_h", "scales_w"}:
+        raise UsageError(f"no upsampling takes {', '.join(sorted(unknown))}; give scale_factors.")
+    rank = x.ndim - 2
+    named = [scales.get("scales")] if rank == 1 else [scales.get(f"scales_{axis}") for axis in "dhw"[-rank:]]
+    factors = list(scales.get("scale_factors") or named)
+    if output_size is not None:
+        return list(output_size), factors
+    return [int(np.floor(h * f)) for h, f in zip(x.shape[2:], factors, strict=True)], factors
+
+
+def _coordinates(have: int, many: int, align_corners: bool, factor: float | None) -> Array:
+    """Where each output cell lies on the input axis, shape (P,)."""
+    steps = np.arange(many, dtype=np.float64)
+    if align_corners:
+        return steps * ((have - 1) / (many - 1)) if many > 1 else np.zeros(many)
+    return (steps + 0.5) * (1.0 / factor if factor else have / many) - 0.5
+
+
+def _linear_taps(have: int, many: int, align_corners: bool, factor: float | None) -> Taps:
+    at = np.maximum(_coordinates(have, many, align_corners, factor), 0.0)
+    first = np.minimum(np.floor(at).astype(np.int64), have - 1)
+    share = np.clip(at - first, 0.0, 1.0)
+    cells = np.stack([first, np.minimum(first + 1, have - 1)], 1)
+    return Taps(cells, np.stack([1 - share, share], 1), 4 * (np.abs(at) + 1))
+
+
+def _cubic_taps(have: int, many: int, align_corners: bool, factor: float | None) -> Taps:
+    at = _coordinates(have, many, align_corners, factor)
+    first = np.floor(at).astype(np.int64)
+    distance = np.abs((at - first)[:, None] - np.arange(-1, 3))  # (P, 4)
+    near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
+    far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
+    cells = np.clip(first[:, None] + np.arange(-1, 3), 0, have - 1)
+    return Taps(cells, np.where(distance <= 1, near, far), 4 * (np.abs(at) + 1))
+
+
+def _resampled(
+    x: Array, taps: Callable[..., Taps], output_size: Any, align_corners: bool, scales: Mapping[str, Any]
+) -> Array:
+    for axis, one in _each_axis(x, taps, output_size, align_corners, scales):
+        x = _weighted(x, axis, one.cells, one.weights)
+    return x
+
+
+def _resampled_error(
+    x: Array, u: float, taps: Callable[..., Taps], slope: float, output_size: Any, align_corners: bool, scales: Any
+) -> Array:
+    """Two reasons: the products and sums, and the coordinates.
+
+    A sum of T weighted cells, T = 2 or 4 per axis, whose weights come from at most 10 operations: gamma(T + 12) of
+    the magnitudes per axis. A coordinate that is off by `drift` changes each weight by at most `slope` times that;
+    if it crosses a cell, the window moves by one, but what it leaves and what it enters has a weight as small.
+    """
+    total, moved = np.abs(x), np.zeros_like(x)
+    for axis, one in _each_axis(x, taps, output_size, align_corners, scales):
+        reach = np.concatenate([one.cells[:, :1] - 1, one.cells, one.cells[:, -1:] + 1], 1)
+        reach = np.clip(reach, 0, x.shape[axis] - 1)
+        sway = np.broadcast_to(slope * u * one.drift[:, None], reach.shape)
+        size = np.abs(one.weights)
+        share = gamma(one.cells.shape[1] + 12, u)
+        moved = _weighted(moved, axis, one.cells, size) + _weighted(total + moved, axis, reach, sway)
+        total = _weighted(total, axis, one.cells, size)
+        moved = moved + share * total
+    return moved
+
+
+def _each_axis(
+    x: Array, taps: Callable[..., Taps], output_size: Any, align_corners: bool, scales: Mapping[str, Any]
+) -> Iterator[tuple[int, Taps]]:
+    sizes, factors = _sizes(x, output_size, scales)
+    for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
+        yield axis, taps(x.shape[axis], many, align_corners, factor)
+
+
+def _weighted(x: Array, axis: int, cells: Array, weights: Array) -> Array:
+    """Sum over the taps of weight times cell, along `axis`."""
+    shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+    total = np.zeros(())
+    for tap in range(cells.shape[1]):
+        total = total + x.take(cells[:, tap], axis) * weights[:, tap].reshape(shape)
+    return total

@@ -1,0 +1,77 @@
+"""Roundoff: how far a floating-point kernel may lie from the exact result of an operation.
+
+Knows NumPy and no operation. One rounding to a type of unit roundoff u turns r into r(1 + d) with |d| <= u (the
+standard model: N. J. Higham, Accuracy and Stability of Numerical Algorithms, SIAM 2002, section 2.2); u is 2**-24
+for float32, 2**-53 for float64, 2**-11 for float16, 2**-8 for bfloat16. A fused multiply-add makes one rounding
+where two are counted here, so every bound of this room holds with or without it.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+FUNCTION = 8.0
+"""Roundings charged for one call of exp, log, tanh, erf, pow, sin, ...: 4 units in the last place.
+
+The C library, SLEEF (its u10 functions), MKL's vector functions and PyTorch's own vectorised exp document 1 to 2.
+"""
+
+
+def gamma(roundings: float, u: float) -> float:
+    """The largest relative change that so many roundings in a row can make: n·u / (1 - n·u).
+
+    >>> gamma(2, 0.25)
+    1.0
+
+    Source: Higham, lemma 3.1. A sum of T products, in any order, is within gamma(T) of the sum of the products'
+    magnitudes (section 3.1); a bias, or a division by the count, adds one rounding more.
+    """
+    share = roundings * u
+    return share / (1 - share) if share < 1 else np.inf
+
+
+def smallest(u: float) -> float:
+    """The smallest normal number of the type: what a result that underflows can lose.
+
+    >>> smallest(2.0**-24) == 2.0**-126, smallest(2.0**-53) == 2.0**-1022
+    (True, True)
+    """
+    if u < 2.0**-40:
+        return 2.0**-1022
+    return 2.0**-24 if 2.0**-12 < u < 2.0**-10 else 2.0**-126  # float16: half its subnormal spacing, and more
+
+
+def largest(u: float) -> float:
+    """The largest number of the type: what lies beyond it becomes an infinity.
+
+    >>> largest(2.0**-11), largest(2.0**-53) > 1e308
+    (65504.0, True)
+    """
+    if u < 2.0**-40:
+        return float(np.finfo(np.float64).max)
+    return 65504.0 if 2.0**-12 < u < 2.0**-10 else 2.0**128 * (1 - max(u, 2.0**-24))
+
+
+def written(value: Any, u: float) -> Array:
+    """The error of a Python number, or of a tensor of another type, once it is written in the kernel's type.
+
+    >>> float(written(0.5, 2.0**-24)), bool(written(0.1, 2.0**-24) > 0)
+    (0.0, True)
+    """
+    magnitude = np.abs(np.asarray(value, dtype=np.float64))
+    mantissa = np.frexp(magnitude)[0] / _unit(u)
+    return np.where(np.isfinite(magnitude) & (mantissa % 1 != 0), u * magnitude, 0.0)
+
+
+def scalar(value: Any, u: float) -> Array:
+    """`written` for a number, a tensor without axes or one of integers; others are of the kernel's type already."""
+    whole = np.asarray(value).dtype.kind in "iub"
+    return written(value, u) if whole or np.ndim(value) == 0 else np.zeros(())
+
+
+def _unit(u: float) -> float:
+    """`u` as the power of two it is meant to be, whatever was added to it for the reference's own rounding."""
+    return 2.0**-53 if u < 2.0**-40 else float(2.0 ** np.round(np.log2(u)))

@@ -1,0 +1,351 @@
+"""The table: every operation that convscope can recompute, by its ATen name, with its definition and its error.
+
+Knows every file of this room. A name has no `aten::`, no overload, no in-place `_`, no `_out`; `lookup` removes them.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from convscope.reference import activation as act
+from convscope.reference import (
+    attention,
+    carried,
+    convolution,
+    encoder,
+    indexing,
+    layout,
+    matrix,
+    normalization,
+    probability,
+    resampling,
+    selection,
+)
+from convscope.reference import padding as pads
+from convscope.reference import pointwise as point
+from convscope.reference import pooling as pool
+from convscope.reference import reduction as red
+from convscope.reference.erf import erf, erfc
+from convscope.reference.operation import Operation, exact, first, ulps, wide
+from convscope.reference.roundoff import FUNCTION
+
+
+def _move(function: object) -> Operation:
+    return Operation(function, exact)  # type: ignore[arg-type]  # every entry below is a function
+
+
+def _smooth(function: np.ufunc) -> Operation:
+    return Operation(point.unary(lambda x: function(point.floating(x))), wide(ulps(FUNCTION)))
+
+
+_CONVOLUTION = Operation(
+    convolution.convolution, convolution.convolution_error, normwise=convolution.convolution_normwise
+)
+_TRANSPOSED = Operation(
+    partial(convolution.convolution, transposed=True), partial(convolution.convolution_error, transposed=True)
+)
+_BATCH_NORM = Operation(normalization.batch_norm, normalization.batch_norm_error)
+_PRODUCT = Operation(matrix.product, wide(matrix.product_error))
+_ADDED_PRODUCT = Operation(matrix.addmm, matrix.addmm_error)
+_MAX_POOL = _move(pool.max_pool)
+_AVG_POOL = Operation(pool.avg_pool, wide(pool.avg_pool_error))
+_ADAPTIVE_MAX = _move(pool.adaptive_max_pool)
+_ADAPTIVE_AVG = Operation(pool.adaptive_avg_pool, wide(pool.adaptive_avg_pool_error))
+_ADAPTIVE_AVG_3D = Operation(pool.adaptive_avg_pool, pool.adaptive_avg_pool_error)
+_CLAMP = Operation(point.clamp, point.clamp_error)
+_LINEAR_UP = Operation(resampling.linear, resampling.linear_error)
+_NEAREST = _move(resampling.nearest)
+_NEAREST_EXACT = _move(partial(resampling.nearest, shift=0.5))
+_REFLECT, _REPLICATE = (_move(pads.bordered(place)) for place in (pads.reflected, pads.repeated))
+_ZEROS, _ONES = indexing.of_value(0.0), indexing.of_value(1.0)
+_SAME, _VIEW = _move(layout.same), _move(layout.view)
+
+OPERATIONS: Mapping[str, Operation] = {
+    # convolution
+    "convolution": _CONVOLUTION,
+    "_convolution": _CONVOLUTION,
+    "conv1d": _CONVOLUTION,
+    "conv2d": _CONVOLUTION,
+    "conv3d": _CONVOLUTION,
+    "conv_transpose1d": _TRANSPOSED,
+    "conv_transpose2d": _TRANSPOSED,
+    "conv_transpose3d": _TRANSPOSED,
+    # matrix products
+    "linear": Operation(matrix.linear, wide(matrix.linear_error)),
+    "mm": _PRODUCT,
+    "bmm": _PRODUCT,
+    "mv": _PRODUCT,
+    "dot": _PRODUCT,
+    "matmul": _PRODUCT,
+    "addmm": _ADDED_PRODUCT,
+    "addmv": _ADDED_PRODUCT,
+    "baddbmm": _ADDED_PRODUCT,
+    # attention
+    "_scaled_dot_product_flash_attention_for_cpu": Operation(
+        attention.flash_attention, attention.flash_attention_error
+    ),
+    "scaled_dot_product_attention": Operation(attention.attention, attention.attention_error),
+    "_native_multi_head_attention": Operation(encoder.multi_head_attention, carried.multi_head_attention_error),
+    "_transformer_encoder_layer_fwd": Operation(encoder.encoder_layer, carried.encoder_layer_error),
+    # normalization
+    "native_batch_norm": _BATCH_NORM,
+    "_native_batch_norm_legit": _BATCH_NORM,
+    "_native_batch_norm_legit_no_training": _BATCH_NORM,
+    "batch_norm": Operation(first(normalization.batch_norm), first(normalization.batch_norm_error)),
+    "native_layer_norm": Operation(normalization.layer_norm, wide(normalization.layer_norm_error)),
+    "layer_norm": Operation(first(normalization.layer_norm), first(wide(normalization.layer_norm_error))),
+    "native_group_norm": Operation(normalization.group_norm, wide(normalization.group_norm_error)),
+    "group_norm": Operation(first(normalization.group_norm), first(wide(normalization.group_norm_error))),
+    "_fused_rms_norm": Operation(normalization.rms_norm, wide(normalization.rms_norm_error)),
+    "rms_norm": Operation(first(normalization.rms_norm), first(wide(normalization.rms_norm_error))),
+    "linalg_vector_norm": Operation(red.vector_norm, wide(red.vector_norm_error)),
+    # pooling
+    "max_pool1d": Operation(first(pool.max_pool), exact),
+    "max_pool2d": Operation(first(pool.max_pool), exact),
+    "max_pool3d": Operation(first(pool.max_pool), exact),
+    "max_pool1d_with_indices": _MAX_POOL,
+    "max_pool2d_with_indices": _MAX_POOL,
+    "max_pool3d_with_indices": _MAX_POOL,
+    "avg_pool1d": _AVG_POOL,
+    "avg_pool2d": _AVG_POOL,
+    "avg_pool3d": _AVG_POOL,
+    "adaptive_max_pool1d": _ADAPTIVE_MAX,
+    "adaptive_max_pool2d": _ADAPTIVE_MAX,
+    "adaptive_max_pool3d": _ADAPTIVE_MAX,
+    "adaptive_avg_pool1d": _ADAPTIVE_AVG,
+    "adaptive_avg_pool2d": _ADAPTIVE_AVG,
+    "adaptive_avg_pool3d": _ADAPTIVE_AVG_3D,
+    "_adaptive_avg_pool2d": _ADAPTIVE_AVG,
+    "_adaptive_avg_pool3d": _ADAPTIVE_AVG_3D,
+    # reductions
+    "sum": Operation(red.total, wide(red.total_error)),
+    "mean": Operation(red.mean, wide(red.mean_error)),
+    "prod": Operation(red.product_of, red.product_of_error),
+    "cumsum": Operation(red.running_sum, wide(red.running_sum_error)),
+    "var": Operation(red.var, wide(red.var_error)),
+    "var_mean": Operation(red.var_mean, wide(red.var_mean_error)),
+    "std": Operation(red.std, wide(red.std_error)),
+    "std_mean": Operation(red.std_mean, wide(red.std_mean_error)),
+    "logsumexp": Operation(probability.log_sum_exp, wide(probability.log_sum_exp_error)),
+    "_softmax": Operation(probability.softmax, probability.softmax_error),
+    "softmax": Operation(probability.softmax, probability.softmax_error),
+    "_safe_softmax": Operation(probability.safe_softmax, wide(probability.safe_softmax_error)),
+    "_log_softmax": Operation(probability.log_softmax, probability.log_softmax_error),
+    "log_softmax": Operation(probability.log_softmax, probability.log_softmax_error),
+    # selection
+    "amax": _move(selection.largest),
+    "amin": _move(selection.least),
+    "aminmax": _move(selection.range_of),
+    "max": Operation(selection.extreme(np.max, np.argmax), selection.extreme_error),
+    "min": Operation(selection.extreme(np.min, np.argmin), selection.extreme_error),
+    "argmax": _move(selection.arg_extreme(np.argmax)),
+    "argmin": _move(selection.arg_extreme(np.argmin)),
+    "maximum": Operation(point.binary(np.maximum), point.either_error),
+    "minimum": Operation(point.binary(np.minimum), point.either_error),
+    "all": _move(selection.every),
+    "any": _move(selection.some),
+    "sort": Operation(selection.ordered, selection.ordered_error),
+    "topk": Operation(selection.top, selection.top_error),
+    "where": Operation(selection.choose, selection.choose_error),
+    "masked_fill": Operation(selection.fill_masked, selection.fill_masked_error),
+    "eq": Operation(point.binary(np.equal), selection.compare_error),
+    "ne": Operation(point.binary(np.not_equal), selection.compare_error),
+    "lt": Operation(point.binary(np.less), selection.compare_error),
+    "le": Operation(point.binary(np.less_equal), selection.compare_error),
+    "gt": Operation(point.binary(np.greater), selection.compare_error),
+    "ge": Operation(point.binary(np.greater_equal), selection.compare_error),
+    "logical_and": _move(point.binary(np.logical_and)),
+    "logical_or": _move(point.binary(np.logical_or)),
+    "logical_xor": _move(point.binary(np.logical_xor)),
+    "logical_not": _move(point.unary(np.logical_not)),
+    "bitwise_and": _move(point.binary(np.bitwise_and)),
+    "bitwise_or": _move(point.binary(np.bitwise_or)),
+    "bitwise_xor": _move(point.binary(np.bitwise_xor)),
+    "bitwise_not": _move(point.unary(np.invert)),
+    "isnan": _move(point.unary(np.isnan)),
+    "isinf": _move(point.unary(np.isinf)),
+    "isfinite": _move(point.unary(np.isfinite)),
+    # activations
+    "relu": _move(act.relu),
+    "relu6": _move(partial(act.hardtanh, low=0, high=6)),
+    "leaky_relu": Operation(act.leaky_relu, act.leaky_relu_error),
+    "_prelu_kernel": Operation(act.prelu, act.prelu_error),
+    "elu": Operation(act.elu, wide(act.elu_error)),
+    "celu": Operation(act.celu, wide(act.celu_error)),
+    "hardtanh": Operation(act.hardtanh, act.hardtanh_error),
+    "hardsigmoid": Operation(act.hardsigmoid, wide(act.hardsigmoid_error)),
+    "hardswish": Operation(act.hardswish, wide(act.hardswish_error)),
+    "sigmoid": Operation(act.sigmoid, wide(act.sigmoid_error)),
+    "log_sigmoid_forward": Operation(act.log_sigmoid, wide(act.log_sigmoid_error)),
+    "silu": Operation(act.silu, wide(act.silu_error)),
+    "mish": Operation(act.mish, wide(act.mish_error)),
+    "softplus": Operation(act.softplus, wide(act.softplus_error)),
+    "gelu": Operation(act.gelu, wide(act.gelu_error)),
+    "glu": Operation(act.glu, wide(act.glu_error)),
+    "hardshrink": Operation(act.hardshrink, act.shrink_error),
+    "softshrink": Operation(act.softshrink, act.shrink_error),
+    "threshold": Operation(act.threshold, act.threshold_error),
+    "native_dropout": Operation(point.dropped, point.dropped_error),
+    "dropout": Operation(first(point.dropped), point.dropout_error),
+    # functions
+    "exp": _smooth(np.exp),
+    "exp2": _smooth(np.exp2),
+    "expm1": _smooth(np.expm1),
+    "log": _smooth(np.log),
+    "log2": _smooth(np.log2),
+    "log10": _smooth(np.log10),
+    "log1p": _smooth(np.log1p),
+    "sqrt": Operation(point.unary(np.sqrt), ulps(1)),
+    "rsqrt": Operation(point.unary(lambda x: 1 / np.sqrt(x)), ulps(4)),
+    "reciprocal": Operation(point.unary(lambda x: 1 / point.floating(x)), ulps(2)),
+    "square": Operation(point.unary(np.square), ulps(1)),
+    "pow": Operation(point.power, point.power_error),
+    "sin": _smooth(np.sin),
+    "cos": _smooth(np.cos),
+    "tan": _smooth(np.tan),
+    "asin": _smooth(np.arcsin),
+    "acos": _smooth(np.arccos),
+    "atan": _smooth(np.arctan),
+    "atan2": Operation(point.binary(np.arctan2), ulps(FUNCTION)),
+    "sinh": _smooth(np.sinh),
+    "cosh": _smooth(np.cosh),
+    "tanh": _smooth(np.tanh),
+    "erf": Operation(point.unary(erf), point.erf_error),
+    "erfc": Operation(point.unary(erfc), ulps(FUNCTION)),
+    "neg": _move(point.unary(np.negative)),
+    "abs": _move(point.unary(np.abs)),
+    "sign": _move(point.sign),
+    "sgn": _move(point.sign),
+    "floor": _move(point.unary(np.floor)),
+    "ceil": _move(point.unary(np.ceil)),
+    "trunc": _move(point.unary(np.trunc)),
+    "frac": _move(point.unary(lambda x: x - np.trunc(x))),
+    "round": Operation(point.rounded, point.rounded_error),
+    "clamp": _CLAMP,
+    "clamp_min": _CLAMP,
+    "clamp_max": _CLAMP,
+    # arithmetic
+    "add": Operation(point.add, point.add_error),
+    "sub": Operation(point.subtract, point.add_error),
+    "rsub": Operation(point.subtract_from, point.subtract_from_error),
+    "mul": Operation(point.multiply, point.multiply_error),
+    "div": Operation(point.divide, point.divide_error),
+    "floor_divide": Operation(point.floor_divide, point.floor_divide_error),
+    "remainder": Operation(point.remainder, point.remainder_error),
+    "fmod": Operation(point.fmod, point.remainder_error),
+    "addcmul": Operation(point.add_product, point.add_product_error),
+    "addcdiv": Operation(point.add_quotient, point.add_quotient_error),
+    "lerp": Operation(point.interpolate, point.interpolate_error),
+    # resampling, padding, windows
+    "upsample_nearest1d": _NEAREST,
+    "upsample_nearest2d": _NEAREST,
+    "upsample_nearest3d": _NEAREST,
+    "_upsample_nearest_exact1d": _NEAREST_EXACT,
+    "_upsample_nearest_exact2d": _NEAREST_EXACT,
+    "_upsample_nearest_exact3d": _NEAREST_EXACT,
+    "upsample_linear1d": _LINEAR_UP,
+    "upsample_bilinear2d": _LINEAR_UP,
+    "upsample_trilinear3d": _LINEAR_UP,
+    "upsample_bicubic2d": Operation(resampling.cubic, resampling.cubic_error),
+    "constant_pad_nd": Operation(pads.constant_pad, pads.constant_pad_error),
+    "reflection_pad1d": _REFLECT,
+    "reflection_pad2d": _REFLECT,
+    "reflection_pad3d": _REFLECT,
+    "replication_pad1d": _REPLICATE,
+    "replication_pad2d": _REPLICATE,
+    "replication_pad3d": _REPLICATE,
+    "_pad_circular": _move(pads.bordered(pads.circular)),
+    "im2col": _move(pads.im2col),
+    "col2im": Operation(pads.col2im, pads.col2im_error),
+    "unfold": _move(layout.windows),
+    # moves
+    "clone": _SAME,
+    "detach": _SAME,
+    "alias": _SAME,
+    "contiguous": _SAME,
+    "lift": _SAME,
+    "lift_fresh": _SAME,
+    "copy": _move(layout.copy),
+    "_to_copy": _move(point.converted),
+    "view": _VIEW,
+    "_unsafe_view": _VIEW,
+    "_reshape_alias": _move(lambda x, size, stride: layout.view(x, size)),  # noqa: ARG005  # the same cells
+    "reshape": _move(layout.reshape),
+    "flatten": _move(layout.flatten),
+    "unflatten": _move(layout.unflatten),
+    "squeeze": _move(layout.squeeze),
+    "unsqueeze": _move(layout.unsqueeze),
+    "transpose": _move(layout.transpose),
+    "t": _move(layout.turned),
+    "permute": _move(layout.permute),
+    "movedim": _move(layout.move_axis),
+    "expand": _move(layout.expand),
+    "expand_as": _move(layout.expand_as),
+    "repeat": _move(layout.repeat),
+    "tile": _move(layout.tile),
+    "repeat_interleave": _move(layout.repeat_each),
+    "cat": _move(layout.cat),
+    "stack": _move(layout.stack),
+    "split": _move(layout.split),
+    "unsafe_split": _move(layout.split),
+    "split_with_sizes": _move(layout.split_sizes),
+    "unsafe_split_with_sizes": _move(layout.split_sizes),
+    "chunk": _move(layout.chunk),
+    "unsafe_chunk": _move(layout.chunk),
+    "unbind": _move(layout.unbind),
+    "slice": _move(layout.part),
+    "narrow": _move(layout.narrow),
+    "select": _move(layout.select),
+    "roll": _move(layout.roll),
+    "flip": _move(layout.flip),
+    "diagonal": _move(layout.diagonal),
+    "tril": _move(layout.lower),
+    "triu": _move(layout.upper),
+    "as_strided": _move(layout.strided),
+    "pixel_shuffle": _move(layout.pixel_shuffle),
+    "pixel_unshuffle": _move(layout.pixel_unshuffle),
+    "channel_shuffle": _move(layout.channel_shuffle),
+    "native_channel_shuffle": _move(layout.channel_shuffle),
+    # indexing
+    "index": _move(indexing.index),
+    "index_select": _move(indexing.index_select),
+    "index_put": Operation(indexing.write_index, indexing.write_index_error),
+    "gather": _move(indexing.gather),
+    "scatter": Operation(indexing.scatter, indexing.scatter_error),
+    "scatter_add": Operation(indexing.scatter_add, indexing.scatter_add_error),
+    "slice_scatter": _move(indexing.write_part),
+    "select_scatter": _move(indexing.write_select),
+    "embedding": _move(indexing.embedding),
+    # tensors made of numbers
+    "zeros": _move(_ZEROS["plain"]),
+    "ones": _move(_ONES["plain"]),
+    "full": Operation(indexing.filled, point.written_value),
+    "zeros_like": _move(_ZEROS["like"]),
+    "zero": _move(_ZEROS["like"]),
+    "ones_like": _move(_ONES["like"]),
+    "full_like": Operation(indexing.filled_like, point.written_value),
+    "fill": Operation(indexing.fill, point.written_value),
+    "new_zeros": _move(_ZEROS["new"]),
+    "new_ones": _move(_ONES["new"]),
+    "new_full": Operation(indexing.new_filled, point.written_value),
+    "scalar_tensor": Operation(indexing.number, point.written_value),
+    "arange": Operation(indexing.counted, indexing.counted_error),
+    "linspace": Operation(indexing.spaced, indexing.spaced_error),
+    "eye": _move(indexing.identity),
+}
+"""ATen name -> Operation."""
+
+
+def lookup(name: str) -> Operation | None:
+    """The operation that an ATen name means, or None if it has no reference.
+
+    >>> lookup("aten::relu_") is lookup("aten.relu.default") is OPERATIONS["relu"]
+    True
+
+    Args:
+        name: With or without `aten.` or `aten::`, overload, in-place underscore, `_out` or `_copy` (a view, copied).
+    """
+    plain = name.replace("::", ".").removeprefix("aten.").split(".")[0]
+    forms = (plain, plain.removesuffix("_"), plain.removesuffix("_out"), plain.removesuffix("_copy"))
+    return next((OPERATIONS[form] for form in forms if form in OPERATIONS), None)

@@ -1,0 +1,307 @@
+"""The rest of the calls: functions of single cells, reductions, choices, resampling, moves."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from reference_cases import Case, normal, odd, positive, spread, whole
+
+SMOOTH = (
+    "sigmoid", "tanh", "silu", "mish", "exp", "expm1", "exp2", "sin", "cos", "tan", "erf", "erfc", "hardsigmoid",
+    "hardswish", "relu", "relu6", "celu", "atan", "sinh", "cosh", "log_sigmoid_forward",
+)  # fmt: skip
+EXACT = (
+    "neg", "abs", "sign", "sgn", "floor", "ceil", "trunc", "frac", "round", "isnan", "isinf", "isfinite",
+    "logical_not", "square",
+)  # fmt: skip
+
+Family = Callable[[], Iterator[dict[str, Case]]]
+
+
+def _functions() -> Iterator[dict[str, Case]]:
+    for name in SMOOTH:
+        yield {f"{name} spread": Case(f"{name}.default", (spread(7, 41),))}
+        yield {f"{name} near 0": Case(f"{name}.default", (normal(3, 5),))}
+    for name in EXACT:
+        yield {
+            f"{name} odd": Case(f"{name}.default", (odd(4, 6) * 2,)),
+            f"{name} of 2-d": Case(f"{name}.default", (spread(3, 9),)),
+        }
+    for name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal"):
+        yield {
+            name: Case(f"{name}.default", (positive(4, 50) * 3,)),
+            f"{name} 0": Case(f"{name}.default", (torch.zeros(2).double(),)),
+        }
+    x, far = normal(3, 4, 5), spread(5, 41)
+    yield {
+        "relu odd": Case("relu.default", (odd(4, 5),)),
+        "relu_": Case("relu_.default", (normal(4, 5),)),
+        "asin": Case("asin.default", (far / 31,)),
+        "acos": Case("acos.default", (far / 31,)),
+        "atan2": Case("atan2.default", (x, normal(3, 4, 5))),
+        "bitwise_not": Case("bitwise_not.default", (x > 0,)),
+        "exp of integers": Case("exp.default", (whole(3, 4),)),
+        "leaky_relu": Case("leaky_relu.default", (far, 0.2)),
+        "_prelu_kernel": Case("_prelu_kernel.default", (x, normal(1, 4, 1))),
+        "elu": Case("elu.default", (far, 1.3)),
+        "selu": Case("elu.default", (far, 1.6732632423543772, 1.0507009873554805)),
+        "elu, input scale": Case("elu.default", (far, 0.7, 1.0, 2.5)),
+        "celu alpha": Case("celu.default", (far, 0.3)),
+        "hardtanh": Case("hardtanh.default", (far, -0.1, 6.3)),
+        "softplus": Case("softplus.default", (far,)),
+        "softplus beta": Case("softplus.default", (far, 1.7, 2.0)),
+        "gelu": Case("gelu.default", (far,)),
+        "gelu near 0": Case("gelu.default", (x,)),
+        "gelu tanh": Case("gelu.default", (far,), {"approximate": "tanh"}),
+        "glu": Case("glu.default", (spread(6, 8), 0)),
+        "hardshrink": Case("hardshrink.default", (x, 0.3)),
+        "softshrink": Case("softshrink.default", (x, 0.3)),
+        "threshold": Case("threshold.default", (x, 0.1, 2.7)),
+        "dropout in evaluation": Case("dropout.default", (x, 0.3, False)),
+        "native_dropout in evaluation": Case("native_dropout.default", (x, 0.3, False)),
+        "round decimals": Case("round.decimals", (x,), {"decimals": 2}),
+        "clamp": Case("clamp.default", (x, -0.3, 0.7)),
+        "clamp odd": Case("clamp.default", (odd(4, 5), -0.5, 0.5)),
+        "clamp below": Case("clamp.default", (x, None, 0.1)),
+        "clamp by tensors": Case("clamp.Tensor", (x, normal(5) - 1, normal(5) + 1)),
+        "clamp_min": Case("clamp_min.default", (x, 0.1)),
+        "clamp_max": Case("clamp_max.default", (x, 0.1)),
+    }  # fmt: skip
+
+
+def _arithmetic() -> Iterator[dict[str, Case]]:
+    x, y, row, n = normal(3, 4, 5), normal(3, 4, 5), normal(4, 1), whole(3, 4, 5)
+    for name in ("add", "sub"):
+        yield {
+            name: Case(f"{name}.Tensor", (x, y)),
+            f"{name} broadcast, alpha": Case(f"{name}.Tensor", (x, row), {"alpha": 0.3}),
+            f"{name} number": Case(f"{name}.Tensor", (x, 0.1)),
+            f"{name} integers": Case(f"{name}.Tensor", (n, whole(5))),
+            f"{name} Scalar": Case(f"{name}.Scalar", (x, 1e-5)),
+        }
+    for name in ("mul", "div"):
+        yield {
+            name: Case(f"{name}.Tensor", (x, y)),
+            f"{name} number": Case(f"{name}.Tensor", (x, 0.1)),
+            f"{name} integers": Case(f"{name}.Tensor", (n, whole(5) + 1)),
+            f"{name} odd": Case(f"{name}.Tensor", (odd(4, 5), normal(5))),
+        }
+    for name in ("floor_divide", "remainder", "fmod"):
+        form = "default" if name == "floor_divide" else "Tensor"
+        yield {
+            name: Case(f"{name}.{form}", (3 * x, y)),
+            f"{name} whole": Case(f"{name}.{form}", (n - 4, torch.tensor(3))),
+        }
+    yield {"remainder number": Case("remainder.Scalar", (x, 0.3)), "fmod number": Case("fmod.Scalar", (x, 0.3))}
+    for name in ("maximum", "minimum", "logical_and", "logical_or", "logical_xor"):
+        yield {name: Case(f"{name}.default", (odd(4, 5), normal(5)))}
+    for name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+        yield {name: Case(f"{name}.Tensor", (n, whole(5)))}
+    for name in ("eq", "ne", "lt", "le", "gt", "ge"):
+        yield {
+            name: Case(f"{name}.Tensor", (whole(3, 4, high=3).double(), whole(4, high=3).double())),
+            f"{name} number": Case(f"{name}.Scalar", (torch.tensor([0.1, 0.2, 0.5]).double(), 0.1)),
+        }
+    yield {
+        "rsub": Case("rsub.Scalar", (x, 1, 0.3)),
+        "rsub tensor": Case("rsub.Tensor", (x, y)),
+        "div floor": Case("div.Tensor_mode", (3 * x, y), {"rounding_mode": "floor"}),
+        "div trunc": Case("div.Tensor_mode", (3 * x, 0.7), {"rounding_mode": "trunc"}),
+        "div whole, trunc": Case("div.Tensor_mode", (n - 4, 3), {"rounding_mode": "trunc"}),
+        "div whole, floor": Case("div.Tensor_mode", (n - 4, 3), {"rounding_mode": "floor"}),
+        "pow 2": Case("pow.Tensor_Scalar", (x, 2)),
+        "pow 3": Case("pow.Tensor_Scalar", (x, 3)),
+        "pow -2": Case("pow.Tensor_Scalar", (x, -2)),
+        "pow 0.5": Case("pow.Tensor_Scalar", (positive(4, 5), 0.5)),
+        "pow 0.3": Case("pow.Tensor_Scalar", (positive(4, 5) * 50, 0.3)),
+        "pow -1.7": Case("pow.Tensor_Scalar", (positive(4, 5) * 50, -1.7)),
+        "pow of a number": Case("pow.Scalar", (10000, -positive(4, 5))),
+        "pow of 0.1": Case("pow.Scalar", (0.1, x)),
+        "pow of tensors": Case("pow.Tensor_Tensor", (positive(4, 5), normal(5))),
+        "pow of integers": Case("pow.Tensor_Scalar", (n, 3)),
+        "addcmul": Case("addcmul.default", (x, y, row), {"value": 0.3}),
+        "addcdiv": Case("addcdiv.default", (x, y, positive(4, 5)), {"value": -0.3}),
+        "lerp": Case("lerp.Scalar", (x, y, 0.3)),
+        "lerp far": Case("lerp.Scalar", (x, y, 0.8)),
+        "lerp tensor": Case("lerp.Tensor", (x, y, positive(4, 1))),
+        "add_": Case("add_.Tensor", (normal(3, 4), normal(4))),
+    }  # fmt: skip
+
+
+def _reductions() -> Iterator[dict[str, Case]]:
+    x, n, yes = normal(4, 5, 7, shift=0.5), whole(4, 5, 7), whole(4, 5, 7, high=2).bool()
+    for name in ("sum", "mean"):
+        yield {
+            f"{name} all": Case(f"{name}.default", (x,)),
+            f"{name} axes": Case(f"{name}.{'dim_IntList' if name == 'sum' else 'dim'}", (x, [0, -1], True)),
+            f"{name} no axes": Case(f"{name}.{'dim_IntList' if name == 'sum' else 'dim'}", (x, [])),
+            f"{name} long": Case(f"{name}.default", (normal(70_000, shift=0.1),)),
+        }
+    for name in ("var", "std", "var_mean", "std_mean"):
+        yield {
+            f"{name} all": Case(f"{name}.default", (x,)),
+            f"{name} axes": Case(f"{name}.correction", (x, [1, 2]), {"correction": 0, "keepdim": True}),
+            f"{name} biased": Case(f"{name}.dim", (x + 30, [1], False)),
+            f"{name} 2": Case(f"{name}.correction", (x, [-1]), {"correction": 2}),
+        }
+    yield {
+        "sum of integers": Case("sum.dim_IntList", (n, [1])),
+        "sum of booleans": Case("sum.default", (yes,)),
+        "prod": Case("prod.default", (x[0],)),
+        "prod axis": Case("prod.dim_int", (n, 1, True)),
+        "cumsum": Case("cumsum.default", (x, 1)),
+        "cumsum of booleans": Case("cumsum.default", (yes, -1)),
+        "logsumexp": Case("logsumexp.default", (3 * x, [0, 2])),
+        "logsumexp kept": Case("logsumexp.default", (odd(4, 5)[1:2].nan_to_num(nan=0.0, posinf=3.0), [1], True)),
+        "softmax": Case("_softmax.default", (30 * x, 1, False)),
+        "softmax odd": Case("_softmax.default", (torch.where(odd(4, 6) > 0.5, -torch.inf, normal(4, 6)), -1, False)),
+        "softmax long": Case("softmax.int", (normal(3, 5000), -1)),
+        "_safe_softmax": Case("_safe_softmax.default", (torch.cat([torch.full((1, 5), -torch.inf), normal(2, 5)]), 1)),
+        "_log_softmax": Case("_log_softmax.default", (30 * x + 500, 2, False)),
+        "_log_softmax first axis": Case("_log_softmax.default", (x, 0, False)),
+        "log_softmax": Case("log_softmax.int", (x, 1)),
+        "amax": Case("amax.default", (x, [0, 2])),
+        "amax odd": Case("amax.default", (odd(4, 5), [1], True)),
+        "amin": Case("amin.default", (odd(4, 5), [1])),
+        "aminmax": Case("aminmax.default", (x,), {"dim": 1}),
+        "all": Case("all.dim", (yes, 1)),
+        "any": Case("any.default", (x,)),
+        "any axis": Case("any.dim", (yes, 2, True)),
+    }  # fmt: skip
+    for name in ("max", "min"):
+        yield {
+            f"{name} all": Case(f"{name}.default", (x,)),
+            f"{name} axis": Case(f"{name}.dim", (x, 1, True)),
+            f"{name} odd": Case(f"{name}.dim", (odd(4, 5), 1)),
+            f"{name} of two": Case(f"{name}.other", (x, normal(7))),
+            f"arg{name}": Case(f"arg{name}.default", (x, 1)),
+            f"arg{name} all": Case(f"arg{name}.default", (n, None, True)),
+        }
+
+
+def _choices() -> Iterator[dict[str, Case]]:
+    x, n, yes = normal(4, 5, 6), whole(4, 5, 6, high=4), whole(4, 5, 6, high=2).bool()
+    yield {
+        "sort": Case("sort.default", (x, 1, True)),
+        "sort equal": Case("sort.default", (n, 2)),
+        "sort stable": Case("sort.stable", (n,), {"stable": True, "dim": 1, "descending": True}),
+        "topk": Case("topk.default", (x, 3)),
+        "topk smallest": Case("topk.default", (n, 2, 1, False)),
+        "where": Case("where.self", (yes, x, normal(6))),
+        "where numbers": Case("where.ScalarOther", (yes, x, 0.1)),
+        "masked_fill": Case("masked_fill.Scalar", (x, yes[0], -0.1)),
+        "masked_fill tensor": Case("masked_fill.Tensor", (x, yes, torch.tensor(-torch.inf).double())),
+        "index": Case("index.Tensor", (x, [None, torch.tensor([[1, 0], [-1, 3]])])),
+        "index two": Case("index.Tensor", (x, [torch.tensor([1, 3]), None, torch.tensor([0, 5])])),
+        "index mask": Case("index.Tensor", (x, [yes[:, :, 0]])),
+        "index_select": Case("index_select.default", (x, 1, torch.tensor([4, 4, 0]))),
+        "index_put": Case("index_put.default", (x, [torch.tensor([1, 3])], normal(2, 5, 6))),
+        "index_put adding": Case("index_put.default", (x, [torch.tensor([1, 1, 3])], normal(3, 5, 6), True)),
+        "gather": Case("gather.default", (x, 1, whole(4, 2, 6, high=5))),
+        "scatter": Case("scatter.src", (x, 1, torch.tensor([[[1], [4]]]), normal(4, 3, 6))),
+        "scatter value": Case("scatter.value", (x, 2, whole(4, 2, 1, high=6), 0.1)),
+        "scatter reduce": Case("scatter.value_reduce", (x, 1, torch.tensor([[[1], [1]]]), 0.3), {"reduce": "add"}),
+        "scatter_add": Case("scatter_add.default", (x, 1, whole(3, 4, 2, high=5), normal(4, 5, 6))),
+        "slice_scatter": Case("slice_scatter.default", (x, normal(4, 2, 6), 1, 1, 5, 2)),
+        "select_scatter": Case("select_scatter.default", (x, normal(4, 6), 1, -2)),
+        "embedding": Case("embedding.default", (normal(7, 3), whole(2, 4, high=7), 2)),
+        "zeros": Case("zeros.default", ([2, 3],)),
+        "ones": Case("ones.default", ([2, 3],), {"dtype": torch.int64}),
+        "full": Case("full.default", ([2, 3], 0.1)),
+        "zeros_like": Case("zeros_like.default", (x,)),
+        "zero": Case("zero.default", (x,)),
+        "ones_like": Case("ones_like.default", (n,)),
+        "full_like": Case("full_like.default", (x, 0.1)),
+        "fill": Case("fill.Scalar", (x, 0.1)),
+        "fill tensor": Case("fill.Tensor", (n, torch.tensor(3))),
+        "new_zeros": Case("new_zeros.default", (x, [2])),
+        "new_ones": Case("new_ones.default", (n, [2])),
+        "new_full": Case("new_full.default", (x, [2], 0.1)),
+        "scalar_tensor": Case("scalar_tensor.default", (0.1,)),
+        "arange": Case("arange.default", (7,)),
+        "arange step": Case("arange.start_step", (0.5, 4, 0.1)),
+        "arange whole": Case("arange.start_step", (3, 20, 4)),
+        "linspace": Case("linspace.default", (-0.3, 1.7, 9)),
+        "eye": Case("eye.m", (3, 5)),
+    }  # fmt: skip
+
+
+def _resampling() -> Iterator[dict[str, Case]]:
+    x = normal(2, 3, 5, 7)
+    for rank, linear, shape in (
+        (1, "linear1d", (2, 3, 5)),
+        (2, "bilinear2d", (2, 3, 5, 7)),
+        (3, "trilinear3d", (1, 2, 3, 4, 5)),
+    ):
+        y, up, down = normal(*shape), [11, 9, 13][:rank], [2, 3, 4][:rank]
+        factors = [1.7, 2.0, 2.5][:rank]
+        grown = [int(s * f) for s, f in zip(shape[2:], factors, strict=True)]
+        for name in (f"upsample_nearest{rank}d", f"_upsample_nearest_exact{rank}d"):
+            yield {
+                f"{name} up": Case(f"{name}.default", (y, up)),
+                f"{name} down": Case(f"{name}.default", (y, down)),
+                f"{name} scales": Case(f"{name}.default", (y, grown, *factors)),
+                f"{name} vec": Case(f"{name}.vec", (y, None, factors)),
+            }
+        yield {
+            f"{linear} up": Case(f"upsample_{linear}.default", (y, up, False)),
+            f"{linear} corners": Case(f"upsample_{linear}.default", (y, up, True)),
+            f"{linear} down": Case(f"upsample_{linear}.default", (y, down, False)),
+            f"{linear} vec": Case(f"upsample_{linear}.vec", (y, None, False, factors)),
+        }
+        border = [2, 1, 1, 2, 0, 1][: 2 * rank]
+        yield {
+            f"reflection_pad{rank}d": Case(f"reflection_pad{rank}d.default", (y, border)),
+            f"replication_pad{rank}d": Case(f"replication_pad{rank}d.default", (y, border)),
+            f"circular {rank}": Case("_pad_circular.default", (y, border)),
+        }
+    yield {
+        "bicubic up": Case("upsample_bicubic2d.default", (x, [13, 9], False)),
+        "bicubic corners": Case("upsample_bicubic2d.default", (x, [9, 11], True)),
+        "bicubic down": Case("upsample_bicubic2d.default", (x, [2, 3], False)),
+        "bicubic scales": Case("upsample_bicubic2d.vec", (x, None, False, [1.7, 2.5])),
+        "constant_pad_nd": Case("constant_pad_nd.default", (x, [1, 2, 0, 3], 0.1)),
+        "constant_pad_nd cutting": Case("constant_pad_nd.default", (x, [-1, 2, 1, -2])),
+        "im2col": Case("im2col.default", (normal(2, 3, 8, 9), [2, 3], [2, 1], [1, 0], [2, 3])),
+        "col2im": Case("col2im.default", (normal(2, 18, 35), [6, 7], [2, 3], [1, 1], [0, 1], [1, 1])),
+        "col2im apart": Case("col2im.default", (normal(2, 12, 6), [4, 6], [2, 2], [1, 1], [0, 0], [2, 2])),
+        "unfold": Case("unfold.default", (x, 2, 3, 2)),
+    }
+
+
+def _moves() -> Iterator[dict[str, Case]]:
+    x = normal(4, 6, 5)
+    y = normal(2, 8, 6, 9)
+    calls: dict[str, tuple[Any, ...]] = {
+        "clone.default": (x,), "detach.default": (x,), "alias.default": (x,), "contiguous.default": (x.mT,),
+        "lift.default": (x,), "lift_fresh.default": (x,), "copy.default": (x, normal(6, 1)),
+        "view.default": (x, [3, -1, 4]), "_unsafe_view.default": (x, [24, 5]),
+        "_reshape_alias.default": (x, [8, 15], [15, 1]), "reshape.default": (x.mT, [-1, 8]),
+        "flatten.using_ints": (y, 1, 2), "unflatten.int": (y, 1, [2, -1]), "squeeze.default": (normal(1, 3, 1),),
+        "squeeze.dim": (normal(1, 3, 1), 2), "squeeze.dims": (normal(1, 3, 1), [0, 1]), "unsqueeze.default": (x, -1),
+        "transpose.int": (x, 0, -1), "t.default": (x[0],), "permute.default": (x, [2, 0, 1]),
+        "movedim.int": (y, 1, -1), "expand.default": (normal(1, 3, 1), [2, 5, -1, 4]),
+        "expand_as.default": (normal(6, 1), x), "repeat.default": (x, [2, 1, 3, 1]), "tile.default": (x, [2, 3]),
+        "repeat_interleave.self_int": (x, 2, 1), "cat.default": ([x, normal(4, 2, 5)], 1),
+        "stack.default": ([x, x + 1, x], -1), "split.Tensor": (x, 4, 1), "unsafe_split.Tensor": (x, 2, 0),
+        "split_with_sizes.default": (x, [1, 3, 2], 1), "unsafe_split_with_sizes.default": (x, [1, 3], 0),
+        "chunk.default": (x, 4, 1), "unsafe_chunk.default": (x, 2, 2), "unbind.int": (x, 1),
+        "slice.Tensor": (x, 1, -5, 9223372036854775807, 2), "narrow.default": (x, 1, 2, 3), "select.int": (x, -1, -2),
+        "roll.default": (x, [2, -1], [1, 2]), "flip.default": (x, [0, 2]), "diagonal.default": (x, 1, 1, 2),
+        "tril.default": (x, -1), "triu.default": (x, 1), "as_strided.default": (x, [3, 2, 2], [10, 2, 3], 4),
+        "pixel_shuffle.default": (y, 2), "pixel_unshuffle.default": (y, 3), "channel_shuffle.default": (y, 4),
+        "native_channel_shuffle.default": (y, 2),
+    }  # fmt: skip
+    yield {f"move {op}": Case(op, args) for op, args in calls.items()}
+    yield {
+        "roll flat": Case("roll.default", (x, [7])),
+        "_to_copy": Case("_to_copy.default", (3 * x,), {"dtype": torch.int64}),
+        "_to_copy bfloat16": Case("_to_copy.default", (x,), {"dtype": torch.bfloat16}),
+        "_to_copy float16": Case("_to_copy.default", (x,), {"dtype": torch.float16}),
+        "move slice_copy": Case("slice_copy.Tensor", (x, 1, 1)),
+    }
+
+
+def more() -> tuple[Family, ...]:
+    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves
