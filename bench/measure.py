@@ -27,11 +27,11 @@ def in_turn(jobs: Mapping[str, Callable[[], float | None]], repeats: int) -> dic
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(repeats):
         for name, job in jobs.items():
-            print(f"\r{name}, {turn + 1} of {repeats}   ", end="", file=sys.stderr, flush=True)
+            print(f"\r{name}, {turn + 1} of {repeats}".ljust(70), end="", file=sys.stderr, flush=True)
             start = time.perf_counter()
             own = job()
             seconds[name].append(time.perf_counter() - start if own is None else own)
-    print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+    print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
     return seconds
 
 

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from convscope.images import Preprocess as Preprocess
     from convscope.inputs import load_image as load_image
     from convscope.inputs import prepare as prepare
+    from convscope.inputs import random_image as random_image
     from convscope.models import MODELS as MODELS
     from convscope.models import load_model as load_model
     from convscope.models import parse_model_args as parse_model_args
+    from convscope.proof import explain as explain
+    from convscope.proof import verify as verify
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
     from convscope.training import load_run as load_run
@@ -52,6 +55,7 @@ _NAMES = {
     "card_of": "cards",
     "difference": "capture",
     "evaluate": "training",
+    "explain": "proof",
     "load_dataset": "data",
     "load_image": "inputs",
     "load_model": "models",
@@ -59,8 +63,10 @@ _NAMES = {
     "parse_model_args": "models",
     "predict": "training",
     "prepare": "inputs",
+    "random_image": "inputs",
     "trace": "capture",
     "train": "training",
+    "verify": "proof",
 }
 
 

@@ -208,3 +208,22 @@ def _image_shaped(array: Array) -> Array:
             f"an image has the shape (C, H, W), and {array.shape} looks like (H, W, C); give array.transpose(2, 0, 1)."
         )
     return array[None] if array.ndim == 2 else array
+
+
+def random_image(like: Any, *, seed: int = 0) -> NDArray[np.float32]:
+    """An image of noise in the shape that a model expects: what there is to trace where no picture is at hand.
+
+    >>> random_image(Card("net", Preprocess(size=(28, 28), channels=1))).shape
+    (1, 28, 28)
+
+    Args:
+        like: A model, Card, Dataset or Preprocess.
+        seed: Of the noise.
+
+    Returns:
+        float32, shape (C, H, W), prepared; 64x64 where the model says no size, three channels where it says none.
+    """
+    expected = _card(like).preprocess
+    shape = (expected.channels or 3, *(expected.size or (64, 64)))
+    noise = np.random.default_rng(seed).random(shape, np.float32)
+    return replace(expected, scale=1.0).normalize(noise)

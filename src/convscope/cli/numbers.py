@@ -1,0 +1,154 @@
+"""The commands that show numbers and prove them: trace, explain, verify."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import convscope as cs
+from convscope.cli.console import reading_progress, remark, say, show_json, show_table
+from convscope.cli.options import Json, ModelArgs
+
+Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
+Image = Annotated[str, typer.Argument(help="A file, or dataset:split/index such as mnist:test/7.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict .pt.")]
+
+
+def trace(
+    model: Model,
+    image: Image,
+    weights: Weights = None,
+    model_arg: ModelArgs = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also the steps that only lay numbers out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the steps of a forward pass: name, operation, shape, parameters, range."""
+    found = _trace(model, image, weights, model_arg)
+    steps = found.all_steps if hidden else found.steps
+    if as_json:
+        show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps]})
+        return
+    rows = [
+        (str(step.id), step.name, step.op, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
+        for step in steps
+    ]
+    show_table(
+        ["step", "name", "operation", "shape", "parameters", "least", "most"], rows, right=["step", "least", "most"]
+    )
+
+
+def explain(
+    model: Model,
+    image: Image,
+    at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
+    depth: Annotated[int, typer.Option(min=1, help="How many steps back.")] = 1,
+    everything: Annotated[bool, typer.Option("--all", help="Every term of a long sum.")] = False,
+    to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    weights: Weights = None,
+    model_arg: ModelArgs = None,
+    as_json: Json = False,
+) -> None:
+    """Why is this number this number? `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
+    step, cell = parse_cell(at)
+    why = cs.explain(_trace(model, image, weights, model_arg), step, cell)
+    if to_input:
+        answer = why.to_input()
+        show_json(answer.to_json()) if as_json else say(str(answer))
+    elif as_json:
+        show_json(why.to_json(depth=depth))
+    else:
+        say(why.to_text(all=everything, depth=depth))
+
+
+def verify(
+    model: Model,
+    image: Annotated[str | None, typer.Argument(help="A file, or dataset:split/index; else noise.")] = None,
+    weights: Weights = None,
+    model_arg: ModelArgs = None,
+    cells: Annotated[int, typer.Option(min=1, help="Cells explained of each step.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Recompute every number independently; exit status 1 if one is not what it should be."""
+    found = _trace(model, image, weights, model_arg)
+    with reading_progress() as progress:
+        report = cs.verify(found, cells=cells, progress=progress)
+    if as_json:
+        show_json(report.to_json())
+    else:
+        _show_report(report)
+    if report.mismatches:
+        raise typer.Exit(1)
+
+
+def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
+    """STEP:C,P,Q as a step's name and a cell.
+
+    >>> parse_cell("layer1.0.relu#2:3,10,12")
+    ('layer1.0.relu#2', (3, 10, 12))
+    """
+    step, colon, cell = at.rpartition(":")
+    try:
+        return (step, tuple(int(part) for part in cell.split(","))) if colon and cell else (at.rstrip(":"), ())
+    except ValueError:
+        raise cs.UsageError(f"a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not {at!r}.") from None
+
+
+def _trace(model: str, image: str | None, weights: Path | None, model_arg: list[str] | None) -> Any:
+    loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_arg or []))
+    for note in cs.card_of(loaded).notes:
+        remark(f"note: {note}")
+    if image is None:
+        return cs.trace(loaded, cs.random_image(loaded))
+    prepared = cs.prepare(image, like=loaded)
+    for note in prepared.notes:
+        remark(f"note: {prepared.name}: {note}")
+    return cs.trace(loaded, prepared.array)
+
+
+def _show_report(report: Any) -> None:
+    rows = [
+        (
+            step.name,
+            step.op,
+            step.finding,
+            f"{step.numbers:,}",
+            f"{step.explained:,}",
+            f"{step.worst:.2g}",
+            f"{step.resolution:.1e}" if step.resolution else "exact",
+        )
+        for step in report.steps
+        if not step.hidden or step.finding not in {"proved", "given"}
+    ]
+    columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
+    show_table(columns, rows, right=columns[3:])
+    say()
+    for step in report.mismatches:
+        say(f"✗ {step.name} {step.mismatch}")
+    for note in report.notes:
+        say(f"note: {note}")
+    say(("✓ " if report.proved else "") + report.summary())
+
+
+def _as_json(step: Any) -> dict[str, Any]:
+    low, high = _range(step)
+    return {
+        "id": step.id,
+        "name": step.name,
+        "module": step.module,
+        "op": step.op,
+        "shape": list(step.shape),
+        "dtype": step.dtype,
+        "inputs": list(step.inputs),
+        "parameters": dict(step.parameters),
+        "min": low,
+        "max": high,
+    }
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _range(step: Any) -> tuple[str, str]:
+    values = step.output
+    return (f"{values.min():.4g}", f"{values.max():.4g}") if values.size else ("", "")
