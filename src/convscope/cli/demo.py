@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import convscope as cs
@@ -14,6 +15,7 @@ from convscope.cli.console import duration, percent, say
 from convscope.cli.watching import watching
 
 MARK = "demo.json"
+IMAGE = "shapes:test/3"
 
 
 def demo(
@@ -21,7 +23,7 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """Train the shapes network, score it, write its pictures, and say what to try next."""
+    """Train the shapes network, score it, write its pictures, explain one of its numbers."""
     _clear(out)
     say("1. A network learns to tell squares from circles")
     with watching() as watch:
@@ -36,13 +38,27 @@ def demo(
         draw(run).savefig(path, dpi=150)
         say(f"   {path}: {what}")
     say()
+    say("3. Why is this number this number?")
+    say()
+    trace = _trace(run)
+    why = cs.explain(trace, "conv1", _brightest(trace["conv1"].output))
+    for line in str(why).splitlines():
+        say(f"   {line}")
+    say()
+    say(f"   All of them: {cs.verify(trace).summary()}")
+    say()
     say("Try next:")
     for line in NEXT:
         say("   " + line.format(run=shlex.quote(str(run.path))))
 
 
 def _trace(run: Any) -> Any:
-    return cs.trace(run.model, cs.load_image("shapes:test/3", like=run.model))
+    return cs.trace(run.model, cs.load_image(IMAGE, like=run.model))
+
+
+def _brightest(output: Any) -> tuple[int, ...]:
+    """The cell with the largest number of a feature map (1, C, H, W)."""
+    return tuple(int(i) for i in np.unravel_index(int(output.argmax()), output.shape))
 
 
 def _samples(_run: Any) -> Any:
@@ -58,7 +74,8 @@ PICTURES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "confusion": ("who is taken for whom", lambda run: _confusion(cs.evaluate(run))),
 }
 NEXT = (
-    "convscope predict {run} shapes:test/3",
+    "convscope explain {run} shapes:test/3 --at fc:0",
+    "convscope verify {run} shapes:test/3",
     "convscope plot maps {run} shapes:test/7",
     "convscope train mnist --model mnist-small",
     "convscope filter PHOTO --kernel sobel-x",

@@ -7,7 +7,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json, show_table
-from convscope.cli.options import Json, ModelArgs
+from convscope.cli.options import DataDir, Json, ModelArgs
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
 Image = Annotated[str, typer.Argument(help="A file, or dataset:split/index such as mnist:test/7.")]
@@ -19,11 +19,12 @@ def trace(
     image: Image,
     weights: Weights = None,
     model_arg: ModelArgs = None,
+    data_dir: DataDir = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also the steps that only lay numbers out.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the steps of a forward pass: name, operation, shape, parameters, range."""
-    found = _trace(model, image, weights, model_arg)
+    found = _trace(model, image, weights, model_arg, data_dir)
     steps = found.all_steps if hidden else found.steps
     if as_json:
         show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps]})
@@ -46,11 +47,12 @@ def explain(
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
     weights: Weights = None,
     model_arg: ModelArgs = None,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Why is this number this number? `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
     step, cell = parse_cell(at)
-    why = cs.explain(_trace(model, image, weights, model_arg), step, cell)
+    why = cs.explain(_trace(model, image, weights, model_arg, data_dir), step, cell)
     if to_input:
         answer = why.to_input()
         show_json(answer.to_json()) if as_json else say(str(answer))
@@ -65,11 +67,12 @@ def verify(
     image: Annotated[str | None, typer.Argument(help="A file, or dataset:split/index; else noise.")] = None,
     weights: Weights = None,
     model_arg: ModelArgs = None,
+    data_dir: DataDir = None,
     cells: Annotated[int, typer.Option(min=1, help="Cells explained of each step.")] = 200,
     as_json: Json = False,
 ) -> None:
     """Recompute every number independently; exit status 1 if one is not what it should be."""
-    found = _trace(model, image, weights, model_arg)
+    found = _trace(model, image, weights, model_arg, data_dir)
     with reading_progress() as progress:
         report = cs.verify(found, cells=cells, progress=progress)
     if as_json:
@@ -93,13 +96,15 @@ def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
         raise cs.UsageError(f"a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not {at!r}.") from None
 
 
-def _trace(model: str, image: str | None, weights: Path | None, model_arg: list[str] | None) -> Any:
+def _trace(
+    model: str, image: str | None, weights: Path | None, model_arg: list[str] | None, data_dir: Path | None
+) -> Any:
     loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_arg or []))
     for note in cs.card_of(loaded).notes:
         remark(f"note: {note}")
     if image is None:
         return cs.trace(loaded, cs.random_image(loaded))
-    prepared = cs.prepare(image, like=loaded)
+    prepared = cs.prepare(image, like=loaded, data_dir=data_dir)
     for note in prepared.notes:
         remark(f"note: {prepared.name}: {note}")
     return cs.trace(loaded, prepared.array)

@@ -29,6 +29,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of generated data, initial weights and order.")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Who calculates: torch (default) or numpy.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     images: Annotated[int | None, typer.Option(help="How many images to generate (shapes, color-shapes).")] = None,
@@ -60,6 +61,7 @@ def train(
             seed=seed,
             device=device,
             precision=precision,
+            engine=engine,
             out=out,
             resume=resume,
             model_args=cs.parse_model_args(model_arg or []),
@@ -97,11 +99,12 @@ def evaluate(
 def predict(
     run: Annotated[str, typer.Argument(help="A run folder or a model.")],
     images: Annotated[list[str], typer.Argument(help="Image files, or dataset:split/index such as mnist:test/7.")],
-    top: Annotated[int, typer.Option(help="How many classes to list.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to list.")] = 3,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Ask a trained model about pictures, also your own."""
-    predictions = cs.predict(run, *images)
+    predictions = cs.predict(run, *images, data_dir=data_dir)
     if as_json:
         show_json([prediction.to_json() for prediction in predictions])
         return

@@ -11,23 +11,25 @@ import torch
 
 import convscope
 
+SMALL = 5_000
+"""Up to so many parameters one thread is as fast as several, and is not held up by whatever else the machine does."""
 
-def environment() -> dict[str, Any]:
-    """Versions, processor and thread count of this process."""
+
+def environment(parameters: int | None = None) -> dict[str, Any]:
+    """Versions, processor and threads: this process' own, or those to train a model of so many parameters with."""
     return {
         "convscope": convscope.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "processor": _processor(),
-        "threads": torch.get_num_threads(),
+        "threads": 1 if parameters is not None and parameters <= SMALL else torch.get_num_threads(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def restore_threads(stored: Mapping[str, Any]) -> tuple[str, ...]:
-    """Take the stored thread count; says what else differs, since then the resumed weights may differ in a last bit."""
-    torch.set_num_threads(stored["threads"])
+def differences(stored: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is not as it was when a training began, so that resumed weights may differ in a last bit."""
     here = environment()
     return tuple(
         f"resumed with {name} {here[name]}, begun with {stored[name]}: the last bits of the weights may differ."

@@ -14,7 +14,7 @@ from convscope.cards import Card, card_of
 from convscope.data import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import DataError
-from convscope.inputs import check_input, prepare
+from convscope.inputs import Prepared, check_input, prepare
 from convscope.models import load_model
 from convscope.training.batches import Batches, as_batches
 from convscope.training.objectives import Loss, decide, ends_in_softmax, logits_of, make_loss
@@ -157,7 +157,9 @@ def _data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None
     return load_dataset(options["source"], split=split, seed=options["seed"], **given)
 
 
-def predict(model: nn.Module | Run | str | Path, *images: Any, device: str = "auto") -> list[Prediction]:
+def predict(
+    model: nn.Module | Run | str | Path, *images: Any, data_dir: str | Path | None = None, device: str = "auto"
+) -> list[Prediction]:
     """What a model says of pictures.
 
     >>> cs.predict("runs/shapes-cnn", "drawing.png")[0].best  # doctest: +SKIP
@@ -166,23 +168,26 @@ def predict(model: nn.Module | Run | str | Path, *images: Any, device: str = "au
     Args:
         model: A run, a run's folder, or any model with class names or without.
         images: Files, `dataset:split/index`, or arrays (C, H, W).
+        data_dir: Where the MNIST family's files lie; a run knows where it read them.
         device: Where to compute.
 
     Raises:
         ImageError: a file cannot be read.
         ShapeError: a picture that cannot be brought to what the model expects.
     """
+    if isinstance(model, str | Path) and (Path(model) / "config.json").exists():
+        model = load_run(model)
     if isinstance(model, Run):
+        data_dir = data_dir or model.config["dataset"]["options"].get("data_dir")
         model = model.model
     elif not isinstance(model, nn.Module):
         model = load_model(str(model))
     model = model.to(choose_device(device))
     card = card_of(model)
-    return [_predict_one(model, card, image) for image in images]
+    return [_predict_one(model, card, prepare(image, like=card, data_dir=data_dir)) for image in images]
 
 
-def _predict_one(model: nn.Module, card: Card, image: Any) -> Prediction:
-    prepared = prepare(image, like=card)
+def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction:
     check_input(model, prepared.array)
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad():

@@ -18,6 +18,7 @@ from convscope.inputs import check_input
 from convscope.models import DEFAULT_MODELS, MODELS, load_model
 from convscope.progress import Progress
 from convscope.training.environment import environment
+from convscope.training.numpy_engine import check_numpy
 from convscope.training.objectives import logits_of, make_loss, make_optimizer
 from convscope.training.recipes import ANY, Recipe, recipe_for
 
@@ -44,6 +45,7 @@ class Settings:
     """More arguments of `load_dataset`: size, image_size, grey, strict, data_dir."""
     device: str = "auto"
     precision: str = "float32"
+    engine: str = "torch"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +76,8 @@ def prepare_job(settings: Settings, progress: Progress) -> Job:
     recipe = recipe.for_images(len(train))
     notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
     model, source, args = build_model(settings, name, recipe, train, seed)
+    if settings.engine == "numpy":
+        check_numpy(model, recipe)
     config = {
         "format": 1,
         "dataset": _data_config(settings, recipe, seed, train),
@@ -84,7 +88,8 @@ def prepare_job(settings: Settings, progress: Progress) -> Job:
         "seed": seed,
         "device": settings.device,
         "precision": settings.precision,
-        "environment": environment(),
+        "engine": settings.engine,
+        "environment": environment(sum(value.numel() for value in model.parameters())),
         "notes": list(notes),
     }
     return Job(train, test, model, recipe, config, notes)

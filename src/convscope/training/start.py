@@ -12,13 +12,14 @@ from torch import nn
 from convscope.errors import RunError, UsageError
 from convscope.progress import Progress, silent
 from convscope.training.batches import as_batches, make_channels_last, set_layout
-from convscope.training.environment import restore_threads
+from convscope.training.engines import check_engine, make_engine, runtime_for
+from convscope.training.environment import differences
 from convscope.training.interrupts import interruptible
 from convscope.training.job import DataSource, Job, Settings, prepare_job
 from convscope.training.loop import Loop, Watch
-from convscope.training.objectives import make_loss, make_optimizer
+from convscope.training.objectives import make_loss
 from convscope.training.runs import Run, load_run
-from convscope.training.runtime import Runtime, make_runtime
+from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position, newest_good, restore_random_state
 from convscope.training.writer import RunWriter, Writer
 
@@ -39,6 +40,7 @@ def train(
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    engine: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     test: DataSource | None = None,
@@ -67,6 +69,8 @@ def train(
         seed: Of the generated data, the initial weights and the order; None takes the recipe's.
         device: "auto" (default), "cpu", "cuda", "cuda:1", "mps".
         precision: "float32" (default), "bfloat16" (autocast) or "float64".
+        engine: "torch" (default), or "numpy": `convscope.reference` calculates every step, in float64, for the
+            networks of the tutorials.
         out: The run's folder; by default `runs/MODEL`, numbered where that exists.
         resume: Go on with the run in `out`, or with the newest unfinished one. Its own settings hold; of the
             arguments only `epochs` may differ (and only where the learning rate does not depend on it).
@@ -78,7 +82,8 @@ def train(
         snapshot_seconds: Time between two snapshots.
 
     Raises:
-        UnknownName: of a data set, model, recipe, optimizer, loss or precision.
+        UnknownName: of a data set, model, recipe, optimizer, loss, precision or engine.
+        UsageError: a model or setting that the NumPy engine lacks.
         DataError: data that cannot be trained on.
         ShapeError: a model that does not fit the data.
         RunError: a folder that cannot be written, that exists already, or that another training holds.
@@ -93,7 +98,7 @@ def train(
         "loss": loss,
         "schedule": schedule,
     }
-    others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision}
+    others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
     if resume:
         run = find_run(out)
         settings = _settings_of(
@@ -103,11 +108,12 @@ def train(
     else:
         if dataset is None:
             raise UsageError("name a data set to train on, such as shapes or mnist, or go on with --resume.")
+        others["device"], others["precision"] = check_engine(engine or "torch", device, precision)
         given: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
         settings = Settings(
             dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **given
         )
-    runtime = make_runtime(settings.device, settings.precision)
+    runtime = runtime_for(settings.engine, settings.device, settings.precision)
     job = prepare_job(settings, progress)
     first = runtime.rank == 0
     path = free_path(job.config["model"]["name"]) if out is None else Path(out)
@@ -121,19 +127,20 @@ def _run(
     job: Job, path: Path, runtime: Runtime, writer: Writer, watch: Watch, *, resume: bool, snapshot_seconds: float
 ) -> Run:
     """Put the parts together, train, and put the model back into its usual form."""
+    stored = load_run(path).config if resume else job.config
+    torch.set_num_threads(stored["environment"]["threads"])
     notes = list(job.notes)
     dtype = torch.float64 if runtime.precision == "float64" else torch.float32
     model = job.model.to(runtime.device, dtype)
-    channels_last = runtime.device.type == "cpu" and make_channels_last(model, job.train)
-    optimizer = make_optimizer(model, job.recipe)
+    by_torch = job.config["engine"] == "torch"
+    channels_last = by_torch and runtime.device.type == "cpu" and make_channels_last(model, job.train)
     loss = make_loss(job.recipe)
-    position, config = Position(), job.config
+    engine, optimizer = make_engine(job.config["engine"], model, job.recipe, loss, runtime)
+    position = Position()
     if resume:
-        stored = load_run(path).config
         position, said = _restore(path, stored, job, model, optimizer)
         notes += said
-        config = {**config, "environment": stored["environment"]}
-    writer.configure(config)
+    writer.configure({**job.config, "environment": stored["environment"]})
     train, test = (
         None if data is None else as_batches(data, runtime.device, dtype, channels_last=channels_last)
         for data in (job.train, job.test if runtime.rank == 0 else None)
@@ -141,7 +148,7 @@ def _run(
     assert train is not None
     with interruptible() as interrupt:
         loop = Loop(
-            model, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer, watch, interrupt,
+            model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer, watch, interrupt,
             snapshot_seconds, position,
         )  # fmt: skip
         watch(_start_event(job, path, loop, notes, resumed=resume))
@@ -166,7 +173,7 @@ def _restore(
         raise RunError(
             f"{path} was begun with other data than {job.train.name} now holds; train anew into another --out."
         )
-    said = restore_threads(stored["environment"])
+    said = differences(stored["environment"])
     position, weights, state, damaged = newest_good(path / "snapshots")
     model.load_state_dict(weights)
     optimizer.load_state_dict(state["optimizer"])
@@ -179,6 +186,7 @@ def _settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Setting
     config, recipe = run.config, run.recipe
     source, made_from = config["dataset"]["source"], config["model"]["source"]
     stored = {**config["recipe"], "seed": config["seed"], "device": config["device"], "precision": config["precision"]}
+    stored["engine"] = config.get("engine", "torch")
     stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
     names = {"dataset": given.dataset, "model": given.model}
     for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
@@ -203,6 +211,7 @@ def _settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Setting
         data_options={**config["dataset"]["options"], **(given.data_options or {})},
         device=config["device"],
         precision=config["precision"],
+        engine=stored["engine"],
     )
 
 
