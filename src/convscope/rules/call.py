@@ -112,7 +112,8 @@ class Call:
     @property
     def precision(self) -> Precision:
         """How finely its kernel rounds."""
-        return Precision.of(self.dtype, self.op)
+        turned = " transposed" if self.arguments.get("transposed") else ""
+        return Precision.of(self.dtype, self.op + turned)
 
     def operands(self) -> dict[str, Operand]:
         """The tensor arguments by name; those in lists as `tensors.0`, `tensors.1`."""

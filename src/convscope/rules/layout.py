@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from convscope.rules.call import Array, Call, Cell, Operand
-from convscope.rules.expr import Apply, Cells, Dot, Leaf, number
-from convscope.rules.gather import broadcast, leaf, pair
+from convscope.errors import UsageError
+from convscope.rules.call import Array, Call, Cell, Operand, broadcast_cell
+from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf, number
+from convscope.rules.gather import broadcast, leaf, outer, pair
 from convscope.rules.moves import MOVES, SOURCES
 from convscope.rules.precision import Precision
 
@@ -119,16 +120,41 @@ def scattered_slice(call: Call, cell: Cell) -> Leaf | Apply:
     return _as_type(leaf(part, tuple(at if a == axis else i for a, i in enumerate(cell))), call.dtype)
 
 
-def index_put(call: Call, cell: Cell) -> Leaf | Apply:
-    """Values written to the cells that indices name, the last one where several are."""
+def scatter(call: Call, cell: Cell) -> Expr:
+    """scatter and scatter_add: along one axis, numbers put where a tensor says, the last one, or all added."""
+    whole, index = call["self"], call["index"]
+    if call.get("reduce") is not None:
+        raise UsageError(f"no rule explains scatter with reduce={call['reduce']!r}.")
+    axis = call["dim"] % max(len(cell), 1)
+    line = tuple(slice(None) if a == axis else i for a, i in enumerate(cell))
+    reached = all(i < n for a, (i, n) in enumerate(zip(cell, index.shape, strict=True)) if a != axis)
+    hits = np.flatnonzero(index.array[line] == cell[axis]) if reached else np.empty(0, np.int64)
+    if not len(hits):
+        return leaf(whole, cell)
+    source = call.get("src", call.get("value"))
+    if call.op == "scatter_add":
+        added = outer(source, [hits if a == axis else i for a, i in enumerate(cell)])
+        return Dot(added, bias=leaf(whole, cell), note=f"what was here, plus the {len(hits)} numbers sent here")
+    if not isinstance(source, Operand):
+        return number(source, "value")
+    return leaf(source, tuple(int(hits[-1]) if a == axis else i for a, i in enumerate(cell)))
+
+
+def index_put(call: Call, cell: Cell) -> Expr:
+    """Values written to the cells that indices name, the last one where several are; or all of them added."""
     whole, values = call["self"], call["values"]
-    probe = np.arange(int(np.prod(whole.shape))).reshape(whole.shape)
     index = tuple(slice(None) if i is None else i.array for i in call["indices"])
+    probe = np.arange(int(np.prod(whole.shape))).reshape(whole.shape)
     hits = np.argwhere(probe[index] == probe[cell])
     if not len(hits):
         return leaf(whole, cell)
-    found = broadcast(values, tuple(map(int, hits[-1])), "value")
-    return Apply("add", {"x": leaf(whole, cell), "y": found}) if call["accumulate"] else _as_type(found, call.dtype)
+    places = [broadcast_cell(tuple(map(int, hit)), values.shape) for hit in hits]
+    if not call["accumulate"]:
+        return _as_type(leaf(values, places[-1]), call.dtype)
+    cells = np.array(places, np.int64).reshape(len(places), len(values.shape))
+    numbers = values.array[tuple(cells.T)].astype(np.float64).reshape(len(places))
+    note = f"what was here, plus the {len(places)} numbers written here"
+    return Dot(Cells(numbers, values.source, cells, (len(places),)), bias=leaf(whole, cell), note=note)
 
 
 def filled(call: Call, cell: Cell) -> Leaf:
@@ -141,16 +167,18 @@ def filled(call: Call, cell: Cell) -> Leaf:
     return broadcast(call[name], cell, "value")
 
 
-def counted(call: Call, cell: Cell) -> Leaf:
+def counted(call: Call, cell: Cell) -> Expr:
     """arange, linspace, eye: a number that follows from its index."""
     if call.op == "eye":
         return number(float(cell[-1] == cell[-2]), "one on the diagonal")
-    start = call.get("start") or 0
+    index = number(cell[0], "index")
     if call.op == "linspace":
-        steps = max(call["steps"] - 1, 1)
-        return number(start + (call["end"] - start) * cell[0] / steps, "evenly spaced")
-    step = call.get("step")
-    return number(start + (1 if step is None else step) * cell[0], "start + step × index")
+        ends = {"start": number(call["start"], "start"), "end": number(call["end"], "end")}
+        return Apply("evenly", {**ends, "index": index, "last": number(max(call["steps"] - 1, 1), "last")})
+    start, step = call.get("start") or 0, call.get("step")
+    return Apply(
+        "add_scaled", {"x": number(start, "start"), "alpha": number(1 if step is None else step, "step"), "y": index}
+    )
 
 
 def _windows(length: int, size: int, dilation: int, padding: int, stride: int) -> int:

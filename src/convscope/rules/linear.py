@@ -2,16 +2,16 @@
 
 from convscope.rules.call import Call, Cell, Operand, broadcast_cell
 from convscope.rules.expr import Apply, Dot, Leaf, number
-from convscope.rules.gather import broadcast, leaf, outer
+from convscope.rules.gather import broadcast, outer
 
 
 def mm(call: Call, cell: Cell) -> Dot:
     """A row of the first matrix times a column of the second; batched ones matrix by matrix, vectors too.
 
-    Covers mm, bmm, mv, dot and matmul, whose batch axes broadcast.
+    Covers mm, bmm, mv and dot; a product of more axes arrives as views and bmm.
     """
-    names = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec"), "dot": ("self", "tensor")}
-    left, right = (call[name] for name in names.get(call.op, ("self", "other")))
+    second = {"mv": "vec", "dot": "tensor"}.get(call.op, "mat2")
+    left, right = call["self"], call[second]
     return _product(left, right, cell)
 
 
@@ -23,15 +23,6 @@ def addmm(call: Call, cell: Cell) -> Dot | Apply:
     names = {"addmm": ("mat1", "mat2"), "addmv": ("mat", "vec"), "baddbmm": ("batch1", "batch2")}
     left, right = (call[name] for name in names[call.op])
     return _plus(_product(left, right, cell), call, cell)
-
-
-def linear(call: Call, cell: Cell) -> Dot:
-    """The input times one row of the weights, plus that unit's bias."""
-    *lead, unit = cell
-    bias = call["bias"]
-    row = outer(call["input"], [*lead, range(call["input"].shape[-1])])
-    weights = outer(call["weight"], [unit, range(call["weight"].shape[1])])
-    return Dot(row, weights, None if bias is None else leaf(bias, (unit,)), note=_note(len(row), bias is not None))
 
 
 def _product(left: Operand, right: Operand, cell: Cell) -> Dot:

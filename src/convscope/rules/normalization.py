@@ -1,9 +1,7 @@
 """Normalization: batch, layer and group normalization, by recorded statistics or by those of the input itself."""
 
-import numpy as np
-
 from convscope.rules.call import Call, Cell, Operand
-from convscope.rules.expr import Apply, Dot, Expr, Leaf, number
+from convscope.rules.expr import Apply, Expr, Leaf, number
 from convscope.rules.gather import leaf, outer
 from convscope.rules.reductions import mean_of, variance_of
 
@@ -63,22 +61,6 @@ def group_norm(call: Call, cell: Cell) -> Expr:
     if call.output:
         return _statistic(call, mean, var)
     return _normalized(call, leaf(image, cell), mean, var, (cell[1],))
-
-
-def rms_norm(call: Call, cell: Cell) -> Apply:
-    """Divide by the root of the mean square of the last axes, times a weight for each cell.
-
-    Source: Zhang and Sennrich 2019; PyTorch documentation, torch.nn.RMSNorm.
-    """
-    image = call["input"]
-    lead = len(image.shape) - len(call["normalized_shape"])
-    cells = outer(image, [*cell[:lead], *map(range, image.shape[lead:])])
-    eps = call.get("eps")
-    squares = Dot(cells, cells, divisor=len(cells), note=f"the mean of {len(cells):,} squares")
-    given = float(np.finfo(np.float32).eps) if eps is None else float(eps)
-    x, mean, kept = leaf(image, cell), number(0, "mean"), number(given, "eps")
-    parts: dict[str, Expr] = {"x": x, "mean": mean, "var": squares, "eps": kept}
-    return _affine(parts, call["weight"], None, cell[lead:])
 
 
 def _normalized(call: Call, x: Leaf, mean: Expr, var: Expr, place: Cell) -> Apply:

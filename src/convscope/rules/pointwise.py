@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convscope.errors import UnknownName
-from convscope.rules.call import Call, Cell, Operand, broadcast_cell
+from convscope.rules.call import Call, Cell, Operand
 from convscope.rules.expr import Apply, Leaf, number
 from convscope.rules.gather import broadcast, leaf
 from convscope.rules.precision import rounded
@@ -18,12 +18,15 @@ _X = {"x": "self"}
 _XY = {"x": "self", "y": "other"}
 SAME = (
     "relu", "hardsigmoid", "hardswish", "silu", "mish", "sigmoid", "tanh", "neg", "abs", "sign", "floor", "ceil",
-    "round", "trunc", "reciprocal", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
-    "erf", "sin", "cos", "tan", "atan", "square", "logical_not", "isnan", "isinf", "isfinite",
+    "trunc", "reciprocal", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
+    "erf", "sin", "cos", "tan", "asin", "acos", "sinh", "cosh", "erfc", "frac", "atan", "logical_not",
+    "isnan", "isinf",
 )  # fmt: skip
 """Operations of one argument that are called as their function is."""
 ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     **{name: (name, _X) for name in SAME},
+    "sgn": ("sign", _X),
+    "atan2": ("atan2", {"x": "self", "y": "other"}),
     "leaky_relu": ("leaky_relu", {"x": "self", "slope": "negative_slope"}),
     "threshold": ("threshold", {"x": "self", "threshold": "threshold", "value": "value"}),
     "hardshrink": ("hardshrink", {"x": "self", "lambd": "lambd"}),
@@ -100,6 +103,12 @@ def _power(call: Call) -> tuple[str, Arguments]:
     return "pow", {"x": call["self"], "exponent": call["exponent"]}
 
 
+def _round(call: Call) -> tuple[str, Arguments]:
+    """To the nearest integer, ties to even, or to some decimals."""
+    decimals = call.get("decimals", 0)
+    return ("round_decimals", {"x": call["self"], "decimals": decimals}) if decimals else ("round", {"x": call["self"]})
+
+
 def _gelu(call: Call) -> tuple[str, Arguments]:
     """gelu, exactly by the error function, or approximated by tanh."""
     return "gelu_tanh" if call["approximate"] == "tanh" else "gelu", {"x": call["self"]}
@@ -130,6 +139,7 @@ SPECIAL: Mapping[str, Callable[[Call], tuple[str, Arguments]]] = {
     **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _compared),
     "pow": _power,
+    "round": _round,
     "gelu": _gelu,
     "bitwise_not": _not,
 }
@@ -145,12 +155,7 @@ def log_sigmoid(call: Call, cell: Cell) -> Apply:
 
 def prelu(call: Call, cell: Cell) -> Apply:
     """A leaky relu whose slope was learnt, one for all or one for each channel."""
-    slopes: Operand = call["weight"]
-    if len(slopes.shape) == 1 and len(cell) != 1:
-        place: Cell = (0 if slopes.shape[0] == 1 else cell[1],)
-    else:
-        place = broadcast_cell(cell, slopes.shape)
-    return Apply("leaky_relu", {"x": leaf(call["self"], cell), "slope": leaf(slopes, place)})
+    return Apply("leaky_relu", {"x": leaf(call["self"], cell), "slope": broadcast(call["weight"], cell, "slope")})
 
 
 def glu(call: Call, cell: Cell) -> Apply:

@@ -45,7 +45,7 @@ class Precision:
         found = PRECISIONS.get(dtype, EXACT)
         if not found.stored:
             return found
-        if op in NARROW:
+        if op in NARROW or (op, dtype) == ("convolution transposed", "float16"):
             return replace(found, sum=found.stored, inner=found.stored)
         return replace(found, inner=found.stored) if op in STORES_BETWEEN else found
 
@@ -61,12 +61,17 @@ PRECISIONS = {
 
 NARROW = frozenset(
     {
-        "_adaptive_avg_pool3d", "avg_pool3d", "col2im", "cumsum", "pow", "prod", "rsqrt",
+        "_adaptive_avg_pool3d", "avg_pool3d", "col2im", "cumsum", "index_put", "pow", "prod", "rsqrt", "scatter_add",
         "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d",
     }
 )  # fmt: skip
 """Operations whose CPU kernels calculate bfloat16 and half in these types themselves."""
-STORES_BETWEEN = frozenset(["_log_softmax", "_safe_softmax", "_softmax", "logsumexp", "native_batch_norm"])
+STORES_BETWEEN = frozenset(
+    {
+        "_log_softmax", "_native_batch_norm_legit", "_safe_softmax", "_softmax", "add", "div", "floor_divide",
+        "logsumexp", "native_batch_norm", "rsub", "sub",
+    }
+)  # fmt: skip
 """Operations whose CPU kernels add in float32 but put intermediate results down in the narrow type."""
 
 

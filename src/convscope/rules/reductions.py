@@ -59,6 +59,31 @@ def largest(call: Call, cell: Cell) -> Apply:
     return Apply(f"arg{name}", {"cells": cells, "positions": cells.placed(axis)}, note="where it stands")
 
 
+def least_and_largest(call: Call, cell: Cell) -> Apply:
+    """aminmax: the smallest as the first result, the largest as the second."""
+    cells = reduced(call, cell)
+    name, word = ("max", "largest") if call.output else ("min", "smallest")
+    return Apply(name, {"cells": cells}, note=f"the {word} of {len(cells):,} cells")
+
+
+def ranked(call: Call, cell: Cell) -> Apply:
+    """sort and topk: the number that comes in this place, and where it stood."""
+    operand = call["self"]
+    axis = call["dim"] % max(len(cell), 1)
+    cells = row(operand, cell, [axis])
+    down = bool(call.get("descending", call.get("largest", False)))
+    rank, order = number(cell[axis] if cell else 0, "rank"), number(down, "descending")
+    parts: Mapping[str, Cells | Expr] = {"cells": cells, "rank": rank, "descending": order}
+    word = "largest" if down else "smallest"
+    place = cell[axis] + 1 if cell else 1
+    note = (
+        f"the {word} of {len(cells):,} cells"
+        if place == 1
+        else f"number {place:,} of {len(cells):,} cells, the {word} first"
+    )
+    return Apply("rank_of" if call.output else "ranked", parts, note=note)
+
+
 def whole(call: Call, cell: Cell) -> Apply:
     """prod, any, all: one function of all cells along the reduced axes."""
     return Apply({"prod": "product"}.get(call.op, call.op), {"cells": reduced(call, cell)})
@@ -66,8 +91,7 @@ def whole(call: Call, cell: Cell) -> Apply:
 
 def norm(call: Call, cell: Cell) -> Apply:
     """The p-norm along the reduced axes, by default the root of the sum of squares."""
-    order = call.get("ord", call.get("p"))
-    order = 2.0 if order is None else float(order)
+    order = float(call["ord"])
     cells = reduced(call, cell)
     if order == 2 and np.isfinite(cells.values).all():
         return Apply(

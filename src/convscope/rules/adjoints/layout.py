@@ -7,7 +7,7 @@ import numpy as np
 
 from convscope.rules import moves
 from convscope.rules.adjoints.pulled import Pulled, Varies, only, wide
-from convscope.rules.call import Array, Call
+from convscope.rules.call import Array, Call, Operand
 from convscope.rules.gather import pair
 from convscope.rules.moves import MOVES, SOURCES
 
@@ -127,6 +127,26 @@ def scattered_slice(call: Call, weights: Array, varies: Varies) -> Pulled:
     rest = weights.copy()
     rest[tuple(at)] = 0.0
     return _split(call, varies, {"self": rest, "src": weights[tuple(at)]})
+
+
+def scatter(call: Call, weights: Array, varies: Varies) -> Pulled:
+    """Cells that were sent somewhere take that weight; written cells lose theirs."""
+    axis, at = call["dim"] % max(weights.ndim, 1), call["index"].array
+    rest = weights.copy()
+    sent = np.take_along_axis(
+        weights[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(at.shape))], at, axis
+    )
+    if call.op == "scatter":
+        np.put_along_axis(
+            rest[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(at.shape))], at, 0.0, axis
+        )
+        only(call, varies, "self")
+        value = call.get("src", call.get("value"))
+        given = wide(value)[tuple(map(slice, at.shape))] if isinstance(value, Operand) else float(value)
+        return Pulled({"self": rest}, float(np.sum(sent * given)))
+    whole = np.zeros(call["src"].shape)
+    whole[tuple(map(slice, at.shape))] = sent
+    return _split(call, varies, {"self": rest, "src": whole})
 
 
 def index_put(call: Call, weights: Array, varies: Varies) -> Pulled:

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from convscope.rules.adjoints.pulled import Pulled, Varies, fitted, only, wide
+from convscope.rules.adjoints.pulled import Pulled, Varies, fitted, wide
 from convscope.rules.call import Array, Call
 
 
 def mm(call: Call, weights: Array, varies: Varies) -> Pulled:
-    """mm, bmm, mv, dot, matmul."""
-    second = {"mm": "mat2", "bmm": "mat2", "mv": "vec", "dot": "tensor"}.get(call.op, "other")
+    """mm, bmm, mv, dot."""
+    second = {"mv": "vec", "dot": "tensor"}.get(call.op, "mat2")
     return _product(call, "self", second, weights, varies)
 
 
@@ -23,14 +23,6 @@ def addmm(call: Call, weights: Array, varies: Varies) -> Pulled:
         )
     added = float(np.sum(weights * beta * wide(call["self"]))) if beta else 0.0
     return Pulled(found.gradients, found.constant + added, found.linear)
-
-
-def linear(call: Call, weights: Array, varies: Varies) -> Pulled:
-    """The weights through the matrix; the constant is the bias."""
-    only(call, varies, "input")
-    bias = call["bias"]
-    constant = 0.0 if bias is None else float(np.sum(weights * wide(bias)))
-    return Pulled({"input": weights @ wide(call["weight"])}, constant)
 
 
 def _product(call: Call, first: str, second: str, weights: Array, varies: Varies) -> Pulled:

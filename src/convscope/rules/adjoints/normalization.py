@@ -48,18 +48,6 @@ def group_norm(call: Call, weights: Array, varies: Varies) -> Pulled:
     return tangent({"input": gradient}, call, float(np.sum(weights * found)))
 
 
-def rms_norm(call: Call, weights: Array, varies: Varies) -> Pulled:
-    """Over the last axes, without a mean."""
-    only(call, varies, "input")
-    image = wide(call["input"])
-    axes = tuple(range(image.ndim - len(call["normalized_shape"]), image.ndim))
-    eps = np.finfo(np.float32).eps if call.get("eps") is None else call["eps"]
-    root = np.sqrt((image**2).mean(axis=axes, keepdims=True) + eps)
-    pulled = weights * (1.0 if call["weight"] is None else wide(call["weight"]))
-    gradient = pulled / root - image * (pulled * image).mean(axis=axes, keepdims=True) / root**3
-    return tangent({"input": gradient}, call, float(np.sum(pulled * image / root)))
-
-
 def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Array, bias: Array) -> Pulled:
     image = wide(call["input"])
     far, root = _centred(image, axes, call["eps"])

@@ -58,8 +58,6 @@ def prelu(call: Call, weights: Array, varies: Varies) -> Pulled:
     """The learnt slope below zero."""
     only(call, varies, "self")
     image, slope = wide(call["self"]), wide(call["weight"])
-    if slope.ndim == 1 and image.ndim != 1:
-        slope = slope.reshape([-1 if a == 1 else 1 for a in range(image.ndim)]) if len(slope) > 1 else slope
     return Pulled({"self": weights * np.where(image > 0, 1.0, slope)})
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from convscope.rules.adjoints.pulled import Pulled, Varies, only, tangent, wide
+from convscope.rules.adjoints.pulled import Pulled, Varies, first_result, only, tangent, wide
 from convscope.rules.call import Array, Call
 from convscope.rules.gather import dims_of
 
@@ -45,6 +45,28 @@ def extreme(call: Call, weights: Array, varies: Varies) -> Pulled:
     return Pulled({"self": _kept(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
 
 
+def least_and_largest(call: Call, weights: Array, varies: Varies) -> Pulled:
+    """aminmax: shared among equal winners."""
+    only(call, varies, "self")
+    image, dims = wide(call["self"]), dims_of(call, call["self"])
+    best = (np.max if call.output else np.min)(image, axis=dims, keepdims=True)
+    wins = image == best
+    return Pulled({"self": _kept(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
+
+
+def ranked(call: Call, weights: Array, varies: Varies) -> Pulled:
+    """sort and topk: to the cell that came in each place."""
+    first_result(call)
+    only(call, varies, "self")
+    image = wide(call["self"])
+    axis = call["dim"] % max(image.ndim, 1)
+    down = call.get("descending", call.get("largest", False))
+    order = np.argsort(-image if down else image, axis=axis, kind="stable")
+    found = np.zeros(image.shape)
+    np.put_along_axis(found, np.take(order, range(weights.shape[axis]), axis=axis), weights, axis=axis)
+    return Pulled({"self": found})
+
+
 def product(call: Call, weights: Array, varies: Varies) -> Pulled:
     """The product of all others, for each cell."""
     only(call, varies, "self")
@@ -64,8 +86,7 @@ def norm(call: Call, weights: Array, varies: Varies) -> Pulled:
     """The p-norm: the direction of the vector; the tangent goes through zero."""
     only(call, varies, "self")
     image, dims = wide(call["self"]), dims_of(call, call["self"])
-    order = call.get("ord", call.get("p"))
-    order = 2.0 if order is None else float(order)
+    order = float(call["ord"])
     sizes = np.abs(image)
     if np.isinf(order):
         best = (np.max if order > 0 else np.min)(sizes, axis=dims, keepdims=True)

@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001, ARG005 - what is called through one table has one signature
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,13 +73,27 @@ def _near_jump(precision: Precision, result: float, values: Sequence[Any], error
     """A quotient that is an integer but for rounding may be cut to this integer or to the one before."""
     quotient = float(np.divide(values[0], values[1]))
     near = np.isfinite(quotient) and abs(quotient - np.round(quotient)) <= 2 * precision.sum * abs(quotient)
-    return 1.0 if near else 0.0
+    return (1.0 if near else 0.0) + precision.sum * abs(result)
+
+
+def _floor_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """The remainder is found without rounding, but in a narrow type the quotient may come out one too small."""
+    return float(precision.sum * abs(result) + (2 * precision.inner * abs(result) + 1.0 if precision.inner else 0.0))
+
+
+def _near_tie(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """The number is scaled, rounded and scaled back; close to the middle it may go either way."""
+    step = 10.0 ** -values[1]
+    at = float(values[0]) / step
+    tie = abs(at - np.floor(at) - 0.5) <= 4 * precision.sum * abs(at) + 1e-9
+    return float(4 * precision.sum * abs(result) + (step if tie else 0.0))
 
 
 def _middle(x: Numbers, low: Numbers, high: Numbers) -> Numbers:
     return np.minimum(np.maximum(x, low), high)
 
 
+_erfc = np.vectorize(math.erfc, otypes=[float])
 _CLAMP = elementary(
     "min(max({x}, {low}), {high})",
     _middle,
@@ -106,6 +121,7 @@ ARITHMETIC: Mapping[str, Function] = {
         "{x} + {alpha} × {y}",
         lambda x, alpha, y: x + alpha * y,
         roundings=lambda f, x, alpha, y: np.abs(f) + 2 * np.abs(alpha * y),
+        stored=lambda x, alpha, y: 1.01 * alpha * y,
         slopes=lambda x, alpha, y: (1.0, y, alpha),
         offset=lambda varies, x, alpha, y: (0.0 if varies[0] else x) + (0.0 if varies[2] else alpha * y),
     ),
@@ -116,6 +132,7 @@ ARITHMETIC: Mapping[str, Function] = {
         "{x} − {alpha} × {y}",
         lambda x, alpha, y: x - alpha * y,
         roundings=lambda f, x, alpha, y: np.abs(f) + 2 * np.abs(alpha * y),
+        stored=lambda x, alpha, y: 1.01 * alpha * y,
         slopes=lambda x, alpha, y: (1.0, -y, -alpha),
         offset=lambda varies, x, alpha, y: (0.0 if varies[0] else x) - (0.0 if varies[2] else alpha * y),
     ),
@@ -127,7 +144,7 @@ ARITHMETIC: Mapping[str, Function] = {
         slopes=lambda x, y: (np.divide(1.0, y), -np.divide(x, y * y)),
         offset=_linear_in_first,
     ),
-    "floor_div": elementary("{x} ÷ {y}, rounded down", np.floor_divide),
+    "floor_div": Function("{x} ÷ {y}, rounded down", np.floor_divide, _floor_error),
     "trunc_div": Function("{x} ÷ {y}, rounded towards 0", lambda x, y: np.trunc(np.divide(x, y)), _near_jump),
     "remainder": elementary(
         "the remainder of {x} ÷ {y}",
@@ -155,6 +172,12 @@ ARITHMETIC: Mapping[str, Function] = {
         roundings=lambda f, x, scale, y, z: np.abs(f) + 4 * np.abs(scale * np.divide(y, z)),
         slopes=lambda x, scale, y, z: (1.0, np.divide(y, z), np.divide(scale, z), -scale * y / (z * z)),
     ),
+    "evenly": elementary(
+        "{start} + ({end} − {start}) × {index} ÷ {last}",
+        lambda start, end, index, last: start + (end - start) * index / last,
+        roundings=lambda f, start, end, index, last: 6 * (np.abs(start) + np.abs(end)),
+        slopes=lambda start, end, index, last: (1 - index / last, index / last, 0.0, 0.0),
+    ),
     "lerp": elementary(
         "{x} + {weight} × ({y} − {x})",
         lambda x, y, weight: x + weight * (y - x),
@@ -178,11 +201,15 @@ ARITHMETIC: Mapping[str, Function] = {
     "clamp": _CLAMP,
     "neg": elementary("−{x}", lambda x: -x, slopes=lambda x: (-1.0,), offset=no_offset),
     "abs": elementary("|{x}|", np.abs, slopes=lambda x: (np.sign(x),), offset=no_offset),
-    "sign": elementary("the sign of {x}", np.sign),
+    "sign": elementary("the sign of {x}", lambda x: 1.0 * (x > 0) - 1.0 * (x < 0)),
     "floor": elementary("{x}, rounded down", np.floor),
     "ceil": elementary("{x}, rounded up", np.ceil),
+    "round_decimals": Function(
+        "{x}, rounded to {decimals} decimals", lambda x, decimals: np.round(x, int(decimals)), _near_tie
+    ),
     "round": elementary("{x}, rounded to the nearest integer", np.round),
     "trunc": elementary("{x}, rounded towards 0", np.trunc),
+    "frac": elementary("what {x} has behind the point", lambda x: x - np.trunc(x), slopes=lambda x: (np.ones_like(x),)),
     "reciprocal": _single("1 ÷ {x}", lambda x: np.divide(1.0, x), lambda x: -np.divide(1.0, x * x), 2),
     "sqrt": _single("√{x}", np.sqrt, lambda x: np.divide(0.5, np.sqrt(x)), 2),
     "rsqrt": _single("1 ÷ √{x}", lambda x: np.divide(1.0, np.sqrt(x)), lambda x: np.divide(-0.5, x * np.sqrt(x))),
@@ -194,9 +221,20 @@ ARITHMETIC: Mapping[str, Function] = {
     "log10": _single("log₁₀({x})", np.log10, lambda x: np.divide(1.0, x * np.log(10.0))),
     "log1p": _single("log(1 + {x})", np.log1p, lambda x: np.divide(1.0, 1 + x)),
     "erf": _single("erf({x})", erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x)),
+    "erfc": _single("1 − erf({x})", _erfc, lambda x: -2 / np.sqrt(np.pi) * np.exp(-x * x)),
     "sin": elementary("sin({x})", np.sin, roundings=lambda y, x: 4.0 * np.isfinite(x), slopes=lambda x: (np.cos(x),)),
     "cos": elementary("cos({x})", np.cos, roundings=lambda y, x: 4.0 * np.isfinite(x), slopes=lambda x: (-np.sin(x),)),
     "tan": _single("tan({x})", np.tan, lambda x: 1 + np.tan(x) ** 2, 8),
+    "asin": _single("asin({x})", np.arcsin, lambda x: np.divide(1.0, np.sqrt(1 - x * x))),
+    "acos": _single("acos({x})", np.arccos, lambda x: np.divide(-1.0, np.sqrt(1 - x * x))),
+    "sinh": _single("sinh({x})", np.sinh, np.cosh),
+    "cosh": _single("cosh({x})", np.cosh, np.sinh),
+    "atan2": elementary(
+        "the angle of the point ({y}, {x})",
+        np.arctan2,
+        roundings=8,
+        slopes=lambda x, y: (np.divide(y, x * x + y * y), np.divide(-x, x * x + y * y)),
+    ),
     "atan": _single("atan({x})", np.arctan, lambda x: 1 / (1 + x * x)),
     "pow": elementary("{x} to the {exponent}", _power, roundings=8, slopes=_power_slopes),
     "square": _single("{x}²", np.square, lambda x: 2 * x, 1),

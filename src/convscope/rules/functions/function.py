@@ -43,6 +43,7 @@ def elementary(
     roundings: Callable[..., Numbers] | float = 0.0,
     slopes: Callable[..., Sequence[Numbers]] | None = None,
     steepest: float | None = None,
+    stored: Callable[..., Numbers] | None = None,
     offset: Callable[..., Numbers | None] | None = None,
     taken: Callable[..., str] | None = None,
 ) -> Function:
@@ -57,6 +58,7 @@ def elementary(
         roundings: u is multiplied by this: a function of (result, *arguments), or a number of times |result|.
         slopes: The partial derivatives by each argument.
         steepest: The largest slope anywhere, where an argument may be inexact and the slope changes suddenly.
+        stored: The magnitude of what a kernel may put down in between, in the type of its result.
         offset: Of a piecewise linear function, called as (varies, *arguments) with a truth value for each argument:
             the result minus slope times argument for those that vary, found from constants alone. None for the result
             says that the function is not linear in these.
@@ -66,6 +68,8 @@ def elementary(
     def error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
         count = abs(roundings(result, *values) if callable(roundings) else roundings * result)
         own = precision.sum * count + (precision.tiny if count else 0.0)
+        if stored is not None and precision.inner:
+            own += precision.inner * abs(stored(*values))
         if not any(errors):
             return float(own)
         if steepest is not None:

@@ -177,6 +177,26 @@ def _at_smallest(row: Row, positions: Row) -> Any:
     return positions[np.argmin(row)]
 
 
+def _order(row: Row, descending: float) -> Any:
+    keys = np.where(np.isnan(row), np.inf, row)  # nan counts as the largest
+    return np.argsort(-keys if descending else keys, kind="stable")
+
+
+def _ranked(row: Row, rank: float, descending: float) -> Any:
+    return row[_order(row, descending)[int(rank)]]
+
+
+def _at_rank(row: Row, rank: float, descending: float) -> Any:
+    return _order(row, descending)[int(rank)]
+
+
+def _open_if_tied(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """Which of several equal cells comes first is the kernel's own affair."""
+    row = values[0]
+    same = np.isnan(row).sum() if np.isnan(row[int(result)]) else np.count_nonzero(row == row[int(result)])
+    return float("inf") if same > 1 else 0.0
+
+
 def _inverse_std(var: Any, eps: Any) -> Any:
     return np.divide(1.0, np.sqrt(var + eps))
 
@@ -199,6 +219,8 @@ _FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"
 ROWS: Mapping[str, Function] = {
     "max": Function("the largest of {cells}", np.max, _largest_error),
     "min": Function("the smallest of {cells}", np.min, _largest_error),
+    "ranked": Function("number {rank} of {cells}, sorted", _ranked, _largest_error),
+    "rank_of": Function("where number {rank} of {cells}, sorted, is", _at_rank, _open_if_tied),
     "argmax": Function("where the largest of {cells} is", _at_largest, _exact),
     "argmin": Function("where the smallest of {cells} is", _at_smallest, _exact),
     "product": Function("the product of {cells}", np.prod, _product_error),

@@ -4,7 +4,7 @@ from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.rules.text.detail import Detail
 from convscope.rules.text.display import short
 from convscope.rules.text.formulas import draw_formula, formula
-from convscope.rules.text.series import draw_cells, draw_extreme, draw_softmax, draw_variance
+from convscope.rules.text.series import draw_cells, draw_extreme, draw_ranked, draw_softmax, draw_variance
 from convscope.rules.text.sheet import BLANK, INDENT, RULE, Row, indented, render
 from convscope.rules.text.sums import draw_sum, result_scale
 
@@ -13,6 +13,8 @@ SERIES = {
     "min": draw_extreme,
     "argmax": draw_extreme,
     "argmin": draw_extreme,
+    "ranked": draw_ranked,
+    "rank_of": draw_ranked,
     "softmax": draw_softmax,
     "safe_softmax": draw_softmax,
     "log_softmax": draw_softmax,

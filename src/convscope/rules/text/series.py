@@ -39,6 +39,24 @@ def draw_extreme(apply: Apply, detail: Detail) -> list[Row | str]:
     return lines
 
 
+def draw_ranked(apply: Apply, detail: Detail) -> list[Row | str]:
+    """The cells in order, as far as the one that was asked for."""
+    cells = _cells(apply)
+    rank, down = (int(a.value()) for a in list(apply.arguments.values())[1:] if not isinstance(a, Cells))
+    order = np.argsort(-cells.values if down else cells.values, kind="stable")
+    first = 0 if rank < detail.count(len(cells)) else rank - detail.terms + 1
+    shown = order[first : max(rank + 1, first + detail.terms)]
+    scale = Scale.of(map(float, cells.values[shown]))
+    lines: list[Row | str] = [Row(f"{first:,} before", "")] if first else []
+    lines += [
+        Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), "← this one" if i == order[rank] else "")
+        for i in shown
+    ]
+    behind = len(cells) - first - len(shown)
+    lines += [Row(f"{behind:,} behind", "")] if behind else []
+    return [*lines, *([BLANK, Row("its position", short(apply.value(), 12))] if apply.function == "rank_of" else [])]
+
+
 def draw_softmax(apply: Apply, detail: Detail) -> list[Row | str]:
     """Every cell's exponential below the largest, their sum, and this cell's part of it."""
     cells, value = _cells(apply), apply.value()
