@@ -137,7 +137,8 @@ def evaluate(
     runtime = Runtime(choose_device(device))
     model = run.model.to(runtime.device)
     check_input(model, data.image(0))
-    batches = as_batches(data, runtime.device, channels_last=False)
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    batches = as_batches(data, runtime.device, dtype, channels_last=False)
     return measure(model, batches, make_loss(run.recipe), runtime)
 
 

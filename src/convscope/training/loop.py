@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from convscope.errors import TrainingError
 from convscope.training.batches import Batches, epoch_order
+from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
-from convscope.training.objectives import Loss, decide, logits_of
+from convscope.training.objectives import Loss, decide
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
@@ -35,6 +36,7 @@ class Loop:
     """One training: its parts and where it is. `run()` goes from `position` to the end."""
 
     model: nn.Module
+    engine: Engine
     optimizer: torch.optim.Optimizer
     loss: Loss
     train: Batches
@@ -47,14 +49,11 @@ class Loop:
     interrupt: Interrupt
     snapshot_seconds: float = 10.0
     position: Position = field(default_factory=Position)
-    joined: nn.Module = field(init=False)
-    stepper: Any = field(init=False)
     kept: frozenset[int] = field(init=False)
     saved: int = field(init=False, default=-1)
     saved_at: float = field(init=False, default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.joined, self.stepper = self.runtime.setup(self.model, self.optimizer)
         self.kept = frozenset(history_steps(self.model, self.total))
         if not self.position.sums:
             self.position = replace(self.position, sums=dict.fromkeys([*SUMS, *("epoch_" + n for n in SUMS)], 0.0))
@@ -93,7 +92,7 @@ class Loop:
     def _epoch(self) -> None:
         order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch)
         parts = torch.split(order.to(self.train.labels.device), self.recipe.batch_size)
-        self.joined.train()
+        self.model.train()
         while self.position.batch < self.batches and not self.interrupt.asked:
             self._chunk(parts)
             self._between()
@@ -132,14 +131,9 @@ class Loop:
                 group["lr"] = lr
         mine = self.runtime.mine(indices)
         images, labels = self.train.take(mine)
-        with self.runtime.autocast():
-            output = logits_of(self.joined(images))
-            loss = self.loss(output, labels)
-        self.stepper.zero_grad(set_to_none=True)
-        self.runtime.backward(loss, len(mine) / len(indices))
-        self.stepper.step()
-        outputs.append((output.detach(), labels))
-        return loss.detach()
+        loss, output = self.engine.step(images, labels, len(mine) / len(indices))
+        outputs.append((output, labels))
+        return loss
 
     def _summed(self, losses: list[Tensor], outputs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """The running sums with a chunk's steps added one by one, over all processes; refuses what is not finite."""

@@ -148,8 +148,8 @@ def _run(
     assert train is not None
     with interruptible() as interrupt:
         loop = Loop(
-            model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer, watch, interrupt,
-            snapshot_seconds, position,
+            model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer, watch,
+            interrupt, snapshot_seconds, position,
         )  # fmt: skip
         watch(_start_event(job, path, loop, notes, resumed=resume))
         finished = loop.run()

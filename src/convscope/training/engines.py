@@ -1,0 +1,101 @@
+"""Engines: who calculates one step of a training. PyTorch here; numpy_engine.py does it in plain NumPy."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from convscope.errors import UnknownName, UsageError
+from convscope.training.numpy_engine import NumpyEngine, NumpyOptimizer
+from convscope.training.objectives import Loss, logits_of, make_optimizer
+from convscope.training.recipes import Recipe
+from convscope.training.runtime import Runtime, make_runtime
+
+ENGINES = ("torch", "numpy")
+
+
+class Engine(Protocol):
+    """Whatever can train a model by one batch."""
+
+    def step(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Forward, loss, backward, optimizer; the model's weights are then the new ones.
+
+        Args:
+            images: Shape (n, C, H, W), as the model takes them.
+            labels: Shape (n,).
+            share: Which part of the whole batch these images are, of 1: less than 1 with several processes.
+
+        Returns:
+            The loss before the step, and the outputs (n, K).
+        """
+
+
+@dataclass(slots=True, eq=False)
+class TorchEngine:
+    """PyTorch's autograd and optimizers, on any device, in one process or several."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    runtime: Runtime
+    joined: nn.Module = field(init=False)
+    stepper: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.joined, self.stepper = self.runtime.setup(self.model, self.optimizer)
+
+    def step(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """See `Engine`."""
+        with self.runtime.autocast():
+            output = logits_of(self.joined(images))
+            loss = self.loss(output, labels)
+        self.stepper.zero_grad(set_to_none=True)
+        self.runtime.backward(loss, share)
+        self.stepper.step()
+        return loss.detach(), output.detach()
+
+
+def check_engine(engine: str, device: str | None, precision: str | None) -> tuple[str, str]:
+    """The device and precision to train with, "auto" and "float32" where PyTorch calculates and nothing is said.
+
+    >>> check_engine("numpy", None, None)
+    ('cpu', 'float64')
+
+    Raises:
+        UnknownName: no engine has this name.
+        UsageError: another device or precision than the NumPy engine has.
+    """
+    if engine not in ENGINES:
+        raise UnknownName("engine", engine, ENGINES)
+    if engine == "torch":
+        return device or "auto", precision or "float32"
+    for name, value, known in (("device", device, ("auto", "cpu")), ("precision", precision, ("float64",))):
+        if value not in {None, *known}:
+            raise UsageError(
+                f"the NumPy engine calculates on the CPU in float64, not with {name} {value}; leave it out."
+            )
+    return "cpu", "float64"
+
+
+def runtime_for(engine: str, device: str, precision: str) -> Runtime:
+    """The runtime of this process.
+
+    Raises:
+        UsageError: several processes, and the engine is NumPy.
+    """
+    runtime = make_runtime(device, precision)
+    if engine == "numpy" and runtime.world > 1:
+        raise UsageError("the NumPy engine trains in one process; start it without torchrun.")
+    return runtime
+
+
+def make_engine(
+    engine: str, model: nn.Module, recipe: Recipe, loss: Loss, runtime: Runtime
+) -> tuple[Engine, torch.optim.Optimizer]:
+    """The engine by name, and the optimizer that holds what it remembers."""
+    if engine == "numpy":
+        mover = NumpyOptimizer(model, recipe)
+        return NumpyEngine(model, mover, recipe), mover
+    optimizer = make_optimizer(model, recipe)
+    return TorchEngine(model, optimizer, loss, runtime), optimizer
