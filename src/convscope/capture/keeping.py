@@ -36,6 +36,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self._enough = enough
         self._given = set(map(memory, (*session.tensors.values(), *session.intake.tensors.values())))
         self._held: set[int] = set()
+        self._last: Call | None = None
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Copy what will be overwritten, if it is held, about to be, or was there before the pass."""
@@ -45,6 +46,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
             self._left -= tensor.untyped_storage().nbytes()
 
     def _note(self, call: Call) -> None:
+        self._last = call  # torch calls `detach` on new tensors that someone holds, so each is held for a moment
         time = len(self.tape.calls)
         self.born.update(memory(t) for t in tensors_in(call[3]) if memory(t) not in self._given)
         if results_of(call):

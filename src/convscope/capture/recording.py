@@ -3,11 +3,12 @@
 Knows torch and hands out NumPy arrays.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from convscope.capture.arrays import array_of, in_structure, tensors_of
 from convscope.capture.describe import Census, Entry, argument_of, describe, results_of
@@ -140,12 +141,17 @@ class Recording:
         kind = type(self.session.subject.model)
         return f"{kind.__module__}.{kind.__qualname__}"
 
+    @cached_property
+    def weights(self) -> str:
+        """A digest of all parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in self.session.tensors.items():
+            array = array_of(tensor)
+            digest.update(f"{name} {tensor.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
     @property
     def modules(self) -> Mapping[str, str]:
         """Module path -> class name, those that never ran included."""
         return self.linked.types
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """The parameters and buffers themselves."""
-        return self.session.tensors

@@ -57,9 +57,10 @@ class Subject:
 
     @contextmanager
     def left_as_found(self) -> Iterator[None]:
-        """Whatever happens to the attributes of the modules inside is undone: flags, hooks, registries, `forward`."""
+        """What happens to the modules' attributes inside is undone: flags, hooks, registries, caches, `forward`."""
         kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
         empty: list[dict[str, Any]] = []
+        lists: list[tuple[list[Any], list[Any]]] = []
         for module in self.modules.values():
             attributes = module.__dict__
             kept.append((attributes, attributes.copy()))
@@ -69,6 +70,9 @@ class Subject:
                     kept.append((registry, dict(registry)))
                 else:
                     empty.append(registry)
+            if type(module).__module__ not in _TRACEABLE:
+                kept += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
+                lists += [(value, value.copy()) for value in attributes.values() if type(value) is list]
         grads = [(tensor, tensor.grad) for tensor in self.parameters.values()]
         try:
             yield
@@ -80,6 +84,8 @@ class Subject:
             for now in empty:
                 if now:
                     now.clear()
+            for held, items in lists:
+                held[:] = items
             for tensor, grad in grads:
                 if tensor.grad is not grad:
                     tensor.grad = grad

@@ -2,37 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Self
 
+from convscope.capture.archive import Archive, Source, write
 from convscope.capture.step import Array, Cell, Kind, Origin, Ref, Step, Values
 from convscope.cards import Card
 from convscope.errors import UnknownName, UsageError
 
 __all__ = ["Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Source", "Step", "Trace", "Values"]
-
-
-class Source(Values, Protocol):
-    """What a trace shows: a recording, or a file."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]: ...  # noqa: D102 - as in Trace
-    @property
-    def parameters(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def constants(self) -> int: ...  # noqa: D102
-    @property
-    def modules(self) -> Mapping[str, str]: ...  # noqa: D102
-    @property
-    def model_type(self) -> str: ...  # noqa: D102
-    @property
-    def card(self) -> Card: ...  # noqa: D102
-    def steps(self) -> tuple[Step, ...]: ...  # noqa: D102
-    def input(self, name: str) -> Array: ...  # noqa: D102
-    def parameter(self, name: str) -> Array: ...  # noqa: D102
-    def constant(self, place: int) -> Array: ...  # noqa: D102
-    def result(self) -> Any: ...  # noqa: D102
-    def changed(self) -> tuple[str, ...]: ...  # noqa: D102
-    def outside(self) -> Mapping[tuple[Kind, int], Ref]: ...  # noqa: D102
 
 
 class Parameters(Mapping[str, Array]):
@@ -148,6 +126,29 @@ class Trace:
     def modules(self) -> Mapping[str, str]:
         """Module path -> class name, in the order of definition; "" is the model."""
         return self._source.modules
+
+    @property
+    def weights(self) -> str:
+        """A digest of all parameters and buffers: two traces of one model with the same weights have the same."""
+        return self._source.weights
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to one file: every number, the image, the weights and what the model was. Nothing is pickled.
+
+        Raises:
+            TraceError: the weights changed since the trace.
+            UsageError: the file cannot be written.
+        """
+        write(path, self._source)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; numbers are read from the file when they are asked for.
+
+        Raises:
+            DataError: there is no such file, or it is no trace.
+        """
+        return cls(Archive(path))
 
     def changed(self) -> tuple[str, ...]:
         """The parameters and buffers that were written into or replaced since; empty for "none"."""
