@@ -129,6 +129,8 @@ def _show_report(report: Any) -> None:
     say()
     for step in report.mismatches:
         say(f"✗ {step.name} {step.mismatch}")
+    if report.mismatches and report.mismatches[0].mismatch.why:
+        say(f"\n{report.mismatches[0].mismatch.why}\n")
     for note in report.notes:
         say(f"note: {note}")
     say(("✓ " if report.proved else "") + report.summary())

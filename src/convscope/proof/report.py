@@ -1,9 +1,11 @@
 """Reports: what `verify` found, step by step and in total. Knows no traces, no rules, no reference."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Witness = Literal["reference", "expression", "channel mean", "shape"]
 Finding = Literal["proved", "mismatch", "recomputed", "unsupported", "given"]
 MEANS = {
     "proved": "every number recomputed by the reference, every sampled cell explained, all within their bounds",
@@ -24,10 +26,18 @@ class Mismatch:
     expected: float
     allowed: float
     """How far the two may lie apart."""
-    witness: str
-    """Who contradicts: "reference", "expression", or "channel mean" for an error below each cell's own bound."""
+    witness: Witness
+    """Who contradicts; "channel mean" for an offset below each cell's own bound, `cell` is then the channel alone."""
+    output: int = 0
+    """Which result, of a step that has several."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """The shape that the reference gives, where it is another than the recorded one."""
+    why: str = ""
+    """The explanation of the cell, where it has one."""
 
     def __str__(self) -> str:
+        if self.witness == "shape":
+            return f"has a shape that the reference contradicts: it gives {self.shapes[0]}"
         where = f"at {self.cell}" if self.witness != "channel mean" else f"on average over channel {self.cell[0]}"
         return (
             f"{where}: recorded {self.recorded:.9g}, {self.witness} {self.expected:.9g}, "
@@ -56,9 +66,9 @@ class StepReport:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
-        found = {name: getattr(self, name) for name in self.__slots__ if name != "mismatch"}
+        found = {name: _plain(getattr(self, name)) for name in self.__slots__ if name != "mismatch"}
         wrong = self.mismatch
-        found["mismatch"] = None if wrong is None else {name: getattr(wrong, name) for name in wrong.__slots__}
+        found["mismatch"] = None if wrong is None else {n: _plain(getattr(wrong, n)) for n in wrong.__slots__}
         return found
 
 
@@ -130,6 +140,13 @@ class Report:
             "notes": list(self.notes),
             "steps": [step.to_json() for step in self.steps],
         }
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON lacks as "nan", "inf" and "-inf", tuples as lists."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _percent(share: float) -> str:

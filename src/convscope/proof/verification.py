@@ -3,23 +3,25 @@
 Knows traces, rules and the reference through their witnesses; draws and prints nothing.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from convscope.capture import Step, Trace
+from convscope.errors import ConvscopeError
 from convscope.progress import Progress, silent
 from convscope.proof.calls import DRAWN, call_of
-from convscope.proof.explanation import agree, whole_bound
-from convscope.proof.report import Finding, Mismatch, Report, StepReport
+from convscope.proof.explanation import agree, explain, whole_bound
+from convscope.proof.means import offset
+from convscope.proof.report import Finding, Mismatch, Report, StepReport, Witness
 from convscope.proof.witness import Array, Cell, Recomputed, recompute
-from convscope.rules import RULES, Call, Rule
+from convscope.rules import RULES, Call, Operand, Rule
 from convscope.rules.precision import Precision
 
 CELLS = 200
 """Cells explained of each step, where it has as many."""
-DOUBT = 1e-12
-"""How probable it may be that rounding alone moves a channel's mean so far."""
 
 
 def verify(
@@ -48,9 +50,6 @@ def verify(
     Returns:
         A report: for each step whether it is proved, mismatched, only recomputed or unsupported, with its worst error
         and its resolution.
-
-    Source: the bound on a channel's mean is Hoeffding's (Probability Inequalities for Sums of Bounded Random
-    Variables, 1963), for errors that are independent and without direction.
     """
     changed = set(trace.changed())
     found = []
@@ -65,21 +64,18 @@ def verify(
 def _verify_step(
     trace: Trace, step: Step, cells: int, random: np.random.Generator, rules: Mapping[str, Rule]
 ) -> StepReport:
-    numbers = sum(int(np.prod(made.shape)) for made in step.results)
-
-    def report(finding: Finding, checks: "list[_Check] | None" = None) -> StepReport:
-        checked = checks or []
-        worst = max(checked, key=lambda check: check.worst, default=None)
+    def report(finding: Finding, checks: "Sequence[_Check]" = ()) -> StepReport:
+        wrong = max((check for check in checks if check.mismatch), key=lambda check: check.worst, default=None)
         return StepReport(
             step.id,
             step.name,
             step.op,
             finding,
-            numbers,
-            explained=sum(check.explained for check in checked),
-            worst=worst.worst if worst else 0.0,
-            resolution=checked[0].resolution if checked else 0.0,
-            mismatch=next((check.mismatch for check in checked if check.mismatch), None),
+            sum(c.recorded.size for c in checks) if checks else sum(math.prod(made.shape) for made in step.results),
+            explained=sum(check.explained for check in checks),
+            worst=max((check.worst for check in checks), default=0.0),
+            resolution=checks[0].resolution if checks else 0.0,
+            mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, rules),
             hidden=step.hidden,
         )
 
@@ -88,17 +84,20 @@ def _verify_step(
     witnesses = recompute(trace, step)
     if not witnesses:
         return report("unsupported")
-    checks = [
-        _Check(call_of(trace, step, output), recorded, witnesses[output])
-        for output, recorded in enumerate(step.outputs)
-        if output in witnesses
-    ]
-    for check in checks:
-        check.recomputed()
-        check.explain(rules.get(step.op), cells, random)
+    outputs = step.outputs
+    checks = [_Check(call_of(trace, step, output), outputs[output], witness) for output, witness in witnesses.items()]
+    explained = [check.compare() and check.explain(rules.get(step.op), cells, random) for check in checks]
     if any(check.mismatch for check in checks):
         return report("mismatch", checks)
-    return report("proved" if step.op in rules else "recomputed", checks)
+    return report("proved" if all(explained) else "recomputed", checks)
+
+
+def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, rules: Mapping[str, Rule]) -> Mismatch | None:
+    """A mismatch with the explanation of its cell, where it has one."""
+    if mismatch is None or len(mismatch.cell) != len(step.results[mismatch.output].shape):
+        return mismatch
+    why = explain(trace, step, mismatch.cell, output=mismatch.output, rules=rules)
+    return replace(mismatch, why=why.to_text())
 
 
 class _Check:
@@ -106,7 +105,6 @@ class _Check:
 
     def __init__(self, call: Call, recorded: Array, witness: Recomputed) -> None:
         self.call, self.recorded, self.witness = call, recorded, witness
-        self.bounds = np.broadcast_to(witness.bounds, recorded.shape)
         self.explained = 0
         self.worst = 0.0
         self.worst_cell: Cell | None = None
@@ -120,62 +118,73 @@ class _Check:
         size = float(np.sqrt(np.mean(np.square(self.recorded, dtype=np.float64))))
         return float(np.median(self.witness.bounds)) / size if size > 0 else 0.0
 
-    def recomputed(self) -> None:
-        """Compare every number with the reference's, then every channel's mean."""
+    def compare(self) -> bool:
+        """Compare every number with the reference's, then every channel's mean; whether the shapes allow it."""
+        expected = self.witness.values
+        if expected.shape != self.recorded.shape:
+            self.worst = np.inf
+            self.mismatch = Mismatch((), np.nan, np.nan, 0.0, "shape", self.call.output, (expected.shape,))
+            return False
         if not self.recorded.size:
-            return
-        with np.errstate(all="ignore"):
-            error = np.abs(self.recorded - self.witness.values) if self.recorded.dtype != bool else (
-                self.recorded != self.witness.values
-            ).astype(float)  # fmt: skip
-            ratio = np.where(error == 0, 0.0, error / self.bounds)
-        ratio[np.isnan(error) & (np.isnan(self.recorded) == np.isnan(self.witness.values))] = 0.0
-        ratio[(self.recorded == self.witness.values) | self._beyond()] = 0.0
-        ratio[np.isnan(ratio)] = np.inf
+            return True
+        ratio = self._ratio()
         self.worst_cell = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
         self.worst = float(ratio[self.worst_cell])
         if self.worst > 1:
-            self._contradict(self.worst_cell, float(self.witness.values[self.worst_cell]), "reference")
-        elif self.recorded.ndim > 2 and self.recorded.dtype.kind == "f" and self.worst > 0:
+            allowed = float(self._bounds[self.worst_cell])
+            self._contradict(self.worst_cell, float(expected[self.worst_cell]), allowed, "reference")
+        elif self.worst > 0:
             self._means()
+        return True
+
+    @property
+    def _bounds(self) -> Array:
+        return np.broadcast_to(self.witness.bounds, self.recorded.shape)
+
+    def _ratio(self) -> Array:
+        """Every number's error as a fraction of its bound; nan agrees with nan, infinities with their like."""
+        recorded, expected = self.recorded, self.witness.values
+        with np.errstate(all="ignore"):
+            error = (recorded != expected).astype(float) if recorded.dtype == bool else np.abs(recorded - expected)
+            ratio: Array = error / self._bounds
+        ratio[(recorded == expected) | (np.isnan(recorded) & np.isnan(expected)) | self._beyond()] = 0.0
+        ratio[np.isnan(ratio)] = np.inf
+        return ratio
 
     def _beyond(self) -> Array:
         """Numbers beyond the type's largest are recorded as infinities of their sign."""
-        values = self.witness.values
-        if self.recorded.dtype.kind != "f":
-            return np.zeros(self.recorded.shape, bool)
-        reached = np.sign(self.recorded) * values + self.bounds >= 0.999 * Precision.of(self.call.dtype).largest
-        found: Array = np.isinf(self.recorded) & reached
-        return found
+        infinite: Array = np.isinf(self.recorded)
+        if infinite.any():
+            reached = np.sign(self.recorded) * self.witness.values + self._bounds
+            infinite &= reached >= 0.999 * Precision.of(self.call.dtype).largest
+        return infinite
 
     def _means(self) -> None:
-        """Look at each channel's mean error: an offset below every cell's bound adds up, rounding does not."""
-        residual = (self.recorded - self.witness.values).swapaxes(0, 1).reshape(self.recorded.shape[1], -1)
-        bounds = self.bounds.swapaxes(0, 1).reshape(residual.shape)
-        values = self.witness.values.swapaxes(0, 1).reshape(residual.shape)
-        finite = np.isfinite(residual).all(1)
-        for channel in np.flatnonzero(finite & (np.abs(residual.mean(1)) > _allowed(bounds))):
-            _, once = np.unique(values[channel], return_index=True)  # equal windows round equally: they count once
-            mean, allowed = residual[channel, once].mean(), float(_allowed(bounds[None, channel, once])[0])
-            if abs(mean) > allowed:
-                expected = float(values[channel].mean())
-                recorded = expected + float(mean)
-                self.worst = max(self.worst, abs(mean) / allowed)
-                self.mismatch = Mismatch((int(channel),), recorded, expected, allowed, "channel mean")
-                return
+        given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
+        found = offset(self.call.op, given, self.witness.values, self._bounds, self.recorded)
+        if found is not None:
+            self.worst = max(self.worst, abs(found.mean) / found.allowed)
+            shown, output = found.expected + found.mean, self.call.output
+            self.mismatch = Mismatch((found.channel,), shown, found.expected, found.allowed, "channel mean", output)
 
-    def explain(self, rule: Rule | None, count: int, random: np.random.Generator) -> None:
-        """Explain a sample of cells, and compare with the recorded number."""
+    def explain(self, rule: Rule | None, count: int, random: np.random.Generator) -> bool:
+        """Explain a sample of cells, and compare with the recorded numbers; whether the rule could."""
         if rule is None:
-            return
+            return False
         precision = self.call.precision
         for cell in self._sample(count, random):
-            value, error = rule(self.call, cell).result(precision)
+            try:
+                value, error = rule(self.call, cell).result(precision)
+            except ConvscopeError:
+                return False
             recorded, bound = float(self.recorded[cell]), whole_bound(value, error, precision)
             self.explained += 1
-            if not agree(value, recorded, bound, self.call.dtype) and self.mismatch is None:
-                self.mismatch = Mismatch(cell, recorded, value, bound, "expression")
-                self.worst = max(self.worst, abs(value - recorded) / bound if bound else np.inf)
+            if not agree(value, recorded, bound, self.call.dtype):
+                share = abs(value - recorded) / bound if bound else np.inf
+                if self.mismatch is None or share > self.worst:
+                    self._contradict(cell, value, bound, "expression")
+                self.worst = max(self.worst, 1.0 if np.isnan(share) else share)
+        return True
 
     def _sample(self, count: int, random: np.random.Generator) -> Iterator[Cell]:
         """Corners and middles of borders, first and last channel, the worst cell, and random ones; each once."""
@@ -193,16 +202,8 @@ class _Check:
         fresh = (cell for cell in others if cell not in marked)
         yield from (cell for cell, _ in zip(fresh, range(max(0, count - len(marked))), strict=False))
 
-    def _contradict(self, cell: Cell, expected: float, witness: str) -> None:
-        recorded, allowed = float(self.recorded[cell]), float(self.bounds[cell])
-        self.mismatch = Mismatch(cell, recorded, expected, allowed, witness)
-
-
-def _allowed(bounds: Array) -> Array:
-    """How far the mean of each row may lie from 0, by Hoeffding's inequality."""
-    count = bounds.shape[1]
-    allowed: Array = np.sqrt(2 * np.log(2 / DOUBT) * np.mean(np.square(bounds), axis=1) / count)
-    return allowed
+    def _contradict(self, cell: Cell, expected: float, allowed: float, witness: Witness) -> None:
+        self.mismatch = Mismatch(cell, float(self.recorded[cell]), expected, allowed, witness, self.call.output)
 
 
 def _landmarks(shape: tuple[int, ...]) -> Array:
