@@ -49,7 +49,8 @@ def offset(op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, 
     """
     if op not in CONVOLUTIONS or recorded.dtype.kind != "f" or not recorded.size:
         return None
-    error, bound, value = (_by_channel(array) for array in (recorded - values, bounds, values))
+    with np.errstate(invalid="ignore"):
+        error, bound, value = (_by_channel(array) for array in (recorded - values, bounds, values))
     finite = np.isfinite(error).all(1) & np.isfinite(bound).all(1)
     with np.errstate(invalid="ignore"):
         suspect = finite & (np.abs(error.mean(1)) > _allowed(bound))

@@ -146,7 +146,7 @@ class _Check:
         recorded, expected = self.recorded, self.witness.values
         with np.errstate(all="ignore"):
             error = (recorded != expected).astype(float) if recorded.dtype == bool else np.abs(recorded - expected)
-            ratio: Array = error / self._bounds
+            ratio: Array = np.atleast_1d(error / self._bounds).reshape(recorded.shape)
         ratio[(recorded == expected) | (np.isnan(recorded) & np.isnan(expected)) | self._beyond()] = 0.0
         ratio[np.isnan(ratio)] = np.inf
         return ratio

@@ -94,8 +94,18 @@ def _adaptive(call: Call, cell: Cell) -> tuple[Cells, int]:
 def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
     if call.output == 0:
         return Apply("max", {"cells": window}, note=f"the largest of {len(window)} cells")
+    window = _from_last_nan(window)
     flat: Array = np.ravel_multi_index(tuple(window.cells[:, -axes:].T), image.shape[-axes:])
     return Apply("argmax", {"cells": window, "positions": window.placed(flat)}, note="where the largest stands")
+
+
+def _from_last_nan(window: Cells) -> Cells:
+    """In pooling each nan takes the place of what was largest before: only the cells from the last nan on compete."""
+    nans = np.flatnonzero(np.isnan(window.values))
+    if not nans.size:
+        return window
+    rest = len(window) - int(nans[-1])
+    return Cells(window.values[-rest:], window.source, window.cells[-rest:], (rest,))
 
 
 def _mean_note(window: Cells, divisor: float) -> str:
