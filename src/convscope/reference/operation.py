@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.errors import UsageError
+from convscope.errors import ConvscopeError, UsageError
 from convscope.reference.roundoff import Array, largest, smallest
 
 Result = Array | tuple[Array | None, ...]
@@ -67,10 +67,10 @@ class Operation:
             An array, or a tuple in ATen's order; None stands for an output that is the kernel's own affair.
 
         Raises:
-            UsageError: the operation has no such argument, or not in this form.
+            UsageError: the operation has no such argument, or not in this form, or cannot take its value.
         """
         with np.errstate(all="ignore"):
-            return _result(self.forward(**prepared(self.forward, arguments)))
+            return self._result_of(prepared(self.forward, arguments))
 
     def bound(
         self, /, *, u: float, u_out: float = 0.0, normwise: bool = False, result: Result | None = None, **arguments: Any
@@ -87,7 +87,7 @@ class Operation:
         Returns:
             An array that broadcasts to the output, or a tuple of them; 0 where only the same number will do, which
             is so wherever the result is an infinity or no number; inf where ties leave an index open, and where the
-            result is too large for the type.
+            result, or a number on the way to it, may be too large for the type.
 
         Raises:
             UsageError: as `compute`.
@@ -95,7 +95,7 @@ class Operation:
         given = prepared(self.forward, arguments)
         error_of = self.normwise if normwise and self.normwise else self.error
         with np.errstate(all="ignore"):
-            outputs = _result(self.forward(**given)) if result is None else result
+            outputs = self._result_of(given) if result is None else result
             if "u_out" in _signature(error_of).parameters:
                 error = error_of(outputs, u + OURS, u_out=u_out, **given)
             else:
@@ -108,6 +108,14 @@ class Operation:
                 None if y is None else _settle(e, y, u, 0.0 if exact else u_out)
                 for e, y in zip(errors, outputs, strict=True)
             )
+
+    def _result_of(self, given: Mapping[str, Any]) -> Result:
+        try:
+            return _result(self.forward(**given))
+        except ConvscopeError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UsageError(f"the reference {name_of(self.forward)} cannot take these arguments: {error}.") from error
 
 
 def exact(_result: Any, _u: float, **_: Any) -> float:
@@ -147,11 +155,16 @@ def prepared(forward: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[
     try:
         takes.bind(**given)
     except TypeError as error:
-        name = getattr(forward, "__name__", "operation")
+        names = ", ".join(takes.parameters)
         raise UsageError(
-            f"the reference {name} has no form for these arguments ({error}); it takes {', '.join(takes.parameters)}."
+            f"the reference {name_of(forward)} has no form for these arguments ({error}); it takes {names}."
         ) from None
     return given
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What to call a function in a message."""
+    return str(getattr(getattr(function, "func", function), "__name__", "operation"))
 
 
 @lru_cache(maxsize=1024)
@@ -175,13 +188,19 @@ def _result(result: Any) -> Result:
 
 
 def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
-    """Second-order terms (1 %), the rounding of a narrower output, underflow; nothing where y is not finite."""
+    """With second-order terms (1 %), a narrower output's rounding, under- and overflow; 0 where y is not finite."""
     if isinstance(error, float) and error == 0.0:
         return np.zeros(())
-    if y.dtype.kind != "f":
+    if y.dtype.kind != "f" or not y.size:
         return np.asarray(error)
-    total = 1.01 * np.asarray(error) + u_out * np.abs(y)
-    lost = (total > 0) | ((y != 0) & (np.abs(y) < smallest(u)))
-    total = total + np.where(lost, smallest(u) + (smallest(u_out) if u_out else 0.0), 0.0)
-    total = np.where(np.abs(y) + total >= largest(u_out or u), np.inf, total)
-    return np.where(np.isfinite(y), total, 0.0)
+    size = np.abs(y)
+    total = 1.01 * np.asarray(error)
+    if u_out:
+        total = total + u_out * size
+    tiny = smallest(u) + (smallest(u_out) if u_out else 0.0)
+    lossy = total.min() > 0 or (total > 0) | ((size > 0) & (size < tiny))
+    total = total + tiny * lossy
+    room = min(largest(u) / 8, largest(u_out or u))  # hardswish, for one, multiplies by up to 6 before it divides
+    if size.max() + total.max() < room:  # false for NaN
+        return total
+    return np.where(np.isfinite(y), np.where(size + total >= room, np.inf, total), 0.0)

@@ -105,14 +105,16 @@ def divide(x: Array, right: Any, rounding_mode: str | None = None) -> Array:
 def divide_error(y: Array, u: float, x: Array, right: Any, rounding_mode: str | None = None) -> Any:
     """One rounding, two where a kernel multiplies by the reciprocal, one for a written operand.
 
-    A rounded quotient is exact unless the quotient lies within its own error of a whole number.
+    A rounded quotient is exact unless the quotient lies within its own error of a whole number, or has more digits
+    than the type.
     """
     if y.dtype.kind != "f":
         return 0.0
     quotient = np.abs(x / np.asarray(right))
     if rounding_mode is None:
         return 4 * u * quotient
-    return np.where(np.abs(quotient - np.round(quotient)) <= 4 * u * quotient, 1.0, 0.0)
+    near = np.abs(quotient - np.round(quotient)) <= 4 * u * quotient
+    return np.where(near, 1.0, 0.0) + np.where(quotient * u > 0.1, 8 * u * quotient, 0.0)
 
 
 def floor_divide(x: Array, right: Any) -> Array:
@@ -215,8 +217,12 @@ def rounded(x: Array, decimals: int = 0) -> Array:
 
 
 def rounded_error(y: Array, u: float, x: Array, decimals: int = 0) -> Any:
-    """Exact for whole numbers; with decimals, scaling back and forth."""
-    return 0.0 if decimals == 0 else 4 * u * np.abs(y) + 10.0**-decimals * u * 4
+    """Exact for whole numbers; with decimals, scaling back and forth, which moves cells at a half to either side."""
+    if decimals == 0:
+        return 0.0
+    scaled = np.abs(x) * 10.0**decimals
+    half = np.abs(scaled - np.floor(scaled) - 0.5) <= 4 * u * scaled
+    return 4 * u * np.abs(y) + np.where(half, 10.0**-decimals, 0.0)
 
 
 def dropped(x: Array, p: float = 0.5, train: bool | None = True, mask: Array | None = None) -> tuple[Array, Array]:

@@ -26,7 +26,9 @@ class Taps:
     weights: Array
     """What each is multiplied by, shape (P, T)."""
     drift: Array
-    """How far the coordinate may be off after two roundings, shape (P,), in units of u."""
+    """How far the coordinate may be off after a few roundings, shape (P,), in units of u."""
+    slack: Array
+    """How far each weight may be off besides, shape (P, T), in units of u."""
 
 
 def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **scales: Any) -> Array:
@@ -111,7 +113,8 @@ def _linear_taps(have: int, many: int, align_corners: bool, factor: float | None
     first = np.minimum(np.floor(at).astype(np.int64), have - 1)
     share = np.clip(at - first, 0.0, 1.0)
     cells = np.stack([first, np.minimum(first + 1, have - 1)], 1)
-    return Taps(cells, np.stack([1 - share, share], 1), 4 * (np.abs(at) + 1))
+    weights = np.stack([1 - share, share], 1)
+    return Taps(cells, weights, 4 * (np.abs(at) + 1), np.zeros_like(weights))
 
 
 def _cubic_taps(have: int, many: int, align_corners: bool, factor: float | None) -> Taps:
@@ -121,7 +124,8 @@ def _cubic_taps(have: int, many: int, align_corners: bool, factor: float | None)
     near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
     far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
     cells = np.clip(first[:, None] + np.arange(-1, 3), 0, have - 1)
-    return Taps(cells, np.where(distance <= 1, near, far), 4 * (np.abs(at) + 1))
+    terms = np.where(distance <= 1, 4.5, ((distance + 5) * distance + 8) * distance * -CUBIC - 4 * CUBIC)
+    return Taps(cells, np.where(distance <= 1, near, far), 4 * (np.abs(at) + 1), 7 * terms)
 
 
 def _resampled(
@@ -137,17 +141,18 @@ def _resampled_error(
 ) -> Array:
     """Two reasons: the products and sums, and the coordinates.
 
-    A sum of T weighted cells, T = 2 or 4 per axis, whose weights come from at most 10 operations: gamma(T + 12) of
-    the magnitudes per axis. A coordinate that is off by `drift` changes each weight by at most `slope` times that;
-    if it crosses a cell, the window moves by one, but what it leaves and what it enters has a weight as small.
+    A sum of T weighted cells, T = 2 or 4 per axis: gamma(T + 2) of the magnitudes per axis; and each weight's own
+    `slack`, 7 roundings of each term of a cubic, where large terms leave a small weight. A coordinate that is off by
+    `drift` changes each weight by at most `slope` times that; if it crosses a cell, the window moves by one, but what
+    it leaves and what it enters has a weight as small.
     """
     total, moved = np.abs(x), np.zeros_like(x)
     for axis, one in _each_axis(x, taps, output_size, align_corners, scales):
         reach = np.concatenate([one.cells[:, :1] - 1, one.cells, one.cells[:, -1:] + 1], 1)
         reach = np.clip(reach, 0, x.shape[axis] - 1)
-        sway = np.broadcast_to(slope * u * one.drift[:, None], reach.shape)
+        sway = u * (slope * one.drift[:, None] + np.pad(one.slack, [(0, 0), (1, 1)]))
         size = np.abs(one.weights)
-        share = gamma(one.cells.shape[1] + 12, u)
+        share = gamma(one.cells.shape[1] + 2, u)
         moved = _weighted(moved, axis, one.cells, size) + _weighted(total + moved, axis, reach, sway)
         total = _weighted(total, axis, one.cells, size)
         moved = moved + share * total

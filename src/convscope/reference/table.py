@@ -196,7 +196,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "log2": _smooth(np.log2),
     "log10": _smooth(np.log10),
     "log1p": _smooth(np.log1p),
-    "sqrt": Operation(point.unary(np.sqrt), ulps(1)),
+    "sqrt": Operation(point.unary(np.sqrt), ulps(2)),
     "rsqrt": Operation(point.unary(lambda x: 1 / np.sqrt(x)), ulps(4)),
     "reciprocal": Operation(point.unary(lambda x: 1 / point.floating(x)), ulps(2)),
     "square": Operation(point.unary(np.square), ulps(1)),
