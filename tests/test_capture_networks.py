@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay import assert_replays, assert_same_output, same
 from torch import Tensor, nn
 
 import convscope as cs
+from convscope.capture.step import Origin
+from replay import assert_replays, assert_same_output, same
 
 Act = Callable[["Grown", list[Tensor], Tensor, int], Tensor]
 
@@ -43,26 +44,32 @@ class Grown(nn.Module):
 def convolution(net: Grown, _: list[Tensor], x: Tensor, n: int) -> Tensor:
     c = x.shape[1]
     groups = c if n % 3 == 0 else 1
-    mode = ("zeros", "reflect", "replicate", "circular")[n % 4] if min(x.shape[2:]) > 3 else "zeros"
+    mode: Any = ("zeros", "reflect", "replicate", "circular")[n % 4] if min(x.shape[2:]) > 3 else "zeros"
     key = f"conv{net.place % 3}_{c}_{groups}_{mode}"  # some are used again
-    return net.layer(
+    y: Tensor = net.layer(
         key,
-        lambda: nn.Conv2d(c, c * (1 + n % 2), 3, padding=1 + n % 2, dilation=1 + n % 2, groups=groups, padding_mode=mode),
+        lambda: nn.Conv2d(
+            c, c * (1 + n % 2), 3, padding=1 + n % 2, dilation=1 + n % 2, groups=groups, padding_mode=mode
+        ),
     )(x)
+    return y
 
 
 def transposed(net: Grown, _: list[Tensor], x: Tensor, n: int) -> Tensor:
     c = x.shape[1]
-    return net.layer(f"up{c}", lambda: nn.ConvTranspose2d(c, 2, 3, stride=1 + n % 2))(x)[:, :, :9, :9]
+    y: Tensor = net.layer(f"up{c}", lambda: nn.ConvTranspose2d(c, 2, 3, stride=1 + n % 2))(x)[:, :, :9, :9]
+    return y
 
 
 def norm(net: Grown, _: list[Tensor], x: Tensor, n: int) -> Tensor:
     c = x.shape[1]
-    return net.layer(f"norm{c}_{n % 2}", lambda: (nn.BatchNorm2d(c), nn.GroupNorm(1, c))[n % 2])(x)
+    y: Tensor = net.layer(f"norm{c}_{n % 2}", lambda: (nn.BatchNorm2d(c), nn.GroupNorm(1, c))[n % 2])(x)
+    return y
 
 
 def reuse(net: Grown, _: list[Tensor], x: Tensor, n: int) -> Tensor:
-    return net.shared(x) if n % 2 else net.shared(x.clone())
+    y: Tensor = net.shared(x) if n % 2 else net.shared(x.clone())
+    return y
 
 
 def in_place(_: Grown, made: list[Tensor], x: Tensor, n: int) -> Tensor:
@@ -89,7 +96,7 @@ def views(_: Grown, __: list[Tensor], x: Tensor, n: int) -> Tensor:
     return (
         x.transpose(2, 3),
         x[:, :, 1:, :] if x.shape[2] > 2 else x,
-        x.flatten(2).unflatten(2, x.shape[2:]),
+        x.flatten(2).view(x.shape),
         x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
         x.flip(3),
         x.expand(2, -1, -1, -1)[:1],
@@ -118,7 +125,9 @@ ACTS: dict[str, Act] = {
     act.__name__: act
     for act in (convolution, transposed, norm, reuse, in_place, branch, join, views, pooling, attention, noise)
 }
-PLANS = st.lists(st.tuples(st.sampled_from(sorted(ACTS)), st.integers(0, 6), st.integers(0, 11)), min_size=1, max_size=7)
+PLANS = st.lists(
+    st.tuples(st.sampled_from(sorted(ACTS)), st.integers(0, 6), st.integers(0, 11)), min_size=1, max_size=7
+)
 
 
 def grow(plan: list[tuple[str, int, int]]) -> tuple[Grown, Tensor]:
@@ -168,10 +177,14 @@ def test_every_operand_is_found_where_it_was_made(plan: list[tuple[str, int, int
             if array.size and ref.dtype == "float32":
                 cell = tuple(random.randrange(n) for n in array.shape)
                 origin = trace.origin(step, name, cell, item)
-                found = {
-                    "step": lambda o: trace[o.id].outputs[o.output],
-                    "parameter": lambda o: trace.parameters[o.name],
-                    "constant": lambda o: trace.constants[o.id],
-                    "input": lambda o: trace.inputs[o.name],
-                }[origin.kind](origin)
-                assert np.array_equal(found[origin.cell], array[cell], equal_nan=True), (step, name, cell, origin)
+                found = _made(trace, origin)[origin.cell]
+                assert np.array_equal(found, array[cell], equal_nan=True), (step, name, cell, origin)
+
+
+def _made(trace: cs.Trace, origin: Origin) -> Any:
+    """The array that an origin is a cell of."""
+    if origin.kind == "step":
+        return trace[origin.id].outputs[origin.output]
+    if origin.kind == "constant":
+        return trace.constants[origin.id]
+    return (trace.parameters if origin.kind == "parameter" else trace.inputs)[origin.name]

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from replay import assert_replays, assert_same_output, same
-from zoo import ZOO, born
 
 import convscope as cs
+from replay import assert_replays, assert_same_output, same
+from zoo import ZOO, born
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # other people's models warn about themselves
 

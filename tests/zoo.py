@@ -53,9 +53,7 @@ ZOO: Mapping[str, Animal] = {
     "MobileNetV1": Animal(_transformers("MobileNetV1", depth_multiplier=0.25, min_depth=4, image_size=32)),
     "MobileNetV2": Animal(_transformers("MobileNetV2", depth_multiplier=0.1, min_depth=4, image_size=32)),
     "EfficientNet": Animal(
-        _transformers(
-            "EfficientNet", width_coefficient=0.25, depth_coefficient=0.2, image_size=32, hidden_dim=320
-        )
+        _transformers("EfficientNet", width_coefficient=0.25, depth_coefficient=0.2, image_size=32, hidden_dim=320)
     ),
     "ViT": Animal(_transformers("ViT", intermediate_size=32, patch_size=8, **TOKENS)),
     "BEiT": Animal(_transformers("Beit", intermediate_size=32, patch_size=8, **TOKENS)),
@@ -85,9 +83,7 @@ ZOO: Mapping[str, Animal] = {
         )
     ),
     "CvT": Animal(
-        _transformers(
-            "Cvt", embed_dim=[8, 16, 16], num_heads=[1, 2, 2], depth=[1, 2, 3], mlp_ratio=[2.0, 2.0, 2.0]
-        )
+        _transformers("Cvt", embed_dim=[8, 16, 16], num_heads=[1, 2, 2], depth=[1, 2, 3], mlp_ratio=[2.0, 2.0, 2.0])
     ),
     "LeViT": Animal(
         _transformers(
@@ -101,9 +97,7 @@ ZOO: Mapping[str, Animal] = {
         (3, 64, 64),
     ),
     "FocalNet": Animal(
-        _transformers(
-            "FocalNet", embed_dim=8, depths=[1, 1], image_size=32, focal_levels=[1, 1], focal_windows=[3, 3]
-        )
+        _transformers("FocalNet", embed_dim=8, depths=[1, 1], image_size=32, focal_levels=[1, 1], focal_windows=[3, 3])
     ),
     "MobileViT": Animal(
         _transformers(

@@ -35,6 +35,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self._full = False
         self._enough = enough
         self._given = set(map(memory, (*session.tensors.values(), *session.intake.tensors.values())))
+        self.born: set[int] = set()
         self._held: set[int] = set()
         self._last: Call | None = None
 
@@ -48,7 +49,11 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     def _note(self, call: Call) -> None:
         self._last = call  # torch calls `detach` on new tensors that someone holds, so each is held for a moment
         time = len(self.tape.calls)
-        self.born.update(memory(t) for t in tensors_in(call[3]) if memory(t) not in self._given)
+        _, args, kwargs, result, _ = call
+        self._given.update(
+            memory(t) for t in tensors_in([*args, *(kwargs or {}).values()]) if memory(t) not in self.born
+        )
+        self.born.update(memory(t) for t in tensors_in(result) if memory(t) not in self._given)
         if results_of(call):
             self.entries.append(describe(call, time, self.tape, self.census))
         self.tape.calls.append(call if self._wanted(time) and self._holds(call) else None)
@@ -56,11 +61,11 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
             raise Enough
 
     def _holds(self, call: Call) -> bool:
-        """Whether there is room for what the call adds; the first wanted call always has it."""
+        """Whether there is room for what the call adds; the call that a pass is repeated for always has it."""
         _, args, kwargs, result, _ = call
         sizes = {memory(t): t.untyped_storage().nbytes() for t in tensors_in([*args, *(kwargs or {}).values(), result])}
         added = {p: size for p, size in sizes.items() if p not in self._held and p not in self._given}
-        if self._held and sum(added.values()) > self._left:
+        if sum(added.values()) > self._left and not (self._enough and not self._held):
             self._full = True
         if self._full:
             return False

@@ -57,7 +57,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         self.visit = 0
         self.failed: tuple[BaseException, str, tuple[Any, ...]] | None = None
         """The last error, the innermost module that it left, and that module's arguments."""
-        self.born: set[int] = set()
+        self.born: set[int] | None = None
         """Memories that the pass made, of a recorder that does not keep every call."""
         self.replaces = replace or {}
         """What stands in the place of the first result of a call, by time."""

@@ -19,6 +19,9 @@ _UNINITIALISED = {nn.UninitializedParameter, nn.UninitializedBuffer}
 REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
+_Copied = tuple[dict[str, Any], dict[str, Any]]
+
+
 @dataclass(slots=True, eq=False)
 class Subject:
     """A model, its modules by path, its parameters and buffers by name."""
@@ -46,19 +49,37 @@ class Subject:
             raise UsageError(
                 f"a model is a torch.nn.Module, not {given}; give cs.trace an instance, or let cs.load_model make one."
             )
-        root = model._modules.get("_orig_mod") or model
         found = _Found()
-        found.visit(root, "")
-        _refuse(found)
+        found.visit(model, "")
+        _refuse(found.parameters)
         first = next((p for p in found.parameters.values() if p.dtype.is_floating_point), None)
         device = next((p.device for p in found.parameters.values()), _MAIN) if first is None else first.device
         dtype = torch.float32 if first is None else first.dtype
-        return cls(root, found.modules, found.parameters, device, dtype, found.compiled or root is not model)
+        return cls(found.modules[""], found.modules, found.parameters, device, dtype, found.compiled)
 
     @contextmanager
     def left_as_found(self) -> Iterator[None]:
         """What happens to the modules' attributes inside is undone: flags, hooks, registries, caches, `forward`."""
-        kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        kept, empty, lists = self._attributes()
+        grads = [(tensor, tensor.grad) for tensor in self.parameters.values()]
+        try:
+            yield
+        finally:
+            for now, before in kept:
+                now.update(before)
+                if len(now) != len(before):
+                    _remove_new(now, before)
+            for now in empty:
+                now.clear()
+            for held, items in lists:
+                held[:] = items
+            for tensor, grad in grads:
+                if tensor.grad is not grad:
+                    tensor.grad = grad
+
+    def _attributes(self) -> tuple[list[_Copied], list[dict[str, Any]], list[tuple[list[Any], list[Any]]]]:
+        """What a pass may change of the modules: mappings with copies, empty registries, lists with copies."""
+        kept: list[_Copied] = []
         empty: list[dict[str, Any]] = []
         lists: list[tuple[list[Any], list[Any]]] = []
         for module in self.modules.values():
@@ -73,22 +94,7 @@ class Subject:
             if type(module).__module__ not in _TRACEABLE:
                 kept += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
                 lists += [(value, value.copy()) for value in attributes.values() if type(value) is list]
-        grads = [(tensor, tensor.grad) for tensor in self.parameters.values()]
-        try:
-            yield
-        finally:
-            for now, before in kept:
-                now.update(before)
-                if len(now) != len(before):
-                    _remove_new(now, before)
-            for now in empty:
-                if now:
-                    now.clear()
-            for held, items in lists:
-                held[:] = items
-            for tensor, grad in grads:
-                if tensor.grad is not grad:
-                    tensor.grad = grad
+        return kept, empty, lists
 
     def evaluate(self) -> None:
         """Set every module to evaluation, without `eval`, which some models override to change their weights."""
@@ -146,8 +152,21 @@ class _Found:
         self._seen: set[int] = set()
 
     def visit(self, module: nn.Module, path: str) -> None:
-        """Find what is in a module."""
+        """Find what is in a module.
+
+        Raises:
+            ModelError: it cannot be traced.
+        """
+        if type(module).__module__ not in _TRACEABLE:
+            _refuse_module(module, f"its module {path!r}" if path else "it")
+            inner = module._modules.get("_orig_mod")
+            if inner is not None:
+                self.compiled = True
+                self.visit(inner, path)
+                return
         seen, attributes = self._seen, module.__dict__
+        if id(module) in seen:
+            return
         seen.add(id(module))
         self.modules[path] = module
         self.compiled = self.compiled or attributes.get("_compiled_call_impl") is not None
@@ -159,10 +178,7 @@ class _Found:
                     self.parameters[prefix + name] = tensor
         for name, child in attributes["_modules"].items():
             if child is not None:
-                inner = child._modules.get("_orig_mod")
-                self.compiled = self.compiled or inner is not None
-                if id(inner or child) not in seen:
-                    self.visit(inner or child, prefix + name)
+                self.visit(child, prefix + name)
 
 
 def _remove_new(now: dict[str, Any], before: Mapping[str, Any]) -> None:
@@ -173,12 +189,9 @@ def _remove_new(now: dict[str, Any], before: Mapping[str, Any]) -> None:
             del now[name]
 
 
-def _refuse(found: _Found) -> None:
-    """Raise for what cannot be traced."""
-    for path, module in found.modules.items():
-        if type(module).__module__ not in _TRACEABLE:
-            _refuse_module(module, f"its module {path!r}" if path else "it")
-    for name, tensor in found.parameters.items():
+def _refuse(parameters: Mapping[str, Tensor]) -> None:
+    """Raise for parameters without numbers."""
+    for name, tensor in parameters.items():
         if type(tensor) in _UNINITIALISED:
             raise ModelError(
                 f"the model cannot be traced: its parameter {name!r} gets its shape from the first input; "

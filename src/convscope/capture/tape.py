@@ -66,25 +66,25 @@ class Tape:
         self.moves.setdefault(id(tensor), []).append((time, alias, tensor))
 
 
-def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] = ()) -> None:
+def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = None) -> None:
     """End a tape: it no longer depends on tensors that are not the model's, and what was there before is as it was.
 
     Args:
         tape: The tape of a pass that has ended.
         given: The parameters, buffers and inputs, all of which are referred to, not copied.
-        born: Memories that the pass made, where not every call is on the tape.
+        born: The memories that the pass made, where not every call is on the tape.
     """
     end = len(tape.calls)
     foreign = _foreign(tape, set(map(id, given)))
     if not foreign and not tape.writes:
         return
-    foreign = {key: tensor for key, tensor in foreign.items() if key not in born}
     mine = set(map(memory, given))
     for key, tensor in foreign.items():
-        if key not in mine:
+        if key not in mine and (born is None or key not in born):
             tape.save_memory(tensor, end)
     for key, written in tape.writes.items():
-        if written.copies[0][0] < end and (key in mine or key in foreign):
+        was_there = key in mine or (key in foreign if born is None else key not in born)
+        if was_there and written.copies[0][0] < end:
             if written.copies[-1][0] < end:
                 written.copies.append((end, written.bytes.clone()))
             written.bytes.untyped_storage().copy_(written.copies[0][1].untyped_storage())

@@ -12,7 +12,7 @@ Hidden are, by these rules in this order:
 Knows rows; no torch, no names.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from convscope.capture.describe import Entry, Slot
 from convscope.capture.links import Link, Row
@@ -39,12 +39,16 @@ def hidden_rows(rows: Sequence[Row], visits: Sequence[tuple[str, int]], outputs:
     hidden = [prepares or _copies(row.entry, row.links) for row, prepares in zip(rows, _prepared(rows), strict=True)]
     _hide_in_leaves(rows, hidden, visits)
     readers = _readers(rows)
+    products = {
+        folded
+        for number, row in enumerate(rows)
+        if row.entry.op in PRODUCTS
+        for folded in _around(number, rows, readers)
+    }
     for number, row in enumerate(rows):
-        if row.entry.op in PRODUCTS:
-            _hide_around(number, rows, hidden, readers)
-    for number, row in enumerate(rows):
-        if row.entry.op in LAYOUT and number not in outputs and readers[number]:
-            hidden[number] |= all(_continues(row.entry, rows[reader].entry) for reader in readers[number])
+        run = [_continues(row.entry, rows[reader].entry) and reader not in products for reader in readers[number]]
+        layout = row.entry.op in LAYOUT and number not in outputs and bool(run) and all(run)
+        hidden[number] = hidden[number] or layout or number in products
     for number in outputs:  # what was returned is shown, unless it repeats what is
         if rows[number].entry.op in COPIES:
             _show_source(number, rows, hidden)
@@ -112,8 +116,8 @@ def _readers(rows: Sequence[Row]) -> list[list[int]]:
     return readers
 
 
-def _hide_around(product: int, rows: Sequence[Row], hidden: list[bool], readers: Sequence[Sequence[int]]) -> None:
-    """Rule 4."""
+def _around(product: int, rows: Sequence[Row], readers: Sequence[Sequence[int]]) -> Iterator[int]:
+    """Rule 4: what a matrix product is wrapped in."""
     folded = False
     for link in rows[product].links:
         row = link.id
@@ -121,15 +125,15 @@ def _hide_around(product: int, rows: Sequence[Row], hidden: list[bool], readers:
             source = rows[row].links[0]
             if not _merges(source.slot, rows[row].entry.results[0]):
                 break
-            hidden[row] = folded = True
+            folded = True
+            yield row
             if source.kind != "step":
                 break
             row = source.id
     if folded and len(readers[product]) == 1:
-        after = rows[readers[product][0]]
-        made, split = rows[product].entry.results[0], after.entry.results[0]
-        if after.entry.op in RESHAPES and _merges(split, made):
-            hidden[readers[product][0]] = True
+        after = rows[readers[product][0]].entry
+        if after.op in RESHAPES and _merges(after.results[0], rows[product].entry.results[0]):
+            yield readers[product][0]
 
 
 def _merges(whole: Slot, merged: Slot) -> bool:

@@ -1,0 +1,408 @@
+"""Capture leaves the model as it found it, also when the model raises, and answers bad input with a sentence."""
+
+import copy
+import pickle
+import random
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convscope as cs
+from convscope.errors import InputError, ModelError, ShapeError, TraceError, UsageError
+from replay import same
+
+
+class Busy(nn.Module):
+    """Does to itself, in `forward`, all that a model might."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+        self.bn = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout(0.5)
+        self.count: Tensor
+        self.register_buffer("count", torch.zeros(2))
+        self.cache: dict[str, Tensor] = {}
+        self.seen: list[int] = []
+        self.calls = 0
+        self.raises = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.cache["last"] = x
+        self.seen.append(len(self.seen))
+        self.extra = x
+        self.count += 1
+        self.count = self.count * 2
+        self.register_buffer("late", torch.zeros(1))
+        self.conv.weight.data[0, 0, 0, 0] = 5
+        self.conv.register_forward_hook(lambda *_: None)
+        self.bn.momentum = 0.9
+        self.drop.train(not self.drop.training)
+        x.mul_(random.random() + np.random.random() + torch.rand(()).item())  # noqa: NPY002
+        with torch.enable_grad():
+            self.conv(x.clone().detach()).sum().backward()
+        y: Tensor = self.drop(self.bn(self.conv(x)))
+        if self.raises:
+            raise RuntimeError("on purpose")
+        return y
+
+
+def everything(model: nn.Module) -> dict[str, Any]:
+    """All that a model is: attributes, registries, numbers, versions, gradients."""
+    found: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            kept = copy.copy(value) if isinstance(value, dict | OrderedDict | list | set) else value
+            found[f"{path}:{name}"] = (id(value), kept)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        found[f"{name} itself"] = (id(tensor), tensor.data_ptr(), tensor._version, tensor.detach().tolist())
+        found[f"{name} grad"] = (id(tensor.grad), None if tensor.grad is None else tensor.grad.tolist())
+    return found
+
+
+def states() -> tuple[Any, ...]:
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    return (torch.get_rng_state().tolist(), random.getstate(), numpy_state[1].tolist(), numpy_state[2:])
+
+
+@pytest.fixture(params=[False, True], ids=["evaluation", "training"])
+def training(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["success", "failure"])
+@pytest.mark.parametrize("keep", [None, 0, "conv"])
+def test_the_model_is_left_exactly_as_found(training: bool, raises: bool, keep: Any) -> None:
+    model = Busy()
+    model.bn.eval()
+    model.conv.weight.grad = torch.ones_like(model.conv.weight)
+    model.conv.register_forward_pre_hook(lambda *_: None)
+    model.raises = raises
+    before, drawn = everything(model), states()
+    if raises:
+        with pytest.raises(TraceError, match="on purpose"):
+            cs.trace(model, torch.ones(1, 5, 5), training=training, keep=keep)
+    else:
+        trace = cs.trace(model, torch.ones(1, 5, 5), training=training, keep=keep)
+        assert trace["bn"].output.any()
+    after = everything(model)
+    assert after.keys() == before.keys()
+    assert [name for name in before if before[name] != after[name]] == []
+    assert states() == drawn
+
+
+def test_the_numbers_of_a_busy_model_are_those_of_an_untraced_run(training: bool) -> None:
+    model = Busy().train(training)
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    trace = cs.trace(model, torch.ones(1, 5, 5), training=True)
+    with torch.no_grad():
+        expected = model(torch.ones(1, 1, 5, 5))
+    assert same(trace.output, expected.numpy())
+
+
+def test_an_error_names_the_module_and_keeps_what_was_recorded() -> None:
+    class Breaks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError(f"cannot do {x.dim()} axes")
+
+    model = nn.Sequential(
+        OrderedDict(first=nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), second=nn.Sequential(Breaks()))
+    )
+    with pytest.raises(TraceError) as caught:
+        cs.trace(model, torch.ones(1, 5, 5))
+    assert str(caught.value) == "the model failed in second.0 (Breaks): ValueError: cannot do 4 axes"
+    assert caught.value.module == "second.0"
+    partial = caught.value.trace
+    assert isinstance(partial, cs.Trace)
+    assert [step.name for step in partial.steps] == ["first.0", "first.1"]
+    assert partial["first.1"].output.shape == (1, 2, 3, 3)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_error_that_the_model_handles_is_none() -> None:
+    class Tries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow = nn.Linear(9, 2), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                y: Tensor = self.wide(x)
+            except RuntimeError:
+                y = self.narrow(x)
+            return y.reshape(7, 7)
+
+    with pytest.raises(TraceError, match=r"the model failed in Tries\.forward: RuntimeError: shape '\[7, 7\]'"):
+        cs.trace(Tries(), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "said"),
+    [
+        (nn.Conv2d(3, 4, 3), (1, 8, 8), r"of shape \(1, 1, 8, 8\): the layer \(Conv2d\) expects 3 channels"),
+        (nn.Sequential(nn.Conv2d(1, 4, 3)), (3, 8, 8), r"0 \(Conv2d\) expects 1 channel, .* 3; .*images of 1 channel"),
+        (nn.Sequential(nn.Conv2d(1, 4, 5)), (1, 3, 3), r"kernel of \(5, 5\), larger than .* given, \(1, 1, 3, 3\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), (1, 4, 4), r"1 \(Linear\) expects 9 numbers .* given \(1, 16\)"),
+        (nn.Sequential(nn.BatchNorm2d(3)), (1, 4, 4), r"0 \(BatchNorm2d\) expects 3 channels"),
+        (nn.Sequential(nn.LayerNorm(3)), (1, 4, 4), r"0 \(LayerNorm\) expects \(3,\) as its last axes"),
+        (nn.Sequential(nn.MaxPool2d(9)), (1, 4, 4), r"0 \(MaxPool2d\) finds no room for its kernel of 9"),
+        (nn.Conv2d(3, 4, 3), (2, 2, 3, 8, 8), r"expects 4 axes, the batch first, and was given \(2, 2, 3, 8, 8\)"),
+    ],
+)  # fmt: skip
+def test_an_image_that_does_not_fit(model: nn.Module, shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        cs.trace(model, torch.ones(shape))
+    assert isinstance(caught.value, ShapeError)
+    assert caught.value.exit_status == 2
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "said"),
+    [
+        (np.ones((1, 5, 5), np.uint8), ShapeError, r"the image is uint8; a model takes fractions: .* / 255"),
+        (torch.ones(1, 5, 5, dtype=torch.int64), ShapeError, "the image is int64"),
+        (np.ones((1, 0, 5), np.float32), ShapeError, r"the image of shape \(1, 0, 5\) holds no numbers"),
+        ("dog.jpg", UsageError, "an image is an array or a tensor .* not a str; cs.load_image reads one from a file"),
+        (None, UsageError, "not nothing"),
+        ([1, 2], UsageError, "not a list"),
+        (np.array(["a"]), UsageError, "the image is an array of <U1; a model takes numbers"),
+        ({}, UsageError, "no input is an array"),
+        ((3,), UsageError, "no input is an array"),
+        ((object(),), UsageError, "input 0 is a object; give a NumPy array or a tensor"),
+        (torch.ones(1, 5, 5, device="meta"), UsageError, "the image is on the meta device"),
+    ],
+)
+def test_an_image_that_is_none(image: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        cs.trace(nn.Conv2d(1, 1, 3), image)
+
+
+def needs_two(x: Tensor, y: Tensor) -> Tensor:
+    return x + y
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (torch.ones(1, 2, 2), "cannot be called with one input: .*'y'; give a tuple for several inputs, or a dict"),
+        ((torch.ones(2),) * 3, "cannot be called with 3 inputs"),
+        ({"x": torch.ones(2), "z": torch.ones(2)}, "cannot be called with inputs named x, z: .*'z'"),
+    ],
+)
+def test_models_that_need_other_inputs(image: Any, said: str) -> None:
+    with pytest.raises(TraceError, match=said):
+        cs.trace(Two(), image)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"), [(None, "returned nothing"), (3, "a int without tensors"), ({}, "a dict without")]
+)
+def test_models_that_return_no_tensor(returned: Any, said: str) -> None:
+    model = nn.Sequential(nn.ReLU(), Calls(lambda _: returned))
+    with pytest.raises(TraceError, match=said) as caught:
+        cs.trace(model, torch.ones(1, 2, 2))
+    assert isinstance(caught.value.trace, cs.Trace)
+    assert caught.value.trace["0"].output.shape == (1, 1, 2, 2)
+
+
+class Quantised(nn.Module):
+    """Stands for a quantised layer of torch's own."""
+
+
+Quantised.__module__ = "torch.ao.nn.quantized.modules.conv"
+
+
+@pytest.mark.filterwarnings("ignore")
+def scripted() -> nn.Module:
+    return torch.jit.trace(nn.Conv2d(1, 1, 3), torch.ones(1, 1, 5, 5), check_trace=False)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("build", "error", "said"),
+    [
+        (scripted, ModelError, "it is TorchScript, which has no Python forward"),
+        (lambda: nn.Sequential(scripted()), ModelError, "its module '0' is TorchScript"),
+        (lambda: nn.Sequential(Quantised()), ModelError, "its module '0' is quantised .* before quantisation"),
+        (lambda: nn.LazyConv2d(3, 3), ModelError, "'weight' gets its shape from the first input; run the model once"),
+        (lambda: nn.Conv2d(1, 1, 3, device="meta"), ModelError, "'weight' is on the meta device .* load the weights"),
+        (
+            lambda: nn.Conv2d,
+            UsageError,
+            "a model is a torch.nn.Module, not the class Conv2d; give cs.trace an instance",
+        ),
+        (lambda: torch.relu, UsageError, "not a builtin_function_or_method"),
+    ],
+)
+def test_models_that_cannot_be_traced(build: Callable[[], Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        cs.trace(build(), torch.ones(1, 5, 5))
+
+
+@pytest.fixture
+def compiler() -> Iterator[Any]:
+    yield torch.compile
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_model_is_traced_as_the_model_inside(compiler: Any) -> None:
+    inside = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    names = [step.name for step in cs.trace(inside, torch.ones(1, 5, 5)).steps]
+    whole = compiler(inside, backend="eager")
+    part = nn.Sequential(compiler(nn.Conv2d(1, 2, 3), backend="eager"), nn.ReLU())
+    by_method = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    by_method[0].compile(backend="eager")
+    for model in (whole, part, by_method):
+        model(torch.ones(1, 1, 5, 5))
+        before = everything(model)
+        trace = cs.trace(model, torch.ones(1, 5, 5))
+        assert [step.name for step in trace.steps] == names
+        assert "0.weight" in trace.parameters
+        assert {k: v for k, v in everything(model).items() if v != before.get(k)} == {}
+
+
+def test_the_image_is_brought_to_the_models_type() -> None:
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        trace = cs.trace(nn.Conv2d(1, 1, 3).to(dtype), np.ones((1, 5, 5), np.float32))
+        assert trace["conv2d"].arguments["input"].dtype == str(dtype).removeprefix("torch.")
+    wide = cs.trace(nn.Conv2d(1, 1, 3), np.ones((1, 5, 5)))
+    assert wide.input.dtype == np.float32
+    indices = cs.trace(nn.Embedding(5, 2), np.array([1, 2]))
+    assert indices.output.shape == (2, 2)
+
+
+def test_inside_inference_mode_and_autocast() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
+    expected = cs.trace(model, torch.ones(1, 5, 5)).output
+    with torch.inference_mode():
+        trace = cs.trace(model, torch.ones(1, 5, 5))
+        assert same(trace.output, expected)
+        assert trace.changed() == ()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trace = cs.trace(model, torch.ones(1, 5, 5))
+        with torch.no_grad():
+            cast = model(torch.ones(1, 1, 5, 5))
+    assert trace["0.conv2d"].dtype == "bfloat16"
+    assert same(trace.output, cast.float().numpy())
+
+
+def test_nan_and_infinity_are_numbers_like_others() -> None:
+    given = np.array([[[np.nan, np.inf], [-np.inf, 1]]], np.float32)
+    trace = cs.trace(nn.Sequential(nn.ReLU(), nn.Flatten()), given)
+    assert same(trace.input, given[None])
+    assert np.array_equal(trace.output, [[np.nan, np.inf, 0, 1]], equal_nan=True)
+
+
+def test_hooks_of_the_user_run_and_are_seen() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())
+    ran: list[str] = []
+
+    def doubled(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        ran.append(type(module).__name__)
+        return output * 2
+
+    model[0].register_forward_hook(doubled)
+    trace = cs.trace(model, torch.ones(1, 2, 2))
+    assert ran == ["Conv2d"]
+    assert [step.name for step in trace.steps] == ["0", "mul", "1"]
+    assert same(trace["mul"].output, trace["0"].output * 2)
+
+
+def test_a_forward_of_ones_own_on_one_instance_is_kept() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.ReLU())
+    own = model[0].forward = lambda x: x + 1
+    trace = cs.trace(model, torch.ones(1, 2, 2))
+    assert [step.name for step in trace.steps] == ["0", "1"]
+    assert [step.op for step in trace.steps] == ["add", "relu"]
+    assert model[0].forward is own
+
+
+def test_a_model_can_look_at_its_own_signature_and_be_copied_while_it_runs() -> None:
+    import inspect
+
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Two()
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert list(inspect.signature(self.inner.forward).parameters) == ["x", "y"]
+            y: Tensor = copy.deepcopy(self.inner)(x, x)
+            return y
+
+    assert cs.trace(Looks(), torch.ones(1, 2, 2)).output.sum() == 8
+
+
+def test_shared_weights_and_modules_have_one_name() -> None:
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    other = nn.Linear(4, 4)
+    other.weight = shared.weight
+    model.append(other)
+    trace = cs.trace(model, torch.ones(2, 4))
+    assert [step.name for step in trace.steps] == ["0", "1", "0#2", "3"]
+    assert trace["3"].parameters["mat2"] == "0.weight"
+    zeroed = cs.trace(model, torch.ones(2, 4), overrides={"0.weight": np.zeros((4, 4))})
+    assert not zeroed.operand("3", "mat2").any()
+
+
+def test_traces_in_several_threads_do_not_mix() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.ReLU())
+    found: list[list[str]] = []
+
+    def work() -> None:
+        found.extend([step.name for step in cs.trace(model, torch.ones(1, 5, 5)).steps] for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    assert all(names == ["0", "2"] for names in found)
+    assert model.training
+
+
+def test_a_traced_model_still_pickles_and_trains() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    cs.trace(model, torch.ones(1, 5, 5))
+    pickle.dumps(model)
+    model(torch.ones(1, 1, 5, 5)).sum().backward()
+    assert model[0].weight.grad is not None
+
+
+def test_tracing_does_not_import_the_compiler() -> None:
+    import subprocess
+
+    code = (
+        "import sys, torch, convscope as cs; cs.trace(torch.nn.ReLU(), torch.ones(1, 2, 2)).steps; "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
