@@ -74,6 +74,12 @@ def as_batches(
     return replace(raw, images=values, ready=True)
 
 
+def shifted(images: Tensor, most: int) -> Tensor:
+    """The batch (N, C, H, W) moved up to `most` pixels each way, drawn from PyTorch's random state."""
+    down, right = torch.randint(-most, most + 1, (2,)).tolist()
+    return torch.roll(images, (down, right), (2, 3))
+
+
 def make_channels_last(model: nn.Module, data: Dataset) -> bool:
     """Lay the model's weights out channels-last if it convolves images and then runs on them (a `view` would not).
 

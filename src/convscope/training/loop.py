@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import TrainingError
-from convscope.training.batches import Batches, epoch_order
+from convscope.training.batches import Batches, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
@@ -131,6 +131,8 @@ class Loop:
                 group["lr"] = lr
         mine = self.runtime.mine(indices)
         images, labels = self.train.take(mine)
+        if self.recipe.shift:
+            images = shifted(images, self.recipe.shift)
         loss, output = self.engine.step(images, labels, len(mine) / len(indices))
         outputs.append((output, labels))
         return loss
