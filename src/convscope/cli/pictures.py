@@ -11,6 +11,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json
+from convscope.cli.numbers import parse_cell
 from convscope.cli.options import DataDir, Json, ModelArgs
 
 TIMELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -166,6 +167,27 @@ def network(
     shown = _prepare(loaded, model, image, data_dir)
     trace = cs.trace(loaded, shown.array)
     _write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
+
+
+@plot_app.command()
+def number(
+    model: Model,
+    image: Image,
+    at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
+    to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    most: Annotated[int, typer.Option(min=1, help="How many channels of a window at most.")] = 4,
+    weights: Weights = None,
+    model_arg: ModelArgs = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw why one number is what it is: the window, the kernel, the products and their sum."""
+    step, cell = parse_cell(at)
+    path = _target(out, "number", model, at)
+    loaded = _load(model, weights, model_arg)
+    shown = _prepare(loaded, model, image, data_dir)
+    why = cs.explain(cs.trace(loaded, shown.array), step, cell)
+    _write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
 
 
 @plot_app.command()

@@ -6,8 +6,10 @@
 Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no torch, no files.
 """
 
+from convscope.plot.contributions import contributions as contributions
 from convscope.plot.curves import history as history
 from convscope.plot.equation import filtered as filtered
+from convscope.plot.explanation import explanation as explanation
 from convscope.plot.feature_maps import maps as maps
 from convscope.plot.feature_maps import maps_by_class as maps_by_class
 from convscope.plot.gallery import samples as samples

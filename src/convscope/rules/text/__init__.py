@@ -10,6 +10,7 @@ from convscope.rules.text.drawing import draw as draw
 from convscope.rules.text.drawing import headline as headline
 from convscope.rules.text.drawing import result as result
 from convscope.rules.text.formulas import formula as formula
+from convscope.rules.text.page import compared as compared
 from convscope.rules.text.page import page as page
 from convscope.rules.text.page import passage as passage
 from convscope.rules.text.sheet import RULE as RULE

@@ -24,7 +24,7 @@ def page(name: str, expr: Expr, recorded: float, bound: float, detail: Detail) -
       recorded     0.75
       difference   0      none is allowed: nothing is rounded here
     """
-    rows = [*draw(expr, detail), RULE, Row("calculated", result(expr)), *_compared(expr, recorded, bound)]
+    rows = [*draw(expr, detail), RULE, Row("calculated", result(expr)), *compared(expr, recorded, bound)]
     return [f"{name} = {result(expr)}", headline(expr), "", *indented(render(rows))]
 
 
@@ -53,7 +53,7 @@ def _in_one_line(rows: list[Row | str]) -> str | None:
     return line
 
 
-def _compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
+def compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
     """The same number in full, what PyTorch recorded, and how far they may lie apart."""
     value = expr.value()
     if not math.isfinite(value) or not math.isfinite(recorded) or not math.isfinite(bound):

@@ -93,6 +93,18 @@ def _totals(dot: Dot, scale: Scale, detail: Detail, *, drawn: bool) -> list[Row 
     shown = sum(scale.units(float(p)) for p in dot.products[order])
     if len(order) < len(dot.left):
         shown += scale.units(_others(dot, order))
+    return closing(dot, scale, shown, drawn=drawn)
+
+
+def closing(dot: Dot, scale: Scale, shown: int, *, drawn: bool) -> list[Row | str]:
+    """From the terms to the result: sum, rounding, scale and divisor, bias.
+
+    Args:
+        scale: Of the terms.
+        shown: What the terms add up to as they are shown, in units of `scale`.
+        drawn: Whether they are drawn as grids, so that their sum needs a line of its own.
+    """
+    word = f"{'cells' if dot.right is None else 'products'}"
     lines: list[Row | str] = [Row(f"sum of the {len(dot.left):,} {word}", scale.text(shown))] if drawn else []
     if dot.factor == 1:
         bias = 0 if dot.bias is None else scale.units(dot.bias.value())
