@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from convscope.capture import Step, Trace
+from convscope.errors import UsageError
 from convscope.proof.calls import DRAWN, call_of
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.origins import settled
@@ -249,7 +250,10 @@ def explain(
     call = call_of(trace, found, output)
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
-    raw = _expression(found, call, full, recorded, rules)
+    try:
+        raw = _expression(found, call, full, recorded, rules)
+    except UsageError:  # the rule explains other forms of the operation
+        raw = None
     if raw is None:
         return Explanation(trace, found, full, output, call, rules, None, np.nan, recorded, np.nan)
     value, error = raw.result(call.precision)
@@ -264,7 +268,12 @@ def _expression(step: Step, call: Call, cell: Cell, recorded: float, rules: Mapp
 
 
 def whole_bound(value: float, error: float, precision: Precision) -> float:
-    """An expression's error, with the rounding of a result that is stored more coarsely than it is added."""
+    """An expression's error, with the rounding of a result that is stored more coarsely than it is added.
+
+    Where the value is no finite number only the same will do: 0.
+    """
+    if not math.isfinite(value):
+        return 0.0
     if not precision.stored or error == 0.0:
         return error
     return error + precision.stored * (abs(value) + error) + precision.tiny

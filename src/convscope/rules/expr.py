@@ -51,9 +51,13 @@ class Leaf:
         return self.number
 
     def result(self, precision: Precision) -> Result:
-        """The number; exact where it was read from a tensor, rounded once to the kernel's type where it was written."""
-        rounded = self.source.dtype == WRITTEN and not _short(self.number)
-        return Result(self.number, abs(self.number) * max(precision.sum, precision.stored) if rounded else 0.0)
+        """The number; exact where it was read from a tensor, rounded once to the kernel's type where it was written.
+
+        A tensor without axes counts as written: it takes the type of what it is combined with.
+        """
+        coarsest = max(precision.sum, precision.stored)
+        written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
+        return Result(self.number, abs(self.number) * coarsest if written and not _short(self.number) else 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

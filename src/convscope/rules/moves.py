@@ -283,11 +283,9 @@ def _relaid(cells: Array, given: tuple[int, ...], wanted: tuple[int, ...]) -> Ar
 MOVES: Mapping[str, Move] = {
     "view": view,
     "_unsafe_view": view,
-    "_reshape_alias": view,
     "alias": same,
     "clone": same,
     "detach": same,
-    "lift": same,
     "lift_fresh": same,
     "copy": copy,
     "expand": expand,

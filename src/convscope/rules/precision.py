@@ -34,6 +34,10 @@ class Precision:
     inner: float = 0.0
     """Relative rounding of what the kernel puts down in between, in the type of its result."""
 
+    def finer(self, roundoff: float) -> bool:
+        """Whether numbers of this type have to be rounded for a kernel that rounds by so much."""
+        return max(self.sum, self.stored) < 0.9 * roundoff
+
     @classmethod
     def of(cls, dtype: str, op: str = "") -> "Precision":
         """The precision of a kernel whose result has this type; integers and booleans are exact.
