@@ -162,6 +162,28 @@ def test_other_operations_say_what_they_are_and_put_the_numbers_in(
     assert_legible(figure)
 
 
+@pytest.mark.parametrize(
+    ("function", "curve"),
+    [(nn.ReLU(), True), (nn.GELU(), True), (torch.log, True), (torch.reciprocal, True), (lambda x: x * 2, False)],
+    ids=["relu", "gelu", "log", "reciprocal", "doubled"],
+)
+def test_a_function_of_one_number_is_drawn_as_a_curve_with_its_point(function: Any, curve: bool) -> None:
+    class Applied(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)  # type: ignore[no-any-return]  # any function of a tensor
+
+    why = cs.explain(cs.trace(Applied(), torch.tensor([[0.7, 1.5]])), 0, (1,))
+    figure = explanation(why)
+    marks = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert len(marks) == curve
+    curves = [line for line in figure.axes[0].lines if len(np.asarray(line.get_xdata())) > 30]
+    for mark in marks:
+        at = np.array([mark.get_xdata(), mark.get_ydata()], np.float64).ravel()
+        lies = [np.hypot(*(np.array(line.get_data(), np.float64) - at[:, None])).min() for line in curves]
+        assert min(lies) < 0.05, "the point lies on the curve"
+    assert_legible(figure)
+
+
 def test_a_number_that_is_wrong_gets_a_red_badge() -> None:
     layer = nn.Linear(2, 1)
     trace = cs.trace(layer, torch.ones(1, 2))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.plot.choice import choose
+from convscope.plot.graph import draw_graph
 from convscope.plot.ledger import badge, ledger
 from convscope.plot.products import SLIM, WIDE, WRITTEN, Channel, Grey, channels_of, draw_products
 from convscope.plot.sheet import SMALL, Place, Sheet, snap, tile
@@ -42,7 +43,8 @@ def explanation(why: "Explanation", *, most: int = 4) -> Figure:
     """Why one number is what it is: window × kernel = products and their sum, or the calculation that made it.
 
     A long sum shows its largest terms as bars and the total of the others, a maximum its candidates with the winner
-    framed, any other function its formula with the numbers put in, a move the cell that it came from.
+    framed, any other function its formula with the numbers put in (and its curve, if it is one of one number), a move
+    the cell that it came from.
 
     >>> import torch, convscope as cs
     >>> why = cs.explain(cs.trace(torch.nn.Conv2d(1, 1, 2), torch.ones(1, 2, 2)), "conv2d", (0, 0, 0))
@@ -82,9 +84,10 @@ def _body(sheet: Sheet, y: float, why: "Explanation", expr: Expr, most: int) -> 
         y = _candidates(sheet, y, why, expr, cells)
         lines: list[Row | str] = [row for row in draw(expr) if isinstance(row, Row)]
         return y, lines[1:] if lines[0] is BLANK else lines, frozenset()
+    y = draw_graph(sheet, y + 0.08, expr)
     rows = draw(expr)
-    exponentials = [i for i, row in enumerate(rows) if isinstance(row, Row) and "exp(" in row.label]
-    return y - 0.24, rows, frozenset(exponentials)
+    terms = [i for i, row in enumerate(rows) if isinstance(row, Row) and "exp(" in row.label and cells is not None]
+    return y - 0.12, rows, frozenset(terms)
 
 
 def _window(sheet: Sheet, y: float, why: "Explanation", dot: Dot, channels: list[Channel], *, most: int) -> Body:
