@@ -1,7 +1,7 @@
 """Backward: following one number's weight through every step to the image. Knows traces, rules and the reference.
 
-The adjoints in `rules` say how a weight on a result becomes weights on its operands, and what biases and shifts add
-on the way. Memory that was written into later is followed by address, so that views and operations in place come out right.
+The adjoints in `rules` say how a weight on a result becomes weights on its operands, and what biases and shifts add.
+Memory that was written into later is followed by address, so that views and operations in place come out right.
 """
 
 from collections.abc import Iterator

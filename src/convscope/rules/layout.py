@@ -202,4 +202,4 @@ def _as_type(found: Leaf, dtype: str) -> Leaf | Apply:
         max(into.stored, into.sum) > max(Precision.of(source).stored, Precision.of(source).sum)
         or source in _EXACT_INTEGERS
     )
-    return Apply("round_to", {"x": found}) if coarse else found
+    return Apply(f"to_{dtype}", {"x": found}) if coarse else found

@@ -9,6 +9,7 @@ from convscope.rules.reductions import mean_of, variance_of
 def batch_norm(call: Call, cell: Cell) -> Expr:
     """Shift and scale each channel: by its running statistics, or in training by those of this batch.
 
+    >>> import numpy as np
     >>> x = Operand.of(np.full((1, 1, 2, 2), 3.0), "conv1")
     >>> mean, var = (Operand.of(np.ones(1), f"bn1.running_{name}", "parameter") for name in ("mean", "var"))
     >>> settings = dict(weight=None, bias=None, running_mean=mean, running_var=var, training=False, eps=0.0)

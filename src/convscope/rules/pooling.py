@@ -96,7 +96,11 @@ def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
         return Apply("max", {"cells": window}, note=f"the largest of {len(window)} cells")
     window = _from_last_nan(window)
     flat: Array = np.ravel_multi_index(tuple(window.cells[:, -axes:].T), image.shape[-axes:])
-    return Apply("argmax", {"cells": window, "positions": window.placed(flat)}, note="where the largest stands")
+    return Apply(
+        "argmax",
+        {"cells": window, "positions": window.placed(flat)},
+        note=f"where the largest of {len(window)} cells stands",
+    )
 
 
 def _from_last_nan(window: Cells) -> Cells:

@@ -56,7 +56,11 @@ def largest(call: Call, cell: Cell) -> Apply:
         )
     dims = dims_of(call, call["self"])
     axis = np.arange(len(cells)) if call.get("dim") is None else cells.cells[:, dims[0]]
-    return Apply(f"arg{name}", {"cells": cells, "positions": cells.placed(axis)}, note="where it stands")
+    return Apply(
+        f"arg{name}",
+        {"cells": cells, "positions": cells.placed(axis)},
+        note=f"where the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells stands",
+    )
 
 
 def least_and_largest(call: Call, cell: Cell) -> Apply:

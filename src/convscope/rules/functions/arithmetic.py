@@ -10,7 +10,7 @@ import numpy as np
 
 from convscope.rules.functions.activations import erf
 from convscope.rules.functions.function import Function, Numbers, elementary, no_offset
-from convscope.rules.precision import Precision
+from convscope.rules.precision import Precision, rounded
 
 
 def _linear_in_one(varies: tuple[bool, ...], *_: Any) -> float | None:
@@ -57,6 +57,15 @@ def _single(
     formula: str, value: Callable[[Numbers], Numbers], slope: Callable[[Numbers], Numbers], roundings: float = 4
 ) -> Function:
     return elementary(formula, value, roundings=roundings, slopes=lambda x: (slope(x),))
+
+
+def _typed(dtype: str) -> Function:
+    """Another type; the same rounding as a kernel's, so nothing is left open."""
+    return Function(f"{{x}}, rounded to {dtype}", lambda x: rounded(float(x), dtype), _as_given)
+
+
+def _as_given(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return float(errors[0])
 
 
 def _power(x: Numbers, exponent: Numbers) -> Numbers:
@@ -107,13 +116,9 @@ _CLAMP = elementary(
 
 ARITHMETIC: Mapping[str, Function] = {
     "identity": elementary("{x}", lambda x: x, slopes=lambda x: (1.0,), offset=no_offset),
-    "round_to": elementary(
-        "{x}, rounded to the type",
-        lambda x: x,
-        roundings=1,
-        slopes=lambda x: (1.0,),
-        offset=no_offset,
-    ),
+    "to_float32": _typed("float32"),
+    "to_bfloat16": _typed("bfloat16"),
+    "to_float16": _typed("float16"),
     "add": elementary(
         "{x} + {y}", lambda x, y: x + y, roundings=1, slopes=lambda x, y: (1.0, 1.0), offset=_constants(1, 1)
     ),

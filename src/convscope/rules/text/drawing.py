@@ -1,8 +1,10 @@
 """Drawing: which way each kind of expression is drawn."""
 
+import math
+
 from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.rules.text.detail import Detail
-from convscope.rules.text.display import short
+from convscope.rules.text.display import number_of, short
 from convscope.rules.text.formulas import draw_formula, formula
 from convscope.rules.text.series import draw_cells, draw_extreme, draw_ranked, draw_softmax, draw_variance
 from convscope.rules.text.sheet import BLANK, INDENT, RULE, Row, indented, render
@@ -74,6 +76,22 @@ def result(expr: Expr) -> str:
     if isinstance(expr, Dot):
         return result_scale(expr).show(value) if len(expr.left) else "0"
     return short(value)
+
+
+def rounding(expr: Expr) -> str:
+    """How the shown result is rounded, in words; nothing where it is not.
+
+    >>> from convscope.rules.expr import number
+    >>> rounding(number(0.25, "x")), rounding(number(1 / 3, "x"))
+    ('', 'rounded to 5 digits')
+    """
+    value = expr.value()
+    if not math.isfinite(value) or number_of(result(expr)) == value:
+        return ""
+    if isinstance(expr, Dot):
+        scale = result_scale(expr)
+        return "" if scale.power else f"rounded to {scale.decimals} decimals"
+    return "rounded to 5 digits"
 
 
 def _inner(apply: Apply, detail: Detail) -> list[Row | str]:

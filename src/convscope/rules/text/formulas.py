@@ -12,6 +12,9 @@ from convscope.rules.text.sums import ROUNDING
 
 Argument = Expr | Cells
 
+OPERATORS, POWERS = frozenset("+−×÷√"), frozenset("²³")
+"""Where a negative number needs brackets: behind the ones, before the others."""
+
 
 def formula(apply: Apply) -> str:
     """The formula in words, with the arguments' names.
@@ -89,6 +92,6 @@ def _filled(template: str, shown: Mapping[str, str]) -> str:
         while mark in text:
             at = text.index(mark)
             before, after = text[:at].rstrip()[-1:], text[at + len(mark) :].lstrip()[:1]
-            alone = before in {"", "(", ",", "|"} and after not in {"²", "³"}
-            text = text.replace(mark, number if alone or not number.startswith("−") else f"({number})", 1)
+            bare = not number.startswith("−") or (before not in OPERATORS and after not in POWERS)
+            text = text.replace(mark, number if bare else f"({number})", 1)
     return text

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
+
 from convscope.rules.expr import Expr
 from convscope.rules.text.detail import Detail
 from convscope.rules.text.display import MINUS, Scale, short, small
-from convscope.rules.text.drawing import draw, headline, result
+from convscope.rules.text.drawing import draw, headline, result, rounding
 from convscope.rules.text.sheet import BLANK, RULE, Row, indented, render
 
 
@@ -24,7 +26,8 @@ def page(name: str, expr: Expr, recorded: float, bound: float, detail: Detail) -
       recorded     0.75
       difference   0      none is allowed: nothing is rounded here
     """
-    rows = [*draw(expr, detail), RULE, Row("calculated", result(expr)), *compared(expr, recorded, bound)]
+    last = Row("calculated", result(expr), rounding(expr))
+    rows = [*draw(expr, detail), RULE, last, *compared(expr, recorded, bound)]
     return [f"{name} = {result(expr)}", headline(expr), "", *indented(render(rows))]
 
 
@@ -59,12 +62,9 @@ def compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
     if not math.isfinite(value) or not math.isfinite(recorded) or not math.isfinite(bound):
         return [Row("recorded", short(recorded, 9))]
     if bound == 0 and value == recorded:
-        full = [Row("in full", short(value, 17))] if result(expr) != short(value, 17) else []
-        return [
-            *full,
-            Row("recorded", short(recorded, 17)),
-            Row("difference", "0", "none is allowed: nothing is rounded here"),
-        ]
+        full = short(value, 9 if float(np.float32(value)) == value else 17)
+        exact = Row("difference", "0", "none is allowed: nothing is rounded here")
+        return [*([Row("in full", full)] if result(expr) != full else []), Row("recorded", full), exact]
     decimals = _decimals(bound, value)
     if decimals is None:
         near = Row("difference", short(recorded - value, 2), f"allowed ± {small(bound)}")
