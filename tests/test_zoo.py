@@ -54,7 +54,9 @@ MORE: Mapping[str, Animal] = {
     "PVTv2": _classifier("PvtV2", image_size=64, **HEADS, **FOUR | {"hidden_sizes": [8, 16, 24, 32]}),
     "Hiera": _classifier("Hiera", image_size=[64, 64], embed_dim=12, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]),
     "SwiftFormer": _classifier("SwiftFormer", image_size=64, depths=[1, 1, 1, 1], embed_dims=[8, 12, 16, 20]),
-    "GLPN": _classifier("GLPN", 64, "ForDepthEstimation", decoder_hidden_size=8, **HEADS, **FOUR | {"hidden_sizes": [8, 16, 24, 32]}),
+    "GLPN": _classifier(
+        "GLPN", 64, "ForDepthEstimation", decoder_hidden_size=8, **HEADS, **FOUR | {"hidden_sizes": [8, 16, 24, 32]}
+    ),
     "DPT": _classifier(
         "DPT", 32, "ForDepthEstimation", backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 12, 12],
         fusion_hidden_size=8, **VIT | {"num_hidden_layers": 4},
