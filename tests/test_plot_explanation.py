@@ -245,6 +245,11 @@ def test_the_command_writes_the_figure_and_says_where(command: Callable[..., str
         assert min(picture.size) > 300
 
 
+def test_no_channel_at_all_is_refused(trace: Any) -> None:
+    with pytest.raises(cs.UsageError, match="most must be 1 or more, not 0"):
+        explanation(cs.explain(trace, "3", (0, 0, 0)), most=0)
+
+
 def test_a_cell_that_does_not_exist_is_refused_in_a_sentence(command: Callable[..., str]) -> None:
     with pytest.raises(cs.UsageError, match="conv1"):
         command("plot", "number", "crosses", "crosses:plus", "--at", "conv1:0,9,9")

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.errors import UsageError
 from convscope.plot.choice import choose
 from convscope.plot.graph import draw_graph
 from convscope.plot.ledger import badge, ledger
@@ -54,7 +55,12 @@ def explanation(why: "Explanation", *, most: int = 4) -> Figure:
     Args:
         why: What `cs.explain` gave.
         most: How many channels of a window to draw; half as many again where that is all of them.
+
+    Raises:
+        UsageError: `most` is less than 1.
     """
+    if most < 1:
+        raise UsageError(f"at least one channel is drawn, so most must be 1 or more, not {most}.")
     sheet = Sheet()
     expr = why.expr
     if expr is None:
