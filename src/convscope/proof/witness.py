@@ -65,6 +65,8 @@ def recompute(trace: Trace, step: Step) -> dict[int, Recomputed]:
     if operation is None:
         return {}
     arguments: dict[str, Any] = trace.operands(step)
+    if step.op == "native_dropout" and arguments["train"]:
+        arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
     found = {}
     try:
         result = operation.compute(**arguments)

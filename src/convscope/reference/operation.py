@@ -30,7 +30,7 @@ NAMES = {
 SILENT = {
     "dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking", "generator", "implicit", "stable",
     "sorted", "cudnn_enabled", "cudnn_enable", "benchmark", "deterministic", "allow_tf32", "half_to_float", "sparse",
-    "scale_grad_by_freq", "enable_gqa", "padding_idx", "momentum", "N", "C", "HxW",
+    "scale_grad_by_freq", "sparse_grad", "enable_gqa", "padding_idx", "momentum", "N", "C", "HxW",
 }  # fmt: skip
 """Arguments that no output depends on, or that another argument implies. A function with such a parameter gets it."""
 

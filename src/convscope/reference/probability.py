@@ -68,12 +68,17 @@ def log_sum_exp(x: Array, dim: Axes = None, keepdim: bool = False) -> Array:
     return np.asarray(y if keepdim else y.squeeze(axes))
 
 
-def log_sum_exp_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False) -> Array:
-    """As `log_softmax_error`: y = max + log s."""
+def log_sum_exp_error(
+    y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, u_out: float = 0.0
+) -> Array:
+    """As `log_softmax_error`: y = max + log s; exponentials, sum and logarithm are stored in the output's type."""
     axes = axes_of(dim, x.ndim)
     wide = log_sum_exp(x, dim, True)
     top = x.max(axes, keepdims=True)
-    error = sum_share(x, np.exp(x - wide), u, axes) + FUNCTION * u * np.abs(wide - top) + 2 * u * np.abs(wide)
+    shares = np.exp(x - wide)
+    error = sum_share(x, shares, u, axes) + FUNCTION * u * np.abs(wide - top) + 2 * u * np.abs(wide)
+    below = np.where(shares > 0, shares * np.abs(x - top), 0.0).sum(axes, keepdims=True)
+    error = error + u_out * (3 + below + np.abs(wide - top))
     return np.asarray(error if keepdim or not x.ndim else error.reshape(y.shape))
 
 

@@ -127,7 +127,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "var_mean": Operation(red.var_mean, wide(red.var_mean_error)),
     "std": Operation(red.std, wide(red.std_error)),
     "std_mean": Operation(red.std_mean, wide(red.std_mean_error)),
-    "logsumexp": Operation(probability.log_sum_exp, wide(probability.log_sum_exp_error)),
+    "logsumexp": Operation(probability.log_sum_exp, probability.log_sum_exp_error),
     "_softmax": Operation(probability.softmax, probability.softmax_error),
     "softmax": Operation(probability.softmax, probability.softmax_error),
     "_safe_softmax": Operation(probability.safe_softmax, wide(probability.safe_softmax_error)),
