@@ -115,7 +115,8 @@ class _Check:
         """The median bound over the output's root mean square."""
         if self.recorded.dtype.kind != "f" or not self.recorded.size:
             return 0.0
-        size = float(np.sqrt(np.mean(np.square(self.recorded, dtype=np.float64))))
+        with np.errstate(over="ignore"):
+            size = float(np.sqrt(np.mean(np.square(self.recorded, dtype=np.float64))))
         return float(np.median(self.witness.bounds)) / size if size > 0 else 0.0
 
     def compare(self) -> bool:

@@ -69,12 +69,14 @@ def recompute(trace: Trace, step: Step) -> dict[int, Recomputed]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
     found = {}
     try:
-        result = operation.compute(**arguments)
+        with np.errstate(all="ignore"):
+            result = operation.compute(**arguments)
         values = result if isinstance(result, tuple) else (result,)
         for output, value in enumerate(values):
             if value is not None and output < len(step.results):
                 u, u_out = ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0))
-                bounds = operation.bound(u=u, u_out=u_out, result=result, **arguments)
+                with np.errstate(all="ignore"):  # memory that was never written holds anything
+                    bounds = operation.bound(u=u, u_out=u_out, result=result, **arguments)
                 bound = bounds[output] if isinstance(bounds, tuple) else bounds
                 found[output] = Recomputed(value, np.zeros(()) if bound is None else bound)
     except ConvscopeError:
