@@ -88,7 +88,7 @@ def written(x: Tensor) -> Tensor:
     y = x.clone()
     y[:, 1] = 2 * x[:, 0]
     y[:, :, 2:] += 1
-    return y
+    return y * 1
 
 
 class SelfAttention(nn.Module):

@@ -17,7 +17,7 @@ from convscope.proof.witness import recomputed
 from convscope.rules import Array
 from convscope.rules.adjoints import ADJOINTS
 from convscope.rules.call import Cell
-from convscope.rules.moves import MOVES
+from convscope.rules.moves import MOVES, SOURCES
 
 CONSTANT = DRAWN | {
     "arange", "eye", "fill", "full", "full_like", "linspace", "new_full", "new_ones", "new_zeros", "ones", "ones_like",
@@ -116,7 +116,8 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
 
 def _rounding(trace: Trace, step: Step, output: int, weights: Array) -> float:
     """How far this step's recorded results may be off, in the weighted sum."""
-    if step.op in MOVES and all(ref.dtype == step.results[output].dtype for _, ref in _operands(step)):
+    moved = step.arguments[SOURCES.get(step.op, "self")] if step.op in MOVES else None
+    if isinstance(moved, Ref) and moved.dtype == step.results[output].dtype:
         return 0.0
     witness = recomputed(trace, step, output)
     return np.nan if witness is None else _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))

@@ -247,6 +247,8 @@ def explain(
         UsageError: the step has no such cell, or no such result.
     """
     found = step if isinstance(step, Step) else trace[step]
+    if not 0 <= output < len(found.results):
+        raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
     call = call_of(trace, found, output)
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
