@@ -4,6 +4,7 @@ The public names, resolved when first used, so that importing convscope loads no
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from convscope.training import load_run as load_run
     from convscope.training import predict as predict
     from convscope.training import train as train
+
+# PyTorch looks this up when it first makes a tensor: large ones then come in pages of 2 MB, which Linux hands out faster
+# than 512 small ones; a trace keeps every result, so most of its memory is new. Set it to 0 to do without.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 

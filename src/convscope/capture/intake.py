@@ -5,6 +5,7 @@ Knows torch and the model's layers; runs nothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def take_in(subject: Subject, image: Any) -> Intake:
 def _tensor(subject: Subject, value: Any, what: str) -> Any:
     """An array as a tensor of its own on the model's device; what is none passes as it is."""
     if isinstance(value, Tensor):
-        tensor = value.detach().clone()
+        tensor = value.detach().clone() if value.requires_grad else value.clone()
     elif isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind not in "biufc":
             raise UsageError(f"{what} is an array of {value.dtype}; a model takes numbers.")
@@ -100,11 +101,15 @@ def _batched(subject: Subject, tensor: Tensor) -> Tensor:
         )
     if not tensor.numel():
         raise ShapeError(f"the image of shape {tuple(tensor.shape)} holds no numbers.")
-    if isinstance(first, UNBATCHED):
-        return tensor
-    kind = type(first).__name__
-    axes = 2 if "1d" in kind and not isinstance(first, nn.BatchNorm1d) else 4 if "3d" in kind else 3
-    return tensor[None] if tensor.dim() == axes else tensor
+    return tensor[None] if tensor.dim() == _axes(type(first)) else tensor  # type: ignore[arg-type]  # a class is hashable
+
+
+@cache
+def _axes(first: type[nn.Module]) -> int:
+    """How many axes one image has for a first layer of this kind; 0 where that cannot be told from a batch."""
+    if issubclass(first, (*UNBATCHED, nn.BatchNorm1d)):
+        return 0
+    return 2 if "1d" in first.__name__ else 4 if "3d" in first.__name__ else 3
 
 
 def _first_layer(subject: Subject) -> nn.Module:

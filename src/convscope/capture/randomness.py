@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from convscope.capture.subject import PLAIN
+
 
 class Randomness:
     """What decides what will be drawn next: torch's generators, and Python's and NumPy's where a model may use them."""
 
     def __init__(self, device: torch.device, modules: Iterable[nn.Module]) -> None:
         self._device = None if device.type == "cpu" else device
-        self._torch = torch.get_rng_state()
+        self._torch = torch.default_generator.get_state()
         self._accelerator = torch.get_device_module(device).get_rng_state() if self._device else None
         self._generators: list[tuple[torch.Generator, torch.Tensor]] = []
         others = any(map(_may_draw, modules))
@@ -36,7 +38,7 @@ class Randomness:
 
     def restore(self) -> None:
         """Put every state back."""
-        torch.set_rng_state(self._torch)
+        torch.default_generator.set_state(self._torch)
         if self._device is not None:
             torch.get_device_module(self._device).set_rng_state(self._accelerator)
         for generator, state in self._generators:
@@ -54,6 +56,8 @@ def _may_draw(module: nn.Module) -> bool:
     attributes = module.__dict__
     if attributes["_forward_hooks"] or attributes["_forward_pre_hooks"]:
         return True
+    if type(module) in PLAIN:
+        return False
     names = _doubtful(type(module))  # type: ignore[arg-type]  # a class is hashable
     if names is None:
         return True

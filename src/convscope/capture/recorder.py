@@ -134,10 +134,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             if short is not None and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
                 made = self._shortened(short, module, args[0])
                 if made is not None:
-                    for function, given, result in made.calls:
+                    for function, given, result in made[1]:
                         self._note((function, given, None, result, len(visits)))
                     visits.append((path, self.visit))
-                    return made.result
+                    return made[0]
             outer = self.visit
             self.visit = len(visits)
             visits.append((path, outer))

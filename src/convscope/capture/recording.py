@@ -28,7 +28,10 @@ class Recording:
         self.session = session
         self.tape = recorder.tape
         self._result = result
-        self._census = Census()
+
+    @cached_property
+    def _census(self) -> Census:
+        return Census()
 
     @cached_property
     def entries(self) -> Sequence[Entry]:

@@ -59,14 +59,16 @@ def trace(
         InputError: an image that a layer cannot take.
         TraceError: the model raised, or returned no tensor; `.module` says where, `.trace` has what was recorded.
     """
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False):
+            return trace(model, image, training=training, keep=keep, overrides=overrides)
     subject = Subject.of(model)
     session = Session(subject, take_in(subject, image), training)
-    given = dict(overrides or {})
-    session.parameters = {
-        name: _fitting(subject, name, given.pop(name)) for name in [*given] if name in subject.parameters
-    }
-    if given:
-        session.results = _results(session, given)
+    if not overrides:
+        return _keep(session, keep)
+    mine = {name: value for name, value in overrides.items() if name in subject.parameters}
+    session.parameters = {name: _fitting(subject, name, value) for name, value in mine.items()}
+    session.results = _results(session, {name: value for name, value in overrides.items() if name not in mine})
     done = _keep(session, keep)
     _used(session, done)
     return done
@@ -89,24 +91,27 @@ def _keep(session: Session, keep: Keep) -> Trace:
 
 def _recorded(session: Session, recorder: Recorder, window: float = WINDOW) -> Trace:
     """Run a session; what it raises says where it happened and has the partial trace."""
-
-    def told(result: Any) -> Trace:
-        if isinstance(recorder, SparseRecorder):
-            return Trace(Recomputing(session, recorder, result, window))
-        return Trace(Recording(session, recorder, result))
-
     try:
         result = session.run(recorder)
     except Exception as error:
-        raise failure(session, error, recorder, told(None)) from error
-    if next(tensors_of(result), None) is None:
+        raise failure(session, error, recorder, _told(session, recorder, None, window)) from error
+    told = _told(session, recorder, result, window)
+    if not isinstance(result, Tensor) and next(tensors_of(result), None) is None:
         said = "nothing" if result is None else f"a {type(result).__name__} without tensors"
-        raise TraceError(f"the model returned {said}; its forward must return a tensor.", "", told(None))
-    return told(result)
+        raise TraceError(f"the model returned {said}; its forward must return a tensor.", "", told)
+    return told
+
+
+def _told(session: Session, recorder: Recorder, result: Any, window: float) -> Trace:
+    if isinstance(recorder, SparseRecorder):
+        return Trace(Recomputing(session, recorder, result, window))
+    return Trace(Recording(session, recorder, result))
 
 
 def _results(session: Session, given: Mapping[str, ArrayLike | Tensor]) -> dict[int, Array]:
     """Overrides of steps, by the time of their calls; which those are, only a run can say."""
+    if not given:
+        return {}
     sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
     results = {}
     for name, value in given.items():
@@ -140,11 +145,10 @@ def _same_shape(name: str, given: tuple[int, ...], mine: tuple[int, ...]) -> Non
 
 def _used(session: Session, done: Trace) -> None:
     """An override that no step reads would say that a parameter does nothing."""
-    if session.parameters:
-        read = {ref.name for step in done.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"}
-        for name in session.parameters:
-            if name not in read:
-                raise UsageError(
-                    f"no step read the override of {name}: the model does not use this parameter, or holds it in "
-                    "another place too."
-                )
+    read = {ref.name for step in done.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"}
+    for name in session.parameters:
+        if name not in read:
+            raise UsageError(
+                f"no step read the override of {name}: the model does not use this parameter, or holds it in "
+                "another place too."
+            )

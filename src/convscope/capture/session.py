@@ -4,8 +4,8 @@ Knows torch; no steps, no names.
 """
 
 import threading
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.tensors = self.subject.parameters
-        self.stamps = {name: stamp(tensor) for name, tensor in self.subject.parameters.items()}
+        self.stamps = stamps(self.subject.parameters)
 
     def run(self, recorder: Recorder) -> Any:
         """Run the model once, each operation recorded, and leave everything as it was.
@@ -54,33 +54,47 @@ class Session:
         Raises:
             Exception: whatever the model raised; the recorder has what happened until then.
         """
-        subject = self.subject
-        with _ONE_AT_A_TIME, _counting(), torch.no_grad(), subject.left_as_found():
-            if self.parameters:
-                given = {name: subject.put(name, value) for name, value in self.parameters.items()}
-                self.tensors = {**subject.parameters, **given}
-            if not self.training:
-                subject.evaluate()
-            compiler = subject.uncompiled()
-            now = Randomness(subject.device, subject.modules.values())
-            recorder.drawing = now.save
-            if self.start is None:
-                self.start = now
-            else:
-                now.begin_like(self.start)
-            shortcuts = SHORTCUTS if not recorder.replaces and _undisturbed() else {}
-            for path, module in subject.modules.items():
-                recorder.follow(module, path, shortcuts)
+        if self.subject.compiled or torch.is_inference_mode_enabled():
+            with _ordinary(self.subject.compiled):
+                return self._run(recorder)
+        return self._run(recorder)
+
+    def _run(self, recorder: Recorder) -> Any:
+        with _ONE_AT_A_TIME, torch.no_grad():
+            found = self.subject.found()
             try:
-                with compiler, recorder:
-                    return subject.model(*self.intake.arguments, **self.intake.keywords)
-            except Enough:
-                return None
+                return self._prepared(recorder)
             finally:
-                settle(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
-                if recorder.tape.writes:
-                    self._uncount()
-                now.restore()
+                self.subject.leave_as(found)
+
+    def _prepared(self, recorder: Recorder) -> Any:
+        subject = self.subject
+        if self.parameters:
+            given = {name: subject.put(name, value) for name, value in self.parameters.items()}
+            self.tensors = {**subject.parameters, **given}
+        if not self.training:
+            subject.evaluate()
+        if subject.compiled:
+            subject.uncompile()
+        now = Randomness(subject.device, subject.modules.values())
+        recorder.drawing = now.save
+        if self.start is None:
+            self.start = now
+        else:
+            now.begin_like(self.start)
+        shortcuts = SHORTCUTS if not recorder.replaces and _undisturbed() else {}
+        for path, module in subject.modules.items():
+            recorder.follow(module, path, shortcuts)
+        try:
+            with recorder:
+                return subject.model(*self.intake.arguments, **self.intake.keywords)
+        except Enough:
+            return None
+        finally:
+            settle(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
+            if recorder.tape.writes:
+                self._uncount()
+            now.restore()
 
     def _uncount(self) -> None:
         """Forget that parameters and buffers were written into: their numbers are as they were."""
@@ -91,17 +105,20 @@ class Session:
 
     def changed(self) -> tuple[str, ...]:
         """The parameters and buffers that are no longer those of the trace."""
-        now = self.subject.parameters_now()
+        held, now = self.subject.parameters_now(), stamps(self.subject.parameters)
         return tuple(
             name
             for name, tensor in self.subject.parameters.items()
-            if name not in self.parameters and (now.get(name) is not tensor or stamp(tensor) != self.stamps[name])
+            if name not in self.parameters and (held.get(name) is not tensor or now[name] != self.stamps[name])
         )
 
 
-def stamp(tensor: Tensor) -> tuple[int, int]:
-    """What changes when a tensor is written into or gets other memory."""
-    return tensor.data_ptr(), version(tensor)
+def stamps(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """What changes when a tensor is written into or gets other memory, by name."""
+    try:
+        return {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()}
+    except RuntimeError:  # tensors of inference mode do not count
+        return {name: (tensor.data_ptr(), version(tensor)) for name, tensor in tensors.items()}
 
 
 def _undisturbed() -> bool:
@@ -110,6 +127,9 @@ def _undisturbed() -> bool:
     return not modes and not torch.is_autocast_enabled("cpu")
 
 
-def _counting() -> Any:
-    """Outside of inference mode, whose tensors do not count how often they are written into."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+@contextmanager
+def _ordinary(compiled: bool) -> Iterator[None]:
+    """Outside of inference mode, whose tensors do not count how often they are written into, and uncompiled."""
+    stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with torch.inference_mode(False), stance:
+        yield

@@ -5,19 +5,13 @@ record are the same; a test compares them. Whatever is not plainly such a layer 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-class Made(NamedTuple):
-    """What a shortcut did."""
-
-    result: Tensor
-    calls: tuple[tuple[Any, tuple[Any, ...], Any], ...]
-    """(function, arguments, result) of each ATen call."""
-
+Made = tuple[Tensor, tuple[tuple[Any, tuple[Any, ...], Any], ...]]
+"""What a shortcut did: the layer's result, and (function, arguments, result) of each ATen call."""
 
 Shortcut = Callable[[Any, Tensor], Made | None]
 """From a layer and its input; None for what the layer itself must do."""
@@ -40,7 +34,7 @@ def _convolution(layer: Any, x: Tensor) -> Made | None:
         layer.groups,
     )
     out = torch.convolution(*args)
-    return Made(out, ((_CONVOLUTION, args, out),))
+    return out, ((_CONVOLUTION, args, out),)
 
 
 def _linear(layer: Any, x: Tensor) -> Made | None:
@@ -50,7 +44,7 @@ def _linear(layer: Any, x: Tensor) -> Made | None:
         return None
     turned = weight.t()
     out = torch.addmm(bias, x, turned)
-    return Made(out, ((_T, (weight,), turned), (_ADDMM, (bias, x, turned), out)))
+    return out, ((_T, (weight,), turned), (_ADDMM, (bias, x, turned), out))
 
 
 def _max_pool(layer: Any, x: Tensor) -> Made | None:
@@ -58,14 +52,14 @@ def _max_pool(layer: Any, x: Tensor) -> Made | None:
         return None
     args = (x, _two(layer.kernel_size), _two(layer.stride), _two(layer.padding), _two(layer.dilation), layer.ceil_mode)
     both = torch._C._nn.max_pool2d_with_indices(*args)
-    return Made(both[0], ((_MAX_POOL, args, both),))
+    return both[0], ((_MAX_POOL, args, both),)
 
 
 def _relu(layer: Any, x: Tensor) -> Made | None:
     if layer.inplace:
         return None
     out = torch.relu(x)
-    return Made(out, ((_RELU, (x,), out),))
+    return out, ((_RELU, (x,), out),)
 
 
 def _two(size: Any) -> Any:

@@ -3,9 +3,9 @@
 Knows torch's modules; no operations, no steps.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,12 +14,23 @@ from torch import Tensor, nn
 from convscope.errors import ModelError, UnknownName, UsageError
 
 _MAIN = torch.device("cpu")
-_TRACEABLE = {kind.__module__ for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
+PLAIN = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
+"""torch's own layers, which keep nothing of what they were given."""
 _UNINITIALISED = {nn.UninitializedParameter, nn.UninitializedBuffer}
 REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
-_Copied = tuple[dict[str, Any], dict[str, Any]]
+@dataclass(slots=True, eq=False)
+class Found:
+    """Attributes of modules as they were."""
+
+    grads: list[tuple[Tensor, Tensor | None]]
+    mappings: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    """Each with its copy."""
+    empty: list[dict[str, Any]] = field(default_factory=list)
+    """Registries that held nothing."""
+    lists: list[tuple[list[Any], list[Any]]] = field(default_factory=list)
+    """Each with its copy."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,68 +60,57 @@ class Subject:
             raise UsageError(
                 f"a model is a torch.nn.Module, not {given}; give cs.trace an instance, or let cs.load_model make one."
             )
-        found = _Found()
-        found.visit(model, "")
-        _refuse(found.parameters)
-        first = next((p for p in found.parameters.values() if p.dtype.is_floating_point), None)
-        device = next((p.device for p in found.parameters.values()), _MAIN) if first is None else first.device
+        walk = _Walk()
+        walk.visit(model, "")
+        first = next((p for p in walk.parameters.values() if p.dtype.is_floating_point), None)
+        device = next((p.device for p in walk.parameters.values()), _MAIN) if first is None else first.device
         dtype = torch.float32 if first is None else first.dtype
-        return cls(found.modules[""], found.modules, found.parameters, device, dtype, found.compiled)
+        return cls(walk.modules[""], walk.modules, walk.parameters, device, dtype, walk.compiled)
 
-    @contextmanager
-    def left_as_found(self) -> Iterator[None]:
-        """What happens to the modules' attributes inside is undone: flags, hooks, registries, caches, `forward`."""
-        kept, empty, lists = self._attributes()
-        grads = [(tensor, tensor.grad) for tensor in self.parameters.values()]
-        try:
-            yield
-        finally:
-            for now, before in kept:
-                now.update(before)
-                if len(now) != len(before):
-                    _remove_new(now, before)
-            for now in empty:
-                now.clear()
-            for held, items in lists:
-                held[:] = items
-            for tensor, grad in grads:
-                if tensor.grad is not grad:
-                    tensor.grad = grad
-
-    def _attributes(self) -> tuple[list[_Copied], list[dict[str, Any]], list[tuple[list[Any], list[Any]]]]:
-        """What a pass may change of the modules: mappings with copies, empty registries, lists with copies."""
-        kept: list[_Copied] = []
-        empty: list[dict[str, Any]] = []
-        lists: list[tuple[list[Any], list[Any]]] = []
+    def found(self) -> "Found":
+        """What a pass may change of the modules, to be put back by `leave_as`."""
+        now = Found([(tensor, tensor.grad) for tensor in self.parameters.values()])
         for module in self.modules.values():
             attributes = module.__dict__
-            kept.append((attributes, attributes.copy()))
+            now.mappings.append((attributes, attributes.copy()))
             for name in REGISTRIES:
                 registry = attributes[name]
                 if registry:
-                    kept.append((registry, dict(registry)))
+                    now.mappings.append((registry, dict(registry)))
                 else:
-                    empty.append(registry)
-            if type(module).__module__ not in _TRACEABLE:
-                kept += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
-                lists += [(value, value.copy()) for value in attributes.values() if type(value) is list]
-        return kept, empty, lists
+                    now.empty.append(registry)
+            if type(module) not in PLAIN:
+                now.mappings += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
+                now.lists += [(value, value.copy()) for value in attributes.values() if type(value) is list]
+        return now
+
+    def leave_as(self, found: "Found") -> None:
+        """Undo what happened to the modules' attributes: flags, hooks, registries, caches, gradients, `forward`."""
+        for now, before in found.mappings:
+            now.update(before)
+            if len(now) != len(before):
+                _remove_new(now, before)
+        for registry in found.empty:
+            if registry:
+                registry.clear()
+        for held, items in found.lists:
+            held[:] = items
+        for tensor, grad in found.grads:
+            if tensor.grad is not grad:
+                tensor.grad = grad
 
     def evaluate(self) -> None:
         """Set every module to evaluation, without `eval`, which some models override to change their weights."""
         for module in self.modules.values():
             module.__dict__["training"] = False
 
-    def uncompiled(self) -> Any:
-        """A context in which nothing runs compiled; to be entered inside `left_as_found`."""
-        if not self.compiled:
-            return nullcontext()
+    def uncompile(self) -> None:
+        """Let no module run compiled; between `found` and `leave_as`."""
         for module in self.modules.values():
             module.__dict__["_compiled_call_impl"] = None
-        return torch.compiler.set_stance("force_eager")
 
     def put(self, name: str, value: Tensor) -> Tensor:
-        """Let `value` be the parameter `name`, wherever the model holds it; to be entered inside `left_as_found`."""
+        """Let `value` be the parameter `name`, wherever the model holds it; between `found` and `leave_as`."""
         before = self.parameters[name]
         after = nn.Parameter(value, requires_grad=False) if isinstance(before, nn.Parameter) else value
         for module in self.modules.values():
@@ -122,9 +122,9 @@ class Subject:
 
     def parameters_now(self) -> dict[str, Tensor]:
         """Parameters and buffers as the model holds them at this moment."""
-        found = _Found()
-        found.visit(self.model, "")
-        return found.parameters
+        walk = _Walk()
+        walk.visit(self.model, "")
+        return walk.parameters
 
     def named(self, name: str) -> Tensor:
         """A parameter or buffer by name.
@@ -142,7 +142,7 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-class _Found:
+class _Walk:
     """Modules by path and tensors by name, each once, in the order of definition; without torch.compile's wrappers."""
 
     def __init__(self) -> None:
@@ -157,13 +157,8 @@ class _Found:
         Raises:
             ModelError: it cannot be traced.
         """
-        if type(module).__module__ not in _TRACEABLE:
-            _refuse_module(module, f"its module {path!r}" if path else "it")
-            inner = module._modules.get("_orig_mod")
-            if inner is not None:
-                self.compiled = True
-                self.visit(inner, path)
-                return
+        if type(module) not in PLAIN and self._stands_for_another(module, path):
+            return
         seen, attributes = self._seen, module.__dict__
         if id(module) in seen:
             return
@@ -176,9 +171,23 @@ class _Found:
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
                     self.parameters[prefix + name] = tensor
+                    if type(tensor) in _UNINITIALISED or tensor.is_meta:
+                        _refuse_parameter(tensor, prefix + name)
         for name, child in attributes["_modules"].items():
             if child is not None:
                 self.visit(child, prefix + name)
+
+    def _stands_for_another(self, module: nn.Module, path: str) -> bool:
+        """Whether a module is only torch.compile's wrapper of another, which is then visited."""
+        reason = _unfollowable(type(module))  # type: ignore[arg-type]  # a class is hashable
+        if reason:
+            where = f"its module {path!r}" if path else "it"
+            raise ModelError(f"the model cannot be traced: {where} {reason}.")
+        inner = module._modules.get("_orig_mod")
+        if inner is not None:
+            self.compiled = True
+            self.visit(inner, path)
+        return inner is not None
 
 
 def _remove_new(now: dict[str, Any], before: Mapping[str, Any]) -> None:
@@ -189,30 +198,26 @@ def _remove_new(now: dict[str, Any], before: Mapping[str, Any]) -> None:
             del now[name]
 
 
-def _refuse(parameters: Mapping[str, Tensor]) -> None:
-    """Raise for parameters without numbers."""
-    for name, tensor in parameters.items():
-        if type(tensor) in _UNINITIALISED:
-            raise ModelError(
-                f"the model cannot be traced: its parameter {name!r} gets its shape from the first input; "
-                "run the model once before."
-            )
-        if tensor.is_meta:
-            raise ModelError(
-                f"the model cannot be traced: its parameter {name!r} is on the meta device and has no numbers; "
-                "load the weights, or call model.to_empty(device='cpu') and initialise them."
-            )
+def _refuse_parameter(tensor: Tensor, name: str) -> None:
+    if type(tensor) in _UNINITIALISED:
+        raise ModelError(
+            f"the model cannot be traced: its parameter {name!r} gets its shape from the first input; "
+            "run the model once before."
+        )
+    raise ModelError(
+        f"the model cannot be traced: its parameter {name!r} is on the meta device and has no numbers; "
+        "load the weights, or call model.to_empty(device='cpu') and initialise them."
+    )
 
 
-def _refuse_module(module: nn.Module, where: str) -> None:
-    home = type(module).__module__
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError(
-            f"the model cannot be traced: {where} is TorchScript, which has no Python forward to follow; "
-            "trace the Python model that it was made from."
+@cache
+def _unfollowable(kind: type[nn.Module]) -> str:
+    """Why modules of a class cannot be traced, or nothing."""
+    if issubclass(kind, torch.jit.ScriptModule):
+        return "is TorchScript, which has no Python forward to follow; trace the Python model that it was made from"
+    if ".quantized" in kind.__module__ and kind.__module__.startswith(("torch.ao.nn", "torch.nn")):
+        return (
+            f"is quantised ({kind.__name__}), whose integer arithmetic is not followed here; "
+            "trace the model as it was before quantisation"
         )
-    if ".quantized" in home and home.startswith(("torch.ao.nn", "torch.nn")):
-        raise ModelError(
-            f"the model cannot be traced: {where} is quantised ({type(module).__name__}), whose integer "
-            "arithmetic is not followed here; trace the model as it was before quantisation."
-        )
+    return ""

@@ -103,17 +103,17 @@ def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
         _, args, kwargs, result, _ = call
         for value in (*args, *kwargs.values()) if kwargs else args:
             kind = type(value)
-            if kind in _NUMBERS or (kind in _LISTS and value and type(value[0]) in _NUMBERS):
+            if kind in _NUMBERS:
                 continue
-            if isinstance(value, Tensor):
-                if id(value) not in known:
-                    foreign.append(value)
-            else:
-                foreign += [tensor for tensor in tensors_in(value) if id(tensor) not in known]
-        if isinstance(result, Tensor):
+            if kind in _LISTS:
+                if value and type(value[0]) not in _NUMBERS:
+                    foreign += [tensor for tensor in tensors_in(value) if id(tensor) not in known]
+            elif id(value) not in known and isinstance(value, Tensor):
+                foreign.append(value)
+        if isinstance(result, tuple | list):
+            known.update(map(id, result))
+        else:
             known.add(id(result))
-        elif result is not None:
-            known.update(map(id, tensors_in(result)))
     return {memory(tensor): tensor for tensor in reversed(foreign)}
 
 

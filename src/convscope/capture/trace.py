@@ -51,8 +51,11 @@ class Trace:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self.parameters = Parameters(source)
+
+    @cached_property
+    def parameters(self) -> Parameters:
         """Parameters and buffers by name; `trace.parameters.changed()` names those that changed since."""
+        return Parameters(self._source)
 
     @cached_property
     def all_steps(self) -> tuple[Step, ...]:
