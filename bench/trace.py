@@ -78,11 +78,13 @@ def compare(title: str, made: tuple[nn.Module, Tensor], pairs: int, times: int, 
         "forward hooks": partial(hooks, *made),
     }
     alternate(jobs, 2, 2)
-    rows = [(name, values, "bare forward") for name, values in (seconds := alternate(jobs, pairs, times)).items()]
+    seconds = alternate(jobs, pairs, times)
+    rows = [(name, values, "bare forward") for name, values in seconds.items()]
     if find_spec("torchlens"):
         slow = {"bare forward beside TorchLens": jobs["bare forward"], "TorchLens": partial(torchlens, *made)}
         alternate(slow, 1, 1)
-        seconds |= (aside := alternate(slow, max(3, pairs // 6), 1))
+        aside = alternate(slow, max(3, pairs // 6), 1)
+        seconds |= aside
         rows += [(name, values, "bare forward beside TorchLens") for name, values in aside.items()]
     else:
         print("TorchLens is not installed and was left out.\n")

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from convscope.training import predict as predict
     from convscope.training import train as train
 
-# PyTorch looks this up when it first makes a tensor: large ones then come in pages of 2 MB, which Linux hands out faster
-# than 512 small ones; a trace keeps every result, so most of its memory is new. Set it to 0 to do without.
+# PyTorch looks this up when it first makes a tensor: large ones then come in pages of 2 MB, which Linux hands out
+# faster than 512 small ones; a trace keeps every result, so most of its memory is new. Set it to 0 to do without.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
