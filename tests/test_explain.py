@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -446,6 +447,35 @@ def test_overflow_is_explained_as_such() -> None:
     why = explain(trace, "linear", (0,))
     assert math.isinf(why.recorded)
     assert why.agrees
+
+
+def test_where_kernels_mix_planes_the_badge_says_normwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of zeros beside a bright cell: a Winograd or Fourier kernel leaves a trace there, a sum does not."""
+    image = torch.zeros(1, 1, 8, 8)
+    image[0, 0, 7, 7] = 100.0
+    trace = cs.trace(nn.Conv2d(1, 1, 3, bias=False), image)
+    leaky = np.array(trace["conv2d"].output)
+    leaky[0, 0, 0, 0] = 1e-5
+    step = replace(trace["conv2d"], values=Lying(leaky))
+    assert explain(trace, step, (0, 0, 0)).status == "mismatch"
+    monkeypatch.setattr("convscope.proof.explanation.MIXES", True)
+    mixed = explain(trace, step, (0, 0, 0))
+    assert (mixed.status, mixed.proved) == ("proved normwise", True)
+    leaky[0, 0, 0, 0] = 1.0
+    assert explain(trace, step, (0, 0, 0)).status == "mismatch"
+
+
+class Lying:
+    """Where a step's numbers are, with another output than was recorded."""
+
+    def __init__(self, output: Any) -> None:
+        self.changed = output
+
+    def output(self, step: int, index: int) -> Any:  # noqa: ARG002 - the names are the protocol's
+        return self.changed
+
+    def operand(self, step: int, name: str, item: int) -> Any:  # noqa: ARG002 - as above
+        raise AssertionError("operands are read from the trace")
 
 
 def test_numbers_that_were_given_are_not_proved() -> None:

@@ -45,21 +45,27 @@ class Recomputed:
         return value == recorded or abs(value - recorded) <= bound or (np.isnan(value) and np.isnan(recorded))
 
 
-def recomputed(trace: Trace, step: Step, output: int = 0) -> Recomputed | None:
-    """What the reference gives for a step; None where it has no such operation, or not in this form."""
+def recomputed(trace: Trace, step: Step, output: int = 0, *, normwise: bool = False) -> Recomputed | None:
+    """What the reference gives for a step; None where it has no such operation, or not in this form.
+
+    Args:
+        output: Which result, of a step that has several.
+        normwise: With the bounds of kernels that mix whole planes, where the operation has such.
+    """
     kept = _KEPT.setdefault(trace, OrderedDict())
-    if step.id not in kept:
-        kept[step.id] = recompute(trace, step)
+    key = (step.id, normwise)
+    if key not in kept:
+        kept[key] = recompute(trace, step, normwise=normwise)
         while len(kept) > KEPT:
             kept.popitem(last=False)
-    kept.move_to_end(step.id)
-    return kept[step.id].get(output)
+    kept.move_to_end(key)
+    return kept[key].get(output)
 
 
-_KEPT: WeakKeyDictionary[Trace, OrderedDict[int, dict[int, Recomputed]]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Trace, OrderedDict[tuple[int, bool], dict[int, Recomputed]]] = WeakKeyDictionary()
 
 
-def recompute(trace: Trace, step: Step) -> dict[int, Recomputed]:
+def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, Recomputed]:
     """Result -> what the reference gives for it; empty where it has no such operation, or not in this form."""
     operation = OPERATIONS.get(step.op)
     if operation is None:
@@ -76,7 +82,7 @@ def recompute(trace: Trace, step: Step) -> dict[int, Recomputed]:
             if value is not None and output < len(step.results):
                 u, u_out = ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0))
                 with np.errstate(all="ignore"):  # memory that was never written holds anything
-                    bounds = operation.bound(u=u, u_out=u_out, result=result, **arguments)
+                    bounds = operation.bound(u=u, u_out=u_out, normwise=normwise, result=result, **arguments)
                 bound = bounds[output] if isinstance(bounds, tuple) else bounds
                 found[output] = Recomputed(value, np.zeros(()) if bound is None else bound)
     except ConvscopeError:

@@ -3,6 +3,8 @@
 Convolution here means cross-correlation, as in PyTorch: the kernel is not turned over.
 """
 
+import math
+
 import numpy as np
 
 from convscope.rules.call import Call, Cell, Operand
@@ -23,6 +25,26 @@ def convolution(call: Call, cell: Cell) -> Dot:
     Source: PyTorch documentation, torch.nn.Conv2d.
     """
     return _transposed(call, cell) if call["transposed"] else _direct(call, cell)
+
+
+def normwise(call: Call, cell: Cell) -> float:
+    """How far a kernel may lie that goes through another basis (Fourier, Winograd) instead of adding products.
+
+    Such kernels mix whole planes, so their error is a share of the planes' norms, whatever the window holds: a Fourier
+    transform of n points is within about 6·log2(n)·u of its norm (Higham 2002, theorem 24.2), and there are three; a
+    Winograd tile F(2x2, 3x3) enlarges its numbers by less than 81, in a dozen roundings. Larger tiles are not covered.
+    """
+    image, kernels = call["input"], call["weight"]
+    batch, unit, *_ = cell
+    channels = kernels.shape[1]
+    first = unit // (kernels.shape[0] // call["groups"]) * channels
+    planes = image.array[batch, first : first + channels].reshape(channels, -1).astype(np.float64)
+    weights = kernels.array[unit].reshape(channels, -1).astype(np.float64)
+    norms = float(np.sqrt((planes**2).sum(1)) @ np.sqrt((weights**2).sum(1)))
+    points = planes.shape[1] + weights.shape[1]
+    bias = 0.0 if call["bias"] is None else abs(float(call["bias"].array[unit]))
+    share = channels + 18 * math.log2(points) + 2 + 12 * 81
+    return float(call.precision.sum * (share * norms + 2 * bias))
 
 
 def _direct(call: Call, cell: Cell) -> Dot:
