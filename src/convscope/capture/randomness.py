@@ -2,7 +2,7 @@
 
 import random
 import types
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -16,12 +16,14 @@ from convscope.capture.subject import PLAIN
 class Randomness:
     """What decides what will be drawn next: torch's generators, and Python's and NumPy's where a model may use them."""
 
-    def __init__(self, device: torch.device, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, device: torch.device, modules: Collection[nn.Module]) -> None:
         self._device = None if device.type == "cpu" else device
         self._torch = torch.default_generator.get_state()
         self._accelerator = torch.get_device_module(device).get_rng_state() if self._device else None
         self._generators: list[tuple[torch.Generator, torch.Tensor]] = []
-        others = any(map(_may_draw, modules))
+        others = any(type(module) not in PLAIN and _may_draw(module) for module in modules) or any(
+            map(_hooked, modules)
+        )
         self._python = random.getstate() if others else None
         self._numpy = np.random.get_state() if others else None  # noqa: NPY002 - the global generator is what is saved
 
@@ -48,20 +50,21 @@ class Randomness:
             np.random.set_state(self._numpy)  # noqa: NPY002
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Whether something of the user's runs with a module."""
+    return bool(module.__dict__["_forward_hooks"] or module.__dict__["_forward_pre_hooks"])
+
+
 def _may_draw(module: nn.Module) -> bool:
     """Whether `forward` may use Python's or NumPy's generators; saving those costs as much as a small network.
 
     False only where all that it names is torch's, a builtin, a module or a tensor.
     """
-    attributes = module.__dict__
-    if attributes["_forward_hooks"] or attributes["_forward_pre_hooks"]:
-        return True
-    if type(module) in PLAIN:
-        return False
     names = _doubtful(type(module))  # type: ignore[arg-type]  # a class is hashable
     if names is None:
         return True
-    return any(name in attributes and not _harmless(attributes[name]) for name in names) if names else False
+    attributes = module.__dict__
+    return any(name in attributes and not _harmless(attributes[name]) for name in names)
 
 
 @cache

@@ -60,11 +60,13 @@ class Session:
         return self._run(recorder)
 
     def _run(self, recorder: Recorder) -> Any:
-        with _ONE_AT_A_TIME, torch.no_grad():
-            found = self.subject.found()
+        with _ONE_AT_A_TIME:
+            found, gradients = self.subject.found(), torch.is_grad_enabled()
+            torch._C._set_grad_enabled(False)
             try:
                 return self._prepared(recorder)
             finally:
+                torch._C._set_grad_enabled(gradients)
                 self.subject.leave_as(found)
 
     def _prepared(self, recorder: Recorder) -> Any:

@@ -90,31 +90,35 @@ def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = N
             written.bytes.untyped_storage().copy_(written.copies[0][1].untyped_storage())
 
 
-_NUMBERS = {int, float, bool, type(None)}
-_LISTS = {list, tuple}
-
-
 def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
     """One tensor for each memory that calls read although nothing on the tape made it."""
     foreign: list[Tensor] = []
     for call in tape.calls:
         if call is None:
             continue
-        _, args, kwargs, result, _ = call
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            kind = type(value)
-            if kind in _NUMBERS:
-                continue
-            if kind in _LISTS:
-                if value and type(value[0]) not in _NUMBERS:
-                    foreign += [tensor for tensor in tensors_in(value) if id(tensor) not in known]
-            elif id(value) not in known and isinstance(value, Tensor):
-                foreign.append(value)
+        function, args, kwargs, result, _ = call
+        places = _PLACES.get(id(function))
+        if places is None:
+            places = _PLACES[id(function)] = _places(function)
+        for place in places[0]:
+            if place < len(args) and id(args[place]) not in known and args[place] is not None:
+                foreign += [tensor for tensor in tensors_in(args[place]) if id(tensor) not in known]
+        if kwargs:
+            foreign += [tensor for tensor in tensors_in([*kwargs.values()]) if id(tensor) not in known]
         if isinstance(result, tuple | list):
             known.update(map(id, result))
         else:
             known.add(id(result))
     return {memory(tensor): tensor for tensor in reversed(foreign)}
+
+
+_PLACES: dict[int, tuple[tuple[int, ...], Any]] = {}  # by id(function), which is held too
+
+
+def _places(function: Any) -> tuple[tuple[int, ...], Any]:
+    """Which arguments of a function may be tensors or lists of them."""
+    arguments = enumerate(function._schema.arguments)
+    return tuple(place for place, argument in arguments if "Tensor" in str(argument.type)), function
 
 
 def memory(tensor: Tensor) -> int:
