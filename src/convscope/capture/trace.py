@@ -212,7 +212,7 @@ class Trace:
                 if at is not None:
                     return Origin("step", made.id, made.name, made.output, at)
         if ref.kind != "step":
-            whole = self._outside[ref.kind, ref.id]
+            whole = self.outside[ref.kind, ref.id]
             return Origin(ref.kind, ref.id, ref.name, 0, whole.cell_at(address) or cell)
         maker = self.all_steps[ref.id]
         if maker.view:
@@ -223,5 +223,6 @@ class Trace:
         return Origin("step", maker.id, maker.name, ref.output, cell)
 
     @cached_property
-    def _outside(self) -> Mapping[tuple[Kind, int], Ref]:
+    def outside(self) -> Mapping[tuple[Kind, int], Ref]:
+        """The parameters, constants and inputs as they lie in memory, by the kind and id of the Refs to them."""
         return self._source.outside()

@@ -148,7 +148,7 @@ def _onto_whole(found: Backward, step: Step, name: str, ref: Ref, rest: tuple[Ar
     if ref.kind == "step":
         _add(found.weights, (ref.id, ref.output), _scattered(ref.shape, cells, numbers))
     elif ref.kind == "input":
-        at, _ = cells_at(found.trace._outside[ref.kind, ref.id], addresses)
+        at, _ = cells_at(found.trace.outside[ref.kind, ref.id], addresses)
         np.add.at(found.inputs[ref.name], tuple(at.T), numbers)
     else:
         values = found.trace.operand(step, name.partition(".")[0])

@@ -1,6 +1,5 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
-import math
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
+from convscope.proof.agreement import agree, whole_bound
 from convscope.proof.calls import DRAWN, call_of
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.origins import settled
@@ -19,7 +19,6 @@ from convscope.rules import RULES, Call, Expr, Leaf, Rule, Source, convolution, 
 from convscope.rules.call import Cell, cell_label
 from convscope.rules.parts import Inner, parts
 from convscope.rules.plain import plain, plain_number
-from convscope.rules.precision import Precision
 from convscope.rules.text import Detail, indented, page, passage, short
 
 Status = Literal[
@@ -290,34 +289,6 @@ def _expression(step: Step, call: Call, cell: Cell, recorded: float, rules: Mapp
     if step.overridden or step.op in DRAWN:
         return Leaf(recorded, Source(f"{step.name}, as given", "constant", call.shape, call.dtype), cell)
     return rules[call.op](call, cell) if call.op in rules else None
-
-
-def whole_bound(value: float, error: float, precision: Precision) -> float:
-    """An expression's error, with the rounding of a result that is stored more coarsely than it is added.
-
-    Where the value is no finite number only the same will do: 0.
-    """
-    if not math.isfinite(value):
-        return 0.0
-    if not precision.stored or error == 0.0:
-        return error
-    return error + precision.stored * (abs(value) + error) + precision.tiny
-
-
-def agree(value: float, recorded: float, bound: float, dtype: str) -> bool:
-    """Whether a recorded number can be what a kernel makes of this value.
-
-    A number beyond the type's largest is recorded as an infinity; nan agrees with nan only.
-
-    >>> agree(1.0, 1.00000001, 6e-8, "float32"), agree(1e39, float("inf"), 1e32, "float32")
-    (True, True)
-    """
-    if math.isnan(value) or math.isnan(recorded):
-        return math.isnan(value) and math.isnan(recorded)
-    if math.isinf(recorded):
-        beyond = math.copysign(1.0, recorded) * value + bound
-        return value == recorded or beyond >= 0.999 * Precision.of(dtype).largest
-    return abs(value - recorded) <= bound
 
 
 def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) -> list[str]:

@@ -117,7 +117,7 @@ def _origins(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[Fou
 def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array) -> Iterator[Found]:
     """What a tensor is a view of, or what made it."""
     if ref.kind != "step":
-        whole = trace._outside[ref.kind, ref.id]
+        whole = trace.outside[ref.kind, ref.id]
         at, hit = cells_at(whole, addresses)
         yield Found(which, source_of(whole if hit.all() else ref), at if hit.all() else cells)
         return

@@ -12,8 +12,9 @@ import numpy as np
 from convscope.capture import Step, Trace
 from convscope.errors import ConvscopeError
 from convscope.progress import Progress, silent
+from convscope.proof.agreement import agree, whole_bound
 from convscope.proof.calls import DRAWN, call_of
-from convscope.proof.explanation import agree, explain, whole_bound
+from convscope.proof.explanation import explain
 from convscope.proof.means import offset
 from convscope.proof.report import Finding, Mismatch, Report, StepReport, Witness
 from convscope.proof.witness import Array, Cell, Recomputed, recompute
