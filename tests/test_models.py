@@ -314,7 +314,7 @@ def test_code_that_fails_is_one_sentence_with_file_and_line(tmp_path: Path, code
 REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "a misspelt name": ("shape-cnn", {}, UnknownName, "no model is called 'shape-cnn'; did you mean 'shapes-cnn'"),
     "a misspelt argument": ("simple-cnn", {"kernel": 3}, UnknownName, "did you mean 'kernels'"),
-    "an argument of none": ("crosses", {"kernels": 3}, UnknownName, "no argument of crosses is called .* takes none"),
+    "an argument of none": ("stripes", {"kernels": 3}, UnknownName, "no argument of stripes is called .* takes none"),
     "a value that cannot be": ("simple-cnn", {"kernels": "many"}, ModelError, "simple-cnn fails: TypeError"),
     "no such file": ("FOLDER/nets.py:Net", {}, UsageError, r"there is no file .*nets\.py; check the path"),
     "no such class": ("FILE:Nett", {}, UnknownName, "no network in .*net.py is called 'Nett'; did you mean 'Net'"),

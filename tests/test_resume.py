@@ -1,7 +1,9 @@
 """Nothing lost: real kills, Ctrl-C, damaged files, a full disk; and the resumed weights are the same, bit for bit."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,9 +68,10 @@ def kill_and_resume(whole: Path, run: Path, seed: int, kills: int) -> None:
     for turn in range(kills):
         process = start(TRAIN, run, *(["resume"] if turn else []))
         wait_for_steps(run, process)
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(chance.uniform(0, 0.4))
         process.kill()
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
     process = start(TRAIN, run, "resume")
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 0, errors
@@ -86,6 +89,33 @@ def test_a_killed_training_resumes_to_the_same_bits(whole: Path, tmp_path: Path)
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_at_many_random_moments(whole: Path, tmp_path: Path, seed: int) -> None:
     kill_and_resume(whole, tmp_path / "run", seed=seed + 1, kills=3)
+
+
+def test_a_kill_before_the_first_snapshot_resumes_from_the_beginning(whole: Path, tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    for path in run.glob("snapshots/[0-9]*"):
+        shutil.rmtree(path)
+    (run / "metrics.jsonl").unlink()
+    cs.train(resume=True, out=run)
+    assert_same_bits(run, whole)
+    assert cs.load_run(run).finished
+
+
+def test_an_epoch_told_but_not_saved_is_not_the_end(tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps({"event": "epoch", "epoch": 12, "step": 96, "loss": 0.0}) + "\n")
+    assert not cs.load_run(run).finished
+
+
+def test_resuming_runs_no_code_that_a_folder_names(tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["model"] |= {"source": "os:system", "args": {"command": f"touch {tmp_path / 'harm'}"}}
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="os:system"):
+        cs.train(resume=True, out=run)
+    assert not (tmp_path / "harm").exists()
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:

@@ -176,8 +176,8 @@ def test_each_precision_learns_and_keeps_its_weights(tmp_path: Path, precision: 
         ({"loss": "cross-entrpy"}, UnknownName, "did you mean 'cross-entropy'"),
         ({"precision": "float16"}, UnknownName, "no precision is called 'float16'"),
         ({"device": "cuda:7"}, UsageError, "device 'cuda:7' cannot be used here"),
-        ({"epochs": 0}, UsageError, "epochs must be greater than 0, not 0"),
-        ({"lr": -1.0}, UsageError, "lr must be greater than 0"),
+        ({"epochs": 0}, UsageError, "epochs must be a whole number greater than 0, not 0"),
+        ({"lr": -1.0}, UsageError, "lr must be a number greater than 0"),
         (
             {"model": "simple-cnn", "recipe": "tutorial"},
             UsageError,
@@ -244,6 +244,27 @@ def test_the_one_cycle_rises_and_falls() -> None:
     assert rates.index(2.0) == 20
     assert rates[:21] == sorted(rates[:21])
     assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_asking_a_model_leaves_it_as_it_was() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2 * 26 * 26, 3)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cs.predict(model, digits(1).image(0))
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_more_outputs_than_classes_are_never_an_answer(tmp_path: Path) -> None:
+    run = cs.train(digits(), nn.Sequential(nn.Flatten(), nn.Linear(784, 40)), epochs=1, out=tmp_path / "run")
+    assert cs.evaluate(run, digits(50)).confusion.shape == (10, 10)
+
+
+def test_test_arrays_are_scaled_as_the_training_data_are(tmp_path: Path) -> None:
+    data = digits()
+    shifted = cs.Dataset("shifted", data.images, data.labels, data.classes, cs.Preprocess(mean=(0.5,), std=(0.2,)))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    run = cs.train(shifted, model, epochs=3, test=(data.images, data.labels), out=tmp_path / "run")
+    assert run.metrics["test_accuracy"] == cs.evaluate(run, shifted).accuracy
 
 
 @pytest.mark.study

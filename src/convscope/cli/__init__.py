@@ -45,6 +45,9 @@ def main() -> None:
     except cs.ConvscopeError as error:
         remark(f"error: {error}")
         sys.exit(error.exit_status)
+    except OSError as error:
+        remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
+        sys.exit(1)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

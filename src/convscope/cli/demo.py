@@ -88,6 +88,8 @@ def _confusion(result: Any) -> Any:
 
 def _clear(out: Path) -> None:
     """Make room: a former demo goes, anything else stays and is an error."""
+    if out.exists() and not out.is_dir():
+        raise cs.UsageError(f"{out} is a file; choose a folder with --out.")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise cs.UsageError(f"{out} exists and is no former demo; choose another folder with --out.")
     shutil.rmtree(out, ignore_errors=True)

@@ -127,6 +127,11 @@ def _show_report(report: Any) -> None:
     columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
     show_table(columns, rows, right=columns[3:])
     say()
+    unlisted = len(report.steps) - len(rows)
+    if unlisted:
+        say(
+            f"and {unlisted} hidden step{'s' * (unlisted != 1)} that only prepare{'s' * (unlisted == 1)} what these read"
+        )
     for step in report.mismatches:
         say(f"✗ {step.name} {step.mismatch}")
     if report.mismatches and report.mismatches[0].mismatch.why:

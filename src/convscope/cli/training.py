@@ -1,5 +1,6 @@
 """The commands that train and ask: train, evaluate, predict."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +70,8 @@ def train(
             watch=watch,
             progress=progress,
         )
+    if os.environ.get("RANK", "0") != "0":
+        return
     say(f"{run.path} is written after {duration(run.metrics['seconds'])} of training")
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")
 

@@ -2,8 +2,17 @@
 
 from convscope.cards import card_of
 from convscope.models.catalog import DEFAULT_MODELS, MODELS, Entry
-from convscope.models.loading import load_model
+from convscope.models.loading import check_trusted, load_model
 from convscope.models.usercode import parse_model_args
 from convscope.models.weights import load_weights
 
-__all__ = ["DEFAULT_MODELS", "MODELS", "Entry", "card_of", "load_model", "load_weights", "parse_model_args"]
+__all__ = [
+    "DEFAULT_MODELS",
+    "MODELS",
+    "Entry",
+    "card_of",
+    "check_trusted",
+    "load_model",
+    "load_weights",
+    "parse_model_args",
+]

@@ -158,6 +158,16 @@ def _trusted(run: Path, source: str, args: Mapping[str, Any]) -> tuple[Any, Path
     return found
 
 
+def check_trusted(run: Path, source: str, args: Mapping[str, Any]) -> None:
+    """Refuse to build what a run folder names, unless it is a built-in or code that the user could have meant.
+
+    Raises:
+        RunError: the run names code of its own, or a function that is not known to make a model.
+    """
+    if source not in MODELS:
+        _trusted(run, source, args)
+
+
 def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
     """Build with fresh weights drawn by `seed`, PyTorch's random state left alone."""
     with torch.random.fork_rng(devices=[]):

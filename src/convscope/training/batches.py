@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.data.dataset import Dataset
+from convscope.training.modes import in_eval_mode
 
 FLOAT_BYTES = 1 << 30
 """Data sets up to this size are normalized once; larger ones stay as they are and are normalized batch by batch."""
@@ -90,16 +91,12 @@ def make_channels_last(model: nn.Module, data: Dataset) -> bool:
     set_layout(model, torch.channels_last)
     sample = as_batches(data.part(slice(0, 2)), torch.device("cpu"), channels_last=True).take(torch.tensor([0, 1]))[0]
     parameter = next(model.parameters())
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
-            model.eval()(sample.to(parameter.dtype))
+        with torch.no_grad(), in_eval_mode(model):
+            model(sample.to(parameter.dtype))
     except RuntimeError:
         set_layout(model, torch.contiguous_format)
         return False
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return True
 
 

@@ -17,6 +17,7 @@ from convscope.errors import DataError
 from convscope.inputs import Prepared, check_input, prepare
 from convscope.models import load_model
 from convscope.training.batches import Batches, as_batches
+from convscope.training.modes import in_eval_mode
 from convscope.training.objectives import Loss, decide, ends_in_softmax, logits_of, make_loss
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device
@@ -102,15 +103,11 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     classes = batches.data.classes
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     total = 0.0
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with torch.no_grad(), runtime.autocast():
+    with torch.no_grad(), in_eval_mode(model), runtime.autocast():
         for images, labels in batches.in_order(BATCH):
             output = logits_of(model(images))
             total += float(loss(output, labels)) * len(labels)
             np.add.at(confusion, (labels.cpu().numpy(), decide(output, len(classes)).cpu().numpy()), 1)
-    for module, mode in modes:
-        module.training = mode
     return Evaluation(f"{batches.data.name}:{batches.data.split}", classes, total / len(batches), confusion)
 
 
@@ -170,7 +167,7 @@ def predict(
         model: A run, a run's folder, or any model with class names or without.
         images: Files, `dataset:split/index`, or arrays (C, H, W).
         data_dir: Where the MNIST family's files lie; a run knows where it read them.
-        device: Where to compute.
+        device: Where to move the model; "auto" leaves it where it is.
 
     Raises:
         ImageError: a file cannot be read.
@@ -183,7 +180,8 @@ def predict(
         model = model.model
     elif not isinstance(model, nn.Module):
         model = load_model(str(model))
-    model = model.to(choose_device(device))
+    if device != "auto":
+        model = model.to(choose_device(device))
     card = card_of(model)
     return [_predict_one(model, card, prepare(image, like=card, data_dir=data_dir)) for image in images]
 
@@ -191,7 +189,7 @@ def predict(
 def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction:
     check_input(model, prepared.array)
     parameter = next(model.parameters(), torch.empty(0))
-    with torch.no_grad():
+    with torch.no_grad(), in_eval_mode(model):
         output = logits_of(model(torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device)))
     row = output.float().cpu().reshape(1, -1)
     classes = card.classes or tuple(str(k) for k in range(max(row.shape[1], 2)))

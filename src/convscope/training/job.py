@@ -18,12 +18,15 @@ from convscope.inputs import check_input
 from convscope.models import DEFAULT_MODELS, MODELS, load_model
 from convscope.progress import Progress
 from convscope.training.environment import environment
+from convscope.training.modes import in_eval_mode
 from convscope.training.numpy_engine import check_numpy
 from convscope.training.objectives import logits_of, make_loss, make_optimizer
 from convscope.training.recipes import ANY, Recipe, recipe_for
 
 MODEL_OF_STRANGERS = "mnist-small"
 """What is trained on data without a model of their own: it takes any square size, channels and classes."""
+
+BY_HAND = "given by hand"
 
 DataSource = str | Dataset | tuple[Any, Any]
 
@@ -35,6 +38,8 @@ class Settings:
     dataset: DataSource | None
     model: str | nn.Module | None = None
     model_args: Mapping[str, Any] | None = None
+    model_name: str | None = None
+    """What the model is called, where a run that is resumed already says so."""
     recipe: str | Recipe = "fast"
     recipe_name: str = "fast"
     changes: Mapping[str, Any] | None = None
@@ -73,6 +78,7 @@ def prepare_job(settings: Settings, progress: Progress) -> Job:
     seed = recipe.seed if settings.seed is None else settings.seed
     train, test = load_data(settings, recipe, seed, progress)
     check_trainable(train)
+    check_alike(train, test)
     recipe = recipe.for_images(len(train))
     notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
     model, source, args = build_model(settings, name, recipe, train, seed)
@@ -81,6 +87,7 @@ def prepare_job(settings: Settings, progress: Progress) -> Job:
     config = {
         "format": 1,
         "dataset": _data_config(settings, recipe, seed, train),
+        "test": settings.test if settings.test is None or isinstance(settings.test, str) else BY_HAND,
         "model": {"name": name, "source": source, "args": args, "class": type(model).__qualname__},
         "card": card_of(model).to_json(),
         "recipe": recipe.to_json(),
@@ -128,8 +135,17 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
     if labels.dtype.kind not in "iu":
         raise DataError(f"labels must be class numbers (integers), not {labels.dtype}.")
     classes = like.classes if like else tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
-    scale = 255.0 if images.dtype == np.uint8 else 1.0
-    return Dataset("arrays", images, labels, classes, Preprocess(scale=scale), split)
+    expected = like.preprocess if like else Preprocess(scale=255.0 if images.dtype == np.uint8 else 1.0)
+    return Dataset("arrays", images, labels, classes, expected, split)
+
+
+def check_alike(train: Dataset, test: Dataset | None) -> None:
+    """Refuse test data that the trained model could not be asked about."""
+    if test is not None and (test.shape, test.classes) != (train.shape, train.classes):
+        raise DataError(
+            f"the test data have images of {test.shape} in {len(test.classes)} classes, the training data of "
+            f"{train.shape} in {len(train.classes)}; they must have the same shape and classes."
+        )
 
 
 def build_model(
@@ -144,7 +160,7 @@ def build_model(
             args["softmax"] = True
         if name in MODELS:
             args = MODELS[name].fits(data.shape, len(data.classes)) | args
-        model = load_model(name, args=args, seed=seed)
+        model = load_model(settings.model or name, args=args, seed=seed)
         source = card_of(model).source
     check_fits(model, data, recipe)
     preprocess = replace(data.preprocess, size=data.shape[1:], channels=data.shape[0])
@@ -158,13 +174,8 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     make_optimizer(model, recipe)
     check_input(model, data.image(0))
     parameter = next(model.parameters(), torch.empty(0))
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.no_grad():
-        output = logits_of(
-            model.eval()(torch.from_numpy(data.scaled(slice(0, 1))).to(parameter.device, parameter.dtype))
-        )
-    for module, mode in modes:
-        module.training = mode
+    with torch.no_grad(), in_eval_mode(model):
+        output = logits_of(model(torch.from_numpy(data.scaled(slice(0, 1))).to(parameter.device, parameter.dtype)))
     if output.ndim != 2:
         raise ShapeError(f"the model gives {tuple(output.shape)} for one image; training needs (1, number of classes).")
     outputs, classes = output.shape[1], len(data.classes)
@@ -176,9 +187,10 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
 
 
 def digest(data: Dataset) -> str:
-    """SHA-256 of images and labels: whether a resumed training sees what it began with."""
+    """SHA-256 of images, labels, classes and scaling: whether a resumed training sees what it began with."""
     summed = hashlib.sha256(np.ascontiguousarray(data.images).data)
     summed.update(data.labels.data)
+    summed.update(repr((data.images.shape, str(data.images.dtype), data.classes, data.preprocess)).encode())
     return summed.hexdigest()
 
 
@@ -203,6 +215,8 @@ def made_for(model: str) -> tuple[str, ...]:
 
 
 def _model_name(settings: Settings) -> str:
+    if settings.model_name is not None:
+        return settings.model_name
     if isinstance(settings.model, nn.Module):
         return type(settings.model).__name__
     if settings.model is not None:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import TrainingError
+from convscope.errors import TrainingError, UsageError
 from convscope.training.batches import Batches, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
@@ -50,13 +51,26 @@ class Loop:
     snapshot_seconds: float = 10.0
     position: Position = field(default_factory=Position)
     kept: frozenset[int] = field(init=False)
-    saved: int = field(init=False, default=-1)
+    saved: int = -1
+    """The step of the newest snapshot; -1 before there is one."""
+    agreed: bool = field(init=False, default=False)
     saved_at: float = field(init=False, default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
+        last = (self.recipe.draws or len(self.train)) % self.recipe.batch_size or self.recipe.batch_size
+        if last < self.runtime.world:
+            raise UsageError(
+                f"the last batch of an epoch has {last} images for {self.runtime.world} processes; "
+                "choose another --batch-size."
+            )
         self.kept = frozenset(history_steps(self.model, self.total))
         if not self.position.sums:
             self.position = replace(self.position, sums=dict.fromkeys([*SUMS, *("epoch_" + n for n in SUMS)], 0.0))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to stop: several processes agree on it between two chunks."""
+        return self.interrupt.asked if self.runtime.world == 1 else self.agreed
 
     @property
     def batches(self) -> int:
@@ -80,10 +94,10 @@ class Loop:
             TrainingError: the loss or a weight is no longer a finite number; the last good weights are kept.
         """
         self.writer.begin(self.position)
-        if self.position.step == 0:
+        if self.saved < 0:
             self._keep()
             self._save()
-        while self.position.epoch < self.recipe.epochs and not self.interrupt.asked:
+        while self.position.epoch < self.recipe.epochs and not self.stopping:
             self._epoch()
         if self.saved != self.position.step:
             self._save()
@@ -93,7 +107,7 @@ class Loop:
         order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch)
         parts = torch.split(order.to(self.train.labels.device), self.recipe.batch_size)
         self.model.train()
-        while self.position.batch < self.batches and not self.interrupt.asked:
+        while self.position.batch < self.batches and not self.stopping:
             self._chunk(parts)
             self._between()
         if self.position.batch == self.batches:
@@ -108,7 +122,7 @@ class Loop:
         outputs: list[tuple[Tensor, Tensor]] = []
         for batch in range(first, last):
             losses.append(self._step(parts[batch], self.position.step + batch - first, outputs))
-            if time.perf_counter() > until or self.interrupt.asked:
+            if time.perf_counter() > until or (self.interrupt.asked and self.runtime.world == 1):
                 break
         self.position = replace(
             self.position,
@@ -139,20 +153,24 @@ class Loop:
 
     def _summed(self, losses: list[Tensor], outputs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """The running sums with a chunk's steps added one by one, over all processes; refuses what is not finite."""
-        values = torch.stack(losses).double()
-        if not torch.isfinite(values).all():
-            self._refuse(self.position.step + 1 + int((~torch.isfinite(values)).nonzero()[0]))
+        values = torch.stack(losses)
+        values = values.cpu().double() if self.runtime.world == 1 else values.double()
         labels = torch.cat([labels for _, labels in outputs])
         decided = decide(torch.cat([output for output, _ in outputs]), len(self.train.data.classes))
         sizes = torch.tensor([len(labels) for _, labels in outputs], device=values.device)
-        hits = (decided == labels).sum().double()
-        added = self.runtime.total(torch.cat([values * sizes, hits[None], sizes.sum()[None].double()])).tolist()
+        hits = (decided == labels).sum().to(values)
+        asked = values.new_tensor(float(self.interrupt.asked))
+        counts = torch.stack([hits, sizes.sum().to(values), asked])
+        *added, hits_all, images, asked_all = self.runtime.total(torch.cat([values * sizes, counts])).tolist()
+        if not np.isfinite(added).all():
+            self._refuse(self.position.step + 1 + int(np.flatnonzero(~np.isfinite(added))[0]))
+        self.agreed = asked_all > 0
         sums = dict(self.position.sums)
         for prefix in ("", "epoch_"):
-            for value in added[:-2]:
+            for value in added:
                 sums[prefix + "loss"] += value
-            sums[prefix + "hits"] += added[-2]
-            sums[prefix + "images"] += added[-1]
+            sums[prefix + "hits"] += hits_all
+            sums[prefix + "images"] += images
         return sums
 
     def _refuse(self, step: int) -> None:

@@ -1,8 +1,8 @@
 """The NumPy engine: one step of a training calculated by `convscope.reference` alone, forward, backward and optimizer.
 
 Everything is float64, the model's parameters too: what NumPy calculates is stored as it is, so a resumed training goes
-on bit for bit. Begun with the same weights and batches it stays within 1e-5 of PyTorch's float64 for hundreds of steps, and
-of its float32 too where no rounding is amplified (very small batches of a deep network with Adam can reach 1e-4).
+on bit for bit. Begun with the same weights and batches it stays within 1e-5 of PyTorch's float64 for hundreds of steps,
+and of its float32 too where no rounding is amplified (very small batches of a deep network with Adam can reach 1e-4).
 PyTorch holds the parameters and what the optimizer remembers, and calculates none of it.
 """
 

@@ -74,14 +74,14 @@ def make_loss(recipe: Recipe) -> Loss:
 
 
 def decide(output: Tensor, classes: int) -> Tensor:
-    """The class of each output: the largest of several, the nearest class number of a single one.
+    """The class of each output: the largest of the first `classes`, the nearest class number of a single one.
 
     >>> decide(torch.tensor([[0.376], [1.139]]), 2)
     tensor([0, 1])
     """
     if output.shape[1] == 1:
         return output[:, 0].round().clamp(0, classes - 1).long()
-    return output.argmax(1)
+    return output[:, :classes].argmax(1)
 
 
 def ends_in_softmax(model: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import ceil
+from math import ceil, inf
 from typing import Any, Literal, Self
 
 from convscope.errors import UnknownName, UsageError
@@ -43,10 +43,12 @@ class Recipe:
     """The seed where the user gives none."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "draws", "log_every"):
+        for name in ("epochs", "batch_size", "draws", "log_every"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name.replace('_', '-')} must be greater than 0, not {value}.")
+            if value is not None and not (isinstance(value, int) and value > 0):
+                raise UsageError(f"{name.replace('_', '-')} must be a whole number greater than 0, not {value}.")
+        if not 0 < self.lr < inf:
+            raise UsageError(f"lr must be a number greater than 0, not {self.lr}.")
         if self.schedule not in {"constant", "one-cycle"}:
             raise UnknownName("schedule", self.schedule, ["constant", "one-cycle"])
 

@@ -22,6 +22,7 @@ from torch import nn
 from convscope.errors import ConvscopeError, RunError, UsageError
 from convscope.models import load_model
 from convscope.training.recipes import Recipe
+from convscope.training.snapshots import snapshot_folders
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,14 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return bool(self.metrics) and self.metrics["epoch"] == self.config["recipe"]["epochs"]
+        """Whether all epochs are done and the last weights are saved."""
+        for path in snapshot_folders(self.path / "snapshots"):
+            try:
+                done = json.loads((path / "position.json").read_text())["epoch"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            return bool(done == self.config["recipe"]["epochs"])
+        return False
 
     @property
     def steps(self) -> list[int]:
@@ -103,8 +110,8 @@ def read_config(path: Path) -> dict[str, Any]:
         config = json.loads((path / "config.json").read_text())
         Recipe(**config["recipe"])
     except FileNotFoundError:
-        there = "is no run folder (it has no config.json)" if path.is_dir() else "does not exist"
-        raise RunError(f"{path} {there}; `convscope train DATASET --out {path}` makes one.") from None
+        there = "is no run folder: it has no config.json" if path.is_dir() else "does not exist"
+        raise RunError(f"{path} {there}; `convscope train DATASET` makes a run and says where.") from None
     except (OSError, ValueError, KeyError, TypeError, ConvscopeError) as error:
         raise RunError(f"{path / 'config.json'} is damaged: {error}.") from None
     found: dict[str, Any] = config

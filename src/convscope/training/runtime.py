@@ -60,6 +60,11 @@ class Runtime:
         else:
             self.fabric.backward(loss * (share * self.world))
 
+    def meet(self) -> None:
+        """Wait until all processes are here."""
+        if self.fabric is not None:
+            self.fabric.barrier()
+
     def total(self, sums: Tensor) -> Tensor:
         """The sum over all processes."""
         if self.fabric is None:

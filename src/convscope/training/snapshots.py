@@ -55,8 +55,8 @@ def write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
+        part.replace(path)
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -87,10 +87,12 @@ def write_snapshot(folder: Path, position: Position, model: nn.Module, optimizer
         part.mkdir(parents=True)
         for name, data in files.items():
             write_durably(part / name, data)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            shutil.rmtree(folder / f".{final.name}.old", ignore_errors=True)
+            final.rename(folder / f".{final.name}.old")
         part.rename(final)
         sync_folder(folder)
-    for old in snapshot_folders(folder)[KEPT:]:
+    for old in [*snapshot_folders(folder)[KEPT:], *folder.glob(".*.old")]:
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,18 @@ import torch
 from torch import nn
 
 from convscope.errors import RunError, UsageError
+from convscope.models import check_trusted
 from convscope.progress import Progress, silent
 from convscope.training.batches import as_batches, make_channels_last, set_layout
 from convscope.training.engines import check_engine, make_engine, runtime_for
 from convscope.training.environment import differences
 from convscope.training.interrupts import interruptible
-from convscope.training.job import DataSource, Job, Settings, prepare_job
+from convscope.training.job import BY_HAND, DataSource, Job, Settings, prepare_job
 from convscope.training.loop import Loop, Watch
 from convscope.training.objectives import make_loss
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime
-from convscope.training.snapshots import Position, newest_good, restore_random_state
+from convscope.training.snapshots import Position, newest_good, restore_random_state, snapshot_folders
 from convscope.training.writer import RunWriter, Writer
 
 RUNS = Path("runs")
@@ -72,7 +73,8 @@ def train(
         engine: "torch" (default), or "numpy": `convscope.reference` calculates every step, in float64, for the
             networks of the tutorials.
         out: The run's folder; by default `runs/MODEL`, numbered where that exists.
-        resume: Go on with the run in `out`, or with the newest unfinished one. Its own settings hold; of the
+        resume: Go on with the run in `out`, or with the newest unfinished one; a finished one is returned. Its own
+            settings hold; of the
             arguments only `epochs` may differ (and only where the learning rate does not depend on it).
         test: Data to measure the accuracy on after each epoch, where `dataset` is no name.
         model_args: Keyword arguments of the model.
@@ -101,9 +103,10 @@ def train(
     others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
     if resume:
         run = find_run(out)
-        settings = _settings_of(
-            run, Settings(dataset, model, test=test, data_options=data_options), {**changes, **others}
-        )
+        again = Settings(dataset, model, model_args, test=test, data_options=data_options)
+        settings = _settings_of(run, again, {**changes, **others})
+        if run.finished and epochs is None:
+            return run
         out = run.path
     else:
         if dataset is None:
@@ -137,7 +140,7 @@ def _run(
     loss = make_loss(job.recipe)
     engine, optimizer = make_engine(job.config["engine"], model, job.recipe, loss, runtime)
     position = Position()
-    if resume:
+    if resume and snapshot_folders(path / "snapshots"):
         position, said = _restore(path, stored, job, model, optimizer)
         notes += said
     writer.configure({**job.config, "environment": stored["environment"]})
@@ -149,10 +152,13 @@ def _run(
     with interruptible() as interrupt:
         loop = Loop(
             model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer, watch,
-            interrupt, snapshot_seconds, position,
+            interrupt, snapshot_seconds, position, saved=position.step if position.sums else -1,
         )  # fmt: skip
+        watch = watch if runtime.rank == 0 else _nobody
+        loop.watch = watch
         watch(_start_event(job, path, loop, notes, resumed=resume))
         finished = loop.run()
+    runtime.meet()
     set_layout(model, torch.contiguous_format)
     model.eval()
     if not finished:
@@ -175,8 +181,13 @@ def _restore(
         )
     said = differences(stored["environment"])
     position, weights, state, damaged = newest_good(path / "snapshots")
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"{path} was trained on another kind of model than {type(model).__qualname__}: {error}"
+        ) from None
     restore_random_state(state["random"])
     return position, [*said, *damaged]
 
@@ -196,6 +207,14 @@ def _settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Setting
                 f"{run.path} was begun with {name.replace('_', '-')} {stored[name]}, not {value}; "
                 "leave it out to go on, or train anew into another --out."
             )
+    if made_from is not None and (isinstance(given.model, nn.Module) or given.model_args):
+        raise UsageError(f"{run.path} builds its own {stored['model']}; leave model and arguments out to go on.")
+    if source is not None and given.dataset is not None and not isinstance(given.dataset, str):
+        raise UsageError(f"{run.path} loads {source} by itself; leave the data out to go on.")
+    if config["test"] == BY_HAND and given.test is None:
+        raise UsageError(f"{run.path} was measured on test data given by hand; give the same to go on.")
+    if made_from is not None:
+        check_trusted(run.path, made_from, config["model"]["args"])
     if source is None and given.dataset is None:
         raise UsageError(f"{run.path} was trained on data given by hand; give the same data to go on.")
     if made_from is None and not isinstance(given.model, nn.Module):
@@ -204,10 +223,11 @@ def _settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Setting
         source or given.dataset,
         made_from or given.model,
         model_args=config["model"]["args"],
+        model_name=config["model"]["name"],
         recipe=recipe.with_changes(epochs=asked["epochs"]),
         recipe_name=config["recipe_name"],
         seed=config["seed"],
-        test=given.test,
+        test=given.test if given.test is not None else config["test"],
         data_options={**config["dataset"]["options"], **(given.data_options or {})},
         device=config["device"],
         precision=config["precision"],
@@ -226,8 +246,9 @@ def find_run(out: str | Path | None) -> Run:
     unfinished = []
     for config in RUNS.glob("*/config.json"):
         run = Run(config.parent)
-        if not run.finished:
-            unfinished.append((config.stat().st_mtime, run))
+        with suppress(RunError):
+            if not run.finished:
+                unfinished.append((config.stat().st_mtime, run))
     if not unfinished:
         raise RunError(f"no unfinished run lies in {RUNS}/; name the folder to go on with: --out RUN.")
     return max(unfinished, key=lambda pair: pair[0])[1]

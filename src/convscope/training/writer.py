@@ -67,7 +67,7 @@ class RunWriter(Writer):
             raise RunError(f"{self.path} cannot be written: {error.strerror}; choose another --out.") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:
             self.__exit__()
             raise RunError(
                 f"another training is writing to {self.path}; wait for its end or choose another --out."
@@ -84,10 +84,12 @@ class RunWriter(Writer):
 
     def begin(self, position: Position) -> None:
         """Cut metrics and history back to `position`."""
-        os.truncate(self._metrics.fileno(), position.metrics_bytes)
-        for path in (self.path / "history").iterdir():
-            if not path.stem.isdigit() or int(path.stem) > position.step:
-                path.unlink()
+        with refused(self.path):
+            if os.fstat(self._metrics.fileno()).st_size > position.metrics_bytes:
+                os.truncate(self._metrics.fileno(), position.metrics_bytes)
+            for path in (self.path / "history").iterdir():
+                if path.suffix != ".safetensors" or int(path.stem) > position.step:
+                    path.unlink()
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -108,8 +110,8 @@ class RunWriter(Writer):
         with refused(self.path):
             os.fsync(self._metrics.fileno())
         length = os.fstat(self._metrics.fileno()).st_size
-        write_snapshot(self.path / "snapshots", replace(position, metrics_bytes=length), model, optimizer)
         write_durably(self.path / "weights.safetensors", save_tensors(weights_of(model)))
+        write_snapshot(self.path / "snapshots", replace(position, metrics_bytes=length), model, optimizer)
 
 
 def history_steps(model: nn.Module, total: int) -> list[int]:
