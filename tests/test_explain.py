@@ -21,7 +21,7 @@ from convscope.capture import Trace
 from convscope.errors import UnknownName, UsageError
 from convscope.proof import Explanation, explain
 from convscope.rules import RULES, Apply, Cells, Dot, Leaf, Source
-from convscope.rules.adjoints import ADJOINTS
+from convscope.rules.adjoints import ADJOINTS, Pulled
 from convscope.rules.text import Detail, Row, draw, result
 from convscope.rules.text.display import number_of
 from convscope.rules.text.sheet import BLANK
@@ -325,8 +325,6 @@ def test_a_piecewise_linear_network_is_exact(small: tuple[Small, Tensor, Trace])
 
 def test_the_constant_is_no_subtraction(small: tuple[Small, Tensor, Trace], monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong slope on the way makes the check fail: the constant does not make up for it."""
-    from convscope.rules.adjoints import Pulled
-
     relu = ADJOINTS["relu"]
 
     def broken(call: Any, weights: Any, varies: Any) -> Pulled:
@@ -338,9 +336,28 @@ def test_the_constant_is_no_subtraction(small: tuple[Small, Tensor, Trace], monk
     assert not found.checks
 
 
-def test_a_dropped_bias_is_seen(small: tuple[Small, Tensor, Trace], monkeypatch: pytest.MonkeyPatch) -> None:
-    from convscope.rules.adjoints import Pulled
+def test_what_is_left_over_is_nothing_but_pytorchs_rounding(small: tuple[Small, Tensor, Trace]) -> None:
+    found = explain(small[2], "fc", (1,)).to_input()
+    assert abs(found.residual) > 1e-12 * abs(found.value)
+    assert abs(found.left) < 1e-4 * abs(found.residual)
+    assert found.slack < 1e-6 * found.bound
 
+
+def test_an_error_far_below_the_bound_is_seen(
+    small: tuple[Small, Tensor, Trace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> Pulled:
+        found = convolution(*given)
+        return Pulled(found.gradients, found.constant * (1 + 1e-7))
+
+    convolution = ADJOINTS["convolution"]
+    monkeypatch.setitem(ADJOINTS, "convolution", broken)
+    found = explain(small[2], "fc", (0,)).to_input()
+    assert abs(found.residual) <= found.bound
+    assert not found.checks
+
+
+def test_a_dropped_bias_is_seen(small: tuple[Small, Tensor, Trace], monkeypatch: pytest.MonkeyPatch) -> None:
     convolution = ADJOINTS["convolution"]
     monkeypatch.setitem(ADJOINTS, "convolution", lambda *given: Pulled(convolution(*given).gradients))
     assert not explain(small[2], "fc", (0,)).to_input().checks

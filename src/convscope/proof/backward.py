@@ -18,6 +18,7 @@ from convscope.rules import Array
 from convscope.rules.adjoints import ADJOINTS
 from convscope.rules.call import Cell
 from convscope.rules.moves import MOVES, SOURCES
+from convscope.rules.precision import OUR_OWN, Precision
 
 CONSTANT = DRAWN | {
     "arange", "eye", "fill", "full", "full_like", "linspace", "new_full", "new_ones", "new_zeros", "ones", "ones_like",
@@ -43,6 +44,10 @@ class Backward:
     constant: float = 0.0
     bound: float = 0.0
     """How far recorded results may lie from exact ones, each times its weight."""
+    rounding: float = 0.0
+    """How far they do lie from what the reference gives, each times its weight."""
+    slack: float = 0.0
+    """How far that may be off itself, because reference and adjoints calculate in float64."""
     bent: list[str] = field(default_factory=list)
 
 
@@ -107,20 +112,28 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
     varies = frozenset(name for name, ref in refs.items() if _varies(found.varies, ref))
     pulled = ADJOINTS[step.op](call_of(found.trace, step, output), weights, varies)
     found.constant += pulled.constant
-    found.bound += _rounding(found.trace, step, output, weights)
+    _count_rounding(found, step, output, weights)
     if not pulled.linear:
         found.bent.append(step.name)
     for name, gradient in pulled.gradients.items():
         _onto(found, step, name, refs[name], gradient)
 
 
-def _rounding(trace: Trace, step: Step, output: int, weights: Array) -> float:
-    """How far this step's recorded results may be off, in the weighted sum."""
+def _count_rounding(found: Backward, step: Step, output: int, weights: Array) -> None:
+    """What this step's rounding may add to the weighted sum, and what it does add."""
+    made = step.results[output]
     moved = step.arguments[SOURCES.get(step.op, "self")] if step.op in MOVES else None
-    if isinstance(moved, Ref) and moved.dtype == step.results[output].dtype:
-        return 0.0
-    witness = recomputed(trace, step, output)
-    return np.nan if witness is None else _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
+    if isinstance(moved, Ref) and moved.dtype == made.dtype:
+        return
+    witness = recomputed(found.trace, step, output)
+    if witness is None:
+        found.bound = found.rounding = found.slack = np.nan
+        return
+    bound = _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
+    precision = Precision.of(made.dtype)
+    found.bound += bound
+    found.rounding += _times(weights, step.outputs[output] - witness.values)
+    found.slack += 8 * bound * OUR_OWN / max(precision.sum, precision.stored)
 
 
 def _onto(found: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> None:

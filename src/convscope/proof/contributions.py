@@ -45,6 +45,10 @@ class Contributions:
     """What biases, shifts and constant tensors add; collected from them, not by subtraction."""
     bound: float
     """How far `total` may lie from `value`, by the rounding of all steps on the way; nan where one is not known."""
+    rounding: float
+    """How far it does, as the reference finds it: each step's recorded results minus recomputed ones, times weights."""
+    slack: float
+    """How far that may be off, by the float64 rounding of reference and adjoints."""
     bent: tuple[str, ...]
     """The steps on the way that are not piecewise linear: their tangent at the recorded numbers stands for them."""
 
@@ -64,9 +68,14 @@ class Contributions:
         return self.value - self.total
 
     @property
+    def left(self) -> float:
+        """The residual without PyTorch's rounding."""
+        return self.residual - self.rounding
+
+    @property
     def checks(self) -> bool:
-        """Whether the residual lies within the bound."""
-        return abs(self.residual) <= self.bound
+        """Whether the residual is within the bound, and nothing but PyTorch's rounding."""
+        return abs(self.residual) <= self.bound and abs(self.left) <= self.slack
 
     def to_text(self) -> str:
         """What pixels add and take away, the constant, the check, and the pixels that count most."""
@@ -82,6 +91,9 @@ class Contributions:
             "total": plain_number(self.total),
             "residual": plain_number(self.residual),
             "bound": plain_number(self.bound),
+            "rounding": plain_number(self.rounding),
+            "left": plain_number(self.left),
+            "slack": plain_number(self.slack),
             "linear": self.linear,
             "bent": list(self.bent),
             "inputs": {
@@ -112,9 +124,17 @@ def contributions(trace: Trace, step: Step, cell: Cell, output: int = 0, name: s
     pixels = {n: np.where(w == 0, 0.0, w * trace.inputs[n]) for n, w in found.inputs.items()}
     value = float(step.outputs[output][cell])
     added = sum(float(np.abs(p).sum()) for p in pixels.values()) + abs(found.constant) + abs(value)
-    bound = found.bound + OURS * added
-    bent = tuple(dict.fromkeys(reversed(found.bent)))
-    return Contributions(name or step.name, value, pixels, found.inputs, found.constant, bound, bent)
+    return Contributions(
+        name or step.name,
+        value,
+        pixels,
+        found.inputs,
+        found.constant,
+        bound=found.bound + OURS * added,
+        rounding=found.rounding,
+        slack=found.slack + OURS * added,
+        bent=tuple(dict.fromkeys(reversed(found.bent))),
+    )
 
 
 def _page(found: Contributions) -> list[str]:
@@ -132,6 +152,8 @@ def _page(found: Contributions) -> list[str]:
         Row("added up", scale.show(total)),
         Row("recorded", scale.show(found.value)),
         Row("difference", small(found.residual), f"allowed ± {small(found.bound)}"),
+        Row("of it PyTorch's rounding", small(found.rounding), "as the NumPy reference finds it"),
+        Row("left over", small(found.left), f"allowed ± {small(found.slack)}"),
     ]
     return [f"{found.name} = {short(found.value)}", _kind(found), "", *indented(render(rows)), "", *_largest(found)]
 
