@@ -132,7 +132,9 @@ def _count_rounding(found: Backward, step: Step, output: int, weights: Array) ->
     bound = _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
     precision = Precision.of(made.dtype)
     found.bound += bound
-    found.rounding += _times(weights, step.outputs[output] - witness.values)
+    recorded = step.outputs[output]
+    with np.errstate(invalid="ignore"):
+        found.rounding += _times(weights, np.where(recorded == witness.values, 0.0, recorded - witness.values))
     found.slack += 8 * bound * OUR_OWN / max(precision.sum, precision.stored)
 
 
@@ -180,4 +182,5 @@ def _scattered(shape: tuple[int, ...], cells: Array, numbers: Array) -> Array:
 
 
 def _times(weights: Array, values: Array) -> float:
-    return float(np.sum(np.where(weights == 0, 0.0, weights * values)))
+    with np.errstate(invalid="ignore"):
+        return float(np.sum(np.where(weights == 0, 0.0, weights * values)))
