@@ -7,7 +7,7 @@ TorchLens is measured where it is installed (`pip install torchlens`).
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -59,38 +59,33 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def alternate(jobs: Mapping[str, Callable[[], Any]], pairs: int, times: int) -> dict[str, list[float]]:
-    """Run all in turn, `pairs * times` times; each figure is the median of `times` runs, for what a single run is too
-    short to time."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+def alternate(
+    one: Callable[[], Any], other: Callable[[], Any], pairs: int, times: int
+) -> tuple[list[float], list[float]]:
+    """Run two in turn, `pairs * times` times; each figure is the median of `times` runs where one is too short."""
+    found: tuple[list[float], list[float]] = [], []
     for _ in range(pairs):
-        turns = [{name: seconds_of(job) for name, job in jobs.items()} for _ in range(times)]
-        for name in jobs:
-            seconds[name].append(statistics.median(turn[name] for turn in turns))
-    return seconds
+        turns = [(seconds_of(one), seconds_of(other)) for _ in range(times)]
+        for figures, seconds in zip(found, zip(*turns, strict=True), strict=True):
+            figures.append(statistics.median(seconds))
+    return found
 
 
 def compare(title: str, made: tuple[nn.Module, Tensor], pairs: int, times: int, unit: tuple[str, float]) -> None:
     header(title)
-    jobs = {
-        "bare forward": partial(bare, *made),
-        "convscope": partial(cs.trace, *made),
-        "forward hooks": partial(hooks, *made),
+    tools: dict[str, tuple[Callable[..., Any], int, int]] = {
+        "convscope": (cs.trace, pairs, times),
+        "forward hooks": (hooks, pairs, times),
     }
-    alternate(jobs, 2, 2)
-    seconds = alternate(jobs, pairs, times)
-    rows = [(name, values, "bare forward") for name, values in seconds.items()]
     if find_spec("torchlens"):
-        slow = {"bare forward beside TorchLens": jobs["bare forward"], "TorchLens": partial(torchlens, *made)}
-        alternate(slow, 1, 1)
-        aside = alternate(slow, max(3, pairs // 6), 1)
-        seconds |= aside
-        rows += [(name, values, "bare forward beside TorchLens") for name, values in aside.items()]
+        tools["TorchLens"] = (torchlens, max(3, pairs // 6), 1)
     else:
         print("TorchLens is not installed and was left out.\n")
-    print("| | time | times the bare forward |\n|---|---|---|")
-    for name, values, base in rows:
-        print(f"| {name} | {shown(values, unit)} | {ratio(values, seconds[base])} |")
+    print("| | time | the bare forward beside it | times the bare forward |\n|---|---|---|---|")
+    for name, (tool, count, each) in tools.items():
+        alternate(partial(bare, *made), partial(tool, *made), 1, 1)
+        without, values = alternate(partial(bare, *made), partial(tool, *made), count, each)
+        print(f"| {name} | {shown(values, unit)} | {shown(without, unit)} | {ratio(values, without)} |", flush=True)
 
 
 def shown(values: list[float], unit: tuple[str, float]) -> str:
