@@ -105,7 +105,7 @@ def test_history_goes_from_the_first_weights_to_the_last(tmp_path: Path) -> None
     run = cs.train("shapes", epochs=3, out=tmp_path / "run")
     assert run.steps[0] == 0
     assert run.steps[-1] == run.metrics["step"]
-    assert 100 <= len(run.steps) <= 200
+    assert 20 <= len(run.steps) <= 200
     for name, value in run.model.state_dict().items():
         np.testing.assert_array_equal(run.weights_at(run.steps[-1])[name], value.numpy())
     with pytest.raises(UsageError, match="kept no weights at step 1000000"):
