@@ -118,6 +118,8 @@ class Dot:
     divisor: float = 1.0
     note: str = ""
     """What this sum is, in words."""
+    extra: int = 0
+    """Roundings of the kernel beyond those of a sum, its scale, divisor and bias."""
 
     @property
     def values(self) -> Array:
@@ -167,7 +169,7 @@ class Dot:
         value, error = total * self.scale / self.divisor, 0.0
         size = float(magnitudes.sum()) * abs(self.factor)
         roundings = int(np.count_nonzero(magnitudes)) - (self.right is None)
-        roundings += (self.scale != 1) + (self.divisor != 1)
+        roundings += self.extra + (self.scale != 1) + (self.divisor != 1)
         if self.bias is not None:
             plus = self.bias.result(precision)
             value, error, size = value + plus.value, error + plus.error, size + abs(plus.value)

@@ -42,7 +42,7 @@ def avg_pool(call: Call, cell: Cell) -> Dot:
     counted = math.prod(len(at) for at in under)
     window = outer(image, [*cell[:-axes], *under], drop_padding=not call["count_include_pad"])
     divisor = call.get("divisor_override") or (counted if call["count_include_pad"] else len(window))
-    return Dot(window, divisor=divisor, note=_mean_note(window, divisor))
+    return Dot(window, divisor=divisor, note=_mean_note(window, divisor), extra=2)
 
 
 def adaptive_avg_pool(call: Call, cell: Cell) -> Dot:
@@ -51,7 +51,7 @@ def adaptive_avg_pool(call: Call, cell: Cell) -> Dot:
     Source: PyTorch, aten/src/ATen/native/AdaptivePooling.h: from floor(i·n/m) up to ceil((i + 1)·n/m).
     """
     window, _ = _adaptive(call, cell)
-    return Dot(window, divisor=len(window), note=_mean_note(window, len(window)))
+    return Dot(window, divisor=len(window), note=_mean_note(window, len(window)), extra=2)  # by each axis' length
 
 
 def adaptive_max_pool(call: Call, cell: Cell) -> Apply:

@@ -22,12 +22,16 @@ def total(call: Call, cell: Cell) -> Dot:
 
 def mean(call: Call, cell: Cell) -> Dot:
     """Their sum, divided by their number."""
-    return mean_of(reduced(call, cell))
+    cells = reduced(call, cell)
+    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=2)
 
 
 def mean_of(cells: Cells) -> Dot:
-    """The mean of the given cells."""
-    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells")
+    """The mean of the given cells.
+
+    A kernel may carry a mean along instead of a sum (Welford 1962), where zeros cost roundings too: two for each cell.
+    """
+    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=len(cells) + 8)
 
 
 def variance_of(cells: Cells, correction: float = 0) -> Apply:

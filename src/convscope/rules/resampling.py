@@ -79,7 +79,7 @@ def _nearest_at(call: Call, axis: int, at: int) -> int:
 def _position(call: Call, axis: int, at: int, clip: bool) -> tuple[float, float, int]:
     """Where the result's cell falls on the input's axis, how inexact that is, and the axis' length."""
     length, wanted, given = _scale(call, axis)
-    if length == wanted:
+    if length == wanted and clip:  # linear kernels copy, cubic ones do not
         return float(at), 0.0, length
     kind = np.float64 if call.dtype == "float64" else np.float32
     if call["align_corners"]:
