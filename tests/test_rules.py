@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +147,13 @@ def test_leading_zeros_of_a_cell_may_be_left_out() -> None:
 def test_a_cell_outside_is_refused_with_the_valid_range(cell: Cell) -> None:
     with pytest.raises(UsageError, match=r"no cell .*; its shape is \(1, 1, 3, 3\), its cells are 0 to 0 x 0 to 0 x"):
         explain_cell(convolution(), cell)
+
+
+@pytest.mark.parametrize("cell", [("a",), (1.5, 0), None, "11"])
+def test_something_that_is_no_cell_is_refused(cell: Any) -> None:
+    with pytest.raises(UsageError, match=r"a cell is a tuple of whole numbers such as \(3, 10, 12\), not"):
+        full_cell(cell, (3, 3))
+    assert full_cell(2, (3,)) == (2,)
 
 
 def test_a_tensor_without_axes_has_one_cell() -> None:

@@ -243,7 +243,7 @@ class Explanation:
 
 
 def explain(
-    trace: Trace, step: Step | str | int, cell: Cell, *, output: int = 0, rules: Mapping[str, Rule] = RULES
+    trace: Trace, step: Step | str | int, cell: Cell | int, *, output: int = 0, rules: Mapping[str, Rule] = RULES
 ) -> Explanation:
     """Explain one number of a trace.
 

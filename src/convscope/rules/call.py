@@ -3,8 +3,9 @@
 Knows NumPy only: a rule can be called with arrays made by hand, without a trace and without torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, Literal
 
 import numpy as np
@@ -128,16 +129,19 @@ def _operands(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Operand]]:
             yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Operand))
 
 
-def full_cell(cell: Cell, shape: tuple[int, ...], name: str = "the result") -> Cell:
+def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result") -> Cell:
     """A cell as a full index of `shape`: leading zeros added, checked to lie inside.
 
     >>> full_cell((3, 10, 12), (1, 8, 28, 28))
     (0, 3, 10, 12)
 
     Raises:
-        UsageError: more numbers than the tensor has axes, or one outside its axis.
+        UsageError: more numbers than the tensor has axes, one outside its axis, or something that is no whole number.
     """
-    given = tuple(int(i) for i in cell)
+    try:
+        given = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
+    except TypeError:
+        raise UsageError(f"a cell is a tuple of whole numbers such as (3, 10, 12), not {cell!r}.") from None
     wanted = (0,) * (len(shape) - len(given)) + given
     fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
     if not fits:
