@@ -129,9 +129,7 @@ def _show_report(report: Any) -> None:
     say()
     unlisted = len(report.steps) - len(rows)
     if unlisted:
-        say(
-            f"and {unlisted} hidden step{'s' * (unlisted != 1)} that only prepare{'s' * (unlisted == 1)} what these read"
-        )
+        say(f"hidden steps that prepare what these read: {unlisted}")
     for step in report.mismatches:
         say(f"✗ {step.name} {step.mismatch}")
     if report.mismatches and report.mismatches[0].mismatch.why:
