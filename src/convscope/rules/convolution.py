@@ -97,7 +97,9 @@ def _products(call: Call, window: Cells, kernel: Cells, unit: int) -> Dot:
 
 
 def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
-    layer = call["weight"].source.name.removesuffix(".weight")
+    name = call["weight"].source.name
+    layer = "" if name == "weight" else f" of {name.removesuffix('.weight')}"
     padding = 0 if window.inside is None else int(len(window) - window.inside.sum())
     outside = f" ({padding:,} of them padding)" if padding else ""
-    return f"{len(window):,} window cells{outside} × kernel {unit} of {layer}{', plus its bias' if biased else ''}"
+    cells = "input cells whose kernel reaches here" if call["transposed"] else f"window cells{outside}"
+    return f"{len(window):,} {cells} × kernel {unit}{layer}{', plus its bias' if biased else ''}"

@@ -36,7 +36,7 @@ def _planes(dot: Dot) -> Array | None:
     grid = dot.left.grid
     convolution = dot.right is not None and dot.right.source.kind != "computed"
     spatial = len(grid) - convolution
-    if spatial != 2 or len(dot.left.source.shape) < 3 or grid[-2] > 8 or len(dot.left) < 2:
+    if spatial != 2 or len(dot.left.source.shape) < 3 or grid[-2] > 8 or grid[-2] * grid[-1] < 2:
         return None
     return np.arange(len(dot.left)).reshape(-1, *grid[-2:])
 

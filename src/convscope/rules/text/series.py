@@ -168,4 +168,4 @@ def _marked(cells: Cells, winner: int) -> list[str]:
     marked = [(f"[{t}]" if i == winner else f"{t} ").rjust(width + 2) for i, t in enumerate(texts)]
     step = cells.grid[1]
     plane = np.arange(len(cells)).reshape(cells.grid)
-    return [region(cells, plane), *(" ".join(marked[at : at + step]) for at in range(0, len(marked), step))]
+    return [region(cells, plane), *(" ".join(marked[at : at + step]).rstrip() for at in range(0, len(marked), step))]
