@@ -254,6 +254,14 @@ def _poolings() -> Iterator[dict[str, Case]]:
         "adaptive_max_pool2d": Case("adaptive_max_pool2d.default", (equal, [4, 5])),
         "adaptive_max_pool2d odd": Case("adaptive_max_pool2d.default", (strange, [4, 5])),
         "adaptive_max_pool3d": Case("adaptive_max_pool3d.default", (z, [2, 4, 3])),
+        "max_unpool2d": Case(
+            "max_unpool2d.default",
+            (normal(2, 1, 2, 3), torch.tensor([0, 6, 3, 19, 10, 8]).expand(2, 1, 6).reshape(2, 1, 2, 3), [4, 5]),
+        ),
+        "max_unpool3d": Case(
+            "max_unpool3d.default",
+            (normal(2, 1, 2, 1, 1), torch.tensor([[[[[7]], [[2]]]]] * 2), [2, 3, 2], [2, 3, 2], [0, 0, 0]),
+        ),
     }
 
 

@@ -95,6 +95,19 @@ def adaptive_max_pool(x: Array, output_size: Sequence[int]) -> tuple[Array, Arra
     return _largest(x, _shares(x, output_size))
 
 
+def max_unpool(x: Array, indices: Array, output_size: Sequence[int], stride: Sizes = (), padding: Sizes = 0) -> Array:
+    """max_unpool{2,3}d: every number back where `indices`, flat in the plane, says that it stood; 0 elsewhere.
+
+    >>> max_unpool(np.array([[[5.0]]]), np.array([[[2]]]), (2, 2))
+    array([[[0., 0.],
+            [5., 0.]]])
+    """
+    lead = x.shape[: -len(output_size)]
+    flat = np.zeros((*lead, int(np.prod(output_size))))
+    np.put_along_axis(flat, indices.reshape(*lead, -1), x.reshape(*lead, -1), -1)
+    return flat.reshape(*lead, *output_size)
+
+
 def avg_pool(
     x: Array,
     kernel_size: Sizes,

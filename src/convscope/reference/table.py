@@ -50,6 +50,7 @@ _PRODUCT = Operation(matrix.product, wide(matrix.product_error))
 _ADDED_PRODUCT = Operation(matrix.addmm, matrix.addmm_error)
 _MAX_POOL = _move(pool.max_pool)
 _AVG_POOL = Operation(pool.avg_pool, wide(pool.avg_pool_error))
+_MAX_UNPOOL = _move(pool.max_unpool)
 _ADAPTIVE_MAX = _move(pool.adaptive_max_pool)
 _ADAPTIVE_AVG = Operation(pool.adaptive_avg_pool, wide(pool.adaptive_avg_pool_error))
 _ADAPTIVE_AVG_3D = Operation(pool.adaptive_avg_pool, pool.adaptive_avg_pool_error)
@@ -113,6 +114,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "adaptive_max_pool1d": _ADAPTIVE_MAX,
     "adaptive_max_pool2d": _ADAPTIVE_MAX,
     "adaptive_max_pool3d": _ADAPTIVE_MAX,
+    "max_unpool2d": _MAX_UNPOOL,
+    "max_unpool3d": _MAX_UNPOOL,
     "adaptive_avg_pool1d": _ADAPTIVE_AVG,
     "adaptive_avg_pool2d": _ADAPTIVE_AVG,
     "adaptive_avg_pool3d": _ADAPTIVE_AVG_3D,
