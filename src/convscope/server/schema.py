@@ -278,6 +278,31 @@ class Proof(Said):
     proved: bool
 
 
+class Line(Said):
+    """One line of a calculation on paper: what is added, its number as it is shown, and a remark."""
+
+    kind: Literal["row", "rule", "blank", "text"] = "row"
+    label: str = ""
+    number: str = ""
+    after: str = ""
+    channel: int | None = None
+    """Whose sum it is, where the line is the sum of one input channel of a window."""
+
+
+class Paper(Said):
+    """The calculation as `Explanation.to_text()` writes it, for a page: windows and kernels are drawn from the JSON."""
+
+    headline: str
+    """What the number is, in words."""
+    result: str
+    """The number, rounded as the calculation shows it."""
+    lines: list[Line]
+    """All but the grids: channel sums (the largest first, then the others), sum, rounding, bias, rule, calculated, in full,
+    recorded, difference."""
+    products: list[str] = []
+    """Each product as it is shown, aligned with `left` of the expression; empty where there is none."""
+
+
 class Explained(Said):
     """Why a number is what it is."""
 
@@ -289,6 +314,8 @@ class Explained(Said):
     """Of a sum that was cut: "terms" and "total" of what was left out."""
     proof: Proof | None
     """None: ask `/proof`, the step is being recomputed."""
+    paper: Paper | None = None
+    """The calculation in lines; None where there is no rule."""
 
 
 class ContributionsInfo(Said):
