@@ -1,5 +1,7 @@
 """Training: what it learns, that it is the arithmetic of a plain loop, and that it leaves the caller's world alone."""
 
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import convscope as cs
 from convscope.errors import DataError, RunError, ShapeError, TrainingError, UnknownName, UsageError
 from convscope.training.batches import epoch_order
 from convscope.training.recipes import FAST, TUTORIAL, Recipe, recipe_for
+from convscope.training.writer import history_steps
 
 
 def digits(count: int = 640, *, seed: int = 0) -> cs.Dataset:
@@ -77,6 +80,46 @@ def test_metrics_say_what_happened(tmp_path: Path) -> None:
     assert evaluation.accuracy == run.metrics["test_accuracy"]
     assert evaluation.loss == pytest.approx(run.metrics["test_loss"])
     assert evaluation.confusion.sum() == 100
+
+
+def test_a_watcher_sets_the_pace_and_the_weights_stay_the_same_bits(tmp_path: Path) -> None:
+    paces = [0.0, 0.0, None, 0.0, 0.0, 0.0, 1e-9]
+    told: list[Mapping[str, Any]] = []
+
+    def pace(event: Mapping[str, Any]) -> float | None:
+        if event["event"] != "progress":
+            return 7.0  # only an answer to "progress" counts
+        told.append(event)
+        return paces[len(told) % len(paces)]
+
+    watched = cs.train("shapes", epochs=2, out=tmp_path / "watched", watch=pace)
+    plain = cs.train("shapes", epochs=2, out=tmp_path / "plain")
+
+    assert told[0]["step"] == 0
+    assert "loss" not in told[0]
+    after_zero = [b["step"] - a["step"] for k, (a, b) in enumerate(pairwise(told), 1) if paces[k % len(paces)] == 0]
+    assert len(after_zero) > 20
+    assert set(after_zero) == {1}
+    assert told[-1]["step"] == plain.metrics["step"]
+    assert_same_run(watched, plain)
+
+
+def assert_same_run(a: cs.Run, b: cs.Run) -> None:
+    """The same metrics but for the time, and the same weights, bit for bit, wherever both kept them."""
+    without_time = [[{**event, "seconds": 0} for event in run.history] for run in (a, b)]
+    assert without_time[0] == without_time[1]
+    assert set(b.steps) <= set(a.steps)
+    for step in b.steps:
+        for name, value in b.weights_at(step).items():
+            assert value.tobytes() == a.weights_at(step)[name].tobytes(), (step, name)
+
+
+def test_each_step_of_a_watcher_that_goes_step_by_step_is_kept_within_limits(tmp_path: Path) -> None:
+    run = cs.train("crosses", epochs=300, out=tmp_path / "run", watch=lambda _: 0.0)
+    usual = history_steps(run.model, 300)
+    assert len(usual) == 21
+    between = [step for step in range(300) if step not in usual]
+    assert run.steps == sorted([*usual, *between[:200]])
 
 
 def test_the_last_metrics_of_an_epoch_are_the_means_over_it(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Watcher:
     def _progress(self, event: Mapping[str, Any]) -> None:
         if self.began is None:
             self.began = event["step"], event["seconds"]
+            return
         steps, seconds = event["step"] - self.began[0], event["seconds"] - self.began[1]
         numbers = (
             f"epoch {event['epoch']}/{event['epochs']}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"

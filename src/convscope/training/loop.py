@@ -25,10 +25,15 @@ from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
 from convscope.training.writer import Writer, history_steps
 
-Watch = Callable[[Mapping[str, Any]], None]
-"""Called with each event: "progress" about ten times a second, and the "train" and "epoch" events of the metrics."""
+Watch = Callable[[Mapping[str, Any]], float | None]
+"""Called with each event: "progress" once before the first step and then about ten times a second, and the "train"
+and "epoch" events of the metrics. The training waits for its answer. What it answers to "progress" sets the pace: the
+seconds until the next, or 0 for after one step, whose weights are then kept too; None leaves it at a tenth of a second.
+(Several processes train at their own pace.)"""
 
 TICK = 0.1
+MANY = 1_000_000
+"""Steps enough for a history as long as it may be."""
 SUMS = ("loss", "hits", "images")
 
 
@@ -54,6 +59,10 @@ class Loop:
     saved: int = -1
     """The step of the newest snapshot; -1 before there is one."""
     agreed: bool = field(init=False, default=False)
+    pace: float | None = field(init=False, default=None)
+    """What the watcher last answered."""
+    room: int = field(init=False)
+    """How many more points the history may hold beyond `kept`."""
     saved_at: float = field(init=False, default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -64,6 +73,7 @@ class Loop:
                 "choose another --batch-size."
             )
         self.kept = frozenset(history_steps(self.model, self.total))
+        self.room = len(history_steps(self.model, MANY))
         if not self.position.sums:
             self.position = replace(self.position, sums=dict.fromkeys([*SUMS, *("epoch_" + n for n in SUMS)], 0.0))
 
@@ -97,6 +107,7 @@ class Loop:
         if self.saved < 0:
             self._keep()
             self._save()
+        self._report()
         while self.position.epoch < self.recipe.epochs and not self.stopping:
             self._epoch()
         if self.saved != self.position.step:
@@ -114,15 +125,16 @@ class Loop:
             self._end_epoch()
 
     def _chunk(self, parts: tuple[Tensor, ...]) -> None:
-        """Steps up to the next log line, history point or end of the epoch; alone, also up to a tick of the clock."""
+        """Steps up to the next log line, history point or end of the epoch; alone, also only as long as the pace says."""
         start, first = time.perf_counter(), self.position.batch
         last = first + self._until_next()
-        until = start + (TICK if self.runtime.world == 1 else math.inf)
+        pace = TICK if self.pace is None else self.pace
+        until = start + (pace if self.runtime.world == 1 else math.inf)
         losses: list[Tensor] = []
         outputs: list[tuple[Tensor, Tensor]] = []
         for batch in range(first, last):
             losses.append(self._step(parts[batch], self.position.step + batch - first, outputs))
-            if time.perf_counter() > until or (self.interrupt.asked and self.runtime.world == 1):
+            if time.perf_counter() >= until or (self.interrupt.asked and self.runtime.world == 1):
                 break
         self.position = replace(
             self.position,
@@ -185,11 +197,15 @@ class Loop:
         if step % self.log_every == 0:
             self._log("train", **self._means(""))
             self._reset("")
-        if step in self.kept:
-            self._keep()
+        self._keep()
         if time.perf_counter() - self.saved_at > self.snapshot_seconds and self.position.batch < self.batches:
             self._save()
-        self.watch(self._event("progress", total=self.total, epochs=self.recipe.epochs, **self._means("epoch_")))
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the watcher where the training is; it may wait before it answers."""
+        event = self._event("progress", total=self.total, epochs=self.recipe.epochs, **self._means("epoch_"))
+        self.pace = self.watch(event)
 
     def _end_epoch(self) -> None:
         means = self._means("epoch_")
@@ -203,9 +219,10 @@ class Loop:
             self._save()
 
     def _means(self, prefix: str) -> dict[str, float]:
+        """Mean loss and accuracy; nothing before there were images."""
         sums = self.position.sums
-        images = max(sums[prefix + "images"], 1.0)
-        return {"loss": sums[prefix + "loss"] / images, "accuracy": sums[prefix + "hits"] / images}
+        images = sums[prefix + "images"]
+        return {"loss": sums[prefix + "loss"] / images, "accuracy": sums[prefix + "hits"] / images} if images else {}
 
     def _reset(self, prefix: str) -> None:
         zeros = {prefix + name: 0.0 for name in SUMS}
@@ -223,7 +240,10 @@ class Loop:
         self.watch(event)
 
     def _keep(self) -> None:
-        if self.position.step in self.kept:
+        """Add the weights to the history, at its points and where the watcher goes step by step."""
+        point = self.position.step in self.kept
+        if point or (self.pace == 0 and self.room):
+            self.room -= not point
             self.writer.keep(self.position.step, self.model)
 
     def _save(self) -> None:
