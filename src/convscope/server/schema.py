@@ -287,6 +287,8 @@ class Line(Said):
     after: str = ""
     channel: int | None = None
     """Whose sum it is, where the line is the sum of one input channel of a window."""
+    term: int | None = None
+    """Which term of `left`, or which of the cells of a function, the line shows; counted from 0."""
 
 
 class Paper(Said):
@@ -297,8 +299,8 @@ class Paper(Said):
     result: str
     """The number, rounded as the calculation shows it."""
     lines: list[Line]
-    """All but the grids: channel sums (the largest first, then the others), sum, rounding, bias, rule, calculated, in full,
-    recorded, difference."""
+    """All but the grids: terms or channel sums (the largest first, then the others), sum, rounding, bias, rule,
+    calculated, in full, recorded, difference."""
     products: list[str] = []
     """Each product as it is shown, aligned with `left` of the expression; empty where there is none."""
 
