@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from convscope.data import load_dataset as load_dataset
     from convscope.data.dataset import Dataset as Dataset
     from convscope.errors import ConvscopeError as ConvscopeError
+    from convscope.errors import ImageError as ImageError
     from convscope.errors import UsageError as UsageError
     from convscope.images import Preprocess as Preprocess
+    from convscope.images import read_image as read_image
     from convscope.inputs import load_image as load_image
     from convscope.inputs import prepare as prepare
     from convscope.inputs import random_image as random_image
@@ -50,6 +52,7 @@ _NAMES = {
     "DATASETS": "data",
     "Dataset": "data.dataset",
     "Difference": "capture",
+    "ImageError": "errors",
     "MODELS": "models",
     "Preprocess": "images",
     "Ref": "capture",
@@ -69,6 +72,7 @@ _NAMES = {
     "predict": "training",
     "prepare": "inputs",
     "random_image": "inputs",
+    "read_image": "images",
     "trace": "capture",
     "train": "training",
     "verify": "proof",

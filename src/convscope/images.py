@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,41 +22,55 @@ MAX_PIXELS = 100_000_000
 WHITE = 255.0  # what a pixel of a file counts up to, whatever the file's own depth
 
 
-def read_image(path: str | Path) -> Array:
+def read_image(
+    source: str | Path | BinaryIO,
+    *,
+    name: str = "",
+    formats: tuple[str, ...] | None = None,
+    max_pixels: int | None = None,
+) -> Array:
     """Read an image file, turned upright, in pixels from 0 to 255.
 
     Palettes become colours, transparency is laid over white, CMYK and the like become RGB. Grey files of more
     than 8 bits keep their precision: they come as float32, scaled so that their full range is 0 to 255. Of an
     animation the first frame is read.
 
+    Args:
+        source: A path, or an opened binary file.
+        name: What messages call it; by default its path.
+        formats: Pillow's names of the formats that are tried; None: all.
+        max_pixels: Larger images are refused before they are decoded; by default above 100 million.
+
     Returns:
         uint8 (or float32 for deeper grey files), shape (C, H, W), C = 1 for grey and 3 for colour.
 
     Raises:
-        ImageError: no such file, no image, damaged, or more than 100 million pixels.
+        ImageError: no such file, no image, damaged, or more than `max_pixels`.
     """
+    name, max_pixels = name or str(source), max_pixels or MAX_PIXELS
     try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
+        with Image.open(source, formats=formats) as opened:
+            if opened.width * opened.height > max_pixels:
                 raise ImageError(
-                    f"{path} has {opened.width}x{opened.height} pixels; at most {MAX_PIXELS:,} are read. Scale it down."
+                    f"{name} has {opened.width}x{opened.height} pixels; at most {max_pixels:,} are read. Scale it down."
                 )
             opened.load()
             values = pixels(opened)
     except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"there is no file {path}; check the path.") from None
+        raise ImageError(f"there is no file {name}; check the path.") from None
     except IsADirectoryError:
-        raise ImageError(f"{path} is a folder; name one image, or use folder:{path} as a data set.") from None
+        raise ImageError(f"{name} is a folder; name one image, or use folder:{name} as a data set.") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path} is no image that Pillow can read; try PNG or JPEG.") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{path} has far more than the {MAX_PIXELS:,} pixels that are read. Scale it down.") from None
+        tried = f"no {' or '.join(formats)} image" if formats else "no image that Pillow can read; try PNG or JPEG"
+        raise ImageError(f"{name} is {tried}.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{name} has far more than the {max_pixels:,} pixels that are read. Scale it down.") from None
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
-        raise ImageError(f"{path} cannot be read as an image: {_sentence(error)}.") from None
+        raise ImageError(f"{name} cannot be read as an image: {_sentence(error)}.") from None
     if not np.isfinite(values).all():
-        raise ImageError(f"{path} has pixels that are not finite numbers; replace them before it can be used.")
+        raise ImageError(f"{name} has pixels that are not finite numbers; replace them before it can be used.")
     return values
 
 

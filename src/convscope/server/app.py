@@ -1,0 +1,96 @@
+"""App: the routes, the page and the guard put together, and every error turned into one sentence.
+
+Knows FastAPI and the shape of what is served; no models, no pictures, no ports.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import page, schema
+from convscope.server.routes import ROUTERS
+from convscope.server.security import Access, Guard
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": schema.Problem, "description": HTTPStatus(code).phrase}
+    for code in (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 503)
+}
+SENTENCES: Mapping[int, str] = {
+    404: "there is nothing at this address; start from the page's own address.",
+    405: "this address does not take that method; things are read by GET and changed by POST.",
+}
+"""For errors that the framework raises without a sentence of its own."""
+
+
+def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
+    """The explorer as an ASGI application.
+
+    >>> make_app(None, Access("secret")).title
+    'convscope'
+
+    Args:
+        gallery: What is open: models, data sources, stored inputs. Routes find it as `request.app.state.gallery`.
+        access: Who may ask.
+        trainings: The trainings that this server can start, `request.app.state.trainings`; None: it trains nothing.
+    """
+    app = FastAPI(
+        title="convscope", version=cs.__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=_closing
+    )
+    app.state.gallery = gallery
+    app.state.trainings = trainings
+    for router in ROUTERS:
+        app.include_router(router, prefix="/api", responses=PROBLEMS)
+    app.include_router(page.router)
+    app.add_exception_handler(RequestValidationError, _not_understood)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(cs.ConvscopeError, _asked_wrongly)
+    app.add_exception_handler(Exception, _our_mistake)
+    app.add_middleware(Guard, access=access)
+    return app
+
+
+@asynccontextmanager
+async def _closing(app: FastAPI) -> AsyncIterator[None]:
+    """When the server ends, so do its trainings and its threads."""
+    yield
+    for part in (app.state.trainings, app.state.gallery):
+        if part is not None:
+            part.close()
+
+
+def problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as every route answers it."""
+    clean = message.encode("utf-8", "replace").decode()
+    return JSONResponse(schema.Problem(message=clean).model_dump(), status, headers)
+
+
+def _not_understood(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first, *others = error.errors()
+    where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})[:200]
+    more = f" ({len(others)} more like this)" if others else ""
+    named = f"{where}: " if where else ""
+    return problem(422, f"the request is not understood: {named}{first['msg'][:300].rstrip('.')}{more}.")
+
+
+def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    plain = error.detail == HTTPStatus(error.status_code).phrase
+    message = SENTENCES.get(error.status_code, error.detail) if plain else error.detail
+    return problem(error.status_code, message, error.headers)
+
+
+def _asked_wrongly(_request: Request, error: Exception) -> Response:
+    return problem(404 if isinstance(error, LookupError) else 400, str(error))
+
+
+def _our_mistake(_request: Request, error: Exception) -> Response:
+    """A mistake of ours: its kind is said, its traceback goes to the terminal that started the server."""
+    return problem(500, f"this should not have happened ({type(error).__name__}); the server's terminal says more.")

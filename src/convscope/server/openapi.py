@@ -1,0 +1,16 @@
+"""OpenAPI: prints the document that the page's TypeScript types are made from: `python -m convscope.server.openapi`."""
+
+import json
+import sys
+
+from convscope.server.app import make_app
+from convscope.server.security import Access
+
+
+def document() -> str:
+    """What the server answers to, as an OpenAPI document in JSON."""
+    return json.dumps(make_app(None, Access("")).openapi(), indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
