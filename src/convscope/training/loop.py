@@ -125,7 +125,7 @@ class Loop:
             self._end_epoch()
 
     def _chunk(self, parts: tuple[Tensor, ...]) -> None:
-        """Steps up to the next log line, history point or end of the epoch; alone, also only as long as the pace says."""
+        """Steps up to the next log line, history point or end of the epoch; alone, for no longer than the pace says."""
         start, first = time.perf_counter(), self.position.batch
         last = first + self._until_next()
         pace = TICK if self.pace is None else self.pace
