@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from convscope.inputs import load_image as load_image
     from convscope.inputs import prepare as prepare
     from convscope.inputs import random_image as random_image
+    from convscope.models import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models import MODELS as MODELS
     from convscope.models import load_model as load_model
     from convscope.models import parse_model_args as parse_model_args
@@ -50,6 +51,7 @@ _ROOMS = ("filters", "plot", "reference")
 _NAMES = {
     "ConvscopeError": "errors",
     "DATASETS": "data",
+    "DEFAULT_MODELS": "models",
     "Dataset": "data.dataset",
     "Difference": "capture",
     "ImageError": "errors",

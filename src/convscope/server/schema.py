@@ -369,11 +369,14 @@ class TrainingInfo(Said):
     model: str
     state: Literal["starting", "running", "paused", "done", "stopped", "failed"]
     message: str
-    """Where it failed: why."""
+    """Where it failed: why; while it starts: what it reads."""
     step: int
     total: int
     epoch: int
     epochs: int
+    loss: float | None = None
+    """Mean over the epoch so far, and so is the accuracy."""
+    accuracy: float | None = None
     request: TrainRequest
 
 
