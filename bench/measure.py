@@ -5,21 +5,26 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from convscope.training.environment import environment
+import convscope as cs
 
 
 def header(title: str) -> None:
     """Say what is measured, and where."""
-    here = environment()
     print(f"\n## {title}\n")
     print(
-        f"{here['processor']}, {here['threads']} threads, {platform.system()}; Python {here['python']}, "
-        f"torch {torch.__version__}, NumPy {np.__version__}, convscope {here['convscope']}; {here['created'][:10]}\n"
+        f"{_processor()}, {torch.get_num_threads()} threads, {platform.system()}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, NumPy {np.__version__}, convscope {cs.__version__}; {time.strftime('%Y-%m-%d')}\n"
     )
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def in_turn(jobs: Mapping[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:

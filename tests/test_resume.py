@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -250,3 +251,44 @@ def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         cs.train(resume=True)
     with pytest.raises(UsageError, match="name a data set to train on"):
         cs.train()
+
+
+class Drawing(torch.nn.Module):
+    """Draws from NumPy's and Python's random state, and counts in a buffer that no state dict has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(784, 2)
+        self.seen: torch.Tensor
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += 1
+            x = x * (random.random() + np.random.rand()) + 1e-3 * self.seen  # noqa: NPY002
+        result: torch.Tensor = self.fc(x.flatten(1))
+        return result
+
+
+def test_a_model_that_draws_from_numpy_and_python_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    data = cs.load_dataset("shapes", seed=0)
+
+    def stop_after(step: int) -> Any:
+        def watch(event: Mapping[str, Any]) -> None:
+            if event["step"] >= step:
+                raise RuntimeError("stopped")
+
+        return watch
+
+    def train(out: Path, **more: Any) -> None:
+        torch.manual_seed(0)
+        cs.train(data, Drawing(), epochs=3, seed=4, out=out, snapshot_seconds=0, **more)
+
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+    train(tmp_path / "whole")
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]  # noqa: NPY002
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(tmp_path / "cut", watch=stop_after(40))
+    random.seed(99)
+    train(tmp_path / "cut", resume=True)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")

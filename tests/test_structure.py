@@ -25,11 +25,14 @@ ORDER = (
     "capture",
     "rules",
     "proof",
+    "probe",
     "plot",
+    "server",
     "cli",
 )
-"""Each room imports only rooms above it; `cli` reaches the others through `import convscope as cs`."""
-KNOW_TORCH = {"models", "training", "capture"}
+"""Each room imports only rooms above it; `server` and `cli` reach the others through `import convscope as cs`."""
+THROUGH_THE_FRONT = {"server", "cli"}
+KNOW_TORCH = {"models", "training", "capture", "probe"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
@@ -59,10 +62,8 @@ def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
         if other not in ORDER:  # a name of the package itself, such as __version__
             continue
         assert other == room or ORDER.index(other) < ORDER.index(room), f"{path}:{line} imports {module}"
-        if room == "cli":
-            assert other == "cli", (
-                f"{path}:{line} imports {module}: the command line goes through `import convscope as cs`"
-            )
+        if room in THROUGH_THE_FRONT:
+            assert other == room, f"{path}:{line} imports {module}: {room} goes through `import convscope as cs`"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
@@ -82,7 +83,9 @@ def test_every_room_has_its_place_in_the_order() -> None:
     "code", ["import convscope", "from convscope.cli import main; import sys; sys.argv[1:]=['--help']"]
 )
 def test_importing_loads_no_torch(code: str) -> None:
-    heavy = "[name for name in ('torch', 'matplotlib', 'lightning_fabric') if name in __import__('sys').modules]"
+    heavy = (
+        "[name for name in ('torch', 'matplotlib', 'lightning_fabric', 'fastapi') if name in __import__('sys').modules]"
+    )
     result = subprocess.run(
         [sys.executable, "-c", f"{code}\nprint({heavy})"], capture_output=True, text=True, check=True, env=os.environ
     )

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import convscope as cs
 from convscope.errors import DataError, RunError, ShapeError, TrainingError, UnknownName, UsageError
 from convscope.training.batches import epoch_order
+from convscope.training.layout import trained_channels_last
 from convscope.training.recipes import FAST, TUTORIAL, Recipe, recipe_for
 from convscope.training.writer import history_steps
 
@@ -324,3 +325,25 @@ def test_the_tutorials_accuracies_over_five_seeds(tmp_path: Path, model: str, da
     runs = [cs.train(dataset, model, recipe="tutorial", seed=s, out=tmp_path / str(s)) for s in range(5)]
     accuracies = [run.metrics["test_accuracy"] for run in runs]
     assert good(accuracies), accuracies
+
+
+def test_pooling_trained_channels_last_gives_the_same_bits_and_leaves_no_trace() -> None:
+    data = cs.load_dataset("shapes", seed=0)
+    images, labels = torch.tensor(data.scaled(slice(0, 8))), torch.tensor(data.labels[:8])
+
+    def gradients(*, hooked: bool) -> list[torch.Tensor]:
+        model = cs.load_model("shapes-cnn", seed=0).train()
+        with trained_channels_last(model, data, wanted=True) as runs:
+            assert runs
+            if not hooked:
+                for module in model.modules():
+                    module._forward_hooks.clear()
+            output = model(images.contiguous(memory_format=torch.channels_last))
+            torch.autograd.backward(F.cross_entropy(output, labels))
+        assert not any(module._forward_hooks for module in model.modules())
+        assert all(p.is_contiguous() for p in model.parameters())
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    with_hooks, without = gradients(hooked=True), gradients(hooked=False)
+    assert len(with_hooks) == 6
+    assert all(torch.equal(a, b) for a, b in zip(with_hooks, without, strict=True))

@@ -22,6 +22,7 @@ from convscope.training.modes import in_eval_mode
 from convscope.training.numpy_engine import check_numpy
 from convscope.training.objectives import logits_of, make_loss, make_optimizer
 from convscope.training.recipes import ANY, Recipe, recipe_for
+from convscope.training.runtime import Runtime
 
 MODEL_OF_STRANGERS = "mnist-small"
 """What is trained on data without a model of their own: it takes any square size, channels and classes."""
@@ -65,7 +66,7 @@ class Job:
     notes: tuple[str, ...] = ()
 
 
-def prepare_job(settings: Settings, progress: Progress) -> Job:
+def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job:
     """Load the data, build the model, choose the recipe; refuse what does not fit.
 
     Raises:
@@ -96,7 +97,7 @@ def prepare_job(settings: Settings, progress: Progress) -> Job:
         "device": settings.device,
         "precision": settings.precision,
         "engine": settings.engine,
-        "environment": environment(sum(value.numel() for value in model.parameters())),
+        "environment": environment(sum(value.numel() for value in model.parameters()), runtime),
         "notes": list(notes),
     }
     return Job(train, test, model, recipe, config, notes)

@@ -132,8 +132,13 @@ class Loop:
         until = start + (pace if self.runtime.world == 1 else math.inf)
         losses: list[Tensor] = []
         outputs: list[tuple[Tensor, Tensor]] = []
-        for batch in range(first, last):
-            losses.append(self._step(parts[batch], self.position.step + batch - first, outputs))
+        mine = [self.runtime.mine(part) for part in parts[first:last]]
+        for done, (images, labels) in enumerate(self.train.taken(mine)):
+            self._set_lr(self.position.step + done)
+            shown = shifted(images, self.recipe.shift) if self.recipe.shift else images
+            loss, output = self.engine.step(shown, labels, len(labels) / len(parts[first + done]))
+            losses.append(loss)
+            outputs.append((output, labels))
             if time.perf_counter() >= until or (self.interrupt.asked and self.runtime.world == 1):
                 break
         self.position = replace(
@@ -150,18 +155,11 @@ class Loop:
         stops += [point - step for point in self.kept if point > step]
         return min(stops)
 
-    def _step(self, indices: Tensor, step: int, outputs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _set_lr(self, step: int) -> None:
         if self.recipe.schedule != "constant":
             lr = self.recipe.lr_at(step / self.total)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-        mine = self.runtime.mine(indices)
-        images, labels = self.train.take(mine)
-        if self.recipe.shift:
-            images = shifted(images, self.recipe.shift)
-        loss, output = self.engine.step(images, labels, len(mine) / len(indices))
-        outputs.append((output, labels))
-        return loss
 
     def _summed(self, losses: list[Tensor], outputs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """The running sums with a chunk's steps added one by one, over all processes; refuses what is not finite."""

@@ -36,6 +36,11 @@ class Runtime:
     world: int = 1
     fabric: Any = None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights and images; under autocast they stay float32."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """The model and optimizer to step with; several processes get theirs joined."""
         if self.fabric is None:

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from convscope.errors import RunError, TrainingError
+from convscope.training.randomness import random_state
 
 KEPT = 2
 """Snapshots kept: the newest, and one to fall back to."""
@@ -48,6 +49,12 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
 
 
+def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that PyTorch leaves out of a state dict (`persistent=False`)."""
+    listed = set(model.state_dict())
+    return {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name not in listed}
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that after a crash it is there whole, or as it was before."""
     part = path.with_name(f".{path.name}.part")
@@ -71,7 +78,8 @@ def sync_folder(folder: Path) -> None:
 def write_snapshot(folder: Path, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write one snapshot as a whole and drop those older than the one before it."""
     buffer = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "random": _random_state()}, buffer)
+    state = {"optimizer": optimizer.state_dict(), "random": random_state(), "buffers": hidden_buffers(model)}
+    torch.save(state, buffer)
     files = {
         "weights.safetensors": save_tensors(weights_of(model)),
         "optimizer.pt": buffer.getvalue(),
@@ -105,7 +113,8 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     """The newest snapshot whose files are all as they were written.
 
     Returns:
-        Its position, weights, the optimizer's and random state, and a sentence for each damaged one passed over.
+        Its position, its weights, its other state (optimizer, random, buffers), and a sentence for each damaged
+        one that was passed over.
 
     Raises:
         RunError: there is none.
@@ -128,18 +137,6 @@ def _read(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any]]:
     saved = torch.load(io.BytesIO(contents["optimizer.pt"]), weights_only=True, map_location="cpu")
     position = Position(**json.loads(contents["position.json"]))
     return position, load_tensors(contents["weights.safetensors"]), saved
-
-
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Set PyTorch's random state to a snapshot's."""
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 @contextmanager

@@ -1,8 +1,7 @@
-"""Starting a training, or going on with one: the run folder, the lock, the seed, and the way back after a stop."""
+"""Starting a training, or going on with one: its settings, its run folder, its parts."""
 
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,20 @@ import torch
 from torch import nn
 
 from convscope.errors import RunError, UsageError
-from convscope.models import check_trusted
 from convscope.progress import Progress, silent
-from convscope.training.batches import as_batches, make_channels_last, set_layout
+from convscope.training.batches import Batches, as_batches
 from convscope.training.engines import check_engine, make_engine, runtime_for
-from convscope.training.environment import differences
 from convscope.training.interrupts import interruptible
-from convscope.training.job import BY_HAND, DataSource, Job, Settings, prepare_job
+from convscope.training.job import DataSource, Job, Settings, prepare_job
+from convscope.training.layout import trained_channels_last
 from convscope.training.loop import Loop, Watch
 from convscope.training.objectives import make_loss
+from convscope.training.randomness import own_random_state
+from convscope.training.resuming import RUNS, find_run, restore, settings_of
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime
-from convscope.training.snapshots import Position, newest_good, restore_random_state, snapshot_folders
+from convscope.training.snapshots import Position, snapshot_folders
 from convscope.training.writer import RunWriter, Writer
-
-RUNS = Path("runs")
 
 
 def train(
@@ -104,7 +102,7 @@ def train(
     if resume:
         run = find_run(out)
         again = Settings(dataset, model, model_args, test=test, data_options=data_options)
-        settings = _settings_of(run, again, {**changes, **others})
+        settings = settings_of(run, again, {**changes, **others})
         if run.finished and epochs is None:
             return run
         out = run.path
@@ -117,49 +115,40 @@ def train(
             dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **given
         )
     runtime = runtime_for(settings.engine, settings.device, settings.precision)
-    job = prepare_job(settings, progress)
+    job = prepare_job(settings, runtime, progress)
     first = runtime.rank == 0
     path = free_path(job.config["model"]["name"]) if out is None else Path(out)
     if not resume and first:
         _refuse_existing(path)
-    with RunWriter(path) if first else Writer() as writer, _own_random_state(job.config["seed"]):
+    with RunWriter(path) if first else Writer() as writer, own_random_state(job.config["seed"]):
         return _run(job, path, runtime, writer, watch or _nobody, resume=resume, snapshot_seconds=snapshot_seconds)
 
 
 def _run(
     job: Job, path: Path, runtime: Runtime, writer: Writer, watch: Watch, *, resume: bool, snapshot_seconds: float
 ) -> Run:
-    """Put the parts together, train, and put the model back into its usual form."""
-    stored = load_run(path).config if resume else job.config
-    torch.set_num_threads(stored["environment"]["threads"])
-    notes = list(job.notes)
-    dtype = torch.float64 if runtime.precision == "float64" else torch.float32
-    model = job.model.to(runtime.device, dtype)
-    by_torch = job.config["engine"] == "torch"
-    channels_last = by_torch and runtime.device.type == "cpu" and make_channels_last(model, job.train)
-    loss = make_loss(job.recipe)
-    engine, optimizer = make_engine(job.config["engine"], model, job.recipe, loss, runtime)
-    position = Position()
-    if resume and snapshot_folders(path / "snapshots"):
-        position, said = _restore(path, stored, job, model, optimizer)
-        notes += said
-    writer.configure({**job.config, "environment": stored["environment"]})
-    train, test = (
-        None if data is None else as_batches(data, runtime.device, dtype, channels_last=channels_last)
-        for data in (job.train, job.test if runtime.rank == 0 else None)
-    )
-    assert train is not None
-    with interruptible() as interrupt:
+    """Put the parts together, as the last snapshot left them, and train; the model ends in its usual form."""
+    model = job.model.to(runtime.device, runtime.dtype)
+    wanted = job.config["engine"] == "torch" and runtime.device.type == "cpu"
+    with trained_channels_last(model, job.train, wanted=wanted) as channels_last, interruptible() as interrupt:
+        stored = load_run(path).config if resume else job.config
+        torch.set_num_threads(stored["environment"]["threads"])
+        loss = make_loss(job.recipe)
+        engine, optimizer = make_engine(job.config["engine"], model, job.recipe, loss, runtime)
+        position, notes = Position(), list(job.notes)
+        if resume and snapshot_folders(path / "snapshots"):
+            position, said = restore(path, stored, job, model, optimizer)
+            notes += said
+        writer.configure({**job.config, "environment": stored["environment"]})
+        train, test = _batches(job, runtime, channels_last=channels_last)
         loop = Loop(
-            model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer, watch,
-            interrupt, snapshot_seconds, position, saved=position.step if position.sums else -1,
+            model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer,
+            watch if runtime.rank == 0 else _nobody, interrupt, snapshot_seconds, position,
+            saved=position.step if position.sums else -1,
         )  # fmt: skip
-        watch = watch if runtime.rank == 0 else _nobody
-        loop.watch = watch
-        watch(_start_event(job, path, loop, notes, resumed=resume))
+        loop.watch(_start_event(job, path, loop, notes, resumed=resume))
         finished = loop.run()
     runtime.meet()
-    set_layout(model, torch.contiguous_format)
     model.eval()
     if not finished:
         raise KeyboardInterrupt(
@@ -171,87 +160,12 @@ def _run(
     return run
 
 
-def _restore(
-    path: Path, stored: Mapping[str, Any], job: Job, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[Position, list[str]]:
-    """Bring model, optimizer and random state to the newest good snapshot."""
-    if job.config["dataset"]["sha256"] != stored["dataset"]["sha256"]:
-        raise RunError(
-            f"{path} was begun with other data than {job.train.name} now holds; train anew into another --out."
-        )
-    said = differences(stored["environment"])
-    position, weights, state, damaged = newest_good(path / "snapshots")
-    try:
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
-        raise RunError(
-            f"{path} was trained on another kind of model than {type(model).__qualname__}: {error}"
-        ) from None
-    restore_random_state(state["random"])
-    return position, [*said, *damaged]
-
-
-def _settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings:
-    """The settings that a run was begun with; refuses arguments that say something else."""
-    config, recipe = run.config, run.recipe
-    source, made_from = config["dataset"]["source"], config["model"]["source"]
-    stored = {**config["recipe"], "seed": config["seed"], "device": config["device"], "precision": config["precision"]}
-    stored["engine"] = config.get("engine", "torch")
-    stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
-    names = {"dataset": given.dataset, "model": given.model}
-    for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
-        extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
-        if value is not None and value != stored[name] and not extends:
-            raise UsageError(
-                f"{run.path} was begun with {name.replace('_', '-')} {stored[name]}, not {value}; "
-                "leave it out to go on, or train anew into another --out."
-            )
-    if made_from is not None and (isinstance(given.model, nn.Module) or given.model_args):
-        raise UsageError(f"{run.path} builds its own {stored['model']}; leave model and arguments out to go on.")
-    if source is not None and given.dataset is not None and not isinstance(given.dataset, str):
-        raise UsageError(f"{run.path} loads {source} by itself; leave the data out to go on.")
-    if config["test"] == BY_HAND and given.test is None:
-        raise UsageError(f"{run.path} was measured on test data given by hand; give the same to go on.")
-    if made_from is not None:
-        check_trusted(run.path, made_from, config["model"]["args"])
-    if source is None and given.dataset is None:
-        raise UsageError(f"{run.path} was trained on data given by hand; give the same data to go on.")
-    if made_from is None and not isinstance(given.model, nn.Module):
-        raise UsageError(f"{run.path} was trained on a module given by hand; give one of the same kind to go on.")
-    return Settings(
-        source or given.dataset,
-        made_from or given.model,
-        model_args=config["model"]["args"],
-        model_name=config["model"]["name"],
-        recipe=recipe.with_changes(epochs=asked["epochs"]),
-        recipe_name=config["recipe_name"],
-        seed=config["seed"],
-        test=given.test if given.test is not None else config["test"],
-        data_options={**config["dataset"]["options"], **(given.data_options or {})},
-        device=config["device"],
-        precision=config["precision"],
-        engine=stored["engine"],
-    )
-
-
-def find_run(out: str | Path | None) -> Run:
-    """The run to go on with: the folder named, else the newest unfinished one in `runs/`.
-
-    Raises:
-        RunError: there is none.
-    """
-    if out is not None:
-        return load_run(out)
-    unfinished = []
-    for config in RUNS.glob("*/config.json"):
-        run = Run(config.parent)
-        with suppress(RunError):
-            if not run.finished:
-                unfinished.append((config.stat().st_mtime, run))
-    if not unfinished:
-        raise RunError(f"no unfinished run lies in {RUNS}/; name the folder to go on with: --out RUN.")
-    return max(unfinished, key=lambda pair: pair[0])[1]
+def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:
+    """The training images, and the test images where this process measures."""
+    train = as_batches(job.train, runtime.device, runtime.dtype, channels_last=channels_last)
+    if job.test is None or runtime.rank != 0:
+        return train, None
+    return train, as_batches(job.test, runtime.device, runtime.dtype, channels_last=channels_last)
 
 
 def free_path(name: str) -> Path:
@@ -294,15 +208,3 @@ def _start_event(job: Job, path: Path, loop: Loop, notes: list[str], *, resumed:
 
 def _nobody(event: Mapping[str, Any]) -> None:
     """Watches nothing."""
-
-
-@contextmanager
-def _own_random_state(seed: int) -> Iterator[None]:
-    """Seed PyTorch for the training, and leave the caller's random state and thread count as they were."""
-    threads = torch.get_num_threads()
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)

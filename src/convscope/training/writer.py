@@ -117,11 +117,11 @@ class RunWriter(Writer):
 def history_steps(model: nn.Module, total: int) -> list[int]:
     """At which steps the weights are kept: evenly from first to last, within 200 files and 50 MB.
 
-    A point costs as much as a step of a small network, so beyond twenty points only every twentieth step is one.
+    A point costs as much as a step of a small network, so beyond twenty points only every fortieth step is one.
 
     >>> history_steps(nn.Linear(2, 1), 4)
     [0, 1, 2, 3, 4]
     """
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    points = min(HISTORY_POINTS, HISTORY_BYTES // max(size, 1), total + 1, max(21, total // 20))
+    points = min(HISTORY_POINTS, HISTORY_BYTES // max(size, 1), total + 1, max(21, total // 40))
     return [int(step) for step in np.unique(np.linspace(0, total, points).round())] if points > 1 else []

@@ -1,0 +1,45 @@
+"""Random state: a training's own, of PyTorch, NumPy and Python, so that it repeats itself and disturbs nobody's."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def own_random_state(seed: int) -> Iterator[None]:
+    """Within it all random numbers follow from `seed`; the caller's come back after it, its thread count too."""
+    threads = torch.get_num_threads()
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  # what models draw from, not we
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        torch.set_num_threads(threads)
+
+
+def random_state() -> dict[str, Any]:
+    """All random state as tensors and plain values, which `torch.load(weights_only=True)` reads."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    name, keys, *place = np.random.get_state()  # noqa: NPY002
+    legacy = (str(name), [int(key) for key in keys], *(float(value) for value in place))
+    return {"cpu": torch.get_rng_state(), "cuda": cuda, "python": random.getstate(), "numpy": legacy}
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Set what `random_state` gave; a snapshot of an earlier version may hold PyTorch's alone."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if "python" in state:
+        random.setstate(state["python"])
+        name, keys, place, has_gauss, gauss = state["numpy"]
+        np.random.set_state((name, np.array(keys, np.uint32), int(place), int(has_gauss), gauss))  # noqa: NPY002

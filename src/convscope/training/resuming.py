@@ -1,0 +1,104 @@
+"""Resuming: which run to go on with, by which settings, and from where."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convscope.errors import RunError, UsageError
+from convscope.models import check_trusted
+from convscope.training.environment import differences
+from convscope.training.job import BY_HAND, Job, Settings
+from convscope.training.randomness import restore_random_state
+from convscope.training.runs import Run, load_run
+from convscope.training.snapshots import Position, hidden_buffers, newest_good
+
+RUNS = Path("runs")
+
+
+def find_run(out: str | Path | None) -> Run:
+    """The run to go on with: the folder named, else the newest unfinished one in `runs/`.
+
+    Raises:
+        RunError: there is none.
+    """
+    if out is not None:
+        return load_run(out)
+    unfinished = []
+    for config in RUNS.glob("*/config.json"):
+        run = Run(config.parent)
+        with suppress(RunError):
+            if not run.finished:
+                unfinished.append((config.stat().st_mtime, run))
+    if not unfinished:
+        raise RunError(f"no unfinished run lies in {RUNS}/; name the folder to go on with: --out RUN.")
+    return max(unfinished, key=lambda pair: pair[0])[1]
+
+
+def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings:
+    """The settings that a run was begun with; refuses arguments that say something else."""
+    config, recipe = run.config, run.recipe
+    source, made_from = config["dataset"]["source"], config["model"]["source"]
+    stored = {**config["recipe"], "seed": config["seed"], "device": config["device"], "precision": config["precision"]}
+    stored["engine"] = config.get("engine", "torch")
+    stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
+    names = {"dataset": given.dataset, "model": given.model}
+    for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
+        extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
+        if value is not None and value != stored[name] and not extends:
+            raise UsageError(
+                f"{run.path} was begun with {name.replace('_', '-')} {stored[name]}, not {value}; "
+                "leave it out to go on, or train anew into another --out."
+            )
+    if made_from is not None and (isinstance(given.model, nn.Module) or given.model_args):
+        raise UsageError(f"{run.path} builds its own {stored['model']}; leave model and arguments out to go on.")
+    if source is not None and given.dataset is not None and not isinstance(given.dataset, str):
+        raise UsageError(f"{run.path} loads {source} by itself; leave the data out to go on.")
+    if config["test"] == BY_HAND and given.test is None:
+        raise UsageError(f"{run.path} was measured on test data given by hand; give the same to go on.")
+    if made_from is not None:
+        check_trusted(run.path, made_from, config["model"]["args"])
+    if source is None and given.dataset is None:
+        raise UsageError(f"{run.path} was trained on data given by hand; give the same data to go on.")
+    if made_from is None and not isinstance(given.model, nn.Module):
+        raise UsageError(f"{run.path} was trained on a module given by hand; give one of the same kind to go on.")
+    return Settings(
+        source or given.dataset,
+        made_from or given.model,
+        model_args=config["model"]["args"],
+        model_name=config["model"]["name"],
+        recipe=recipe.with_changes(epochs=asked["epochs"]),
+        recipe_name=config["recipe_name"],
+        seed=config["seed"],
+        test=given.test if given.test is not None else config["test"],
+        data_options={**config["dataset"]["options"], **(given.data_options or {})},
+        device=config["device"],
+        precision=config["precision"],
+        engine=stored["engine"],
+    )
+
+
+def restore(
+    path: Path, stored: Mapping[str, Any], job: Job, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Position, list[str]]:
+    """Bring model, optimizer and random state to the newest good snapshot."""
+    if job.config["dataset"]["sha256"] != stored["dataset"]["sha256"]:
+        raise RunError(
+            f"{path} was begun with other data than {job.train.name} now holds; train anew into another --out."
+        )
+    said = differences(stored["environment"], job.config["environment"])
+    position, weights, state, damaged = newest_good(path / "snapshots")
+    try:
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(state["optimizer"])
+        for name, buffer in hidden_buffers(model).items():
+            model.get_buffer(name).copy_(state.get("buffers", {}).get(name, buffer))
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"{path} was trained on another kind of model than {type(model).__qualname__}: {error}"
+        ) from None
+    restore_random_state(state["random"])
+    return position, [*said, *damaged]
