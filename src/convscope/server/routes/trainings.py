@@ -1,0 +1,77 @@
+"""Routes of trainings: what can be trained, start, command, follow."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
+from fastapi.responses import StreamingResponse
+
+from convscope.server.schema import Id, TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
+from convscope.server.training import Training
+from convscope.server.trainings import Busy, Trainings
+
+LISTENERS = 32
+"""Streams that one training may have."""
+
+router = APIRouter(tags=["training"])
+
+
+class Events(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
+def _trainings(request: Request) -> Trainings:
+    found: Trainings | None = request.app.state.trainings
+    if found is None:
+        raise HTTPException(404, "this server trains nothing.")
+    return found
+
+
+Here = Annotated[Trainings, Depends(_trainings)]
+TrainingId = Annotated[Id, Path(alias="id")]
+
+
+@router.get("/training")
+def options(trainings: Here) -> TrainOptions:
+    """What can be trained on what."""
+    return trainings.options()
+
+
+@router.get("/trainings")
+def started(trainings: Here) -> list[TrainingInfo]:
+    """Every training that this server started."""
+    return trainings.list()
+
+
+@router.post("/trainings")
+def start(trainings: Here, wanted: TrainRequest) -> TrainingInfo:
+    """Start a training in a process of its own."""
+    try:
+        return trainings.start(wanted)
+    except Busy as error:
+        raise HTTPException(409, str(error)) from None
+
+
+@router.post("/trainings/{id}")
+def command(trainings: Here, name: TrainingId, word: TrainCommand) -> TrainingInfo:
+    """Pause, resume, step or stop."""
+    try:
+        return trainings.command(name, word)
+    except Busy as error:
+        raise HTTPException(409, str(error)) from None
+
+
+@router.get("/trainings/{id}/events", response_class=Events, responses={200: {"model": TrainingEvent}})
+async def events(trainings: Here, name: TrainingId) -> Events:
+    """Follow a training: its metrics so far, then what happens, until it is over."""
+    training = trainings.get(name)
+    if training.listeners >= LISTENERS:
+        raise HTTPException(503, f"{LISTENERS} pages follow {name} already; close one.")
+    return Events(_lines(training))
+
+
+async def _lines(training: Training) -> AsyncIterator[str]:
+    async for event in training.events():
+        yield ": still here\n\n" if event is None else f"data: {event.model_dump_json()}\n\n"
