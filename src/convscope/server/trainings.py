@@ -157,9 +157,7 @@ class Trainings:
             raise Busy("the server is ending; start it again to train.")
         running = [name for name, training in self._all.items() if not training.over]
         if len(running) >= AT_ONCE:
-            raise Busy(
-                f"{' and '.join(running)} are being trained, and {AT_ONCE} at a time is the most; stop one first."
-            )
+            raise Busy(f"{' and '.join(running)} are in training, and {AT_ONCE} at a time is the most; stop one first.")
         if len(self._all) >= IN_ALL:
             raise Busy(f"this server has started {IN_ALL} trainings, which is the most; start it again to train more.")
 

@@ -63,7 +63,11 @@ def command(trainings: Here, name: TrainingId, word: TrainCommand) -> TrainingIn
         raise HTTPException(409, str(error)) from None
 
 
-@router.get("/trainings/{id}/events", response_class=Events, responses={200: {"model": TrainingEvent}})
+STREAM = {"content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/TrainingEvent"}}}}
+"""What follows, for the OpenAPI document: each event's data is a `TrainingEvent`."""
+
+
+@router.get("/trainings/{id}/events", response_model=TrainingEvent, responses={200: STREAM})
 async def events(trainings: Here, name: TrainingId) -> Events:
     """Follow a training: its metrics so far, then what happens, until it is over."""
     training = trainings.get(name)
