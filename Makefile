@@ -3,7 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench clean
+# The sources of the explorer's page: where one changes, installing builds it anew (hatch_build.py).
+PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
+
+.PHONY: demo test test-all check format bench clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -26,18 +29,39 @@ format: .venv/test.stamp
 bench: .venv/test.stamp
 	for bench in bench/*.py; do $(BIN)/python $$bench || exit 1; done
 
+web: .venv/bin/python
+	$(BIN)/pip install --quiet --no-deps -e .
+
+# These two need node (20.19 or newer) and npm on the PATH; everything else does without.
+web-types: .venv/test.stamp web/node_modules/.package-lock.json
+	@mkdir -p build
+	$(BIN)/python -m convscope.server.openapi > build/openapi.json
+	npm --prefix web run --silent types
+
+web-check: .venv/test.stamp web/node_modules/.package-lock.json
+	@mkdir -p build && cp web/src/lib/schema.d.ts build/schema.d.ts
+	$(MAKE) web-types
+	@cmp build/schema.d.ts web/src/lib/schema.d.ts || \
+		{ echo "web/src/lib/schema.d.ts is not what the server says; keep what \`make web-types\` has just written"; exit 1; }
+	npm --prefix web run --silent check
+	npm --prefix web test --silent
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	npm --prefix web ci
+	@touch $@
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "convscope needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/demo.stamp: .venv/bin/python pyproject.toml constraints.txt
+.venv/demo.stamp: .venv/bin/python pyproject.toml constraints.txt $(PAGE)
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-.venv/test.stamp: .venv/bin/python pyproject.toml constraints.txt
+.venv/test.stamp: .venv/bin/python pyproject.toml constraints.txt $(PAGE)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@ .venv/demo.stamp
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist web/node_modules src/convscope/server/static .mypy_cache .pytest_cache .ruff_cache .hypothesis

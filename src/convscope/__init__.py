@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from convscope.capture import trace as trace
     from convscope.cards import card_of as card_of
     from convscope.data import DATASETS as DATASETS
+    from convscope.data import at_hand as at_hand
     from convscope.data import load_dataset as load_dataset
     from convscope.data.dataset import Dataset as Dataset
     from convscope.errors import ConvscopeError as ConvscopeError
     from convscope.errors import ImageError as ImageError
+    from convscope.errors import TraceError as TraceError
     from convscope.errors import UsageError as UsageError
     from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
@@ -35,8 +37,11 @@ if TYPE_CHECKING:
     from convscope.models import parse_model_args as parse_model_args
     from convscope.proof import explain as explain
     from convscope.proof import verify as verify
+    from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
+    from convscope.server.launch import serve as serve
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
+    from convscope.training import interpret as interpret
     from convscope.training import load_run as load_run
     from convscope.training import predict as predict
     from convscope.training import train as train
@@ -61,20 +66,25 @@ _NAMES = {
     "Run": "training",
     "Step": "capture",
     "Trace": "capture",
+    "TraceError": "errors",
     "UsageError": "errors",
+    "at_hand": "data",
     "card_of": "cards",
     "difference": "capture",
     "evaluate": "training",
     "explain": "proof",
+    "interpret": "training",
     "load_dataset": "data",
     "load_image": "inputs",
     "load_model": "models",
     "load_run": "training",
+    "open": "server.launch",
     "parse_model_args": "models",
     "predict": "training",
     "prepare": "inputs",
     "random_image": "inputs",
     "read_image": "images",
+    "serve": "server.launch",
     "trace": "capture",
     "train": "training",
     "verify": "proof",

@@ -6,7 +6,7 @@ import warnings
 import typer
 
 import convscope as cs
-from convscope.cli import catalog, demo, numbers, pictures, training
+from convscope.cli import catalog, demo, exploring, numbers, pictures, training
 from convscope.cli.console import remark
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command()(training.predict)
 app.command()(numbers.trace)
 app.command()(numbers.explain)
 app.command()(numbers.verify)
+app.command("open")(exploring.open_model)
+app.command()(exploring.serve)
 app.command("filter")(pictures.filter_image)
 app.add_typer(pictures.plot_app, name="plot")
 app.command()(catalog.datasets)

@@ -1,6 +1,7 @@
 """The command demo: a network trained, scored and shown, in one go."""
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ import numpy as np
 import typer
 
 import convscope as cs
-from convscope.cli.console import duration, percent, say
+from convscope.cli.console import duration, out_is_terminal, percent, remark, say
+from convscope.cli.exploring import stay
 from convscope.cli.watching import watching
 
 MARK = "demo.json"
@@ -23,7 +25,7 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """Train the shapes network, score it, write its pictures, explain one of its numbers."""
+    """Train the shapes network, score it, write its pictures, explain one of its numbers, open the explorer on it."""
     _clear(out)
     say("1. A network learns to tell squares from circles")
     with watching() as watch:
@@ -50,6 +52,19 @@ def demo(
     say("Try next:")
     for line in NEXT:
         say("   " + line.format(run=shlex.quote(str(run.path))))
+    if out_is_terminal() and os.environ.get("OPEN", "1") != "0":
+        say()
+        say("4. Every number can be clicked")
+        _open(run)
+
+
+def _open(run: Any) -> None:
+    try:
+        explorer = cs.open(run.path, IMAGE)
+    except cs.UsageError as error:  # the page is not built: the rest of the demo is there all the same
+        remark(f"   {error}")
+    else:
+        stay(explorer)
 
 
 def _trace(run: Any) -> Any:
@@ -74,6 +89,7 @@ PICTURES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "confusion": ("who is taken for whom", lambda run: _confusion(cs.evaluate(run))),
 }
 NEXT = (
+    "convscope open {run} --image shapes:test/3",
     "convscope explain {run} shapes:test/3 --at fc:0",
     "convscope verify {run} shapes:test/3",
     "convscope plot maps {run} shapes:test/7",

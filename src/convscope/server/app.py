@@ -3,6 +3,7 @@
 Knows FastAPI and the shape of what is served; no models, no pictures, no ports.
 """
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -17,6 +18,8 @@ import convscope as cs
 from convscope.server import page, schema
 from convscope.server.routes import ROUTERS
 from convscope.server.security import Access, Guard
+
+log = logging.getLogger("convscope.server")
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": schema.Problem, "description": HTTPStatus(code).phrase}
@@ -45,6 +48,7 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
     )
     app.state.gallery = gallery
     app.state.trainings = trainings
+    app.state.invitations = page.Invitations(access.token)
     for router in ROUTERS:
         app.include_router(router, prefix="/api", responses=PROBLEMS)
     app.include_router(page.router)
@@ -93,4 +97,5 @@ def _asked_wrongly(_request: Request, error: Exception) -> Response:
 
 def _our_mistake(_request: Request, error: Exception) -> Response:
     """A mistake of ours: its kind is said, its traceback goes to the terminal that started the server."""
+    log.error("a request failed", exc_info=error)
     return problem(500, f"this should not have happened ({type(error).__name__}); the server's terminal says more.")

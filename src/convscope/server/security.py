@@ -77,6 +77,15 @@ def is_loopback(name: str) -> bool:
         return False
 
 
+def is_host(name: str) -> bool:
+    """Whether this can be a machine's name or address, without a port.
+
+    >>> [is_host(name) for name in ("lab.example", "10.0.0.7", "::1", "lab.example:80", "http://lab.example")]
+    [True, True, True, False, False]
+    """
+    return _name(name) == name.lower() or _name(f"[{name}]") == name.lower()
+
+
 _HOST = re.compile(r"(?P<name>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 
 

@@ -1,0 +1,200 @@
+"""Launch: from a model or a folder of runs to a page that is open: token, thread, browser, end.
+
+Knows how a server is started and stopped; what is shown is the gallery's matter, who may ask security's.
+"""
+
+import atexit
+import signal
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import convscope as cs
+from convscope.server import page
+from convscope.server.app import make_app
+from convscope.server.connection import make_server
+from convscope.server.gallery import Gallery
+from convscope.server.places import ANYWHERE, HOST, PORT, address_of, bind, has_browser
+from convscope.server.security import Access, is_host, is_loopback, new_token
+from convscope.server.trainings import Trainings
+
+
+class Explorer:
+    """A page that is being served: `url` opens it, `close()` ends it, `wait()` stays until Ctrl-C.
+
+    It is served by a thread of this process; use it as a context manager to have it closed in the end.
+    """
+
+    def __init__(self, gallery: Gallery, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]) -> None:
+        access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
+        self._trainings = Trainings(gallery, folder)
+        app = make_app(gallery, access, self._trainings)
+        self.address = address_of(listening)
+        """Where it listens, without the token."""
+        self.url = f"{self.address}#token={access.token}"
+        """What a browser opens: the page's address with the token in its fragment, which browsers send nowhere."""
+        self.notes: list[str] = []
+        """What a person should know about how it was started."""
+        self._invite = app.state.invitations.new
+        self._server = make_server(app)
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="explorer", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        return f"<explorer at {self.url}>" if self._thread.is_alive() else "<explorer, closed>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def show(self) -> bool:
+        """Open the page in this machine's browser; whether there is one to try.
+
+        The browser is started with an address that works once: a command line can be read by the machine's other
+        users, and the token must not stand in it.
+        """
+        if not has_browser():
+            return False
+        invitation = f"{self.address}open/{self._invite()}"
+        threading.Thread(target=webbrowser.open, args=(invitation,), daemon=True).start()
+        return True
+
+    def wait(self) -> None:
+        """Serve until Ctrl-C or a request to end, then close."""
+        former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            while self._thread.is_alive():
+                self._thread.join(3600)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            signal.signal(signal.SIGTERM, former)
+            self.close()
+
+    def close(self) -> None:
+        """End it, and the trainings that it started; nothing happens where it has ended."""
+        atexit.unregister(self.close)
+        self._trainings.close()  # ends the streams of events that the server would wait for
+        self._server.should_exit = True
+        if self._thread is not threading.current_thread():
+            self._thread.join(10)
+
+
+def open(  # noqa: A001  # people say cs.open
+    model: Any,
+    image: Any = None,
+    *,
+    host: str = HOST,
+    port: int | None = None,
+    allow_hosts: Sequence[str] = (),
+    browser: bool | None = None,
+    data_dir: str | Path | None = None,
+) -> Explorer:
+    """Open the explorer, a page on which every number of a network can be clicked, on one model.
+
+    ```python
+    explorer = cs.open(model, "dog.jpg")  # a thread of this process serves it
+    explorer.url, explorer.close()
+    ```
+
+    Args:
+        model: What `load_model` takes: a module of this session, a built-in network, your own, or a run folder.
+        image: What to show first, as `load_image` takes it; without one, a sample of the model's data, or noise.
+        host: Address to listen at. Another one than this machine's own opens it to the network; the token is kept.
+        port: Port to listen at, or the next free one; 0 takes any.
+        allow_hosts: Further names by which browsers reach this server.
+        browser: Whether to open the browser; by default where the output is a terminal.
+        data_dir: Where the files of the MNIST family are looked for first.
+
+    Returns:
+        The served page: `.url`, `.close()`, `.wait()`.
+
+    Raises:
+        UsageError: the page was not built, the address cannot be listened at, or model or image cannot be meant.
+        ConvscopeError: as `load_model` and `load_image` raise.
+    """
+    _check_page()
+    loaded = cs.load_model(model) if isinstance(model, str | Path) else model
+    make = partial(Gallery.of_model, loaded, image, data_dir=Path(data_dir) if data_dir else None)
+    return _launch(make, Path("runs"), host=host, port=port, allow_hosts=allow_hosts, browser=browser)
+
+
+def serve(
+    folder: str | Path = "runs",
+    *,
+    host: str = HOST,
+    port: int | None = None,
+    allow_hosts: Sequence[str] = (),
+    browser: bool | None = None,
+    data_dir: str | Path | None = None,
+) -> Explorer:
+    """Open the explorer on all runs of a folder; trainings that are started in it are written there.
+
+    ```python
+    cs.serve("runs").wait()
+    ```
+
+    Args:
+        folder: The folder with the runs; it need not exist yet.
+        host: As of `open`.
+        port: As of `open`.
+        allow_hosts: As of `open`.
+        browser: As of `open`.
+        data_dir: As of `open`.
+
+    Raises:
+        UsageError: the page was not built, the address cannot be listened at, or `folder` is a file.
+    """
+    _check_page()
+    path = Path(folder).expanduser()
+    if path.exists() and not path.is_dir():
+        raise cs.UsageError(f"{folder} is a file; name a folder with runs.")
+    make = partial(Gallery.of_folder, path, data_dir=Path(data_dir) if data_dir else None)
+    return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
+
+
+def _launch(
+    make: Callable[[], Gallery],
+    folder: Path,
+    *,
+    host: str,
+    port: int | None,
+    allow_hosts: Sequence[str],
+    browser: bool | None,
+) -> Explorer:
+    for name in allow_hosts:
+        if not is_host(name):
+            raise cs.UsageError(
+                f"{name!r} is no name of a machine; --allow-host takes one like lab.example, without port."
+            )
+    listening = bind(host, port)
+    try:
+        explorer = Explorer(make(), folder, listening, allow_hosts)
+    except BaseException:
+        listening.close()
+        raise
+    wished = PORT if port is None else port
+    taken = listening.getsockname()[1]
+    if wished not in {0, taken}:
+        explorer.notes.append(f"port {wished} is in use; this is the next free one, {taken}.")
+    if not is_loopback(listening.getsockname()[0]):
+        explorer.notes.append("other machines can reach this page; whoever has its address with the token can use it.")
+    if sys.stdout.isatty() if browser is None else browser:
+        explorer.show()
+    return explorer
+
+
+def _check_page() -> None:
+    if not page.is_built():
+        raise cs.UsageError(page.MISSING)
