@@ -6,6 +6,7 @@ woken in an event loop of its own and reads from there what is new.
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any, Literal
 
 import convscope as cs
 from convscope.server.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainRequest
+
+log = logging.getLogger("convscope.server")
 
 State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
@@ -137,7 +140,7 @@ class Training:
     def _send(self, what: Mapping[str, Any]) -> None:
         with self._lock, suppress(OSError, ValueError):  # its end is told by the reading thread
             assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(what) + "\n")
+            self.process.stdin.write(json.dumps(what, default=str) + "\n")  # folders as texts
             self.process.stdin.flush()
 
     def _read(self) -> None:
@@ -178,7 +181,10 @@ class Training:
             first = not self.history and bool(steps)
             self.history += sorted(set(steps) - set(self.history))
         if first:
-            self._seen(self.name, self.path)
+            try:
+                self._seen(self.name, self.path)
+            except Exception:  # the training goes on unseen
+                log.exception("%s cannot be opened", self.path)
 
     def _unexpected(self, code: int) -> tuple[State, str]:
         """How a child ended that could not say so itself."""

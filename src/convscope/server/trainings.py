@@ -45,13 +45,13 @@ class Gallery(Protocol):
     def sources(self) -> Sequence[SourceInfo]:
         """The data sources that are open."""
 
-    def training_data(self, source: str) -> tuple[str, Mapping[str, Any]]:
+    def training_data(self, source: str, /) -> tuple[str, Mapping[str, Any]]:
         """A source as `cs.train` in another process can load it: its name and `data_options`."""
 
-    def has_model(self, model: str) -> bool:
+    def has_model(self, model: str, /) -> bool:
         """Whether a model has this id."""
 
-    def add_run(self, name: str, path: Path) -> None:
+    def add_run(self, name: str, path: Path, /) -> None:
         """Open a run, under this id."""
 
 
@@ -64,15 +64,15 @@ class Trainings:
     """
 
     def __init__(self, gallery: Gallery, folder: Path) -> None:
-        self.gallery, self.folder = gallery, folder.absolute()
+        self.gallery, self.folder = gallery, folder.resolve()
         self._all: dict[str, Training] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def options(self) -> TrainOptions:
-        """What can be trained on what."""
-        sources = [source for source in self.gallery.sources() if source.trainable]
-        return TrainOptions(models={source.id: list(self._fitting(source)) for source in sources}, recipes=[*RECIPES])
+        """What can be trained on what; data that no built-in model fits are left out."""
+        fitting = {source.id: [*self._fitting(source)] for source in self.gallery.sources() if source.trainable}
+        return TrainOptions(models={name: models for name, models in fitting.items() if models}, recipes=[*RECIPES])
 
     def list(self) -> list[TrainingInfo]:
         """Every training, in the order of their start."""
