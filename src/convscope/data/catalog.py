@@ -212,3 +212,21 @@ def entry_of(name: str) -> Entry | Place:
         hint = f"Your own is {own}{name}." if Path(name).exists() else "Your own is folder:PATH or npz:PATH."
         raise UnknownName("data set", name, DATASETS, hint)
     return DATASETS[name]
+
+
+def at_hand(name: str, *, data_dir: str | Path | None = None) -> bool:
+    """Whether a data set can be loaded without a download.
+
+    >>> at_hand("shapes")
+    True
+
+    Args:
+        name: As of `load_dataset`.
+        data_dir: Where the files of the MNIST family are looked for first.
+
+    Raises:
+        UsageError: no data set has this name, or `data_dir` is no folder.
+    """
+    entry = entry_of(name)
+    request = Request(name, split="all", data_dir=None if data_dir is None else Path(data_dir).expanduser())
+    return name not in FAMILIES or (isinstance(entry, Entry) and mnist.at_hand(request))

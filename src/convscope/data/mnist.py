@@ -52,6 +52,17 @@ def load_mnist(request: Request) -> Dataset:
     )
 
 
+def at_hand(request: Request) -> bool:
+    """Whether the files are on this machine, in the user's folders or in the cache; they are not read."""
+    family = FAMILIES[request.name]
+    splits = ("train", "test") if request.split == "all" else (request.split,)
+    folder = cache_folder() / request.name
+    return all(
+        _given(request, family.files[split]) or all((folder / f"{f.name}.gz").is_file() for f in family.files[split])
+        for split in splits
+    )
+
+
 def _pair(request: Request, family: Family, split: str) -> tuple[Array, Array]:
     """The images (N, 28, 28) and the labels (N,) of one split."""
     files = family.files[split]

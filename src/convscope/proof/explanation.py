@@ -1,6 +1,5 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,7 @@ import numpy as np
 
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
-from convscope.proof.agreement import agree, whole_bound
+from convscope.proof.agreement import agree, mixes, whole_bound
 from convscope.proof.calls import DRAWN, call_of
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.origins import settled
@@ -43,8 +42,6 @@ SAYS: Mapping[Status, str] = {
 }
 """What each status means, in a sentence."""
 FORMAT = "convscope explanation 1"
-MIXES = platform.machine().lower() not in {"amd64", "i386", "i686", "x86_64"}
-"""Whether PyTorch's convolutions may go through another basis here; on x86 they add products (oneDNN, direct)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +135,11 @@ class Explanation:
         return "not explained" if self.raw is None else proved
 
     @property
+    def says(self) -> str:
+        """What the status means, in a sentence."""
+        return SAYS[self.status]
+
+    @property
     def proved(self) -> bool:
         """Whether expression and reference both agree with the recorded number."""
         return self.status.startswith("proved")
@@ -210,11 +212,12 @@ class Explanation:
         """
         return contributions(self.trace, self.step, self.cell, self.output, self.name)
 
-    def to_json(self, *, depth: int = 1) -> dict[str, Any]:
+    def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
         """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
 
         Args:
             depth: As for `to_text`; more than 1 adds the explanations of the parts, as `parts`.
+            proof: Whether with `status` and `proved`, for which the step is recomputed.
         """
         found = {
             "format": FORMAT,
@@ -228,14 +231,13 @@ class Explanation:
             "recorded": plain_number(self.recorded),
             "difference": plain_number(self.difference),
             "bound": plain_number(self.bound),
-            "status": self.status,
-            "proved": self.proved,
+            **({"status": self.status, "proved": self.proved} if proof else {}),
             "notes": list(self.notes),
             "expr": None if self.expr is None else plain(self.expr),
         }
         if depth > 1:
             followed = (self.follow(part) for part in self.parts() if isinstance(part, Leaf))
-            found["parts"] = [inner.to_json(depth=depth - 1) for inner in followed if inner is not None]
+            found["parts"] = [inner.to_json(depth=depth - 1, proof=proof) for inner in followed if inner is not None]
         return found
 
     def __str__(self) -> str:
@@ -275,14 +277,10 @@ def explain(
         return Explanation(trace, found, full, output, call, rules, None, np.nan, recorded, np.nan)
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
-    mixed = _mixed(call) and not agree(value, recorded, bound, call.dtype)
+    mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
     if mixed:
         bound = max(bound, convolution.normwise(call, full))
     return Explanation(trace, found, full, output, call, rules, raw, value, recorded, bound, mixed)
-
-
-def _mixed(call: Call) -> bool:
-    return MIXES and call.op == "convolution" and not call["transposed"] and call.dtype == "float32"
 
 
 def _expression(step: Step, call: Call, cell: Cell, recorded: float, rules: Mapping[str, Rule]) -> Expr | None:

@@ -3,7 +3,7 @@
 Knows torch, data, models and inputs; no plots, no HTTP, no command line.
 """
 
-from convscope.training.evaluation import Evaluation, Prediction, evaluate, predict
+from convscope.training.evaluation import Evaluation, Prediction, evaluate, interpret, predict
 from convscope.training.recipes import FAST, TUTORIAL, Recipe
 from convscope.training.runs import Run, load_run
 from convscope.training.start import train
@@ -16,6 +16,7 @@ __all__ = [
     "Recipe",
     "Run",
     "evaluate",
+    "interpret",
     "load_run",
     "predict",
     "train",

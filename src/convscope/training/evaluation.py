@@ -1,6 +1,6 @@
 """Evaluation: what a model scores on a data set, and what it says of one picture. Knows torch; writes nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -191,13 +191,26 @@ def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
         output = logits_of(model(torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device)))
-    row = output.float().cpu().reshape(1, -1)
-    classes = card.classes or tuple(str(k) for k in range(max(row.shape[1], 2)))
+    said = interpret(model, output.float().cpu().numpy(), card=card)
+    return replace(said, image=prepared.name, label=prepared.label, notes=prepared.notes)
+
+
+def interpret(model: nn.Module, output: NDArray[Any], *, card: Card | None = None) -> Prediction:
+    """What a model's output for one image means: the class, and the probabilities where there are several.
+
+    >>> interpret(nn.Linear(1, 2), np.zeros((1, 2), np.float32)).probabilities
+    array([0.5, 0.5])
+
+    Args:
+        model: What gave the output; one that ends in a softmax gives probabilities already.
+        output: Logits or probabilities, shape (1, K) or (K,).
+        card: What its outputs mean; the model's own where nothing is said.
+    """
+    row = torch.tensor(np.asarray(output, np.float32)).reshape(1, -1)
+    classes = (card or card_of(model)).classes or tuple(str(k) for k in range(max(row.shape[1], 2)))
     probabilities = None
     if row.shape[1] > 1:
         shares = row.double() if ends_in_softmax(model) else row.double().softmax(1)
         probabilities = shares[0].numpy()
-    best = int(decide(row, len(classes))[0])
-    return Prediction(
-        prepared.name, classes, row[0].numpy(), probabilities, best, label=prepared.label, notes=prepared.notes
-    )
+    best = int(decide(row.nan_to_num() if row.shape[1] == 1 else row, len(classes))[0])
+    return Prediction("output", classes, row[0].numpy(), probabilities, best)

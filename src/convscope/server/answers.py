@@ -1,0 +1,137 @@
+"""Answers: what the page is told of a pass, of a number and of what differs. Knows traces; no routes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import convscope as cs
+from convscope.server import schema, words
+from convscope.server.pictures import number
+from convscope.server.traces import Pass
+
+MOST = 20
+"""Classes in an answer."""
+
+
+def trace_info(done: Pass) -> schema.TraceInfo:
+    """A pass, all but its numbers; worked out once."""
+    if done.told is None:
+        done.told = _trace_info(done)
+    return done.told
+
+
+def _trace_info(done: Pass) -> schema.TraceInfo:
+    trace = done.trace
+    output = _vector(trace.output) if done.error is None else None
+    answers, said = ([], []) if output is None else answers_of(done.model, output)
+    return schema.TraceInfo(
+        id=done.id,
+        model=done.opened.id,
+        input=done.taken.info(),
+        steps=[step_info(step) for step in trace.steps],
+        modules=dict(trace.modules),
+        parameters=[
+            schema.ParameterInfo(name=name, shape=list(shape), changed=name in done.edited)
+            for name, shape in _shapes(trace)
+        ],
+        answers=answers,
+        output=_output_step(done),
+        notes=[*done.notes, *said],
+        error=done.error,
+    )
+
+
+def step_info(step: cs.Step) -> schema.StepInfo:
+    """A step, all but its numbers; the shape has the batch axis that the model works with."""
+    return schema.StepInfo(
+        id=step.id,
+        name=step.name,
+        says=words.says(step),
+        op=step.op,
+        module=step.module,
+        module_type=step.module_type,
+        shape=list(step.shape),
+        dtype=step.dtype,
+        inputs=list(step.inputs),
+        parameters=dict(step.parameters),
+        outputs=len(step.results),
+        overridden=step.overridden,
+    )
+
+
+def answers_of(model: Any, output: NDArray[Any]) -> tuple[list[schema.Answer], list[str]]:
+    """What a model says of each class, the largest first, and what there is to note."""
+    said = cs.interpret(model, output)
+    values = said.output.astype(np.float64)
+    if len(values) == 1:
+        name = said.classes[said.best]
+        only = schema.Answer(index=said.best, name=name, value=_number(values[0]), probability=None)
+        return [only], [f"the model answers with one number; the class nearest to it is {name}."]
+    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MOST]
+    answers = [
+        schema.Answer(
+            index=int(k),
+            name=said.classes[k] if k < len(said.classes) else str(k),
+            value=_number(values[k]),
+            probability=None if said.probabilities is None else _number(said.probabilities[k]),
+        )
+        for k in order
+    ]
+    return answers, []
+
+
+def difference_info(base: Pass, done: Pass) -> schema.DifferenceInfo:
+    """What differs between two passes."""
+    found = cs.difference(base.trace, done.trace)
+    return schema.DifferenceInfo(
+        steps=[
+            schema.StepChange(
+                name=step.name,
+                comparable=step.comparable,
+                count=step.count,
+                changed=step.changed,
+                largest=_number(step.largest),
+                rms=_number(step.rms),
+            )
+            for step in found.steps
+        ],
+        missing=list(found.missing),
+        added=list(found.added),
+    )
+
+
+def tensor_of(output: Any) -> NDArray[Any] | None:
+    """The array that a model answers with, also where it answers with several by name."""
+    if isinstance(output, dict):
+        output = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
+    return output if isinstance(output, np.ndarray) else None
+
+
+def _vector(output: Any) -> NDArray[Any] | None:
+    """The answer as one row of numbers; None where it is something else, such as maps."""
+    array = tensor_of(output)
+    if array is None or array.ndim == 0 or array.size != max(array.shape) or array.dtype.kind not in "fiu":
+        return None
+    return array.reshape(-1)
+
+
+def _output_step(done: Pass) -> int | None:
+    """The visible step that made the answer: the last one with the same numbers."""
+    array = tensor_of(done.trace.output) if done.error is None else None
+    if array is None:
+        return None
+    for step in reversed(done.trace.steps):
+        made = step.output
+        if made.size == array.size and np.array_equal(made.ravel(), array.ravel(), equal_nan=made.dtype.kind == "f"):
+            return step.id
+    return None
+
+
+def _shapes(trace: cs.Trace) -> list[tuple[str, tuple[int, ...]]]:
+    outside = {ref.name: ref.shape for (kind, _), ref in trace.outside.items() if kind == "parameter"}
+    return [(name, outside[name]) for name in trace.parameters if name in outside]
+
+
+def _number(value: float) -> Any:
+    return number(float(value))

@@ -1,0 +1,178 @@
+"""Explained: why a number is what it is, cut to what an answer may hold, with an honest rest.
+
+Knows `cs.explain` and the dictionaries that it gives; no routes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import convscope as cs
+from convscope.server import schema, words
+from convscope.server.pictures import number, pack
+from convscope.server.traces import TERMS, Pass
+
+SOME = 256
+"""Terms of a sum where not all are asked for."""
+CHEAP = 150_000_000
+"""Products that the reference adds within a few hundredths of a second."""
+EACH = 50
+"""Products that any other operation costs, for each of its numbers."""
+
+Plain = dict[str, Any]
+
+
+def explained(
+    done: Pass, step: cs.Step, cell: Sequence[int], *, every: bool = False, channel: int | None = None
+) -> schema.Explained:
+    """Why a number is what it is.
+
+    Args:
+        done: The pass.
+        step: The step that made it.
+        cell: Which number; leading zeros may be left out.
+        every: All terms of a long sum, as far as an answer may hold them.
+        channel: Of a window over several channels, only the terms of this one.
+
+    Raises:
+        UsageError: the step has no such cell.
+    """
+    why = cs.explain(done.trace, step, tuple(cell))
+    cheap = step.id in done.proved or _work(why) <= CHEAP
+    proof = proved(done, why) if cheap else None
+    plain = why.to_json(proof=cheap)
+    sentence = words.sentence(plain)
+    rest = None if plain["expr"] is None else cut(plain["expr"], TERMS if every else SOME, channel)
+    return schema.Explained(explanation=plain, sentence=sentence, rest=rest, proof=proof)
+
+
+def proved(done: Pass, why: Any) -> schema.Proof:
+    """What is known about a number; its step is recomputed."""
+    found = schema.Proof(status=why.status, says=why.says, proved=why.proved)
+    if why.step.id in done.proved:
+        done.proved.remove(why.step.id)
+    done.proved.append(why.step.id)
+    return found
+
+
+def _work(why: Any) -> int:
+    """About how many products recomputing the whole step takes."""
+    made = int(np.prod(why.call.shape))
+    terms = [len(dot["values"]) for dot in _sums(why)]
+    return made * max([EACH, *terms])
+
+
+def _sums(why: Any) -> list[Plain]:
+    expr = why.raw
+    left = getattr(expr, "left", None)
+    return [] if left is None else [{"values": left.values}]
+
+
+def cut(expr: Plain, most: int, channel: int | None = None) -> dict[str, Any] | None:
+    """Leave only the largest terms of the sums in an expression's JSON, in their order.
+
+    A window keeps whole channels, those whose products add up to the most, so that its grid stays one; `rest` of a sum
+    that was cut says how many terms were left out and what their products add up to.
+
+    Returns:
+        The rest of the outermost sum that was cut, or None.
+    """
+    if expr["type"] == "cells" or expr["type"] == "leaf":
+        return None
+    if expr["type"] == "dot":
+        parts = [expr["left"], *([expr["right"]] if expr["right"] else [])]
+        inner = expr["bias"]
+    else:
+        parts = [a for a in expr["arguments"].values() if a["type"] == "cells"]
+        inner = None
+    rest = _cut_cells(parts, most, channel) if parts else None
+    if rest is not None:
+        expr["rest"] = rest
+    others = [inner] if inner else [a for a in expr.get("arguments", {}).values() if a["type"] != "cells"]
+    for other in others:
+        deeper = cut(other, most)
+        rest = rest or deeper
+    return rest
+
+
+def _cut_cells(parts: list[Plain], most: int, channel: int | None) -> dict[str, Any] | None:
+    """Keep some of aligned cells, the same of each."""
+    count = len(parts[0]["values"])
+    aligned = [part for part in parts if len(part["values"]) == count]
+    products = np.prod([_numbers(part["values"]) for part in aligned], axis=0)
+    products[aligned[0]["padding"]] = 0.0
+    kept = _kept(parts[0], products, most, channel)
+    if kept is None or len(kept) == count:
+        return None
+    left_out = np.delete(products, kept)
+    for part in aligned:
+        _keep(part, kept)
+    total = math.fsum(left_out) if np.isfinite(left_out).all() else float(left_out.sum())
+    return {"terms": len(left_out), "total": number(total)}
+
+
+def _kept(cells: Plain, products: NDArray[Any], most: int, channel: int | None) -> NDArray[Any] | None:
+    """Which terms stay, in their order; None for all."""
+    grid, count = cells["grid"], len(products)
+    planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 else None
+    if channel is not None and planes is not None:
+        places = [int(cells["cells"][plane[0]][-3]) for plane in planes]
+        if channel not in places:
+            raise cs.UsageError(f"the window has channels {min(places)} to {max(places)}, not {channel}.")
+        return planes[places.index(channel)]
+    if count <= most:
+        return None
+    sizes = np.where(np.isfinite(products), np.abs(products), np.inf)
+    if planes is not None and planes.shape[1] <= most:
+        sums = np.where(np.isfinite(products), products, np.inf)[planes].sum(axis=1)
+        best = np.argsort(-np.abs(sums), kind="stable")[: most // planes.shape[1]]
+        return planes[np.sort(best)].ravel()
+    return np.sort(np.argsort(-sizes, kind="stable")[:most])
+
+
+def _keep(part: Plain, kept: NDArray[Any]) -> None:
+    grid = part["grid"]
+    plane = int(np.prod(grid[-2:])) if len(grid) > 2 else 0
+    whole = plane and len(kept) % plane == 0 and bool((kept.reshape(-1, plane)[:, 0] % plane == 0).all())
+    part["grid"] = [len(kept) // plane, *grid[-2:]] if whole else [len(kept)]
+    padding = set(part["padding"])
+    part["padding"] = [place for place, k in enumerate(kept.tolist()) if k in padding]
+    part["cells"] = [part["cells"][k] for k in kept]
+    part["values"] = [part["values"][k] for k in kept]
+
+
+def _numbers(values: list[Any]) -> NDArray[np.float64]:
+    return np.array([float(value) for value in values])
+
+
+def contributions_pack(done: Pass, step: cs.Step, cell: Sequence[int]) -> bytes:
+    """A number as contributions of the input's pixels: what is said, each pixel's contribution, each pixel's weight.
+
+    Raises:
+        UsageError: a step on the way has no adjoint, or the step has no such cell.
+    """
+    found = cs.explain(done.trace, step, tuple(cell)).to_input()
+    name = next(iter(found.pixels))
+    pixels, weights = found.pixels[name], found.weights[name]
+    shown = pixels[0] if pixels.ndim > 3 else pixels
+    info = schema.ContributionsInfo(
+        value=_number(found.value),
+        constant=_number(found.constant),
+        total=_number(found.total),
+        residual=_number(found.residual),
+        bound=_number(found.bound),
+        linear=found.linear,
+        bent=list(found.bent),
+        checks=bool(found.checks),
+        shape=list(shown.shape),
+    )
+    with np.errstate(all="ignore"):
+        parts = [np.ascontiguousarray(array, "<f4").tobytes() for array in (pixels, weights)]
+    return pack({"info": info.model_dump()}, parts)
+
+
+def _number(value: float) -> Any:
+    return number(float(value))

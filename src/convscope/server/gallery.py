@@ -1,0 +1,278 @@
+"""Gallery: everything that is open in the explorer: models, data sources, images that people gave.
+
+Knows where they come from; what is made of them is in `traces`.
+"""
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import inputs, schema, uploads
+from convscope.server.inputs import Picture
+from convscope.server.opened import Opened
+from convscope.server.sources import Sources
+from convscope.server.traces import TERMS, Traces
+from convscope.server.workers import Workers
+
+KEPT_BYTES = 100_000_000
+"""Of images that people gave; the oldest go first."""
+
+
+class Gallery:
+    """What is open. Routes find it as `app.state.gallery`.
+
+    >>> Gallery().session().models
+    []
+    """
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self.sources_known = Sources(data_dir)
+        self.traces = Traces()
+        self.workers = Workers()
+        self.can_train = False
+        self._models: dict[str, Opened] = {}
+        self._kept: OrderedDict[str, Picture] = OrderedDict()
+        self._folder: Path | None = None
+        self._lock = Lock()
+
+    @classmethod
+    def of_model(cls, model: Any, image: Any = None, *, data_dir: Path | None = None) -> Self:
+        """One model, and the image to begin with.
+
+        Args:
+            model: What `cs.load_model` gave, or any other model.
+            image: As `cs.load_image` takes it; None begins with a sample or with noise.
+            data_dir: Where the files of the MNIST family are looked for first.
+
+        Raises:
+            ConvscopeError: the image cannot be read or does not fit.
+        """
+        gallery = cls(data_dir)
+        gallery.open(model, image)
+        return gallery
+
+    @classmethod
+    def of_folder(cls, folder: str | Path, *, data_dir: Path | None = None) -> Self:
+        """All runs of a folder, those that come into it later too; or the one run that it is.
+
+        Args:
+            folder: It need not exist yet.
+            data_dir: Where the files of the MNIST family are looked for first.
+
+        Raises:
+            UsageError: it is a file.
+        """
+        gallery = cls(data_dir)
+        gallery._folder = Path(folder).expanduser().resolve()
+        if gallery._folder.is_file():
+            raise cs.UsageError(f"{folder} is a file; name the folder that has the runs.")
+        gallery._look_for_runs()
+        return gallery
+
+    def open(self, model: Any, image: Any = None) -> str:
+        """Add a model of this session; its id."""
+        card = cs.card_of(model)
+        run = _run_of(card.source)
+        with self._lock:
+            opened = Opened(self._new_id(run.path.name if run else card.name), card.name, given=model, run=run)
+            self._models[opened.id] = opened
+        opened.source = self._source_of(opened)
+        if image is None:
+            opened.start = self._start(opened)
+        else:
+            prepared = cs.prepare(image, like=model, data_dir=self.sources_known.data_dir)
+            opened.start = self._keep_prepared(prepared, card.preprocess)
+        return opened.id
+
+    def add_run(self, id: str, path: Path) -> None:  # noqa: A002 - what the page calls it
+        """Add a run folder; its newest weights are read whenever they are asked for.
+
+        Raises:
+            RunError: it is none.
+        """
+        run = cs.load_run(path)
+        opened = Opened(id, run.path.name, run=run)
+        opened.source = self.sources_known.of_run(id, run.config)
+        opened.start = self._sample(opened.source)
+        with self._lock:
+            self._models[id] = opened
+
+    def has_model(self, id: str) -> bool:  # noqa: A002
+        """Whether a model has this id."""
+        return id in self._models
+
+    def model(self, id: str) -> Opened:  # noqa: A002
+        """A model by its id.
+
+        Raises:
+            HTTPException: 404, none has it.
+        """
+        if id not in self._models:
+            self._look_for_runs()
+        if id not in self._models:
+            there = ", ".join(list(self._models)[:20]) or "none"
+            raise HTTPException(404, f"no model that is open is called {id!r}; there are: {there}.")
+        return self._models[id]
+
+    def sources(self) -> list[schema.SourceInfo]:
+        """The data sources."""
+        return self.sources_known.infos()
+
+    def training_data(self, id: str) -> tuple[str, Mapping[str, Any]]:  # noqa: A002
+        """What `cs.train` is called with for a source: the data set's name and its `data_options`.
+
+        Raises:
+            HTTPException: 404, no source has this id.
+        """
+        source = self.sources_known.find(id)
+        return source.data, dict(source.options)
+
+    def keep(self, name: str, pixels: NDArray[Any]) -> schema.Stored:
+        """Keep an image that somebody gave.
+
+        Args:
+            name: What it is called.
+            pixels: From 0 to 255, shape (C, H, W), as `cs.read_image` gives them.
+        """
+        picture = Picture(_clean(name), pixels)
+        channels, height, width = pixels.shape
+        return schema.Stored(
+            id=self._remember(picture), name=picture.name, height=height, width=width, channels=channels, notes=[]
+        )
+
+    def picture(self, ref: schema.InputRef) -> Picture:
+        """The image that a page names or paints.
+
+        Raises:
+            HTTPException: 404, there is no such sample, or the server forgot the upload; 422, no pixels.
+        """
+        match ref:
+            case schema.SampleRef():
+                return self.sources_known.picture(ref)
+            case schema.PixelsRef():
+                return inputs.painted(ref)
+            case schema.StoredRef():
+                with self._lock:
+                    if ref.id not in self._kept:
+                        raise HTTPException(404, "this server does not have that image any more; upload it again.")
+                    self._kept.move_to_end(ref.id)
+                    return self._kept[ref.id]
+
+    def session(self) -> schema.Session:
+        """Everything that is open, as the page is told."""
+        self._look_for_runs()
+        models = [opened.info() for opened in list(self._models.values())]
+        kernels = [
+            schema.KernelInfo(name=f.name, what=f.finds, values=f.kernel.tolist()) for f in cs.filters.FILTERS.values()
+        ]
+        return schema.Session(
+            version=cs.__version__,
+            models=models,
+            sources=self.sources(),
+            kernels=kernels,
+            limits=schema.Limits(upload_bytes=uploads.MAX_BYTES, upload_pixels=uploads.MAX_PIXELS, terms=TERMS),
+            can_train=self.can_train,
+        )
+
+    def close(self) -> None:
+        """Begin no more work."""
+        self.workers.close()
+
+    def _look_for_runs(self) -> None:
+        """Add the runs that are new in the folder."""
+        if self._folder is None:
+            return
+        known = {opened.run.path for opened in list(self._models.values()) if opened.run is not None}
+        for config in sorted([*self._folder.glob("config.json"), *self._folder.glob("*/config.json")]):
+            if config.parent not in known:
+                try:
+                    self.add_run(self._new_id(config.parent.name), config.parent)
+                except cs.ConvscopeError:  # a folder with another config.json, or a run that is just being made
+                    continue
+
+    def _source_of(self, opened: Opened) -> str | None:
+        """The data source whose samples suit a model."""
+        if opened.run is not None:
+            return self.sources_known.of_run(opened.id, opened.run.config)
+        card = cs.card_of(opened.given)
+        entry = cs.MODELS.get(card.source)
+        names = entry.data if entry else ()
+        expected = card.preprocess
+        known = self.sources()
+        fits = [
+            s.id
+            for s in known
+            if (s.channels, (s.height, s.width)) == (expected.channels, expected.size)
+            and len(s.classes) == len(card.classes or s.classes)
+        ]
+        return next((name for name in (*names, *fits) if name in {s.id for s in known}), None)
+
+    def _start(self, opened: Opened) -> schema.InputRef:
+        sample = self._sample(opened.source)
+        if sample is not None:
+            return sample
+        noise = cs.prepare(cs.random_image(opened.given), like=opened.given)
+        return self._keep_prepared(noise, cs.card_of(opened.given).preprocess, "noise")
+
+    def _sample(self, source: str | None) -> schema.SampleRef | None:
+        return None if source is None else schema.SampleRef(source=source, split="test", index=0)
+
+    def _keep_prepared(self, prepared: Any, expected: cs.Preprocess, name: str = "") -> schema.StoredRef:
+        picture = Picture(
+            _clean(name or prepared.name),
+            prepared.picture,
+            1.0,
+            label=prepared.label,
+            exact=True,
+            notes=prepared.notes,
+            ready=prepared.array,
+            ready_for=expected,
+        )
+        return schema.StoredRef(id=self._remember(picture))
+
+    def _remember(self, picture: Picture) -> str:
+        """Keep an image under a digest of its pixels, as long as there is room."""
+        digest = hashlib.sha256(f"{picture.name} {picture.pixels.shape} {picture.white}".encode())
+        digest.update(np.ascontiguousarray(picture.pixels).data)
+        name = f"i{digest.hexdigest()[:24]}"
+        with self._lock:
+            self._kept[name] = picture
+            self._kept.move_to_end(name)
+            pinned = {o.start.id for o in self._models.values() if isinstance(o.start, schema.StoredRef)} | {name}
+            for old in [key for key in self._kept if key not in pinned]:
+                if sum(p.pixels.nbytes for p in self._kept.values()) > KEPT_BYTES:
+                    del self._kept[old]
+        return name
+
+    def _new_id(self, name: str) -> str:
+        """An id for a model of this name; the lock is held or nobody else adds."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:60] or "model"
+        number, found = 1, plain
+        while found in self._models:
+            number += 1
+            found = f"{plain}.{number}"
+        return found
+
+
+def _run_of(source: str) -> cs.Run | None:
+    """The run that a model was loaded from, if it was."""
+    if not source or source in cs.MODELS or not (Path(source) / "config.json").is_file():
+        return None
+    try:
+        return cs.load_run(Path(source).resolve())
+    except cs.ConvscopeError:
+        return None
+
+
+def _clean(name: str) -> str:
+    """A name without what cannot be shown, and not too long."""
+    return "".join(c for c in name if c.isprintable())[:120].strip() or "picture"

@@ -1,0 +1,144 @@
+"""Opened: one model of the explorer: given by a session, or read from a run folder whose weights may change meanwhile.
+
+Knows models and runs through `cs`; no traces, no requests.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import schema
+
+
+@dataclass(eq=False)
+class Opened:
+    """A model that is open."""
+
+    id: str
+    name: str
+    given: Any = field(default=None, repr=False)
+    """The model itself; None for one that is read from its run, and read anew when that has new weights."""
+    run: cs.Run | None = None
+    source: str | None = None
+    start: schema.InputRef | None = None
+    used: frozenset[str] = frozenset()
+    """The parameters that its steps read, once a trace has shown them."""
+    _read: Any = field(default=None, repr=False)
+    _stamp: int = 0
+    _lock: Any = field(default_factory=Lock, repr=False)
+
+    @property
+    def model(self) -> Any:
+        """The model, with the newest weights that its run has saved.
+
+        Raises:
+            HTTPException: 410, its folder is gone and was never read.
+            ConvscopeError: it cannot be read.
+        """
+        if self.given is not None or self.run is None:
+            return self.given
+        with self._lock:
+            written = _written(self.run.path / "weights.safetensors")
+            if not written and self._read is None:
+                raise HTTPException(410, self.gone or f"{self.name} has saved no weights yet; wait for its first ones.")
+            if written and written != self._stamp:
+                self._read, self._stamp = cs.load_run(self.run.path).model, written
+                self.used = frozenset()
+            return self._read
+
+    @property
+    def gone(self) -> str:
+        """A sentence where the run's folder is no longer there, else nothing."""
+        if self.run is None or (self.run.path / "config.json").exists():
+            return ""
+        return f"the run folder of {self.name} is gone; its weights in memory are still shown, its history is not."
+
+    @property
+    def history(self) -> list[int]:
+        """The training steps whose weights are kept."""
+        return [] if self.run is None else self.run.steps
+
+    def stamp(self) -> str:
+        """What changes when the model's weights do: their place in memory and how often they were written into."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return str(hash(tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)))
+
+    def newest(self) -> int | None:
+        """The last point of the history, where that is newer than the saved weights: a training goes on."""
+        if self.given is not None or self.run is None:
+            return None
+        steps = self.history
+        last = self.run.path / "history" / f"{steps[-1]:09d}.safetensors" if steps else None
+        newer = last is not None and _written(last) > _written(self.run.path / "weights.safetensors")
+        return steps[-1] if newer else None
+
+    def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
+        """The weights after so many training steps.
+
+        Raises:
+            HTTPException: 404, none were kept there; 410, the run's folder is gone.
+        """
+        if self.run is None:
+            raise HTTPException(404, f"{self.name} has no history: it does not come from a run.")
+        if self.gone:
+            raise HTTPException(410, self.gone)
+        steps = self.history
+        if step not in steps:
+            kept = f"they were kept at {len(steps)} steps from {steps[0]} to {steps[-1]}" if steps else "none were kept"
+            raise HTTPException(404, f"{self.name} kept no weights at step {step}; {kept}.")
+        try:
+            return self.run.weights_at(step)
+        except (FileNotFoundError, cs.UsageError):  # deleted since
+            raise HTTPException(410, self.gone or f"{self.name} no longer has its weights at step {step}.") from None
+
+    def info(self) -> schema.ModelInfo:
+        """What the page is told of it; where it cannot be read, why."""
+        try:
+            model = self.model
+        except (cs.ConvscopeError, HTTPException) as error:
+            said = error.detail if isinstance(error, HTTPException) else str(error)
+            nothing = schema.Expected(channels=None, height=None, width=None, fixed=False)
+            return self._info(0, [], nothing, [said])
+        card = cs.card_of(model)
+        size = card.preprocess.size or (None, None)
+        expects = schema.Expected(
+            channels=card.preprocess.channels, height=size[0], width=size[1], fixed=card.fixed_size
+        )
+        notes = [*card.notes, *([self.gone] if self.gone else [])]
+        return self._info(sum(p.numel() for p in model.parameters()), list(card.classes), expects, notes)
+
+    def _info(
+        self, parameters: int, classes: list[str], expects: schema.Expected, notes: list[str]
+    ) -> schema.ModelInfo:
+        return schema.ModelInfo(
+            id=self.id,
+            name=self.name,
+            parameters=parameters,
+            classes=classes,
+            expects=expects,
+            source=self.source,
+            run=self.run is not None,
+            history=self.history,
+            start=self.start,
+            notes=notes,
+        )
+
+
+def _written(path: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _version(tensor: Any) -> int:
+    try:
+        return int(tensor._version)
+    except RuntimeError:  # tensors of inference mode do not count
+        return 0

@@ -1,0 +1,114 @@
+"""Pictures: numbers as small bounded pictures, and packs, which carry many arrays in one answer.
+
+Knows NumPy; no models, no traces, no requests.
+"""
+
+import json
+import math
+import struct
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def number(value: float) -> float | str:
+    """A number for JSON: "nan", "inf" and "-inf" for what JSON has no numbers for."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def base64url(values: Array) -> str:
+    """The bytes of an array, little-endian, as text that an address could hold."""
+    return urlsafe_b64encode(np.ascontiguousarray(values).tobytes()).rstrip(b"=").decode()
+
+
+def pack(header: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
+    """A header and what it describes: its length as uint32, the header as JSON, the bytes.
+
+    The header is filled up with spaces so that the bytes begin at a multiple of 4.
+
+    >>> pack({}, [b"ab"])
+    b'\\x04\\x00\\x00\\x00{}  ab'
+    """
+    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    return b"".join([struct.pack("<I", len(text)), text, *parts])
+
+
+def pack_of_pictures(items: Sequence[tuple[dict[str, Any], Array]]) -> bytes:
+    """Pictures (n, h, w) of uint8 one after the other, each with what is said of it."""
+    said, parts, offset = [], [], 0
+    for about, picture in items:
+        said.append({**about, "shape": list(picture.shape), "offset": offset})
+        parts.append(picture.tobytes())
+        offset += picture.size
+    return pack({"items": said}, parts)
+
+
+def planes_of(output: Array) -> Array:
+    """A step's result as planes (n, h, w): feature maps, one map of tokens, or one row of units.
+
+    >>> [planes_of(np.zeros(shape)).shape for shape in ((1, 8, 5, 4), (1, 7, 6), (1, 10), (1, 9, 1, 1), ())]
+    [(8, 5, 4), (1, 7, 6), (1, 1, 10), (1, 1, 9), (1, 1, 1)]
+    """
+    one = first_image(output)
+    if one.ndim < 2 or all(n == 1 for n in one.shape[1:]):
+        return one.reshape(1, 1, -1)
+    return one.reshape(-1, *one.shape[-2:])
+
+
+def first_image(output: Array) -> Array:
+    """A result without the batch axis, where that is one image."""
+    return output[0] if output.ndim > 1 and output.shape[0] == 1 else output
+
+
+def extent(values: Array) -> tuple[float, float]:
+    """The smallest and the largest finite number; nan twice where none is finite."""
+    if not values.size:
+        return math.nan, math.nan
+    low, high = float(values.min()), float(values.max())
+    if math.isfinite(low) and math.isfinite(high):
+        return low, high
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
+
+
+def shrunk(planes: Array, side: int) -> Array:
+    """Planes (n, h, w) averaged down to at most `side` rows and columns; a single row to at most `side` squared.
+
+    Every number goes into exactly one average; smaller planes stay as they are.
+
+    >>> shrunk(np.arange(16.0).reshape(1, 4, 4), 2)[0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
+    """
+    _, height, width = planes.shape
+    most = (1, side * side) if height == 1 else (side, side)
+    for axis, (have, want) in enumerate(zip((height, width), most, strict=True), 1):
+        if have > want:
+            starts = np.arange(want) * have // want
+            counts = np.diff([*starts.tolist(), have])
+            counts = counts[:, None] if axis == 1 else counts
+            with np.errstate(all="ignore"):
+                planes = np.add.reduceat(planes, starts, axis=axis, dtype=np.float64) / counts
+    return planes
+
+
+def shades(planes: Array, low: float, high: float) -> NDArray[np.uint8]:
+    """Numbers from `low` to `high` as 0 to 255; what is not a number is 0."""
+    span = high - low
+    if not math.isfinite(span) or span <= 0:
+        return np.zeros(planes.shape, np.uint8)
+    with np.errstate(all="ignore"):
+        scaled = (np.asarray(planes, np.float64) - low) * (255 / span)
+    return np.rint(np.clip(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0), 0, 255)).astype(np.uint8)
+
+
+def as_float32(values: Array) -> bytes:
+    """The numbers as little-endian float32."""
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(values, "<f4").tobytes()

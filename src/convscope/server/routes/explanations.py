@@ -1,0 +1,55 @@
+"""Routes of explanations: why a number is what it is, whether that is proved, and what each pixel adds to it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+import convscope as cs
+from convscope.server.explained import contributions_pack, explained, proved
+from convscope.server.routes.traces import RAW, StepId, on
+from convscope.server.schema import Explained, Id, Proof
+from convscope.server.traces import Pass
+
+router = APIRouter(tags=["explanations"])
+Cell = Annotated[str, Query(max_length=100, pattern=r"^(\d{1,9}(,\d{1,9})*)?$")]
+
+
+def _cell(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
+
+
+@router.get("/traces/{trace}/steps/{step}/explain")
+async def explain(
+    request: Request,
+    trace: Id,
+    step: StepId,
+    cell: Cell,
+    every: Annotated[bool, Query(alias="all")] = False,
+    channel: Annotated[int | None, Query(ge=0)] = None,
+) -> Explained:
+    """Why a number is what it is."""
+
+    def made(done: Pass) -> Explained:
+        return explained(done, done.step(step), _cell(cell), every=every, channel=channel)
+
+    found: Explained = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/steps/{step}/proof")
+async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
+    """Whether a number is proved; its step is recomputed."""
+
+    def made(done: Pass) -> Proof:
+        return proved(done, cs.explain(done.trace, done.step(step), _cell(cell)))
+
+    found: Proof = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/steps/{step}/contributions", response_class=Response, responses=dict(RAW))
+async def contributions(request: Request, trace: Id, step: StepId, cell: Cell) -> Response:
+    """What each pixel adds to a number, as a pack."""
+    content = await on(request, trace, lambda done: contributions_pack(done, done.step(step), _cell(cell)))
+    return Response(content, media_type="application/octet-stream")

@@ -1,0 +1,192 @@
+"""Routes of traces: a pass through a model, its maps as pictures and as numbers, and what differs between two."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import answers, pictures
+from convscope.server.schema import DifferenceInfo, Id, TraceInfo, TraceRequest
+from convscope.server.traces import Pass
+from convscope.server.workers import client_of
+
+router = APIRouter(tags=["traces"])
+MOST = 4_000_000
+"""Numbers in one answer."""
+MOST_THUMBNAILS = 16_000_000
+"""Bytes of pictures in one answer."""
+RAW: Mapping[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+StepId = Annotated[int, Path(ge=0)]
+
+
+@router.post("/traces")
+async def make(request: Request, body: TraceRequest) -> TraceInfo:
+    """Run a model on an input."""
+    gallery = request.app.state.gallery
+    client = client_of(request)
+
+    def made() -> TraceInfo:
+        opened = gallery.model(body.model)
+        return answers.trace_info(gallery.traces.make(opened, gallery.picture, body, client))
+
+    info: TraceInfo = await gallery.workers.run(request, f"model {body.model}", made)
+    return info
+
+
+async def on(request: Request, trace: str, work: Callable[[Pass], Any]) -> Any:
+    """What `work` makes of a trace, when it is its model's turn."""
+    gallery = request.app.state.gallery
+    done: Pass = gallery.traces.get(trace)
+    return await gallery.workers.run(request, f"model {done.opened.id}", lambda: work(done))
+
+
+@router.get("/traces/{trace}")
+async def read(request: Request, trace: Id) -> TraceInfo:
+    """A pass that was made before."""
+    info: TraceInfo = await on(request, trace, answers.trace_info)
+    return info
+
+
+@router.get("/traces/{trace}/thumbnails", response_class=Response, responses=dict(RAW))
+async def thumbnails(
+    request: Request,
+    trace: Id,
+    steps: Annotated[str | None, Query(max_length=20_000, pattern=r"^\d{1,9}(,\d{1,9})*$")] = None,
+    channels: Annotated[int, Query(ge=1, le=4096)] = 16,
+    side: Annotated[int, Query(ge=1, le=256)] = 32,
+    first: Annotated[int, Query(ge=0)] = 0,
+) -> Response:
+    """Small pictures of steps' results, as a pack; all visible steps where none are named."""
+
+    def made(done: Pass) -> bytes:
+        wanted = [s.id for s in done.trace.steps] if steps is None else list(dict.fromkeys(map(int, steps.split(","))))
+        items, size = [], 0
+        for number in wanted:
+            about, picture = thumbnail(done, done.step(number), slice(first, first + channels), side)
+            items.append((about, picture))
+            size += picture.size
+            if size > MOST_THUMBNAILS:
+                raise HTTPException(413, "these pictures are too many for one answer; ask for fewer steps or channels.")
+        return pictures.pack_of_pictures(items)
+
+    return Response(await on(request, trace, made), media_type="application/octet-stream")
+
+
+def thumbnail(done: Pass, step: cs.Step, which: slice, side: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """One step's planes as a picture, and what is said of it."""
+    planes = pictures.planes_of(step.output)
+    low, high = done.extent(step)
+    chosen = planes[which]
+    picture = pictures.shades(pictures.shrunk(chosen, side), low, high)
+    about = {
+        "id": step.id,
+        "channels": list(range(len(planes)))[which],
+        "total": len(planes),
+        "low": pictures.number(low),
+        "high": pictures.number(high),
+        "label": None,
+    }
+    return about, picture
+
+
+def raw(array: NDArray[Any], extent: tuple[float, float] | None = None) -> Response:
+    """Numbers as they are, float32, with their shape.
+
+    Raises:
+        HTTPException: 413, too many for one answer.
+    """
+    if array.size > MOST:
+        raise HTTPException(
+            413, f"these are {array.size:,} numbers, and at most {MOST:,} are sent; ask for one channel."
+        )
+    headers = {"X-Shape": ",".join(map(str, array.shape))}
+    low, high = pictures.extent(array) if extent is None else extent
+    headers |= {"X-Low": str(pictures.number(low)), "X-High": str(pictures.number(high))}
+    return Response(pictures.as_float32(array), media_type="application/octet-stream", headers=headers)
+
+
+def _channel(array: NDArray[Any], channel: int | None, name: str) -> NDArray[Any]:
+    """One channel of a result, or all of the first image."""
+    one = pictures.first_image(array)
+    if channel is None:
+        return one
+    if one.ndim < 2 or channel >= len(one):
+        have = f"channels 0 to {len(one) - 1}" if one.ndim > 1 else "no channels"
+        raise HTTPException(404, f"{name} has {have}, and channel {channel} was asked for.")
+    plane: NDArray[Any] = one[channel]
+    return plane
+
+
+Channel = Annotated[int | None, Query(ge=0)]
+
+
+@router.get("/traces/{trace}/steps/{step}/output", response_class=Response, responses=dict(RAW))
+async def output(request: Request, trace: Id, step: StepId, channel: Channel = None) -> Response:
+    """A step's numbers: one channel, or all."""
+
+    def made(done: Pass) -> Response:
+        found = done.step(step)
+        return raw(_channel(found.output, channel, found.name), done.extent(found))
+
+    answer: Response = await on(request, trace, made)
+    return answer
+
+
+@router.get("/traces/{trace}/input", response_class=Response, responses=dict(RAW))
+async def image(request: Request, trace: Id) -> Response:
+    """The input as the model got it."""
+    answer: Response = await on(request, trace, lambda done: raw(done.taken.array))
+    return answer
+
+
+@router.get("/traces/{trace}/parameters/{name}", response_class=Response, responses=dict(RAW))
+async def parameter(request: Request, trace: Id, name: Annotated[str, Path(max_length=200)]) -> Response:
+    """A parameter's numbers, as this pass used them."""
+    answer: Response = await on(request, trace, lambda done: raw(np.asarray(done.trace.parameters[name])))
+    return answer
+
+
+@router.get("/traces/{trace}/difference")
+async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
+    """What differs between two passes, step by step."""
+    other = request.app.state.gallery.traces.get(base)
+    info: DifferenceInfo = await on(request, trace, lambda done: answers.difference_info(other, done))
+    return info
+
+
+@router.get("/traces/{trace}/steps/{step}/difference", response_class=Response, responses=dict(RAW))
+async def step_difference(request: Request, trace: Id, step: StepId, base: Id, channel: Channel = None) -> Response:
+    """How one step's numbers differ from those of another pass: this minus the other."""
+    other = request.app.state.gallery.traces.get(base)
+
+    def made(done: Pass) -> Response:
+        name = done.step(step).name
+        return raw(_channel(cs.difference(other.trace, done.trace).cells(name), channel, name))
+
+    answer: Response = await on(request, trace, made)
+    return answer
+
+
+@router.get("/filtered", response_class=Response, responses=dict(RAW))
+async def filtered(request: Request, trace: Id, kernel: Annotated[str, Query(max_length=60)]) -> Response:
+    """A named kernel on the input, as a grey picture from 0 to 1."""
+    answer: Response = await on(
+        request, trace, lambda done: raw(cs.filters.apply_filter(done.taken.picture, named(kernel)))
+    )
+    return answer
+
+
+def named(kernel: str) -> Any:
+    """A kernel by its name.
+
+    Raises:
+        HTTPException: 404, none has it.
+    """
+    if kernel not in cs.filters.FILTERS:
+        raise HTTPException(404, f"no kernel is called {kernel!r}; there are {', '.join(cs.filters.FILTERS)}.")
+    return cs.filters.FILTERS[kernel]

@@ -1,0 +1,225 @@
+"""Traces: a request becomes a pass through a model, and the newest passes are kept.
+
+Knows `cs.trace`; no routes. Edits and weights of the past are overrides: model and run stay as they are.
+"""
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import schema
+from convscope.server.inputs import Picture, Taken, take
+from convscope.server.opened import Opened
+from convscope.server.pictures import extent
+
+Find = Callable[[schema.InputRef], Picture]
+
+TERMS = 4096
+"""Terms of a sum in one answer."""
+KEPT_BYTES = 200_000_000
+"""Of all traces that are kept."""
+SPARED = 4
+"""Clients whose newest trace is kept whatever it takes."""
+KEEP = 400.0
+"""Megabytes that one trace may take; what is beyond is made again when it is asked for."""
+RECOMPUTED = 4
+"""Steps of a trace whose recomputation the library keeps."""
+
+
+@dataclass(eq=False)
+class Pass:
+    """One pass through a model, whole or as far as it came."""
+
+    id: str
+    opened: Opened
+    model: Any = field(repr=False)
+    """The model itself, as its run had it then."""
+    request: schema.TraceRequest
+    taken: Taken
+    trace: cs.Trace
+    error: str | None
+    notes: tuple[str, ...]
+    edited: frozenset[str]
+    proved: "deque[int]" = field(default_factory=lambda: deque(maxlen=RECOMPUTED))
+    """The steps that were recomputed lately."""
+    told: schema.TraceInfo | None = field(default=None, repr=False)
+    """What the page is told of it; `answers` makes it once."""
+    _extents: dict[int, tuple[float, float]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that it takes, at most."""
+        made = sum(4 * int(np.prod(ref.shape)) for s in self.trace.all_steps if not s.view for ref in s.results)
+        return min(made, int(KEEP * 1e6)) + self.taken.array.nbytes + self.taken.picture.nbytes
+
+    def step(self, id: int) -> cs.Step:  # noqa: A002 - what the page calls it
+        """A step by its id.
+
+        Raises:
+            HTTPException: 404, it has none of that id.
+        """
+        if not 0 <= id < len(self.trace.all_steps):
+            raise HTTPException(
+                404, f"the trace has steps 0 to {len(self.trace.all_steps) - 1}; there is no step {id}."
+            )
+        return self.trace.all_steps[id]
+
+    def extent(self, step: cs.Step) -> tuple[float, float]:
+        """The smallest and largest finite number of a step's whole result."""
+        if step.id not in self._extents:
+            self._extents[step.id] = extent(step.output)
+        return self._extents[step.id]
+
+
+class Traces:
+    """The newest passes, bounded by the memory they take."""
+
+    def __init__(self, most: int = KEPT_BYTES) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, Pass] = OrderedDict()
+        self._newest: OrderedDict[str, str] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, id: str) -> Pass:  # noqa: A002
+        """A pass that is kept.
+
+        Raises:
+            HTTPException: 404, it was forgotten, or never made.
+        """
+        with self._lock:
+            if id not in self._kept:
+                raise HTTPException(404, "this server does not have that trace any more; ask for it again.")
+            self._kept.move_to_end(id)
+            return self._kept[id]
+
+    def make(self, opened: Opened, find: Find, request: schema.TraceRequest, client: str) -> Pass:
+        """The pass of a request: the one that is kept, or a new one.
+
+        Args:
+            opened: The model that the request names.
+            find: Gives the picture that an input names.
+            request: What is asked.
+            client: Who asks: the newest trace of each is kept.
+
+        Raises:
+            HTTPException, ConvscopeError: the request names what is not there, or cannot be meant.
+        """
+        model = opened.model  # read anew where its run has new weights
+        at = opened.newest() if request.at is None else request.at
+        name = _digest(request, opened, at)
+        with self._lock:
+            found = self._kept.get(name)
+        if found is None or found.trace.changed():
+            found = _run(find(request.input), request, opened, model, name, at)
+        self._remember(found, client)
+        return found
+
+    def _remember(self, done: Pass, client: str) -> None:
+        size = done.size
+        with self._lock:
+            self._kept[done.id] = done
+            self._kept.move_to_end(done.id)
+            self._newest[client] = done.id
+            self._newest.move_to_end(client)
+            while len(self._newest) > SPARED:
+                self._newest.popitem(last=False)
+            spared = set(self._newest.values())
+            total = sum(p.size for p in self._kept.values() if p is not done) + size
+            for old in [key for key in self._kept if key not in spared]:
+                if total > self._most:
+                    total -= self._kept.pop(old).size
+
+
+def _digest(request: schema.TraceRequest, opened: Opened, at: int | None) -> str:
+    """A name for what a request means: model, weights, input, change and edits."""
+    meant = f"{request.model_copy(update={'at': at}).model_dump_json()} {opened.stamp()}"
+    return f"t{hashlib.sha256(meant.encode()).hexdigest()[:24]}"
+
+
+def _run(picture: Picture, request: schema.TraceRequest, opened: Opened, model: Any, name: str, at: int | None) -> Pass:
+    card = cs.card_of(model)
+    taken = take(picture, card.name, card.preprocess, request.change, request.fit)
+    overrides: dict[str, NDArray[Any]] = {}
+    if at is not None:
+        overrides = _past(opened, model, taken, at)
+    overrides |= edited(request.edits, {**_parameters(model), **overrides})
+    notes = [opened.gone] if opened.gone else []
+    try:
+        trace, error = cs.trace(model, taken.array, keep=None if overrides else KEEP, overrides=overrides or None), None
+    except cs.TraceError as failed:
+        if not isinstance(failed.trace, cs.Trace):
+            raise
+        trace, error = failed.trace, str(failed)
+    changed = frozenset(edit.parameter for edit in request.edits)
+    return Pass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
+
+
+def _past(opened: Opened, model: Any, taken: Taken, at: int) -> dict[str, NDArray[Any]]:
+    """The weights after so many training steps, of those parameters that a step reads."""
+    weights = opened.weights_at(at)
+    if not opened.used:
+        first = cs.trace(model, taken.array, keep=KEEP)
+        opened.used = frozenset(
+            ref.name for step in first.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"
+        )
+    return {name: value for name, value in weights.items() if name in opened.used}
+
+
+def _parameters(model: Any) -> dict[str, Any]:
+    """Parameters and buffers by name, as they are."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The parameters that are edited, with their new numbers.
+
+    >>> weight = np.zeros((2, 1, 1, 2), np.float32)
+    >>> edit = schema.Edit(parameter="weight", cell=[1, 0, 0], values=[3.0, 4.0])
+    >>> edited([edit], {"weight": weight})["weight"].ravel().tolist()
+    [0.0, 0.0, 3.0, 4.0]
+
+    Raises:
+        HTTPException: 404, no such parameter; 422, it has no such cell, or the values do not fill it.
+    """
+    changed: dict[str, NDArray[Any]] = {}
+    for edit in edits:
+        if edit.parameter not in parameters:
+            near = ", ".join(list(parameters)[:20])
+            raise HTTPException(404, f"the model has no parameter {edit.parameter!r}; it has {near}.")
+        if edit.parameter not in changed:
+            now = parameters[edit.parameter]
+            plain = now.detach().cpu().float().numpy() if hasattr(now, "detach") else np.asarray(now)
+            changed[edit.parameter] = np.array(plain)
+        _put(changed[edit.parameter], edit)
+    return changed
+
+
+def _put(array: NDArray[Any], edit: schema.Edit) -> None:
+    cell, shape = tuple(edit.cell), array.shape
+    inside = len(cell) <= len(shape) and all(0 <= i < n for i, n in zip(cell, shape, strict=False))
+    if not inside:
+        raise HTTPException(
+            422, f"{edit.parameter} has the shape {_size(shape)}, and no cell {_size(cell, ', ')} in it."
+        )
+    count = int(np.prod(shape[len(cell) :]))
+    if len(edit.values) != count:
+        raise HTTPException(
+            422,
+            f"the cell {_size(cell, ', ') or '()'} of {edit.parameter} holds {count:,} numbers, "
+            f"and {len(edit.values):,} were given.",
+        )
+    with np.errstate(all="ignore"):
+        array[cell] = np.asarray(edit.values).astype(array.dtype).reshape(shape[len(cell) :])
+
+
+def _size(shape: Sequence[int], sign: str = "x") -> str:
+    return sign.join(map(str, shape))

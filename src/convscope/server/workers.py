@@ -1,0 +1,163 @@
+"""Workers: threads that do the work, and a queue that is fair to clients and to models.
+
+Clients take turns, each in its own order; work with the same key, such as all passes of one model, runs one at a time,
+and what waits for it holds no thread. Knows requests and threads; nothing of what the work is.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+T = TypeVar("T")
+
+THREADS = 8
+WAITING = 200
+EACH = 64
+"""Of one client: a page that draws sends a few at a time, and forgets those it no longer wants."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A piece of work and who waits for it."""
+
+    client: str
+    key: str
+    work: Callable[[], Any]
+    loop: asyncio.AbstractEventLoop
+    done: "asyncio.Future[Any]" = field(repr=False)
+
+    def finish(self, result: Any, error: BaseException | None) -> None:
+        """Hand the result over, in the thread of whoever waits."""
+        if not self.done.done():
+            self.done.set_exception(error) if error is not None else self.done.set_result(result)
+
+
+def client_of(request: Request) -> str:
+    """Who asks: the name that a page gave itself, else the address it asks from."""
+    named = request.headers.get("x-client", "")[:80]
+    return named or (request.client.host if request.client else "")
+
+
+class Workers:
+    """Runs work in threads, at most `threads` at a time."""
+
+    def __init__(self, threads: int = THREADS, waiting: int = WAITING, each: int = EACH) -> None:
+        self._free, self._most, self._each = threads, waiting, each
+        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._busy: set[str] = set()
+        self._ready: SimpleQueue[Job | None] = SimpleQueue()
+        self._threads: list[Thread] = []
+        self._lock = Lock()
+        self._closed = False
+
+    async def run(self, request: Request, key: str, work: Callable[[], T]) -> T:
+        """The result of `work`, made in a thread when its turn has come.
+
+        Args:
+            request: Who waits; when that client leaves first, work that has not begun is dropped.
+            key: What runs one at a time; empty for work that may run beside any other.
+
+        Raises:
+            HTTPException: 503, too many wait already, or the client left.
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(client_of(request), key, work, loop, loop.create_future())
+        self._enter(job)
+        leaving = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait({job.done, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not job.done.done():
+                raise HTTPException(503, "the client left before the answer.")
+            result: T = job.done.result()
+            return result
+        finally:
+            leaving.cancel()
+            self._drop(job)
+            if job.done.done() and not job.done.cancelled():
+                job.done.exception()  # seen, also where nobody waits for it any more
+
+    def close(self) -> None:
+        """Begin nothing more; whatever is being worked on ends by itself, in threads that no exit waits for."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._waiting.clear()
+            for _ in self._threads:
+                self._ready.put(None)
+
+    def _enter(self, job: Job) -> None:
+        with self._lock:
+            mine = self._waiting.get(job.client, ())
+            count = sum(map(len, self._waiting.values()))
+            if self._closed:
+                raise HTTPException(503, "the server is ending; start it again.")
+            if count >= self._most or len(mine) >= self._each:
+                many = f"{len(mine)} of yours" if len(mine) >= self._each else f"{count}"
+                raise HTTPException(
+                    503, f"{many} requests wait already; try again in a moment.", headers={"Retry-After": "1"}
+                )
+            self._waiting.setdefault(job.client, deque()).append(job)
+            if not self._threads:
+                self._threads = [Thread(target=self._work, name="convscope", daemon=True) for _ in range(self._free)]
+                for thread in self._threads:
+                    thread.start()
+            self._start()
+
+    def _drop(self, job: Job) -> None:
+        """Take a job out of the queue, if it is still there."""
+        with self._lock:
+            mine = self._waiting.get(job.client)
+            if mine is not None and job in mine:
+                mine.remove(job)
+                if not mine:
+                    del self._waiting[job.client]
+
+    def _start(self) -> None:
+        """Give work to free threads, as long as there is any that may begin; the lock is held."""
+        while self._free and (job := self._next()) is not None:
+            self._free -= 1
+            if job.key:
+                self._busy.add(job.key)
+            self._ready.put(job)
+
+    def _next(self) -> Job | None:
+        """The next job that may begin: the first of each client in turn whose key is free."""
+        for client, mine in self._waiting.items():
+            for job in mine:
+                if job.key not in self._busy:
+                    mine.remove(job)
+                    self._waiting.move_to_end(client)
+                    if not mine:
+                        del self._waiting[client]
+                    return job
+        return None
+
+    def _work(self) -> None:
+        while (job := self._ready.get()) is not None:
+            result, failed = None, None
+            try:
+                result = job.work()
+            except Exception as error:  # handed over to whoever waits
+                failed = error
+            with self._lock:
+                self._free += 1
+                self._busy.discard(job.key)
+                self._start()
+            try:
+                job.loop.call_soon_threadsafe(job.finish, result, failed)
+            except RuntimeError:  # the loop has ended: nobody waits
+                pass
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
