@@ -131,7 +131,7 @@ def test_explain_as_json_and_back_to_the_input(convscope: Commands, net: Path, i
 @pytest.mark.parametrize(
     ("at", "says"),
     [
-        ("conv1:5,0,0", "its cells are 0 to 0 x 0 to 1 x 0 to 5 x 0 to 5"),
+        ("conv1:5,0,0", "its shape is (2, 6, 6), its cells are 0 to 1 x 0 to 5 x 0 to 5"),
         ("conv2:0,0,0", "conv1"),
         ("conv1:a,b", "a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not 'conv1:a,b'."),
     ],

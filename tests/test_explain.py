@@ -395,7 +395,7 @@ def test_an_unknown_step_names_the_nearest(crosses: Trace) -> None:
 
 
 def test_a_cell_outside_says_the_valid_range(crosses: Trace) -> None:
-    with pytest.raises(UsageError, match=r"conv has no cell \(0, 3, 0\); its shape is \(1, 1, 3, 3\)"):
+    with pytest.raises(UsageError, match=r"conv has no cell \(0, 3, 0\); its shape is \(1, 3, 3\)"):
         explain(crosses, "conv", (0, 3, 0))
 
 
@@ -475,7 +475,7 @@ def test_where_kernels_mix_planes_the_badge_says_normwise(monkeypatch: pytest.Mo
     leaky[0, 0, 0, 0] = 1e-5
     step = replace(trace["conv2d"], values=Lying(leaky))
     assert explain(trace, step, (0, 0, 0)).status == "mismatch"
-    monkeypatch.setattr("convscope.proof.explanation.MIXES", True)
+    monkeypatch.setattr("convscope.proof.agreement.MIXES", True)
     mixed = explain(trace, step, (0, 0, 0))
     assert (mixed.status, mixed.proved) == ("proved normwise", True)
     leaky[0, 0, 0, 0] = 1.0

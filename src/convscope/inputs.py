@@ -172,20 +172,22 @@ def _from_name(source: str, expected: Preprocess | None, data_dir: str | Path | 
     if source in DATASETS or name in PLACES:
         raise UsageError(f"{source} is a whole data set; name one of its images: {source}:test/0.")
     if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
-        data, index = _find(name, image, data_dir)
+        data, index = _find(name, image, data_dir, expected)
         return _from_dataset(data, index, expected)
     if colon and "/" not in name and "." not in name:
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
     raise ImageError(f"there is no file {source}; check the path, or name a data set's image, such as mnist:test/7.")
 
 
-def _find(name: str, image: str, data_dir: str | Path | None) -> tuple[Dataset, int]:
+def _find(name: str, image: str, data_dir: str | Path | None, expected: Preprocess | None) -> tuple[Dataset, int]:
     """A data set's split and the index in it: `test/7`, `test/NAME`, `7` (of train) or `NAME` (of all)."""
+    size = expected.size if expected is not None and name.startswith("folder:") else None  # its images may differ
     head, slash, rest = image.partition("/")
     if slash and head in SPLITS:
-        data = load_dataset(name, split=head, data_dir=data_dir)
+        data = load_dataset(name, split=head, data_dir=data_dir, image_size=size)
         return data, data.index(image if image in data.names else rest)
-    data = load_dataset(name, split="train" if image.lstrip("-").isdigit() else "all", data_dir=data_dir)
+    split = "train" if image.lstrip("-").isdigit() else "all"
+    data = load_dataset(name, split=split, data_dir=data_dir, image_size=size)
     return data, data.index(image)
 
 

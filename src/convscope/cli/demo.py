@@ -28,8 +28,8 @@ def demo(
     """Train the shapes network, score it, write its pictures, explain one of its numbers, open the explorer on it."""
     _clear(out)
     say("1. A network learns to tell squares from circles")
-    with watching() as watch:
-        run = cs.train("shapes", seed=0, out=out / "run", watch=watch)
+    with watching() as watcher:
+        run = cs.train("shapes", seed=0, out=out / "run", watch=watcher.tell)
     result = cs.evaluate(run)
     took = duration(run.metrics["seconds"])
     say(f"   {percent(result.accuracy)} of {result.confusion.sum()} test images right, after {took} of training")

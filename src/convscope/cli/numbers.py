@@ -51,8 +51,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why is this number this number? `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
-    step, cell = parse_cell(at)
-    why = cs.explain(_trace(model, image, weights, model_arg, data_dir), step, cell)
+    why = explained(_trace(model, image, weights, model_arg, data_dir), at)
     if to_input:
         answer = why.to_input()
         show_json(answer.to_json()) if as_json else say(str(answer))
@@ -96,6 +95,18 @@ def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
         raise cs.UsageError(f"a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not {at!r}.") from None
 
 
+def explained(trace: Any, at: str) -> Any:
+    """The explanation of STEP:CELL; a step of several numbers wants one of them named."""
+    step, cell = parse_cell(at)
+    shape = trace[step].shape[1:] if trace[step].shape[:1] == (1,) else trace[step].shape
+    if not cell and max(shape, default=1) > 1:
+        axes = ",".join("0" for _ in shape)
+        raise cs.UsageError(
+            f"{step} has {_shape(shape)} numbers; name one of them, counted from 0, such as --at {step}:{axes}."
+        )
+    return cs.explain(trace, step, cell)
+
+
 def _trace(
     model: str, image: str | None, weights: Path | None, model_arg: list[str] | None, data_dir: Path | None
 ) -> Any:
@@ -122,7 +133,7 @@ def _show_report(report: Any) -> None:
             f"{step.resolution:.1e}" if step.resolution else "exact",
         )
         for step in report.steps
-        if not step.hidden or step.finding not in {"proved", "given"}
+        if not step.hidden or step.finding in {"mismatch", "recomputed", "unsupported"}
     ]
     columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
     show_table(columns, rows, right=columns[3:])

@@ -11,8 +11,8 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json
-from convscope.cli.numbers import parse_cell
-from convscope.cli.options import DataDir, Json, ModelArgs
+from convscope.cli.numbers import explained
+from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, parse_size
 
 TIMELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """The formats, and what their writers are told so that the same figure gives the same file."""
@@ -68,7 +68,8 @@ def filter_image(
         say(f"  {line}")
     for word in ("input", "output"):
         fact = facts[word]
-        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  from {fact['min']:.4f} to {fact['max']:.4f}")
+        made = ", made grey first" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
+        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  from {fact['min']:.4f} to {fact['max']:.4f}{made}")
     _write(figure, path)
 
 
@@ -79,12 +80,22 @@ def samples(
     per_class: Annotated[int, typer.Option(help="How many images of each class.")] = 10,
     seed: Annotated[int, typer.Option(help="Of generated data.")] = 0,
     data_dir: DataDir = None,
+    size: Size = None,
+    grey: Grey = False,
     out: Out = None,
 ) -> None:
     """Draw images of each class."""
     path = _target(out, "samples", dataset)
     with reading_progress() as progress:
-        data = cs.load_dataset(dataset, split=split, seed=seed, data_dir=data_dir, progress=progress)
+        data = cs.load_dataset(
+            dataset,
+            split=split,
+            seed=seed,
+            data_dir=data_dir,
+            image_size=parse_size(size),
+            grey=grey,
+            progress=progress,
+        )
     _write(cs.plot.samples(data, per_class=per_class), path)
 
 
@@ -182,11 +193,10 @@ def number(
     out: Out = None,
 ) -> None:
     """Draw why one number is what it is: the window, the kernel, the products and their sum."""
-    step, cell = parse_cell(at)
     path = _target(out, "number", model, at)
     loaded = _load(model, weights, model_arg)
     shown = _prepare(loaded, model, image, data_dir)
-    why = cs.explain(cs.trace(loaded, shown.array), step, cell)
+    why = explained(cs.trace(loaded, shown.array), at)
     _write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
 
 

@@ -48,7 +48,7 @@ def train(
         "grey": grey,
         "strict": strict,
     }
-    with reading_progress() as progress, watching() as watch:
+    with reading_progress() as progress, watching() as watcher:
         run = cs.train(
             dataset,
             model,
@@ -67,10 +67,13 @@ def train(
             resume=resume,
             model_args=cs.parse_model_args(model_arg or []),
             data_options={key: value for key, value in options.items() if value},
-            watch=watch,
+            watch=watcher.tell,
             progress=progress,
         )
     if os.environ.get("RANK", "0") != "0":
+        return
+    if not watcher.start:
+        say(f"{run.path} was finished before; nothing is left to train. Give it more epochs with --epochs.")
         return
     say(f"{run.path} is written after {duration(run.metrics['seconds'])} of training")
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")

@@ -1,6 +1,6 @@
 """Watching a training: its events as a bar with numbers on a terminal, as plain lines elsewhere."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,8 +8,6 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from convscope.cli.console import duration, err, percent, remark, say
-
-Watch = Callable[[Mapping[str, Any]], None]
 
 
 class Watcher:
@@ -73,12 +71,12 @@ class Watcher:
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
+def watching() -> Iterator[Watcher]:
     """A watcher whose bar is gone when the training is over; Ctrl-C ends with what `cs.train` says of it."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
     try:
         with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-            yield Watcher(bar).tell
+            yield Watcher(bar)
     except KeyboardInterrupt as stop:
         remark(str(stop) or "stopped")
         raise typer.Exit(130) from None

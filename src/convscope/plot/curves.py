@@ -17,7 +17,9 @@ from convscope.plot.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, nu
 from convscope.plot.typeface import font, printable
 
 Events = Sequence[Mapping[str, Any]]
+Curve = NDArray[np.float64]
 BATCHES = "#b9b5ac"  # the noisy curve behind the others
+DENSE = 400  # more batches than this are drawn as the means of so many that lie together
 WIDE_RANGE = 20.0  # a loss that falls further than this is drawn on a logarithmic axis
 
 
@@ -71,7 +73,8 @@ def _facts(events: Events, epochs: Events, batches: Events) -> str:
     said += [f"{max(steps):,} steps"] if steps else []
     seconds = [e["seconds"] for e in events if _known(e.get("seconds"))]
     said += [f"{number(max(seconds), 3)} s"] if seconds else []
-    said += ["grey: batches in between"] if batches and epochs else []
+    together = -(-len(batches) // DENSE)
+    said += [f"grey: {'batches' if together == 1 else f'means of {together} batches'}"] if batches and epochs else []
     return " · ".join(said)
 
 
@@ -79,7 +82,7 @@ def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
     """One panel: a grey line while training, ink for each epoch, green on the test data, each named at its end."""
     percent = 100.0 if key == "accuracy" else 1.0
     drawn = [
-        ("batches", BATCHES, 0.8, *_points(batches, key, epochs)),
+        ("batches", BATCHES, 0.8, *_thinned(*_points(batches, key, epochs))),
         ("training", INK, 1.3, *_points(epochs, key, ())),
         ("test", ACCENT, 1.3, *_points(epochs, f"test_{key}", ())),
     ]
@@ -98,7 +101,7 @@ def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
         axes.set_title(said, loc="right", fontsize=SMALL, color=MUTED, pad=9)
 
 
-def _points(events: Events, key: str, epochs: Events) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _points(events: Events, key: str, epochs: Events) -> tuple[Curve, Curve]:
     """Epochs and values of one curve; batches stand between the epochs by their step."""
     last = max((e["epoch"] for e in epochs if _known(e.get("epoch"))), default=0)
     most = max((e["step"] for e in epochs if _known(e.get("step"))), default=0)
@@ -111,7 +114,16 @@ def _points(events: Events, key: str, epochs: Events) -> tuple[NDArray[np.float6
     return np.array(places, np.float64), np.array([e[key] for e in found], np.float64)
 
 
-def _frame(axes: Axes, key: str, curves: Sequence[NDArray[np.float64]]) -> None:
+def _thinned(x: Curve, y: Curve) -> tuple[Curve, Curve]:
+    """A curve of many points as the means of those that lie together."""
+    starts = np.arange(0, len(x), -(-len(x) // DENSE) or 1)
+    if len(starts) == len(x):
+        return x, y
+    counts = np.diff(np.append(starts, len(x)))
+    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+
+
+def _frame(axes: Axes, key: str, curves: Sequence[Curve]) -> None:
     """Axes without a box: thin lines across, numbers in the figure's own minus and typeface."""
     every = np.concatenate(curves)
     if key == "loss" and every.min() > 0 and every.max() / every.min() > WIDE_RANGE:

@@ -1,8 +1,18 @@
 """Agreement: whether a recorded number can be what a kernel makes of an expression. Knows the precision of types."""
 
 import math
+import platform
 
+from convscope.rules import Call
 from convscope.rules.precision import Precision
+
+MIXES = platform.machine().lower() not in {"amd64", "i386", "i686", "x86_64"}
+"""Whether PyTorch's convolutions may go through another basis here; on x86 they add products (oneDNN, direct)."""
+
+
+def mixes(call: Call) -> bool:
+    """Whether the kernel of this call may mix whole planes (Winograd, Fourier)."""
+    return MIXES and call.op == "convolution" and not call["transposed"] and call.dtype == "float32"
 
 
 def whole_bound(value: float, error: float, precision: Precision) -> float:

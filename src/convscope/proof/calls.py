@@ -9,8 +9,9 @@ from convscope.rules import Call, Operand, Source
 
 DRAWN = frozenset(
     {
-        "bernoulli", "empty", "empty_like", "exponential", "new_empty", "normal", "poisson", "rand", "randint", "randn",
-        "uniform",
+        "bernoulli", "cauchy", "empty", "empty_like", "empty_strided", "exponential", "geometric", "log_normal",
+        "multinomial", "new_empty", "new_empty_strided", "normal", "normal_functional", "poisson", "rand", "rand_like",
+        "randint", "randint_like", "randn", "randn_like", "random", "randperm", "uniform",
     }
 )  # fmt: skip
 """Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Witness = Literal["reference", "expression", "channel mean", "shape"]
-Finding = Literal["proved", "mismatch", "recomputed", "unsupported", "given"]
+Finding = Literal["proved", "proved normwise", "mismatch", "recomputed", "unsupported", "given"]
+PROVED = frozenset({"proved", "proved normwise"})
 MEANS = {
     "proved": "every number recomputed by the reference, every sampled cell explained, all within their bounds",
+    "proved normwise": "proved, but only within the wider bounds of kernels that mix whole planes (Winograd, Fourier)",
     "mismatch": "a recorded number is not what its operation gives for the recorded inputs",
     "recomputed": "every number recomputed, but no rule explains the operation",
     "unsupported": "the reference lacks this operation, or this form of it",
@@ -81,12 +83,18 @@ class Report:
     """
 
     steps: tuple[StepReport, ...]
-    notes: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    """Parameters that were changed since the trace, so that its numbers are not what the model gives now."""
 
     @property
     def proved(self) -> bool:
-        """Whether every step is; what was given instead of calculated needs no proof."""
-        return all(step.finding in {"proved", "given"} for step in self.steps)
+        """Whether every step is, and no weight changed since; what was given needs no proof."""
+        return not self.changed and all(step.finding in {*PROVED, "given"} for step in self.steps)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know, in sentences."""
+        return tuple(f"{name} changed since the trace: weights changed." for name in self.changed)
 
     @property
     def mismatches(self) -> tuple[StepReport, ...]:
@@ -100,13 +108,18 @@ class Report:
 
     @property
     def share(self) -> float:
-        """Which share of the numbers lies in proved steps."""
-        return self._share({"proved", "given"})
+        """Which share of the calculated numbers lies in proved steps."""
+        return self._share(PROVED)
 
     @property
     def recomputed(self) -> float:
-        """Which share of the numbers the reference has recomputed within their bounds."""
-        return self._share({"proved", "given", "recomputed"})
+        """Which share of the calculated numbers the reference has recomputed within their bounds."""
+        return self._share({*PROVED, "recomputed"})
+
+    @property
+    def given(self) -> int:
+        """How many numbers were drawn at random or put there by the caller, instead of calculated."""
+        return sum(step.numbers for step in self.steps if step.finding == "given")
 
     @property
     def worst(self) -> StepReport | None:
@@ -115,13 +128,16 @@ class Report:
 
     def _share(self, findings: Iterable[str]) -> float:
         kept = sum(step.numbers for step in self.steps if step.finding in findings)
-        return kept / self.numbers if self.numbers else 1.0
+        calculated = self.numbers - self.given
+        return kept / calculated if calculated else 1.0
 
     def summary(self) -> str:
         """The report in a line or two."""
         count = len(self.steps)
         line = f"{self.numbers:,} numbers in {count} step{'s' * (count != 1)}: "
         line += f"{_percent(self.recomputed)} recomputed, {_percent(self.share)} proved"
+        if self.given:
+            line += f" of those calculated, {self.given:,} given"
         if self.worst is not None and self.worst.worst > 0:
             line += f"; worst error {self.worst.worst:.2g} of its bound ({self.worst.name})"
         lacking = sorted({step.op for step in self.steps if step.finding in {"unsupported", "recomputed"}})
@@ -136,6 +152,7 @@ class Report:
             "numbers": self.numbers,
             "recomputed": self.recomputed,
             "share": self.share,
+            "given": self.given,
             "summary": self.summary(),
             "notes": list(self.notes),
             "steps": [step.to_json() for step in self.steps],

@@ -145,8 +145,9 @@ def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result"
     wanted = (0,) * (len(shape) - len(given)) + given
     fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
     if not fits:
-        ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shape) or "no axes: its only cell is ()"
-        raise UsageError(f"{name} has no cell {given}; its shape is {tuple(shape)}, its cells are {ranges}.")
+        shown = shape[1:] if shape[:1] == (1,) and len(given) < len(shape) > 1 else shape
+        ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shown) or "no axes: its only cell is ()"
+        raise UsageError(f"{name} has no cell {given}; its shape is {tuple(shown)}, its cells are {ranges}.")
     return wanted
 
 

@@ -80,8 +80,11 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     train, test = load_data(settings, recipe, seed, progress)
     check_trainable(train)
     check_alike(train, test)
-    recipe = recipe.for_images(len(train))
     notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
+    wanted, recipe = recipe, recipe.for_images(len(train))
+    if recipe.epochs > wanted.epochs:
+        few = f"{len(train):,} images are few, so there are {recipe.epochs} epochs: {wanted.least_steps} steps in all."
+        notes = (*notes, few)
     model, source, args = build_model(settings, name, recipe, train, seed)
     if settings.engine == "numpy":
         check_numpy(model, recipe)
