@@ -379,6 +379,17 @@ def test_an_override_of_a_parameter_is_the_model_with_that_parameter(small: Smal
     assert same(cs.trace(small, image(2, 6, 5)).output, trace.output)
 
 
+@pytest.mark.parametrize("keep", [0, 400, "relu"])
+def test_an_override_of_a_parameter_where_less_is_kept(small: Small, keep: Any) -> None:
+    parameters = cs.trace(small, image(2, 6, 5)).parameters
+    given = {name: value * 1.5 for name, value in parameters.items() if value.dtype.kind == "f"}
+    whole = cs.trace(small, image(2, 6, 5), overrides=given)
+    sparse = cs.trace(small, image(2, 6, 5), overrides=given, keep=keep)
+    for step in whole.steps:
+        assert same(sparse[step.name].output, step.output)
+    assert sparse["conv1"].parameters == whole["conv1"].parameters
+
+
 def test_an_override_of_a_step_changes_what_follows(small: Small) -> None:
     zeros = np.zeros((1, 4, 6, 5), np.float32)
     for name, follows in (("conv1", "bn"), ("relu", "conv2"), ("bn", "relu")):  # relu writes in place, bn makes three

@@ -389,6 +389,39 @@ def test_traces_in_several_threads_do_not_mix() -> None:
     assert model.training
 
 
+class Waiting(nn.Module):
+    """Draws a number, waits, and draws another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = torch.rand(1)
+        self.reached.set()
+        assert self.go.wait(20)
+        return x + first + torch.rand(1)
+
+
+def test_a_slow_model_holds_up_no_other_and_random_states_stay() -> None:
+    slow, quick = Waiting(), nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    slow.go.set()
+    before = torch.get_rng_state()
+    alone = cs.trace(slow, torch.zeros(1, 5, 5)).output
+    slow.reached.clear()
+    slow.go.clear()
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(cs.trace(slow, torch.zeros(1, 5, 5)).output))
+    thread.start()
+    assert slow.reached.wait(20)
+    for _ in range(3):
+        assert len(cs.trace(quick, torch.ones(1, 5, 5)).steps) == 2  # while the other waits
+    slow.go.set()
+    thread.join()
+    assert np.array_equal(found[0], alone)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_traced_model_still_pickles_and_trains() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
     cs.trace(model, torch.ones(1, 5, 5))

@@ -29,15 +29,22 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         super().__init__(session.results)
         self.entries: list[Entry] = []
         self.census = Census(weak=True)
-        self.outside = outside_slots(session, self.census)
+        self.outside: tuple[dict[str, Slot], dict[str, Slot]] = ({}, {})
+        self._session = session
         self._wanted = wanted
         self._left = budget
         self._full = False
         self._enough = enough
-        self._given = set(map(memory, (*session.tensors.values(), *session.intake.tensors.values())))
+        self._given: set[int] = set()
         self.born: set[int] = set()
         self._held: set[int] = set()
         self._last: Call | None = None
+
+    def begin(self) -> None:
+        """Note what is there before the pass: overrides stand in the place of parameters by now."""
+        self.outside = outside_slots(self._session, self.census)
+        given = (*self._session.tensors.values(), *self._session.intake.tensors.values())
+        self._given = set(map(memory, given))
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Copy what will be overwritten, if it is held, about to be, or was there before the pass."""

@@ -61,8 +61,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         """Memories that the pass made, of a recorder that does not keep every call."""
         self.replaces = replace or {}
         """What stands in the place of the first result of a call, by time."""
-        self.drawing: Callable[[torch.Generator], None] | None = None
-        """Told of each generator but the default ones, before it is used."""
+        self.drawing: Callable[[torch.Generator | None], None] | None = None
+        """Told before numbers are drawn, with the generator where it is not the default one."""
 
     def __enter__(self) -> Self:
         """Start; the flags that the base class would set are for torch.compile, which is off here."""
@@ -71,6 +71,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 
     def __exit__(self, *_: object) -> None:
         torch._C._pop_torch_dispatch_stack(None)
+
+    def begin(self) -> None:
+        """Told when parameters and inputs are in place, before the first call."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -99,8 +102,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             self.about_to_write(tensor, now)
         if habit.moves:
             self.tape.save_shape(args[0], now)
-        if habit.draws and self.drawing is not None and isinstance(kwargs.get("generator"), torch.Generator):
-            self.drawing(kwargs["generator"])
+        if habit.draws and self.drawing is not None:
+            self.drawing(kwargs.get("generator"))
 
     def _note(self, call: Call) -> None:
         self.tape.calls.append(call)

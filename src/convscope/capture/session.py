@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ from convscope.capture.step import Array
 from convscope.capture.subject import Subject, version
 from convscope.capture.tape import settle
 
-_ONE_AT_A_TIME = threading.RLock()  # a model's flags are the model's, not the thread's
+_LOCKS: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id(module): flags are a module's, not a thread's
+_LOOKING = threading.Lock()
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +62,7 @@ class Session:
         return self._run(recorder)
 
     def _run(self, recorder: Recorder) -> Any:
-        with _ONE_AT_A_TIME:
+        with _alone(self.subject):
             found, gradients = self.subject.found(), torch.is_grad_enabled()
             torch._C._set_grad_enabled(False)
             try:
@@ -79,7 +81,16 @@ class Session:
         if subject.compiled:
             subject.uncompile()
         now = Randomness(subject.device, subject.modules.values())
-        recorder.drawing = now.save
+        try:
+            return self._drawing_like(now, recorder)
+        finally:
+            now.restore()
+
+    def _drawing_like(self, now: Randomness, recorder: Recorder) -> Any:
+        """Run from the random states of the first run."""
+        subject = self.subject
+        recorder.drawing = now.drawing
+        recorder.begin()
         if self.start is None:
             self.start = now
         else:
@@ -96,7 +107,6 @@ class Session:
             settle(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
             if recorder.tape.writes:
                 self._uncount()
-            now.restore()
 
     def _uncount(self) -> None:
         """Forget that parameters and buffers were written into: their numbers are as they were."""
@@ -107,12 +117,29 @@ class Session:
 
     def changed(self) -> tuple[str, ...]:
         """The parameters and buffers that are no longer those of the trace."""
-        held, now = self.subject.parameters_now(), stamps(self.subject.parameters)
+        with _alone(self.subject):  # a pass puts overrides in the place of parameters
+            held, now = self.subject.parameters_now(), stamps(self.subject.parameters)
         return tuple(
             name
             for name, tensor in self.subject.parameters.items()
             if name not in self.parameters and (held.get(name) is not tensor or now[name] != self.stamps[name])
         )
+
+
+@contextmanager
+def _alone(subject: Subject) -> Iterator[None]:
+    """While no other thread runs any of a model's modules here; other models run meanwhile."""
+    with _LOOKING:
+        locks = [_LOCKS.setdefault(id(module), threading.RLock()) for module in subject.modules.values()]
+    held = []
+    try:
+        for lock in sorted(locks, key=id):  # in one order, so that no two threads wait for each other
+            lock.acquire()
+            held.append(lock)
+        yield
+    finally:
+        for lock in held:
+            lock.release()
 
 
 def stamps(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
