@@ -1,0 +1,78 @@
+/** Inputs, changes and edits as short texts for the address, and back. Painted pixels travel as bytes. */
+import { floats, fromBase64, toBase64 } from "./pack";
+import type { Change, Edit, InputRef, SampleRef } from "./types";
+
+const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/;
+const SPLITS: readonly string[] = ["train", "test", "all"];
+
+/** s~shapes~test~12, u~ID, or p~1x28x28~BYTES. */
+export function inputText(input: InputRef): string {
+  if (input.kind === "sample") return `s~${input.source}~${input.split}~${input.index}`;
+  if (input.kind === "stored") return `u~${input.id}`;
+  const bytes = Uint8Array.from(floats(fromBase64(input.data)), (v) => Math.round(v * 255));
+  return `p~${input.shape.join("x")}~${toBase64(bytes)}`;
+}
+
+/** The input that such a text stands for; null where there is none. */
+export function inputFrom(text: string | null): InputRef | null {
+  const [kind, a = "", b = "", c = ""] = (text ?? "").split("~");
+  if (kind === "s" && ID.test(a) && SPLITS.includes(b) && /^\d{1,9}$/.test(c)) {
+    return { kind: "sample", source: a, split: b as SampleRef["split"], index: Number(c) };
+  }
+  if (kind === "u" && ID.test(a)) return { kind: "stored", id: a };
+  if (kind === "p" && /^\d{1,5}x\d{1,5}x\d{1,5}$/.test(a) && /^[\w-]+$/.test(b)) {
+    const shape = a.split("x").map(Number) as [number, number, number];
+    const bytes = fromBase64(b);
+    return bytes.length === shape[0] * shape[1] * shape[2] ? painted(bytes, shape) : null;
+  }
+  return null;
+}
+
+/** Painted pixels as an input: bytes 0..255 become brightness 0..1. */
+export function painted(bytes: Uint8Array, shape: readonly [number, number, number]): InputRef {
+  const levels = Float32Array.from(bytes, (byte) => byte / 255);
+  return { kind: "pixels", shape: [...shape], data: toBase64(new Uint8Array(levels.buffer)) };
+}
+
+const CHANGES = { r: "rotate", d: "down", x: "right", n: "noise", s: "seed" } as const;
+
+/** r15,d2: only what is not zero. */
+export function changeText(change: Change): string | null {
+  const parts = Object.entries(CHANGES).flatMap(([letter, name]) =>
+    change[name] === 0 ? [] : [`${letter}${change[name]}`],
+  );
+  return parts.join(",") || null;
+}
+
+/** The change that such a text stands for. */
+export function changeFrom(text: string | null): Change | null {
+  if (text === null) return null;
+  const change: Change = { rotate: 0, down: 0, right: 0, noise: 0, seed: 0 };
+  for (const part of text.split(",")) {
+    const name = CHANGES[part.charAt(0) as keyof typeof CHANGES];
+    const value = Number(part.slice(1));
+    if (name !== undefined && Number.isFinite(value)) change[name] = value;
+  }
+  return change;
+}
+
+/** conv1.weight:3.0.1.1:0.5,0.25;conv1.bias:0:1 */
+export function editsText(edits: readonly Edit[]): string | null {
+  const parts = edits.map((e) => `${encodeURIComponent(e.parameter)}:${e.cell.join(".")}:${e.values.join(",")}`);
+  return parts.join(";") || null;
+}
+
+/** The edits that such a text stands for; what cannot be read is left out. */
+export function editsFrom(text: string | null): Edit[] {
+  return (text ?? "").split(";").flatMap((part) => {
+    const [name = "", cell = "", values = ""] = part.split(":");
+    const numbers = values.split(",").map(Number);
+    const index = cell === "" ? [] : cell.split(".").map(Number);
+    if (name === "" || values === "" || !numbers.every(Number.isFinite) || !index.every(Number.isInteger)) return [];
+    try {
+      return [{ parameter: decodeURIComponent(name), cell: index, values: numbers }];
+    } catch {
+      return [];
+    }
+  });
+}

@@ -1,0 +1,111 @@
+/** The JSON of an explanation, as docs/explanation.md describes it, with types; and what the page asks of it. */
+import type { Cell, Num } from "./types";
+import { real } from "./types";
+
+export type Kind = "input" | "step" | "parameter" | "constant" | "number" | "computed";
+
+export type Leaf = Readonly<{ type: "leaf"; name: string; kind: Kind; output?: number; cell: Cell; value: Num }>;
+export type Cells = Readonly<{
+  type: "cells";
+  name: string;
+  kind: Kind;
+  output?: number;
+  grid: readonly number[];
+  cells: readonly Cell[];
+  values: readonly Num[];
+  padding: readonly number[];
+}>;
+export type Dot = Readonly<{
+  type: "dot";
+  left: Cells;
+  right: Cells | null;
+  bias: Expr | null;
+  scale: Num;
+  divisor: Num;
+  note: string;
+  value: Num;
+}>;
+export type Apply = Readonly<{
+  type: "apply";
+  function: string;
+  formula: string;
+  arguments: Readonly<Record<string, Expr | Cells>>;
+  note: string;
+  value: Num;
+}>;
+export type Expr = Leaf | Dot | Apply;
+
+export type Explanation = Readonly<{
+  step: Readonly<{ id: number; name: string; module: string; op: string }>;
+  shape: readonly number[];
+  dtype: string;
+  cell: Cell;
+  name: string;
+  value: Num;
+  recorded: Num;
+  difference: Num;
+  bound: Num;
+  status?: string;
+  notes: readonly string[];
+  expr: Expr | null;
+}>;
+
+/** Where one term of many stands. */
+export type Term = Readonly<{ name: string; kind: Kind; cell: Cell; value: Num }>;
+
+/** One of many cells. */
+export function termOf(cells: Cells, index: number): Term {
+  return { name: cells.name, kind: cells.kind, cell: cells.cells[index] ?? [], value: cells.values[index] ?? "nan" };
+}
+
+/** The planes of a window, (channels, rows, columns); null where the sum has none and is a list of terms. */
+export type Planes = Readonly<{ channels: number; rows: number; columns: number }>;
+
+/** How a sum's terms form windows: as the text of an explanation decides it. */
+export function planesOf(dot: Dot): Planes | null {
+  const { grid } = dot.left;
+  const convolution = dot.right !== null && dot.right.kind !== "computed";
+  const spatial = grid.length - (convolution ? 1 : 0);
+  const [rows = 1, columns = 1] = grid.slice(-2);
+  if (spatial !== 2 || rows * columns < 2 || (dot.left.cells[0]?.length ?? 0) < 3) return null;
+  return { channels: Math.max(1, dot.left.values.length / (rows * columns)), rows, columns };
+}
+
+/** The cells that a function chose from, where they lie on one small plane. */
+export function candidates(apply: Apply): Cells | null {
+  const cells = Object.values(apply.arguments).find((a): a is Cells => a.type === "cells");
+  if (cells === undefined || cells.grid.length !== 2 || cells.values.length < 2 || cells.values.length > 1024) return null;
+  return (cells.cells[0]?.length ?? 0) >= 3 && /^(arg)?(max|min)$/.test(apply.function) ? cells : null;
+}
+
+/** Which of the candidates won: where the result is one of them. */
+export function winner(apply: Apply, cells: Cells): number {
+  const values = cells.values.map((v, i) => (cells.padding.includes(i) ? NaN : real(v)));
+  const best = apply.function.endsWith("min") ? Math.min : Math.max;
+  const found = best(...values.filter((v) => !Number.isNaN(v)));
+  const nan = values.findIndex((v, i) => Number.isNaN(v) && !cells.padding.includes(i));
+  return nan >= 0 ? nan : values.indexOf(found);
+}
+
+/** Every single number and list of numbers that an expression is made of, the outermost first. */
+export function leaves(expr: Expr | Cells | null): (Leaf | Cells)[] {
+  if (expr === null) return [];
+  if (expr.type === "leaf" || expr.type === "cells") return [expr];
+  if (expr.type === "dot") return [expr.left, ...(expr.right === null ? [] : [expr.right]), ...leaves(expr.bias)];
+  return Object.values(expr.arguments).flatMap(leaves);
+}
+
+/** The windows' place in words: rows 5–7, columns 16–18. */
+export function region(cells: readonly Cell[]): string {
+  const span = (word: string, axis: number): string => {
+    const at = [...new Set(cells.map((cell) => cell.at(axis) ?? 0))].sort((a, b) => a - b);
+    const [low, high] = [at[0] ?? 0, at.at(-1) ?? 0];
+    const text = (n: number): string => String(n).replace("-", "−");
+    if (low === high) return `${word} ${text(low)}`;
+    return high - low === at.length - 1 ? `${word}s ${text(low)}–${text(high)}` : `${word}s ${at.map(text).join(", ")}`;
+  };
+  return `${span("row", -2)}, ${span("column", -1)}`;
+}
+
+/** The colours of pixels that are shown as greys: between these numbers. */
+export type Greys = Readonly<{ low: number; high: number }>;

@@ -1,0 +1,97 @@
+/** Numbers and shapes as text: a true minus sign, few digits, no arithmetic that anybody relies on. */
+import { real, type Num } from "./types";
+
+const MINUS = "−";
+
+function signed(text: string): string {
+  return text.replaceAll("-", MINUS);
+}
+
+function strange(value: number): string {
+  return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : `${MINUS}inf`;
+}
+
+/** A number in at most `digits` significant digits, without idle zeros: −1.124, 0, 1.23e−5. */
+export function short(number: Num, digits = 4): string {
+  const value = real(number);
+  if (!Number.isFinite(value)) return strange(value);
+  if (value === 0) return "0";
+  const power = Math.floor(Math.log10(Math.abs(value)));
+  if (power >= -4 && power < 6) {
+    const text = value.toFixed(Math.max(digits - 1 - power, 0));
+    return signed(text.includes(".") ? text.replace(/\.?0+$/, "") : text);
+  }
+  const [mantissa = "", exponent = "0"] = value.toExponential(digits - 1).split("e");
+  return signed(`${mantissa.replace(/\.?0+$/, "")}e${Number(exponent)}`);
+}
+
+/** Every digit that tells a float64 from its neighbours. */
+export function full(number: Num): string {
+  const value = real(number);
+  return Number.isFinite(value) ? signed(String(value)) : strange(value);
+}
+
+/** How to write many numbers alike: seven characters are enough unless all are tiny. */
+export function like(values: Iterable<number>): (value: number) => string {
+  let most = 0;
+  let whole = true;
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    most = Math.max(most, Math.abs(value));
+    whole &&= Number.isInteger(value);
+  }
+  if (whole && most < 1e5) return (value) => (Number.isFinite(value) ? fixed(value, 0) : strange(value));
+  if (most >= 1e-3 && most < 1e5) {
+    const decimals = 4 - Math.max(0, Math.floor(Math.log10(most)));
+    return (value) => (Number.isFinite(value) ? fixed(value, decimals) : strange(value));
+  }
+  return (value) => {
+    if (!Number.isFinite(value)) return strange(value);
+    return value === 0 ? "0" : signed(value.toExponential(1).replace("e+", "e"));
+  };
+}
+
+/** So many decimals; minus zero is zero. */
+export function fixed(value: number, decimals: number): string {
+  const text = value.toFixed(decimals);
+  return signed(/[1-9]/.test(text) ? text : text.replace("-", ""));
+}
+
+/** A part of one as per cent: 99.97 %, and never 100 % for less. */
+export function percent(number: Num): string {
+  const value = real(number);
+  if (!Number.isFinite(value)) return strange(value);
+  const text = (value * 100).toFixed(2);
+  if (text === "100.00" && value < 1) return "> 99.99 %";
+  if (text === "0.00" && value > 0) return "< 0.01 %";
+  return `${text} %`;
+}
+
+/** A shape as people write it: 8×28×28. */
+export function size(shape: readonly number[]): string {
+  return shape.length ? shape.map((n) => n.toLocaleString("en")).join("×") : "1";
+}
+
+/** A whole number with thousands marked. */
+export function count(value: number): string {
+  return value.toLocaleString("en");
+}
+
+/** A word with its number: 1 step, 3 steps. */
+export function plural(value: number, word: string): string {
+  return `${count(value)} ${word}${value === 1 ? "" : "s"}`;
+}
+
+/** A cell as a person reads it: (3, 10, 12). */
+export function cellText(cell: readonly number[]): string {
+  return `(${cell.map((n) => signed(String(n))).join(", ")})`;
+}
+
+/** A cell in words, for a breadcrumb or a screen reader. */
+export function cellWords(cell: readonly number[]): string {
+  const [a, b, c] = cell.map((n) => signed(String(n)));
+  if (cell.length === 3) return `channel ${a}, row ${b}, column ${c}`;
+  if (cell.length === 2) return `row ${a}, column ${b}`;
+  if (cell.length === 1) return `number ${a}`;
+  return cell.length ? cellText(cell) : "the number";
+}

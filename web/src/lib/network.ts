@@ -1,0 +1,201 @@
+/**
+ * The network as the strip shows it: steps, folded by module, and which card reads which. Knows no DOM and no server.
+ */
+import { IMAGE } from "./state.svelte";
+import type { StepInfo, TraceInfo } from "./types";
+
+/** One step, or several of one module that are folded or unfolded. */
+export type Node =
+  | Readonly<{ kind: "step"; key: string; step: StepInfo }>
+  | Readonly<{ kind: "folded"; key: string; path: string; type: string; steps: readonly StepInfo[] }>
+  | Readonly<{ kind: "open"; key: string; path: string; type: string; nodes: readonly Node[] }>;
+
+/** A card of the strip: what it stands for, and what it shows. */
+export type Card = Readonly<{ key: string; steps: readonly StepInfo[]; shown: StepInfo }>;
+
+/** One card reads another: by position, −1 is the image. */
+export type Edge = Readonly<{ from: number; to: number }>;
+
+const SMALL = 26; // networks up to so many steps are never folded
+const CARDS = 16; // deeper ones are unfolded by themselves up to so many cards
+
+/** The shape of a step's output without the batch axis. */
+export function bare(shape: readonly number[]): readonly number[] {
+  return shape.length > 1 && shape[0] === 1 ? shape.slice(1) : shape;
+}
+
+function below(path: string, parent: string): string | null {
+  if (parent !== "" && !path.startsWith(`${parent}.`)) return null;
+  const rest = parent === "" ? path : path.slice(parent.length + 1);
+  const child = rest.split(".")[0];
+  if (child === undefined || child === "") return null;
+  return parent === "" ? child : `${parent}.${child}`;
+}
+
+type Run = Readonly<{ path: string | null; steps: StepInfo[] }>;
+
+/** Neighbouring steps of the same child module of `parent`. */
+function runs(steps: readonly StepInfo[], parent: string): Run[] {
+  const found: Run[] = [];
+  for (const step of steps) {
+    const path = below(step.module, parent);
+    const last = found.at(-1);
+    if (path !== null && last !== undefined && last.path === path) last.steps.push(step);
+    else found.push({ path, steps: [step] });
+  }
+  return found;
+}
+
+/** Which modules are unfolded before anybody touched one: the largest first, while there is room. */
+export function unfolded(steps: readonly StepInfo[]): ReadonlySet<string> {
+  const open = new Set<string>();
+  if (steps.length <= SMALL) {
+    for (const step of steps) {
+      const parts = step.module.split(".");
+      parts.forEach((_, i) => open.add(parts.slice(0, i + 1).join(".")));
+    }
+    return open;
+  }
+  let folded = runs(steps, "");
+  let cards = folded.length;
+  for (;;) {
+    const largest = folded
+      .filter((run): run is Run & { path: string } => run.path !== null && run.steps.length > 1)
+      .sort((a, b) => b.steps.length - a.steps.length)
+      .map((run) => ({ run, inner: runs(run.steps, run.path) }))
+      .find(({ inner }) => cards - 1 + inner.length <= CARDS);
+    if (largest === undefined) return open;
+    open.add(largest.run.path);
+    cards += largest.inner.length - 1;
+    folded = folded.flatMap((run) => (run === largest.run ? largest.inner : [run]));
+  }
+}
+
+/** The strip's nodes: modules that are neither unfolded by themselves nor by hand stay folded. */
+export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
+  const open = new Set(unfolded(trace.steps));
+  for (const path of toggled) {
+    if (open.has(path)) open.delete(path);
+    else open.add(path);
+  }
+  const quiet = trace.steps.length <= SMALL;
+  const build = (steps: readonly StepInfo[], parent: string): Node[] =>
+    runs(steps, parent).flatMap((run): Node[] => {
+      const [first] = run.steps;
+      if (first === undefined) return [];
+      if (run.path === null || (run.steps.length === 1 && !toggled.includes(run.path))) {
+        return run.steps.map((step) => ({ kind: "step", key: `s${step.id}`, step }));
+      }
+      const [key, type] = [`${run.path}@${first.id}`, trace.modules[run.path] ?? ""];
+      if (!open.has(run.path)) return [{ kind: "folded", key, path: run.path, type, steps: run.steps }];
+      const inner = build(run.steps, run.path);
+      return quiet || inner.length < 2 ? inner : [{ kind: "open", key, path: run.path, type, nodes: inner }];
+    });
+  return build(trace.steps, "");
+}
+
+/** The cards of the strip from left to right. */
+export function cards(all: readonly Node[]): Card[] {
+  return all.flatMap((node): Card[] => {
+    if (node.kind === "open") return cards(node.nodes);
+    if (node.kind === "step") return [{ key: node.key, steps: [node.step], shown: node.step }];
+    const shown = node.steps.at(-1);
+    return shown === undefined ? [] : [{ key: node.key, steps: node.steps, shown }];
+  });
+}
+
+/** Which card reads which, each pair once. */
+export function edges(of: readonly Card[]): Edge[] {
+  const home = new Map<number, number>([[IMAGE, -1]]);
+  of.forEach((card, i) => card.steps.forEach((step) => home.set(step.id, i)));
+  const seen = new Set<string>();
+  const found: Edge[] = [];
+  of.forEach((card, to) => {
+    for (const step of card.steps) {
+      for (const input of step.inputs.length ? step.inputs : [IMAGE]) {
+        const from = home.get(input);
+        if (from === undefined || from === to || seen.has(`${from}>${to}`)) continue;
+        seen.add(`${from}>${to}`);
+        found.push({ from, to });
+      }
+    }
+  });
+  return found;
+}
+
+/** Of edges that skip cards: a lane each, so that none lies on another. Lane 0 is next to the cards. */
+export function lanes(skips: readonly Edge[]): number[] {
+  const taken: number[] = []; // where each lane is free again
+  const order = skips.map((_, i) => i).sort((a, b) => (skips[a] as Edge).from - (skips[b] as Edge).from);
+  const found = new Array<number>(skips.length).fill(0);
+  for (const i of order) {
+    const { from, to } = skips[i] as Edge;
+    let lane = taken.findIndex((free) => free <= from);
+    if (lane < 0) lane = taken.length;
+    taken[lane] = to;
+    found[i] = lane;
+  }
+  return found;
+}
+
+/** A step that reads no other reads the image, unless it only makes numbers (a constant, noise). */
+export function readsImage(step: StepInfo): boolean {
+  return step.inputs.length === 0;
+}
+
+/** How a step's numbers lie on a plane: leading axes are counted through as channels; a vector is wrapped. */
+export type Layout = Readonly<{
+  lead: readonly number[];
+  channels: number;
+  height: number;
+  width: number;
+  /** How many numbers there are on a plane; of a wrapped vector the last row may be short. */
+  length: number;
+  wrapped: boolean;
+}>;
+
+/** The layout of a step's output. */
+export function layout(shape: readonly number[]): Layout {
+  const full = bare(shape);
+  const rank = full.length;
+  if (rank < 2) {
+    const length = full[0] ?? 1;
+    const width = length <= 32 ? 1 : Math.ceil(Math.sqrt(length));
+    return { lead: [], channels: 1, height: Math.ceil(length / width), width, length, wrapped: true };
+  }
+  const lead = full.slice(0, -2);
+  const [height, width] = full.slice(-2) as [number, number];
+  const channels = lead.reduce((a, b) => a * b, 1);
+  return { lead, channels, height, width, length: height * width, wrapped: false };
+}
+
+/** The cell at a row and column of a channel's plane; null outside. */
+export function cellAt(of: Layout, shape: readonly number[], channel: number, row: number, column: number): readonly number[] | null {
+  if (row < 0 || column < 0 || row >= of.height || column >= of.width) return null;
+  if (of.wrapped) {
+    const index = row * of.width + column;
+    return index < of.length ? (bare(shape).length ? [index] : []) : null;
+  }
+  const lead: number[] = [];
+  let rest = channel;
+  for (const size of [...of.lead].reverse()) {
+    lead.unshift(rest % size);
+    rest = Math.floor(rest / size);
+  }
+  return [...lead, row, column];
+}
+
+/** Where a cell lies: channel, row, column. */
+export function placeOf(of: Layout, cell: readonly number[]): Readonly<{ channel: number; row: number; column: number }> {
+  if (of.wrapped) {
+    const index = cell.at(-1) ?? 0;
+    return { channel: 0, row: Math.floor(index / of.width), column: index % of.width };
+  }
+  const channel = of.lead.reduce((sum, size, i) => sum * size + (cell[i] ?? 0), 0);
+  return { channel, row: cell[of.lead.length] ?? 0, column: cell[of.lead.length + 1] ?? 0 };
+}
+
+/** A recorded cell without its batch axis, as the page's cells are. */
+export function bareCell(shape: readonly number[], cell: readonly number[]): readonly number[] {
+  return shape.length > 1 && shape[0] === 1 && cell.length === shape.length ? cell.slice(1) : cell;
+}

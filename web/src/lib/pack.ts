@@ -1,0 +1,53 @@
+/** Packs and raw arrays: how pictures and tensors travel. A pack is a header length, a JSON header, then bytes. */
+import type { Num } from "./types";
+
+/** One item of a pack of pictures: `n` planes of bytes, 0 at `low`, 255 at `high`. */
+export type PictureItem = Readonly<{
+  id: number;
+  shape: readonly [number, number, number];
+  channels: readonly number[];
+  total: number;
+  low: Num;
+  high: Num;
+  offset: number;
+  label: number | null;
+}>;
+
+export type Picture = PictureItem & Readonly<{ bytes: Uint8Array }>;
+
+/** A tensor: its numbers as the server has them, its shape, and the ends of the whole step's numbers. */
+export type Tensor = Readonly<{ data: Float32Array; shape: readonly number[]; low: number; high: number }>;
+
+/** The header and the bytes behind it. */
+export function unpack<Header>(buffer: ArrayBuffer): { header: Header; body: Uint8Array } {
+  const length = new DataView(buffer).getUint32(0, true);
+  const text = new TextDecoder().decode(new Uint8Array(buffer, 4, length));
+  return { header: JSON.parse(text) as Header, body: new Uint8Array(buffer, 4 + length) };
+}
+
+/** The pictures of a pack. */
+export function pictures(buffer: ArrayBuffer): Picture[] {
+  const { header, body } = unpack<{ items: PictureItem[] }>(buffer);
+  return header.items.map((item) => {
+    const length = item.shape.reduce((a, b) => a * b, 1);
+    return { ...item, bytes: body.subarray(item.offset, item.offset + length) };
+  });
+}
+
+/** Little-endian float32 numbers that may start anywhere in a buffer. */
+export function floats(bytes: Uint8Array): Float32Array {
+  return new Float32Array(bytes.slice().buffer);
+}
+
+/** Bytes from base64url, as pictures of inputs come. */
+export function fromBase64(text: string): Uint8Array {
+  const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+  return Uint8Array.from(binary, (c) => c.charCodeAt(0));
+}
+
+/** Bytes as base64url without padding. */
+export function toBase64(bytes: Uint8Array): string {
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 0x8000) binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+}

@@ -1,0 +1,56 @@
+/** What is open on the server, asked for once and again when it may have changed. */
+import { getSession, Refused } from "./api";
+import { here, type State } from "./state.svelte";
+import type { InputRef, ModelInfo, Session, SourceInfo, TraceRequest } from "./types";
+
+let session = $state.raw<Session | null>(null);
+let problem = $state<string | null>(null);
+
+/** The session; null until it is known. */
+export function opened(): Session | null {
+  return session;
+}
+
+/** Why there is no session. */
+export function sessionProblem(): string | null {
+  return problem;
+}
+
+/** Ask the server what is open. */
+export async function refresh(): Promise<void> {
+  try {
+    session = await getSession();
+    problem = null;
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    problem = error.message;
+  }
+}
+
+/** A model by id; the first one where the id is none. */
+export function modelOf(id: string | null): ModelInfo | null {
+  return session?.models.find((m) => m.id === id) ?? session?.models[0] ?? null;
+}
+
+/** A data source by id. */
+export function sourceOf(id: string | null): SourceInfo | null {
+  return session?.sources.find((s) => s.id === id) ?? null;
+}
+
+/** The input that a model is shown with: the chosen one, else its own, else the first sample that suits it. */
+export function inputOf(chosen: InputRef | null, model: ModelInfo): InputRef | null {
+  if (chosen !== null) return chosen;
+  if (model.start !== null) return model.start;
+  const source = sourceOf(model.source);
+  const split = source === null ? undefined : ["test", "train", "all"].find((s) => (source.splits[s] ?? 0) > 0);
+  if (source === null || split === undefined) return null;
+  return { kind: "sample", source: source.id, split: split as "test" | "train" | "all", index: 0 };
+}
+
+/** What the server is asked to trace for a state; null where model or input are missing. */
+export function requestOf(state: State = here()): TraceRequest | null {
+  const model = modelOf(state.model);
+  const input = model === null ? null : inputOf(state.input, model);
+  if (model === null || input === null) return null;
+  return { model: model.id, input, change: state.change, edits: [...state.edits], at: state.at, fit: state.fit };
+}

@@ -1,0 +1,206 @@
+/**
+ * The state of the page: one readonly value, the same as the address. Reload, the back button and a shared link restore
+ * it. Steps are named by id.
+ */
+import { changeFrom, changeText, editsFrom, editsText, inputFrom, inputText } from "./address";
+import type { Cell, Change, Edit, InputRef } from "./types";
+
+export const VIEWS = ["look", "change", "train", "compare", "kernels"] as const;
+export type View = (typeof VIEWS)[number];
+
+/** The image before the first step, and the probabilities after the last. */
+export const IMAGE = -1;
+export const SOFTMAX = -2;
+
+/** A number that was looked at: where the breadcrumbs lead back to. */
+export type Crumb = Readonly<{ step: number; cell: Cell }>;
+
+export type State = Readonly<{
+  view: View;
+  model: string | null;
+  input: InputRef | null;
+  change: Change;
+  edits: readonly Edit[];
+  /** The training step whose weights are used; null: the model as it is. */
+  at: number | null;
+  fit: "resize" | "pad" | null;
+  step: number | null;
+  channel: number;
+  /** Without the batch axis. */
+  cell: Cell | null;
+  /** The input channel whose window is shown; null: the one with the largest sum. */
+  window: number | null;
+  trail: readonly Crumb[];
+  /** Whether contributions are shown over the input. */
+  pixels: boolean;
+  /** Whether all steps share one colour scale. */
+  shared: boolean;
+  /** Module paths that are unfolded. */
+  open: readonly string[];
+  /** The second model of a comparison, and the training step of its weights. */
+  other: string | null;
+  otherAt: number | null;
+  training: string | null;
+  /** The parameter whose kernels are shown, and the named kernel. */
+  layer: string | null;
+  kernel: string | null;
+}>;
+
+export const CALM: Change = { rotate: 0, down: 0, right: 0, noise: 0, seed: 0 };
+
+const START: State = {
+  view: "look",
+  model: null,
+  input: null,
+  change: CALM,
+  edits: [],
+  at: null,
+  fit: null,
+  step: null,
+  channel: 0,
+  cell: null,
+  window: null,
+  trail: [],
+  pixels: false,
+  shared: false,
+  open: [],
+  other: null,
+  otherAt: null,
+  training: null,
+  layer: null,
+  kernel: null,
+};
+
+const numberFrom = (text: string | null): number | null =>
+  text !== null && /^-?\d{1,9}$/.test(text) ? Number(text) : null;
+
+const STEP_WORDS: ReadonlyMap<string, number> = new Map([
+  ["image", IMAGE],
+  ["softmax", SOFTMAX],
+]);
+
+function stepFrom(text: string | null): number | null {
+  return text === null ? null : (STEP_WORDS.get(text) ?? numberFrom(text));
+}
+
+function stepText(step: number): string {
+  return step === IMAGE ? "image" : step === SOFTMAX ? "softmax" : String(step);
+}
+
+function cellFrom(text: string | null): Cell | null {
+  if (text === null || !/^\d{1,7}(\.\d{1,7}){0,7}$|^$/.test(text)) return null;
+  return text === "" ? [] : text.split(".").map(Number);
+}
+
+function trailFrom(text: string | null): Crumb[] {
+  return (text ?? "").split("_").flatMap((part) => {
+    const [step, cell] = part.split("~");
+    const [id, at] = [stepFrom(step ?? null), cellFrom(cell ?? null)];
+    return id === null || at === null ? [] : [{ step: id, cell: at }];
+  });
+}
+
+/** The state that an address's query stands for; what cannot be read is left out. */
+export function parse(query: string): State {
+  const has = new URLSearchParams(query);
+  const view = has.get("view") as View | null;
+  const fit = has.get("fit");
+  return {
+    view: view !== null && VIEWS.includes(view) ? view : START.view,
+    model: has.get("model"),
+    input: inputFrom(has.get("input")),
+    change: changeFrom(has.get("change")) ?? CALM,
+    edits: editsFrom(has.get("edits")),
+    at: numberFrom(has.get("at")),
+    fit: fit === "resize" || fit === "pad" ? fit : null,
+    step: stepFrom(has.get("step")),
+    channel: numberFrom(has.get("channel")) ?? 0,
+    cell: cellFrom(has.get("cell")),
+    window: numberFrom(has.get("window")),
+    trail: trailFrom(has.get("trail")),
+    pixels: has.get("pixels") === "1",
+    shared: has.get("shared") === "1",
+    open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),
+    other: has.get("other"),
+    otherAt: numberFrom(has.get("otherat")),
+    training: has.get("training"),
+    layer: has.get("layer"),
+    kernel: has.get("kernel"),
+  };
+}
+
+/** The query of an address that stands for this state; what is as at the start is left out. */
+export function query(state: State): string {
+  const parts: [string, string | null][] = [
+    ["view", state.view === START.view ? null : state.view],
+    ["model", state.model],
+    ["input", state.input === null ? null : inputText(state.input)],
+    ["change", changeText(state.change)],
+    ["edits", editsText(state.edits)],
+    ["at", state.at === null ? null : String(state.at)],
+    ["fit", state.fit],
+    ["step", state.step === null ? null : stepText(state.step)],
+    ["channel", state.channel === 0 ? null : String(state.channel)],
+    ["cell", state.cell === null ? null : state.cell.join(".")],
+    ["window", state.window === null ? null : String(state.window)],
+    ["trail", state.trail.map((c) => `${stepText(c.step)}~${c.cell.join(".")}`).join("_") || null],
+    ["pixels", state.pixels ? "1" : null],
+    ["shared", state.shared ? "1" : null],
+    ["open", state.open.join(",") || null],
+    ["other", state.other],
+    ["otherat", state.otherAt === null ? null : String(state.otherAt)],
+    ["training", state.training],
+    ["layer", state.layer],
+    ["kernel", state.kernel],
+  ];
+  const kept = parts.filter((part): part is [string, string] => part[1] !== null);
+  const text = new URLSearchParams(kept).toString();
+  return text === "" ? "" : `?${text.replaceAll("%7E", "~").replaceAll("%2C", ",")}`;
+}
+
+let current = $state.raw<State>(parse(typeof location === "undefined" ? "" : location.search));
+let waiting: ReturnType<typeof setTimeout> | undefined;
+
+/** The state as it is now. */
+export function here(): State {
+  return current;
+}
+
+function write(): void {
+  clearTimeout(waiting);
+  waiting = undefined;
+  history.replaceState(null, "", `${location.pathname}${query(current)}`);
+}
+
+/**
+ * Change the state. A step that the back button should undo is a new entry of the history; what follows a pointer or a
+ * held key replaces the entry, and the address is written when it comes to rest.
+ */
+export function go(patch: Partial<State>, how: "push" | "replace" = "push"): void {
+  const next = { ...current, ...patch };
+  if (how === "push") {
+    if (waiting !== undefined) write();
+    const changed = query(next) !== query(current);
+    current = next;
+    if (changed) history.pushState(null, "", `${location.pathname}${query(next)}`);
+    return;
+  }
+  current = next;
+  waiting ??= setTimeout(write, 250); // browsers limit how often an address may be written
+}
+
+/** The address that opens this state in another tab. */
+export function link(patch: Partial<State>): string {
+  return `${location.pathname}${query({ ...current, ...patch })}`;
+}
+
+if (typeof addEventListener !== "undefined") {
+  addEventListener("popstate", () => {
+    clearTimeout(waiting);
+    waiting = undefined;
+    current = parse(location.search);
+  });
+  addEventListener("pagehide", () => {
+    if (waiting !== undefined) write();
+  });
+}

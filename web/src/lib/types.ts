@@ -1,0 +1,58 @@
+/** The server's words, under short names. The types themselves are generated: see schema.d.ts. */
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+
+export type Session = Schemas["Session"];
+export type ModelInfo = Schemas["ModelInfo"];
+export type SourceInfo = Schemas["SourceInfo"];
+export type KernelInfo = Schemas["KernelInfo"];
+export type SampleRef = Schemas["SampleRef"];
+export type StoredRef = Schemas["StoredRef"];
+export type PixelsRef = Schemas["PixelsRef"];
+export type InputRef = SampleRef | StoredRef | PixelsRef;
+export type InputInfo = Schemas["InputInfo"];
+export type Change = Schemas["Change"];
+export type Edit = Schemas["Edit"];
+export type Stored = Schemas["Stored"];
+export type TraceRequest = Schemas["TraceRequest"];
+export type TraceInfo = Schemas["TraceInfo"];
+export type StepInfo = Schemas["StepInfo"];
+export type ParameterInfo = Schemas["ParameterInfo"];
+export type Answer = Schemas["Answer"];
+export type DifferenceInfo = Schemas["DifferenceInfo"];
+export type StepChange = Schemas["StepChange"];
+export type Proof = Schemas["Proof"];
+export type Explained = Schemas["Explained"];
+export type Paper = Schemas["Paper"];
+export type Line = Schemas["Line"];
+export type TrainRequest = Schemas["TrainRequest"];
+export type TrainOptions = Schemas["TrainOptions"];
+export type TrainingInfo = Schemas["TrainingInfo"];
+export type TrainCommand = Schemas["TrainCommand"];
+export type TrainingEvent = Schemas["TrainingEvent"];
+
+/** What a pack of contributions says of itself: it travels in the pack's header, so the document does not name it. */
+export type ContributionsInfo = Readonly<{
+  value: Num;
+  constant: Num;
+  total: Num;
+  residual: Num;
+  bound: Num;
+  linear: boolean;
+  bent: readonly string[];
+  checks: boolean;
+  shape: readonly number[];
+}>;
+
+/** A number as JSON carries it: what is not finite is a word. */
+export type Num = number | "nan" | "inf" | "-inf";
+
+/** A full index of a step's output, without the batch axis. */
+export type Cell = readonly number[];
+
+/** A JSON number as a JavaScript one. */
+export function real(value: Num): number {
+  if (typeof value === "number") return value;
+  return value === "nan" ? NaN : value === "inf" ? Infinity : -Infinity;
+}
