@@ -25,11 +25,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": schema.Problem, "description": HTTPStatus(code).phrase}
     for code in (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 503)
 }
-SENTENCES: Mapping[int, str] = {
-    404: "there is nothing at this address; start from the page's own address.",
-    405: "this address does not take that method; things are read by GET and changed by POST.",
+SENTENCES: Mapping[str, str] = {
+    "Not Found": "there is nothing at this address; start from the page's own address.",
+    "Method Not Allowed": "this address does not take that method; things are read by GET and changed by POST.",
+    "There was an error parsing the body": "the body cannot be read as JSON; send one JSON value in UTF-8.",
 }
-"""For errors that the framework raises without a sentence of its own."""
+"""What the framework says -> a sentence."""
 
 
 def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
@@ -86,9 +87,7 @@ def _not_understood(_request: Request, error: Exception) -> Response:
 
 def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    plain = error.detail == HTTPStatus(error.status_code).phrase
-    message = SENTENCES.get(error.status_code, error.detail) if plain else error.detail
-    return problem(error.status_code, message, error.headers)
+    return problem(error.status_code, SENTENCES.get(error.detail, error.detail), error.headers)
 
 
 def _asked_wrongly(_request: Request, error: Exception) -> Response:

@@ -17,7 +17,7 @@ class Patient(H11Protocol):
     head_seconds = 10.0
     """For the head of a request, from connecting, or from its first byte."""
     write_seconds = 60.0
-    """For a client to read some of what lies ready for it."""
+    """For a client to read any of what lies ready for it."""
     most = 400
     """Connections at once; a further one is closed unanswered."""
 
@@ -43,12 +43,23 @@ class Patient(H11Protocol):
     def pause_writing(self) -> None:
         """It does not read as fast as we write."""
         super().pause_writing()
-        self._write = self.loop.call_later(self.write_seconds, self.transport.abort)
+        self._watch(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """It read on."""
         super().resume_writing()
         self._write = _cancelled(self._write)
+
+    def _watch(self, left: int) -> None:
+        self._write = self.loop.call_later(self.write_seconds, self._still_reading, left)
+
+    def _still_reading(self, left: int) -> None:
+        """However slowly: one that reads is waited for, one that does not is left."""
+        now = self.transport.get_write_buffer_size()
+        if now < left:
+            self._watch(now)
+        else:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It left."""

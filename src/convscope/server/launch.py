@@ -34,6 +34,7 @@ class Explorer:
     def __init__(self, gallery: Gallery, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
         self._trainings = Trainings(gallery, folder)
+        gallery.can_train = True
         app = make_app(gallery, access, self._trainings)
         self.address = address_of(listening)
         """Where it listens, without the token."""

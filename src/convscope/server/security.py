@@ -223,12 +223,13 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, f"the body did not arrive within {seconds:g} seconds; send it again.") from None
+            late = f"the body did not arrive within {seconds:g} seconds; send it again."
+            raise HTTPException(408, late, {"Connection": "close"}) from None
         taken += len(message.get("body", b""))
         complete = message["type"] != "http.request" or not message.get("more_body", False)
         if taken > limit:
             refusal = _too_large(limit)
-            raise HTTPException(refusal.status, refusal.message)
+            raise HTTPException(refusal.status, refusal.message, {"Connection": "close"})
         return message
 
     return counted
