@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.capture.words import says
+
 Array = NDArray[Any]
 Cell = tuple[int, ...]
 Kind = Literal["step", "parameter", "constant", "input"]
@@ -120,6 +122,11 @@ class Step:
     def dtype(self) -> str:
         """The first result's recorded type; bfloat16 and half are handed out as float32, exactly."""
         return self.results[0].dtype
+
+    @property
+    def says(self) -> str:
+        """The operation in words: `convolution 3x3, padding 1`."""
+        return says(self)
 
     @property
     def output(self) -> Array:

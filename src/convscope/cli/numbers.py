@@ -30,7 +30,7 @@ def trace(
         show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps]})
         return
     rows = [
-        (str(step.id), step.name, step.op, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
+        (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
         for step in steps
     ]
     show_table(
@@ -125,7 +125,7 @@ def _show_report(report: Any) -> None:
     rows = [
         (
             step.name,
-            step.op,
+            step.says,
             step.finding,
             f"{step.numbers:,}",
             f"{step.explained:,}",
@@ -157,6 +157,7 @@ def _as_json(step: Any) -> dict[str, Any]:
         "name": step.name,
         "module": step.module,
         "op": step.op,
+        "says": step.says,
         "shape": list(step.shape),
         "dtype": step.dtype,
         "inputs": list(step.inputs),

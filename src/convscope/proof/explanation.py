@@ -18,7 +18,7 @@ from convscope.rules import RULES, Call, Expr, Leaf, Rule, Source, convolution, 
 from convscope.rules.call import Cell, cell_label
 from convscope.rules.parts import Inner, parts
 from convscope.rules.plain import plain, plain_number
-from convscope.rules.text import Detail, indented, page, passage, short
+from convscope.rules.text import Detail, Paper, indented, page, paper, passage, short
 
 Status = Literal[
     "proved",
@@ -196,6 +196,10 @@ class Explanation:
             lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
         return "\n".join(lines)
 
+    def paper(self) -> Paper | None:
+        """The calculation as lines, for who draws windows and kernels by other means than text; None without a rule."""
+        return None if self.expr is None else paper(self.expr, self.recorded, self.bound)
+
     def _deeper(self, detail: Detail, depth: int) -> list[str]:
         lines: list[str] = []
         for part in [] if self.expr is None else parts(self.expr, detail):
@@ -219,7 +223,7 @@ class Explanation:
             depth: As for `to_text`; more than 1 adds the explanations of the parts, as `parts`.
             proof: Whether with `status` and `proved`, for which the step is recomputed.
         """
-        found = {
+        found: dict[str, Any] = {
             "format": FORMAT,
             "step": {"id": self.step.id, "name": self.step.name, "module": self.step.module, "op": self.step.op},
             "shape": list(self.call.shape),

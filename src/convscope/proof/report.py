@@ -65,6 +65,8 @@ class StepReport:
     """The median bound as a fraction of the output's root mean square: a smaller error cannot be seen in one cell."""
     mismatch: Mismatch | None = None
     hidden: bool = False
+    says: str = ""
+    """The operation in words."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""

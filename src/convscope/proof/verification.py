@@ -78,6 +78,7 @@ def _verify_step(
             resolution=checks[0].resolution if checks else 0.0,
             mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, rules),
             hidden=step.hidden,
+            says=step.says,
         )
 
     if step.overridden or step.op in DRAWN:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import convscope as cs
-from convscope.server import schema, words
+from convscope.server import schema
 from convscope.server.pictures import number
 from convscope.server.traces import Pass
 
@@ -47,7 +47,7 @@ def step_info(step: cs.Step) -> schema.StepInfo:
     return schema.StepInfo(
         id=step.id,
         name=step.name,
-        says=words.says(step),
+        says=step.says,
         op=step.op,
         module=step.module,
         module_type=step.module_type,
