@@ -75,10 +75,7 @@ class Pupil:
         """Pass an event on; after a step, wait if that is wanted. See `Watch` in training/loop.py."""
         kind, self.step = event["event"], event["step"]
         if kind == "progress":
-            self._obey_stop()
-            pace = self._pace(event)
-            self._obey_stop()
-            return pace
+            return self._pace(event)
         if kind == "start":
             self._begin(event)
         if kind == "start" or event["epoch" if kind == "epoch" else "step"] % self.every[kind] == 0:
@@ -112,9 +109,11 @@ class Pupil:
             if self.steps == 0 and self.kept and not (over or self.stop):
                 self.tell({**event, "state": "paused"})
                 self.changed.wait_for(lambda: self.steps > 0 or self.stop)
-                self._tell_now_and_then({**event, "state": "running"}, at_once=self.steps == math.inf)
+                if self.steps == math.inf:
+                    self.tell({**event, "state": "running"})
             else:
-                self._tell_now_and_then({**event, "state": "running"}, at_once=over)
+                self._tell_now_and_then({**event, "state": "running"}, at_once=over or self.stop)
+            self._obey_stop()
             self.kept = self.steps < math.inf
             if self.kept:
                 self.steps = max(self.steps - 1, 0)
