@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convscope import filters as filters
     from convscope import plot as plot
+    from convscope import probe as probe
     from convscope import reference as reference
     from convscope.capture import Difference as Difference
     from convscope.capture import Ref as Ref
@@ -52,7 +53,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 
-_ROOMS = ("filters", "plot", "reference")
+_ROOMS = ("filters", "plot", "probe", "reference")
 _NAMES = {
     "ConvscopeError": "errors",
     "DATASETS": "data",

@@ -8,6 +8,7 @@ import typer
 import convscope as cs
 from convscope.cli import catalog, demo, exploring, numbers, pictures, training
 from convscope.cli.console import remark
+from convscope.cli.probe import probe_app
 
 app = typer.Typer(
     name="convscope",
@@ -28,6 +29,7 @@ app.command("open")(exploring.open_model)
 app.command()(exploring.serve)
 app.command("filter")(pictures.filter_image)
 app.add_typer(pictures.plot_app, name="plot")
+app.add_typer(probe_app, name="probe")
 app.command()(catalog.datasets)
 app.command()(catalog.models)
 

@@ -1,7 +1,5 @@
 """The commands that draw: filter, and the group plot. Each writes one figure and says where."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +9,10 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json
+from convscope.cli.figures import Out, save, target, write
 from convscope.cli.numbers import explained
 from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, parse_size
 
-TIMELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-"""The formats, and what their writers are told so that the same figure gives the same file."""
 ANY_IMAGE = "shapes:test/0"
 
 plot_app = typer.Typer(no_args_is_help=True, help="Draw data, kernels, feature maps, networks and trainings.")
@@ -25,9 +22,6 @@ Model = Annotated[str, typer.Argument(help="A built-in model, a run folder, file
 RunFolder = Annotated[str, typer.Argument(help="A run folder.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights for the model: .safetensors, or .pt without code.")]
 Shared = Annotated[bool, typer.Option("--shared", help="One colour scale for all steps.")]
-Out = Annotated[
-    Path | None, typer.Option(help="The file to write: .png, .svg or .pdf. By default a PNG in the working folder.")
-]
 Crop = Annotated[
     tuple[int, int, int, int] | None,
     typer.Option(metavar="TOP LEFT HEIGHT WIDTH", help="Which pixels to write out."),
@@ -47,7 +41,7 @@ def filter_image(
 ) -> None:
     """Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."""
     chosen = cs.filters.parse_kernel(kernel)
-    path = _target(out, "filter", chosen.name)
+    path = target(out, "filter", chosen.name)
     prepared = cs.prepare(image, data_dir=data_dir)
     mode: Literal["valid", "same"] = "same" if same else "valid"
     output = cs.filters.apply_filter(prepared.picture, chosen, mode=mode, per_channel=per_channel)
@@ -60,7 +54,7 @@ def filter_image(
     }
     figure = cs.plot.filtered(prepared.picture, chosen, output, name=prepared.name)
     if as_json:
-        _save(figure, path)
+        save(figure, path)
         show_json({**facts, "figure": str(path)})
         return
     say(f"{chosen.name}{', finds ' + chosen.finds if chosen.finds else ''}")
@@ -70,7 +64,7 @@ def filter_image(
         fact = facts[word]
         made = ", made grey first" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
         say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  from {fact['min']:.4f} to {fact['max']:.4f}{made}")
-    _write(figure, path)
+    write(figure, path)
 
 
 @plot_app.command()
@@ -85,7 +79,7 @@ def samples(
     out: Out = None,
 ) -> None:
     """Draw images of each class."""
-    path = _target(out, "samples", dataset)
+    path = target(out, "samples", dataset)
     with reading_progress() as progress:
         data = cs.load_dataset(
             dataset,
@@ -96,7 +90,7 @@ def samples(
             grey=grey,
             progress=progress,
         )
-    _write(cs.plot.samples(data, per_class=per_class), path)
+    write(cs.plot.samples(data, per_class=per_class), path)
 
 
 @plot_app.command()
@@ -108,9 +102,9 @@ def pixels(
     out: Out = None,
 ) -> None:
     """Draw a picture as the grid of its pixel values; a colour picture as its R, G and B planes."""
-    path = _target(out, "pixels", image)
+    path = target(out, "pixels", image)
     prepared = cs.prepare(image, data_dir=data_dir)
-    _write(cs.plot.pixels(prepared.picture, crop=crop, name=prepared.name, units=1 if unit else 255), path)
+    write(cs.plot.pixels(prepared.picture, crop=crop, name=prepared.name, units=1 if unit else 255), path)
 
 
 @plot_app.command()
@@ -123,10 +117,10 @@ def kernels(
     out: Out = None,
 ) -> None:
     """Draw the kernels of a convolution with their numbers and the sum over each input channel."""
-    path = _target(out, "kernels", model, layer)
+    path = target(out, "kernels", model, layer)
     loaded = _load(model, weights, model_arg)
     colors = ("red", "green", "blue") if cs.card_of(loaded).preprocess.channels == 3 else ()
-    _write(cs.plot.kernels(loaded, layer, most=most, inputs=colors), path)
+    write(cs.plot.kernels(loaded, layer, most=most, inputs=colors), path)
 
 
 @plot_app.command()
@@ -144,7 +138,7 @@ def maps(
     out: Out = None,
 ) -> None:
     """Draw the feature maps of all steps for one image, or of one step for many images by class."""
-    path = _target(out, "maps", model, *(step or ()))
+    path = target(out, "maps", model, *(step or ()))
     loaded = _load(model, weights, model_arg)
     card = cs.card_of(loaded)
     if dataset is not None:
@@ -154,11 +148,11 @@ def maps(
         indices = cs.plot.spread(data, per_class)
         expected = replace(card.preprocess, background=None)
         batch = np.stack([expected.apply(data.images[i], data.preprocess.scale) for i in indices])
-        _write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), path)
+        write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), path)
         return
     shown = _prepare(loaded, model, image, data_dir)
     trace = cs.trace(loaded, shown.array)
-    _write(cs.plot.maps(trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name), path)
+    write(cs.plot.maps(trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name), path)
 
 
 @plot_app.command()
@@ -173,11 +167,11 @@ def network(
     out: Out = None,
 ) -> None:
     """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
-    path = _target(out, "network", model)
+    path = target(out, "network", model)
     loaded = _load(model, weights, model_arg)
     shown = _prepare(loaded, model, image, data_dir)
     trace = cs.trace(loaded, shown.array)
-    _write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
+    write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
 
 
 @plot_app.command()
@@ -193,18 +187,18 @@ def number(
     out: Out = None,
 ) -> None:
     """Draw why one number is what it is: the window, the kernel, the products and their sum."""
-    path = _target(out, "number", model, at)
+    path = target(out, "number", model, at)
     loaded = _load(model, weights, model_arg)
     shown = _prepare(loaded, model, image, data_dir)
     why = explained(cs.trace(loaded, shown.array), at)
-    _write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
+    write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
 
 
 @plot_app.command()
 def history(run: RunFolder, out: Out = None) -> None:
     """Draw the loss and accuracy of a training."""
-    path = _target(out, "history", run)
-    _write(cs.plot.history(cs.load_run(run), name=_title(run)), path)
+    path = target(out, "history", run)
+    write(cs.plot.history(cs.load_run(run), name=_title(run)), path)
 
 
 @plot_app.command()
@@ -216,9 +210,9 @@ def confusion(
     out: Out = None,
 ) -> None:
     """Draw which class a trained model takes for which."""
-    path = _target(out, "confusion", run)
+    path = target(out, "confusion", run)
     result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
-    _write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
+    write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
 
 
 def _load(model: str, weights: Path | None, model_args: list[str] | None) -> Any:
@@ -254,38 +248,3 @@ def _aligned(kernel: Any) -> list[str]:
     texts = [[f"{value:.4f}".rstrip("0").rstrip(".") for value in row] for row in kernel]
     wide = max(len(text) for row in texts for text in row)
     return ["  ".join(f"{text:>{wide}}" for text in row) for row in texts]
-
-
-def _target(out: Path | None, *words: str | None) -> Path:
-    """Where the figure goes; refused before any work where it could not be written there."""
-    path = out or Path("-".join(_short(word) for word in words if word) + ".png")
-    if path.suffix.lower().lstrip(".") not in TIMELESS:
-        raise cs.UsageError(f"{path} does not say a format that figures have; end it in .png, .svg or .pdf.")
-    if not path.parent.is_dir():
-        raise cs.UsageError(f"{path.parent} is no folder; make it first, or give --out another place.")
-    return path
-
-
-def _short(word: str) -> str:
-    """A model, image or layer as a part of a file's name."""
-    path = Path(word)
-    name = path.stem if path.is_file() else word if ":" in word else path.resolve().name
-    return re.sub(r"[^\w.]+", "-", name).strip("-.")
-
-
-def _save(figure: Any, path: Path) -> None:
-    form = path.suffix.lower().lstrip(".")
-    try:
-        figure.savefig(path, format=form, metadata=TIMELESS[form])
-    except OSError as error:
-        raise cs.ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
-
-
-def _write(figure: Any, path: Path) -> None:
-    """Save the figure and say so in one line."""
-    _save(figure, path)
-    width, height = figure.get_size_inches()
-    pixels = path.suffix.lower() == ".png"
-    across, down = (round(side * figure.dpi) if pixels else round(side, 1) for side in (width, height))
-    size = f"{across}x{down} {'pixels' if pixels else 'inches'}"
-    say(f"wrote {path} ({size}, {max(1, round(path.stat().st_size / 1000)):,} kB)")

@@ -1,0 +1,10 @@
+"""The commands that measure: `convscope probe NAME`; each prints a result, or writes it as JSON or as a picture."""
+
+import typer
+
+probe_app = typer.Typer(no_args_is_help=True, help="Ask a model a question and measure the answer.")
+
+
+@probe_app.callback()
+def _probe() -> None:
+    pass

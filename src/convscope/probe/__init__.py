@@ -1,0 +1,10 @@
+"""Probes: questions about a model and its data, answered by measurement.
+
+    found = cs.probe.receptive_field(model, image, "conv2", (0, 5, 5))
+    print(found)
+    cs.plot.receptive_field(found)
+
+A probe is a function that gives a frozen dataclass: printed it is what a person reads, `to_json()` is what a script
+reads. It never prints and never draws; `cs.plot` has a picture of the same name.
+Knows torch, traces, data and trainings; no pictures, no command line.
+"""
