@@ -16,6 +16,7 @@ import uvicorn
 import convscope as cs
 from convscope.server import training as one
 from convscope.server.app import make_app
+from convscope.server.gallery import Gallery
 from convscope.server.schema import SourceInfo, TrainCommand, TrainingEvent, TrainingInfo, TrainRequest
 from convscope.server.security import Access
 from convscope.server.trainings import Busy, Missing, Trainings, models_for
@@ -300,6 +301,35 @@ def test_a_training_is_started_followed_and_found_again_over_http(
             assert points == [(event["event"], event["step"]) for event in run.history]
             assert [step for event in told for step in event.history] == run.steps
         assert [info["id"] for info in client.get("/api/trainings").json()] == [name]
+
+
+def test_a_training_is_a_model_of_the_gallery_while_it_runs(tmp_path: Path) -> None:
+    gallery = Gallery.of_folder(tmp_path)
+    trainings = Trainings(gallery, tmp_path)
+    with served(trainings) as client:
+        wanted = {"source": "shapes", "model": "shapes-cnn", "epochs": 1, "seed": 5, "paused": True}
+        name = client.post("/api/trainings", json=wanted).json()["id"]
+        training = trainings.get(name)
+        wait_for(training, "paused")
+        say(trainings, training, "step")
+        until(lambda: training.history == [0, 1])
+        (model,) = client.get("/api/session").json()["models"]
+        assert (model["id"], model["run"], model["history"]) == (name, True, [0, 1])
+
+        image, run = cs.load_image("shapes:test/3"), cs.load_run(training.path)
+        for step in (0, 1, None):
+            sample = {"kind": "sample", "source": "shapes", "split": "test", "index": 3}
+            answer = client.post("/api/traces", json={"model": name, "input": sample, "at": step})
+            assert answer.status_code == 200, answer.text
+            conv = next(s for s in answer.json()["steps"] if s["name"] == "conv1")
+            raw = client.get(f"/api/traces/{answer.json()['id']}/steps/{conv['id']}/output").content
+            expected = cs.trace(
+                cs.load_model("shapes-cnn"), image, overrides=run.weights_at(1 if step is None else step)
+            )
+            assert raw == expected["conv1"].output[0].tobytes(), step
+        say(trainings, training, "resume")
+        wait_for(training, "done")
+    gallery.close()
 
 
 def test_bad_requests_get_a_sentence_over_http(trainings: Trainings) -> None:
