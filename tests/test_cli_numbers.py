@@ -1,6 +1,7 @@
 """The commands trace, explain and verify as their users meet them: what they print, and how they fail."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,9 +91,13 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trace_lists_the_steps(convscope: Commands, net: Path, image: Path) -> None:
     listed = convscope("trace", f"{net}:Net", image)
     assert listed.status == 0
-    lines = [line.split() for line in listed.out.splitlines()]
-    assert [line[1] for line in lines[1:]] == ["conv1", "relu", "flatten", "fc"]
-    assert lines[1][2:4] == ["convolution", "1x2x6x6"]
+    lines = [re.split(r"  +", line.strip()) for line in listed.out.splitlines()]
+    assert [line[1:4] for line in lines[1:]] == [
+        ["conv1", "convolution 3x3", "1x2x6x6"],
+        ["relu", "relu", "1x2x6x6"],
+        ["flatten", "laid out to 72", "1x72"],
+        ["fc", "linear 72 to 3", "1x3"],
+    ]
     assert "conv1.weight, conv1.bias" in listed.out
     assert "fc.t" in convscope("trace", f"{net}:Net", image, "--hidden").out
 
@@ -179,3 +184,11 @@ def test_what_has_no_witness_is_named_and_is_no_failure(convscope: Commands, net
     assert "unsupported" in said.out
     assert said.out.rstrip().endswith("without a witness: i0")
     assert "✓ " not in said.out.splitlines()[-1]
+
+
+def test_a_step_of_many_numbers_wants_one_of_them_named(convscope: Commands, net: Path, image: Path) -> None:
+    said = convscope("explain", f"{net}:Net", image, "--at", "conv1")
+    assert said.status == 2
+    assert "conv1 has 2x6x6 numbers; name one of them, counted from 0, such as --at conv1:0,0,0." in said.err.replace(
+        "\n", " "
+    )
