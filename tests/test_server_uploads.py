@@ -110,13 +110,19 @@ def _late_gif() -> bytes:
     return bytes(content)
 
 
+def _large_bmp() -> bytes:
+    content = bytearray(as_file(Image.new("L", (8, 8)), "BMP"))
+    struct.pack_into("<ii", content, 18, 50_000, 50_000)
+    return bytes(content)
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "many pixels in few bytes": lambda: png(30_000, 30_000, zlib.compress(bytes(30_001 * 3000), 9)),
     "just too many pixels": lambda: png(4001, 4000, zlib.compress(bytes(4002 * 4000), 9)),
     "one bit a pixel": lambda: png(60_000, 60_000, zlib.compress(bytes(7501 * 1000), 9), depth=1),
     "wrong size": lambda: png(2**31 - 1, 2**31 - 1, zlib.compress(b"")),
     "one endless row": lambda: png(2**31 - 1, 1, zlib.compress(bytes(50_000_000), 9)),
-    "BMP": lambda: as_file(Image.new("1", (8, 8)), "BMP")[:18] + struct.pack("<ii", 50_000, 50_000) + bytes(99),
+    "BMP": _large_bmp,
     "WebP": lambda: _webp(16_384, 16_384),
     "GIF": _late_gif,
     "TIFF": lambda: as_file(Image.new("1", (20_000, 20_000)), "TIFF", compression="group4"),
