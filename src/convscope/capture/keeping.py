@@ -138,5 +138,5 @@ class Recomputing(Recording):
                 "this number was not kept and cannot be made again: the model did something else the second time; "
                 "trace it with keep='all'."
             )
-        self._again = recorder.tape
-        return self._again, call
+        self._again = again = recorder.tape  # another thread may be here too
+        return again, call

@@ -14,11 +14,12 @@ from convscope.errors import UsageError
 from convscope.plot.choice import choose
 from convscope.plot.graph import draw_graph
 from convscope.plot.ledger import badge, ledger
-from convscope.plot.products import SLIM, WIDE, WRITTEN, Channel, Grey, channels_of, draw_products
+from convscope.plot.products import SLIM, WIDE, WRITTEN, Grey, draw_products
 from convscope.plot.sheet import SMALL, Place, Sheet, snap, tile
 from convscope.plot.style import ACCENT, INK, MUTED, PAGE, Scale
 from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.rules.text import RULE, Detail, Row, compared, draw, headline, result, short
+from convscope.rules.text.channels import Channel, channels_of
 from convscope.rules.text.grids import region
 from convscope.rules.text.sheet import BLANK
 from convscope.rules.text.sums import chosen, closing, scale_of

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from convscope.plot.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
 from convscope.plot.style import LINE, MUTED, Scale, size
 from convscope.plot.typeface import shorten, width
-from convscope.rules.expr import Cells, Dot, exact_sum
+from convscope.rules.expr import Cells, Dot
+from convscope.rules.text.channels import Channel
 from convscope.rules.text.display import Scale as Digits
 from convscope.rules.text.grids import region
 
@@ -18,7 +19,6 @@ Grey = Callable[[Array, NDArray[np.int64]], Array]
 """(numbers (T,), their cells (T, axes)) -> how bright the pixel is that each was, 0 to 1."""
 
 WRITTEN = 9  # windows up to 9x9 are written out in numbers
-LARGEST = 64  # windows beyond that are no picture to look at
 WIDE, SLIM = (0.52, 0.34), (0.42, 0.27)  # inches, a cell of a small window, and of one beyond 5x5
 SIGN = 0.42  # inches, for the sign between two grids
 GAP = 0.18  # inches between two channels
@@ -26,34 +26,6 @@ HEAD = 0.36  # inches, for what stands above a grid
 LINES = "#8a8883"  # visible on black and on white
 PADDING = "#efece5"
 TOGETHER = 6.0  # scales that differ by less are one
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Channel:
-    """The terms of one channel of a window."""
-
-    number: int | None
-    """Which channel of the tensor that the window lies in; None where it has but one."""
-    terms: NDArray[np.int64]
-    """Indices into the sum's terms, shape (R, S)."""
-    total: float
-    """What its products sum to."""
-
-
-def channels_of(dot: Dot) -> list[Channel]:
-    """The window's planes, a channel each; none where the sum is no window of planes.
-
-    Args:
-        dot: A convolution, a pooling, an interpolation, a mean over planes.
-    """
-    grid, shape = dot.left.grid, dot.left.source.shape
-    kernel = dot.right is not None and dot.right.source.kind != "computed"
-    if len(grid) - kernel != 2 or len(shape) < 3 or max(grid[-2:]) > LARGEST or len(dot.left) < 2:
-        return []
-    planes = np.arange(len(dot.left)).reshape(-1, *grid[-2:])
-    products = dot.products
-    numbers = [int(dot.left.cells[plane[0, 0], -3]) if shape[-3] > 1 else None for plane in planes]
-    return [Channel(k, plane, exact_sum(products[plane].ravel())) for k, plane in zip(numbers, planes, strict=True)]
 
 
 def draw_products(

@@ -17,10 +17,10 @@ from convscope.server.traces import TERMS, Pass
 
 SOME = 256
 """Terms of a sum where not all are asked for."""
-CHEAP = 150_000_000
-"""Products that the reference adds within a few hundredths of a second."""
-EACH = 50
-"""Products that any other operation costs, for each of its numbers."""
+CHEAP = 40_000_000
+"""Products that the reference adds within some hundredths of a second, also on a busy machine."""
+EACH = 80
+"""Products that any other function costs, for each number that goes in."""
 
 Plain = dict[str, Any]
 
@@ -42,11 +42,68 @@ def explained(
     """
     why = cs.explain(done.trace, step, tuple(cell))
     cheap = step.id in done.proved or _work(why) <= CHEAP
-    proof = proved(done, why) if cheap else None
-    plain = why.to_json(proof=cheap)
+    return _told(why, proved(done, why) if cheap else None, TERMS if every else SOME, channel)
+
+
+def probability(step: cs.Step, index: int) -> schema.Explained:
+    """Why a class has its probability: the softmax over the answer, where the model itself has none.
+
+    Args:
+        step: What made the answer.
+        index: Which class.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    softmax = cs.load_model("torch.nn:Softmax", args={"dim": 1})
+    trace = cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
+    why = cs.explain(trace, trace.steps[-1], (index,))
+    proof = schema.Proof(status=why.status, says=why.says, proved=why.proved)
+    found = _told(why, proof, SOME, None)
+    return schema.Explained.model_validate(_renamed(found.model_dump(), step.name))
+
+
+def _renamed(told: Any, name: str) -> Any:
+    """What was told of a softmax over `input`, told of the step that its input really is."""
+    if isinstance(told, dict):
+        known = {"name": name, "kind": "step"} if (told.get("name"), told.get("kind")) == ("input", "input") else {}
+        return {key: _renamed(value, name) for key, value in {**told, **known}.items()}
+    if isinstance(told, list):
+        return [_renamed(value, name) for value in told]
+    return told.replace("input (", f"{name} (") if isinstance(told, str) else told
+
+
+def _told(why: Any, proof: schema.Proof | None, most: int, channel: int | None) -> schema.Explained:
+    """An explanation as the page is told, its sums cut."""
+    plain = why.to_json(proof=proof is not None)
     sentence = words.sentence(plain)
-    rest = None if plain["expr"] is None else cut(plain["expr"], TERMS if every else SOME, channel)
-    return schema.Explained(explanation=plain, sentence=sentence, rest=rest, proof=proof)
+    if plain["expr"] is None:
+        return schema.Explained(explanation=plain, sentence=sentence, rest=None, proof=proof)
+    kept, rest = cut(plain["expr"], most, channel)
+    return schema.Explained(explanation=plain, sentence=sentence, rest=rest, proof=proof, paper=_paper(why, kept))
+
+
+def _paper(why: Any, kept: NDArray[Any] | None) -> schema.Paper:
+    """The calculation in lines; its terms are counted as they are sent."""
+    found = why.paper()
+    sent = None if kept is None else {int(term): place for place, term in enumerate(kept)}
+    lines = []
+    for line in found.lines:
+        term = line.term if sent is None else sent.get(line.term)
+        lines.append(
+            schema.Line(
+                kind=line.kind,
+                label=line.label,
+                number=line.number,
+                after=line.after,
+                channel=line.channel,
+                term=term,
+            )
+        )
+    products = []
+    if found.scale is not None:
+        products = found.products(why.expr, range(len(why.expr.left)) if kept is None else kept.tolist())
+    return schema.Paper(headline=found.headline, result=found.result, lines=lines, products=products)
 
 
 def proved(done: Pass, why: Any) -> schema.Proof:
@@ -60,58 +117,54 @@ def proved(done: Pass, why: Any) -> schema.Proof:
 
 def _work(why: Any) -> int:
     """About how many products recomputing the whole step takes."""
-    made = int(np.prod(why.call.shape))
-    terms = [len(dot["values"]) for dot in _sums(why)]
-    return made * max([EACH, *terms])
+    made, expr = int(np.prod(why.call.shape)), why.raw
+    if hasattr(expr, "left"):
+        return made * len(expr.left)
+    window = max((len(a) for a in getattr(expr, "arguments", {}).values() if hasattr(a, "grid")), default=1)
+    return made * EACH * (window if len(why.call.shape) == 4 else 1)
 
 
-def _sums(why: Any) -> list[Plain]:
-    expr = why.raw
-    left = getattr(expr, "left", None)
-    return [] if left is None else [{"values": left.values}]
-
-
-def cut(expr: Plain, most: int, channel: int | None = None) -> dict[str, Any] | None:
+def cut(expr: Plain, most: int, channel: int | None = None) -> tuple[NDArray[Any] | None, Plain | None]:
     """Leave only the largest terms of the sums in an expression's JSON, in their order.
 
     A window keeps whole channels, those whose products add up to the most, so that its grid stays one; `rest` of a sum
     that was cut says how many terms were left out and what their products add up to.
 
     Returns:
-        The rest of the outermost sum that was cut, or None.
+        Which terms of the outermost sum are left, None for all; and the rest of the outermost sum that was cut.
     """
-    if expr["type"] == "cells" or expr["type"] == "leaf":
-        return None
+    if expr["type"] == "leaf":
+        return None, None
     if expr["type"] == "dot":
-        parts = [expr["left"], *([expr["right"]] if expr["right"] else [])]
-        inner = expr["bias"]
+        parts = [part for part in (expr["left"], expr["right"]) if part is not None]
+        others = [expr["bias"]] if expr["bias"] is not None else []
     else:
         parts = [a for a in expr["arguments"].values() if a["type"] == "cells"]
-        inner = None
-    rest = _cut_cells(parts, most, channel) if parts else None
+        others = [a for a in expr["arguments"].values() if a["type"] != "cells"]
+    kept, rest = _cut_cells(parts, most, channel) if parts else (None, None)
     if rest is not None:
         expr["rest"] = rest
-    others = [inner] if inner else [a for a in expr.get("arguments", {}).values() if a["type"] != "cells"]
     for other in others:
-        deeper = cut(other, most)
+        deeper = cut(other, most)[1]
         rest = rest or deeper
-    return rest
+    return kept, rest
 
 
-def _cut_cells(parts: list[Plain], most: int, channel: int | None) -> dict[str, Any] | None:
+def _cut_cells(parts: list[Plain], most: int, channel: int | None) -> tuple[NDArray[Any] | None, Plain | None]:
     """Keep some of aligned cells, the same of each."""
     count = len(parts[0]["values"])
     aligned = [part for part in parts if len(part["values"]) == count]
-    products = np.prod([_numbers(part["values"]) for part in aligned], axis=0)
+    with np.errstate(all="ignore"):
+        products = np.prod([_numbers(part["values"]) for part in aligned], axis=0)
     products[aligned[0]["padding"]] = 0.0
     kept = _kept(parts[0], products, most, channel)
     if kept is None or len(kept) == count:
-        return None
+        return None, None
     left_out = np.delete(products, kept)
     for part in aligned:
         _keep(part, kept)
     total = math.fsum(left_out) if np.isfinite(left_out).all() else float(left_out.sum())
-    return {"terms": len(left_out), "total": number(total)}
+    return kept, {"terms": len(left_out), "total": number(total)}
 
 
 def _kept(cells: Plain, products: NDArray[Any], most: int, channel: int | None) -> NDArray[Any] | None:
@@ -122,7 +175,8 @@ def _kept(cells: Plain, products: NDArray[Any], most: int, channel: int | None) 
         places = [int(cells["cells"][plane[0]][-3]) for plane in planes]
         if channel not in places:
             raise cs.UsageError(f"the window has channels {min(places)} to {max(places)}, not {channel}.")
-        return planes[places.index(channel)]
+        chosen: NDArray[Any] = planes[places.index(channel)]
+        return chosen
     if count <= most:
         return None
     sizes = np.where(np.isfinite(products), np.abs(products), np.inf)

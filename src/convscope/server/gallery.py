@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, Self
 
 import numpy as np
@@ -43,6 +43,7 @@ class Gallery:
         self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._folder: Path | None = None
         self._lock = Lock()
+        Thread(target=_get_ready, name="convscope imports", daemon=True).start()
 
     @classmethod
     def of_model(cls, model: Any, image: Any = None, *, data_dir: Path | None = None) -> Self:
@@ -227,6 +228,7 @@ class Gallery:
         return None if source is None else schema.SampleRef(source=source, split="test", index=0)
 
     def _keep_prepared(self, prepared: Any, expected: cs.Preprocess, name: str = "") -> schema.StoredRef:
+        fits = expected.size is not None or max(prepared.array.shape[1:]) <= inputs.LARGEST
         picture = Picture(
             _clean(name or prepared.name),
             prepared.picture,
@@ -234,7 +236,7 @@ class Gallery:
             label=prepared.label,
             exact=True,
             notes=prepared.notes,
-            ready=prepared.array,
+            ready=prepared.array if fits else None,
             ready_for=expected,
         )
         return schema.StoredRef(id=self._remember(picture))
@@ -261,6 +263,11 @@ class Gallery:
             number += 1
             found = f"{plain}.{number}"
         return found
+
+
+def _get_ready() -> None:
+    """Import what the first click needs, while nobody waits for it."""
+    _ = cs.interpret, cs.trace, cs.explain
 
 
 def _run_of(source: str) -> cs.Run | None:

@@ -29,8 +29,8 @@ KEPT_BYTES = 200_000_000
 """Of all traces that are kept."""
 SPARED = 4
 """Clients whose newest trace is kept whatever it takes."""
-KEEP = 400.0
-"""Megabytes that one trace may take; what is beyond is made again when it is asked for."""
+KEEP = 800.0
+"""Megabytes that one trace may take, half of them for what is made again because there was no room to keep it."""
 RECOMPUTED = 4
 """Steps of a trace whose recomputation the library keeps."""
 
@@ -59,7 +59,7 @@ class Pass:
     def size(self) -> int:
         """Bytes that it takes, at most."""
         made = sum(4 * int(np.prod(ref.shape)) for s in self.trace.all_steps if not s.view for ref in s.results)
-        return min(made, int(KEEP * 1e6)) + self.taken.array.nbytes + self.taken.picture.nbytes
+        return min(made, int(KEEP * 1e6 / 2)) + self.taken.array.nbytes + self.taken.picture.nbytes
 
     def step(self, id: int) -> cs.Step:  # noqa: A002 - what the page calls it
         """A step by its id.
@@ -119,7 +119,7 @@ class Traces:
         with self._lock:
             found = self._kept.get(name)
         if found is None or found.trace.changed():
-            found = _run(find(request.input), request, opened, model, name, at)
+            found = _run(find(request.input), request, opened, model=model, name=name, at=at)
         self._remember(found, client)
         return found
 
@@ -145,7 +145,9 @@ def _digest(request: schema.TraceRequest, opened: Opened, at: int | None) -> str
     return f"t{hashlib.sha256(meant.encode()).hexdigest()[:24]}"
 
 
-def _run(picture: Picture, request: schema.TraceRequest, opened: Opened, model: Any, name: str, at: int | None) -> Pass:
+def _run(
+    picture: Picture, request: schema.TraceRequest, opened: Opened, *, model: Any, name: str, at: int | None
+) -> Pass:
     card = cs.card_of(model)
     taken = take(picture, card.name, card.preprocess, request.change, request.fit)
     overrides: dict[str, NDArray[Any]] = {}
@@ -154,7 +156,7 @@ def _run(picture: Picture, request: schema.TraceRequest, opened: Opened, model: 
     overrides |= edited(request.edits, {**_parameters(model), **overrides})
     notes = [opened.gone] if opened.gone else []
     try:
-        trace, error = cs.trace(model, taken.array, keep=None if overrides else KEEP, overrides=overrides or None), None
+        trace, error = cs.trace(model, taken.array, keep=KEEP, overrides=overrides or None), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise

@@ -7,6 +7,7 @@ and what waits for it holds no thread. Knows requests and threads; nothing of wh
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -151,10 +152,8 @@ class Workers:
                 self._free += 1
                 self._busy.discard(job.key)
                 self._start()
-            try:
+            with suppress(RuntimeError):  # the loop has ended: nobody waits
                 job.loop.call_soon_threadsafe(job.finish, result, failed)
-            except RuntimeError:  # the loop has ended: nobody waits
-                pass
 
 
 async def _left(request: Request) -> None:

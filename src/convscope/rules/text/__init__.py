@@ -13,6 +13,8 @@ from convscope.rules.text.formulas import formula as formula
 from convscope.rules.text.page import compared as compared
 from convscope.rules.text.page import page as page
 from convscope.rules.text.page import passage as passage
+from convscope.rules.text.paper import Paper as Paper
+from convscope.rules.text.paper import paper as paper
 from convscope.rules.text.sheet import RULE as RULE
 from convscope.rules.text.sheet import Row as Row
 from convscope.rules.text.sheet import indented as indented

@@ -23,13 +23,14 @@ def draw_extreme(apply: Apply, detail: Detail) -> list[Row | str]:
     picture = _marked(cells, winner)
     lines: list[Row | str]
     if picture:
-        lines = [*picture, BLANK, Row(f"{cells.leaf(winner).label}, the {word}", short(float(cells.values[winner])))]
+        found = Row(f"{cells.leaf(winner).label}, the {word}", short(float(cells.values[winner])), term=winner)
+        lines = [*picture, BLANK, found]
     else:
         order = best(cells.values if smallest else -cells.values, detail)
         scale = Scale.of(map(float, cells.values[order]))
         marks = [f"← the {word}" if i == winner else "" for i in order]
         lines = [
-            Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), mark)
+            Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), mark, int(i))
             for i, mark in zip(order, marks, strict=True)
         ]
         if len(order) < len(cells):
@@ -49,7 +50,7 @@ def draw_ranked(apply: Apply, detail: Detail) -> list[Row | str]:
     scale = Scale.of(map(float, cells.values[shown]))
     lines: list[Row | str] = [Row(f"{first:,} before", "")] if first else []
     lines += [
-        Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), "← this one" if i == order[rank] else "")
+        Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), "← this one" * bool(i == order[rank]), int(i))
         for i in shown
     ]
     behind = len(cells) - first - len(shown)
@@ -72,7 +73,7 @@ def draw_softmax(apply: Apply, detail: Detail) -> list[Row | str]:
         [(cells.leaf(int(i)).label, f"exp({before.show(float(cells.values[i]))} − max)") for i in order], "<<", "   "
     )
     lines: list[Row | str] = [f"max = {before.show(top)}", BLANK]
-    lines += [Row(text, scale.show(float(grown[i]))) for text, i in zip(head, order, strict=True)]
+    lines += [Row(text, scale.show(float(grown[i])), term=int(i)) for text, i in zip(head, order, strict=True)]
     shown = sum(scale.units(float(grown[i])) for i in order)
     if len(order) < len(cells):
         rest = float(grown.sum() - grown[order].sum())
@@ -96,7 +97,7 @@ def draw_variance(apply: Apply, detail: Detail) -> list[Row | str]:
     texts = [f"({short(float(cells.values[i]))} − mean)²" for i in order]
     head = table([(cells.leaf(int(i)).label, t) for i, t in zip(order, texts, strict=True)], "<<", "   ")
     lines: list[Row | str] = [Row(f"mean of {len(cells):,} cells", short(mean)), BLANK]
-    lines += [Row(text, scale.show(float(squares[i]))) for text, i in zip(head, order, strict=True)]
+    lines += [Row(text, scale.show(float(squares[i])), term=int(i)) for text, i in zip(head, order, strict=True)]
     shown = sum(scale.units(float(squares[i])) for i in order)
     if len(order) < len(cells):
         rest = total - math.fsum(squares[order].tolist())
@@ -117,7 +118,9 @@ def draw_cells(apply: Apply, detail: Detail) -> list[Row | str]:
     cells = _cells(apply)
     order = best(-np.abs(cells.values), detail)
     scale = Scale.of(map(float, cells.values[order]))
-    lines: list[Row | str] = [Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i]))) for i in order]
+    lines: list[Row | str] = [
+        Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), term=int(i)) for i in order
+    ]
     if len(order) < len(cells):
         lines.append(Row(f"{len(cells) - len(order):,} others", ""))
     others = {n: a for n, a in apply.arguments.items() if isinstance(a, Leaf) and a.source.kind == "number"}

@@ -18,6 +18,8 @@ class Row:
     number: str
     after: str = ""
     """What stands behind the number."""
+    term: int | None = None
+    """Which term of a sum, or which of a function's cells, the row shows."""
 
 
 RULE = Row("─", "")

@@ -24,6 +24,14 @@ def draw_sum(dot: Dot, detail: Detail) -> list[Row | str]:
     return [*rows, *_totals(dot, scale, detail, drawn=bool(picture))]
 
 
+def listed(dot: Dot, detail: Detail) -> list[Row | str]:
+    """The same without a drawing: the terms as rows, and all that leads from them to the result."""
+    if len(dot.left) == 0:
+        return [Row("nothing to add", "0")]
+    scale = scale_of(dot)
+    return [*_terms(dot, scale, detail), *_totals(dot, scale, detail, drawn=False)]
+
+
 def scale_of(dot: Dot) -> Scale:
     """One scale for the products and their sum, and for bias and result where nothing is multiplied in between."""
     extra = [dot.total()] if dot.factor != 1 else [dot.value(), *([] if dot.bias is None else [dot.bias.value()])]
@@ -62,7 +70,9 @@ def _terms(dot: Dot, scale: Scale, detail: Detail) -> list[Row | str]:
         places = [dot.right.leaf(int(i)).label for i in order]
         rows = list(zip(labels, values, ["×"] * len(order), places, weights, ["="] * len(order), strict=True))
         texts = table(rows, "<><<><")
-    rows_of_sum: list[Row | str] = [Row(text, scale.show(float(p))) for text, p in zip(texts, products, strict=True)]
+    rows_of_sum: list[Row | str] = [
+        Row(text, scale.show(float(p)), term=int(i)) for i, text, p in zip(order, texts, products, strict=True)
+    ]
     if len(order) < len(dot.left):
         rows_of_sum.append(Row(f"{len(dot.left) - len(order):,} others", scale.show(_others(dot, order))))
     return rows_of_sum

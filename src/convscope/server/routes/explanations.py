@@ -4,9 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from starlette.exceptions import HTTPException
 
 import convscope as cs
+from convscope.server.answers import trace_info
 from convscope.server.explained import contributions_pack, explained, proved
+from convscope.server.explained import probability as explained_probability
 from convscope.server.routes.traces import RAW, StepId, on
 from convscope.server.schema import Explained, Id, Proof
 from convscope.server.traces import Pass
@@ -22,6 +25,7 @@ def _cell(text: str) -> tuple[int, ...]:
 @router.get("/traces/{trace}/steps/{step}/explain")
 async def explain(
     request: Request,
+    *,
     trace: Id,
     step: StepId,
     cell: Cell,
@@ -32,6 +36,20 @@ async def explain(
 
     def made(done: Pass) -> Explained:
         return explained(done, done.step(step), _cell(cell), every=every, channel=channel)
+
+    found: Explained = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/probability/explain")
+async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge=0, le=2**31 - 1)]) -> Explained:
+    """Why a class has its probability, where the model answers with logits."""
+
+    def made(done: Pass) -> Explained:
+        info = trace_info(done)
+        if info.output is None or not info.answers or info.answers[0].probability is None:
+            raise HTTPException(404, "the model gives no logits for this input, so there are no probabilities.")
+        return explained_probability(done.step(info.output), cell)
 
     found: Explained = await on(request, trace, made)
     return found

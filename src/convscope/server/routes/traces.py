@@ -39,10 +39,10 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
 
 
 async def on(request: Request, trace: str, work: Callable[[Pass], Any]) -> Any:
-    """What `work` makes of a trace, when it is its model's turn."""
+    """What `work` makes of a trace, when it is its turn: one piece of work at a time for each trace."""
     gallery = request.app.state.gallery
     done: Pass = gallery.traces.get(trace)
-    return await gallery.workers.run(request, f"model {done.opened.id}", lambda: work(done))
+    return await gallery.workers.run(request, f"trace {trace}", lambda: work(done))
 
 
 @router.get("/traces/{trace}")
@@ -55,6 +55,7 @@ async def read(request: Request, trace: Id) -> TraceInfo:
 @router.get("/traces/{trace}/thumbnails", response_class=Response, responses=dict(RAW))
 async def thumbnails(
     request: Request,
+    *,
     trace: Id,
     steps: Annotated[str | None, Query(max_length=20_000, pattern=r"^\d{1,9}(,\d{1,9})*$")] = None,
     channels: Annotated[int, Query(ge=1, le=4096)] = 16,
