@@ -576,3 +576,10 @@ def test_a_recorder_needs_no_cycle_collector(small: Small) -> None:
         assert held() is None
     finally:
         gc.enable()
+
+
+def test_without_parameters_the_image_keeps_its_type() -> None:
+    image = torch.rand(1, 3, 4, 4, dtype=torch.float64) / 3
+    trace = cs.trace(nn.ReLU(), image)
+    assert str(trace.input.dtype) == str(trace.output.dtype) == "float64"
+    assert np.array_equal(trace.output, nn.ReLU()(image).numpy())

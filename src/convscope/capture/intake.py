@@ -78,7 +78,7 @@ def _tensor(subject: Subject, value: Any, what: str) -> Any:
         raise UsageError(f"{what} is a {type(value).__name__}; give a NumPy array or a tensor.")
     if tensor.is_meta:
         raise UsageError(f"{what} is on the meta device and has no numbers.")
-    if tensor.dtype is subject.dtype or not tensor.dtype.is_floating_point:
+    if subject.dtype in {None, tensor.dtype} or not tensor.dtype.is_floating_point:
         return tensor if tensor.device == subject.device else tensor.to(subject.device)
     return tensor.to(subject.device, subject.dtype)
 

@@ -42,8 +42,8 @@ class Subject:
     parameters: Mapping[str, Tensor]
     """Parameters and buffers, each once, by reference."""
     device: torch.device
-    dtype: torch.dtype
-    """Of the first parameter that holds fractions; float32 where there is none."""
+    dtype: torch.dtype | None
+    """Of the first parameter that holds fractions; None where there is none: inputs then keep their own."""
     compiled: bool
     """Whether it came through torch.compile; then the model inside is traced, uncompiled."""
 
@@ -64,7 +64,7 @@ class Subject:
         walk.visit(model, "")
         first = next((p for p in walk.parameters.values() if p.dtype.is_floating_point), None)
         device = next((p.device for p in walk.parameters.values()), _MAIN) if first is None else first.device
-        dtype = torch.float32 if first is None else first.dtype
+        dtype = None if first is None else first.dtype
         return cls(walk.modules[""], walk.modules, walk.parameters, device, dtype, walk.compiled)
 
     def found(self) -> "Found":
