@@ -71,7 +71,7 @@ export function inkOn(packed: number): string {
     return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
   };
   const light = 0.2126 * part(packed & 255) + 0.7152 * part((packed >> 8) & 255) + 0.0722 * part((packed >> 16) & 255);
-  return light > 0.179 ? "#111111" : "#ffffff";
+  return light > 0.179 ? "#000000" : "#ffffff";
 }
 
 /** What the colours of a step mean: zero in the middle, `limit` at both ends. */

@@ -6,9 +6,12 @@ import type { StepInfo, TraceInfo } from "./types";
 
 /** One step, or several of one module that are folded or unfolded. */
 export type Node =
-  | Readonly<{ kind: "step"; key: string; step: StepInfo }>
-  | Readonly<{ kind: "folded"; key: string; path: string; type: string; steps: readonly StepInfo[] }>
-  | Readonly<{ kind: "open"; key: string; path: string; type: string; nodes: readonly Node[] }>;
+  | (Named & Readonly<{ kind: "step"; step: StepInfo }>)
+  | (Named & Readonly<{ kind: "folded"; path: string; type: string; steps: readonly StepInfo[] }>)
+  | (Named & Readonly<{ kind: "open"; path: string; type: string; nodes: readonly Node[] }>);
+
+/** A key of its own, and what it is called inside of the modules that are drawn around it. */
+type Named = Readonly<{ key: string; label: string }>;
 
 /** A card of the strip: what it stands for, and what it shows. */
 export type Card = Readonly<{ key: string; steps: readonly StepInfo[]; shown: StepInfo }>;
@@ -17,7 +20,6 @@ export type Card = Readonly<{ key: string; steps: readonly StepInfo[]; shown: St
 export type Edge = Readonly<{ from: number; to: number }>;
 
 const SMALL = 26; // networks up to so many steps are never folded
-const CARDS = 16; // deeper ones are unfolded by themselves up to so many cards
 
 /** The shape of a step's output without the batch axis. */
 export function bare(shape: readonly number[]): readonly number[] {
@@ -46,7 +48,7 @@ function runs(steps: readonly StepInfo[], parent: string): Run[] {
   return found;
 }
 
-/** Which modules are unfolded before anybody touched one: the largest first, while there is room. */
+/** Which modules are unfolded before anybody touched one: those that are mere wrappers, holding most of the network. */
 export function unfolded(steps: readonly StepInfo[]): ReadonlySet<string> {
   const open = new Set<string>();
   if (steps.length <= SMALL) {
@@ -56,19 +58,18 @@ export function unfolded(steps: readonly StepInfo[]): ReadonlySet<string> {
     }
     return open;
   }
-  let folded = runs(steps, "");
-  let cards = folded.length;
-  for (;;) {
-    const largest = folded
-      .filter((run): run is Run & { path: string } => run.path !== null && run.steps.length > 1)
-      .sort((a, b) => b.steps.length - a.steps.length)
-      .map((run) => ({ run, inner: runs(run.steps, run.path) }))
-      .find(({ inner }) => cards - 1 + inner.length <= CARDS);
-    if (largest === undefined) return open;
-    open.add(largest.run.path);
-    cards += largest.inner.length - 1;
-    folded = folded.flatMap((run) => (run === largest.run ? largest.inner : [run]));
+  let inside: readonly StepInfo[] = steps;
+  for (let parent = ""; ; ) {
+    const wrapper = runs(inside, parent).find((run) => run.steps.length > steps.length / 2);
+    if (wrapper === undefined || wrapper.path === null) return open;
+    open.add(wrapper.path);
+    [parent, inside] = [wrapper.path, wrapper.steps];
   }
+}
+
+/** A name as it is read inside of a module that is drawn around it. */
+function inner(name: string, around: string): string {
+  return around !== "" && name.startsWith(`${around}.`) ? name.slice(around.length + 1) : name;
 }
 
 /** The strip's nodes: modules that are neither unfolded by themselves nor by hand stay folded. */
@@ -79,19 +80,20 @@ export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
     else open.add(path);
   }
   const quiet = trace.steps.length <= SMALL;
-  const build = (steps: readonly StepInfo[], parent: string): Node[] =>
+  const build = (steps: readonly StepInfo[], parent: string, around: string): Node[] =>
     runs(steps, parent).flatMap((run): Node[] => {
       const [first] = run.steps;
       if (first === undefined) return [];
       if (run.path === null || (run.steps.length === 1 && !toggled.includes(run.path))) {
-        return run.steps.map((step) => ({ kind: "step", key: `s${step.id}`, step }));
+        return run.steps.map((step) => ({ kind: "step", key: `s${step.id}`, label: inner(step.name, around), step }));
       }
-      const [key, type] = [`${run.path}@${first.id}`, trace.modules[run.path] ?? ""];
-      if (!open.has(run.path)) return [{ kind: "folded", key, path: run.path, type, steps: run.steps }];
-      const inner = build(run.steps, run.path);
-      return quiet || inner.length < 2 ? inner : [{ kind: "open", key, path: run.path, type, nodes: inner }];
+      const { path } = run;
+      const [key, label, type] = [`${path}@${first.id}`, inner(path, around), trace.modules[path] ?? ""];
+      if (!open.has(path)) return [{ kind: "folded", key, label, path, type, steps: run.steps }];
+      if (quiet || runs(run.steps, path).length < 2) return build(run.steps, path, around);
+      return [{ kind: "open", key, label, path, type, nodes: build(run.steps, path, path) }];
     });
-  return build(trace.steps, "");
+  return build(trace.steps, "", "");
 }
 
 /** The cards of the strip from left to right. */

@@ -1,0 +1,34 @@
+import { expect, test } from "vitest";
+import { colour, DIVERGING, inkOn, scaleOf, scaleOver } from "./colours";
+
+const PAGE = { light: 0xfff7fafb, dark: 0xff1e1c1c };
+
+test.each(["light", "dark"] as const)("zero is the page's own neutral in %s", (theme) => {
+  expect(colour(DIVERGING[theme], 0, 1)).toBe(PAGE[theme]);
+});
+
+test("what is not finite has a colour that no number has", () => {
+  for (const map of Object.values(DIVERGING)) {
+    expect([...map.levels]).not.toContain(map.strange);
+    expect(colour(map, NaN, 1)).toBe(map.strange);
+  }
+});
+
+test("a scale is the same on both sides of zero", () => {
+  expect(scaleOf(-0.5, 2)).toEqual({ low: -0.5, high: 2, limit: 2 });
+  expect(scaleOver([NaN, 0]).limit).toBe(1);
+});
+
+test("text can be read on every colour", () => {
+  const luminance = (packed: number): number =>
+    [0.2126, 0.7152, 0.0722].reduce((sum, part, k) => {
+      const c = ((packed >> (8 * k)) & 255) / 255;
+      return sum + part * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    }, 0);
+  for (const map of Object.values(DIVERGING)) {
+    for (const level of map.levels) {
+      const [ink, paper] = [inkOn(level) === "#ffffff" ? 1 : 0, luminance(level)];
+      expect((Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05)).toBeGreaterThanOrEqual(4.5);
+    }
+  }
+});

@@ -1,0 +1,30 @@
+import { expect, test } from "vitest";
+import { cellWords, fixed, full, like, percent, short, size } from "./format";
+
+test("a number has few digits and a true minus sign", () => {
+  expect([-1.12449, 0, 2, 0.0000123, 123456.7, 1e9].map((n) => short(n))).toEqual(["−1.124", "0", "2", "1.23e−5", "123457", "1e9"]);
+  expect([short("nan"), short("inf"), short("-inf")]).toEqual(["nan", "inf", "−inf"]);
+});
+
+test("a full number is the float64 itself", () => {
+  expect(Number(full(-0.1234567890123).replace("−", "-"))).toBe(-0.1234567890123);
+});
+
+test("numbers of one table have the same decimals", () => {
+  expect([-1.5447, 0.25, 3, 0].map(like([-1.5447, 0.25, 3, 0]))).toEqual(["−1.5447", "0.2500", "3.0000", "0.0000"]);
+  expect([-1, 8].map(like([-1, 8]))).toEqual(["−1", "8"]);
+  expect(like([1, NaN])(NaN)).toBe("nan");
+});
+
+test("zero has no sign", () => {
+  expect(fixed(-0.00001, 2)).toBe("0.00");
+});
+
+test("only what is certain is 100 %", () => {
+  expect([1, 0.999999, 0.5, 0.000001, 0].map(percent)).toEqual(["100.00 %", "> 99.99 %", "50.00 %", "< 0.01 %", "0.00 %"]);
+});
+
+test("shapes and cells read as people write them", () => {
+  expect(size([8, 28, 28])).toBe("8×28×28");
+  expect(cellWords([3, 6, 17])).toBe("channel 3, row 6, column 17");
+});

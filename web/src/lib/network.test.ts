@@ -1,0 +1,74 @@
+import { describe, expect, test } from "vitest";
+import { cards, cellAt, edges, lanes, layout, nodes, placeOf, unfolded } from "./network";
+import type { StepInfo, TraceInfo } from "./types";
+
+const step = (id: number, module: string, inputs: number[]): StepInfo => ({
+  id, module, inputs, name: `s${id}`, says: "", op: "relu", module_type: "", shape: [1, 2, 3, 4], dtype: "float32", parameters: {}, outputs: 1, overridden: false,
+});
+const trace = (steps: StepInfo[]): TraceInfo => ({
+  id: "t", model: "m", steps, modules: {}, parameters: [], answers: [], output: null, notes: [], error: null,
+  input: { name: "", shape: [1, 4, 4], label: null, notes: [], low: 0, high: 1, picture: "", picture_shape: [1, 4, 4] },
+});
+
+/** A stem, then so many blocks of four steps, the last of which adds what went in. */
+function residual(blocks: number): TraceInfo {
+  const steps = [step(0, "net.stem", [])];
+  for (let b = 0; b < blocks; b++) {
+    const at = steps.length;
+    const path = `net.stages.${Math.floor(b / 4)}.${b % 4}`;
+    steps.push(step(at, `${path}.conv1`, [at - 1]), step(at + 1, `${path}.conv2`, [at]), step(at + 2, path, [at + 1, at - 1]), step(at + 3, `${path}.act`, [at + 2]));
+  }
+  return trace([...steps, step(steps.length, "head", [steps.length - 1])]);
+}
+
+describe("folding", () => {
+  test("a small network shows every step", () => {
+    expect(cards(nodes(residual(2), [])).every((card) => card.steps.length === 1)).toBe(true);
+  });
+
+  test("a deep one shows few cards, which hold every step once and in order", () => {
+    const deep = residual(40);
+    const shown = cards(nodes(deep, []));
+    expect(shown.length).toBeLessThanOrEqual(16);
+    expect(shown.flatMap((card) => card.steps.map((s) => s.id))).toEqual(deep.steps.map((s) => s.id));
+  });
+
+  test("a module opens and closes by hand", () => {
+    const deep = residual(40);
+    const folded = nodes(deep, []);
+    const open = cards(nodes(deep, ["net.stages.3"]));
+    expect(open.length).toBeGreaterThan(cards(folded).length);
+    expect(unfolded(deep.steps).has("net.stages.3")).toBe(false);
+  });
+});
+
+describe("what reads what", () => {
+  test("a residual block has an edge that skips its steps", () => {
+    const found = edges(cards(nodes(residual(1), [])));
+    expect(found).toContainEqual({ from: 0, to: 3 });
+    expect(found).toContainEqual({ from: -1, to: 0 });
+  });
+
+  test("edges that overlap lie in lanes of their own", () => {
+    expect(lanes([{ from: 0, to: 4 }, { from: 1, to: 3 }, { from: 4, to: 6 }])).toEqual([0, 1, 0]);
+  });
+});
+
+describe("cells", () => {
+  test.each([[[1, 8, 28, 28]], [[1, 5, 7]], [[1, 144]], [[1, 3, 4, 5, 6]], [[64, 49, 96]], [[1]]])("every cell of %j has its place and back", (shape) => {
+    const at = layout(shape);
+    for (let channel = 0; channel < Math.min(at.channels, 3); channel++) {
+      for (const [row, column] of [[0, 0], [at.height - 1, 0], [Math.floor(at.height / 2), at.width - 1]] as const) {
+        const cell = cellAt(at, shape, channel, row, column);
+        if (cell === null) continue;
+        expect(placeOf(at, cell)).toEqual({ channel, row, column });
+      }
+    }
+  });
+
+  test("a wrapped vector ends where its numbers end", () => {
+    const at = layout([1, 37]);
+    expect(at.width * at.height).toBeGreaterThan(37);
+    expect(cellAt(at, [1, 37], 0, at.height - 1, at.width - 1)).toBeNull();
+  });
+});

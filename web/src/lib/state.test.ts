@@ -1,0 +1,56 @@
+import { expect, test } from "vitest";
+import { painted } from "./address";
+import { IMAGE, parse, query, SOFTMAX, type State } from "./state.svelte";
+
+const START = parse("");
+
+test("the start has an empty address", () => {
+  expect(query(START)).toBe("");
+});
+
+test("every part of the state survives the address", () => {
+  const state: State = {
+    view: "compare",
+    model: "shapes-cnn",
+    input: painted(Uint8Array.from([0, 1, 128, 255, 7, 9]), [1, 2, 3]),
+    change: { rotate: -15, down: 2, right: -3, noise: 0.25, seed: 7 },
+    edits: [
+      { parameter: "conv1.weight", cell: [3, 0, 1, 1], values: [0.5] },
+      { parameter: "odd: name; more", cell: [], values: [-1e-7, 2] },
+    ],
+    at: 300,
+    fit: "pad",
+    step: 4,
+    channel: 2,
+    cell: [2, 5, 6],
+    window: 0,
+    trail: [
+      { step: SOFTMAX, cell: [1] },
+      { step: 8, cell: [1] },
+      { step: IMAGE, cell: [0, 0, 0] },
+    ],
+    pixels: true,
+    shared: true,
+    open: ["layer1", "layer1.0"],
+    other: "mlp",
+    otherAt: 0,
+    training: "shapes-cnn.1",
+    layer: "conv1.weight",
+    kernel: "sobel-x",
+  };
+  expect(parse(query(state))).toEqual(state);
+});
+
+test.each([
+  ["s~shapes~test~12", { kind: "sample", source: "shapes", split: "test", index: 12 }],
+  ["u~abc", { kind: "stored", id: "abc" }],
+])("input %s", (text, input) => {
+  expect(parse(`?input=${text}`).input).toEqual(input);
+});
+
+test.each(["?input=s~../x~test~1", "?input=p~1x2x2~AA", "?input=q", "?cell=1.x", "?view=other", "?step=two", "?edits=:::", "?trail=~"])(
+  "what cannot be read is left out: %s",
+  (text) => {
+    expect(parse(text)).toEqual(START);
+  },
+);
