@@ -165,7 +165,7 @@ def test_a_killed_child_is_told_and_two_at_a_time_are_the_most(trainings: Traini
     until(lambda: second.info().step == 1)
     assert wait_for(third, "done").step == 5000
     assert len(third.points) == 5001
-    assert [info.state for info in trainings.list()] == ["failed", "paused", "done"]
+    assert [info.state for info in trainings.infos()] == ["failed", "paused", "done"]
 
 
 def test_what_cannot_be_trained_gets_a_sentence(trainings: Trainings) -> None:

@@ -74,9 +74,9 @@ class Trainings:
         fitting = {source.id: [*self._fitting(source)] for source in self.gallery.sources() if source.trainable}
         return TrainOptions(models={name: models for name, models in fitting.items() if models}, recipes=[*RECIPES])
 
-    def list(self) -> list[TrainingInfo]:
+    def infos(self) -> list[TrainingInfo]:
         """Every training, in the order of their start."""
-        return [training.info() for training in self._all.values()]
+        return [training.info() for training in list(self._all.values())]
 
     def get(self, name: str) -> Training:
         """One training.

@@ -42,7 +42,7 @@ def options(trainings: Here) -> TrainOptions:
 @router.get("/trainings")
 def started(trainings: Here) -> list[TrainingInfo]:
     """Every training that this server started."""
-    return trainings.list()
+    return trainings.infos()
 
 
 @router.post("/trainings")
