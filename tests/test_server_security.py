@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import product
@@ -496,3 +497,11 @@ def test_the_token_is_in_no_log_and_in_no_page(
     assert TOKEN not in caplog.text + out + err
     assert TOKEN not in repr(ACCESS) + repr(app.state.invitations)
     assert json.dumps(TOKEN) not in json.dumps(app.openapi())
+
+
+def test_the_page_on_security_names_tests_that_exist() -> None:
+    here = Path(__file__).parent
+    named = set(re.findall(r"`(test_\w+)`", (here.parent / "docs" / "security.md").read_text()))
+    written = {name for path in here.glob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert len(named) > 20
+    assert named <= written, named - written
