@@ -347,3 +347,15 @@ def test_pooling_trained_channels_last_gives_the_same_bits_and_leaves_no_trace()
     with_hooks, without = gradients(hooked=True), gradients(hooked=False)
     assert len(with_hooks) == 6
     assert all(torch.equal(a, b) for a, b in zip(with_hooks, without, strict=True))
+
+
+def test_other_data_are_numbered_and_normalized_as_the_model_has_it(tmp_path: Path) -> None:
+    run = cs.train("shapes", epochs=2, out=tmp_path / "run")
+    data = cs.load_dataset("shapes", split="test", seed=0)
+    turned = cs.Dataset("turned", data.images, 1 - data.labels, data.classes[::-1], data.preprocess)
+    assert (cs.evaluate(run, turned).confusion == cs.evaluate(run, data).confusion).all()
+    named = cs.Dataset("pets", data.images, data.labels, ("square", "hexagon"), data.preprocess)
+    with pytest.raises(
+        DataError, match="pets has the class 'hexagon', which shapes-cnn does not know; it knows square"
+    ):
+        cs.evaluate(run, named)

@@ -133,10 +133,33 @@ def evaluate(
     data = dataset if isinstance(dataset, Dataset) else _data_of(run, dataset, split, data_dir)
     runtime = Runtime(choose_device(device))
     model = run.model.to(runtime.device)
+    data = as_expected(data, card_of(model))
     check_input(model, data.image(0))
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     batches = as_batches(data, runtime.device, dtype, channels_last=False)
     return measure(model, batches, make_loss(run.recipe), runtime)
+
+
+def as_expected(data: Dataset, card: Card) -> Dataset:
+    """A data set normalized as a model expects it, its classes numbered as the model numbers them.
+
+    Raises:
+        DataError: it has classes that the model does not know.
+    """
+    expected = card.preprocess
+    data = replace(data, preprocess=replace(data.preprocess, mean=expected.mean, std=expected.std))
+    if not card.classes or data.classes == card.classes:
+        return data
+    unknown = sorted(set(data.classes) - set(card.classes))
+    if len(unknown) == len(data.classes) == len(card.classes):  # other names altogether: they go by number
+        return data
+    if unknown:
+        raise DataError(
+            f"{data.name} has the class {unknown[0]!r}, which {card.name} does not know; it knows "
+            f"{', '.join(card.classes)}."
+        )
+    numbers = np.array([card.classes.index(name) for name in data.classes])
+    return replace(data, labels=numbers[data.labels], classes=card.classes)
 
 
 def _data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None) -> Dataset:
@@ -146,7 +169,9 @@ def _data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None
             f"{run.path} was trained on data given by hand ({options['name']}); give the data to evaluate on."
         )
     if name is not None:
-        return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"])
+        expected = card_of(run.model).preprocess
+        alike = {"image_size": expected.size, "grey": expected.channels == 1} if name.startswith("folder:") else {}
+        return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], **alike)
     given = dict(options["options"])
     if split != "train":
         given.pop("size", None)
