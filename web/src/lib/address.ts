@@ -5,10 +5,13 @@ import type { Change, Edit, InputRef, SampleRef } from "./types";
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/;
 const SPLITS: readonly string[] = ["train", "test", "all"];
 
-/** s~shapes~test~12, u~ID, or p~1x28x28~BYTES. */
-export function inputText(input: InputRef): string {
+const LONGEST = 12_000; // bytes of a painting that an address holds
+
+/** s~shapes~test~12, u~ID, or p~1x28x28~BYTES; null for a painting that is too large for an address. */
+export function inputText(input: InputRef): string | null {
   if (input.kind === "sample") return `s~${input.source}~${input.split}~${input.index}`;
   if (input.kind === "stored") return `u~${input.id}`;
+  if (input.shape[0] * input.shape[1] * input.shape[2] > LONGEST) return null;
   const bytes = Uint8Array.from(floats(fromBase64(input.data)), (v) => Math.round(v * 255));
   return `p~${input.shape.join("x")}~${toBase64(bytes)}`;
 }

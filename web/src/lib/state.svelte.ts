@@ -19,6 +19,8 @@ export type State = Readonly<{
   view: View;
   model: string | null;
   input: InputRef | null;
+  /** What the input was before it was painted on. */
+  origin: InputRef | null;
   change: Change;
   edits: readonly Edit[];
   /** The training step whose weights are used; null: the model as it is. */
@@ -52,6 +54,7 @@ const START: State = {
   view: "look",
   model: null,
   input: null,
+  origin: null,
   change: CALM,
   edits: [],
   at: null,
@@ -109,6 +112,7 @@ export function parse(query: string): State {
     view: view !== null && VIEWS.includes(view) ? view : START.view,
     model: has.get("model"),
     input: inputFrom(has.get("input")),
+    origin: inputFrom(has.get("origin")),
     change: changeFrom(has.get("change")) ?? CALM,
     edits: editsFrom(has.get("edits")),
     at: numberFrom(has.get("at")),
@@ -135,6 +139,7 @@ export function query(state: State): string {
     ["view", state.view === START.view ? null : state.view],
     ["model", state.model],
     ["input", state.input === null ? null : inputText(state.input)],
+    ["origin", state.origin === null ? null : inputText(state.origin)],
     ["change", changeText(state.change)],
     ["edits", editsText(state.edits)],
     ["at", state.at === null ? null : String(state.at)],
@@ -158,7 +163,18 @@ export function query(state: State): string {
   return text === "" ? "" : `?${text.replaceAll("%7E", "~").replaceAll("%2C", ",")}`;
 }
 
-let current = $state.raw<State>(parse(typeof location === "undefined" ? "" : location.search));
+/** What the browser keeps beside an address: a painting that is too large for it, in this tab only. */
+type Beside = Readonly<{ input: InputRef }> | null;
+
+const beside = (state: State): Beside =>
+  state.input?.kind === "pixels" && inputText(state.input) === null ? { input: state.input } : null;
+
+function read(): State {
+  const kept = history.state as Beside;
+  return { ...parse(location.search), ...(kept?.input === undefined ? {} : { input: kept.input }) };
+}
+
+let current = $state.raw<State>(typeof location === "undefined" ? parse("") : read());
 let waiting: ReturnType<typeof setTimeout> | undefined;
 
 /** The state as it is now. */
@@ -169,7 +185,7 @@ export function here(): State {
 function write(): void {
   clearTimeout(waiting);
   waiting = undefined;
-  history.replaceState(null, "", `${location.pathname}${query(current)}`);
+  history.replaceState(beside(current), "", `${location.pathname}${query(current)}`);
 }
 
 /**
@@ -180,9 +196,9 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
   const next = { ...current, ...patch };
   if (how === "push") {
     if (waiting !== undefined) write();
-    const changed = query(next) !== query(current);
+    const changed = query(next) !== query(current) || next.input !== current.input;
     current = next;
-    if (changed) history.pushState(null, "", `${location.pathname}${query(next)}`);
+    if (changed) history.pushState(beside(next), "", `${location.pathname}${query(next)}`);
     return;
   }
   current = next;
@@ -198,7 +214,7 @@ if (typeof addEventListener !== "undefined") {
   addEventListener("popstate", () => {
     clearTimeout(waiting);
     waiting = undefined;
-    current = parse(location.search);
+    current = read();
   });
   addEventListener("pagehide", () => {
     if (waiting !== undefined) write();

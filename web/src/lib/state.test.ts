@@ -13,6 +13,7 @@ test("every part of the state survives the address", () => {
     view: "compare",
     model: "shapes-cnn",
     input: painted(Uint8Array.from([0, 1, 128, 255, 7, 9]), [1, 2, 3]),
+    origin: { kind: "sample", source: "shapes", split: "test", index: 12 },
     change: { rotate: -15, down: 2, right: -3, noise: 0.25, seed: 7 },
     edits: [
       { parameter: "conv1.weight", cell: [3, 0, 1, 1], values: [0.5] },
@@ -39,6 +40,11 @@ test("every part of the state survives the address", () => {
     kernel: "sobel-x",
   };
   expect(parse(query(state))).toEqual(state);
+});
+
+test("a painting that is too large for an address is left out of it", () => {
+  const large = painted(new Uint8Array(3 * 224 * 224), [3, 224, 224]);
+  expect(query({ ...START, input: large })).toBe("");
 });
 
 test.each([

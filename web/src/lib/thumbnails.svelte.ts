@@ -1,6 +1,6 @@
 /** Small pictures of the steps that are on screen: asked for together, and only those. */
 import { SvelteMap } from "svelte/reactivity";
-import { aborted, getThumbnails } from "./api";
+import { getThumbnails } from "./api";
 import type { Picture } from "./pack";
 
 const MOST = 24; // steps of one request
@@ -12,17 +12,18 @@ export class Thumbnails {
   #trace: string | null = null;
   #visible = new Set<number>();
   #asked = new Set<number>();
-  #abort = new AbortController();
-  #waiting = false;
+  #running = false;
+  #models = 0;
 
-  /** Show this trace from now on. */
+  /** Show this trace from now on. What is under way for the former one is still shown: it is newer than what is there. */
   follow(trace: string | null, sameModel: boolean): void {
     if (trace === this.#trace) return;
     this.#trace = trace;
-    this.#abort.abort();
-    this.#abort = new AbortController();
     this.#asked.clear();
-    if (!sameModel) this.pictures.clear();
+    if (!sameModel) {
+      this.pictures.clear();
+      this.#models += 1;
+    }
     this.#later();
   }
 
@@ -34,30 +35,27 @@ export class Thumbnails {
   }
 
   #later(): void {
-    if (this.#waiting) return;
-    this.#waiting = true;
-    queueMicrotask(() => {
-      this.#waiting = false;
-      void this.#ask();
-    });
+    if (this.#running) return;
+    this.#running = true;
+    queueMicrotask(() => void this.#run());
   }
 
-  async #ask(): Promise<void> {
-    const trace = this.#trace;
-    const steps = [...this.#visible].filter((step) => !this.#asked.has(step));
-    if (trace === null || steps.length === 0) return;
-    for (const step of steps) this.#asked.add(step);
-    const { signal } = this.#abort;
-    for (let i = 0; i < steps.length; i += MOST) {
+  /** One request at a time, each for what is wanted then. */
+  async #run(): Promise<void> {
+    for (let failed = false; !failed; ) {
+      const trace = this.#trace;
+      const steps = [...this.#visible].filter((step) => !this.#asked.has(step)).slice(0, MOST);
+      if (trace === null || steps.length === 0) break;
+      for (const step of steps) this.#asked.add(step);
+      const model = this.#models;
       try {
-        const found = await getThumbnails(trace, steps.slice(i, i + MOST), {}, signal);
-        if (signal.aborted) return;
-        for (const picture of found) this.pictures.set(picture.id, picture);
-      } catch (error) {
-        if (aborted(error)) return;
-        for (const step of steps.slice(i)) this.#asked.delete(step); // asked again when it comes into view
-        return;
+        const found = await getThumbnails(trace, steps);
+        if (model === this.#models) for (const picture of found) this.pictures.set(picture.id, picture);
+      } catch {
+        failed = trace === this.#trace;
+        if (failed) for (const step of steps) this.#asked.delete(step); // asked again when it comes into view
       }
     }
+    this.#running = false;
   }
 }
