@@ -170,7 +170,9 @@ def _data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None
         )
     if name is not None:
         expected = card_of(run.model).preprocess
-        alike = {"image_size": expected.size, "grey": expected.channels == 1} if name.startswith("folder:") else {}
+        alike: dict[str, Any] = (
+            {"image_size": expected.size, "grey": expected.channels == 1} if name.startswith("folder:") else {}
+        )
         return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], **alike)
     given = dict(options["options"])
     if split != "train":
