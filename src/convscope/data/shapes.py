@@ -167,6 +167,25 @@ def independent(rng: np.random.Generator, kind: Kind, count: int) -> Places:
     return np.concatenate([size, rng.integers(low, high, (count, 2))], axis=1)
 
 
+def published_chances(data: Dataset) -> NDArray[np.float64] | None:
+    """How likely the tutorial draws each image of the split `all`: the classes, then sizes, then places alike.
+
+    >>> published_chances(load_shapes(Request("shapes"))).shape
+    (3889,)
+
+    Returns:
+        In the order of the split `all`, adding up to 1; None for data that are not generated here.
+    """
+    if data.name not in PARTS or not data.source.startswith("generated"):
+        return None
+    chances = []
+    for parts in PARTS[data.name]:
+        for part in parts:
+            _, size, places = np.unique(every(part.kind)[:, 0], return_inverse=True, return_counts=True)
+            chances.append(1 / len(PARTS[data.name]) / len(parts) / len(places) / places[size])
+    return np.concatenate(chances)
+
+
 def paint(part: Part, places: Places) -> Array:
     """The images of one part at these places: uint8, shape (n, channels, 28, 28), 0 or 255."""
     inside = (inside_square if part.kind == "square" else inside_circle)(places)  # (n, 28, 28)

@@ -8,3 +8,7 @@ A probe is a function that gives a frozen dataclass: printed it is what a person
 reads. It never prints and never draws; `cs.plot` has a picture of the same name.
 Knows torch, traces, data and trainings; no pictures, no command line.
 """
+
+from convscope.probe.proportion import Proportion as Proportion
+from convscope.probe.shortcut import Shortcut as Shortcut
+from convscope.probe.shortcut import shortcut as shortcut

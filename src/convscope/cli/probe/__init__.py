@@ -2,9 +2,14 @@
 
 import typer
 
+from convscope.cli.probe.shortcut import shortcut
+
 probe_app = typer.Typer(no_args_is_help=True, help="Ask a model a question and measure the answer.")
 
 
 @probe_app.callback()
 def _probe() -> None:
     pass
+
+
+probe_app.command("shortcut")(shortcut)
