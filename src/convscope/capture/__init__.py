@@ -9,3 +9,4 @@ from convscope.capture.run import trace as trace
 from convscope.capture.trace import Ref as Ref
 from convscope.capture.trace import Step as Step
 from convscope.capture.trace import Trace as Trace
+from convscope.capture.watching import Watch as Watch

@@ -1,0 +1,227 @@
+"""Scan: the one way through a data set: fixed batches, in one process or many, with the same answer.
+
+Every process cuts the same batches and works on its share; what the batches gave is merged in their order everywhere.
+So one, two and three processes give identical answers, as long as each runs with equally many threads. Memory does not
+grow with the number of images. Knows torch, data and processes; not what is asked.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convscope.cards import card_of
+from convscope.data.dataset import Dataset
+from convscope.errors import ConvscopeError, DataError, ModelError
+from convscope.probe.feeding import batch_size, feeder, kind_of
+from convscope.probe.partial import Partial
+from convscope.progress import Progress, silent
+from convscope.training.modes import in_eval_mode
+from convscope.training.runtime import Runtime, make_runtime
+
+Found = dict[str, NDArray[Any]]
+"""What a batch gave, and what batches gave together: arrays by name."""
+AHEAD = 8
+"""How many batches a process works on before the processes exchange what they found."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Some images of a data set, as the models take them."""
+
+    number: int
+    start: int
+    """The index of its first image in the data set."""
+    images: Tensor = field(repr=False)
+    """As the first model takes them, shape (n, C, H, W), on its device."""
+    labels: Tensor = field(repr=False)
+    """int64, shape (n,)."""
+    others: tuple[Tensor, ...] = field(default=(), repr=False)
+    """As the second, third, ... model takes them."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def scan(
+    data: Dataset,
+    models: Sequence[nn.Module],
+    work: Callable[[Batch], Found],
+    merge: Callable[[Found, Found], Found],
+    *,
+    what: str,
+    settings: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    progress: Progress = silent,
+) -> Found:
+    """Go through a data set once and merge what its batches gave, in order.
+
+    >>> from convscope.data import load_dataset
+    >>> def bright(batch: Batch) -> Found:
+    ...     return {"sum": batch.images.double().sum().numpy()}
+    >>> def added(one: Found, two: Found) -> Found:
+    ...     return {"sum": one["sum"] + two["sum"]}
+    >>> data = load_dataset("shapes", split="test")
+    >>> int(scan(data, [nn.Flatten()], bright, added, what="adding")["sum"]) == int((data.images > 0).sum())
+    True
+
+    Args:
+        data: The images.
+        models: What `work` runs; meanwhile they evaluate, without gradients, on the device of this process.
+        work: From a batch to arrays; the same whichever process calls it.
+        merge: Two results as one: of the batches so far, and of the next.
+        what: What progress calls it; part of the scan's identity.
+        settings: What else distinguishes this scan from another one over the same data: settings of the probe.
+        folder: Where partial results are kept, so that an interrupted scan goes on; emptied when it is done.
+        progress: Told after each exchange how many images are done.
+
+    Returns:
+        The merged result, the same in every process.
+
+    Raises:
+        DataError: processes disagree on the data or the models, or `folder` holds another scan.
+        ModelError: a model fails on a batch.
+        ShapeError: a model cannot take these images.
+    """
+    runtime = make_runtime(str(kind_of(models[0])[0]))
+    key = {"scan": what, "settings": dict(settings or {}), "data": digest(data), "models": list(map(weights, models))}
+    _agreed(runtime, key)
+    partial = None if folder is None else Partial(Path(folder), key, runtime.rank)
+    size = batch_size(data)
+    starts = range(0, len(data), size)
+    progress(what, 0, len(data))
+    found: Found | None = None
+    with at_work(models, runtime):
+        feeders = [feeder(data, model) for model in models]
+        reader = _Reader(data, feeders, [kind_of(model)[1] for model in models], runtime.device, size)
+        for first in range(0, len(starts), runtime.world * AHEAD):
+            block = range(first, min(first + runtime.world * AHEAD, len(starts)))
+            for result in _block(runtime, block, partial, lambda number: _worked(work, reader(number), models)):
+                found = result if found is None else merge(found, result)
+            progress(what, min(block.stop * size, len(data)), len(data))
+    runtime.meet()
+    if partial is not None:
+        partial.remove()
+    assert found is not None, "a data set has at least one image"
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reader:
+    """Batches by number."""
+
+    data: Dataset
+    feeders: Sequence[Callable[[slice], Tensor]]
+    dtypes: Sequence[torch.dtype]
+    device: torch.device
+    size: int
+
+    def __call__(self, number: int) -> Batch:
+        which = slice(number * self.size, (number + 1) * self.size)
+        fed = [
+            feed(which).to(self.device, dtype if dtype.is_floating_point else torch.float32)
+            for feed, dtype in zip(self.feeders, self.dtypes, strict=True)
+        ]
+        labels = torch.tensor(self.data.labels[which], device=self.device)
+        return Batch(number, which.start, fed[0], labels, tuple(fed[1:]))
+
+
+def _worked(work: Callable[[Batch], Found], batch: Batch, models: Sequence[nn.Module]) -> Found:
+    try:
+        return work(batch)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, ConvscopeError):
+            raise
+        names = ", ".join(card_of(model).name for model in models)
+        shape = "x".join(map(str, batch.images.shape))
+        raise ModelError(
+            f"{names} failed on images {batch.start} to {batch.start + len(batch) - 1} ({shape}): {error}"
+        ) from error
+
+
+def _block(runtime: Runtime, block: range, partial: Partial | None, worked: Callable[[int], Found]) -> Iterator[Found]:
+    """The results of some batches, in order, each worked out or read by one process and told to all."""
+    here = partial.batches & set(block) if partial is not None else set()
+    holders = _gathered(runtime, sorted(here))
+    held = {number: rank for rank in reversed(range(runtime.world)) for number in holders[rank]}
+    missing = [number for number in block if number not in held]
+    owners = held | {number: i % runtime.world for i, number in enumerate(missing)}
+    mine: dict[int, Found] = {}
+    for number in block:
+        if owners[number] != runtime.rank:
+            continue
+        if number in here and partial is not None:
+            mine[number] = partial.read(number)
+            continue
+        mine[number] = worked(number)
+        if partial is not None:
+            partial.append(number, mine[number])
+    told = _gathered(runtime, mine)
+    for number in block:
+        yield told[owners[number]][number]
+
+
+def _gathered(runtime: Runtime, mine: Any) -> list[Any]:
+    """What every process has, by rank."""
+    if runtime.world == 1:
+        return [mine]
+    told: list[Any] = [None] * runtime.world
+    torch.distributed.all_gather_object(told, mine)
+    return told
+
+
+def _agreed(runtime: Runtime, key: Mapping[str, Any]) -> None:
+    """Refuse to scan different things in different processes.
+
+    Raises:
+        DataError: says what differs, and between whom.
+    """
+    for rank, theirs in enumerate(_gathered(runtime, key)):
+        for name, value in key.items():
+            if theirs[name] != value:
+                raise DataError(
+                    f"process {runtime.rank} and process {rank} of this scan have different {name}; give every "
+                    "process the same files and arguments."
+                )
+
+
+@contextmanager
+def at_work(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[None]:
+    """Within it the models evaluate without gradients on this process' device; afterwards they are as they were."""
+    places = [kind_of(model)[0] for model in models]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for model in models:
+            stack.enter_context(in_eval_mode(model.to(runtime.device)))
+        try:
+            yield
+        finally:
+            for model, place in zip(models, places, strict=True):
+                model.to(place)
+
+
+def digest(data: Dataset) -> str:
+    """A fingerprint of a data set: its size, labels, classes, and up to 256 images spread over it."""
+    found = hashlib.sha256(f"{data.images.shape} {data.images.dtype} {data.classes} {data.preprocess}".encode())
+    found.update(data.labels.tobytes())
+    for at in range(0, len(data), max(1, len(data) // 256)):
+        found.update(np.ascontiguousarray(data.images[at]).tobytes())
+    return found.hexdigest()
+
+
+def weights(model: nn.Module) -> str:
+    """A fingerprint of a model: its class, its parameters and buffers."""
+    found = hashlib.sha256(type(model).__qualname__.encode())
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):  # what a module keeps besides
+            continue
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
