@@ -168,7 +168,10 @@ async function buffer(path: string, signal?: AbortSignal): Promise<ArrayBuffer> 
 
 async function tensor(path: string, signal?: AbortSignal): Promise<Tensor> {
   const answer = await call(path, { signal });
-  const shape = (answer.headers.get("X-Shape") ?? "").split(",").filter((n) => n !== "").map(Number);
+  const shape = (answer.headers.get("X-Shape") ?? "")
+    .split(",")
+    .filter((n) => n !== "")
+    .map(Number);
   const end = (name: string): number => Number(answer.headers.get(name) ?? NaN);
   return { data: new Float32Array(await answer.arrayBuffer()), shape, low: end("X-Low"), high: end("X-High") };
 }
@@ -278,8 +281,15 @@ export function getStepDifference(
   return tensor(`traces/${trace}/steps/${step}/difference?base=${base}${which}`, signal);
 }
 
-export function getParameter(trace: string, parameter: string, signal?: AbortSignal): Promise<Tensor> {
-  return tensor(`traces/${trace}/parameters/${name(parameter)}`, signal);
+/** A parameter's numbers: all, or so many kernels along its first axis. */
+export function getParameter(
+  trace: string,
+  parameter: string,
+  part: Readonly<{ first: number; count: number }> | null = null,
+  signal?: AbortSignal,
+): Promise<Tensor> {
+  const which = part === null ? "" : `?first=${part.first}&count=${part.count}`;
+  return tensor(`traces/${trace}/parameters/${name(parameter)}${which}`, signal);
 }
 
 export function getFiltered(trace: string, kernel: string, signal?: AbortSignal): Promise<Tensor> {

@@ -47,9 +47,7 @@ export function drawPicture(canvas: HTMLCanvasElement, bytes: ArrayLike<number>,
   const area = height * width;
   const level = (i: number): number => (bytes[i] ?? 0) / 255;
   put(canvas, height, width, (i) =>
-    channels === 3
-      ? mixed(level(i), level(i + area), level(i + 2 * area))
-      : mixed(level(i), level(i), level(i)),
+    channels === 3 ? mixed(level(i), level(i + area), level(i + 2 * area)) : mixed(level(i), level(i), level(i)),
   );
 }
 

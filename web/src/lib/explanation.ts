@@ -74,7 +74,8 @@ export function planesOf(dot: Dot): Planes | null {
 /** The cells that a function chose from, where they lie on one small plane. */
 export function candidates(apply: Apply): Cells | null {
   const cells = Object.values(apply.arguments).find((a): a is Cells => a.type === "cells");
-  if (cells === undefined || cells.grid.length !== 2 || cells.values.length < 2 || cells.values.length > 1024) return null;
+  if (cells === undefined || cells.grid.length !== 2 || cells.values.length < 2 || cells.values.length > 1024)
+    return null;
   return (cells.cells[0]?.length ?? 0) >= 3 && /^(arg)?(max|min)$/.test(apply.function) ? cells : null;
 }
 

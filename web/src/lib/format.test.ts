@@ -2,7 +2,14 @@ import { expect, test } from "vitest";
 import { cellWords, fixed, full, like, percent, short, size } from "./format";
 
 test("a number has few digits and a true minus sign", () => {
-  expect([-1.12449, 0, 2, 0.0000123, 123456.7, 1e9].map((n) => short(n))).toEqual(["−1.124", "0", "2", "1.23e−5", "123457", "1e9"]);
+  expect([-1.12449, 0, 2, 0.0000123, 123456.7, 1e9].map((n) => short(n))).toEqual([
+    "−1.124",
+    "0",
+    "2",
+    "1.23e−5",
+    "123457",
+    "1e9",
+  ]);
   expect([short("nan"), short("inf"), short("-inf")]).toEqual(["nan", "inf", "−inf"]);
 });
 
@@ -21,7 +28,13 @@ test("zero has no sign", () => {
 });
 
 test("only what is certain is 100 %", () => {
-  expect([1, 0.999999, 0.5, 0.000001, 0].map(percent)).toEqual(["100.00 %", "> 99.99 %", "50.00 %", "< 0.01 %", "0.00 %"]);
+  expect([1, 0.999999, 0.5, 0.000001, 0].map(percent)).toEqual([
+    "100.00 %",
+    "> 99.99 %",
+    "50.00 %",
+    "< 0.01 %",
+    "0.00 %",
+  ]);
 });
 
 test("shapes and cells read as people write them", () => {

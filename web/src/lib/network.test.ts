@@ -3,10 +3,29 @@ import { cards, cellAt, edges, lanes, layout, nodes, placeOf, unfolded } from ".
 import type { StepInfo, TraceInfo } from "./types";
 
 const step = (id: number, module: string, inputs: number[]): StepInfo => ({
-  id, module, inputs, name: `s${id}`, says: "", op: "relu", module_type: "", shape: [1, 2, 3, 4], dtype: "float32", parameters: {}, outputs: 1, overridden: false,
+  id,
+  module,
+  inputs,
+  name: `s${id}`,
+  says: "",
+  op: "relu",
+  module_type: "",
+  shape: [1, 2, 3, 4],
+  dtype: "float32",
+  parameters: {},
+  outputs: 1,
+  overridden: false,
 });
 const trace = (steps: StepInfo[]): TraceInfo => ({
-  id: "t", model: "m", steps, modules: {}, parameters: [], answers: [], output: null, notes: [], error: null,
+  id: "t",
+  model: "m",
+  steps,
+  modules: {},
+  parameters: [],
+  answers: [],
+  output: null,
+  notes: [],
+  error: null,
   input: { name: "", shape: [1, 4, 4], label: null, notes: [], low: 0, high: 1, picture: "", picture_shape: [1, 4, 4] },
 });
 
@@ -16,7 +35,12 @@ function residual(blocks: number): TraceInfo {
   for (let b = 0; b < blocks; b++) {
     const at = steps.length;
     const path = `net.stages.${Math.floor(b / 4)}.${b % 4}`;
-    steps.push(step(at, `${path}.conv1`, [at - 1]), step(at + 1, `${path}.conv2`, [at]), step(at + 2, path, [at + 1, at - 1]), step(at + 3, `${path}.act`, [at + 2]));
+    steps.push(
+      step(at, `${path}.conv1`, [at - 1]),
+      step(at + 1, `${path}.conv2`, [at]),
+      step(at + 2, path, [at + 1, at - 1]),
+      step(at + 3, `${path}.act`, [at + 2]),
+    );
   }
   return trace([...steps, step(steps.length, "head", [steps.length - 1])]);
 }
@@ -50,21 +74,34 @@ describe("what reads what", () => {
   });
 
   test("edges that overlap lie in lanes of their own", () => {
-    expect(lanes([{ from: 0, to: 4 }, { from: 1, to: 3 }, { from: 4, to: 6 }])).toEqual([0, 1, 0]);
+    expect(
+      lanes([
+        { from: 0, to: 4 },
+        { from: 1, to: 3 },
+        { from: 4, to: 6 },
+      ]),
+    ).toEqual([0, 1, 0]);
   });
 });
 
 describe("cells", () => {
-  test.each([[[1, 8, 28, 28]], [[1, 5, 7]], [[1, 144]], [[1, 3, 4, 5, 6]], [[64, 49, 96]], [[1]]])("every cell of %j has its place and back", (shape) => {
-    const at = layout(shape);
-    for (let channel = 0; channel < Math.min(at.channels, 3); channel++) {
-      for (const [row, column] of [[0, 0], [at.height - 1, 0], [Math.floor(at.height / 2), at.width - 1]] as const) {
-        const cell = cellAt(at, shape, channel, row, column);
-        if (cell === null) continue;
-        expect(placeOf(at, cell)).toEqual({ channel, row, column });
+  test.each([[[1, 8, 28, 28]], [[1, 5, 7]], [[1, 144]], [[1, 3, 4, 5, 6]], [[64, 49, 96]], [[1]]])(
+    "every cell of %j has its place and back",
+    (shape) => {
+      const at = layout(shape);
+      for (let channel = 0; channel < Math.min(at.channels, 3); channel++) {
+        for (const [row, column] of [
+          [0, 0],
+          [at.height - 1, 0],
+          [Math.floor(at.height / 2), at.width - 1],
+        ] as const) {
+          const cell = cellAt(at, shape, channel, row, column);
+          if (cell === null) continue;
+          expect(placeOf(at, cell)).toEqual({ channel, row, column });
+        }
       }
-    }
-  });
+    },
+  );
 
   test("a wrapped vector ends where its numbers end", () => {
     const at = layout([1, 37]);

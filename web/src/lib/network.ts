@@ -59,7 +59,7 @@ export function unfolded(steps: readonly StepInfo[]): ReadonlySet<string> {
     return open;
   }
   let inside: readonly StepInfo[] = steps;
-  for (let parent = ""; ; ) {
+  for (let parent = ""; ;) {
     const wrapper = runs(inside, parent).find((run) => run.steps.length > steps.length / 2);
     if (wrapper === undefined || wrapper.path === null) return open;
     open.add(wrapper.path);
@@ -172,7 +172,13 @@ export function layout(shape: readonly number[]): Layout {
 }
 
 /** The cell at a row and column of a channel's plane; null outside. */
-export function cellAt(of: Layout, shape: readonly number[], channel: number, row: number, column: number): readonly number[] | null {
+export function cellAt(
+  of: Layout,
+  shape: readonly number[],
+  channel: number,
+  row: number,
+  column: number,
+): readonly number[] | null {
   if (row < 0 || column < 0 || row >= of.height || column >= of.width) return null;
   if (of.wrapped) {
     const index = row * of.width + column;
@@ -188,7 +194,10 @@ export function cellAt(of: Layout, shape: readonly number[], channel: number, ro
 }
 
 /** Where a cell lies: channel, row, column. */
-export function placeOf(of: Layout, cell: readonly number[]): Readonly<{ channel: number; row: number; column: number }> {
+export function placeOf(
+  of: Layout,
+  cell: readonly number[],
+): Readonly<{ channel: number; row: number; column: number }> {
   if (of.wrapped) {
     const index = cell.at(-1) ?? 0;
     return { channel: 0, row: Math.floor(index / of.width), column: index % of.width };

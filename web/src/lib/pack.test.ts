@@ -3,7 +3,9 @@ import { fromBase64, pictures, toBase64 } from "./pack";
 
 test("a pack is read as it was written", () => {
   const header = new TextEncoder().encode(
-    JSON.stringify({ items: [{ id: 3, shape: [1, 1, 2], channels: [0], total: 1, low: -1, high: "inf", offset: 1, label: null }] }) + "  ",
+    JSON.stringify({
+      items: [{ id: 3, shape: [1, 1, 2], channels: [0], total: 1, low: -1, high: "inf", offset: 1, label: null }],
+    }) + "  ",
   );
   const bytes = new Uint8Array(4 + header.length + 3);
   new DataView(bytes.buffer).setUint32(0, header.length, true);

@@ -87,4 +87,3 @@ async function image(trace: TraceInfo, channel: number, signal: AbortSignal): Pr
   const scale: Scale = { low, high, limit: Math.max(Math.abs(low), Math.abs(high)) || 1 };
   return { trace: trace.id, step: IMAGE, channel, layout: at, values, scale, pixels: true, colours };
 }
-

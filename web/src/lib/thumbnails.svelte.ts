@@ -42,7 +42,7 @@ export class Thumbnails {
 
   /** One request at a time, each for what is wanted then. */
   async #run(): Promise<void> {
-    for (let failed = false; !failed; ) {
+    for (let failed = false; !failed;) {
       const trace = this.#trace;
       const steps = [...this.#visible].filter((step) => !this.#asked.has(step)).slice(0, MOST);
       if (trace === null || steps.length === 0) break;

@@ -29,7 +29,7 @@ export class Feed {
   async #run(): Promise<void> {
     this.#running = true;
     this.busy = true;
-    for (let done = ""; done !== this.#key; ) {
+    for (let done = ""; done !== this.#key;) {
       done = this.#key;
       if (this.#wanted === null) continue;
       try {

@@ -1,0 +1,43 @@
+/**
+ * An answer that follows something that changes quickly: one request at a time, each for what is wanted then. What is
+ * there stays until the next answer comes.
+ */
+import { aborted, Refused } from "./api";
+
+export class Latest<T> {
+  value = $state.raw<T | null>(null);
+  /** Why the newest wish has no answer. */
+  problem = $state<string | null>(null);
+
+  #key = "";
+  #ask: (() => Promise<T>) | null = null;
+  #running = false;
+
+  /** Ask for this from now on; `key` says what is asked. Null: nothing is wanted. */
+  want(key: string, ask: (() => Promise<T>) | null): void {
+    if (key === this.#key) return;
+    this.#key = key;
+    this.#ask = ask;
+    if (ask === null) this.value = this.problem = null;
+    if (!this.#running) void this.#run();
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true;
+    for (let done: string | null = null; done !== this.#key;) {
+      done = this.#key;
+      const ask = this.#ask;
+      if (ask === null) continue;
+      try {
+        const value = await ask();
+        if (this.#ask !== null) this.value = value;
+        if (done === this.#key) this.problem = null;
+      } catch (error) {
+        if (done !== this.#key || aborted(error)) continue;
+        this.problem = error instanceof Refused ? error.message : String(error);
+        this.value = null;
+      }
+    }
+    this.#running = false;
+  }
+}
