@@ -40,9 +40,20 @@ def explained(
     Raises:
         UsageError: the step has no such cell.
     """
-    why = cs.explain(done.trace, step, tuple(cell))
+    why = why_of(done, step, cell)
     cheap = step.id in done.proved or _work(why) <= CHEAP
     return _told(why, proved(done, why) if cheap else None, TERMS if every else SOME, channel)
+
+
+def why_of(done: Pass, step: cs.Step, cell: Sequence[int]) -> Any:
+    """The explanation of a cell.
+
+    Raises:
+        UsageError: the step has no such cell, or holds no real numbers.
+    """
+    if step.dtype.startswith("complex"):
+        raise cs.UsageError(f"{step.name} holds complex numbers, which are not explained; choose another step.")
+    return cs.explain(done.trace, step, tuple(cell))
 
 
 def probability(step: cs.Step, index: int) -> schema.Explained:
@@ -208,7 +219,7 @@ def contributions_pack(done: Pass, step: cs.Step, cell: Sequence[int]) -> bytes:
     Raises:
         UsageError: a step on the way has no adjoint, or the step has no such cell.
     """
-    found = cs.explain(done.trace, step, tuple(cell)).to_input()
+    found = why_of(done, step, cell).to_input()
     name = next(iter(found.pixels))
     pixels, weights = found.pixels[name], found.weights[name]
     shown = pixels[0] if pixels.ndim > 3 else pixels

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, Self
@@ -42,7 +43,7 @@ class Gallery:
         self._models: dict[str, Opened] = {}
         self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._folder: Path | None = None
-        self._lock = Lock()
+        self._lock, self._looking = Lock(), Lock()
         Thread(target=_get_ready, name="convscope imports", daemon=True).start()
 
     @classmethod
@@ -100,7 +101,7 @@ class Gallery:
         Raises:
             RunError: it is none.
         """
-        run = cs.load_run(path)
+        run = cs.load_run(Path(path).resolve())
         opened = Opened(id, run.path.name, run=run)
         opened.source = self.sources_known.of_run(id, run.config)
         opened.start = self._sample(opened.source)
@@ -135,7 +136,7 @@ class Gallery:
             HTTPException: 404, no source has this id.
         """
         source = self.sources_known.find(id)
-        return source.data, dict(source.options)
+        return source.data, {name: str(v) if isinstance(v, Path) else v for name, v in source.options.items()}
 
     def keep(self, name: str, pixels: NDArray[Any]) -> schema.Stored:
         """Keep an image that somebody gave.
@@ -192,13 +193,12 @@ class Gallery:
         """Add the runs that are new in the folder."""
         if self._folder is None:
             return
-        known = {opened.run.path for opened in list(self._models.values()) if opened.run is not None}
-        for config in sorted([*self._folder.glob("config.json"), *self._folder.glob("*/config.json")]):
-            if config.parent not in known:
-                try:
-                    self.add_run(self._new_id(config.parent.name), config.parent)
-                except cs.ConvscopeError:  # a folder with another config.json, or a run that is just being made
-                    continue
+        with self._looking:
+            known = {opened.run.path for opened in list(self._models.values()) if opened.run is not None}
+            for config in sorted([*self._folder.glob("config.json"), *self._folder.glob("*/config.json")]):
+                if config.parent not in known:
+                    with suppress(cs.ConvscopeError):  # a folder with another config.json, or a run just being made
+                        self.add_run(self._new_id(config.parent.name), config.parent)
 
     def _source_of(self, opened: Opened) -> str | None:
         """The data source whose samples suit a model."""

@@ -3,6 +3,7 @@
 Knows pictures and what a model expects of them; no models, no traces.
 """
 
+import math
 from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field, replace
 
@@ -76,7 +77,7 @@ def painted(ref: schema.PixelsRef) -> Picture:
     Raises:
         HTTPException: 422, they are not as many as their shape says, or no numbers from 0 to 1.
     """
-    count = int(np.prod(ref.shape))
+    count = math.prod(ref.shape)
     try:
         content = urlsafe_b64decode(ref.data + "=" * (-len(ref.data) % 4))
     except ValueError:

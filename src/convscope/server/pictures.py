@@ -56,13 +56,16 @@ def planes_of(output: Array) -> Array:
     [(8, 5, 4), (1, 7, 6), (1, 1, 10), (1, 1, 9), (1, 1, 1)]
     """
     one = first_image(output)
+    if not one.size:
+        return np.zeros((0, 1, 1))
     if one.ndim < 2 or all(n == 1 for n in one.shape[1:]):
         return one.reshape(1, 1, -1)
     return one.reshape(-1, *one.shape[-2:])
 
 
 def first_image(output: Array) -> Array:
-    """A result without the batch axis, where that is one image."""
+    """A result without the batch axis, where that is one image; of complex numbers their magnitudes."""
+    output = np.abs(output) if output.dtype.kind == "c" else output
     return output[0] if output.ndim > 1 and output.shape[0] == 1 else output
 
 
@@ -70,6 +73,7 @@ def extent(values: Array) -> tuple[float, float]:
     """The smallest and the largest finite number; nan twice where none is finite."""
     if not values.size:
         return math.nan, math.nan
+    values = np.abs(values) if values.dtype.kind == "c" else values
     low, high = float(values.min()), float(values.max())
     if math.isfinite(low) and math.isfinite(high):
         return low, high

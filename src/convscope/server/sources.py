@@ -76,7 +76,8 @@ class Sources:
         if data["source"] is None:
             return None
         options, seed = dict(data["options"]), data["seed"]
-        same = (s for s in self._known.values() if (s.data, s.seed, dict(s.options)) == (data["source"], seed, options))
+        asked = (data["source"], seed, _drawn(options))
+        same = (s for s in self._known.values() if (s.data, s.seed, _drawn(s.options)) == asked)
         found = next(same, None)
         if found is not None:
             return found.id
@@ -150,3 +151,8 @@ class Sources:
             width=width,
             trainable=len(classes) > 1,
         )
+
+
+def _drawn(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that decide which images there are."""
+    return {name: value for name, value in options.items() if name != "data_dir"}

@@ -155,24 +155,27 @@ def _run(
         overrides = _past(opened, model, taken, at)
     overrides |= edited(request.edits, {**_parameters(model), **overrides})
     notes = [opened.gone] if opened.gone else []
+    trace, error = _recorded(model, taken, overrides)
+    changed = frozenset(edit.parameter for edit in request.edits)
+    return Pass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
+
+
+def _recorded(model: Any, taken: Taken, overrides: Mapping[str, NDArray[Any]]) -> tuple[cs.Trace, str | None]:
+    """The trace, and what failed where it is only part of one."""
     try:
-        trace, error = cs.trace(model, taken.array, keep=KEEP, overrides=overrides or None), None
+        return cs.trace(model, taken.array, keep=KEEP, overrides=overrides or None), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise
-        trace, error = failed.trace, str(failed)
-    changed = frozenset(edit.parameter for edit in request.edits)
-    return Pass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
+        return failed.trace, str(failed)
 
 
 def _past(opened: Opened, model: Any, taken: Taken, at: int) -> dict[str, NDArray[Any]]:
     """The weights after so many training steps, of those parameters that a step reads."""
     weights = opened.weights_at(at)
     if not opened.used:
-        first = cs.trace(model, taken.array, keep=KEEP)
-        opened.used = frozenset(
-            ref.name for step in first.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"
-        )
+        steps = _recorded(model, taken, {})[0].all_steps
+        opened.used = frozenset(ref.name for step in steps for _, _, ref in step.refs() if ref.kind == "parameter")
     return {name: value for name, value in weights.items() if name in opened.used}
 
 

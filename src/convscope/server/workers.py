@@ -101,7 +101,7 @@ class Workers:
             if self._closed:
                 raise HTTPException(503, "the server is ending; start it again.")
             if count >= self._most or len(mine) >= self._each:
-                many = f"{len(mine)} of yours" if len(mine) >= self._each else f"{count}"
+                many = f"{len(mine)} of your" if len(mine) >= self._each else f"{count}"
                 raise HTTPException(
                     503, f"{many} requests wait already; try again in a moment.", headers={"Retry-After": "1"}
                 )

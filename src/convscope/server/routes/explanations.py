@@ -6,9 +6,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-import convscope as cs
 from convscope.server.answers import trace_info
-from convscope.server.explained import contributions_pack, explained, proved
+from convscope.server.explained import contributions_pack, explained, proved, why_of
 from convscope.server.explained import probability as explained_probability
 from convscope.server.routes.traces import RAW, StepId, on
 from convscope.server.schema import Explained, Id, Proof
@@ -60,7 +59,7 @@ async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
     """Whether a number is proved; its step is recomputed."""
 
     def made(done: Pass) -> Proof:
-        return proved(done, cs.explain(done.trace, done.step(step), _cell(cell)))
+        return proved(done, why_of(done, done.step(step), _cell(cell)))
 
     found: Proof = await on(request, trace, made)
     return found

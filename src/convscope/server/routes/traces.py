@@ -20,7 +20,12 @@ MOST = 4_000_000
 """Numbers in one answer."""
 MOST_THUMBNAILS = 16_000_000
 """Bytes of pictures in one answer."""
-RAW: Mapping[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+RAW: Mapping[int | str, dict[str, Any]] = {
+    200: {
+        "description": "float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack.",
+        "content": {"application/octet-stream": {}},
+    }
+}
 StepId = Annotated[int, Path(ge=0)]
 
 
@@ -42,7 +47,12 @@ async def on(request: Request, trace: str, work: Callable[[Pass], Any]) -> Any:
     """What `work` makes of a trace, when it is its turn: one piece of work at a time for each trace."""
     gallery = request.app.state.gallery
     done: Pass = gallery.traces.get(trace)
-    return await gallery.workers.run(request, f"trace {trace}", lambda: work(done))
+
+    def worked() -> Any:
+        with np.errstate(all="ignore"):  # infinite numbers are answers too
+            return work(done)
+
+    return await gallery.workers.run(request, f"trace {trace}", worked)
 
 
 @router.get("/traces/{trace}")
@@ -79,8 +89,9 @@ async def thumbnails(
 
 
 def thumbnail(done: Pass, step: cs.Step, which: slice, side: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    """One step's planes as a picture, and what is said of it."""
+    """One step's planes as a picture, and what is said of it; the only plane there is always is one of them."""
     planes = pictures.planes_of(step.output)
+    which = slice(None) if len(planes) == 1 else which
     low, high = done.extent(step)
     chosen = planes[which]
     picture = pictures.shades(pictures.shrunk(chosen, side), low, high)
@@ -146,9 +157,21 @@ async def image(request: Request, trace: Id) -> Response:
 
 
 @router.get("/traces/{trace}/parameters/{name}", response_class=Response, responses=dict(RAW))
-async def parameter(request: Request, trace: Id, name: Annotated[str, Path(max_length=200)]) -> Response:
-    """A parameter's numbers, as this pass used them."""
-    answer: Response = await on(request, trace, lambda done: raw(np.asarray(done.trace.parameters[name])))
+async def parameter(
+    request: Request,
+    trace: Id,
+    name: Annotated[str, Path(max_length=200)],
+    first: Annotated[int, Query(ge=0)] = 0,
+    count: Annotated[int | None, Query(ge=1)] = None,
+) -> Response:
+    """A parameter's numbers, as this pass used them: all, or `count` kernels from `first` on, along its first axis."""
+
+    def made(done: Pass) -> Response:
+        whole = np.asarray(done.trace.parameters[name])
+        part = whole if whole.ndim == 0 else whole[first : None if count is None else first + count]
+        return raw(part, pictures.extent(whole))
+
+    answer: Response = await on(request, trace, made)
     return answer
 
 
