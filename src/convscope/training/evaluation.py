@@ -130,7 +130,7 @@ def evaluate(
         DataError: the run was trained on data given by hand, and none are given now.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    data = dataset if isinstance(dataset, Dataset) else _data_of(run, dataset, split, data_dir)
+    data = dataset if isinstance(dataset, Dataset) else data_of(run, dataset, split, data_dir)
     runtime = Runtime(choose_device(device))
     model = run.model.to(runtime.device)
     data = as_expected(data, card_of(model))
@@ -162,7 +162,18 @@ def as_expected(data: Dataset, card: Card) -> Dataset:
     return replace(data, labels=numbers[data.labels], classes=card.classes)
 
 
-def _data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None) -> Dataset:
+def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None) -> Dataset:
+    """The data that a run was trained on, or other data as its model takes them.
+
+    Args:
+        run: A trained run.
+        name: Another data set's name; None for the run's own.
+        split: "train", "test" or "all".
+        data_dir: Where the MNIST family's files lie, where not as when it was trained.
+
+    Raises:
+        DataError: the run was trained on data given by hand.
+    """
     options = run.config["dataset"]
     if name is None and options["source"] is None:
         raise DataError(
