@@ -80,7 +80,7 @@ def varying(trace: Trace, last: int) -> frozenset[Result]:
     for step in trace.all_steps[: last + 1]:
         if step.op in CONSTANT or step.overridden:
             continue
-        if any(_varies(found, ref) for name, ref in _operands(step) if not (step.op in WRITES and name == "self")):
+        if any(_varies(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
             found |= {(step.id, i) for i, made in enumerate(step.results) if "float" in made.dtype}
     return frozenset(found)
 
@@ -92,7 +92,7 @@ def _varies(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
     return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)
 
 
-def _operands(step: Step) -> Iterator[tuple[str, Ref]]:
+def operands_of(step: Step) -> Iterator[tuple[str, Ref]]:
     """Tensor arguments, as `Call.operands` names them."""
     for name, place, ref in step.refs():
         yield (name if step.arguments[name] is ref else f"{name}.{place}"), ref
@@ -108,7 +108,7 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
             f"{step.name} is a {step.op}, which has no adjoint, so the number cannot be followed through it; "
             "explain it step by step instead."
         )
-    refs = {n: r for n, r in _operands(step) if not (step.op in WRITES and n == "self")}
+    refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _varies(found.varies, ref))
     pulled = ADJOINTS[step.op](call_of(found.trace, step, output), weights, varies)
     found.constant += pulled.constant
@@ -116,7 +116,7 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
     if not pulled.linear:
         found.bent.append(step.name)
     for name, gradient in pulled.gradients.items():
-        _onto(found, step, name, refs[name], gradient)
+        onto(found, step, name, refs[name], gradient)
 
 
 def _count_rounding(found: Backward, step: Step, output: int, weights: Array) -> None:
@@ -138,7 +138,7 @@ def _count_rounding(found: Backward, step: Step, output: int, weights: Array) ->
     found.slack += 8 * bound * OUR_OWN / max(precision.sum, precision.stored)
 
 
-def _onto(found: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> None:
+def onto(found: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> None:
     """Weights on an operand, to whatever wrote its numbers last."""
     if not ref.rewritten and ref.kind == "step":
         _add(found.weights, (ref.id, ref.output), gradient)

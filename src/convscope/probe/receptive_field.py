@@ -1,0 +1,277 @@
+"""Receptive field: which cells of the image a number can depend on, exactly, by the indices that every step reads.
+
+A question about structure: weights do not matter, the shapes of the traced image do. The cells are followed back from
+step to step as `rules.reads` says; memory written in place is followed as explanations follow it. Knows traces.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.capture import Ref, Step, Trace
+from convscope.probe.layout import axes_of
+from convscope.probe.ranges import ranges
+from convscope.proof.backward import CONSTANT, WRITES, Backward, onto, operands_of
+from convscope.proof.calls import call_of
+from convscope.rules.call import Cell, cell_label, full_cell
+from convscope.rules.reads import READS, SPREADING, chooses, read
+
+Marks = NDArray[np.bool_]
+Result = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ReceptiveField:
+    """The cells of the image that a number can depend on.
+
+    >>> import torch, convscope as cs
+    >>> trace = cs.trace(torch.nn.Conv2d(1, 1, 3, dilation=2), torch.zeros(1, 9, 9))
+    >>> found = receptive_field(trace, "conv2d", (0, 1, 2))
+    >>> [index.tolist() for index in found.axes], found.box
+    ([[0], [1, 3, 5], [2, 4, 6]], ((0, 0), (1, 5), (2, 6)))
+    """
+
+    name: str
+    """The step and cell, as a person reads them."""
+    step: str
+    cells: Marks = field(repr=False)
+    """Which cells of the image, in its shape without the batch axis: (C, H, W)."""
+    picture: NDArray[np.float32] = field(repr=False)
+    """The image that was traced, from 0 to 1 where the model says how it was normalized."""
+    whole_from: str = ""
+    """The first step on the way that reads along whole axes and already sees the whole image; "" where none does."""
+    chosen_by: tuple[str, ...] = ()
+    """Steps on the way that choose by the numbers what they read: what they could choose is counted."""
+    unknown: tuple[str, ...] = ()
+    """Steps on the way whose operation is not known here: they are taken to read all they are given."""
+    other_images: bool = False
+    """Whether it also depends on other images of the batch, as batch norm in training makes it."""
+    other_inputs: Mapping[str, Marks] = field(default_factory=dict, repr=False)
+    """The cells of further inputs, by name."""
+
+    @cached_property
+    def axes(self) -> tuple[NDArray[np.int64], ...]:
+        """For each axis of the image the indices that occur: channels, rows, columns."""
+        count = self.cells.ndim
+        along = ((self.cells, tuple(a for a in range(count) if a != axis)) for axis in range(count))
+        return tuple(np.flatnonzero(cells.max(axis=rest, initial=False)) for cells, rest in along)
+
+    @cached_property
+    def box(self) -> tuple[tuple[int, int], ...]:
+        """For each axis the first and last index; empty where no cell is read."""
+        return tuple((int(index[0]), int(index[-1])) for index in self.axes) if self.count else ()
+
+    @cached_property
+    def count(self) -> int:
+        """How many cells."""
+        return int(np.count_nonzero(self.cells))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole image."""
+        return self.count == self.cells.size
+
+    @property
+    def full_box(self) -> bool:
+        """Whether every cell of the box belongs to it: no holes, no ragged edge."""
+        return self.count == int(np.prod([last - first + 1 for first, last in self.box]))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {
+            "name": self.name,
+            "step": self.step,
+            "shape": list(self.cells.shape),
+            "cells": self.count,
+            "axes": [index.tolist() for index in self.axes],
+            "box": [list(ends) for ends in self.box],
+            "full_box": self.full_box,
+            "whole": self.whole,
+            "whole_from": self.whole_from,
+            "chosen_by": list(self.chosen_by),
+            "unknown": list(self.unknown),
+            "other_images": self.other_images,
+            "other_inputs": {name: int(np.count_nonzero(cells)) for name, cells in self.other_inputs.items()},
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | None = None) -> ReceptiveField:
+    """Which cells of the image a cell of a step can depend on.
+
+    >>> import torch, convscope as cs
+    >>> trace = cs.trace(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.MaxPool2d(2)), torch.zeros(1, 8, 8))
+    >>> print(receptive_field(trace, "1", (0, 1, 1)))
+    1 (0, 1, 1) can depend on 16 of the image's 64 cells (25 %): rows 2 to 5, columns 2 to 5
+
+    Args:
+        trace: A traced model; the numbers of the image do not matter, its shape does.
+        step: A step's name or id.
+        cell: An index of its result, leading zeros left out; None: all channels at the place in the middle.
+
+    Raises:
+        UnknownName: there is no such step.
+        UsageError: the step has no such cell.
+    """
+    here = trace[step]
+    marks, name = _start(here, cell)
+    found = _follow(trace, here, marks)
+    image, *others = found.inputs
+    of = int(np.argwhere(marks)[0][0]) if marks.ndim and len(found.inputs[image]) == len(marks) else 0
+    spread = found.inputs[image].any(axis=tuple(range(1, found.inputs[image].ndim)))
+    first = trace.input[of]
+    preprocess = trace.card.preprocess
+    shown = (
+        first if max(len(preprocess.mean), len(preprocess.std)) not in {1, len(first)} else preprocess.restore(first)
+    )
+    return ReceptiveField(
+        name,
+        here.name,
+        found.inputs[image][of],
+        np.asarray(shown, np.float32),
+        whole_from=_whole_from(found),
+        chosen_by=tuple(dict.fromkeys(reversed(found.chosen))),
+        unknown=tuple(dict.fromkeys(reversed(found.unknown))),
+        other_images=bool(np.delete(spread, of).any()),
+        other_inputs={name: found.inputs[name] for name in others},
+    )
+
+
+def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.float32], str]:
+    """The marks to begin with, and what they are called."""
+    marks = np.zeros(step.shape, np.float32)
+    if cell is not None:
+        at = full_cell(tuple(cell) if isinstance(cell, Sequence) else cell, step.shape, step.name)
+        marks[at] = 1.0
+        return marks, f"{step.name} {cell_label(at, step.shape)}"
+    if len(step.shape) < 2:
+        marks.reshape(-1)[:1] = 1.0
+        return marks, step.name
+    axes = axes_of(step)
+    place: list[int | slice] = [0] * marks.ndim
+    for axis in axes.places:
+        place[axis] = step.shape[axis] // 2
+    place[axes.unit] = slice(None) if axes.places else 0
+    marks[tuple(place)] = 1.0
+    middle: Cell = tuple(step.shape[axis] // 2 for axis in axes.places)
+    return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} (0)"
+
+
+@dataclass(slots=True)
+class _Followed:
+    """Where marks got to, and what was met on the way."""
+
+    trace: Trace
+    inputs: dict[str, Marks]
+    chosen: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    spreading: list[Step] = field(default_factory=list)
+    """Steps that may read along whole axes, the last one first."""
+
+
+def _follow(trace: Trace, step: Step, marks: NDArray[np.float32]) -> _Followed:
+    """Follow marks on a step's result to the inputs."""
+    back = Backward(trace, depending(trace, step.id))
+    back.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
+    back.weights[step.id, 0] = marks
+    found = _Followed(trace, {})
+    for at in range(step.id, -1, -1):
+        here = trace.all_steps[at]
+        for index in range(len(here.results)):
+            left = back.weights.pop((at, index), None)
+            if left is not None and (at, index) in back.varies and left.any():
+                _through(back, found, here, index, left)
+    found.inputs = {name: array > 0 for name, array in back.inputs.items()}
+    return found
+
+
+def _through(back: Backward, found: _Followed, step: Step, index: int, marks: NDArray[Any]) -> None:
+    """Marks on one result of one step: to its operands."""
+    refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
+    varies = frozenset(name for name, ref in refs.items() if _depends(back.varies, ref))
+    call = call_of(back.trace, step, index)
+    if step.op not in READS:
+        found.unknown.append(step.name)
+    if step.op in SPREADING or step.op not in READS:
+        found.spreading.append(step)
+    if chooses(call, varies):
+        found.chosen.append(step.name)
+    for name, gradient in read(call, marks, varies).items():
+        onto(back, step, name, refs[name], gradient)
+
+
+def depending(trace: Trace, last: int) -> frozenset[Result]:
+    """The results up to a step that depend on an input's numbers, whole numbers and truth values included."""
+    found: set[Result] = set()
+    for step in trace.all_steps[: last + 1]:
+        if step.op in CONSTANT or step.overridden:
+            continue
+        if any(_depends(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
+            found |= {(step.id, index) for index in range(len(step.results))}
+    return frozenset(found)
+
+
+def _depends(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
+    written = any((writer, 0) in found for writer in ref.rewritten)
+    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)
+
+
+def _whole_from(found: _Followed) -> str:
+    """The first step that reads along whole axes and one cell of which sees the whole image."""
+    image = next(iter(found.inputs))
+    if not found.inputs[image].all(axis=tuple(range(1, found.inputs[image].ndim))).any():
+        return ""
+    for step in reversed(found.spreading):
+        marks = np.zeros(step.shape, np.float32)
+        marks.reshape(-1)[:1] = 1.0
+        seen = _follow(found.trace, step, marks).inputs[image]
+        if seen.all(axis=tuple(range(1, seen.ndim))).any():
+            return step.name
+    return ""
+
+
+def _lines(found: ReceptiveField) -> list[str]:
+    if not found.count:
+        lines = [f"{found.name} depends on no cell of the image"]
+    elif found.whole:
+        lines = [f"{found.name} can depend on the whole image: all {found.cells.size:,} cells"]
+    else:
+        share = 100 * found.count / found.cells.size
+        words = (
+            ("channels", "rows", "columns")
+            if found.cells.ndim == 3
+            else tuple(f"axis {axis}:" for axis in range(found.cells.ndim))
+        )
+        places = [
+            f"{word} {ranges(index)}"
+            for word, index, length in zip(words, found.axes, found.cells.shape, strict=True)
+            if not (word == "channels" and len(index) == length)
+        ]
+        lines = [
+            f"{found.name} can depend on {found.count:,} of the image's {found.cells.size:,} cells ({share:.3g} %): "
+            + ", ".join(places)
+        ]
+        if not found.full_box:
+            lines.append(f"the box around them has {_volume(found):,} cells: some within it are not read")
+    if found.whole_from:
+        lines.append(f"global: {found.whole_from} reads along whole axes, and from there on every cell sees the image")
+    for step in found.chosen_by:
+        lines.append(f"data-dependent: {step} chooses by the numbers what it reads; all it could choose is counted")
+    for step in found.unknown:
+        lines.append(f"unknown: {step} is taken to read all that it is given")
+    if found.other_images:
+        lines.append("it also depends on other images of the batch")
+    for name, cells in found.other_inputs.items():
+        lines.append(f"and on {np.count_nonzero(cells):,} of {cells.size:,} cells of {name}")
+    return lines
+
+
+def _volume(found: ReceptiveField) -> int:
+    return int(np.prod([last - first + 1 for first, last in found.box]))
+
