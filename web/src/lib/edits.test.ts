@@ -1,0 +1,50 @@
+import { expect, test } from "vitest";
+import { cellIn, editOf, float32, placed, planeOf, weightOf, withEdit, withoutEdits, type Weight } from "./edits";
+import type { StepInfo, TraceInfo } from "./types";
+
+const step = (op: string): StepInfo => ({ op, parameters: { weight: "w" } }) as unknown as StepInfo;
+const trace = (shape: number[]): TraceInfo => ({ parameters: [{ name: "w", shape, changed: false }] }) as unknown as TraceInfo;
+const of = (op: string, shape: number[]): Weight => weightOf(step(op), trace(shape)) as Weight;
+
+test("a kernel of one input channel is edited as a whole", () => {
+  expect(planeOf(of("conv2d", [8, 3, 5, 4]), 6, 2)).toEqual({ parameter: "w", lead: [6, 2], rows: 5, columns: 4, written: true });
+});
+
+test("a transposed kernel has its input channel first", () => {
+  const weight = of("conv_transpose2d", [3, 8, 2, 2]);
+  expect([weight.kernels, weight.inputs]).toEqual([8, 3]);
+  expect(planeOf(weight, 6, 2).lead).toEqual([2, 6]);
+});
+
+test("the weights of a unit are wrapped, and edited one by one where there are many", () => {
+  const weight = of("linear", [10, 144]);
+  const plane = planeOf(weight, 3, 0);
+  expect(plane).toEqual({ parameter: "w", lead: [3], rows: 12, columns: 12, written: false });
+  expect(cellIn(plane, weight, 143)).toEqual([3, 143]);
+  expect(cellIn(planeOf(of("conv2d", [8, 3, 9, 9]), 1, 2), of("conv2d", [8, 3, 9, 9]), 80)).toEqual([1, 2, 8, 8]);
+});
+
+test("a step without kernels has none", () => {
+  expect(weightOf(step("batch_norm"), trace([4]))).toBeNull();
+});
+
+test("an edit takes the place of a former one, and leaves with its kernel", () => {
+  const one = withEdit([], { parameter: "w", cell: [1, 0], values: [0.1, 2] });
+  const two = withEdit(one, { parameter: "w", cell: [1, 0], values: [3, 4] });
+  const three = withEdit(two, { parameter: "b", cell: [1], values: [5] });
+  expect(three.map((e) => e.values)).toEqual([[3, 4], [5]]);
+  expect(editOf(three, "w", [1, 0])).toEqual([3, 4]);
+  expect(withoutEdits(three, "w", [1])).toEqual([three[1]]);
+  expect(withoutEdits(three, "w", [2])).toEqual(three);
+});
+
+test("numbers keep their float32", () => {
+  for (const value of [0.1, -1 / 3, 1e-7, 123456.789]) expect(Math.fround(float32(value))).toBe(Math.fround(value));
+});
+
+test("a named kernel lies in the middle", () => {
+  const plane = planeOf(of("conv2d", [1, 1, 5, 5]), 0, 0);
+  const values = placed([[1, 2, 3], [4, 5, 6], [7, 8, 9]], plane) as number[];
+  expect(values.slice(5, 10)).toEqual([0, 1, 2, 3, 0]);
+  expect(placed([[1, 1, 1, 1, 1, 1]], plane)).toBeNull();
+});

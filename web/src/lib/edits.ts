@@ -1,0 +1,77 @@
+/** Which numbers of a parameter are edited together, and the edits themselves. Knows no DOM and no server. */
+import type { Edit, StepInfo, TraceInfo } from "./types";
+
+const WRITTEN = 49; // numbers that are shown as fields: a kernel of 7×7
+
+/** What is edited at once: a kernel of one input channel, or the weights of one unit. */
+export type Plane = Readonly<{ parameter: string; lead: readonly number[]; rows: number; columns: number; written: boolean }>;
+
+/** How a weight falls into planes: (kernels, input channels, rows, columns). */
+export type Weight = Readonly<{ name: string; shape: readonly number[]; kernels: number; inputs: number; transposed: boolean }>;
+
+/** The weight of a step, where it has kernels or units. */
+export function weightOf(step: StepInfo, trace: TraceInfo): Weight | null {
+  const name = step.parameters["weight"];
+  const shape = trace.parameters.find((p) => p.name === name)?.shape;
+  if (name === undefined || shape === undefined || shape.length < 2 || /embedding|norm/.test(step.op)) return null;
+  const transposed = step.op.includes("transpose");
+  const [first = 1, second = 1] = shape;
+  if (shape.length === 2) return { name, shape, kernels: first, inputs: 1, transposed: false };
+  return { name, shape, kernels: transposed ? second : first, inputs: transposed ? first : second, transposed };
+}
+
+/** One plane of a weight: of kernel `kernel` and input channel `input`. */
+export function planeOf(weight: Weight, kernel: number, input: number): Plane {
+  const { shape, name } = weight;
+  if (shape.length === 2) {
+    const length = shape[1] ?? 1;
+    const columns = length <= 8 ? length : Math.ceil(Math.sqrt(length));
+    return { parameter: name, lead: [kernel], rows: Math.ceil(length / columns), columns, written: length <= WRITTEN };
+  }
+  const columns = shape.at(-1) ?? 1;
+  const rows = shape.slice(2, -1).reduce((a, b) => a * b, 1); // a kernel of a volume: its slices below each other
+  return { parameter: name, lead: weight.transposed ? [input, kernel] : [kernel, input], rows, columns, written: rows * columns <= WRITTEN };
+}
+
+/** The full index of one of its numbers, where it is edited alone. */
+export function cellIn(plane: Plane, weight: Weight, index: number): number[] {
+  const inner = weight.shape.slice(plane.lead.length);
+  const at: number[] = [];
+  let rest = index;
+  for (const size of [...inner].reverse()) {
+    at.unshift(rest % size);
+    rest = Math.floor(rest / size);
+  }
+  return [...plane.lead, ...at];
+}
+
+const same = (a: Edit, b: Pick<Edit, "parameter" | "cell">): boolean => a.parameter === b.parameter && a.cell.join() === b.cell.join();
+
+/** A float32 in so few digits that it is the same float32. */
+export const float32 = (value: number): number => Number(Math.fround(value).toPrecision(9));
+
+/** The edits and one more, in the place of a former one of the same cells. */
+export function withEdit(edits: readonly Edit[], edit: Edit): Edit[] {
+  const next = { ...edit, cell: [...edit.cell], values: edit.values.map(float32) };
+  return [...edits.filter((e) => !same(e, next)), next];
+}
+
+/** The edits without those inside of some cells. */
+export function withoutEdits(edits: readonly Edit[], parameter: string, lead: readonly number[]): Edit[] {
+  return edits.filter((e) => e.parameter !== parameter || !lead.every((n, i) => e.cell[i] === n));
+}
+
+/** What an edit put into exactly these cells. */
+export function editOf(edits: readonly Edit[], parameter: string, cell: readonly number[]): readonly number[] | null {
+  return edits.find((e) => same(e, { parameter, cell: [...cell] }))?.values ?? null;
+}
+
+/** A named kernel in the middle of a larger one; null where it does not fit. */
+export function placed(kernel: readonly (readonly number[])[], plane: Plane): number[] | null {
+  const [rows, columns] = [kernel.length, kernel[0]?.length ?? 0];
+  if (rows > plane.rows || columns > plane.columns) return null;
+  const [top, left] = [Math.floor((plane.rows - rows) / 2), Math.floor((plane.columns - columns) / 2)];
+  const values = new Array<number>(plane.rows * plane.columns).fill(0);
+  kernel.forEach((row, r) => row.forEach((value, c) => (values[(top + r) * plane.columns + left + c] = value)));
+  return values;
+}
