@@ -1,0 +1,394 @@
+"""The explorer in a real browser: what is on screen is what Python says."""
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import convscope as cs
+from browser import NARROW, WIDE, accessible, browser, forgive, keep, tab
+
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def crosses() -> Iterator[Any]:
+    """The published crosses network on the cross without its right arm."""
+    model = cs.load_model("crosses", args={"published": True})
+    with cs.open(model, "crosses:damaged-plus", port=0, browser=False) as explorer:
+        yield explorer
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[Any]:
+    with cs.open(cs.load_model("shapes-cnn", seed=SEED), "shapes:test/12", port=0, browser=False) as explorer:
+        yield explorer
+
+
+@pytest.fixture(scope="module")
+def traced() -> cs.Trace:
+    """The same pass, made here."""
+    model = cs.load_model("shapes-cnn", seed=SEED)
+    return cs.trace(model, cs.load_image("shapes:test/12", like=model))
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    with tab(chromium) as found:
+        yield found
+
+
+def visit(page: Any, explorer: Any, query: str = "") -> None:
+    """Open the explorer's page in a state."""
+    page.goto(explorer.url.replace("#", f"{query}#"))
+    page.wait_for_selector(".viewer canvas, .answers table, [role=alert]")
+
+
+def wander(page: Any, query: str) -> None:
+    """Change the state without loading the page again."""
+    page.evaluate("to => { history.pushState(null, '', to); dispatchEvent(new PopStateEvent('popstate')); }", query)
+
+
+def at(step: int, *cell: int) -> str:
+    """The query of a cell."""
+    return f"?step={step}&cell={'.'.join(map(str, cell))}"
+
+
+def rows(page: Any) -> dict[str, str]:
+    """The lines of the calculation on screen: label -> number."""
+    page.wait_for_selector("[data-status]:not([data-status=checking])")
+    found = page.eval_on_selector_all(
+        ".lines tr", "all => all.map(tr => [tr.querySelector('th'), ...tr.querySelectorAll('td.mono')]"
+        ".map(e => e === null ? '' : e.textContent.trim()))"
+    )  # fmt: skip
+    return {label: "".join(numbers) for label, *numbers in found if label}
+
+
+def numbers(page: Any, figure: int) -> list[float]:
+    """The numbers of one of the grids in full, padding left out."""
+    titles = page.eval_on_selector_all(
+        f".sum figure >> nth={figure} >> [data-cell]", "all => all.map(e => e.getAttribute('title'))"
+    )
+    return [float(t.rsplit(" = ", 1)[1].replace("−", "-")) for t in titles if t != "padding"]
+
+
+def written(why: Any) -> str:
+    """The calculation in text, as Python prints it."""
+    return re.sub(r"\s+", " ", why.to_text(all=True).replace("recorded", "recorded by PyTorch"))
+
+
+def test_a_clicked_cell_shows_the_numbers_that_python_has(page: Any, crosses: Any) -> None:
+    model = cs.load_model("crosses", args={"published": True})
+    why = cs.explain(cs.trace(model, cs.load_image("crosses:damaged-plus", like=model)), 0, (0, 1, 1))
+    visit(page, crosses)
+    canvas = page.locator(".viewer canvas")
+    box = canvas.bounding_box()
+    canvas.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_url("**cell=0.1.1**")
+    found = rows(page)
+    expr: Any = why.expr
+    assert float(page.get_attribute("[data-number]", "data-number")) == why.recorded
+    assert numbers(page, 0) == expr.left.values.tolist()
+    assert numbers(page, 1) == expr.right.values.tolist()
+    assert numbers(page, 2) == expr.products.tolist()
+    for label, number in found.items():
+        assert f"{label} {number}" in written(why)
+    assert {"calculated", "recorded by PyTorch", "difference"} <= set(found)
+    assert page.get_attribute("[data-status]", "data-status") == why.status == "proved"
+
+
+def test_the_published_result_is_on_screen(page: Any, crosses: Any) -> None:
+    visit(page, crosses)
+    page.get_by_role("button", name=re.compile("explain")).first.click()
+    page.wait_for_selector("[data-number]")
+    assert rows(page)["calculated"].startswith("0.376")
+
+
+CELLS = {
+    "many channels": ("conv2", (5, 4, 4)),
+    "padding": ("conv1", (3, 0, 27)),
+    "a function": ("tanh1", (2, 9, 9)),
+    "a maximum": ("pool1", (3, 2, 2)),
+    "a move": ("flatten", (17,)),
+    "a long sum": ("fc", (1,)),
+}
+
+
+@pytest.mark.parametrize("case", CELLS.values(), ids=CELLS)
+def test_every_kind_of_step_says_what_python_says(
+    case: tuple[str, tuple[int, ...]], page: Any, shapes: Any, traced: cs.Trace
+) -> None:
+    name, cell = case
+    why = cs.explain(traced, name, cell)
+    visit(page, shapes, at(traced[name].id, *cell))
+    found = rows(page)
+    assert float(page.get_attribute("[data-number]", "data-number")) == why.recorded
+    text = written(why)
+    for label in ("calculated", "recorded by PyTorch", "difference"):
+        assert f"{label} {found[label]}" in text
+    assert page.get_attribute("[data-status]", "data-status") == why.status
+
+
+def test_a_probability_is_explained(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes, "?step=softmax&cell=0")
+    logits = traced["fc"].output[0].astype(np.float64)
+    expected = np.exp(logits[0]) / np.exp(logits).sum()
+    found = rows(page)
+    assert abs(float(found["in full"]) - expected) < 1e-6
+    assert page.get_attribute("[data-status]", "data-status") == "proved"
+
+
+def test_a_term_leads_a_step_back_and_the_trail_and_the_back_button_return(
+    page: Any, shapes: Any, traced: cs.Trace
+) -> None:
+    visit(page, shapes, at(traced["conv2"].id, 5, 4, 4))
+    page.locator(".sum figure").first.locator("button").nth(4).click()
+    page.wait_for_url(f"**step={traced['pool1'].id}**")
+    cell = tuple(map(int, re.search(r"[?&]cell=([\d.]+)", page.url)[1].split(".")))  # type: ignore[index]
+    assert cell[1:] == (4, 4)
+    assert float(page.get_attribute("[data-number]", "data-number")) == float(traced["pool1"].output[0][cell])
+    page.locator(".crumbs button").click()
+    page.wait_for_url(f"**step={traced['conv2'].id}**")
+    page.go_back()
+    page.wait_for_url(f"**step={traced['pool1'].id}**")
+
+
+def test_terms_lead_from_the_answer_to_a_pixel(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes, at(traced["fc"].id, 1))
+    for _ in range(12):
+        if "step=image" in page.url:
+            break
+        rows(page)
+        before = page.url
+        page.locator(".number figure button[data-cell], .number th button").first.click()
+        page.wait_for_url(lambda url, was=before: url != was)
+    assert "step=image" in page.url
+    assert "pixel of the image" in page.locator(".number").inner_text()
+
+
+def test_reload_and_a_link_without_the_key_restore_the_view(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes, at(traced["conv2"].id, 5, 4, 4) + "&pixels=1&window=3")
+    former, number = rows(page), page.text_content("[data-number]")
+    assert "token" not in page.url
+    page.reload()
+    assert rows(page) == former
+    assert page.text_content("[data-number]") == number
+    assert page.input_value("#window-channel") == "3"
+    page.wait_for_selector("section[aria-label='Down to pixels'] dl")
+
+
+def test_contributions_add_up_to_the_number(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    found = cs.explain(traced, "conv1", (3, 12, 12)).to_input()
+    visit(page, shapes, at(traced["conv1"].id, 3, 12, 12))
+    page.get_by_label("down to pixels").check()
+    page.wait_for_selector("section[aria-label='Down to pixels'] dl")
+    shown = page.eval_on_selector_all("section[aria-label='Down to pixels'] dd", "all => all.map(e => e.textContent)")
+    total, constant, value = (float(text.replace("−", "-")) for text in shown[:3])
+    assert (total, constant, value) == pytest.approx((found.total, found.constant, found.value), rel=1e-6, abs=1e-9)
+
+
+def test_the_sum_is_played_on_request(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes, at(traced["conv1"].id, 3, 12, 12))
+    rows(page)
+    products = page.locator(".sum figure").nth(2).locator("[data-cell]")
+    whole = products.all_inner_texts()
+    page.get_by_role("button", name="Play the sum").click()
+    assert products.nth(8).inner_text() == ""
+    page.get_by_role("button", name="Stop").click()
+    assert products.all_inner_texts() == whole
+
+
+def test_everything_is_reached_by_keyboard_alone(page: Any, shapes: Any) -> None:
+    visit(page, shapes)
+    focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
+
+    def tab_to(wanted: str) -> None:
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if re.search(wanted, page.evaluate(focused) or ""):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none", f"the focus on {wanted} cannot be seen"
+                return
+        raise AssertionError(f"no Tab leads to {wanted}")
+
+    tab_to("^conv1, channel 0")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**channel=1**")
+    tab_to("^conv1, channel 1, 28 rows")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**cell=1.13.13**")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_url("**cell=1.12.14**")
+    page.keyboard.press("PageDown")
+    page.wait_for_url("**cell=2.12.14**")
+    page.wait_for_selector("[data-status=proved]")
+    assert "conv1" in page.text_content(".number [aria-live]")
+    tab_to("^input .*explain$")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**step=image**")
+    page.go_back()
+    page.wait_for_url("**cell=2.12.14**")
+
+
+def test_the_map_zooms_until_its_cells_hold_numbers(page: Any, shapes: Any) -> None:
+    visit(page, shapes)
+    page.get_by_role("button", name="numbers").click()
+    assert page.get_by_role("button", name="Zoom in").is_disabled()
+    page.get_by_role("button", name="whole").click()
+    assert page.get_by_role("button", name="Zoom out").is_disabled()
+
+
+def test_the_value_under_the_cursor_is_exact(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes, f"?step={traced['conv1'].id}&channel=2")
+    canvas = page.locator(".viewer canvas")
+    box = canvas.bounding_box()
+    side = box["width"] / 28
+    canvas.hover(position={"x": side * 20.5, "y": side * 7.5})
+    said = page.locator(".readout").inner_text()
+    place, value = said.rsplit(maxsplit=1)
+    assert place == "(2, 7, 20)"
+    assert np.float32(value.replace("−", "-")) == traced["conv1"].output[0, 2, 7, 20]
+
+
+def test_hints_come_once(chromium: Any, shapes: Any) -> None:
+    with tab(chromium, first=True) as page:
+        visit(page, shapes)
+        hint = page.get_by_role("complementary", name="Hint")
+        for _ in range(2):
+            hint.get_by_role("button", name="Next").click()
+        assert "3 of 3" in hint.inner_text()
+        hint.get_by_role("button", name="Close").click()
+        page.reload()
+        page.wait_for_selector(".viewer canvas")
+        assert hint.count() == 0
+
+
+def test_another_image_is_chosen_from_the_samples(page: Any, shapes: Any) -> None:
+    visit(page, shapes)
+    before = page.locator(".below [data-number]").inner_text()
+    page.locator("button.now").click()
+    page.locator("dialog button.sample").nth(3).click()
+    page.wait_for_url("**input=s~shapes~test~3**")
+    page.wait_for_function("was => document.querySelector('[data-number]')?.textContent !== was", arg=before)
+
+
+def test_the_switch_shares_one_scale_over_all_steps(page: Any, shapes: Any) -> None:
+    visit(page, shapes)
+    page.wait_for_function("document.querySelectorAll('.card .map').length > 20")
+    page.get_by_label("one colour scale for all steps").check()
+    page.wait_for_url("**shared=1**")
+    assert len(set(page.locator(".card .ends").all_inner_texts())) == 1
+
+
+LOOKS = {
+    f"{name}-{scheme}": (size, scheme)
+    for name, size in (("wide", WIDE), ("narrow", NARROW))
+    for scheme in ("light", "dark")
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_pictures_of_the_view_are_accessible_and_fit(
+    chromium: Any, shapes: Any, traced: cs.Trace, tmp_path: Path, look: str
+) -> None:
+    cells = {"conv": ("conv2", (5, 4, 4)), "linear": ("fc", (1,)), "max": ("pool1", (3, 2, 2))}
+    size, scheme = LOOKS[look]
+    with tab(chromium, size=size, scheme=scheme) as page:
+        for kind, (name, cell) in cells.items():
+            visit(page, shapes, at(traced[name].id, *cell) + "&pixels=1")
+            rows(page)
+            page.wait_for_selector("section[aria-label='Down to pixels'] :is(dl, p)")
+            accessible(page)
+            keep(page, f"look-{kind}-{look}", tmp_path)
+
+
+def test_the_page_waits_for_a_server_that_is_gone(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes, at(traced["conv1"].id, 3, 12, 12))
+    former = rows(page)
+    page.context.set_offline(True)
+    wander(page, at(traced["conv2"].id, 5, 4, 4))
+    page.get_by_text("The server does not answer").wait_for()
+    page.context.set_offline(False)
+    page.get_by_text("The server does not answer").wait_for(state="hidden")
+    page.wait_for_function("document.querySelector('.crumbs').textContent.includes('conv2')")
+    page.wait_for_selector("#window-channel")
+    assert rows(page) != former
+    forgive(page, "ERR_INTERNET_DISCONNECTED")
+
+
+def test_a_forgotten_trace_is_asked_for_again(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes)
+    rows(page)
+    forgot: list[str] = []
+
+    def forget(route: Any) -> None:
+        if forgot:
+            route.continue_()
+            return
+        forgot.append(route.request.url)
+        route.fulfill(status=404, content_type="application/json", body='{"message": "no such trace."}')
+
+    page.route("**/explain?**", forget)
+    wander(page, at(traced["conv2"].id, 5, 4, 4))
+    page.wait_for_selector("#window-channel")
+    assert len(forgot) == 1
+    assert float(page.get_attribute("[data-number]", "data-number")) == float(traced["conv2"].output[0, 5, 4, 4])
+    forgive(page, "404")
+
+
+def test_without_the_key_the_page_says_where_it_is(page: Any, shapes: Any) -> None:
+    page.goto(shapes.address)
+    page.get_by_text("The server does not accept this page's key").wait_for()
+    forgive(page, "401")
+
+
+class Hostile(nn.Module):
+    """Names that are markup, and an operation that nobody explains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("<img src=x onerror=alert(1)>", nn.Conv2d(1, 2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (layer,) = self.children()
+        found: torch.Tensor = torch.special.bessel_j0(layer(x))
+        return found
+
+
+def test_names_are_text_and_what_has_no_rule_is_unsupported(page: Any) -> None:
+    with cs.open(Hostile(), torch.rand(1, 6, 6), port=0, browser=False) as explorer:
+        visit(page, explorer)
+        rows(page)
+        assert page.locator("img").count() == 0
+        assert "<img src=x" in page.locator(".crumbs").inner_text()
+        page.locator(".card").nth(1).locator(".map").first.click()
+        page.locator(".viewer canvas").click()
+        page.wait_for_selector("[data-status=unsupported]")
+        page.goto("about:blank")
+
+
+def test_an_image_of_another_size_can_be_made_to_fit(page: Any) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    painted = base64.urlsafe_b64encode(bytes(range(81))).decode()
+    with cs.open(model, torch.rand(1, 8, 8), port=0, browser=False) as explorer:
+        visit(page, explorer, f"?input=p~1x9x9~{painted}")
+        assert "9" in page.locator("[role=alert]").first.inner_text()
+        page.get_by_role("button", name="Resize the image").click()
+        page.wait_for_selector("[aria-label='The network']")
+        page.goto("about:blank")
+        forgive(page, "409")
