@@ -24,7 +24,7 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """List the steps of a forward pass: name, operation, shape, parameters, range."""
-    found = _trace(model, image, weights, model_arg, data_dir)
+    found = traced(model, image, weights, model_arg, data_dir)
     steps = found.all_steps if hidden else found.steps
     if as_json:
         show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps]})
@@ -51,7 +51,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why is this number this number? `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
-    why = explained(_trace(model, image, weights, model_arg, data_dir), at)
+    why = explained(traced(model, image, weights, model_arg, data_dir), at)
     if to_input:
         answer = why.to_input()
         show_json(answer.to_json()) if as_json else say(str(answer))
@@ -71,7 +71,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute every number independently; exit status 1 if one is not what it should be."""
-    found = _trace(model, image, weights, model_arg, data_dir)
+    found = traced(model, image, weights, model_arg, data_dir)
     with reading_progress() as progress:
         report = cs.verify(found, cells=cells, progress=progress)
     if as_json:
@@ -107,9 +107,10 @@ def explained(trace: Any, at: str) -> Any:
     return cs.explain(trace, step, cell)
 
 
-def _trace(
+def traced(
     model: str, image: str | None, weights: Path | None, model_arg: list[str] | None, data_dir: Path | None
 ) -> Any:
+    """A model's trace for an image, or for noise; what was done to either is said."""
     loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_arg or []))
     for note in cs.card_of(loaded).notes:
         remark(f"note: {note}")

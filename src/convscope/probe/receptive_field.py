@@ -143,6 +143,66 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ReceptiveFields:
+    """The receptive field of the middle of every step's result, in the order of execution."""
+
+    fields: tuple[ReceptiveField, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {"fields": [found.to_json() for found in self.fields]}
+
+    def __str__(self) -> str:
+        rows = [("step", "field", "cells", "share", "")]
+        rows += [
+            (
+                found.step,
+                _extent(found),
+                f"{found.count:,}",
+                f"{100 * found.count / found.cells.size:.1f} %",
+                _remark(found),
+            )
+            for found in self.fields
+        ]
+        wide = [max(len(row[column]) for row in rows) for column in range(4)]
+        return "\n".join(
+            f"{step:<{wide[0]}}  {extent:>{wide[1]}}  {cells:>{wide[2]}}  {share:>{wide[3]}}  {note}".rstrip()
+            for step, extent, cells, share, note in rows
+        )
+
+
+def receptive_fields(trace: Trace) -> ReceptiveFields:
+    """The receptive field of the place in the middle of every step, all channels together.
+
+    >>> import torch, convscope as cs
+    >>> layers = [torch.nn.Conv2d(1, 4, 3), torch.nn.MaxPool2d(2), torch.nn.Flatten()]
+    >>> print(receptive_fields(cs.trace(torch.nn.Sequential(*layers), torch.zeros(1, 8, 8))))
+    step  field  cells   share
+    0       3x3      9  14.1 %
+    1       4x4     16  25.0 %
+    2       4x4     16  25.0 %
+
+    Args:
+        trace: A traced model.
+    """
+    return ReceptiveFields(tuple(receptive_field(trace, step.id) for step in trace.steps))
+
+
+def _extent(found: ReceptiveField) -> str:
+    return "x".join(str(last - first + 1) for first, last in found.box[min(1, found.cells.ndim - 1) :]) or "none"
+
+
+def _remark(found: ReceptiveField) -> str:
+    notes = [
+        f"global from {found.whole_from}" * bool(found.whole_from),
+        "data-dependent" * bool(found.chosen_by),
+        "unknown steps" * bool(found.unknown),
+        "" if found.full_box or not found.count else "with gaps",
+    ]
+    return ", ".join(filter(None, notes))
+
+
 def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.float32], str]:
     """The marks to begin with, and what they are called."""
     marks = np.zeros(step.shape, np.float32)
@@ -157,10 +217,10 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     place: list[int | slice] = [0] * marks.ndim
     for axis in axes.places:
         place[axis] = step.shape[axis] // 2
-    place[axes.unit] = slice(None) if axes.places else 0
+    place[axes.unit] = slice(None) if axes.places else step.shape[axes.unit] // 2
     marks[tuple(place)] = 1.0
     middle: Cell = tuple(step.shape[axis] // 2 for axis in axes.places)
-    return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} (0)"
+    return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({place[axes.unit]})"
 
 
 @dataclass(slots=True)
@@ -274,4 +334,3 @@ def _lines(found: ReceptiveField) -> list[str]:
 
 def _volume(found: ReceptiveField) -> int:
     return int(np.prod([last - first + 1 for first, last in found.box]))
-
