@@ -46,6 +46,27 @@ def test_the_oldest_traces_go_but_each_clients_newest_stays(net: Any) -> None:
     gallery.close()
 
 
+def test_a_trace_that_others_are_compared_with_stays(net: Any) -> None:
+    gallery = Gallery.of_model(net)
+    gallery.traces = traces = Traces(most=1)
+    model, shown = gallery.model("shapes-cnn"), schema.SampleRef(source="shapes", split="test", index=0)
+
+    def make(right: int) -> str:
+        change = schema.Change(right=right)
+        request = schema.TraceRequest(model="shapes-cnn", input=shown, change=change)
+        return traces.make(model, gallery.picture, request, "me").id
+
+    base, first = make(0), make(1)
+    for right in range(2, 6):
+        assert traces.get(base, "me", base=True).id == base
+        newest = make(right)
+        for _ in range(3):
+            assert traces.get(newest, "me").id == newest
+    with pytest.raises(HTTPException, match="ask for it again"):
+        traces.get(first, "me")
+    gallery.close()
+
+
 def test_uploads_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, net: Any) -> None:
     monkeypatch.setattr("convscope.server.gallery.KEPT_BYTES", 10_000)
     gallery = Gallery.of_model(net, np.zeros((28, 28), np.uint8))

@@ -5,6 +5,7 @@ Knows traces and the reference; nothing of rules and expressions.
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -52,16 +53,21 @@ def recomputed(trace: Trace, step: Step, output: int = 0, *, normwise: bool = Fa
         output: Which result, of a step that has several.
         normwise: With the bounds of kernels that mix whole planes, where the operation has such.
     """
-    kept = _KEPT.setdefault(trace, OrderedDict())
     key = (step.id, normwise)
-    if key not in kept:
-        kept[key] = recompute(trace, step, normwise=normwise)
+    with _KEEPING:
+        kept = _KEPT.setdefault(trace, OrderedDict())
+        found = kept.get(key)
+    if found is None:  # in several threads, each recomputes
+        found = recompute(trace, step, normwise=normwise)
+    with _KEEPING:
+        kept[key] = found
+        kept.move_to_end(key)
         while len(kept) > KEPT:
             kept.popitem(last=False)
-    kept.move_to_end(key)
-    return kept[key].get(output)
+    return found.get(output)
 
 
+_KEEPING = Lock()
 _KEPT: WeakKeyDictionary[Trace, OrderedDict[tuple[int, bool], dict[int, Recomputed]]] = WeakKeyDictionary()
 
 

@@ -28,7 +28,7 @@ TERMS = 4096
 KEPT_BYTES = 200_000_000
 """Of all traces that are kept."""
 SPARED = 4
-"""Clients whose newest trace is kept whatever it takes."""
+"""Clients whose newest trace is kept whatever it takes; of the one who asked last two, for they are compared."""
 KEEP = 800.0
 """Megabytes that one trace may take, half of them for what is made again because there was no room to keep it."""
 RECOMPUTED = 4
@@ -81,16 +81,24 @@ class Pass:
 
 
 class Traces:
-    """The newest passes, bounded by the memory they take."""
+    """The passes that were used last, bounded by the memory they take."""
 
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most
         self._kept: OrderedDict[str, Pass] = OrderedDict()
-        self._newest: OrderedDict[str, str] = OrderedDict()
+        self._used: OrderedDict[str, list[str]] = OrderedDict()
+        """Client -> the ids of the passes it used last, two at most, the newest last."""
+        self._base: dict[str, str] = {}
+        """Client -> the pass that it compares others with."""
         self._lock = Lock()
 
-    def get(self, id: str) -> Pass:  # noqa: A002
+    def get(self, id: str, client: str = "", *, base: bool = False) -> Pass:  # noqa: A002
         """A pass that is kept.
+
+        Args:
+            id: Its id.
+            client: Who asks.
+            base: Whether to compare others with it: then it stays while others come and go.
 
         Raises:
             HTTPException: 404, it was forgotten, or never made.
@@ -98,7 +106,9 @@ class Traces:
         with self._lock:
             if id not in self._kept:
                 raise HTTPException(404, "this server does not have that trace any more; ask for it again.")
-            self._kept.move_to_end(id)
+            if base:
+                self._base[client] = id
+            self._touch(id, client)
             return self._kept[id]
 
     def make(self, opened: Opened, find: Find, request: schema.TraceRequest, client: str) -> Pass:
@@ -119,24 +129,45 @@ class Traces:
         with self._lock:
             found = self._kept.get(name)
         if found is None or found.trace.changed():
-            found = _run(find(request.input), request, opened, model=model, name=name, at=at)
-        self._remember(found, client)
+            picture = find(request.input)
+            self._make_room(opened, client)
+            found = _run(picture, request, opened, model=model, name=name, at=at)
+        _ = found.size  # worked out before anybody waits for the lock
+        with self._lock:
+            self._kept[name] = found
+            self._touch(name, client)
+            self._trim()
         return found
 
-    def _remember(self, done: Pass, client: str) -> None:
-        size = done.size
+    def _make_room(self, opened: Opened, client: str) -> None:
+        """Let go what would go anyway once there is another pass of this model."""
         with self._lock:
-            self._kept[done.id] = done
-            self._kept.move_to_end(done.id)
-            self._newest[client] = done.id
-            self._newest.move_to_end(client)
-            while len(self._newest) > SPARED:
-                self._newest.popitem(last=False)
-            spared = set(self._newest.values())
-            total = sum(p.size for p in self._kept.values() if p is not done) + size
-            for old in [key for key in self._kept if key not in spared]:
-                if total > self._most:
-                    total -= self._kept.pop(old).size
+            coming = next((p.size for p in reversed(self._kept.values()) if p.opened is opened), 0)
+            mine = self._used.get(client, [])
+            mine[:] = [self._base[client]] if self._base.get(client) in self._kept else mine[-1:]
+            self._trim(coming)
+
+    def _touch(self, id: str, client: str) -> None:  # noqa: A002
+        """Note that a pass was used; the lock is held."""
+        self._kept.move_to_end(id)
+        mine = self._used.setdefault(client, [])
+        base = self._base.get(client)
+        others = [other for other in mine if other != id]
+        mine[:] = [*([base] if base in others else others[-1:]), id]
+        self._used.move_to_end(client)
+        for other in list(self._used)[:-1]:
+            del self._used[other][:-1]
+        while len(self._used) > SPARED:
+            gone, _ = self._used.popitem(last=False)
+            self._base.pop(gone, None)
+
+    def _trim(self, coming: int = 0) -> None:
+        """Forget the passes that were used longest ago, as far as memory asks for it; the lock is held."""
+        spared = {id for ids in self._used.values() for id in ids}  # noqa: A001
+        total = coming + sum(p.size for p in self._kept.values())
+        for old in [key for key in self._kept if key not in spared]:
+            if total > self._most:
+                total -= self._kept.pop(old).size
 
 
 def _digest(request: schema.TraceRequest, opened: Opened, at: int | None) -> str:

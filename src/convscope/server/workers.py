@@ -53,8 +53,7 @@ class Workers:
         self._free, self._most, self._each = threads, waiting, each
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
         self._busy: set[str] = set()
-        self._ready: SimpleQueue[Job | None] = SimpleQueue()
-        self._threads: list[Thread] = []
+        self._idle: list[SimpleQueue[Job | None]] = []
         self._lock = Lock()
         self._closed = False
 
@@ -91,8 +90,8 @@ class Workers:
                 return
             self._closed = True
             self._waiting.clear()
-            for _ in self._threads:
-                self._ready.put(None)
+            for inbox in self._idle:
+                inbox.put(None)
 
     def _enter(self, job: Job) -> None:
         with self._lock:
@@ -106,10 +105,6 @@ class Workers:
                     503, f"{many} requests wait already; try again in a moment.", headers={"Retry-After": "1"}
                 )
             self._waiting.setdefault(job.client, deque()).append(job)
-            if not self._threads:
-                self._threads = [Thread(target=self._work, name="convscope", daemon=True) for _ in range(self._free)]
-                for thread in self._threads:
-                    thread.start()
             self._start()
 
     def _drop(self, job: Job) -> None:
@@ -122,12 +117,18 @@ class Workers:
                     del self._waiting[job.client]
 
     def _start(self) -> None:
-        """Give work to free threads, as long as there is any that may begin; the lock is held."""
+        """Give work to free threads, as long as there is any that may begin; the lock is held.
+
+        The thread that was busy last comes first: each has memory of its own to use again.
+        """
         while self._free and (job := self._next()) is not None:
             self._free -= 1
             if job.key:
                 self._busy.add(job.key)
-            self._ready.put(job)
+            if not self._idle:
+                self._idle.append(SimpleQueue())
+                Thread(target=self._work, args=self._idle[-1:], name="convscope", daemon=True).start()
+            self._idle.pop().put(job)
 
     def _next(self) -> Job | None:
         """The next job that may begin: the first of each client in turn whose key is free."""
@@ -141,19 +142,29 @@ class Workers:
                     return job
         return None
 
-    def _work(self) -> None:
-        while (job := self._ready.get()) is not None:
-            result, failed = None, None
-            try:
-                result = job.work()
-            except Exception as error:  # handed over to whoever waits
-                failed = error
-            with self._lock:
-                self._free += 1
-                self._busy.discard(job.key)
-                self._start()
-            with suppress(RuntimeError):  # the loop has ended: nobody waits
-                job.loop.call_soon_threadsafe(job.finish, result, failed)
+    def _work(self, inbox: "SimpleQueue[Job | None]") -> None:
+        while self._do_one(inbox):
+            pass
+
+    def _do_one(self, inbox: "SimpleQueue[Job | None]") -> bool:
+        """Work off one job, and hold on to nothing of it; False at the end."""
+        job = inbox.get()
+        if job is None:
+            return False
+        result, failed = None, None
+        try:
+            result = job.work()
+        except Exception as error:  # handed over to whoever waits
+            failed = error
+        with self._lock:
+            self._free += 1
+            self._idle.append(inbox)
+            self._busy.discard(job.key)
+            self._start()
+            ended = self._closed
+        with suppress(RuntimeError):  # the loop has ended: nobody waits
+            job.loop.call_soon_threadsafe(job.finish, result, failed)
+        return not ended
 
 
 async def _left(request: Request) -> None:

@@ -68,5 +68,9 @@ async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
 @router.get("/traces/{trace}/steps/{step}/contributions", response_class=Response, responses=dict(RAW))
 async def contributions(request: Request, trace: Id, step: StepId, cell: Cell) -> Response:
     """What each pixel adds to a number, as a pack."""
-    content = await on(request, trace, lambda done: contributions_pack(done, done.step(step), _cell(cell)))
+
+    def made(done: Pass) -> bytes:
+        return contributions_pack(done, done.step(step), _cell(cell))
+
+    content = await on(request, trace, made, "slow")
     return Response(content, media_type="application/octet-stream")

@@ -43,16 +43,16 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
     return info
 
 
-async def on(request: Request, trace: str, work: Callable[[Pass], Any]) -> Any:
-    """What `work` makes of a trace, when it is its turn: one piece of work at a time for each trace."""
+async def on(request: Request, trace: str, work: Callable[[Pass], Any], line: str = "") -> Any:
+    """What `work` makes of a trace, when it is its turn: one piece of work at a time for each trace and `line`."""
     gallery = request.app.state.gallery
-    done: Pass = gallery.traces.get(trace)
+    done: Pass = gallery.traces.get(trace, client_of(request))
 
     def worked() -> Any:
         with np.errstate(all="ignore"):  # infinite numbers are answers too
             return work(done)
 
-    return await gallery.workers.run(request, f"trace {trace}", worked)
+    return await gallery.workers.run(request, f"trace {trace} {line}", worked)
 
 
 @router.get("/traces/{trace}")
@@ -178,7 +178,7 @@ async def parameter(
 @router.get("/traces/{trace}/difference")
 async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
     """What differs between two passes, step by step."""
-    other = request.app.state.gallery.traces.get(base)
+    other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
     info: DifferenceInfo = await on(request, trace, lambda done: answers.difference_info(other, done))
     return info
 
@@ -186,7 +186,7 @@ async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
 @router.get("/traces/{trace}/steps/{step}/difference", response_class=Response, responses=dict(RAW))
 async def step_difference(request: Request, trace: Id, step: StepId, base: Id, channel: Channel = None) -> Response:
     """How one step's numbers differ from those of another pass: this minus the other."""
-    other = request.app.state.gallery.traces.get(base)
+    other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
 
     def made(done: Pass) -> Response:
         name = done.step(step).name
