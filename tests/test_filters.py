@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from torch.nn import functional as F
 
 from convscope.errors import ShapeError, UnknownName, UsageError
-from convscope.filters import FILTERS, Filter, Mode, apply_filter, parse_kernel
+from convscope.filters import FILTERS, Filter, Mode, apply_filter, edge_response, parse_kernel
 from convscope.images import read_image
 
 VERTICAL = {"sobel-x", "vertical", "stripe-1", "stripe-2"}
@@ -182,3 +182,18 @@ def test_a_photo_keeps_its_edges(shared_data: Path) -> None:
     luma = np.tensordot([0.299, 0.587, 0.114], photo.astype(np.float64), 1)
     steps = luma[:, 2:] - luma[:, :-2]  # Sobel along x is this, smoothed along y
     np.testing.assert_allclose(output[0], steps[:-2] + 2 * steps[1:-1] + steps[2:], atol=1e-5)
+
+
+@given(st.integers(1, 5), st.integers(0, 2**31))
+def test_a_kernel_turned_over_its_diagonal_answers_the_other_edges(size: int, seed: int) -> None:
+    kernel = np.random.default_rng(seed).normal(size=(size, size))
+    one, two = edge_response(kernel), edge_response(kernel.T)
+    assert (one.vertical, one.horizontal) == pytest.approx((two.horizontal, two.vertical))
+
+
+def test_the_answer_to_edges_is_the_largest_sum_of_a_side() -> None:
+    answers = edge_response(np.array([[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]]))
+    assert (answers.vertical, answers.horizontal, answers.direction) == (3, 0, "vertical")
+    assert str(answers) == "3 to a vertical edge, 0 to a horizontal one"
+    assert edge_response("blur").direction == "none"
+    assert edge_response("edge").direction == "both"

@@ -171,6 +171,55 @@ def apply_filter(
     return conv2d(pixels, weight, groups=len(pixels))
 
 
+@dataclass(frozen=True, slots=True)
+class EdgeResponse:
+    """What a kernel makes of two test edges: how far its largest answer lies beyond those to plain black and white."""
+
+    vertical: float
+    """To an upright edge: brightness that changes along x."""
+    horizontal: float
+    """To a level edge: brightness that changes along y."""
+
+    @property
+    def direction(self) -> Literal["vertical", "horizontal", "both", "none"]:
+        """The edges it finds: one kind where it answers that at least twice as strongly as the other."""
+        least, most = sorted((self.vertical, self.horizontal))
+        if most < 1e-6:
+            return "none"
+        if most < 2 * least:
+            return "both"
+        return "vertical" if self.vertical == most else "horizontal"
+
+    def __str__(self) -> str:
+        return f"{self.vertical:.4g} to a vertical edge, {self.horizontal:.4g} to a horizontal one"
+
+
+def edge_response(kernel: Filter | NDArray[Any] | str) -> EdgeResponse:
+    """Measure which edges a kernel finds, on a black and white test edge of either direction and either sign.
+
+    >>> edge_response("sobel-x")
+    EdgeResponse(vertical=4.0, horizontal=0.0)
+    >>> edge_response("sobel-x").direction, edge_response("edge").direction, edge_response("blur").direction
+    ('vertical', 'both', 'none')
+
+    Args:
+        kernel: As of `apply_filter`.
+    """
+    chosen = kernel if isinstance(kernel, Filter) else _as_filter(kernel)
+    rows, columns = chosen.shape
+    dark_left = np.tile(np.arange(2 * columns) >= columns, (rows, 1)).astype(np.float64)
+    dark_above = np.tile(np.arange(2 * rows) >= rows, (columns, 1)).T.astype(np.float64)
+    plain = sorted((0.0, chosen.total))
+
+    def beyond(edge: NDArray[np.float64]) -> float:
+        answers = np.concatenate([apply_filter(e, chosen).ravel() for e in (edge, 1 - edge)])
+        return float(max(answers.max() - plain[1], plain[0] - answers.min(), 0.0))
+
+    found = EdgeResponse(beyond(dark_left), beyond(dark_above))
+    size = float(np.abs(chosen.kernel).sum()) * 1e-9
+    return EdgeResponse(*(value if value > size else 0.0 for value in (found.vertical, found.horizontal)))
+
+
 def _as_filter(kernel: NDArray[Any] | str) -> Filter:
     return parse_kernel(kernel) if isinstance(kernel, str) else Filter("custom", kernel, "")
 

@@ -45,9 +45,11 @@ def filter_image(
     prepared = cs.prepare(image, data_dir=data_dir)
     mode: Literal["valid", "same"] = "same" if same else "valid"
     output = cs.filters.apply_filter(prepared.picture, chosen, mode=mode, per_channel=per_channel)
+    answers = cs.filters.edge_response(chosen)
     facts: dict[str, Any] = {
         "image": prepared.name,
         "kernel": {"name": chosen.name, "numbers": chosen.kernel.tolist(), "finds": chosen.finds},
+        "answers": {"vertical": answers.vertical, "horizontal": answers.horizontal, "direction": answers.direction},
         "mode": mode,
         "input": {"shape": list(prepared.picture.shape), **_range(prepared.picture)},
         "output": {"shape": list(output.shape), **_range(output)},
@@ -60,6 +62,7 @@ def filter_image(
     say(f"{chosen.name}{', finds ' + chosen.finds if chosen.finds else ''}")
     for line in _aligned(chosen.kernel):
         say(f"  {line}")
+    say(f"answers {answers} (measured on test edges)")
     for word in ("input", "output"):
         fact = facts[word]
         made = ", made grey first" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""

@@ -16,7 +16,9 @@ from convscope.plot.gallery import samples as samples
 from convscope.plot.gallery import spread as spread
 from convscope.plot.grid import pixels as pixels
 from convscope.plot.grid import planes as planes
+from convscope.plot.lint import lint as lint
 from convscope.plot.matrix import confusion as confusion
+from convscope.plot.receptive_field import receptive_field as receptive_field
 from convscope.plot.shortcut import shortcut as shortcut
 from convscope.plot.strip import network as network
 from convscope.plot.weights import kernels as kernels

@@ -1,6 +1,6 @@
 """Probes: questions about a model and its data, answered by measurement.
 
-    found = cs.probe.receptive_field(model, image, "conv2", (0, 5, 5))
+    found = cs.probe.receptive_field(trace, "conv2", (0, 5, 5))
     print(found)
     cs.plot.receptive_field(found)
 
@@ -9,6 +9,12 @@ reads. It never prints and never draws; `cs.plot` has a picture of the same name
 Knows torch, traces, data and trainings; no pictures, no command line.
 """
 
+from convscope.probe.linting import Finding as Finding
+from convscope.probe.linting import Lint as Lint
+from convscope.probe.linting import lint as lint
 from convscope.probe.proportion import Proportion as Proportion
+from convscope.probe.receptive_field import ReceptiveField as ReceptiveField
+from convscope.probe.receptive_field import receptive_field as receptive_field
+from convscope.probe.receptive_field import receptive_fields as receptive_fields
 from convscope.probe.shortcut import Shortcut as Shortcut
 from convscope.probe.shortcut import shortcut as shortcut

@@ -2,6 +2,8 @@
 
 import typer
 
+from convscope.cli.probe.lint import lint
+from convscope.cli.probe.receptive_field import receptive_field
 from convscope.cli.probe.shortcut import shortcut
 
 probe_app = typer.Typer(no_args_is_help=True, help="Ask a model a question and measure the answer.")
@@ -13,3 +15,5 @@ def _probe() -> None:
 
 
 probe_app.command("shortcut")(shortcut)
+probe_app.command("lint")(lint)
+probe_app.command("receptive-field")(receptive_field)

@@ -1,0 +1,211 @@
+"""Evidence: a model run once on training images, once asked and once trained a step, with everything put back.
+
+Knows torch, data and the watching of functions; judges nothing.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convscope.cards import Card, card_of
+from convscope.data.dataset import Dataset
+from convscope.probe.linting.watching import Seen, Watching
+from convscope.training.modes import in_eval_mode
+from convscope.training.objectives import logits_of
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[[nn.Module, Tensor, Tensor], Any]
+Predict = Callable[[nn.Module, Tensor], Any]
+
+FAILURES = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """What a module gave for the images: enough to say whether it says anything."""
+
+    name: str
+    kind: str
+    constant: bool
+    """Whether it gave the same for every image."""
+    fed_constant: bool
+    """Whether it was given the same for every image."""
+    flat: float
+    """Of tanh and sigmoid the share of answers within a thousandth of their ends, else 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """The model's answers, in the mode that it is asked in."""
+
+    error: str = ""
+    output: Tensor | None = field(default=None, repr=False)
+    """Shape (n, K)."""
+    again: Tensor | None = field(default=None, repr=False)
+    """The same asked once more."""
+    halves: Tensor | None = field(default=None, repr=False)
+    """The same in two batches of half the size."""
+    seen: Seen = field(default_factory=Seen)
+    buffers: tuple[str, ...] = ()
+    """Buffers that asking changed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stepped:
+    """One training step."""
+
+    error: str = ""
+    seen: Seen = field(default_factory=Seen)
+    gradients: Mapping[str, float | None] = field(default_factory=dict)
+    """The largest gradient of each trainable parameter; None where it got none."""
+    unchanged: tuple[str, ...] = ()
+    """Trainable parameters that the step did not change."""
+    own: bool = False
+    """Whether it was the user's own step, with an optimizer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """All that was seen; what could not be had is None."""
+
+    model: nn.Module
+    card: Card
+    data: Dataset
+    test: Dataset | None
+    images: Tensor = field(repr=False)
+    """As the model takes them, shape (n, C, H, W)."""
+    labels: Tensor = field(repr=False)
+    asked: Asked
+    stepped: Stepped
+    layers: tuple[Layer, ...]
+
+    def answers(self, images: Tensor) -> Tensor:
+        """The model's outputs in evaluation mode, shape (n, K), 250 images at a time."""
+        with torch.no_grad(), in_eval_mode(self.model):
+            return torch.cat([logits_of(self.model(part)) for part in torch.split(images, 250)])
+
+
+def gather(
+    model: nn.Module,
+    data: Dataset,
+    test: Dataset | None,
+    *,
+    which: Any,
+    loss: Loss,
+    step: Step | None,
+    predict: Predict,
+) -> Evidence:
+    """Run the model on some training images; weights, buffers, gradients, modes and random state are put back."""
+    parameter = next(model.parameters(), torch.empty(0))
+    images = torch.from_numpy(data.scaled(which)).to(parameter.device, parameter.dtype)
+    labels = torch.tensor(data.labels[which], device=parameter.device)
+    with left_as_found(model):
+        asked = _ask(model, images, predict)
+    with left_as_found(model):
+        stepped = _step(model, images, labels, loss, step)
+    with left_as_found(model):
+        layers = () if asked.error else _layers(model, images)
+    return Evidence(model, card_of(model), data, test, images, labels, asked, stepped, layers)
+
+
+@contextmanager
+def left_as_found(model: nn.Module) -> Iterator[None]:
+    """Within it anything may happen to the model; afterwards it is what it was."""
+    state = {name: value.detach().clone() for name, value in model.state_dict(keep_vars=True).items()}
+    gradients = {name: value.grad for name, value in model.named_parameters()}
+    modes = [(module, module.training) for module in model.modules()]
+    for value in model.parameters():
+        value.grad = None
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in model.state_dict(keep_vars=True).items():
+                    value.copy_(state[name])
+            for name, value in model.named_parameters():
+                value.grad = gradients[name]
+            for module, mode in modes:
+                module.training = mode
+
+
+def _ask(model: nn.Module, images: Tensor, predict: Predict) -> Asked:
+    """Ask the same twice, and once more in other batches."""
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    half = max(1, len(images) // 2)
+    try:
+        with torch.no_grad(), Watching() as watching:
+            output, again = (logits_of(predict(model, images)).detach().float() for _ in range(2))
+            halves = torch.cat([logits_of(predict(model, part)).detach().float() for part in torch.split(images, half)])
+    except FAILURES as error:
+        return Asked(error=_sentence(error))
+    changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
+    return Asked("", output, again, halves, watching.seen, tuple(changed))
+
+
+def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: Step | None) -> Stepped:
+    """One step: the user's own, or forward, loss and backward in training mode."""
+    trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    before = {name: value.detach().clone() for name, value in trainable.items()}
+    watching = Watching()
+    if step is None:
+        model.train()
+    try:
+        with torch.enable_grad(), watching:
+            if step is not None:
+                step(model, images, labels)
+            else:
+                total = loss(logits_of(model(images)), labels)
+                if trainable:
+                    torch.autograd.backward(total)
+    except FAILURES as error:
+        return Stepped(_sentence(error), watching.seen, own=step is not None)
+    largest = {n: None if v.grad is None else float(v.grad.abs().max()) for n, v in trainable.items()}
+    unchanged = [name for name, value in trainable.items() if torch.equal(value, before[name])]
+    return Stepped("", watching.seen, largest, tuple(unchanged), own=step is not None)
+
+
+def _layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
+    """What each module without children gave, in the order of their calls."""
+    found: list[Layer] = []
+    names = {module: name for name, module in model.named_modules() if not any(module.children())}
+
+    def look(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and output.shape[:1] == images.shape[:1] and output.is_floating_point():
+            fed = given[0] if given and isinstance(given[0], Tensor) else images
+            found.append(
+                Layer(names[module], type(module).__name__, _constant(output), _constant(fed), _flat(module, output))
+            )
+
+    hooks = [module.register_forward_hook(look) for module in names]
+    try:
+        with torch.no_grad(), in_eval_mode(model):
+            model(images)
+    except FAILURES:
+        return ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(found)
+
+
+def _constant(values: Tensor) -> bool:
+    return bool((values == values[:1]).all())
+
+
+def _flat(module: nn.Module, output: Tensor) -> float:
+    if isinstance(module, nn.Tanh):
+        return float((output.abs() > 0.999).float().mean())
+    if isinstance(module, nn.Sigmoid):
+        return float(((output > 0.999) | (output < 0.001)).float().mean())
+    return 0.0
+
+
+def _sentence(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,175 @@
+"""Lint: gather the evidence once, make every check that it allows, say which it did not."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convscope.data.dataset import Dataset
+from convscope.errors import UnknownName, UsageError
+from convscope.probe.linting import asking, titles, training
+from convscope.probe.linting.evidence import Evidence, Loss, Predict, Step, gather
+from convscope.probe.linting.findings import LESSONS, Finding, Lint
+from convscope.training.evaluation import data_of
+from convscope.training.job import DataSource, as_dataset
+from convscope.training.objectives import LOSSES, make_loss
+from convscope.training.runs import Run, load_run
+
+Check = Callable[[Evidence], Iterator[Finding]]
+
+CHECKS: Mapping[str, Check] = {
+    "softmax-before-cross-entropy": training.softmax_before_cross_entropy,
+    "nll-without-log": training.nll_without_log,
+    "loss-and-target-shapes": training.loss_and_target_shapes,
+    "outputs-and-classes": training.outputs_and_classes,
+    "step-fails": training.step_fails,
+    "missing-train": training.missing_train,
+    "missing-eval": asking.missing_eval,
+    "batch-norm-in-training-mode": asking.batch_norm_in_training_mode,
+    "missing-normalization": asking.missing_normalization,
+    "channel-order": asking.channel_order,
+    "channels-last": asking.channels_last,
+    "dead-layer": training.dead_layer,
+    "saturated-layer": training.saturated_layer,
+    "unused-parameters": training.unused_parameters,
+    "nothing-changes": training.nothing_changes,
+    "test-in-training": titles.test_in_training,
+    "class-titles": titles.class_titles,
+    "class-order": titles.class_order,
+}
+"""What is looked for in a model and its data."""
+
+
+def lint(
+    model: nn.Module | Run | str | Path | None = None,
+    data: DataSource | None = None,
+    *,
+    test: DataSource | None = None,
+    loss: str | Loss = "cross-entropy",
+    step: Step | None = None,
+    predict: Predict | None = None,
+    kernels: Mapping[str, Any] | None = None,
+    figure: Any = None,
+    images: int = 256,
+    seed: int = 0,
+) -> Lint:
+    """Look for mistakes in a model and its training, by running it; everything is put back afterwards.
+
+    >>> from torch import nn
+    >>> import convscope as cs
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2), nn.Softmax(dim=1))
+    >>> found = lint(net, cs.load_dataset("shapes"))
+    >>> [finding.check for finding in found.findings]
+    ['softmax-before-cross-entropy']
+    >>> print(found.findings[0].evidence[:58])
+    all 256 rows given to the loss lie between 0 and 1 and add
+
+    Args:
+        model: A module, in the mode in which it is asked for predictions; or a run, which brings its data and its loss.
+        data: Training images: a name, a Dataset, or arrays (images (N, C, H, W), labels (N,)) as the model gets them.
+        test: Test images; they are only looked for in the training images, and scored.
+        loss: The loss it is trained with: cross-entropy, mse, nll, or a function (outputs, labels) -> scalar.
+        step: Your own training step, called as step(model, images, labels): forward, loss, backward, optimizer step.
+            By default forward in training mode, `loss` and backward.
+        predict: How you ask the model, called as predict(model, images) -> outputs. By default model(images).
+        kernels: Kernels by their titles, shape (R, S) each: is the direction that a title names the one they find?
+        figure: A matplotlib figure: do its pictures share a scale?
+        images: How many training images, drawn by `seed`, the model is run on.
+        seed: Of these images.
+
+    Returns:
+        What was found, which checks were made, which could not be made and why.
+
+    Raises:
+        UsageError: there is nothing to look at.
+        UnknownName: no loss or data set has this name.
+        DataError: data that no model can be run on.
+    """
+    if model is None and kernels is None and figure is None:
+        raise UsageError("there is nothing to look at; give a model and data, or kernels by title, or a figure.")
+    findings: list[Finding] = []
+    made: list[str] = []
+    skipped: dict[str, str] = {}
+    subject, seen = "what was given", None
+    if model is not None:
+        which = partial(_some, count=images, seed=seed)
+        seen = _evidence(model, data, test, loss=loss, step=step, predict=predict, which=which)
+        subject = seen.card.name
+        for name, check in CHECKS.items():
+            why = _impossible(name, seen)
+            if why:
+                skipped[name] = why
+                continue
+            made.append(name)
+            findings += check(seen)
+    if kernels is not None:
+        made.append("kernel-title")
+        findings += titles.kernel_titles(kernels)
+    if figure is not None:
+        made.append("own-scales")
+        findings += titles.own_scales(figure)
+    assert set(made) | set(skipped) <= set(LESSONS)
+    return Lint(subject, tuple(findings), tuple(made), skipped, 0 if seen is None else len(seen.images))
+
+
+def _evidence(
+    model: nn.Module | Run | str | Path,
+    data: DataSource | None,
+    test: DataSource | None,
+    *,
+    loss: str | Loss,
+    step: Step | None,
+    predict: Predict | None,
+    which: Callable[[Dataset], NDArray[np.int64]],
+) -> Evidence:
+    """Run the model on the images; a run says what is not given."""
+    module: nn.Module
+    if isinstance(model, nn.Module):
+        module = model
+    else:
+        run = model if isinstance(model, Run) else load_run(model)
+        module, loss = run.model, make_loss(run.recipe)
+        if data is None:
+            data, test = data_of(run, None, "train", None), test or data_of(run, None, "test", None)
+    if data is None:
+        raise UsageError("a model is run on data; give training images: lint(model, data).")
+    train = as_dataset(data, "train")
+    held_out = None if test is None else as_dataset(test, "test", train)
+    return gather(module, train, held_out, which=which(train), loss=_loss(loss), step=step, predict=predict or _ask)
+
+
+def _some(data: Dataset, count: int, seed: int) -> NDArray[np.int64]:
+    """Which images: as many of each class as there are, drawn by the seed."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    turn = np.zeros(len(data), np.int64)  # the how manieth of its class an image is, in this order
+    for label in np.unique(data.labels):
+        members = np.flatnonzero(data.labels[order] == label)
+        turn[members] = np.arange(len(members))
+    return np.sort(order[np.argsort(turn, kind="stable")][:count])
+
+
+def _loss(loss: str | Loss) -> Loss:
+    if not isinstance(loss, str):
+        return loss
+    if loss not in LOSSES:
+        raise UnknownName("loss", loss, LOSSES)
+    return LOSSES[loss]
+
+
+def _ask(model: nn.Module, images: Tensor) -> Any:
+    return model(images)
+
+
+def _impossible(check: str, seen: Evidence) -> str:
+    """Why a check cannot be made; empty where it can."""
+    if check == "test-in-training" and seen.test is None:
+        return "no test images were given"
+    if check in {"missing-train", "nothing-changes"} and not seen.stepped.own:
+        return "no training step of your own was given"
+    if check == "channel-order" and seen.images.shape[1] != 3:
+        return "the images have no three channels"
+    return ""
