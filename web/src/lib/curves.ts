@@ -1,0 +1,29 @@
+/** A training's points as curves over its steps. Knows no DOM and no server. */
+import type { TrainingEvent } from "./types";
+
+/** Curves over training steps; a point that was not measured is null. */
+export type Curves = Readonly<{
+  steps: readonly number[];
+  loss: readonly (number | null)[];
+  accuracy: readonly (number | null)[];
+  testLoss: readonly (number | null)[];
+  testAccuracy: readonly (number | null)[];
+}>;
+
+/** One line of the metrics. */
+export type Point = TrainingEvent["points"][number];
+
+/** The curves of a training's points: those of a batch and those of an epoch may fall on the same step. */
+export function curves(points: readonly Point[]): Curves {
+  const at = new Map<number, Point>();
+  for (const point of points) {
+    const step = Number(point["step"]);
+    at.set(step, { ...point, ...at.get(step), ...(point["event"] === "epoch" ? tests(point) : {}) });
+  }
+  const all = [...at].sort((a, b) => a[0] - b[0]);
+  const one = (name: string): (number | null)[] =>
+    all.map(([, point]) => (typeof point[name] === "number" ? point[name] : null));
+  return { steps: all.map(([step]) => step), loss: one("loss"), accuracy: one("accuracy"), testLoss: one("test_loss"), testAccuracy: one("test_accuracy") };
+}
+
+const tests = (point: Point): Point => ({ test_loss: point["test_loss"] ?? null, test_accuracy: point["test_accuracy"] ?? null });
