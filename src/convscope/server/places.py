@@ -30,7 +30,8 @@ def bind(host: str = HOST, port: int | None = None) -> socket.socket:
     family, address = _resolved(host)
     tried = range(first, min(first + TRIED, 65536)) if first else range(1)
     for number in tried:
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # named as TCP, so that asyncio sends small answers at once: else each waits 40 ms for an acknowledgement
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":  # a port that was just in use is free again; elsewhere this would share a used one
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
