@@ -27,7 +27,7 @@ FLAGS = (
     "--disable-sync",
 )
 WIDE, NARROW = (1280, 830), (390, 844)
-CALM = "localStorage.setItem('convscope-hints', 'seen')"
+CALM = "if (location.protocol === 'http:') localStorage.setItem('convscope-hints', 'seen')"
 WATCH = (
     "window.refused = []; addEventListener('securitypolicyviolation', e => window.refused.push(e.violatedDirective))"
 )

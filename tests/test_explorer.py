@@ -66,9 +66,22 @@ def at(step: int, *cell: int) -> str:
     return f"?step={step}&cell={'.'.join(map(str, cell))}"
 
 
+def settled(page: Any) -> None:
+    """Wait until the calculation on screen is that of the chosen cell, and checked."""
+    page.wait_for_selector(
+        "section[aria-label='This number'][aria-busy=false] [data-status]:not([data-status=checking])"
+    )
+
+
+def recorded(page: Any) -> float:
+    """The number that is explained, in full."""
+    settled(page)
+    return float(page.get_attribute("[data-number]", "data-number"))
+
+
 def rows(page: Any) -> dict[str, str]:
     """The lines of the calculation on screen: label -> number."""
-    page.wait_for_selector("[data-status]:not([data-status=checking])")
+    settled(page)
     found = page.eval_on_selector_all(
         ".lines tr", "all => all.map(tr => [tr.querySelector('th'), ...tr.querySelectorAll('td.mono')]"
         ".map(e => e === null ? '' : e.textContent.trim()))"
@@ -99,7 +112,7 @@ def test_a_clicked_cell_shows_the_numbers_that_python_has(page: Any, crosses: An
     page.wait_for_url("**cell=0.1.1**")
     found = rows(page)
     expr: Any = why.expr
-    assert float(page.get_attribute("[data-number]", "data-number")) == why.recorded
+    assert recorded(page) == why.recorded
     assert numbers(page, 0) == expr.left.values.tolist()
     assert numbers(page, 1) == expr.right.values.tolist()
     assert numbers(page, 2) == expr.products.tolist()
@@ -134,7 +147,7 @@ def test_every_kind_of_step_says_what_python_says(
     why = cs.explain(traced, name, cell)
     visit(page, shapes, at(traced[name].id, *cell))
     found = rows(page)
-    assert float(page.get_attribute("[data-number]", "data-number")) == why.recorded
+    assert recorded(page) == why.recorded
     text = written(why)
     for label in ("calculated", "recorded by PyTorch", "difference"):
         assert f"{label} {found[label]}" in text
@@ -158,7 +171,7 @@ def test_a_term_leads_a_step_back_and_the_trail_and_the_back_button_return(
     page.wait_for_url(f"**step={traced['pool1'].id}**")
     cell = tuple(map(int, re.search(r"[?&]cell=([\d.]+)", page.url)[1].split(".")))  # type: ignore[index]
     assert cell[1:] == (4, 4)
-    assert float(page.get_attribute("[data-number]", "data-number")) == float(traced["pool1"].output[0][cell])
+    assert recorded(page) == float(traced["pool1"].output[0][cell])
     page.locator(".crumbs button").click()
     page.wait_for_url(f"**step={traced['conv2'].id}**")
     page.go_back()
@@ -347,7 +360,7 @@ def test_a_forgotten_trace_is_asked_for_again(page: Any, shapes: Any, traced: cs
     wander(page, at(traced["conv2"].id, 5, 4, 4))
     page.wait_for_selector("#window-channel")
     assert len(forgot) == 1
-    assert float(page.get_attribute("[data-number]", "data-number")) == float(traced["conv2"].output[0, 5, 4, 4])
+    assert recorded(page) == float(traced["conv2"].output[0, 5, 4, 4])
     forgive(page, "404")
 
 
