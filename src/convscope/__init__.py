@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
     from convscope.training import interpret as interpret
+    from convscope.training import launch as launch
     from convscope.training import load_run as load_run
     from convscope.training import predict as predict
     from convscope.training import train as train
@@ -75,6 +76,7 @@ _NAMES = {
     "evaluate": "training",
     "explain": "proof",
     "interpret": "training",
+    "launch": "training",
     "load_dataset": "data",
     "load_image": "inputs",
     "load_model": "models",

@@ -5,25 +5,25 @@ So one, two and three processes give identical answers, as long as each runs wit
 grow with the number of images. Knows torch, data and processes; not what is asked.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset
-from convscope.errors import ConvscopeError, DataError, ModelError
+from convscope.errors import ConvscopeError, ModelError
 from convscope.probe.feeding import batch_size, feeder, kind_of
 from convscope.probe.partial import Partial
 from convscope.progress import Progress, silent
+from convscope.training.digests import quick_digest, weights_digest
 from convscope.training.modes import in_eval_mode
+from convscope.training.processes import agree, gathered
 from convscope.training.runtime import Runtime, make_runtime
 
 Found = dict[str, NDArray[Any]]
@@ -91,8 +91,9 @@ def scan(
         ShapeError: a model cannot take these images.
     """
     runtime = make_runtime(str(kind_of(models[0])[0]))
-    key = {"scan": what, "settings": dict(settings or {}), "data": digest(data), "models": list(map(weights, models))}
-    _agreed(runtime, key)
+    seen = {"data": quick_digest(data), "models": list(map(weights_digest, models))}
+    key = {"scan": what, "settings": dict(settings or {}), **seen}
+    agree("scan", lambda: key)
     partial = None if folder is None else Partial(Path(folder), key, runtime.rank)
     size = batch_size(data)
     starts = range(0, len(data), size)
@@ -149,7 +150,7 @@ def _worked(work: Callable[[Batch], Found], batch: Batch, models: Sequence[nn.Mo
 def _block(runtime: Runtime, block: range, partial: Partial | None, worked: Callable[[int], Found]) -> Iterator[Found]:
     """The results of some batches, in order, each worked out or read by one process and told to all."""
     here = partial.batches & set(block) if partial is not None else set()
-    holders = _gathered(runtime, sorted(here))
+    holders = gathered(sorted(here))
     held = {number: rank for rank in reversed(range(runtime.world)) for number in holders[rank]}
     missing = [number for number in block if number not in held]
     owners = held | {number: i % runtime.world for i, number in enumerate(missing)}
@@ -163,33 +164,9 @@ def _block(runtime: Runtime, block: range, partial: Partial | None, worked: Call
         mine[number] = worked(number)
         if partial is not None:
             partial.append(number, mine[number])
-    told = _gathered(runtime, mine)
+    told = gathered(mine)
     for number in block:
         yield told[owners[number]][number]
-
-
-def _gathered(runtime: Runtime, mine: Any) -> list[Any]:
-    """What every process has, by rank."""
-    if runtime.world == 1:
-        return [mine]
-    told: list[Any] = [None] * runtime.world
-    torch.distributed.all_gather_object(told, mine)
-    return told
-
-
-def _agreed(runtime: Runtime, key: Mapping[str, Any]) -> None:
-    """Refuse to scan different things in different processes.
-
-    Raises:
-        DataError: says what differs, and between whom.
-    """
-    for rank, theirs in enumerate(_gathered(runtime, key)):
-        for name, value in key.items():
-            if theirs[name] != value:
-                raise DataError(
-                    f"process {runtime.rank} and process {rank} of this scan have different {name}; give every "
-                    "process the same files and arguments."
-                )
 
 
 @contextmanager
@@ -205,23 +182,3 @@ def at_work(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[None]:
         finally:
             for model, place in zip(models, places, strict=True):
                 model.to(place)
-
-
-def digest(data: Dataset) -> str:
-    """A fingerprint of a data set: its size, labels, classes, and up to 256 images spread over it."""
-    found = hashlib.sha256(f"{data.images.shape} {data.images.dtype} {data.classes} {data.preprocess}".encode())
-    found.update(data.labels.tobytes())
-    for at in range(0, len(data), max(1, len(data) // 256)):
-        found.update(np.ascontiguousarray(data.images[at]).tobytes())
-    return found.hexdigest()
-
-
-def weights(model: nn.Module) -> str:
-    """A fingerprint of a model: its class, its parameters and buffers."""
-    found = hashlib.sha256(type(model).__qualname__.encode())
-    for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, Tensor):  # what a module keeps besides
-            continue
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

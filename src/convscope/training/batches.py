@@ -46,9 +46,9 @@ class Batches:
             sizes = [len(part) for part in group]
             yield from zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
 
-    def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches from first to last."""
-        for start in range(0, len(self), size):
+    def in_order(self, size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches from first to last; or each `every`-th, from batch `first`."""
+        for start in range(first * size, len(self), every * size):
             yield self._shown(self.images[start : start + size]), self.labels[start : start + size]
 
     def _shown(self, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import convscope
+from convscope.training.processes import launch_id
 from convscope.training.runtime import Runtime
 
 SMALL = 5_000
@@ -26,6 +27,7 @@ def environment(parameters: int, runtime: Runtime) -> dict[str, Any]:
         "processor": _processor(),
         "device": str(runtime.device),
         "processes": runtime.world,
+        "launch": launch_id(),
         "threads": 1 if parameters <= SMALL else torch.get_num_threads(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -1,5 +1,6 @@
 """Evaluation: what a model scores on a data set, and what it says of one picture. Knows torch; writes nothing."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +18,16 @@ from convscope.errors import DataError
 from convscope.inputs import Prepared, check_input, prepare
 from convscope.models import load_model
 from convscope.training.batches import Batches, as_batches
+from convscope.training.digests import quick_digest, weights_digest
 from convscope.training.modes import in_eval_mode
 from convscope.training.objectives import Loss, decide, ends_in_softmax, logits_of, make_loss
+from convscope.training.processes import agree, gathered, join
 from convscope.training.runs import Run, load_run
-from convscope.training.runtime import Runtime, choose_device
+from convscope.training.runtime import Runtime, choose_device, make_runtime
 
 BATCH = 1000
+BATCH_BYTES = 64 << 20
+"""A batch that is scored has at most so many images, and so many bytes of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +104,25 @@ class Prediction:
 
 
 def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) -> Evaluation:
-    """Score a model, in eval mode, on all of a data set, a thousand images at a time."""
+    """Score a model, in eval mode, on all of a data set, up to a thousand images at a time.
+
+    Several processes share the batches and add them up in order: each gives the same answer as one would.
+    """
     classes = batches.data.classes
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    total = 0.0
+    losses: list[float] = []
+    size = max(1, min(BATCH, BATCH_BYTES // (4 * math.prod(batches.data.shape))))
     with torch.no_grad(), in_eval_mode(model), runtime.autocast():
-        for images, labels in batches.in_order(BATCH):
+        for images, labels in batches.in_order(size, runtime.rank, runtime.world):
             output = logits_of(model(images))
-            total += float(loss(output, labels)) * len(labels)
+            losses.append(float(loss(output, labels)) * len(labels))
             np.add.at(confusion, (labels.cpu().numpy(), decide(output, len(classes)).cpu().numpy()), 1)
-    return Evaluation(f"{batches.data.name}:{batches.data.split}", classes, total / len(batches), confusion)
+    found = gathered((losses, confusion))
+    total = 0.0
+    for number in range(math.ceil(len(batches) / size)):
+        total += found[number % runtime.world][0][number // runtime.world]
+    counts = sum((theirs for _, theirs in found), np.zeros_like(confusion))
+    return Evaluation(f"{batches.data.name}:{batches.data.split}", classes, total / len(batches), counts)
 
 
 def evaluate(
@@ -121,19 +135,23 @@ def evaluate(
 ) -> Evaluation:
     """Score a trained run on a data set, by default on the test images of the one it was trained on.
 
+    Several processes (see `cs.launch`) share the work and all get the answer.
+
     >>> cs.evaluate("runs/shapes-cnn").accuracy  # doctest: +SKIP
     0.995
 
     Raises:
         RunError: the folder is no run.
         UnknownName: there is no such data set.
-        DataError: the run was trained on data given by hand, and none are given now.
+        DataError: the run was trained on data given by hand, and none are given now; or processes have different data.
     """
+    join()
     run = run if isinstance(run, Run) else load_run(run)
     data = dataset if isinstance(dataset, Dataset) else data_of(run, dataset, split, data_dir)
-    runtime = Runtime(choose_device(device))
+    runtime = make_runtime(device)
     model = run.model.to(runtime.device)
     data = as_expected(data, card_of(model))
+    agree("evaluation", lambda: {"data": quick_digest(data), "models": weights_digest(model)})
     check_input(model, data.image(0))
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     batches = as_batches(data, runtime.device, dtype, channels_last=False)

@@ -1,6 +1,5 @@
 """A training job: from names and settings to data, model and recipe, and what config.json says of them."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from convscope.images import Preprocess
 from convscope.inputs import check_input
 from convscope.models import DEFAULT_MODELS, MODELS, load_model
 from convscope.progress import Progress
+from convscope.training.digests import whole_digest
 from convscope.training.environment import environment
 from convscope.training.modes import in_eval_mode
 from convscope.training.numpy_engine import check_numpy
@@ -64,6 +64,17 @@ class Job:
     recipe: Recipe
     config: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What all processes of a training must agree on."""
+        weights = [(name, tuple(value.shape)) for name, value in self.model.state_dict().items()]
+        settings = {name: self.config[name] for name in ("recipe", "seed", "precision", "engine")}
+        return {
+            "training data": self.config["dataset"]["sha256"],
+            "test data": None if self.test is None else whole_digest(self.test),
+            "settings": settings,
+            "models": (type(self.model).__qualname__, weights),
+        }
 
 
 def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job:
@@ -190,14 +201,6 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
         )
 
 
-def digest(data: Dataset) -> str:
-    """SHA-256 of images, labels, classes and scaling: whether a resumed training sees what it began with."""
-    summed = hashlib.sha256(np.ascontiguousarray(data.images).data)
-    summed.update(data.labels.data)
-    summed.update(repr((data.images.shape, str(data.images.dtype), data.classes, data.preprocess)).encode())
-    return summed.hexdigest()
-
-
 def _recipe(settings: Settings, model: str) -> tuple[Recipe, str]:
     """The recipe with the user's changes, and its name."""
     if isinstance(settings.recipe, Recipe):
@@ -238,7 +241,7 @@ def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) 
         options["data_dir"] = str(options["data_dir"])
     if recipe.sampling != "split":
         options["sampling"] = recipe.sampling
-    return {"name": train.name, "source": source, "seed": seed, "options": options, "sha256": digest(train)}
+    return {"name": train.name, "source": source, "seed": seed, "options": options, "sha256": whole_digest(train)}
 
 
 def _overlap_note(train: Dataset, test: Dataset | None) -> tuple[str, ...]:

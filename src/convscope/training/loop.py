@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import TrainingError, UsageError
+from convscope.errors import TrainingError
 from convscope.training.batches import Batches, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
@@ -66,12 +66,6 @@ class Loop:
     saved_at: float = field(init=False, default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        last = (self.recipe.draws or len(self.train)) % self.recipe.batch_size or self.recipe.batch_size
-        if last < self.runtime.world:
-            raise UsageError(
-                f"the last batch of an epoch has {last} images for {self.runtime.world} processes; "
-                "choose another --batch-size."
-            )
         self.kept = frozenset(history_steps(self.model, self.total))
         self.room = len(history_steps(self.model, MANY))
         if not self.position.sums:
@@ -136,9 +130,10 @@ class Loop:
         for done, (images, labels) in enumerate(self.train.taken(mine)):
             self._set_lr(self.position.step + done)
             shown = shifted(images, self.recipe.shift) if self.recipe.shift else images
-            loss, output = self.engine.step(shown, labels, len(labels) / len(parts[first + done]))
+            count, whole = self.runtime.count(parts[first + done]), len(parts[first + done])
+            loss, output = self.engine.step(shown, labels, count / whole)
             losses.append(loss)
-            outputs.append((output, labels))
+            outputs.append((output[:count], labels[:count]))
             if time.perf_counter() >= until or (self.interrupt.asked and self.runtime.world == 1):
                 break
         self.position = replace(
@@ -210,6 +205,7 @@ class Loop:
         self._reset("epoch_")
         self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         if self.test is not None:
+            self.runtime.share_buffers(self.model)
             result = measure(self.model, self.test, self.loss, self.runtime)
             means |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
         self._log("epoch", **means)

@@ -12,9 +12,10 @@ from convscope.errors import RunError, UsageError
 from convscope.models import check_trusted
 from convscope.training.environment import differences
 from convscope.training.job import BY_HAND, Job, Settings
+from convscope.training.processes import first_says, gathered, launch_id, restarted
 from convscope.training.randomness import restore_random_state
 from convscope.training.runs import Run, load_run
-from convscope.training.snapshots import Position, hidden_buffers, newest_good
+from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders
 
 RUNS = Path("runs")
 
@@ -22,9 +23,44 @@ RUNS = Path("runs")
 def find_run(out: str | Path | None) -> Run:
     """The run to go on with: the folder named, else the newest unfinished one in `runs/`.
 
+    The first process looks; the others, which may see another disk, take its word.
+
     Raises:
         RunError: there is none.
     """
+    return first_says(lambda: _found(out).remembered())
+
+
+def run_before_restart(out: str | Path | None) -> Run | None:
+    """The run that these processes had begun, where torchrun has started them anew; None where they had begun none.
+
+    Raises:
+        RunError: it lies on another host than that of the first process.
+    """
+    if not restarted():
+        return None
+    mine = _own_run(out)
+    holders = [number for number, there in enumerate(gathered(mine is not None)) if there]
+    if holders and holders[0] != 0:
+        raise RunError(
+            f"the run that was begun lies with process {holders[0]}, and process 0, which goes on with it, does not "
+            "find it; copy its folder to this host, or let the host that has it be the first."
+        )
+    return first_says(lambda: None if mine is None else mine.remembered())
+
+
+def _own_run(out: str | Path | None) -> Run | None:
+    """The newest run, of those that `out` can mean, that this group of processes wrote."""
+    own = []
+    for config in [Path(out) / "config.json"] if out is not None else RUNS.glob("*/config.json"):
+        run = Run(config.parent)
+        with suppress(RunError, OSError):
+            if run.config["environment"].get("launch") == launch_id():
+                own.append((config.stat().st_mtime, run))
+    return max(own, key=lambda pair: pair[0])[1] if own else None
+
+
+def _found(out: str | Path | None) -> Run:
     if out is not None:
         return load_run(out)
     unfinished = []
@@ -81,16 +117,30 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings
     )
 
 
+def settings_again(run: Run, given: Settings) -> Settings:
+    """The settings of a run whose processes were started anew, with the same arguments."""
+    by_hand = Settings(
+        None if isinstance(given.dataset, str) else given.dataset,
+        given.model if isinstance(given.model, nn.Module) else None,
+        test=given.test,
+    )
+    return settings_of(run, by_hand, {"epochs": None})
+
+
 def restore(
     path: Path, stored: Mapping[str, Any], job: Job, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Position, list[str]]:
-    """Bring model, optimizer and random state to the newest good snapshot."""
+    """Bring model, optimizer and random state to the newest good snapshot, which the first process reads for all."""
     if job.config["dataset"]["sha256"] != stored["dataset"]["sha256"]:
         raise RunError(
             f"{path} was begun with other data than {job.train.name} now holds; train anew into another --out."
         )
     said = differences(stored["environment"], job.config["environment"])
-    position, weights, state, damaged = newest_good(path / "snapshots")
+    folder = path / "snapshots"
+    snapshot = first_says(lambda: newest_good(folder) if snapshot_folders(folder) else None)
+    if snapshot is None:  # stopped before there was one
+        return Position(), list(said)
+    position, weights, state, damaged = snapshot
     try:
         model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])

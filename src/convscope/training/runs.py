@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -71,6 +71,11 @@ class Run:
                 continue
             return bool(done == self.config["recipe"]["epochs"])
         return False
+
+    def remembered(self) -> Self:
+        """The same run with its settings read, so that they go with it to a process on another host."""
+        _ = self.config
+        return self
 
     @property
     def steps(self) -> list[int]:

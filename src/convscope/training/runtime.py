@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from convscope.errors import TrainingError, UnknownName, UsageError
+from convscope.training.processes import FABRIC, join, rank, world
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -55,8 +56,12 @@ class Runtime:
         return contextlib.nullcontext()
 
     def mine(self, batch: Tensor) -> Tensor:
-        """This process' share of a batch of indices."""
-        return batch if self.world == 1 else batch[self.rank :: self.world]
+        """This process' share of a batch of indices; one that does not count where there are fewer than processes."""
+        return batch if self.world == 1 else batch[min(self.rank, len(batch) - 1) :: self.world]
+
+    def count(self, batch: Tensor) -> int:
+        """How many indices of this process' share count."""
+        return len(range(self.rank, len(batch), self.world))
 
     def backward(self, loss: Tensor, share: float) -> None:
         """Add the gradients of a mean over this process' share of the batch, weighted by its size."""
@@ -64,6 +69,22 @@ class Runtime:
             loss.backward()  # type: ignore[no-untyped-call]  # torch ships this one without types
         else:
             self.fabric.backward(loss * (share * self.world))
+
+    def notes(self, model: nn.Module) -> list[str]:
+        """What makes a training in several processes differ from one in a single process."""
+        layers = [module for module in model.modules() if self.world > 1 and _normalizes_batches(module)]
+        if not layers:
+            return []
+        return [
+            f"{layers[0].__class__.__name__} sees only each process' share of a batch, so these weights differ from "
+            "those of one process."
+        ]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers, such as the running means of batch norm."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
 
     def meet(self) -> None:
         """Wait until all processes are here."""
@@ -76,6 +97,10 @@ class Runtime:
             return sums
         summed: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")
         return summed
+
+
+def _normalizes_batches(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -113,20 +138,20 @@ def make_runtime(device: str = "auto", precision: str = "float32") -> Runtime:
     """
     if precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    join()
+    if world() == 1:
         return Runtime(choose_device(device), precision)
     try:
         from lightning_fabric import Fabric  # noqa: PLC0415  # 1.6 s of import that one process does not need
+        from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
     except ImportError:
-        raise TrainingError(
-            "training in several processes needs Lightning Fabric: pip install 'convscope[distributed]'."
-        ) from None
+        raise TrainingError(FABRIC) from None
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     kind = choose_device(device).type
-    fabric = Fabric(
-        accelerator=kind,
-        strategy="ddp",
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-    )
+    try:
+        fabric = Fabric(accelerator=kind, strategy="ddp", devices=here, num_nodes=hosts)
+    except MisconfigurationException as error:
+        raise UsageError(f"{here} processes cannot have a {kind} device each: {error}") from None
     fabric.launch()
-    return Runtime(fabric.device, precision, fabric.global_rank, fabric.world_size, fabric)
+    return Runtime(fabric.device, precision, rank(), world(), fabric)

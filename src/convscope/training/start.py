@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from convscope.training.job import DataSource, Job, Settings, prepare_job
 from convscope.training.layout import trained_channels_last
 from convscope.training.loop import Loop, Watch
 from convscope.training.objectives import make_loss
+from convscope.training.processes import agree, all_do, companions, first_says, join
 from convscope.training.randomness import own_random_state
-from convscope.training.resuming import RUNS, find_run, restore, settings_of
-from convscope.training.runs import Run, load_run
+from convscope.training.resuming import RUNS, find_run, restore, run_before_restart, settings_again, settings_of
+from convscope.training.runs import Run
 from convscope.training.runtime import Runtime
-from convscope.training.snapshots import Position, snapshot_folders
+from convscope.training.snapshots import Position
 from convscope.training.writer import RunWriter, Writer
 
 
@@ -50,6 +52,9 @@ def train(
     snapshot_seconds: float = 10.0,
 ) -> Run:
     """Train a model and write a run folder; or, with `resume`, go on with one.
+
+    In several processes (see `cs.launch`) all train one model, and the first writes the folder. Where torchrun starts
+    them anew after one of them died, they go on from the last snapshot.
 
     >>> run = cs.train("shapes", seed=0)  # doctest: +SKIP
     >>> run.metrics["test_accuracy"]  # doctest: +SKIP
@@ -84,7 +89,7 @@ def train(
     Raises:
         UnknownName: of a data set, model, recipe, optimizer, loss, precision or engine.
         UsageError: a model or setting that the NumPy engine lacks.
-        DataError: data that cannot be trained on.
+        DataError: data that cannot be trained on, or that differ from process to process.
         ShapeError: a model that does not fit the data.
         RunError: a folder that cannot be written, that exists already, or that another training holds.
         TrainingError: the loss is no longer a number, or the disk is full; what was saved is intact.
@@ -99,44 +104,45 @@ def train(
         "schedule": schedule,
     }
     others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
-    if resume:
-        run = find_run(out)
-        again = Settings(dataset, model, model_args, test=test, data_options=data_options)
-        settings = settings_of(run, again, {**changes, **others})
-        if run.finished and epochs is None:
-            return run
-        out = run.path
+    join()
+    begun = find_run(out) if resume else run_before_restart(out)
+    if begun is not None:
+        given = Settings(dataset, model, model_args, test=test, data_options=data_options)
+        settings = settings_of(begun, given, {**changes, **others}) if resume else settings_again(begun, given)
+        if epochs in {None, begun.recipe.epochs} and first_says(lambda: begun.finished):
+            return begun
     else:
         if dataset is None:
             raise UsageError("name a data set to train on, such as shapes or mnist, or go on with --resume.")
         others["device"], others["precision"] = check_engine(engine or "torch", device, precision)
-        given: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
+        said: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
         settings = Settings(
-            dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **given
+            dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **said
         )
     runtime = runtime_for(settings.engine, settings.device, settings.precision)
-    job = prepare_job(settings, runtime, progress)
-    first = runtime.rank == 0
-    path = free_path(job.config["model"]["name"]) if out is None else Path(out)
-    if not resume and first:
-        _refuse_existing(path)
-    with RunWriter(path) if first else Writer() as writer, own_random_state(job.config["seed"]):
-        return _run(job, path, runtime, writer, watch or _nobody, resume=resume, snapshot_seconds=snapshot_seconds)
+    job = all_do(lambda: prepare_job(settings, runtime, progress))
+    agree("training", job.facts)
+    path = begun.path if begun is not None else first_says(lambda: new_path(out, job.config["model"]["name"]))
+    with ExitStack() as stack:
+        writer = all_do(lambda: stack.enter_context(RunWriter(path) if runtime.rank == 0 else Writer()))
+        stack.enter_context(own_random_state(job.config["seed"]))
+        stack.enter_context(companions())
+        return _run(job, path, runtime, writer, watch or _nobody, begun=begun, snapshot_seconds=snapshot_seconds)
 
 
 def _run(
-    job: Job, path: Path, runtime: Runtime, writer: Writer, watch: Watch, *, resume: bool, snapshot_seconds: float
+    job: Job, path: Path, runtime: Runtime, writer: Writer, watch: Watch, *, begun: Run | None, snapshot_seconds: float
 ) -> Run:
     """Put the parts together, as the last snapshot left them, and train; the model ends in its usual form."""
     model = job.model.to(runtime.device, runtime.dtype)
     wanted = job.config["engine"] == "torch" and runtime.device.type == "cpu"
     with trained_channels_last(model, job.train, wanted=wanted) as channels_last, interruptible() as interrupt:
-        stored = load_run(path).config if resume else job.config
+        stored = first_says(lambda: job.config if begun is None else begun.config)
         torch.set_num_threads(stored["environment"]["threads"])
         loss = make_loss(job.recipe)
         engine, optimizer = make_engine(job.config["engine"], model, job.recipe, loss, runtime)
-        position, notes = Position(), list(job.notes)
-        if resume and snapshot_folders(path / "snapshots"):
+        position, notes = Position(), [*job.notes, *runtime.notes(model)]
+        if begun is not None:
             position, said = restore(path, stored, job, model, optimizer)
             notes += said
         writer.configure({**job.config, "environment": stored["environment"]})
@@ -146,7 +152,7 @@ def _run(
             watch if runtime.rank == 0 else _nobody, interrupt, snapshot_seconds, position,
             saved=position.step if position.sums else -1,
         )  # fmt: skip
-        loop.watch(_start_event(job, path, loop, notes, resumed=resume))
+        loop.watch(_start_event(job, path, loop, notes, resumed=begun is not None))
         finished = loop.run()
     runtime.meet()
     model.eval()
@@ -161,9 +167,9 @@ def _run(
 
 
 def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:
-    """The training images, and the test images where this process measures."""
+    """The training images, and the test images where there are any."""
     train = as_batches(job.train, runtime.device, runtime.dtype, channels_last=channels_last)
-    if job.test is None or runtime.rank != 0:
+    if job.test is None:
         return train, None
     return train, as_batches(job.test, runtime.device, runtime.dtype, channels_last=channels_last)
 
@@ -177,16 +183,31 @@ def free_path(name: str) -> Path:
     return path
 
 
-def _refuse_existing(path: Path) -> None:
+def new_path(out: str | Path | None, name: str) -> Path:
+    """Where a new run goes.
+
+    Raises:
+        RunError: something is there.
+    """
+    path = free_path(name) if out is None else Path(out)
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a run needs a folder. Choose another --out.")
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and not _unwritten(path):
         how = (
             "go on with it by --resume, or choose another --out"
             if (path / "config.json").exists()
             else "choose another --out"
         )
         raise RunError(f"{path} exists and is not empty; {how}.")
+    return path
+
+
+def _unwritten(path: Path) -> bool:
+    """Whether a folder is empty, or as a training leaves it that is killed before it has written anything."""
+    left = {"lock", "metrics.jsonl", "snapshots", "history"}
+    return {item.name for item in path.iterdir()} <= left and not any(
+        item.stat().st_size for item in path.rglob("*") if item.is_file()
+    )
 
 
 def _start_event(job: Job, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""Digests: whether data or weights are the same as in another process, or as when a training began."""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscope.data.dataset import Dataset
+
+SAMPLE = 256
+
+
+def whole_digest(data: Dataset) -> str:
+    """SHA-256 of images, labels, classes and scaling.
+
+    >>> data = Dataset("one", np.zeros((1, 1, 2, 2), np.uint8), np.array([0]), ("black",))
+    >>> whole_digest(data)[:8], whole_digest(data) == whole_digest(data.part(slice(0, 1)))
+    ('0e6b08d3', True)
+    """
+    summed = hashlib.sha256(np.ascontiguousarray(data.images).data)
+    summed.update(data.labels.data)
+    summed.update(repr((data.images.shape, str(data.images.dtype), data.classes, data.preprocess)).encode())
+    return summed.hexdigest()
+
+
+def quick_digest(data: Dataset) -> str:
+    """SHA-256 of size, labels, classes, scaling, and up to 256 images spread over a data set.
+
+    >>> data = Dataset("one", np.zeros((1, 1, 2, 2), np.uint8), np.array([0]), ("black",))
+    >>> quick_digest(data) == quick_digest(data.part(slice(0, 1)))
+    True
+    """
+    found = hashlib.sha256(f"{data.images.shape} {data.images.dtype} {data.classes} {data.preprocess}".encode())
+    found.update(data.labels.tobytes())
+    for at in range(0, len(data), max(1, len(data) // SAMPLE)):
+        found.update(np.ascontiguousarray(data.images[at]).tobytes())
+    return found.hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a model's class, parameters and buffers.
+
+    >>> weights_digest(nn.Conv2d(1, 1, 3)) == weights_digest(nn.Conv2d(1, 1, 3))
+    False
+    """
+    found = hashlib.sha256(type(model).__qualname__.encode())
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):  # what a module keeps besides
+            continue
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
