@@ -12,16 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.capture import Ref, Step, Trace
+from convscope.capture import Step, Trace
+from convscope.probe.following import Followed, Marks, follow
 from convscope.probe.layout import axes_of
 from convscope.probe.ranges import ranges
-from convscope.proof.backward import CONSTANT, WRITES, Backward, onto, operands_of
-from convscope.proof.calls import call_of
 from convscope.rules.call import Cell, cell_label, full_cell
-from convscope.rules.reads import READS, SPREADING, chooses, read
-
-Marks = NDArray[np.bool_]
-Result = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +116,7 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
     """
     here = trace[step]
     marks, name = _start(here, cell)
-    found = _follow(trace, here, marks)
+    found = follow(trace, here, marks)
     image, *others = found.inputs
     of = int(np.argwhere(marks)[0][0]) if marks.ndim and len(found.inputs[image]) == len(marks) else 0
     spread = found.inputs[image].any(axis=tuple(range(1, found.inputs[image].ndim)))
@@ -223,66 +218,7 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({place[axes.unit]})"
 
 
-@dataclass(slots=True)
-class _Followed:
-    """Where marks got to, and what was met on the way."""
-
-    trace: Trace
-    inputs: dict[str, Marks]
-    chosen: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    spreading: list[Step] = field(default_factory=list)
-    """Steps that may read along whole axes, the last one first."""
-
-
-def _follow(trace: Trace, step: Step, marks: NDArray[np.float32]) -> _Followed:
-    """Follow marks on a step's result to the inputs."""
-    back = Backward(trace, depending(trace, step.id))
-    back.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
-    back.weights[step.id, 0] = marks
-    found = _Followed(trace, {})
-    for at in range(step.id, -1, -1):
-        here = trace.all_steps[at]
-        for index in range(len(here.results)):
-            left = back.weights.pop((at, index), None)
-            if left is not None and (at, index) in back.varies and left.any():
-                _through(back, found, here, index, left)
-    found.inputs = {name: array > 0 for name, array in back.inputs.items()}
-    return found
-
-
-def _through(back: Backward, found: _Followed, step: Step, index: int, marks: NDArray[Any]) -> None:
-    """Marks on one result of one step: to its operands."""
-    refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
-    varies = frozenset(name for name, ref in refs.items() if _depends(back.varies, ref))
-    call = call_of(back.trace, step, index)
-    if step.op not in READS:
-        found.unknown.append(step.name)
-    if step.op in SPREADING or step.op not in READS:
-        found.spreading.append(step)
-    if chooses(call, varies):
-        found.chosen.append(step.name)
-    for name, gradient in read(call, marks, varies).items():
-        onto(back, step, name, refs[name], gradient)
-
-
-def depending(trace: Trace, last: int) -> frozenset[Result]:
-    """The results up to a step that depend on an input's numbers, whole numbers and truth values included."""
-    found: set[Result] = set()
-    for step in trace.all_steps[: last + 1]:
-        if step.op in CONSTANT or step.overridden:
-            continue
-        if any(_depends(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
-            found |= {(step.id, index) for index in range(len(step.results))}
-    return frozenset(found)
-
-
-def _depends(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
-    written = any((writer, 0) in found for writer in ref.rewritten)
-    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)
-
-
-def _whole_from(found: _Followed) -> str:
+def _whole_from(found: Followed) -> str:
     """The first step that reads along whole axes and one cell of which sees the whole image."""
     image = next(iter(found.inputs))
     if not found.inputs[image].all(axis=tuple(range(1, found.inputs[image].ndim))).any():
@@ -290,7 +226,7 @@ def _whole_from(found: _Followed) -> str:
     for step in reversed(found.spreading):
         marks = np.zeros(step.shape, np.float32)
         marks.reshape(-1)[:1] = 1.0
-        seen = _follow(found.trace, step, marks).inputs[image]
+        seen = follow(found.trace, step, marks).inputs[image]
         if seen.all(axis=tuple(range(1, seen.ndim))).any():
             return step.name
     return ""
