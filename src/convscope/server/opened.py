@@ -28,6 +28,8 @@ class Opened:
     start: schema.InputRef | None = None
     used: frozenset[str] = frozenset()
     """The parameters that its steps read, once a trace has shown them."""
+    light: int = 0
+    """The numbers of an input whose pass takes so little memory that all of it is kept without counting."""
     _read: Any = field(default=None, repr=False)
     _stamp: int = 0
     _lock: Any = field(default_factory=Lock, repr=False)

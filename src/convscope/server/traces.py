@@ -31,6 +31,8 @@ SPARED = 4
 """Clients whose newest trace is kept whatever it takes; of the one who asked last two, for they are compared."""
 KEEP = 800.0
 """Megabytes that one trace may take, half of them for what is made again because there was no room to keep it."""
+LIGHT = 50_000_000
+"""Bytes of a trace that are not counted while it is made, which takes half the time."""
 RECOMPUTED = 4
 """Steps of a trace whose recomputation the library keeps."""
 
@@ -86,6 +88,7 @@ class Traces:
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most
         self._kept: OrderedDict[str, Pass] = OrderedDict()
+        self._total = 0
         self._used: OrderedDict[str, list[str]] = OrderedDict()
         """Client -> the ids of the passes it used last, two at most, the newest last."""
         self._base: dict[str, str] = {}
@@ -132,9 +135,10 @@ class Traces:
             picture = find(request.input)
             self._make_room(opened, client)
             found = _run(picture, request, opened, model=model, name=name, at=at)
-        _ = found.size  # worked out before anybody waits for the lock
         with self._lock:
+            self._forget(name)
             self._kept[name] = found
+            self._total += found.size
             self._touch(name, client)
             self._trim()
         return found
@@ -164,10 +168,15 @@ class Traces:
     def _trim(self, coming: int = 0) -> None:
         """Forget the passes that were used longest ago, as far as memory asks for it; the lock is held."""
         spared = {id for ids in self._used.values() for id in ids}  # noqa: A001
-        total = coming + sum(p.size for p in self._kept.values())
-        for old in [key for key in self._kept if key not in spared]:
-            if total > self._most:
-                total -= self._kept.pop(old).size
+        if self._total + coming > self._most:
+            for old in [key for key in self._kept if key not in spared]:
+                self._forget(old)
+                if self._total + coming <= self._most:
+                    break
+
+    def _forget(self, id: str) -> None:  # noqa: A002
+        gone = self._kept.pop(id, None)
+        self._total -= gone.size if gone is not None else 0
 
 
 def _digest(request: schema.TraceRequest, opened: Opened, at: int | None) -> str:
@@ -186,15 +195,21 @@ def _run(
         overrides = _past(opened, model, taken, at)
     overrides |= edited(request.edits, {**_parameters(model), **overrides})
     notes = [opened.gone] if opened.gone else []
-    trace, error = _recorded(model, taken, overrides)
+    keep = None if taken.array.size <= opened.light else KEEP
+    trace, error = _recorded(model, taken, overrides, keep)
     changed = frozenset(edit.parameter for edit in request.edits)
-    return Pass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
+    done = Pass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
+    if done.size < LIGHT:
+        opened.light = max(opened.light, taken.array.size)
+    return done
 
 
-def _recorded(model: Any, taken: Taken, overrides: Mapping[str, NDArray[Any]]) -> tuple[cs.Trace, str | None]:
+def _recorded(
+    model: Any, taken: Taken, overrides: Mapping[str, NDArray[Any]], keep: float | None = KEEP
+) -> tuple[cs.Trace, str | None]:
     """The trace, and what failed where it is only part of one."""
     try:
-        return cs.trace(model, taken.array, keep=KEEP, overrides=overrides or None), None
+        return cs.trace(model, taken.array, keep=keep, overrides=overrides or None), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise
