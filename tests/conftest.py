@@ -18,3 +18,18 @@ def shared_data() -> Path:
     if not found or not Path(found).is_dir():
         pytest.skip("CONVSCOPE_DATA names no folder with mnist/ and images/")
     return Path(found)
+
+
+@pytest.fixture
+def static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A built page of the explorer, with a secret beside it."""
+    from convscope.server import page
+
+    folder = tmp_path / "static"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html><title>page</title>")
+    (folder / "assets" / "a.js").write_text("let a;")
+    (folder / ".sources").write_text("secret")
+    (tmp_path / "secret.txt").write_text("secret")
+    monkeypatch.setattr(page, "STATIC", folder)
+    return folder

@@ -1,15 +1,20 @@
-"""A real server on loopback for tests, and a client that sends exactly the bytes that it is told to."""
+"""For tests of the server: a token, a real server on loopback, a client that sends exactly the bytes it is told to."""
 
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from convscope.server.connection import Patient, make_server
 from convscope.server.places import bind
+from convscope.server.security import Access, Guard, new_token
+
+TOKEN = new_token()
+KEY = {"Authorization": f"Bearer {TOKEN}"}
+ACCESS = Access(TOKEN, frozenset({"lab.example"}))
 
 
 @contextmanager
@@ -65,3 +70,19 @@ def asked(port: int, path: str, method: str = "GET", body: bytes = b"", **header
         client.sendall(head(method, path, port, connection="close", **headers) + body)
         answer = all_of(client)
     return int(answer.split(b" ", 2)[1]), answer
+
+
+async def status_of(guard: Guard, method: str, path: str, headers: Mapping[str, str | None]) -> int:
+    """What a guard answers to these headers, without a server; 0 where it let them through to silence."""
+    status = 0
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value is not None]
+    await guard({"type": "http", "method": method, "path": path, "headers": pairs}, receive, send)
+    return status

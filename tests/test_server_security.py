@@ -4,31 +4,20 @@ import asyncio
 import json
 import logging
 import re
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 import convscope as cs
-from convscope.server import page, security, uploads
 from convscope.server.app import make_app
-from convscope.server.connection import Patient
 from convscope.server.gallery import Gallery
-from convscope.server.security import Access, Guard, is_loopback, new_token
-from serving import all_of, asked, connected, head, served
-
-TOKEN = new_token()
-KEY = {"Authorization": f"Bearer {TOKEN}"}
-ACCESS = Access(TOKEN, frozenset({"lab.example"}))
-
+from convscope.server.security import Guard, is_loopback, new_token
+from serving import ACCESS, KEY, TOKEN, asked, connected, head, served, status_of
 
 # The table: a request is let through when, and only when, nothing about it is wrong
 
@@ -109,27 +98,12 @@ def test_the_table_of_hosts_origins_sites_methods_types_and_tokens() -> None:
                 "content-type": kind,
                 "authorization": token,
             }
-            before, status = reached, await _status(guard, method, "/api/traces", headers)
+            before, status = reached, await status_of(guard, method, "/api/traces", headers)
             assert (reached > before) == good, (method, headers)
             assert good or status in {401, 403, 405, 415}, (method, headers, status)
         return rows
 
     assert asyncio.run(all_rows()) == 317_520
-
-
-async def _status(guard: Guard, method: str, path: str, headers: Mapping[str, str | None]) -> int:
-    status = 0
-
-    async def send(message: Message) -> None:
-        nonlocal status
-        status = message.get("status", status)
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value is not None]
-    await guard({"type": "http", "method": method, "path": path, "headers": pairs}, receive, send)
-    return status
 
 
 @pytest.mark.parametrize("name", ["host", "origin", "authorization", "content-type", "sec-fetch-site"])
@@ -160,7 +134,7 @@ def test_the_token_has_256_bits_is_new_each_time_and_compared_in_constant_time(m
 
     monkeypatch.setattr("hmac.compare_digest", watched)
     guard = Guard(make_app(None, ACCESS), ACCESS)
-    assert asyncio.run(_status(guard, "GET", "/api/x", {"host": "localhost", "authorization": "Bearer guess"})) == 401
+    assert asyncio.run(status_of(guard, "GET", "/api/x", {"host": "localhost", "authorization": "Bearer guess"})) == 401
     assert compared == [(b"guess", TOKEN.encode())]
 
 
@@ -170,19 +144,6 @@ def test_loopback_is_told_by_the_address_not_by_its_looks() -> None:
 
 
 # The whole application
-
-
-@pytest.fixture
-def static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A built page, with a secret beside it."""
-    folder = tmp_path / "static"
-    (folder / "assets").mkdir(parents=True)
-    (folder / "index.html").write_text("<!doctype html><title>page</title>")
-    (folder / "assets" / "a.js").write_text("let a;")
-    (folder / ".sources").write_text("secret")
-    (tmp_path / "secret.txt").write_text("secret")
-    monkeypatch.setattr(page, "STATIC", folder)
-    return folder
 
 
 @pytest.fixture
@@ -318,156 +279,7 @@ def test_a_mistake_of_ours_tells_the_browser_no_details(app: FastAPI, caplog: py
     assert "what only the terminal sees" in caplog.text
 
 
-# Bodies, slow clients, many clients
-
-
-class Quick(Patient):
-    """Loses its patience at once, so that the tests need none."""
-
-    head_seconds = 0.3
-    write_seconds = 0.3
-    most = 8
-
-
-async def _big(_request: Request) -> Response:
-    async def parts() -> AsyncIterator[bytes]:
-        for _ in range(2000):
-            yield bytes(100_000)
-
-    return StreamingResponse(parts())
-
-
-async def _echo(request: Request) -> Response:
-    return Response(str(len(await request.body())))
-
-
-@pytest.fixture
-def echo(static: Path) -> FastAPI:
-    """Counts the bytes of bodies; big answers at /api/big."""
-    app = make_app(None, ACCESS)
-    app.add_route("/api/inputs", _echo, ["POST"])
-    app.add_route("/api/echo", _echo, ["POST"])
-    app.add_route("/api/big", _big)
-    app.router.routes[:] = [*app.router.routes[-3:], *app.router.routes[:-3]]
-    return app
-
-
-@pytest.mark.parametrize(("path", "kind", "most"), [
-    ("/api/echo", "application/json", security.MAX_JSON), ("/api/inputs", "image/png", uploads.MAX_BYTES)
-])  # fmt: skip
-def test_a_body_is_counted_while_it_streams(echo: FastAPI, path: str, kind: str, most: int) -> None:
-    with served(echo) as port:
-        good = {"authorization": f"Bearer {TOKEN}", "content_type": kind}
-        assert asked(port, path, "POST", bytes(most), **good)[1].endswith(str(most).encode())
-        status, answer = asked(port, path, "POST", b"x", **good | {"content_length": str(most + 1)})
-        assert (status, b"larger than" in answer) == (413, True)
-        with connected(port) as client:  # no length is announced, and the end never comes
-            client.sendall(head("POST", path, port, **good, transfer_encoding="chunked"))
-            answer = _sent_until_refused(client, b"186a0\r\n" + bytes(100_000) + b"\r\n", most // 100_000 + 200)
-        assert b"413" in answer.split(b"\r\n")[0]
-
-
-def _sent_until_refused(client: Any, part: bytes, most: int) -> bytes:
-    try:
-        for _ in range(most):
-            client.sendall(part)
-    except ConnectionError:
-        pass
-    else:
-        raise AssertionError("the server read on")
-    return all_of(client) or b"HTTP/1.1 413"
-
-
-def test_a_get_has_no_body_and_a_compressed_one_is_not_taken(echo: FastAPI) -> None:
-    client = TestClient(echo, base_url="http://localhost")
-    kind = KEY | {"Content-Type": "application/json"}
-    assert client.post("/api/echo", headers=kind | {"Content-Encoding": "gzip"}, content=b"x").status_code == 415
-    assert client.post("/api/echo", headers=kind | {"Content-Length": "-1"}, content=b"x").status_code == 413
-    assert client.post("/api/echo", headers=kind | {"Content-Length": "9" * 99}, content=b"x").status_code == 413
-
-
-def test_a_client_that_does_not_say_what_it_wants_is_left(echo: FastAPI) -> None:
-    with served(echo, Quick) as port:
-        for sent in (b"", b"GET / HT", head("GET", "/", port)[:-2]):
-            with connected(port) as client:
-                client.sendall(sent)
-                assert all_of(client) == b""
-        with connected(port) as client:  # a second request on a connection has no more time than the first
-            client.sendall(head("GET", "/", port))
-            answer = b""
-            while not answer.endswith(b"</title>"):
-                answer += client.recv(1000)
-            time.sleep(0.05)  # for the server to see that its answer is complete
-            client.sendall(b"GET / HT")
-            assert all_of(client) == b""
-
-
-def test_a_client_that_drips_its_body_is_told_off(echo: FastAPI) -> None:
-    guarded = Guard(_raw_echo, ACCESS, body_seconds=0.3)
-    with served(guarded) as port, connected(port) as client:
-        good = {"authorization": f"Bearer {TOKEN}", "content_type": "application/json", "content_length": "100"}
-        client.sendall(head("POST", "/api/echo", port, **good) + b"[1,")
-        assert b"did not arrive within 0.3 seconds" in all_of(client)
-
-
-async def _raw_echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that is only that route, with errors as the real one answers them."""
-    app = make_app(None, ACCESS)
-    app.user_middleware.clear()
-    app.add_route("/api/echo", _echo, ["POST"])
-    app.router.routes.insert(0, app.router.routes.pop())
-    await app(scope, receive, send)
-
-
-def test_a_client_that_does_not_read_its_answer_is_left(echo: FastAPI) -> None:
-    with served(echo, Quick) as port, connected(port, receive_buffer=4096) as client:
-        client.sendall(head("GET", "/api/big", port, authorization=f"Bearer {TOKEN}"))
-        for wanted in (1, 0):  # it is being answered, then no more, though nothing was read
-            while _active(echo) != wanted:
-                time.sleep(0.01)
-        assert len(all_of(client)) < 2000 * 100_000
-
-
-def _active(app: FastAPI) -> int:
-    guard: Any = app.middleware_stack
-    while guard is not None and not isinstance(guard, Guard):
-        guard = guard.app
-    return guard.active if guard else 0
-
-
-def test_a_flood_of_silent_clients_passes(echo: FastAPI) -> None:
-    with served(echo, Quick) as port:
-        clients = [connected(port) for _ in range(50)]
-        opened = [client.__enter__() for client in clients]
-        try:
-            for one in opened:
-                assert all_of(one) == b""
-            assert asked(port, "/assets/a.js")[0] == 200
-        finally:
-            for client in clients:
-                client.__exit__(None, None, None)
-
-
-def test_more_requests_at_once_than_are_answered_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "MAX_WAITING", 2)
-
-    async def run() -> list[int]:
-        gate = asyncio.Event()
-
-        async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-            await gate.wait()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-
-        guard = Guard(inner, ACCESS)
-        good = {"host": "localhost", "authorization": f"Bearer {TOKEN}"}
-        waiting = [asyncio.create_task(_status(guard, "GET", "/api/x", good)) for _ in range(3)]
-        await asyncio.sleep(0)
-        assert await _status(guard, "GET", "/api/x", {"host": "localhost"}) == 401
-        gate.set()
-        statuses = [await one for one in waiting]
-        return [*statuses, await _status(guard, "GET", "/api/x", good)]
-
-    assert asyncio.run(run()) == [200, 200, 503, 200]
+# What is not there, and what does not leak
 
 
 def test_there_are_no_websockets(app: FastAPI) -> None:
