@@ -297,12 +297,12 @@ def test_another_image_is_chosen_from_the_samples(page: Any, shapes: Any) -> Non
     page.locator("button.now").click()
     page.locator("dialog button.sample").nth(3).click()
     page.wait_for_url("**input=s~shapes~test~3**")
-    page.wait_for_function("was => document.querySelector('[data-number]')?.textContent !== was", arg=before)
+    page.locator(".below [data-number]").filter(has_not_text=before).wait_for()
 
 
 def test_the_switch_shares_one_scale_over_all_steps(page: Any, shapes: Any) -> None:
     visit(page, shapes)
-    page.wait_for_function("document.querySelectorAll('.card .map').length > 20")
+    page.locator(".card .map").nth(20).wait_for()
     page.get_by_label("one colour scale for all steps").check()
     page.wait_for_url("**shared=1**")
     assert len(set(page.locator(".card .ends").all_inner_texts())) == 1
@@ -338,7 +338,7 @@ def test_the_page_waits_for_a_server_that_is_gone(page: Any, shapes: Any, traced
     page.get_by_text("The server does not answer").wait_for()
     page.context.set_offline(False)
     page.get_by_text("The server does not answer").wait_for(state="hidden")
-    page.wait_for_function("document.querySelector('.crumbs').textContent.includes('conv2')")
+    page.locator(".crumbs", has_text="conv2").wait_for()
     page.wait_for_selector("#window-channel")
     assert rows(page) != former
     forgive(page, "ERR_INTERNET_DISCONNECTED")
