@@ -173,9 +173,29 @@ export interface paths {
         };
         /**
          * Parameter
-         * @description A parameter's numbers, as this pass used them.
+         * @description A parameter's numbers, as this pass used them: all, or `count` kernels from `first` on, along its first axis.
          */
         get: operations["parameter_api_traces__trace__parameters__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/traces/{trace}/probability/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Probability
+         * @description Why a class has its probability, where the model answers with logits.
+         */
+        get: operations["probability_api_traces__trace__probability_explain_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -987,7 +1007,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1974,7 +1994,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2104,10 +2124,154 @@ export interface operations {
     };
     parameter_api_traces__trace__parameters__name__get: {
         parameters: {
-            query?: never;
+            query?: {
+                count?: number | null;
+                first?: number;
+            };
             header?: never;
             path: {
                 name: string;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Method Not Allowed */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Timeout */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Gone */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    probability_api_traces__trace__probability_explain_get: {
+        parameters: {
+            query: {
+                cell: number;
+            };
+            header?: never;
+            path: {
                 trace: string;
             };
             cookie?: never;
@@ -2120,7 +2284,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": unknown;
+                    "application/json": components["schemas"]["Explained"];
                 };
             };
             /** @description Bad Request */
@@ -2256,7 +2420,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2399,7 +2563,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2685,7 +2849,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2971,7 +3135,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
             200: {
                 headers: {
                     [name: string]: unknown;
