@@ -12,6 +12,8 @@ class ConvscopeError(Exception):
     """Base of all of them: `except cs.ConvscopeError` catches whatever convscope refuses."""
 
     exit_status = 1
+    shared = False
+    """Whether every one of several processes raises it, so that the first need only be heard."""
 
 
 class UsageError(ConvscopeError, ValueError):

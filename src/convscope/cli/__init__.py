@@ -7,7 +7,8 @@ import typer
 
 import convscope as cs
 from convscope.cli import catalog, demo, exploring, numbers, pictures, training
-from convscope.cli.console import remark
+from convscope.cli.console import hushed, remark
+from convscope.cli.many import in_many
 from convscope.cli.probe import probe_app
 
 app = typer.Typer(
@@ -19,8 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo.demo)
-app.command()(training.train)
-app.command()(training.evaluate)
+app.command()(in_many(training.train))
+app.command()(in_many(training.evaluate))
 app.command()(training.predict)
 app.command()(numbers.trace)
 app.command()(numbers.explain)
@@ -47,7 +48,8 @@ def main() -> None:
     try:
         app()
     except cs.ConvscopeError as error:
-        remark(f"error: {error}")
+        if not (error.shared and hushed()):
+            remark(f"error: {error}")
         sys.exit(error.exit_status)
     except OSError as error:
         remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
@@ -56,4 +58,5 @@ def main() -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Warnings as a line that a person can read."""
-    remark(f"warning: {message}")
+    if not hushed():
+        remark(f"warning: {message}")

@@ -21,6 +21,16 @@ def out_is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def hush() -> None:
+    """From here on only errors are told: another process does the talking."""
+    out.quiet = True
+
+
+def hushed() -> bool:
+    """Whether another process does the talking, and the drawing."""
+    return out.quiet
+
+
 def say(line: str = "") -> None:
     """One line to standard output."""
     out.print(Text(line))
@@ -33,6 +43,8 @@ def remark(line: str) -> None:
 
 def show_json(value: Any) -> None:
     """Print as JSON; NaN and infinities as the strings "nan", "inf", "-inf"."""
+    if hushed():
+        return
     sys.stdout.write(json.dumps(_strict(value), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -82,7 +94,7 @@ def duration(seconds: float) -> str:
 def reading_progress() -> Iterator[Any]:
     """A callback for work that tells its progress: bars on a terminal, silence elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+    with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:

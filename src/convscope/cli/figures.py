@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.console import say
+from convscope.cli.console import hushed, say
 
 TIMELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """The formats, and what their writers are told so that the same figure gives the same file."""
@@ -37,6 +37,8 @@ def _short(word: str) -> str:
 
 def save(figure: Any, path: Path) -> None:
     """Save the figure, the same file for the same figure."""
+    if hushed():
+        return
     form = path.suffix.lower().lstrip(".")
     try:
         figure.savefig(path, format=form, metadata=TIMELESS[form])
@@ -47,6 +49,8 @@ def save(figure: Any, path: Path) -> None:
 def write(figure: Any, path: Path) -> None:
     """Save the figure and say so in one line."""
     save(figure, path)
+    if hushed():
+        return
     width, height = figure.get_size_inches()
     pixels = path.suffix.lower() == ".png"
     across, down = (round(side * figure.dpi) if pixels else round(side, 1) for side in (width, height))

@@ -1,6 +1,5 @@
 """The commands that train and ask: train, evaluate, predict."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.console import duration, percent, reading_progress, remark, say, show_json, show_table
+from convscope.cli.console import duration, hushed, percent, reading_progress, remark, say, show_json, show_table
 from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size
 from convscope.cli.watching import watching
 
@@ -70,10 +69,10 @@ def train(
             watch=watcher.tell,
             progress=progress,
         )
-    if os.environ.get("RANK", "0") != "0":
-        return
     if not watcher.start:
         say(f"{run.path} was finished before; nothing is left to train. Give it more epochs with --epochs.")
+        return
+    if hushed():
         return
     say(f"{run.path} is written after {duration(run.metrics['seconds'])} of training")
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")

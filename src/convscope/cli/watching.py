@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from convscope.cli.console import duration, err, percent, remark, say
+from convscope.cli.console import duration, err, hushed, percent, remark, say
 
 
 class Watcher:
@@ -75,8 +75,9 @@ def watching() -> Iterator[Watcher]:
     """A watcher whose bar is gone when the training is over; Ctrl-C ends with what `cs.train` says of it."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
     try:
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bar:
             yield Watcher(bar)
     except KeyboardInterrupt as stop:
-        remark(str(stop) or "stopped")
+        if not hushed():
+            remark(str(stop) or "stopped")
         raise typer.Exit(130) from None

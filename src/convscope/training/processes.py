@@ -6,6 +6,7 @@ Knows torch.distributed; no models, no data, no files.
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -117,19 +118,35 @@ def join(patience: float = PATIENCE) -> None:
         return
     number = int(os.environ["RANK"])
     wait = timedelta(seconds=patience)
+    address = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "0"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
+        if number > 0:
+            _reach(address, patience)
         store, _, _ = next(iter(rendezvous("env://", number, wanted, timeout=wait)))
         store.set(f"here/{number}", socket.gethostname())
         store.wait([f"here/{other}" for other in range(wanted)], wait)
         distributed.init_process_group(backend, store=store, rank=number, world_size=wanted, timeout=SILENCE)
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise TrainingError(
             f"not all of {wanted} processes have joined within {patience:g} s: process {number} on "
-            f"{socket.gethostname()} waited at {place} ({_said(error)}). Start the same command on every host, let "
+            f"{socket.gethostname()} waited at {address[0]}:{address[1]} ({_said(error)}). Start the same command on every host, let "
             "them reach this address, and name the network between them by GLOO_SOCKET_IFNAME where a host has several."
         ) from None
+
+
+def _reach(address: tuple[str, int], patience: float) -> None:
+    """Wait until somebody listens there; PyTorch would wait too, and fill the screen when it gives up."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection(address, timeout=max(0.1, until - time.monotonic())).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def rank() -> int:
@@ -180,7 +197,7 @@ def first_says(work: Callable[[], Value]) -> Value:
         distributed.broadcast_object_list(said, src=0)
     told, theirs = said[0]
     if theirs is not None:
-        raise refused or theirs
+        raise _shared(refused or theirs)
     return told  # type: ignore[no-any-return]  # it went through a list of objects
 
 
@@ -195,7 +212,7 @@ def all_do(work: Callable[[], Value]) -> Value:
     value, refused = _outcome(work)
     for number, theirs in enumerate(gathered(Refused.of(refused))):
         if theirs is not None:
-            raise refused or Refused(f"process {number}: {theirs}", theirs.exit_status)
+            raise _shared(refused or Refused(f"process {number}: {theirs}", theirs.exit_status))
     return value  # type: ignore[return-value]  # nobody refused
 
 
@@ -213,6 +230,11 @@ class Refused(ConvscopeError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def _shared(error: ConvscopeError) -> ConvscopeError:
+    error.shared = True
+    return error
 
 
 def _outcome(work: Callable[[], Value]) -> tuple[Value | None, ConvscopeError | None]:
@@ -237,10 +259,8 @@ def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
         for name, value in mine.items():
             if theirs[name] != value:
                 one, two = sorted((rank(), number))
-                raise DataError(
-                    f"processes {one} and {two} of this {what} have different {name}; give every host the same "
-                    "files and arguments."
-                )
+                differ = f"processes {one} and {two} of this {what} have different {name}"
+                raise _shared(DataError(f"{differ}; give every host the same files and arguments."))
 
 
 @contextmanager
