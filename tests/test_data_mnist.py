@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from convscope.data import DATASETS, load_dataset
+from convscope.data import DATASETS, at_hand, load_dataset
 from convscope.data.families import FAMILIES, Family, File
 from convscope.data.idx import parse_idx, to_idx, uncompressed
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
@@ -358,3 +358,17 @@ def test_the_table_of_families_is_complete() -> None:
         assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in files)
     digests = [file.sha256 for family in FAMILIES.values() for pair in family.files.values() for file in pair]
     assert len(set(digests)) == 12
+
+
+def test_whether_files_are_at_hand_is_told_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CONVSCOPE_DATA", raising=False)
+    monkeypatch.setattr("convscope.data.mnist.cache_folder", lambda: tmp_path / "cache")
+    assert at_hand("crosses")
+    assert not at_hand("mnist", data_dir=tmp_path)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{part}-ubyte.gz").touch()
+    assert at_hand("mnist", data_dir=tmp_path)
+    with pytest.raises(UsageError, match="there is no folder"):
+        at_hand("mnist", data_dir=tmp_path / "none")

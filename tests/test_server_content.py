@@ -77,6 +77,16 @@ def test_samples_are_the_images_of_the_data_set(page: Page) -> None:
         assert item["label"] == data.labels[item["id"]]
 
 
+def test_data_whose_files_are_here_are_shown(shared_data: Path) -> None:
+    with opened(Gallery.of_model(cs.load_model("simple-cnn"), data_dir=shared_data)) as page:
+        shown = page.get("session")["models"][0]["start"]
+        assert shown == {"kind": "sample", "source": "mnist", "split": "test", "index": 0}
+        info = page.trace(shown)
+        digit = cs.load_dataset("mnist", split="test", data_dir=shared_data)
+        assert np.array_equal(page.raw(f"traces/{info['id']}/input"), digit.image(0))
+        assert info["input"]["label"] == digit.labels[0]
+
+
 # A trace
 
 
@@ -312,6 +322,19 @@ def test_edits_are_overrides_and_the_model_stays(page: Page, net: Any) -> None:
     why = page.get(f"traces/{info['id']}/steps/0/explain", cell="2,9,9")
     assert why["proof"]["proved"]
     assert page.trace()["id"] == base["id"]
+
+
+def test_two_models_are_compared_by_the_names_of_their_steps(net: Any) -> None:
+    gallery = Gallery.of_model(net)
+    other = cs.load_model("shapes-mlp")
+    name = gallery.open(other)
+    with opened(gallery) as page:
+        base, info = page.trace(), page.trace(model=name)
+        said = page.get(f"traces/{info['id']}/difference", base=base["id"])
+        found = cs.difference(traced(net), traced(other))
+        assert (said["missing"], said["added"]) == (list(found.missing), list(found.added))
+        assert "conv1" in said["missing"]
+        assert "no step is called 'conv1'" in page.get(f"traces/{base['id']}/steps/0/difference", 404, base=info["id"])
 
 
 def test_painted_pixels_are_taken_as_they_are(page: Page, net: Any) -> None:
