@@ -161,7 +161,7 @@ def test_large_answers_are_refused() -> None:
 
 
 def test_a_picture_too_large_for_a_model_of_any_size_is_scaled_down() -> None:
-    with page_of(cs.load_model("stripes"), np.zeros((1, 700, 350), np.uint8)) as page:
+    with page_of(cs.load_model("stripes"), np.zeros((1, 1400, 700), np.uint8)) as page:
         info = page.trace(page.get("session")["models"][0]["start"])
-        assert info["input"]["shape"] == [1, 256, 128]
-        assert "at most 256 pixels" in info["input"]["notes"][-1]
+        assert info["input"]["shape"] == [1, 512, 256]
+        assert "at most 512 pixels" in info["input"]["notes"][-1]

@@ -16,8 +16,10 @@ import convscope as cs
 from convscope.server import schema
 from convscope.server.pictures import Array, base64url, extent, number, shades, shrunk
 
-LARGEST = 256
-"""Pixels a side of what a model without a size of its own is given, and of any picture that is sent."""
+LARGEST = 512
+"""Pixels a side of what a model without a size of its own is given."""
+SHOWN = 256
+"""Pixels a side of a picture that is sent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +57,7 @@ class Taken:
 
     def info(self) -> schema.InputInfo:
         """What the page is told of it."""
-        shown = shades(shrunk(np.clip(self.picture[:3], 0, 1), LARGEST), 0, 1)
+        shown = shades(shrunk(np.clip(self.picture[:3], 0, 1), SHOWN), 0, 1)
         shown = shown[:1] if len(shown) == 2 else shown
         low, high = extent(self.array)
         channels, height, width = self.array.shape
