@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convscope.capture import Ref, Step, Trace
 from convscope.proof.backward import CONSTANT, WRITES, Backward, Result, onto, operands_of
 from convscope.proof.calls import call_of
-from convscope.rules.reads import READS, SPREADING, chooses, read
+from convscope.rules.reads import READS, chooses, read, spreads
 
 Marks = NDArray[np.bool_]
 
@@ -52,7 +52,7 @@ def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDA
     call = call_of(back.trace, step, index)
     if step.op not in READS:
         found.unknown.append(step.name)
-    if step.op in SPREADING or step.op not in READS:
+    if spreads(call):
         found.spreading.append(step)
     if chooses(call, varies):
         found.chosen.append(step.name)

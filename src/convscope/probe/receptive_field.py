@@ -114,7 +114,11 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
         UnknownName: there is no such step.
         UsageError: the step has no such cell.
     """
-    here = trace[step]
+    return _field(trace, trace[step], cell, {})
+
+
+def _field(trace: Trace, here: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]) -> ReceptiveField:
+    """The field; `seen_whole` remembers which steps see the whole image."""
     marks, name = _start(here, cell)
     found = follow(trace, here, marks)
     image, *others = found.inputs
@@ -130,7 +134,7 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
         here.name,
         found.inputs[image][of],
         np.asarray(shown, np.float32),
-        whole_from=_whole_from(found),
+        whole_from=_whole_from(found, seen_whole),
         chosen_by=tuple(dict.fromkeys(reversed(found.chosen))),
         unknown=tuple(dict.fromkeys(reversed(found.unknown))),
         other_images=bool(np.delete(spread, of).any()),
@@ -181,7 +185,8 @@ def receptive_fields(trace: Trace) -> ReceptiveFields:
     Args:
         trace: A traced model.
     """
-    return ReceptiveFields(tuple(receptive_field(trace, step.id) for step in trace.steps))
+    seen_whole: dict[int, bool] = {}
+    return ReceptiveFields(tuple(_field(trace, step, None, seen_whole) for step in trace.steps))
 
 
 def _extent(found: ReceptiveField) -> str:
@@ -218,18 +223,23 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({place[axes.unit]})"
 
 
-def _whole_from(found: Followed) -> str:
+def _whole_from(found: Followed, known: dict[int, bool]) -> str:
     """The first step that reads along whole axes and one cell of which sees the whole image."""
-    image = next(iter(found.inputs))
-    if not found.inputs[image].all(axis=tuple(range(1, found.inputs[image].ndim))).any():
+    if not _sees_whole(found):
         return ""
     for step in reversed(found.spreading):
-        marks = np.zeros(step.shape, np.float32)
-        marks.reshape(-1)[:1] = 1.0
-        seen = follow(found.trace, step, marks).inputs[image]
-        if seen.all(axis=tuple(range(1, seen.ndim))).any():
+        if step.id not in known:
+            marks = np.zeros(step.shape, np.float32)
+            marks.reshape(-1)[:1] = 1.0
+            known[step.id] = _sees_whole(follow(found.trace, step, marks))
+        if known[step.id]:
             return step.name
     return ""
+
+
+def _sees_whole(found: Followed) -> bool:
+    image = next(iter(found.inputs.values()))
+    return bool(image.reshape(len(image), -1).all(axis=1).any())
 
 
 def _lines(found: ReceptiveField) -> list[str]:

@@ -75,6 +75,13 @@ CHOOSING: Mapping[str, tuple[str, ...] | None] = {
 """Operations that read where numbers tell them to, and which arguments those are; None: their own numbers."""
 
 
+def spreads(call: Call) -> bool:
+    """Whether a cell of this call's result may read along whole axes."""
+    if call.op in {"native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"}:
+        return mixing.own_statistics(call)
+    return call.op in SPREADING or call.op not in READS
+
+
 def chooses(call: Call, varies: frozenset[str]) -> bool:
     """Whether which cells this call reads depends on the image."""
     if call.op not in CHOOSING:

@@ -84,8 +84,7 @@ def cumsum(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]
 
 def batch_norm(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
     """By recorded statistics the same cell; by its own the whole channel of the whole batch."""
-    training = bool(call.get("training", call.op.endswith("batch_norm_legit")))
-    own = training or call.get("running_mean") is None
+    own = own_statistics(call)
     shape = call["input"].shape
     if call.output:  # the statistics, one for each channel
         line = marked(marks).reshape(1, -1, *[1] * (len(shape) - 2))
@@ -93,6 +92,11 @@ def batch_norm(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Ar
         line = marked(marks)
         line = line.max(axis=tuple(a for a in range(line.ndim) if a != 1), keepdims=True) if own else line
     return _with_scale(call, varies, np.broadcast_to(line, shape).copy())
+
+
+def own_statistics(call: Call) -> bool:
+    """Whether a batch norm takes mean and variance from the batch, as in training."""
+    return bool(call.get("training", call.op.endswith("batch_norm_legit"))) or call.get("running_mean") is None
 
 
 def layer_norm(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
