@@ -61,13 +61,23 @@ class Ref:
         >>> Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2).cell_at(7)
         (1, 2)
         """
-        rest, found = address - self.offset, [0] * len(self.shape)
+        cells, inside = self.cells_at(np.array([address]))
+        return tuple(map(int, cells[0])) if inside[0] else None
+
+    def cells_at(self, addresses: Array) -> tuple[Array, Array]:
+        """The cells that lie at these addresses, (T, axes), and which of them lie in the tensor at all, (T,).
+
+        >>> Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2).cells_at(np.array([7, 99]))[0][0].tolist()
+        [1, 2]
+        """
+        rest = addresses - self.offset
+        cells = np.zeros((len(addresses), len(self.shape)), np.int64)
         for axis in sorted(range(len(self.shape)), key=lambda a: -self.stride[a]):
             if self.stride[axis] > 0:
-                found[axis] = min(rest // self.stride[axis], self.shape[axis] - 1)
-                rest -= found[axis] * self.stride[axis]
-        inside = rest == 0 and all(0 <= i < n for i, n in zip(found, self.shape, strict=True))
-        return tuple(found) if inside else None
+                at = np.clip(rest // self.stride[axis], 0, self.shape[axis] - 1)
+                cells[:, axis] = at
+                rest = rest - at * self.stride[axis]
+        return cells, rest == 0
 
 
 class Origin(NamedTuple):

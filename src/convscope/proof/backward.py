@@ -12,7 +12,6 @@ import numpy as np
 from convscope.capture import Ref, Step, Trace
 from convscope.errors import UsageError
 from convscope.proof.calls import DRAWN, call_of
-from convscope.proof.origins import cells_at
 from convscope.proof.witness import recomputed
 from convscope.rules import Array
 from convscope.rules.adjoints import ADJOINTS
@@ -150,7 +149,7 @@ def onto(found: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> N
     for writer in reversed(ref.rewritten):
         for output, made in enumerate(found.trace.all_steps[writer].results):
             if made.memory == ref.memory:
-                at, hit = cells_at(made, addresses)
+                at, hit = made.cells_at(addresses)
                 hit &= left
                 _add(found.weights, (writer, output), _scattered(made.shape, at[hit], numbers[hit]))
                 left &= ~hit
@@ -163,7 +162,7 @@ def _onto_whole(found: Backward, step: Step, name: str, ref: Ref, rest: tuple[Ar
     if ref.kind == "step":
         _add(found.weights, (ref.id, ref.output), _scattered(ref.shape, cells, numbers))
     elif ref.kind == "input":
-        at, _ = cells_at(found.trace.outside[ref.kind, ref.id], addresses)
+        at, _ = found.trace.outside[ref.kind, ref.id].cells_at(addresses)
         np.add.at(found.inputs[ref.name], tuple(at.T), numbers)
     else:
         values = found.trace.operand(step, name.partition(".")[0])

@@ -106,7 +106,7 @@ def _origins(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[Fou
         for made in maker.results:
             if made.memory != ref.memory or not left.any():
                 continue
-            at, hit = cells_at(made, addresses[left])
+            at, hit = made.cells_at(addresses[left])
             taken = np.flatnonzero(left)[hit]
             yield from _made(trace, maker, made, at[hit], which[taken])
             left[taken] = False
@@ -118,13 +118,13 @@ def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array
     """What a tensor is a view of, or what made it."""
     if ref.kind != "step":
         whole = trace.outside[ref.kind, ref.id]
-        at, hit = cells_at(whole, addresses)
+        at, hit = whole.cells_at(addresses)
         yield Found(which, source_of(whole if hit.all() else ref), at if hit.all() else cells)
         return
     maker = trace.all_steps[ref.id]
     if maker.view:
         viewed = next(r for _, _, r in maker.refs())
-        at, hit = cells_at(viewed, addresses)
+        at, hit = viewed.cells_at(addresses)
         if hit.all() and viewed.memory == ref.memory:
             yield from _origins(trace, viewed, at, which)
             return
@@ -143,19 +143,3 @@ def _made(trace: Trace, maker: Step, ref: Ref, cells: Array, which: Array) -> It
             return
     made = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output)
     yield Found(which, made, cells)
-
-
-def cells_at(ref: Ref, addresses: Array) -> tuple[Array, Array]:
-    """The cells of a tensor that lie at these addresses, (T, axes), and which of them lie in it at all, (T,).
-
-    >>> cells_at(Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2), np.array([7, 99]))[0][0].tolist()
-    [1, 2]
-    """
-    rest = addresses - ref.offset
-    cells = np.zeros((len(addresses), len(ref.shape)), np.int64)
-    for axis in sorted(range(len(ref.shape)), key=lambda a: -ref.stride[a]):
-        if ref.stride[axis] > 0:
-            at = np.clip(rest // ref.stride[axis], 0, ref.shape[axis] - 1)
-            cells[:, axis] = at
-            rest = rest - at * ref.stride[axis]
-    return cells, rest == 0
