@@ -1,0 +1,282 @@
+"""Change it and see, in a real browser: what is painted, moved and typed is what the network runs with."""
+
+import io
+import re
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import convscope as cs
+from browser import NARROW, WIDE, accessible, browser, forgive, keep, tab
+
+SEED = 3
+IMAGE = "shapes:test/12"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return cs.load_model("shapes-cnn", seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def explorer(model: Any) -> Iterator[Any]:
+    with cs.open(model, IMAGE, port=0, browser=False) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def original(model: Any) -> cs.Trace:
+    return cs.trace(model, cs.load_image(IMAGE, like=model))
+
+
+@pytest.fixture
+def page(chromium: Any, explorer: Any) -> Iterator[Any]:
+    with tab(chromium) as found:
+        visit(found, explorer)
+        yield found
+
+
+def visit(page: Any, explorer: Any, query: str = "?view=change") -> None:
+    page.goto(explorer.url.replace("#", f"{query}#"))
+    page.wait_for_selector("section[aria-label=Answers] tbody tr")
+
+
+def eventually(said: Callable[[], Any], wanted: Any) -> None:
+    """Assert that the page comes to say this."""
+    until = time.monotonic() + 10
+    found = said()
+    while found != wanted and time.monotonic() < until:
+        time.sleep(0.05)
+        found = said()
+    assert found == wanted
+
+
+def percent(part: float) -> str:
+    """A probability as the page writes it."""
+    text = f"{part * 100:.2f}"
+    if text == "100.00" and part < 1:
+        return "> 99.99 %"
+    return "< 0.01 %" if text == "0.00" and part > 0 else f"{text} %"
+
+
+def said(page: Any) -> list[list[str]]:
+    """The answers on screen: for each class its probabilities, the last of them now."""
+    found: list[list[str]] = page.eval_on_selector_all(
+        "section[aria-label=Answers] tbody tr",
+        "all => all.map(tr => [...tr.querySelectorAll('td.mono')].map(td => td.textContent.trim()))",
+    )
+    return found
+
+
+def answers(trace: cs.Trace) -> list[str]:
+    """The probabilities as they should be written, class by class."""
+    logits = np.asarray(trace.output, np.float64).reshape(-1)
+    parts = np.exp(logits - logits.max())
+    return [percent(float(part)) for part in parts / parts.sum()]
+
+
+def now(page: Any) -> list[str]:
+    return [row[-1] for row in said(page)]
+
+
+def state(page: Any) -> dict[str, str]:
+    """What the address says."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def painting(page: Any) -> NDArray[np.float32] | None:
+    """The painted pixels in the address, 0 to 1."""
+    kind, shape, data = (*state(page).get("input", "").split("~"), "", "", "")[:3]
+    if kind != "p":
+        return None
+    content = urlsafe_b64decode(data + "=" * (-len(data) % 4))
+    return (np.frombuffer(content, np.uint8).reshape([*map(int, shape.split("x"))]) / 255).astype(np.float32)
+
+
+def stroke(page: Any, *places: tuple[float, float]) -> None:
+    """Draw with the mouse: places in parts of the paper's width and height."""
+    box = page.locator(".paper canvas").bounding_box()
+    spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*spots[0])
+    page.mouse.down()
+    for spot in spots[1:]:
+        page.mouse.move(*spot, steps=6)
+    page.mouse.up()
+
+
+def test_what_is_drawn_is_what_the_network_answers_to(page: Any, model: Any, original: cs.Trace) -> None:
+    eventually(lambda: now(page), answers(original))
+    stroke(page, (0.2, 0.2), (0.5, 0.8), (0.8, 0.3))
+    page.wait_for_timeout(400)  # the address is written when the hand rests
+    pixels = painting(page)
+    assert pixels is not None
+    assert (pixels != cs.load_image(IMAGE, like=model)).sum() > 20
+    expected = answers(cs.trace(model, pixels))
+    eventually(lambda: said(page), [[a, b] for a, b in zip(answers(original), expected, strict=True)])
+    page.go_back()
+    eventually(lambda: painting(page) is None, True)
+    eventually(lambda: now(page), answers(original))
+
+
+def test_one_pixel_by_keyboard_and_back(page: Any, model: Any, original: cs.Trace) -> None:
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("radio", name="1 pixels").click()
+    page.locator(".paper").focus()
+    page.keyboard.press("ArrowUp")  # the brush appears in the middle
+    for key in ["ArrowUp", "ArrowLeft", "Space", "Shift+ArrowLeft", "e", "Space"]:
+        page.keyboard.press(key)
+    page.wait_for_timeout(400)
+    pixels = painting(page)
+    assert pixels is not None
+    assert np.argwhere(pixels[0]).tolist() == [[13, 13]]  # (13, 12) was drawn and erased again
+    eventually(lambda: now(page), answers(cs.trace(model, pixels)))
+    page.get_by_role("button", name="Original").click()
+    eventually(lambda: now(page), answers(original))
+    assert "input" in state(page) or painting(page) is None
+
+
+def test_sliders_move_the_input_and_go_back(page: Any, original: cs.Trace, model: Any) -> None:
+    slider = page.get_by_role("slider", name="right", exact=True)
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    moved = np.zeros((1, 28, 28), np.float32)
+    moved[:, :, 3:] = cs.load_image(IMAGE, like=model)[:, :, :-3]
+    eventually(lambda: now(page), answers(cs.trace(model, moved)))
+    eventually(lambda: state(page).get("change"), "x3")
+    page.get_by_role("button", name="right 3; back to 0").click()
+    eventually(lambda: now(page), answers(original))
+
+
+def fields(page: Any) -> list[tuple[str, float]]:
+    """The numbers of the kernel: as written, and in full."""
+    found = page.eval_on_selector_all(
+        "section[aria-label=Kernel] .grid input", "all => all.map(e => [e.value, e.title.split(',')[0]])"
+    )
+    return [(text, float(full.replace("−", "-"))) for text, full in found]
+
+
+def test_an_edited_kernel_is_told_step_by_step_and_reset(page: Any, model: Any, original: cs.Trace) -> None:
+    weight = model.conv1.weight.detach().numpy()
+    eventually(lambda: [full for _, full in fields(page)], [float(w) for w in weight[0, 0].ravel()])
+    assert [text for text, _ in fields(page)] == [f"{w:.4f}".replace("-", "−") for w in weight[0, 0].ravel()]
+
+    field = page.get_by_label("conv1.weight[0, 0] row 1, column 2")
+    field.fill("2.5")
+    field.press("Enter")
+    edited = weight.copy()
+    edited[0, 0, 1, 2] = 2.5
+    told(page, model, original, edited)
+
+    page.get_by_label("Put a named kernel in").select_option("sobel-x")
+    edited[0, 0] = cs.filters.FILTERS["sobel-x"].kernel
+    told(page, model, original, edited)
+
+    page.reload()
+    page.wait_for_selector("section[aria-label=Kernel] .grid input.moved")
+    told(page, model, original, edited)
+    page.get_by_role("button", name="Reset kernel").click()
+    eventually(lambda: now(page), answers(original))
+    eventually(lambda: [full for _, full in fields(page)], [float(w) for w in weight[0, 0].ravel()])
+    assert "edits" not in state(page)
+    assert (model.conv1.weight.detach().numpy() == weight).all()
+
+
+def told(page: Any, model: Any, original: cs.Trace, weight: NDArray[np.float32]) -> None:
+    """Assert that every number on screen is that of a pass with these weights."""
+    trace = cs.trace(model, cs.load_image(IMAGE, like=model), overrides={"conv1.weight": weight})
+    eventually(lambda: [full for _, full in fields(page)], [float(w) for w in weight[0, 0].ravel()])
+    eventually(lambda: now(page), answers(trace))
+    changes = [
+        [s.name, percent(s.changed / s.count) if s.changed else "none"] for s in cs.difference(original, trace).steps
+    ]
+    eventually(lambda: [row[:2] for row in differences(page)], changes)
+    for row, step in zip(differences(page), cs.difference(original, trace).steps, strict=True):
+        assert float(row[2].replace("−", "-")) == pytest.approx(float(step.largest), rel=1e-3)
+    page.locator(".three").focus()
+    page.keyboard.press("ArrowDown")
+    shown = page.eval_on_selector_all(".three .number", "all => all.map(e => e.textContent.trim())")
+    values = [original["conv1"].output[0, 0, 0, 0], trace["conv1"].output[0, 0, 0, 0]]
+    found = [float(text.replace("−", "-")) for text in shown]
+    assert found == pytest.approx([*values, values[1] - values[0]], rel=1e-6)
+
+
+def differences(page: Any) -> list[list[str]]:
+    """The list of what differs: step, share, largest."""
+    found: list[list[str]] = page.eval_on_selector_all(
+        ".differs tbody tr",
+        "all => all.map(tr => [tr.querySelector('th'), ...tr.querySelectorAll('.mono')].map(e => e.textContent.trim()))",
+    )
+    return found
+
+
+def test_a_bias_too(page: Any, model: Any) -> None:
+    page.get_by_label("conv1.bias[0]").fill("-1,5")
+    page.keyboard.press("Tab")
+    bias = model.conv1.bias.detach().numpy().copy()
+    bias[0] = -1.5
+    trace = cs.trace(model, cs.load_image(IMAGE, like=model), overrides={"conv1.bias": bias})
+    eventually(lambda: now(page), answers(trace))
+
+
+def test_what_is_no_number_is_put_back(page: Any, original: cs.Trace) -> None:
+    field = page.get_by_label("conv1.bias[0]")
+    before = field.input_value()
+    field.fill("much")
+    field.press("Enter")
+    assert field.input_value() == before
+    assert "edits" not in state(page)
+    eventually(lambda: now(page), answers(original))
+
+
+def test_an_image_of_another_size_is_resized_or_padded_when_asked(page: Any) -> None:
+    content = io.BytesIO()
+    Image.fromarray(np.tile(np.arange(0, 240, 6, np.uint8), (20, 1))).save(content, "PNG")
+    page.locator(".samples input[type=file]").set_input_files(
+        {"name": "wide.png", "mimeType": "image/png", "buffer": content.getvalue()}
+    )
+    assert "resize it or to pad it" in page.get_by_role("alert").text_content()
+    page.get_by_role("button", name="Pad the image").click()
+    page.wait_for_selector("section[aria-label=Answers] tbody tr")
+    assert page.get_by_text(re.compile("padded", re.IGNORECASE)).count() > 0
+    assert state(page)["fit"] == "pad"
+    forgive(page, "409")
+
+
+def test_a_file_that_is_no_image_gets_a_sentence(page: Any) -> None:
+    page.locator(".samples input[type=file]").set_input_files(
+        {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
+    )
+    assert page.get_by_role("alert").text_content().endswith(".")
+    forgive(page, "status of 4")
+
+
+def test_samples_are_at_hand(page: Any, model: Any) -> None:
+    page.get_by_role("button", name=re.compile("shapes 3 ")).click()
+    eventually(lambda: now(page), answers(cs.trace(model, cs.load_image("shapes:test/3", like=model))))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_it_looks_right_and_is_accessible(
+    chromium: Any, explorer: Any, size: tuple[int, int], scheme: str, tmp_path: Path
+) -> None:
+    with tab(chromium, size=size, scheme=scheme) as page:
+        visit(page, explorer, "?view=change&edits=conv1.weight:0.0:1,0,-1,2,0,-2,1,0,-1")
+        page.wait_for_selector(".three canvas")
+        accessible(page)
+        keep(page, f"change-{'wide' if size == WIDE else 'narrow'}-{scheme}", tmp_path)

@@ -1,0 +1,171 @@
+"""Train, Compare and Kernels in a real browser: what is drawn is what the run wrote."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convscope as cs
+from browser import NARROW, WIDE, accessible, browser, keep, tab
+from test_explorer_change import answers, eventually, said, state
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> cs.Run:
+    return cs.train("shapes", model="shapes-cnn", epochs=1, seed=0, out=folder / "short")
+
+
+@pytest.fixture(scope="module")
+def explorer(folder: Path, run: cs.Run) -> Iterator[Any]:
+    with cs.serve(folder, port=0, browser=False) as found:
+        yield found
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    with tab(chromium) as found:
+        yield found
+
+
+def visit(page: Any, explorer: Any, query: str, ready: str = "main section") -> None:
+    page.goto(explorer.url.replace("#", f"{query}#"))
+    page.wait_for_selector(ready)
+
+
+def traced(run: cs.Run, at: int | None = None, image: str = "shapes:test/0") -> cs.Trace:
+    weights = None if at is None else run.weights_at(at)
+    return cs.trace(run.model, cs.load_image(image, like=run.model), overrides=weights)
+
+
+def kernels(page: Any) -> list[float]:
+    """The numbers of the kernels on screen, in full."""
+    titles = page.eval_on_selector_all(
+        "section[aria-label=Kernels] .grid > span", "all => all.map(e => e.getAttribute('title'))"
+    )
+    return [float(np.float32(title.rsplit(" = ", 1)[1].replace("−", "-"))) for title in titles]
+
+
+def numbers(array: Any) -> list[float]:
+    return [float(np.float32(f"{number:.9g}")) for number in np.asarray(array).ravel()]
+
+
+def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any, folder: Path, run: cs.Run) -> None:
+    visit(page, explorer, "?view=train&model=short", "form button")
+    page.get_by_label("Epochs").fill("1")
+    page.get_by_label("Seed").fill("0")
+    page.get_by_label("wait before").check()
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_selector("text=paused at step 0", timeout=60_000)
+    page.get_by_role("button", name="One step").click()
+    page.wait_for_selector("text=paused at step 1")
+    page.reload()
+    page.wait_for_selector("text=paused at step 1")
+    page.get_by_role("button", name="Go on").click()
+    page.wait_for_selector("text=done: step")
+
+    name = state(page)["training"]
+    made = cs.load_run(folder / name)
+    last = made.steps[-1]
+    assert numbers(made.weights_at(last)["conv1.weight"]) == numbers(run.weights_at(run.steps[-1])["conv1.weight"])
+    shown = page.get_by_role("img", name=re.compile("^Loss over")).get_attribute("aria-label")
+    epoch = next(point for point in reversed(made.history) if "test_loss" in point)
+    loss = float(f"{epoch['test_loss']:.3g}")
+    assert shown.endswith(f"test {loss}")
+
+    slider = page.get_by_role("slider", name="history")
+    slider.focus()
+    for key, step in [("Home", 0), ("End", last)]:
+        page.keyboard.press(key)
+        eventually(lambda: kernels(page), numbers(made.weights_at(step)["conv1.weight"]))  # noqa: B023 - asked at once
+        eventually(lambda: state(page).get("at"), str(step))  # noqa: B023
+    page.get_by_role("button", name="Restart").click()
+    page.wait_for_selector("text=paused at step 0", timeout=60_000)
+    assert state(page)["training"] != name
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector("text=stopped")
+
+
+def test_a_training_that_cannot_start_says_why(page: Any, explorer: Any) -> None:
+    visit(page, explorer, "?view=train&training=unknown", "form button")
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert "unknown" in alert.text_content()
+    page.wrong[:] = [line for line in page.wrong if "404" not in line]
+
+
+def test_two_steps_of_a_training_side_by_side(page: Any, explorer: Any, run: cs.Run) -> None:
+    last = run.steps[-1]
+    visit(page, explorer, f"?view=compare&model=short&at={last}&other=short&otherat=0", "text=What differs")
+    a, b = traced(run, last), traced(run, 0)
+    eventually(lambda: said(page), [list(pair) for pair in zip(answers(a), answers(b), strict=True)])
+    shares = [[step.name, f"{100 * step.changed / step.count:.2f} %"] for step in cs.difference(b, a).steps]
+    eventually(lambda: differences(page), shares)
+    slider = page.get_by_role("slider", name="Training step of short").last
+    slider.focus()
+    page.keyboard.press("End")
+    eventually(lambda: {row[1] for row in differences(page)}, {"none"})
+    page.get_by_role("button", name="swap A and B").click()
+    assert state(page)["otherat"] == str(last)
+
+
+def differences(page: Any) -> list[list[str]]:
+    found: list[list[str]] = page.eval_on_selector_all(
+        "section[aria-label='What differs'] tbody tr",
+        "all => all.map(tr => [tr.querySelector('th'), tr.querySelector('.mono')].map(e => e.textContent.trim()))",
+    )
+    return found
+
+
+def test_every_kernel_with_its_numbers_and_sums(page: Any, explorer: Any, run: cs.Run) -> None:
+    visit(page, explorer, "?view=kernels&model=short", "section[aria-label=Kernels] .grid")
+    weights = {name: value.detach().numpy() for name, value in run.model.named_parameters()}
+    assert kernels(page) == numbers(weights["conv1.weight"])
+    page.get_by_role("tab", name=re.compile("conv2")).click()
+    page.wait_for_selector("th:has-text('input 0')")
+    page.get_by_label("numbers in every kernel").check()
+    eventually(lambda: kernels(page), numbers(weights["conv2.weight"]))
+    sums = page.eval_on_selector_all("section[aria-label=Kernels] .sum", "all => all.map(e => e.title)")
+    found = [float(text.removeprefix("sum ").replace("−", "-")) for text in sums]
+    assert found == pytest.approx(weights["conv2.weight"].sum((2, 3)).ravel().tolist(), abs=1e-6)
+
+
+def test_named_filters_on_the_image(page: Any, explorer: Any, run: cs.Run) -> None:
+    visit(page, explorer, "?view=kernels&model=short&kernel=blur", ".result")
+    result = cs.filters.apply_filter(cs.load_image("shapes:test/0", like=run.model), cs.filters.FILTERS["blur"])
+    label = page.locator(".result [role=img]").get_attribute("aria-label")
+    assert label == f"blur on the image, from {result.min():g} to {result.max():g}"
+
+
+VIEWS = {
+    "train": ("?view=train&model=short&at=0", "section[aria-label=Kernels] .grid"),
+    "compare": ("?view=compare&model=short&other=short&otherat=0", ".three canvas"),
+    "kernels": ("?view=kernels&model=short&layer=conv2.weight", ".result canvas"),
+}
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_it_looks_right_and_is_accessible(
+    chromium: Any, explorer: Any, view: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    query, ready = VIEWS[view]
+    with tab(chromium, size=size) as page:
+        visit(page, explorer, query, ready)
+        for scheme in ["light", "dark"]:
+            page.emulate_media(color_scheme=scheme)
+            accessible(page)
+            keep(page, f"{view}-{'wide' if size == WIDE else 'narrow'}-{scheme}", tmp_path)
