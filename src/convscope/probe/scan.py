@@ -21,9 +21,9 @@ from convscope.errors import ConvscopeError, ModelError
 from convscope.probe.feeding import batch_size, feeder, kind_of
 from convscope.probe.partial import Partial
 from convscope.progress import Progress, silent
+from convscope.training.agreement import agree, gathered
 from convscope.training.digests import quick_digest, weights_digest
 from convscope.training.modes import in_eval_mode
-from convscope.training.processes import agree, gathered
 from convscope.training.runtime import Runtime, make_runtime
 
 Found = dict[str, NDArray[Any]]

@@ -17,11 +17,12 @@ from convscope.data.dataset import Dataset
 from convscope.errors import DataError
 from convscope.inputs import Prepared, check_input, prepare
 from convscope.models import load_model
+from convscope.training.agreement import agree, gathered
 from convscope.training.batches import Batches, as_batches
 from convscope.training.digests import quick_digest, weights_digest
+from convscope.training.joining import join
 from convscope.training.modes import in_eval_mode
 from convscope.training.objectives import Loss, decide, ends_in_softmax, logits_of, make_loss
-from convscope.training.processes import agree, gathered, join
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime
 

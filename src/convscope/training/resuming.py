@@ -10,9 +10,10 @@ from torch import nn
 
 from convscope.errors import RunError, UsageError
 from convscope.models import check_trusted
+from convscope.training.agreement import first_says, gathered, restarted
 from convscope.training.environment import differences
 from convscope.training.job import BY_HAND, Job, Settings
-from convscope.training.processes import first_says, gathered, launch_id, restarted
+from convscope.training.joining import launch_id
 from convscope.training.randomness import restore_random_state
 from convscope.training.runs import Run, load_run
 from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders

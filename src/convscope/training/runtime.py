@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from convscope.errors import TrainingError, UnknownName, UsageError
-from convscope.training.processes import FABRIC, join, rank, world
+from convscope.training.joining import join, rank, world
+from convscope.training.processes import FABRIC
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,

@@ -11,14 +11,15 @@ from torch import nn
 
 from convscope.errors import RunError, UsageError
 from convscope.progress import Progress, silent
+from convscope.training.agreement import agree, all_do, companions, first_says
 from convscope.training.batches import Batches, as_batches
 from convscope.training.engines import check_engine, make_engine, runtime_for
 from convscope.training.interrupts import interruptible
 from convscope.training.job import DataSource, Job, Settings, prepare_job
+from convscope.training.joining import join
 from convscope.training.layout import trained_channels_last
 from convscope.training.loop import Loop, Watch
 from convscope.training.objectives import make_loss
-from convscope.training.processes import agree, all_do, companions, first_says, join
 from convscope.training.randomness import own_random_state
 from convscope.training.resuming import RUNS, find_run, restore, run_before_restart, settings_again, settings_of
 from convscope.training.runs import Run

@@ -1,0 +1,37 @@
+"""How tests start several processes: torchrun, agents that find each other on loopback, and their environment."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process' environment with one thread, so that results can be compared bit for bit."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("CONVSCOPE_RUN", "MASTER_"))}
+    return {**own, "OMP_NUM_THREADS": "1", **more}
+
+
+def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=dict(env or environment()), check=False, timeout=240
+    )
+
+
+def torchrun(processes: int, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run in several processes of this host; alone where there is one."""
+    if processes == 1:
+        return run(sys.executable, *command, cwd=cwd)
+    return run(*TORCHRUN, "--standalone", f"--nproc-per-node={processes}", *command, cwd=cwd)
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
