@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convscope.cards import card_of
@@ -50,6 +51,12 @@ def feeder(data: Dataset, model: nn.Module) -> Callable[[slice], Tensor]:
 
     check_input(model, images(slice(0, 1))[0].numpy())
     return images
+
+
+def pictures(data: Dataset, model: nn.Module) -> Callable[[int], NDArray[np.float32]]:
+    """A function that gives an image of a data set as this model is shown it, but from 0 to 1: shape (C, H, W)."""
+    feed, expected = feeder(data, model), _expected(data, model)
+    return lambda index: expected.restore(feed(slice(index, index + 1))[0].numpy())
 
 
 def _expected(data: Dataset, model: nn.Module) -> Preprocess:
