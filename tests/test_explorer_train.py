@@ -90,8 +90,8 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     slider.focus()
     for key, step in [("Home", 0), ("End", last)]:
         page.keyboard.press(key)
-        eventually(lambda: kernels(page), numbers(made.weights_at(step)["conv1.weight"]))  # noqa: B023 - asked at once
-        eventually(lambda: state(page).get("at"), str(step))  # noqa: B023
+        eventually(lambda: kernels(page), numbers(made.weights_at(step)["conv1.weight"]))
+        eventually(lambda: state(page).get("at"), str(step))
     page.get_by_role("button", name="Restart").click()
     page.wait_for_selector("text=paused at step 0", timeout=60_000)
     assert state(page)["training"] != name
