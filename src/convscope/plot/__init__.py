@@ -8,6 +8,7 @@ Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no 
 
 from convscope.plot.contributions import contributions as contributions
 from convscope.plot.curves import history as history
+from convscope.plot.dead import dead as dead
 from convscope.plot.equation import filtered as filtered
 from convscope.plot.explanation import explanation as explanation
 from convscope.plot.feature_maps import maps as maps
@@ -18,7 +19,9 @@ from convscope.plot.grid import pixels as pixels
 from convscope.plot.grid import planes as planes
 from convscope.plot.lint import lint as lint
 from convscope.plot.matrix import confusion as confusion
+from convscope.plot.patches import patches as patches
 from convscope.plot.receptive_field import receptive_field as receptive_field
+from convscope.plot.shift import shift as shift
 from convscope.plot.shortcut import shortcut as shortcut
 from convscope.plot.strip import network as network
 from convscope.plot.weights import kernels as kernels

@@ -9,12 +9,22 @@ reads. It never prints and never draws; `cs.plot` has a picture of the same name
 Knows torch, traces, data and trainings; no pictures, no command line.
 """
 
+from convscope.probe.dead import Dead as Dead
+from convscope.probe.dead import Duplicate as Duplicate
+from convscope.probe.dead import StepUnits as StepUnits
+from convscope.probe.dead import dead as dead
 from convscope.probe.linting import Finding as Finding
 from convscope.probe.linting import Lint as Lint
 from convscope.probe.linting import lint as lint
+from convscope.probe.motion import Motion as Motion
+from convscope.probe.patches import Patch as Patch
+from convscope.probe.patches import Patches as Patches
+from convscope.probe.patches import patches as patches
 from convscope.probe.proportion import Proportion as Proportion
 from convscope.probe.receptive_field import ReceptiveField as ReceptiveField
 from convscope.probe.receptive_field import receptive_field as receptive_field
 from convscope.probe.receptive_field import receptive_fields as receptive_fields
+from convscope.probe.shift import shift as shift
 from convscope.probe.shortcut import Shortcut as Shortcut
 from convscope.probe.shortcut import shortcut as shortcut
+from convscope.probe.steadiness import Shift as Shift

@@ -26,15 +26,15 @@ def _lit(pictures: Pictures) -> NDArray[np.bool_]:
 
 
 def _area(pictures: Pictures) -> Numbers:
-    return _lit(pictures).sum(axis=(1, 2)).astype(np.float64)
+    return np.asarray(_lit(pictures).sum(axis=(1, 2)), np.float64)
 
 
 def _mean(pictures: Pictures) -> Numbers:
-    return pictures.mean(axis=(1, 2, 3), dtype=np.float64)
+    return np.asarray(pictures.mean(axis=(1, 2, 3)), np.float64)
 
 
 def _contrast(pictures: Pictures) -> Numbers:
-    return pictures.std(axis=(1, 2, 3), dtype=np.float64)
+    return np.asarray(pictures.std(axis=(1, 2, 3)), np.float64)
 
 
 def _position(pictures: Pictures, axis: int) -> Numbers:
@@ -42,12 +42,12 @@ def _position(pictures: Pictures, axis: int) -> Numbers:
     light = pictures.sum(axis=1, dtype=np.float64).sum(axis=3 - axis)  # (n, H) or (n, W)
     places = np.arange(light.shape[1])
     total = light.sum(axis=1)
-    return np.where(total > 0, light @ places / np.where(total > 0, total, 1), places.mean())
+    return np.asarray(np.where(total > 0, light @ places / np.where(total > 0, total, 1), places.mean()), np.float64)
 
 
 def _extent(pictures: Pictures, axis: int) -> Numbers:
     """From the first to the last row (axis 1) or column (axis 2) with a lit pixel, in pixels; 0 where there is none."""
-    any_lit = _lit(pictures).any(axis=3 - axis)  # (n, H) or (n, W)
+    any_lit: NDArray[np.bool_] = np.asarray(_lit(pictures).any(axis=3 - axis))  # (n, H) or (n, W)
     first, last = any_lit.argmax(axis=1), any_lit.shape[1] - any_lit[:, ::-1].argmax(axis=1)
     return np.where(any_lit.any(axis=1), last - first, 0).astype(np.float64)
 
@@ -55,7 +55,7 @@ def _extent(pictures: Pictures, axis: int) -> Numbers:
 def _border(pictures: Pictures) -> Numbers:
     ring = np.ones(pictures.shape[2:], bool)
     ring[1:-1, 1:-1] = False
-    return pictures[:, :, ring].mean(axis=(1, 2), dtype=np.float64)
+    return np.asarray(pictures[:, :, ring].mean(axis=(1, 2)), np.float64)
 
 
 def _colors(pictures: Pictures) -> Numbers:
@@ -65,7 +65,7 @@ def _colors(pictures: Pictures) -> Numbers:
     for channel in range(levels.shape[1]):
         packed = packed * 256 + levels[:, channel].reshape(packed.shape)
     packed.sort(axis=1)
-    return 1.0 + (np.diff(packed, axis=1) != 0).sum(axis=1)
+    return np.asarray(1.0 + (np.diff(packed, axis=1) != 0).sum(axis=1), np.float64)
 
 
 FEATURES: Mapping[str, Callable[[Pictures], Numbers]] = {

@@ -2,8 +2,11 @@
 
 import typer
 
+from convscope.cli.probe.dead import dead
 from convscope.cli.probe.lint import lint
+from convscope.cli.probe.patches import patches
 from convscope.cli.probe.receptive_field import receptive_field
+from convscope.cli.probe.shift import shift
 from convscope.cli.probe.shortcut import shortcut
 
 probe_app = typer.Typer(no_args_is_help=True, help="Ask a model a question and measure the answer.")
@@ -17,3 +20,6 @@ def _probe() -> None:
 probe_app.command("shortcut")(shortcut)
 probe_app.command("lint")(lint)
 probe_app.command("receptive-field")(receptive_field)
+probe_app.command("patches")(patches)
+probe_app.command("shift")(shift)
+probe_app.command("dead")(dead)

@@ -1,0 +1,242 @@
+"""Shift: does the answer stay when the picture moves, turns, grows, gets noisy or is partly covered?
+
+Invariance of the answer is measured here; equivariance of the maps in `motion`; both stand side by side in the result.
+Knows scans, changes and sharing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscope.cards import card_of
+from convscope.data import load_dataset
+from convscope.data.dataset import Dataset
+from convscope.errors import UnknownName, UsageError
+from convscope.models import load_model
+from convscope.probe.feeding import feeder
+from convscope.probe.motion import Motion, motions
+from convscope.probe.moving import CHANGES, Level, levels_of
+from convscope.probe.scan import Batch, Found, at_work, scan
+from convscope.probe.sharing import PART, Shared, share
+from convscope.probe.steadiness import Shift, Steadiness
+from convscope.progress import Progress, silent
+from convscope.training.objectives import decide, logits_of
+from convscope.training.runtime import make_runtime
+
+Model = str | Path | nn.Module
+CHECKED = 1e-4
+"""How far shared layers may differ from the model itself, as a share of the largest output."""
+
+
+def shift(
+    models: Model | Sequence[Model] | Mapping[str, Model],
+    data: str | Dataset,
+    *,
+    kind: str = "translation",
+    levels: Sequence[Level] | None = None,
+    reach: int = 10,
+    split: str = "test",
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    folder: str | Path | None = None,
+    progress: Progress = silent,
+) -> Shift:
+    """Change the images of a data set, step by step, and count how models answer.
+
+    >>> found = shift({"mlp": "shapes-mlp", "cnn": "shapes-cnn"}, "shapes", reach=1)
+    >>> len(found.levels), found.images, found.models[1].motion[0].border
+    (9, 200, 1)
+
+    Args:
+        models: A model or several, with names or without: modules, names, run folders.
+        data: A data set's name, or labelled images.
+        kind: translation, rotation, scale, noise or erase.
+        levels: What to measure; by default translations of up to `reach` pixels in each direction, and a fixed row of
+            the others.
+        reach: Of translations, in pixels.
+        split: Of a data set given by name.
+        seed: Of generated data, and of the noise.
+        data_dir: Where the MNIST family's files lie.
+        folder: Where partial results are kept, so that an interrupted scan can go on.
+        progress: Told how many images are done.
+
+    Returns:
+        Counts at each level for each model, and how each layer's maps move.
+
+    Raises:
+        UnknownName: no such kind, data set or model.
+        UsageError: no model, or a level that cannot be meant.
+        ShapeError: a model that does not take these images.
+    """
+    if kind not in CHANGES:
+        raise UnknownName("kind of change", kind, CHANGES)
+    named = _named(models)
+    images = load_dataset(data, split=split, seed=seed, data_dir=data_dir) if isinstance(data, str) else data
+    wanted, unmoved = _levels(kind, levels, images, reach)
+    nets = list(named.values())
+    black = replace(images, images=np.zeros_like(images.images[:1]), labels=images.labels[:1], names=())
+    fills = [feeder(black, net)(slice(0, 1))[0, :, :1, :1] for net in nets]  # (C, 1, 1) each
+    sample = [feeder(images, net)(slice(0, min(32, len(images)))) for net in nets]
+    with at_work(nets, make_runtime(str(next((p.device for p in nets[0].parameters()), "cpu")))):
+        sharing = [share(net) if kind == "translation" else None for net in nets]
+        fits = [_same(s, net, x, wanted, fill) for s, net, x, fill in zip(sharing, nets, sample, fills, strict=True)]
+        sharing = [s if fit else None for s, fit in zip(sharing, fits, strict=True)]
+        moved = [
+            motions(net, x.to(_like(net)), fill.to(_like(net))) if kind == "translation" else ()
+            for net, x, fill in zip(nets, sample, fills, strict=True)
+        ]
+    work = partial(
+        _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted,
+        classes=len(images.classes), seed=seed,
+    )  # fmt: skip
+    settings = {"kind": kind, "levels": [list(level) for level in wanted], "seed": seed}
+    counts = scan(images, nets, work, _added, what=kind, settings=settings, folder=folder, progress=progress)
+    return Shift(
+        f"{images.name}:{images.split}", kind, wanted, unmoved, len(images), counts["whole"],
+        tuple(
+            _steadiness(name, net, k, counts, shared=sharing[k] is not None, motion=moved[k])
+            for k, (name, net) in enumerate(named.items())
+        ),
+    )  # fmt: skip
+
+
+def _named(models: Model | Sequence[Model] | Mapping[str, Model]) -> dict[str, nn.Module]:
+    """The models, loaded, each with a name of its own."""
+    given: list[tuple[str | None, Model]]
+    if isinstance(models, Mapping):
+        given = list(models.items())
+    elif isinstance(models, str | Path | nn.Module):
+        given = [(None, models)]
+    else:
+        given = [(None, model) for model in models]
+    if not given:
+        raise UsageError("there is no model to ask; give one, or several.")
+    found: dict[str, nn.Module] = {}
+    for name, model in given:
+        net = model if isinstance(model, nn.Module) else load_model(str(model))
+        base, number = name or card_of(net).name, 2
+        unique = base
+        while unique in found:
+            unique, number = f"{base}-{number}", number + 1
+        found[unique] = net
+    return found
+
+
+def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int) -> tuple[tuple[Level, ...], int]:
+    """The levels, the one that changes nothing among them, and its place."""
+    height, width = data.shape[1:]
+    nothing = tuple(float(part) for part in CHANGES[kind].unmoved)
+    wanted = [tuple(float(v) for v in level) for level in levels or levels_of(kind, (height, width), reach)]
+    for level in wanted:
+        whole = kind not in {"translation", "erase"} or all(part == int(part) for part in level)
+        if len(level) != len(nothing) or not whole or (kind == "scale" and level[0] <= 0):
+            raise UsageError(f"a level of {kind} is ({CHANGES[kind].unit}), not {level}.")
+    if nothing not in wanted:
+        wanted.insert(0, nothing)
+    return tuple(wanted), wanted.index(nothing)
+
+
+def _work(
+    batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[Shared | None], fills: Sequence[Tensor], kind: str,
+    levels: Sequence[Level], classes: int, seed: int,
+) -> Found:  # fmt: skip
+    """One batch: what every model says at every level."""
+    whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
+    names = ("right", "kept", "right_whole", "kept_whole", "change")
+    found: Found = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
+    found["change"], found["sums"] = np.zeros((len(nets), len(levels))), np.zeros((len(nets), 3))
+    for k, (net, shared, fill) in enumerate(zip(nets, sharing, fills, strict=True)):
+        given = batch.images if k == 0 else batch.others[k - 1]
+        for start in range(0, len(batch), PART):
+            part, labels = given[start : start + PART], batch.labels[start : start + PART]
+            still = logits_of(net(part)).double()
+            first = decide(still, classes)
+            found["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + batch.start + start)
+            kept_whole = whole[:, start : start + PART]
+            for place, output in _outputs(
+                net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator
+            ):
+                answers = decide(output, classes)
+                right, kept, entire = answers == labels, answers == first, kept_whole[place]
+                found["right"][k, place] += int(right.sum())
+                found["kept"][k, place] += int(kept.sum())
+                found["right_whole"][k, place] += int((right & entire).sum())
+                found["kept_whole"][k, place] += int((kept & entire).sum())
+                found["change"][k, place] += float((output.double() - still).abs().sum())
+    found["whole"] = whole.sum(dim=1).cpu().numpy().astype(np.int64)
+    return found
+
+
+def _outputs(
+    net: nn.Module, shared: Shared | None, part: Tensor, *, kind: str, levels: Sequence[Level], fill: Tensor,
+    generator: torch.Generator,
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+    """What a model says of some images at each level."""
+    if shared is not None:
+        whole = [(int(down), int(right)) for down, right in levels]
+        for place, output in shared.outputs(part, whole, fill):
+            yield place, logits_of(output)
+        return
+    for place, level in enumerate(levels):
+        yield place, logits_of(net(CHANGES[kind].apply(part, level, fill, generator)))
+
+
+def _whole(images: Tensor, fill: Tensor, kind: str, levels: Sequence[Level]) -> Tensor:
+    """Of which images nothing but background has left the picture at each level, shape (L, n)."""
+    if kind != "translation":
+        return torch.ones(len(levels), len(images), dtype=torch.bool, device=images.device)
+    lit = (images != fill).any(dim=1)  # (n, H, W)
+    rows, columns = lit.any(dim=2), lit.any(dim=1)
+    size = torch.tensor(lit.shape[1:], device=images.device)
+    first = torch.stack([rows.int().argmax(1), columns.int().argmax(1)])  # (2, n)
+    last = size[:, None] - 1 - torch.stack([rows.flip(1).int().argmax(1), columns.flip(1).int().argmax(1)])
+    empty = ~lit.any(dim=2).any(dim=1)
+    moved = torch.tensor(levels, device=images.device)[:, :, None]  # (L, 2, 1)
+    inside = (first + moved >= 0) & (last + moved < size[:, None])
+    return inside.all(dim=1) | empty
+
+
+def _same(shared: Shared | None, net: nn.Module, images: Tensor, levels: Sequence[Level], fill: Tensor) -> bool:
+    """Whether the shared layers give what the model itself gives, at a few translations of a few images."""
+    if shared is None:
+        return False
+    images, fill = images[:4].to(_like(net)), fill.to(_like(net))
+    some = sorted({0, len(levels) // 3, len(levels) // 2, len(levels) - 1})
+    chosen = [(int(levels[k][0]), int(levels[k][1])) for k in some]
+    for place, output in shared.outputs(images, chosen, fill):
+        wanted = logits_of(net(CHANGES["translation"].apply(images, chosen[place], fill, torch.Generator())))
+        if float((logits_of(output) - wanted).abs().max()) > CHECKED * max(1e-6, float(wanted.abs().max())):
+            return False
+    return True
+
+
+def _like(net: nn.Module) -> Tensor:
+    return next(net.parameters(), torch.empty(0))
+
+
+def _added(one: Found, two: Found) -> Found:
+    return {name: one[name] + two[name] for name in one}
+
+
+def _steadiness(
+    name: str, net: nn.Module, k: int, counts: Found, *, shared: bool, motion: tuple[Motion, ...]
+) -> Steadiness:
+    number, total, squares = counts["sums"][k]
+    spread = float(np.sqrt(max(squares / number - (total / number) ** 2, 1e-30)))
+    return Steadiness(
+        name,
+        sum(p.numel() for p in net.parameters()),
+        counts["right"][k],
+        counts["kept"][k],
+        counts["right_whole"][k],
+        counts["kept_whole"][k],
+        counts["change"][k] / number / spread,
+        motion,
+        shared,
+    )

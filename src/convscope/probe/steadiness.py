@@ -1,0 +1,160 @@
+"""Steadiness: what came out when models were shown changed pictures, as numbers and as text. Knows no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.probe.motion import Motion
+from convscope.probe.moving import CHANGES, Level
+from convscope.probe.proportion import Proportion
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steadiness:
+    """How one model answers the changed pictures."""
+
+    model: str
+    parameters: int
+    right: NDArray[np.int64] = field(repr=False)
+    """Images answered correctly at each level, shape (L,)."""
+    kept: NDArray[np.int64] = field(repr=False)
+    """Images given the same class as unmoved, shape (L,)."""
+    right_whole: NDArray[np.int64] = field(repr=False)
+    """Images answered correctly of those that are still whole, shape (L,)."""
+    kept_whole: NDArray[np.int64] = field(repr=False)
+    """Images given the same class, of those that are still whole, shape (L,)."""
+    change: NDArray[np.float64] = field(repr=False)
+    """Mean change of an output at each level, as a share of the outputs' spread over images and classes, shape (L,)."""
+    motion: tuple[Motion, ...]
+    """Whether each layer's maps move along; empty for layers without maps."""
+    shared: bool
+    """Whether the first layers were run once for all translations."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shift:
+    """How models answer pictures that are changed, level by level."""
+
+    dataset: str
+    kind: str
+    levels: tuple[Level, ...]
+    unmoved: int
+    """The place in `levels` of the one that changes nothing."""
+    images: int
+    whole: NDArray[np.int64] = field(repr=False)
+    """Images of which nothing that is not background has left the picture, at each level, shape (L,)."""
+    models: tuple[Steadiness, ...]
+
+    def accuracy(self, model: int = 0) -> NDArray[np.float64]:
+        """Share of the images answered correctly at each level, shape (L,)."""
+        return self.models[model].right / self.images
+
+    def mean(self, counts: NDArray[np.int64]) -> Proportion:
+        """The mean over all levels; its interval counts each image once, for its levels are not independent."""
+        return Proportion(round(float(counts.mean())), self.images)
+
+    def while_whole(self, counts: NDArray[np.int64]) -> float:
+        """The mean over all levels at which an image is still whole, the unmoved ones left out; nan of none."""
+        moved = np.arange(len(self.levels)) != self.unmoved
+        total = int(self.whole[moved].sum())
+        return float(counts[moved].sum() / total) if total else float("nan")
+
+    def __str__(self) -> str:
+        unit = CHANGES[self.kind].unit
+        head = f"{self.dataset}: {self.images:,} images, {self.kind} at {len(self.levels)} levels ({unit})"
+        body = self._grid() if self.kind in {"translation", "erase"} else self._table()
+        return "\n".join([head, "", *body, *self._borders(), *self._motion()])
+
+    def _grid(self) -> list[str]:
+        """A row per model: unmoved, on average, at worst."""
+        moves = self.kind == "translation"
+        columns = ["model", "parameters", "unmoved", "mean of all", "worst"]
+        columns += ["while whole", "same class", "outputs change"]
+        rows = [columns]
+        for found in self.models:
+            worst = int(found.right.argmin())
+            moved = np.arange(len(self.levels)) != self.unmoved
+            rows.append(
+                [
+                    found.model,
+                    f"{found.parameters:,}",
+                    str(Proportion(int(found.right[self.unmoved]), self.images)),
+                    f"{100 * self.mean(found.right).share:.1f} %",
+                    f"{100 * found.right[worst] / self.images:.1f} % at {_level(self.levels[worst])}",
+                    f"{100 * self.while_whole(found.right_whole):.1f} %",
+                    f"{100 * self.while_whole(found.kept_whole):.1f} %",
+                    f"{100 * float(found.change[moved].mean()):.0f} %",
+                ]
+            )
+        return _aligned(rows if moves else [[*row[:5], *row[6:]] for row in rows])
+
+    def _table(self) -> list[str]:
+        """A row per level."""
+        rows = [["level", *(f"{found.model}: right" for found in self.models), *("same class" for _ in self.models)]]
+        for k, level in enumerate(self.levels):
+            right = [str(Proportion(int(found.right[k]), self.images)) for found in self.models]
+            kept = [f"{100 * found.kept[k] / self.images:.1f} %" for found in self.models]
+            rows.append([_level(level), *right, *kept])
+        return _aligned(rows)
+
+    def _borders(self) -> list[str]:
+        moved = np.arange(len(self.levels)) != self.unmoved
+        if self.kind != "translation" or not moved.any():
+            return []
+        cut = 1 - float(self.whole[moved].sum()) / (self.images * int(moved.sum()))
+        return [
+            "",
+            f"In {100 * cut:.0f} % of the moved pictures something other than background has left the picture: a "
+            "border effect that no network can undo. 'While whole' and 'same class' count only the others.",
+        ]
+
+    def _motion(self) -> list[str]:
+        lines = []
+        for found in self.models:
+            if found.motion:
+                last = self.while_whole(found.kept_whole)
+                lines += ["", f"{found.model}: maps (equivariance)", *(f"  {motion}" for motion in found.motion)]
+                lines.append(f"  the answer (invariance) stays for {100 * last:.1f} % of the whole moved pictures")
+            elif self.kind == "translation":
+                lines += ["", f"{found.model}: has no maps that could move along"]
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {
+            "dataset": self.dataset,
+            "kind": self.kind,
+            "unit": CHANGES[self.kind].unit,
+            "levels": [list(level) for level in self.levels],
+            "unmoved": self.unmoved,
+            "images": self.images,
+            "whole": self.whole.tolist(),
+            "models": [
+                {
+                    "model": found.model,
+                    "parameters": found.parameters,
+                    "right": found.right.tolist(),
+                    "kept": found.kept.tolist(),
+                    "right_whole": found.right_whole.tolist(),
+                    "kept_whole": found.kept_whole.tolist(),
+                    "change": found.change.tolist(),
+                    "accuracy_unmoved": Proportion(int(found.right[self.unmoved]), self.images).to_json(),
+                    "accuracy_mean": self.mean(found.right).to_json(),
+                    "motion": [motion.to_json() for motion in found.motion],
+                    "shared": found.shared,
+                }
+                for found in self.models
+            ],
+        }
+
+
+def _level(level: Level) -> str:
+    return ", ".join(f"{part:g}" for part in level).replace("-", "−")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    wide = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
