@@ -1,0 +1,269 @@
+"""Dead: the units of a network that do nothing, can do nothing more, or do what another one does already.
+
+Measured over a data set: what is dead on one may be alive on another. Knows scans and watched steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convscope.capture import Step, Trace, Watch, trace
+from convscope.cards import card_of
+from convscope.data.dataset import Dataset
+from convscope.errors import UsageError
+from convscope.probe.activity import ACTIVATIONS, FLAT, added, counted
+from convscope.probe.feeding import feeder
+from convscope.probe.proportion import Z95, Proportion
+from convscope.probe.ranges import ranges
+from convscope.probe.scan import Batch, Found, scan
+from convscope.progress import Progress, silent
+
+SATURATED = 0.95
+"""A unit is saturated where all its values are flat in this share of the images."""
+ALIKE = 0.999
+"""Two units are duplicates from this correlation on, of either sign."""
+UNITS = ("convolution", "addmm", "mm")
+"""What is looked at in a network without activations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Two units of a step of which one says nothing that the other does not say."""
+
+    unit: int
+    other: int
+    correlation: float
+    low: float
+    """Lower end of the 95 % interval of its magnitude (Fisher), as if each image were one independent value."""
+    factor: float
+    """other is about factor x unit, plus a constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepUnits:
+    """The units of one step over a data set."""
+
+    step: str
+    op: str
+    images: int
+    low: NDArray[np.float64] = field(repr=False)
+    """The smallest number of each unit over all images and places, shape (U,)."""
+    high: NDArray[np.float64] = field(repr=False)
+    """The largest, shape (U,)."""
+    active: NDArray[np.int64] | None = field(repr=False)
+    """Images in which the unit is not 0 everywhere, shape (U,); None where the activation does not rest at 0."""
+    flat: NDArray[np.int64] | None = field(repr=False)
+    """Images in which all values of the unit are saturated, shape (U,); None where the activation has no flat end."""
+    bad: NDArray[np.int64] = field(repr=False)
+    """Images in which the unit has numbers that are not finite, shape (U,)."""
+    duplicates: tuple[Duplicate, ...] = ()
+    searched: bool = True
+    """Whether duplicates were looked for: not among more than 1,024 units."""
+
+    @cached_property
+    def dead(self) -> NDArray[np.int64]:
+        """The units that give one and the same number for every image and place."""
+        return np.flatnonzero(self.high - self.low <= 1e-6 * np.maximum(abs(self.high), abs(self.low)))
+
+    @cached_property
+    def saturated(self) -> NDArray[np.int64]:
+        """The units all of whose values are flat in at least 95 % of the images, dead ones left out."""
+        if self.flat is None:
+            return np.array([], np.int64)
+        return np.setdiff1d(np.flatnonzero(self.flat >= SATURATED * self.images), self.dead)
+
+    def share_active(self, unit: int) -> Proportion:
+        """In how many images the unit changes anything.
+
+        Raises:
+            UsageError: the activation does not rest at 0.
+        """
+        if self.active is None:
+            raise UsageError(f"{self.step} ({self.op}) does not rest at 0, so nothing says when a unit is inactive.")
+        return Proportion(int(self.active[unit]), self.images)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dead:
+    """The dead, saturated and duplicate units of a model."""
+
+    model: str
+    dataset: str
+    """Name and split."""
+    images: int
+    steps: tuple[StepUnits, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {
+            "model": self.model,
+            "dataset": self.dataset,
+            "images": self.images,
+            "steps": [_plain(step) for step in self.steps],
+        }
+
+    def __str__(self) -> str:
+        rows = [("step", "operation", "units", "dead", "saturated", "duplicates")]
+        for step in self.steps:
+            saturated = "–" if step.flat is None else str(len(step.saturated))
+            doubled = str(len({pair.other for pair in step.duplicates})) if step.searched else "–"
+            rows.append((step.step, step.op, f"{len(step.low):,}", str(len(step.dead)), saturated, doubled))
+        wide = [max(len(row[column]) for row in rows) for column in range(6)]
+        lines = [
+            "  ".join(
+                f"{text:<{w}}" if k < 2 else f"{text:>{w}}" for k, (text, w) in enumerate(zip(row, wide, strict=True))
+            )
+            for row in rows
+        ]
+        head = f"{self.model} on {self.dataset}: {self.images:,} images"
+        said = [line for step in self.steps for line in _findings(step)]
+        return "\n".join([head, "", *lines, *([""] if said else []), *said])
+
+
+def dead(
+    model: nn.Module,
+    data: Dataset,
+    steps: Sequence[str] = (),
+    *,
+    folder: str | Path | None = None,
+    progress: Progress = silent,
+) -> Dead:
+    """Which units of a model are dead, saturated or duplicates, over a data set.
+
+    >>> import torch, convscope as cs
+    >>> model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())
+    >>> with torch.no_grad():
+    ...     _ = model[0].bias.copy_(torch.tensor([-99.0, 0.5, 0.5]))
+    ...     _ = model[0].weight[2].copy_(model[0].weight[1])
+    >>> found = dead(model, cs.load_dataset("shapes", split="test")).steps[0]
+    >>> found.dead.tolist(), [(pair.unit, pair.other) for pair in found.duplicates]
+    ([0], [(1, 2)])
+
+    Args:
+        model: Any model; it is left as it was.
+        data: The images.
+        steps: Names of steps; by default all activations, in a network without any all convolutions and linear layers.
+        folder: Where an interrupted scan keeps what it has found, so that it goes on.
+        progress: Told how many images are done.
+
+    Raises:
+        UnknownName: the model has no such step.
+        UsageError: a step has no units.
+        ShapeError: the model cannot take these images.
+    """
+    sketch = trace(model, feeder(data, model)(slice(0, 1)), keep=0)
+    chosen = [sketch[name] for name in steps] or _activations(sketch)
+    watch = Watch(model, [step.name for step in chosen])
+    numbers = {step.name: number for number, step in enumerate(chosen)}
+
+    def work(batch: Batch) -> Found:
+        def read(step: Step, result: Tensor) -> Found:
+            return {f"{numbers[step.name]} {name}": array for name, array in counted(step, result).items()}
+
+        return {name: array for part in watch(batch.images, read).values() for name, array in part.items()}
+
+    settings = {"steps": list(numbers)}
+    found = scan(data, [model], work, added, what="dead units", settings=settings, folder=folder, progress=progress)
+    of = [
+        {name.partition(" ")[2]: a for name, a in found.items() if name.startswith(f"{k} ")} for k in range(len(chosen))
+    ]
+    units = tuple(_units(step, part, len(data)) for step, part in zip(chosen, of, strict=True))
+    return Dead(card_of(model).name, f"{data.name}:{data.split}", len(data), units)
+
+
+def _activations(sketch: Trace) -> list[Step]:
+    shown = [step for step in sketch.steps if len(step.shape) > 1]
+    return [step for step in shown if step.op in ACTIVATIONS] or [step for step in shown if step.op in UNITS] or shown
+
+
+def _units(step: Step, found: Found, images: int) -> StepUnits:
+    """What a step's counts say of its units."""
+    low, high, searched = found["low"], found["high"], "products" in found
+    made = StepUnits(
+        step.name, step.op, images, low, high, found.get("active"), found.get("flat"), found["bad"], (), searched
+    )
+    usable = searched and bool(np.isfinite(found["products"]).all())
+    return replace(made, duplicates=_duplicates(found, made.dead, images)) if usable else made
+
+
+def _duplicates(found: Found, constant: NDArray[np.int64], images: int) -> tuple[Duplicate, ...]:
+    """Pairs of units with a correlation of almost 1, each unit with the first one that it doubles."""
+    n, mean = float(found["columns"]), found["sum"] / found["columns"]
+    covariance = found["products"] / n - np.outer(mean, mean)
+    spread = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.clip(np.nan_to_num(covariance / np.outer(spread, spread)), -1, 1)
+    correlation[constant] = correlation[:, constant] = 0.0
+    pairs, taken = [], set[int]()
+    for unit, other in np.argwhere(np.triu(np.abs(correlation) >= ALIKE, 1)).tolist():
+        if unit not in taken and other not in taken:
+            taken.add(other)
+            r = float(correlation[unit, other])
+            factor = float(covariance[unit, other] / covariance[unit, unit])
+            pairs.append(Duplicate(unit, other, r, _least(abs(r), images), factor))
+    return tuple(pairs)
+
+
+def _least(correlation: float, n: int) -> float:
+    """The lower end of Fisher's 95 % interval of a correlation over n values.
+
+    Source: R. A. Fisher, On the probable error of a coefficient of correlation, 1921.
+    """
+    if n < 4 or correlation >= 1:
+        return correlation if n >= 4 else -1.0
+    return float(np.tanh(np.arctanh(correlation) - Z95 / np.sqrt(n - 3)))
+
+
+def _findings(step: StepUnits) -> list[str]:
+    lines = []
+    if len(step.dead):
+        most = 100 * Proportion(0, step.images).interval[1]
+        lines.append(
+            f"{step.step}: dead, the same number for all {step.images:,} images: {ranges(step.dead)}; at most "
+            f"{most:.2g} % of such images would change one of them (Wilson 95 %)"
+        )
+    if len(step.saturated) and step.flat is not None:
+        least = Proportion(int(step.flat[step.saturated].min()), step.images)
+        lines.append(
+            f"{step.step}: saturated, a slope below {100 * FLAT:.0f} % of its largest at every place: "
+            f"{ranges(step.saturated)}; in {least} of the images or more"
+        )
+    for pair in step.duplicates:
+        sign = "the same as" if pair.factor > 0 else "the negative of"
+        lines.append(
+            f"{step.step}: {pair.other} is {sign} {pair.unit}, times {abs(pair.factor):.4g}; correlation "
+            f"{pair.correlation:.6f} (at least {pair.low:.4f} in magnitude, Fisher 95 %, n = {step.images:,})"
+        )
+    if step.bad.any():
+        lines.append(f"{step.step}: numbers that are not finite, in up to {int(step.bad.max()):,} images")
+    return lines
+
+
+def _plain(step: StepUnits) -> dict[str, Any]:
+    none = Proportion(0, step.images).to_json()
+    return {
+        "step": step.step,
+        "op": step.op,
+        "units": len(step.low),
+        "dead": [{"unit": int(unit), "changed": none} for unit in step.dead],
+        "saturated": [
+            {"unit": int(unit), "images": Proportion(int(step.flat[unit]), step.images).to_json()}
+            for unit in step.saturated
+            if step.flat is not None
+        ],
+        "duplicates": [
+            {"unit": p.unit, "other": p.other, "correlation": p.correlation, "low": p.low, "factor": p.factor}
+            for p in step.duplicates
+        ],
+        "searched": step.searched,
+        "active": None if step.active is None else step.active.tolist(),
+        "low": step.low.tolist(),
+        "high": step.high.tolist(),
+        "not_finite": step.bad.tolist(),
+    }
