@@ -1,12 +1,18 @@
-"""Batches from tensors in memory: no Python per image. No files."""
+"""Batches: a data set's images as tensors, from memory without Python per image, or from disk ahead of their use."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from convscope.data.dataset import Dataset
+from convscope.data.stored import Stored
+from convscope.training.ahead import ahead
+
+Stream = Generator[tuple[Tensor, Tensor], None, None]
+"""Images (n, C, H, W) and labels (n,), batch after batch; to be closed where it is left early."""
 
 FLOAT_BYTES = 1 << 30
 """Data sets up to this size are normalized once; larger ones stay as they are and are normalized batch by batch."""
@@ -15,9 +21,37 @@ AHEAD_BYTES = 4 << 20
 """Batches that fit into this together are read together: half the time per batch of small images."""
 
 
+class Batches(Protocol):
+    """A data set as a training or a score takes it: batches on one device, in the layout and type of its model."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each image, shape (N,)."""
+
+    @property
+    def data(self) -> Dataset:
+        """What the batches are of."""
+
+    @property
+    def window(self) -> int | None:
+        """How many neighbours an epoch's order mixes; None: all images."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (n, C, H, W), normalized, and labels (n,) at `indices`."""
+
+    def taken(self, parts: Sequence[Tensor]) -> Stream:
+        """The batches at `parts`, one by one."""
+
+    def in_order(self, size: int, first: int = 0, every: int = 1) -> Stream:
+        """All batches from first to last; or each `every`-th, from batch `first`."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Batches:
-    """A data set as tensors on one device.
+class HeldBatches:
+    """Batches of a data set in memory.
 
     Images lie as (N, H, W, C), so that a batch is channels-last by a mere change of view; `channels_last` says
     whether the model gets it so or copied to (N, C, H, W).
@@ -29,16 +63,17 @@ class Batches:
     ready: bool
     channels_last: bool
     dtype: torch.dtype = torch.float32
+    window: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images (n, C, H, W), normalized, and labels (n,) at `indices`."""
+        """See `Batches`."""
         return self._shown(self.images.index_select(0, indices)), self.labels.index_select(0, indices)
 
-    def taken(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches at `parts`, one by one; small ones are read several at once."""
+    def taken(self, parts: Sequence[Tensor]) -> Stream:
+        """See `Batches`; small ones are read several at once."""
         together = max(1, AHEAD_BYTES // max(1, 4 * self.images[0].numel() * max(map(len, parts), default=1)))
         for start in range(0, len(parts), together):
             group = parts[start : start + together]
@@ -46,43 +81,76 @@ class Batches:
             sizes = [len(part) for part in group]
             yield from zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
 
-    def in_order(self, size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches from first to last; or each `every`-th, from batch `first`."""
+    def in_order(self, size: int, first: int = 0, every: int = 1) -> Stream:
+        """See `Batches`."""
         for start in range(first * size, len(self), every * size):
-            yield self._shown(self.images[start : start + size]), self.labels[start : start + size]
+            images = self.images[start : start + size].clone()  # a model may write into what it is given
+            yield self._shown(images), self.labels[start : start + size]
 
     def _shown(self, images: Tensor) -> Tensor:
         """Images (n, H, W, C) as the model gets them: (n, C, H, W) in its layout."""
         values = images.permute(0, 3, 1, 2)
         if not self.ready:
-            values = self._normalized(values)
+            values = normalized(values, self.data, self.dtype)
         # With one channel, contiguous() takes channels-last strides for contiguous ones; a convolution does not.
         return values if self.channels_last else values.contiguous().view(-1).view(values.shape)
 
-    def _normalized(self, values: Tensor) -> Tensor:
-        """The same arithmetic as `Preprocess.normalize`, on tensors."""
-        preprocess = self.data.preprocess
-        values = values.to(self.dtype)
-        if preprocess.scale != 1:
-            values = values / preprocess.scale
-        if preprocess.plain:
-            return values
-        mean, std = (
-            torch.tensor(v, dtype=self.dtype, device=values.device)[:, None, None]
-            for v in (preprocess.mean, preprocess.std)
-        )
-        return (values - mean) / std
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredBatches:
+    """Batches of a data set on disk: read and decoded in other threads while the model works on those before."""
+
+    labels: Tensor
+    data: Dataset
+    channels_last: bool
+    dtype: torch.dtype = torch.float32
+    window: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Batches`."""
+        raw = torch.from_numpy(self.data.images[indices.cpu().numpy()]).to(self.labels.device)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return normalized(raw, self.data, self.dtype).contiguous(memory_format=layout), self.labels[indices]
+
+    def taken(self, parts: Sequence[Tensor]) -> Stream:
+        """See `Batches`."""
+        return ahead(self.take, parts)
+
+    def in_order(self, size: int, first: int = 0, every: int = 1) -> Stream:
+        """See `Batches`."""
+        starts = range(first * size, len(self), every * size)
+        return ahead(self.take, (torch.arange(start, min(start + size, len(self))) for start in starts))
+
+
+def normalized(values: Tensor, data: Dataset, dtype: torch.dtype) -> Tensor:
+    """Raw values (n, C, H, W) as the model takes them: the arithmetic of `Preprocess.normalize`, on tensors."""
+    preprocess = data.preprocess
+    values = values.to(dtype)
+    if preprocess.scale != 1:
+        values = values / preprocess.scale
+    if preprocess.plain:
+        return values
+    mean, std = (
+        torch.tensor(v, dtype=dtype, device=values.device)[:, None, None] for v in (preprocess.mean, preprocess.std)
+    )
+    return (values - mean) / std
 
 
 def as_batches(
     data: Dataset, device: torch.device, dtype: torch.dtype = torch.float32, *, channels_last: bool
 ) -> Batches:
-    """Put a data set on the device, normalized once if it is small enough."""
+    """Put a data set on the device, normalized once if it is small enough; a stored one stays where it is."""
+    if isinstance(data.images, Stored):
+        labels = torch.tensor(data.labels, device=device)
+        return StoredBatches(labels, data, channels_last, dtype, data.images.window)
     images = torch.tensor(data.images.transpose(0, 2, 3, 1), device=device).contiguous()
-    raw = Batches(images, torch.tensor(data.labels, device=device), data, False, channels_last, dtype)
+    raw = HeldBatches(images, torch.tensor(data.labels, device=device), data, False, channels_last, dtype)
     if data.images.size * 4 > FLOAT_BYTES:
         return raw
-    values = raw._normalized(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+    values = normalized(images.permute(0, 3, 1, 2), data, dtype).permute(0, 2, 3, 1).contiguous()
     return replace(raw, images=values, ready=True)
 
 
@@ -92,13 +160,18 @@ def shifted(images: Tensor, most: int) -> Tensor:
     return torch.roll(images, (down, right), (2, 3))
 
 
-def epoch_order(length: int, draws: int | None, seed: int, epoch: int) -> Tensor:
+def epoch_order(length: int, draws: int | None, seed: int, epoch: int, window: int | None = None) -> Tensor:
     """The order of an epoch's images: a function of seed and epoch alone, so that a resumed training repeats it.
 
     >>> sorted(epoch_order(4, None, seed=0, epoch=1).tolist())
     [0, 1, 2, 3]
+    >>> sorted(epoch_order(5, None, seed=0, epoch=1, window=2)[:2].tolist())
+    [0, 1]
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
     if draws is not None:
         return torch.randint(length, (draws,), generator=generator)
+    if window is not None:
+        starts = range(0, length, window)
+        return torch.cat([start + torch.randperm(min(window, length - start), generator=generator) for start in starts])
     return torch.randperm(length, generator=generator)

@@ -11,7 +11,7 @@ from torch import nn
 from convscope.cards import attach, card_of
 from convscope.data import check_trainable, entry_of, load_dataset, overlap
 from convscope.data.dataset import Dataset
-from convscope.errors import DataError, ShapeError, UsageError
+from convscope.errors import DataError, ModelError, ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.inputs import check_input
 from convscope.models import DEFAULT_MODELS, MODELS, load_model
@@ -188,6 +188,9 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     make_loss(recipe)
     make_optimizer(model, recipe)
     check_input(model, data.image(0))
+    others = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ModelError(f"the model keeps {others[0]} in its state, which is no tensor; a run holds tensors alone.")
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
         output = logits_of(model(torch.from_numpy(data.scaled(slice(0, 1))).to(parameter.device, parameter.dtype)))

@@ -1,4 +1,4 @@
-"""Layout: how a model's weights and maps lie in memory while it is trained. Bits of results stay; speed does not."""
+"""Layout: how weights and maps lie in memory during a training. Weights stay as they are; sums may round otherwise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,4 +64,6 @@ def _channels_last(gradient: Tensor) -> Tensor:
 
 def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     """Lay out all weights of four axes as `layout`; their values stay."""
-    model.to(memory_format=layout)  # type: ignore[call-overload]  # documented, and missing from torch's own types
+    for weight in model.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=layout)

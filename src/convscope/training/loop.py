@@ -4,10 +4,12 @@ A chunk of steps runs without any bookkeeping; between two chunks everything els
 command line, no data set formats.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import TrainingError
-from convscope.training.batches import Batches, epoch_order, shifted
+from convscope.training.batches import Batches, Stream, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
@@ -23,7 +25,7 @@ from convscope.training.objectives import Loss, decide
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
-from convscope.training.writer import Writer, history_steps
+from convscope.training.writer import STEPPED, Writer, history_steps
 
 Watch = Callable[[Mapping[str, Any]], float | None]
 """Called with each event: "progress" once before the first step and then about ten times a second, and the "train"
@@ -67,7 +69,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.kept = frozenset(history_steps(self.model, self.total))
-        self.room = len(history_steps(self.model, MANY))
+        self.room = len(history_steps(self.model, MANY)) // STEPPED
         if not self.position.sums:
             self.position = replace(self.position, sums=dict.fromkeys([*SUMS, *("epoch_" + n for n in SUMS)], 0.0))
 
@@ -97,7 +99,7 @@ class Loop:
         Raises:
             TrainingError: the loss or a weight is no longer a finite number; the last good weights are kept.
         """
-        self.writer.begin(self.position)
+        self.room -= self.writer.begin(self.position, self.kept, self.room)
         if self.saved < 0:
             self._keep()
             self._save()
@@ -109,16 +111,18 @@ class Loop:
         return self.position.epoch == self.recipe.epochs
 
     def _epoch(self) -> None:
-        order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch)
+        order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch, self.train.window)
         parts = torch.split(order.to(self.train.labels.device), self.recipe.batch_size)
         self.model.train()
-        while self.position.batch < self.batches and not self.stopping:
-            self._chunk(parts)
-            self._between()
+        mine = [self.runtime.mine(part) for part in parts[self.position.batch :]]
+        with contextlib.closing(self.train.taken(mine)) as batches:
+            while self.position.batch < self.batches and not self.stopping:
+                self._chunk(parts, batches)
+                self._between()
         if self.position.batch == self.batches:
             self._end_epoch()
 
-    def _chunk(self, parts: tuple[Tensor, ...]) -> None:
+    def _chunk(self, parts: tuple[Tensor, ...], batches: Stream) -> None:
         """Steps up to the next log line, history point or end of the epoch; alone, for no longer than the pace says."""
         start, first = time.perf_counter(), self.position.batch
         last = first + self._until_next()
@@ -126,8 +130,7 @@ class Loop:
         until = start + (pace if self.runtime.world == 1 else math.inf)
         losses: list[Tensor] = []
         outputs: list[tuple[Tensor, Tensor]] = []
-        mine = [self.runtime.mine(part) for part in parts[first:last]]
-        for done, (images, labels) in enumerate(self.train.taken(mine)):
+        for done, (images, labels) in enumerate(islice(batches, last - first)):
             self._set_lr(self.position.step + done)
             shown = shifted(images, self.recipe.shift) if self.recipe.shift else images
             count, whole = self.runtime.count(parts[first + done]), len(parts[first + done])
@@ -179,6 +182,10 @@ class Loop:
         return sums
 
     def _refuse(self, step: int) -> None:
+        if self.saved < 0:
+            raise TrainingError(
+                "a weight of the model is no finite number before the first step; give it other weights."
+            )
         raise TrainingError(
             f"the loss is no longer a finite number at step {step} (epoch {self.position.epoch + 1}); "
             f"the weights of step {self.saved} are kept. Try a smaller --lr than {self.recipe.lr:g}."

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -16,8 +16,11 @@ from torch import nn
 from convscope.errors import RunError
 from convscope.training.snapshots import Position, refused, weights_of, write_durably, write_snapshot
 
-HISTORY_POINTS = 200
-HISTORY_BYTES = 50_000_000
+HISTORY_POINTS = 160
+"""Points of the history that lie evenly over the training."""
+HISTORY_BYTES = 40_000_000
+STEPPED = 4
+"""One more for each so many: of steps that somebody watched one by one, or of a training that got more epochs."""
 
 
 class Writer:
@@ -32,8 +35,18 @@ class Writer:
     def configure(self, config: Mapping[str, Any]) -> None:
         """Say what is trained, and how."""
 
-    def begin(self, position: Position) -> None:
-        """Go on from `position`; whatever was written after it goes."""
+    def begin(self, position: Position, points: Collection[int], others: int) -> int:  # noqa: ARG002  # this one keeps nothing
+        """Go on from `position`; whatever was written after it goes.
+
+        Args:
+            position: Where the training is.
+            points: The steps of its history.
+            others: How many other steps the history may hold; of more it keeps some, evenly.
+
+        Returns:
+            How many others it holds.
+        """
+        return 0
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Add a line to the metrics."""
@@ -82,14 +95,21 @@ class RunWriter(Writer):
         """Write config.json."""
         write_durably(self.path / "config.json", json.dumps(config, indent=1).encode())
 
-    def begin(self, position: Position) -> None:
+    def begin(self, position: Position, points: Collection[int], others: int) -> int:
         """Cut metrics and history back to `position`."""
         with refused(self.path):
             if os.fstat(self._metrics.fileno()).st_size > position.metrics_bytes:
                 os.truncate(self._metrics.fileno(), position.metrics_bytes)
-            for path in (self.path / "history").iterdir():
+            left = []
+            for path in sorted((self.path / "history").iterdir()):
                 if path.suffix != ".safetensors" or int(path.stem) > position.step:
                     path.unlink()
+                elif int(path.stem) not in points:
+                    left.append(path)
+            kept = left[:: -(-len(left) // others)] if others and left else []
+            for path in set(left) - set(kept):
+                path.unlink()
+        return len(kept)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -115,7 +135,7 @@ class RunWriter(Writer):
 
 
 def history_steps(model: nn.Module, total: int) -> list[int]:
-    """At which steps the weights are kept: evenly from first to last, within 200 files and 50 MB.
+    """At which steps the weights are kept: evenly from first to last, within 160 files and 40 MB.
 
     A point costs as much as a step of a small network, so beyond twenty points only every fortieth step is one.
 
