@@ -9,6 +9,7 @@ from convscope.data import crosses, mnist, shapes
 from convscope.data.dataset import Dataset
 from convscope.data.families import FAMILIES
 from convscope.data.folder import load_folder
+from convscope.data.hub import load_hub
 from convscope.data.npz import load_npz
 from convscope.data.request import Request
 from convscope.errors import UnknownName, UsageError
@@ -122,6 +123,9 @@ DATASETS: Mapping[str, Entry] = {
 
 PLACES: Mapping[str, Place] = {
     "folder": Place("folder:PATH", "a folder of images, a sub-folder per class", load_folder, PICTURES),
+    "hub": Place(
+        "hub:PLACE", "parquet, arrow or image files too many for memory, or a name on the Hub", load_hub, PICTURES
+    ),
     "npz": Place("npz:PATH", "a NumPy archive with images and labels", load_npz),
 }
 
@@ -139,13 +143,13 @@ def load_dataset(
     strict: bool = False,
     progress: Progress = silent,
 ) -> Dataset:
-    """Load a data set by name, from a folder of images, or from a NumPy archive.
+    """Load a data set by name, from a folder of images, from a NumPy archive, or open one too large for memory.
 
     >>> load_dataset("shapes", split="test", seed=1).counts()
     {'square': 100, 'circle': 100}
 
     Args:
-        name: One of `DATASETS`, `folder:PATH` or `npz:PATH`.
+        name: One of `DATASETS`, `folder:PATH`, `npz:PATH` or `hub:PLACE` (see `convscope/data/hub.py`).
         split: "train", "test" or "all".
         seed: What the shapes sets are drawn by, and what splits a folder or an archive that has no split of its own:
             give train and test the same.
@@ -153,8 +157,8 @@ def load_dataset(
         sampling: "split" draws the shapes of train and test from parts that share no image; "published" draws each
             image independently, as the tutorial does, so that they overlap (see `overlap`).
         data_dir: Where the files of the MNIST family are looked for first.
-        image_size: (height, width) in pixels to which the images of a folder are brought.
-        grey: Whether the images of a folder become grey.
+        image_size: (height, width) in pixels to which the images of a folder, or of `hub:`, are brought.
+        grey: Whether they become grey.
         strict: Whether an unreadable file of a folder is an error rather than skipped with a warning.
         progress: Told how far reading or downloading is.
 

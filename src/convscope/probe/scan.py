@@ -5,7 +5,7 @@ So one, two and three processes give identical answers, as long as each runs wit
 grow with the number of images. Knows torch, data and processes; not what is asked.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset
+from convscope.data.stored import Stored
 from convscope.errors import ConvscopeError, ModelError
 from convscope.probe.feeding import batch_size, feeder, kind_of
 from convscope.probe.partial import Partial
 from convscope.progress import Progress, silent
 from convscope.training.agreement import agree, gathered
+from convscope.training.ahead import ahead
 from convscope.training.digests import quick_digest, weights_digest
 from convscope.training.modes import in_eval_mode
 from convscope.training.runtime import Runtime, make_runtime
@@ -104,7 +106,7 @@ def scan(
         reader = _Reader(data, feeders, [kind_of(model)[1] for model in models], runtime.device, size)
         for first in range(0, len(starts), runtime.world * AHEAD):
             block = range(first, min(first + runtime.world * AHEAD, len(starts)))
-            for result in _block(runtime, block, partial, lambda number: _worked(work, reader(number), models)):
+            for result in _block(runtime, block, partial, reader, lambda batch: _worked(work, batch, models)):
                 found = result if found is None else merge(found, result)
             progress(what, min(block.stop * size, len(data)), len(data))
     runtime.meet()
@@ -133,6 +135,10 @@ class _Reader:
         labels = torch.tensor(self.data.labels[which], device=self.device)
         return Batch(number, which.start, fed[0], labels, tuple(fed[1:]))
 
+    def read(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        """The batches in order; stored ones are read and decoded ahead of their use."""
+        return ahead(self, numbers) if isinstance(self.data.images, Stored) else map(self, numbers)
+
 
 def _worked(work: Callable[[Batch], Found], batch: Batch, models: Sequence[nn.Module]) -> Found:
     try:
@@ -147,23 +153,21 @@ def _worked(work: Callable[[Batch], Found], batch: Batch, models: Sequence[nn.Mo
         ) from error
 
 
-def _block(runtime: Runtime, block: range, partial: Partial | None, worked: Callable[[int], Found]) -> Iterator[Found]:
+def _block(
+    runtime: Runtime, block: range, partial: Partial | None, reader: _Reader, worked: Callable[[Batch], Found]
+) -> Iterator[Found]:
     """The results of some batches, in order, each worked out or read by one process and told to all."""
     here = partial.batches & set(block) if partial is not None else set()
     holders = gathered(sorted(here))
     held = {number: rank for rank in reversed(range(runtime.world)) for number in holders[rank]}
     missing = [number for number in block if number not in held]
     owners = held | {number: i % runtime.world for i, number in enumerate(missing)}
-    mine: dict[int, Found] = {}
-    for number in block:
-        if owners[number] != runtime.rank:
-            continue
-        if number in here and partial is not None:
-            mine[number] = partial.read(number)
-            continue
-        mine[number] = worked(number)
+    own = [number for number in block if owners[number] == runtime.rank]
+    mine: dict[int, Found] = {number: partial.read(number) for number in own if partial is not None and number in here}
+    for batch in reader.read(number for number in own if number not in here):
+        mine[batch.number] = worked(batch)
         if partial is not None:
-            partial.append(number, mine[number])
+            partial.append(batch.number, mine[batch.number])
     told = gathered(mine)
     for number in block:
         yield told[owners[number]][number]

@@ -27,7 +27,7 @@ from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime
 
 BATCH = 1000
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 16 << 20
 """A batch that is scored has at most so many images, and so many bytes of them."""
 
 
@@ -201,7 +201,9 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None)
     if name is not None:
         expected = card_of(run.model).preprocess
         alike: dict[str, Any] = (
-            {"image_size": expected.size, "grey": expected.channels == 1} if name.startswith("folder:") else {}
+            {"image_size": expected.size, "grey": expected.channels == 1}
+            if name.startswith(("folder:", "hub:"))
+            else {}
         )
         return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], **alike)
     given = dict(options["options"])

@@ -1,0 +1,260 @@
+"""Hub: image data sets in the formats of Hugging Face `datasets`, on disk or by name, memory-mapped or streamed.
+
+Knows that library, which is imported only here; stored.py reads and decodes the images. Nothing of a data set is run as
+code, and nothing is loaded whole but its labels.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.data.dataset import Dataset
+from convscope.data.folder import TEST, TRAIN
+from convscope.data.holdout import split_indices
+from convscope.data.request import Request
+from convscope.data.stored import Encoded, Stored, Windows, decoded
+from convscope.errors import DataError, DownloadError, UnknownName, UsageError
+from convscope.images import Preprocess
+
+OPTIONS = ("config", "image", "label", "stream")
+LOOKED_AT = 16
+"""Images whose colours decide whether the data set is grey."""
+WINDOW = 1024
+"""Images of a stream that are kept, still encoded, and shuffled among each other."""
+LABELS = 10_000
+FILES = {".parquet": "parquet", ".arrow": "arrow"}
+NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One split as the library holds it."""
+
+    rows: Any
+    labels: NDArray[np.int64]
+    """Class numbers, -1 where there is none."""
+
+
+def load_hub(request: Request) -> Dataset:
+    """Open `hub:PLACE?options`: a folder or file (imagefolder, parquet, arrow, `save_to_disk`), or a name on the Hub.
+
+    Options, joined by `&`: `config=NAME` (a data set's configuration), `image=COLUMN`, `label=COLUMN`, and `stream`,
+    which reads parquet files and the Hub as they are used, in order, rather than into a memory-mapped cache.
+
+    Where there is no test split with labels, a fifth of each class, chosen by the seed, is test.
+
+    Returns:
+        Images as `Stored`: uint8, read where they are used.
+
+    Raises:
+        UsageError: no such option, column or configuration; a place that can be neither a path nor a name.
+        DataError: no images, no labels, or some missing; the library is not installed.
+        DownloadError: a name that cannot be reached.
+    """
+    place, options = _parsed(request.name)
+    found = _open(request.name, place, options)
+    image, label = _columns(request.name, next(iter(found.values())).features, options)
+    parts, classes = _labelled(request.name, found, label)
+    chosen, where = _chosen(parts, request)
+    labels = np.concatenate([part.labels for part in chosen])
+    _check_labels(request, labels if where is None else labels[where])
+    stored = _stored(request, [part.rows for part in chosen], image, len(labels), stream="stream" in options)
+    return Dataset(
+        name=request.name,
+        images=stored.as_array() if where is None else stored.subset(where).as_array(),
+        labels=labels if where is None else labels[where],
+        classes=classes,
+        preprocess=Preprocess(size=stored.shape[2:], channels=stored.shape[1]),
+        split=request.split,
+        source=place,
+    )
+
+
+def _parsed(name: str) -> tuple[str, dict[str, str]]:
+    place, _, said = name.partition(":")[2].partition("?")
+    options = dict(parse_qsl(said, keep_blank_values=True))
+    for option in options:
+        if option not in OPTIONS:
+            raise UnknownName(f"option of {place}", option, OPTIONS)
+    return place, options
+
+
+def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """The splits by name."""
+    try:
+        import datasets  # noqa: PLC0415  # slow, and only needed here
+    except ImportError:
+        raise DataError("hub: data need Hugging Face datasets: pip install 'convscope[hub]'.") from None
+    path = Path(place).expanduser()
+    if not path.exists() and (not NAME.fullmatch(place) or path.suffix in FILES):
+        raise UsageError(f"there is no folder or file {path}, and {place!r} is no name of the Hub (OWNER/NAME).")
+    more: dict[str, Any] = {"name": options.get("config"), "streaming": "stream" in options}
+    try:
+        with _quietly(datasets, quiet=path.exists()):
+            if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+                found: Any = datasets.load_from_disk(str(path))
+            elif path.is_file():
+                if path.suffix not in FILES:
+                    raise UsageError(f"{path} is a file; hub: takes {' and '.join(FILES)} files, and folders.")
+                found = datasets.load_dataset(FILES[path.suffix], data_files=str(path), **more)
+            else:
+                found = datasets.load_dataset(str(path) if path.exists() else place, **more)
+    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise DownloadError(
+            f"{name} is no folder or file here, and cannot be reached by name: {_line(error)}. Check the name and the "
+            "connection, or give the folder where its files are."
+        ) from None
+    except UsageError:
+        raise
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{name} cannot be opened as a data set: {_line(error)}.") from None
+    return dict(found) if isinstance(found, dict) else {"all": found}
+
+
+@contextmanager
+def _quietly(datasets: Any, *, quiet: bool) -> Iterator[None]:
+    """Within it the library draws no bars: what is on disk is quickly read."""
+    before = datasets.are_progress_bars_disabled()
+    if quiet:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            datasets.enable_progress_bars()
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")[:300]
+
+
+def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str, str]) -> tuple[str, str]:
+    """The columns that hold the images and their classes."""
+    kinds = {column: type(kind).__name__ for column, kind in (features or {}).items()}
+    for option in ("image", "label"):
+        if option in options and options[option] not in kinds:
+            raise UnknownName(f"column of {name}", options[option], kinds)
+    images = [column for column, kind in kinds.items() if kind == "Image"]
+    images = images or [column for column in ("image", "img") if column in kinds]
+    named = [column for column in kinds if column in {"label", "labels", "class"}]
+    labels = named[:1] or [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    for option, found in (("image", images), ("label", labels)):
+        if option not in options and len(found) != 1:
+            what = f"several columns that can be the {option}" if found else f"no column that is the {option}"
+            raise DataError(f"{name} has {what}; of {', '.join(kinds)}, name it: {name}?{option}=COLUMN.")
+    return options.get("image", images[0] if images else ""), options.get("label", labels[0] if labels else "")
+
+
+def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """The splits with their class numbers, and the names of the classes."""
+    kind = next(iter(found.values())).features[label]
+    columns = {split: list(_values(rows, label)) for split, rows in found.items()}
+    if hasattr(kind, "names"):
+        classes, numbers = tuple(kind.names), None
+    else:
+        present = {value for column in columns.values() for part in column for value in part.unique().to_pylist()}
+        present -= {None}
+        if not all(isinstance(value, str | int) for value in present):
+            raise DataError(f"the column {label!r} of {name} holds {kind.dtype}; classes are whole numbers or words.")
+        words = any(isinstance(value, str) for value in present)
+        highest = 0 if words else int(max(present, default=0))
+        classes = tuple(sorted(present)) if words else tuple(str(k) for k in range(highest + 1))
+        numbers = {word: k for k, word in enumerate(classes)} if words else None
+    parts = {}
+    for split, rows in found.items():
+        parts[split] = Part(rows, _numbers(columns[split], numbers))
+    return parts, classes
+
+
+def _values(rows: Any, label: str) -> Iterator[Any]:
+    """The column of classes, as Arrow arrays; no image is read."""
+    for table in rows.select_columns([label]).with_format("arrow").iter(batch_size=LABELS):
+        yield table.column(label).combine_chunks()
+
+
+def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArray[np.int64]:
+    """Class numbers; -1 for what is missing."""
+    if numbers is not None:
+        found = [[numbers.get(value, -1) for value in part.to_pylist()] for part in column]
+        return np.array([number for part in found for number in part], np.int64)
+    whole = [np.asarray(part.cast("int64").fill_null(-1), np.int64) for part in column]
+    return np.concatenate([np.zeros(0, np.int64), *whole])
+
+
+def _chosen(parts: Mapping[str, Part], request: Request) -> tuple[list[Part], NDArray[np.intp] | None]:
+    """The parts that make the wanted split, and which of their images where not all are meant."""
+    labelled = {split: part for split, part in parts.items() if (part.labels >= 0).any()} or dict(parts)
+    train = next((labelled[split] for split in TRAIN if split in labelled), None)
+    test = next((labelled[split] for split in TEST if split in labelled), None)
+    if request.split == "all":
+        return list(labelled.values()), None
+    if train is not None and test is not None:
+        return [train if request.split == "train" else test], None
+    whole = [train] if train is not None else list(labelled.values())
+    return whole, split_indices(np.concatenate([part.labels for part in whole]), request.split, request.seed)
+
+
+def _check_labels(request: Request, labels: NDArray[np.int64]) -> None:
+    missing = np.flatnonzero(labels < 0)
+    if len(missing):
+        raise DataError(
+            f"{len(missing):,} of {len(labels):,} images of {request.name}:{request.split} have no class, the first is "
+            f"image {missing[0]}; remove them, or take another split."
+        )
+
+
+def _stored(request: Request, rows: Sequence[Any], image: str, count: int, *, stream: bool) -> Stored:
+    """The images where they are, of the size and channels that the first ones have."""
+    import datasets  # noqa: PLC0415  # it was imported before
+
+    if not count:
+        raise DataError(f"{request.name} has no images; a data set needs at least one.")
+    whole = rows[0] if len(rows) == 1 else datasets.concatenate_datasets(list(rows))
+    encoded = whole.select_columns([image]).with_format("arrow")
+
+    def read(indices: NDArray[np.intp]) -> list[Encoded]:
+        return [_encoded(request.name, row) for row in encoded[indices.tolist()].column(image).to_pylist()]
+
+    def begin(start: int) -> Iterator[Encoded]:
+        for table in (encoded.skip(start) if start else encoded).iter(batch_size=64):
+            for row in table.column(image).to_pylist():
+                yield _encoded(request.name, row)
+
+    source, window = (Windows(begin, WINDOW), WINDOW) if stream else (read, None)
+    size, channels = _first_images(request, source, count)
+    expected = Preprocess(size=size, channels=channels)
+    resize = request.image_size is not None
+    return Stored(request.name, source, count, expected, window=window, resize=resize, grey=request.grey)
+
+
+def _first_images(request: Request, source: Any, count: int) -> tuple[tuple[int, int], int]:
+    """The height, width and channels that a data set's images have, judged by the first."""
+    first = [decoded(item, request.name) for item in source(np.arange(min(count, LOOKED_AT)))]
+    height, width = first[0].shape[1:]
+    return request.image_size or (height, width), 1 if request.grey else max(image.shape[0] for image in first)
+
+
+def _encoded(name: str, row: Any) -> Encoded:
+    """An image's bytes, or its file, from what its row holds."""
+    if isinstance(row, bytes):
+        return row
+    if isinstance(row, dict) and isinstance(row.get("bytes"), bytes):
+        return row["bytes"]  # type: ignore[no-any-return]  # just checked
+    path = row if isinstance(row, str) else (row or {}).get("path")
+    if not path:
+        raise DataError(f"an image of {name} is missing: its row holds neither bytes nor a file; remove the row.")
+    if "://" not in path:
+        return Path(path)
+    if not path.startswith("hf://"):
+        raise DataError(f"an image of {name} lies at {path}; convscope reads files here and on the Hub.")
+    import fsspec  # noqa: PLC0415  # comes with datasets
+
+    with fsspec.open(path) as file:
+        return file.read()  # type: ignore[no-any-return]  # opened for bytes

@@ -1,0 +1,213 @@
+"""Stored: images that stay where they are, and are read and decoded where somebody asks for them.
+
+Knows Pillow's bytes and threads; not where the bytes come from.
+"""
+
+import copy
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import DataError, ImageError, UsageError
+from convscope.images import WHITE, Array, Preprocess, read_image
+
+Indices = NDArray[np.intp]
+Encoded = bytes | Path
+"""An image as its file has it, or the file."""
+Read = Callable[[Indices], Sequence[Encoded]]
+"""The encoded images at some indices, in their order."""
+
+THREADS = min(8, os.cpu_count() or 1)
+MARKS = 256
+WINDOWS = 3
+"""Windows of a stream that are kept: a batch may begin in one and end in the next."""
+
+
+class Stored:
+    """Images like an array (N, C, H, W) of uint8: indexing it by its first axis reads them; nothing else is in memory.
+
+    >>> from PIL import Image
+    >>> def dot(value):
+    ...     Image.new("L", (4, 3), value).save(file := BytesIO(), "PNG")
+    ...     return file.getvalue()
+    >>> stored = Stored("dots", lambda which: [dot(int(i)) for i in which], 10, Preprocess(size=(3, 4), channels=1))
+    >>> stored.shape, stored[7].max(), stored[2:5].shape, stored[[9, 1]][:, 0, 0, 0].tolist()
+    ((10, 1, 3, 4), np.uint8(7), (3, 1, 3, 4), [9, 1])
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self,
+        name: str,
+        read: Read,
+        count: int,
+        expected: Preprocess,
+        *,
+        window: int | None = None,
+        where: Indices | None = None,
+        resize: bool = False,
+        grey: bool = False,
+    ) -> None:
+        """Say where images come from.
+
+        Args:
+            name: What messages call them.
+            read: Where they come from.
+            count: How many `read` can be asked for.
+            expected: Their size and channels, both given.
+            window: They can only be read well in order, so many at a time; None where any is read as fast as the next.
+            where: Which of them are meant, in order; None: all.
+            resize: Whether those of another size are brought to the expected one, rather than refused.
+            grey: Whether coloured ones become grey where one channel is expected, rather than refused.
+        """
+        assert expected.size is not None, "the size is known"
+        assert expected.channels is not None, "the channels are known"
+        self.name, self.window = name, window
+        self._read, self._expected, self._count, self._where = read, expected, count, where
+        self._resize, self._grey = resize, grey
+        self.shape = (count if where is None else len(where), expected.channels, *expected.size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int:
+        """How many numbers the images have together."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, which: Any) -> Array:
+        """One image (C, H, W) for a number; else those of a slice, indices or booleans: (n, C, H, W).
+
+        Raises:
+            DataError: an image cannot be read, or has another size or more channels than the others.
+        """
+        if isinstance(which, slice | list | np.ndarray):
+            return self._decoded(np.arange(len(self))[which])
+        one: Array = self._decoded(np.array([range(len(self))[operator.index(which)]]))[0]
+        return one
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise UsageError(f"{self.name} is never loaded whole; index some of its images: data.images[:100].")
+
+    def as_array(self) -> Array:
+        """Itself, where an array is expected; `isinstance(data.images, Stored)` tells."""
+        return cast("Array", self)
+
+    def subset(self, which: Any) -> "Stored":
+        """Some of the images, still where they are."""
+        chosen = (np.arange(self._count) if self._where is None else self._where)[which]
+        found = copy.copy(self)
+        found._where, found.shape = chosen, (len(chosen), *self.shape[1:])
+        return found
+
+    def marks(self) -> range:
+        """The indices of some images that say whether this is the same data: spread, or the first where reading jumps
+        is slow."""
+        if self.window is not None:
+            return range(min(len(self), MARKS // 4))
+        return range(0, len(self), max(1, len(self) // MARKS))
+
+    def _decoded(self, indices: Indices) -> Array:
+        encoded = self._read(indices if self._where is None else self._where[indices])
+        images = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        if len(indices) == 1 or THREADS == 1:
+            self._fill(images, encoded, indices, range(len(indices)))
+            return images
+        shares = [range(start, len(indices), THREADS) for start in range(min(THREADS, len(indices)))]
+        list(_pool().map(lambda share: self._fill(images, encoded, indices, share), shares))
+        return images
+
+    def _fill(self, images: Array, encoded: Sequence[Encoded], indices: Indices, share: range) -> None:
+        for at in share:
+            images[at] = self._picture(encoded[at], int(indices[at]))
+
+    def _picture(self, encoded: Encoded, index: int) -> Array:
+        name = f"image {index} of {self.name}"
+        image = decoded(encoded, name)
+        height, width = self.shape[2:]
+        if image.shape[1:] != (height, width) and not self._resize:
+            raise DataError(
+                f"the images of {self.name} differ in size (height x width): the first has {height}x{width} pixels, "
+                f"image {index} {image.shape[1]}x{image.shape[2]}; bring them to one size with --size "
+                f"{height}x{width}, or image_size=({height}, {width})."
+            )
+        if image.shape[0] > self.shape[1] and not self._grey:
+            raise DataError(f"{name} is coloured and the first images are grey; turn all to grey with --grey.")
+        if self._expected.changes(image):
+            return np.rint(self._expected.apply(image) * np.float32(WHITE)).astype(np.uint8)
+        return np.rint(image).astype(np.uint8) if image.dtype != np.uint8 else image
+
+
+def decoded(encoded: Encoded, name: str) -> Array:
+    """The pixels of an image (C, H, W), 0 to 255.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return read_image(BytesIO(encoded) if isinstance(encoded, bytes) else encoded, name=name)
+    except ImageError as error:
+        raise DataError(f"{error} Remove it from the data set.") from None
+
+
+class Windows:
+    """Records that come in order only, kept a few windows at a time; a step back begins again.
+
+    >>> windows = Windows(lambda start: iter(range(start, 10)), window=4)
+    >>> windows(np.array([5, 4, 1]))
+    [5, 4, 1]
+    """
+
+    def __init__(self, begin: Callable[[int], Iterator[Any]], window: int) -> None:
+        """Say how the records from one on are begun."""
+        self._begin, self._window = begin, window
+        self._kept: dict[int, list[Any]] = {}
+        self._next, self._records = 0, begin(0)
+        self._lock = threading.Lock()
+
+    def __call__(self, indices: Indices) -> list[Any]:
+        """The records at some indices, in their order."""
+        with self._lock:
+            found: dict[int, Any] = {}
+            for number in np.unique(indices // self._window).tolist():
+                window = self._read(number)
+                chosen = indices[indices // self._window == number].tolist()
+                if max(chosen) - number * self._window >= len(window):
+                    raise DataError(f"the stream of images ends before image {max(chosen)}; it has changed meanwhile.")
+                found |= {index: window[index - number * self._window] for index in chosen}
+        return [found[index] for index in indices.tolist()]
+
+    def _read(self, number: int) -> list[Any]:
+        if number in self._kept:
+            return self._kept[number]
+        if number < self._next:
+            self._next, self._records = number, self._begin(number * self._window)
+        while self._next <= number:
+            self._kept.pop(self._next, None)
+            self._kept[self._next] = list(islice(self._records, self._window))
+            self._next += 1
+            for old in list(self._kept)[:-WINDOWS]:
+                del self._kept[old]
+        return self._kept[number]
+
+
+_POOLS = threading.local()
+
+
+def _pool() -> ThreadPoolExecutor:
+    """This thread's threads for decoding."""
+    if not hasattr(_POOLS, "own"):
+        _POOLS.own = ThreadPoolExecutor(THREADS, thread_name_prefix="decoding")
+    pool: ThreadPoolExecutor = _POOLS.own
+    return pool
