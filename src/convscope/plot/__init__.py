@@ -6,6 +6,8 @@
 Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no torch, no files.
 """
 
+from convscope.plot.borders import borders as borders
+from convscope.plot.compare import compare as compare
 from convscope.plot.contributions import contributions as contributions
 from convscope.plot.curves import history as history
 from convscope.plot.dead import dead as dead

@@ -28,10 +28,7 @@ def lint(found: "Lint") -> Figure:
     """
     sheet = Sheet()
     on = f" · run on {found.images:,} images" if found.images else ""
-    y = (
-        sheet.header(f"{found.subject}: mistakes found {len(found.findings)}", f"{len(found.looked_for)} checks{on}")
-        + 0.2
-    )
+    y = sheet.header(f"{found.subject}: {_said(len(found.findings))}", f"{len(found.looked_for)} checks{on}") + 0.2
     for finding in found.findings:
         sheet.text(0, y, finding.check, points=LABEL, bold=True, color=WRONG)
         y += 0.17
@@ -42,14 +39,14 @@ def lint(found: "Lint") -> Figure:
         )
         for word, text, color in parts:
             sheet.text(0, y, word, points=SMALL, color=MUTED)
-            for line in textwrap.wrap(text, LINE):
+            for line in textwrap.wrap(text, LINE, break_on_hyphens=False):
                 sheet.text(0.4, y, line, points=SMALL, color=color)
                 y += 0.15
         y += 0.14
     for mark, names, color in (("not found", _clean(found), ACCENT), ("not looked for", list(found.skipped), MUTED)):
         if names:
             sheet.text(0, y, mark, points=SMALL, color=color, bold=True)
-            for line in textwrap.wrap(", ".join(names), LINE - 10):
+            for line in textwrap.wrap(", ".join(names), LINE - 10, break_on_hyphens=False):
                 sheet.text(0.9, y, line, points=SMALL, color=MUTED)
                 y += 0.15
             y += 0.08
@@ -59,3 +56,7 @@ def lint(found: "Lint") -> Figure:
 def _clean(found: "Lint") -> list[str]:
     wrong = {finding.check for finding in found.findings}
     return [name for name in found.looked_for if name not in wrong]
+
+
+def _said(count: int) -> str:
+    return f"{count} mistake{'s' * (count != 1)} found" if count else "no mistake found"

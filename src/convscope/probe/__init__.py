@@ -9,6 +9,14 @@ reads. It never prints and never draws; `cs.plot` has a picture of the same name
 Knows torch, traces, data and trainings; no pictures, no command line.
 """
 
+from convscope.probe.borders import Borders as Borders
+from convscope.probe.borders import borders as borders
+from convscope.probe.borders import trainings as trainings
+from convscope.probe.compare import Compare as Compare
+from convscope.probe.compare import Compared as Compared
+from convscope.probe.compare import Disagreement as Disagreement
+from convscope.probe.compare import Pair as Pair
+from convscope.probe.compare import compare as compare
 from convscope.probe.dead import Dead as Dead
 from convscope.probe.dead import Duplicate as Duplicate
 from convscope.probe.dead import StepUnits as StepUnits

@@ -2,6 +2,8 @@
 
 import typer
 
+from convscope.cli.probe.borders import borders
+from convscope.cli.probe.compare import compare
 from convscope.cli.probe.dead import dead
 from convscope.cli.probe.lint import lint
 from convscope.cli.probe.patches import patches
@@ -23,3 +25,5 @@ probe_app.command("receptive-field")(receptive_field)
 probe_app.command("patches")(patches)
 probe_app.command("shift")(shift)
 probe_app.command("dead")(dead)
+probe_app.command("borders")(borders)
+probe_app.command("compare")(compare)
