@@ -1,6 +1,7 @@
 """Several processes train as one and answer as one: real processes under torchrun, joined by gloo."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import convscope as cs
+from convscope.training.joining import launch_id
 from launching import torchrun
 
 pytest.importorskip("lightning_fabric", reason="training in several processes needs Lightning Fabric")
@@ -102,3 +104,15 @@ def test_batch_norm_is_said_to_differ(together: dict[int, Path]) -> None:
 
 def test_all_processes_agree_on_the_folder(together: dict[int, Path]) -> None:
     assert {answer["out"] for answer in answers(together[3])} == {"runs/shapes-cnn"}
+
+
+def test_a_group_without_an_id_is_known_by_its_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an address and no --rdzv-id torchrun calls every group "none": yesterday's is not ours."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    assert launch_id() == "mine"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    ours = launch_id()
+    assert ours is not None
+    assert str(os.getppid()) in ours
+    monkeypatch.setattr("os.getppid", lambda: 1)
+    assert launch_id() not in {None, "none", ours}

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import torch
@@ -100,8 +101,16 @@ def world() -> int:
 
 
 def launch_id() -> str | None:
-    """What this group of processes is called by torchrun, the same after a restart; None without torchrun."""
-    return os.environ.get("TORCHELASTIC_RUN_ID")
+    """What this group of processes is called, the same after a restart; None without torchrun.
+
+    Without `--rdzv-id` torchrun calls every group "none"; then it is the torchrun itself, by its process and start.
+    """
+    named = os.environ.get("TORCHELASTIC_RUN_ID")
+    if named != "none":
+        return named
+    parent = Path(f"/proc/{os.getppid()}/stat")
+    started = parent.read_text().rpartition(")")[2].split()[19] if parent.exists() else ""
+    return f"{socket.gethostname()} {os.getppid()} {started}"
 
 
 def said(error: Exception) -> str:
