@@ -1,0 +1,58 @@
+"""Probes, side by side with what people write instead: `python bench/probe.py [section ...]`.
+
+Sections: shift (21x21 translations of 10,000 images). MNIST is found through CONVSCOPE_DATA.
+"""
+
+import sys
+import time
+
+import torch
+
+import convscope as cs
+from measure import header, in_turn, ratio, spread
+
+
+def naive_shift(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, batch: int) -> list[int]:
+    """A plain loop: move all images, run the model on them in batches, count."""
+    right = []
+    with torch.no_grad():
+        for down in range(-10, 11):
+            for across in range(-10, 11):
+                moved = torch.zeros_like(images)
+                rows = slice(max(0, down), 28 + min(0, down)), slice(max(0, -down), 28 - max(0, down))
+                columns = slice(max(0, across), 28 + min(0, across)), slice(max(0, -across), 28 - max(0, across))
+                moved[:, :, rows[0], columns[0]] = images[:, :, rows[1], columns[1]]
+                parts = zip(torch.split(moved, batch), torch.split(labels, batch), strict=True)
+                right.append(sum(int((model(part).argmax(1) == wanted).sum()) for part, wanted in parts))
+    return right
+
+
+def shift(repeats: int = 3) -> None:
+    """Shift over 21x21 translations of 10,000 images."""
+    header("cs.probe.shift: simple-cnn, 441 translations of the 10,000 test images of MNIST")
+    data = cs.load_dataset("mnist", split="test")
+    images, labels = torch.from_numpy(data.scaled()), torch.tensor(data.labels)
+    model = cs.load_model("simple-cnn")
+    counts: dict[str, list[int]] = {}
+
+    def naive(batch: int) -> float:
+        start = time.perf_counter()
+        counts["naive"] = naive_shift(model, images, labels, batch)
+        return time.perf_counter() - start
+
+    def here() -> float:
+        start = time.perf_counter()
+        counts["here"] = cs.probe.shift(model, data).models[0].right.tolist()
+        return time.perf_counter() - start
+
+    seconds = in_turn({"plain loop, batches of 100": lambda: naive(100), "cs.probe.shift": here}, repeats)
+    for name, values in seconds.items():
+        print(f"- {name}: {spread(values, 1)}")
+    print(f"- times faster: {ratio(*seconds.values())}")
+    print(f"- the same counts at all 441 translations: {counts['naive'] == counts['here']}")
+
+
+if __name__ == "__main__":
+    sections = {"shift": shift}
+    for section in sys.argv[1:] or sections:
+        sections[section]()
