@@ -1,5 +1,6 @@
 """Answers: what the page is told of a pass, of a number and of what differs. Knows traces; no routes."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ def trace_info(done: Pass) -> schema.TraceInfo:
 def _trace_info(done: Pass) -> schema.TraceInfo:
     trace = done.trace
     output = _vector(trace.output) if done.error is None else None
-    answers, said = ([], []) if output is None else answers_of(done.model, output)
+    made_by = _output_steps(done)
+    given = any(step.op == "_softmax" for step in made_by)
+    answers, said = ([], []) if output is None else answers_of(done.model, output, given=given)
     return schema.TraceInfo(
         id=done.id,
         model=done.opened.id,
@@ -36,7 +39,7 @@ def _trace_info(done: Pass) -> schema.TraceInfo:
             for name, shape in _shapes(trace)
         ],
         answers=answers,
-        output=_output_step(done),
+        output=made_by[-1].id if made_by else None,
         notes=[*done.notes, *said],
         error=done.error,
     )
@@ -55,15 +58,23 @@ def step_info(step: cs.Step) -> schema.StepInfo:
         dtype=step.dtype,
         inputs=list(step.inputs),
         parameters=dict(step.parameters),
+        transposed=bool(step.arguments.get("transposed", False)),
         outputs=len(step.results),
         overridden=step.overridden,
     )
 
 
-def answers_of(model: Any, output: NDArray[Any]) -> tuple[list[schema.Answer], list[str]]:
-    """What a model says of each class, the largest first, and what there is to note."""
+def answers_of(model: Any, output: NDArray[Any], *, given: bool = False) -> tuple[list[schema.Answer], list[str]]:
+    """What a model says of each class, the largest first, and what there is to note.
+
+    Args:
+        model: What gave the output.
+        output: One number for each class.
+        given: Whether these already are probabilities; then there are no others besides.
+    """
     said = cs.interpret(model, output)
     values = said.output.astype(np.float64)
+    shares = None if given else said.probabilities
     if len(values) == 1:
         name = said.classes[said.best]
         only = schema.Answer(index=said.best, name=name, value=_number(values[0]), probability=None)
@@ -74,7 +85,7 @@ def answers_of(model: Any, output: NDArray[Any]) -> tuple[list[schema.Answer], l
             index=int(k),
             name=said.classes[k] if k < len(said.classes) else str(k),
             value=_number(values[k]),
-            probability=None if said.probabilities is None else _number(said.probabilities[k]),
+            probability=None if shares is None else _number(shares[k]),
         )
         for k in order
     ]
@@ -116,16 +127,14 @@ def _vector(output: Any) -> NDArray[Any] | None:
     return array.reshape(-1)
 
 
-def _output_step(done: Pass) -> int | None:
-    """The visible step that made the answer: the last one with the same numbers."""
+def _output_steps(done: Pass) -> list[cs.Step]:
+    """The visible steps with the answer's numbers: the last one made it, others before it only had another shape."""
     array = tensor_of(done.trace.output) if done.error is None else None
     if array is None:
-        return None
-    for step in reversed(done.trace.steps):
-        made = step.output
-        if made.size == array.size and np.array_equal(made.ravel(), array.ravel(), equal_nan=made.dtype.kind == "f"):
-            return step.id
-    return None
+        return []
+    row = array.ravel()
+    sized = [step for step in done.trace.steps if math.prod(step.shape) == row.size]
+    return [s for s in sized if np.array_equal(s.output.ravel(), row, equal_nan=s.output.dtype.kind == "f")]
 
 
 def _shapes(trace: cs.Trace) -> list[tuple[str, tuple[int, ...]]]:

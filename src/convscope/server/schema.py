@@ -154,8 +154,9 @@ class InputInfo(Said):
     low: Number
     high: Number
     picture: str
-    """Its pixels as they are shown, uint8, (C, H, W) with C 1 or 3, base64url; bounded to 256 pixels a side."""
+    """Its pixels as they are shown, uint8, (C, H, W) with C 1 or 3, base64url; a larger one is shrunk to 256 pixels."""
     picture_shape: tuple[int, int, int]
+    """That of `picture`: where a side of `shape` is longer than 256, both are shrunk by the same factor."""
 
 
 class Stored(Said):
@@ -210,6 +211,8 @@ class StepInfo(Said):
     """Ids of the visible steps it reads; empty for one that reads the image."""
     parameters: dict[str, str]
     """Argument -> parameter."""
+    transposed: bool = False
+    """Whether it is a transposed convolution: the axes of its weight are (C, K / groups, R, S)."""
     outputs: int
     overridden: bool
 
@@ -230,6 +233,7 @@ class Answer(Said):
     name: str
     value: Number
     probability: Number | None
+    """By a softmax over the values; None where the values already come from one, and for a single value."""
 
 
 class TraceInfo(Said):

@@ -2,18 +2,25 @@ import { expect, test } from "vitest";
 import { cellIn, editOf, float32, placed, planeOf, weightOf, withEdit, withoutEdits, type Weight } from "./edits";
 import type { StepInfo, TraceInfo } from "./types";
 
-const step = (op: string): StepInfo => ({ op, parameters: { weight: "w" } }) as unknown as StepInfo;
+const step = (op: string, more: Partial<StepInfo> = {}): StepInfo => ({ op, parameters: { weight: "w" }, transposed: false, shape: [], ...more }) as StepInfo;
 const trace = (shape: number[]): TraceInfo => ({ parameters: [{ name: "w", shape, changed: false }] }) as unknown as TraceInfo;
-const of = (op: string, shape: number[]): Weight => weightOf(step(op), trace(shape)) as Weight;
+const of = (op: string, shape: number[], more: Partial<StepInfo> = {}): Weight => weightOf(step(op, more), trace(shape)) as Weight;
 
 test("a kernel of one input channel is edited as a whole", () => {
-  expect(planeOf(of("conv2d", [8, 3, 5, 4]), 6, 2)).toEqual({ parameter: "w", lead: [6, 2], rows: 5, columns: 4, written: true });
+  expect(planeOf(of("convolution", [8, 3, 5, 4]), 6, 2)).toEqual({ parameter: "w", lead: [6, 2], rows: 5, columns: 4, written: true });
 });
 
 test("a transposed kernel has its input channel first", () => {
-  const weight = of("conv_transpose2d", [3, 8, 2, 2]);
+  const weight = of("convolution", [3, 8, 2, 2], { transposed: true, shape: [1, 8, 12, 12] });
   expect([weight.kernels, weight.inputs]).toEqual([8, 3]);
   expect(planeOf(weight, 6, 2).lead).toEqual([2, 6]);
+});
+
+test("in groups, a transposed kernel has the input channels of its group", () => {
+  const weight = of("convolution", [6, 4, 2, 2], { transposed: true, shape: [1, 8, 12, 12] });
+  expect([weight.kernels, weight.inputs]).toEqual([8, 3]);
+  expect(planeOf(weight, 3, 2).lead).toEqual([2, 3]);
+  expect(planeOf(weight, 6, 2).lead).toEqual([5, 2]);
 });
 
 test("the weights of a unit are wrapped, and edited one by one where there are many", () => {
@@ -21,7 +28,7 @@ test("the weights of a unit are wrapped, and edited one by one where there are m
   const plane = planeOf(weight, 3, 0);
   expect(plane).toEqual({ parameter: "w", lead: [3], rows: 12, columns: 12, written: false });
   expect(cellIn(plane, weight, 143)).toEqual([3, 143]);
-  expect(cellIn(planeOf(of("conv2d", [8, 3, 9, 9]), 1, 2), of("conv2d", [8, 3, 9, 9]), 80)).toEqual([1, 2, 8, 8]);
+  expect(cellIn(planeOf(of("convolution", [8, 3, 9, 9]), 1, 2), of("convolution", [8, 3, 9, 9]), 80)).toEqual([1, 2, 8, 8]);
 });
 
 test("a step without kernels has none", () => {
@@ -43,7 +50,7 @@ test("numbers keep their float32", () => {
 });
 
 test("a named kernel lies in the middle", () => {
-  const plane = planeOf(of("conv2d", [1, 1, 5, 5]), 0, 0);
+  const plane = planeOf(of("convolution", [1, 1, 5, 5]), 0, 0);
   const values = placed([[1, 2, 3], [4, 5, 6], [7, 8, 9]], plane) as number[];
   expect(values.slice(5, 10)).toEqual([0, 1, 2, 3, 0]);
   expect(placed([[1, 1, 1, 1, 1, 1]], plane)).toBeNull();

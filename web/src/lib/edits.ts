@@ -6,18 +6,20 @@ const WRITTEN = 49; // numbers that are shown as fields: a kernel of 7×7
 /** What is edited at once: a kernel of one input channel, or the weights of one unit. */
 export type Plane = Readonly<{ parameter: string; lead: readonly number[]; rows: number; columns: number; written: boolean }>;
 
-/** How a weight falls into planes: (kernels, input channels, rows, columns). */
-export type Weight = Readonly<{ name: string; shape: readonly number[]; kernels: number; inputs: number; transposed: boolean }>;
+/** How a weight falls into planes: so many kernels, each with so many input channels, in groups of kernels. */
+export type Weight = Readonly<{ name: string; shape: readonly number[]; kernels: number; inputs: number; groups: number; transposed: boolean }>;
 
 /** The weight of a step, where it has kernels or units. */
 export function weightOf(step: StepInfo, trace: TraceInfo): Weight | null {
   const name = step.parameters["weight"];
   const shape = trace.parameters.find((p) => p.name === name)?.shape;
   if (name === undefined || shape === undefined || shape.length < 2 || /embedding|norm/.test(step.op)) return null;
-  const transposed = step.op.includes("transpose");
+  const { transposed } = step;
   const [first = 1, second = 1] = shape;
-  if (shape.length === 2) return { name, shape, kernels: first, inputs: 1, transposed: false };
-  return { name, shape, kernels: transposed ? second : first, inputs: transposed ? first : second, transposed };
+  if (shape.length === 2) return { name, shape, kernels: first, inputs: 1, groups: 1, transposed: false };
+  if (!transposed) return { name, shape, kernels: first, inputs: second, groups: 1, transposed };
+  const groups = Math.max(1, Math.round((step.shape[1] ?? second) / second)); // the weight has the kernels of one group
+  return { name, shape, kernels: second * groups, inputs: first / groups, groups, transposed };
 }
 
 /** One plane of a weight: of kernel `kernel` and input channel `input`. */
@@ -30,7 +32,14 @@ export function planeOf(weight: Weight, kernel: number, input: number): Plane {
   }
   const columns = shape.at(-1) ?? 1;
   const rows = shape.slice(2, -1).reduce((a, b) => a * b, 1); // a kernel of a volume: its slices below each other
-  return { parameter: name, lead: weight.transposed ? [input, kernel] : [kernel, input], rows, columns, written: rows * columns <= WRITTEN };
+  return { parameter: name, lead: leadOf(weight, kernel, input), rows, columns, written: rows * columns <= WRITTEN };
+}
+
+/** Where that plane lies in the weight: a transposed one has its input channels first, group after group. */
+function leadOf(weight: Weight, kernel: number, input: number): number[] {
+  if (!weight.transposed) return [kernel, input];
+  const each = weight.kernels / weight.groups;
+  return [Math.floor(kernel / each) * weight.inputs + input, kernel % each];
 }
 
 /** The full index of one of its numbers, where it is edited alone. */

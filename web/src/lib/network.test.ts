@@ -13,6 +13,7 @@ const step = (id: number, module: string, inputs: number[]): StepInfo => ({
   shape: [1, 2, 3, 4],
   dtype: "float32",
   parameters: {},
+  transposed: false,
   outputs: 1,
   overridden: false,
 });

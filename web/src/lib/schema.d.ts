@@ -801,6 +801,11 @@ export interface components {
             says: string;
             /** Shape */
             shape: number[];
+            /**
+             * Transposed
+             * @default false
+             */
+            transposed: boolean;
         };
         /**
          * Stored
