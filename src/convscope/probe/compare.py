@@ -1,0 +1,270 @@
+"""Compare: two or more models on the same data: what they cost, how often they are right, where they disagree, and
+how alike their layers represent the images. Knows scans, costs and similarities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from convscope.capture import trace
+from convscope.cards import card_of
+from convscope.data.dataset import Dataset
+from convscope.errors import UsageError
+from convscope.probe.answers import Answers, layers_of
+from convscope.probe.cost import Cost, costs
+from convscope.probe.feeding import batch_size, feeder, kind_of, pictures
+from convscope.probe.proportion import Z95, Proportion
+from convscope.probe.scan import Found, at_work, scan
+from convscope.probe.similarity import cka
+from convscope.progress import Progress, silent
+from convscope.training.runtime import make_runtime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """One of the models."""
+
+    name: str
+    cost: Cost
+    accuracy: Proportion
+    layers: tuple[str, ...]
+    """The steps whose representations are compared."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """Two of the models on the same images."""
+
+    one: int
+    other: int
+    same: int
+    """Images given the same class by both."""
+    only_one: int
+    """Images that only the first is right on."""
+    only_other: int
+    """Images that only the second is right on."""
+    images: int
+    similarity: NDArray[np.float64] = field(repr=False)
+    """Linear CKA of the layers of the first (rows) and of the second (columns)."""
+
+    @property
+    def difference(self) -> tuple[float, float, float]:
+        """Accuracy of the second minus that of the first, and its 95 % interval for paired answers.
+
+        Source: A. Agresti, Y. Min, Simple improved confidence intervals for comparing matched proportions, 2005.
+        """
+        b, c, n = self.only_other + 0.5, self.only_one + 0.5, self.images + 2
+        half = Z95 * float(np.sqrt((b + c) - (b - c) ** 2 / n)) / n
+        middle = (b - c) / n
+        return (self.only_other - self.only_one) / self.images, max(-1.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Disagreement:
+    """An image that not all models give the same class."""
+
+    image: int
+    """Its index in the data set."""
+    label: int
+    answers: tuple[int, ...]
+    """The class that each model gives it."""
+    picture: NDArray[np.float32] = field(repr=False)
+    """From 0 to 1, as the first model is shown it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compare:
+    """Models on the same data."""
+
+    dataset: str
+    """Name and split."""
+    classes: tuple[str, ...]
+    images: int
+    models: tuple[Compared, ...]
+    pairs: tuple[Pair, ...]
+    disagreements: tuple[Disagreement, ...]
+    """The first of them, in the order of the data set."""
+    disagreeing: int
+    """How many images not all models give the same class."""
+    alike_on: int
+    """Images that the similarities are calculated from."""
+    machine: str
+    """Where the times were measured."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file; pixels are not in it."""
+        return {
+            "dataset": self.dataset,
+            "images": self.images,
+            "machine": self.machine,
+            "models": [_plain(model) for model in self.models],
+            "pairs": [_plain_pair(pair) for pair in self.pairs],
+            "disagreeing": self.disagreeing,
+            "disagreements": [
+                {"image": d.image, "label": d.label, "answers": list(d.answers)} for d in self.disagreements
+            ],
+            "alike_on": self.alike_on,
+        }
+
+    def __str__(self) -> str:
+        rows = [("model", "parameters", "multiply-adds", "ms an image", "accuracy")]
+        rows += [
+            (
+                model.name,
+                f"{model.cost.parameters:,}",
+                f"{model.cost.multiply_adds:,}",
+                f"{model.cost.milliseconds:.3g} ({model.cost.least:.3g} to {model.cost.most:.3g})",
+                str(model.accuracy),
+            )
+            for model in self.models
+        ]
+        wide = [max(len(row[column]) for row in rows) for column in range(5)]
+        table = [
+            "  ".join(
+                f"{text:>{w}}" if 0 < k < 4 else f"{text:<{w}}"
+                for k, (text, w) in enumerate(zip(row, wide, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        head = f"{self.dataset}: {self.images:,} images; intervals: Wilson 95 %; times: {self.machine}"
+        return "\n".join([head, "", *table, "", *(line for pair in self.pairs for line in self._said(pair))])
+
+    def _said(self, pair: Pair) -> list[str]:
+        one, other = self.models[pair.one], self.models[pair.other]
+        shift, low, high = (100 * value for value in pair.difference)
+        lines = [
+            f"{one.name} and {other.name}: the same class for {Proportion(pair.same, self.images)}; only "
+            f"{one.name} is right on {pair.only_one:,} images, only {other.name} on {pair.only_other:,}: a difference "
+            f"of {shift:+.2f} points ({low:+.2f} to {high:+.2f}, paired, Agresti-Min 95 %)"
+        ]
+        if pair.similarity.size and np.isfinite(pair.similarity).any():
+            row, column = np.unravel_index(int(np.nanargmax(pair.similarity)), pair.similarity.shape)
+            lines.append(
+                f"most alike are {one.layers[row]} of {one.name} and {other.layers[column]} of {other.name}: "
+                f"CKA {pair.similarity[row, column]:.3f} on {self.alike_on:,} images"
+            )
+        return lines
+
+
+def compare(
+    models: Sequence[nn.Module],
+    data: Dataset,
+    *,
+    shown: int = 24,
+    names: Sequence[str] = (),
+    folder: str | Path | None = None,
+    progress: Progress = silent,
+) -> Compare:
+    """Compare two or more models on the same data.
+
+    >>> import convscope as cs
+    >>> models = [cs.load_model("shapes-cnn"), cs.load_model("shapes-mlp")]
+    >>> found = compare(models, cs.load_dataset("shapes", split="test"))
+    >>> [model.cost.multiply_adds for model in found.models]
+    [150048, 15720]
+
+    Args:
+        models: Two or more; each gets the images as its card says, and is left as it was.
+        data: The images, with labels.
+        shown: How many images the models disagree on are kept.
+        names: What to call them; by default what their cards say, numbered where two are the same.
+        folder: Where an interrupted scan keeps what it has found, so that it goes on.
+        progress: Told how many images are done.
+
+    Raises:
+        UsageError: fewer than two models, or another number of names.
+        DataError: a model has fewer outputs than the data has classes.
+        ShapeError: a model cannot take these images.
+    """
+    if len(models) < 2 or len(names) not in {0, len(models)}:
+        raise UsageError(
+            f"compare takes two or more models, and as many names or none, not {len(models)} and {len(names)}."
+        )
+    sketches = [trace(model, feeder(data, model)(slice(0, 1)), keep=0) for model in models]
+    layers = [layers_of(sketch) for sketch in sketches]
+    asked = Answers(data, models, layers, shown)
+    settings = {"layers": [list(named) for named in layers], "shown": shown}
+    found = scan(
+        data, models, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress
+    )
+    called = names or _numbered([card_of(model).name for model in models])
+    paid, machine = _costs(models, data)
+    compared = tuple(
+        Compared(name, cost, Proportion(int(right), len(data)), named)
+        for name, cost, right, named in zip(called, paid, found["right"], layers, strict=True)
+    )
+    picture = pictures(data, models[0])
+    rows = zip(found["indices"].tolist(), found["labels"].tolist(), found["answers"].tolist(), strict=True)
+    disagreements = tuple(Disagreement(i, label, tuple(answers), picture(i)) for i, label, answers in rows)
+    return Compare(
+        f"{data.name}:{data.split}",
+        data.classes,
+        len(data),
+        compared,
+        tuple(_pair(found, one, other, len(data)) for one, other in combinations(range(len(models)), 2)),
+        disagreements,
+        int(found["disagreeing"]),
+        int(found["alike on"]),
+        machine,
+    )
+
+
+def _pair(found: Found, one: int, other: int, images: int) -> Pair:
+    alike = cka(found[f"cross {one} {other}"], found[f"own {one}"], found[f"own {other}"])
+    only = found["only"]
+    return Pair(one, other, int(found["same"][one, other]), int(only[one, other]), int(only[other, one]), images, alike)
+
+
+def _costs(models: Sequence[nn.Module], data: Dataset) -> tuple[tuple[Cost, ...], str]:
+    """What each model costs, and where that was measured."""
+    runtime = make_runtime(str(kind_of(models[0])[0]))
+    with at_work(models, runtime):
+        batches = []
+        for model in models:
+            images = feeder(data, model)(slice(0, batch_size(data)))
+            batches.append(images.to(*kind_of(model)))
+        found = costs(models, batches)
+    threads = f", {torch.get_num_threads()} threads" if runtime.device.type == "cpu" else ""
+    return found, f"{runtime.device.type}{threads}, batches of {found[0].batch}"
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Names made different: net, net (2).
+
+    >>> _numbered(["net", "other", "net"])
+    ['net', 'other', 'net (2)']
+    """
+    return [name if (n := names[: k + 1].count(name)) == 1 else f"{name} ({n})" for k, name in enumerate(names)]
+
+
+def _plain(model: Compared) -> dict[str, Any]:
+    cost = model.cost
+    return {
+        "model": model.name,
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "milliseconds": cost.milliseconds,
+        "milliseconds_range": [cost.least, cost.most],
+        "batch": cost.batch,
+        "accuracy": model.accuracy.to_json(),
+        "layers": list(model.layers),
+    }
+
+
+def _plain_pair(pair: Pair) -> dict[str, Any]:
+    shift, low, high = pair.difference
+    return {
+        "models": [pair.one, pair.other],
+        "same": pair.same,
+        "only_one": pair.only_one,
+        "only_other": pair.only_other,
+        "difference": {"value": shift, "low": low, "high": high, "interval": "Agresti-Min 95 %"},
+        "cka": pair.similarity.tolist(),
+    }
