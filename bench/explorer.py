@@ -168,11 +168,12 @@ def cells(page: Any, url: str, query: str, name: str, repeats: int) -> None:
     page.goto(url.replace("#", f"{query}#"))
     page.wait_for_selector(".viewer canvas")
     page.wait_for_timeout(2500)
-    box = page.locator(".viewer canvas").bounding_box()
+    canvas = page.locator(".viewer canvas")
+    box = canvas.bounding_box()
     times = []
     for turn in range(repeats + 3):
         x, y = np.random.default_rng(turn).random(2)
-        page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        canvas.click(position={"x": box["width"] * x, "y": box["height"] * y})
         times.append(quiet(page, "number"))
     said(name, times[3:])
 
