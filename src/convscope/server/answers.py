@@ -1,6 +1,7 @@
 """Answers: what the page is told of a pass, of a number and of what differs. Knows traces; no routes."""
 
 import math
+from itertools import dropwhile, takewhile
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def _trace_info(done: Pass) -> schema.TraceInfo:
             for name, shape in _shapes(trace)
         ],
         answers=answers,
-        output=made_by[-1].id if made_by else None,
+        output=made_by[0].id if made_by else None,
         notes=[*done.notes, *said],
         error=done.error,
     )
@@ -128,13 +129,19 @@ def _vector(output: Any) -> NDArray[Any] | None:
 
 
 def _output_steps(done: Pass) -> list[cs.Step]:
-    """The visible steps with the answer's numbers: the last one made it, others before it only had another shape."""
+    """The visible step that made the answer, the last with its numbers; then those before it, differing in shape."""
     array = tensor_of(done.trace.output) if done.error is None else None
     if array is None:
         return []
     row = array.ravel()
-    sized = [step for step in done.trace.steps if math.prod(step.shape) == row.size]
-    return [s for s in sized if np.array_equal(s.output.ravel(), row, equal_nan=s.output.dtype.kind == "f")]
+
+    def differs(step: cs.Step) -> bool:
+        made = step.output.ravel()
+        return not np.array_equal(made, row, equal_nan=made.dtype.kind == "f")
+
+    sized = (step for step in reversed(done.trace.steps) if math.prod(step.shape) == row.size)
+    found = dropwhile(differs, sized)
+    return [*takewhile(lambda step: not differs(step), found)]
 
 
 def _shapes(trace: cs.Trace) -> list[tuple[str, tuple[int, ...]]]:

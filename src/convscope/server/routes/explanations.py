@@ -47,7 +47,9 @@ async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge
     def made(done: Pass) -> Explained:
         info = trace_info(done)
         if info.output is None or not info.answers or info.answers[0].probability is None:
-            raise HTTPException(404, "the model gives no logits for this input, so there are no probabilities.")
+            raise HTTPException(
+                404, "the model gives no logits for this input, so there are no probabilities besides its own numbers."
+            )
         return explained_probability(done.step(info.output), cell)
 
     found: Explained = await on(request, trace, made)
