@@ -95,6 +95,7 @@ def test_a_trace_is_that_of_cs(page: Page, net: Any) -> None:
     assert [step["name"] for step in info["steps"]] == [step.name for step in trace.steps]
     assert [step["shape"] for step in info["steps"]] == [list(step.shape) for step in trace.steps]
     assert info["steps"][0]["says"] == "convolution 3x3, padding 1"
+    assert not any(step["transposed"] for step in info["steps"])
     assert info["modules"] == dict(trace.modules)
     assert info["output"] == trace["fc"].id
     assert info["error"] is None
@@ -103,6 +104,13 @@ def test_a_trace_is_that_of_cs(page: Page, net: Any) -> None:
     assert np.array_equal(page.raw(f"traces/{info['id']}/steps/0/output", channel=5), trace["conv1"].output[0, 5])
     assert np.array_equal(page.raw(f"traces/{info['id']}/input"), trace.input[0])
     assert np.array_equal(page.raw(f"traces/{info['id']}/parameters/conv2.weight"), trace.parameters["conv2.weight"])
+
+
+def test_a_transposed_convolution_says_so() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 5, 3))
+    with page_of(net, np.zeros((1, 9, 9), np.uint8)) as page:
+        info = page.trace(page.get("session")["models"][0]["start"])
+    assert [step["transposed"] for step in info["steps"]] == [False, True]
 
 
 def test_answers_are_those_of_predict(page: Page, net: Any) -> None:
@@ -149,8 +157,12 @@ def test_thumbnails_are_linear_between_low_and_high(page: Page, net: Any) -> Non
 def test_shrinking_puts_every_number_into_one_mean(height: int, width: int, side: int) -> None:
     ones = np.eye(height * width).reshape(-1, height, width)  # a plane for each pixel
     small = shrunk(ones, side)
-    most = (1, side * side) if height == 1 else (side, side)
-    assert small.shape[1:] == (min(height, most[0]), min(width, most[1]))
+    if height == 1:
+        assert small.shape[1:] == (1, min(width, side * side))
+    else:
+        assert max(small.shape[1:]) == min(max(height, width), side)
+        factor = max(small.shape[1:]) / max(height, width)
+        assert np.abs(np.array(small.shape[1:]) - np.maximum((height * factor, width * factor), 1)).max() <= 0.5
     assert np.array_equal((small > 0).sum((1, 2)), np.ones(len(ones)))
     assert np.allclose(small.sum(0), 1)
 
@@ -165,6 +177,15 @@ def test_shades_take_any_number(values: list[float]) -> None:
     if finite.size and high > low:
         assert picture[array == np.float32(high)].min() == 255
         assert picture[array == np.float32(low)].max() == 0
+
+
+def test_a_picture_keeps_its_proportions() -> None:
+    with page_of(nn.Conv2d(1, 2, 3, padding=1), np.zeros((1, 199, 512), np.uint8)) as page:
+        info = page.trace(page.get("session")["models"][0]["start"])
+        assert info["input"]["shape"] == [1, 199, 512]
+        assert info["input"]["picture_shape"] == [1, 100, 256]
+        header, _ = page.pack(f"traces/{info['id']}/thumbnails", side=32)
+        assert header["items"][0]["shape"] == [2, 12, 32]
 
 
 def test_planes_of_any_result() -> None:
@@ -279,6 +300,32 @@ def test_a_probability_is_a_softmax_over_the_answer(page: Page) -> None:
     assert (cells["name"], cells["kind"], len(cells["values"])) == ("fc", "step", 2)
     assert any("fc (" in line["label"] for line in found["paper"]["lines"])
     assert "no cell" in page.get(f"traces/{info['id']}/probability/explain", 400, cell=2)
+
+
+@pytest.mark.parametrize("own_layer", [True, False])
+def test_probabilities_that_are_the_answer_itself_are_not_turned_into_others(own_layer: bool) -> None:
+    net = cs.load_model("shapes-cnn", args={"softmax": own_layer}, seed=3)
+    model = net if own_layer else Softened(net)
+    with page_of(model, "shapes:test/3") as page:
+        info = page.trace(page.get("session")["models"][0]["start"])
+        output = page.raw(f"traces/{info['id']}/steps/{info['output']}/output")
+        for answer in info["answers"]:
+            assert answer["value"] == output[answer["index"]]
+            assert answer["probability"] is None
+            why = page.get(f"traces/{info['id']}/steps/{info['output']}/explain", cell=answer["index"])
+            assert (why["explanation"]["recorded"], why["proof"]["proved"]) == (answer["value"], True)
+        assert "no probabilities besides" in page.get(f"traces/{info['id']}/probability/explain", 404, cell=0)
+
+
+class Softened(nn.Module):
+    """A network that ends in a softmax without a layer for it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.softmax(self.net(x), 1).view(-1)
 
 
 def test_contributions_are_those_of_cs(page: Page, net: Any) -> None:

@@ -82,17 +82,18 @@ def extent(values: Array) -> tuple[float, float]:
 
 
 def shrunk(planes: Array, side: int) -> Array:
-    """Planes (n, h, w) averaged down to at most `side` rows and columns; a single row to at most `side` squared.
+    """Planes (n, h, w) averaged down until rows and columns are at most `side`; a single row to at most `side` squared.
 
-    Every number goes into exactly one average; smaller planes stay as they are.
+    Every number goes into exactly one average; proportions stay, and so do smaller planes.
 
     >>> shrunk(np.arange(16.0).reshape(1, 4, 4), 2)[0]
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
-    _, height, width = planes.shape
-    most = (1, side * side) if height == 1 else (side, side)
-    for axis, (have, want) in enumerate(zip((height, width), most, strict=True), 1):
+    shape = planes.shape[1:]
+    most, longest = side * side if shape[0] == 1 else side, max(shape)
+    for axis, have in enumerate(shape, 1):
+        want = max(1, round(have * min(1, most / longest)))
         if have > want:
             starts = np.arange(want) * have // want
             counts = np.diff([*starts.tolist(), have])
