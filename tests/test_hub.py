@@ -210,7 +210,7 @@ REFUSED: dict[str, Callable[[Path], str]] = {
     r"2 of 6 images of .* have no class, the first is image 2": unlabelled,
     r"has no column that is the label; of image, kind, name it: hub:.*\?label=COLUMN": without_label,
     r"has no column that is the image; of label, name it": without_image,
-    r"has several columns that can be the image; of image, label, mask, name it": two_images,
+    r"has several columns that can be the image; of image, mask, label, name it": two_images,
     r"hub:.*all.parquet is no image that Pillow can read.* Remove it from the data set": corrupt,
     r"lies at https://nowhere.invalid/x.png; convscope reads files here and on the Hub": remote,
     r"there is no folder or file .*nothing/here": lambda path: f"hub:{path}/nothing/here",
@@ -333,10 +333,10 @@ for name in (sys.argv[1], *sys.argv[1:]):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured where /proc says it")
 @pytest.mark.parametrize("form", ["arrow", "stream"])
 def test_memory_does_not_grow_with_the_number_of_images(form: str, tmp_path: Path) -> None:
-    """2,000 against 40,000 colour images of 32x32: in memory they would be 6 and 123 MB, normalized four times that."""
+    """10,000 against 40,000 colour images of 32x32: in memory they would be 31 and 123 MB, normalized 4 times that."""
     shades = [encoded(np.full((32, 32, 3), shade, np.uint8)) for shade in range(256)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    for count in (2_000, 40_000):
+    for count in (10_000, 40_000):
         made = {"image": [shades[i % 256] for i in range(count)], "label": [i % 256 // 128 for i in range(count)]}
         table = datasets.Dataset.from_dict(made, features=features)
         if form == "arrow":
@@ -345,11 +345,11 @@ def test_memory_does_not_grow_with_the_number_of_images(form: str, tmp_path: Pat
             (tmp_path / f"{count:06}").mkdir()
             table.to_parquet(tmp_path / f"{count:06}" / "train.parquet", batch_size=500)
     (tmp_path / "measure.py").write_text(MEASURED)
-    names = [f"hub:{tmp_path}/{count}{'?stream' if form == 'stream' else ''}" for count in ("002000", "040000")]
+    names = [f"hub:{tmp_path}/{count}{'?stream' if form == 'stream' else ''}" for count in ("010000", "040000")]
     result = subprocess.run(
         [sys.executable, "measure.py", *names], cwd=tmp_path, env=environment(MALLOC_ARENA_MAX="1"),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     small, large = (int(line.split()[-1]) / 1000 for line in result.stdout.splitlines()[-2:])
-    assert large < small + 12, f"{small:.0f} MB became {large:.0f} MB"
+    assert large < small + 15, f"{small:.0f} MB became {large:.0f} MB"

@@ -112,8 +112,11 @@ class StoredBatches:
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See `Batches`."""
         raw = torch.from_numpy(self.data.images[indices.cpu().numpy()]).to(self.labels.device)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return normalized(raw, self.data, self.dtype).contiguous(memory_format=layout), self.labels[indices]
+        values = normalized(raw, self.data, self.dtype)
+        if self.channels_last:  # by hand: for one channel contiguous() would leave the strides as they are
+            rows = values.permute(0, 2, 3, 1)
+            values = rows.reshape(-1).view(rows.shape).permute(0, 3, 1, 2)
+        return values, self.labels[indices]
 
     def taken(self, parts: Sequence[Tensor]) -> Stream:
         """See `Batches`."""
