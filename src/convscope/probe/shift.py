@@ -5,6 +5,7 @@ Knows scans, changes and sharing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,12 @@ from convscope.models import load_model
 from convscope.probe.feeding import feeder
 from convscope.probe.motion import Motion, motions
 from convscope.probe.moving import CHANGES, Level, levels_of
-from convscope.probe.scan import Batch, Found, at_work, scan
+from convscope.probe.scan import Batch, Found, scan
 from convscope.probe.sharing import PART, Shared, share
 from convscope.probe.steadiness import Shift, Steadiness
 from convscope.progress import Progress, silent
+from convscope.training.modes import in_eval_mode
 from convscope.training.objectives import decide, logits_of
-from convscope.training.runtime import make_runtime
 
 Model = str | Path | nn.Module
 CHECKED = 1e-4
@@ -82,7 +83,9 @@ def shift(
     black = replace(images, images=np.zeros_like(images.images[:1]), labels=images.labels[:1], names=())
     fills = [feeder(black, net)(slice(0, 1))[0, :, :1, :1] for net in nets]  # (C, 1, 1) each
     sample = [feeder(images, net)(slice(0, min(32, len(images)))) for net in nets]
-    with at_work(nets, make_runtime(str(next((p.device for p in nets[0].parameters()), "cpu")))):
+    with torch.no_grad(), ExitStack() as stack:
+        for net in nets:
+            stack.enter_context(in_eval_mode(net))
         sharing = [share(net) if kind == "translation" else None for net in nets]
         fits = [_same(s, net, x, wanted, fill) for s, net, x, fill in zip(sharing, nets, sample, fills, strict=True)]
         sharing = [s if fit else None for s, fit in zip(sharing, fits, strict=True)]
