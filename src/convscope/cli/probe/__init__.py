@@ -2,6 +2,7 @@
 
 import typer
 
+from convscope.cli.many import in_many
 from convscope.cli.probe.borders import borders
 from convscope.cli.probe.compare import compare
 from convscope.cli.probe.dead import dead
@@ -22,8 +23,8 @@ def _probe() -> None:
 probe_app.command("shortcut")(shortcut)
 probe_app.command("lint")(lint)
 probe_app.command("receptive-field")(receptive_field)
-probe_app.command("patches")(patches)
-probe_app.command("shift")(shift)
-probe_app.command("dead")(dead)
+probe_app.command("patches")(in_many(patches))
+probe_app.command("shift")(in_many(shift))
+probe_app.command("dead")(in_many(dead))
 probe_app.command("borders")(borders)
 probe_app.command("compare")(compare)

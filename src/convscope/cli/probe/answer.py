@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convscope.cli.console import say, show_json
+from convscope.cli.console import hushed, say, show_json
 from convscope.cli.figures import save, target, write
 
 Picture = Annotated[Path | None, typer.Option("--out", help="Also draw it into this file: .png, .svg or .pdf.")]
@@ -19,6 +19,8 @@ def checked(out: Path | None) -> Path | None:
 
 def answer(result: Any, draw: Callable[[Any], Any], *, as_json: bool, out: Path | None) -> None:
     """Print a probe's result, and write its picture where one is asked for."""
+    if hushed():
+        return
     figure = None if out is None else draw(result)
     if as_json:
         if out is not None:
