@@ -212,12 +212,12 @@ def test_contributions_add_up_to_the_number(page: Any, shapes: Any, traced: cs.T
     assert (total, constant, value) == pytest.approx((found.total, found.constant, found.value), rel=1e-6, abs=1e-9)
 
 
-def test_the_sum_is_played_on_request(page: Any, shapes: Any, traced: cs.Trace) -> None:
+def test_the_products_are_shown_one_by_one_on_request(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, at(traced["conv1"].id, 3, 12, 12))
     rows(page)
     products = page.locator(".sum figure").nth(2).locator("[data-cell]")
     whole = products.all_inner_texts()
-    page.get_by_role("button", name="Play the sum").click()
+    page.get_by_role("button", name="Show the products one by one").click()
     assert products.nth(8).inner_text() == ""
     page.get_by_role("button", name="Stop").click()
     assert products.all_inner_texts() == whole
