@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import convscope as cs
-from explorer import SAMPLE, Page, page_of, painted
+from asking import SAMPLE, Page, page_of, painted
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import convscope as cs
+from asking import SAMPLE, Page, opened, page_of, painted
 from convscope.server import schema
 from convscope.server.explained import cut
 from convscope.server.gallery import Gallery
 from convscope.server.inputs import changes
 from convscope.server.pictures import planes_of, shades, shrunk
-from explorer import SAMPLE, Page, opened, page_of, painted
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 from torch import Tensor, nn
 
 import convscope as cs
+from asking import opened
 from convscope.server import schema
 from convscope.server.gallery import Gallery
 from convscope.server.traces import Traces
 from convscope.server.workers import Workers
-from explorer import opened
 
 
 @pytest.fixture(scope="module")
