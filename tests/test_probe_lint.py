@@ -320,3 +320,9 @@ def test_the_command(tmp_path: Any) -> None:
     softmax = invoke(app, ["probe", "lint", "shapes-mlp", "shapes", "--model-arg", "softmax=True"])
     assert softmax.exit_code == 1
     assert "0.3133" in softmax.stdout
+
+
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.Sigmoid(), nn.LogSoftmax(dim=1)])
+def test_what_does_not_add_up_to_one_is_no_softmax(last: nn.Module) -> None:
+    found = cs.probe.lint(net(last), shapes())
+    assert "softmax-before-cross-entropy" not in [finding.check for finding in found.findings]
