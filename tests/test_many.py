@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,13 @@ def test_the_command_starts_its_processes_and_speaks_once(tmp_path: Path) -> Non
 
 
 def test_a_host_that_never_joins_is_told_in_time(tmp_path: Path) -> None:
-    for node in ("0", "1"):
+    def alone(node: str) -> subprocess.CompletedProcess[str]:
         env = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), NODE_RANK=node)
-        result = run(*CONVSCOPE, *TRAIN, "--num-nodes", "2", "--patience", "2", cwd=tmp_path, env=env)
+        return run(*CONVSCOPE, *TRAIN, "--num-nodes", "2", "--patience", "2", cwd=tmp_path, env=env)
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(alone, ("0", "1")))
+    for node, result in enumerate(results):
         assert result.returncode == 1
         assert f"not all of 2 processes have joined within 2 s: process {node} on " in result.stderr
         assert "Traceback" not in result.stderr
