@@ -3,7 +3,7 @@
  * goes into a header. What fails because the server is gone waits until it is back; a forgotten trace is asked for again.
  */
 import { writable, type Readable } from "svelte/store";
-import { pictures, floats, unpack, type Picture, type Tensor } from "./pack";
+import { pictures, floats, toBase64, unpack, type Picture, type Tensor } from "./pack";
 import type {
   Cell,
   ContributionsInfo,
@@ -22,6 +22,7 @@ import type {
 } from "./types";
 
 const KEY = "convscope-token";
+const TAB = "convscope-tab";
 const PATIENCE = 1000; // milliseconds between two knocks on a server that is gone
 const BUSY = 6; // how often a busy server is asked again
 
@@ -40,7 +41,8 @@ export type Connection = "open" | "gone" | "locked";
 const connectionStore = writable<Connection>("open");
 export const connection: Readable<Connection> = connectionStore;
 
-let token = readToken();
+const token = readToken();
+const tab = readTab();
 let back: Promise<void> | undefined;
 const requests = new Map<string, TraceRequest>();
 
@@ -62,10 +64,24 @@ function readToken(): string {
   }
 }
 
+/** A name of this tab, at random: the server lets tabs take turns, and keeps what each of them looks at. */
+function readTab(): string {
+  const fresh = toBase64(crypto.getRandomValues(new Uint8Array(12)));
+  try {
+    const kept = sessionStorage.getItem(TAB) ?? fresh;
+    sessionStorage.setItem(TAB, kept);
+    return kept;
+  } catch {
+    return fresh;
+  }
+}
+
 if (typeof addEventListener !== "undefined") {
   addEventListener("hashchange", () => {
-    token = readToken();
-    location.reload();
+    if (new URLSearchParams(location.hash.slice(1)).has("token")) location.reload();
+  });
+  addEventListener("storage", (event) => {
+    if (event.key === KEY && event.newValue !== null && event.newValue !== token) location.reload(); // of a new server
   });
 }
 
@@ -95,7 +111,7 @@ function knock(): Promise<void> {
 }
 
 function headers(extra: Record<string, string> = {}): Record<string, string> {
-  return { Authorization: `Bearer ${token}`, ...extra };
+  return { Authorization: `Bearer ${token}`, "X-Client": tab, ...extra };
 }
 
 type Ask = Readonly<{ method?: "GET" | "POST"; body?: BodyInit; type?: string; signal?: AbortSignal | undefined }>;
@@ -220,6 +236,11 @@ export async function getThumbnails(
 
 export function getInput(trace: string, signal?: AbortSignal): Promise<Tensor> {
   return tensor(`traces/${trace}/input`, signal);
+}
+
+/** The input from 0 to 1, before it was normalized, in its full size. */
+export function getPicture(trace: string, signal?: AbortSignal): Promise<Tensor> {
+  return tensor(`traces/${trace}/input?shown=true`, signal);
 }
 
 export function getOutput(trace: string, step: number, channel: number | null, signal?: AbortSignal): Promise<Tensor> {

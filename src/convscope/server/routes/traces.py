@@ -150,9 +150,9 @@ async def output(request: Request, trace: Id, step: StepId, channel: Channel = N
 
 
 @router.get("/traces/{trace}/input", response_class=Response, responses=dict(RAW))
-async def image(request: Request, trace: Id) -> Response:
-    """The input as the model got it."""
-    answer: Response = await on(request, trace, lambda done: raw(done.taken.array))
+async def image(request: Request, trace: Id, shown: bool = False) -> Response:
+    """The input as the model got it; `shown`: from 0 to 1, before it was normalized."""
+    answer: Response = await on(request, trace, lambda done: raw(done.taken.picture if shown else done.taken.array))
     return answer
 
 
