@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Number = float | Literal["nan", "inf", "-inf"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 """An id of a model, a data source, a training, an input or a trace."""
+PAINTED = 375_000
+"""Numbers of an image that a page may send itself."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 """A name that something in a model has: a step, a parameter."""
 
@@ -88,6 +90,8 @@ class Limits(Said):
     upload_pixels: int
     terms: int
     """Terms of a sum in one answer."""
+    painted: int = PAINTED
+    """Numbers of an image that was painted: channels times rows times columns."""
 
 
 class Session(Said):
@@ -125,7 +129,7 @@ class PixelsRef(Said):
 
     kind: Literal["pixels"] = "pixels"
     shape: tuple[int, int, int]
-    data: str = Field(max_length=2_000_000)
+    data: str = Field(max_length=PAINTED * 16 // 3)
 
 
 InputRef = Annotated[SampleRef | StoredRef | PixelsRef, Field(discriminator="kind")]

@@ -1,5 +1,6 @@
 /** Inputs, changes and edits as short texts for the address, and back. Painted pixels travel as bytes. */
 import { floats, fromBase64, toBase64 } from "./pack";
+import { toBytes } from "./painting";
 import type { Change, Edit, InputRef, SampleRef } from "./types";
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/;
@@ -12,7 +13,7 @@ export function inputText(input: InputRef): string | null {
   if (input.kind === "sample") return `s~${input.source}~${input.split}~${input.index}`;
   if (input.kind === "stored") return `u~${input.id}`;
   if (input.shape[0] * input.shape[1] * input.shape[2] > LONGEST) return null;
-  const bytes = Uint8Array.from(floats(fromBase64(input.data)), (v) => Math.round(v * 255));
+  const bytes = toBytes(floats(fromBase64(input.data)));
   return `p~${input.shape.join("x")}~${toBase64(bytes)}`;
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { inverted, middle, Stroke, type Brush } from "./painting";
+import { inverted, middle, Stroke, toBytes, unpaintable, type Brush } from "./painting";
 
 const PEN: Brush = { size: 1, ink: [255] };
 const on = (bytes: Uint8Array): number[] => [...bytes].flatMap((byte, i) => (byte > 0 ? [i] : []));
@@ -45,4 +45,15 @@ test("outside the picture nothing is painted", () => {
 test("inverted twice is as before", () => {
   const bytes = Uint8Array.from([0, 1, 128, 255]);
   expect(inverted(inverted(bytes))).toEqual(bytes);
+});
+
+test("brightness becomes bytes, none of them beyond black and white", () => {
+  expect([...toBytes(Float32Array.from([-0.2, 0, 0.5, 1, 1.5]))]).toEqual([0, 0, 128, 255, 255]);
+});
+
+test("what cannot be painted on says why in a sentence", () => {
+  expect(unpaintable([3, 224, 224], 375_000)).toBeNull();
+  expect(unpaintable([1, 398, 512], 375_000)).toBeNull();
+  expect(unpaintable([3, 398, 512], 375_000)).toMatch(/^This input has 611.328 numbers, more than the 375.000 .*\.$/);
+  expect(unpaintable([4, 8, 8], 375_000)).toMatch(/4 channels/);
 });

@@ -1,4 +1,5 @@
 /** Painting on the pixels of an image: (C, H, W) bytes. Knows no DOM. */
+import { count } from "./format";
 
 /** A brush: how many pixels wide, and the brightness of each channel that it leaves, 0 to 255. */
 export type Brush = Readonly<{ size: number; ink: readonly number[] }>;
@@ -65,4 +66,18 @@ export function middle(at: Point): Point {
 /** Every brightness turned around. */
 export function inverted(bytes: Uint8Array): Uint8Array {
   return bytes.map((byte) => 255 - byte);
+}
+
+/** Brightness from 0 to 1 as bytes. */
+export function toBytes(levels: Float32Array): Uint8Array {
+  return Uint8Array.from(levels, (level) => Math.round(Math.max(0, Math.min(1, level)) * 255));
+}
+
+/** Why an input of this shape cannot be painted on; null where it can. */
+export function unpaintable(shape: readonly [number, number, number], most: number): string | null {
+  const [channels, height, width] = shape;
+  const still = "it can be moved, and kernels can be edited";
+  if (channels !== 1 && channels !== 3) return `This input has ${count(channels)} channels and cannot be painted on; ${still}.`;
+  if (channels * height * width <= most) return null;
+  return `This input has ${count(channels * height * width)} numbers, more than the ${count(most)} that can be painted on; ${still}.`;
 }

@@ -153,7 +153,7 @@ export interface paths {
         };
         /**
          * Image
-         * @description The input as the model got it.
+         * @description The input as the model got it; `shown`: from 0 to 1, before it was normalized.
          */
         get: operations["image_api_traces__trace__input_get"];
         put?: never;
@@ -560,6 +560,11 @@ export interface components {
          * @description What the server takes.
          */
         Limits: {
+            /**
+             * Painted
+             * @default 375000
+             */
+            painted: number;
             /** Terms */
             terms: number;
             /** Upload Bytes */
@@ -1990,7 +1995,9 @@ export interface operations {
     };
     image_api_traces__trace__input_get: {
         parameters: {
-            query?: never;
+            query?: {
+                shown?: boolean;
+            };
             header?: never;
             path: {
                 trace: string;
