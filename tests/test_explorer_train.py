@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import convscope as cs
-from browser import NARROW, WIDE, accessible, browser, keep, tab
+from browser import NARROW, WIDE, accessible, browser, forgive, keep, tab
 from test_explorer_change import answers, eventually, said, state
 
 
@@ -95,6 +95,35 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     page.get_by_role("button", name="Restart").click()
     page.wait_for_selector("text=paused at step 0", timeout=60_000)
     assert state(page)["training"] != name
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector("text=stopped")
+
+
+def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_sentence(page: Any, explorer: Any) -> None:
+    def train() -> str:
+        former = state(page).get("training")
+        page.get_by_role("button", name="Train", exact=True).click()
+        eventually(lambda: state(page).get("training") not in {former, None}, True)
+        page.wait_for_selector("text=paused at step 0", timeout=60_000)
+        return state(page)["training"]
+
+    visit(page, explorer, "?view=train&model=short", "form button")
+    page.get_by_label("wait before").check()
+    first, second = train(), train()
+    page.get_by_role("button", name="Train", exact=True).click()
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert alert.text_content() == f"{first} and {second} are in training, and 2 at a time is the most; stop one first."
+    forgive(page, "409")
+
+    page.get_by_role("button", name="Restart").click()
+    page.get_by_role("button", name="Restarting").wait_for()
+    page.wait_for_url(lambda url: f"training={second}" not in url, timeout=60_000)
+    page.wait_for_selector("text=paused at step 0", timeout=60_000)
+    assert alert.count() == 0
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector("text=stopped")
+    page.get_by_role("button", name=first).click()
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")
 
