@@ -9,20 +9,25 @@ lock                  held while a training writes here
 """
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from torch import nn
 
+from convscope.cards import Card
 from convscope.errors import ConvscopeError, RunError, UsageError
 from convscope.models import load_model
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import snapshot_folders
+
+COUNTED = ("running_mean", "running_var", "num_batches_tracked")
+"""What normalization layers count beside their parameters."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,29 @@ class Run:
     def model(self) -> nn.Module:
         """The trained model in eval mode."""
         return load_model(str(self.path))
+
+    @property
+    def card(self) -> Card:
+        """What the model expects and what its outputs mean, without loading it."""
+        return Card.from_json(self.config["card"])
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters the model has, by the head of weights.safetensors alone; other buffers count as well.
+
+        Raises:
+            RunError: the training saved no weights yet, or they are damaged.
+        """
+        path = self.path / "weights.safetensors"
+        try:
+            with safe_open(path, "numpy") as weights:
+                names = [name for name in weights.keys() if not name.endswith(COUNTED)]  # noqa: SIM118  # no dict
+                shapes = [weights.get_slice(name).get_shape() for name in names]
+        except FileNotFoundError:
+            raise RunError(f"{self.path} has no {path.name}: its training saved none yet.") from None
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{path} is damaged: {error}.") from None
+        return sum(map(math.prod, shapes))
 
     @property
     def recipe(self) -> Recipe:
@@ -113,14 +141,27 @@ def read_config(path: Path) -> dict[str, Any]:
     """A run's config.json."""
     try:
         config = json.loads((path / "config.json").read_text())
-        Recipe(**config["recipe"])
+        _check_config(config)
     except FileNotFoundError:
         there = "is no run folder: it has no config.json" if path.is_dir() else "does not exist"
         raise RunError(f"{path} {there}; `convscope train DATASET` makes a run and says where.") from None
-    except (OSError, ValueError, KeyError, TypeError, ConvscopeError) as error:
+    except KeyError as error:
+        raise RunError(f"{path / 'config.json'} is damaged: it lacks {error}.") from None
+    except (OSError, ValueError, TypeError, AttributeError, ConvscopeError) as error:
         raise RunError(f"{path / 'config.json'} is damaged: {error}.") from None
     found: dict[str, Any] = config
     return found
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Everything is there that is read without asking."""
+    Recipe(**config["recipe"])
+    Card.from_json(config["card"])
+    data, model = config["dataset"], config["model"]
+    _ = data["seed"], dict(data["options"]), dict(model["args"])
+    for name in (data["source"], data["name"], model["source"], model["name"]):
+        if not isinstance(name, str | None):
+            raise TypeError(f"{name!r} is no name")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
