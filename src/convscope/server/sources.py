@@ -32,6 +32,8 @@ class Source:
     name: str
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    loading: Any = field(default_factory=Lock, repr=False)
+    """Held while images are loaded, so that this is done once."""
 
     def load(self, split: str) -> cs.Dataset:
         """All images of a split."""
@@ -48,6 +50,7 @@ class Sources:
         self.data_dir = data_dir
         self._lock = Lock()
         self._known: dict[str, Source] = {}
+        self._infos: dict[str, schema.SourceInfo] = {}
         self._loaded: OrderedDict[tuple[str, str], cs.Dataset] = OrderedDict()
         for name in SHOWN:
             if cs.at_hand(name, data_dir=data_dir):
@@ -57,7 +60,12 @@ class Sources:
                 self.add(Source(name, name, name, options=options))
 
     def add(self, source: Source) -> None:
-        """Let a data set be known."""
+        """Let a data set be known; what the page is told of it is found out here, once.
+
+        Raises:
+            ConvscopeError: it cannot be loaded.
+        """
+        self._infos[source.id] = self._info(source)
         self._known[source.id] = source
 
     def find(self, id: str) -> Source:  # noqa: A002 - what the page calls it
@@ -86,23 +94,24 @@ class Sources:
                 return None
             source = Source(f"{id}.data", data["source"], data["name"], seed, options)
             self.add(source)
-            self.info(source)
         except (cs.ConvscopeError, OSError, TypeError):
-            self._known.pop(f"{id}.data", None)
             return None
         return source.id
 
     def split(self, id: str, split: str) -> cs.Dataset:  # noqa: A002
         """All images of a split, from memory where they were used lately."""
-        source = self.find(id)
-        key = (id, split)
-        with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = source.load(split)
+        return self._split(self.find(id), split)
+
+    def _split(self, source: Source, split: str) -> cs.Dataset:
+        key = (source.id, split)
+        with source.loading:
+            found = self._loaded.get(key) or source.load(split)
+            with self._lock:
+                self._loaded[key] = found
+                self._loaded.move_to_end(key)
                 while len(self._loaded) > LOADED:
                     self._loaded.popitem(last=False)
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
+        return found
 
     def picture(self, ref: schema.SampleRef) -> Picture:
         """An image of a data set.
@@ -127,9 +136,9 @@ class Sources:
 
     def infos(self) -> list[schema.SourceInfo]:
         """All of them, as the page is told."""
-        return [self.info(source) for source in list(self._known.values())]
+        return list(self._infos.values())
 
-    def info(self, source: Source) -> schema.SourceInfo:
+    def _info(self, source: Source) -> schema.SourceInfo:
         """One of them: what comes with convscope is known without loading it."""
         entry = cs.DATASETS.get(source.data)
         if entry is not None and not source.options.get("size"):
@@ -137,7 +146,7 @@ class Sources:
             if entry.options:  # drawn: "all" is every image that is possible
                 splits = {split: n for split, n in splits.items() if split != "all"}
         else:
-            parts = {split: self.split(source.id, split) for split in ("train", "test")}
+            parts = {split: self._split(source, split) for split in ("train", "test")}
             splits = {split: len(data) for split, data in parts.items()}
             classes, shape = parts["train"].classes, parts["train"].shape
         channels, height, width = shape
