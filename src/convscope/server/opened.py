@@ -34,41 +34,39 @@ class Opened:
     _stamp: int = 0
     _lock: Any = field(default_factory=Lock, repr=False)
 
-    @property
-    def model(self) -> Any:
-        """The model, with the newest weights that its run has saved.
+    def read(self) -> tuple[Any, str]:
+        """The model, with the newest weights that its run has saved, and what tells these weights from all others.
 
         Raises:
             HTTPException: 410, its folder is gone and was never read.
             ConvscopeError: it cannot be read.
         """
         if self.given is not None or self.run is None:
-            return self.given
+            return self.given, _written_into(self.given)
         with self._lock:
             written = _written(self.run.path / "weights.safetensors")
             if not written and self._read is None:
-                raise HTTPException(410, self.gone or f"{self.name} has saved no weights yet; wait for its first ones.")
+                raise self._unread()
             if written and written != self._stamp:
                 self._read, self._stamp = cs.load_run(self.run.path).model, written
                 self.used = frozenset()
-            return self._read
+            return self._read, str(self._stamp)
+
+    def _unread(self) -> HTTPException:
+        return HTTPException(410, self.gone or f"{self.name} has saved no weights yet; wait for its first ones.")
 
     @property
     def gone(self) -> str:
         """A sentence where the run's folder is no longer there, else nothing."""
         if self.run is None or (self.run.path / "config.json").exists():
             return ""
-        return f"the run folder of {self.name} is gone; its weights in memory are still shown, its history is not."
+        left = "" if self._read is None else "; its weights in memory are still shown, its history is not"
+        return f"the run folder of {self.name} is gone{left}."
 
     @property
     def history(self) -> list[int]:
         """The training steps whose weights are kept."""
         return [] if self.run is None else self.run.steps
-
-    def stamp(self) -> str:
-        """What changes when the model's weights do: their place in memory and how often they were written into."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        return str(hash(tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)))
 
     def newest(self) -> int | None:
         """The last point of the history, where that is newer than the saved weights: a training goes on."""
@@ -99,20 +97,28 @@ class Opened:
             raise HTTPException(410, self.gone or f"{self.name} no longer has its weights at step {step}.") from None
 
     def info(self) -> schema.ModelInfo:
-        """What the page is told of it; where it cannot be read, why."""
+        """What the page is told of it, without loading a run's model; where it cannot be read, why."""
         try:
-            model = self.model
+            card, parameters = self._described()
         except (cs.ConvscopeError, HTTPException) as error:
             said = error.detail if isinstance(error, HTTPException) else str(error)
             nothing = schema.Expected(channels=None, height=None, width=None, fixed=False)
             return self._info(0, [], nothing, [said])
-        card = cs.card_of(model)
         size = card.preprocess.size or (None, None)
         expects = schema.Expected(
             channels=card.preprocess.channels, height=size[0], width=size[1], fixed=card.fixed_size
         )
-        notes = [*card.notes, *([self.gone] if self.gone else [])]
-        return self._info(sum(p.numel() for p in model.parameters()), list(card.classes), expects, notes)
+        return self._info(parameters, list(card.classes), expects, [*card.notes, *([self.gone] if self.gone else [])])
+
+    def _described(self) -> tuple[Any, int]:
+        """The model's card, and how many parameters it has."""
+        if self.given is not None or self.run is None:
+            return cs.card_of(self.given), sum(p.numel() for p in self.given.parameters())
+        if self._read is None and not _written(self.run.path / "weights.safetensors"):
+            raise self._unread()
+        if self.run.config["model"]["source"] is None:
+            self.read()  # says that only the person who made the network can build it
+        return self.run.card, self.run.parameters
 
     def _info(
         self, parameters: int, classes: list[str], expects: schema.Expected, notes: list[str]
@@ -137,6 +143,12 @@ def _written(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def _written_into(model: Any) -> str:
+    """What changes when a model's weights do: their place in memory and how often they were written into."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return str(hash(tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)))
 
 
 def _version(tensor: Any) -> int:

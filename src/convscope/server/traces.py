@@ -126,9 +126,9 @@ class Traces:
         Raises:
             HTTPException, ConvscopeError: the request names what is not there, or cannot be meant.
         """
-        model = opened.model  # read anew where its run has new weights
+        model, weights = opened.read()
         at = opened.newest() if request.at is None else request.at
-        name = _digest(request, opened, at)
+        name = _digest(request, weights, at)
         with self._lock:
             found = self._kept.get(name)
         if found is None or found.trace.changed():
@@ -179,9 +179,9 @@ class Traces:
         self._total -= gone.size if gone is not None else 0
 
 
-def _digest(request: schema.TraceRequest, opened: Opened, at: int | None) -> str:
+def _digest(request: schema.TraceRequest, weights: str, at: int | None) -> str:
     """A name for what a request means: model, weights, input, change and edits."""
-    meant = f"{request.model_copy(update={'at': at}).model_dump_json()} {opened.stamp()}"
+    meant = f"{request.model_copy(update={'at': at}).model_dump_json()} {weights}"
     return f"t{hashlib.sha256(meant.encode()).hexdigest()[:24]}"
 
 
