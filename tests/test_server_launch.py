@@ -117,11 +117,16 @@ def test_what_a_person_should_know_is_said(tmp_path: Path) -> None:
         assert explorer.notes == [f"port {port} is in use; this is the next free one, {taken}."]
     with cs.serve(tmp_path, host="0.0.0.0", port=0) as explorer:
         assert explorer.address.startswith("http://127.0.0.1:")
-        assert "other machines can reach this page" in explorer.notes[0]
+        assert "answers other machines only by a name given with --allow-host, and none is" in explorer.notes[0]
         request = urllib.request.Request(explorer.address, headers={"Host": "0.0.0.0"})
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(request)
         refused.value.close()
+    with cs.serve(tmp_path, host="0.0.0.0", port=0, allow_hosts=["lab.example"]) as explorer:
+        assert "other machines can reach this page as lab.example (--allow-host)" in explorer.notes[0]
+        request = urllib.request.Request(explorer.address, headers={"Host": "lab.example"})
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 200
 
 
 @pytest.mark.parametrize("name", ["http://lab.example", "lab.example:80", "a b", ""])

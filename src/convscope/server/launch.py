@@ -189,11 +189,25 @@ def _launch(
     taken = listening.getsockname()[1]
     if wished not in {0, taken}:
         explorer.notes.append(f"port {wished} is in use; this is the next free one, {taken}.")
-    if not is_loopback(listening.getsockname()[0]):
-        explorer.notes.append("other machines can reach this page; whoever has its address with the token can use it.")
+    reached = listening.getsockname()[0]
+    if not is_loopback(reached):
+        explorer.notes.append(_who_can_ask(reached, allow_hosts))
     if sys.stdout.isatty() if browser is None else browser:
         explorer.show()
     return explorer
+
+
+def _who_can_ask(reached: str, allow_hosts: Sequence[str]) -> str:
+    """What a server that listens to the network says: by which names it answers."""
+    names = [*([] if reached in ANYWHERE else [reached]), *(f"{name} (--allow-host)" for name in allow_hosts)]
+    if not names:
+        return (
+            "this page answers other machines only by a name given with --allow-host, and none is: "
+            "give this machine's name or address, as in --allow-host lab.example."
+        )
+    return (
+        f"other machines can reach this page as {', '.join(names)}; whoever has its address with the token can use it."
+    )
 
 
 def _check_page() -> None:
