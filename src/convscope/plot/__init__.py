@@ -6,6 +6,7 @@
 Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no torch, no files.
 """
 
+from convscope.plot.attribution import attribution as attribution
 from convscope.plot.borders import borders as borders
 from convscope.plot.compare import compare as compare
 from convscope.plot.contributions import contributions as contributions

@@ -9,6 +9,9 @@ reads. It never prints and never draws; `cs.plot` has a picture of the same name
 Knows torch, traces, data and trainings; no pictures, no command line.
 """
 
+from convscope.probe.attribution import Attributed as Attributed
+from convscope.probe.attribution import Attribution as Attribution
+from convscope.probe.attribution import attribution as attribution
 from convscope.probe.borders import Borders as Borders
 from convscope.probe.borders import borders as borders
 from convscope.probe.borders import trainings as trainings

@@ -3,6 +3,7 @@
 import typer
 
 from convscope.cli.many import in_many
+from convscope.cli.probe.attribution import attribution
 from convscope.cli.probe.borders import borders
 from convscope.cli.probe.compare import compare
 from convscope.cli.probe.dead import dead
@@ -28,3 +29,4 @@ probe_app.command("shift")(in_many(shift))
 probe_app.command("dead")(in_many(dead))
 probe_app.command("borders")(borders)
 probe_app.command("compare")(compare)
+probe_app.command("attribution")(attribution)

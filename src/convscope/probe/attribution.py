@@ -1,0 +1,255 @@
+"""Attribution: Captum's methods beside what convscope knows exactly, and where they differ.
+
+The exact map is `to_input` of an explanation: what each pixel adds to the output, biases kept apart. For a piecewise
+linear network it is the output itself, taken apart; the other methods answer other questions. Knows traces and proofs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convscope.capture import Step, Trace, trace
+from convscope.cards import card_of
+from convscope.errors import UnknownName, UsageError
+from convscope.inputs import Prepared, prepare
+from convscope.probe.methods import METHODS, Asked, attributed, captum
+from convscope.probe.patches import last_convolution
+from convscope.proof import explain
+from convscope.training.modes import in_eval_mode
+
+STRONGEST = 0.05
+"""The share of pixels that two maps are compared by."""
+ROUNDING = 1e-4
+"""Differences below this share of the largest pixel are float32 rounding."""
+Map = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attributed:
+    """What one of Captum's methods says."""
+
+    method: str
+    map: Map | None = field(repr=False)
+    """In the image's shape (C, H, W); None where it does not work for this model."""
+    refused: str = ""
+    """Why it does not work."""
+    total: float = float("nan")
+    """All numbers of the map added up."""
+    promised: float | None = None
+    """What they claim to add up to: the output minus the output for zeros; None for methods that claim nothing."""
+    correlation: float = float("nan")
+    """With the exact contributions over pixels, channels added; of magnitudes where the method has no sign."""
+    shared: float = float("nan")
+    """Of the strongest twentieth of the pixels, the share that both maps name."""
+    apart: tuple[int, int] | None = None
+    """Row and column where they differ most, as shares of each whole; None where only rounding differs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attribution:
+    """An output attributed to the pixels of an image, exactly and by Captum's methods."""
+
+    model: str
+    image: str
+    output: str
+    """The class, or the number of the output."""
+    value: float
+    """The output."""
+    picture: NDArray[np.float32] = field(repr=False)
+    """The image from 0 to 1, (C, H, W)."""
+    exact: Map = field(repr=False)
+    """What each cell of the image adds, (C, H, W)."""
+    constant: float
+    """What biases and shifts add."""
+    linear: bool
+    """Whether the exact contributions are the output itself, not its tangent at this image."""
+    bent: tuple[str, ...]
+    """The steps that are not piecewise linear."""
+    methods: tuple[Attributed, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file; the maps in row-major order."""
+        return {
+            "model": self.model,
+            "image": self.image,
+            "output": self.output,
+            "value": self.value,
+            "shape": list(self.exact.shape),
+            "exact": {
+                "contributions": self.exact.reshape(-1).tolist(),
+                "constant": self.constant,
+                "linear": self.linear,
+                "bent": list(self.bent),
+            },
+            "methods": [_plain(found) for found in self.methods],
+        }
+
+    def __str__(self) -> str:
+        total = float(self.exact.sum())
+        kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
+        lines = [
+            f"{self.output} of {self.model} for {self.image}: {self.value:.5g}",
+            f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})",
+            "",
+            f"{'method':<20}  {'adds up to':>10}  {'should':>10}  {'correlation':>11}  {'shared':>6}  differs most at",
+        ]
+        for found in self.methods:
+            if found.map is None:
+                lines.append(f"{found.method:<20}  does not work here: {found.refused}")
+                continue
+            should = "–" if found.promised is None else f"{found.promised:.4g}"
+            where = "nowhere" if found.apart is None else f"row {found.apart[0]}, column {found.apart[1]}"
+            lines.append(
+                f"{found.method:<20}  {found.total:>10.4g}  {should:>10}  {found.correlation:>11.3f}  "
+                f"{100 * found.shared:>4.0f} %  {where}"
+            )
+        return "\n".join(lines)
+
+
+def attribution(
+    model: nn.Module, image: Any, output: int | str | None = None, *, methods: Sequence[str] = ()
+) -> Attribution:
+    """Captum's methods beside the exact contributions of each pixel to an output.
+
+    >>> import convscope as cs
+    >>> found = attribution(cs.load_model("simple-cnn"), "shapes:test/3", 2, methods=["input-x-gradient"])
+    >>> round(found.methods[0].correlation, 6), found.linear
+    (1.0, True)
+
+    Args:
+        model: Any model with one vector of outputs; it is left as it was.
+        image: Whatever `cs.load_image` takes, or what `cs.prepare` gave.
+        output: A class by number or name; None: the one that the model chooses.
+        methods: Names from METHODS; by default all.
+
+    Raises:
+        UsageError: Captum is not installed, or the model has no vector of outputs.
+        UnknownName: no such method, or no such class.
+    """
+    for name in methods:
+        if name not in METHODS:
+            raise UnknownName("attribution method", name, METHODS)
+    attr = captum()
+    prepared = image if isinstance(image, Prepared) else prepare(image, like=model)
+    traced = trace(model, prepared.array)
+    last, values = _outputs(traced)
+    which = _chosen(model, values, output)
+    cell = (0, which) if len(last.shape) == 2 else which
+    contributions = explain(traced, last.name, cell).to_input()
+    exact = contributions.pixels[next(iter(contributions.pixels))][0]
+    with in_eval_mode(model):
+        asked = _asked(model, prepared.array, which, traced)
+        without = _output_for_zeros(asked)
+        found = tuple(
+            _compared(name, attributed(name, asked, attr), exact, float(values[which]) - without)
+            for name in methods or METHODS
+        )
+    card = card_of(model)
+    return Attribution(
+        card.name,
+        prepared.name,
+        card.classes[which] if which < len(card.classes) else f"output {which}",
+        float(values[which]),
+        prepared.picture,
+        exact,
+        contributions.constant,
+        contributions.linear,
+        contributions.bent,
+        found,
+    )
+
+
+def _outputs(traced: Trace) -> tuple[Step, NDArray[Any]]:
+    """The step that made the model's outputs, and the outputs, (K,).
+
+    Raises:
+        UsageError: the model gives something else than one vector.
+    """
+    for step in reversed(traced.steps):
+        if len(step.shape) == 2 and step.shape[0] == 1 and "float" in step.dtype:
+            return step, step.output[0]
+        break
+    shape = "x".join(map(str, traced.steps[-1].shape))
+    raise UsageError(f"attribution is about one of a vector of outputs, and this model gives {shape}.")
+
+
+def _chosen(model: nn.Module, values: NDArray[Any], output: int | str | None) -> int:
+    classes = card_of(model).classes
+    if output is None:
+        return int(values.argmax())
+    if output in classes:
+        return classes.index(str(output))
+    if isinstance(output, str) and not output.isdigit():
+        raise UnknownName("class", output, classes)
+    if not 0 <= int(output) < len(values):
+        raise UsageError(f"the model has outputs 0 to {len(values) - 1}, not {output}.")
+    return int(output)
+
+
+def _asked(model: nn.Module, image: NDArray[np.float32], which: int, traced: Trace) -> Asked:
+    first: Tensor = next(model.parameters(), torch.empty(0))
+    last = traced[last_convolution(traced.steps)]
+    tensor = torch.tensor(image[None], dtype=first.dtype, device=first.device)
+    return Asked(model, tensor, which, last.module if last.op == "convolution" else "")
+
+
+def _output_for_zeros(asked: Asked) -> float:
+    with torch.no_grad():
+        return float(asked.forward(torch.zeros_like(asked.image))[0, asked.output])
+
+
+def _compared(name: str, made: Tensor | str, exact: Map, promised: float) -> Attributed:
+    """A method's map beside the exact one."""
+    if isinstance(made, str):
+        return Attributed(name, None, made)
+    theirs, ours = made.numpy(), exact
+    method = METHODS[name]
+    one, other = theirs.sum(axis=0), ours.sum(axis=0)
+    if not method.signed:
+        one, other = np.abs(one), np.abs(other)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = (
+            float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) if one.std() and other.std() else float("nan")
+        )
+        shares = [part / np.abs(part).sum() for part in (one, other)]
+    far = np.nan_to_num(np.abs(shares[0] - shares[1]))
+    row, column = np.unravel_index(int(far.argmax()), far.shape)
+    apart = float(far.max()) > ROUNDING * float(np.nan_to_num(np.abs(shares[1])).max())
+    return Attributed(
+        name,
+        theirs,
+        total=float(theirs.sum()),
+        promised=promised if method.complete else None,
+        correlation=correlation,
+        shared=_shared(one, other),
+        apart=(int(row), int(column)) if apart else None,
+    )
+
+
+def _shared(one: Map, other: Map) -> float:
+    """The share of the strongest pixels that both maps name."""
+    count = max(1, round(STRONGEST * one.size))
+    strongest = [set(np.argsort(-np.abs(found).ravel(), kind="stable")[:count].tolist()) for found in (one, other)]
+    return len(strongest[0] & strongest[1]) / count
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _plain(found: Attributed) -> dict[str, Any]:
+    return {
+        "method": found.method,
+        "refused": found.refused,
+        "total": found.total,
+        "promised": found.promised,
+        "correlation": found.correlation,
+        "shared": found.shared,
+        "apart": None if found.apart is None else list(found.apart),
+        "map": None if found.map is None else found.map.reshape(-1).tolist(),
+    }
