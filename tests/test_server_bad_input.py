@@ -1,5 +1,6 @@
 """The explorer's server with models that fail, results that are odd and requests that are wrong: a sentence each."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 import convscope as cs
 from asking import SAMPLE, Page, page_of, painted
+from convscope.server import schema
+from convscope.server.security import MAX_JSON
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +168,13 @@ def test_a_picture_too_large_for_a_model_of_any_size_is_scaled_down() -> None:
         info = page.trace(page.get("session")["models"][0]["start"])
         assert info["input"]["shape"] == [1, 512, 256]
         assert "at most 512 pixels" in info["input"]["notes"][-1]
+
+
+def test_the_largest_image_that_can_be_painted_goes_through_the_limits() -> None:
+    most = schema.PAINTED
+    whole = painted(np.zeros((3, most // 3 // 353, 353), np.float32))
+    with page_of(nn.Conv2d(3, 2, 3), np.zeros((3, 8, 8), np.uint8)) as page:
+        assert page.get("session")["limits"]["painted"] == most
+        assert page.trace(whole)["input"]["shape"] == whole["shape"]
+        assert "at most" in page.trace(painted(np.zeros((1, 1, most + 3), np.float32)), 422)
+    assert len(json.dumps(whole)) + 20 * 4096 < MAX_JSON, "and leaves room for a kernel that is edited"

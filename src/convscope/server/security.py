@@ -32,7 +32,7 @@ HEADERS: Mapping[str, str] = {
 }
 """On every answer, also on refusals."""
 MAX_JSON = 4_000_000
-"""Bytes of a JSON body: a painted image of 512x512x3 as base64 is 4 million."""
+"""Bytes of a JSON body: a painted image has up to 2 million (`schema.PAINTED`), the rest is for edits of kernels."""
 BODY_SECONDS = 30.0
 """How long a client may take to send what it announced."""
 MAX_WAITING = 256
