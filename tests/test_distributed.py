@@ -97,7 +97,7 @@ COUNTS = [2, pytest.param(3, marks=pytest.mark.study)]
 @pytest.mark.parametrize("processes", COUNTS)
 @pytest.mark.parametrize("name", ["weights", "ragged", "stored"])
 def test_several_processes_end_in_the_weights_of_one(together: Together, processes: int, name: str) -> None:
-    """134 steps with uneven shares; 84, the last of an epoch with one image for all processes; images read from files."""
+    """134 steps with uneven shares; 84 that end in one image for all processes; images read from files."""
     alone, many = (load_file(together(count) / name / "weights.safetensors") for count in (1, processes))
     assert alone.keys() == many.keys()
     for key in alone:
