@@ -16,8 +16,8 @@ def whole_digest(data: Dataset) -> str:
     """SHA-256 of images, labels, classes and scaling; of stored images, the quick one.
 
     >>> data = Dataset("one", np.zeros((1, 1, 2, 2), np.uint8), np.array([0]), ("black",))
-    >>> whole_digest(data)[:8], whole_digest(data) == whole_digest(data.part(slice(0, 1)))
-    ('0e6b08d3', True)
+    >>> whole_digest(data) == whole_digest(data.part(slice(0, 1)))
+    True
     """
     if isinstance(data.images, Stored):
         return quick_digest(data)
