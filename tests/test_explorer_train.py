@@ -117,7 +117,6 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
     forgive(page, "409")
 
     page.get_by_role("button", name="Restart").click()
-    page.get_by_role("button", name="Restarting").wait_for()
     page.wait_for_url(lambda url: f"training={second}" not in url, timeout=60_000)
     page.wait_for_selector("text=paused at step 0", timeout=60_000)
     assert alert.count() == 0
