@@ -292,12 +292,15 @@ def test_hints_come_once(chromium: Any, shapes: Any) -> None:
 
 
 def test_another_image_is_chosen_from_the_samples(page: Any, shapes: Any) -> None:
+    model = cs.load_model("shapes-cnn", seed=SEED)
+    maps = cs.trace(model, cs.load_image("shapes:test/3", like=model))["conv1"].output[0]
+    row, column = np.unravel_index(np.abs(maps[0]).argmax(), maps[0].shape)
     visit(page, shapes)
-    before = page.locator(".below [data-number]").inner_text()
     page.locator("button.now").click()
     page.locator("dialog button.sample").nth(3).click()
     page.wait_for_url("**input=s~shapes~test~3**")
-    page.locator(".below [data-number]").filter(has_not_text=before).wait_for()
+    page.locator(".crumbs", has_text=f"channel 0, row {row}, column {column}").wait_for()
+    assert recorded(page) == float(maps[0, row, column])
 
 
 def test_the_switch_shares_one_scale_over_all_steps(page: Any, shapes: Any) -> None:
