@@ -367,9 +367,9 @@ def test_a_forgotten_trace_is_asked_for_again(page: Any, shapes: Any, traced: cs
     forgive(page, "404")
 
 
-def test_without_the_key_the_page_says_where_it_is(page: Any, shapes: Any) -> None:
+def test_without_the_token_the_page_says_where_it_is(page: Any, shapes: Any) -> None:
     page.goto(shapes.address)
-    page.get_by_text("The server does not accept this page's key").wait_for()
+    page.get_by_text("The page needs this server's token").wait_for()
     forgive(page, "401")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import convscope as cs
-from browser import browser, tab
+from browser import browser, forgive, tab
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,19 @@ def test_all_that_differs_is_in_sight_and_the_longest_bar_is_the_largest(page: A
     )
     assert max(bars) == 100
     assert bars == pytest.approx([100 * each / max(largest) for each in largest], abs=0.1)
+
+
+def test_without_the_token_there_is_one_sentence_and_no_hint(chromium: Any, shapes: Any) -> None:
+    with tab(chromium, first=True) as page:
+        page.goto(shapes.address)
+        page.get_by_text("The page needs this server's token").wait_for()
+        page.wait_for_timeout(200)
+        assert page.locator("main").inner_text().strip() == ""
+        assert page.locator("aside").count() == 0
+        forgive(page, "401")
+
+
+def test_hints_wait_for_something_to_look_at(chromium: Any, tmp_path: Any) -> None:
+    with cs.serve(tmp_path, port=0, browser=False) as explorer, tab(chromium, first=True) as page:
+        visit(page, explorer, ready="text=No model is open")
+        assert page.locator("aside").count() == 0

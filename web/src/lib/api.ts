@@ -1,5 +1,5 @@
 /**
- * The only file that talks to the network. The key comes in the address's fragment once, is kept for this origin, and
+ * The only file that talks to the network. The token comes in the address's fragment once, is kept for this origin, and
  * goes into a header. What fails because the server is gone waits until it is back; a forgotten trace is asked for again.
  */
 import { writable, type Readable } from "svelte/store";
@@ -36,7 +36,7 @@ export class Refused extends Error {
   }
 }
 
-/** How the connection is: "open", "gone" (knocking), or "locked" (no key, or another server's). */
+/** How the connection is: "open", "gone" (knocking), or "locked" (no token, or another server's). */
 export type Connection = "open" | "gone" | "locked";
 const connectionStore = writable<Connection>("open");
 export const connection: Readable<Connection> = connectionStore;
@@ -53,7 +53,7 @@ function readToken(): string {
     try {
       localStorage.setItem(KEY, given);
     } catch {
-      // a browser that keeps nothing: the key lives as long as the page
+      // a browser that keeps nothing: the token lives as long as the page
     }
     return given;
   }
