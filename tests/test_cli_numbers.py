@@ -192,3 +192,15 @@ def test_a_step_of_many_numbers_wants_one_of_them_named(convscope: Commands, net
     assert "conv1 has 2x6x6 numbers; name one of them, counted from 0, such as --at conv1:0,0,0." in said.err.replace(
         "\n", " "
     )
+
+
+def test_fresh_weights_are_said_to_be_random(convscope: Commands, net: Path, image: Path) -> None:
+    said = convscope("trace", f"{net}:Net", image)
+    assert "is not trained: its weights are as its code makes them" in said.err.replace("\n", " ")
+    assert "not trained" not in convscope("trace", "crosses", "crosses:plus", "--model-arg", "published=True").err
+    assert "its weights are random" in convscope("trace", "crosses", "crosses:plus").err.replace("\n", " ")
+
+
+def test_explain_asks_for_a_number_and_open_for_a_folder_that_is_there(convscope: Commands) -> None:
+    assert "name a number by --at STEP:CELL" in convscope("explain", "crosses", "crosses:plus").err
+    assert "there is no run folder runs/nope" in convscope("trace", "runs/nope", "crosses:plus").err

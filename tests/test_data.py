@@ -85,7 +85,7 @@ def test_a_path_without_its_prefix_is_recognized(tmp_path: Any) -> None:
     (tmp_path / "own.npz").touch()
     with pytest.raises(UnknownName, match=f"Your own is npz:{tmp_path / 'own.npz'}"):
         load_dataset(str(tmp_path / "own.npz"))
-    assert {place.name for place in PLACES.values()} == {"folder:PATH", "npz:PATH"}
+    assert {place.name for place in PLACES.values()} == {"folder:PATH", "npz:PATH", "hub:PLACE"}
 
 
 def test_loading_a_data_set_needs_neither_torch_nor_pooch() -> None:

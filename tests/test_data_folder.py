@@ -214,7 +214,7 @@ def test_different_sizes_are_refused_with_two_files_and_the_remedy(tmp_path: Pat
     save(tmp_path / "b" / "two.png", 2, (8, 5))
     said = (
         f"the images of {tmp_path} differ in size (height x width): a/one.png has 4x6 pixels and b/two.png 8x5; "
-        "bring them to one size with --size 4x6, or image_size=(4, 6)."
+        "bring them to one size, for example with --size 64, or image_size=(64, 64)."
     )
     with pytest.raises(DataError) as caught:
         load(tmp_path)

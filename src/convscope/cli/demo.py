@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,8 @@ def demo(
     say(f"   All of them: {cs.verify(trace).summary()}")
     say()
     say("Try next:")
+    if shutil.which("convscope") is None:
+        say(f"   source {shlex.quote(os.path.relpath(Path(sys.prefix, 'bin', 'activate')))}")
     for line in NEXT:
         say("   " + line.format(run=shlex.quote(str(run.path))))
     if out_is_terminal() and os.environ.get("OPEN", "1") != "0":

@@ -7,6 +7,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import out_is_terminal, remark, say
+from convscope.cli.loading import load
 from convscope.cli.numbers import Model, Weights
 from convscope.cli.options import DataDir, ModelArgs
 
@@ -30,7 +31,7 @@ def open_model(
     data_dir: DataDir = None,
 ) -> None:
     """Open the explorer on any model: a page where every number can be clicked."""
-    loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_arg or []))
+    loaded = load(model, weights, model_arg)
     browser = out_is_terminal() and not no_browser
     stay(cs.open(loaded, image, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir))
 

@@ -7,6 +7,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json, show_table
+from convscope.cli.loading import load
 from convscope.cli.options import DataDir, Json, ModelArgs
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
@@ -41,7 +42,9 @@ def trace(
 def explain(
     model: Model,
     image: Image,
-    at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
+    at: Annotated[
+        str | None, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")
+    ] = None,
     depth: Annotated[int, typer.Option(min=1, help="How many steps back.")] = 1,
     everything: Annotated[bool, typer.Option("--all", help="Every term of a long sum.")] = False,
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
@@ -51,6 +54,10 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why is this number this number? `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
+    if at is None:
+        raise cs.UsageError(
+            "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
+        )
     why = explained(traced(model, image, weights, model_arg, data_dir), at)
     if to_input:
         answer = why.to_input()
@@ -111,9 +118,7 @@ def traced(
     model: str, image: str | None, weights: Path | None, model_arg: list[str] | None, data_dir: Path | None
 ) -> Any:
     """A model's trace for an image, or for noise; what was done to either is said."""
-    loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_arg or []))
-    for note in cs.card_of(loaded).notes:
-        remark(f"note: {note}")
+    loaded = load(model, weights, model_arg)
     if image is None:
         return cs.trace(loaded, cs.random_image(loaded))
     prepared = cs.prepare(image, like=loaded, data_dir=data_dir)

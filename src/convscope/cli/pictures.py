@@ -10,6 +10,7 @@ import typer
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json
 from convscope.cli.figures import Out, save, target, write
+from convscope.cli.loading import load
 from convscope.cli.numbers import explained
 from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, parse_size
 
@@ -121,7 +122,7 @@ def kernels(
 ) -> None:
     """Draw the kernels of a convolution with their numbers and the sum over each input channel."""
     path = target(out, "kernels", model, layer)
-    loaded = _load(model, weights, model_arg)
+    loaded = load(model, weights, model_arg)
     colors = ("red", "green", "blue") if cs.card_of(loaded).preprocess.channels == 3 else ()
     write(cs.plot.kernels(loaded, layer, most=most, inputs=colors), path)
 
@@ -142,7 +143,7 @@ def maps(
 ) -> None:
     """Draw the feature maps of all steps for one image, or of one step for many images by class."""
     path = target(out, "maps", model, *(step or ()))
-    loaded = _load(model, weights, model_arg)
+    loaded = load(model, weights, model_arg)
     card = cs.card_of(loaded)
     if dataset is not None:
         if image is not None or step is None or len(step) != 1:
@@ -171,7 +172,7 @@ def network(
 ) -> None:
     """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
     path = target(out, "network", model)
-    loaded = _load(model, weights, model_arg)
+    loaded = load(model, weights, model_arg)
     shown = _prepare(loaded, model, image, data_dir)
     trace = cs.trace(loaded, shown.array)
     write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
@@ -191,7 +192,7 @@ def number(
 ) -> None:
     """Draw why one number is what it is: the window, the kernel, the products and their sum."""
     path = target(out, "number", model, at)
-    loaded = _load(model, weights, model_arg)
+    loaded = load(model, weights, model_arg)
     shown = _prepare(loaded, model, image, data_dir)
     why = explained(cs.trace(loaded, shown.array), at)
     write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
@@ -216,13 +217,6 @@ def confusion(
     path = target(out, "confusion", run)
     result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
     write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
-
-
-def _load(model: str, weights: Path | None, model_args: list[str] | None) -> Any:
-    loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_args or []))
-    for note in cs.card_of(loaded).notes:
-        remark(f"note: {note}")
-    return loaded
 
 
 def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None) -> Any:

@@ -176,7 +176,7 @@ def _same_size(root: Path, kept: Sequence[Found], images: Sequence[Array]) -> No
         raise DataError(
             f"the images of {root} differ in size (height x width): {kept[0].path.relative_to(root)} has "
             f"{first[0]}x{first[1]} pixels and {kept[-1].path.relative_to(root)} {last[0]}x{last[1]}; bring them to "
-            f"one size with --size {first[0]}x{first[1]}, or image_size=({first[0]}, {first[1]})."
+            "one size, for example with --size 64, or image_size=(64, 64)."
         )
 
 

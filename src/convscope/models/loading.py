@@ -90,6 +90,8 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
         raise UsageError(f"{spec} is a file; name the network in it: {known}.")
     if path.is_file():
         raise UsageError(f"{spec} is a file, and weights do not say the network; name it, and give weights={spec!r}.")
+    if ":" not in spec and path.name != spec:
+        raise RunError(f"there is no run folder {spec}; `convscope train DATASET` makes one and says where.")
     if ":" not in spec:
         raise UnknownName("model", spec, MODELS, HINT)
     return *_from_code(spec, args, seed, usercode.find(spec)), weights

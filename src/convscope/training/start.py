@@ -76,7 +76,7 @@ def train(
         precision: "float32" (default), "bfloat16" (autocast) or "float64".
         engine: "torch" (default), or "numpy": `convscope.reference` calculates every step, in float64, for the
             networks of the tutorials.
-        out: The run's folder; by default `runs/MODEL`, numbered where that exists.
+        out: The run's folder; by default `runs/MODEL` (`runs/pets` for `folder:pets`), numbered where that exists.
         resume: Go on with the run in `out`, or with the newest unfinished one; a finished one is returned. Its own
             settings hold; of the
             arguments only `epochs` may differ (and only where the learning rate does not depend on it).
@@ -123,7 +123,7 @@ def train(
     runtime = runtime_for(settings.engine, settings.device, settings.precision)
     job = all_do(lambda: prepare_job(settings, runtime, progress))
     agree("training", job.facts)
-    path = begun.path if begun is not None else first_says(lambda: new_path(out, job.config["model"]["name"]))
+    path = begun.path if begun is not None else first_says(lambda: new_path(out, _name_of(settings, job)))
     with ExitStack() as stack:
         writer = all_do(lambda: stack.enter_context(RunWriter(path) if runtime.rank == 0 else Writer()))
         stack.enter_context(own_random_state(job.config["seed"]))
@@ -173,6 +173,13 @@ def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batche
     if job.test is None:
         return train, None
     return train, as_batches(job.test, runtime.device, runtime.dtype, channels_last=channels_last)
+
+
+def _name_of(settings: Settings, job: Job) -> str:
+    """What a run is called by itself: as its model; data that bring no model of their own give it their name."""
+    if settings.model is None and isinstance(settings.dataset, str) and ":" in settings.dataset:
+        return Path(settings.dataset.partition(":")[2].partition("?")[0]).stem or "run"
+    return str(job.config["model"]["name"])
 
 
 def free_path(name: str) -> Path:

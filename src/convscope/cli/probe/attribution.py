@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 import convscope as cs
+from convscope.cli.loading import load
 from convscope.cli.numbers import Image, Model, Weights
 from convscope.cli.options import DataDir, Json, ModelArgs
 from convscope.cli.probe.answer import Picture, answer, checked
-from convscope.cli.probe.subject import load
 
 
 def attribution(

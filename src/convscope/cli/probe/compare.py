@@ -6,9 +6,10 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
+from convscope.cli.loading import load
 from convscope.cli.options import DataDir, Json
 from convscope.cli.probe.answer import Picture, answer, checked
-from convscope.cli.probe.subject import Partial, Split, data_for, load
+from convscope.cli.probe.subject import Partial, Split, data_for
 
 
 def compare(

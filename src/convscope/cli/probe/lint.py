@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.console import reading_progress, remark
+from convscope.cli.console import reading_progress
+from convscope.cli.loading import load
 from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, parse_size
 from convscope.cli.probe.answer import Picture, answer, checked
 
@@ -55,10 +56,7 @@ def lint(
 def _subject(model: str | None, weights: Path | None, model_arg: list[str] | None) -> Any:
     if model is None or ((Path(model) / "config.json").is_file() and weights is None):
         return model
-    loaded = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_arg or []))
-    for note in cs.card_of(loaded).notes:
-        remark(f"note: {note}")
-    return loaded
+    return load(model, weights, model_arg)
 
 
 def _kernels(given: list[str]) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.console import reading_progress, remark
+from convscope.cli.console import reading_progress
+from convscope.cli.loading import load
 
 DatasetName = Annotated[
     str | None, typer.Argument(help="shapes, mnist, folder:PATH, ...; a run is asked about its own data.")
@@ -29,14 +30,6 @@ def loaded(
     """A model and a data set; for a run its own data where none is named."""
     subject = load(model, weights, model_arg)
     return subject, data_for(model, dataset, split, data_dir)
-
-
-def load(model: str, weights: Path | None, model_arg: list[str] | None) -> Any:
-    """A model; what loading had to guess is said."""
-    subject = cs.load_model(model, weights=weights, args=cs.parse_model_args(model_arg or []))
-    for note in cs.card_of(subject).notes:
-        remark(f"note: {note}")
-    return subject
 
 
 def data_for(model: str, dataset: str | None, split: str, data_dir: Path | None) -> Any:
