@@ -99,14 +99,15 @@ def served(which: str) -> Iterator[tuple[str, Any]]:
     """A server of this model in a process of its own: its address, and a function that asks for its memory."""
     command = [sys.executable, __file__, "--serve", which]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        asked, said = process.stdin, process.stdout
+        assert asked is not None
+        assert said is not None
+        url = said.readline().strip()
 
         def memory() -> float:
-            process.stdin.write("\n")
-            process.stdin.flush()
-            return float(process.stdout.readline())
+            asked.write("\n")
+            asked.flush()
+            return float(said.readline())
 
         try:
             yield url, memory

@@ -41,7 +41,7 @@ def test_lint_is_silent_on_the_networks_for_digits(model: str, shared_data: Path
 
 
 def test_lint_is_silent_on_the_hand_made_stripes() -> None:
-    kernels = cs.load_model("stripes").conv1.weight.detach().numpy()[:, 0]
+    kernels = dict(cs.load_model("stripes").named_parameters())["conv1.weight"].detach().numpy()[:, 0]
     titles = ["vertical, bright right", "vertical, bright left", "horizontal, bright below", "horizontal, bright above"]
     assert not cs.probe.lint(kernels=dict(zip(titles, kernels, strict=True)))
 
