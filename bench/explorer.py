@@ -112,7 +112,7 @@ def served(which: str) -> Iterator[tuple[str, Any]]:
         try:
             yield url, memory
         finally:
-            process.stdin.close()
+            asked.close()
 
 
 @contextmanager
