@@ -45,4 +45,11 @@ class Proportion:
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
         low, high = self.interval
-        return {"share": self.share, "hits": self.hits, "n": self.n, "low": low, "high": high, "interval": "Wilson 95 %"}
+        return {
+            "share": self.share,
+            "hits": self.hits,
+            "n": self.n,
+            "low": low,
+            "high": high,
+            "interval": "Wilson 95 %",
+        }
