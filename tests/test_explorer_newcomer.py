@@ -1,9 +1,12 @@
 """The page for somebody who sees it for the first time, in a real browser: it hides nothing and says what it needs."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import convscope as cs
 from browser import browser, forgive, tab
@@ -56,7 +59,41 @@ def test_without_the_token_there_is_one_sentence_and_no_hint(chromium: Any, shap
         forgive(page, "401")
 
 
-def test_hints_wait_for_something_to_look_at(chromium: Any, tmp_path: Any) -> None:
+def test_hints_wait_for_something_to_look_at(chromium: Any, tmp_path: Path) -> None:
     with cs.serve(tmp_path, port=0, browser=False) as explorer, tab(chromium, first=True) as page:
         visit(page, explorer, ready="text=No model is open")
         assert page.locator("aside").count() == 0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+    """A server over two runs of networks with other classes."""
+    folder = tmp_path_factory.mktemp("runs")
+    for index in range(10):
+        place = folder / "data" / "ab"[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), 20 * index).save(place / f"{index}.png")
+    cs.train(f"folder:{folder / 'data'}", "mnist-small", epochs=1, batch_size=8, out=folder / "letters")
+    cs.train("shapes", model="shapes-cnn", epochs=1, out=folder / "shapes")
+    with cs.serve(folder, port=0, browser=False) as explorer:
+        yield explorer, folder
+
+
+def test_answers_of_other_classes_are_listed_apart(page: Any, runs: tuple[Any, Path]) -> None:
+    visit(page, runs[0], "?view=compare&model=shapes&other=letters", "section[aria-label=Answers] table >> nth=1")
+    lists = page.eval_on_selector_all(
+        "section[aria-label=Answers] table",
+        "all => all.map(t => [...t.querySelectorAll('tbody th')].map(e => e.title))",
+    )
+    classes = [list(cs.load_run(runs[1] / name).card.classes) for name in ("shapes", "letters")]
+    assert [sorted(each) for each in lists] == [sorted(each) for each in classes]
+
+
+def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
+    explorer, folder = runs
+    cs.train("crosses", epochs=1, out=folder / "deleted")
+    visit(page, explorer, "?view=train&model=deleted", ".history")
+    rmtree(folder / "deleted")
+    page.reload()
+    page.get_by_role("alert").filter(has_text="the run folder of deleted is gone").wait_for()
+    assert "deleted (nothing kept)" in page.get_by_label("Model", exact=True).first.inner_text()

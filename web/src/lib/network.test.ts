@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { cards, cellAt, edges, lanes, layout, nodes, placeOf, unfolded } from "./network";
+import { cards, cellAt, edges, lanes, layout, nodes, placeOf, sameClasses, unfolded } from "./network";
 import type { StepInfo, TraceInfo } from "./types";
 
 const step = (id: number, module: string, inputs: number[]): StepInfo => ({
@@ -108,5 +108,20 @@ describe("cells", () => {
     const at = layout([1, 37]);
     expect(at.width * at.height).toBeGreaterThan(37);
     expect(cellAt(at, [1, 37], 0, at.height - 1, at.width - 1)).toBeNull();
+  });
+});
+
+describe("answers of two networks", () => {
+  const net = (id: string, classes: string[]) => ({ id, classes });
+  const pass = (n: number) => ({ output: 1, steps: [{ id: 1, shape: [1, n] } as StepInfo] });
+  test.each([
+    ["the same network at two steps", net("a", ["x", "y"]), pass(2), net("a", ["x", "y"]), pass(2), true],
+    ["the same classes", net("a", ["x", "y"]), pass(2), net("b", ["x", "y"]), pass(2), true],
+    ["other names", net("a", ["x", "y"]), pass(2), net("b", ["0", "1"]), pass(2), false],
+    ["more of them", net("a", ["x", "y"]), pass(2), net("b", ["x", "y", "z"]), pass(3), false],
+    ["no names, as many", net("a", []), pass(10), net("b", []), pass(10), true],
+    ["no names, more", net("a", []), pass(10), net("b", []), pass(12), false],
+  ] as const)("%s", (_, model, a, other, b, same) => {
+    expect(sameClasses({ ...model, classes: [...model.classes] }, a, { ...other, classes: [...other.classes] }, b)).toBe(same);
   });
 });

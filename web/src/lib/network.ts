@@ -2,7 +2,7 @@
  * The network as the strip shows it: steps, folded by module, and which card reads which. Knows no DOM and no server.
  */
 import { IMAGE } from "./state.svelte";
-import type { StepInfo, TraceInfo } from "./types";
+import type { ModelInfo, StepInfo, TraceInfo } from "./types";
 
 /** One step, or several of one module that are folded or unfolded. */
 export type Node =
@@ -143,6 +143,20 @@ export function lanes(skips: readonly Edge[]): number[] {
 /** A step that reads no other reads the image, unless it only makes numbers (a constant, noise). */
 export function readsImage(step: StepInfo): boolean {
   return step.inputs.length === 0;
+}
+
+/** Whether two networks answer with the same classes, so that their answers can be paired: by name, where they have names. */
+export function sameClasses(
+  model: Pick<ModelInfo, "id" | "classes"> | null,
+  a: Pick<TraceInfo, "output" | "steps">,
+  other: Pick<ModelInfo, "id" | "classes"> | null,
+  b: Pick<TraceInfo, "output" | "steps">,
+): boolean {
+  if (model?.id === other?.id) return true;
+  const size = (of: Pick<TraceInfo, "output" | "steps">): number =>
+    bare(of.steps.find((step) => step.id === of.output)?.shape ?? []).reduce((n, m) => n * m, 1);
+  const [mine, yours] = [model?.classes ?? [], other?.classes ?? []];
+  return mine.length === yours.length && mine.every((name, i) => name === yours[i]) && size(a) === size(b);
 }
 
 /** How a step's numbers lie on a plane: leading axes are counted through as channels; a vector is wrapped. */

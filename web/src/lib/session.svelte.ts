@@ -32,6 +32,11 @@ export function modelOf(id: string | null): ModelInfo | null {
   return session?.models.find((m) => m.id === id) ?? session?.models[0] ?? null;
 }
 
+/** A model as a menu lists it: a run of which nothing is kept any more, or yet, is marked. */
+export function listed(model: ModelInfo): string {
+  return model.run && model.history.length === 0 ? `${model.name} (nothing kept)` : model.name;
+}
+
 /** A data source by id. */
 export function sourceOf(id: string | null): SourceInfo | null {
   return session?.sources.find((s) => s.id === id) ?? null;
