@@ -181,7 +181,9 @@ def _from_name(source: str, expected: Preprocess | None, data_dir: str | Path | 
 
 def _find(name: str, image: str, data_dir: str | Path | None, expected: Preprocess | None) -> tuple[Dataset, int]:
     """A data set's split and the index in it: `test/7`, `test/NAME`, `7` (of train) or `NAME` (of all)."""
-    size = expected.size if expected is not None and name.startswith(("folder:", "hub:")) else None  # its images may differ
+    size = (
+        expected.size if expected is not None and name.startswith(("folder:", "hub:")) else None
+    )  # its images may differ
     head, slash, rest = image.partition("/")
     if slash and head in SPLITS:
         data = load_dataset(name, split=head, data_dir=data_dir, image_size=size)

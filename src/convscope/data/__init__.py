@@ -3,4 +3,15 @@
 from convscope.data.catalog import DATASETS, PLACES, Entry, Place, at_hand, entry_of, load_dataset
 from convscope.data.dataset import Dataset, check_trainable, overlap
 
-__all__ = ["DATASETS", "PLACES", "Dataset", "Entry", "Place", "at_hand", "check_trainable", "entry_of", "load_dataset", "overlap"]
+__all__ = [
+    "DATASETS",
+    "PLACES",
+    "Dataset",
+    "Entry",
+    "Place",
+    "at_hand",
+    "check_trainable",
+    "entry_of",
+    "load_dataset",
+    "overlap",
+]
