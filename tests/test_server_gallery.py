@@ -68,6 +68,14 @@ def fill_memory(page: Page) -> None:
             page.gallery.sources_known.split(source, split)
 
 
+def test_data_of_runs_are_named_by_what_differs(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        cs.train("crosses", epochs=1, seed=seed, out=tmp_path / f"run-{seed}")
+    with opened(Gallery.of_folder(tmp_path)) as page:
+        names = [source["name"] for source in page.get("session")["sources"]]
+    assert [name for name in names if "crosses" in name] == ["crosses", "crosses (seed 1, of run-1)"]
+
+
 def test_data_are_not_decoded_again_to_say_what_there_is(
     trained_on_folders: tuple[Page, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,11 +92,18 @@ class Sources:
         try:
             if not cs.at_hand(data["source"], data_dir=options.get("data_dir")):
                 return None
-            source = Source(f"{id}.data", data["source"], data["name"], seed, options)
+            source = Source(f"{id}.data", data["source"], self._called(data["name"], seed, id), seed, options)
             self.add(source)
         except (cs.ConvscopeError, OSError, TypeError):
             return None
         return source.id
+
+    def _called(self, name: str, seed: int, run: str) -> str:
+        """A run's data as a menu lists them: with what tells them from others of the same name."""
+        same = [s for s in self._known.values() if name in {s.name, s.name.rpartition(" (")[0]}]
+        if not same:
+            return name
+        return f"{name} ({'' if all(s.seed == seed for s in same) else f'seed {seed}, '}of {run})"
 
     def split(self, id: str, split: str) -> cs.Dataset:  # noqa: A002
         """All images of a split, from memory where they were used lately."""
