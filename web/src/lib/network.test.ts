@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { cards, cellAt, edges, lanes, layout, nodes, placeOf, sameClasses, unfolded } from "./network";
+import { cards, cellAt, edges, lanes, layout, mended, nodes, placeOf, sameClasses, unfolded } from "./network";
 import type { StepInfo, TraceInfo } from "./types";
 
 const step = (id: number, module: string, inputs: number[]): StepInfo => ({
@@ -124,4 +124,15 @@ describe("answers of two networks", () => {
   ] as const)("%s", (_, model, a, other, b, same) => {
     expect(sameClasses({ ...model, classes: [...model.classes] }, a, { ...other, classes: [...other.classes] }, b)).toBe(same);
   });
+});
+
+test.each([
+  [99, 77, { step: null, channel: 0, cell: null, window: null, trail: [] }],
+  [null, 77, { channel: 0 }],
+  [0, 77, { channel: 1 }],
+  [0, 1, null],
+  [-1, 0, null],
+  [-2, 0, null],
+])("an address with step %s and channel %s is mended", (id, channel, patch) => {
+  expect(mended([step(0, "a", [])], { step: id, channel })).toEqual(patch);
 });

@@ -1,7 +1,7 @@
 /**
  * The network as the strip shows it: steps, folded by module, and which card reads which. Knows no DOM and no server.
  */
-import { IMAGE } from "./state.svelte";
+import { IMAGE, type State } from "./state.svelte";
 import type { ModelInfo, StepInfo, TraceInfo } from "./types";
 
 /** One step, or several of one module that are folded or unfolded. */
@@ -143,6 +143,16 @@ export function lanes(skips: readonly Edge[]): number[] {
 /** A step that reads no other reads the image, unless it only makes numbers (a constant, noise). */
 export function readsImage(step: StepInfo): boolean {
   return step.inputs.length === 0;
+}
+
+/** What an address has to become where it names a step or a channel that the network has not; null: it is right. */
+export function mended(steps: readonly StepInfo[], state: Pick<State, "step" | "channel">): Partial<State> | null {
+  const { step, channel } = state;
+  if (step === null) return channel === 0 ? null : { channel: 0 };
+  const found = steps.find(({ id }) => id === step);
+  if (found === undefined) return step < 0 ? null : { step: null, channel: 0, cell: null, window: null, trail: [] };
+  const { channels } = layout(found.shape);
+  return channel < channels ? null : { channel: channels - 1 };
 }
 
 /** Whether two networks answer with the same classes, so that their answers can be paired: by name, where they have names. */
