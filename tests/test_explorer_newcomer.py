@@ -97,3 +97,19 @@ def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
     page.reload()
     page.get_by_role("alert").filter(has_text="the run folder of deleted is gone").wait_for()
     assert "deleted (nothing kept)" in page.get_by_label("Model", exact=True).first.inner_text()
+
+
+def test_a_step_that_is_not_there_is_left_for_the_first_one(page: Any, shapes: Any) -> None:
+    visit(page, shapes, "?step=99&channel=77", "[data-number]")
+    page.wait_for_function("location.search === ''")
+
+
+def test_what_is_asked_for_comes_into_view(page: Any, shapes: Any) -> None:
+    page.set_viewport_size({"width": 1280, "height": 560})
+    visit(page, shapes, "?step=0&cell=0.5.5", "[data-number]")
+    page.get_by_label("down to pixels").check()
+    section = page.locator("section[aria-label='Down to pixels']")
+    section.locator("dl, p").first.wait_for()
+    page.wait_for_function("scrollY > 0")
+    page.wait_for_timeout(600)
+    assert section.bounding_box()["y"] < 400
