@@ -113,3 +113,12 @@ def test_what_is_asked_for_comes_into_view(page: Any, shapes: Any) -> None:
     page.wait_for_function("scrollY > 0")
     page.wait_for_timeout(600)
     assert section.bounding_box()["y"] < 400
+
+
+@pytest.mark.parametrize(("cell", "place"), [("0.5.7", (4, 6, 3, 3)), ("0.0.0", (0, 0, 2, 2))])
+def test_a_window_is_framed_on_its_source(page: Any, shapes: Any, cell: str, place: tuple[int, ...]) -> None:
+    visit(page, shapes, f"?step=0&cell={cell}", "[data-frame]")
+    frame, photo = page.locator("[data-frame]").bounding_box(), page.locator("button.photo").bounding_box()
+    top, left, height, width = (number / 28 * 80 for number in place)
+    found = [frame["y"] - photo["y"], frame["x"] - photo["x"], frame["height"], frame["width"]]
+    assert found == pytest.approx([top, left, height, width], abs=0.6)

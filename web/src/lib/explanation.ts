@@ -108,5 +108,27 @@ export function region(cells: readonly Cell[]): string {
   return `${span("row", -2)}, ${span("column", -1)}`;
 }
 
+/** Where on a map the numbers of a window lie, padding left out: rows and columns from the first to the last. */
+export type Frame = Readonly<{
+  name: string;
+  kind: Kind;
+  channel: number;
+  top: number;
+  left: number;
+  bottom: number;
+  right: number;
+}>;
+
+/** The frame of a window's cells in one channel; null where nothing of it lies on a map. */
+export function frameOf(of: Cells, channel: number | null): Frame | null {
+  const real = of.cells.filter((_, i) => !of.padding.includes(i));
+  const chosen = channel ?? real[0]?.at(-3) ?? 0;
+  const cells = real.filter((cell) => (cell.at(-3) ?? 0) === chosen);
+  if (cells.length === 0) return null;
+  const [rows, columns] = [-2, -1].map((axis) => cells.map((cell) => cell.at(axis) ?? 0)) as [number[], number[]];
+  const span = { top: Math.min(...rows), bottom: Math.max(...rows), left: Math.min(...columns), right: Math.max(...columns) };
+  return { name: of.name, kind: of.kind, channel: chosen, ...span };
+}
+
 /** The colours of pixels that are shown as greys: between these numbers. */
 export type Greys = Readonly<{ low: number; high: number }>;
