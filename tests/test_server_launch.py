@@ -196,7 +196,10 @@ def started(static: Path, *arguments: str, cwd: Path) -> Iterator[subprocess.Pop
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
 @pytest.mark.parametrize(
     ("arguments", "how"),
-    [(("open", "crosses", "--image", "crosses:plus"), signal.SIGINT), (("serve", "no-runs-yet"), signal.SIGTERM)],
+    [
+        (("open", "crosses", "--model-arg", "published=True", "--image", "crosses:plus"), signal.SIGINT),
+        (("serve", "no-runs-yet"), signal.SIGTERM),
+    ],
 )
 def test_the_command_prints_the_address_and_ends_cleanly(
     static: Path, tmp_path: Path, arguments: tuple[str, ...], how: signal.Signals
@@ -216,9 +219,9 @@ def test_the_command_prints_the_address_and_ends_cleanly(
     ("arguments", "message"),
     [
         (("open", "no-such-model"), "no model is called 'no-such-model'"),
-        (("open", "crosses", "--image", "nothing.png"), "there is no file nothing.png"),
-        (("open", "crosses", "--port", "70000"), "a port is a number from 0"),
-        (("open", "crosses", "--host", "nowhere.invalid"), "'nowhere.invalid' is no address of this machine"),
+        (("open", "stripes", "--image", "nothing.png"), "there is no file nothing.png"),
+        (("open", "stripes", "--port", "70000"), "a port is a number from 0"),
+        (("open", "stripes", "--host", "nowhere.invalid"), "'nowhere.invalid' is no address of this machine"),
         (("serve", "static/index.html"), "static/index.html is a file; name a folder with runs"),
     ],
 )
