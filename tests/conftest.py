@@ -10,6 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("convscope", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("convscope")
 
+LONG = ("test_many", "test_distributed", "test_resume", "test_explorer", "test_server_training", "test_cli", "test_zoo")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that none runs alone at the end while the other processes wait."""
+    items.sort(key=lambda item: not item.path.name.startswith(LONG))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

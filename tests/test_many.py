@@ -185,5 +185,6 @@ def hosts() -> Iterator[list[list[str]]]:
             subprocess.run([ip, "netns", "del", name], capture_output=True, check=False)
 
 
+@pytest.mark.study
 def test_two_hosts_train_together(hosts: list[list[str]], tmp_path: Path) -> None:
     agents("10.213.7.1", tmp_path, hosts)
