@@ -3,6 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# One test process more than processors: some tests wait. Compiled files are kept, as tests start many processes.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+export PYTHONDONTWRITEBYTECODE :=
+
 # The sources of the explorer's page: where one changes, installing builds it anew (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
@@ -12,10 +16,10 @@ demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-all: .venv/test.stamp
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "study or not study"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "study or not study"
 
 check: .venv/test.stamp
 	$(BIN)/ruff format --check .

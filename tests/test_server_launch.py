@@ -215,6 +215,29 @@ def test_the_command_prints_the_address_and_ends_cleanly(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["static"], "nothing is written unasked"
 
 
+STOPPED = """
+import signal, socket, sys, threading, pathlib
+from urllib.parse import urlsplit
+from convscope.server import page
+page.STATIC = pathlib.Path(sys.argv[1])
+import convscope as cs
+explorer = cs.serve("runs", port=0, browser=False)
+threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)).start()
+explorer.wait()
+place = urlsplit(explorer.address)
+with socket.socket() as asking:
+    refused = asking.connect_ex((place.hostname, place.port)) != 0
+print(refused, [thread.name for thread in threading.enumerate()])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
+def test_after_ctrl_c_nothing_of_the_server_runs_on(static: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", STOPPED, str(static)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert (result.stdout, result.stderr) == ("True ['MainThread']\n", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

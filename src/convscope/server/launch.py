@@ -44,12 +44,13 @@ class Explorer:
         """What a person should know about how it was started."""
         self._invite = app.state.invitations.new
         self._server = make_server(app)
-        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="explorer", daemon=True)
+        self._ended = threading.Event()  # Ctrl-C within `Thread.join` lets a running thread pass for an ended one
+        self._thread = threading.Thread(target=self._serve, args=(listening,), name="explorer", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
     def __repr__(self) -> str:
-        return f"<explorer at {self.url}>" if self._thread.is_alive() else "<explorer, closed>"
+        return f"<explorer at {self.url}>" if not self._ended.is_set() else "<explorer, closed>"
 
     def __enter__(self) -> Self:
         return self
@@ -71,12 +72,18 @@ class Explorer:
         threading.Thread(target=webbrowser.open, args=(invitation,), daemon=True).start()
         return True
 
+    def _serve(self, listening: socket.socket) -> None:
+        try:
+            self._server.run([listening])
+        finally:
+            self._ended.set()
+
     def wait(self) -> None:
         """Serve until Ctrl-C or a request to end, then close."""
         former = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            while self._thread.is_alive():
-                self._thread.join(3600)
+            while not self._ended.wait(3600):
+                pass
         except KeyboardInterrupt:
             pass
         finally:
@@ -89,7 +96,8 @@ class Explorer:
         self._trainings.close()  # ends the streams of events that the server would wait for
         self._server.should_exit = True
         if self._thread is not threading.current_thread():
-            self._thread.join(10)
+            if self._ended.wait(10):
+                self._thread.join()
 
 
 def open(  # noqa: A001  # people say cs.open
