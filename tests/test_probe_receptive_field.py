@@ -140,6 +140,22 @@ def test_networks_drawn_at_random(drawn: list[nn.Module], skips: bool, random: A
     with Smooth():
         twin = twin_of(model)(smooth)
     assert (support(twin, cell, smooth)[0] == found.cells).all()
+    assert_each_is_what_it_is_alone(trace)
+
+
+def assert_each_is_what_it_is_alone(trace: cs.Trace) -> None:
+    """All fields of a trace remember what lies before a result; one alone has nothing to remember."""
+    together = cs.probe.receptive_fields(trace).fields
+    assert len(together) == len(trace.steps)
+    for step, found in zip(trace.steps, together, strict=True):
+        alone = cs.probe.receptive_field(trace, step.id)
+        assert (found.cells == alone.cells).all(), step.name
+        assert found.to_json() == alone.to_json(), step.name
+
+
+@pytest.mark.parametrize("name", ["ResNet", "DenseNet", "MobileViT", "Swin"])
+def test_the_fields_of_all_steps_are_those_of_each(name: str) -> None:
+    assert_each_is_what_it_is_alone(cs.trace(*animal(name)))
 
 
 class Chooses(nn.Module):
@@ -156,6 +172,12 @@ class Writes(nn.Module):
         y[:, :, 0] = 1
         y[:, :, :, 2] += y[:, :, :, 5]
         return y + 0
+
+
+@pytest.mark.parametrize("made", [Chooses, Writes])
+def test_so_are_those_of_a_model_that_chooses_or_writes_in_place(made: type[nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), made(), nn.ReLU(), nn.Tanh())
+    assert_each_is_what_it_is_alone(cs.trace(model, torch.rand(1, 1, 6, 7)))
 
 
 def test_what_numbers_choose_is_called_data_dependent() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.capture import Step, Trace
+from convscope.capture import Step
 from convscope.errors import UsageError
-from convscope.probe.following import follow
+from convscope.probe.following import Follower
 from convscope.probe.layout import axes_of
 
 OUTSIDE, UNREAD, READ = 0, 1, 2
@@ -21,8 +21,8 @@ Box = tuple[tuple[int, int], tuple[int, int]]
 class Cutter:
     """Cuts receptive fields of one step out of images; each place's field is found once."""
 
-    trace: Trace
-    """Of any image of the data set: fields depend on its shape alone."""
+    follow: Follower
+    """Of the trace of any image of the data set: fields depend on its shape alone."""
     step: Step
     pictures: Callable[[int], NDArray[np.float32]]
     """An image by its index, from 0 to 1, shape (C, H, W)."""
@@ -42,7 +42,7 @@ class Cutter:
                 cell[axis] = at
             marks = np.zeros(self.step.shape, np.float32)
             marks[tuple(cell)] = 1.0
-            seen = next(iter(follow(self.trace, self.step, marks).inputs.values()))[0]
+            seen = next(iter(self.follow(self.step, marks).inputs.values()))[0]
             if seen.ndim != 3:
                 raise UsageError(f"patches are cut out of pictures (C, H, W); this model's input is {seen.shape}.")
             self._fields[unit, place] = seen.any(axis=0)

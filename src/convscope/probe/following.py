@@ -3,7 +3,9 @@
 Memory that was written in place is followed by address, as explanations follow it. Knows traces and rules.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -21,28 +23,70 @@ Marks = NDArray[np.bool_]
 class Followed:
     """Where marks got to, and what was met on the way."""
 
-    trace: Trace
-    inputs: dict[str, Marks]
+    inputs: Mapping[str, Marks] = field(default_factory=dict)
     chosen: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     spreading: list[Step] = field(default_factory=list)
     """Steps that may read along whole axes, the last one first."""
 
+    def counts(self) -> tuple[int, int, int]:
+        """How much has been met."""
+        return len(self.chosen), len(self.unknown), len(self.spreading)
 
-def follow(trace: Trace, step: Step, marks: NDArray[np.float32]) -> Followed:
-    """Follow marks on a step's result to the inputs."""
-    back = Backward(trace, depending(trace, step.id))
-    back.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
-    back.weights[step.id, 0] = marks
-    found = Followed(trace, {})
-    for at in range(step.id, -1, -1):
-        here = trace.all_steps[at]
-        for index in range(len(here.results)):
-            left = back.weights.pop((at, index), None)
-            if left is not None and (at, index) in back.varies and left.any():
-                _through(back, found, here, index, left)
-    found.inputs = {name: array > 0 for name, array in back.inputs.items()}
-    return found
+    def since(self, counts: tuple[int, int, int]) -> "Followed":
+        """What was met after so much had been."""
+        chosen, unknown, spreading = counts
+        return Followed(self.inputs, self.chosen[chosen:], self.unknown[unknown:], self.spreading[spreading:])
+
+
+class Follower:
+    """Follows marks on results of one trace to its inputs.
+
+    Where all marks meet on one result, what lies before it is followed once and remembered: in a network of blocks the
+    fields of most steps go the same way from there.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._varies = depending(trace)
+        self._known: dict[tuple[Result, bytes], Followed] = {}
+
+    def __call__(self, step: Step, marks: NDArray[Any]) -> Followed:
+        """Follow marks on a step's result to the inputs; they are not 0 where a cell is meant."""
+        back = Backward(self.trace, self._varies)
+        back.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
+        back.weights[step.id, 0] = marks
+        found = Followed()
+        passed: dict[tuple[Result, bytes], tuple[int, int, int]] = {}
+        for at in _results(self.trace, step.id):
+            left = back.weights.pop(at, None)
+            if left is None or at not in self._varies or not left.any():
+                continue
+            if not back.weights and not any(array.any() for array in back.inputs.values()):
+                key = at, blake2b(np.packbits(left != 0).tobytes(), digest_size=16).digest()
+                if key in self._known:
+                    _went_on(found, self._known[key])
+                    break
+                passed[key] = found.counts()
+            _through(back, found, self.trace.all_steps[at[0]], at[1], left)
+        else:
+            found.inputs = {name: array > 0 for name, array in back.inputs.items()}
+        self._known |= {key: found.since(counts) for key, counts in passed.items()}
+        return found
+
+
+def _results(trace: Trace, last: int) -> Iterator[Result]:
+    """The results of a step and of those before it, the last step first."""
+    for at in range(last, -1, -1):
+        yield from ((at, index) for index in range(len(trace.all_steps[at].results)))
+
+
+def _went_on(found: Followed, known: Followed) -> None:
+    """What is known of the rest of the way."""
+    found.inputs = known.inputs
+    found.chosen += known.chosen
+    found.unknown += known.unknown
+    found.spreading += known.spreading
 
 
 def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDArray[Any]) -> None:
@@ -60,10 +104,10 @@ def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDA
         onto(back, step, name, refs[name], gradient)
 
 
-def depending(trace: Trace, last: int) -> frozenset[Result]:
-    """The results up to a step that depend on an input's numbers, whole numbers and truth values included."""
+def depending(trace: Trace) -> frozenset[Result]:
+    """The results that depend on an input's numbers, whole numbers and truth values included."""
     found: set[Result] = set()
-    for step in trace.all_steps[: last + 1]:
+    for step in trace.all_steps:
         if step.op in CONSTANT or step.overridden:
             continue
         if any(_depends(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):

@@ -20,6 +20,7 @@ from convscope.errors import UsageError
 from convscope.probe.cutting import Box, Cutter, frame_of
 from convscope.probe.extremes import KINDS, extremes
 from convscope.probe.feeding import feeder, pictures
+from convscope.probe.following import Follower
 from convscope.probe.layout import axes_of
 from convscope.probe.scan import Found
 from convscope.progress import Progress, silent
@@ -133,7 +134,7 @@ def patches(
     units = here.shape[axes_of(here).unit]
     shown = min(channels, units)
     found = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
-    frame, cuts = _cut(Cutter(sketch, here, pictures(data, model)), found)
+    frame, cuts = _cut(Cutter(Follower(sketch), here, pictures(data, model)), found)
     name, dataset = card_of(model).name, f"{data.name}:{data.split}"
     return Patches(name, dataset, here.name, len(data), units, frame, cuts["most"], cuts["least"])
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.capture import Step, Trace
-from convscope.probe.following import Followed, Marks, follow
+from convscope.probe.following import Followed, Follower, Marks
 from convscope.probe.layout import axes_of
 from convscope.probe.ranges import ranges
 from convscope.rules.call import Cell, cell_label, full_cell
@@ -114,13 +114,15 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
         UnknownName: there is no such step.
         UsageError: the step has no such cell.
     """
-    return _field(trace, trace[step], cell, {})
+    return _field(Follower(trace), trace[step], cell, {})
 
 
-def _field(trace: Trace, here: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]) -> ReceptiveField:
+def _field(
+    follow: Follower, here: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]
+) -> ReceptiveField:
     """The field; `seen_whole` remembers which steps see the whole image."""
-    marks, name = _start(here, cell)
-    found = follow(trace, here, marks)
+    trace, (marks, name) = follow.trace, _start(here, cell)
+    found = follow(here, marks)
     image, *others = found.inputs
     of = int(np.argwhere(marks)[0][0]) if marks.ndim and len(found.inputs[image]) == len(marks) else 0
     spread = found.inputs[image].any(axis=tuple(range(1, found.inputs[image].ndim)))
@@ -134,7 +136,7 @@ def _field(trace: Trace, here: Step, cell: Sequence[int] | int | None, seen_whol
         here.name,
         found.inputs[image][of],
         np.asarray(shown, np.float32),
-        whole_from=_whole_from(found, seen_whole),
+        whole_from=_whole_from(follow, found, seen_whole),
         chosen_by=tuple(dict.fromkeys(reversed(found.chosen))),
         unknown=tuple(dict.fromkeys(reversed(found.unknown))),
         other_images=bool(np.delete(spread, of).any()),
@@ -185,8 +187,8 @@ def receptive_fields(trace: Trace) -> ReceptiveFields:
     Args:
         trace: A traced model.
     """
-    seen_whole: dict[int, bool] = {}
-    return ReceptiveFields(tuple(_field(trace, step, None, seen_whole) for step in trace.steps))
+    follow, seen_whole = Follower(trace), dict[int, bool]()
+    return ReceptiveFields(tuple(_field(follow, step, None, seen_whole) for step in trace.steps))
 
 
 def _extent(found: ReceptiveField) -> str:
@@ -223,7 +225,7 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({place[axes.unit]})"
 
 
-def _whole_from(found: Followed, known: dict[int, bool]) -> str:
+def _whole_from(follow: Follower, found: Followed, known: dict[int, bool]) -> str:
     """The first step that reads along whole axes and one cell of which sees the whole image."""
     if not _sees_whole(found):
         return ""
@@ -231,7 +233,7 @@ def _whole_from(found: Followed, known: dict[int, bool]) -> str:
         if step.id not in known:
             marks = np.zeros(step.shape, np.float32)
             marks.reshape(-1)[:1] = 1.0
-            known[step.id] = _sees_whole(follow(found.trace, step, marks))
+            known[step.id] = _sees_whole(follow(step, marks))
         if known[step.id]:
             return step.name
     return ""
