@@ -99,6 +99,27 @@ def test_the_model_is_left_exactly_as_found(training: bool, raises: bool, keep: 
     assert states() == drawn
 
 
+def test_a_pass_can_be_ended_where_a_module_begins_and_the_model_is_left_as_found(training: bool) -> None:
+    model = Busy()
+    before, drawn, told = everything(model), states(), []
+
+    def stop(what: str, done: int, total: int) -> None:
+        told.append((what, done, total))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cs.trace(model, torch.ones(1, 5, 5), training=training, progress=stop)
+    assert told == [("tracing", 1, 0), ("tracing", 2, 0)]
+    after = everything(model)
+    assert [name for name in before if before[name] != after[name]] == []
+    assert states() == drawn
+    whole = cs.trace(model, torch.ones(1, 5, 5), training=training, keep=0, progress=lambda *event: told.append(event))
+    count = len(told)
+    assert whole["bn"].output.any()
+    assert len(told) == count, "what is made again tells nobody"
+
+
 def test_the_numbers_of_a_busy_model_are_those_of_an_untraced_run(training: bool) -> None:
     model = Busy().train(training)
     torch.manual_seed(3)

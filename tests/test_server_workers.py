@@ -1,8 +1,12 @@
 """The explorer's server at once and for long: its queue, its threads, and what it forgets."""
 
 import asyncio
+import http.client
+import json
 import threading
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -13,9 +17,12 @@ from torch import Tensor, nn
 import convscope as cs
 from asking import opened
 from convscope.server import schema
+from convscope.server.app import make_app
 from convscope.server.gallery import Gallery
+from convscope.server.memory import Tidy
 from convscope.server.traces import Traces
 from convscope.server.workers import Workers
+from serving import ACCESS, KEY, served
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,20 @@ def test_the_oldest_traces_go_but_each_clients_newest_stays(net: Any) -> None:
         traces.get(others[0])
     assert make(1, "another") == others[0]
     gallery.close()
+
+
+def test_memory_is_given_back_once_after_heavy_work_has_ended() -> None:
+    given = threading.Semaphore(0)
+
+    async def strokes() -> bool:
+        tidy = Tidy(0.05, given.release)
+        for _ in range(5):
+            tidy.soon()
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.3)
+        return given.acquire(timeout=20) and not given.acquire(blocking=False)
+
+    assert asyncio.run(strokes())
 
 
 def test_a_trace_that_others_are_compared_with_stays(net: Any) -> None:
@@ -193,6 +214,56 @@ def test_work_that_nobody_waits_for_any_more_is_dropped() -> None:
         return done
 
     assert asyncio.run(leaving()) == ["stayed"]
+
+
+class Halting(nn.Module):
+    """Says when it has begun, waits, and then has a second layer to run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 3), nn.ReLU()
+        self.begun, self.gate, self.ends = threading.Event(), threading.Event(), Counter[str]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        self.begun.set()
+        assert self.gate.wait(20)
+        x = self.second(x)
+        self.ends["whole"] += 1
+        return x
+
+
+def asking(port: int, path: str, body: Any = None) -> http.client.HTTPConnection:
+    """A request on its way, over a connection of its own."""
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {**KEY, "Content-Type": "application/json"}
+    line.request("GET" if body is None else "POST", f"/api/{path}", body and json.dumps(body), headers)
+    return line
+
+
+def test_a_pass_ends_where_it_is_when_its_client_leaves_and_the_model_serves_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Halting().eval()
+    gallery = Gallery.of_model(model, np.ones((1, 9, 9), np.float32))
+    make, leaving = gallery.traces.make, list[threading.Event]()
+
+    def noted(*given: Any) -> Any:
+        leaving.append(given[-1])
+        return make(*given)
+
+    monkeypatch.setattr(gallery.traces, "make", noted)
+    with served(make_app(gallery, ACCESS)) as port, closing(asking(port, "session")) as line:
+        shown = json.load(line.getresponse())["models"][0]
+        wanted = {"model": shown["id"], "input": shown["start"]}
+        with closing(asking(port, "traces", wanted)):
+            assert model.begun.wait(20)
+        assert leaving[0].wait(20), "the server saw that the client left"
+        model.gate.set()
+        with closing(asking(port, "traces", wanted)) as line_of_another:
+            steps = json.load(line_of_another.getresponse())["steps"]
+    assert [step["op"] for step in steps] == ["convolution", "relu"]
+    assert model.ends["whole"] == 1
 
 
 def test_too_many_are_told_to_come_back() -> None:

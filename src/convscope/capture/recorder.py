@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convscope.capture.shortcuts import Made, Shortcut
 from convscope.capture.step import Array
 from convscope.capture.tape import Call, Tape, tensors_in
+from convscope.progress import Progress
 
 UNDECLARED = {  # operations that write into arguments when `training` is set, although their schema does not say so
     "aten::native_batch_norm": ("running_mean", "running_var"),
@@ -63,6 +64,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         """What stands in the place of the first result of a call, by time."""
         self.drawing: Callable[[torch.Generator | None], None] | None = None
         """Told before numbers are drawn, with the generator where it is not the default one."""
+        self.progress: Progress | None = None
+        """Told when a module begins."""
 
     def __enter__(self) -> Self:
         """Start; the flags that the base class would set are for torch.compile, which is off here."""
@@ -134,6 +137,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         visits = self.tape.visits
 
         def followed(*args: Any, **kwargs: Any) -> Any:
+            if self.progress is not None:
+                self.progress("tracing", len(visits), 0)
             if short is not None and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
                 made = self._shortened(short, module, args[0])
                 if made is not None:

@@ -18,6 +18,7 @@ from convscope.capture.step import Array, Step
 from convscope.capture.subject import Subject
 from convscope.capture.trace import Trace
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
+from convscope.progress import Progress
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
 
@@ -29,6 +30,7 @@ def trace(
     training: bool = False,
     keep: Keep = None,
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
+    progress: Progress | None = None,
 ) -> Trace:
     """Run a model once and keep every operation's numbers; the model is left exactly as found.
 
@@ -48,6 +50,8 @@ def trace(
             megabytes (10^6 bytes); whatever else is asked for later is made again, with the same bits.
         overrides: Numbers by name, in whose place the pass is to run: `{"conv1.weight": array}` for a parameter,
             `{"conv1": array}` for a step's result.
+        progress: Called as `progress("tracing", modules begun, 0)` each time that a module begins; a KeyboardInterrupt,
+            or another error that no `except Exception` stops, ends the pass there and the model is left as found.
 
     Returns:
         The trace; its arrays are read-only, those of bfloat16 and half widened exactly to float32.
@@ -61,11 +65,17 @@ def trace(
     """
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
-            return trace(model, image, training=training, keep=keep, overrides=overrides)
+            return trace(model, image, training=training, keep=keep, overrides=overrides, progress=progress)
     subject = Subject.of(model)
-    session = Session(subject, take_in(subject, image), training)
-    if not overrides:
-        return _keep(session, keep)
+    session = Session(subject, take_in(subject, image), training, progress=progress)
+    done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
+    session.progress = None  # it was told of this pass; not of numbers that are made again
+    return done
+
+
+def _overridden(session: Session, keep: Keep, overrides: Mapping[str, ArrayLike | Tensor]) -> Trace:
+    """Run a session with numbers in the place of others."""
+    subject = session.subject
     mine = {name: value for name, value in overrides.items() if name in subject.parameters}
     session.parameters = {name: _fitting(subject, name, value) for name, value in mine.items()}
     session.results = _results(session, {name: value for name, value in overrides.items() if name not in mine})

@@ -20,6 +20,7 @@ from convscope.capture.shortcuts import SHORTCUTS
 from convscope.capture.step import Array
 from convscope.capture.subject import Subject, version
 from convscope.capture.tape import settle
+from convscope.progress import Progress
 
 _LOCKS: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id(module): flags are a module's, not a thread's
 _LOOKING = threading.Lock()
@@ -42,6 +43,8 @@ class Session:
     """By name: which memory each parameter was in, and how often it had been written into."""
     start: Randomness | None = None
     """The random states that the first run started from."""
+    progress: Progress | None = None
+    """Told when a module begins; what it raises ends the run."""
 
     def __post_init__(self) -> None:
         self.tensors = self.subject.parameters
@@ -89,7 +92,7 @@ class Session:
     def _drawing_like(self, now: Randomness, recorder: Recorder) -> Any:
         """Run from the random states of the first run."""
         subject = self.subject
-        recorder.drawing = now.drawing
+        recorder.drawing, recorder.progress = now.drawing, self.progress
         recorder.begin()
         if self.start is None:
             self.start = now

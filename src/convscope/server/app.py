@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import page, schema
+from convscope.server.memory import Tidy
 from convscope.server.routes import ROUTERS
 from convscope.server.security import Access, Guard
 
@@ -49,6 +50,7 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
     )
     app.state.gallery = gallery
     app.state.trainings = trainings
+    app.state.tidy = Tidy()
     app.state.invitations = page.Invitations(access.token)
     for router in ROUTERS:
         app.include_router(router, prefix="/api", responses=PROBLEMS)

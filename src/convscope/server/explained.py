@@ -111,10 +111,11 @@ def _paper(why: Any, kept: NDArray[Any] | None) -> schema.Paper:
                 term=term,
             )
         )
-    products = []
+    products, sums = [], []
     if found.scale is not None:
-        products = found.products(why.expr, range(len(why.expr.left)) if kept is None else kept.tolist())
-    return schema.Paper(headline=found.headline, result=found.result, lines=lines, products=products)
+        terms = range(len(why.expr.left)) if kept is None else kept.tolist()
+        products, sums = found.products(why.expr, terms), found.sums(why.expr, terms)
+    return schema.Paper(headline=found.headline, result=found.result, lines=lines, products=products, sums=sums)
 
 
 def proved(done: Pass, why: Any) -> schema.Proof:

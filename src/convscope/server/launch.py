@@ -95,9 +95,8 @@ class Explorer:
         atexit.unregister(self.close)
         self._trainings.close()  # ends the streams of events that the server would wait for
         self._server.should_exit = True
-        if self._thread is not threading.current_thread():
-            if self._ended.wait(10):
-                self._thread.join()
+        if self._thread is not threading.current_thread() and self._ended.wait(10):
+            self._thread.join()
 
 
 def open(  # noqa: A001  # people say cs.open

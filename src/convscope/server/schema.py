@@ -311,6 +311,8 @@ class Paper(Said):
     calculated, in full, recorded, difference."""
     products: list[str] = []
     """Each product as it is shown, aligned with `left` of the expression; empty where there is none."""
+    sums: list[str] = []
+    """What the products as they are shown add up to, one after the other; each channel of a window by itself."""
 
 
 class Explained(Said):

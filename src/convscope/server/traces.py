@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from convscope.server import schema
 from convscope.server.inputs import Picture, Taken, take
 from convscope.server.opened import Opened
 from convscope.server.pictures import extent
+from convscope.server.workers import Left
 
 Find = Callable[[schema.InputRef], Picture]
 
@@ -114,7 +115,9 @@ class Traces:
             self._touch(id, client)
             return self._kept[id]
 
-    def make(self, opened: Opened, find: Find, request: schema.TraceRequest, client: str) -> Pass:
+    def make(
+        self, opened: Opened, find: Find, request: schema.TraceRequest, client: str, left: Event | None = None
+    ) -> Pass:
         """The pass of a request: the one that is kept, or a new one.
 
         Args:
@@ -122,8 +125,10 @@ class Traces:
             find: Gives the picture that an input names.
             request: What is asked.
             client: Who asks: the newest trace of each is kept.
+            left: Set when the client has left.
 
         Raises:
+            Left: it did, so the pass was not ended.
             HTTPException, ConvscopeError: the request names what is not there, or cannot be meant.
         """
         model, weights = opened.read()
@@ -134,7 +139,7 @@ class Traces:
         if found is None or found.trace.changed():
             picture = find(request.input)
             self._make_room(opened, client)
-            found = _run(picture, request, opened, model=model, name=name, at=at)
+            found = _run(picture, request, opened, model=model, name=name, at=at, left=left)
         with self._lock:
             self._forget(name)
             self._kept[name] = found
@@ -186,7 +191,14 @@ def _digest(request: schema.TraceRequest, weights: str, at: int | None) -> str:
 
 
 def _run(
-    picture: Picture, request: schema.TraceRequest, opened: Opened, *, model: Any, name: str, at: int | None
+    picture: Picture,
+    request: schema.TraceRequest,
+    opened: Opened,
+    *,
+    model: Any,
+    name: str,
+    at: int | None,
+    left: Event | None,
 ) -> Pass:
     card = cs.card_of(model)
     taken = take(picture, card.name, card.preprocess, request.change, request.fit)
@@ -196,7 +208,7 @@ def _run(
     overrides |= edited(request.edits, {**_parameters(model), **overrides})
     notes = [opened.gone] if opened.gone else []
     keep = None if taken.array.size <= opened.light else KEEP
-    trace, error = _recorded(model, taken, overrides, keep)
+    trace, error = _recorded(model, taken, overrides, keep, left)
     changed = frozenset(edit.parameter for edit in request.edits)
     done = Pass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
     if done.size < LIGHT:
@@ -205,11 +217,20 @@ def _run(
 
 
 def _recorded(
-    model: Any, taken: Taken, overrides: Mapping[str, NDArray[Any]], keep: float | None = KEEP
+    model: Any,
+    taken: Taken,
+    overrides: Mapping[str, NDArray[Any]],
+    keep: float | None = KEEP,
+    left: Event | None = None,
 ) -> tuple[cs.Trace, str | None]:
     """The trace, and what failed where it is only part of one."""
+
+    def going_on(_what: str, _done: int, _total: int) -> None:
+        if left is not None and left.is_set():
+            raise Left
+
     try:
-        return cs.trace(model, taken.array, keep=keep, overrides=overrides or None), None
+        return cs.trace(model, taken.array, keep=keep, overrides=overrides or None, progress=going_on), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise

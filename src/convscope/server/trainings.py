@@ -3,7 +3,6 @@
 Knows the gallery's data sources and `cs.train`'s arguments; processes are training.py's matter, addresses the routes'.
 """
 
-import itertools
 import threading
 import time
 import warnings
@@ -162,8 +161,12 @@ class Trainings:
             raise Busy(f"this server has started {IN_ALL} trainings, which is the most; start it again to train more.")
 
     def _free_name(self, model: str) -> str:
-        names = (f"{model}.{number}" for number in itertools.count(1))
-        return next(n for n in names if not (n in self._all or (self.folder / n).exists() or self.gallery.has_model(n)))
+        """What `cs.train` would call the run, unless that is the name of a training or a model here."""
+
+        def is_taken(path: Path) -> bool:
+            return path.name in self._all or path.exists() or self.gallery.has_model(path.name)
+
+        return cs.free_path(model, self.folder, is_taken).name
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -46,6 +46,10 @@ def client_of(request: Request) -> str:
     return named or (request.client.host if request.client else "")
 
 
+class Left(BaseException):
+    """Ends work that nobody waits for any more; no `except Exception` of a model stops it."""
+
+
 class Workers:
     """Runs work in threads, at most `threads` at a time."""
 
@@ -57,12 +61,14 @@ class Workers:
         self._lock = Lock()
         self._closed = False
 
-    async def run(self, request: Request, key: str, work: Callable[[], T]) -> T:
+    async def run(self, request: Request, key: str, work: Callable[[], T], left: Event | None = None) -> T:
         """The result of `work`, made in a thread when its turn has come.
 
         Args:
             request: Who waits; when that client leaves first, work that has not begun is dropped.
             key: What runs one at a time; empty for work that may run beside any other.
+            work: What is to be done; where `left` is set it may raise `Left`.
+            left: Set when the client left.
 
         Raises:
             HTTPException: 503, too many wait already, or the client left.
@@ -74,14 +80,15 @@ class Workers:
         try:
             await asyncio.wait({job.done, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not job.done.done():
+                if left is not None:
+                    left.set()
                 raise HTTPException(503, "the client left before the answer.")
             result: T = job.done.result()
             return result
         finally:
             leaving.cancel()
             self._drop(job)
-            if job.done.done() and not job.done.cancelled():
-                job.done.exception()  # seen, also where nobody waits for it any more
+            job.done.add_done_callback(_seen)
 
     def close(self) -> None:
         """Begin nothing more; whatever is being worked on ends by itself, in threads that no exit waits for."""
@@ -154,7 +161,7 @@ class Workers:
         result, failed = None, None
         try:
             result = job.work()
-        except Exception as error:  # handed over to whoever waits
+        except (Exception, Left) as error:  # handed over to whoever waits
             failed = error
         with self._lock:
             self._free += 1
@@ -165,6 +172,12 @@ class Workers:
         with suppress(RuntimeError):  # the loop has ended: nobody waits
             job.loop.call_soon_threadsafe(job.finish, result, failed)
         return not ended
+
+
+def _seen(done: "asyncio.Future[Any]") -> None:
+    """Look at what failed, also where nobody waits for it any more."""
+    if not done.cancelled():
+        done.exception()
 
 
 async def _left(request: Request) -> None:

@@ -1,6 +1,7 @@
 """Routes of traces: a pass through a model, its maps as pictures and as numbers, and what differs between two."""
 
 from collections.abc import Callable, Mapping
+from threading import Event
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server import answers, pictures
 from convscope.server.schema import DifferenceInfo, Id, TraceInfo, TraceRequest
-from convscope.server.traces import Pass
+from convscope.server.traces import LIGHT, Pass
 from convscope.server.workers import client_of
 
 router = APIRouter(tags=["traces"])
@@ -35,11 +36,17 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
     gallery = request.app.state.gallery
     client = client_of(request)
 
-    def made() -> TraceInfo:
-        opened = gallery.model(body.model)
-        return answers.trace_info(gallery.traces.make(opened, gallery.picture, body, client))
+    left = Event()
 
-    info: TraceInfo = await gallery.workers.run(request, f"model {body.model}", made)
+    def made() -> tuple[TraceInfo, bool]:
+        opened = gallery.model(body.model)
+        done = gallery.traces.make(opened, gallery.picture, body, client, left)
+        return answers.trace_info(done), done.size > LIGHT
+
+    info: TraceInfo
+    info, heavy = await gallery.workers.run(request, f"model {body.model}", made, left)
+    if heavy:
+        request.app.state.tidy.soon()
     return info
 
 
