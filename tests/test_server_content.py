@@ -242,6 +242,41 @@ def test_the_lines_of_a_window_add_up(page: Page) -> None:
         assert sum(number for _, number in numbers[8:at]) == numbers[at][1]
 
 
+def test_the_sums_so_far_end_in_the_line_of_their_channel(page: Page) -> None:
+    info = page.trace()
+    for step, cell in ((0, "3,12,12"), (0, "0,0,0"), (3, "3,4,4"), (3, "15,8,8")):
+        found = page.get(f"traces/{info['id']}/steps/{step}/explain", cell=cell)
+        paper, cells = found["paper"], found["explanation"]["expr"]["left"]["cells"]
+        products, sums = ([_decimal(text) for text in paper[name]] for name in ("products", "sums"))
+        assert len(sums) == len(products) == len(cells)
+        for k, so_far in enumerate(sums):
+            assert so_far == products[k] + (0 if k % 9 == 0 else sums[k - 1])
+        lines = {line["channel"]: _decimal(line["number"]) for line in paper["lines"] if line["channel"] is not None}
+        whole = next(line["number"] for line in paper["lines"] if line["label"].startswith("sum of the"))
+        assert sum(sums[8::9]) == _decimal(whole)
+        assert not lines or [lines[cells[k][-3]] for k in range(8, len(sums), 9)] == sums[8::9]
+
+
+def test_sums_so_far_of_what_is_no_number_and_of_a_list() -> None:
+    convolution, linear = nn.Conv2d(1, 1, (1, 3), bias=False), nn.Linear(2, 1, bias=False)
+    model = nn.Sequential(convolution, nn.Flatten(), linear)
+    with torch.no_grad():
+        convolution.weight.copy_(torch.tensor([[[[1.0, 2.0, 4.0]]]]))
+        linear.weight.copy_(torch.tensor([[0.5, 0.25]]))
+    for image, sums in (([[[1, 2, 3, 4]]], ["1", "5", "17"]), ([[[1, np.inf, -np.inf, 4]]], ["1", "inf", "nan"])):
+        with page_of(model, np.array(image, np.float32)) as page:
+            info = page.trace(page.get("session")["models"][0]["start"])
+            assert page.get(f"traces/{info['id']}/steps/0/explain", cell="0,0,0")["paper"]["sums"] == sums
+            listed = page.get(f"traces/{info['id']}/steps/{info['output']}/explain", cell="0")["paper"]
+            assert len(listed["sums"]) == 2
+            if "nan" not in sums:
+                assert listed["sums"] == ["8.5", "14.5"], "17 / 2 and 24 / 4 more"
+
+
+def _decimal(shown: str) -> Decimal:
+    return Decimal(shown.replace("−", "-"))
+
+
 def test_long_sums_are_cut_with_an_honest_rest() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(40, 3, 3), nn.Flatten(), nn.Linear(3 * 16 * 16, 5))

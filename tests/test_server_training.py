@@ -37,7 +37,7 @@ class Sources:
         return source, {}
 
     def has_model(self, model: str) -> bool:
-        return model == "crosses.1"
+        return model == "crosses"
 
     def add_run(self, name: str, path: Path) -> None:
         self.runs[name] = path
@@ -105,7 +105,7 @@ def test_paused_stepped_and_resumed_it_ends_in_the_weights_of_a_plain_training(
     assert wait_for(training, "paused").step == 0
     assert training.history == [0]
     assert isinstance(trainings.gallery, Sources)
-    assert trainings.gallery.runs == {"shapes-cnn.1": tmp_path / "runs" / "shapes-cnn.1"}
+    assert trainings.gallery.runs == {"shapes-cnn": tmp_path / "runs" / "shapes-cnn"}
 
     for step in (1, 2, 3):
         say(trainings, training, "step")
@@ -144,14 +144,14 @@ def test_a_pause_is_where_weights_are_and_a_stop_keeps_them(trainings: Trainings
     kept = run.weights_at(paused.step)
     assert all((weights[name].numpy() == value).all() for name, value in kept.items())
     assert say(trainings, training, "stop").state == "stopped"
-    with pytest.raises(Busy, match=r"mlp-512\.1 is stopped and cannot resume; start it anew"):
+    with pytest.raises(Busy, match=r"mlp-512 is stopped and cannot resume; start it anew"):
         say(trainings, training, "resume")
 
 
 def test_a_killed_child_is_told_and_two_at_a_time_are_the_most(trainings: Trainings) -> None:
     first, second = (ask(trainings, source="crosses", model="crosses", epochs=10_000, paused=True) for _ in range(2))
-    assert (first.name, second.name) == ("crosses.2", "crosses.3"), "crosses.1 is another model's id"
-    with pytest.raises(Busy, match=r"crosses\.2 and crosses\.3 are in training, and 2 at a time is the most"):
+    assert (first.name, second.name) == ("crosses-2", "crosses-3"), "crosses is another model's id"
+    with pytest.raises(Busy, match=r"crosses-2 and crosses-3 are in training, and 2 at a time is the most"):
         ask(trainings, source="crosses", model="crosses")
     wait_for(first, "paused")
     wait_for(second, "paused")
@@ -185,6 +185,19 @@ def test_what_cannot_be_trained_gets_a_sentence(trainings: Trainings) -> None:
     assert training.history == []
 
 
+def test_runs_are_called_as_the_command_line_calls_them(
+    trainings: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `cs.train` and the page write into the same runs/
+    plain = [cs.train("shapes", "shapes-mlp", epochs=1).path.name for _ in range(2)]
+    assert plain == ["shapes-mlp", "shapes-mlp-2"]
+    mine = [ask(trainings, source="shapes", model="shapes-mlp", epochs=1, paused=True) for _ in range(2)]
+    assert [training.name for training in mine] == ["shapes-mlp-3", "shapes-mlp-4"]
+    wait_for(mine[0], "paused")
+    wait_for(mine[1], "paused")
+    assert cs.free_path("shapes-mlp") == Path("runs/shapes-mlp-5")
+
+
 def test_the_end_of_the_server_saves_and_ends_its_trainings(trainings: Trainings) -> None:
     training = ask(trainings, source="shapes", model="mlp-512", epochs=500)
     until(lambda: training.info().step > 5)
@@ -216,7 +229,7 @@ def test_a_killed_server_takes_its_trainings_along_and_they_save_themselves(tmp_
     )
     assert server.stdout is not None
     children = [int(server.stdout.readline()) for _ in range(2)]
-    running, paused = (tmp_path / f"mlp-512.{number}" for number in (1, 2))
+    running, paused = (tmp_path / name for name in ("mlp-512", "mlp-512-2"))
     until(lambda: bool(cs.Run(running).history) and bool(cs.Run(paused).steps))
     assert not any(map(gone, children))
     server.kill()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from convscope.server.launch import serve as serve
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
+    from convscope.training import free_path as free_path
     from convscope.training import interpret as interpret
     from convscope.training import launch as launch
     from convscope.training import load_run as load_run
@@ -75,6 +76,7 @@ _NAMES = {
     "difference": "capture",
     "evaluate": "training",
     "explain": "proof",
+    "free_path": "training",
     "interpret": "training",
     "launch": "training",
     "load_dataset": "data",

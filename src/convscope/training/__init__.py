@@ -7,7 +7,7 @@ from convscope.training.evaluation import Evaluation, Prediction, evaluate, inte
 from convscope.training.processes import launch
 from convscope.training.recipes import FAST, TUTORIAL, Recipe
 from convscope.training.runs import Run, load_run
-from convscope.training.start import train
+from convscope.training.start import free_path, train
 
 __all__ = [
     "FAST",
@@ -17,6 +17,7 @@ __all__ = [
     "Recipe",
     "Run",
     "evaluate",
+    "free_path",
     "interpret",
     "launch",
     "load_run",

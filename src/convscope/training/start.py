@@ -1,7 +1,7 @@
 """Starting a training, or going on with one: its settings, its run folder, its parts."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -182,12 +182,21 @@ def _name_of(settings: Settings, job: Job) -> str:
     return str(job.config["model"]["name"])
 
 
-def free_path(name: str) -> Path:
-    """`runs/NAME`, or with the next free number."""
+def free_path(name: str, folder: Path = RUNS, is_taken: Callable[[Path], bool] = Path.exists) -> Path:
+    """`runs/NAME`, or with the next free number: where a training writes its run by itself.
+
+    >>> free_path("shapes-cnn", Path("runs"), lambda path: path.name == "shapes-cnn").name
+    'shapes-cnn-2'
+
+    Args:
+        name: What the run is called: its model.
+        folder: Where runs are.
+        is_taken: Whether there is something at a path.
+    """
     stem = Path(name.partition(":")[0]).stem if ":" in name else name
-    path, number = RUNS / stem, 2
-    while path.exists():
-        path, number = RUNS / f"{stem}-{number}", number + 1
+    path, number = folder / stem, 2
+    while is_taken(path):
+        path, number = folder / f"{stem}-{number}", number + 1
     return path
 
 

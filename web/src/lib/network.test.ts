@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { cards, cellAt, edges, lanes, layout, mended, nodes, placeOf, sameClasses, unfolded } from "./network";
+import { cards, cellAt, edges, groups, lanes, layout, mended, nodes, placeOf, sameClasses, unfolded, within } from "./network";
 import type { StepInfo, TraceInfo } from "./types";
 
 const step = (id: number, module: string, inputs: number[]): StepInfo => ({
@@ -49,6 +49,16 @@ function residual(blocks: number): TraceInfo {
 describe("folding", () => {
   test("a small network shows every step", () => {
     expect(cards(nodes(residual(2), [])).every((card) => card.steps.length === 1)).toBe(true);
+  });
+
+  test("some steps of a deep one come in the modules that it folds into, each once and in order", () => {
+    const deep = residual(40);
+    const some = deep.steps.filter((s) => s.id % 4 !== 3).map((s) => ({ ...s, name: s.module }));
+    const found = groups({ ...deep, steps: deep.steps.map((s) => some.find((t) => t.id === s.id) ?? s) }, some);
+    expect(found.flatMap((group) => group.steps.map((s) => s.id))).toEqual(some.map((s) => s.id));
+    expect(found.map((group) => group.path)).toEqual(["", ...Array.from({ length: 10 }, (_, i) => `net.stages.${i}`), ""]);
+    const stage = found[1];
+    expect(stage?.steps.slice(0, 2).map((s) => within(stage, s))).toEqual(["0.conv1", "0.conv2"]);
   });
 
   test("a deep one shows few cards, which hold every step once and in order", () => {

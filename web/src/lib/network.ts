@@ -106,6 +106,35 @@ export function cards(all: readonly Node[]): Card[] {
   });
 }
 
+/** Steps of one folded module, or of none that is worth a name. */
+export type Group = Readonly<{ path: string; steps: readonly StepInfo[] }>;
+
+/** Some steps by the modules that the strip folds them into; those of no such module are together under no name. */
+export function groups(trace: TraceInfo, steps: readonly StepInfo[]): Group[] {
+  const wanted = new Set(steps);
+  const found: { path: string; steps: StepInfo[] }[] = [];
+  const walk = (all: readonly Node[]): void => {
+    for (const node of all) {
+      if (node.kind === "open") {
+        walk(node.nodes);
+        continue;
+      }
+      const path = node.kind === "folded" ? node.path : "";
+      const inside = (node.kind === "folded" ? node.steps : [node.step]).filter((step) => wanted.has(step));
+      const last = found.at(-1);
+      if (last?.path === path) last.steps.push(...inside);
+      else if (inside.length > 0) found.push({ path, steps: inside });
+    }
+  };
+  walk(nodes(trace, []));
+  return found;
+}
+
+/** What a step is called inside of its group. */
+export function within(group: Group, step: StepInfo): string {
+  return inner(step.name, group.path);
+}
+
 /** Which card reads which, each pair once. */
 export function edges(of: readonly Card[]): Edge[] {
   const home = new Map<number, number>([[IMAGE, -1]]);

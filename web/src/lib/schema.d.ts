@@ -644,6 +644,11 @@ export interface components {
             products: string[];
             /** Result */
             result: string;
+            /**
+             * Sums
+             * @default []
+             */
+            sums: string[];
         };
         /**
          * ParameterInfo

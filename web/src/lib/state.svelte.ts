@@ -205,6 +205,12 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
   waiting ??= setTimeout(write, 250); // browsers limit how often an address may be written
 }
 
+/** A model from its beginning: nothing chosen, nothing changed. */
+export function fresh(model: string | null): Partial<State> {
+  const { input, origin, edits, at, step, channel, cell, window, trail, open, layer } = START;
+  return { model, input, origin, edits, at, step, channel, cell, window, trail, open, layer };
+}
+
 /** The address that opens this state in another tab. */
 export function link(patch: Partial<State>): string {
   return `${location.pathname}${query({ ...current, ...patch })}`;

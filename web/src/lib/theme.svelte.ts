@@ -1,4 +1,4 @@
-/** Light or dark: as the system says, or as the switch says. */
+/** Light or dark: as the system says, or as the switch says; and whether the system asks for no motion. */
 import { DIVERGING, type ColourMap, type Theme } from "./colours";
 
 const KEY = "convscope-theme";
@@ -12,6 +12,9 @@ function kept(): Theme | null {
     return null;
   }
 }
+
+/** Whether the person asked for no motion. */
+export const still = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 let chosen = $state<Theme | null>(kept());
 let dark = $state(system.matches);

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from convscope.rules.expr import Apply, Cells, Dot, Expr
-from convscope.rules.text.channels import Channel, channels_of
+from convscope.rules.text.channels import Channel, area_of, channels_of
 from convscope.rules.text.detail import Detail
 from convscope.rules.text.display import Scale, short
 from convscope.rules.text.drawing import BRIEF, SERIES, draw, headline, result, rounding
@@ -63,6 +63,22 @@ class Paper:
         scale = self.scale or Scale(0)
         products = dot.products
         return [scale.show(float(products[i])) for i in terms]
+
+    def sums(self, dot: Dot, terms: Iterable[int]) -> list[str]:
+        """What these products, as they are shown, add up to one after the other; each channel of a window by itself.
+
+        The last one of a channel is what its line says; of a sum without channels, it is the sum of these terms.
+        """
+        scale, area, products = self.scale or Scale(0), area_of(dot), dot.products
+        finite = bool(np.isfinite(products).all())
+        texts: list[str] = []
+        so_far: float = 0
+        for i in terms:
+            product = float(products[i])
+            added = scale.units(product) if finite else product
+            so_far = added if area and i % area == 0 else so_far + added
+            texts.append(scale.text(int(so_far)) if finite else scale.show(so_far))
+        return texts
 
 
 def paper(expr: Expr, recorded: float, bound: float) -> Paper:
