@@ -37,7 +37,7 @@ CHECKS: Mapping[str, Check] = {
     "saturated-layer": training.saturated_layer,
     "unused-parameters": training.unused_parameters,
     "nothing-changes": training.nothing_changes,
-    "test-in-training": titles.test_in_training,
+    "test-in-training": titles.images_in_both,
     "class-titles": titles.class_titles,
     "class-order": titles.class_order,
 }

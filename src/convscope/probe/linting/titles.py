@@ -22,7 +22,7 @@ DIRECTIONS: Mapping[str, str] = {"vertical": r"\bverti[ck]al", "horizontal": r"\
 NUMBER = re.compile(r"\d+")
 
 
-def test_in_training(seen: Evidence) -> Iterator[Finding]:
+def images_in_both(seen: Evidence) -> Iterator[Finding]:
     """Test images that occur, pixel for pixel, in the training data."""
     if seen.test is None:
         return
