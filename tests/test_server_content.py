@@ -433,7 +433,7 @@ def test_an_upload_is_prepared_as_by_cs(page: Page, net: Any) -> None:
     kept = page.gallery.keep("a photo.png", pixels)
     shown = {"kind": "stored", "id": kept.id}
     said = page.trace(shown, 409)
-    assert said == "the image is 40x28 and shapes-cnn takes 28x28; choose to resize it or to pad it."
+    assert said == "the image is 40x28 (height x width) and shapes-cnn takes 28x28; choose to resize it or to pad it."
     info = page.trace(shown, fit="resize")
     prepared = cs.prepare(pixels, like=net)
     assert np.array_equal(page.raw(f"traces/{info['id']}/input"), prepared.array)

@@ -53,7 +53,7 @@ def test_every_format_that_is_listed_is_read(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["ICO", "PPM", "PCX", "TGA", "EPS", "PDF", "ICNS", "SGI", "JPEG2000", "DDS"])
 def test_other_formats_are_refused_whatever_they_call_themselves(kind: str) -> None:
     content = as_file(Image.new("RGB", (32, 32)), kind)
-    with pytest.raises(cs.ImageError, match="the upload is no PNG or JPEG or WEBP or GIF or BMP or TIFF image"):
+    with pytest.raises(cs.ImageError, match="this file is not a picture that can be read here. Choose a PNG, JPEG, "):
         read_upload(content)
 
 
@@ -61,12 +61,14 @@ def test_other_formats_are_refused_whatever_they_call_themselves(kind: str) -> N
     "content", [b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"<html>", b"GIF89a", b"MZ", b"\0" * 99]
 )
 def test_what_is_no_picture_gets_a_sentence(content: bytes) -> None:
-    with pytest.raises(cs.ImageError, match=r"^the upload (is no|cannot be read as an image)"):
+    with pytest.raises(
+        cs.ImageError, match=r"^this (file is not a picture|picture cannot be read as an image: .* Save it anew)"
+    ):
         read_upload(content)
 
 
 def test_an_empty_upload_gets_a_sentence() -> None:
-    with pytest.raises(cs.ImageError, match="the upload is empty; choose a picture"):
+    with pytest.raises(cs.ImageError, match=r"this file is empty\. Choose a PNG"):
         read_upload(b"")
 
 
@@ -173,7 +175,7 @@ def test_a_bomb_is_refused_before_it_takes_memory(name: str) -> None:
     assert len(content) < uploads.MAX_BYTES
     more, said = _measured(content)
     assert more < 8_000, said
-    assert said.startswith("the upload ") or (name == "text" and said == "read (1, 8, 8)"), said
+    assert said.startswith(("this picture ", "this file ")) or (name == "text" and said == "read (1, 8, 8)"), said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux tells it")
@@ -184,6 +186,20 @@ def test_the_largest_picture_that_is_taken_has_bounded_memory(mode: str) -> None
     more, said = _measured(content)
     assert said.startswith("read ")
     assert more * 1024 < 26 * uploads.MAX_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_several_pictures_the_first_is_used_and_that_is_said(kind: str) -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+    content = as_file(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert uploads.notes_on(content) == ("the file has several pictures; the first one is used",)
+    assert uploads.notes_on(as_file(frames[0], kind)) == ()
+    assert uploads.notes_on(content[: len(content) // 2]) in {(), uploads.notes_on(content)}, "and no error"
+
+
+def test_a_picture_that_is_too_large_says_how_large_it_may_be() -> None:
+    with pytest.raises(cs.ImageError, match="is 4,001 pixels wide and 4,000 high; at most 16 million pixels are taken"):
+        read_upload(BOMBS["just too many pixels"]())
 
 
 def test_the_route_keeps_the_picture_and_answers_with_sentences() -> None:
@@ -197,6 +213,7 @@ def test_the_route_keeps_the_picture_and_answers_with_sentences() -> None:
     assert (stored["height"], stored["width"], stored["channels"]) == (4, 5, 3)
     assert "/" not in stored["id"]
     json.dumps(stored)
+    assert stored["notes"] == []
     refused = client.post("/api/inputs", headers=headers, content=b"no picture")
     assert (refused.status_code, list(refused.json())) == (400, ["message"])
     gallery.close()

@@ -138,17 +138,23 @@ class Gallery:
         source = self.sources_known.find(id)
         return source.data, {name: str(v) if isinstance(v, Path) else v for name, v in source.options.items()}
 
-    def keep(self, name: str, pixels: NDArray[Any]) -> schema.Stored:
+    def keep(self, name: str, pixels: NDArray[Any], notes: tuple[str, ...] = ()) -> schema.Stored:
         """Keep an image that somebody gave.
 
         Args:
             name: What it is called.
             pixels: From 0 to 255, shape (C, H, W), as `cs.read_image` gives them.
+            notes: What a person should know about it.
         """
-        picture = Picture(_clean(name), pixels)
+        picture = Picture(_clean(name), pixels, notes=notes)
         channels, height, width = pixels.shape
         return schema.Stored(
-            id=self._remember(picture), name=picture.name, height=height, width=width, channels=channels, notes=[]
+            id=self._remember(picture),
+            name=picture.name,
+            height=height,
+            width=width,
+            channels=channels,
+            notes=list(notes),
         )
 
     def picture(self, ref: schema.InputRef) -> Picture:

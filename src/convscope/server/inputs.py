@@ -132,7 +132,9 @@ def _fitted(
     if not same and fit is None:
         wanted = "x".join(map(str, expected.size))
         raise HTTPException(
-            409, f"the image is {height}x{width} and {model_name} takes {wanted}; choose to resize it or to pad it."
+            409,
+            f"the image is {height}x{width} (height x width) and {model_name} takes {wanted}; "
+            "choose to resize it or to pad it.",
         )
     if fit == "pad":
         return replace(expected, fit="pad", crop_ratio=1.0), ()

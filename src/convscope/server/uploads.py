@@ -3,11 +3,13 @@
 Knows limits and `cs.read_image`; no routes, no models.
 """
 
+from contextlib import suppress
 from io import BytesIO
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 import convscope as cs
 
@@ -19,6 +21,9 @@ MAX_SCANS = 200
 TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What is tried, whatever the upload calls itself."""
+
+CHOOSE = "Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+AGAIN = "Save it anew in a picture program, or choose another one."
 
 _one_at_a_time = Lock()  # so that many large uploads at once take the memory of one
 
@@ -36,8 +41,40 @@ def read_upload(content: bytes) -> NDArray[np.generic]:
         ImageError: empty, no picture of the formats that are taken, damaged, or of too many pixels.
     """
     if not content:
-        raise cs.ImageError("the upload is empty; choose a picture: PNG, JPEG, WebP, GIF, BMP or TIFF.")
+        raise cs.ImageError(f"this file is empty. {CHOOSE}")
     if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
-        raise cs.ImageError(f"the upload is a JPEG of more than {MAX_SCANS} scans; save it anew in a picture program.")
+        raise cs.ImageError(f"this picture is a JPEG of more than {MAX_SCANS} scans, too many to be read. {AGAIN}")
     with _one_at_a_time:
-        return cs.read_image(BytesIO(content), name="the upload", formats=FORMATS, max_pixels=MAX_PIXELS)
+        _check_head(content)
+        try:
+            return cs.read_image(BytesIO(content), name="this picture", formats=FORMATS, max_pixels=MAX_PIXELS)
+        except cs.ImageError as error:
+            raise cs.ImageError(f"{error} {AGAIN}") from None
+
+
+def notes_on(content: bytes) -> tuple[str, ...]:
+    """What a person should know about an upload that was read: that it holds several pictures."""
+    several = False
+    with suppress(Exception), Image.open(BytesIO(content), formats=FORMATS) as opened:  # the second may be damaged
+        several = getattr(opened, "is_animated", False)
+    return ("the file has several pictures; the first one is used",) if several else ()
+
+
+def _check_head(content: bytes) -> None:
+    """What the head of a file already says.
+
+    Raises:
+        ImageError: it is no picture, or one of too many pixels.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as opened:
+            width, height = opened.size
+    except UnidentifiedImageError:
+        raise cs.ImageError(f"this file is not a picture that can be read here. {CHOOSE}") from None
+    except Exception:  # a damaged head; what is wrong with it, `read_image` says
+        return
+    if width * height > MAX_PIXELS:
+        raise cs.ImageError(
+            f"this picture is {width:,} pixels wide and {height:,} high; at most {MAX_PIXELS / 1e6:,.0f} million pixels "
+            "are taken, 4,000 by 4,000, say. Make it smaller in a picture program."
+        )

@@ -114,6 +114,14 @@ describe("cells", () => {
     },
   );
 
+  test("maps of one number each lie together like a vector, and their cells keep all axes", () => {
+    const shape = [1, 2048, 1, 1];
+    const at = layout(shape);
+    expect([at.channels, at.length]).toEqual([1, 2048]);
+    expect(cellAt(at, shape, 0, 1, 0)).toEqual([at.width, 0, 0]);
+    expect(placeOf(at, [at.width, 0, 0])).toEqual({ channel: 0, row: 1, column: 0 });
+  });
+
   test("a wrapped vector ends where its numbers end", () => {
     const at = layout([1, 37]);
     expect(at.width * at.height).toBeGreaterThan(37);

@@ -207,21 +207,24 @@ export type Layout = Readonly<{
   /** How many numbers there are on a plane; of a wrapped vector the last row may be short. */
   length: number;
   wrapped: boolean;
+  /** Of a wrapped vector: how many axes of one number follow, as in 2,048×1×1. */
+  ones: number;
 }>;
 
 /** The layout of a step's output. */
 export function layout(shape: readonly number[]): Layout {
   const full = bare(shape);
   const rank = full.length;
-  if (rank < 2) {
+  const ones = rank > 2 && full.slice(1).every((n) => n === 1) ? rank - 1 : 0;
+  if (rank < 2 || ones > 0) {
     const length = full[0] ?? 1;
     const width = length <= 32 ? 1 : Math.ceil(Math.sqrt(length));
-    return { lead: [], channels: 1, height: Math.ceil(length / width), width, length, wrapped: true };
+    return { lead: [], channels: 1, height: Math.ceil(length / width), width, length, wrapped: true, ones };
   }
   const lead = full.slice(0, -2);
   const [height, width] = full.slice(-2) as [number, number];
   const channels = lead.reduce((a, b) => a * b, 1);
-  return { lead, channels, height, width, length: height * width, wrapped: false };
+  return { lead, channels, height, width, length: height * width, wrapped: false, ones };
 }
 
 /** The cell at a row and column of a channel's plane; null outside. */
@@ -235,7 +238,7 @@ export function cellAt(
   if (row < 0 || column < 0 || row >= of.height || column >= of.width) return null;
   if (of.wrapped) {
     const index = row * of.width + column;
-    return index < of.length ? (bare(shape).length ? [index] : []) : null;
+    return index < of.length ? (bare(shape).length ? [index, ...new Array<number>(of.ones).fill(0)] : []) : null;
   }
   const lead: number[] = [];
   let rest = channel;
@@ -252,7 +255,7 @@ export function placeOf(
   cell: readonly number[],
 ): Readonly<{ channel: number; row: number; column: number }> {
   if (of.wrapped) {
-    const index = cell.at(-1) ?? 0;
+    const index = cell.at(-1 - of.ones) ?? 0;
     return { channel: 0, row: Math.floor(index / of.width), column: index % of.width };
   }
   const channel = of.lead.reduce((sum, size, i) => sum * size + (cell[i] ?? 0), 0);

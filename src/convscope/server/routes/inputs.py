@@ -22,5 +22,6 @@ async def store(request: Request, name: Annotated[str, Query(max_length=200)] = 
     """Check and keep an uploaded image."""
     content = await request.body()
     picture = await run_in_threadpool(uploads.read_upload, content)
-    kept: Stored = request.app.state.gallery.keep(name, picture)
+    notes = await run_in_threadpool(uploads.notes_on, content)
+    kept: Stored = request.app.state.gallery.keep(name, picture, notes)
     return kept
