@@ -99,7 +99,7 @@ def scanned(place: str) -> None:
         with torch.no_grad():
             for start in range(0, len(data), size):
                 labels = torch.tensor(data.labels[start : start + size])
-                (model(feed(slice(start, start + size))).logits.argmax(1) == labels).sum()
+                (model(feed(data.images[start : start + size])).logits.argmax(1) == labels).sum()
 
     def ours() -> None:
         scan(data, [model], lambda batch: per_image(batch, model), add, what="counting")

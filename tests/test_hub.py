@@ -193,7 +193,7 @@ def two_images(path: Path) -> str:
 
 def corrupt(path: Path) -> str:
     table = datasets.Dataset.from_dict(
-        {"image": [encoded(pictures(1)[0][0]), {"bytes": b"no picture", "path": None}], "label": [0, 1]},
+        {"image": [{"bytes": b"no picture", "path": None}] * 2, "label": [0, 1]},
         features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")}),
     )
     return write(table, path)
@@ -211,7 +211,7 @@ REFUSED: dict[str, Callable[[Path], str]] = {
     r"has no column that is the label; of image, kind, name it: hub:.*\?label=COLUMN": without_label,
     r"has no column that is the image; of label, name it": without_image,
     r"has several columns that can be the image; of image, mask, label, name it": two_images,
-    r"hub:.*all.parquet is no image that Pillow can read.* Remove it from the data set": corrupt,
+    r"no image of hub:.* can be read. image 0 of hub:.* is no image that Pillow can read.* Remove it": corrupt,
     r"lies at https://nowhere.invalid/x.png; convscope reads files here and on the Hub": remote,
     r"there is no folder or file .*nothing/here": lambda path: f"hub:{path}/nothing/here",
     r"cannot be opened as a data set": lambda path: f"hub:{path}",

@@ -1,7 +1,11 @@
-"""Options that several commands share."""
+"""Options that several commands share. Those that always come together are a dataclass, which `spread` lays out."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +30,47 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the MNIST family's files lie.")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize a folder's images to this, say 64 or 48x64.")]
 Grey = Annotated[bool, typer.Option("--grey", help="Turn a folder's images to grey.")]
-Strict = Annotated[bool, typer.Option("--strict", help="A corrupt file is an error, not only skipped.")]
+Strict = Annotated[bool, typer.Option("--strict", help="An image that cannot be read is an error, not only skipped.")]
 ModelArgs = Annotated[
     list[str] | None, typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of the model; repeatable.")
 ]
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, whose parameters that are dataclasses are laid out as one option for each field.
+
+    >>> import dataclasses
+    >>> @dataclasses.dataclass
+    ... class Place:
+    ...     row: int = 0
+    >>> @spread
+    ... def show(name: str, *, place: Place) -> None:
+    ...     print(name, place)
+    >>> list(inspect.signature(show).parameters), show(name="a", row=2)
+    a Place(row=2)
+    (['name', 'row'], None)
+    """
+    signature = inspect.signature(command)
+    parameters = signature.parameters
+    groups: dict[str, Any] = {
+        name: part.annotation for name, part in parameters.items() if is_dataclass(part.annotation)
+    }
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        made = {name: kind(**{f.name: options.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        command(**options, **made)
+
+    laid_out = [
+        part for name, given in parameters.items()
+        for part in (_options(groups[name]) if name in groups else [given])
+    ]  # fmt: skip
+    run.__signature__ = signature.replace(parameters=laid_out)  # type: ignore[attr-defined]  # where inspect looks
+    run.__annotations__ = {part.name: part.annotation for part in laid_out}
+    return run
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    only = inspect.Parameter.KEYWORD_ONLY
+    given = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(group)}
+    return [inspect.Parameter(f.name, only, default=given[f.name], annotation=f.type) for f in fields(group)]

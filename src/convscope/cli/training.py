@@ -91,7 +91,8 @@ def evaluate(
         show_json(result.to_json())
         return
     total = int(result.confusion.sum())
-    say(f"{result.dataset}: {percent(result.accuracy)} of {total:,} images right, loss {result.loss:.4f}")
+    skipped = f"; {result.skipped:,} more cannot be read" if result.skipped else ""
+    say(f"{result.dataset}: {percent(result.accuracy)} of {total:,} images right, loss {result.loss:.4f}{skipped}")
     say()
     rows = [(c["class"], f"{c['images']:,}", percent(c["recall"]), percent(c["precision"])) for c in result.per_class]
     show_table(["class", "images", "found", "right when said"], rows, right=["images", "found", "right when said"])

@@ -62,6 +62,8 @@ class Watcher:
         line = f"epoch {event['epoch']:>3}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"
         if "test_accuracy" in event:
             line += f"  test loss {event['test_loss']:.4f}  test accuracy {percent(event['test_accuracy'])}"
+        if "skipped" in event:
+            line += f"  ({event['skipped']:,} images skipped)"
         say(f"{line}  {duration(event['seconds'])}")
 
     def _worth_a_line(self, epoch: int) -> bool:

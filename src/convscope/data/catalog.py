@@ -159,7 +159,7 @@ def load_dataset(
         data_dir: Where the files of the MNIST family are looked for first.
         image_size: (height, width) in pixels to which the images of a folder, or of `hub:`, are brought.
         grey: Whether they become grey.
-        strict: Whether an unreadable file of a folder is an error rather than skipped with a warning.
+        strict: Whether an unreadable image of a folder, or of `hub:`, is an error rather than skipped with a warning.
         progress: Told how far reading or downloading is.
 
     Returns:

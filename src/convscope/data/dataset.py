@@ -88,10 +88,39 @@ class Dataset:
         """
         return self.preprocess.normalize(self.images[which])
 
-    def part(self, which: slice) -> Self:
-        """The same data set with only some of its images."""
+    def readable(self, which: Any = slice(None)) -> tuple[Array, NDArray[np.intp]]:
+        """Raw images that can be read, (n, C, H, W), and their indices, (n,): of stored ones some may be corrupt.
+
+        Args:
+            which: As of `scaled`.
+
+        Warns:
+            DataWarning: some cannot be read; they are left out.
+
+        Raises:
+            DataError: some cannot be read, and the data set was loaded with `strict`.
+        """
+        if isinstance(self.images, Stored):
+            return self.images.readable(which)
+        return self.images[which], np.arange(len(self))[which]
+
+    def first(self, count: int = 1) -> Array:
+        """The first raw images that can be read, at most `count` of them: (n, C, H, W).
+
+        Raises:
+            DataError: none can be read.
+        """
+        for start in range(0, len(self), count):
+            found, _ = self.readable(slice(start, start + count))
+            if len(found):
+                return found
+        raise DataError(f"no image of {self.name}:{self.split} can be read.")
+
+    def part(self, which: Any) -> Self:
+        """The same data set with only some of its images: those at a slice, indices or booleans."""
         images = self.images.subset(which).as_array() if isinstance(self.images, Stored) else self.images[which]
-        return replace(self, images=images, labels=self.labels[which], names=self.names[which])
+        names = tuple(self.names[at] for at in np.arange(len(self))[which]) if self.names else ()
+        return replace(self, images=images, labels=self.labels[which], names=names)
 
     def counts(self) -> dict[str, int]:
         """How many images each class has."""
@@ -106,18 +135,32 @@ def overlap(train: Dataset, test: Dataset) -> int:
     >>> overlap(data, data)
     2
     """
+    return len(shared(train, test))
+
+
+def shared(train: Dataset, test: Dataset) -> NDArray[np.intp]:
+    """The indices of the images of `test` that also occur in `train`, byte for byte."""
     if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
-        return 0
-    return int(np.isin(_prints(test), _prints(train)).sum())
+        return np.zeros(0, np.intp)
+    prints, indices = _prints(test)
+    found: NDArray[np.intp] = indices[np.isin(prints, _prints(train)[0])]
+    return found
 
 
-def _prints(data: Dataset) -> NDArray[np.uint64]:
-    """A fingerprint of each image's bytes, of 64 bits: among a million images two agree by chance once in 10^7 sets."""
-    prints = np.empty(len(data), np.uint64)
+def _prints(data: Dataset) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+    """A fingerprint of each image that can be read, and its index.
+
+    Of 64 bits: among a million images two agree by chance once in 10^7 sets.
+    """
+    prints, indices = np.empty(len(data), np.uint64), np.empty(len(data), np.intp)
+    count = 0
     for start in range(0, len(data), AT_ONCE):
-        for at, image in enumerate(data.images[start : start + AT_ONCE], start):
-            prints[at] = int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest())
-    return prints
+        images, which = data.readable(slice(start, start + AT_ONCE))
+        for image, index in zip(images, which, strict=True):
+            digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest()
+            prints[count], indices[count] = int.from_bytes(digest), index
+            count += 1
+    return prints[:count], indices[:count]
 
 
 def check_trainable(data: Dataset) -> None:

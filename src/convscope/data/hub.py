@@ -21,7 +21,7 @@ from convscope.data.holdout import split_indices
 from convscope.data.request import Request
 from convscope.data.stored import Encoded, Stored, Windows, decoded
 from convscope.errors import DataError, DownloadError, UnknownName, UsageError
-from convscope.images import Preprocess
+from convscope.images import Array, Preprocess
 
 OPTIONS = ("config", "image", "label", "stream")
 LOOKED_AT = 16
@@ -231,25 +231,39 @@ def _stored(request: Request, rows: Sequence[Any], image: str, count: int, *, st
     size, channels = _first_images(request, source, count)
     expected = Preprocess(size=size, channels=channels)
     resize = request.image_size is not None
-    return Stored(request.name, source, count, expected, window=window, resize=resize, grey=request.grey)
+    return Stored(
+        request.name, source, count, expected, window=window, resize=resize, grey=request.grey, strict=request.strict
+    )
 
 
 def _first_images(request: Request, source: Any, count: int) -> tuple[tuple[int, int], int]:
-    """The height, width and channels that a data set's images have, judged by the first."""
-    first = [decoded(item, request.name) for item in source(np.arange(min(count, LOOKED_AT)))]
+    """The height, width and channels that a data set's images have, judged by the first that can be read."""
+    first: list[Array] = []
+    error: DataError | None = None
+    for start in range(0, count, LOOKED_AT):
+        indices = np.arange(start, min(start + LOOKED_AT, count))
+        for index, item in zip(indices, source(indices), strict=True):
+            try:
+                first.append(decoded(item, f"image {index} of {request.name}"))
+            except DataError as this:
+                error = error or this
+        if first or (error and request.strict):
+            break
+    if error and (request.strict or not first):
+        raise error if request.strict else DataError(f"no image of {request.name} can be read. {error}")
     height, width = first[0].shape[1:]
     return request.image_size or (height, width), 1 if request.grey else max(image.shape[0] for image in first)
 
 
 def _encoded(name: str, row: Any) -> Encoded:
-    """An image's bytes, or its file, from what its row holds."""
+    """An image's bytes, or its file, from what its row holds; None where that is neither."""
     if isinstance(row, bytes):
         return row
     if isinstance(row, dict) and isinstance(row.get("bytes"), bytes):
         return row["bytes"]  # type: ignore[no-any-return]  # just checked
     path = row if isinstance(row, str) else (row or {}).get("path")
     if not path:
-        raise DataError(f"an image of {name} is missing: its row holds neither bytes nor a file; remove the row.")
+        return None
     if "://" not in path:
         return Path(path)
     if not path.startswith("hf://"):

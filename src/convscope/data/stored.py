@@ -7,7 +7,8 @@ import copy
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
@@ -17,17 +18,19 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.errors import DataError, ImageError, UsageError
+from convscope.errors import DataError, DataWarning, ImageError, UsageError
 from convscope.images import WHITE, Array, Preprocess, read_image
 
 Indices = NDArray[np.intp]
-Encoded = bytes | Path
-"""An image as its file has it, or the file."""
+Encoded = bytes | Path | None
+"""An image as its file has it, or the file; None where there is neither."""
 Read = Callable[[Indices], Sequence[Encoded]]
 """The encoded images at some indices, in their order."""
 
 THREADS = min(8, os.cpu_count() or 1)
 MARKS = 256
+NAMED = 5
+"""How many images that cannot be read are named; others are only counted."""
 WINDOWS = 3
 """Windows of a stream that are kept: a batch may begin in one and end in the next."""
 
@@ -58,6 +61,7 @@ class Stored:
         where: Indices | None = None,
         resize: bool = False,
         grey: bool = False,
+        strict: bool = False,
     ) -> None:
         """Say where images come from.
 
@@ -70,12 +74,14 @@ class Stored:
             where: Which of them are meant, in order; None: all.
             resize: Whether those of another size are brought to the expected one, rather than refused.
             grey: Whether coloured ones become grey where one channel is expected, rather than refused.
+            strict: Whether `readable` refuses what cannot be read, rather than to leave it out.
         """
         assert expected.size is not None, "the size is known"
         assert expected.channels is not None, "the channels are known"
         self.name, self.window = name, window
         self._read, self._expected, self._count, self._where = read, expected, count, where
-        self._resize, self._grey = resize, grey
+        self._resize, self._grey, self._strict = resize, grey, strict
+        self._unreadable: set[int] = set()
         self.shape = (count if where is None else len(where), expected.channels, *expected.size)
 
     def __len__(self) -> int:
@@ -96,6 +102,25 @@ class Stored:
             return self._decoded(np.arange(len(self))[which])
         one: Array = self._decoded(np.array([range(len(self))[operator.index(which)]]))[0]
         return one
+
+    def readable(self, which: Any) -> tuple[Array, Indices]:
+        """The images at some indices that can be read, (n, C, H, W), and their indices, (n,).
+
+        Warns:
+            DataWarning: the first images that cannot be read, by number and reason.
+
+        Raises:
+            DataError: `strict`, and one cannot be read; or one has another size or more channels than the others.
+        """
+        indices = np.arange(len(self))[which]
+        images, errors = self._tried(indices)
+        if not errors:
+            return images, indices
+        if self._strict:
+            raise next(iter(errors.values()))
+        self._tell({int(indices[at]): error for at, error in errors.items()})
+        kept = np.setdiff1d(np.arange(len(indices)), list(errors))
+        return images[kept], indices[kept]
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise UsageError(f"{self.name} is never loaded whole; index some of its images: data.images[:100].")
@@ -119,22 +144,46 @@ class Stored:
         return range(0, len(self), max(1, len(self) // MARKS))
 
     def _decoded(self, indices: Indices) -> Array:
+        images, errors = self._tried(indices)
+        if errors:
+            raise next(iter(errors.values()))
+        return images
+
+    def _tried(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
+        """The images, and by their places why some cannot be read."""
         encoded = self._read(indices if self._where is None else self._where[indices])
         images = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if len(indices) == 1 or THREADS == 1:
-            self._fill(images, encoded, indices, range(len(indices)))
-            return images
+            return images, self._fill(images, encoded, indices, range(len(indices)))
         shares = [range(start, len(indices), THREADS) for start in range(min(THREADS, len(indices)))]
-        list(_pool().map(lambda share: self._fill(images, encoded, indices, share), shares))
-        return images
+        found = _pool().map(lambda share: self._fill(images, encoded, indices, share), shares)
+        return images, dict(sorted(pair for errors in found for pair in errors.items()))
 
-    def _fill(self, images: Array, encoded: Sequence[Encoded], indices: Indices, share: range) -> None:
+    def _fill(self, images: Array, encoded: Sequence[Encoded], indices: Indices, share: range) -> dict[int, DataError]:
+        errors: dict[int, DataError] = {}
         for at in share:
-            images[at] = self._picture(encoded[at], int(indices[at]))
+            try:
+                image = decoded(encoded[at], f"image {indices[at]} of {self.name}")
+            except DataError as error:
+                errors[at] = error
+            else:
+                images[at] = self._picture(image, int(indices[at]))
+        return errors
 
-    def _picture(self, encoded: Encoded, index: int) -> Array:
-        name = f"image {index} of {self.name}"
-        image = decoded(encoded, name)
+    def _tell(self, errors: Mapping[int, DataError]) -> None:
+        """Name each image once, the first few of them."""
+        for index, error in errors.items():
+            number = index if self._where is None else int(self._where[index])
+            if number in self._unreadable:
+                continue
+            self._unreadable.add(number)
+            if len(self._unreadable) <= NAMED:
+                warnings.warn(f"{error} Until then it is skipped.", DataWarning, stacklevel=4)
+            elif len(self._unreadable) == NAMED + 1:
+                more = f"more images of {self.name} cannot be read; they are skipped and counted."
+                warnings.warn(more, DataWarning, stacklevel=4)
+
+    def _picture(self, image: Array, index: int) -> Array:
         height, width = self.shape[2:]
         if image.shape[1:] != (height, width) and not self._resize:
             raise DataError(
@@ -143,7 +192,9 @@ class Stored:
                 f"{height}x{width}, or image_size=({height}, {width})."
             )
         if image.shape[0] > self.shape[1] and not self._grey:
-            raise DataError(f"{name} is coloured and the first images are grey; turn all to grey with --grey.")
+            raise DataError(
+                f"image {index} of {self.name} is coloured and the first images are grey; turn all to grey with --grey."
+            )
         if self._expected.changes(image):
             return np.rint(self._expected.apply(image) * np.float32(WHITE)).astype(np.uint8)
         return np.rint(image).astype(np.uint8) if image.dtype != np.uint8 else image
@@ -155,6 +206,8 @@ def decoded(encoded: Encoded, name: str) -> Array:
     Raises:
         DataError: it cannot be read.
     """
+    if encoded is None:
+        raise DataError(f"{name} is missing: its row holds neither bytes nor a file. Remove it from the data set.")
     try:
         return read_image(BytesIO(encoded) if isinstance(encoded, bytes) else encoded, name=name)
     except ImageError as error:

@@ -54,7 +54,7 @@ class Answers:
             "same": (given[:, :, None] == given[:, None]).sum(axis=0),
             "only": (right[:, :, None] & ~right[:, None]).sum(axis=0),  # (M, M): row right, column wrong
             "disagreeing": np.array(len(differ)),
-            "indices": batch.start + kept,
+            "indices": batch.indices[kept],
             "labels": labels[kept],
             "answers": given[kept],
         }

@@ -19,9 +19,9 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.answers import Answers, layers_of
 from convscope.probe.cost import Cost, costs
-from convscope.probe.feeding import batch_size, feeder, kind_of, pictures
-from convscope.probe.proportion import Z95, Proportion
-from convscope.probe.scan import Found, at_work, scan
+from convscope.probe.feeding import batch_size, first_of, kind_of, pictures
+from convscope.probe.proportion import Z95, Proportion, sample_size
+from convscope.probe.scan import READ, Found, at_work, scan
 from convscope.probe.similarity import cka
 from convscope.progress import Progress, silent
 from convscope.training.runtime import make_runtime
@@ -87,6 +87,9 @@ class Compare:
     """Name and split."""
     classes: tuple[str, ...]
     images: int
+    """How many images were looked at."""
+    skipped: int
+    """How many more could not be read."""
     models: tuple[Compared, ...]
     pairs: tuple[Pair, ...]
     disagreements: tuple[Disagreement, ...]
@@ -103,6 +106,7 @@ class Compare:
         return {
             "dataset": self.dataset,
             "images": self.images,
+            "skipped": self.skipped,
             "machine": self.machine,
             "models": [_plain(model) for model in self.models],
             "pairs": [_plain_pair(pair) for pair in self.pairs],
@@ -133,7 +137,8 @@ class Compare:
             ).rstrip()
             for row in rows
         ]
-        head = f"{self.dataset}: {self.images:,} images; intervals: Wilson 95 %; times: {self.machine}"
+        size = sample_size(self.images, self.skipped)
+        head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
         return "\n".join([head, "", *table, "", *(line for pair in self.pairs for line in self._said(pair))])
 
     def _said(self, pair: Pair) -> list[str]:
@@ -187,17 +192,18 @@ def compare(
         raise UsageError(
             f"compare takes two or more models, and as many names or none, not {len(models)} and {len(names)}."
         )
-    sketches = [trace(model, feeder(data, model)(slice(0, 1)), keep=0) for model in models]
+    sketches = [trace(model, first_of(data, model), keep=0) for model in models]
     layers = [layers_of(sketch) for sketch in sketches]
     asked = Answers(data, models, layers, shown)
     settings = {"layers": [list(named) for named in layers], "shown": shown}
     found = scan(
         data, models, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress
     )
+    images = int(found[READ])
     called = names or _numbered([card_of(model).name for model in models])
     paid, machine = _costs(models, data)
     compared = tuple(
-        Compared(name, cost, Proportion(int(right), len(data)), named)
+        Compared(name, cost, Proportion(int(right), images), named)
         for name, cost, right, named in zip(called, paid, found["right"], layers, strict=True)
     )
     picture = pictures(data, models[0])
@@ -206,9 +212,10 @@ def compare(
     return Compare(
         f"{data.name}:{data.split}",
         data.classes,
-        len(data),
+        images,
+        len(data) - images,
         compared,
-        tuple(_pair(found, one, other, len(data)) for one, other in combinations(range(len(models)), 2)),
+        tuple(_pair(found, one, other, images) for one, other in combinations(range(len(models)), 2)),
         disagreements,
         int(found["disagreeing"]),
         int(found["alike on"]),
@@ -228,7 +235,7 @@ def _costs(models: Sequence[nn.Module], data: Dataset) -> tuple[tuple[Cost, ...]
     with at_work(models, runtime):
         batches = []
         for model in models:
-            images = feeder(data, model)(slice(0, batch_size(data)))
+            images = first_of(data, model, batch_size(data))
             batches.append(images.to(*kind_of(model)))
         found = costs(models, batches)
     threads = f", {torch.get_num_threads()} threads" if runtime.device.type == "cpu" else ""

@@ -18,10 +18,10 @@ from convscope.cards import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.activity import ACTIVATIONS, FLAT, added, counted
-from convscope.probe.feeding import feeder
-from convscope.probe.proportion import Z95, Proportion
+from convscope.probe.feeding import first_of
+from convscope.probe.proportion import Z95, Proportion, sample_size
 from convscope.probe.ranges import ranges
-from convscope.probe.scan import Batch, Found, scan
+from convscope.probe.scan import READ, Batch, Found, scan
 from convscope.progress import Progress, silent
 
 SATURATED = 0.95
@@ -97,6 +97,9 @@ class Dead:
     dataset: str
     """Name and split."""
     images: int
+    """How many images were looked at."""
+    skipped: int
+    """How many more could not be read."""
     steps: tuple[StepUnits, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -105,6 +108,7 @@ class Dead:
             "model": self.model,
             "dataset": self.dataset,
             "images": self.images,
+            "skipped": self.skipped,
             "steps": [_plain(step) for step in self.steps],
         }
 
@@ -121,7 +125,7 @@ class Dead:
             )
             for row in rows
         ]
-        head = f"{self.model} on {self.dataset}: {self.images:,} images"
+        head = f"{self.model} on {self.dataset}: {sample_size(self.images, self.skipped)}"
         said = [line for step in self.steps for line in _findings(step)]
         return "\n".join([head, "", *lines, *([""] if said else []), *said])
 
@@ -157,7 +161,7 @@ def dead(
         UsageError: a step has no units.
         ShapeError: the model cannot take these images.
     """
-    sketch = trace(model, feeder(data, model)(slice(0, 1)), keep=0)
+    sketch = trace(model, first_of(data, model), keep=0)
     chosen = [sketch[name] for name in steps] or _activations(sketch)
     watch = Watch(model, [step.name for step in chosen])
     numbers = {step.name: number for number, step in enumerate(chosen)}
@@ -173,8 +177,9 @@ def dead(
     of = [
         {name.partition(" ")[2]: a for name, a in found.items() if name.startswith(f"{k} ")} for k in range(len(chosen))
     ]
-    units = tuple(_units(step, part, len(data)) for step, part in zip(chosen, of, strict=True))
-    return Dead(card_of(model).name, f"{data.name}:{data.split}", len(data), units)
+    images = int(found[READ])
+    units = tuple(_units(step, part, images) for step, part in zip(chosen, of, strict=True))
+    return Dead(card_of(model).name, f"{data.name}:{data.split}", images, len(data) - images, units)
 
 
 def _activations(sketch: Trace) -> list[Step]:

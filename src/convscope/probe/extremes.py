@@ -44,7 +44,7 @@ def extremes(
     def work(batch: Batch) -> Found:
         def read(_step: Step, result: Tensor) -> Found:
             flat = torch.movedim(result, axes.unit, 1).flatten(2) if axes.places else result[:, :, None]
-            return _ranked(_of_batch(flat[:, :units], batch.start), count)
+            return _ranked(_of_batch(flat[:, :units], batch.indices), count)
 
         found: Found = watch(batch.images, read)[step.name]
         return found
@@ -57,9 +57,9 @@ def extremes(
     return scan(data, [model], work, merge, what=what, settings=settings, folder=folder, progress=progress)
 
 
-def _of_batch(maps: Tensor, start: int) -> Found:
+def _of_batch(maps: Tensor, indices: NDArray[np.intp]) -> Found:
     """From (N, U, P): for each image and channel the extreme numbers and their places; NaN is never one of them."""
-    images = np.broadcast_to(np.arange(start, start + len(maps))[:, None], maps.shape[:2])
+    images = np.broadcast_to(indices[:, None], maps.shape[:2])
     found: dict[str, NDArray[np.generic]] = {}
     for kind in KINDS:
         worst = -torch.inf if kind == "most" else torch.inf

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
+from convscope.errors import DataError
 from convscope.progress import Progress, silent
 
 Pictures = NDArray[np.float32]
@@ -97,24 +98,32 @@ MEANS: Mapping[str, str] = {
 }
 
 
-def features_of(data: Dataset, *, progress: Progress = silent) -> dict[str, Numbers]:
+def features_of(data: Dataset, *, progress: Progress = silent) -> tuple[dict[str, Numbers], NDArray[np.intp]]:
     """Every feature of every image, a thousand images at a time.
 
     >>> data = Dataset("one", np.full((1, 1, 4, 4), 255, np.uint8), np.array([0]), ("white",))
-    >>> {name: float(numbers[0]) for name, numbers in features_of(data).items() if name in ("area", "row", "colours")}
-    {'area': 16.0, 'row': 1.5, 'colours': 1.0}
+    >>> numbers, read = features_of(data)
+    >>> {name: float(numbers[name][0]) for name in ("area", "row", "colours")}, read
+    ({'area': 16.0, 'row': 1.5, 'colours': 1.0}, array([0]))
 
     Args:
         data: The images; how they are normalized for a model plays no part.
         progress: Told how many images are done.
 
     Returns:
-        Name -> numbers, shape (N,).
+        Name -> numbers, shape (n,), and the indices of the images that they are of: those that can be read.
+
+    Raises:
+        DataError: no image can be read.
     """
     found: dict[str, list[Numbers]] = {}
+    read: list[NDArray[np.intp]] = []
     for start in range(0, len(data), BATCH):
         progress("features", start, len(data))
-        raw = data.images[start : start + BATCH]
+        raw, indices = data.readable(slice(start, start + BATCH))
+        if not len(raw):
+            continue
+        read.append(indices)
         pictures = np.asarray(raw / np.float32(data.preprocess.scale), np.float32)
         for name, feature in FEATURES.items():
             found.setdefault(name, []).append(feature(pictures))
@@ -122,4 +131,6 @@ def features_of(data: Dataset, *, progress: Progress = silent) -> dict[str, Numb
             for channel, name in enumerate(("red", "green", "blue")):
                 found.setdefault(name, []).append(_mean(pictures[:, channel : channel + 1]))
     progress("features", len(data), len(data))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    if not read:
+        raise DataError(f"no image of {data.name}:{data.split} can be read.")
+    return {name: np.concatenate(parts) for name, parts in found.items()}, np.concatenate(read)

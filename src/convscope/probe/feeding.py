@@ -1,4 +1,4 @@
-"""Feeding: a data set's images as a model takes them, a batch at a time, never the whole set at once."""
+"""Feeding: a data set's raw images as a model takes them, a batch at a time, never the whole set at once."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset
-from convscope.images import Preprocess
+from convscope.images import Array, Preprocess
 from convscope.inputs import check_input
 
 MOST_IMAGES = 256
@@ -29,12 +29,13 @@ def batch_size(data: Dataset) -> int:
     return max(1, min(MOST_IMAGES, MOST_BYTES // (4 * int(np.prod(data.shape)))))
 
 
-def feeder(data: Dataset, model: nn.Module) -> Callable[[slice], Tensor]:
-    """A function that gives images of a data set as this model takes them: float32, shape (n, C, H, W).
+def feeder(data: Dataset, model: nn.Module) -> Callable[[Array], Tensor]:
+    """A function from raw images of a data set to what this model takes: float32, shape (n, C, H, W).
 
     A model whose card says what it expects gets that; any other gets the images as the data set prepares them.
 
     Raises:
+        DataError: no image of the data set can be read.
         ShapeError: the model cannot take images of this shape.
     """
     expected = _expected(data, model)
@@ -43,20 +44,29 @@ def feeder(data: Dataset, model: nn.Module) -> Callable[[slice], Tensor]:
     plain = fits and not expected.background and (not expected.binary or data.preprocess.binary)
     scaled = replace(expected, scale=data.preprocess.scale)
 
-    def images(which: slice) -> Tensor:
-        raw = data.images[which]
+    def fed(raw: Array) -> Tensor:
         if plain:
             return torch.from_numpy(scaled.normalize(raw))
         return torch.from_numpy(np.stack([expected.apply(image, data.preprocess.scale) for image in raw]))
 
-    check_input(model, images(slice(0, 1))[0].numpy())
-    return images
+    check_input(model, fed(data.first())[0].numpy())
+    return fed
+
+
+def first_of(data: Dataset, model: nn.Module, count: int = 1) -> Tensor:
+    """The first images that can be read, at most `count` of them, as this model takes them: (n, C, H, W).
+
+    Raises:
+        DataError: no image of the data set can be read.
+        ShapeError: the model cannot take images of this shape.
+    """
+    return feeder(data, model)(data.first(count))
 
 
 def pictures(data: Dataset, model: nn.Module) -> Callable[[int], NDArray[np.float32]]:
     """A function that gives an image of a data set as this model is shown it, but from 0 to 1: shape (C, H, W)."""
     feed, expected = feeder(data, model), _expected(data, model)
-    return lambda index: expected.restore(feed(slice(index, index + 1))[0].numpy())
+    return lambda index: expected.restore(feed(data.images[index : index + 1])[0].numpy())
 
 
 def _expected(data: Dataset, model: nn.Module) -> Preprocess:

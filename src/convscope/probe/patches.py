@@ -19,10 +19,11 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.cutting import Box, Cutter, frame_of
 from convscope.probe.extremes import KINDS, extremes
-from convscope.probe.feeding import feeder, pictures
+from convscope.probe.feeding import first_of, pictures
 from convscope.probe.following import Follower
 from convscope.probe.layout import axes_of
-from convscope.probe.scan import Found
+from convscope.probe.proportion import sample_size
+from convscope.probe.scan import READ, Found
 from convscope.progress import Progress, silent
 
 
@@ -54,6 +55,8 @@ class Patches:
     step: str
     images: int
     """How many images were looked at."""
+    skipped: int
+    """How many more could not be read."""
     units: int
     """How many channels or units the step has; those without patches here were not asked for."""
     frame: tuple[int, int]
@@ -70,6 +73,7 @@ class Patches:
             "dataset": self.dataset,
             "step": self.step,
             "images": self.images,
+            "skipped": self.skipped,
             "units": self.units,
             "frame": list(self.frame),
             "channels": [
@@ -79,9 +83,9 @@ class Patches:
         }
 
     def __str__(self) -> str:
-        size = f"{self.frame[0]}x{self.frame[1]}"
+        size, sample = f"{self.frame[0]}x{self.frame[1]}", sample_size(self.images, self.skipped)
         lines = [
-            f"{self.step} of {self.model} on {self.dataset}: {self.images:,} images, patches of {size} pixels",
+            f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels",
             "",
             f"{'channel':>7}  {'most':>9}  {'image':>7}  {'at':<9}  {'least':>9}  {'image':>7}  at",
         ]
@@ -129,14 +133,16 @@ def patches(
     """
     if count < 1 or channels < 1:
         raise UsageError(f"count and channels must be 1 or more, not {count} and {channels}.")
-    sketch = trace(model, feeder(data, model)(slice(0, 1)), keep=0)
+    sketch = trace(model, first_of(data, model), keep=0)
     here = sketch[last_convolution(sketch.steps) if step is None else step]
     units = here.shape[axes_of(here).unit]
     shown = min(channels, units)
     found = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
     frame, cuts = _cut(Cutter(Follower(sketch), here, pictures(data, model)), found)
     name, dataset = card_of(model).name, f"{data.name}:{data.split}"
-    return Patches(name, dataset, here.name, len(data), units, frame, cuts["most"], cuts["least"])
+    images = int(found[READ])
+    skipped = len(data) - images
+    return Patches(name, dataset, here.name, images, skipped, units, frame, cuts["most"], cuts["least"])
 
 
 def _cut(cutter: Cutter, found: Found) -> tuple[tuple[int, int], dict[str, dict[int, tuple[Patch, ...]]]]:

@@ -8,6 +8,15 @@ Z95 = 1.959963984540054
 """How many standard deviations on either side hold 95 % of a normal distribution."""
 
 
+def sample_size(images: int, skipped: int) -> str:
+    """A sample's size in words.
+
+    >>> sample_size(1000, 0), sample_size(998, 2)
+    ('1,000 images', '998 images (2 more cannot be read)')
+    """
+    return f"{images:,} images" + (f" ({skipped:,} more cannot be read)" if skipped else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Proportion:
     """So many of so many.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset
 from convscope.data.stored import Stored
-from convscope.errors import ConvscopeError, ModelError
+from convscope.errors import ConvscopeError, DataError, ModelError
+from convscope.images import Array
 from convscope.probe.feeding import batch_size, feeder, kind_of
 from convscope.probe.partial import Partial
 from convscope.progress import Progress, silent
@@ -30,6 +32,8 @@ from convscope.training.runtime import Runtime, make_runtime
 
 Found = dict[str, NDArray[Any]]
 """What a batch gave, and what batches gave together: arrays by name."""
+READ = "images read"
+"""How many images a result is of; among what batches gave."""
 AHEAD = 8
 """How many batches a process works on before the processes exchange what they found."""
 
@@ -39,8 +43,8 @@ class Batch:
     """Some images of a data set, as the models take them."""
 
     number: int
-    start: int
-    """The index of its first image in the data set."""
+    indices: NDArray[np.intp]
+    """Of its images in the data set, shape (n,); those that cannot be read are left out."""
     images: Tensor = field(repr=False)
     """As the first model takes them, shape (n, C, H, W), on its device."""
     labels: Tensor = field(repr=False)
@@ -85,10 +89,10 @@ def scan(
         progress: Told after each exchange how many images are done.
 
     Returns:
-        The merged result, the same in every process.
+        The merged result, the same in every process, and under `READ` how many images it is of.
 
     Raises:
-        DataError: processes disagree on the data or the models, or `folder` holds another scan.
+        DataError: processes disagree on the data or the models, `folder` holds another scan, or no image can be read.
         ModelError: a model fails on a batch.
         ShapeError: a model cannot take these images.
     """
@@ -107,13 +111,20 @@ def scan(
         for first in range(0, len(starts), runtime.world * AHEAD):
             block = range(first, min(first + runtime.world * AHEAD, len(starts)))
             for result in _block(runtime, block, partial, reader, lambda batch: _worked(work, batch, models)):
-                found = result if found is None else merge(found, result)
+                if len(result) > 1:  # else none of its images could be read
+                    found = result if found is None else _merged(merge, found, result)
             progress(what, min(block.stop * size, len(data)), len(data))
     runtime.meet()
     if partial is not None:
         partial.remove()
-    assert found is not None, "a data set has at least one image"
+    if found is None:
+        raise DataError(f"no image of {data.name}:{data.split} can be read.")
     return found
+
+
+def _merged(merge: Callable[[Found, Found], Found], one: Found, other: Found) -> Found:
+    merged = merge(*({name: array for name, array in part.items() if name != READ} for part in (one, other)))
+    return {**merged, READ: one[READ] + other[READ]}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,19 +132,21 @@ class _Reader:
     """Batches by number."""
 
     data: Dataset
-    feeders: Sequence[Callable[[slice], Tensor]]
+    feeders: Sequence[Callable[[Array], Tensor]]
     dtypes: Sequence[torch.dtype]
     device: torch.device
     size: int
 
     def __call__(self, number: int) -> Batch:
-        which = slice(number * self.size, (number + 1) * self.size)
+        raw, indices = self.data.readable(slice(number * self.size, (number + 1) * self.size))
         fed = [
-            feed(which).to(self.device, dtype if dtype.is_floating_point else torch.float32)
+            (feed(raw) if len(raw) else torch.empty(0)).to(
+                self.device, dtype if dtype.is_floating_point else torch.float32
+            )
             for feed, dtype in zip(self.feeders, self.dtypes, strict=True)
         ]
-        labels = torch.tensor(self.data.labels[which], device=self.device)
-        return Batch(number, which.start, fed[0], labels, tuple(fed[1:]))
+        labels = torch.tensor(self.data.labels[indices], device=self.device)
+        return Batch(number, indices, fed[0], labels, tuple(fed[1:]))
 
     def read(self, numbers: Iterable[int]) -> Iterator[Batch]:
         """The batches in order; stored ones are read and decoded ahead of their use."""
@@ -141,15 +154,17 @@ class _Reader:
 
 
 def _worked(work: Callable[[Batch], Found], batch: Batch, models: Sequence[nn.Module]) -> Found:
+    if not len(batch):
+        return {READ: np.array(0)}
     try:
-        return work(batch)
+        return {**work(batch), READ: np.array(len(batch))}
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, ConvscopeError):
             raise
         names = ", ".join(card_of(model).name for model in models)
         shape = "x".join(map(str, batch.images.shape))
         raise ModelError(
-            f"{names} failed on images {batch.start} to {batch.start + len(batch) - 1} ({shape}): {error}"
+            f"{names} failed on images {batch.indices[0]} to {batch.indices[-1]} ({shape}): {error}"
         ) from error
 
 

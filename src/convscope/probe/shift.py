@@ -6,7 +6,6 @@ Knows scans, changes and sharing.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from convscope.data import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
 from convscope.models import load_model
-from convscope.probe.feeding import feeder
+from convscope.probe.feeding import feeder, first_of
 from convscope.probe.motion import Motion, motions
 from convscope.probe.moving import CHANGES, Level, levels_of
-from convscope.probe.scan import Batch, Found, scan
+from convscope.probe.scan import READ, Batch, Found, scan
 from convscope.probe.sharing import PART, Shared, share
 from convscope.probe.steadiness import Shift, Steadiness
 from convscope.progress import Progress, silent
@@ -80,9 +79,9 @@ def shift(
     images = load_dataset(data, split=split, seed=seed, data_dir=data_dir) if isinstance(data, str) else data
     wanted, unmoved = _levels(kind, levels, images, reach)
     nets = list(named.values())
-    black = replace(images, images=np.zeros_like(images.images[:1]), labels=images.labels[:1], names=())
-    fills = [feeder(black, net)(slice(0, 1))[0, :, :1, :1] for net in nets]  # (C, 1, 1) each
-    sample = [feeder(images, net)(slice(0, min(32, len(images)))) for net in nets]
+    black = np.zeros((1, *images.shape), images.images.dtype)
+    fills = [feeder(images, net)(black)[0, :, :1, :1] for net in nets]  # (C, 1, 1) each
+    sample = [first_of(images, net, 32) for net in nets]
     with torch.no_grad(), ExitStack() as stack:
         for net in nets:
             stack.enter_context(in_eval_mode(net))
@@ -99,8 +98,9 @@ def shift(
     )  # fmt: skip
     settings = {"kind": kind, "levels": [list(level) for level in wanted], "seed": seed}
     counts = scan(images, nets, work, _added, what=kind, settings=settings, folder=folder, progress=progress)
+    read = int(counts[READ])
     return Shift(
-        f"{images.name}:{images.split}", kind, wanted, unmoved, len(images), counts["whole"],
+        f"{images.name}:{images.split}", kind, wanted, unmoved, read, len(images) - read, counts["whole"],
         tuple(
             _steadiness(name, net, k, counts, shared=sharing[k] is not None, motion=moved[k])
             for k, (name, net) in enumerate(named.items())
@@ -160,7 +160,7 @@ def _work(
             still = logits_of(net(part)).double()
             first = decide(still, classes)
             found["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + batch.start + start)
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + int(batch.indices[start]))
             kept_whole = whole[:, start : start + PART]
             for place, output in _outputs(
                 net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator

@@ -74,6 +74,8 @@ class Shortcut:
     """Test images that are right when each is given the most frequent class."""
     possible: int | None
     """How many different images the data set can have, where that is known."""
+    skipped: int = 0
+    """How many images more could not be read."""
 
     def __str__(self) -> str:
         best = self.features[0]
@@ -86,7 +88,7 @@ class Shortcut:
         ]
         head = (
             f"{self.dataset}: rules fitted on {self.trained_on:,} training images, scored on {self.guess.n:,} test"
-            " images (Wilson 95 % interval)"
+            f" images (Wilson 95 % interval)" + (f"; {self.skipped:,} more cannot be read" if self.skipped else "")
         )
         return "\n".join([head, "", *(line.rstrip() for line in lines), "", self._verdict(best)])
 
@@ -111,6 +113,7 @@ class Shortcut:
             "together": self.together.to_json(),
             "guess": self.guess.to_json(),
             "possible_images": self.possible,
+            "skipped": self.skipped,
         }
 
 
@@ -142,9 +145,9 @@ def shortcut(
         DataError: all images are of one class, or the test images are of other classes.
     """
     train, held_out = _parts(data, test, seed, data_dir)
+    given = len(train) + len(held_out)
+    (numbers, train), (unseen, held_out) = (_measured(part, progress) for part in (train, held_out))
     check_trainable(train)
-    numbers = features_of(train, progress=progress)
-    unseen = features_of(held_out, progress=progress)
     classes = len(train.classes)
     rules = {name: fit_rule(values, train.labels, classes, seed=seed) for name, values in numbers.items()}
     exact, possible = _exactly(train, rules, seed)
@@ -169,7 +172,14 @@ def shortcut(
         together=_score(_added_up(numbers, train.labels, classes, unseen), held_out),
         guess=_score(np.full(len(held_out), frequent), held_out),
         possible=possible,
+        skipped=given - len(train) - len(held_out),
     )
+
+
+def _measured(data: Dataset, progress: Progress) -> tuple[dict[str, Numbers], Dataset]:
+    """The features, and the images that they are of."""
+    numbers, read = features_of(data, progress=progress)
+    return numbers, data if len(read) == len(data) else data.part(read)
 
 
 def _parts(
@@ -190,11 +200,7 @@ def _parts(
     fit, held = (split_indices(data.labels, split, seed) for split in ("train", "test"))
     if not len(held):
         raise DataError(f"{data.name} has too few images to hold some out; give test images.")
-    return _taken(data, fit), _taken(data, held)
-
-
-def _taken(data: Dataset, which: NDArray[np.intp]) -> Dataset:
-    return Dataset(data.name, data.images[which], data.labels[which], data.classes, data.preprocess, data.split)
+    return data.part(fit), data.part(held)
 
 
 def _exactly(train: Dataset, rules: dict[str, Rule], seed: int) -> tuple[dict[str, float], int | None]:
@@ -203,7 +209,7 @@ def _exactly(train: Dataset, rules: dict[str, Rule], seed: int) -> tuple[dict[st
     if chances is None:
         return {}, None
     everything = load_dataset(train.name, split="all", seed=seed)
-    numbers = features_of(everything)
+    numbers, _ = features_of(everything)
     right = {name: rule(numbers[name]) == everything.labels for name, rule in rules.items()}
     return {name: float(chances[hits].sum()) for name, hits in right.items()}, len(everything)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from convscope.probe.motion import Motion
 from convscope.probe.moving import CHANGES, Level
-from convscope.probe.proportion import Proportion
+from convscope.probe.proportion import Proportion, sample_size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +44,9 @@ class Shift:
     unmoved: int
     """The place in `levels` of the one that changes nothing."""
     images: int
+    """How many images were looked at."""
+    skipped: int
+    """How many more could not be read."""
     whole: NDArray[np.int64] = field(repr=False)
     """Images of which nothing that is not background has left the picture, at each level, shape (L,)."""
     models: tuple[Steadiness, ...]
@@ -63,8 +66,8 @@ class Shift:
         return float(counts[moved].sum() / total) if total else float("nan")
 
     def __str__(self) -> str:
-        unit = CHANGES[self.kind].unit
-        head = f"{self.dataset}: {self.images:,} images, {self.kind} at {len(self.levels)} levels ({unit})"
+        unit, sample = CHANGES[self.kind].unit, sample_size(self.images, self.skipped)
+        head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({unit})"
         body = self._grid() if self.kind in {"translation", "erase"} else self._table()
         return "\n".join([head, "", *body, *self._borders(), *self._motion()])
 
@@ -131,6 +134,7 @@ class Shift:
             "levels": [list(level) for level in self.levels],
             "unmoved": self.unmoved,
             "images": self.images,
+            "skipped": self.skipped,
             "whole": self.whole.tolist(),
             "models": [
                 {

@@ -12,7 +12,9 @@ from convscope.data.stored import Stored
 from convscope.training.ahead import ahead
 
 Stream = Generator[tuple[Tensor, Tensor], None, None]
-"""Images (n, C, H, W) and labels (n,), batch after batch; to be closed where it is left early."""
+"""Images (n, C, H, W) and labels (n,), batch after batch; to be closed where it is left early.
+
+Stored images that cannot be read are left out: a batch may have fewer than were asked for, or none."""
 
 FLOAT_BYTES = 1 << 30
 """Data sets up to this size are normalized once; larger ones stay as they are and are normalized batch by batch."""
@@ -111,12 +113,13 @@ class StoredBatches:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See `Batches`."""
-        raw = torch.from_numpy(self.data.images[indices.cpu().numpy()]).to(self.labels.device)
+        found, kept = self.data.readable(indices.cpu().numpy())
+        raw = torch.from_numpy(found).to(self.labels.device)
         values = normalized(raw, self.data, self.dtype)
         if self.channels_last:  # by hand: for one channel contiguous() would leave the strides as they are
             rows = values.permute(0, 2, 3, 1)
             values = rows.reshape(-1).view(rows.shape).permute(0, 3, 1, 2)
-        return values, self.labels[indices]
+        return values, self.labels[torch.from_numpy(kept).to(self.labels.device)]
 
     def taken(self, parts: Sequence[Tensor]) -> Stream:
         """See `Batches`."""

@@ -38,7 +38,7 @@ def quick_digest(data: Dataset) -> str:
     found.update(data.labels.tobytes())
     spread = range(0, len(data), max(1, len(data) // SAMPLE))
     for at in data.images.marks() if isinstance(data.images, Stored) else spread:
-        found.update(np.ascontiguousarray(data.images[at]).tobytes())
+        found.update(np.ascontiguousarray(data.readable([at])[0]).tobytes())
     return found.hexdigest()
 
 

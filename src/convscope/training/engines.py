@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import UnknownName, UsageError
+from convscope.training.modes import refusal
 from convscope.training.numpy_engine import NumpyEngine, NumpyOptimizer
 from convscope.training.objectives import Loss, logits_of, make_optimizer
 from convscope.training.recipes import Recipe
@@ -24,7 +25,8 @@ class Engine(Protocol):
         Args:
             images: Shape (n, C, H, W), as the model takes them.
             labels: Shape (n,).
-            share: Which part of the whole batch these images are, of 1: less than 1 with several processes.
+            share: Which part of the whole batch these images are, of 1: less than 1 with several processes, or where
+                some images cannot be read.
 
         Returns:
             The loss before the step, and the outputs (n, K).
@@ -48,7 +50,11 @@ class TorchEngine:
     def step(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """See `Engine`."""
         with self.runtime.autocast():
-            output = logits_of(self.joined(images))
+            try:
+                said = self.joined(images)
+            except Exception as error:
+                raise refusal(self.model, images, error) from error
+            output = logits_of(said)
             loss = self.loss(output, labels)
         self.stepper.zero_grad(set_to_none=True)
         self.runtime.backward(loss, share)

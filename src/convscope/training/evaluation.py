@@ -41,6 +41,8 @@ class Evaluation:
     """Mean over the images, by the loss it was trained with."""
     confusion: NDArray[np.int64]
     """How many images of class row were given class column, shape (K, K)."""
+    skipped: int = 0
+    """How many images more could not be read."""
 
     @cached_property
     def accuracy(self) -> float:
@@ -68,6 +70,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "loss": self.loss,
             "images": int(self.confusion.sum()),
+            "skipped": self.skipped,
             "classes": self.per_class,
             "confusion": self.confusion.tolist(),
         }
@@ -108,6 +111,9 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     """Score a model, in eval mode, on all of a data set, up to a thousand images at a time.
 
     Several processes share the batches and add them up in order: each gives the same answer as one would.
+
+    Raises:
+        DataError: none of the images can be read.
     """
     classes = batches.data.classes
     confusion = np.zeros((len(classes), len(classes)), np.int64)
@@ -115,6 +121,9 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     size = max(1, min(BATCH, BATCH_BYTES // (4 * math.prod(batches.data.shape))))
     with torch.no_grad(), in_eval_mode(model), runtime.autocast():
         for images, labels in batches.in_order(size, runtime.rank, runtime.world):
+            if not len(labels):  # none of them could be read
+                losses.append(0.0)
+                continue
             output = logits_of(model(images))
             losses.append(float(loss(output, labels)) * len(labels))
             np.add.at(confusion, (labels.cpu().numpy(), decide(output, len(classes)).cpu().numpy()), 1)
@@ -123,7 +132,10 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     for number in range(math.ceil(len(batches) / size)):
         total += found[number % runtime.world][0][number // runtime.world]
     counts = sum((theirs for _, theirs in found), np.zeros_like(confusion))
-    return Evaluation(f"{batches.data.name}:{batches.data.split}", classes, total / len(batches), counts)
+    name, read = f"{batches.data.name}:{batches.data.split}", int(counts.sum())
+    if not read:
+        raise DataError(f"no image of {name} can be read.")
+    return Evaluation(name, classes, total / read, counts, len(batches) - read)
 
 
 def evaluate(
@@ -153,7 +165,7 @@ def evaluate(
     model = run.model.to(runtime.device)
     data = as_expected(data, card_of(model))
     agree("evaluation", lambda: {"data": quick_digest(data), "models": weights_digest(model)})
-    check_input(model, data.image(0))
+    check_input(model, data.preprocess.normalize(data.first()[0]))
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     batches = as_batches(data, runtime.device, dtype, channels_last=False)
     return measure(model, batches, make_loss(run.recipe), runtime)

@@ -187,13 +187,14 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     """Refuse a recipe that names what is not there, and a model that cannot take these images or name these classes."""
     make_loss(recipe)
     make_optimizer(model, recipe)
-    check_input(model, data.image(0))
+    first = data.preprocess.normalize(data.first())
+    check_input(model, first[0])
     others = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ModelError(f"the model keeps {others[0]} in its state, which is no tensor; a run holds tensors alone.")
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
-        output = logits_of(model(torch.from_numpy(data.scaled(slice(0, 1))).to(parameter.device, parameter.dtype)))
+        output = logits_of(model(torch.from_numpy(first).to(parameter.device, parameter.dtype)))
     if output.ndim != 2:
         raise ShapeError(f"the model gives {tuple(output.shape)} for one image; training needs (1, number of classes).")
     outputs, classes = output.shape[1], len(data.classes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,7 +43,9 @@ def _convolves(model: nn.Module) -> bool:
 
 def _runs(model: nn.Module, data: Dataset) -> bool:
     """Whether two images go through; a `view` in the model would not take them."""
-    sample = as_batches(data.part(slice(0, 2)), torch.device("cpu"), channels_last=True).take(torch.tensor([0, 1]))[0]
+    first = data.first(2)
+    some = replace(data, images=first, labels=data.labels[: len(first)], names=())
+    sample = as_batches(some, torch.device("cpu"), channels_last=True).take(torch.arange(len(first)))[0]
     parameter = next(model.parameters())
     try:
         with torch.no_grad(), in_eval_mode(model):

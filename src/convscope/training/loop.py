@@ -37,6 +37,8 @@ TICK = 0.1
 MANY = 1_000_000
 """Steps enough for a history as long as it may be."""
 SUMS = ("loss", "hits", "images")
+CHEAP = 100
+"""At the end of an epoch there is a snapshot where the last one cost less than this part of the time since."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +68,8 @@ class Loop:
     room: int = field(init=False)
     """How many more points the history may hold beyond `kept`."""
     saved_at: float = field(init=False, default_factory=time.perf_counter)
+    cost: float = field(init=False, default=0.0)
+    """How long the newest snapshot took to write, in seconds."""
 
     def __post_init__(self) -> None:
         self.kept = frozenset(history_steps(self.model, self.total))
@@ -130,10 +134,11 @@ class Loop:
         until = start + (pace if self.runtime.world == 1 else math.inf)
         losses: list[Tensor] = []
         outputs: list[tuple[Tensor, Tensor]] = []
-        for done, (images, labels) in enumerate(islice(batches, last - first)):
+        for done, read in enumerate(islice(batches, last - first)):
             self._set_lr(self.position.step + done)
+            count, whole = min(self.runtime.count(parts[first + done]), len(read[1])), len(parts[first + done])
+            images, labels = read if len(read[1]) else _nothing(*read)
             shown = shifted(images, self.recipe.shift) if self.recipe.shift else images
-            count, whole = self.runtime.count(parts[first + done]), len(parts[first + done])
             loss, output = self.engine.step(shown, labels, count / whole)
             losses.append(loss)
             outputs.append((output[:count], labels[:count]))
@@ -209,6 +214,9 @@ class Loop:
 
     def _end_epoch(self) -> None:
         means = self._means("epoch_")
+        skipped = (self.recipe.draws or len(self.train)) - int(self.position.sums["epoch_images"])
+        if skipped:
+            means["skipped"] = skipped
         self._reset("epoch_")
         self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         if self.test is not None:
@@ -216,7 +224,7 @@ class Loop:
             result = measure(self.model, self.test, self.loss, self.runtime)
             means |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
         self._log("epoch", **means)
-        if time.perf_counter() - self.saved_at > self.snapshot_seconds:
+        if time.perf_counter() - self.saved_at > min(self.snapshot_seconds, CHEAP * self.cost):
             self._save()
 
     def _means(self, prefix: str) -> dict[str, float]:
@@ -251,5 +259,12 @@ class Loop:
         """A snapshot, unless a weight is not finite: what is saved can always be gone on with."""
         if not all(torch.isfinite(value).all() for value in self.model.parameters()):
             self._refuse(self.position.step)
+        began = time.perf_counter()
         self.writer.snapshot(self.position, self.model, self.optimizer)
         self.saved, self.saved_at = self.position.step, time.perf_counter()
+        self.cost = self.saved_at - began
+
+
+def _nothing(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Where no image of a batch can be read: a black one of class 0, which is given no weight."""
+    return images.new_zeros(1, *images.shape[1:]), labels.new_zeros(1)

@@ -65,11 +65,11 @@ class Runtime:
         return len(range(self.rank, len(batch), self.world))
 
     def backward(self, loss: Tensor, share: float) -> None:
-        """Add the gradients of a mean over this process' share of the batch, weighted by its size."""
-        if self.fabric is None:
-            loss.backward()  # type: ignore[no-untyped-call]  # torch ships this one without types
-        else:
+        """Add the gradients of a mean over a share of the batch, weighted by its size."""
+        if self.fabric is not None:
             self.fabric.backward(loss * (share * self.world))
+        else:
+            torch.autograd.backward(loss if share == 1 else loss * share)
 
     def notes(self, model: nn.Module) -> list[str]:
         """What makes a training in several processes differ from one in a single process."""

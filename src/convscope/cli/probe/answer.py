@@ -1,6 +1,7 @@
 """Answer: how every probe's command ends: what it found, in words or as JSON, and as a picture where asked for."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,25 +9,31 @@ import typer
 
 from convscope.cli.console import hushed, say, show_json
 from convscope.cli.figures import save, target, write
-
-Picture = Annotated[Path | None, typer.Option("--out", help="Also draw it into this file: .png, .svg or .pdf.")]
-
-
-def checked(out: Path | None) -> Path | None:
-    """Refuse, before any work, a picture that could not be written."""
-    return None if out is None else target(out)
+from convscope.cli.options import Json
 
 
-def answer(result: Any, draw: Callable[[Any], Any], *, as_json: bool, out: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The options of how a result is shown; a picture that could not be written is refused before any work."""
+
+    as_json: Json = False
+    out: Annotated[Path | None, typer.Option("--out", help="Also draw it into this file: .png, .svg or .pdf.")] = None
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            object.__setattr__(self, "out", target(self.out))
+
+
+def answer(result: Any, draw: Callable[[Any], Any], shown: Shown) -> None:
     """Print a probe's result, and write its picture where one is asked for."""
     if hushed():
         return
-    figure = None if out is None else draw(result)
-    if as_json:
-        if out is not None:
-            save(figure, out)
-        show_json({**result.to_json(), **({} if out is None else {"figure": str(out)})})
+    figure = None if shown.out is None else draw(result)
+    if shown.as_json:
+        if shown.out is not None:
+            save(figure, shown.out)
+        show_json({**result.to_json(), **({} if shown.out is None else {"figure": str(shown.out)})})
         return
     say(str(result))
-    if out is not None:
-        write(figure, out)
+    if shown.out is not None:
+        write(figure, shown.out)

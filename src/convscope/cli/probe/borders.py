@@ -7,23 +7,23 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
-from convscope.cli.options import Json
-from convscope.cli.probe.answer import Picture, answer, checked
+from convscope.cli.options import spread
+from convscope.cli.probe.answer import Shown, answer
 
 
+@spread
 def borders(
     folder: Annotated[Path, typer.Argument(help="Where the trainings are, or shall be.")] = Path("runs/borders"),
+    *,
     count: Annotated[int, typer.Option("--trainings", min=1, help="How many.")] = 20,
     recipe: Annotated[str, typer.Option(help="tutorial, for the published settings, or fast.")] = "tutorial",
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    as_json: Json = False,
-    out: Picture = None,
+    shown: Shown,
 ) -> None:
     """Do the borders of red objects vanish in tutorial 5's colour network? Trains it 20 times and counts."""
-    checked(out)
     with reading_progress() as progress:
         runs = cs.probe.trainings(
             "color-shapes", count=count, folder=folder, recipe=recipe, epochs=epochs, progress=progress
         )
         found = cs.probe.borders(runs)
-    answer(found, cs.plot.borders, as_json=as_json, out=out)
+    answer(found, cs.plot.borders, shown)

@@ -6,31 +6,31 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import say, show_json
-from convscope.cli.numbers import Model, Weights, parse_cell, traced
-from convscope.cli.options import DataDir, Json, ModelArgs
-from convscope.cli.probe.answer import Picture, answer, checked
+from convscope.cli.numbers import Model, parse_cell, traced
+from convscope.cli.options import DataDir, spread
+from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.probe.subject import Loading
 
 
+@spread
 def receptive_field(
     model: Model,
     image: Annotated[str | None, typer.Argument(help="A file, or dataset:split/index; else noise.")] = None,
+    *,
     at: Annotated[
         str | None, typer.Option(help="STEP:CELL, such as conv2:3,10,12, or STEP for its middle; else all steps.")
     ] = None,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    loading: Loading,
     data_dir: DataDir = None,
-    as_json: Json = False,
-    out: Picture = None,
+    shown: Shown,
 ) -> None:
     """Which pixels a number can depend on: `convscope probe receptive-field shapes-cnn --at conv2:0,4,4`."""
-    path = checked(out)
-    if at is None and path is not None:
+    if at is None and shown.out is not None:
         raise cs.UsageError("a picture shows one field; name the step: --at conv2, or --at conv2:3,10,12 for one cell.")
-    trace = traced(model, image, weights, model_arg, data_dir)
+    trace = traced(model, image, loading.weights, loading.model_arg, data_dir)
     if at is None:
         found = cs.probe.receptive_fields(trace)
-        show_json(found.to_json()) if as_json else say(str(found))
+        show_json(found.to_json()) if shown.as_json else say(str(found))
         return
     step, cell = parse_cell(at)
-    answer(cs.probe.receptive_field(trace, step, cell or None), cs.plot.receptive_field, as_json=as_json, out=path)
+    answer(cs.probe.receptive_field(trace, step, cell or None), cs.plot.receptive_field, shown)

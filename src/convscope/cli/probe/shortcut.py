@@ -6,28 +6,21 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
-from convscope.cli.options import DataDir, Grey, Json, Size, parse_size
-from convscope.cli.probe.answer import Picture, answer, checked
+from convscope.cli.options import spread
+from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.probe.subject import Images
 
 
+@spread
 def shortcut(
     dataset: Annotated[str, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")],
+    *,
     seed: Annotated[int, typer.Option(help="Of generated data and of what is held out.")] = 0,
-    data_dir: DataDir = None,
-    size: Size = None,
-    grey: Grey = False,
-    as_json: Json = False,
-    out: Picture = None,
+    images: Images,
+    shown: Shown,
 ) -> None:
     """How far area, mean, position, ... alone solve a data set: `convscope probe shortcut shapes`."""
-    checked(out)
+    train, test = (images.load(dataset, split, seed=seed) for split in ("train", "test"))
     with reading_progress() as progress:
-        train, test = (
-            cs.load_dataset(
-                dataset, split=split, seed=seed, data_dir=data_dir, image_size=parse_size(size), grey=grey,
-                progress=progress,
-            )
-            for split in ("train", "test")
-        )  # fmt: skip
         found = cs.probe.shortcut(train, test, seed=seed, progress=progress)
-    answer(found, cs.plot.shortcut, as_json=as_json, out=out)
+    answer(found, cs.plot.shortcut, shown)

@@ -1,5 +1,7 @@
 """Subject: the model and the data that a probe's command is about."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,8 @@ import typer
 import convscope as cs
 from convscope.cli.console import reading_progress
 from convscope.cli.loading import load
+from convscope.cli.numbers import Weights
+from convscope.cli.options import DataDir, Grey, ModelArgs, Size, Strict, parse_size
 
 DatasetName = Annotated[
     str | None, typer.Argument(help="shapes, mnist, folder:PATH, ...; a run is asked about its own data.")
@@ -17,34 +21,63 @@ Partial = Annotated[
     Path | None,
     typer.Option("--resume-from", help="A folder for partial results: an interrupted scan goes on from it."),
 ]
+FITTED = ("folder:", "hub:")
+"""Places whose images are brought to what the model expects, unless something else is said."""
 
 
-def loaded(
-    model: str,
-    dataset: str | None,
-    split: str,
-    weights: Path | None,
-    model_arg: list[str] | None,
-    data_dir: Path | None,
-) -> tuple[Any, Any]:
-    """A model and a data set; for a run its own data where none is named."""
-    subject = load(model, weights, model_arg)
-    return subject, data_for(model, dataset, split, data_dir)
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The options of how a model is loaded."""
+
+    weights: Weights = None
+    model_arg: ModelArgs = None
+
+    def load(self, model: str) -> Any:
+        """The model, by its name."""
+        return load(model, self.weights, self.model_arg)
 
 
-def data_for(model: str, dataset: str | None, split: str, data_dir: Path | None) -> Any:
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The options of how images are loaded."""
+
+    data_dir: DataDir = None
+    size: Size = None
+    grey: Grey = False
+    strict: Strict = False
+
+    def options(self) -> dict[str, Any]:
+        """Those that are given, as `cs.load_dataset` takes them."""
+        given = {"data_dir": self.data_dir, "image_size": parse_size(self.size), "grey": self.grey}
+        return {name: value for name, value in {**given, "strict": self.strict}.items() if value}
+
+    def load(self, dataset: str, split: str, **more: Any) -> Any:
+        """A data set by its name."""
+        with reading_progress() as progress:
+            return cs.load_dataset(dataset, split=split, progress=progress, **{**more, **self.options()})
+
+
+def data_for(
+    model: str, subject: Any, dataset: str | None, split: str, images: Images, *, seed: int | None = None
+) -> Any:
     """A data set by name, or a part of the one that a run was trained on."""
-    options: dict[str, Any] = {}
-    if dataset is None:
-        if not Path(model).is_dir():
-            raise cs.UsageError(f"{model} is no run, so name the data set: shapes, mnist, folder:PATH, ...")
-        config = cs.load_run(model).config["dataset"]
-        if config["source"] is None:
-            raise cs.UsageError(f"{model} was trained on data given by hand; name a data set.")
-        dataset, options = config["source"], {"seed": config["seed"], **config["options"]}
-        if split != "train":
-            options.pop("size", None)
-    if data_dir is not None:
-        options["data_dir"] = data_dir
-    with reading_progress() as progress:
-        return cs.load_dataset(dataset, split=split, progress=progress, **options)
+    if dataset is not None:
+        expected = cs.card_of(subject).preprocess
+        alike = {"image_size": expected.size, "grey": expected.channels == 1} if expected.size else {}
+        drawn = {} if seed is None else {"seed": seed}
+        return images.load(dataset, split, **drawn, **(alike if dataset.startswith(FITTED) else {}))
+    if not Path(model).is_dir():
+        raise cs.UsageError(f"{model} is no run, so name the data set: shapes, mnist, folder:PATH, ...")
+    config = cs.load_run(model).config["dataset"]
+    if config["source"] is None:
+        raise cs.UsageError(f"{model} was trained on data given by hand; name a data set.")
+    more = {"seed": config["seed"], **config["options"]}
+    if split != "train":
+        more.pop("size", None)
+    return images.load(config["source"], split, **more)
+
+
+def names_of(models: Sequence[str], subjects: Sequence[Any]) -> list[str]:
+    """What to call several models: what they are, or as they were given where two are the same."""
+    names = [cs.card_of(subject).name for subject in subjects]
+    return list(models) if len(set(names)) < len(names) else names

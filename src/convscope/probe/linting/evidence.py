@@ -102,8 +102,9 @@ def gather(
 ) -> Evidence:
     """Run the model on some training images; weights, buffers, gradients, modes and random state are put back."""
     parameter = next(model.parameters(), torch.empty(0))
-    images = torch.from_numpy(data.scaled(which)).to(parameter.device, parameter.dtype)
-    labels = torch.tensor(data.labels[which], device=parameter.device)
+    raw, read = data.readable(which)
+    images = torch.from_numpy(data.preprocess.normalize(raw)).to(parameter.device, parameter.dtype)
+    labels = torch.tensor(data.labels[read], device=parameter.device)
     with left_as_found(model):
         asked = _ask(model, images, predict)
     with left_as_found(model):

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from convscope.data import overlap
+from convscope.data.dataset import AT_ONCE, Dataset, shared
 from convscope.filters import Filter, edge_response
 from convscope.probe.linting.asking import mcnemar
 from convscope.probe.linting.evidence import Evidence
@@ -26,12 +27,11 @@ def images_in_both(seen: Evidence) -> Iterator[Finding]:
     """Test images that occur, pixel for pixel, in the training data."""
     if seen.test is None:
         return
-    both = overlap(seen.data, seen.test)
-    if both:
-        said = f"{both:,} of the {len(seen.test):,} test images occur among the {len(seen.data):,} training images"
-        yield Finding(
-            "test-in-training", seen.test.name, f"{said}{_known(seen)}", {"both": both, "test": len(seen.test)}
-        )
+    both = shared(seen.data, seen.test)
+    if len(both):
+        said = f"{len(both):,} of the {len(seen.test):,} test images occur among the {len(seen.data):,} training images"
+        numbers = {"both": len(both), "test": len(seen.test)}
+        yield Finding("test-in-training", seen.test.name, f"{said}{_known(seen, seen.test, both)}", numbers)
 
 
 def class_titles(seen: Evidence) -> Iterator[Finding]:
@@ -96,19 +96,21 @@ def own_scales(figure: Any) -> Iterator[Finding]:
         yield Finding("own-scales", "", said, {"limits": [list(pair) for pair in own]})
 
 
-def _known(seen: Evidence) -> str:
+def _known(seen: Evidence, test: Dataset, both: NDArray[np.intp]) -> str:
     """How the model does on test images that it was trained on, and on the others."""
-    assert seen.test is not None
-    if seen.asked.error or seen.test.shape != seen.data.shape:
+    if seen.asked.error or len(both) == len(test):
         return ""
-    trained = {image.tobytes() for image in seen.data.images}
-    which = np.array([image.tobytes() in trained for image in seen.test.images])
-    if which.all():
-        return ""
-    output = seen.answers(torch.from_numpy(seen.test.scaled()).to(seen.images))
-    right = decide(output.nan_to_num(), len(seen.test.classes)).cpu().numpy() == seen.test.labels
-    parts = [Proportion(int(right[some].sum()), int(some.sum())) for some in (which, ~which)]
-    return f"; the model gets {parts[0]} of these right and {parts[1]} of the others"
+    hits, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    for start in range(0, len(test), AT_ONCE):
+        raw, read = test.readable(slice(start, start + AT_ONCE))
+        if len(read):
+            output = seen.answers(torch.from_numpy(test.preprocess.normalize(raw)).to(seen.images))
+            right = decide(output.nan_to_num(), len(test.classes)).cpu().numpy() == test.labels[read]
+            new = (~np.isin(read, both)).astype(np.intp)
+            hits += np.bincount(new[right], minlength=2)
+            counts += np.bincount(new, minlength=2)
+    known, others = (Proportion(int(hit), int(count)) for hit, count in zip(hits, counts, strict=True))
+    return f"; the model gets {known} of these right and {others} of the others"
 
 
 def _mistitled(titles: tuple[str, ...], where: str) -> Iterator[Finding]:
