@@ -7,6 +7,7 @@ import argparse
 import http.client
 import json
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -54,15 +55,21 @@ for (const kind of ['pointermove', 'pointerup', 'keydown'])
 
 
 def serve(which: str) -> None:
-    """Be the server: say where, and on each line of standard input how much memory is taken."""
+    """Be the server: say where, and on each line of standard input how much memory is taken beyond model and trace."""
     model, image = opened(which)
-    kept = cs.trace(model, cs.load_image(image, like=model))
     before = resident()
     with cs.open(model, image, port=0, browser=False) as explorer:
         print(explorer.url, flush=True)
         for _ in sys.stdin:
-            print((resident() - before) / MEGABYTE, flush=True)
-    del kept
+            time.sleep(2)  # a second after heavy work memory is given back
+            taken = resident() - before
+            numbers = numbers_of(cs.trace(model, cs.load_image(image, like=model)))
+            print((taken - numbers) / MEGABYTE, flush=True)
+
+
+def numbers_of(trace: cs.Trace) -> int:
+    """Bytes of all numbers of a trace, those of views counted once."""
+    return sum(4 * math.prod(ref.shape) for step in trace.all_steps if not step.view for ref in step.results)
 
 
 def opened(which: str) -> tuple[Any, str]:
@@ -76,7 +83,6 @@ def opened(which: str) -> tuple[Any, str]:
 
 def photo() -> Path:
     """The photo of the data folder, else coloured noise of its size."""
-    import os
     import tempfile
 
     from PIL import Image
@@ -98,7 +104,8 @@ def resident() -> int:
 def served(which: str) -> Iterator[tuple[str, Any]]:
     """A server of this model in a process of its own: its address, and a function that asks for its memory."""
     command = [sys.executable, __file__, "--serve", which]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    calm = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # as `convscope open` has it
+    with subprocess.Popen(command, env=calm, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         asked, said = process.stdin, process.stdout
         assert asked is not None
         assert said is not None

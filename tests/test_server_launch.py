@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import convscope as cs
-from convscope.cli import main
+from convscope.cli import exploring, main
 from convscope.server import launch, page, places
 from convscope.server.places import address_of, bind, has_browser
 
@@ -236,6 +236,25 @@ def test_after_ctrl_c_nothing_of_the_server_runs_on(static: Path, tmp_path: Path
     command = [sys.executable, "-W", "error", "-c", STOPPED, str(static)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
     assert (result.stdout, result.stderr) == ("True ['MainThread']\n", "")
+
+
+@pytest.mark.parametrize("given", [None, "active"])
+@pytest.mark.parametrize("command", ["open", "serve"])
+def test_waiting_threads_give_way_to_the_browser_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, command: str, given: str | None
+) -> None:
+    def note(*_: object, **__: object) -> None:
+        seen.append(os.environ["OMP_WAIT_POLICY"])
+        raise cs.UsageError("seen.")
+
+    seen = list[str]()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(exploring, "load", note)
+    monkeypatch.setattr(cs, "serve", note)
+    assert _refused(monkeypatch, command, *(["stripes"] if command == "open" else [])) == 2
+    assert seen == [given or "passive"]
 
 
 @pytest.mark.parametrize(

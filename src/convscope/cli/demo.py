@@ -14,7 +14,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import duration, out_is_terminal, percent, remark, say
-from convscope.cli.exploring import stay
+from convscope.cli.exploring import give_way, stay
 from convscope.cli.watching import watching
 
 MARK = "demo.json"
@@ -27,6 +27,7 @@ def demo(
     ),
 ) -> None:
     """Train the shapes network, score it, write its pictures, explain one of its numbers, open the explorer on it."""
+    give_way()
     _clear(out)
     say("1. A network learns to tell squares from circles")
     with watching() as watcher:
