@@ -203,12 +203,25 @@ def test_model_arguments_are_read_as_python_writes_them(values: dict[str, Any]) 
 
 @given(
     st.from_regex(r"[A-Za-z/.\-][A-Za-z/.\- =]{0,9}", fullmatch=True).filter(
-        lambda t: t not in {"True", "False", "None"}
+        lambda t: t.strip().lower() not in {"true", "false", "none", "null"}
     )
 )
 def test_other_text_stays_text(text: str) -> None:
     parsed = parse_model_args([f"name={text}"])["name"]
     assert parsed == text or parsed is Ellipsis
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("none", None), ("null", None)])
+def test_the_words_of_other_languages_for_true_false_and_none_are_understood(text: str, value: object) -> None:
+    assert parse_model_args([f"bias={text}"]) == {"bias": value}
+
+
+def test_a_hint_narrower_than_the_code_refuses_nothing_that_works(tmp_path: Path) -> None:
+    """Only text is refused before it is tried; `None`, fractions and lists go to the network itself."""
+    code = "from torch import nn\ndef net(p: int = 0, kernel: tuple[int, int] = (3, 3), pad: int = None):\n"
+    (tmp_path / "loose.py").write_text(code + "    return nn.Sequential(nn.Dropout(p), nn.Conv2d(1, 1, kernel))\n")
+    model = load_model(f"{tmp_path / 'loose.py'}:net", args={"p": 0.5, "kernel": [3, 5], "pad": None})
+    assert model.get_parameter("1.weight").shape == (1, 1, 3, 5)
 
 
 @pytest.mark.parametrize("argument", ["kernels", "=3", "two words=3", ""])
@@ -315,7 +328,33 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "a misspelt name": ("shape-cnn", {}, UnknownName, "no model is called 'shape-cnn'; did you mean 'shapes-cnn'"),
     "a misspelt argument": ("simple-cnn", {"kernel": 3}, UnknownName, "did you mean 'kernels'"),
     "an argument of none": ("stripes", {"kernels": 3}, UnknownName, "no argument of stripes is called .* takes none"),
-    "a value that cannot be": ("simple-cnn", {"kernels": "many"}, ModelError, "simple-cnn fails: TypeError"),
+    "text for a number": (
+        "simple-cnn",
+        {"kernels": "many"},
+        UsageError,
+        "kernels of simple-cnn must be a whole number, such as its default 8, not 'many'",
+    ),
+    "a fraction of a kernel": ("simple-cnn", {"kernels": 4.5}, UsageError, r"a whole number, .* not 4\.5"),
+    "one number for two": (
+        "shapes-cnn",
+        {"kernels": 8},
+        UsageError,
+        r"kernels of shapes-cnn must be 2 values, each a whole number, such as its default \(8, 16\), not 8\. "
+        "shapes-cnn with kernels=8 fails: TypeError",
+    ),
+    "no kernels": ("simple-cnn", {"kernels": 0}, UsageError, "kernels of simple-cnn must be at least 1, not 0"),
+    "text where hints are strings": (
+        "FILE:Net",
+        {"classes": "x"},
+        UsageError,
+        "classes of .*Net must be a whole number",
+    ),
+    "a number that fails": (
+        "FILE:Net",
+        {"kernels": -2},
+        ModelError,
+        r"Net with kernels=-2 fails: RuntimeError: .*net\.py",
+    ),
     "no such file": ("FOLDER/nets.py:Net", {}, UsageError, r"there is no file .*nets\.py; check the path"),
     "no such class": ("FILE:Nett", {}, UnknownName, "no network in .*net.py is called 'Nett'; did you mean 'Net'"),
     "no such module": ("nothing.here:Net", {}, UsageError, "no module 'nothing.here'; .* file: nothing/here.py:NAME"),

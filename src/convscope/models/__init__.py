@@ -1,9 +1,10 @@
 """Models: the tutorials' networks by name, and any network of yours, loaded with what it expects of a picture."""
 
 from convscope.cards import card_of
+from convscope.models.arguments import parse_model_args
 from convscope.models.catalog import DEFAULT_MODELS, MODELS, Entry
 from convscope.models.loading import check_trusted, load_model
-from convscope.models.usercode import parse_model_args
+from convscope.models.usercode import failed
 from convscope.models.weights import load_weights
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Entry",
     "card_of",
     "check_trusted",
+    "failed",
     "load_model",
     "load_weights",
     "parse_model_args",

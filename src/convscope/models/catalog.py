@@ -10,7 +10,7 @@ from torch import nn
 
 from convscope.cards import Card
 from convscope.data import DATASETS
-from convscope.errors import ShapeError
+from convscope.errors import ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.models.networks import (
     MLP512,
@@ -77,9 +77,22 @@ class Entry:
         takes = inspect.signature(self.build).parameters
         channels, height, width = shape
         if "size" in takes and height != width:
-            raise ShapeError(f"{self.name} takes square images, not {height}x{width}; resize them, say to 28x28.")
+            raise ShapeError(
+                f"{self.name} takes square images, not {height}x{width}; resize them, say to 28x28 (--size 28)."
+            )
         wanted = {"channels": channels, "size": height, "classes": classes}
         return {name: value for name, value in wanted.items() if name in takes and takes[name].default != value}
+
+    def check(self, args: Mapping[str, Any]) -> None:
+        """Refuse arguments that count nothing: all whole numbers that networks take here are counts.
+
+        Raises:
+            UsageError: one is less than 1.
+        """
+        for name, value in args.items():
+            for number in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(number, int) and not isinstance(number, bool) and number < 1 and name != "dropout":
+                    raise UsageError(f"{name} of {self.name} must be at least 1, not {number}.")
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, all but how it is built."""

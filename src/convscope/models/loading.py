@@ -4,6 +4,7 @@ Knows what each of these is; `usercode` builds, `weights` fills, `cards` infers.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,7 @@ Built = tuple[nn.Module, Card, str | Path | None]  # a model, its card, and the 
 def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int) -> Built:
     """What a string names, with fresh weights."""
     if spec in MODELS:
+        MODELS[spec].check(args)
         model = _seeded(seed, lambda: usercode.build(spec, MODELS[spec].build, args))
         return model, MODELS[spec].card(args), weights
     path = Path(spec).expanduser()
@@ -172,7 +174,8 @@ def check_trusted(run: Path, source: str, args: Mapping[str, Any]) -> None:
 
 def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
     """Build with fresh weights drawn by `seed`, PyTorch's random state left alone."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # said when it is asked for an answer
         torch.default_generator.manual_seed(seed)
         return action()
 

@@ -23,27 +23,7 @@ from typing import Any
 from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
-
-
-def parse_model_args(arguments: list[str]) -> dict[str, Any]:
-    """Read `name=value` as typed on a command line: Python literals, everything else as text.
-
-    >>> parse_model_args(["kernels=(4, 8)", "softmax=True", "act=relu"])
-    {'kernels': (4, 8), 'softmax': True, 'act': 'relu'}
-
-    Raises:
-        UsageError: an argument without a name or without `=`.
-    """
-    parsed: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise UsageError(f"a model argument is written name=value, such as kernels=4, not {argument!r}.")
-        try:
-            parsed[name.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            parsed[name.strip()] = value
-    return parsed
+from convscope.models.arguments import check_arguments, unfit
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
@@ -85,9 +65,13 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         return factory
     if not callable(factory):
         raise ModelError(f"{what} is a {type(factory).__name__}, neither an nn.Module nor something that makes one.")
-    _check_arguments(what, factory, args)
+    check_arguments(what, factory, args)
     with _importable(path):
-        made = _call(what, lambda: factory(**args))
+        try:
+            made = _call(_called(what, args), lambda: factory(**args))
+        except ModelError as error:
+            said = unfit(what, factory, args, guess=True)
+            raise UsageError(f"{'; '.join(said)}. {error}") if said else error from error.__cause__
     if not isinstance(made, nn.Module):
         raise ModelError(
             f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
@@ -122,24 +106,6 @@ def _installed(file: str) -> bool:
 
 def _is_module_class(factory: Any) -> bool:
     return inspect.isclass(factory) and issubclass(factory, nn.Module)
-
-
-def _check_arguments(what: str, factory: Callable[..., Any], args: Mapping[str, Any]) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (ValueError, TypeError):  # some callables written in C have none
-        return
-    takes = signature.parameters
-    by_name = [n for n, p in takes.items() if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}]
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        for name in args:
-            if name not in by_name:
-                raise UnknownName(f"argument of {what}", name, by_name, "" if by_name else "It takes none.")
-    needed = [n for n in by_name if takes[n].default is inspect.Parameter.empty and n not in args]
-    if needed:
-        raise UsageError(
-            f"{what} needs {' and '.join(needed)}; give args={{{needed[0]!r}: ...}} (--model-arg {needed[0]}=VALUE)."
-        )
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -202,6 +168,11 @@ def _of_another_user(module: ModuleType, folder: str) -> bool:
     return file is not None and not ours and not _installed(file) and not Path(file).is_relative_to(folder)
 
 
+def _called(what: str, args: Mapping[str, Any]) -> str:
+    given = ", ".join(f"{name}={value!r}" for name, value in args.items())
+    return f"{what} with {given}" if args else what
+
+
 def _call(what: str, action: Callable[[], Any]) -> Any:
     """Do what the user's code does; what it raises becomes one sentence that names its file and line."""
     try:
@@ -209,9 +180,15 @@ def _call(what: str, action: Callable[[], Any]) -> Any:
     except SyntaxError as error:
         raise ModelError(f"{what} is no valid Python: {error.msg} ({error.filename}, line {error.lineno}).") from error
     except (Exception, SystemExit) as error:
-        theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
-        where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-        raise ModelError(f"{what} fails: {type(error).__name__}: {error}{where}.") from error
+        raise failed(what, error) from error
+
+
+def failed(what: str, error: BaseException) -> ModelError:
+    """What the user's code raised as one sentence, with the last file and line of theirs that it went through."""
+    theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
+    where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return ModelError(f"{what} fails: {type(error).__name__}: {said}{where}.")
 
 
 def _by_user(file: str) -> bool:
