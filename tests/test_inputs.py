@@ -1,6 +1,7 @@
 """Inputs: files, data sets' images and arrays become what a model takes, and it is said what was done."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from convscope.data import DATASETS, Dataset, load_dataset
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import Preprocess
 from convscope.inputs import check_input, load_image, prepare
-from convscope.models import load_model
+from convscope.models import MODELS, load_model
 
 DIGIT = Preprocess(size=(28, 28), channels=1, background="dark")
 
@@ -100,6 +101,22 @@ def test_ways_to_name_an_image(source: str, name: str, label: int) -> None:
     np.testing.assert_array_equal(load_image(prepared.name), prepared.array)
 
 
+@pytest.mark.parametrize(
+    ("model", "source", "label"),
+    [
+        ("shapes-cnn", "shapes:test/3", 0),
+        ("crosses", "crosses:x", 1),
+        ("color-cnn", "shapes:test/3", 0),  # as many classes, other names altogether: they go by number
+        ("simple-cnn", "shapes:test/3", None),
+    ],
+)
+def test_the_class_of_another_data_sets_image_is_one_the_model_knows_or_none(
+    model: str, source: str, label: int | None
+) -> None:
+    trained = replace(card_of(load_model(model)), classes=DATASETS[MODELS[model].data[0]].classes)
+    assert prepare(source, trained).label == label
+
+
 def test_crosses_are_never_inverted() -> None:
     """The corners of an x are white, and its background is not."""
     prepared = prepare("crosses:x", like=load_model("crosses"))
@@ -174,6 +191,7 @@ REFUSED: Mapping[str, tuple[Any, type[Exception], str]] = {
     "a misspelt data set": ("shape:test/0", UnknownName, "no data set is called 'shape'; did you mean 'shapes'"),
     "a misspelt name": ("crosses:damaged-pluss", UnknownName, "did you mean 'damaged-plus'"),
     "too large a number": ("crosses:test/2", UsageError, "has images 0 to 1, not 2"),
+    "a misspelt split": ("shapes:tset/3", UnknownName, "no split is called 'tset'; did you mean 'test'.*shapes:test/0"),
     "no number": ("shapes:test/seven", UnknownName, "no image of shapes is called 'seven'"),
     "channels last": (np.zeros((9, 9, 3), np.float32), ShapeError, r"looks like \(H, W, C\); give array.transpose"),
     "pixels, channels last": (np.zeros((9, 9, 3), np.uint8), ShapeError, r"looks like \(H, W, C\)"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -257,6 +258,57 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(tmp_path
         cs.train(digits(), cs.load_model("simple-cnn"), optimizer="sgd", lr=1e30, out=tmp_path / "run")
     kept = cs.load_run(tmp_path / "run").weights_at(0)
     assert all(np.isfinite(value).all() for value in kept.values())
+
+
+class Diverging(nn.Module):
+    """A linear layer whose answers are no numbers from a certain training batch on."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.fc, self.left = nn.Linear(784, 10), after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.left -= self.training
+        out: torch.Tensor = self.fc(x.flatten(1)) * (1.0 if self.left >= 0 else float("nan"))
+        return out
+
+
+def test_a_loss_that_is_no_number_later_leaves_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot at the end of an epoch, where it is cheap: here always."""
+    monkeypatch.setattr("convscope.training.loop.CHEAP", 0)
+    data = digits()
+    steps = len(data) // 16
+    with pytest.raises(TrainingError, match=rf"at step {steps + 3} \(epoch 2\); the weights of step {steps} are kept"):
+        cs.train(data, Diverging(steps + 2), epochs=3, batch_size=16, out=tmp_path / "run")
+    assert not np.array_equal(
+        cs.load_run(tmp_path / "run").weights_at(0)["fc.weight"],
+        load_file(tmp_path / "run" / "weights.safetensors")["fc.weight"],
+    )
+
+
+class Moody(nn.Module):
+    """A network that cannot take some batches: of another size, or of one image while it trains."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(inputs, 10), nn.BatchNorm1d(10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.norm(self.fc(x.flatten(1)))
+        return out
+
+
+def test_a_model_that_fails_on_the_data_gets_a_sentence_with_its_line(tmp_path: Path) -> None:
+    data = digits()
+    with pytest.raises(
+        ModelError, match=r"Moody on an image of 1x28x28 fails: RuntimeError: .*test_training\.py, line \d"
+    ):
+        cs.train(data, Moody(112), out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ModelError, match="Moody on an image of 1x28x28 fails: ValueError: Expected more than 1 value"):
+        cs.train(data.part(slice(0, 17)), Moody(784), batch_size=16, out=tmp_path / "run")
+    with pytest.raises(ModelError, match="Moody on an image of 1x56x28 fails: RuntimeError"):
+        cs.predict(Moody(784), np.zeros((1, 56, 28), np.float32))
 
 
 def test_a_folder_that_is_taken_or_no_run(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import WHITE, Array, Preprocess, pixels, read_image
 
 SPLITS = ("train", "test", "all")
+PREPARES = "load_image(..., like=model) prepares it"
 FAINT = "its brightest pixel is 1 of 255; for values that are ready, give float32 instead of uint8"
 
 
@@ -31,7 +32,7 @@ class Prepared:
     picture: NDArray[np.float32] = field(repr=False)
     """The same from 0 to 1, before mean and standard deviation: shape (C, H, W); read-only."""
     label: int | None = None
-    """The true class, where the image is one of a data set."""
+    """The true class as the model numbers it, where the image is one of a data set whose class it knows."""
     notes: tuple[str, ...] = ()
     """What was done to it, in words: resized, turned to grey, inverted."""
 
@@ -85,14 +86,15 @@ def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None
         like: As of `load_image`.
         data_dir: As of `load_image`.
     """
-    expected = None if like is None else _card(like).preprocess
+    card = None if like is None else _card(like)
+    expected = None if card is None else card.preprocess
     if hasattr(source, "detach"):  # a tensor, of whatever device
         tensor = source.detach().cpu()
         source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if isinstance(source, Image.Image):
         return _from_pixels("picture", pixels(source), expected or Preprocess())
     if isinstance(source, str | Path):
-        return _from_name(str(source), expected, data_dir)
+        return _from_name(str(source), expected, data_dir, () if card is None else card.classes)
     array = np.asarray(source)
     if array.dtype == np.uint8:
         prepared = _from_pixels("array", _image_shaped(array), expected or Preprocess())
@@ -102,7 +104,7 @@ def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None
     return Prepared("array", ready, (expected or Preprocess()).restore(ready))
 
 
-def check_input(like: Any, array: Array) -> None:
+def check_input(like: Any, array: Array, remedy: str = PREPARES) -> None:
     """Refuse an array that a model cannot take, before it fails somewhere inside.
 
     What only a forward pass can tell is let through: another size than the card says, unless the card knows it as
@@ -115,6 +117,7 @@ def check_input(like: Any, array: Array) -> None:
     Args:
         like: A model, or anything else that `load_image` takes.
         array: The image, shape (C, H, W), floating-point.
+        remedy: What to do where its channels or size do not fit.
 
     Raises:
         ShapeError: it is no (C, H, W), holds integers, or has channels or a size that the model does not take.
@@ -141,10 +144,7 @@ def check_input(like: Any, array: Array) -> None:
         # a pixel unshuffle by f before the first convolution makes C * f * f channels
         fits = not known or bool(known & {shape[0] * factor**2 for factor in range(1, 9)})
     if not fits:
-        raise ShapeError(
-            f"the image is {'x'.join(map(str, shape))}, but {expected_input(card, layers)}; "
-            "load_image(..., like=model) prepares it."
-        )
+        raise ShapeError(f"the image is {'x'.join(map(str, shape))}, but {expected_input(card, layers)}; {remedy}.")
 
 
 def _card(like: Any) -> Card:
@@ -164,7 +164,9 @@ def _from_pixels(name: str, image: Array, expected: Preprocess, white: float = W
     return Prepared(name, array, picture, notes=expected.changes(image, white))
 
 
-def _from_name(source: str, expected: Preprocess | None, data_dir: str | Path | None) -> Prepared:
+def _from_name(
+    source: str, expected: Preprocess | None, data_dir: str | Path | None, known: tuple[str, ...]
+) -> Prepared:
     path = Path(source).expanduser()
     if path.exists():
         return _from_pixels(path.name, read_image(path), expected or Preprocess())
@@ -173,7 +175,8 @@ def _from_name(source: str, expected: Preprocess | None, data_dir: str | Path | 
         raise UsageError(f"{source} is a whole data set; name one of its images: {source}:test/0.")
     if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
         data, index = _find(name, image, data_dir, expected)
-        return _from_dataset(data, index, expected)
+        found = _from_dataset(data, index, expected)
+        return replace(found, label=_known(int(data.labels[index]), data.classes, known))
     if colon and "/" not in name and "." not in name:
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
     raise ImageError(f"there is no file {source}; check the path, or name a data set's image, such as mnist:test/7.")
@@ -188,6 +191,8 @@ def _find(name: str, image: str, data_dir: str | Path | None, expected: Preproce
     if slash and head in SPLITS:
         data = load_dataset(name, split=head, data_dir=data_dir, image_size=size)
         return data, data.index(image if image in data.names else rest)
+    if slash and name in DATASETS:  # only a folder's images have names with a slash
+        raise UnknownName("split", head, SPLITS, f"An image is {name}:test/0.")
     split = "train" if image.lstrip("-").isdigit() else "all"
     data = load_dataset(name, split=split, data_dir=data_dir, image_size=size)
     return data, data.index(image)
@@ -203,6 +208,19 @@ def _from_dataset(data: Dataset, index: int, expected: Preprocess | None) -> Pre
     if expected.background == data.preprocess.background:
         expected = replace(expected, background=None)
     return replace(_from_pixels(name, raw, expected, data.preprocess.scale), label=label)
+
+
+def _known(label: int, classes: tuple[str, ...], known: tuple[str, ...]) -> int | None:
+    """The number that a model has for the class of a data set's image; None where it does not know the class.
+
+    >>> _known(0, ("circle", "square"), ("square", "circle")), _known(3, ("0", "1", "2", "3"), ("square", "circle"))
+    (1, None)
+    """
+    if not known or known == classes:
+        return label
+    if classes[label] in known:
+        return known.index(classes[label])
+    return label if len(known) == len(classes) and not {*known} & {*classes} else None  # other names altogether
 
 
 def _image_shaped(array: Array) -> Array:

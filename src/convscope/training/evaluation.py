@@ -21,8 +21,8 @@ from convscope.training.agreement import agree, gathered
 from convscope.training.batches import Batches, as_batches
 from convscope.training.digests import quick_digest, weights_digest
 from convscope.training.joining import join
-from convscope.training.modes import in_eval_mode
-from convscope.training.objectives import Loss, decide, ends_in_softmax, logits_of, make_loss
+from convscope.training.modes import answer, in_eval_mode
+from convscope.training.objectives import Loss, decide, ends_in_softmax, make_loss
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime
 
@@ -124,7 +124,7 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
             if not len(labels):  # none of them could be read
                 losses.append(0.0)
                 continue
-            output = logits_of(model(images))
+            output = answer(model, images)
             losses.append(float(loss(output, labels)) * len(labels))
             np.add.at(confusion, (labels.cpu().numpy(), decide(output, len(classes)).cpu().numpy()), 1)
     found = gathered((losses, confusion))
@@ -165,7 +165,7 @@ def evaluate(
     model = run.model.to(runtime.device)
     data = as_expected(data, card_of(model))
     agree("evaluation", lambda: {"data": quick_digest(data), "models": weights_digest(model)})
-    check_input(model, data.preprocess.normalize(data.first()[0]))
+    check_input(model, data.preprocess.normalize(data.first()[0]), "evaluate it on data like those it was trained on")
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     batches = as_batches(data, runtime.device, dtype, channels_last=False)
     return measure(model, batches, make_loss(run.recipe), runtime)
@@ -261,7 +261,7 @@ def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction
     check_input(model, prepared.array)
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
-        output = logits_of(model(torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device)))
+        output = answer(model, torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device))
     said = interpret(model, output.float().cpu().numpy(), card=card)
     return replace(said, image=prepared.name, label=prepared.label, notes=prepared.notes)
 

@@ -18,9 +18,9 @@ from convscope.models import DEFAULT_MODELS, MODELS, load_model
 from convscope.progress import Progress
 from convscope.training.digests import whole_digest
 from convscope.training.environment import environment
-from convscope.training.modes import in_eval_mode
+from convscope.training.modes import answer, in_eval_mode
 from convscope.training.numpy_engine import check_numpy
-from convscope.training.objectives import logits_of, make_loss, make_optimizer
+from convscope.training.objectives import make_loss, make_optimizer
 from convscope.training.recipes import ANY, Recipe, recipe_for
 from convscope.training.runtime import Runtime
 
@@ -188,13 +188,13 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     make_loss(recipe)
     make_optimizer(model, recipe)
     first = data.preprocess.normalize(data.first())
-    check_input(model, first[0])
+    check_input(model, first[0], "take another model, or build yours for these images")
     others = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ModelError(f"the model keeps {others[0]} in its state, which is no tensor; a run holds tensors alone.")
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
-        output = logits_of(model(torch.from_numpy(first).to(parameter.device, parameter.dtype)))
+        output = answer(model, torch.from_numpy(first).to(parameter.device, parameter.dtype))
     if output.ndim != 2:
         raise ShapeError(f"the model gives {tuple(output.shape)} for one image; training needs (1, number of classes).")
     outputs, classes = output.shape[1], len(data.classes)

@@ -1,9 +1,18 @@
-"""Modes: a model in eval mode for a while, each of its modules left as it was, also where the model raises."""
+"""Modes: asking a model for an answer, in eval mode for a while, each of its modules left as it was.
+
+What a model raises becomes one sentence, also while it trains.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from convscope.cards import card_of
+from convscope.errors import ConvscopeError, ModelError
+from convscope.models import failed
+from convscope.training.objectives import logits_of
 
 
 @contextmanager
@@ -16,3 +25,28 @@ def in_eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in before:
             module.training = mode
+
+
+def answer(model: nn.Module, images: Tensor) -> Tensor:
+    """What a model answers to images (N, C, H, W) as it is, in the mode it is in: (N, K).
+
+    Raises:
+        ModelError: the model fails on them; the message says where in the user's code.
+        ShapeError: it answers with no tensor.
+    """
+    try:
+        said = model(images)
+    except Exception as error:
+        raise refusal(model, images, error) from error
+    return logits_of(said)
+
+
+def refusal(model: nn.Module, images: Tensor, error: Exception) -> ConvscopeError:
+    """The error to raise in the place of what a model raised on images (N, C, H, W)."""
+    if isinstance(error, ConvscopeError):
+        return error
+    count, shape = len(images), "x".join(map(str, images.shape[1:]))
+    name = card_of(model).name
+    if isinstance(error, torch.OutOfMemoryError):
+        return ModelError(f"{name} finds no memory for {count} images of {shape} at once; take a smaller --batch-size.")
+    return failed(f"{name} on {f'{count} images' if count > 1 else 'an image'} of {shape}", error)
