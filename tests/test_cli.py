@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import convscope as cs
+from convscope.cli import main
 
 
 def convscope(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -89,6 +90,9 @@ def test_predictions_as_json(run: Path) -> None:
         (["evaluate", "nowhere"], 1, "nowhere does not exist"),
         (["predict", "shapes-cnn", "missing.png"], 1, "there is no file missing.png"),
         (["predict", "shapes-cnn", "shapes:test/999"], 2, "images 0 to 199, not 999"),
+        (["predict", "shapes-cnn", "shapes:tset/3"], 2, "no split is called 'tset'; did you mean 'test'"),
+        (["train", "shapes", "--model-arg", "kernels=x"], 2, "kernels of shapes-cnn must be 2 values"),
+        (["train", "crosses", "--model", "simple-cnn"], 1, "simple-cnn on an image of 1x3x3 fails: RuntimeError"),
         (["filter", "square", "--kernel", "sobelx"], 2, "did you mean 'sobel-x'"),
         (["nonsense"], 2, "nonsense"),
     ],
@@ -99,6 +103,20 @@ def test_bad_input_gets_one_sentence(tmp_path: Path, arguments: list[str], statu
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError("Unable to allocate 36.5 GiB")
+
+    monkeypatch.setattr("convscope.data.shapes.paint", refuse)
+    monkeypatch.setattr(sys, "argv", ["convscope", "train", "shapes", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert capsys.readouterr().err.startswith("error: there is not enough memory for this; ask for less")
 
 
 def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convscope.capture import trace as trace
     from convscope.cards import card_of as card_of
     from convscope.data import DATASETS as DATASETS
+    from convscope.data import PLACES as PLACES
     from convscope.data import at_hand as at_hand
     from convscope.data import load_dataset as load_dataset
     from convscope.data.dataset import Dataset as Dataset
@@ -64,6 +65,7 @@ _NAMES = {
     "Difference": "capture",
     "ImageError": "errors",
     "MODELS": "models",
+    "PLACES": "data",
     "Preprocess": "images",
     "Ref": "capture",
     "Run": "training",

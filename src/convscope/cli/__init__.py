@@ -51,6 +51,9 @@ def main() -> None:
         if not (error.shared and hushed()):
             remark(f"error: {error}")
         sys.exit(error.exit_status)
+    except MemoryError as error:
+        remark(f"error: there is not enough memory for this; ask for less at once. {error}".rstrip())
+        sys.exit(1)
     except OSError as error:
         remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
         sys.exit(1)

@@ -17,17 +17,21 @@ def datasets(as_json: Json = False) -> None:
             "x".join(map(str, e.shape)),
             *(f"{e.sizes[s]:,}" for s in ("train", "test", "all")),
             str(len(e.classes)),
-            e.source,
+            e.summary,
         )
         for e in entries.values()
     ]
     show_table(
-        ["name", "image", "train", "test", "all", "classes", "source"],
+        ["name", "image", "train", "test", "all", "classes", "what it is"],
         rows,
         right=["image", "train", "test", "all", "classes"],
     )
     say()
-    say("folder:PATH reads a folder of images (a sub-folder per class), npz:PATH an .npz file.")
+    for kind in cs.PLACES.values():
+        say(f"{kind.name:<12} {kind.summary}")
+    say()
+    for source in dict.fromkeys(e.source for e in entries.values()):
+        say(f"{', '.join(e.name for e in entries.values() if e.source == source)}: {source}")
 
 
 def models(as_json: Json = False) -> None:

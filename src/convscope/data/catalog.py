@@ -73,7 +73,7 @@ def _shapes(name: str, summary: str, possible: int) -> Entry:
         sizes={**shapes.SIZES, "all": possible},
         classes=shapes.CLASSES[name],
         preprocess=expected,
-        source="generated; train and test share no image",
+        source="generated from a seed; train and test share no image, all has each possible one once",
         load=shapes.load_shapes,
         options=DRAWN,
     )
