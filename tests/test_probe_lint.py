@@ -93,6 +93,29 @@ def trained_step(mode: bool, whole: bool = True) -> Callable[[nn.Module, Tensor,
     return step
 
 
+def cleared_step(how: str) -> Callable[[nn.Module, Tensor, Tensor], None]:
+    """A step with one optimizer for all calls, that clears its gradients in one of the ways that people write."""
+    made: dict[nn.Module, torch.optim.Optimizer] = {}
+
+    def step(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        optimizer = made.setdefault(model, torch.optim.SGD(model.parameters(), lr=0.01))
+        if how == "before":
+            optimizer.zero_grad()
+        elif how == "zeros":
+            optimizer.zero_grad(set_to_none=False)
+        parts = 3 if how == "small batches" else 1
+        if parts > 1:
+            model.zero_grad()
+        for some, few in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+            torch.autograd.backward(F.cross_entropy(model(some), few) / parts)
+        optimizer.step()
+        if how == "after":
+            for parameter in model.parameters():
+                parameter.grad = None
+
+    return step
+
+
 def killed() -> nn.Sequential:
     model = net()
     linear = model[1]
@@ -206,6 +229,10 @@ MISTAKES: Mapping[str, tuple[Callable[[], Arguments], Callable[[], Arguments]]] 
         lambda: {"model": net(), "data": shapes(), "step": trained_step(True, whole=False)},
         lambda: {"model": net(), "data": shapes(), "step": trained_step(True)},
     ),
+    "missing-zero-grad": (
+        lambda: {"model": net(), "data": shapes(), "step": cleared_step("never")},
+        lambda: {"model": net(), "data": shapes(), "step": cleared_step("before")},
+    ),
     "test-in-training": (
         lambda: {"model": net(), "data": shapes(), "test": shapes(40)},
         lambda: {"model": net(), "data": shapes(), "test": shapes(40, "test")},
@@ -236,6 +263,31 @@ def test_a_mistake_is_found_and_its_correction_is_silent(check: str) -> None:
     corrected = cs.probe.lint(**right())
     assert not corrected, str(corrected)
     assert check in corrected.looked_for
+
+
+@pytest.mark.parametrize("how", ["before", "zeros", "after", "small batches"])
+def test_every_way_to_clear_gradients_is_silent(how: str) -> None:
+    found = cs.probe.lint(net(), shapes(), step=cleared_step(how))
+    assert not found, str(found)
+
+
+def test_gradients_that_add_up_are_said_with_their_parameters() -> None:
+    finding = cs.probe.lint(net(), shapes(), step=cleared_step("never")).findings[0]
+    assert finding.numbers["parameters"] == ["1.weight", "1.bias", "3.weight", "3.bias"]
+    assert finding.evidence.startswith("4 of 4 parameters still had the gradient that had moved them")
+
+
+def test_a_step_is_asked_again_only_where_it_leaves_gradients_and_may_then_fail() -> None:
+    calls: list[int] = []
+
+    def failing(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise RuntimeError("once is enough")
+        cleared_step("never")(model, images, labels)
+
+    assert not cs.probe.lint(net(), shapes(), step=failing)
+    assert calls == [0, 1]
 
 
 def test_every_check_has_a_case_and_a_lesson() -> None:

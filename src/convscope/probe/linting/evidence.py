@@ -67,6 +67,8 @@ class Stepped:
     """Trainable parameters that the step did not change."""
     own: bool = False
     """Whether it was the user's own step, with an optimizer."""
+    added_to: tuple[str, ...] = ()
+    """Parameters that the user's step had moved by a gradient which was still there when a second step's was added."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +171,33 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: St
         return Stepped(_sentence(error), watching.seen, own=step is not None)
     largest = {n: None if v.grad is None else float(v.grad.abs().max()) for n, v in trainable.items()}
     unchanged = [name for name, value in trainable.items() if torch.equal(value, before[name])]
-    return Stepped("", watching.seen, largest, tuple(unchanged), own=step is not None)
+    if step is None:
+        return Stepped("", watching.seen, largest, tuple(unchanged))
+    used = {name: value for name, value in trainable.items() if largest[name] and name not in unchanged}
+    added_to = _added_to(used, lambda: step(model, images, labels)) if used else ()
+    return Stepped("", watching.seen, largest, tuple(unchanged), own=True, added_to=added_to)
+
+
+def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], Any]) -> tuple[str, ...]:
+    """Which of these parameters still have a gradient when that of a further step reaches them for the first time."""
+    there: dict[str, bool] = {}
+
+    def look(name: str, value: nn.Parameter) -> None:
+        there.setdefault(name, value.grad is not None and bool(value.grad.any()))
+
+    hooks = [
+        value.register_hook(lambda _, n=name, v=value: look(n, v))  # type: ignore[no-untyped-call]  # torch has no types
+        for name, value in used.items()
+    ]
+    try:
+        with torch.enable_grad():
+            step()
+    except FAILURES:
+        return ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(name for name in used if there.get(name))
 
 
 def _layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:

@@ -113,6 +113,13 @@ LESSONS: Mapping[str, Lesson] = {
         "parameters (a layer made after the optimizer).",
         "Make the optimizer from model.parameters() when the model is complete, and call step() after backward().",
     ),
+    "missing-zero-grad": Lesson(
+        "gradients that add up over the steps",
+        "backward() adds to a parameter's gradient, it does not replace it. Each step then moves by the sum of all "
+        "gradients so far, those of former weights and images included: training swings past its aim, and the more so "
+        "the longer it runs.",
+        "Call optimizer.zero_grad() before each backward(), or after each optimizer.step().",
+    ),
     "test-in-training": Lesson(
         "test images that also occur in training",
         "What a network has been trained on it can know by heart. On those images the test does not measure what it "

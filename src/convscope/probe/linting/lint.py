@@ -37,6 +37,7 @@ CHECKS: Mapping[str, Check] = {
     "saturated-layer": training.saturated_layer,
     "unused-parameters": training.unused_parameters,
     "nothing-changes": training.nothing_changes,
+    "missing-zero-grad": training.missing_zero_grad,
     "test-in-training": titles.images_in_both,
     "class-titles": titles.class_titles,
     "class-order": titles.class_order,
@@ -74,7 +75,7 @@ def lint(
         test: Test images; they are only looked for in the training images, and scored.
         loss: The loss it is trained with: cross-entropy, mse, nll, or a function (outputs, labels) -> scalar.
         step: Your own training step, called as step(model, images, labels): forward, loss, backward, optimizer step.
-            By default forward in training mode, `loss` and backward.
+            It is called twice if it leaves gradients behind. By default forward in training mode, `loss` and backward.
         predict: How you ask the model, called as predict(model, images) -> outputs. By default model(images).
         kernels: Kernels by their titles, shape (R, S) each: is the direction that a title names the one they find?
         figure: A matplotlib figure: do its pictures share a scale?
@@ -168,7 +169,7 @@ def _impossible(check: str, seen: Evidence) -> str:
     """Why a check cannot be made; empty where it can."""
     if check == "test-in-training" and seen.test is None:
         return "no test images were given"
-    if check in {"missing-train", "nothing-changes"} and not seen.stepped.own:
+    if check in {"missing-train", "nothing-changes", "missing-zero-grad"} and not seen.stepped.own:
         return "no training step of your own was given"
     if check == "channel-order" and seen.images.shape[1] != 3:
         return "the images have no three channels"

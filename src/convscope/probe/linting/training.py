@@ -107,6 +107,17 @@ def nothing_changes(seen: Evidence) -> Iterator[Finding]:
         yield Finding("nothing-changes", _some(still), said, {"parameters": still})
 
 
+def missing_zero_grad(seen: Evidence) -> Iterator[Finding]:
+    """The user's own step adds its gradient to the one that has moved the parameters before."""
+    added = list(seen.stepped.added_to)
+    if added:
+        said = (
+            f"{len(added)} of {len(seen.stepped.gradients)} parameters still had the gradient that had moved them when "
+            "that of the next step was added to it"
+        )
+        yield Finding("missing-zero-grad", _some(added), said, {"parameters": added})
+
+
 def dead_layer(seen: Evidence) -> Iterator[Finding]:
     """The first layer that gives the same for every image although it is given different ones."""
     for layer in seen.layers:
