@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import convscope as cs
-from convscope.errors import RunError, UsageError
+from convscope.errors import RunError, UsageError, WeightsError
 
 TRAIN = """
 import sys, convscope as cs
@@ -199,6 +199,20 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_used(
     assert events[0]["step"] == int(older.name)
     assert any(str(newest) in note and "damaged and passed over" in note for note in events[0]["notes"])
     assert_same_bits(run, whole)
+
+
+def test_damaged_weights_are_named_and_those_of_the_last_good_snapshot_used(tmp_path: Path) -> None:
+    run = cs.train("crosses", epochs=1, out=tmp_path / "run")
+    weights = run.path / "weights.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:40])
+    with pytest.warns(UserWarning, match=r"weights\.safetensors is damaged .* Those of .*snapshots.\d+ are used"):
+        found = cs.load_run(run.path).model
+    assert all(torch.equal(value, run.model.state_dict()[name]) for name, value in found.state_dict().items())
+    for copy in run.path.glob("snapshots/*/weights.safetensors"):
+        copy.write_bytes(content[:40])
+    with pytest.raises(WeightsError, match=r"run/weights\.safetensors is damaged"):
+        cs.load_model(run.path)
 
 
 def test_no_good_snapshot_and_a_damaged_config(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def train(
             progress=progress,
         )
     if not watcher.start:
-        say(f"{run.path} was finished before; nothing is left to train. Give it more epochs with --epochs.")
+        more = " Give it more epochs with --epochs." if run.recipe.schedule == "constant" else ""
+        say(f"{run.path} was finished before; nothing is left to train.{more}")
         return
     if hushed():
         return

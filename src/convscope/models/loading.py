@@ -6,6 +6,7 @@ Knows what each of these is; `usercode` builds, `weights` fills, `cards` infers.
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from convscope.cards import Card, attach, card_of, infer_card
-from convscope.errors import ModelError, RunError, UnknownName, UsageError
+from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
 from convscope.images import Preprocess
 from convscope.models import usercode
 from convscope.models.catalog import MODELS
@@ -55,13 +56,16 @@ def load_model(
         ModelError: the code of the network fails.
         WeightsError: the weights cannot be read safely or do not fit.
         RunError: a folder that is no run, or one whose network only you can build.
+
+    Warns:
+        DataWarning: a run's weights are damaged; those of its last good snapshot are used.
     """
     if isinstance(spec, nn.Module):
         model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
     else:
         model, card, weights = _build(str(spec), weights, args or {}, seed)
     if weights is not None:
-        notes = load_weights(model, weights)
+        notes = _filled(model, Path(weights))
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
     if preprocess is not None:
         found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
@@ -71,6 +75,20 @@ def load_model(
         card = replace(card, classes=tuple(classes))
     attach(model, card)
     return model.eval()
+
+
+def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load weights; where a run's own are damaged, those of its newest snapshot that is good, with a warning."""
+    try:
+        return load_weights(model, path)
+    except WeightsError as error:
+        copies = path.parent.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}") if path.name == RUN_WEIGHTS else ()
+        for copy in sorted(copies, reverse=True):
+            with suppress(WeightsError):
+                notes = load_weights(model, copy)
+                warnings.warn(f"{error} Those of {copy.parent} are used.", DataWarning, stacklevel=3)
+                return notes
+        raise
 
 
 Built = tuple[nn.Module, Card, str | Path | None]  # a model, its card, and the weights still to be loaded
