@@ -117,6 +117,18 @@ def test_classes_in_another_order_are_matched_by_name() -> None:
     assert found.models[0].accuracy.hits + found.models[1].accuracy.hits == 40
 
 
+def test_a_class_that_the_data_do_not_have_is_an_answer_and_is_wrong() -> None:
+    images = data(count=40)
+    third = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(images.shape)), 3))
+    with torch.no_grad():
+        third[1].bias += torch.tensor([0.0, 0.0, 1e3])
+    attach(third, Card("third", classes=("class 0", "class 1", "class 2")))
+    found = cs.probe.compare([Corner(0), third], images)
+    assert found.models[1].accuracy.hits == 0
+    assert {case.answers[1] for case in found.disagreements} == {-1}
+    assert_legible(cs.plot.compare(found))
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(cs.UsageError, match="compare takes two or more models"):
         cs.probe.compare([Corner(0)], data())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import convscope as cs
+from convscope.cards import Card, attach
 from convscope.cli import app
 from convscope.probe.motion import motions
 from convscope.probe.moving import CHANGES, translated
@@ -184,6 +185,42 @@ def test_the_background_of_a_normalized_image_is_black_before_it_was_normalized(
             return x.flatten(1)[:, :2]
 
     cs.probe.shift(Least(), bright, reach=2)
+
+
+class Named(nn.Module):
+    """Spot, whose outputs mean classes in another order, and one more than the data have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        other = Spot()(x)
+        return torch.stack([other[:, 1], torch.full((len(x),), -1.0), other[:, 0]], 1)
+
+
+def test_outputs_mean_what_the_model_calls_them() -> None:
+    model = Named()
+    attach(model, Card("named", classes=("left", "above", "right")))
+    mine, other = cs.probe.shift([Spot(), model], spots(), levels=[(0, 0), (0, 3), (2, 0)]).models
+    assert other.right.tolist() == mine.right.tolist() == [2, 1, 2]
+    assert other.kept.tolist() == mine.kept.tolist()
+
+
+def test_models_that_do_not_fit_the_data_are_refused_in_a_sentence() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return x * mask
+
+    class Few(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :2]
+
+    with pytest.raises(cs.ConvscopeError, match=r"missing 1 required positional argument: 'mask'"):
+        cs.probe.shift(Two(), spots())
+    three = cs.Dataset("three", np.zeros((3, 1, 6, 6), np.uint8), np.arange(3), ("a", "b", "c"))
+    with pytest.raises(cs.ConvscopeError, match="the model answers with 2 numbers for an image, and the data has 3"):
+        cs.probe.shift(Few(), three, reach=1)
+    known = Few()
+    attach(known, Card("few", classes=("a", "b")))
+    with pytest.raises(cs.ConvscopeError, match="three has the class 'c', which few does not know; it knows a, b"):
+        cs.probe.shift(known, three, reach=1)
 
 
 def test_the_command(tmp_path: Any) -> None:

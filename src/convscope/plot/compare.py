@@ -94,5 +94,5 @@ def _case(sheet: Sheet, found: "Compare", case: "Disagreement", x: float, y: flo
     sheet.text(x, y + h + 0.11, said, points=TINY, color=MUTED)
     for line, answer in enumerate(case.answers):
         right = answer == case.label
-        text = shorten(found.classes[answer], TINY, room)
+        text = shorten(found.classes[answer] if answer >= 0 else "another class", TINY, room)
         sheet.text(x, y + h + 0.22 + 0.11 * line, text, points=TINY, color=ACCENT if right else WRONG)

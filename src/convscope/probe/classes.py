@@ -1,8 +1,8 @@
 """Classes: which output of a model means which class of a data set, also where the two name them in another order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,10 +19,11 @@ class Classes:
     count: int
     """How many classes the data set has."""
     order: tuple[int, ...] | None
-    """For each output the class of the data set that it means; None: the outputs are in the data set's order."""
+    """For each output the class of the data set that it means, -1 for one that it does not have; None: the outputs are
+    in the data set's order."""
 
     def decide(self, output: object) -> Tensor:
-        """The class that each output means, shape (N,).
+        """The class that each output means, shape (N,); -1 for a class that the data set does not have.
 
         Raises:
             DataError: the model has fewer outputs than the data has classes.
@@ -34,22 +35,46 @@ class Classes:
             raise DataError(
                 f"the model answers with {given} numbers for an image, and the data has {self.count} classes."
             )
-        best = decide(logits, self.count)
-        return best if self.order is None else torch.tensor(self.order, device=best.device)[best]
+        if self.order is None:
+            return decide(logits, self.count)
+        best = decide(logits, len(self.order))
+        return torch.tensor(self.order, device=best.device)[best]
 
 
 def classes_of(model: nn.Module, data: Dataset) -> Classes:
-    """What a model's outputs mean on a data set: by name where both name the same classes, else by number.
+    """What a model's outputs mean on a data set: by name where it knows the data's classes, else by number.
 
+    >>> import numpy as np
     >>> from convscope.cards import Card, attach
-    >>> model = nn.Linear(1, 2)
-    >>> attach(model, Card("net", classes=("circle", "square")))
+    >>> model = nn.Linear(1, 3)
+    >>> attach(model, Card("net", classes=("circle", "cross", "square")))
     >>> data = Dataset("two", np.zeros((1, 1, 1, 1), np.uint8), np.array([0]), ("square", "circle"))
-    >>> classes_of(model, data).decide(torch.tensor([[5.0, 0.0]])).tolist()
-    [1]
+    >>> classes_of(model, data).decide(torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.0, 5.0], [0.0, 5.0, 0.0]])).tolist()
+    [1, 0, -1]
+
+    Raises:
+        DataError: the data set has classes that the model does not know, and others that it knows.
     """
-    names = card_of(model).classes
-    same = set(names) == set(data.classes) and len(names) == len(data.classes)
-    if not same or names == data.classes:
+    card = card_of(model)
+    if not card.classes or card.classes == data.classes:
         return Classes(len(data.classes), None)
-    return Classes(len(data.classes), tuple(int(np.flatnonzero(np.array(data.classes) == name)[0]) for name in names))
+    unknown = [name for name in data.classes if name not in card.classes]
+    if len(unknown) == len(data.classes) == len(card.classes):  # other names altogether: they go by number
+        return Classes(len(data.classes), None)
+    if unknown:
+        raise DataError(
+            f"{data.name} has the class {unknown[0]!r}, which {card.name} does not know; it knows "
+            f"{shortened(card.classes)}."
+        )
+    order = [data.classes.index(name) if name in data.classes else -1 for name in card.classes]
+    return Classes(len(data.classes), tuple(order))
+
+
+def shortened(names: Sequence[str], most: int = 12) -> str:
+    """Names in a sentence, the first of them where they are many.
+
+    >>> shortened("abcd", most=2)
+    'a, b and 2 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -74,7 +74,7 @@ class Disagreement:
     """Its index in the data set."""
     label: int
     answers: tuple[int, ...]
-    """The class that each model gives it."""
+    """The class that each model gives it; -1 for one that the data set does not have."""
     picture: NDArray[np.float32] = field(repr=False)
     """From 0 to 1, as the first model is shown it."""
 
@@ -185,7 +185,7 @@ def compare(
 
     Raises:
         UsageError: fewer than two models, or another number of names.
-        DataError: a model has fewer outputs than the data has classes.
+        DataError: a model has fewer outputs than the data has classes, or does not know one of them.
         ShapeError: a model cannot take these images.
     """
     if len(models) < 2 or len(names) not in {0, len(models)}:

@@ -18,6 +18,7 @@ from convscope.data import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
 from convscope.models import load_model
+from convscope.probe.classes import Classes, classes_of
 from convscope.probe.feeding import feeder, first_of
 from convscope.probe.motion import Motion, motions
 from convscope.probe.moving import CHANGES, Level, levels_of
@@ -25,8 +26,8 @@ from convscope.probe.scan import READ, Batch, Found, scan
 from convscope.probe.sharing import PART, Shared, share
 from convscope.probe.steadiness import Shift, Steadiness
 from convscope.progress import Progress, silent
-from convscope.training.modes import in_eval_mode
-from convscope.training.objectives import decide, logits_of
+from convscope.training.modes import answer, in_eval_mode
+from convscope.training.objectives import logits_of
 
 Model = str | Path | nn.Module
 CHECKED = 1e-4
@@ -71,6 +72,8 @@ def shift(
     Raises:
         UnknownName: no such kind, data set or model.
         UsageError: no model, or a level that cannot be meant.
+        DataError: a model has fewer outputs than the data has classes, or does not know one of them.
+        ModelError: a model fails on these images.
         ShapeError: a model that does not take these images.
     """
     if kind not in CHANGES:
@@ -85,6 +88,8 @@ def shift(
     with torch.no_grad(), ExitStack() as stack:
         for net in nets:
             stack.enter_context(in_eval_mode(net))
+        for net, x in zip(nets, sample, strict=True):
+            answer(net, x[:1].to(_like(net)))
         sharing = [share(net) if kind == "translation" else None for net in nets]
         fits = [_same(s, net, x, wanted, fill) for s, net, x, fill in zip(sharing, nets, sample, fills, strict=True)]
         sharing = [s if fit else None for s, fit in zip(sharing, fits, strict=True)]
@@ -94,7 +99,7 @@ def shift(
         ]
     work = partial(
         _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted,
-        classes=len(images.classes), seed=seed,
+        classes=[classes_of(net, images) for net in nets], seed=seed,
     )  # fmt: skip
     settings = {"kind": kind, "levels": [list(level) for level in wanted], "seed": seed}
     counts = scan(images, nets, work, _added, what=kind, settings=settings, folder=folder, progress=progress)
@@ -146,7 +151,7 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
 
 def _work(
     batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[Shared | None], fills: Sequence[Tensor], kind: str,
-    levels: Sequence[Level], classes: int, seed: int,
+    levels: Sequence[Level], classes: Sequence[Classes], seed: int,
 ) -> Found:  # fmt: skip
     """One batch: what every model says at every level."""
     whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
@@ -158,14 +163,14 @@ def _work(
         for start in range(0, len(batch), PART):
             part, labels = given[start : start + PART], batch.labels[start : start + PART]
             still = logits_of(net(part)).double()
-            first = decide(still, classes)
+            first = classes[k].decide(still)
             found["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
             generator = torch.Generator().manual_seed(seed * 1_000_003 + int(batch.indices[start]))
             kept_whole = whole[:, start : start + PART]
             for place, output in _outputs(
                 net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator
             ):
-                answers = decide(output, classes)
+                answers = classes[k].decide(output)
                 right, kept, entire = answers == labels, answers == first, kept_whole[place]
                 found["right"][k, place] += int(right.sum())
                 found["kept"][k, place] += int(kept.sum())

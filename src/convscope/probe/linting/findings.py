@@ -46,8 +46,9 @@ LESSONS: Mapping[str, Lesson] = {
     ),
     "step-fails": Lesson(
         "the training step does not run",
-        "What the model gives and what the loss takes do not fit together.",
-        "Read the sentence of the error: it has the shapes that met.",
+        "The model cannot be called with a batch of these images, or what it gives and what the loss takes do not fit "
+        "together.",
+        "Read the sentence of the error; where a loss was reached, the shapes that met stand behind it.",
     ),
     "missing-eval": Lesson(
         "the model answers in training mode",
