@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,32 @@ def test_the_products_are_shown_one_by_one_on_request(page: Any, shapes: Any, tr
     assert products.nth(8).inner_text() == ""
     page.get_by_role("button", name="Stop").click()
     assert products.all_inner_texts() == whole
+    assert page.locator(".so-far").count() == 0
+
+
+def test_a_sum_grows_product_by_product_to_its_line(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    page.emulate_media(reduced_motion="reduce")  # nothing moves by itself: the button goes on
+    visit(page, shapes, at(traced["conv2"].id, 3, 4, 4))
+    lines = rows(page)
+    products = [Decimal(text.replace("−", "-")) for text in page.locator(".sum figure").nth(2).inner_text().split()[1:]]
+    page.get_by_role("button", name="Show the products one by one").click()
+    page.wait_for_timeout(1000)
+    button, so_far, found = page.get_by_role("button", name="Next product"), page.locator(".sum-so-far dd"), []
+    for k in range(9):
+        found.append(Decimal(so_far.inner_text().replace("−", "-")))
+        assert page.locator(".so-far").get_attribute("aria-live") == "polite"
+        if k < 8:
+            assert f"product {k + 1} of 9" in page.locator(".so-far").inner_text()
+            button.click()
+    assert found == [sum(products[: k + 1]) for k in range(9)]
+    channel = page.get_by_label("input channel").input_value()
+    assert so_far.inner_text() == lines[f"pool1 channel {channel}, sum of 9"]
+    assert "sum of these 9" in page.locator(".so-far").inner_text()
+
+    page.emulate_media(reduced_motion="no-preference")
+    page.get_by_role("button", name="Once more").click()
+    page.get_by_text("sum of these 9").wait_for()
+    assert so_far.inner_text() == lines[f"pool1 channel {channel}, sum of 9"]
 
 
 def test_everything_is_reached_by_keyboard_alone(page: Any, shapes: Any) -> None:

@@ -263,9 +263,34 @@ def test_a_file_that_is_no_image_gets_a_sentence(page: Any) -> None:
     page.locator(".samples input[type=file]").set_input_files(
         {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
     )
-    assert page.get_by_role("alert").text_content().endswith(".")
+    alert = page.get_by_role("alert")
+    assert alert.text_content() == (
+        "This file is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+    )
     page.wait_for_timeout(200)  # until the console has it too
     forgive(page, "status of 4")
+
+
+def test_a_file_that_need_not_be_sent_gets_a_sentence_at_once(page: Any) -> None:
+    chooser, alert = page.locator(".samples input[type=file]"), page.get_by_role("alert")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if "/api/inputs" in request.url else None)
+    for name, kind, size, said in [
+        ("a.svg", "image/svg+xml", 9, "“a.svg” is not a picture that can be read here. Choose a PNG, "),
+        ("a.tif", "image/tiff", 21_000_000, "“a.tif” has 21 MB; at most 20 MB are taken. Make the picture smaller"),
+    ]:
+        chooser.set_input_files({"name": name, "mimeType": kind, "buffer": bytes(size)})
+        alert.filter(has_text=said).wait_for()
+    assert sent == []
+
+
+def test_of_an_animation_the_first_picture_is_used_and_that_is_said(page: Any) -> None:
+    content, frames = io.BytesIO(), [Image.new("L", (28, 28), grey) for grey in (0, 200)]
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:])
+    page.locator(".samples input[type=file]").set_input_files(
+        {"name": "moving.gif", "mimeType": "image/gif", "buffer": content.getvalue()}
+    )
+    page.get_by_text("the file has several pictures; the first one is used").wait_for()
 
 
 def test_samples_are_at_hand(page: Any, model: Any) -> None:

@@ -78,6 +78,81 @@ def test_kernels_of_a_transposed_convolution_are_kernels(page: Any, groups: int)
         eventually(lambda: now(page), answers(cs.trace(model, image, overrides={"1.weight": edited})))
 
 
+def large_kernels() -> nn.Sequential:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Conv2d(3, 4, 5), nn.Conv2d(4, 2, 7), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize("width", [1366, 390])
+@pytest.mark.parametrize(("name", "shape"), [("0.weight", (4, 3, 5, 5)), ("1.weight", (2, 4, 7, 7))])
+def test_large_kernels_fit_the_page_with_all_their_numbers(
+    page: Any, name: str, shape: tuple[int, ...], width: int, tmp_path: Path
+) -> None:
+    page.set_viewport_size({"width": width, "height": 830})
+    with opened(page, large_kernels(), torch.rand(3, 20, 20)) as explorer:
+        visit(page, explorer, f"?view=kernels&layer={name}", "section[aria-label=Kernels] canvas, .grid")
+        page.get_by_label("numbers in every kernel").check()
+        grids = page.locator("section[aria-label=Kernels] .grid")
+        grids.first.wait_for()
+        assert grids.count() == shape[0] * shape[1]
+        boxes = [grid.bounding_box() for grid in grids.all()]
+        assert max(box["x"] + box["width"] for box in boxes) <= width
+        titles = page.eval_on_selector_all(
+            "section[aria-label=Kernels] .grid > span", "all => all.map(e => e.getAttribute('title'))"
+        )
+        found = [float(title.rsplit(" = ", 1)[1].replace("−", "-")) for title in titles]
+        expected = large_kernels().state_dict()[name].ravel().tolist()
+        assert found == pytest.approx(expected, rel=1e-6)
+        keep(page, f"kernels-{shape[-1]}-{width}", tmp_path)
+
+        visit(page, explorer, f"?step={name[0]}&cell=1.3.3", "[data-number]")
+        page.get_by_role("button", name="Show the products one by one").wait_for()
+        grids = page.locator(".sum .grid")
+        assert grids.count() == 3
+        assert max(box["x"] + box["width"] for box in (grid.bounding_box() for grid in grids.all())) <= width
+        keep(page, f"window-{shape[-1]}-{width}", tmp_path)
+
+
+def deep() -> Any:
+    """A network of five stages, as transformers builds them."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=4, hidden_sizes=[4, 8, 8, 8], depths=[2, 2, 2, 2], layer_type="basic", num_labels=3
+    )
+    return transformers.ResNetForImageClassification(config).eval()
+
+
+def test_layers_of_a_deep_network_are_in_a_menu_by_module(page: Any) -> None:
+    with opened(page, deep(), torch.rand(3, 64, 64)) as explorer:
+        visit(page, explorer, "?view=kernels", "section[aria-label=Kernels] canvas, .grid")
+        menu = page.get_by_label("Layer", exact=True)
+        groups = menu.locator("optgroup").evaluate_all("all => all.map(e => [e.label, e.children.length])")
+        assert groups == [[f"resnet.encoder.stages.{k}", 4 if k == 0 else 5] for k in range(4)]
+        assert page.get_by_role("tab").count() == 0
+        heading = page.locator("section[aria-label=Kernels] h2")
+        page.get_by_role("button", name="Next layer").focus()
+        page.keyboard.press("Enter")
+        heading.filter(has_text="resnet.encoder.stages.0.layers.0.layer.0.convolution.weight").wait_for()
+        menu.focus()
+        page.keyboard.press("End")
+        heading.filter(has_text="resnet.encoder.stages.3.layers.1.layer.1.convolution.weight").wait_for()
+        assert page.get_by_role("button", name="Next layer").is_disabled()
+
+
+def test_maps_of_one_number_each_are_looked_at_together(page: Any) -> None:
+    model, image = deep(), torch.rand(3, 64, 64)
+    trace = cs.trace(model, image)
+    step = trace["resnet.pooler"]
+    assert step.shape == (1, 8, 1, 1)
+    with opened(page, model, image) as explorer:
+        visit(page, explorer, f"?step={step.id}&cell=5.0.0", "[data-number]")
+        assert recorded(page) == pytest.approx(float(step.output[0, 5, 0, 0]), rel=1e-6)
+        page.locator(".viewer").focus()
+        page.keyboard.press("ArrowDown")
+        eventually(lambda: recorded(page), pytest.approx(float(step.output[0, 6, 0, 0]), rel=1e-6))
+
+
 def test_a_picture_that_is_not_square_is_painted_in_the_size_that_the_model_gets(page: Any) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())

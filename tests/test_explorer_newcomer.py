@@ -102,6 +102,37 @@ def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
 def test_a_step_that_is_not_there_is_left_for_the_first_one(page: Any, shapes: Any) -> None:
     visit(page, shapes, "?step=99&channel=77", "[data-number]")
     page.wait_for_function("location.search === ''")
+    said = page.get_by_text("The network has no such step; its first one with maps is shown.")
+    said.wait_for()
+    page.get_by_role("button", name="Close").click()
+    said.wait_for(state="detached")
+
+
+def test_a_model_that_is_not_there_is_said_and_another_one_shown(page: Any, runs: tuple[Any, Path]) -> None:
+    explorer = runs[0]
+    visit(page, explorer, "?model=<b>gone&step=2&cell=0.1.1&edits=fc.bias:0:1", "[data-number]")
+    said = page.get_by_text("There is no model “<b>gone” here; this is letters.")
+    said.wait_for()
+    page.wait_for_function("location.search === ''")
+    page.get_by_label("Model", exact=True).select_option("shapes")
+    said.wait_for(state="detached")
+
+    visit(page, explorer, "?view=compare&model=shapes&other=gone", "section[aria-label=Answers]")
+    page.get_by_text("There is no model “gone” here to compare with; another one is shown.").wait_for()
+    page.wait_for_function("!location.search.includes('other')")
+    assert "model=shapes" in page.url
+
+
+def test_a_run_that_was_made_after_the_page_was_opened_is_no_missing_model(page: Any, runs: tuple[Any, Path]) -> None:
+    explorer, folder = runs
+    visit(page, explorer, "?model=shapes", "[data-number]")
+    cs.train("crosses", epochs=1, out=folder / "later")
+    page.evaluate(
+        "() => { history.pushState(null, '', '?model=later'); dispatchEvent(new PopStateEvent('popstate')); }"
+    )
+    page.get_by_label("Model", exact=True).locator("option:checked").filter(has_text="later").wait_for(state="attached")
+    page.wait_for_selector("text=image")
+    assert page.get_by_text("There is no model").count() == 0
 
 
 def test_what_is_asked_for_comes_into_view(page: Any, shapes: Any) -> None:

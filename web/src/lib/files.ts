@@ -24,5 +24,10 @@ export async function send(file: File): Promise<InputRef> {
   if (why !== null) throw new Refused(415, why);
   // a name without an ending has no type: what it is, the server sees by its content
   const typed = file.type === "" ? new File([file], file.name, { type: TYPES[0] }) : file;
-  return { kind: "stored", id: (await upload(typed, file.name.slice(0, 200) || "picture")).id };
+  try {
+    return { kind: "stored", id: (await upload(typed, file.name.slice(0, 200) || "picture")).id };
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    throw new Refused(error.status, error.message.charAt(0).toUpperCase() + error.message.slice(1));
+  }
 }
