@@ -1,0 +1,61 @@
+"""Schema: what the page and the server say to each other. The page's TypeScript types are generated from it.
+
+Numbers that may be infinite or no number are `Number`: "nan", "inf" and "-inf" as texts. Everything is named by an
+id that the server gave out; no path and no address ever comes from the page.
+"""
+
+from convscope.server.schema.explained import ContributionsInfo, Explained, Line, Paper, Proof
+from convscope.server.schema.inputs import Change, InputInfo, InputRef, PixelsRef, SampleRef, Stored, StoredRef
+from convscope.server.schema.opened import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
+from convscope.server.schema.said import PAINTED, Id, Name, Number, Problem, Said
+from convscope.server.schema.traces import (
+    Answer,
+    DifferenceInfo,
+    Edit,
+    ParameterInfo,
+    StepChange,
+    StepInfo,
+    TraceInfo,
+    TraceRequest,
+)
+from convscope.server.schema.training import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
+
+__all__ = [
+    "PAINTED",
+    "Answer",
+    "Change",
+    "ContributionsInfo",
+    "DifferenceInfo",
+    "Edit",
+    "Expected",
+    "Explained",
+    "Id",
+    "InputInfo",
+    "InputRef",
+    "KernelInfo",
+    "Limits",
+    "Line",
+    "ModelInfo",
+    "Name",
+    "Number",
+    "Paper",
+    "ParameterInfo",
+    "PixelsRef",
+    "Problem",
+    "Proof",
+    "Said",
+    "SampleRef",
+    "Session",
+    "SourceInfo",
+    "StepChange",
+    "StepInfo",
+    "Stored",
+    "StoredRef",
+    "TraceInfo",
+    "TraceRequest",
+    "TrainCommand",
+    "TrainOptions",
+    "TrainRequest",
+    "TrainingEvent",
+    "TrainingInfo",
+]
