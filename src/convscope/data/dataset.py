@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.data.stored import Stored
+from convscope.data.stored import Stored, places
 from convscope.errors import DataError, UnknownName, UsageError
 from convscope.images import Array, Preprocess
 
@@ -102,7 +102,7 @@ class Dataset:
         """
         if isinstance(self.images, Stored):
             return self.images.readable(which)
-        return self.images[which], np.arange(len(self))[which]
+        return self.images[which], places(which, len(self))
 
     def first(self, count: int = 1) -> Array:
         """The first raw images that can be read, at most `count` of them: (n, C, H, W).
@@ -119,7 +119,7 @@ class Dataset:
     def part(self, which: Any) -> Self:
         """The same data set with only some of its images: those at a slice, indices or booleans."""
         images = self.images.subset(which).as_array() if isinstance(self.images, Stored) else self.images[which]
-        names = tuple(self.names[at] for at in np.arange(len(self))[which]) if self.names else ()
+        names = tuple(self.names[at] for at in places(which, len(self))) if self.names else ()
         return replace(self, images=images, labels=self.labels[which], names=names)
 
     def counts(self) -> dict[str, int]:

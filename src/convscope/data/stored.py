@@ -99,7 +99,7 @@ class Stored:
             DataError: an image cannot be read, or has another size or more channels than the others.
         """
         if isinstance(which, slice | list | np.ndarray):
-            return self._decoded(np.arange(len(self))[which])
+            return self._decoded(places(which, len(self)))
         one: Array = self._decoded(np.array([range(len(self))[operator.index(which)]]))[0]
         return one
 
@@ -112,7 +112,7 @@ class Stored:
         Raises:
             DataError: `strict`, and one cannot be read; or one has another size or more channels than the others.
         """
-        indices = np.arange(len(self))[which]
+        indices = places(which, len(self))
         images, errors = self._tried(indices)
         if not errors:
             return images, indices
@@ -198,6 +198,15 @@ class Stored:
         if self._expected.changes(image):
             return np.rint(self._expected.apply(image) * np.float32(WHITE)).astype(np.uint8)
         return np.rint(image).astype(np.uint8) if image.dtype != np.uint8 else image
+
+
+def places(which: Any, count: int) -> Indices:
+    """Of `count` images, the indices of those at a slice, indices or booleans.
+
+    >>> places(slice(2, None), 5)
+    array([2, 3, 4])
+    """
+    return np.arange(*which.indices(count)) if isinstance(which, slice) else np.arange(count)[which]
 
 
 def decoded(encoded: Encoded, name: str) -> Array:
