@@ -216,6 +216,13 @@ def test_samples_show_the_images_of_their_class_with_their_index() -> None:
     assert all(picture.get_clim() == (0, 1) for picture in figure.axes[0].images)
 
 
+def test_samples_name_the_classes_of_the_tutorials_in_full() -> None:
+    for name in ("shapes", "color-shapes", "fashion-mnist"):
+        classes = cs.DATASETS[name].classes
+        toy = Dataset(name, np.zeros((len(classes), 1, 28, 28), np.uint8), np.arange(len(classes)), classes)
+        assert set(classes) <= set(texts(samples(toy)))
+
+
 def test_samples_of_very_many_classes_say_that_they_are_some() -> None:
     assert any(text.startswith("20 of 25 classes, the first") for text in texts(samples(data(25, 50))))
 

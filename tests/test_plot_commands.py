@@ -45,6 +45,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         (("maps", "RUN"), "maps-shapes.png"),
         (("maps", "RUN", "shapes:test/3", "--step", "conv1", "--shared"), "maps-shapes-conv1.png"),
         (("maps", "RUN", "--dataset", "shapes", "--step", "conv1", "--per-class", "2"), "maps-shapes-conv1.png"),
+        (("kernels", "RUN", "--step", "conv2"), "kernels-shapes-conv2.png"),
         (("network", "RUN", "--depth", "1"), "network-shapes.png"),
         (("history", "RUN"), "history-shapes.png"),
         (("confusion", "RUN"), "confusion-shapes.png"),

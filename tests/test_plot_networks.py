@@ -86,6 +86,24 @@ def test_maps_are_the_steps_numbers_in_one_symmetric_scale_each() -> None:
     np.testing.assert_allclose(drawn(figure, "image").get_array(), image(1, 9, 9)[0])
 
 
+def test_steps_are_told_in_words_not_in_names_of_operators() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, stride=2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2))
+    said = texts(maps(cs.trace(model, image(1, 12, 12))))
+    assert {"convolution 3x3, stride 2", "max pooling 2x2", "linear 18 to 2"} <= {*said} | {
+        text.removesuffix(", padding 1") for text in said
+    }
+    assert not any("addmm" in text or "_with_indices" in text for text in said)
+
+
+def test_no_part_stands_alone_below_the_others_where_a_little_more_width_holds_it() -> None:
+    """The network of the published recipe: the image and eight parts."""
+    model = cs.load_model("shapes-cnn", args={"softmax": True})
+    figure = network(cs.trace(model, np.zeros((1, 28, 28), np.float32)))
+    heights = {text.get_position()[1] for text in figure.axes[0].texts if text.get_text() in {"conv1", "fc", "softmax"}}
+    assert len(heights) == 1
+    assert_legible(figure)
+
+
 def test_a_shared_scale_holds_all_steps() -> None:
     trace = cs.trace(Small(), image(1, 9, 9) * 9)
     most = max(float(np.abs(step.output).max()) for step in trace.steps)

@@ -114,7 +114,9 @@ def pixels(
 @plot_app.command()
 def kernels(
     model: Model,
-    layer: Annotated[str | None, typer.Option(help="The convolution; by default the first.")] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", "--step", help="The convolution; by default the first.")
+    ] = None,
     most: Annotated[int, typer.Option(help="How many kernels at most.")] = 24,
     weights: Weights = None,
     model_arg: ModelArgs = None,

@@ -13,7 +13,7 @@ from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.steps import Step, Trace, draw_maps, draw_units, numbers, pick, pick_channels, picture_of, repeats
 from convscope.plot.style import LINE, MUTED, Scale, size
-from convscope.plot.typeface import shorten
+from convscope.plot.typeface import shorten, width
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for what is said of one step
@@ -122,7 +122,7 @@ def _row(
 ) -> float:
     """One step: what it is on the left, its maps on the right; returns where the next begins."""
     sheet.text(0, y + 0.13, shorten(step.name, LABEL, LEFT - 0.2, bold=True), bold=True)
-    sheet.text(0, y + 0.28, shorten(step.op, SMALL, LEFT - 0.2), points=SMALL, color=MUTED)
+    sheet.text(0, y + 0.28, _words(step.says, LEFT - 0.2), points=SMALL, color=MUTED)
     sheet.text(0, y + 0.43, size(np.shape(step.output)[1:]), points=SMALL, mono=True, color=MUTED)
     if values is None:
         sheet.text(LEFT, y + 0.28, "the same numbers, laid out anew", points=SMALL, color=MUTED)
@@ -141,6 +141,17 @@ def _row(
         sheet.text(0, below + 0.03, line, points=TINY + 0.5, color=MUTED)
         below += 0.12
     return max(below, y + high) + 0.08
+
+
+def _words(said: str, longest: float) -> str:
+    """An operation in words, with as many of its settings as there is room for.
+
+    >>> _words("convolution 7x7, stride 2, padding 3", 0.9)
+    'convolution 7x7'
+    """
+    while width(said, SMALL) > longest and ", " in said:
+        said = said.rpartition(", ")[0]
+    return shorten(said, SMALL, longest)
 
 
 def maps_by_class(
@@ -178,7 +189,10 @@ def maps_by_class(
     sheet = Sheet()
     shape = size(np.shape(found.output)[1:])
     title = f"{step} of {name} on {dataset.name}" if name else f"{step} on {dataset.name}"
-    y = sheet.header(title, f"{found.op}, {shape} · one colour scale over all channels and images", chosen.said) + 0.12
+    y = (
+        sheet.header(title, f"{found.says} · {shape} · one colour scale over all channels and images", chosen.said)
+        + 0.12
+    )
     order = sorted(range(len(indices)), key=lambda i: (int(dataset.labels[indices[i]]), i))
     columns = _columns(sheet, y, dataset, [indices[i] for i in order])
     y += 0.12

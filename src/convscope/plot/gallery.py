@@ -11,7 +11,7 @@ from convscope.plot.typeface import shorten, width
 
 MOST_CLASSES = 20
 LONGEST, GAP = 0.62, 0.09  # inches
-LONGEST_LABEL = 1.6
+LONGEST_LABEL = 2.2
 
 
 def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:

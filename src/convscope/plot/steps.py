@@ -48,6 +48,10 @@ class Step(Protocol):
         """The name of its operation."""
 
     @property
+    def says(self) -> str:
+        """The operation in words, with its settings."""
+
+    @property
     def module(self) -> str:
         """The path of the module it ran in."""
 

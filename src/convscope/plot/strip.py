@@ -17,6 +17,8 @@ from convscope.plot.typeface import width
 MOST_PARTS = 20
 GAP = 0.34  # inches between parts, for the arrow
 PAGE_WIDTH = 11.5
+ROOMY = 13.2
+"""A page this wide, where all that is left then stands on one line: no part ends alone below the others."""
 LANE = 0.13  # inches between lines that go round
 
 
@@ -87,7 +89,8 @@ def _rows(columns: Sequence[Column]) -> list[list[int]]:
     rows, start = [], 0
     while start < len(columns):
         room, end = 0.0, start
-        while end < len(columns) and (end == start or room + columns[end].room <= PAGE_WIDTH):
+        page = ROOMY if sum(column.room + GAP for column in columns[start:]) - GAP <= ROOMY else PAGE_WIDTH
+        while end < len(columns) and (end == start or room + columns[end].room <= page):
             room += columns[end].room + GAP
             end += 1
         if end < len(columns):
