@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: where one changes, installing builds it anew (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all check format bench clean web web-types web-check
+.PHONY: demo test test-all check format bench docs clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -32,6 +32,9 @@ format: .venv/test.stamp
 
 bench: .venv/test.stamp
 	for bench in bench/*.py; do $(BIN)/python $$bench || exit 1; done
+
+docs: .venv/test.stamp
+	$(BIN)/python -m convscope.cli.reference > docs/cli.md
 
 web: .venv/bin/python
 	$(BIN)/pip install --quiet --no-deps -e .

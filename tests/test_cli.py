@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import convscope as cs
-from convscope.cli import main
+from convscope.cli import main, reference
 
 
 def convscope(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -31,6 +31,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "shapes"
     cs.train("shapes", seed=0, out=path)
     return path
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    written = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
+    assert written == reference.page(), "docs/cli.md is not what the commands say: `make docs` writes it"
+    for command in ("train", "plot kernels", "probe shift", "open", "filter"):
+        assert f"## convscope {command}\n" in written
+    assert "| `--layer, --step LAYER` | The convolution; by default the first. |" in written
 
 
 def test_the_catalogs_list_everything() -> None:

@@ -31,7 +31,9 @@ def train(
     precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None,
     engine: Annotated[str | None, typer.Option(help="Who calculates: torch (default) or numpy.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest unfinished one.")
+    ] = False,
     images: Annotated[int | None, typer.Option(help="How many images to generate (shapes, color-shapes).")] = None,
     data_dir: DataDir = None,
     size: Size = None,

@@ -1,0 +1,76 @@
+"""Reference: docs/cli.md, written from the commands themselves: `make docs`, or `python -m convscope.cli.reference`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from convscope.cli import app
+
+HEAD = """# The command line
+
+Every command with its arguments and options, as `convscope COMMAND --help` says them. What an *image*, a *model* and a
+*cell* are: [tour.md](tour.md). Reading commands take `--json`. Exit status: 0, 2 for an argument that cannot be meant,
+1 for a job that failed, 130 after Ctrl-C. This page is generated: `make docs`.
+"""
+
+
+def page() -> str:
+    """The whole page.
+
+    >>> "## convscope plot maps" in page()
+    True
+    """
+    return "\n".join(
+        [HEAD, *(line for path, command in _commands(get_command(app), ()) for line in _said(path, command))]
+    )
+
+
+def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that call it, in the order of `--help`."""
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield path, command
+    for name, part in inner.items():
+        yield from _commands(part, (*path, name))
+
+
+def _said(path: tuple[str, ...], command: Any) -> Iterator[str]:
+    arguments = [part for part in command.params if part.param_type_name == "argument"]
+    options = [part for part in command.params if part.param_type_name == "option" and not part.hidden]
+    yield f"## convscope {' '.join(path)}"
+    yield ""
+    yield " ".join((command.help or "").split())
+    yield ""
+    yield f"`{' '.join(['convscope', *path, *map(_place, arguments)])}`"
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    for part in arguments:
+        yield f"| `{part.name.upper()}` | {_help(part)} |"
+    for part in options:
+        if part.name != "help":
+            value = "" if part.is_flag else f" {part.metavar or part.name.upper().replace('_', '-')}"
+            yield f"| `{', '.join(part.opts)}{value}` | {_help(part)} |"
+    yield ""
+
+
+def _place(argument: Any) -> str:
+    name = argument.name.upper() + "..." * (argument.nargs == -1)
+    return name if argument.required else f"[{name}]"
+
+
+def _help(part: Any) -> str:
+    """What an argument or option says of itself, and its default where there is one to tell."""
+    said = " ".join((part.help or "").split()).replace("|", "\\|")
+    notes = ["required"] * bool(part.required and part.param_type_name == "option")
+    if isinstance(part.default, str | int | float | Path) and not isinstance(part.default, bool):
+        plain = f"{part.default:g}" if isinstance(part.default, float) else str(part.default)
+        notes.append(f"by default `{plain}`")
+    return f"{said} ({', '.join(notes)})" if notes else said
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
