@@ -31,7 +31,7 @@ def borders(found: "Borders") -> Figure:
     sheet = Sheet()
     facts = (
         f"{len(found.runs)} trainings · how far a map goes beyond ground and inside",
-        "in percent of the layer's range",
+        f"in percent of the layer's range; drawn from {100 * found.visible:.0f} % on (thin lines)",
     )
     top = sheet.header("Borders of red and of yellow squares in the first maps", *facts) + 0.25
     left = 0.4
@@ -42,8 +42,11 @@ def borders(found: "Borders") -> Figure:
         sheet.text(left - 0.07, y, str(tick), points=FOOT, mono=True, color=MUTED, align="right", middle=True)
         sheet.text(x, top + SIDE + 0.14, str(tick), points=FOOT, mono=True, color=MUTED, align="center")
     sheet.line((left, left + SIDE), (top + SIDE, top), color=INK, weight=0.5)
+    drawn = SIDE * found.visible
+    sheet.line((left, left + SIDE), (top + SIDE - drawn, top + SIDE - drawn), color=MUTED, weight=0.5)
+    sheet.line((left + drawn, left + drawn), (top, top + SIDE), color=MUTED, weight=0.5)
     sheet.text(left + SIDE, top + SIDE + 0.32, "yellow outline", points=SMALL, color=MUTED, align="right")
-    sheet.text(left + 0.06, top + 0.12, "red outline", points=SMALL, color=MUTED)
+    sheet.text(0, top - 0.12, "red outline", points=SMALL, color=MUTED)
     for run in found.runs:
         x, y = (min(1.0, run.most(color)) for color in ("yellow", "red"))
         sheet.point(left + SIDE * x, top + SIDE * (1 - y), "o", COLORS[run.outcome])

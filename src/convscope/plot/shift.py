@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from convscope.probe.steadiness import Shift
 
 SIDE = 1.9  # of a map, in inches
+AXES = {
+    "translation": "across: pixels to the right; down: pixels downwards",
+    "erase": "across and down: where the upper left corner of a patch of {side}×{side} pixels lies",
+}
 SERIES = (ACCENT, INK, "#b2182b", "#2166ac", "#b9b5ac", MUTED)
 
 
@@ -30,7 +34,8 @@ def shift(found: "Shift") -> Figure:
     """
     sheet = Sheet()
     facts = f"share of {found.images:,} images answered correctly · {len(found.levels)} levels"
-    top = sheet.header(f"{found.dataset}: {found.kind}", facts) + 0.3
+    how = AXES.get(found.kind, "thin lines: Wilson 95 %").format(side=f"{max(level[-1] for level in found.levels):g}")
+    top = sheet.header(f"{found.dataset}: {found.kind}", facts, how) + 0.3
     if found.kind in {"translation", "erase"}:
         _maps(sheet, top, found)
     else:
@@ -39,7 +44,8 @@ def shift(found: "Shift") -> Figure:
 
 
 def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
-    """A map per model: rows are pixels down, columns pixels right; one scale from 0 to 100 % for all."""
+    """A map per model, on one scale from 0 to 100 % for all."""
+    across = "pixels right" if found.kind == "translation" else "column"
     downs = sorted({level[0] for level in found.levels})
     rights = sorted({level[1] for level in found.levels})
     scale = Scale(0.0, 1.0)
@@ -58,7 +64,7 @@ def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
         bottom = at[1] + at[3]
         sheet.text(x, bottom + 0.12, number(rights[0]), points=FOOT, mono=True, color=MUTED)
         sheet.text(x + side, bottom + 0.12, number(rights[-1]), points=FOOT, mono=True, color=MUTED, align="right")
-        sheet.text(x + side / 2, bottom + 0.12, "pixels right", points=FOOT, color=MUTED, align="center")
+        sheet.text(x + side / 2, bottom + 0.12, across, points=FOOT, color=MUTED, align="center")
         for value, place in ((downs[0], at[1] + 0.05), (downs[-1], bottom - 0.05)):
             sheet.text(x - 0.05, place, number(value), points=FOOT, mono=True, color=MUTED, align="right", middle=True)
     sheet.text(0, bottom + 0.4, "0 %", points=FOOT, mono=True, color=MUTED, middle=True)
@@ -67,7 +73,7 @@ def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
 
 
 def _curves(sheet: Sheet, top: float, found: "Shift") -> None:
-    """A line per model over the levels, each named at its end."""
+    """A line per model over the levels, each named at its end, with the interval of each level."""
     wide, high = 4.2, 2.2
     levels = np.array([level[0] for level in found.levels])
     order = np.argsort(levels)
@@ -81,7 +87,10 @@ def _curves(sheet: Sheet, top: float, found: "Shift") -> None:
         color = SERIES[k % len(SERIES)]
         ys = top + high * (1 - found.accuracy(k)[order])
         sheet.line(list(map(float, xs)), list(map(float, ys)), color=color, weight=1.2)
+        for x, (low, high_end) in zip(map(float, xs), found.intervals(k)[order].tolist(), strict=True):
+            sheet.line((x, x), (top + high * (1 - low), top + high * (1 - high_end)), color=color, weight=0.5)
         sheet.text(wide + 0.6, top + 0.16 * k + 0.05, model.model, points=SMALL, color=color)
     for place in (0, len(order) // 2, len(order) - 1):
         level = number(float(levels[order][place]), 3)
         sheet.text(float(xs[place]), top + high + 0.16, level, points=FOOT, mono=True, color=MUTED, align="center")
+    sheet.text(0.45 + wide / 2, top + high + 0.36, found.unit, points=FOOT, color=MUTED, align="center")

@@ -27,15 +27,18 @@ def shortcut(found: "Shortcut") -> Figure:
         found: The result of `cs.probe.shortcut`.
     """
     sheet = Sheet()
-    facts = (
+    facts: tuple[str, ...] = (
         f"share of {found.guess.n:,} test images; rules fitted on {found.trained_on:,}; thin lines: Wilson 95 %",
         "the upright line is guessing the most frequent class",
     )
+    best = found.features[0]
+    if best.exact is not None and found.possible is not None:
+        facts += (f"{best.name} alone: {100 * best.exact:.1f} % of all {found.possible:,} possible images",)
     top = sheet.header(f"{found.dataset}: what one trivial number achieves", *facts) + 0.3
     rows = [Bar(f.name, f.test.share, *f.test.interval, strong=k == 0) for k, f in enumerate(found.features)]
     rows.append(Bar("all, added up", found.together.share, *found.together.interval))
     bars(sheet, (0, top), 2.4, rows, found.guess.share)
-    _histogram(sheet, (sheet.right + 0.45, top), found.features[0], found.classes)
+    _histogram(sheet, (sheet.right + 0.45, top), best, found.classes)
     return sheet.finish()
 
 

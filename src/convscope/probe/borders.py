@@ -25,8 +25,7 @@ from convscope.training.modes import in_eval_mode
 COLORS: Mapping[str, tuple[int, ...]] = {"red": RED, "yellow": YELLOW}
 PLACE = (11, 8, 8)  # side, top and left of the square that is shown: nothing of it is near a border
 VISIBLE = 0.1
-"""An outline is drawn where a map goes beyond both the plain ground and the plain inside by this share of its "
-"range."""
+"""An outline is drawn where a map goes beyond both the plain ground and the plain inside by this share of its range."""
 OUTCOMES = ("vanish", "stay", "nowhere")
 
 
@@ -83,11 +82,9 @@ class Outline:
     accuracy_without_red: float
     """On the test images with the red channel black."""
     excess: Mapping[str, NDArray[np.float64]] = field(repr=False)
-    """Colour -> how far each kernel's map goes beyond both ground and inside, as a share of the layer's range, "
-    "(K,)."""
+    """Colour -> how far each kernel's map goes beyond both ground and inside, as a share of the layer's range, (K,)."""
     red_share: float
-    """Length of the kernels' weights for red, as a share of red and green together (0.71 where they are equally "
-    "long)."""
+    """Length of the kernels' weights for red, as a share of red and green together: 0.71 if they are equally long."""
     red_share_at_first: float | None
     """The same before training, where the run has kept it."""
 
@@ -125,6 +122,8 @@ class Borders:
     """The answers of many trainings."""
 
     runs: tuple[Outline, ...]
+    visible: float = VISIBLE
+    """From which share of a layer's range on an outline counts as drawn."""
 
     def share(self, outcome: str) -> Proportion:
         """In how many trainings this is what happens."""
@@ -132,13 +131,13 @@ class Borders:
 
     def __str__(self) -> str:
         named = ("accuracy", "no red", "red outline", "yellow outline", "red weights")
-        lines = [f"{'run':<10}{named[0]:>9}{named[1]:>9}  {named[2]:<14}{named[3]:<16}{named[4]:<22}red borders"]
+        lines = [f"{'run':<10}{named[0]:>9}{named[1]:>9}  {named[2]:<16}{named[3]:<16}{named[4]:<22}red borders"]
         for run in self.runs:
-            red, yellow = (", ".join(f"{100 * v:.0f}" for v in run.excess[color]) + " %" for color in ("red", "yellow"))
+            red, yellow = (", ".join(f"{100 * v:.1f}" for v in run.excess[color]) + " %" for color in ("red", "yellow"))
             first = "" if run.red_share_at_first is None else f" (at first {run.red_share_at_first:.2f})"
             lines.append(
                 f"{run.run:<10}{100 * run.accuracy:>7.1f} %{100 * run.accuracy_without_red:>7.1f} %  "
-                f"{red:<14}{yellow:<16}"
+                f"{red:<16}{yellow:<16}"
                 f"{f'{run.red_share:.2f}{first}':<22}{run.outcome}"
             )
         return "\n".join([*lines, "", *self._said()])
@@ -180,6 +179,7 @@ class Borders:
         """As plain values for a JSON file."""
         return {
             "runs": [run.to_json() for run in self.runs],
+            "visible": self.visible,
             **{outcome: self.share(outcome).to_json() for outcome in OUTCOMES},
             "fainter": self.fainter.to_json(),
             "red_share_lowered": self.lowered.to_json(),

@@ -238,7 +238,8 @@ def _costs(models: Sequence[nn.Module], data: Dataset) -> tuple[tuple[Cost, ...]
             images = first_of(data, model, batch_size(data))
             batches.append(images.to(*kind_of(model)))
         found = costs(models, batches)
-    threads = f", {torch.get_num_threads()} threads" if runtime.device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count != 1)}" if runtime.device.type == "cpu" else ""
     return found, f"{runtime.device.type}{threads}, batches of {found[0].batch}"
 
 

@@ -53,10 +53,10 @@ class Rule:
         said = []
         for label in others[:most]:
             spans = [self._span(i) for i, piece in enumerate(self.pieces) if piece.label == label]
-            more = f" or {len(spans) - most} more intervals" if len(spans) > most else ""
+            more = f" or {_more(len(spans) - most, 'interval')}" if len(spans) > most else ""
             said.append(f"{classes[label]} where {name} is {' or '.join(spans[:most])}{more}")
         left = len(others) - most
-        return "; ".join(said) + (f"; {left} more classes" if left > 0 else "") + f", else {classes[rest]}"
+        return "; ".join(said) + (f"; {_more(left, 'class')}" if left > 0 else "") + f", else {classes[rest]}"
 
     def _span(self, index: int) -> str:
         piece = self.pieces[index]
@@ -67,6 +67,16 @@ class Rule:
         if index == len(self.pieces) - 1:
             return f"{piece.low:.4g} or more"
         return f"{piece.low:.4g} to {piece.high:.4g}"
+
+
+def _more(count: int, what: str) -> str:
+    """So many more.
+
+    >>> _more(1, "class"), _more(2, "class"), _more(3, "interval")
+    ('1 more class', '2 more classes', '3 more intervals')
+    """
+    plural = "" if count == 1 else "es" if what.endswith("s") else "s"
+    return f"{count} more {what}{plural}"
 
 
 def fit_rule(values: Numbers, labels: Labels, classes: int, *, seed: int = 0) -> Rule:

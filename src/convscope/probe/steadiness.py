@@ -51,9 +51,18 @@ class Shift:
     """Images of which nothing that is not background has left the picture, at each level, shape (L,)."""
     models: tuple[Steadiness, ...]
 
+    @property
+    def unit(self) -> str:
+        """What a level is, in words."""
+        return CHANGES[self.kind].unit
+
     def accuracy(self, model: int = 0) -> NDArray[np.float64]:
         """Share of the images answered correctly at each level, shape (L,)."""
         return self.models[model].right / self.images
+
+    def intervals(self, model: int = 0) -> NDArray[np.float64]:
+        """Wilson's 95 % interval of the accuracy at each level, shape (L, 2)."""
+        return np.array([Proportion(int(right), self.images).interval for right in self.models[model].right])
 
     def mean(self, counts: NDArray[np.int64]) -> Proportion:
         """The mean over all levels; its interval counts each image once, for its levels are not independent."""
@@ -66,8 +75,8 @@ class Shift:
         return float(counts[moved].sum() / total) if total else float("nan")
 
     def __str__(self) -> str:
-        unit, sample = CHANGES[self.kind].unit, sample_size(self.images, self.skipped)
-        head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({unit})"
+        sample = sample_size(self.images, self.skipped)
+        head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({self.unit})"
         body = self._grid() if self.kind in {"translation", "erase"} else self._table()
         return "\n".join([head, "", *body, *self._borders(), *self._motion()])
 
@@ -130,7 +139,7 @@ class Shift:
         return {
             "dataset": self.dataset,
             "kind": self.kind,
-            "unit": CHANGES[self.kind].unit,
+            "unit": self.unit,
             "levels": [list(level) for level in self.levels],
             "unmoved": self.unmoved,
             "images": self.images,
