@@ -102,7 +102,7 @@ def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
 def test_a_step_that_is_not_there_is_left_for_the_first_one(page: Any, shapes: Any) -> None:
     visit(page, shapes, "?step=99&channel=77", "[data-number]")
     page.wait_for_function("location.search === ''")
-    said = page.get_by_text("The network has no such step; its first one with maps is shown.")
+    said = page.get_by_text("The network has no such step; another one is shown.")
     said.wait_for()
     page.get_by_role("button", name="Close").click()
     said.wait_for(state="detached")
@@ -131,7 +131,7 @@ def test_a_run_that_was_made_after_the_page_was_opened_is_no_missing_model(page:
         "() => { history.pushState(null, '', '?model=later'); dispatchEvent(new PopStateEvent('popstate')); }"
     )
     page.get_by_label("Model", exact=True).locator("option:checked").filter(has_text="later").wait_for(state="attached")
-    page.wait_for_selector("text=image")
+    page.wait_for_selector("section.strip")
     assert page.get_by_text("There is no model").count() == 0
 
 

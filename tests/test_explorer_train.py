@@ -170,6 +170,12 @@ def test_every_kernel_with_its_numbers_and_sums(page: Any, explorer: Any, run: c
     sums = page.eval_on_selector_all("section[aria-label=Kernels] .sum", "all => all.map(e => e.title)")
     found = [float(text.removeprefix("sum ").replace("−", "-")) for text in sums]
     assert found == pytest.approx(weights["conv2.weight"].sum((2, 3)).ravel().tolist(), abs=1e-6)
+    page.get_by_role("tab", name=re.compile("^fc")).click()
+    page.get_by_role("button", name="unit 1").wait_for()
+    titles = page.eval_on_selector_all("section[aria-label=Kernels] dd", "all => all.map(e => e.title)")
+    found = [float(text.replace("−", "-")) for text in titles]
+    units = zip(weights["fc.weight"].sum(1), weights["fc.bias"], strict=True)
+    assert found == pytest.approx([float(number) for unit in units for number in unit], abs=1e-5)
 
 
 def test_named_filters_on_the_image(page: Any, explorer: Any, run: cs.Run) -> None:

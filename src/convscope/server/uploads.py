@@ -75,6 +75,6 @@ def _check_head(content: bytes) -> None:
         return
     if width * height > MAX_PIXELS:
         raise cs.ImageError(
-            f"this picture is {width:,} pixels wide and {height:,} high; at most {MAX_PIXELS / 1e6:,.0f} million pixels "
-            "are taken, 4,000 by 4,000, say. Make it smaller in a picture program."
+            f"this picture is {width:,} pixels wide and {height:,} high; at most {MAX_PIXELS / 1e6:,.0f} million "
+            "pixels are taken, 4,000 by 4,000, say. Make it smaller in a picture program."
         )

@@ -9,9 +9,14 @@ test("points of batches and of epochs become curves over the steps", () => {
     { event: "epoch", step: 25, epoch: 2, loss: 0.3, accuracy: 0.8, test_loss: 0.2, test_accuracy: 1 },
   ]);
   expect(found.steps).toEqual([10, 20, 25]);
-  expect(found.loss).toEqual([0.7, 0.5, 0.3]);
+  expect(found.loss).toEqual([0.7, 0.5, null]);
   expect(found.testLoss).toEqual([null, 0.4, 0.2]);
   expect(found.testAccuracy).toEqual([null, 0.9, 1]);
+});
+
+test("where there are only epochs, their means are the curve", () => {
+  const found = curves([1, 2].map((epoch) => ({ event: "epoch", step: 10 * epoch, epoch, loss: 1 / epoch, accuracy: 0.5, test_loss: 0.4, test_accuracy: 1 })));
+  expect([found.steps, found.loss]).toEqual([[10, 20], [1, 0.5]]);
 });
 
 test("what is no number is no point", () => {

@@ -13,12 +13,17 @@ export type Curves = Readonly<{
 /** One line of the metrics. */
 export type Point = TrainingEvent["points"][number];
 
-/** The curves of a training's points: those of a batch and those of an epoch may fall on the same step. */
+/**
+ * The curves of a training's points: those of batches and those of an epoch may fall on the same step. An epoch's mean
+ * lies on the curve only where batches have no points: beside them it would be a jump that nothing in the training made.
+ */
 export function curves(points: readonly Point[]): Curves {
   const at = new Map<number, Point>();
+  const fine = points.some((point) => point["event"] === "train");
   for (const point of points) {
     const step = Number(point["step"]);
-    at.set(step, { ...point, ...at.get(step), ...(point["event"] === "epoch" ? tests(point) : {}) });
+    const epoch = point["event"] === "epoch";
+    at.set(step, { ...(fine && epoch ? {} : point), ...at.get(step), ...(epoch ? tests(point) : {}) });
   }
   const all = [...at].sort((a, b) => a[0] - b[0]);
   const one = (name: string): (number | null)[] =>

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { cellIn, editOf, float32, placed, planeOf, weightOf, withEdit, withoutEdits, type Weight } from "./edits";
+import { cellIn, editOf, float32, parameterOf, placed, planeOf, weightOf, withEdit, withoutEdits, type Weight } from "./edits";
 import type { StepInfo, TraceInfo } from "./types";
 
 const step = (op: string, more: Partial<StepInfo> = {}): StepInfo => ({ op, parameters: { weight: "w" }, transposed: false, shape: [], ...more }) as StepInfo;
@@ -8,6 +8,13 @@ const of = (op: string, shape: number[], more: Partial<StepInfo> = {}): Weight =
 
 test("a kernel of one input channel is edited as a whole", () => {
   expect(planeOf(of("convolution", [8, 3, 5, 4]), 6, 2)).toEqual({ parameter: "w", lead: [6, 2], rows: 5, columns: 4, written: true });
+});
+
+test("a linear layer has units, whatever PyTorch calls its arguments; another product of matrices has none", () => {
+  const added = step("addmm", { parameters: { self: "b", mat2: "w" }, module_type: "Linear" });
+  expect(weightOf(added, trace([10, 144]))).toMatchObject({ name: "w", kernels: 10, inputs: 1 });
+  expect(parameterOf(added, "bias")).toBe("b");
+  expect(weightOf({ ...added, module_type: "Mine" }, trace([10, 144]))).toBeNull();
 });
 
 test("a transposed kernel has its input channel first", () => {

@@ -9,9 +9,17 @@ export type Plane = Readonly<{ parameter: string; lead: readonly number[]; rows:
 /** How a weight falls into planes: so many kernels, each with so many input channels, in groups of kernels. */
 export type Weight = Readonly<{ name: string; shape: readonly number[]; kernels: number; inputs: number; groups: number; transposed: boolean }>;
 
+/** What PyTorch calls the weight and the bias of a linear layer, where it adds a product of matrices for it. */
+const LINEAR = { weight: "mat2", bias: "self" } as const;
+
+/** The name of a step's weight or bias. */
+export function parameterOf(step: StepInfo, which: "weight" | "bias"): string | undefined {
+  return step.parameters[which] ?? (step.module_type === "Linear" ? step.parameters[LINEAR[which]] : undefined);
+}
+
 /** The weight of a step, where it has kernels or units. */
 export function weightOf(step: StepInfo, trace: TraceInfo): Weight | null {
-  const name = step.parameters["weight"];
+  const name = parameterOf(step, "weight");
   const shape = trace.parameters.find((p) => p.name === name)?.shape;
   if (name === undefined || shape === undefined || shape.length < 2 || /embedding|norm/.test(step.op)) return null;
   const { transposed } = step;
