@@ -28,7 +28,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the MNIST family's files lie.")]
-Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize a folder's images to this, say 64 or 48x64.")]
+Size = Annotated[
+    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Resize a folder's images to this: 48x64, or 64 for 64x64.")
+]
 Grey = Annotated[bool, typer.Option("--grey", help="Turn a folder's images to grey.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An image that cannot be read is an error, not only skipped.")]
 ModelArgs = Annotated[
