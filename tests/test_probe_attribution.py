@@ -126,6 +126,19 @@ def test_without_captum_a_sentence_says_what_to_install(monkeypatch: pytest.Monk
         cs.probe.attribution(small(), image(1, 10, 10))
 
 
+def test_the_picture_of_a_large_image_adds_neighbouring_pixels_up() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 2, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    found = cs.probe.attribution(model, torch.rand(3, 160, 100).numpy(), 0, methods=["saliency"])
+    figure = cs.plot.attribution(found)
+    drawn = {str(image.get_label()): np.asarray(image.get_array()) for image in figure.axes[0].images}
+    whole = found.exact.sum(axis=0)
+    assert drawn["exact"].shape == drawn["saliency"].shape == (75, 75)
+    assert drawn["exact"].sum() == pytest.approx(whole.sum() / np.abs(whole).sum())
+    assert "the 160×100 pixels are added up in 75×75 cells" in [text.get_text() for text in figure.axes[0].texts]
+    assert_legible(figure)
+
+
 def test_the_picture_is_legible() -> None:
     assert_legible(cs.plot.attribution(cs.probe.attribution(small(), image(1, 10, 10))))
 

@@ -14,12 +14,14 @@ if TYPE_CHECKING:  # probes know torch, and pictures do without
     from convscope.probe import Attribution
 
 LONGEST, GAP, ACROSS = 1.5, 0.3, 4  # inches, inches, maps in a row
+CELLS = 75  # of a map along an axis, at most: more would be smaller than a dot, and single pixels of a photo are noise
 
 
 def attribution(found: "Attribution") -> Figure:
     """Draw the image, the exact contributions, and the map of each method; a square marks where it differs most.
 
     Each map is drawn as shares of its whole (of the sum of its magnitudes), channels added, so that all have one scale.
+    Of a large image the shares of neighbouring pixels are added up: contributions may be, exactly.
 
     >>> import convscope as cs
     >>> asked = cs.probe.attribution(cs.load_model("simple-cnn"), "shapes:test/3", 2, methods=["saliency"])
@@ -38,9 +40,10 @@ def attribution(found: "Attribution") -> Figure:
         f"contributions of pixels add up to {number(float(found.exact.sum()))}, biases and shifts to "
         f"{number(found.constant)} ({kind})",
         "shares of each whole, channels added, one scale for all; a frame where one differs most from the exact",
+        _blocks(found.exact.shape[1:]),
         shorten(f"does not work here: {'; '.join(refused)}", SMALL, 7.0) if refused else "",
     )
-    maps = [_shares(found.exact), *(_shares(values) for _, values in shown)]
+    maps = [_added(_shares(values)) for values in (found.exact, *(values for _, values in shown))]
     scale = Scale.of(*maps)
     w, h = tile(found.exact.shape, LONGEST)
     picture = found.picture if len(found.picture) in {1, 3} else found.picture[:1]
@@ -56,7 +59,7 @@ def attribution(found: "Attribution") -> Figure:
         sheet.map(values, (x, top, w, h), scale, name)
         if place > 1:
             method = shown[place - 2][0]
-            cell = w / values.shape[1], h / values.shape[0]
+            cell = w / found.exact.shape[2], h / found.exact.shape[1]
             if method.apart is not None:
                 at = x + method.apart[1] * cell[0], top + method.apart[0] * cell[1]
                 sheet.frame(*at, *cell, color=ACCENT, weight=1.0)
@@ -71,3 +74,23 @@ def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
     plane: NDArray[np.float64] = values.sum(axis=0)
     whole = float(np.abs(plane).sum())
     return plane / whole if whole else plane
+
+
+def _added(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A map (H, W) in at most `CELLS` cells along each axis, the numbers within each added up.
+
+    >>> _added(np.ones((75, 150))).shape, _added(np.ones((75, 150))).max()
+    ((75, 75), np.float64(2.0))
+    """
+    for axis, length in enumerate(plane.shape):
+        count = min(length, CELLS)
+        plane = np.add.reduceat(plane, np.arange(count) * length // count, axis=axis)
+    return plane
+
+
+def _blocks(shape: tuple[int, ...]) -> str:
+    """What is said of an image whose pixels are added up."""
+    height, width = (min(length, CELLS) for length in shape)
+    if (height, width) == shape:
+        return ""
+    return f"the {shape[0]}×{shape[1]} pixels are added up in {height}×{width} cells"
