@@ -251,6 +251,8 @@ def test_the_commands_name_and_count_them(place: str, tmp_path: Path) -> None:
 
     assert "; 3 more cannot be read" in said("evaluate", f"{tmp_path}/r")
     assert "57 images (3 more cannot be read)" in said("probe", "dead", f"{tmp_path}/r")
-    refused = CliRunner().invoke(app, [*command[3:], "--strict", "--out", f"{tmp_path}/s"])
-    assert isinstance(refused.exception, DataError)
-    assert "image 0 of hub:" in str(refused.exception)
+    again = [*command[3:], "--out", f"{tmp_path}/s"], ["evaluate", f"{tmp_path}/r"], ["probe", "dead", f"{tmp_path}/r"]
+    for words in again:
+        refused = CliRunner().invoke(app, [*words, "--strict"])
+        assert isinstance(refused.exception, DataError)
+        assert "image 0 of hub:" in str(refused.exception)

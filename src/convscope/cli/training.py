@@ -86,10 +86,11 @@ def evaluate(
     dataset: Annotated[str | None, typer.Argument(help="Another data set than the run's own.")] = None,
     split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
     data_dir: DataDir = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Score a run: accuracy, loss, each class, who is taken for whom."""
-    result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
+    result = cs.evaluate(run, dataset, split=split, data_dir=data_dir, strict=strict)
     if as_json:
         show_json(result.to_json())
         return

@@ -145,10 +145,12 @@ def evaluate(
     split: str = "test",
     data_dir: str | Path | None = None,
     device: str = "auto",
+    strict: bool = False,
 ) -> Evaluation:
     """Score a trained run on a data set, by default on the test images of the one it was trained on.
 
-    Several processes (see `cs.launch`) share the work and all get the answer.
+    Several processes (see `cs.launch`) share the work and all get the answer. Images of a folder, or of `hub:`, that
+    cannot be read are named and skipped, unless `strict`.
 
     >>> cs.evaluate("runs/shapes-cnn").accuracy  # doctest: +SKIP
     0.995
@@ -160,7 +162,7 @@ def evaluate(
     """
     join()
     run = run if isinstance(run, Run) else load_run(run)
-    data = dataset if isinstance(dataset, Dataset) else data_of(run, dataset, split, data_dir)
+    data = dataset if isinstance(dataset, Dataset) else data_of(run, dataset, split, data_dir, strict=strict)
     runtime = make_runtime(device)
     model = run.model.to(runtime.device)
     data = as_expected(data, card_of(model))
@@ -193,7 +195,7 @@ def as_expected(data: Dataset, card: Card) -> Dataset:
     return replace(data, labels=numbers[data.labels], classes=card.classes)
 
 
-def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None) -> Dataset:
+def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None, *, strict: bool = False) -> Dataset:
     """The data that a run was trained on, or other data as its model takes them.
 
     Args:
@@ -201,6 +203,7 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None)
         name: Another data set's name; None for the run's own.
         split: "train", "test" or "all".
         data_dir: Where the MNIST family's files lie, where not as when it was trained.
+        strict: Whether an image that cannot be read is an error rather than skipped.
 
     Raises:
         DataError: the run was trained on data given by hand.
@@ -217,12 +220,14 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None)
             if name.startswith(("folder:", "hub:"))
             else {}
         )
-        return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], **alike)
+        return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], strict=strict, **alike)
     given = dict(options["options"])
     if split != "train":
         given.pop("size", None)
     if data_dir is not None:
         given["data_dir"] = data_dir
+    if strict:
+        given["strict"] = True
     return load_dataset(options["source"], split=split, seed=options["seed"], **given)
 
 
