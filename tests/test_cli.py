@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 import convscope as cs
@@ -77,6 +78,25 @@ def test_a_drawing_of_ones_own_is_scaled_inverted_and_recognised(run: Path, tmp_
         assert result.stdout.splitlines()[0] == f"{name}.png: {name}", result.stdout
         for word in ("resized from 300x300 to 28x28", "turned to grey", "inverted"):
             assert word in result.stderr
+
+
+def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it_expects(tmp_path: Path) -> None:
+    code = "from torch import nn\ndef net(width: int = 2) -> nn.Module:\n"
+    layers = "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, width)"
+    (tmp_path / "net.py").write_text(f"{code}    return nn.Sequential({layers})\n")
+    model = cs.load_model(f"{tmp_path / 'net.py'}:net", args={"width": 3})
+    torch.nn.init.eye_(model[2].weight)  # type: ignore[index]  # a Sequential: channel k is class k
+    torch.nn.init.zeros_(model[2].bias)  # type: ignore[index]
+    torch.save(model.state_dict(), tmp_path / "net.pt")
+    Image.new("RGB", (90, 60), (10, 200, 30)).save(tmp_path / "green.png")
+    options = ["--weights", "net.pt", "--model-arg", "width=3", "--classes", "red, green,blue"]
+    expects = ["--preprocess", "size=8x8", "--preprocess", "mean=0.5", "--preprocess", "std=0.5,0.5,0.25"]
+    result = convscope("predict", "net.py:net", "green.png", *options, *expects, cwd=tmp_path)
+    assert result.stdout.splitlines()[0] == "green.png: green", result.stderr
+    assert "resized from 60x90 to 8x8" in result.stderr
+    assert "is not trained" not in result.stderr
+    refused = convscope("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
+    assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad'" in refused.stderr) == (2, True)
 
 
 def test_predictions_as_json(run: Path) -> None:

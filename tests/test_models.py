@@ -260,6 +260,24 @@ def test_a_card_can_be_given(net: Path) -> None:
         load_model("crosses", preprocess={"sise": 3})
 
 
+@pytest.mark.parametrize(
+    ("preprocess", "message"),
+    [
+        ({"sise": 3}, "no field of Preprocess is called 'sise'; did you mean 'size'"),
+        (
+            {"fit": "croop"},
+            "fit of Preprocess must be 'stretch' or 'crop' or 'pad', such as its default 'stretch', not 'cr",
+        ),
+        ({"channels": "three"}, "channels of Preprocess must be a whole number or None, .* not 'three'"),
+        ({"mean": 0.5}, "mean of Preprocess must be several values, each a number, such as its default"),
+        ({"std": (0.0,)}, "scale and std must be positive"),
+    ],
+)
+def test_what_a_model_cannot_expect_of_a_picture_is_refused(preprocess: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_model("stripes", preprocess=preprocess)
+
+
 def test_a_module_is_given_a_card_and_eval_mode() -> None:
     module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Dropout())
     assert load_model(module) is module

@@ -104,7 +104,7 @@ def test_other_types_become_the_models_own_and_it_says_so(tmp_path: Path) -> Non
         tmp_path / "w.safetensors",
     )
     model = network()
-    assert load_weights(model, tmp_path / "w.safetensors") == ("converted torch.float16 to torch.float32",)
+    assert load_weights(model, tmp_path / "w.safetensors") == ("converted float16 to float32",)
     assert_filled(model)
 
 

@@ -8,9 +8,9 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import out_is_terminal, remark, say
-from convscope.cli.loading import load
-from convscope.cli.numbers import Model, Weights
-from convscope.cli.options import DataDir, ModelArgs
+from convscope.cli.loading import Loading
+from convscope.cli.numbers import Model
+from convscope.cli.options import DataDir, spread
 
 Port = Annotated[int | None, typer.Option(help="Port to listen at, or the next free one; 0 takes any.")]
 Host = Annotated[str, typer.Option(help="Address to listen at; another than this machine's own opens it to others.")]
@@ -20,11 +20,12 @@ AllowHost = Annotated[
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
 
+@spread
 def open_model(
     model: Model,
+    *,
     image: Annotated[str | None, typer.Option(help="A file, or dataset:split/index such as mnist:test/7.")] = None,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    loading: Loading,
     port: Port = None,
     host: Host = "127.0.0.1",
     allow_host: AllowHost = None,
@@ -33,7 +34,7 @@ def open_model(
 ) -> None:
     """Open the explorer on any model: a page where every number can be clicked."""
     give_way()
-    loaded = load(model, weights, model_arg)
+    loaded = loading.load(model)
     browser = out_is_terminal() and not no_browser
     stay(cs.open(loaded, image, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir))
 

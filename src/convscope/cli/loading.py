@@ -1,22 +1,74 @@
-"""Loading a model for a command, and what there is to say about it."""
+"""Loading a model for a command: the options that say how, and what there is to say about it."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 import convscope as cs
 from convscope.cli.console import remark
+from convscope.cli.options import ModelArgs, parse_size
+
+Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict .pt.")]
+Expects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preprocess",
+        metavar="NAME=VALUE",
+        help="How the model expects pictures: size=224 (or 48x64), channels=1, scale=255, mean=0.485,0.456,0.406, "
+        "std=..., fit=crop, background=dark, ...; repeatable.",
+    ),
+]
+ClassNames = Annotated[
+    str | None, typer.Option("--classes", metavar="NAME,NAME,...", help="What the model's outputs mean, in order.")
+]
 
 
-def load(model: str, weights: Path | None, model_args: list[str] | None) -> Any:
-    """The model that a command names; its notes are said, and that nothing has trained it."""
-    args = cs.parse_model_args(model_args or [])
-    loaded = cs.load_model(model, weights=weights, args=args)
-    for note in cs.card_of(loaded).notes:
-        remark(f"note: {note}")
-    if weights is None and not Path(model).is_dir() and not args.get("published") and _trainable(loaded):
-        made = "as its code makes them" if ":" in model else "random"
-        remark(f"note: {model} is not trained: its weights are {made}; name a run folder, or give --weights.")
-    return loaded
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The options of how a model is loaded."""
+
+    weights: Weights = None
+    model_arg: ModelArgs = None
+    preprocess: Expects = None
+    classes: ClassNames = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any is."""
+        return self != Loading()
+
+    def load(self, model: str) -> Any:
+        """The model, by its name; its notes are said, and that nothing has trained it."""
+        args = cs.parse_model_args(self.model_arg or [])
+        loaded = cs.load_model(
+            model,
+            weights=self.weights,
+            args=args,
+            preprocess=parse_preprocess(self.preprocess or []) or None,
+            classes=[name.strip() for name in self.classes.split(",")] if self.classes else None,
+        )
+        for note in cs.card_of(loaded).notes:
+            remark(f"note: {note}")
+        if self.weights is None and not Path(model).is_dir() and not args.get("published") and _trainable(loaded):
+            made = "as its code makes them" if ":" in model else "random"
+            remark(f"note: {model} is not trained: its weights are {made}; name a run folder, or give --weights.")
+        return loaded
+
+
+def parse_preprocess(arguments: list[str]) -> dict[str, Any]:
+    """Fields of a Preprocess as typed: sizes as people write them, one number for all channels.
+
+    >>> parse_preprocess(["size=48x64", "mean=0.5", "fit=crop"])
+    {'size': (48, 64), 'mean': (0.5,), 'fit': 'crop'}
+    """
+    said = cs.parse_model_args(arguments)
+    if isinstance(said.get("size"), int | str):
+        said["size"] = parse_size(str(said["size"]))
+    for name in said.keys() & {"mean", "std"}:
+        said[name] = said[name] if isinstance(said[name], tuple | list) else (said[name],)
+    return said
 
 
 def _trainable(model: Any) -> bool:

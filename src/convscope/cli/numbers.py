@@ -7,25 +7,25 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json, show_table
-from convscope.cli.loading import load
-from convscope.cli.options import DataDir, Json, ModelArgs
+from convscope.cli.loading import Loading
+from convscope.cli.options import DataDir, Json, spread
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
 Image = Annotated[str, typer.Argument(help="A file, or dataset:split/index such as mnist:test/7.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict .pt.")]
 
 
+@spread
 def trace(
     model: Model,
     image: Image,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    *,
+    loading: Loading,
     data_dir: DataDir = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also the steps that only lay numbers out.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the steps of a forward pass: name, operation, shape, parameters, range."""
-    found = traced(model, image, weights, model_arg, data_dir)
+    found = traced(model, image, loading, data_dir)
     steps = found.all_steps if hidden else found.steps
     if as_json:
         show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps]})
@@ -39,17 +39,18 @@ def trace(
     )
 
 
+@spread
 def explain(
     model: Model,
     image: Image,
+    *,
     at: Annotated[
         str | None, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")
     ] = None,
     depth: Annotated[int, typer.Option(min=1, help="How many steps back.")] = 1,
     everything: Annotated[bool, typer.Option("--all", help="Every term of a long sum.")] = False,
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    loading: Loading,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def explain(
         raise cs.UsageError(
             "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
         )
-    why = explained(traced(model, image, weights, model_arg, data_dir), at)
+    why = explained(traced(model, image, loading, data_dir), at)
     if to_input:
         answer = why.to_input()
         show_json(answer.to_json()) if as_json else say(str(answer))
@@ -68,17 +69,18 @@ def explain(
         say(why.to_text(all=everything, depth=depth))
 
 
+@spread
 def verify(
     model: Model,
     image: Annotated[str | None, typer.Argument(help="A file, or dataset:split/index; else noise.")] = None,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    *,
+    loading: Loading,
     data_dir: DataDir = None,
     cells: Annotated[int, typer.Option(min=1, help="Cells explained of each step.")] = 200,
     as_json: Json = False,
 ) -> None:
     """Recompute every number independently; exit status 1 if one is not what it should be."""
-    found = traced(model, image, weights, model_arg, data_dir)
+    found = traced(model, image, loading, data_dir)
     with reading_progress() as progress:
         report = cs.verify(found, cells=cells, progress=progress)
     if as_json:
@@ -114,11 +116,9 @@ def explained(trace: Any, at: str) -> Any:
     return cs.explain(trace, step, cell)
 
 
-def traced(
-    model: str, image: str | None, weights: Path | None, model_arg: list[str] | None, data_dir: Path | None
-) -> Any:
+def traced(model: str, image: str | None, loading: Loading, data_dir: Path | None) -> Any:
     """A model's trace for an image, or for noise; what was done to either is said."""
-    loaded = load(model, weights, model_arg)
+    loaded = loading.load(model)
     if image is None:
         return cs.trace(loaded, cs.random_image(loaded))
     prepared = cs.prepare(image, like=loaded, data_dir=data_dir)

@@ -10,9 +10,9 @@ import typer
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json
 from convscope.cli.figures import Out, save, target, write
-from convscope.cli.loading import load
+from convscope.cli.loading import Loading
 from convscope.cli.numbers import explained
-from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, parse_size
+from convscope.cli.options import DataDir, Grey, Json, Size, parse_size, spread
 
 ANY_IMAGE = "shapes:test/0"
 
@@ -21,7 +21,6 @@ plot_app = typer.Typer(no_args_is_help=True, help="Draw data, kernels, feature m
 Image = Annotated[str, typer.Argument(help="A file, or an image of a data set: mnist:test/7, crosses:damaged-plus.")]
 Model = Annotated[str, typer.Argument(help="A built-in model, a run folder, file.py:Class or package.module:factory.")]
 RunFolder = Annotated[str, typer.Argument(help="A run folder.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights for the model: .safetensors, or .pt without code.")]
 Shared = Annotated[bool, typer.Option("--shared", help="One colour scale for all steps.")]
 Crop = Annotated[
     tuple[int, int, int, int] | None,
@@ -112,40 +111,42 @@ def pixels(
 
 
 @plot_app.command()
+@spread
 def kernels(
     model: Model,
+    *,
     layer: Annotated[
         str | None, typer.Option("--layer", "--step", help="The convolution; by default the first.")
     ] = None,
     most: Annotated[int, typer.Option(help="How many kernels at most.")] = 24,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    loading: Loading,
     out: Out = None,
 ) -> None:
     """Draw the kernels of a convolution with their numbers and the sum over each input channel."""
     path = target(out, "kernels", model, layer)
-    loaded = load(model, weights, model_arg)
+    loaded = loading.load(model)
     colors = ("red", "green", "blue") if cs.card_of(loaded).preprocess.channels == 3 else ()
     write(cs.plot.kernels(loaded, layer, most=most, inputs=colors), path)
 
 
 @plot_app.command()
+@spread
 def maps(
     model: Model,
     image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
+    *,
     step: Annotated[list[str] | None, typer.Option(help="Only this step; repeatable.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Many images of this data set, class beside class.")] = None,
     split: Annotated[str, typer.Option(help="Of --dataset: train, test or all.")] = "test",
     per_class: Annotated[int, typer.Option(help="Of --dataset: how many images of each class.")] = 6,
     shared: Shared = False,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    loading: Loading,
     data_dir: DataDir = None,
     out: Out = None,
 ) -> None:
     """Draw the feature maps of all steps for one image, or of one step for many images by class."""
     path = target(out, "maps", model, *(step or ()))
-    loaded = load(model, weights, model_arg)
+    loaded = loading.load(model)
     card = cs.card_of(loaded)
     if dataset is not None:
         if image is not None or step is None or len(step) != 1:
@@ -162,39 +163,41 @@ def maps(
 
 
 @plot_app.command()
+@spread
 def network(
     model: Model,
     image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
+    *,
     depth: Annotated[int | None, typer.Option(help="How many levels of modules to open.")] = None,
     shared: Shared = False,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    loading: Loading,
     data_dir: DataDir = None,
     out: Out = None,
 ) -> None:
     """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
     path = target(out, "network", model)
-    loaded = load(model, weights, model_arg)
+    loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir)
     trace = cs.trace(loaded, shown.array)
     write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
 
 
 @plot_app.command()
+@spread
 def number(
     model: Model,
     image: Image,
+    *,
     at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
     most: Annotated[int, typer.Option(min=1, help="How many channels of a window at most.")] = 4,
-    weights: Weights = None,
-    model_arg: ModelArgs = None,
+    loading: Loading,
     data_dir: DataDir = None,
     out: Out = None,
 ) -> None:
     """Draw why one number is what it is: the window, the kernel, the products and their sum."""
     path = target(out, "number", model, at)
-    loaded = load(model, weights, model_arg)
+    loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir)
     why = explained(cs.trace(loaded, shown.array), at)
     write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)

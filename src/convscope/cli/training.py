@@ -8,7 +8,8 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import duration, hushed, percent, reading_progress, remark, say, show_json, show_table
-from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size
+from convscope.cli.loading import Loading
+from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size, spread
 from convscope.cli.watching import watching
 
 
@@ -106,15 +107,19 @@ def evaluate(
     show_table(["", *result.classes], counts, right=result.classes)
 
 
+@spread
 def predict(
     run: Annotated[str, typer.Argument(help="A run folder or a model.")],
     images: Annotated[list[str], typer.Argument(help="Image files, or dataset:split/index such as mnist:test/7.")],
+    *,
     top: Annotated[int, typer.Option(min=1, help="How many classes to list.")] = 3,
+    loading: Loading,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Ask a trained model about pictures, also your own."""
-    predictions = cs.predict(run, *images, data_dir=data_dir)
+    trained = Path(run, "config.json").exists() and not loading.given
+    predictions = cs.predict(run if trained else loading.load(run), *images, data_dir=data_dir)
     if as_json:
         show_json([prediction.to_json() for prediction in predictions])
         return

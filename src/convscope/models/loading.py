@@ -18,6 +18,7 @@ from convscope.cards import Card, attach, card_of, infer_card
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
 from convscope.images import Preprocess
 from convscope.models import usercode
+from convscope.models.arguments import unfit
 from convscope.models.catalog import MODELS
 from convscope.models.weights import load_weights
 
@@ -213,4 +214,6 @@ def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Pre
     for name in given:
         if name not in known:
             raise UnknownName("field of Preprocess", name, known)
+    for said in unfit("Preprocess", Preprocess, given):
+        raise UsageError(f"{said}.")
     return Preprocess.from_json({**known, **given})

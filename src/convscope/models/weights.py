@@ -55,7 +55,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 def _conversions(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     """Which types had to become the model's own; an integer counter is not worth a word."""
     pairs = {
-        (str(tensor.dtype), str(own[name].dtype))
+        (str(tensor.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
         for name, tensor in found.items()
         if name in own and not is_lazy(own[name]) and tensor.dtype != own[name].dtype
     }

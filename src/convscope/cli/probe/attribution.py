@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 import convscope as cs
+from convscope.cli.loading import Loading
 from convscope.cli.numbers import Image, Model
 from convscope.cli.options import DataDir, spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import Loading
 
 
 @spread

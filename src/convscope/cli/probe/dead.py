@@ -6,10 +6,11 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
+from convscope.cli.loading import Loading
 from convscope.cli.numbers import Model
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import DatasetName, Images, Loading, Partial, Split, data_for
+from convscope.cli.probe.subject import DatasetName, Images, Partial, Split, data_for
 
 
 @spread

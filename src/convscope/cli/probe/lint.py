@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
+from convscope.cli.loading import Loading
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import Images, Loading
+from convscope.cli.probe.subject import Images
 
 
 @spread

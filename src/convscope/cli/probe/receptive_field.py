@@ -6,10 +6,10 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import say, show_json
+from convscope.cli.loading import Loading
 from convscope.cli.numbers import Model, parse_cell, traced
 from convscope.cli.options import DataDir, spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import Loading
 
 
 @spread
@@ -27,7 +27,7 @@ def receptive_field(
     """Which pixels a number can depend on: `convscope probe receptive-field shapes-cnn --at conv2:0,4,4`."""
     if at is None and shown.out is not None:
         raise cs.UsageError("a picture shows one field; name the step: --at conv2, or --at conv2:3,10,12 for one cell.")
-    trace = traced(model, image, loading.weights, loading.model_arg, data_dir)
+    trace = traced(model, image, loading, data_dir)
     if at is None:
         found = cs.probe.receptive_fields(trace)
         show_json(found.to_json()) if shown.as_json else say(str(found))

@@ -6,9 +6,10 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
+from convscope.cli.loading import Loading
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import Images, Loading, Partial, Split, data_for, names_of
+from convscope.cli.probe.subject import Images, Partial, Split, data_for, names_of
 
 
 @spread

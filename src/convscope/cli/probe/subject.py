@@ -9,9 +9,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
-from convscope.cli.loading import load
-from convscope.cli.numbers import Weights
-from convscope.cli.options import DataDir, Grey, ModelArgs, Size, Strict, parse_size
+from convscope.cli.options import DataDir, Grey, Size, Strict, parse_size
 
 DatasetName = Annotated[
     str | None, typer.Argument(help="shapes, mnist, folder:PATH, ...; a run is asked about its own data.")
@@ -23,18 +21,6 @@ Partial = Annotated[
 ]
 FITTED = ("folder:", "hub:")
 """Places whose images are brought to what the model expects, unless something else is said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """The options of how a model is loaded."""
-
-    weights: Weights = None
-    model_arg: ModelArgs = None
-
-    def load(self, model: str) -> Any:
-        """The model, by its name."""
-        return load(model, self.weights, self.model_arg)
 
 
 @dataclass(frozen=True, slots=True)
