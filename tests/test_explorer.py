@@ -293,6 +293,14 @@ def test_the_map_zooms_until_its_cells_hold_numbers(page: Any, shapes: Any) -> N
     assert page.get_by_role("button", name="Zoom out").is_disabled()
 
 
+def test_the_chosen_cell_is_in_the_middle_of_what_is_magnified(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes, at(traced["conv1"].id, 3, 10, 12))
+    settled(page)
+    page.get_by_role("button", name="numbers").click()
+    page.locator(".viewer canvas").hover()  # in its middle
+    assert page.locator(".readout").inner_text().startswith("(3, 10, 12)")
+
+
 def test_the_value_under_the_cursor_is_exact(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, f"?step={traced['conv1'].id}&channel=2")
     canvas = page.locator(".viewer canvas")

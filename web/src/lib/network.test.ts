@@ -68,6 +68,30 @@ describe("folding", () => {
     expect(shown.flatMap((card) => card.steps.map((s) => s.id))).toEqual(deep.steps.map((s) => s.id));
   });
 
+  test("a module with nothing but one module inside opens with it", () => {
+    const deep = trace(
+      [0, 1, 2].flatMap((stage) =>
+        Array.from({ length: 12 }, (_, i) => {
+          const id = stage * 12 + i;
+          return step(id, `stages.${stage}.layers.${Math.floor(i / 6)}.${i % 6}`, id === 0 ? [] : [id - 1]);
+        }),
+      ),
+    );
+    const labels = (open: string[]): string[] =>
+      nodes(deep, open).flatMap((n) => (n.kind === "open" ? [n.label, ...n.nodes.map((inside) => inside.label)] : [n.label]));
+    expect(labels([])).toEqual(["stages", "0", "1", "2"]);
+    expect(nodes(deep, ["stages.1"]).flatMap((n) => (n.kind === "open" ? n.nodes : []))).toMatchObject([
+      { kind: "folded", label: "0" },
+      { kind: "open", label: "1.layers", nodes: [{ label: "0" }, { label: "1" }] },
+      { kind: "folded", label: "2" },
+    ]);
+    expect(nodes(deep, ["stages.1", "stages.1.layers"]).flatMap((n) => (n.kind === "open" ? n.nodes : []))).toMatchObject([
+      { kind: "folded", label: "0" },
+      { kind: "folded", label: "1.layers" },
+      { kind: "folded", label: "2" },
+    ]);
+  });
+
   test("a module opens and closes by hand", () => {
     const deep = residual(40);
     const folded = nodes(deep, []);

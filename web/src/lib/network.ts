@@ -88,8 +88,9 @@ export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
         return run.steps.map((step) => ({ kind: "step", key: `s${step.id}`, label: inner(step.name, around), step }));
       }
       const { path } = run;
+      const alone = parent !== "" && run.steps.length === steps.length; // all that is in a module which is open
       const [key, label, type] = [`${path}@${first.id}`, inner(path, around), trace.modules[path] ?? ""];
-      if (!open.has(path)) return [{ kind: "folded", key, label, path, type, steps: run.steps }];
+      if (alone ? toggled.includes(path) : !open.has(path)) return [{ kind: "folded", key, label, path, type, steps: run.steps }];
       if (quiet || runs(run.steps, path).length < 2) return build(run.steps, path, around);
       return [{ kind: "open", key, label, path, type, nodes: build(run.steps, path, path) }];
     });
