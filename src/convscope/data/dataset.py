@@ -194,5 +194,6 @@ def _check(data: Dataset) -> None:
     if len(outside):
         raise DataError(
             f"label {labels[outside[0]]} of image {outside[0]} of {data.name} is outside its "
-            f"{len(data.classes)} classes (0 to {len(data.classes) - 1}); name more classes or correct the labels."
+            f"{len(data.classes)} class{'es' * (len(data.classes) != 1)} (0 to {len(data.classes) - 1}); "
+            "name more classes or correct the labels."
         )
