@@ -58,8 +58,13 @@ bright = scan(
     data, [cs.load_model(sys.argv[1])], lambda batch: {"sum": np.array([batch.images.sum().item()])},
     lambda one, two: {"sum": one["sum"] * 0.9 + two["sum"]}, what="adding",
 )
+model = cs.load_run(sys.argv[1]).model
+probes = [
+    cs.probe.dead(model, data), cs.probe.patches(model, data, "conv2", count=2), cs.probe.shift(model, data, reach=1),
+]
 Path(f"answer-{rank()}.json").write_text(json.dumps({
     "score": score.to_json(), "scan": bright["sum"].tolist(), "clean": clean, "notes": notes, "out": str(unnamed.path),
+    "probes": [probe.to_json() for probe in probes],
 }))
 """
 
@@ -116,6 +121,7 @@ def test_scores_and_scans_are_identical(together: Together, processes: int) -> N
     for answer in many:
         assert answer["score"] == alone["score"]
         assert answer["scan"] == alone["scan"]
+        assert answer["probes"] == alone["probes"]
 
 
 def test_batch_norm_is_said_to_differ(together: Together) -> None:
