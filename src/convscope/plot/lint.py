@@ -28,7 +28,10 @@ def lint(found: "Lint") -> Figure:
     """
     sheet = Sheet()
     on = f" · run on {found.images:,} images" if found.images else ""
-    y = sheet.header(f"{found.subject}: {_said(len(found.findings))}", f"{len(found.looked_for)} checks{on}") + 0.2
+    y = (
+        sheet.header(f"{found.subject}: {_said(len(found.findings))}", f"{_count(len(found.looked_for), 'check')}{on}")
+        + 0.2
+    )
     for finding in found.findings:
         sheet.text(0, y, finding.check, points=LABEL, bold=True, color=WRONG)
         y += 0.17
@@ -59,4 +62,8 @@ def _clean(found: "Lint") -> list[str]:
 
 
 def _said(count: int) -> str:
-    return f"{count} mistake{'s' * (count != 1)} found" if count else "no mistake found"
+    return f"{_count(count, 'mistake')} found" if count else "no mistake found"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

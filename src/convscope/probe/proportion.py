@@ -11,10 +11,10 @@ Z95 = 1.959963984540054
 def sample_size(images: int, skipped: int) -> str:
     """A sample's size in words.
 
-    >>> sample_size(1000, 0), sample_size(998, 2)
-    ('1,000 images', '998 images (2 more cannot be read)')
+    >>> sample_size(1000, 0), sample_size(1, 2)
+    ('1,000 images', '1 image (2 more cannot be read)')
     """
-    return f"{images:,} images" + (f" ({skipped:,} more cannot be read)" if skipped else "")
+    return f"{images:,} image{'s' * (images != 1)}" + (f" ({skipped:,} more cannot be read)" if skipped else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,8 @@ class Lint:
         on = f" on {self.images:,} images" if self.images else ""
         count = len(self.findings)
         said = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
-        head = f"{self.subject}: {said} found by {len(self.looked_for)} checks{on}"
+        made = len(self.looked_for)
+        head = f"{self.subject}: {said} found by {made} check{'s' * (made != 1)}{on}"
         parts = [head, *(str(finding) for finding in self.findings)]
         reasons = sorted(set(self.skipped.values()))
         for reason in reasons:
