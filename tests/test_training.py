@@ -326,6 +326,16 @@ def test_a_folder_that_is_taken_or_no_run(tmp_path: Path) -> None:
         cs.train("crosses", out="/proc/run")
 
 
+def test_the_name_of_a_run_alone_is_told_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = cs.train("crosses", epochs=1)
+    assert run.path == Path("runs/crosses")
+    with pytest.raises(RunError, match=r"^crosses does not exist; did you mean runs/crosses\? `convscope train"):
+        cs.evaluate("crosses")
+    with pytest.raises(RunError, match=r"^shapes does not exist; `convscope train"):
+        cs.evaluate("shapes")
+
+
 def test_every_default_model_has_a_fast_recipe_and_every_recipe_a_model() -> None:
     from convscope.models import DEFAULT_MODELS, MODELS
 

@@ -183,16 +183,16 @@ def load_dataset(
         strict=strict,
         progress=progress,
     )
-    for option, given in {
-        "size": size is not None,
-        "sampling": sampling != "split",
-        "image_size": image_size is not None,
-        "grey": grey,
-    }.items():
+    for option, flag, given in (
+        ("size", " (--images)", size is not None),
+        ("sampling", "", sampling != "split"),
+        ("image_size", " (--size)", image_size is not None),
+        ("grey", " (--grey)", grey),
+    ):
         if given and option not in entry.options:
             known: list[Entry | Place] = [*DATASETS.values(), *PLACES.values()]
             takers = [other.name for other in known if option in other.options]
-            raise UsageError(f"{entry.name} takes no {option}; it is for {' and '.join(takers)}.")
+            raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")
     return entry.load(request)
 
 

@@ -15,10 +15,8 @@ from convscope.training.environment import differences
 from convscope.training.job import BY_HAND, Job, Settings
 from convscope.training.joining import launch_id
 from convscope.training.randomness import restore_random_state
-from convscope.training.runs import Run, load_run
+from convscope.training.runs import RUNS, Run, load_run
 from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders
-
-RUNS = Path("runs")
 
 
 def find_run(out: str | Path | None) -> Run:

@@ -26,6 +26,8 @@ from convscope.models import load_model
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import snapshot_folders
 
+RUNS = Path("runs")
+"""Where runs go by themselves."""
 COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 """What normalization layers count beside their parameters."""
 
@@ -144,7 +146,9 @@ def read_config(path: Path) -> dict[str, Any]:
         _check_config(config)
     except FileNotFoundError:
         there = "is no run folder: it has no config.json" if path.is_dir() else "does not exist"
-        raise RunError(f"{path} {there}; `convscope train DATASET` makes a run and says where.") from None
+        near = RUNS / path.name
+        meant = f"; did you mean {near}?" if (near / "config.json").exists() else ";"
+        raise RunError(f"{path} {there}{meant} `convscope train DATASET` makes a run and says where.") from None
     except KeyError as error:
         raise RunError(f"{path / 'config.json'} is damaged: it lacks {error}.") from None
     except (OSError, ValueError, TypeError, AttributeError, ConvscopeError) as error:

@@ -21,8 +21,8 @@ from convscope.training.layout import trained_channels_last
 from convscope.training.loop import Loop, Watch
 from convscope.training.objectives import make_loss
 from convscope.training.randomness import own_random_state
-from convscope.training.resuming import RUNS, find_run, restore, run_before_restart, settings_again, settings_of
-from convscope.training.runs import Run
+from convscope.training.resuming import find_run, restore, run_before_restart, settings_again, settings_of
+from convscope.training.runs import RUNS, Run
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
 from convscope.training.writer import RunWriter, Writer
