@@ -200,6 +200,14 @@ def test_lint_and_shortcut_leave_them_out(place: str) -> None:
     assert "; 3 more cannot be read" in str(simple)
 
 
+@UNREAD
+def test_pictures_leave_them_out(place: str) -> None:
+    data = stored(place).part(slice(0, 10))
+    chosen = cs.plot.spread(data, 5)
+    assert sorted(chosen) == [1, 2, 3, 4, 5, 6, 8, 9]
+    assert len(cs.plot.samples(data, per_class=5).axes[0].images) == 8
+
+
 COUNTING = """
 import sys, warnings
 import torch
@@ -242,7 +250,7 @@ def test_the_commands_name_and_count_them(place: str, tmp_path: Path) -> None:
     trained = run(*command, "--out", "r", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "warning: image 0 of hub:" in trained.stderr
-    assert "images skipped)" in trained.stdout
+    assert " skipped)" in trained.stdout
 
     def said(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--split", "all"])

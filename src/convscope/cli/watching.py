@@ -63,7 +63,7 @@ class Watcher:
         if "test_accuracy" in event:
             line += f"  test loss {event['test_loss']:.4f}  test accuracy {percent(event['test_accuracy'])}"
         if "skipped" in event:
-            line += f"  ({event['skipped']:,} images skipped)"
+            line += f"  ({event['skipped']:,} skipped)"
         say(f"{line}  {duration(event['seconds'])}")
 
     def _worth_a_line(self, epoch: int) -> bool:

@@ -48,6 +48,8 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
 def spread(dataset: Dataset, per_class: int) -> list[int]:
     """Indices of at most `per_class` images of each class, evenly spaced over the class, class after class.
 
+    Images that cannot be read are left out.
+
     >>> data = Dataset("two", np.zeros((5, 1, 3, 3), np.uint8), np.array([0, 0, 0, 1, 1]), ("plus", "cross"))
     >>> spread(data, 2)
     [0, 2, 3, 4]
@@ -61,7 +63,7 @@ def spread(dataset: Dataset, per_class: int) -> list[int]:
     for k in range(len(dataset.classes)):
         members = np.flatnonzero(dataset.labels == k)
         places = np.linspace(0, len(members) - 1, min(per_class, len(members))).round().astype(np.intp)
-        found += members[places].tolist()
+        found += dataset.readable(members[places])[1].tolist()
     return found
 
 
