@@ -360,6 +360,12 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
         r"kernels of shapes-cnn must be 2 values, each a whole number, such as its default \(8, 16\), not 8\. "
         "shapes-cnn with kernels=8 fails: TypeError",
     ),
+    "text that would pass for true": (
+        "shapes-cnn",
+        {"softmax": "perhaps"},
+        UsageError,
+        "softmax of shapes-cnn must be True or False, such as its default False, not 'perhaps'",
+    ),
     "no kernels": ("simple-cnn", {"kernels": 0}, UsageError, "kernels of simple-cnn must be at least 1, not 0"),
     "text where hints are strings": (
         "FILE:Net",
