@@ -72,11 +72,11 @@ def train(
             watch=watcher.tell,
             progress=progress,
         )
+    if hushed():  # where another process speaks, the run may lie on its disk alone
+        return
     if not watcher.start:
         more = " Give it more epochs with --epochs." if run.recipe.schedule == "constant" else ""
         say(f"{run.path} was finished before; nothing is left to train.{more}")
-        return
-    if hushed():
         return
     say(f"{run.path} is written after {duration(run.metrics['seconds'])} of training")
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")
