@@ -32,13 +32,14 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 QUIET = 250  # milliseconds without anything new: then the page is up to date
 WATCH = """
 localStorage.setItem('convscope-hints', 'seen');
-window.seen = {event: 0, strip: 0, answers: 0, viewer: 0, number: 0};
+window.seen = {event: 0, maps: 0, strip: 0, answers: 0, viewer: 0, number: 0};
 const now = () => performance.now();
 const inside = (node, selector) => (node.nodeType === 1 ? node : node.parentElement)?.closest?.(selector);
 for (const name of ['putImageData', 'drawImage']) {
   const plain = CanvasRenderingContext2D.prototype[name];
   CanvasRenderingContext2D.prototype[name] = function (...args) {
     plain.apply(this, args);
+    if (!inside(this.canvas, '.paper')) window.seen.maps = now();
     if (inside(this.canvas, '.strip')) window.seen.strip = now();
     if (inside(this.canvas, '.viewer')) window.seen.viewer = now();
   };
@@ -166,9 +167,9 @@ def drawing(page: Any, url: str, repeats: int) -> None:
         page.mouse.down()
         page.wait_for_timeout(300)
         page.mouse.move(x + 16, y + 9)
-        times.append(quiet(page, "strip", "answers"))
+        times.append(quiet(page, "strip", "maps", "answers"))
         page.mouse.up()
-    said("pen stroke to all maps and probabilities", times[5:])
+    said("pen stroke to all maps, small and large, and probabilities", times[5:])
 
 
 def cells(page: Any, url: str, query: str, name: str, repeats: int) -> None:

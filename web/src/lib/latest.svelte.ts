@@ -24,7 +24,6 @@ export class Latest<T> {
 
   async #run(): Promise<void> {
     this.#running = true;
-    await new Promise((done) => setTimeout(done)); // the strip's pictures are asked for first
     for (let done: string | null = null; done !== this.#key;) {
       done = this.#key;
       const ask = this.#ask;

@@ -12,6 +12,7 @@ export class Thumbnails {
   #trace: string | null = null;
   #visible = new Set<number>();
   #asked = new Set<number>();
+  #waiting = false;
   #running = false;
   #models = 0;
 
@@ -24,10 +25,10 @@ export class Thumbnails {
       this.pictures.clear();
       this.#models += 1;
     }
-    this.#later();
+    if (!this.#running) void this.#run();
   }
 
-  /** Say whether a step is on screen. */
+  /** Say whether a step is on screen; what several say at once is asked for together. */
   see(step: number, visible: boolean): void {
     if (visible) this.#visible.add(step);
     else this.#visible.delete(step);
@@ -35,13 +36,17 @@ export class Thumbnails {
   }
 
   #later(): void {
-    if (this.#running) return;
-    this.#running = true;
-    queueMicrotask(() => void this.#run());
+    if (this.#waiting) return;
+    this.#waiting = true;
+    queueMicrotask(() => {
+      this.#waiting = false;
+      if (!this.#running) void this.#run();
+    });
   }
 
   /** One request at a time, each for what is wanted then. */
   async #run(): Promise<void> {
+    this.#running = true;
     for (let failed = false; !failed;) {
       const trace = this.#trace;
       const steps = [...this.#visible].filter((step) => !this.#asked.has(step)).slice(0, MOST);
