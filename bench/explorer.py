@@ -160,7 +160,7 @@ def drawing(page: Any, url: str, repeats: int) -> None:
     page.wait_for_timeout(1500)
     page.get_by_role("button", name="Clear").click()
     box = page.locator(".paper canvas").bounding_box()
-    times = []
+    times, strip = [], []
     for turn in range(repeats + 5):  # each on a spot of its own
         x, y = (box["x"] + box["width"] * (turn % 8 + 0.5) / 8, box["y"] + box["height"] * (turn // 8 % 8 + 0.5) / 8)
         page.mouse.move(x, y)
@@ -168,8 +168,10 @@ def drawing(page: Any, url: str, repeats: int) -> None:
         page.wait_for_timeout(300)
         page.mouse.move(x + 16, y + 9)
         times.append(quiet(page, "strip", "maps", "answers"))
+        strip.append(page.evaluate("Math.max(window.seen.strip, window.seen.answers) - window.seen.event"))
         page.mouse.up()
-    said("pen stroke to all maps, small and large, and probabilities", times[5:])
+    said("pen stroke to the maps of all steps and the probabilities", strip[5:])
+    said("and to the large map beside the original's and their difference", times[5:])
 
 
 def cells(page: Any, url: str, query: str, name: str, repeats: int) -> None:

@@ -210,8 +210,12 @@ async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """A child's: no GPU, at most half of the processors, and none for threads that only wait: the page stays quick."""
+    """A child's: no GPU, and at most half of the processors, so that the page stays quick.
+
+    Its threads wait as OpenMP has it, not as those of the page's server: on processors of their own that is faster.
+    """
     half = max(1, (os.cpu_count() or 1) // 2)
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(half, int(given)) if given.isdigit() and int(given) else half
-    return {"OMP_WAIT_POLICY": "passive", **os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    return {**inherited, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
