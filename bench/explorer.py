@@ -97,8 +97,9 @@ def photo() -> Path:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    """Bytes that this process holds now; pages of files, which the system may drop at any time, are not its own."""
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return sum(int(words[1]) * 1024 for words in lines if words[0] in {"RssAnon:", "VmSwap:"})
 
 
 @contextmanager

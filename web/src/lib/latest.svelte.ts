@@ -24,6 +24,7 @@ export class Latest<T> {
 
   async #run(): Promise<void> {
     this.#running = true;
+    await new Promise((done) => setTimeout(done)); // the strip's pictures are asked for first
     for (let done: string | null = null; done !== this.#key;) {
       done = this.#key;
       const ask = this.#ask;
