@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import convscope as cs
-from convscope.cli import exploring, main
+from convscope.cli import main
+from convscope.cli.loading import Loading
 from convscope.server import launch, page, places
 from convscope.server.places import address_of, bind, has_browser
 
@@ -177,7 +178,12 @@ def test_no_browser_is_started_where_nobody_sits(monkeypatch: pytest.MonkeyPatch
 
 # The command line
 
-COMMAND = "import sys, pathlib; from convscope.server import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
+SIGNALS = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
+)
+COMMAND = (
+    f"{SIGNALS}import sys, pathlib; from convscope.server import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
+)
 
 
 @contextmanager
@@ -233,7 +239,7 @@ print(refused, [thread.name for thread in threading.enumerate()])
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
 def test_after_ctrl_c_nothing_of_the_server_runs_on(static: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-c", STOPPED, str(static)]
+    command = [sys.executable, "-W", "error", "-c", SIGNALS + STOPPED, str(static)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
     assert (result.stdout, result.stderr) == ("True ['MainThread']\n", "")
 
@@ -251,7 +257,7 @@ def test_waiting_threads_give_way_to_the_browser_unless_told_otherwise(
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     if given is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr(exploring, "load", note)
+    monkeypatch.setattr(Loading, "load", note)
     monkeypatch.setattr(cs, "serve", note)
     assert _refused(monkeypatch, command, *(["stripes"] if command == "open" else [])) == 2
     assert seen == [given or "passive"]
