@@ -10,6 +10,7 @@ from PIL import Image
 
 import convscope as cs
 from browser import browser, forgive, tab
+from test_explorer_change import eventually
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
 
 def test_a_step_that_is_not_there_is_left_for_the_first_one(page: Any, shapes: Any) -> None:
     visit(page, shapes, "?step=99&channel=77", "[data-number]")
-    page.wait_for_function("location.search === ''")
+    eventually(lambda: page.evaluate("location.search"), "")
     said = page.get_by_text("The network has no such step; another one is shown.")
     said.wait_for()
     page.get_by_role("button", name="Close").click()
@@ -113,13 +114,13 @@ def test_a_model_that_is_not_there_is_said_and_another_one_shown(page: Any, runs
     visit(page, explorer, "?model=<b>gone&step=2&cell=0.1.1&edits=fc.bias:0:1", "[data-number]")
     said = page.get_by_text("There is no model “<b>gone” here; this is letters.")
     said.wait_for()
-    page.wait_for_function("location.search === ''")
+    eventually(lambda: page.evaluate("location.search"), "")
     page.get_by_label("Model", exact=True).select_option("shapes")
     said.wait_for(state="detached")
 
     visit(page, explorer, "?view=compare&model=shapes&other=gone", "section[aria-label=Answers]")
     page.get_by_text("There is no model “gone” here to compare with; another one is shown.").wait_for()
-    page.wait_for_function("!location.search.includes('other')")
+    eventually(lambda: "other" in page.evaluate("location.search"), False)
     assert "model=shapes" in page.url
 
 
@@ -141,7 +142,7 @@ def test_what_is_asked_for_comes_into_view(page: Any, shapes: Any) -> None:
     page.get_by_label("down to pixels").check()
     section = page.locator("section[aria-label='Down to pixels']")
     section.locator("dl, p").first.wait_for()
-    page.wait_for_function("scrollY > 0")
+    eventually(lambda: page.evaluate("scrollY > 0"), True)
     page.wait_for_timeout(600)
     assert section.bounding_box()["y"] < 400
 
