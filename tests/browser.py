@@ -77,19 +77,20 @@ def tab(within: Any, *, size: tuple[int, int] = WIDE, scheme: str = "light", fir
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
     page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
-    page.wrong = wrong
+    page.forgiven = forgiven = list[str]()
     try:
         yield page
         refused = page.evaluate("window.refused")
     finally:
         context.close()
+    wrong = [said for said in wrong if not any(word in said for word in forgiven)]
     assert not wrong, f"the console said {wrong}"
     assert not refused, f"the content security policy refused {refused}"
 
 
-def forgive(page: Any, word: str) -> None:
-    """Take out the console's errors that a test has provoked."""
-    page.wrong[:] = [said for said in page.wrong if word not in said]
+def forgive(page: Any, *words: str) -> None:
+    """Leave out the console's errors with these words: what a test provokes, whenever the console has it."""
+    page.forgiven += words
 
 
 def accessible(page: Any) -> None:

@@ -1,10 +1,14 @@
 """What all tests share: real data where it is, and a quiet, short-lived environment."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from browser import browser, tab
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("convscope", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +45,31 @@ def shared_data() -> Path:
     if not found or not Path(found).is_dir():
         pytest.skip("CONVSCOPE_DATA names no folder with mnist/ and images/")
     return Path(found)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A page in it that must end without an error on the console."""
+    with tab(chromium) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hugging Face datasets convert parquet files into a cache; here into a folder that goes away."""
+    datasets = pytest.importorskip("datasets", reason="hub: data need Hugging Face datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        datasets.disable_progress_bars()
+        yield
+        datasets.enable_progress_bars()
 
 
 @pytest.fixture

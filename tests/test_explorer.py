@@ -13,15 +13,10 @@ import torch
 from torch import nn
 
 import convscope as cs
-from browser import NARROW, WIDE, accessible, browser, forgive, keep, tab
+from browser import NARROW, WIDE, accessible, forgive, keep, tab
+from exploring import at, eventually, recorded, rows, settled, visit, wander, written
 
 SEED = 3
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -45,62 +40,12 @@ def traced() -> cs.Trace:
     return cs.trace(model, cs.load_image("shapes:test/12", like=model))
 
 
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    with tab(chromium) as found:
-        yield found
-
-
-def visit(page: Any, explorer: Any, query: str = "") -> None:
-    """Open the explorer's page in a state."""
-    page.goto(explorer.url.replace("#", f"{query}#"))
-    page.wait_for_selector(".viewer canvas, .answers table, [role=alert]")
-
-
-def wander(page: Any, query: str) -> None:
-    """Change the state without loading the page again."""
-    page.evaluate("to => { history.pushState(null, '', to); dispatchEvent(new PopStateEvent('popstate')); }", query)
-
-
-def at(step: int, *cell: int) -> str:
-    """The query of a cell."""
-    return f"?step={step}&cell={'.'.join(map(str, cell))}"
-
-
-def settled(page: Any) -> None:
-    """Wait until the calculation on screen is that of the chosen cell, and checked."""
-    page.wait_for_selector(
-        "section[aria-label='This number'][aria-busy=false] [data-status]:not([data-status=checking])"
-    )
-
-
-def recorded(page: Any) -> float:
-    """The number that is explained, in full."""
-    settled(page)
-    return float(page.get_attribute("[data-number]", "data-number"))
-
-
-def rows(page: Any) -> dict[str, str]:
-    """The lines of the calculation on screen: label -> number."""
-    settled(page)
-    found = page.eval_on_selector_all(
-        ".lines tr", "all => all.map(tr => [tr.querySelector('th'), ...tr.querySelectorAll('td.mono')]"
-        ".map(e => e === null ? '' : e.textContent.trim()))"
-    )  # fmt: skip
-    return {label: "".join(numbers) for label, *numbers in found if label}
-
-
 def numbers(page: Any, figure: int) -> list[float]:
     """The numbers of one of the grids in full, padding left out."""
     titles = page.eval_on_selector_all(
         f".sum figure >> nth={figure} >> [data-cell]", "all => all.map(e => e.getAttribute('title'))"
     )
     return [float(t.rsplit(" = ", 1)[1].replace("−", "-")) for t in titles if t != "padding"]
-
-
-def written(why: Any) -> str:
-    """The calculation in text, as Python prints it."""
-    return re.sub(r"\s+", " ", why.to_text(all=True).replace("recorded", "recorded by PyTorch"))
 
 
 def test_a_clicked_cell_shows_the_numbers_that_python_has(page: Any, crosses: Any) -> None:
@@ -218,11 +163,20 @@ def test_the_products_are_shown_one_by_one_on_request(page: Any, shapes: Any, tr
     rows(page)
     products = page.locator(".sum figure").nth(2).locator("[data-cell]")
     whole = products.all_inner_texts()
+    own_clock(page)
     page.get_by_role("button", name="Show the products one by one").click()
-    assert products.nth(8).inner_text() == ""
+    eventually(products.all_inner_texts, [*whole[:1], *[""] * 8])
+    page.clock.run_for(1300)  # 600 each
+    eventually(products.all_inner_texts, [*whole[:3], *[""] * 6])
     page.get_by_role("button", name="Stop").click()
-    assert products.all_inner_texts() == whole
+    eventually(products.all_inner_texts, whole)
     assert page.locator(".so-far").count() == 0
+
+
+def own_clock(page: Any) -> None:
+    """From now on the page's time passes only when the test says so."""
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
 
 
 def test_a_sum_grows_product_by_product_to_its_line(page: Any, shapes: Any, traced: cs.Trace) -> None:
@@ -230,8 +184,9 @@ def test_a_sum_grows_product_by_product_to_its_line(page: Any, shapes: Any, trac
     visit(page, shapes, at(traced["conv2"].id, 3, 4, 4))
     lines = rows(page)
     products = [Decimal(text.replace("−", "-")) for text in page.locator(".sum figure").nth(2).inner_text().split()[1:]]
+    own_clock(page)
     page.get_by_role("button", name="Show the products one by one").click()
-    page.wait_for_timeout(1000)
+    page.clock.run_for(10_000)
     button, so_far, found = page.get_by_role("button", name="Next product"), page.locator(".sum-so-far dd"), []
     for k in range(9):
         found.append(Decimal(so_far.inner_text().replace("−", "-")))
@@ -246,12 +201,16 @@ def test_a_sum_grows_product_by_product_to_its_line(page: Any, shapes: Any, trac
 
     page.emulate_media(reduced_motion="no-preference")
     page.get_by_role("button", name="Once more").click()
+    page.get_by_text("product 1 of 9").wait_for()
+    page.clock.run_for(10_000)
     page.get_by_text("sum of these 9").wait_for()
     assert so_far.inner_text() == lines[f"pool1 channel {channel}, sum of 9"]
 
 
 def test_everything_is_reached_by_keyboard_alone(page: Any, shapes: Any) -> None:
     visit(page, shapes)
+    settled(page)
+    page.locator(".card .map").nth(20).wait_for()
     focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
 
     def tab_to(wanted: str) -> None:
@@ -275,8 +234,9 @@ def test_everything_is_reached_by_keyboard_alone(page: Any, shapes: Any) -> None
     page.wait_for_url("**cell=1.12.14**")
     page.keyboard.press("PageDown")
     page.wait_for_url("**cell=2.12.14**")
+    settled(page)
     page.wait_for_selector("[data-status=proved]")
-    assert "conv1" in page.text_content(".number [aria-live]")
+    page.locator(".number [aria-live]").filter(has_text="conv1").wait_for(state="attached")
     tab_to("^input .*explain$")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -298,19 +258,21 @@ def test_the_chosen_cell_is_in_the_middle_of_what_is_magnified(page: Any, shapes
     settled(page)
     page.get_by_role("button", name="numbers").click()
     page.locator(".viewer canvas").hover()  # in its middle
-    assert page.locator(".readout").inner_text().startswith("(3, 10, 12)")
+    page.locator(".readout").filter(has_text="(3, 10, 12)").wait_for()
 
 
 def test_the_value_under_the_cursor_is_exact(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, f"?step={traced['conv1'].id}&channel=2")
     canvas = page.locator(".viewer canvas")
-    box = canvas.bounding_box()
-    side = box["width"] / 28
-    canvas.hover(position={"x": side * 20.5, "y": side * 7.5})
-    said = page.locator(".readout").inner_text()
-    place, value = said.rsplit(maxsplit=1)
-    assert place == "(2, 7, 20)"
-    assert np.float32(value.replace("−", "-")) == traced["conv1"].output[0, 2, 7, 20]
+
+    def under() -> list[str]:
+        side = canvas.bounding_box()["width"] / 28
+        canvas.hover(position={"x": side * 20.5, "y": side * 7.5})
+        said: list[str] = page.locator(".readout").inner_text().replace("−", "-").rsplit(maxsplit=1)
+        return said
+
+    eventually(lambda: under()[0], "(2, 7, 20)")
+    assert np.float32(under()[1]) == traced["conv1"].output[0, 2, 7, 20]
 
 
 def test_hints_come_once(chromium: Any, shapes: Any) -> None:
@@ -319,7 +281,7 @@ def test_hints_come_once(chromium: Any, shapes: Any) -> None:
         hint = page.get_by_role("complementary", name="Hint")
         for _ in range(2):
             hint.get_by_role("button", name="Next").click()
-        assert "3 of 3" in hint.inner_text()
+        hint.get_by_text("3 of 3").wait_for()
         hint.get_by_role("button", name="Close").click()
         page.reload()
         page.wait_for_selector(".viewer canvas")
@@ -343,7 +305,7 @@ def test_the_switch_shares_one_scale_over_all_steps(page: Any, shapes: Any) -> N
     page.locator(".card .map").nth(20).wait_for()
     page.get_by_label("one colour scale for all steps").check()
     page.wait_for_url("**shared=1**")
-    assert len(set(page.locator(".card .ends").all_inner_texts())) == 1
+    eventually(lambda: len(set(page.locator(".card .ends").all_inner_texts())), 1)
 
 
 LOOKS = {
@@ -378,7 +340,7 @@ def test_the_page_waits_for_a_server_that_is_gone(page: Any, shapes: Any, traced
     page.get_by_text("The server does not answer").wait_for(state="hidden")
     page.locator(".crumbs", has_text="conv2").wait_for()
     page.wait_for_selector("#window-channel")
-    assert rows(page) != former
+    eventually(lambda: rows(page) != former, True)
     forgive(page, "ERR_INTERNET_DISCONNECTED")
 
 
@@ -438,7 +400,7 @@ def test_an_image_of_another_size_can_be_made_to_fit(page: Any) -> None:
     painted = base64.urlsafe_b64encode(bytes(range(81))).decode()
     with cs.open(model, torch.rand(1, 8, 8), port=0, browser=False) as explorer:
         visit(page, explorer, f"?input=p~1x9x9~{painted}")
-        assert "9" in page.locator("[role=alert]").first.inner_text()
+        page.locator("[role=alert]").filter(has_text="9").first.wait_for()
         page.get_by_role("button", name="Resize the image").click()
         page.wait_for_selector("[aria-label='The network']")
         page.goto("about:blank")

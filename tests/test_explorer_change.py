@@ -2,12 +2,10 @@
 
 import io
 import re
-import time
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -15,16 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import convscope as cs
-from browser import NARROW, WIDE, accessible, browser, forgive, keep, tab
+from browser import NARROW, WIDE, accessible, forgive, keep, tab
+from exploring import answers, eventually, now, percent, said, state, visit
 
 SEED = 3
 IMAGE = "shapes:test/12"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
+READY = "section[aria-label=Answers] tbody tr"
 
 
 @pytest.fixture(scope="module")
@@ -47,56 +41,8 @@ def original(model: Any) -> cs.Trace:
 @pytest.fixture
 def page(chromium: Any, explorer: Any) -> Iterator[Any]:
     with tab(chromium) as found:
-        visit(found, explorer)
+        visit(found, explorer, "?view=change", READY)
         yield found
-
-
-def visit(page: Any, explorer: Any, query: str = "?view=change") -> None:
-    page.goto(explorer.url.replace("#", f"{query}#"))
-    page.wait_for_selector("section[aria-label=Answers] tbody tr")
-
-
-def eventually(said: Callable[[], Any], wanted: Any) -> None:
-    """Assert that the page comes to say this."""
-    until = time.monotonic() + 10
-    found = said()
-    while found != wanted and time.monotonic() < until:
-        time.sleep(0.05)
-        found = said()
-    assert found == wanted
-
-
-def percent(part: float) -> str:
-    """A probability as the page writes it."""
-    text = f"{part * 100:.2f}"
-    if text == "100.00" and part < 1:
-        return "> 99.99 %"
-    return "< 0.01 %" if text == "0.00" and part > 0 else f"{text} %"
-
-
-def said(page: Any) -> list[list[str]]:
-    """The answers on screen: for each class its probabilities, the last of them now."""
-    found: list[list[str]] = page.eval_on_selector_all(
-        "section[aria-label=Answers] tbody tr",
-        "all => all.map(tr => [...tr.querySelectorAll('td.mono')].map(td => td.textContent.trim()))",
-    )
-    return found
-
-
-def answers(trace: cs.Trace) -> list[str]:
-    """The probabilities as they should be written, class by class."""
-    logits = np.asarray(trace.output, np.float64).reshape(-1)
-    parts = np.exp(logits - logits.max())
-    return [percent(float(part)) for part in parts / parts.sum()]
-
-
-def now(page: Any) -> list[str]:
-    return [row[-1] for row in said(page)]
-
-
-def state(page: Any) -> dict[str, str]:
-    """What the address says."""
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.evaluate("location.href")).query).items()}
 
 
 def painting(page: Any) -> NDArray[np.float32] | None:
@@ -122,12 +68,20 @@ def stroke(page: Any, *places: tuple[float, float]) -> None:
 def test_what_is_drawn_is_what_the_network_answers_to(page: Any, model: Any, original: cs.Trace) -> None:
     eventually(lambda: now(page), answers(original))
     stroke(page, (0.2, 0.2), (0.5, 0.8), (0.8, 0.3))
-    page.wait_for_timeout(400)  # the address is written when the hand rests
-    pixels = painting(page)
-    assert pixels is not None
-    assert (pixels != cs.load_image(IMAGE, like=model)).sum() > 20
-    expected = answers(cs.trace(model, pixels))
-    eventually(lambda: said(page), [[a, b] for a, b in zip(answers(original), expected, strict=True)])
+    image = cs.load_image(IMAGE, like=model)
+
+    def drawn() -> bool:
+        """Whether the address has a drawing: it is written when the hand rests."""
+        pixels = painting(page)
+        return pixels is not None and (pixels != image).sum() > 20
+
+    def answered() -> bool:
+        pixels = painting(page)
+        expected = answers(cs.trace(model, image if pixels is None else pixels))
+        return said(page) == [[a, b] for a, b in zip(answers(original), expected, strict=True)]
+
+    eventually(drawn, True)
+    eventually(answered, True)
     page.go_back()
     eventually(lambda: painting(page) is None, True)
     eventually(lambda: now(page), answers(original))
@@ -140,14 +94,13 @@ def test_one_pixel_by_keyboard_and_back(page: Any, model: Any, original: cs.Trac
     page.keyboard.press("ArrowUp")  # the brush appears in the middle
     for key in ["ArrowUp", "ArrowLeft", "Space", "Shift+ArrowLeft", "e", "Space"]:
         page.keyboard.press(key)
-    page.wait_for_timeout(400)
-    pixels = painting(page)
-    assert pixels is not None
-    assert np.argwhere(pixels[0]).tolist() == [[13, 13]]  # (13, 12) was drawn and erased again
+    pixels = np.zeros((1, 28, 28), np.float32)
+    pixels[0, 13, 13] = 1  # (13, 12) was drawn and erased again
+    eventually(lambda: [] if (found := painting(page)) is None else found.tolist(), pixels.tolist())
     eventually(lambda: now(page), answers(cs.trace(model, pixels)))
     page.get_by_role("button", name="Original").click()
     eventually(lambda: now(page), answers(original))
-    assert "input" in state(page) or painting(page) is None
+    eventually(lambda: painting(page) is None, True)
 
 
 def test_sliders_move_the_input_and_go_back(page: Any, original: cs.Trace, model: Any) -> None:
@@ -193,7 +146,7 @@ def test_an_edited_kernel_is_told_step_by_step_and_reset(page: Any, model: Any, 
     page.get_by_role("button", name="Reset kernel").click()
     eventually(lambda: now(page), answers(original))
     eventually(lambda: [full for _, full in fields(page)], [float(w) for w in weight[0, 0].ravel()])
-    assert "edits" not in state(page)
+    eventually(lambda: "edits" in state(page), False)
 
 
 def told(page: Any, model: Any, original: cs.Trace, weight: NDArray[np.float32]) -> None:
@@ -209,10 +162,14 @@ def told(page: Any, model: Any, original: cs.Trace, weight: NDArray[np.float32])
         assert float(row[2].replace("−", "-")) == pytest.approx(float(step.largest), rel=1e-3)
     page.locator(".three").focus()
     page.keyboard.press("ArrowDown")
-    shown = page.eval_on_selector_all(".three .number", "all => all.map(e => e.textContent.trim())")
     values = [original["conv1"].output[0, 0, 0, 0], trace["conv1"].output[0, 0, 0, 0]]
-    found = [float(text.replace("−", "-")) for text in shown]
-    assert found == pytest.approx([*values, values[1] - values[0]], rel=1e-6)
+    eventually(lambda: three(page), pytest.approx([*values, values[1] - values[0]], rel=1e-6))
+
+
+def three(page: Any) -> list[float]:
+    """A number before, now, and their difference."""
+    shown = page.eval_on_selector_all(".three .number", "all => all.map(e => e.textContent.trim())")
+    return [float(text.replace("−", "-")) for text in shown]
 
 
 def differences(page: Any) -> list[list[str]]:
@@ -238,7 +195,7 @@ def test_what_is_no_number_is_put_back(page: Any, original: cs.Trace) -> None:
     before = field.input_value()
     field.fill("much")
     field.press("Enter")
-    assert field.input_value() == before
+    eventually(field.input_value, before)
     assert "edits" not in state(page)
     eventually(lambda: now(page), answers(original))
 
@@ -249,38 +206,35 @@ def test_an_image_of_another_size_is_resized_or_padded_when_asked(page: Any) -> 
     page.locator(".samples input[type=file]").set_input_files(
         {"name": "wide.png", "mimeType": "image/png", "buffer": content.getvalue()}
     )
-    page.wait_for_selector("[role=alert]")
-    page.wait_for_timeout(200)
-    assert "resize it or to pad it" in page.get_by_role("alert").text_content()
-    page.get_by_role("button", name="Pad the image").click()
-    page.wait_for_selector("section[aria-label=Answers] tbody tr")
-    assert page.get_by_text(re.compile("padded", re.IGNORECASE)).count() > 0
-    assert state(page)["fit"] == "pad"
     forgive(page, "409")
+    page.get_by_role("alert").filter(has_text="resize it or to pad it").wait_for()
+    page.get_by_role("button", name="Pad the image").click()
+    page.get_by_text(re.compile("padded", re.IGNORECASE)).first.wait_for()
+    page.wait_for_selector(READY)
+    eventually(lambda: state(page).get("fit"), "pad")
 
 
 def test_a_file_that_is_no_image_gets_a_sentence(page: Any) -> None:
+    forgive(page, "status of 4")
     page.locator(".samples input[type=file]").set_input_files(
         {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
     )
-    alert = page.get_by_role("alert")
-    assert alert.text_content() == (
-        "This file is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file."
-    )
-    page.wait_for_timeout(200)  # until the console has it too
-    forgive(page, "status of 4")
+    words = "This file is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+    eventually(page.get_by_role("alert").text_content, words)
 
 
-def test_a_file_that_need_not_be_sent_gets_a_sentence_at_once(page: Any) -> None:
+def test_a_file_that_need_not_be_sent_gets_a_sentence_at_once(page: Any, tmp_path: Path) -> None:
     chooser, alert = page.locator(".samples input[type=file]"), page.get_by_role("alert")
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if "/api/inputs" in request.url else None)
-    for name, kind, size, said in [
-        ("a.svg", "image/svg+xml", 9, "“a.svg” is not a picture that can be read here. Choose a PNG, "),
-        ("a.tif", "image/tiff", 21_000_000, "“a.tif” has 21 MB; at most 20 MB are taken. Make the picture smaller"),
+    for name, size, words in [
+        ("a.svg", 9, "“a.svg” is not a picture that can be read here. Choose a PNG, "),
+        ("a.tif", 21_000_000, "“a.tif” has 21 MB; at most 20 MB are taken. Make the picture smaller"),
     ]:
-        chooser.set_input_files({"name": name, "mimeType": kind, "buffer": bytes(size)})
-        alert.filter(has_text=said).wait_for()
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        chooser.set_input_files(tmp_path / name)
+        alert.filter(has_text=words).wait_for()
     assert sent == []
 
 
@@ -304,7 +258,7 @@ def test_it_looks_right_and_is_accessible(
     chromium: Any, explorer: Any, size: tuple[int, int], scheme: str, tmp_path: Path
 ) -> None:
     with tab(chromium, size=size, scheme=scheme) as page:
-        visit(page, explorer, "?view=change&edits=conv1.weight:0.0:1,0,-1,2,0,-2,1,0,-1")
+        visit(page, explorer, "?view=change&edits=conv1.weight:0.0:1,0,-1,2,0,-2,1,0,-1", READY)
         page.wait_for_selector(".three canvas")
         accessible(page)
         keep(page, f"change-{'wide' if size == WIDE else 'narrow'}-{scheme}", tmp_path)

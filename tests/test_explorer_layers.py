@@ -12,21 +12,8 @@ import torch
 from torch import nn
 
 import convscope as cs
-from browser import browser, keep, tab
-from test_explorer import at, recorded, rows, written
-from test_explorer_change import answers, eventually, now
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    with tab(chromium) as found:
-        yield found
+from browser import keep
+from exploring import answers, at, eventually, now, recorded, rows, visit, written
 
 
 @contextmanager
@@ -35,11 +22,6 @@ def opened(page: Any, model: Any, image: Any) -> Iterator[Any]:
     with cs.open(model, image, port=0, browser=False) as explorer:
         yield explorer
         page.goto("about:blank")
-
-
-def visit(page: Any, explorer: Any, query: str, ready: str) -> None:
-    page.goto(explorer.url.replace("#", f"{query}#"))
-    page.wait_for_selector(ready)
 
 
 def network(groups: int) -> nn.Sequential:

@@ -9,31 +9,14 @@ import pytest
 from PIL import Image
 
 import convscope as cs
-from browser import browser, forgive, tab
-from test_explorer_change import eventually
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
+from browser import forgive, tab
+from exploring import eventually, visit
 
 
 @pytest.fixture(scope="module")
 def shapes() -> Iterator[Any]:
     with cs.open(cs.load_model("shapes-cnn", seed=3), "shapes:test/12", port=0, browser=False) as explorer:
         yield explorer
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    with tab(chromium) as found:
-        yield found
-
-
-def visit(page: Any, explorer: Any, query: str = "", ready: str = "main section") -> None:
-    page.goto(explorer.url.replace("#", f"{query}#"))
-    page.wait_for_selector(ready)
 
 
 def test_all_that_differs_is_in_sight_and_the_longest_bar_is_the_largest(page: Any, shapes: Any) -> None:
@@ -54,8 +37,7 @@ def test_without_the_token_there_is_one_sentence_and_no_hint(chromium: Any, shap
     with tab(chromium, first=True) as page:
         page.goto(shapes.address)
         page.get_by_text("The page needs this server's token").wait_for()
-        page.wait_for_timeout(200)
-        assert page.locator("main").inner_text().strip() == ""
+        eventually(lambda: page.locator("main").inner_text().strip(), "")
         assert page.locator("aside").count() == 0
         forgive(page, "401")
 
@@ -144,14 +126,15 @@ def test_what_is_asked_for_comes_into_view(page: Any, shapes: Any) -> None:
     section = page.locator("section[aria-label='Down to pixels']")
     section.locator("dl, p").first.wait_for()
     eventually(lambda: page.evaluate("scrollY > 0"), True)
-    page.wait_for_timeout(600)
-    assert section.bounding_box()["y"] < 400
+    eventually(lambda: section.bounding_box()["y"] < 400, True)
 
 
 @pytest.mark.parametrize(("cell", "place"), [("0.5.7", (4, 6, 3, 3)), ("0.0.0", (0, 0, 2, 2))])
 def test_a_window_is_framed_on_its_source(page: Any, shapes: Any, cell: str, place: tuple[int, ...]) -> None:
     visit(page, shapes, f"?step=0&cell={cell}", "[data-frame]")
-    frame, photo = page.locator("[data-frame]").bounding_box(), page.locator("button.photo").bounding_box()
-    top, left, height, width = (number / 28 * 80 for number in place)
-    found = [frame["y"] - photo["y"], frame["x"] - photo["x"], frame["height"], frame["width"]]
-    assert found == pytest.approx([top, left, height, width], abs=0.6)
+    framed = """() => {
+        const [frame, photo] = ["[data-frame]", "button.photo"]
+            .map(e => document.querySelector(e).getBoundingClientRect());
+        return [frame.y - photo.y, frame.x - photo.x, frame.height, frame.width];
+    }"""
+    eventually(lambda: page.evaluate(framed), pytest.approx([number / 28 * 80 for number in place], abs=0.6))

@@ -8,17 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 import convscope as cs
-from browser import browser, forgive, tab
+from browser import forgive, tab
 from convscope.server import gallery
 from convscope.server.traces import Traces
-from test_explorer import at, recorded, rows, settled, visit, wander
-from test_explorer_change import state
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
+from exploring import at, recorded, rows, settled, state, visit, wander
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +22,6 @@ def narrow() -> Iterator[Any]:
         explorer = cs.open(cs.load_model("shapes-cnn", seed=3), "shapes:test/12", port=0, browser=False)
     with explorer:
         yield explorer
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    with tab(chromium) as found:
-        yield found
 
 
 def asked(page: Any) -> list[Any]:
@@ -119,6 +106,4 @@ def test_after_a_new_start_the_page_says_what_to_do_and_takes_the_new_key(page: 
         assert recorded(other) != number
         other.close()
         page.goto("about:blank")
-    page.wait_for_timeout(200)  # until the console has it too
-    for word in ("ERR_", "401"):
-        forgive(page, word)
+    forgive(page, "ERR_", "401")

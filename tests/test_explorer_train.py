@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 import convscope as cs
-from browser import NARROW, WIDE, accessible, browser, forgive, keep, tab
-from test_explorer_change import answers, eventually, said, state
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
+from browser import NARROW, WIDE, accessible, forgive, keep, tab
+from exploring import answers, eventually, said, state, visit
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +27,6 @@ def run(folder: Path) -> cs.Run:
 def explorer(folder: Path, run: cs.Run) -> Iterator[Any]:
     with cs.serve(folder, port=0, browser=False) as found:
         yield found
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    with tab(chromium) as found:
-        yield found
-
-
-def visit(page: Any, explorer: Any, query: str, ready: str = "main section") -> None:
-    page.goto(explorer.url.replace("#", f"{query}#"))
-    page.wait_for_selector(ready)
 
 
 def traced(run: cs.Run, at: int | None = None, image: str = "shapes:test/0") -> cs.Trace:
@@ -81,10 +64,9 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     made = cs.load_run(folder / name)
     last = made.steps[-1]
     assert numbers(made.weights_at(last)["conv1.weight"]) == numbers(run.weights_at(run.steps[-1])["conv1.weight"])
-    shown = page.get_by_role("img", name=re.compile("^Loss over")).get_attribute("aria-label")
     epoch = next(point for point in reversed(made.history) if "test_loss" in point)
     loss = float(f"{epoch['test_loss']:.3g}")
-    assert shown.endswith(f"test {loss}")
+    page.get_by_role("img", name=re.compile(f"^Loss over.*test {re.escape(str(loss))}$")).wait_for()
 
     slider = page.get_by_role("slider", name="history")
     slider.focus()
@@ -94,7 +76,7 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
         eventually(lambda: state(page).get("at"), str(step))
     page.get_by_role("button", name="Restart").click()
     page.wait_for_selector("text=paused at step 0", timeout=60_000)
-    assert state(page)["training"] != name
+    eventually(lambda: state(page).get("training") not in {name, None}, True)
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")
 
@@ -113,13 +95,14 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
     page.get_by_role("button", name="Train", exact=True).click()
     alert = page.get_by_role("alert")
     alert.wait_for()
-    assert alert.text_content() == f"{first} and {second} are in training, and 2 at a time is the most; stop one first."
+    busy = f"{first} and {second} are in training, and 2 at a time is the most; stop one first."
+    eventually(alert.text_content, busy)
     forgive(page, "409")
 
     page.get_by_role("button", name="Restart").click()
     page.wait_for_url(lambda url: f"training={second}" not in url, timeout=60_000)
     page.wait_for_selector("text=paused at step 0", timeout=60_000)
-    assert alert.count() == 0
+    eventually(alert.count, 0)
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")
     page.get_by_role("button", name=first).click()
@@ -129,10 +112,8 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
 
 def test_a_training_that_cannot_start_says_why(page: Any, explorer: Any) -> None:
     visit(page, explorer, "?view=train&training=unknown", "form button")
-    alert = page.get_by_role("alert")
-    alert.wait_for()
-    assert "unknown" in alert.text_content()
-    page.wrong[:] = [line for line in page.wrong if "404" not in line]
+    page.get_by_role("alert").filter(has_text="unknown").wait_for()
+    forgive(page, "404")
 
 
 def test_two_steps_of_a_training_side_by_side(page: Any, explorer: Any, run: cs.Run) -> None:
@@ -148,7 +129,7 @@ def test_two_steps_of_a_training_side_by_side(page: Any, explorer: Any, run: cs.
     page.get_by_text(f"Every number of these {len(a.steps)} steps is the same.").wait_for()
     page.get_by_text("every number is the same in this channel").wait_for()
     page.get_by_role("button", name="swap A and B").click()
-    assert state(page)["otherat"] == str(last)
+    eventually(lambda: state(page).get("otherat"), str(last))
 
 
 def differences(page: Any) -> list[list[str]]:
@@ -162,7 +143,7 @@ def differences(page: Any) -> list[list[str]]:
 def test_every_kernel_with_its_numbers_and_sums(page: Any, explorer: Any, run: cs.Run) -> None:
     visit(page, explorer, "?view=kernels&model=short", "section[aria-label=Kernels] .grid")
     weights = {name: value.detach().numpy() for name, value in run.model.named_parameters()}
-    assert kernels(page) == numbers(weights["conv1.weight"])
+    eventually(lambda: kernels(page), numbers(weights["conv1.weight"]))
     page.get_by_role("tab", name=re.compile("conv2")).click()
     page.wait_for_selector("th:has-text('input 0')")
     page.get_by_label("numbers in every kernel").check()
@@ -181,8 +162,9 @@ def test_every_kernel_with_its_numbers_and_sums(page: Any, explorer: Any, run: c
 def test_named_filters_on_the_image(page: Any, explorer: Any, run: cs.Run) -> None:
     visit(page, explorer, "?view=kernels&model=short&kernel=blur", ".result")
     result = cs.filters.apply_filter(cs.load_image("shapes:test/0", like=run.model), cs.filters.FILTERS["blur"])
-    label = page.locator(".result [role=img]").get_attribute("aria-label")
-    assert label == f"blur on the image, from {result.min():g} to {result.max():g}"
+    picture = page.locator(".result [role=img]")
+    words = f"blur on the image, from {result.min():g} to {result.max():g}"
+    eventually(lambda: picture.get_attribute("aria-label"), words)
 
 
 VIEWS = {

@@ -25,17 +25,8 @@ from launching import environment
 
 datasets = pytest.importorskip("datasets", reason="hub: data need Hugging Face datasets")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 Pixels = NDArray[np.uint8]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The library converts parquet files into its cache; here into a folder that goes away."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        datasets.disable_progress_bars()
-        yield
-        datasets.enable_progress_bars()
 
 
 def encoded(pixels: Pixels) -> dict[str, Any]:

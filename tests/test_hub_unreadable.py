@@ -23,20 +23,12 @@ from launching import run, torchrun
 
 datasets = pytest.importorskip("datasets", reason="hub: data need Hugging Face datasets")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 Pixels = NDArray[np.uint8]
 COUNT, BAD = 60, {0: b"no picture", 7: None, 41: b""}
 """Of so many images these are damaged, missing, empty."""
 GOOD = np.setdiff1d(np.arange(COUNT), list(BAD))
 UNREAD = pytest.mark.filterwarnings("ignore:.*Until then it is skipped:convscope.errors.DataWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        datasets.disable_progress_bars()
-        yield
-        datasets.enable_progress_bars()
 
 
 def pictures() -> tuple[Pixels, NDArray[np.int64]]:
