@@ -19,6 +19,24 @@ pytest.importorskip("lightning_fabric", reason="several processes need Lightning
 CONVSCOPE = (sys.executable, "-m", "convscope")
 TRAIN = ("train", "shapes", "--epochs", "1", "--seed", "1", "--device", "cpu")
 
+DRAWING = """
+import os
+import torch
+from torch import Tensor, nn
+
+
+class Drawing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.drop, self.fc2 = nn.Linear(784, 16), nn.Dropout(0.4), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            torch.rand(int(os.environ.get("RANK", "0")))
+        return self.fc2(self.drop(torch.relu(self.fc1(x.flatten(1)))))
+"""
+"""A model of dropout, in which each process draws other random numbers."""
+
 DYING = """
 import os, signal, sys, threading, time
 from pathlib import Path
@@ -39,7 +57,8 @@ if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and number == "1":
     threading.Thread(target=die, daemon=True).start()
 steps = []
 slow = lambda event: time.sleep(0.05) if event["event"] == "progress" else None
-run = cs.train("shapes", "shapes-cnn", epochs=2, batch_size=15, seed=1, device="cpu", snapshot_seconds=0, watch=slow)
+model = f"{root.parent}/drawing.py:Drawing"
+run = cs.train("shapes", model, epochs=2, batch_size=15, seed=1, device="cpu", snapshot_seconds=0, watch=slow)
 os.write(1, f"{number} {os.environ['TORCHELASTIC_RESTART_COUNT']} {run.path}\\n".encode())
 """
 
@@ -102,16 +121,28 @@ def test_processes_that_have_other_data_are_refused(tmp_path: Path) -> None:
 def test_a_killed_process_costs_nothing(tmp_path: Path) -> None:
     """Its group is started anew, without a shared disk, and ends in the same bits as a training that nothing hit."""
     (tmp_path / "dying.py").write_text(DYING)
+    (tmp_path / "drawing.py").write_text(DRAWING)
     command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", "dying.py"]
     (tmp_path / "hit").mkdir()
     hit = run(*command, str(tmp_path / "hit"), cwd=tmp_path)
     assert hit.returncode == 0, hit.stderr
-    assert sorted(hit.stdout.splitlines()) == ["0 1 runs/shapes-cnn", "1 1 runs/shapes-cnn"]
+    assert sorted(hit.stdout.splitlines()) == ["0 1 runs/drawing", "1 1 runs/drawing"]
     assert not (tmp_path / "hit" / "disk1" / "runs").exists()
-    command = [*CONVSCOPE, *TRAIN, "--epochs", "2", "--batch-size", "15", "--devices", "2"]
+    command = [
+        *CONVSCOPE,
+        *TRAIN,
+        "--model",
+        "drawing.py:Drawing",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "15",
+        "--devices",
+        "2",
+    ]
     whole = run(*command, cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    first, second = tmp_path / "runs" / "shapes-cnn", tmp_path / "hit" / "disk0" / "runs" / "shapes-cnn"
+    first, second = tmp_path / "runs" / "drawing", tmp_path / "hit" / "disk0" / "runs" / "drawing"
     for (name, one), two in zip(
         load_file(first / "weights.safetensors").items(),
         load_file(second / "weights.safetensors").values(),

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import TrainingError
+from convscope.training.agreement import gathered
 from convscope.training.batches import Batches, Stream, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
 from convscope.training.objectives import Loss, decide
+from convscope.training.randomness import random_state
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
@@ -63,6 +65,9 @@ class Loop:
     saved: int = -1
     """The step of the newest snapshot; -1 before there is one."""
     agreed: bool = field(init=False, default=False)
+    """Whether a process was asked to stop."""
+    due: bool = field(init=False, default=False)
+    """Whether it is time for a snapshot, by the first process' clock."""
     pace: float | None = field(init=False, default=None)
     """What the watcher last answered."""
     room: int = field(init=False)
@@ -172,12 +177,12 @@ class Loop:
         decided = decide(torch.cat([output for output, _ in outputs]), len(self.train.data.classes))
         sizes = torch.tensor([len(labels) for _, labels in outputs], device=values.device)
         hits = (decided == labels).sum().to(values)
-        asked = values.new_tensor(float(self.interrupt.asked))
-        counts = torch.stack([hits, sizes.sum().to(values), asked])
-        *added, hits_all, images, asked_all = self.runtime.total(torch.cat([values * sizes, counts])).tolist()
+        wishes = values.new_tensor([self.interrupt.asked, self.runtime.rank == 0 and self._is_late(len(losses))])
+        counts = torch.stack([hits, sizes.sum().to(values), *wishes])
+        *added, hits_all, images, asked, due = self.runtime.total(torch.cat([values * sizes, counts])).tolist()
         if not np.isfinite(added).all():
             self._refuse(self.position.step + 1 + int(np.flatnonzero(~np.isfinite(added))[0]))
-        self.agreed = asked_all > 0
+        self.agreed, self.due = asked > 0, due > 0
         sums = dict(self.position.sums)
         for prefix in ("", "epoch_"):
             for value in added:
@@ -185,6 +190,12 @@ class Loop:
             sums[prefix + "hits"] += hits_all
             sums[prefix + "images"] += images
         return sums
+
+    def _is_late(self, steps: int) -> bool:
+        """Whether it is time for a snapshot, so many steps on; at the end of an epoch a cheap one comes sooner."""
+        ends = self.position.batch + steps == self.batches
+        patience = min(self.snapshot_seconds, CHEAP * self.cost) if ends else self.snapshot_seconds
+        return time.perf_counter() - self.saved_at > patience
 
     def _refuse(self, step: int) -> None:
         if self.saved < 0:
@@ -203,7 +214,7 @@ class Loop:
             self._log("train", **self._means(""))
             self._reset("")
         self._keep()
-        if time.perf_counter() - self.saved_at > self.snapshot_seconds and self.position.batch < self.batches:
+        if self.due and self.position.batch < self.batches:
             self._save()
         self._report()
 
@@ -224,7 +235,7 @@ class Loop:
             result = measure(self.model, self.test, self.loss, self.runtime)
             means |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
         self._log("epoch", **means)
-        if time.perf_counter() - self.saved_at > min(self.snapshot_seconds, CHEAP * self.cost):
+        if self.due:
             self._save()
 
     def _means(self, prefix: str) -> dict[str, float]:
@@ -260,7 +271,7 @@ class Loop:
         if not all(torch.isfinite(value).all() for value in self.model.parameters()):
             self._refuse(self.position.step)
         began = time.perf_counter()
-        self.writer.snapshot(self.position, self.model, self.optimizer)
+        self.writer.snapshot(self.position, self.model, self.optimizer, gathered(random_state()))
         self.saved, self.saved_at = self.position.step, time.perf_counter()
         self.cost = self.saved_at - began
 

@@ -13,7 +13,7 @@ from convscope.models import check_trusted
 from convscope.training.agreement import first_says, gathered, restarted
 from convscope.training.environment import differences
 from convscope.training.job import BY_HAND, Job, Settings
-from convscope.training.joining import launch_id
+from convscope.training.joining import launch_id, rank
 from convscope.training.randomness import restore_random_state
 from convscope.training.runs import RUNS, Run, load_run
 from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders
@@ -149,5 +149,7 @@ def restore(
         raise RunError(
             f"{path} was trained on another kind of model than {type(model).__qualname__}: {error}"
         ) from None
-    restore_random_state(state["random"])
+    states = [state["random"], *state.get("others", [])]
+    if rank() < len(states):  # of a training that goes on in more processes, the new ones have none yet
+        restore_random_state(states[rank()])
     return position, [*said, *damaged]

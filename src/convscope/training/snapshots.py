@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from convscope.errors import RunError, TrainingError
-from convscope.training.randomness import random_state
 
 KEPT = 2
 """Snapshots kept: the newest, and one to fall back to."""
@@ -75,10 +74,17 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_snapshot(folder: Path, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write one snapshot as a whole and drop those older than the one before it."""
+def write_snapshot(
+    folder: Path,
+    position: Position,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    randoms: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write one snapshot as a whole, with each process' random state, and drop those older than the one before it."""
     buffer = io.BytesIO()
-    state = {"optimizer": optimizer.state_dict(), "random": random_state(), "buffers": hidden_buffers(model)}
+    first, *others = randoms
+    state = {"optimizer": optimizer.state_dict(), "buffers": hidden_buffers(model), "random": first, "others": others}
     torch.save(state, buffer)
     files = {
         "weights.safetensors": save_tensors(weights_of(model)),
@@ -113,8 +119,8 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     """The newest snapshot whose files are all as they were written.
 
     Returns:
-        Its position, its weights, its other state (optimizer, random, buffers), and a sentence for each damaged
-        one that was passed over.
+        Its position, its weights, its other state (optimizer, buffers, random, and that of the others), and a sentence
+        for each damaged one that was passed over.
 
     Raises:
         RunError: there is none.

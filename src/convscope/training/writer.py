@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -54,8 +54,14 @@ class Writer:
     def keep(self, step: int, model: nn.Module) -> None:
         """Add the weights to the history."""
 
-    def snapshot(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Make everything up to `position` durable."""
+    def snapshot(
+        self,
+        position: Position,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        randoms: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Make everything up to `position` durable, with the random state of each process."""
 
 
 class RunWriter(Writer):
@@ -125,13 +131,19 @@ class RunWriter(Writer):
             part.write_bytes(save_tensors(weights_of(model)))
             part.replace(path)
 
-    def snapshot(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def snapshot(
+        self,
+        position: Position,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        randoms: Sequence[Mapping[str, Any]],
+    ) -> None:
         """Write snapshots/STEP and weights.safetensors, durably."""
         with refused(self.path):
             os.fsync(self._metrics.fileno())
         length = os.fstat(self._metrics.fileno()).st_size
         write_durably(self.path / "weights.safetensors", save_tensors(weights_of(model)))
-        write_snapshot(self.path / "snapshots", replace(position, metrics_bytes=length), model, optimizer)
+        write_snapshot(self.path / "snapshots", replace(position, metrics_bytes=length), model, optimizer, randoms)
 
 
 def history_steps(model: nn.Module, total: int) -> list[int]:
