@@ -35,6 +35,8 @@ from convscope.probe.proportion import Proportion as Proportion
 from convscope.probe.receptive_field import ReceptiveField as ReceptiveField
 from convscope.probe.receptive_field import receptive_field as receptive_field
 from convscope.probe.receptive_field import receptive_fields as receptive_fields
+from convscope.probe.report import Report as Report
+from convscope.probe.report import Table as Table
 from convscope.probe.shift import shift as shift
 from convscope.probe.shortcut import Shortcut as Shortcut
 from convscope.probe.shortcut import shortcut as shortcut

@@ -19,6 +19,8 @@ from convscope.errors import UnknownName, UsageError
 from convscope.inputs import Prepared, prepare
 from convscope.probe.methods import METHODS, Asked, attributed, captum
 from convscope.probe.patches import last_convolution
+from convscope.probe.report import Report, Table
+from convscope.progress import Progress, silent
 from convscope.proof import explain
 from convscope.training.modes import in_eval_mode
 
@@ -26,6 +28,7 @@ STRONGEST = 0.05
 """The share of pixels that two maps are compared by."""
 ROUNDING = 1e-4
 """Differences below this share of the largest pixel are float32 rounding."""
+HEAD = ("method", "adds up to", "should", "correlation", "shared", "differs most at")
 Map = NDArray[np.float64]
 
 
@@ -90,29 +93,24 @@ class Attribution:
         }
 
     def __str__(self) -> str:
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
         total = float(self.exact.sum())
         kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
-        lines = [
-            f"{self.output} of {self.model} for {self.image}: {self.value:.5g}",
-            f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})",
-            "",
-            f"{'method':<20}  {'adds up to':>10}  {'should':>10}  {'correlation':>11}  {'shared':>6}  differs most at",
-        ]
-        for found in self.methods:
-            if found.map is None:
-                lines.append(f"{found.method:<20}  does not work here: {found.refused}")
-                continue
-            should = "–" if found.promised is None else f"{found.promised:.4g}"
-            where = "nowhere" if found.apart is None else f"row {found.apart[0]}, column {found.apart[1]}"
-            lines.append(
-                f"{found.method:<20}  {found.total:>10.4g}  {should:>10}  {found.correlation:>11.3f}  "
-                f"{100 * found.shared:>4.0f} %  {where}"
-            )
-        return "\n".join(lines)
+        head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
+        adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
+        return Report.of(f"{head}\n{adds}", Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
 
 
 def attribution(
-    model: nn.Module, image: Any, output: int | str | None = None, *, methods: Sequence[str] = ()
+    model: nn.Module,
+    image: Any,
+    output: int | str | None = None,
+    *,
+    methods: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> Attribution:
     """Captum's methods beside the exact contributions of each pixel to an output.
 
@@ -126,6 +124,7 @@ def attribution(
         image: Whatever `cs.load_image` takes, or what `cs.prepare` gave.
         output: A class by number or name; None: the one that the model chooses.
         methods: Names from METHODS; by default all.
+        progress: Told how many methods are done.
 
     Raises:
         UsageError: Captum is not installed, or the model has no vector of outputs.
@@ -134,7 +133,8 @@ def attribution(
     for name in methods:
         if name not in METHODS:
             raise UnknownName("attribution method", name, METHODS)
-    attr = captum()
+    attr, names = captum(), [*(methods or METHODS)]
+    progress("methods", 0, len(names))
     prepared = image if isinstance(image, Prepared) else prepare(image, like=model)
     traced = trace(model, prepared.array)
     last, values = _outputs(traced)
@@ -145,10 +145,10 @@ def attribution(
     with in_eval_mode(model):
         asked = _asked(model, prepared.array, which, traced)
         without = _output_for_zeros(asked)
-        found = tuple(
-            _compared(name, attributed(name, asked, attr), exact, float(values[which]) - without)
-            for name in methods or METHODS
-        )
+        found = []
+        for name in names:
+            found.append(_compared(name, attributed(name, asked, attr), exact, float(values[which]) - without))
+            progress("methods", len(found), len(names))
     card = card_of(model)
     return Attribution(
         card.name,
@@ -160,7 +160,7 @@ def attribution(
         contributions.constant,
         contributions.linear,
         contributions.bent,
-        found,
+        tuple(found),
     )
 
 
@@ -236,6 +236,16 @@ def _shared(one: Map, other: Map) -> float:
     count = max(1, round(STRONGEST * one.size))
     strongest = [set(np.argsort(-np.abs(found).ravel(), kind="stable")[:count].tolist()) for found in (one, other)]
     return len(strongest[0] & strongest[1]) / count
+
+
+def _row(found: Attributed) -> tuple[str, ...]:
+    """A method's line of the table."""
+    if found.map is None:
+        return found.method, f"does not work here: {found.refused}"
+    should = "–" if found.promised is None else f"{found.promised:.4g}"
+    where = "nowhere" if found.apart is None else f"row {found.apart[0]}, column {found.apart[1]}"
+    measured = (f"{found.total:.4g}", should, f"{found.correlation:.3f}", f"{100 * found.shared:.0f} %")
+    return found.method, *measured, where
 
 
 def _few(names: Sequence[str]) -> str:

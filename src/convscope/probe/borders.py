@@ -17,6 +17,7 @@ from torch import nn
 from convscope.data.shapes import RED, YELLOW, Part, paint
 from convscope.errors import ShapeError, UsageError
 from convscope.probe.proportion import Proportion
+from convscope.probe.report import Report, Table
 from convscope.progress import Progress, silent
 from convscope.training import Run, evaluate, load_run, train
 from convscope.training.evaluation import data_of
@@ -27,6 +28,7 @@ PLACE = (11, 8, 8)  # side, top and left of the square that is shown: nothing of
 VISIBLE = 0.1
 """An outline is drawn where a map goes beyond both the plain ground and the plain inside by this share of its range."""
 OUTCOMES = ("vanish", "stay", "nowhere")
+HEAD = ("run", "accuracy", "no red", "red outline", "yellow outline", "red weights", "red borders")
 
 
 def trainings(
@@ -130,23 +132,24 @@ class Borders:
         return Proportion(sum(run.outcome == outcome for run in self.runs), len(self.runs))
 
     def __str__(self) -> str:
-        named = ("accuracy", "no red", "red outline", "yellow outline", "red weights")
-        lines = [f"{'run':<10}{named[0]:>9}{named[1]:>9}  {named[2]:<16}{named[3]:<16}{named[4]:<22}red borders"]
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
+        rows = []
         for run in self.runs:
             red, yellow = (", ".join(f"{100 * v:.1f}" for v in run.excess[color]) + " %" for color in ("red", "yellow"))
             first = "" if run.red_share_at_first is None else f" (at first {run.red_share_at_first:.2f})"
-            lines.append(
-                f"{run.run:<10}{100 * run.accuracy:>7.1f} %{100 * run.accuracy_without_red:>7.1f} %  "
-                f"{red:<16}{yellow:<16}"
-                f"{f'{run.red_share:.2f}{first}':<22}{run.outcome}"
-            )
-        return "\n".join([*lines, "", *self._said()])
+            shares = (f"{100 * run.accuracy:.1f} %", f"{100 * run.accuracy_without_red:.1f} %")
+            rows.append((run.run, *shares, red, yellow, f"{run.red_share:.2f}{first}", run.outcome))
+        first, *more = self._said()
+        return Report.of(first, Table(HEAD, rows, right=(1, 2)), "\n".join(more))
 
     def _said(self) -> list[str]:
         vanish, stay, nowhere = (self.share(outcome) for outcome in OUTCOMES)
         lines = [
-            f"The borders of red squares vanish in {vanish} of the trainings, stay in {stay},",
-            f"and are drawn for neither colour in {nowhere} (Wilson 95 %).",
+            f"The borders of red squares vanish in {vanish} of the trainings, stay in {stay}, "
+            f"and are drawn for neither colour in {nowhere} (Wilson 95 %)."
         ]
         for visible in (VISIBLE / 2, 2 * VISIBLE):
             count = sum(run.most("red") < visible <= run.most("yellow") for run in self.runs)
@@ -186,7 +189,7 @@ class Borders:
         }
 
 
-def borders(runs: Sequence[Run | str | Path]) -> Borders:
+def borders(runs: Sequence[Run | str | Path], *, progress: Progress = silent) -> Borders:
     """Ask each training whether its first layer draws the borders of red squares.
 
     >>> from tempfile import mkdtemp
@@ -196,6 +199,7 @@ def borders(runs: Sequence[Run | str | Path]) -> Borders:
 
     Args:
         runs: Trainings on color-shapes, or their folders; `trainings` makes some.
+        progress: Told how many are asked.
 
     Raises:
         UsageError: no run.
@@ -203,7 +207,12 @@ def borders(runs: Sequence[Run | str | Path]) -> Borders:
     """
     if not runs:
         raise UsageError("there is no training to ask; make some: trainings('color-shapes', count=20, folder=...).")
-    return Borders(tuple(_outline(run if isinstance(run, Run) else load_run(run)) for run in runs))
+    found = list[Outline]()
+    progress("trainings asked", 0, len(runs))
+    for run in runs:
+        found.append(_outline(run if isinstance(run, Run) else load_run(run)))
+        progress("trainings asked", len(found), len(runs))
+    return Borders(tuple(found))
 
 
 def _outline(run: Run) -> Outline:

@@ -21,10 +21,13 @@ from convscope.probe.answers import Answers, layers_of
 from convscope.probe.cost import Cost, costs
 from convscope.probe.feeding import batch_size, first_of, kind_of, pictures
 from convscope.probe.proportion import Z95, Proportion, sample_size
+from convscope.probe.report import Report, Table
 from convscope.probe.scan import READ, Found, at_work, scan
 from convscope.probe.similarity import cka
 from convscope.progress import Progress, silent
 from convscope.training.runtime import make_runtime
+
+HEAD = ("model", "parameters", "multiply-adds", "ms an image", "accuracy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +121,11 @@ class Compare:
         }
 
     def __str__(self) -> str:
-        rows = [("model", "parameters", "multiply-adds", "ms an image", "accuracy")]
-        rows += [
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
+        rows = [
             (
                 model.name,
                 f"{model.cost.parameters:,}",
@@ -129,17 +135,10 @@ class Compare:
             )
             for model in self.models
         ]
-        wide = [max(len(row[column]) for row in rows) for column in range(5)]
-        table = [
-            "  ".join(
-                f"{text:>{w}}" if 0 < k < 4 else f"{text:<{w}}"
-                for k, (text, w) in enumerate(zip(row, wide, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
         size = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
-        return "\n".join([head, "", *table, "", *(line for pair in self.pairs for line in self._said(pair))])
+        said = [line for pair in self.pairs for line in self._said(pair)]
+        return Report.of(head, Table(HEAD, rows, right=(1, 2, 3)), "\n".join(said))
 
     def _said(self, pair: Pair) -> list[str]:
         one, other = self.models[pair.one], self.models[pair.other]

@@ -21,6 +21,7 @@ from convscope.probe.activity import ACTIVATIONS, FLAT, added, counted
 from convscope.probe.feeding import first_of
 from convscope.probe.proportion import Z95, Proportion, sample_size
 from convscope.probe.ranges import ranges
+from convscope.probe.report import Report, Table
 from convscope.probe.scan import READ, Batch, Found, scan
 from convscope.progress import Progress, silent
 
@@ -30,6 +31,7 @@ ALIKE = 0.999
 """Two units are duplicates from this correlation on, of either sign."""
 UNITS = ("convolution", "addmm", "mm")
 """What is looked at in a network without activations."""
+HEAD = ("step", "operation", "units", "dead", "saturated", "duplicates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +115,18 @@ class Dead:
         }
 
     def __str__(self) -> str:
-        rows = [("step", "operation", "units", "dead", "saturated", "duplicates")]
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
+        rows = []
         for step in self.steps:
             saturated = "–" if step.flat is None else str(len(step.saturated))
             doubled = str(len({pair.other for pair in step.duplicates})) if step.searched else "–"
             rows.append((step.step, step.op, f"{len(step.low):,}", str(len(step.dead)), saturated, doubled))
-        wide = [max(len(row[column]) for row in rows) for column in range(6)]
-        lines = [
-            "  ".join(
-                f"{text:<{w}}" if k < 2 else f"{text:>{w}}" for k, (text, w) in enumerate(zip(row, wide, strict=True))
-            )
-            for row in rows
-        ]
         head = f"{self.model} on {self.dataset}: {sample_size(self.images, self.skipped)}"
         said = [line for step in self.steps for line in _findings(step)]
-        return "\n".join([head, "", *lines, *([""] if said else []), *said])
+        return Report.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), "\n".join(said))
 
 
 def dead(

@@ -23,8 +23,11 @@ from convscope.probe.feeding import first_of, pictures
 from convscope.probe.following import Follower
 from convscope.probe.layout import axes_of
 from convscope.probe.proportion import sample_size
+from convscope.probe.report import Report, Table
 from convscope.probe.scan import READ, Found
 from convscope.progress import Progress, silent
+
+HEAD = ("channel", "most", "image", "at", "least", "image", "at")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,20 +86,20 @@ class Patches:
         }
 
     def __str__(self) -> str:
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
         size, sample = f"{self.frame[0]}x{self.frame[1]}", sample_size(self.images, self.skipped)
-        lines = [
-            f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels",
-            "",
-            f"{'channel':>7}  {'most':>9}  {'image':>7}  {'at':<9}  {'least':>9}  {'image':>7}  at",
-        ]
+        head = f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels"
+        rows = []
         for unit, found in self.most.items():
             one, other = found[0], self.least[unit][0]
-            lines.append(
-                f"{unit:>7}  {one.value:>9.4g}  {one.image:>7}  {_at(one):<9}  "
-                f"{other.value:>9.4g}  {other.image:>7}  {_at(other)}".rstrip()
-            )
+            ends = [(f"{patch.value:.4g}", str(patch.image), _at(patch)) for patch in (one, other)]
+            rows.append((str(unit), *ends[0], *ends[1]))
         shown = len(self.most)
-        return "\n".join([*lines, *([f"and {self.units - shown:,} more channels"] if shown < self.units else [])])
+        rest = f"and {self.units - shown:,} more channels" if shown < self.units else ""
+        return Report.of(head, Table(HEAD, rows, right=(0, 1, 2, 4, 5)), rest)
 
 
 def patches(

@@ -16,6 +16,8 @@ from convscope.capture import Step, Trace
 from convscope.probe.following import Followed, Follower, Marks
 from convscope.probe.layout import axes_of
 from convscope.probe.ranges import ranges
+from convscope.probe.report import Report, Table
+from convscope.progress import Progress, silent
 from convscope.rules.call import Cell, cell_label, full_cell
 
 
@@ -94,7 +96,11 @@ class ReceptiveField:
         }
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
+        return Report(("\n".join(_lines(self)),))
 
 
 def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | None = None) -> ReceptiveField:
@@ -155,8 +161,11 @@ class ReceptiveFields:
         return {"fields": [found.to_json() for found in self.fields]}
 
     def __str__(self) -> str:
-        rows = [("step", "field", "cells", "share", "")]
-        rows += [
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
+        rows = [
             (
                 found.step,
                 _extent(found),
@@ -166,14 +175,10 @@ class ReceptiveFields:
             )
             for found in self.fields
         ]
-        wide = [max(len(row[column]) for row in rows) for column in range(4)]
-        return "\n".join(
-            f"{step:<{wide[0]}}  {extent:>{wide[1]}}  {cells:>{wide[2]}}  {share:>{wide[3]}}  {note}".rstrip()
-            for step, extent, cells, share, note in rows
-        )
+        return Report((Table(("step", "field", "cells", "share", ""), rows, right=(1, 2, 3)),))
 
 
-def receptive_fields(trace: Trace) -> ReceptiveFields:
+def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveFields:
     """The receptive field of the place in the middle of every step, all channels together.
 
     >>> import torch, convscope as cs
@@ -186,9 +191,15 @@ def receptive_fields(trace: Trace) -> ReceptiveFields:
 
     Args:
         trace: A traced model.
+        progress: Told how many steps are done.
     """
     follow, seen_whole = Follower(trace), dict[int, bool]()
-    return ReceptiveFields(tuple(_field(follow, step, None, seen_whole) for step in trace.steps))
+    found = list[ReceptiveField]()
+    progress("steps", 0, len(trace.steps))
+    for step in trace.steps:
+        found.append(_field(follow, step, None, seen_whole))
+        progress("steps", len(found), len(trace.steps))
+    return ReceptiveFields(tuple(found))
 
 
 def _extent(found: ReceptiveField) -> str:

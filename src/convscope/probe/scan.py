@@ -86,7 +86,7 @@ def scan(
         what: What progress calls it; part of the scan's identity.
         settings: What else distinguishes this scan from another one over the same data: settings of the probe.
         folder: Where partial results are kept, so that an interrupted scan goes on; emptied when it is done.
-        progress: Told after each exchange how many images are done.
+        progress: Told after each batch of this process, and after each exchange, how many images are done.
 
     Returns:
         The merged result, the same in every process, and under `READ` how many images it is of.
@@ -107,10 +107,16 @@ def scan(
     found: Found | None = None
     with at_work(models, runtime):
         feeders = [feeder(data, model) for model in models]
+
+        def worked(batch: Batch) -> Found:
+            result = _worked(work, batch, models)
+            progress(what, min(batch.number * size + size, len(data)), len(data))
+            return result
+
         reader = _Reader(data, feeders, [kind_of(model)[1] for model in models], runtime.device, size)
         for first in range(0, len(starts), runtime.world * AHEAD):
             block = range(first, min(first + runtime.world * AHEAD, len(starts)))
-            for result in _block(runtime, block, partial, reader, lambda batch: _worked(work, batch, models)):
+            for result in _block(runtime, block, partial, reader, worked):
                 if len(result) > 1:  # else none of its images could be read
                     found = result if found is None else _merged(merge, found, result)
             progress(what, min(block.stop * size, len(data)), len(data))

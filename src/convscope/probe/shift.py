@@ -4,7 +4,7 @@ Invariance of the answer is measured here; equivariance of the maps in `motion`;
 Knows scans, changes and sharing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,7 @@ def shift(
     work = partial(
         _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted,
         classes=[classes_of(net, images) for net in nets], seed=seed,
+        told=lambda batch, share: progress(kind, int(batch.indices[0] + share * len(batch)), len(images)),
     )  # fmt: skip
     settings = {"kind": kind, "levels": [list(level) for level in wanted], "seed": seed}
     counts = scan(images, nets, work, _added, what=kind, settings=settings, folder=folder, progress=progress)
@@ -151,9 +152,9 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
 
 def _work(
     batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[Shared | None], fills: Sequence[Tensor], kind: str,
-    levels: Sequence[Level], classes: Sequence[Classes], seed: int,
+    levels: Sequence[Level], classes: Sequence[Classes], seed: int, told: Callable[[Batch, float], None],
 ) -> Found:  # fmt: skip
-    """One batch: what every model says at every level."""
+    """One batch: what every model says at every level; `told` hears what share of it is done."""
     whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
     names = ("right", "kept", "right_whole", "kept_whole", "change")
     found: Found = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
@@ -177,6 +178,7 @@ def _work(
                 found["right_whole"][k, place] += int((right & entire).sum())
                 found["kept_whole"][k, place] += int((kept & entire).sum())
                 found["change"][k, place] += float((output.double() - still).abs().sum())
+                told(batch, (k + (start + len(part) * (place + 1) / len(levels)) / len(batch)) / len(nets))
     found["whole"] = whole.sum(dim=1).cpu().numpy().astype(np.int64)
     return found
 

@@ -18,11 +18,13 @@ from convscope.data.shapes import published_chances
 from convscope.errors import DataError
 from convscope.probe.features import MEANS, features_of
 from convscope.probe.proportion import Proportion
+from convscope.probe.report import Report, Table
 from convscope.probe.rule import Rule, fit_rule
 from convscope.progress import Progress, silent
 
 Numbers = NDArray[np.float64]
 HISTOGRAM = 60  # bins of the picture
+HEAD = ("feature", "right", "interval", "its rule")
 BINS, RIDGE = 16, 1.0  # of the rule that adds all features up
 
 
@@ -78,19 +80,19 @@ class Shortcut:
     """How many images more could not be read."""
 
     def __str__(self) -> str:
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
         best = self.features[0]
         rows = [(f.name, f"{100 * f.test.share:.1f} %", _span(f.test), f.rule) for f in self.features]
         rows.append(("all, added up", f"{100 * self.together.share:.1f} %", _span(self.together), ""))
         rows.append(("none", f"{100 * self.guess.share:.1f} %", _span(self.guess), "always the most frequent class"))
-        wide = [max(len(row[k]) for row in rows) for k in range(3)]
-        lines = [
-            f"{name:<{wide[0]}}  {share:>{wide[1]}}  {span:>{wide[2]}}  {rule}" for name, share, span, rule in rows
-        ]
         head = (
             f"{self.dataset}: rules fitted on {self.trained_on:,} training images, scored on {self.guess.n:,} test"
             f" images (Wilson 95 % interval)" + (f"; {self.skipped:,} more cannot be read" if self.skipped else "")
         )
-        return "\n".join([head, "", *(line.rstrip() for line in lines), "", self._verdict(best)])
+        return Report.of(head, Table(HEAD, rows, right=(1, 2)), self._verdict(best))
 
     def _verdict(self, best: FeatureRule) -> str:
         if best.test.interval[0] <= self.guess.share:

@@ -1,6 +1,5 @@
 """Steadiness: what came out when models were shown changed pictures, as numbers and as text. Knows no torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from convscope.probe.motion import Motion
 from convscope.probe.moving import CHANGES, Level
 from convscope.probe.proportion import Proportion, sample_size
+from convscope.probe.report import Report, Table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,17 +75,21 @@ class Shift:
         return float(counts[moved].sum() / total) if total else float("nan")
 
     def __str__(self) -> str:
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
         sample = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({self.unit})"
-        body = self._grid() if self.kind in {"translation", "erase"} else self._table()
-        return "\n".join([head, "", *body, *self._borders(), *self._motion()])
+        table = self._grid() if self.kind in {"translation", "erase"} else self._table()
+        return Report.of(head, table, self._borders(), *self._motion())
 
-    def _grid(self) -> list[str]:
+    def _grid(self) -> Table:
         """A row per model: unmoved, on average, at worst."""
         moves = self.kind == "translation"
         columns = ["model", "parameters", "unmoved", "mean of all", "worst"]
         columns += ["while whole", "same class", "outputs change"]
-        rows = [columns]
+        rows = []
         for found in self.models:
             worst = int(found.right.argmin())
             moved = np.arange(len(self.levels)) != self.unmoved
@@ -101,38 +105,40 @@ class Shift:
                     f"{100 * float(found.change[moved].mean()):.0f} %",
                 ]
             )
-        return _aligned(rows if moves else [[*row[:5], *row[6:]] for row in rows])
+        head, *rest = [columns, *rows] if moves else [[*row[:5], *row[6:]] for row in (columns, *rows)]
+        return Table(tuple(head), rest)
 
-    def _table(self) -> list[str]:
+    def _table(self) -> Table:
         """A row per level."""
-        rows = [["level", *(f"{found.model}: right" for found in self.models), *("same class" for _ in self.models)]]
+        head = ("level", *(f"{found.model}: right" for found in self.models), *("same class" for _ in self.models))
+        rows = []
         for k, level in enumerate(self.levels):
             right = [str(Proportion(int(found.right[k]), self.images)) for found in self.models]
             kept = [f"{100 * found.kept[k] / self.images:.1f} %" for found in self.models]
             rows.append([_level(level), *right, *kept])
-        return _aligned(rows)
+        return Table(head, rows)
 
-    def _borders(self) -> list[str]:
+    def _borders(self) -> str:
         moved = np.arange(len(self.levels)) != self.unmoved
         if self.kind != "translation" or not moved.any():
-            return []
+            return ""
         cut = 1 - float(self.whole[moved].sum()) / (self.images * int(moved.sum()))
-        return [
-            "",
+        return (
             f"In {100 * cut:.0f} % of the moved pictures something other than background has left the picture: a "
-            "border effect that no network can undo. 'While whole' and 'same class' count only the others.",
-        ]
+            "border effect that no network can undo. 'While whole' and 'same class' count only the others."
+        )
 
     def _motion(self) -> list[str]:
-        lines = []
+        parts = []
         for found in self.models:
             if found.motion:
                 last = self.while_whole(found.kept_whole)
-                lines += ["", f"{found.model}: maps (equivariance)", *(f"  {motion}" for motion in found.motion)]
+                lines = [f"{found.model}: maps (equivariance)", *(f"  {motion}" for motion in found.motion)]
                 lines.append(f"  the answer (invariance) stays for {100 * last:.1f} % of the whole moved pictures")
+                parts.append("\n".join(lines))
             elif self.kind == "translation":
-                lines += ["", f"{found.model}: has no maps that could move along"]
-        return lines
+                parts.append(f"{found.model}: has no maps that could move along")
+        return parts
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -166,8 +172,3 @@ class Shift:
 
 def _level(level: Level) -> str:
     return ", ".join(f"{part:g}" for part in level).replace("-", "−")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    wide = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]

@@ -108,6 +108,11 @@ class Gallery:
         with self._lock:
             self._models[id] = opened
 
+    def opened(self) -> list[Opened]:
+        """Every model that is open."""
+        self._look_for_runs()
+        return list(self._models.values())
+
     def has_model(self, id: str) -> bool:  # noqa: A002
         """Whether a model has this id."""
         return id in self._models

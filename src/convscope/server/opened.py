@@ -3,6 +3,8 @@
 Knows models and runs through `cs`; no traces, no requests.
 """
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -13,6 +15,8 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
+
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(eq=False)
@@ -44,13 +48,43 @@ class Opened:
         if self.given is not None or self.run is None:
             return self.given, _written_into(self.given)
         with self._lock:
-            written = _written(self.run.path / "weights.safetensors")
+            written = _written(self.run.path / WEIGHTS)
             if not written and self._read is None:
                 raise self._unread()
             if written and written != self._stamp:
                 self._read, self._stamp = cs.load_run(self.run.path).model, written
                 self.used = frozenset()
             return self._read, str(self._stamp)
+
+    def stamp(self) -> str:
+        """What tells its weights, and those of its past, from all others; "0" where it has saved none yet."""
+        if self.given is not None or self.run is None:
+            return _written_into(self.given)
+        return str(_written(self.run.path / WEIGHTS) or self._stamp)
+
+    @property
+    def trained_on(self) -> str | None:
+        """The name of the data that its run was trained on."""
+        return None if self.run is None else self.run.config["dataset"]["source"]
+
+    def own(self, at: int | None) -> Any:
+        """A copy of the model for work that sets hooks and modes of its own, with its newest weights or those of `at`.
+
+        No pass through the model may be under way meanwhile: it would be copied with the model.
+
+        Raises:
+            HTTPException: as `read` and `weights_at` raise.
+            ConvscopeError: it cannot be read, or its own code cannot copy it.
+        """
+        model, _ = self.read()
+        try:
+            copied = copy.deepcopy(model)
+        except Exception as error:
+            raise cs.UsageError(
+                f"{self.name} cannot be copied ({error}), and a question needs a copy to ask."
+            ) from None
+        put(copied, {} if at is None else self.weights_at(at))
+        return copied
 
     def _unread(self) -> HTTPException:
         return HTTPException(410, self.gone or f"{self.name} has saved no weights yet; wait for its first ones.")
@@ -74,7 +108,7 @@ class Opened:
             return None
         steps = self.history
         last = self.run.path / "history" / f"{steps[-1]:09d}.safetensors" if steps else None
-        newer = last is not None and _written(last) > _written(self.run.path / "weights.safetensors")
+        newer = last is not None and _written(last) > _written(self.run.path / WEIGHTS)
         return steps[-1] if newer else None
 
     def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
@@ -114,7 +148,7 @@ class Opened:
         """The model's card, and how many parameters it has."""
         if self.given is not None or self.run is None:
             return cs.card_of(self.given), sum(p.numel() for p in self.given.parameters())
-        if self._read is None and not _written(self.run.path / "weights.safetensors"):
+        if self._read is None and not _written(self.run.path / WEIGHTS):
             raise self._unread()
         if self.run.config["model"]["source"] is None:
             self.read()  # says that only the person who made the network can build it
@@ -135,6 +169,14 @@ class Opened:
             start=self.start,
             notes=notes,
         )
+
+
+def put(model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Give parameters and buffers, by name, these numbers."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, array in arrays.items():
+        if name in tensors:
+            tensors[name].data.copy_(tensors[name].data.new_tensor(array))
 
 
 def _written(path: Path) -> int:

@@ -78,6 +78,10 @@ class Sources:
             raise HTTPException(404, f"no data source is called {id!r}; there are {', '.join(self._known)}.")
         return self._known[id]
 
+    def count(self, id: str | None, split: str | None) -> int:  # noqa: A002
+        """How many images a split has; 0 where there is none."""
+        return 0 if id is None or split is None else self._infos[id].splits.get(split, 0)
+
     def of_run(self, id: str, config: Mapping[str, Any]) -> str | None:  # noqa: A002
         """The id of the data set that a run was trained on; None where it was given by hand or cannot be read."""
         data = config["dataset"]

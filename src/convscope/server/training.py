@@ -4,7 +4,6 @@ Knows processes, threads and event loops; no HTTP, no gallery. A thread reads wh
 woken in an event loop of its own and reads from there what is new.
 """
 
-import asyncio
 import json
 import logging
 import os
@@ -12,11 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import convscope as cs
+from convscope.server.followers import Followers
 from convscope.server.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainRequest
 
 log = logging.getLogger("convscope.server")
@@ -25,10 +25,6 @@ State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
 SHOWN = ("event", "step", "epoch", "loss", "accuracy", "test_loss", "test_accuracy")
 """What of a line of the metrics the page gets."""
-BREATH = 0.05
-"""Seconds between two events of a stream: what happens meanwhile is told together."""
-HEARTBEAT = 10.0
-"""Seconds of silence after which a stream says that it is alive."""
 PATIENCE = 10.0
 """Seconds that a training may take to stop by itself."""
 
@@ -56,7 +52,7 @@ class Training:
         self.history: list[int] = []
         self.asked_to_stop = False
         self._lock = threading.RLock()
-        self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._followers = Followers()
         command = [sys.executable, "-P", "-m", "convscope.server.child"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=_environment(),
@@ -74,7 +70,7 @@ class Training:
     @property
     def listeners(self) -> int:
         """How many follow it."""
-        return len(self._listeners)
+        return len(self._followers)
 
     def info(self) -> TrainingInfo:
         """Where it is."""
@@ -120,22 +116,18 @@ class Training:
 
     async def events(self) -> AsyncIterator[TrainingEvent | None]:
         """All that was told so far, then what is new, up to its end; None where there was nothing for a while."""
-        changed, points, history = asyncio.Event(), 0, 0
-        self._listeners[changed] = asyncio.get_running_loop()
-        try:
-            while True:
-                changed.clear()
+        points = history = 0
+        async with aclosing(self._followers.news()) as rounds:
+            async for news in rounds:
+                if not news:
+                    yield None
+                    continue
                 with self._lock:
                     new = TrainingEvent(info=self.info(), points=self.points[points:], history=self.history[history:])
                 points, history = points + len(new.points), history + len(new.history)
                 yield new
                 if new.info.state in OVER:
                     return
-                await asyncio.sleep(BREATH)
-                while not await _set_within(changed, HEARTBEAT):
-                    yield None
-        finally:
-            del self._listeners[changed]
 
     def _send(self, what: Mapping[str, Any]) -> None:
         with self._lock, suppress(OSError, ValueError):  # its end is told by the reading thread
@@ -154,7 +146,7 @@ class Training:
             if not self.over:
                 self.state, self.message = self._unexpected(code)
         self._look()
-        self._wake()
+        self._followers.wake()
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
@@ -172,7 +164,7 @@ class Training:
                 self.state, self.message = event["state"], event["message"]
             else:
                 self.points.append({name: event[name] for name in SHOWN if name in event})
-        self._wake()
+        self._followers.wake()
 
     def _look(self) -> None:
         """Find new points of the history; the first says that there is a run to look at."""
@@ -193,20 +185,6 @@ class Training:
             return "stopped", f"the training did not stop in time and was ended {kept}"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         return "failed", f"the training's process {how} {kept}"
-
-    def _wake(self) -> None:
-        for changed, loop in list(self._listeners.items()):
-            with suppress(RuntimeError):  # a loop that has ended meanwhile
-                loop.call_soon_threadsafe(changed.set)
-
-
-async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event for so long; whether it came."""
-    try:
-        await asyncio.wait_for(changed.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _environment() -> dict[str, str]:

@@ -9,7 +9,11 @@ import type {
   ContributionsInfo,
   DifferenceInfo,
   Explained,
+  ProbeAnswer,
+  ProbeInfo,
+  ProbeRequest,
   Proof,
+  QuestionInfo,
   Session,
   Stored,
   TraceInfo,
@@ -324,8 +328,26 @@ export const commandTraining = (id: string, command: TrainCommand["command"]): P
   json(`trainings/${id}`, posting({ command }));
 
 /** Follow a training: one value for each event, until it ends or nobody listens any more. */
-export async function* followTraining(id: string, signal: AbortSignal): AsyncGenerator<TrainingEvent> {
-  const answer = await call(`trainings/${id}/events`, { signal });
+export const followTraining = (id: string, signal: AbortSignal): AsyncGenerator<TrainingEvent> =>
+  follow(`trainings/${id}/events`, signal);
+
+export const getQuestions = (): Promise<QuestionInfo[]> => json("questions");
+export const getProbes = (): Promise<ProbeInfo[]> => json("probes");
+export const postProbe = (request: ProbeRequest, signal?: AbortSignal): Promise<ProbeInfo> =>
+  json("probes", { ...posting(request), signal });
+export const cancelProbe = (id: string): Promise<ProbeInfo> => json(`probes/${id}`, posting({ command: "cancel" }));
+export const followProbe = (id: string, signal: AbortSignal): AsyncGenerator<ProbeInfo> =>
+  follow(`probes/${id}/events`, signal);
+export const getProbeAnswer = (id: string, signal?: AbortSignal): Promise<ProbeAnswer> =>
+  json(`probes/${id}/answer`, { signal });
+
+/** The picture of an answer, or the result itself, as a file. */
+export async function getProbeFile(id: string, which: "picture" | "json", signal?: AbortSignal): Promise<Blob> {
+  return (await call(`probes/${id}/${which}`, { signal })).blob();
+}
+
+async function* follow<T>(path: string, signal: AbortSignal): AsyncGenerator<T> {
+  const answer = await call(path, { signal });
   const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
   if (reader === undefined) return;
   let text = "";
@@ -337,7 +359,7 @@ export async function* followTraining(id: string, signal: AbortSignal): AsyncGen
     text = events.pop() ?? "";
     for (const event of events) {
       const data = event.split("\n").filter((line) => line.startsWith("data:"));
-      if (data.length) yield JSON.parse(data.map((line) => line.slice(5).trim()).join("\n")) as TrainingEvent;
+      if (data.length) yield JSON.parse(data.map((line) => line.slice(5).trim()).join("\n")) as T;
     }
   }
 }

@@ -3,9 +3,10 @@
  * it. Steps are named by id.
  */
 import { changeFrom, changeText, editsFrom, editsText, inputFrom, inputText } from "./address";
+import { WISH, wishFrom, wishParts, type Wish } from "./wish";
 import type { Cell, Change, Edit, InputRef } from "./types";
 
-export const VIEWS = ["look", "change", "train", "compare", "kernels"] as const;
+export const VIEWS = ["look", "change", "train", "compare", "probe", "kernels"] as const;
 export type View = (typeof VIEWS)[number];
 
 /** The image before the first step, and the probabilities after the last. */
@@ -46,6 +47,10 @@ export type State = Readonly<{
   /** The parameter whose kernels are shown, and the named kernel. */
   layer: string | null;
   kernel: string | null;
+  /** The question of the Probe view, what is chosen for it, and whether it was asked. */
+  question: string | null;
+  wish: Wish;
+  asked: boolean;
 }>;
 
 export const CALM: Change = { rotate: 0, down: 0, right: 0, noise: 0, seed: 0 };
@@ -72,6 +77,9 @@ const START: State = {
   training: null,
   layer: null,
   kernel: null,
+  question: null,
+  wish: WISH,
+  asked: false,
 };
 
 const numberFrom = (text: string | null): number | null =>
@@ -130,6 +138,9 @@ export function parse(query: string): State {
     training: has.get("training"),
     layer: has.get("layer"),
     kernel: has.get("kernel"),
+    question: has.get("question"),
+    wish: wishFrom(has),
+    asked: has.get("asked") === "1",
   };
 }
 
@@ -157,6 +168,9 @@ export function query(state: State): string {
     ["training", state.training],
     ["layer", state.layer],
     ["kernel", state.kernel],
+    ["question", state.question],
+    ...wishParts(state.wish),
+    ["asked", state.asked ? "1" : null],
   ];
   const kept = parts.filter((part): part is [string, string] => part[1] !== null);
   const text = new URLSearchParams(kept).toString();
@@ -207,8 +221,8 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
 
 /** A model from its beginning: nothing chosen, nothing changed. */
 export function fresh(model: string | null): Partial<State> {
-  const { input, origin, edits, at, step, channel, cell, window, trail, open, layer } = START;
-  return { model, input, origin, edits, at, step, channel, cell, window, trail, open, layer };
+  const { input, origin, edits, at, step, channel, cell, window, trail, open, layer, wish, asked } = START;
+  return { model, input, origin, edits, at, step, channel, cell, window, trail, open, layer, wish, asked };
 }
 
 /** The address that opens this state in another tab. */

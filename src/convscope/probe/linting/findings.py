@@ -1,8 +1,10 @@
-"""Findings: mistakes that were seen while a model ran, the evidence, and what a teacher would say. Imports nothing."""
+"""Findings: mistakes that were seen while a model ran, the evidence, and what a teacher would say. Knows no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from convscope.probe.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,10 @@ class Lint:
         return bool(self.findings)
 
     def __str__(self) -> str:
+        return str(self.report())
+
+    def report(self) -> Report:
+        """What it says, as sentences and tables."""
         on = f" on {self.images:,} images" if self.images else ""
         count = len(self.findings)
         said = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
@@ -222,7 +228,7 @@ class Lint:
         for reason in reasons:
             names = ", ".join(name for name, why in self.skipped.items() if why == reason)
             parts.append(f"not looked for ({reason}): {names}")
-        return "\n\n".join(parts)
+        return Report(tuple(parts))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""

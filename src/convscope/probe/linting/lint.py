@@ -14,6 +14,7 @@ from convscope.errors import UnknownName, UsageError
 from convscope.probe.linting import asking, titles, training
 from convscope.probe.linting.evidence import Evidence, Loss, Predict, Step, gather
 from convscope.probe.linting.findings import LESSONS, Finding, Lint
+from convscope.progress import Progress, silent
 from convscope.training.evaluation import data_of
 from convscope.training.job import DataSource, as_dataset
 from convscope.training.objectives import LOSSES, make_loss
@@ -57,6 +58,7 @@ def lint(
     figure: Any = None,
     images: int = 256,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Lint:
     """Look for mistakes in a model and its training, by running it; everything is put back afterwards.
 
@@ -81,6 +83,7 @@ def lint(
         figure: A matplotlib figure: do its pictures share a scale?
         images: How many training images, drawn by `seed`, the model is run on.
         seed: Of these images.
+        progress: Told how many checks are done, once the model has run.
 
     Returns:
         What was found, which checks were made, which could not be made and why.
@@ -98,15 +101,17 @@ def lint(
     subject, seen = "what was given", None
     if model is not None:
         which = partial(_some, count=images, seed=seed)
+        progress("checks", 0, len(CHECKS))
         seen = _evidence(model, data, test, loss=loss, step=step, predict=predict, which=which)
         subject = seen.card.name
         for name, check in CHECKS.items():
             why = _impossible(name, seen)
             if why:
                 skipped[name] = why
-                continue
-            made.append(name)
-            findings += check(seen)
+            else:
+                made.append(name)
+                findings += check(seen)
+            progress("checks", len(made) + len(skipped), len(CHECKS))
     if kernels is not None:
         made.append("kernel-title")
         findings += titles.kernel_titles(kernels)

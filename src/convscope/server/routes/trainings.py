@@ -1,25 +1,17 @@
 """Routes of trainings: what can be trained, start, command, follow."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request
-from fastapi.responses import StreamingResponse
 
+from convscope.server.routes.streams import Events, lines
 from convscope.server.schema import Id, TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
-from convscope.server.training import Training
 from convscope.server.trainings import Busy, Trainings
 
 LISTENERS = 32
 """Streams that one training may have."""
 
 router = APIRouter(tags=["training"])
-
-
-class Events(StreamingResponse):
-    """Server-sent events."""
-
-    media_type = "text/event-stream"
 
 
 def _trainings(request: Request) -> Trainings:
@@ -73,9 +65,4 @@ async def events(trainings: Here, name: TrainingId) -> Events:
     training = trainings.get(name)
     if training.listeners >= LISTENERS:
         raise HTTPException(503, f"{LISTENERS} pages follow {name} already; close one.")
-    return Events(_lines(training))
-
-
-async def _lines(training: Training) -> AsyncIterator[str]:
-    async for event in training.events():
-        yield ": still here\n\n" if event is None else f"data: {event.model_dump_json()}\n\n"
+    return Events(lines(training.events()))

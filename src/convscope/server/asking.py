@@ -1,0 +1,229 @@
+"""Asking: from a request to a question that is ready to be asked, and from what was found to what a page shows.
+
+Knows the gallery's models, data and images; threads are the matter of `probes`.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from threading import Lock
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import schema
+from convscope.server.commands import command
+from convscope.server.gallery import Gallery
+from convscope.server.inputs import take
+from convscope.server.opened import Opened, put
+from convscope.server.questions import QUESTIONS, Progress, Subject, meant
+from convscope.server.traces import edited
+
+COLOURS = "color-shapes"
+_drawing = Lock()  # matplotlib's settings are those of the whole process
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A request, complete: every choice that it left to the server is made."""
+
+    id: str
+    request: schema.ProbeRequest
+    opened: tuple[Opened, ...]
+    """The models that it names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is kept of a result."""
+
+    shown: schema.ProbeAnswer
+    json: bytes = field(repr=False)
+    svg: bytes = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.json) + len(self.svg)
+
+
+def wanted(gallery: Gallery, request: schema.ProbeRequest) -> Wanted:
+    """What a request means, with an id that is the same for the same meaning.
+
+    Raises:
+        HTTPException: 404, a model or data that are not open; 422, one that is needed is missing.
+    """
+    request = meant(request)
+    opened = tuple(gallery.model(name) for name in (request.model, request.other) if name is not None)
+    _check(request)
+    request = request.model_copy(update=_chosen(gallery, request, opened))
+    asked = opened if request.question != "borders" else _trained_on_colours(gallery)
+    stamps = [(one.id, one.stamp()) for one in asked]
+    digest = hashlib.sha256(f"{request.model_dump_json()} {stamps}".encode()).hexdigest()
+    return Wanted(f"q{digest[:24]}", request, opened)
+
+
+def _check(request: schema.ProbeRequest) -> None:
+    needs = QUESTIONS[request.question].needs
+    if "model" in needs and request.model is None:
+        raise HTTPException(422, "this question is about a model; name one.")
+    if request.question == "compare" and request.other is None:
+        raise HTTPException(422, "two models are compared; name the other one.")
+    if "input" in needs and request.input is None:
+        raise HTTPException(422, "this question is about an image; name one.")
+
+
+def _chosen(gallery: Gallery, request: schema.ProbeRequest, opened: Sequence[Opened]) -> dict[str, Any]:
+    """What a request leaves to the server."""
+    question = QUESTIONS[request.question]
+    chosen: dict[str, Any] = {}
+    if opened:
+        chosen["at"] = opened[0].newest() if request.at is None else request.at
+    if "source" in question.needs:
+        chosen["source"] = _source(gallery, request, opened)
+    if question.images is not None:
+        split = (request.split or question.split) if question.split else None
+        known = gallery.sources_known.count(chosen["source"], split)
+        most = min(question.most or 0, known or question.most or 0)
+        chosen |= {"split": split, "images": min(request.images or question.images, most)}
+    if "kind" in question.needs:
+        kind = request.kind or "translation"
+        chosen |= {"kind": kind, "reach": (request.reach or 10) if kind == "translation" else None}
+    if "channels" in question.needs:
+        chosen["channels"] = request.channels or 16
+    return chosen
+
+
+def _source(gallery: Gallery, request: schema.ProbeRequest, opened: Sequence[Opened]) -> str:
+    name = request.source or (opened[0].source if opened else None)
+    if name is None:
+        raise HTTPException(422, "this question is about data, and this model brings none; choose some.")
+    gallery.sources_known.find(name)
+    return name
+
+
+def _trained_on_colours(gallery: Gallery) -> list[Opened]:
+    """The runs that are open of trainings on the colour shapes, as far as they have weights."""
+    return [one for one in gallery.opened() if one.run is not None and one.trained_on == COLOURS and one.stamp() != "0"]
+
+
+def copies(wanted: Wanted) -> list[tuple[str, Callable[[], Any]]]:
+    """For each model its id, and what makes a copy of it; to be called while no pass through it is under way."""
+    request = wanted.request
+    if not wanted.opened:
+        return []
+    first, *others = wanted.opened
+    made: list[tuple[str, Callable[[], Any]]] = [(first.id, partial(_edited, first, request))]
+    return [*made, *((one.id, partial(one.own, request.other_at)) for one in others)]
+
+
+def _edited(opened: Opened, request: schema.ProbeRequest) -> Any:
+    model = opened.own(request.at)
+    put(model, edited(request.edits, {**dict(model.named_parameters()), **dict(model.named_buffers())}))
+    return model
+
+
+def subject(gallery: Gallery, wanted: Wanted, models: Sequence[Any]) -> Subject:
+    """What the question is asked of; data are read when they are asked for.
+
+    Raises:
+        HTTPException: 404, there is no such image; 409, it has another size, and nobody said how to make it fit.
+        ConvscopeError: the image does not fit the model.
+    """
+    request, taken = wanted.request, None
+    if request.input is not None:
+        card = cs.card_of(models[0])
+        taken = take(gallery.picture(request.input), card.name, card.preprocess, request.change, request.fit)
+    runs: list[cs.Run] = []
+    if request.question == "borders":
+        runs = [one.run for one in _trained_on_colours(gallery) if one.run is not None]
+    run = wanted.opened[0].run if wanted.opened and wanted.opened[0].given is None else None
+    return Subject(
+        request, _names(wanted), models, run=run, taken=taken, split=partial(_split, gallery, request), runs=runs
+    )
+
+
+def _names(wanted: Wanted) -> list[str]:
+    """What to call the models: their names, their ids where those are the same, with the step of their weights."""
+    names = [one.name for one in wanted.opened]
+    names = [one.id for one in wanted.opened] if len(set(names)) < len(names) else names
+    steps = (wanted.request.at, wanted.request.other_at)
+    return [name if at is None else f"{name} at step {at}" for name, at in zip(names, steps, strict=False)]
+
+
+def _split(gallery: Gallery, request: schema.ProbeRequest, split: str) -> cs.Dataset | None:
+    """The first images of a split; all of them where no number is asked for, or where it is drawn from them."""
+    assert request.source is not None
+    if not gallery.sources_known.count(request.source, split):
+        return None
+    data = gallery.sources_known.split(request.source, split)
+    count = request.images if QUESTIONS[request.question].split else None
+    return data if count is None or count >= len(data) else data.part(slice(0, count))
+
+
+def answer(gallery: Gallery, wanted: Wanted, subject: Subject, progress: Progress) -> Answer:
+    """Ask, and keep what a page shows of the result.
+
+    Raises:
+        ConvscopeError: the question cannot be asked so.
+    """
+    name = wanted.request.question
+    found = QUESTIONS[name].ask(subject, progress)
+    draw = getattr(cs.plot, name.replace("-", "_"))
+    has_picture = not (name == "receptive-field" and wanted.request.step is None)
+    progress("drawing", 0, 0)
+    svg = _drawn(draw, found) if has_picture else b""
+    parts = [_part(part) for part in found.report().parts]
+    first = next((part.lines[0] for part in parts if isinstance(part, schema.TextPart)), QUESTIONS[name].asks)
+    shown = schema.ProbeAnswer(
+        sentence=first,
+        parts=parts,
+        samples=_samples(found) if name == "compare" else [],
+        picture=has_picture,
+        command=command(gallery.sources_known, wanted.request, wanted.opened),
+    )
+    text = json.dumps(_strict(found.to_json()), indent=1, ensure_ascii=False)
+    return Answer(shown, text.encode("utf-8", "replace"), svg)
+
+
+def _drawn(draw: Callable[[Any], Any], found: Any) -> bytes:
+    file = BytesIO()
+    with _drawing:
+        draw(found).savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def _part(part: Any) -> schema.TextPart | schema.TablePart:
+    if isinstance(part, str):
+        return schema.TextPart(lines=part.split("\n"))
+    return schema.TablePart(head=list(part.head), rows=[list(row) for row in part.rows], right=list(part.right))
+
+
+def _samples(found: Any) -> list[schema.ProbeSample]:
+    """The images that models disagree on, and what each says."""
+    names = [model.name for model in found.models]
+    classes = {**dict(enumerate(found.classes)), -1: "another class"}
+    return [
+        schema.ProbeSample(
+            index=one.image,
+            says=f"{classes[one.label]}: "
+            + ", ".join(f"{name} says {classes[k]}" for name, k in zip(names, one.answers, strict=True)),
+        )
+        for one in found.disagreements
+    ]
+
+
+def _strict(value: Any) -> Any:
+    """The same with NaN and infinities as texts, as `--json` has them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    return value
