@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import convscope as cs
-from convscope.server import ahead, page
+from convscope.server import page
 from convscope.server.app import make_app
 from convscope.server.connection import make_server
 from convscope.server.gallery import Gallery
@@ -36,8 +36,6 @@ class Explorer:
         self._trainings = Trainings(gallery, folder)
         gallery.can_train = True
         app = make_app(gallery, access, self._trainings)
-        self._begin = partial(ahead.begin, gallery)
-        self._begun = threading.Lock()
         self.address = address_of(listening)
         """Where it listens, without the token."""
         self.url = f"{self.address}#token={access.token}"
@@ -71,15 +69,9 @@ class Explorer:
         """
         if not has_browser():
             return False
-        self._make_first_view()
         invitation = f"{self.address}open/{self._invite()}"
         threading.Thread(target=webbrowser.open, args=(invitation,), daemon=True).start()
         return True
-
-    def _make_first_view(self) -> None:
-        """Once, when a page is about to open, or when the program that has the model only waits."""
-        if self._begun.acquire(blocking=False):
-            self._begin()
 
     def _serve(self, listening: socket.socket) -> None:
         try:
@@ -89,7 +81,6 @@ class Explorer:
 
     def wait(self) -> None:
         """Serve until Ctrl-C or a request to end, then close."""
-        self._make_first_view()
         former = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while not self._ended.wait(3600):
