@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -56,16 +57,25 @@ for (const kind of ['pointermove', 'pointerup', 'keydown'])
 
 
 def serve(which: str) -> None:
-    """Be the server: say where, and on each line of standard input how much memory is taken beyond model and trace."""
+    """Be the server, as `convscope open` is: say where, and then wait.
+
+    On each line of standard input it says how much memory is taken beyond model and trace.
+    """
     model, image = opened(which)
     before = resident()
     with cs.open(model, image, port=0, browser=False) as explorer:
         print(explorer.url, flush=True)
-        for _ in sys.stdin:
-            time.sleep(2)  # a second after heavy work memory is given back
-            taken = resident() - before
-            numbers = numbers_of(cs.trace(model, cs.load_image(image, like=model)))
-            print((taken - numbers) / MEGABYTE, flush=True)
+        threading.Thread(target=measured, args=(model, image, before), daemon=True).start()
+        explorer.wait()
+
+
+def measured(model: Any, image: str, before: int) -> None:
+    for _ in sys.stdin:
+        time.sleep(2)  # a second after heavy work memory is given back
+        taken = resident() - before
+        numbers = numbers_of(cs.trace(model, cs.load_image(image, like=model)))
+        print((taken - numbers) / MEGABYTE, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def numbers_of(trace: cs.Trace) -> int:

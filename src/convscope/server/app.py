@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server import page, schema
 from convscope.server.memory import Tidy
-from convscope.server.probes import Probes
 from convscope.server.routes import ROUTERS
 from convscope.server.security import Access, Guard
 
@@ -26,9 +25,12 @@ log = logging.getLogger("convscope.server")
 CODES = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 503)
 PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"description": HTTPStatus(code).phrase, "content": PROBLEM} for code in CODES
-} | {CODES[0]: {"model": schema.Problem, "description": HTTPStatus(CODES[0]).phrase}}
-"""Every route's refusals; the model stands there once, for each one costs half a millisecond when a page is opened."""
+    code: {"description": HTTPStatus(code).phrase, **({"content": PROBLEM} if i else {"model": schema.Problem})}
+    for i, code in enumerate(CODES)
+}
+"""Every route's refusals; the model stands there once, for each one costs half a millisecond when a server starts."""
+NOWHERE = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+"""A request that asks for nothing: the framework puts a route together when it is first asked whether it is meant."""
 SENTENCES: Mapping[str, str] = {
     "Not Found": "there is nothing at this address; start from the page's own address.",
     "Method Not Allowed": "this address does not take that method; things are read by GET and changed by POST.",
@@ -53,7 +55,6 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
     )
     app.state.gallery = gallery
     app.state.trainings = trainings
-    app.state.probes = Probes()
     app.state.tidy = Tidy()
     app.state.invitations = page.Invitations(access.token)
     for router in ROUTERS:
@@ -69,9 +70,11 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
 
 @asynccontextmanager
 async def _closing(app: FastAPI) -> AsyncIterator[None]:
-    """When the server ends, so do its trainings and its threads."""
+    """Before the first request each route is put together; when the server ends, so do its trainings and threads."""
+    for route in app.routes:
+        route.matches(NOWHERE)
     yield
-    for part in (app.state.probes, app.state.trainings, app.state.gallery):
+    for part in (app.state.trainings, app.state.gallery):
         if part is not None:
             part.close()
 

@@ -130,6 +130,10 @@ class Gallery:
             raise HTTPException(404, f"no model that is open is called {id!r}; there are: {there}.")
         return self._models[id]
 
+    def given(self) -> list[Opened]:
+        """The models of this session; those of runs are not loaded before they are looked at."""
+        return [opened for opened in list(self._models.values()) if opened.given is not None]
+
     def sources(self) -> list[schema.SourceInfo]:
         """The data sources."""
         return self.sources_known.infos()

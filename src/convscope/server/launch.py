@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import convscope as cs
-from convscope.server import page
+from convscope.server import ahead, page
 from convscope.server.app import make_app
 from convscope.server.connection import make_server
 from convscope.server.gallery import Gallery
@@ -36,13 +36,14 @@ class Explorer:
         self._trainings = Trainings(gallery, folder)
         gallery.can_train = True
         app = make_app(gallery, access, self._trainings)
+        self._begin = partial(ahead.begin, gallery)
+        self._begun = threading.Lock()
         self.address = address_of(listening)
         """Where it listens, without the token."""
         self.url = f"{self.address}#token={access.token}"
         """What a browser opens: the page's address with the token in its fragment, which browsers send nowhere."""
         self.notes: list[str] = []
         """What a person should know about how it was started."""
-        self._probes = app.state.probes
         self._invite = app.state.invitations.new
         self._server = make_server(app)
         self._ended = threading.Event()  # Ctrl-C within `Thread.join` lets a running thread pass for an ended one
@@ -69,9 +70,15 @@ class Explorer:
         """
         if not has_browser():
             return False
+        self._make_first_view()
         invitation = f"{self.address}open/{self._invite()}"
         threading.Thread(target=webbrowser.open, args=(invitation,), daemon=True).start()
         return True
+
+    def _make_first_view(self) -> None:
+        """Once, when a page is about to open, or when the program that has the model only waits."""
+        if self._begun.acquire(blocking=False):
+            self._begin()
 
     def _serve(self, listening: socket.socket) -> None:
         try:
@@ -81,6 +88,7 @@ class Explorer:
 
     def wait(self) -> None:
         """Serve until Ctrl-C or a request to end, then close."""
+        self._make_first_view()
         former = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while not self._ended.wait(3600):
@@ -92,10 +100,9 @@ class Explorer:
             self.close()
 
     def close(self) -> None:
-        """End it, its trainings and its questions; nothing happens where it has ended."""
+        """End it, and the trainings that it started; nothing happens where it has ended."""
         atexit.unregister(self.close)
-        self._probes.close()
-        self._trainings.close()  # both end the streams of events that the server would wait for
+        self._trainings.close()  # ends the streams of events that the server would wait for
         self._server.should_exit = True
         if self._thread is not threading.current_thread() and self._ended.wait(10):
             self._thread.join()

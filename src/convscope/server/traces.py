@@ -20,7 +20,7 @@ from convscope.server import schema
 from convscope.server.inputs import Picture, Taken, take
 from convscope.server.opened import Opened
 from convscope.server.pictures import extent
-from convscope.server.workers import Left
+from convscope.server.workers import NOBODY, Left
 
 Find = Callable[[schema.InputRef], Picture]
 
@@ -157,7 +157,9 @@ class Traces:
             self._trim(coming)
 
     def _touch(self, id: str, client: str) -> None:  # noqa: A002
-        """Note that a pass was used; the lock is held."""
+        """Note that a pass was used; the lock is held. What was made for nobody is kept until somebody comes."""
+        if client != NOBODY:
+            self._used.pop(NOBODY, None)
         self._kept.move_to_end(id)
         mine = self._used.setdefault(client, [])
         base = self._base.get(client)

@@ -22,22 +22,19 @@ THREADS = 8
 WAITING = 200
 EACH = 64
 """Of one client: a page that draws sends a few at a time, and forgets those it no longer wants."""
+NOBODY = "\0"
+"""For whom work is done before anybody asks for it; no client can be called so."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A piece of work and who waits for it."""
+    """A piece of work and who is told of its end."""
 
     client: str
     key: str
     work: Callable[[], Any]
-    loop: asyncio.AbstractEventLoop
-    done: "asyncio.Future[Any]" = field(repr=False)
-
-    def finish(self, result: Any, error: BaseException | None) -> None:
-        """Hand the result over, in the thread of whoever waits."""
-        if not self.done.done():
-            self.done.set_exception(error) if error is not None else self.done.set_result(result)
+    tell: Callable[[Any, BaseException | None], object] = field(repr=False)
+    """Called in the thread that did the work, with its result or with what it raised."""
 
 
 def client_of(request: Request) -> str:
@@ -74,21 +71,32 @@ class Workers:
             HTTPException: 503, too many wait already, or the client left.
         """
         loop = asyncio.get_running_loop()
-        job = Job(client_of(request), key, work, loop, loop.create_future())
+        done: asyncio.Future[Any] = loop.create_future()
+        job = Job(client_of(request), key, work, lambda *end: loop.call_soon_threadsafe(_finish, done, *end))
         self._enter(job)
         leaving = asyncio.ensure_future(_left(request))
         try:
-            await asyncio.wait({job.done, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not job.done.done():
+            await asyncio.wait({done, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
                 if left is not None:
                     left.set()
                 raise HTTPException(503, "the client left before the answer.")
-            result: T = job.done.result()
+            result: T = done.result()
             return result
         finally:
             leaving.cancel()
             self._drop(job)
-            job.done.add_done_callback(_seen)
+            done.add_done_callback(_seen)
+
+    def begin(self, key: str, work: Callable[[], object]) -> None:
+        """Have work done that nobody waits for yet, so that it is there when somebody does; how it ends is not told.
+
+        Args:
+            key: What runs one at a time; whoever asks for work of this key waits for its end.
+            work: What is to be done.
+        """
+        with suppress(HTTPException):  # the server is ending
+            self._enter(Job(NOBODY, key, work, lambda _result, _error: None))
 
     def close(self) -> None:
         """Begin nothing more; whatever is being worked on ends by itself, in threads that no exit waits for."""
@@ -170,8 +178,14 @@ class Workers:
             self._start()
             ended = self._closed
         with suppress(RuntimeError):  # the loop has ended: nobody waits
-            job.loop.call_soon_threadsafe(job.finish, result, failed)
+            job.tell(result, failed)
         return not ended
+
+
+def _finish(done: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    """Hand the result over, in the thread of whoever waits."""
+    if not done.done():
+        done.set_exception(error) if error is not None else done.set_result(result)
 
 
 def _seen(done: "asyncio.Future[Any]") -> None:
