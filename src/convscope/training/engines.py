@@ -1,7 +1,7 @@
 """Engines: who calculates one step of a training. PyTorch here; numpy_engine.py does it in plain NumPy."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from convscope.training.numpy_engine import NumpyEngine, NumpyOptimizer
 from convscope.training.objectives import Loss, logits_of, make_optimizer
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime, make_runtime
+from convscope.training.stepping import Stepper
 
 ENGINES = ("torch", "numpy")
 
@@ -42,7 +43,7 @@ class TorchEngine:
     loss: Loss
     runtime: Runtime
     joined: nn.Module = field(init=False)
-    stepper: Any = field(init=False)
+    stepper: Stepper = field(init=False)
 
     def __post_init__(self) -> None:
         self.joined, self.stepper = self.runtime.setup(self.model, self.optimizer)
@@ -56,7 +57,7 @@ class TorchEngine:
                 raise refusal(self.model, images, error) from error
             output = logits_of(said)
             loss = self.loss(output, labels)
-        self.stepper.zero_grad(set_to_none=True)
+        self.stepper.zero_grad()
         self.runtime.backward(loss, share)
         self.stepper.step()
         return loss.detach(), output.detach()

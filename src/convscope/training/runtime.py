@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from convscope.errors import TrainingError, UnknownName, UsageError
 from convscope.training.joining import join, rank, world
 from convscope.training.processes import FABRIC
+from convscope.training.stepping import Stepper, stepper_of
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -43,10 +44,10 @@ class Runtime:
         """The type of weights and images; under autocast they stay float32."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
-    def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """The model and optimizer to step with; several processes get theirs joined."""
+    def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Stepper]:
+        """The model, and what to step with; several processes get theirs joined."""
         if self.fabric is None:
-            return model, optimizer
+            return model, stepper_of(optimizer)
         joined, stepped = self.fabric.setup(model, optimizer)
         return joined, stepped
 
