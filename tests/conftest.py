@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from browser import browser, tab
+from commands import Commands
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("convscope", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,6 +46,14 @@ def shared_data() -> Path:
     if not found or not Path(found).is_dir():
         pytest.skip("CONVSCOPE_DATA names no folder with mnist/ and images/")
     return Path(found)
+
+
+@pytest.fixture
+def convscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    """The command line in this process."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return Commands(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,15 @@ import torch
 from PIL import Image, ImageDraw
 
 import convscope as cs
+from commands import Commands
 from convscope.cli import main, reference
 
 
-def convscope(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command as a process of its own."""
     command = [sys.executable, "-W", "error", "-m", "convscope", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **more}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
-
-
-def said(*arguments: str | Path, cwd: Path | None = None) -> str:
-    result = convscope(*arguments, cwd=cwd)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +28,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "shapes"
     cs.train("shapes", seed=0, out=path)
     return path
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
@@ -42,18 +45,18 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
     assert "| `--layer, --step LAYER` | The convolution; by default the first. |" in written
 
 
-def test_the_catalogs_list_everything() -> None:
-    datasets, models = said("datasets"), said("models")
+def test_the_catalogs_list_everything(convscope: Commands) -> None:
+    datasets, models = convscope.said("datasets"), convscope.said("models")
     for name in ("crosses", "shapes", "color-shapes", "square", "mnist", "fashion-mnist", "kmnist", "folder:", "npz:"):
         assert name in datasets
     for parameters in ("10", "64", "669,706", "187,349", "13,610", "15,742", "40", "1,538", "132"):
         assert f" {parameters} " in models
-    assert {entry["name"] for entry in json.loads(said("models", "--json"))} >= {"shapes-cnn", "mnist-small"}
-    assert {entry["name"] for entry in json.loads(said("datasets", "--json"))} >= {"shapes", "mnist"}
+    assert {entry["name"] for entry in json.loads(convscope.said("models", "--json"))} >= {"shapes-cnn", "mnist-small"}
+    assert {entry["name"] for entry in json.loads(convscope.said("datasets", "--json"))} >= {"shapes", "mnist"}
 
 
 def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
-    result = convscope("train", "crosses", "--out", tmp_path / "run")
+    result = process("train", "crosses", "--out", tmp_path / "run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "crosses (10 parameters) on crosses (2 images)" in result.stdout
     assert "epoch 400  loss" in result.stdout
@@ -61,23 +64,25 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path: Path) 
     assert "\x1b" not in result.stdout + result.stderr
 
 
-def test_evaluating_prints_tables_and_the_same_as_json(run: Path) -> None:
-    table, values = said("evaluate", run), json.loads(said("evaluate", run, "--json"))
+def test_evaluating_prints_tables_and_the_same_as_json(convscope: Commands, run: Path) -> None:
+    table, values = convscope.said("evaluate", run), json.loads(convscope.said("evaluate", run, "--json"))
     assert np.sum(values["confusion"]) == 200
     assert f"{values['accuracy']:.2%}".replace("%", " %") in table
     assert "square" in table
     assert "circle" in table
 
 
-def test_a_drawing_of_ones_own_is_scaled_inverted_and_recognised(run: Path, tmp_path: Path) -> None:
+def test_a_drawing_of_ones_own_is_scaled_inverted_and_recognised(
+    convscope: Commands, run: Path, tmp_path: Path
+) -> None:
     for name, draw in {"square": ImageDraw.ImageDraw.rectangle, "circle": ImageDraw.ImageDraw.ellipse}.items():
         picture = Image.new("RGB", (300, 300), "white")
         draw(ImageDraw.Draw(picture), (90, 100, 210, 220), fill="black")
         picture.save(tmp_path / f"{name}.png")
         result = convscope("predict", run, tmp_path / f"{name}.png")
-        assert result.stdout.splitlines()[0] == f"{name}.png: {name}", result.stdout
+        assert result.out.splitlines()[0] == f"{name}.png: {name}", result.out
         for word in ("resized from 300x300 to 28x28", "turned to grey", "inverted"):
-            assert word in result.stderr
+            assert word in result.err
 
 
 def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it_expects(tmp_path: Path) -> None:
@@ -91,16 +96,16 @@ def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it
     Image.new("RGB", (90, 60), (10, 200, 30)).save(tmp_path / "green.png")
     options = ["--weights", "net.pt", "--model-arg", "width=3", "--classes", "red, green,blue"]
     expects = ["--preprocess", "size=8x8", "--preprocess", "mean=0.5", "--preprocess", "std=0.5,0.5,0.25"]
-    result = convscope("predict", "net.py:net", "green.png", *options, *expects, cwd=tmp_path)
+    result = process("predict", "net.py:net", "green.png", *options, *expects, cwd=tmp_path)
     assert result.stdout.splitlines()[0] == "green.png: green", result.stderr
     assert "resized from 60x90 to 8x8" in result.stderr
     assert "is not trained" not in result.stderr
-    refused = convscope("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
+    refused = process("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
     assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad'" in refused.stderr) == (2, True)
 
 
-def test_predictions_as_json(run: Path) -> None:
-    values = json.loads(said("predict", run, "shapes:test/0", "shapes:test/1", "--json"))
+def test_predictions_as_json(convscope: Commands, run: Path) -> None:
+    values = json.loads(convscope.said("predict", run, "shapes:test/0", "shapes:test/1", "--json"))
     assert [value["image"] for value in values] == ["shapes:test/0", "shapes:test/1"]
     assert all(abs(sum(value["probabilities"]) - 1) < 1e-9 for value in values)
 
@@ -125,10 +130,29 @@ def test_predictions_as_json(run: Path) -> None:
         (["nonsense"], 2, "nonsense"),
     ],
 )
-def test_bad_input_gets_one_sentence(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
-    result = convscope(*arguments, cwd=tmp_path)
-    assert result.returncode == status, result.stderr
-    assert message in result.stderr
+def test_bad_input_gets_one_sentence(
+    convscope: Commands, empty: Path, arguments: list[str], status: int, message: str
+) -> None:
+    said = convscope(*arguments)
+    assert said.status == status, said.err
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert not list(empty.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["train", "shappes"], 2, "error: no data set is called 'shappes'; did you mean 'shapes'"),
+        (["predict", "shapes-cnn", "missing.png"], 1, "error: there is no file missing.png"),
+    ],
+)
+def test_a_process_that_refuses_ends_with_a_sentence_and_its_status(
+    tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
+    result = process(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (status, ""), result.stderr
+    assert message in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 
@@ -148,37 +172,31 @@ def test_too_little_memory_is_one_sentence(
 
 
 def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "XDG_CACHE_HOME": str(tmp_path),
-        "CONVSCOPE_DATA": "",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-    }
-    command = [sys.executable, "-m", "convscope", "train", "kmnist", "--out", str(tmp_path / "run")]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    offline = {"XDG_CACHE_HOME": str(tmp_path), "CONVSCOPE_DATA": "", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    result = process("train", "kmnist", "--out", tmp_path / "run", cwd=tmp_path, **offline)
     assert result.returncode == 1
     assert "train-images-idx3-ubyte" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_the_demo_trains_shows_and_may_be_run_again(tmp_path: Path) -> None:
+def test_the_demo_trains_shows_and_may_be_run_again(convscope: Commands, empty: Path) -> None:
     for _ in range(2):
-        text = said("demo", cwd=tmp_path)
+        text = convscope.said("demo")
         assert "Try next:" in text
-        pictures = list((tmp_path / "demo").glob("*.png"))
+        pictures = list((empty / "demo").glob("*.png"))
         assert len(pictures) >= 4
         assert all(f"demo/{path.name}" in text for path in pictures)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("")
-    refused = convscope("demo", "--out", "mine", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "is no former demo" in refused.stderr
-    assert (tmp_path / "mine" / "thesis.txt").exists()
+    (empty / "mine").mkdir()
+    (empty / "mine" / "thesis.txt").write_text("")
+    refused = convscope("demo", "--out", "mine")
+    assert refused.status == 2
+    assert "is no former demo" in refused.err
+    assert (empty / "mine" / "thesis.txt").exists()
 
 
-def test_mnist_by_the_first_tutorials_command(shared_data: Path, tmp_path: Path) -> None:
-    said("train", "mnist", "--data-dir", shared_data / "mnist", "--epochs", "1", "--out", tmp_path / "run")
-    values = json.loads(said("evaluate", tmp_path / "run", "--json"))
+def test_mnist_by_the_first_tutorials_command(convscope: Commands, shared_data: Path, tmp_path: Path) -> None:
+    convscope.said("train", "mnist", "--data-dir", shared_data / "mnist", "--epochs", "1", "--out", tmp_path / "run")
+    values = json.loads(convscope.said("evaluate", tmp_path / "run", "--json"))
     assert values["accuracy"] > 0.96
     assert sum(c["images"] for c in values["classes"]) == 10_000

@@ -2,15 +2,14 @@
 
 import json
 import re
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from convscope.cli import main
+from commands import Commands
 from convscope.proof import witness
 from convscope.reference import OPERATIONS, Operation
 
@@ -53,32 +52,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("numbers") / "small.png"
     Image.frombytes("L", (8, 8), bytes(range(0, 256, 4))).save(path)
     return path
-
-
-class Said(NamedTuple):
-    """What a command printed, and how it ended."""
-
-    out: str
-    err: str
-    status: int
-
-
-class Commands:
-    """Runs commands in this process."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]) -> None:
-        self.patch, self.captured = patch, captured
-
-    def __call__(self, *arguments: str | Path) -> Said:
-        self.patch.setattr(sys, "argv", ["convscope", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Said(*self.captured.readouterr(), int(ended.value.code or 0))
-
-
-@pytest.fixture
-def convscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -19,14 +19,24 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import convscope as cs
+from commands import Commands
 from convscope.errors import RunError, UsageError, WeightsError
 
+PATIENCE = 240
+"""Seconds for a process; on a machine with much else to do it takes long to start."""
+SMALL: Mapping[str, Any] = {"dataset": "shapes", "model": "shapes-mlp", "epochs": 6, "seed": 1}
 TRAIN = """
-import sys, convscope as cs
+import sys, time, convscope as cs
 from pathlib import Path
-cs.train("shapes", "mlp-512", epochs=12, seed=1, out=Path(sys.argv[1]), resume=len(sys.argv) > 2, snapshot_seconds=0.05)
+pause = 0.01 if "slowly" in sys.argv else 0
+cs.train("shapes", "mlp-512", epochs=12, seed=1, out=Path(sys.argv[1]), resume="resume" in sys.argv,
+         snapshot_seconds=0.05, watch=lambda event: time.sleep(pause))
 """
-FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))\n" + TRAIN
+FULL_DISK = """
+import resource, sys, convscope as cs
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+cs.train(resume=True, out=sys.argv[1])
+"""
 
 
 def start(code: str, out: Path, *more: str) -> subprocess.Popen[str]:
@@ -47,7 +57,7 @@ def assert_same_bits(a: Path, b: Path) -> None:
 
 def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
     """Until the training has written its first snapshot."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not list(run.glob("snapshots/[0-9]*")):
         assert time.monotonic() < until
         assert process.poll() is None, process.communicate()[1]
@@ -57,24 +67,49 @@ def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nobody disturbed."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    process = start(TRAIN, run)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, errors
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return cs.train("shapes", "mlp-512", epochs=12, seed=1, out=out, snapshot_seconds=0.05).path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a network of few weights."""
+    return cs.train(**SMALL, out=tmp_path_factory.mktemp("small") / "run").path
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of these that stopped half way, with two snapshots."""
+    run, asked = tmp_path_factory.mktemp("half") / "run", list[int]()
+
+    def stop(event: Mapping[str, Any]) -> None:
+        if event["step"] >= 25 and not asked:
+            asked.append(event["step"])
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="everything is saved"):
+        cs.train(**SMALL, out=run, watch=stop, snapshot_seconds=0)
+    assert len(list(run.glob("snapshots/[0-9]*"))) == 2
     return run
+
+
+@pytest.fixture
+def interrupted(half: Path, tmp_path: Path) -> Path:
+    """A copy of it, to do with what one likes."""
+    return Path(shutil.copytree(half, tmp_path / "run"))
 
 
 def kill_and_resume(whole: Path, run: Path, seed: int, kills: int) -> None:
     chance = random.Random(seed)
     for turn in range(kills):
-        process = start(TRAIN, run, *(["resume"] if turn else []))
+        process = start(TRAIN, run, "slowly", *(["resume"] if turn else []))
         wait_for_steps(run, process)
         time.sleep(chance.uniform(0, 0.4))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     process = start(TRAIN, run, "resume")
-    errors = process.communicate(timeout=120)[1]
+    errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0, errors
     assert_same_bits(run, whole)
     steps = [event["step"] for event in cs.load_run(run).history if event["event"] == "train"]
@@ -92,68 +127,48 @@ def test_kills_at_many_random_moments(whole: Path, tmp_path: Path, seed: int) ->
     kill_and_resume(whole, tmp_path / "run", seed=seed + 1, kills=3)
 
 
-def test_a_kill_before_the_first_snapshot_resumes_from_the_beginning(whole: Path, tmp_path: Path) -> None:
-    run = interrupted(tmp_path / "run")
-    for path in run.glob("snapshots/[0-9]*"):
+def test_a_kill_before_the_first_snapshot_resumes_from_the_beginning(small: Path, interrupted: Path) -> None:
+    for path in interrupted.glob("snapshots/[0-9]*"):
         shutil.rmtree(path)
-    (run / "metrics.jsonl").unlink()
-    cs.train(resume=True, out=run)
-    assert_same_bits(run, whole)
-    assert cs.load_run(run).finished
+    (interrupted / "metrics.jsonl").unlink()
+    cs.train(resume=True, out=interrupted)
+    assert_same_bits(interrupted, small)
+    assert cs.load_run(interrupted).finished
 
 
-def test_an_epoch_told_but_not_saved_is_not_the_end(tmp_path: Path) -> None:
-    run = interrupted(tmp_path / "run")
-    with (run / "metrics.jsonl").open("a") as metrics:
-        metrics.write(json.dumps({"event": "epoch", "epoch": 12, "step": 96, "loss": 0.0}) + "\n")
-    assert not cs.load_run(run).finished
+def test_an_epoch_told_but_not_saved_is_not_the_end(interrupted: Path) -> None:
+    with (interrupted / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps({"event": "epoch", "epoch": 6, "step": 48, "loss": 0.0}) + "\n")
+    assert not cs.load_run(interrupted).finished
 
 
-def test_resuming_runs_no_code_that_a_folder_names(tmp_path: Path) -> None:
-    run = interrupted(tmp_path / "run")
-    config = json.loads((run / "config.json").read_text())
+def test_resuming_runs_no_code_that_a_folder_names(interrupted: Path, tmp_path: Path) -> None:
+    config = json.loads((interrupted / "config.json").read_text())
     config["model"] |= {"source": "os:system", "args": {"command": f"touch {tmp_path / 'harm'}"}}
-    (run / "config.json").write_text(json.dumps(config))
+    (interrupted / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match="os:system"):
-        cs.train(resume=True, out=run)
+        cs.train(resume=True, out=interrupted)
     assert not (tmp_path / "harm").exists()
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "convscope",
-        "train",
-        "shapes",
-        "--model",
-        "mlp-512",
-        "--epochs",
-        "12",
-        "--seed",
-        "1",
-    ]
+def test_ctrl_c_saves_and_says_how_to_go_on(convscope: Commands, whole: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "convscope", "train", "shapes", "--model", "mlp-512", "--epochs", "12"]
+    command += ["--seed", "1"]
     run = tmp_path / "my run"
     process = subprocess.Popen([*command, "--out", str(run)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     wait_for_steps(run, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "everything is saved; go on with" in errors
     assert f"convscope train --resume --out '{run}'" in errors
-    resumed = subprocess.run(
-        [sys.executable, "-m", "convscope", "train", "--resume", "--out", str(run)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "going on after step" in resumed.stdout
+    assert "going on after step" in convscope.said("train", "--resume", "--out", run)
     assert_same_bits(run, whole)
 
 
 def test_a_live_run_is_held(tmp_path: Path) -> None:
-    process = start(TRAIN, tmp_path / "run")
+    process = start(TRAIN, tmp_path / "run", "slowly")
     try:
         wait_for_steps(tmp_path / "run", process)
         with pytest.raises(RunError, match="another training is writing to"):
@@ -163,29 +178,12 @@ def test_a_live_run_is_held(tmp_path: Path) -> None:
         process.communicate()
 
 
-def interrupted(path: Path) -> Path:
-    """A training that stopped half way, with two snapshots."""
-
-    asked: list[int] = []
-
-    def stop(event: Mapping[str, Any]) -> None:
-        if event["step"] >= 60 and not asked:
-            asked.append(event["step"])
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt, match="everything is saved"):
-        cs.train("shapes", "mlp-512", epochs=12, seed=1, out=path, watch=stop, snapshot_seconds=0.05)
-    assert len(list(path.glob("snapshots/[0-9]*"))) == 2
-    return path
-
-
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.pt", "position.json", "sha256.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_snapshot_is_named_and_the_one_before_used(
-    whole: Path, tmp_path: Path, name: str, damage: str
+    small: Path, interrupted: Path, name: str, damage: str
 ) -> None:
-    run = interrupted(tmp_path / "run")
-    older, newest = sorted(run.glob("snapshots/[0-9]*"))
+    older, newest = sorted(interrupted.glob("snapshots/[0-9]*"))
     file = newest / name
     content = file.read_bytes()
     if damage == "gone":
@@ -195,10 +193,10 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_used(
         flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         file.write_bytes(content[:middle] if damage == "cut" else flipped)
     events: list[Mapping[str, Any]] = []
-    cs.train(resume=True, out=run, watch=events.append)
+    cs.train(resume=True, out=interrupted, watch=events.append)
     assert events[0]["step"] == int(older.name)
     assert any(str(newest) in note and "damaged and passed over" in note for note in events[0]["notes"])
-    assert_same_bits(run, whole)
+    assert_same_bits(interrupted, small)
 
 
 def test_damaged_weights_are_named_and_those_of_the_last_good_snapshot_used(tmp_path: Path) -> None:
@@ -215,40 +213,37 @@ def test_damaged_weights_are_named_and_those_of_the_last_good_snapshot_used(tmp_
         cs.load_model(run.path)
 
 
-def test_no_good_snapshot_and_a_damaged_config(tmp_path: Path) -> None:
-    run = interrupted(tmp_path / "run")
-    for path in run.glob("snapshots/*/position.json"):
+def test_no_good_snapshot_and_a_damaged_config(interrupted: Path) -> None:
+    for path in interrupted.glob("snapshots/*/position.json"):
         path.write_text("{")
     with pytest.raises(RunError, match="has no snapshot to go on from"):
-        cs.train(resume=True, out=run)
-    (run / "config.json").write_text('{"recipe": {')
+        cs.train(resume=True, out=interrupted)
+    (interrupted / "config.json").write_text('{"recipe": {')
     with pytest.raises(RunError, match=r"config\.json is damaged"):
-        cs.train(resume=True, out=run)
+        cs.train(resume=True, out=interrupted)
 
 
-def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(whole: Path, tmp_path: Path) -> None:
-    run = interrupted(tmp_path / "run")
-    before = sorted(path.name for path in run.glob("snapshots/[0-9]*"))
-    process = start(FULL_DISK, run, "resume")
-    errors = process.communicate(timeout=60)[1]
+def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(small: Path, interrupted: Path) -> None:
+    before = sorted(path.name for path in interrupted.glob("snapshots/[0-9]*"))
+    process = start(FULL_DISK, interrupted)
+    errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 1
     assert "cannot be written: File too large" in errors
     assert "What was saved before is intact" in errors
-    assert sorted(path.name for path in run.glob("snapshots/[0-9]*")) == before
-    cs.train(resume=True, out=run)
-    assert_same_bits(run, whole)
+    assert sorted(path.name for path in interrupted.glob("snapshots/[0-9]*")) == before
+    cs.train(resume=True, out=interrupted)
+    assert_same_bits(interrupted, small)
 
 
-def test_resuming_with_other_settings_or_data_is_refused(tmp_path: Path) -> None:
-    run = interrupted(tmp_path / "run")
+def test_resuming_with_other_settings_or_data_is_refused(interrupted: Path) -> None:
     with pytest.raises(UsageError, match="was begun with seed 1, not 2"):
-        cs.train(resume=True, out=run, seed=2)
+        cs.train(resume=True, out=interrupted, seed=2)
     with pytest.raises(UsageError, match="was begun with dataset shapes, not mnist"):
-        cs.train("mnist", resume=True, out=run)
-    with pytest.raises(UsageError, match="was begun with epochs 12, not 20"):
-        cs.train(resume=True, out=run, epochs=20)
+        cs.train("mnist", resume=True, out=interrupted)
+    with pytest.raises(UsageError, match="was begun with epochs 6, not 20"):
+        cs.train(resume=True, out=interrupted, epochs=20)
     with pytest.raises(RunError, match="was begun with other data"):
-        cs.train(resume=True, out=run, data_options={"size": 500})
+        cs.train(resume=True, out=interrupted, data_options={"size": 500})
 
 
 def test_more_epochs_at_a_constant_rate_are_an_uninterrupted_training(tmp_path: Path) -> None:
