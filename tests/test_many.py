@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import convscope as cs
-from launching import TORCHRUN, environment, free_port, run, torchrun
+from launching import TORCHRUN, environment, free_port, run
 
 pytest.importorskip("lightning_fabric", reason="several processes need Lightning Fabric")
 
@@ -67,17 +67,28 @@ import os
 import numpy as np
 import convscope as cs
 
+cs.launch(2)
 images = np.zeros((8, 1, 28, 28), np.uint8)
 images[:, :, int(os.environ["RANK"])] = 255
 cs.train((images, np.arange(8) % 2), "shapes-cnn", epochs=1, device="cpu", out="other")
 """
 
 
-def test_the_command_starts_its_processes_and_speaks_once(tmp_path: Path) -> None:
-    result = run(*CONVSCOPE, *TRAIN, "--devices", "2", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of two processes that nothing hit, and what they said."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "drawing.py").write_text(DRAWING)
+    more = ("--model", "drawing.py:Drawing", "--epochs", "2", "--batch-size", "15", "--devices", "2")
+    result = run(*CONVSCOPE, *TRAIN, *more, cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("is written after") == 1
-    assert cs.load_run(tmp_path / "runs" / "shapes-cnn").config["environment"]["processes"] == 2
+    return folder / "runs" / "drawing", result.stdout
+
+
+def test_the_command_starts_its_processes_and_speaks_once(whole: tuple[Path, str]) -> None:
+    path, said = whole
+    assert said.count("is written after") == 1
+    assert cs.Run(path).config["environment"]["processes"] == 2
 
 
 def test_a_host_that_never_joins_is_told_in_time(tmp_path: Path) -> None:
@@ -113,12 +124,12 @@ def test_what_cannot_be_meant_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_processes_that_have_other_data_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(OTHER_DATA)
-    result = torchrun(2, "other.py", cwd=tmp_path)
+    result = run(sys.executable, "other.py", cwd=tmp_path)
     assert result.returncode != 0
     assert "processes 0 and 1 of this training have different training data; give every host" in result.stderr
 
 
-def test_a_killed_process_costs_nothing(tmp_path: Path) -> None:
+def test_a_killed_process_costs_nothing(whole: tuple[Path, str], tmp_path: Path) -> None:
     """Its group is started anew, without a shared disk, and ends in the same bits as a training that nothing hit."""
     (tmp_path / "dying.py").write_text(DYING)
     (tmp_path / "drawing.py").write_text(DRAWING)
@@ -128,21 +139,7 @@ def test_a_killed_process_costs_nothing(tmp_path: Path) -> None:
     assert hit.returncode == 0, hit.stderr
     assert sorted(hit.stdout.splitlines()) == ["0 1 runs/drawing", "1 1 runs/drawing"]
     assert not (tmp_path / "hit" / "disk1" / "runs").exists()
-    command = [
-        *CONVSCOPE,
-        *TRAIN,
-        "--model",
-        "drawing.py:Drawing",
-        "--epochs",
-        "2",
-        "--batch-size",
-        "15",
-        "--devices",
-        "2",
-    ]
-    whole = run(*command, cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    first, second = tmp_path / "runs" / "drawing", tmp_path / "hit" / "disk0" / "runs" / "drawing"
+    first, second = whole[0], tmp_path / "hit" / "disk0" / "runs" / "drawing"
     for (name, one), two in zip(
         load_file(first / "weights.safetensors").items(),
         load_file(second / "weights.safetensors").values(),
