@@ -29,8 +29,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for i, code in enumerate(CODES)
 }
 """Every route's refusals; the model stands there once, for each one costs half a millisecond when a server starts."""
-NOWHERE = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
-"""A request that asks for nothing: the framework puts a route together when it is first asked whether it is meant."""
 SENTENCES: Mapping[str, str] = {
     "Not Found": "there is nothing at this address; start from the page's own address.",
     "Method Not Allowed": "this address does not take that method; things are read by GET and changed by POST.",
@@ -68,11 +66,15 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
     return app
 
 
+def put_together(app: FastAPI) -> None:
+    """Have each route ready before anybody asks: the framework makes one when it first looks whether it is meant."""
+    for route in app.routes:
+        route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
+
+
 @asynccontextmanager
 async def _closing(app: FastAPI) -> AsyncIterator[None]:
-    """Before the first request each route is put together; when the server ends, so do its trainings and threads."""
-    for route in app.routes:
-        route.matches(NOWHERE)
+    """When the server ends, so do its trainings and its threads."""
     yield
     for part in (app.state.trainings, app.state.gallery):
         if part is not None:

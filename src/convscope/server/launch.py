@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import convscope as cs
 from convscope.server import ahead, page
-from convscope.server.app import make_app
+from convscope.server.app import make_app, put_together
 from convscope.server.connection import make_server
 from convscope.server.gallery import Gallery
 from convscope.server.places import ANYWHERE, HOST, PORT, address_of, bind, has_browser
@@ -36,6 +36,7 @@ class Explorer:
         self._trainings = Trainings(gallery, folder)
         gallery.can_train = True
         app = make_app(gallery, access, self._trainings)
+        put_together(app)
         self._begin = partial(ahead.begin, gallery)
         self._begun = threading.Lock()
         self.address = address_of(listening)
@@ -84,6 +85,7 @@ class Explorer:
         try:
             self._server.run([listening])
         finally:
+            listening.close()  # a server that is told to end before it has begun leaves it open
             self._ended.set()
 
     def wait(self) -> None:
