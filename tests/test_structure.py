@@ -29,9 +29,10 @@ ORDER = (
     "plot",
     "server",
     "cli",
+    "notebook",
 )
-"""Each room imports only rooms above it; `server` and `cli` reach the others through `import convscope as cs`."""
-THROUGH_THE_FRONT = {"server", "cli"}
+"""Each room imports only rooms above it; `server`, `cli` and `notebook` reach the others through `import convscope as cs`."""
+THROUGH_THE_FRONT = {"server", "cli", "notebook"}
 KNOW_TORCH = {"models", "training", "capture", "probe"}
 
 

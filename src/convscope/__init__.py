@@ -5,6 +5,7 @@ The public names, resolved when first used, so that importing convscope loads no
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -108,3 +109,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*_ROOMS, *_NAMES])
+
+
+def _in_notebook() -> None:
+    """Where IPython runs, let it show convscope's objects."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        from convscope.notebook import register  # noqa: PLC0415  # elsewhere it is not needed
+
+        register(shell.display_formatter)
+
+
+_in_notebook()

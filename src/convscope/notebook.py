@@ -1,0 +1,89 @@
+"""Notebook: what the last line of a cell shows: the picture that `cs.plot` draws, or else what printing says.
+
+Knows the names of convscope's objects and IPython's display formatters; it imports neither.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import convscope as cs
+
+DEEP = 60
+"""Steps of a trace up to which its network is drawn by itself: a deeper one takes seconds, `cs.plot.network(trace)`."""
+
+
+PICTURES: Mapping[str, str] = {
+    "capture.trace.Trace": "network",
+    "data.dataset.Dataset": "samples",
+    "probe.attribution.Attribution": "attribution",
+    "probe.borders.Borders": "borders",
+    "probe.compare.Compare": "compare",
+    "probe.dead.Dead": "dead",
+    "probe.linting.findings.Lint": "lint",
+    "probe.patches.Patches": "patches",
+    "probe.receptive_field.ReceptiveField": "receptive_field",
+    "probe.shortcut.Shortcut": "shortcut",
+    "probe.steadiness.Shift": "shift",
+    "proof.contributions.Contributions": "contributions",
+    "proof.explanation.Explanation": "explanation",
+    "training.evaluation.Evaluation": "confusion",
+    "training.runs.Run": "history",
+}
+"""The picture of `cs.plot` that shows each kind of object."""
+
+WORDS: Mapping[str, Callable[[Any], str]] = {
+    "capture.difference.Difference": str,
+    **{name: str for name in PICTURES if name.startswith(("probe.", "proof."))},
+    "probe.receptive_field.ReceptiveFields": str,
+    "proof.report.Report": lambda report: str(report.summary()),
+    "training.evaluation.Evaluation": lambda found: (
+        f"{found.dataset}: {found.accuracy:.2%} of {int(found.confusion.sum()):,} images right, loss {found.loss:.4g}"
+    ),
+}
+"""What is said of an object where a cell shows text alone; of the others, their usual form."""
+
+
+def register(display: Any) -> None:
+    """Let a notebook show convscope's objects; nothing is imported or drawn before one is shown.
+
+        register(get_ipython().display_formatter)
+
+    Args:
+        display: IPython's display formatter.
+
+    Source: IPython's `BaseFormatter.for_type_by_name`
+    (https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.formatters.html).
+    """
+    for path, say in WORDS.items():
+        display.formatters["text/plain"].for_type_by_name(*_named(path), _written(say))
+    for path, picture in PICTURES.items():
+        display.formatters["image/svg+xml"].for_type_by_name(*_named(path), _drawn(picture))
+
+
+def _named(path: str) -> tuple[str, str]:
+    module, _, name = f"{__package__}.{path}".rpartition(".")
+    return module, name
+
+
+def _written(say: Callable[[Any], str]) -> Callable[[Any, Any, bool], None]:
+    def write(found: Any, printer: Any, _cycle: bool) -> None:
+        printer.text(say(found))
+
+    return write
+
+
+def _drawn(picture: str) -> Callable[[Any], str | None]:
+    def svg(found: Any) -> str | None:
+        if picture == "network" and len(found.steps) > DEEP:
+            return None
+        draw = getattr(cs.plot, picture)
+        try:
+            figure = draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
+        except cs.ConvscopeError:  # such as the curves of a run before its first line: its words are shown
+            return None
+        file = io.StringIO()
+        figure.savefig(file, format="svg")
+        return file.getvalue()
+
+    return svg
