@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -217,19 +218,22 @@ if run is not None and found.images:
 
 
 @UNREAD
-def test_two_processes_skip_the_same(place: str, tmp_path: Path) -> None:
+def test_two_processes_skip_the_same(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("lightning_fabric", reason="several processes need Lightning Fabric")
     (tmp_path / "counting.py").write_text(COUNTING)
-    said, weights = [], []
-    for processes in (1, 2):
-        result = torchrun(processes, "counting.py", place, f"run{processes}", cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        said.append(result.stdout.splitlines()[0])
-        weights.append(load_file(tmp_path / f"run{processes}" / "weights.safetensors"))
-    assert said[0].startswith("57 3 ")
-    assert said[0] == said[1]
-    for name, value in weights[0].items():
-        np.testing.assert_allclose(value, weights[1][name], atol=1e-5, err_msg=name)
+    result = torchrun(2, "counting.py", place, "two", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["counting.py", place, "one"])
+    runpy.run_path("counting.py")
+    said = capsys.readouterr().out
+    assert said.startswith("57 3 ")
+    assert said.splitlines()[0] == result.stdout.splitlines()[0]
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        np.testing.assert_allclose(value, two[name], atol=1e-5, err_msg=name)
 
 
 @UNREAD
