@@ -30,7 +30,7 @@ def borders(found: "Borders") -> Figure:
     """
     sheet = Sheet()
     facts = (
-        f"{len(found.runs)} trainings · how far a map goes beyond ground and inside",
+        f"{len(found.runs)} training{'s' * (len(found.runs) != 1)} · how far a map goes beyond ground and inside",
         f"in percent of the layer's range; drawn from {100 * found.visible:.0f} % on (thin lines)",
     )
     top = sheet.header("Borders of red and of yellow squares in the first maps", *facts) + 0.25

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server import page, schema
 from convscope.server.memory import Tidy
+from convscope.server.probes import Probes
 from convscope.server.routes import ROUTERS
 from convscope.server.security import Access, Guard
 
@@ -53,6 +54,7 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
     )
     app.state.gallery = gallery
     app.state.trainings = trainings
+    app.state.probes = Probes()
     app.state.tidy = Tidy()
     app.state.invitations = page.Invitations(access.token)
     for router in ROUTERS:
@@ -76,7 +78,7 @@ def put_together(app: FastAPI) -> None:
 async def _closing(app: FastAPI) -> AsyncIterator[None]:
     """When the server ends, so do its trainings and its threads."""
     yield
-    for part in (app.state.trainings, app.state.gallery):
+    for part in (app.state.probes, app.state.trainings, app.state.gallery):
         if part is not None:
             part.close()
 

@@ -13,6 +13,7 @@ from io import BytesIO
 from threading import Lock
 from typing import Any
 
+import numpy as np
 from starlette.exceptions import HTTPException
 
 import convscope as cs
@@ -21,10 +22,13 @@ from convscope.server.commands import command
 from convscope.server.gallery import Gallery
 from convscope.server.inputs import take
 from convscope.server.opened import Opened, put
-from convscope.server.questions import QUESTIONS, Progress, Subject, meant
+from convscope.server.pictures import base64url, shades, shrunk
+from convscope.server.questions import CHANNELS, QUESTIONS, Progress, Subject, meant
 from convscope.server.traces import edited
 
 COLOURS = "color-shapes"
+SIDE = 48
+"""Pixels a side of a small picture, at most."""
 _drawing = Lock()  # matplotlib's settings are those of the whole process
 
 
@@ -74,6 +78,9 @@ def _check(request: schema.ProbeRequest) -> None:
         raise HTTPException(422, "this question is about a model; name one.")
     if request.question == "compare" and request.other is None:
         raise HTTPException(422, "two models are compared; name the other one.")
+    same = (request.other, request.other_at) == (request.model, request.at) and not request.edits
+    if request.question == "compare" and same:
+        raise HTTPException(422, "this is one model with the same weights twice; compare it with another one.")
     if "input" in needs and request.input is None:
         raise HTTPException(422, "this question is about an image; name one.")
 
@@ -95,7 +102,7 @@ def _chosen(gallery: Gallery, request: schema.ProbeRequest, opened: Sequence[Ope
         kind = request.kind or "translation"
         chosen |= {"kind": kind, "reach": (request.reach or 10) if kind == "translation" else None}
     if "channels" in question.needs:
-        chosen["channels"] = request.channels or 16
+        chosen["channels"] = request.channels or CHANNELS
     return chosen
 
 
@@ -142,15 +149,16 @@ def subject(gallery: Gallery, wanted: Wanted, models: Sequence[Any]) -> Subject:
     runs: list[cs.Run] = []
     if request.question == "borders":
         runs = [one.run for one in _trained_on_colours(gallery) if one.run is not None]
+        if not runs:
+            raise cs.UsageError(f"no training on {COLOURS} is open; train some, with different seeds, then ask them.")
     run = wanted.opened[0].run if wanted.opened and wanted.opened[0].given is None else None
-    return Subject(
-        request, _names(wanted), models, run=run, taken=taken, split=partial(_split, gallery, request), runs=runs
-    )
+    split = partial(_split, gallery, request)
+    return Subject(request, _names(wanted, models), models, run=run, taken=taken, split=split, runs=runs)
 
 
-def _names(wanted: Wanted) -> list[str]:
-    """What to call the models: their names, their ids where those are the same, with the step of their weights."""
-    names = [one.name for one in wanted.opened]
+def _names(wanted: Wanted, models: Sequence[Any]) -> list[str]:
+    """What to call the models: what they are, their ids where that is the same, with the step of their weights."""
+    names = [cs.card_of(model).name for model in models]
     names = [one.id for one in wanted.opened] if len(set(names)) < len(names) else names
     steps = (wanted.request.at, wanted.request.other_at)
     return [name if at is None else f"{name} at step {at}" for name, at in zip(names, steps, strict=False)]
@@ -206,16 +214,21 @@ def _part(part: Any) -> schema.TextPart | schema.TablePart:
 
 def _samples(found: Any) -> list[schema.ProbeSample]:
     """The images that models disagree on, and what each says."""
-    names = [model.name for model in found.models]
     classes = {**dict(enumerate(found.classes)), -1: "another class"}
-    return [
-        schema.ProbeSample(
-            index=one.image,
-            says=f"{classes[one.label]}: "
-            + ", ".join(f"{name} says {classes[k]}" for name, k in zip(names, one.answers, strict=True)),
-        )
-        for one in found.disagreements
-    ]
+    return [_sample(one, classes) for one in found.disagreements]
+
+
+def _sample(one: Any, classes: Mapping[int, str]) -> schema.ProbeSample:
+    planes = one.picture if len(one.picture) == 3 else one.picture[:1]
+    shown = shades(shrunk(np.clip(planes, 0, 1), SIDE), 0, 1)
+    return schema.ProbeSample(
+        index=one.image,
+        label=classes[one.label],
+        answers=[classes[k] for k in one.answers],
+        right=[k == one.label for k in one.answers],
+        picture=base64url(shown),
+        shape=(shown.shape[0], shown.shape[1], shown.shape[2]),
+    )
 
 
 def _strict(value: Any) -> Any:

@@ -45,6 +45,7 @@ class Explorer:
         """What a browser opens: the page's address with the token in its fragment, which browsers send nowhere."""
         self.notes: list[str] = []
         """What a person should know about how it was started."""
+        self._probes = app.state.probes
         self._invite = app.state.invitations.new
         self._server = make_server(app)
         self._ended = threading.Event()  # Ctrl-C within `Thread.join` lets a running thread pass for an ended one
@@ -102,9 +103,10 @@ class Explorer:
             self.close()
 
     def close(self) -> None:
-        """End it, and the trainings that it started; nothing happens where it has ended."""
+        """End it, its trainings and its questions; nothing happens where it has ended."""
         atexit.unregister(self.close)
-        self._trainings.close()  # ends the streams of events that the server would wait for
+        self._probes.close()
+        self._trainings.close()  # both end the streams of events that the server would wait for
         self._server.should_exit = True
         if self._thread is not threading.current_thread() and self._ended.wait(10):
             self._thread.join()

@@ -91,9 +91,10 @@ class Probe:
 
     def cancel(self) -> None:
         """Nobody wants the answer any more: what waits ends at once, what runs when it next tells how far it is."""
-        self.left = True
-        if self.state == "waiting":
-            self._turn("stopped")
+        if self.state not in OVER:
+            self.left = True
+            if self.state == "waiting":
+                self._turn("stopped")
 
     def _turn(self, state: State, message: str = "") -> None:
         self.state, self.message = state, message
@@ -107,7 +108,7 @@ class Probe:
             async for news in rounds:
                 info = self.info()
                 yield info if news else None
-                if news and info.state in OVER:
+                if news and (info.state in OVER or self.left):
                     return
 
 
@@ -140,7 +141,7 @@ class Probes:
     def find(self, id: str) -> Probe | None:  # noqa: A002
         """One that is answered or being answered; None where it has to be asked first."""
         found = self._all.get(id)
-        if found is None or found.left or found.state in {"stopped", "failed"}:
+        if found is None or found.left or found.state == "failed":
             self.check_room()
             return None
         return self.get(id)
@@ -177,15 +178,27 @@ class Probes:
                 threading.Thread(target=self._work, name="convscope probe", daemon=True).start()
             return made
 
+    def cancel(self, id: str) -> Probe:  # noqa: A002
+        """Do without an answer; one that is there stays.
+
+        Raises:
+            HTTPException: as `get` raises.
+        """
+        probe = self.get(id)
+        probe.cancel()
+        with self._lock:
+            if probe in self._waiting:
+                self._waiting.remove(probe)
+        return probe
+
     def close(self) -> None:
         """Answer nothing more; what runs ends when it next tells how far it is, in threads that no exit waits for."""
         with self._lock:
             self._closed = True
             self._waiting.clear()
         for probe in self.all():
-            if probe.state not in OVER:
-                probe.cancel()
-                probe.followers.wake()
+            probe.cancel()
+            probe.followers.wake()
 
     def _work(self) -> None:
         """Answer what waits, until nothing does."""

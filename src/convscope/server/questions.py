@@ -13,6 +13,8 @@ from convscope.server import schema
 from convscope.server.inputs import Taken
 
 Progress = Callable[[str, int, int], None]
+CHANNELS = 8
+"""Of which patches are shown by default."""
 PATCHES = 50_000_000
 """Numbers of all patches of an answer."""
 
@@ -119,7 +121,7 @@ def _lint(subject: Subject, progress: Progress) -> Any:
 
 
 def _patches(subject: Subject, progress: Progress) -> Any:
-    data, channels = subject.data, subject.request.channels or 16
+    data, channels = subject.data, subject.request.channels or CHANNELS
     if channels * prod(data.shape) * 12 > PATCHES:
         most = max(1, PATCHES // (12 * prod(data.shape)))
         raise cs.UsageError(f"patches of {channels} channels of images this large are too many; ask for {most}.")

@@ -936,13 +936,25 @@ export interface components {
         };
         /**
          * ProbeSample
-         * @description An image that the answer names, and what is to be known of it.
+         * @description An image that models disagree on, and what each of them says.
          */
         ProbeSample: {
+            /** Answers */
+            answers: string[];
             /** Index */
             index: number;
-            /** Says */
-            says: string;
+            /** Label */
+            label: string;
+            /** Picture */
+            picture: string;
+            /** Right */
+            right: boolean[];
+            /** Shape */
+            shape: [
+                number,
+                number,
+                number
+            ];
         };
         /**
          * Problem

@@ -9,7 +9,7 @@ from convscope.cli.console import reading_progress
 from convscope.cli.loading import Loading
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import Images, Partial, Split, data_for, names_of
+from convscope.cli.probe.subject import First, Images, Partial, Split, data_for, names_of
 
 
 @spread
@@ -21,13 +21,14 @@ def compare(
     *,
     split: Split = "test",
     shown: Annotated[int, typer.Option(min=0, help="How many images are kept that the models disagree on.")] = 24,
+    first: First = None,
     images: Images,
     partial: Partial = None,
     look: Shown,
 ) -> None:
     """Cost, accuracy, disagreements, similarity: `convscope probe compare runs/a runs/b`."""
     subjects = [Loading().load(model) for model in models]
-    data = data_for(models[0], subjects[0], dataset, split, images)
+    data = data_for(models[0], subjects[0], dataset, split, images, first=first)
     with reading_progress() as progress:
         found = cs.probe.compare(
             subjects,

@@ -10,7 +10,7 @@ from convscope.cli.loading import Loading
 from convscope.cli.numbers import Model
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import DatasetName, Images, Partial, Split, data_for
+from convscope.cli.probe.subject import DatasetName, First, Images, Partial, Split, data_for
 
 
 @spread
@@ -22,6 +22,7 @@ def dead(
         list[str] | None, typer.Option(help="Only this step; repeatable. By default all activations.")
     ] = None,
     split: Split = "train",
+    first: First = None,
     loading: Loading,
     images: Images,
     partial: Partial = None,
@@ -29,7 +30,7 @@ def dead(
 ) -> None:
     """Which units are dead, saturated or duplicates: `convscope probe dead runs/shapes-cnn`."""
     subject = loading.load(model)
-    data = data_for(model, subject, dataset, split, images)
+    data = data_for(model, subject, dataset, split, images, first=first)
     with reading_progress() as progress:
         found = cs.probe.dead(subject, data, step or (), folder=partial, progress=progress)
     answer(found, cs.plot.dead, shown)

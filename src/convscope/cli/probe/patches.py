@@ -10,7 +10,7 @@ from convscope.cli.loading import Loading
 from convscope.cli.numbers import Model
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import DatasetName, Images, Partial, Split, data_for
+from convscope.cli.probe.subject import DatasetName, First, Images, Partial, Split, data_for
 
 
 @spread
@@ -22,6 +22,7 @@ def patches(
     split: Split = "test",
     count: Annotated[int, typer.Option(min=1, help="How many of the most and of the least exciting.")] = 6,
     channels: Annotated[int, typer.Option(min=1, help="How many channels, from the first on.")] = 64,
+    first: First = None,
     loading: Loading,
     images: Images,
     partial: Partial = None,
@@ -29,7 +30,7 @@ def patches(
 ) -> None:
     """Which parts of images excite each channel: `convscope probe patches runs/shapes-cnn --step conv1`."""
     subject = loading.load(model)
-    data = data_for(model, subject, dataset, split, images)
+    data = data_for(model, subject, dataset, split, images, first=first)
     with reading_progress() as progress:
         found = cs.probe.patches(subject, data, step, count=count, channels=channels, folder=partial, progress=progress)
     answer(found, cs.plot.patches, shown)

@@ -9,7 +9,7 @@ from convscope.cli.console import reading_progress
 from convscope.cli.loading import Loading
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
-from convscope.cli.probe.subject import Images, Partial, Split, data_for, names_of
+from convscope.cli.probe.subject import First, Images, Partial, Split, data_for, names_of
 
 
 @spread
@@ -19,7 +19,7 @@ def shift(
     *,
     kind: Annotated[str, typer.Option(help="translation, rotation, scale, noise or erase.")] = "translation",
     reach: Annotated[int, typer.Option(min=1, help="Of translations: pixels in each direction.")] = 10,
-    first: Annotated[int | None, typer.Option("--images", min=1, help="Only the first so many.")] = None,
+    first: First = None,
     split: Split = "test",
     seed: Annotated[int, typer.Option(help="Of generated data, and of the noise.")] = 0,
     images: Images,
@@ -28,9 +28,8 @@ def shift(
 ) -> None:
     """Does the answer stay when the picture moves? `convscope probe shift shapes runs/shapes-mlp runs/shapes-cnn`."""
     subjects = [Loading().load(model) for model in models]
-    data = data_for(models[0], subjects[0], dataset, split, images, seed=seed)
-    asked = data if first is None else data.part(slice(0, first))
+    data = data_for(models[0], subjects[0], dataset, split, images, seed=seed, first=first)
     named = dict(zip(names_of(models, subjects), subjects, strict=True))
     with reading_progress() as progress:
-        found = cs.probe.shift(named, asked, kind=kind, reach=reach, seed=seed, folder=partial, progress=progress)
+        found = cs.probe.shift(named, data, kind=kind, reach=reach, seed=seed, folder=partial, progress=progress)
     answer(found, cs.plot.shift, shown)

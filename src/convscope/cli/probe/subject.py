@@ -19,6 +19,7 @@ Partial = Annotated[
     Path | None,
     typer.Option("--resume-from", help="A folder for partial results: an interrupted scan goes on from it."),
 ]
+First = Annotated[int | None, typer.Option("--images", min=1, help="Only the first so many.")]
 FITTED = ("folder:", "hub:")
 """Places whose images are brought to what the model expects, unless something else is said."""
 
@@ -44,9 +45,21 @@ class Images:
 
 
 def data_for(
-    model: str, subject: Any, dataset: str | None, split: str, images: Images, *, seed: int | None = None
+    model: str,
+    subject: Any,
+    dataset: str | None,
+    split: str,
+    images: Images,
+    *,
+    seed: int | None = None,
+    first: int | None = None,
 ) -> Any:
-    """A data set by name, or a part of the one that a run was trained on."""
+    """A data set by name, or a part of the one that a run was trained on: all its images or the first so many."""
+    found = _data_for(model, subject, dataset, split, images, seed)
+    return found if first is None else found.part(slice(0, first))
+
+
+def _data_for(model: str, subject: Any, dataset: str | None, split: str, images: Images, seed: int | None) -> Any:
     if dataset is not None:
         expected = cs.card_of(subject).preprocess
         alike = {"image_size": expected.size, "grey": expected.channels == 1} if expected.size else {}

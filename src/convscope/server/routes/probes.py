@@ -58,9 +58,7 @@ def read(request: Request, name: ProbeId) -> ProbeInfo:
 @router.post("/probes/{id}")
 def command(request: Request, name: ProbeId, _word: ProbeCommand) -> ProbeInfo:
     """Cancel it: there is no other command."""
-    probe = _probes(request).get(name)
-    probe.cancel()
-    return probe.info()
+    return _probes(request).cancel(name).info()
 
 
 STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ProbeInfo"}}}}

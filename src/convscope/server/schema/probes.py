@@ -109,10 +109,16 @@ class TablePart(Said):
 
 
 class ProbeSample(Said):
-    """An image that the answer names, and what is to be known of it."""
+    """An image that models disagree on, and what each of them says."""
 
     index: int
-    says: str
+    label: str
+    answers: list[str]
+    """In the order of the models."""
+    right: list[bool]
+    picture: str
+    """Its pixels, uint8, (C, H, W) with C 1 or 3, base64url, at most 48 a side."""
+    shape: tuple[int, int, int]
 
 
 class ProbeAnswer(Said):
