@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import convscope as cs
 from browser import browser, tab
 from commands import Commands
 
@@ -68,6 +69,20 @@ def page(chromium: Any) -> Iterator[Any]:
     """A page in it that must end without an error on the console."""
     with tab(chromium) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[Any]:
+    """The explorer on one of the test images, with a network of the seed 3."""
+    with cs.open(cs.load_model("shapes-cnn", seed=3), "shapes:test/12", port=0, browser=False) as explorer:
+        yield explorer
+
+
+@pytest.fixture(scope="module")
+def traced() -> cs.Trace:
+    """The pass that it explains, made here."""
+    model = cs.load_model("shapes-cnn", seed=3)
+    return cs.trace(model, cs.load_image("shapes:test/12", like=model))
 
 
 @pytest.fixture(scope="module")

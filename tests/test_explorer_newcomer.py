@@ -13,12 +13,6 @@ from browser import forgive, tab
 from exploring import eventually, visit
 
 
-@pytest.fixture(scope="module")
-def shapes() -> Iterator[Any]:
-    with cs.open(cs.load_model("shapes-cnn", seed=3), "shapes:test/12", port=0, browser=False) as explorer:
-        yield explorer
-
-
 def test_all_that_differs_is_in_sight_and_the_longest_bar_is_the_largest(page: Any, shapes: Any) -> None:
     visit(page, shapes, "?view=change", "section[aria-label=Kernel] .grid input")
     page.get_by_label("Put a named kernel in").select_option("sobel-x")
