@@ -18,7 +18,7 @@ import convscope as cs
 from convscope.server.asking import Answer, Wanted
 from convscope.server.followers import Followers
 from convscope.server.questions import Progress
-from convscope.server.schema import ProbeInfo
+from convscope.server.schema import InputRef, PixelsRef, ProbeInfo, ProbeRequest
 from convscope.server.workers import Left
 
 log = logging.getLogger("convscope.server")
@@ -41,6 +41,7 @@ class Probe:
 
     def __init__(self, wanted: Wanted, work: Work) -> None:
         self.wanted = wanted
+        self.told = wanted.request.model_copy(update={"edits": [], "input": _named(wanted.request)})
         self.work: Work | None = work
         self.state: State = "waiting"
         self.message = ""
@@ -61,7 +62,7 @@ class Probe:
             done=done,
             total=total,
             message=self.message,
-            request=self.wanted.request,
+            request=self.told,
         )
 
     def run(self) -> None:
@@ -223,6 +224,11 @@ class Probes:
                 return
             del self._all[probe.wanted.id]
             size -= probe.answer.size if probe.answer is not None else 0
+
+
+def _named(request: ProbeRequest) -> InputRef | None:
+    """The image of a request, unless it is painted: a page that sent pixels has them."""
+    return None if isinstance(request.input, PixelsRef) else request.input
 
 
 def _step_back() -> None:

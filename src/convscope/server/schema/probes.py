@@ -81,7 +81,7 @@ class ProbeInfo(Said):
     message: str
     """Where it failed: why."""
     request: ProbeRequest
-    """What was asked, with what the server has chosen."""
+    """What was asked, with what the server has chosen; edits and painted pixels are left out."""
 
 
 class ProbeCommand(Said):
