@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import ExifTags, Image
 
+from convscope import images
 from convscope.errors import ImageError, ShapeError, UsageError
 from convscope.images import Array, Fit, Preprocess, pixels, read_image, resize
 
@@ -292,3 +293,23 @@ def test_data_without_greys_get_pictures_without_greys() -> None:
     assert expected.apply(ramp).mean() == 0.5
     assert expected.changes(ramp)[-1] == "made black and white (the data has no greys)"
     assert "made black and white" not in " ".join(expected.changes(np.zeros((4, 4), np.uint8)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "PA"])
+def test_pixels_are_the_same_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = np.random.default_rng(5).integers(0, 256, (7, 5, 4), np.uint8)
+    drawn = Image.fromarray(levels, "RGBA")
+    if mode == "La":
+        drawn = drawn.convert("LA")
+    picture = drawn.convert("RGB").quantize(16).convert(mode) if mode in {"P", "PA"} else drawn.convert(mode)
+    whole = images.pixels(picture)
+    assert whole.shape == (1 if mode in {"1", "L", "LA", "La"} else 3, 7, 5)
+    monkeypatch.setattr(images, "STRIP", 13)
+    assert np.array_equal(images.pixels(picture), whole)
+
+
+def test_a_picture_that_is_given_stays_as_it_was() -> None:
+    mine = Image.new("RGB", (4, 2), "red")
+    mine.getexif()[ExifTags.Base.Orientation] = 6
+    assert images.pixels(mine).shape == (3, 4, 2)
+    assert mine.size == (4, 2)

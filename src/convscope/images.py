@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from convscope.errors import ImageError, ShapeError, UsageError
 
@@ -19,6 +19,7 @@ Array = NDArray[Any]
 Fit = Literal["stretch", "crop", "pad"]
 
 MAX_PIXELS = 100_000_000
+STRIP = 500_000  # pixels that are turned into numbers at a time
 WHITE = 255.0  # what a pixel of a file counts up to, whatever the file's own depth
 
 
@@ -69,7 +70,7 @@ def read_image(
         raise ImageError(f"{name} has far more than the {max_pixels:,} pixels that are read. Scale it down.") from None
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
         raise ImageError(f"{name} cannot be read as an image: {_sentence(error)}.") from None
-    if not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ImageError(f"{name} has pixels that are not finite numbers; replace them before it can be used.")
     return values
 
@@ -85,23 +86,38 @@ def pixels(picture: Image.Image) -> Array:
     >>> pixels(Image.new("L", (4, 2), 7)).shape
     (1, 2, 4)
     """
-    picture = ImageOps.exif_transpose(picture)
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16"):
-        return np.asarray(picture, np.float32)[None] / np.float32(257)
+        values = np.array(picture, np.float32)
+        values /= np.float32(257)
+        return values[None]
     if picture.mode in {"I", "F"}:
         return _deep(np.asarray(picture))
     grey = picture.mode in {"1", "L", "LA", "La"}
-    if picture.has_transparency_data:
-        layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    values = np.asarray(picture.convert("L" if grey else "RGB"))
-    return values[None] if grey else np.ascontiguousarray(values.transpose(2, 0, 1))
+    shown = np.empty((1 if grey else 3, picture.height, picture.width), np.uint8)
+    rows = max(1, STRIP // max(1, picture.width))
+    for top in range(0, picture.height, rows):  # in strips, so that no more than the result stands beside the picture
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        levels = np.asarray(_opaque(strip).convert("L" if grey else "RGB"))
+        shown[:, top : top + rows] = levels if grey else levels.transpose(2, 0, 1)
+    return shown
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """A picture without transparency: laid over white."""
+    if not picture.has_transparency_data:
+        return picture
+    layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
 def _deep(values: Array) -> Array:
     """32-bit pixels in 0..255: as 16-bit ones where they are integers, else by their own maximum of 1 or 255."""
     full = 65535 if values.dtype.kind in "iu" else (1 if np.nanmax(values, initial=0) <= 1 else 255)
-    return (values.astype(np.float64) * (WHITE / full)).astype(np.float32)[None]
+    scaled = np.empty(values.shape, np.float32)
+    np.multiply(values, WHITE / full, out=scaled, dtype=np.float64, casting="same_kind")
+    return scaled[None]
 
 
 @dataclass(frozen=True, slots=True)
