@@ -5,8 +5,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
+SEVERAL = pytest.mark.skipif(
+    find_spec("lightning_fabric") is None, reason="training in several processes needs Lightning Fabric"
+)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
 

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 import convscope as cs
 from convscope.training.joining import launch_id
-from launching import torchrun
+from launching import SEVERAL, torchrun
 
-pytest.importorskip("lightning_fabric", reason="training in several processes needs Lightning Fabric")
+pytestmark = SEVERAL
 
 TOGETHER = """
 import io, json, sys

@@ -20,7 +20,7 @@ import convscope as cs
 from convscope.cli import app
 from convscope.data.dataset import overlap, shared
 from convscope.errors import DataError, DataWarning
-from launching import run, torchrun
+from launching import SEVERAL, run, torchrun
 
 datasets = pytest.importorskip("datasets", reason="hub: data need Hugging Face datasets")
 
@@ -217,11 +217,11 @@ if run is not None and found.images:
 """
 
 
+@SEVERAL
 @UNREAD
 def test_two_processes_skip_the_same(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("lightning_fabric", reason="several processes need Lightning Fabric")
     (tmp_path / "counting.py").write_text(COUNTING)
     result = torchrun(2, "counting.py", place, "two", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import convscope as cs
-from launching import TORCHRUN, environment, free_port, run
+from launching import SEVERAL, TORCHRUN, environment, free_port, run
 
-pytest.importorskip("lightning_fabric", reason="several processes need Lightning Fabric")
+pytestmark = SEVERAL
 
 CONVSCOPE = (sys.executable, "-m", "convscope")
 TRAIN = ("train", "shapes", "--epochs", "1", "--seed", "1", "--device", "cpu")
