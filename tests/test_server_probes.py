@@ -197,7 +197,8 @@ def test_new_weights_are_asked_anew(folder: Path, tmp_path: Path) -> None:
     cs.train("shapes", model="shapes-cnn-1", epochs=1, out=tmp_path / "run")
     with opened(Gallery.of_folder(tmp_path)) as page:
         first = asked(page, "dead", model="run", images=10)
-        os.utime(tmp_path / "run/weights.safetensors", ns=(1, 1))
+        later = time.time_ns() + 10**10
+        os.utime(tmp_path / "run/weights.safetensors", ns=(later, later))
         assert asked(page, "dead", model="run", images=10)["id"] != first["id"]
 
 
@@ -360,7 +361,7 @@ def test_when_the_server_ends_so_do_its_questions(folder: Path, slow: Slow) -> N
         page.post("probes", question="dead", model="a")
         until(lambda: bool(slow.models))
         state = cast("FastAPI", page.client.app).state
-    until(lambda: {probe.state for probe in state.probes.all()} == {"stopped"})
+    assert {probe.state for probe in state.probes.all()} == {"stopped"}
     with pytest.raises(Exception, match="ending"):
         state.probes.check_room()
 

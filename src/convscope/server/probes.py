@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -32,6 +33,8 @@ KEPT = 32
 KEPT_BYTES = 100_000_000
 """Of all answers; the newest is kept whatever it takes."""
 NICE = 10
+PATIENCE = 2.0
+"""Seconds that questions get to end when the server does."""
 
 Work = Callable[[Progress], Answer]
 
@@ -120,6 +123,7 @@ class Probes:
         self._free, self._most = at_once, waiting
         self._all: OrderedDict[str, Probe] = OrderedDict()
         self._waiting: deque[Probe] = deque()
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
 
@@ -176,7 +180,9 @@ class Probes:
             self._waiting.append(made)
             if self._free:
                 self._free -= 1
-                threading.Thread(target=self._work, name="convscope probe", daemon=True).start()
+                thread = threading.Thread(target=self._work, name="convscope probe", daemon=True)
+                self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+                thread.start()
             return made
 
     def cancel(self, id: str) -> Probe:  # noqa: A002
@@ -193,13 +199,16 @@ class Probes:
         return probe
 
     def close(self) -> None:
-        """Answer nothing more; what runs ends when it next tells how far it is, in threads that no exit waits for."""
+        """Answer nothing more, and wait a little: what runs ends when it next tells how far it is."""
         with self._lock:
             self._closed = True
             self._waiting.clear()
         for probe in self.all():
             probe.cancel()
             probe.followers.wake()
+        until = time.monotonic() + PATIENCE
+        for thread in list(self._threads):
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
         """Answer what waits, until nothing does."""
