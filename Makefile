@@ -3,8 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# One test process more than processors: some tests wait. Compiled files are kept, as tests start many processes.
+# One test process more than processors: some tests wait. Each gets whole files, in the order of tests/conftest.py.
+# Compiled files are kept, as tests start many processes.
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 # The sources of the explorer's page: where one changes, installing builds it anew (hatch_build.py).
@@ -16,10 +18,10 @@ demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTEST)
 
 test-all: .venv/test.stamp
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "study or not study"
+	$(PYTEST) -m "study or not study"
 
 check: .venv/test.stamp
 	$(BIN)/ruff format --check .

@@ -68,7 +68,7 @@ def tab(within: Any, *, size: tuple[int, int] = WIDE, scheme: str = "light", fir
         first: Whether it is a first visit, with hints.
     """
     context = within.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-    context.set_default_timeout(45_000)
+    context.set_default_timeout(90_000)
     context.add_init_script(WATCH)
     if not first:
         context.add_init_script(CALM)

@@ -17,27 +17,18 @@ settings.register_profile("convscope", deadline=None, suppress_health_check=[Hea
 settings.load_profile("convscope")
 
 LONG = (
-    "test_resume", "test_many", "test_cli", "test_server_training", "test_explorer_train", "test_server_launch",
-    "test_examples", "test_explorer", "test_zoo", "test_training", "test_explorer_change", "test_distributed",
+    "test_many", "test_server_training", "test_explorer_train", "test_cli", "test_distributed", "test_explorer_probe",
+    "test_resume", "test_explorer_layers", "test_plot", "test_zoo", "test_hub_unreadable", "test_explorer_use",
+    "test_explorer", "test_explorer_change", "test_training", "test_explorer_newcomer", "test_rules", "test_hub_named",
+    "test_probe_mistakes", "test_numpy_engine", "test_server_api", "test_server_launch", "test_explain",
 )  # fmt: skip
 """Files that take longest, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each process begins with its share of the long files: none runs alone in the end while the others wait.
-
-    Processes start with equal parts of the list, in its order, and take from the ends of each other's parts.
-    """
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    place = {f"{name}.py": number % processes for number, name in enumerate(LONG)}
-    others = [item for item in items if item.path.name not in place]
-    size, parts = -(-len(items) // processes), list[pytest.Item]()
-    for process in range(processes):
-        long = [item for item in items if place.get(item.path.name) == process]
-        count = max(0, size - len(long))
-        parts += [*long, *others[:count]]
-        del others[:count]
-    items[:] = [*parts, *others]
+    """Long files come first: processes get whole files in this order, and none is busy alone in the end."""
+    place = {f"{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import convscope as cs
 
 SHOWN = ".viewer canvas, .answers table, [role=alert]"
 """One of these is on screen when a view has something to show."""
-PATIENCE = 45
+PATIENCE = 90
 """Seconds within which a page must have said what it will say; also on a machine with much else to do."""
 
 

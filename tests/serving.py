@@ -39,7 +39,7 @@ def connected(port: int, *, receive_buffer: int | None = None) -> Iterator[socke
     with socket.socket() as client:
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.settimeout(30)
+        client.settimeout(120)
         client.connect(("127.0.0.1", port))
         yield client
 

@@ -52,7 +52,7 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     page.get_by_label("Seed").fill("0")
     page.get_by_label("wait before").check()
     page.get_by_role("button", name="Train", exact=True).click()
-    page.wait_for_selector("text=paused at step 0", timeout=60_000)
+    page.wait_for_selector("text=paused at step 0")
     page.get_by_role("button", name="One step").click()
     page.wait_for_selector("text=paused at step 1")
     page.reload()
@@ -75,7 +75,7 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
         eventually(lambda: kernels(page), numbers(made.weights_at(step)["conv1.weight"]))
         eventually(lambda: state(page).get("at"), str(step))
     page.get_by_role("button", name="Restart").click()
-    page.wait_for_selector("text=paused at step 0", timeout=60_000)
+    page.wait_for_selector("text=paused at step 0")
     eventually(lambda: state(page).get("training") not in {name, None}, True)
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")
@@ -86,7 +86,7 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
         former = state(page).get("training")
         page.get_by_role("button", name="Train", exact=True).click()
         eventually(lambda: state(page).get("training") not in {former, None}, True)
-        page.wait_for_selector("text=paused at step 0", timeout=60_000)
+        page.wait_for_selector("text=paused at step 0")
         return state(page)["training"]
 
     visit(page, explorer, "?view=train&model=short", "form button")
@@ -100,8 +100,8 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
     forgive(page, "409")
 
     page.get_by_role("button", name="Restart").click()
-    page.wait_for_url(lambda url: f"training={second}" not in url, timeout=60_000)
-    page.wait_for_selector("text=paused at step 0", timeout=60_000)
+    page.wait_for_url(lambda url: f"training={second}" not in url)
+    page.wait_for_selector("text=paused at step 0")
     eventually(alert.count, 0)
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")

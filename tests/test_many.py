@@ -153,7 +153,7 @@ def test_a_killed_process_costs_nothing(whole: tuple[Path, str], tmp_path: Path)
     assert kept[0] == kept[1]
 
 
-def agents(address: str, folder: Path, prefixes: Sequence[Sequence[str]] = ((), ())) -> None:
+def assert_agents_train_together(address: str, folder: Path, prefixes: Sequence[Sequence[str]] = ((), ())) -> None:
     """Two torchrun agents, each in a folder of its own, train together; the first writes the run."""
     place = f"{address}:{free_port()}"
     started = []
@@ -187,7 +187,7 @@ def agents(address: str, folder: Path, prefixes: Sequence[Sequence[str]] = ((), 
 
 
 def test_two_agents_train_together(tmp_path: Path) -> None:
-    agents("127.0.0.1", tmp_path)
+    assert_agents_train_together("127.0.0.1", tmp_path)
 
 
 @pytest.fixture
@@ -215,4 +215,4 @@ def hosts() -> Iterator[list[list[str]]]:
 
 @pytest.mark.study
 def test_two_hosts_train_together(hosts: list[list[str]], tmp_path: Path) -> None:
-    agents("10.213.7.1", tmp_path, hosts)
+    assert_agents_train_together("10.213.7.1", tmp_path, hosts)

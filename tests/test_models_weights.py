@@ -112,11 +112,21 @@ def test_batch_counters_and_shared_tensors_may_be_missing(tmp_path: Path) -> Non
     save_file(
         {name: value for name, value in filled().items() if "num_batches" not in name}, tmp_path / "old.safetensors"
     )
-    load_weights(network(), tmp_path / "old.safetensors")
+    model = network()
+    load_weights(model, tmp_path / "old.safetensors")
+    assert all((value == 7).all() for name, value in model.state_dict().items() if "num_batches" not in name)
+
+    tied, again = shared(), shared()
+    save_model(tied, str(tmp_path / "tied.safetensors"))
+    load_weights(again, tmp_path / "tied.safetensors")
+    assert_untouched(again, tied.state_dict())
+
+
+def shared() -> nn.Module:
+    """Two layers with the same weights."""
     tied = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     tied["b"].weight = tied["a"].weight
-    save_model(tied, str(tmp_path / "tied.safetensors"))
-    load_weights(tied, tmp_path / "tied.safetensors")
+    return tied
 
 
 def test_layers_that_learn_their_shape_take_it_from_the_file(tmp_path: Path) -> None:

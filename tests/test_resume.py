@@ -99,7 +99,7 @@ def interrupted(half: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(half, tmp_path / "run"))
 
 
-def kill_and_resume(whole: Path, run: Path, seed: int, kills: int) -> None:
+def assert_kills_cost_nothing(whole: Path, run: Path, seed: int, kills: int) -> None:
     chance = random.Random(seed)
     for turn in range(kills):
         process = start(TRAIN, run, "slowly", *(["resume"] if turn else []))
@@ -118,13 +118,13 @@ def kill_and_resume(whole: Path, run: Path, seed: int, kills: int) -> None:
 
 
 def test_a_killed_training_resumes_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
-    kill_and_resume(whole, tmp_path / "run", seed=0, kills=2)
+    assert_kills_cost_nothing(whole, tmp_path / "run", seed=0, kills=2)
 
 
 @pytest.mark.study
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_at_many_random_moments(whole: Path, tmp_path: Path, seed: int) -> None:
-    kill_and_resume(whole, tmp_path / "run", seed=seed + 1, kills=3)
+    assert_kills_cost_nothing(whole, tmp_path / "run", seed=seed + 1, kills=3)
 
 
 def test_a_kill_before_the_first_snapshot_resumes_from_the_beginning(small: Path, interrupted: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 import warnings
@@ -46,7 +47,7 @@ def occupied(port: int = 0) -> Iterator[int]:
 def asked(url: str, token: str = "") -> tuple[int, Any]:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -199,6 +200,17 @@ def started(static: Path, *arguments: str, cwd: Path) -> Iterator[subprocess.Pop
         process.communicate()
 
 
+def wait_until_caught(what: signal.Signals, process: int) -> None:
+    """Until a process has its own answer to a signal, where /proc says so."""
+    status, until = Path(f"/proc/{process}/status"), time.monotonic() + 120
+    while status.exists():
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) >> (what - 1) & 1:
+            return
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
 @pytest.mark.parametrize(
     ("arguments", "how"),
@@ -215,21 +227,32 @@ def test_the_command_prints_the_address_and_ends_cleanly(
         address, _, token = process.stdout.readline().removeprefix("the explorer: ").strip().partition("#token=")
         assert process.stdout.readline() == "Ctrl-C ends it\n"
         assert asked(f"{address}api/session", token)[0] == 200
+        wait_until_caught(signal.SIGTERM, process.pid)
         process.send_signal(how)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["static"], "nothing is written unasked"
 
 
 STOPPED = """
-import signal, socket, sys, threading, pathlib
+import signal, socket, sys, threading, time, pathlib
 from urllib.parse import urlsplit
 from convscope.server import page
 page.STATIC = pathlib.Path(sys.argv[1])
 import convscope as cs
 explorer = cs.serve("runs", port=0, browser=False)
-threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)).start()
+main = threading.main_thread().ident
+
+def interrupt():
+    while sys._current_frames()[main].f_code.co_name != "wait" or signal.getsignal(signal.SIGTERM) is former:
+        time.sleep(0.01)
+    signal.pthread_kill(main, signal.SIGINT)
+
+former = signal.getsignal(signal.SIGTERM)
+interrupting = threading.Thread(target=interrupt)
+interrupting.start()
 explorer.wait()
+interrupting.join()
 place = urlsplit(explorer.address)
 with socket.socket() as asking:
     refused = asking.connect_ex((place.hostname, place.port)) != 0
@@ -240,7 +263,7 @@ print(refused, [thread.name for thread in threading.enumerate()])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
 def test_after_ctrl_c_nothing_of_the_server_runs_on(static: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", SIGNALS + STOPPED, str(static)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
     assert (result.stdout, result.stderr) == ("True ['MainThread']\n", "")
 
 
