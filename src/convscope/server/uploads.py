@@ -15,7 +15,7 @@ import convscope as cs
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 16_000_000
-"""A photo of 4,000 by 4,000. Decoding takes at most about 16 bytes a pixel for a moment."""
+"""A photo of 4,000 by 4,000. Decoding takes at most about 12 bytes a pixel for a moment."""
 MAX_SCANS = 200
 """Of a JPEG: each scan passes over all pixels, and a small file can hold thousands."""
 TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
