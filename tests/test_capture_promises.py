@@ -270,7 +270,7 @@ class Waiting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first = torch.rand(1)
         self.reached.set()
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         return x + first + torch.rand(1)
 
 
@@ -284,7 +284,7 @@ def test_a_slow_model_holds_up_no_other_and_random_states_stay() -> None:
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(cs.trace(slow, torch.zeros(1, 5, 5)).output))
     thread.start()
-    assert slow.reached.wait(20)
+    assert slow.reached.wait(60)
     for _ in range(3):
         assert len(cs.trace(quick, torch.ones(1, 5, 5)).steps) == 2  # while the other waits
     slow.go.set()

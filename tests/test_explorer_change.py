@@ -252,13 +252,12 @@ def test_samples_are_at_hand(page: Any, model: Any) -> None:
     eventually(lambda: now(page), answers(cs.trace(model, cs.load_image("shapes:test/3", like=model))))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_it_looks_right_and_is_accessible(
-    chromium: Any, explorer: Any, size: tuple[int, int], scheme: str, tmp_path: Path
-) -> None:
-    with tab(chromium, size=size, scheme=scheme) as page:
+def test_it_looks_right_and_is_accessible(chromium: Any, explorer: Any, size: tuple[int, int], tmp_path: Path) -> None:
+    with tab(chromium, size=size) as page:
         visit(page, explorer, "?view=change&edits=conv1.weight:0.0:1,0,-1,2,0,-2,1,0,-1", READY)
         page.wait_for_selector(".three canvas")
-        accessible(page)
-        keep(page, f"change-{'wide' if size == WIDE else 'narrow'}-{scheme}", tmp_path)
+        for scheme in ["light", "dark"]:
+            page.emulate_media(color_scheme=scheme)
+            accessible(page)
+            keep(page, f"change-{'wide' if size == WIDE else 'narrow'}-{scheme}", tmp_path)

@@ -116,26 +116,20 @@ def test_the_switch_shares_one_scale_over_all_steps(page: Any, shapes: Any) -> N
     eventually(lambda: len(set(page.locator(".card .ends").all_inner_texts())), 1)
 
 
-LOOKS = {
-    f"{name}-{scheme}": (size, scheme)
-    for name, size in (("wide", WIDE), ("narrow", NARROW))
-    for scheme in ("light", "dark")
-}
-
-
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_pictures_of_the_view_are_accessible_and_fit(
-    chromium: Any, shapes: Any, traced: cs.Trace, tmp_path: Path, look: str
+    chromium: Any, shapes: Any, traced: cs.Trace, tmp_path: Path, size: tuple[int, int]
 ) -> None:
     cells = {"conv": ("conv2", (5, 4, 4)), "linear": ("fc", (1,)), "max": ("pool1", (3, 2, 2))}
-    size, scheme = LOOKS[look]
-    with tab(chromium, size=size, scheme=scheme) as page:
+    with tab(chromium, size=size) as page:
         for kind, (name, cell) in cells.items():
             visit(page, shapes, at(traced[name].id, *cell) + "&pixels=1")
             rows(page)
             page.wait_for_selector("section[aria-label='Down to pixels'] :is(dl, p)")
-            accessible(page)
-            keep(page, f"look-{kind}-{look}", tmp_path)
+            for scheme in ["light", "dark"]:
+                page.emulate_media(color_scheme=scheme)
+                accessible(page)
+                keep(page, f"look-{kind}-{'wide' if size == WIDE else 'narrow'}-{scheme}", tmp_path)
 
 
 def test_the_page_waits_for_a_server_that_is_gone(page: Any, shapes: Any, traced: cs.Trace) -> None:

@@ -157,7 +157,7 @@ def test_the_browser_gets_an_address_that_works_once_not_the_token(monkeypatch: 
     monkeypatch.setattr(webbrowser, "open", open_browser)
     monkeypatch.setattr(launch, "has_browser", lambda: True)
     with cs.open("crosses", port=0, browser=True) as explorer:
-        assert shown.wait(30)
+        assert shown.wait(60)
         token = explorer.url.partition("#token=")[2]
         assert opened[0].startswith(f"{explorer.address}open/")
         assert token not in opened[0]
