@@ -139,6 +139,25 @@ def test_the_picture_of_a_large_image_adds_neighbouring_pixels_up() -> None:
     assert_legible(figure)
 
 
+def test_it_tells_how_far_it_is_and_ends_between_two_passes_of_a_method() -> None:
+    model, told = small(), list[tuple[str, int, int]]()
+
+    def progress(*at: Any) -> None:
+        told.append(at)
+        if len(told) == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cs.probe.attribution(model, image(1, 10, 10), methods=["guided-backprop", "occlusion"], progress=progress)
+    assert told[0] == ("methods", 0, 2)
+    assert told[-1] == ("methods", 1, 2)
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+
+    told.clear()
+    cs.probe.attribution(model, image(1, 10, 10), methods=["saliency"], progress=lambda *at: told.append(at))
+    assert told[-1] == ("methods", 1, 1)
+
+
 def test_the_picture_is_legible() -> None:
     assert_legible(cs.plot.attribution(cs.probe.attribution(small(), image(1, 10, 10))))
 

@@ -378,3 +378,10 @@ def test_the_command(tmp_path: Any) -> None:
 def test_what_does_not_add_up_to_one_is_no_softmax(last: nn.Module) -> None:
     found = cs.probe.lint(net(last), shapes())
     assert "softmax-before-cross-entropy" not in [finding.check for finding in found.findings]
+
+
+def test_it_tells_how_many_checks_are_done() -> None:
+    told = list[tuple[str, int, int]]()
+    cs.probe.lint(cs.load_model("shapes-cnn"), "shapes", images=20, progress=lambda *at: told.append(at))
+    (first, *_, last), count = told, len(CHECKS)
+    assert (first, last) == (("checks", 0, count), ("checks", count, count))

@@ -272,3 +272,10 @@ def test_the_command(tmp_path: Path) -> None:
         run("shapes-cnn", "--at", "conv3")
     with pytest.raises(cs.UsageError, match="conv2 has no cell"):
         run("shapes-cnn", "--at", "conv2:0,99,4")
+
+
+def test_it_tells_how_many_steps_are_done() -> None:
+    told = list[tuple[str, int, int]]()
+    trace = cs.trace(cs.load_model("shapes-cnn"), cs.load_image("shapes:test/0"))
+    cs.probe.receptive_fields(trace, progress=lambda *at: told.append(at))
+    assert told == [("steps", done, len(trace.steps)) for done in range(len(trace.steps) + 1)]

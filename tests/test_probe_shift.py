@@ -235,3 +235,14 @@ def test_the_command(tmp_path: Any) -> None:
     for kind in ("rotation", "erase"):
         drawn = CliRunner().invoke(app, [*words, "--kind", kind, "--out", str(tmp_path / f"{kind}.svg")])
         assert drawn.exit_code == 0, drawn.output
+
+
+def test_it_tells_how_far_it_is_level_by_level() -> None:
+    told = list[tuple[str, int, int]]()
+    data = cs.load_dataset("shapes", split="test").part(slice(100))
+    cs.probe.shift({"a": "shapes-mlp", "b": "shapes-cnn"}, data, reach=1, progress=lambda *at: told.append(at))
+    done = [at[1] for at in told]
+    assert done == sorted(done)
+    assert len(set(done)) > 9
+    assert {at[0] for at in told} == {"translation"}
+    assert (done[0], done[-1]) == (0, 100)

@@ -4,7 +4,7 @@ The exact map is `to_input` of an explanation: what each pixel adds to the outpu
 linear network it is the output itself, taken apart; the other methods answer other questions. Knows traces and proofs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,7 +124,7 @@ def attribution(
         image: Whatever `cs.load_image` takes, or what `cs.prepare` gave.
         output: A class by number or name; None: the one that the model chooses.
         methods: Names from METHODS; by default all.
-        progress: Told how many methods are done.
+        progress: Told how many methods are done, before each pass that one makes.
 
     Raises:
         UsageError: Captum is not installed, or the model has no vector of outputs.
@@ -143,9 +143,9 @@ def attribution(
     contributions = explain(traced, last.name, cell).to_input()
     exact = contributions.pixels[next(iter(contributions.pixels))][0]
     with in_eval_mode(model):
-        asked = _asked(model, prepared.array, which, traced)
+        found = list[Attributed]()
+        asked = _asked(model, prepared.array, which, traced, lambda: progress("methods", len(found), len(names)))
         without = _output_for_zeros(asked)
-        found = []
         for name in names:
             found.append(_compared(name, attributed(name, asked, attr), exact, float(values[which]) - without))
             progress("methods", len(found), len(names))
@@ -191,11 +191,13 @@ def _chosen(model: nn.Module, values: NDArray[Any], output: int | str | None) ->
     return int(output)
 
 
-def _asked(model: nn.Module, image: NDArray[np.float32], which: int, traced: Trace) -> Asked:
+def _asked(
+    model: nn.Module, image: NDArray[np.float32], which: int, traced: Trace, going_on: Callable[[], None]
+) -> Asked:
     first: Tensor = next(model.parameters(), torch.empty(0))
     last = traced[last_convolution(traced.steps)]
     tensor = torch.tensor(image[None], dtype=first.dtype, device=first.device)
-    return Asked(model, tensor, which, last.module if last.op == "convolution" else "")
+    return Asked(model, tensor, which, last.module if last.op == "convolution" else "", going_on)
 
 
 def _output_for_zeros(asked: Asked) -> float:

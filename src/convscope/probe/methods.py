@@ -20,6 +20,8 @@ MISSING = (
 )
 STEPS = 64
 """Of the path that integrated gradients go along."""
+AT_ONCE = 1 << 19
+"""Numbers of the images of one pass: three photos of 224x224."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,9 +35,12 @@ class Asked:
     """Which of the model's outputs."""
     layer: str
     """The module of the last convolution, "" where there is none."""
+    going_on: Callable[[], None] = lambda: None
+    """Called before each of the many passes that some methods make; what it raises ends them."""
 
     def forward(self, images: Tensor) -> Tensor:
         """The outputs of the model, shape (N, K)."""
+        self.going_on()
         return logits_of(self.model(images)).flatten(1)
 
 
@@ -72,7 +77,8 @@ def _input_x_gradient(asked: Asked, attr: Any) -> Any:
 
 def _integrated_gradients(asked: Asked, attr: Any) -> Any:
     method = attr.IntegratedGradients(asked.forward)
-    return method.attribute(asked.image, target=asked.output, n_steps=STEPS, internal_batch_size=16)
+    batch = max(1, min(16, AT_ONCE // asked.image.numel()))
+    return method.attribute(asked.image, target=asked.output, n_steps=STEPS, internal_batch_size=batch)
 
 
 def _occlusion(asked: Asked, attr: Any) -> Any:
