@@ -31,7 +31,7 @@ ORDER = (
     "cli",
     "notebook",
 )
-"""Each room imports only rooms above it; `server`, `cli` and `notebook` reach others through `import convscope as cs`."""
+"""A room imports only rooms above it; `server`, `cli` and `notebook` reach others through `import convscope as cs`."""
 THROUGH_THE_FRONT = {"server", "cli", "notebook"}
 KNOW_TORCH = {"models", "training", "capture", "probe"}
 
