@@ -91,9 +91,9 @@ class Explorer:
 
     def wait(self) -> None:
         """Serve until Ctrl-C or a request to end, then close."""
-        self._make_first_view()
         former = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
+            self._make_first_view()
             while not self._ended.wait(3600):
                 pass
         except KeyboardInterrupt:
