@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 import threading
@@ -191,6 +192,17 @@ def test_edits_and_weights_of_the_past_are_asked_and_no_command_says_so(page: Pa
     assert asked(page, "dead", **body)["result"] == plain["result"]
     assert plain["command"] is not None
     assert past["command"] is silent["command"] is None
+
+
+def test_a_model_of_this_session_has_a_command_while_it_is_as_its_run_saved_it(folder: Path) -> None:
+    net = model(folder, "a")
+    with opened(Gallery.of_model(net)) as page:
+        same = asked(page, "dead", model=page.models[0], images=20)
+        assert re.fullmatch(r"convscope probe dead \S*runs/a --images 20", same["command"])
+        net.conv1.weight.detach().add_(1)
+        other = asked(page, "dead", model=page.models[0], images=20)
+        assert other["command"] is None
+        assert other["result"] != same["result"]
 
 
 def test_new_weights_are_asked_anew(folder: Path, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def subject(gallery: Gallery, wanted: Wanted, models: Sequence[Any]) -> Subject:
         runs = [one.run for one in _trained_on_colours(gallery) if one.run is not None]
         if not runs:
             raise cs.UsageError(f"no training on {COLOURS} is open; train some, with different seeds, then ask them.")
-    run = wanted.opened[0].run if wanted.opened and wanted.opened[0].given is None else None
+    run = wanted.opened[0].run if wanted.opened else None
     split = partial(_split, gallery, request)
     return Subject(request, _names(wanted, models), models, run=run, taken=taken, split=split, runs=runs)
 

@@ -118,7 +118,7 @@ def _image(sources: Sources, request: schema.ProbeRequest) -> list[str] | None:
 
 def _path(opened: Opened) -> str | None:
     """The run that a model is, as seen from the working folder; None for a model of this session."""
-    if opened.run is None or opened.given is not None:
+    if opened.run is None or not opened.as_saved():
         return None
     path, here = opened.run.path, Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -62,6 +62,17 @@ class Opened:
             return _written_into(self.given)
         return str(_written(self.run.path / WEIGHTS) or self._stamp)
 
+    def as_saved(self) -> bool:
+        """Whether it is what its run has saved: one of this session may have been changed since."""
+        if self.given is None or self.run is None:
+            return self.run is not None
+        try:
+            saved = cs.load_run(self.run.path).model.state_dict()
+        except cs.ConvscopeError:
+            return False
+        own = self.given.state_dict()
+        return saved.keys() == own.keys() and all(own[name].cpu().equal(saved[name].cpu()) for name in own)
+
     @property
     def trained_on(self) -> str | None:
         """The name of the data that its run was trained on."""
