@@ -4,12 +4,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, keep, tab
+from convscope.server.probes import Probe
 from exploring import eventually, state, visit
 
 FORM = "main form .go"
@@ -85,7 +87,22 @@ def test_a_question_is_asked_by_keyboard_and_its_numbers_are_those_of_python(
     assert state(page)["step"] == str(cs.trace(model(folder), cs.load_image("shapes:test/0"))["tanh2"].id)
 
 
-def test_progress_is_shown_and_a_question_is_cancelled(page: Any, explorer: Any) -> None:
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Questions that stop after a few images, until they are cancelled or the event is set."""
+    released, tell = Event(), Probe.progress
+
+    def progress(probe: Probe, what: str, done: int, total: int) -> None:
+        tell(probe, what, done, total)
+        while 0 < done < total and not (released.is_set() or probe.left):
+            released.wait(0.05)
+
+    monkeypatch.setattr(Probe, "progress", progress)
+    yield released
+    released.set()
+
+
+def test_progress_is_shown_and_a_question_is_cancelled(page: Any, explorer: Any, unhurried: Event) -> None:
     visit(page, explorer, "?view=probe&model=mlp&question=shift", FORM)
     page.get_by_label("Pixels, at most").fill("16")
     page.get_by_role("button", name="Ask").click()
@@ -101,6 +118,7 @@ def test_progress_is_shown_and_a_question_is_cancelled(page: Any, explorer: Any)
     assert page.locator(".answer").count() == 0
     eventually(lambda: state(page).get("asked"), None)
 
+    unhurried.set()
     page.get_by_label("Pixels, at most").fill("1")
     page.get_by_role("button", name="Ask").click()
     page.wait_for_selector("text=translation at 9 levels")
