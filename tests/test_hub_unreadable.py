@@ -213,8 +213,9 @@ found = cs.probe.dead(model, cs.load_dataset(sys.argv[1], split="all"))
 run = cs.train(cs.load_dataset(sys.argv[1], split="all"), model, epochs=2, batch_size=7, device="cpu", out=sys.argv[2],
                recipe="fast", optimizer="sgd", test=None)
 if run is not None and found.images:
-    print(f"{found.images} {found.skipped} {found.steps[0].high.sum()!r}")
+    sys.stdout.write(f"{found.images} {found.skipped} {found.steps[0].high.sum()!r}\\n")
 """
+"""Says what it counted in one piece: two processes speak at once."""
 
 
 @SEVERAL
@@ -230,7 +231,7 @@ def test_two_processes_skip_the_same(
     runpy.run_path("counting.py")
     said = capsys.readouterr().out
     assert said.startswith("57 3 ")
-    assert said.splitlines()[0] == result.stdout.splitlines()[0]
+    assert set(result.stdout.splitlines()) == set(said.splitlines())
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         np.testing.assert_allclose(value, two[name], atol=1e-5, err_msg=name)
