@@ -1,6 +1,7 @@
 """The command line as its users meet it: real processes, what they print, and how they fail."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from PIL import Image, ImageDraw
 
 import convscope as cs
 from commands import Commands
-from convscope.cli import main, reference
+from convscope.cards import Card, attach
+from convscope.cli import console, main, reference
 
 
 def process(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -102,6 +104,28 @@ def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it
     assert "is not trained" not in result.stderr
     refused = process("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
     assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad'" in refused.stderr) == (2, True)
+
+
+def test_an_answer_that_should_not_be_believed_says_so(tmp_path: Path) -> None:
+    model = cs.load_model("shapes-cnn")
+    attach(model, Card("net", cs.card_of(model).preprocess, classes=("square",)))
+    said = cs.predict(model, "shapes:test/3")[0]
+    assert (said.best, said.classes) == (0, ("square", "output 1"))
+    assert said.notes[-1] == "the model has 2 outputs and 1 class names; the others are never an answer."
+    with torch.no_grad():
+        model.get_parameter("fc.bias")[0] = math.nan
+    assert "numbers that are not finite, so this says nothing" in " ".join(cs.predict(model, "shapes:test/3")[0].notes)
+
+
+def test_only_the_first_of_several_processes_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_table(["class"], [["square"]])
+    assert "square" in capsys.readouterr().out
+    console.hush()
+    try:
+        console.show_table(["class"], [["square"]])
+    finally:
+        console.out.quiet = False
+    assert capsys.readouterr().out == ""
 
 
 def test_predictions_as_json(convscope: Commands, run: Path) -> None:

@@ -152,8 +152,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     r"have the shape \(9,\) for 10 images": {"x": IMAGES, "y": LABELS[:9]},
     "are <U21 values; they must be whole class numbers": {"x": IMAGES, "y": LABELS.astype(str)},
     "are float64 values": {"x": IMAGES, "y": LABELS + 0.5},
-    "label -1 of image 0 of npz": {"x": IMAGES, "y": LABELS - 1},
-    "is outside its 1 class": {"x": IMAGES, "y": LABELS, "classes": ["only"]},
+    r"label -1 of image 0 of .*\(y\) is outside": {"x": IMAGES, "y": LABELS - 1},
+    r"label 1 of image \d+ of .*\(y\) is outside its 1 class": {"x": IMAGES, "y": LABELS, "classes": ["only"]},
     "array classes of .* must be a list of strings, not int64": {"x": IMAGES, "y": LABELS, "classes": [1, 2]},
     "has the label 5000000; class numbers below 100,000 are expected": {"x": IMAGES, "y": LABELS * 5_000_000},
     "differ in shape from split to split": {

@@ -45,6 +45,7 @@ ASKED = {
     "cs.evaluate(trained)": "svg",
     "cs.probe.receptive_field(trace, 'conv2', (0, 4, 4))": "svg",
     "cs.probe.shortcut(data)": "svg",
+    "cs.plot.samples(data)": "svg",
     "cs.Run(Path('nowhere'))": "words",
 }
 

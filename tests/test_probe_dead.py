@@ -130,3 +130,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert said.startswith("shapes-cnn on shapes:test: 200 images")
     assert picture.exists()
     assert json.loads(run("shapes-cnn", "shapes", "--step", "tanh1", "--json"))["steps"][0]["units"] == 8
+
+
+def test_models_and_data_can_be_named() -> None:
+    by_name = cs.probe.dead("shapes-cnn", "shapes")
+    assert (by_name.model, by_name.dataset) == ("shapes-cnn", "shapes:train")
+    assert cs.probe.patches("shapes-cnn", "shapes", count=1, channels=1).dataset == "shapes:test"
+    compared = cs.probe.compare(["shapes-cnn", "shapes-mlp"], "shapes")
+    assert [found.name for found in compared.models] == ["shapes-cnn", "shapes-mlp"]

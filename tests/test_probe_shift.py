@@ -246,3 +246,20 @@ def test_it_tells_how_far_it_is_level_by_level() -> None:
     assert len(set(done)) > 9
     assert {at[0] for at in told} == {"translation"}
     assert (done[0], done[-1]) == (0, 100)
+
+
+def test_without_a_background_there_is_no_whole_picture_and_no_number_for_it() -> None:
+    rng = np.random.default_rng(0)
+    data = cs.Dataset("noise", rng.integers(1, 256, (6, 1, 28, 28), np.uint8), np.arange(6) % 2, ("square", "circle"))
+    said = str(cs.probe.shift("shapes-cnn", data, reach=1))
+    assert "nan" not in said
+    assert "count only the others, and there are none: without a black background, look at the mean of all" in said
+    assert "of the moved pictures, none of them whole" in said
+
+
+def test_classes_that_share_no_name_go_by_number_and_it_is_said() -> None:
+    data = cs.load_dataset("shapes", split="test", size=8)
+    model = cs.load_model("shapes-cnn")
+    attach(model, Card("net", data.preprocess, classes=("box", "disc")))
+    with pytest.warns(UserWarning, match="share no class name, so classes go by number: square is box, circle is disc"):
+        cs.probe.shift(model, data, reach=1)

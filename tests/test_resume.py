@@ -171,8 +171,9 @@ def test_a_live_run_is_held(tmp_path: Path) -> None:
     process = start(TRAIN, tmp_path / "run", "slowly")
     try:
         wait_for_steps(tmp_path / "run", process)
-        with pytest.raises(RunError, match="another training is writing to"):
-            cs.train(resume=True, out=tmp_path / "run")
+        for resume in (True, False):
+            with pytest.raises(RunError, match="another training is writing to"):
+                cs.train(None if resume else "shapes", resume=resume, out=tmp_path / "run")
     finally:
         process.kill()
         process.communicate()

@@ -16,6 +16,7 @@ DEEP = 60
 PICTURES: Mapping[str, str] = {
     "capture.trace.Trace": "network",
     "data.dataset.Dataset": "samples",
+    "plot.style.Page": "",
     "probe.attribution.Attribution": "attribution",
     "probe.borders.Borders": "borders",
     "probe.compare.Compare": "compare",
@@ -30,7 +31,7 @@ PICTURES: Mapping[str, str] = {
     "training.evaluation.Evaluation": "confusion",
     "training.runs.Run": "history",
 }
-"""The picture of `cs.plot` that shows each kind of object."""
+"""The picture of `cs.plot` that shows each kind of object; a picture shows itself."""
 
 WORDS: Mapping[str, Callable[[Any], str]] = {
     "capture.difference.Difference": str,
@@ -73,13 +74,19 @@ def _written(say: Callable[[Any], str]) -> Callable[[Any, Any, bool], None]:
     return write
 
 
+def _figure(found: Any, picture: str) -> Any:
+    if not picture:
+        return found
+    draw = getattr(cs.plot, picture)
+    return draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
+
+
 def _drawn(picture: str) -> Callable[[Any], str | None]:
     def svg(found: Any) -> str | None:
         if picture == "network" and len(found.steps) > DEEP:
             return None
-        draw = getattr(cs.plot, picture)
         try:
-            figure = draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
+            figure = _figure(found, picture)
         except cs.ConvscopeError:  # such as the curves of a run before its first line: its words are shown
             return None
         file = io.StringIO()

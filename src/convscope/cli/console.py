@@ -65,7 +65,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    (out if out.is_terminal else Console(width=200, highlight=False)).print(table)
+    (out if out.is_terminal else Console(width=200, highlight=False, quiet=out.quiet)).print(table)
 
 
 def percent(share: float | None) -> str:

@@ -213,7 +213,7 @@ def entry_of(name: str) -> Entry | Place:
         return PLACES[prefix]
     if name not in DATASETS:
         own = "npz:" if name.endswith(".npz") else "folder:"
-        hint = f"Your own is {own}{name}." if Path(name).exists() else "Your own is folder:PATH or npz:PATH."
+        hint = f"Your own is {own}{name}." if Path(name).exists() else "Your own is folder:PATH, npz:PATH or hub:PLACE."
         raise UnknownName("data set", name, DATASETS, hint)
     return DATASETS[name]
 

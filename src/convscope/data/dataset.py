@@ -1,6 +1,8 @@
 """Dataset: images, labels and what they mean. Knows NumPy, Preprocess and stored images; no files, no torch."""
 
 import hashlib
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -8,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.stored import Stored, places
-from convscope.errors import DataError, UnknownName, UsageError
+from convscope.errors import DataError, DataWarning, UnknownName, UsageError
 from convscope.images import Array, Preprocess
 
 AT_ONCE = 256
@@ -126,6 +128,19 @@ class Dataset:
         """How many images each class has."""
         found = np.bincount(self.labels, minlength=len(self.classes))
         return dict(zip(self.classes, map(int, found), strict=True))
+
+
+def match_by_number(data: Dataset, known: Sequence[str], model: str) -> None:
+    """Warn where a data set and a model share no class name: their classes go by number. Mere numbers need no word."""
+    if all(name.isdigit() for name in data.classes) or all(name.isdigit() for name in known):
+        return
+    pairs = [f"{name} is {other}" for name, other in zip(data.classes, known, strict=True)]
+    more = f" and so on, {len(pairs)} in all" if len(pairs) > 3 else ""
+    message = (
+        f"{data.name} and {model} share no class name, so classes go by number: {', '.join(pairs[:3])}{more}. Name the "
+        "classes alike where that is not meant."
+    )
+    warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def overlap(train: Dataset, test: Dataset) -> int:

@@ -64,6 +64,9 @@ def load_npz(request: Request) -> Dataset:
     parts = list(names) if request.split == "all" or "all" in names else [request.split]
     if parts[0] not in names:
         raise DataError(f"{path} has no images of the split {request.split}; it has {', '.join(names)}.")
+    classes = _classes(path, arrays.get(CLASSES), labels.values())
+    for split, pair in names.items():
+        _check_range(path, pair[1], labels[split], len(classes))
     chosen, numbers = (np.concatenate([of[part] for part in parts]) for of in (images, labels))
     if "all" in names:
         own = split_indices(numbers, request.split, request.seed)
@@ -72,7 +75,7 @@ def load_npz(request: Request) -> Dataset:
         name=request.name,
         images=chosen,
         labels=numbers,
-        classes=_classes(path, arrays.get(CLASSES), labels.values()),
+        classes=classes,
         preprocess=Preprocess(size=(chosen.shape[2], chosen.shape[3]), channels=chosen.shape[1], scale=scale),
         split=request.split,
         source=str(path),
@@ -149,6 +152,15 @@ def _labels(path: Path, labels: Array, count: int) -> NDArray[np.int64]:
     if labels.dtype.kind not in "buif" or not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
         raise DataError(f"the labels of {path} are {labels.dtype} values; they must be whole class numbers from 0.")
     return labels.reshape(count).astype(np.int64)
+
+
+def _check_range(path: Path, name: str, labels: NDArray[np.int64], count: int) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= count))
+    if len(outside):
+        raise DataError(
+            f"label {labels[outside[0]]} of image {outside[0]} of {path} ({name}) is outside its {count} "
+            f"class{'es' * (count != 1)} (0 to {count - 1}); name more classes or correct the labels."
+        )
 
 
 def _classes(path: Path, given: Array | None, labels: Iterable[NDArray[np.int64]]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.cards import card_of
-from convscope.data.dataset import Dataset
+from convscope.data.dataset import Dataset, match_by_number
 from convscope.errors import DataError
 from convscope.training.objectives import decide, logits_of
 
@@ -59,7 +59,8 @@ def classes_of(model: nn.Module, data: Dataset) -> Classes:
     if not card.classes or card.classes == data.classes:
         return Classes(len(data.classes), None)
     unknown = [name for name in data.classes if name not in card.classes]
-    if len(unknown) == len(data.classes) == len(card.classes):  # other names altogether: they go by number
+    if len(unknown) == len(data.classes) == len(card.classes):
+        match_by_number(data, card.classes, card.name)
         return Classes(len(data.classes), None)
     if unknown:
         raise DataError(

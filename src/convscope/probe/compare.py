@@ -20,6 +20,7 @@ from convscope.errors import UsageError
 from convscope.probe.answers import Answers, layers_of
 from convscope.probe.cost import Cost, costs
 from convscope.probe.feeding import batch_size, first_of, kind_of, pictures
+from convscope.probe.given import Model, as_data, as_model
 from convscope.probe.proportion import Z95, Proportion, sample_size
 from convscope.probe.report import Report, Table
 from convscope.probe.scan import READ, Found, at_work, scan
@@ -158,8 +159,8 @@ class Compare:
 
 
 def compare(
-    models: Sequence[nn.Module],
-    data: Dataset,
+    models: Sequence[Model],
+    data: Dataset | str,
     *,
     shown: int = 24,
     names: Sequence[str] = (),
@@ -175,8 +176,8 @@ def compare(
     [150048, 15720]
 
     Args:
-        models: Two or more; each gets the images as its card says, and is left as it was.
-        data: The images, with labels.
+        models: Two or more, run folders and names too; each gets the images as its card says, and is left as it was.
+        data: The images, with labels, or the name of a data set: then its test images.
         shown: How many images the models disagree on are kept.
         names: What to call them; by default what their cards say, numbered where two are the same.
         folder: Where an interrupted scan keeps what it has found, so that it goes on.
@@ -191,21 +192,20 @@ def compare(
         raise UsageError(
             f"compare takes two or more models, and as many names or none, not {len(models)} and {len(names)}."
         )
-    sketches = [trace(model, first_of(data, model), keep=0) for model in models]
+    nets, data = [as_model(model) for model in models], as_data(data, "test")
+    sketches = [trace(model, first_of(data, model), keep=0) for model in nets]
     layers = [layers_of(sketch) for sketch in sketches]
-    asked = Answers(data, models, layers, shown)
+    asked = Answers(data, nets, layers, shown)
     settings = {"layers": [list(named) for named in layers], "shown": shown}
-    found = scan(
-        data, models, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress
-    )
+    found = scan(data, nets, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress)
     images = int(found[READ])
-    called = names or _numbered([card_of(model).name for model in models])
-    paid, machine = _costs(models, data)
+    called = names or _numbered([card_of(model).name for model in nets])
+    paid, machine = _costs(nets, data)
     compared = tuple(
         Compared(name, cost, Proportion(int(right), images), named)
         for name, cost, right, named in zip(called, paid, found["right"], layers, strict=True)
     )
-    picture = pictures(data, models[0])
+    picture = pictures(data, nets[0])
     rows = zip(found["indices"].tolist(), found["labels"].tolist(), found["answers"].tolist(), strict=True)
     disagreements = tuple(Disagreement(i, label, tuple(answers), picture(i)) for i, label, answers in rows)
     return Compare(
@@ -214,7 +214,7 @@ def compare(
         images,
         len(data) - images,
         compared,
-        tuple(_pair(found, one, other, images) for one, other in combinations(range(len(models)), 2)),
+        tuple(_pair(found, one, other, images) for one, other in combinations(range(len(nets)), 2)),
         disagreements,
         int(found["disagreeing"]),
         int(found["alike on"]),

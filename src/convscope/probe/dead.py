@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from convscope.capture import Step, Trace, Watch, trace
 from convscope.cards import card_of
@@ -19,6 +19,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.activity import ACTIVATIONS, FLAT, added, counted
 from convscope.probe.feeding import first_of
+from convscope.probe.given import Model, as_data, as_model
 from convscope.probe.proportion import Z95, Proportion, sample_size
 from convscope.probe.ranges import ranges
 from convscope.probe.report import Report, Table
@@ -130,8 +131,8 @@ class Dead:
 
 
 def dead(
-    model: nn.Module,
-    data: Dataset,
+    model: Model,
+    data: Dataset | str,
     steps: Sequence[str] = (),
     *,
     folder: str | Path | None = None,
@@ -149,8 +150,8 @@ def dead(
     ([0], [(1, 2)])
 
     Args:
-        model: Any model; it is left as it was.
-        data: The images.
+        model: Any model, a run folder, or a name; it is left as it was.
+        data: The images, or the name of a data set: then its training images.
         steps: Names of steps; by default all activations, in a network without any all convolutions and linear layers.
         folder: Where an interrupted scan keeps what it has found, so that it goes on.
         progress: Told how many images are done.
@@ -160,6 +161,7 @@ def dead(
         UsageError: a step has no units.
         ShapeError: the model cannot take these images.
     """
+    model, data = as_model(model), as_data(data, "train")
     sketch = trace(model, first_of(data, model), keep=0)
     chosen = [sketch[name] for name in steps] or _activations(sketch)
     watch = Watch(model, [step.name for step in chosen])

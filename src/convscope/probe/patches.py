@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from convscope.capture import Step, trace
 from convscope.cards import card_of
@@ -21,6 +20,7 @@ from convscope.probe.cutting import Box, Cutter, frame_of
 from convscope.probe.extremes import KINDS, extremes
 from convscope.probe.feeding import first_of, pictures
 from convscope.probe.following import Follower
+from convscope.probe.given import Model, as_data, as_model
 from convscope.probe.layout import axes_of
 from convscope.probe.proportion import sample_size
 from convscope.probe.report import Report, Table
@@ -103,8 +103,8 @@ class Patches:
 
 
 def patches(
-    model: nn.Module,
-    data: Dataset,
+    model: Model,
+    data: Dataset | str,
     step: str | None = None,
     *,
     count: int = 6,
@@ -121,8 +121,8 @@ def patches(
     ((0, 2), 2.8925)
 
     Args:
-        model: Any model; it runs as far as the step and is left as it was.
-        data: The images.
+        model: Any model, a run folder, or a name; it runs as far as the step and is left as it was.
+        data: The images, or the name of a data set: then its test images.
         step: A step as a trace names it; None: the last convolution.
         count: How many patches of each kind for a channel.
         channels: How many channels, from the first on.
@@ -136,6 +136,7 @@ def patches(
     """
     if count < 1 or channels < 1:
         raise UsageError(f"count and channels must be 1 or more, not {count} and {channels}.")
+    model, data = as_model(model), as_data(data, "test")
     sketch = trace(model, first_of(data, model), keep=0)
     here = sketch[last_convolution(sketch.steps) if step is None else step]
     units = here.shape[axes_of(here).unit]

@@ -17,9 +17,9 @@ from convscope.cards import card_of
 from convscope.data import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
-from convscope.models import load_model
 from convscope.probe.classes import Classes, classes_of
 from convscope.probe.feeding import feeder, first_of
+from convscope.probe.given import Model, as_model
 from convscope.probe.motion import Motion, motions
 from convscope.probe.moving import CHANGES, Level, levels_of
 from convscope.probe.scan import READ, Batch, Found, scan
@@ -29,7 +29,6 @@ from convscope.progress import Progress, silent
 from convscope.training.modes import answer, in_eval_mode
 from convscope.training.objectives import logits_of
 
-Model = str | Path | nn.Module
 CHECKED = 1e-4
 """How far shared layers may differ from the model itself, as a share of the largest output."""
 
@@ -127,7 +126,7 @@ def _named(models: Model | Sequence[Model] | Mapping[str, Model]) -> dict[str, n
         raise UsageError("there is no model to ask; give one, or several.")
     found: dict[str, nn.Module] = {}
     for name, model in given:
-        net = model if isinstance(model, nn.Module) else load_model(str(model))
+        net = as_model(model)
         base, number = name or card_of(net).name, 2
         unique = base
         while unique in found:

@@ -100,8 +100,8 @@ class Shift:
                     str(Proportion(int(found.right[self.unmoved]), self.images)),
                     f"{100 * self.mean(found.right).share:.1f} %",
                     f"{100 * found.right[worst] / self.images:.1f} % at {_level(self.levels[worst])}",
-                    f"{100 * self.while_whole(found.right_whole):.1f} %",
-                    f"{100 * self.while_whole(found.kept_whole):.1f} %",
+                    _percent(self.while_whole(found.right_whole)),
+                    _percent(self.while_whole(found.kept_whole)),
                     f"{100 * float(found.change[moved].mean()):.0f} %",
                 ]
             )
@@ -123,22 +123,28 @@ class Shift:
         if self.kind != "translation" or not moved.any():
             return ""
         cut = 1 - float(self.whole[moved].sum()) / (self.images * int(moved.sum()))
+        none = ", and there are none: without a black background, look at the mean of all" if cut == 1 else ""
         return (
             f"In {100 * cut:.0f} % of the moved pictures something other than background has left the picture: a "
-            "border effect that no network can undo. 'While whole' and 'same class' count only the others."
+            f"border effect that no network can undo. 'While whole' and 'same class' count only the others{none}."
         )
 
     def _motion(self) -> list[str]:
         parts = []
         for found in self.models:
             if found.motion:
-                last = self.while_whole(found.kept_whole)
                 lines = [f"{found.model}: maps (equivariance)", *(f"  {motion}" for motion in found.motion)]
-                lines.append(f"  the answer (invariance) stays for {100 * last:.1f} % of the whole moved pictures")
+                lines.append(f"  the answer (invariance) stays for {self._stays(found)}")
                 parts.append("\n".join(lines))
             elif self.kind == "translation":
                 parts.append(f"{found.model}: has no maps that could move along")
         return parts
+
+    def _stays(self, found: Steadiness) -> str:
+        last, moved = self.while_whole(found.kept_whole), np.arange(len(self.levels)) != self.unmoved
+        if np.isfinite(last):
+            return f"{_percent(last)} of the whole moved pictures"
+        return f"{_percent(float(found.kept[moved].mean()) / self.images)} of the moved pictures, none of them whole"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -168,6 +174,10 @@ class Shift:
                 for found in self.models
             ],
         }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if np.isfinite(share) else "–"
 
 
 def _level(level: Level) -> str:

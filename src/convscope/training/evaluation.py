@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from convscope.cards import Card, card_of
 from convscope.data import load_dataset
-from convscope.data.dataset import Dataset
+from convscope.data.dataset import Dataset, match_by_number
 from convscope.errors import DataError
 from convscope.inputs import Prepared, check_input, prepare
 from convscope.models import load_model
@@ -91,7 +91,7 @@ class Prediction:
     label: int | None = None
     """The true class, where the picture came with one."""
     notes: tuple[str, ...] = ()
-    """What was done to the picture before the model saw it."""
+    """What was done to the picture before the model saw it, and what is strange about the answer."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -184,7 +184,8 @@ def as_expected(data: Dataset, card: Card) -> Dataset:
     if not card.classes or data.classes == card.classes:
         return data
     unknown = sorted(set(data.classes) - set(card.classes))
-    if len(unknown) == len(data.classes) == len(card.classes):  # other names altogether: they go by number
+    if len(unknown) == len(data.classes) == len(card.classes):
+        match_by_number(data, card.classes, card.name)
         return data
     if unknown:
         raise DataError(
@@ -268,7 +269,7 @@ def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction
     with torch.no_grad(), in_eval_mode(model):
         output = answer(model, torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device))
     said = interpret(model, output.float().cpu().numpy(), card=card)
-    return replace(said, image=prepared.name, label=prepared.label, notes=prepared.notes)
+    return replace(said, image=prepared.name, label=prepared.label, notes=(*prepared.notes, *said.notes))
 
 
 def interpret(model: nn.Module, output: NDArray[Any], *, card: Card | None = None) -> Prediction:
@@ -280,7 +281,7 @@ def interpret(model: nn.Module, output: NDArray[Any], *, card: Card | None = Non
     Args:
         model: What gave the output; one that ends in a softmax gives probabilities already.
         output: Logits or probabilities, shape (1, K) or (K,).
-        card: What its outputs mean; the model's own where nothing is said.
+        card: What its outputs mean; the model's own where nothing is said. Outputs without a name are no answers.
     """
     row = torch.tensor(np.asarray(output, np.float32)).reshape(1, -1)
     classes = (card or card_of(model)).classes or tuple(str(k) for k in range(max(row.shape[1], 2)))
@@ -289,4 +290,15 @@ def interpret(model: nn.Module, output: NDArray[Any], *, card: Card | None = Non
         shares = row.double() if ends_in_softmax(model) else row.double().softmax(1)
         probabilities = shares[0].numpy()
     best = int(decide(row.nan_to_num() if row.shape[1] == 1 else row, len(classes))[0])
-    return Prediction("output", classes, row[0].numpy(), probabilities, best)
+    names = (*classes, *(f"output {k}" for k in range(len(classes), row.shape[1])))
+    return Prediction("output", names, row[0].numpy(), probabilities, best, notes=_strange(row, len(classes)))
+
+
+def _strange(row: Tensor, named: int) -> tuple[str, ...]:
+    """What somebody should know of an answer before believing it."""
+    notes = []
+    if not torch.isfinite(row).all():
+        notes.append("the model answers with numbers that are not finite, so this says nothing; look at its weights.")
+    if row.shape[1] > named:
+        notes.append(f"the model has {row.shape[1]} outputs and {named} class names; the others are never an answer.")
+    return tuple(notes)

@@ -92,6 +92,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     check_trainable(train)
     check_alike(train, test)
     notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
+    notes = (*notes, *_empty_classes_note(train))
     wanted, recipe = recipe, recipe.for_images(len(train))
     if recipe.epochs > wanted.epochs:
         few = f"{len(train):,} images are few, so there are {recipe.epochs} epochs: {wanted.least_steps} steps in all."
@@ -246,6 +247,12 @@ def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) 
     if recipe.sampling != "split":
         options["sampling"] = recipe.sampling
     return {"name": train.name, "source": source, "seed": seed, "options": options, "sha256": whole_digest(train)}
+
+
+def _empty_classes_note(train: Dataset) -> tuple[str, ...]:
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    empty = [name for name, count in zip(train.classes, counts, strict=True) if not count]
+    return (f"no training image is of the class {', '.join(empty)}: the model cannot learn it.",) if empty else ()
 
 
 def _overlap_note(train: Dataset, test: Dataset | None) -> tuple[str, ...]:

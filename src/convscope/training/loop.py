@@ -202,6 +202,11 @@ class Loop:
             raise TrainingError(
                 "a weight of the model is no finite number before the first step; give it other weights."
             )
+        if step == 1:
+            raise TrainingError(
+                "the loss is no finite number at the very first step, before anything was learnt: the model overflows "
+                "on these images, or they hold no numbers; look at what it gives for one."
+            )
         raise TrainingError(
             f"the loss is no longer a finite number at step {step} (epoch {self.position.epoch + 1}); "
             f"the weights of step {self.saved} are kept. Try a smaller --lr than {self.recipe.lr:g}."

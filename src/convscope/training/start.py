@@ -25,7 +25,7 @@ from convscope.training.resuming import find_run, restore, run_before_restart, s
 from convscope.training.runs import RUNS, Run
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
-from convscope.training.writer import RunWriter, Writer
+from convscope.training.writer import BUSY, RunWriter, Writer, is_held
 
 
 def train(
@@ -209,6 +209,8 @@ def new_path(out: str | Path | None, name: str) -> Path:
     path = free_path(name) if out is None else Path(out)
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a run needs a folder. Choose another --out.")
+    if is_held(path):
+        raise RunError(BUSY.format(path))
     if path.exists() and not _unwritten(path):
         how = (
             "go on with it by --resume, or choose another --out"

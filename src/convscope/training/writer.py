@@ -19,8 +19,21 @@ from convscope.training.snapshots import Position, refused, weights_of, write_du
 HISTORY_POINTS = 160
 """Points of the history that lie evenly over the training."""
 HISTORY_BYTES = 40_000_000
+BUSY = "another training is writing to {}; wait for its end or choose another --out."
 STEPPED = 4
 """One more for each so many: of steps that somebody watched one by one, or of a training that got more epochs."""
+
+
+def is_held(path: Path) -> bool:
+    """Whether a training is writing to this folder now."""
+    try:
+        with (path / "lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 class Writer:
@@ -88,9 +101,7 @@ class RunWriter(Writer):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.__exit__()
-            raise RunError(
-                f"another training is writing to {self.path}; wait for its end or choose another --out."
-            ) from None
+            raise RunError(BUSY.format(self.path)) from None
         return self
 
     def __exit__(self, *_: object) -> None:
