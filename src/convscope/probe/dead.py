@@ -141,7 +141,7 @@ def dead(
     """Which units of a model are dead, saturated or duplicates, over a data set.
 
     >>> import torch, convscope as cs
-    >>> model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU())
     >>> with torch.no_grad():
     ...     _ = model[0].bias.copy_(torch.tensor([-99.0, 0.5, 0.5]))
     ...     _ = model[0].weight[2].copy_(model[0].weight[1])

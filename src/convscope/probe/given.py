@@ -15,8 +15,8 @@ Model = nn.Module | str | Path
 def as_model(model: Model) -> nn.Module:
     """A module.
 
-    >>> as_model("shapes-cnn-1").__class__.__name__
-    'ShapesCNN1'
+    >>> as_model("shapes-cnn").fc
+    Linear(in_features=144, out_features=2, bias=True)
     """
     return model if isinstance(model, nn.Module) else load_model(str(model))
 
