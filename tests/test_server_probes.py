@@ -21,8 +21,10 @@ from asking import Page, opened
 from convscope.cli import app as commands
 from convscope.cli.probe import probe_app
 from convscope.server import probes, questions
+from convscope.server.asking import Wanted
 from convscope.server.gallery import Gallery
 from convscope.server.questions import QUESTIONS, Question
+from convscope.server.schema import ProbeRequest
 
 SAMPLE = {"kind": "sample", "source": "shapes", "split": "test", "index": 3}
 DOCS = Path(__file__).parents[1] / "docs/probes"
@@ -403,3 +405,43 @@ def test_a_mistake_of_ours_is_a_sentence_without_details(
     assert "should not have happened (RuntimeError)" in info["message"]
     assert "what only" not in info["message"]
     assert "what only" in caplog.text
+
+
+def test_whatever_a_model_does_the_next_question_is_answered_and_few_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError
+
+    def leave(_: object) -> Any:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(os, "setpriority", denied)
+    questions = probes.Probes(at_once=1)
+    request = ProbeRequest(question="shortcut", source="shapes")
+    for number in range(probes.KEPT + 9):
+        asked = questions.ask(Wanted(f"q{number}", request, ()), leave)
+        until(lambda asked=asked: asked.state == "failed")  # type: ignore[misc]
+        assert "SystemExit" in asked.message
+    assert len(questions.all()) <= probes.KEPT + 1
+
+
+def test_a_part_that_is_not_there_is_refused_in_a_sentence(own: Page) -> None:
+    said = own.post("probes", 422, question="dead", model="a", source="shapes", split="all")
+    assert "shapes has no images of the part all" in said
+
+
+def test_an_edited_model_beside_itself_has_a_name_of_its_own(own: Page) -> None:
+    same: dict[str, Any] = {
+        "question": "shift",
+        "model": "a",
+        "other": "a",
+        "source": "shapes",
+        "images": 4,
+        "reach": 1,
+    }
+    assert "one model with the same weights twice" in own.post("probes", 422, **same)
+    info = ended(own, own.post("probes", **same, edits=[{"parameter": "conv1.bias", "cell": [0], "values": [9.0]}]))
+    assert info["state"] == "done", info
+    table = next(part for part in own.get(f"probes/{info['id']}/answer")["parts"] if "head" in part)
+    assert [row[0].endswith(", edited") for row in table["rows"]] == [True, False]

@@ -113,8 +113,8 @@ def __dir__() -> list[str]:
 
 def _in_notebook() -> None:
     """Where IPython runs, let it show convscope's objects."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is not None:
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if getattr(shell, "display_formatter", None) is not None:
         from convscope.notebook import register  # noqa: PLC0415  # elsewhere it is not needed
 
         register(shell.display_formatter)

@@ -65,8 +65,8 @@ def load_npz(request: Request) -> Dataset:
     if parts[0] not in names:
         raise DataError(f"{path} has no images of the split {request.split}; it has {', '.join(names)}.")
     classes = _classes(path, arrays.get(CLASSES), labels.values())
-    for split, pair in names.items():
-        _check_range(path, pair[1], labels[split], len(classes))
+    for part in parts:
+        _check_range(path, names[part][1], labels[part], len(classes))
     chosen, numbers = (np.concatenate([of[part] for part in parts]) for of in (images, labels))
     if "all" in names:
         own = split_indices(numbers, request.split, request.seed)

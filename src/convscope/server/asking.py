@@ -79,7 +79,7 @@ def _check(request: schema.ProbeRequest) -> None:
     if request.question == "compare" and request.other is None:
         raise HTTPException(422, "two models are compared; name the other one.")
     same = (request.other, request.other_at) == (request.model, request.at) and not request.edits
-    if request.question == "compare" and same:
+    if request.other is not None and same:
         raise HTTPException(422, "this is one model with the same weights twice; compare it with another one.")
     if "input" in needs and request.input is None:
         raise HTTPException(422, "this question is about an image; name one.")
@@ -91,11 +91,15 @@ def _chosen(gallery: Gallery, request: schema.ProbeRequest, opened: Sequence[Ope
     chosen: dict[str, Any] = {}
     if opened:
         chosen["at"] = opened[0].newest() if request.at is None else request.at
+    if len(opened) > 1:
+        chosen["other_at"] = opened[1].newest() if request.other_at is None else request.other_at
     if "source" in question.needs:
         chosen["source"] = _source(gallery, request, opened)
     if question.images is not None:
         split = (request.split or question.split) if question.split else None
         known = gallery.sources_known.count(chosen["source"], split)
+        if split is not None and not known:
+            raise HTTPException(422, f"{chosen['source']} has no images of the part {split}; choose another part.")
         most = min(question.most or 0, known or question.most or 0)
         chosen |= {"split": split, "images": min(request.images or question.images, most)}
     if "kind" in question.needs:
@@ -161,7 +165,8 @@ def _names(wanted: Wanted, models: Sequence[Any]) -> list[str]:
     names = [cs.card_of(model).name for model in models]
     names = [one.id for one in wanted.opened] if len(set(names)) < len(names) else names
     steps = (wanted.request.at, wanted.request.other_at)
-    return [name if at is None else f"{name} at step {at}" for name, at in zip(names, steps, strict=False)]
+    named = [name if at is None else f"{name} at step {at}" for name, at in zip(names, steps, strict=False)]
+    return named if len(set(named)) == len(named) else [f"{named[0]}, edited", *named[1:]]
 
 
 def _split(gallery: Gallery, request: schema.ProbeRequest, split: str) -> cs.Dataset | None:

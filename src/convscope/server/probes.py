@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Literal
 
 from starlette.exceptions import HTTPException
@@ -60,7 +60,7 @@ class Probe:
         what, done, total = self.at
         return ProbeInfo(
             id=self.wanted.id,
-            state=self.state,
+            state="stopped" if self.left and self.state == "running" else self.state,
             what=what,
             done=done,
             total=total,
@@ -70,11 +70,13 @@ class Probe:
 
     def run(self) -> None:
         """Answer it."""
-        assert self.work is not None
+        work = self.work
+        if work is None:  # cancelled meanwhile
+            return
         try:
             self._turn("running")
             self.progress("", 0, 0)
-            self.answer = self.work(self.progress)
+            self.answer = work(self.progress)
             self._turn("done")
         except Left:
             self._turn("stopped")
@@ -82,7 +84,7 @@ class Probe:
             self._turn("failed", error.detail)
         except cs.ConvscopeError as error:
             self._turn("failed", str(error))
-        except Exception as error:
+        except BaseException as error:  # whatever a model raises, the next question is answered
             log.exception("a question failed")
             self._turn("failed", f"this should not have happened ({type(error).__name__}); the terminal says more.")
 
@@ -177,6 +179,7 @@ class Probes:
                 return known
             made = self._all[wanted.id] = Probe(wanted, work)
             self._all.move_to_end(wanted.id)
+            self._trim(made)
             self._waiting.append(made)
             if self._free:
                 self._free -= 1
@@ -243,4 +246,6 @@ def _named(request: ProbeRequest) -> InputRef | None:
 def _step_back() -> None:
     """Let this thread, and those that it starts, run when the others have nothing to do."""
     if sys.platform == "linux":  # elsewhere a priority is that of a whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        me = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, me, max(NICE, os.getpriority(os.PRIO_PROCESS, me)))

@@ -202,7 +202,7 @@ class Loop:
             raise TrainingError(
                 "a weight of the model is no finite number before the first step; give it other weights."
             )
-        if step == 1:
+        if step == 1 and self.position.step == 0:
             raise TrainingError(
                 "the loss is no finite number at the very first step, before anything was learnt: the model overflows "
                 "on these images, or they hold no numbers; look at what it gives for one."

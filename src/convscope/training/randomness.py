@@ -37,8 +37,9 @@ def random_state() -> dict[str, Any]:
 def restore_random_state(state: Mapping[str, Any]) -> None:
     """Set what `random_state` gave; a snapshot of an earlier version may hold PyTorch's alone."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for device, its in zip(range(devices), state["cuda"], strict=False):  # there may be fewer than there were, or more
+        torch.cuda.set_rng_state(its, device)
     if "python" in state:
         random.setstate(state["python"])
         name, keys, place, has_gauss, gauss = state["numpy"]
