@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+import convscope as cs
 from convscope.cards import Card, card_of
 from convscope.errors import ModelError, RunError, UnknownName, UsageError
 from convscope.images import Preprocess
@@ -360,3 +361,15 @@ def test_a_run_may_be_of_an_installed_module_class(tmp_path: Path, monkeypatch: 
     (run / "torch.py").touch()
     with pytest.raises(RunError, match=r"wants to run code of its own \(torch\.nn:Linear\)"):
         load_model(".")
+
+
+def test_a_run_that_is_called_like_a_built_in_network_is_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = cs.train("crosses", epochs=1, out="crosses")
+    trained = run.model.get_parameter("conv1.weight")
+    again = cs.load_run("crosses").model.get_parameter("conv1.weight")
+    assert torch.equal(again, trained)
+    assert torch.equal(cs.load_model(Path("crosses")).get_parameter("conv1.weight"), trained)
+    assert not torch.equal(cs.load_model("crosses").get_parameter("conv1.weight"), trained)

@@ -64,7 +64,7 @@ def load_model(
     if isinstance(spec, nn.Module):
         model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
     else:
-        model, card, weights = _build(str(spec), weights, args or {}, seed)
+        model, card, weights = _build(str(spec), weights, args or {}, seed, is_name=isinstance(spec, str))
     if weights is not None:
         notes = _filled(model, Path(weights))
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
@@ -95,9 +95,9 @@ def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
 Built = tuple[nn.Module, Card, str | Path | None]  # a model, its card, and the weights still to be loaded
 
 
-def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int) -> Built:
-    """What a string names, with fresh weights."""
-    if spec in MODELS:
+def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int, *, is_name: bool) -> Built:
+    """What a string names, with fresh weights; a path is never a built-in network, whatever the folder is called."""
+    if is_name and spec in MODELS:
         MODELS[spec].check(args)
         model = _seeded(seed, lambda: usercode.build(spec, MODELS[spec].build, args))
         return model, MODELS[spec].card(args), weights
@@ -138,7 +138,7 @@ def _from_run(run: Path, weights: str | Path | None, seed: int) -> Built:
             f"name: build it yourself and load its weights into it: load_model(module, weights={str(own)!r})."
         )
     if source in MODELS:
-        model, fresh, _ = _build(source, None, args, seed)
+        model, fresh, _ = _build(source, None, args, seed, is_name=True)
     else:
         model, fresh = _from_code(source, args, seed, _trusted(run, source, args))
     card = replace(Card.from_json(config["card"]), source=str(run), fixed_size=fresh.fixed_size)

@@ -18,7 +18,7 @@ def as_model(model: Model) -> nn.Module:
     >>> as_model("shapes-cnn").fc
     Linear(in_features=144, out_features=2, bias=True)
     """
-    return model if isinstance(model, nn.Module) else load_model(str(model))
+    return model if isinstance(model, nn.Module) else load_model(model)
 
 
 def as_data(data: Dataset | str, split: str) -> Dataset:

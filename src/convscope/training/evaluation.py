@@ -256,7 +256,7 @@ def predict(
         data_dir = data_dir or model.config["dataset"]["options"].get("data_dir")
         model = model.model
     elif not isinstance(model, nn.Module):
-        model = load_model(str(model))
+        model = load_model(model)
     if device != "auto":
         model = model.to(choose_device(device))
     card = card_of(model)

@@ -61,7 +61,7 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The trained model in eval mode."""
-        return load_model(str(self.path))
+        return load_model(self.path)
 
     @property
     def card(self) -> Card:
