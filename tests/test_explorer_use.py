@@ -146,6 +146,32 @@ def test_the_page_waits_for_a_server_that_is_gone(page: Any, shapes: Any, traced
     forgive(page, "ERR_INTERNET_DISCONNECTED")
 
 
+def test_an_answer_from_before_does_not_say_that_the_server_is_back(page: Any, shapes: Any, traced: cs.Trace) -> None:
+    visit(page, shapes)
+    rows(page)
+    late: list[Any] = []
+
+    def hold(route: Any) -> None:
+        late.append(route)  # is answered when the server is gone already
+
+    page.route("**/output?**", hold)
+    page.route(re.compile("/explain|/api/session"), lambda route: route.abort("connectionrefused"))
+    wander(page, at(traced["conv2"].id, 5, 4, 4))
+    banner = page.get_by_text("The server does not answer")
+    banner.wait_for()
+    eventually(lambda: len(late) > 0, True)
+    with page.expect_response("**/output?**"):
+        late[0].continue_()
+    page.wait_for_timeout(500)
+    assert banner.is_visible()
+    for route in late[1:]:
+        route.continue_()
+    page.unroute_all()
+    banner.wait_for(state="hidden")
+    page.wait_for_selector("#window-channel")
+    forgive(page, "ERR_CONNECTION_REFUSED")
+
+
 def test_a_forgotten_trace_is_asked_for_again(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes)
     rows(page)

@@ -96,14 +96,17 @@ export function aborted(error: unknown): boolean {
 
 const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
 
+function heard(answer: Response): void {
+  connectionStore.set(answer.status === 401 ? "locked" : "open");
+}
+
 function knock(): Promise<void> {
   back ??= (async () => {
     connectionStore.set("gone");
     for (;;) {
       await pause(PATIENCE);
       try {
-        const answer = await fetch("api/session", { headers: headers(), cache: "no-store" });
-        connectionStore.set(answer.status === 401 ? "locked" : "open");
+        heard(await fetch("api/session", { headers: headers(), cache: "no-store" }));
         back = undefined;
         return;
       } catch {
@@ -131,7 +134,7 @@ async function send(path: string, ask: Ask): Promise<Response> {
   for (;;) {
     try {
       const answer = await fetch(`api/${path}`, init);
-      connectionStore.set(answer.status === 401 ? "locked" : "open");
+      if (back === undefined) heard(answer); // while it knocks, only an answer to a knock counts: this one may be older
       return answer;
     } catch (error) {
       if (aborted(error) || ask.signal?.aborted) throw error;
