@@ -15,8 +15,21 @@ test("points of batches and of epochs become curves over the steps", () => {
 });
 
 test("where there are only epochs, their means are the curve", () => {
-  const found = curves([1, 2].map((epoch) => ({ event: "epoch", step: 10 * epoch, epoch, loss: 1 / epoch, accuracy: 0.5, test_loss: 0.4, test_accuracy: 1 })));
-  expect([found.steps, found.loss]).toEqual([[10, 20], [1, 0.5]]);
+  const found = curves(
+    [1, 2].map((epoch) => ({
+      event: "epoch",
+      step: 10 * epoch,
+      epoch,
+      loss: 1 / epoch,
+      accuracy: 0.5,
+      test_loss: 0.4,
+      test_accuracy: 1,
+    })),
+  );
+  expect([found.steps, found.loss]).toEqual([
+    [10, 20],
+    [1, 0.5],
+  ]);
 });
 
 test("what is no number is no point", () => {

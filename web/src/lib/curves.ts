@@ -28,7 +28,16 @@ export function curves(points: readonly Point[]): Curves {
   const all = [...at].sort((a, b) => a[0] - b[0]);
   const one = (name: string): (number | null)[] =>
     all.map(([, point]) => (typeof point[name] === "number" ? point[name] : null));
-  return { steps: all.map(([step]) => step), loss: one("loss"), accuracy: one("accuracy"), testLoss: one("test_loss"), testAccuracy: one("test_accuracy") };
+  return {
+    steps: all.map(([step]) => step),
+    loss: one("loss"),
+    accuracy: one("accuracy"),
+    testLoss: one("test_loss"),
+    testAccuracy: one("test_accuracy"),
+  };
 }
 
-const tests = (point: Point): Point => ({ test_loss: point["test_loss"] ?? null, test_accuracy: point["test_accuracy"] ?? null });
+const tests = (point: Point): Point => ({
+  test_loss: point["test_loss"] ?? null,
+  test_accuracy: point["test_accuracy"] ?? null,
+});

@@ -1,13 +1,33 @@
 import { expect, test } from "vitest";
-import { cellIn, editOf, float32, parameterOf, placed, planeOf, weightOf, withEdit, withoutEdits, type Weight } from "./edits";
+import {
+  cellIn,
+  editOf,
+  float32,
+  parameterOf,
+  placed,
+  planeOf,
+  weightOf,
+  withEdit,
+  withoutEdits,
+  type Weight,
+} from "./edits";
 import type { StepInfo, TraceInfo } from "./types";
 
-const step = (op: string, more: Partial<StepInfo> = {}): StepInfo => ({ op, parameters: { weight: "w" }, transposed: false, shape: [], ...more }) as StepInfo;
-const trace = (shape: number[]): TraceInfo => ({ parameters: [{ name: "w", shape, changed: false }] }) as unknown as TraceInfo;
-const of = (op: string, shape: number[], more: Partial<StepInfo> = {}): Weight => weightOf(step(op, more), trace(shape)) as Weight;
+const step = (op: string, more: Partial<StepInfo> = {}): StepInfo =>
+  ({ op, parameters: { weight: "w" }, transposed: false, shape: [], ...more }) as StepInfo;
+const trace = (shape: number[]): TraceInfo =>
+  ({ parameters: [{ name: "w", shape, changed: false }] }) as unknown as TraceInfo;
+const of = (op: string, shape: number[], more: Partial<StepInfo> = {}): Weight =>
+  weightOf(step(op, more), trace(shape)) as Weight;
 
 test("a kernel of one input channel is edited as a whole", () => {
-  expect(planeOf(of("convolution", [8, 3, 5, 4]), 6, 2)).toEqual({ parameter: "w", lead: [6, 2], rows: 5, columns: 4, written: true });
+  expect(planeOf(of("convolution", [8, 3, 5, 4]), 6, 2)).toEqual({
+    parameter: "w",
+    lead: [6, 2],
+    rows: 5,
+    columns: 4,
+    written: true,
+  });
 });
 
 test("a linear layer has units, whatever PyTorch calls its arguments; another product of matrices has none", () => {
@@ -35,7 +55,9 @@ test("the weights of a unit are wrapped, and edited one by one where there are m
   const plane = planeOf(weight, 3, 0);
   expect(plane).toEqual({ parameter: "w", lead: [3], rows: 12, columns: 12, written: false });
   expect(cellIn(plane, weight, 143)).toEqual([3, 143]);
-  expect(cellIn(planeOf(of("convolution", [8, 3, 9, 9]), 1, 2), of("convolution", [8, 3, 9, 9]), 80)).toEqual([1, 2, 8, 8]);
+  expect(cellIn(planeOf(of("convolution", [8, 3, 9, 9]), 1, 2), of("convolution", [8, 3, 9, 9]), 80)).toEqual([
+    1, 2, 8, 8,
+  ]);
 });
 
 test("a step without kernels has none", () => {
@@ -58,7 +80,14 @@ test("numbers keep their float32", () => {
 
 test("a named kernel lies in the middle", () => {
   const plane = planeOf(of("convolution", [1, 1, 5, 5]), 0, 0);
-  const values = placed([[1, 2, 3], [4, 5, 6], [7, 8, 9]], plane) as number[];
+  const values = placed(
+    [
+      [1, 2, 3],
+      [4, 5, 6],
+      [7, 8, 9],
+    ],
+    plane,
+  ) as number[];
   expect(values.slice(5, 10)).toEqual([0, 1, 2, 3, 0]);
   expect(placed([[1, 1, 1, 1, 1, 1]], plane)).toBeNull();
 });

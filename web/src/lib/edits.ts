@@ -4,10 +4,23 @@ import type { Edit, StepInfo, TraceInfo } from "./types";
 const WRITTEN = 49; // numbers that are shown as fields: a kernel of 7×7
 
 /** What is edited at once: a kernel of one input channel, or the weights of one unit. */
-export type Plane = Readonly<{ parameter: string; lead: readonly number[]; rows: number; columns: number; written: boolean }>;
+export type Plane = Readonly<{
+  parameter: string;
+  lead: readonly number[];
+  rows: number;
+  columns: number;
+  written: boolean;
+}>;
 
 /** How a weight falls into planes: so many kernels, each with so many input channels, in groups of kernels. */
-export type Weight = Readonly<{ name: string; shape: readonly number[]; kernels: number; inputs: number; groups: number; transposed: boolean }>;
+export type Weight = Readonly<{
+  name: string;
+  shape: readonly number[];
+  kernels: number;
+  inputs: number;
+  groups: number;
+  transposed: boolean;
+}>;
 
 /** What PyTorch calls the weight and the bias of a linear layer, where it adds a product of matrices for it. */
 const LINEAR = { weight: "mat2", bias: "self" } as const;
@@ -62,7 +75,8 @@ export function cellIn(plane: Plane, weight: Weight, index: number): number[] {
   return [...plane.lead, ...at];
 }
 
-const same = (a: Edit, b: Pick<Edit, "parameter" | "cell">): boolean => a.parameter === b.parameter && a.cell.join() === b.cell.join();
+const same = (a: Edit, b: Pick<Edit, "parameter" | "cell">): boolean =>
+  a.parameter === b.parameter && a.cell.join() === b.cell.join();
 
 /** A float32 in so few digits that it is the same float32. */
 export const float32 = (value: number): number => Number(Math.fround(value).toPrecision(9));

@@ -126,7 +126,12 @@ export function frameOf(of: Cells, channel: number | null): Frame | null {
   const cells = real.filter((cell) => (cell.at(-3) ?? 0) === chosen);
   if (cells.length === 0) return null;
   const [rows, columns] = [-2, -1].map((axis) => cells.map((cell) => cell.at(axis) ?? 0)) as [number[], number[]];
-  const span = { top: Math.min(...rows), bottom: Math.max(...rows), left: Math.min(...columns), right: Math.max(...columns) };
+  const span = {
+    top: Math.min(...rows),
+    bottom: Math.max(...rows),
+    left: Math.min(...columns),
+    right: Math.max(...columns),
+  };
   return { name: of.name, kind: of.kind, channel: chosen, ...span };
 }
 

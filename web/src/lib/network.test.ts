@@ -1,5 +1,18 @@
 import { describe, expect, test } from "vitest";
-import { cards, cellAt, edges, groups, lanes, layout, mended, nodes, placeOf, sameClasses, unfolded, within } from "./network";
+import {
+  cards,
+  cellAt,
+  edges,
+  groups,
+  lanes,
+  layout,
+  mended,
+  nodes,
+  placeOf,
+  sameClasses,
+  unfolded,
+  within,
+} from "./network";
 import type { StepInfo, TraceInfo } from "./types";
 
 const step = (id: number, module: string, inputs: number[]): StepInfo => ({
@@ -56,7 +69,11 @@ describe("folding", () => {
     const some = deep.steps.filter((s) => s.id % 4 !== 3).map((s) => ({ ...s, name: s.module }));
     const found = groups({ ...deep, steps: deep.steps.map((s) => some.find((t) => t.id === s.id) ?? s) }, some);
     expect(found.flatMap((group) => group.steps.map((s) => s.id))).toEqual(some.map((s) => s.id));
-    expect(found.map((group) => group.path)).toEqual(["", ...Array.from({ length: 10 }, (_, i) => `net.stages.${i}`), ""]);
+    expect(found.map((group) => group.path)).toEqual([
+      "",
+      ...Array.from({ length: 10 }, (_, i) => `net.stages.${i}`),
+      "",
+    ]);
     const stage = found[1];
     expect(stage?.steps.slice(0, 2).map((s) => within(stage, s))).toEqual(["0.conv1", "0.conv2"]);
   });
@@ -78,14 +95,18 @@ describe("folding", () => {
       ),
     );
     const labels = (open: string[]): string[] =>
-      nodes(deep, open).flatMap((n) => (n.kind === "open" ? [n.label, ...n.nodes.map((inside) => inside.label)] : [n.label]));
+      nodes(deep, open).flatMap((n) =>
+        n.kind === "open" ? [n.label, ...n.nodes.map((inside) => inside.label)] : [n.label],
+      );
     expect(labels([])).toEqual(["stages", "0", "1", "2"]);
     expect(nodes(deep, ["stages.1"]).flatMap((n) => (n.kind === "open" ? n.nodes : []))).toMatchObject([
       { kind: "folded", label: "0" },
       { kind: "open", label: "1.layers", nodes: [{ label: "0" }, { label: "1" }] },
       { kind: "folded", label: "2" },
     ]);
-    expect(nodes(deep, ["stages.1", "stages.1.layers"]).flatMap((n) => (n.kind === "open" ? n.nodes : []))).toMatchObject([
+    expect(
+      nodes(deep, ["stages.1", "stages.1.layers"]).flatMap((n) => (n.kind === "open" ? n.nodes : [])),
+    ).toMatchObject([
       { kind: "folded", label: "0" },
       { kind: "folded", label: "1.layers" },
       { kind: "folded", label: "2" },
@@ -164,7 +185,9 @@ describe("answers of two networks", () => {
     ["no names, as many", net("a", []), pass(10), net("b", []), pass(10), true],
     ["no names, more", net("a", []), pass(10), net("b", []), pass(12), false],
   ] as const)("%s", (_, model, a, other, b, same) => {
-    expect(sameClasses({ ...model, classes: [...model.classes] }, a, { ...other, classes: [...other.classes] }, b)).toBe(same);
+    expect(
+      sameClasses({ ...model, classes: [...model.classes] }, a, { ...other, classes: [...other.classes] }, b),
+    ).toBe(same);
   });
 });
 

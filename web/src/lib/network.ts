@@ -90,7 +90,8 @@ export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
       const { path } = run;
       const alone = parent !== "" && run.steps.length === steps.length; // all that is in a module which is open
       const [key, label, type] = [`${path}@${first.id}`, inner(path, around), trace.modules[path] ?? ""];
-      if (alone ? toggled.includes(path) : !open.has(path)) return [{ kind: "folded", key, label, path, type, steps: run.steps }];
+      if (alone ? toggled.includes(path) : !open.has(path))
+        return [{ kind: "folded", key, label, path, type, steps: run.steps }];
       if (quiet || runs(run.steps, path).length < 2) return build(run.steps, path, around);
       return [{ kind: "open", key, label, path, type, nodes: build(run.steps, path, path) }];
     });

@@ -77,7 +77,8 @@ export function toBytes(levels: Float32Array): Uint8Array {
 export function unpaintable(shape: readonly [number, number, number], most: number): string | null {
   const [channels, height, width] = shape;
   const still = "it can be moved, and kernels can be edited";
-  if (channels !== 1 && channels !== 3) return `This input has ${count(channels)} channels and cannot be painted on; ${still}.`;
+  if (channels !== 1 && channels !== 3)
+    return `This input has ${count(channels)} channels and cannot be painted on; ${still}.`;
   if (channels * height * width <= most) return null;
   return `This input has ${count(channels * height * width)} numbers, more than the ${count(most)} that can be painted on; ${still}.`;
 }

@@ -39,7 +39,17 @@ test("every part of the state survives the address", () => {
     layer: "conv1.weight",
     kernel: "sobel-x",
     question: "patches",
-    wish: { source: "shapes", split: "train", images: 200, step: "conv1", cell: [0, 3, 4], output: 1, kind: "scale", reach: 3, channels: 8 },
+    wish: {
+      source: "shapes",
+      split: "train",
+      images: 200,
+      step: "conv1",
+      cell: [0, 3, 4],
+      output: 1,
+      kind: "scale",
+      reach: 3,
+      channels: 8,
+    },
     asked: true,
   };
   expect(parse(query(state))).toEqual(state);

@@ -43,10 +43,15 @@ export class Followed {
   #take(event: TrainingEvent, first: boolean): void {
     const [before, started] = [this.info?.state, this.history.length > 0];
     this.points = first ? event.points : event.points.length > 0 ? [...this.points, ...event.points] : this.points;
-    this.history = first ? event.history : event.history.length > 0 ? [...this.history, ...event.history] : this.history;
+    this.history = first
+      ? event.history
+      : event.history.length > 0
+        ? [...this.history, ...event.history]
+        : this.history;
     this.info = event.info;
     // the gallery has a new model, or knows more of it
-    if ((!started && this.history.length > 0) || (before !== event.info.state && OVER.includes(event.info.state))) void refresh();
+    if ((!started && this.history.length > 0) || (before !== event.info.state && OVER.includes(event.info.state)))
+      void refresh();
   }
 
   /** Say a word to it; what it answers is shown, also a refusal. */
