@@ -14,6 +14,7 @@ SOURCE = ROOT / "src" / "convscope"
 ORDER = (
     "errors",
     "progress",
+    "plain",
     "reference",
     "images",
     "data",

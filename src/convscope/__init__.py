@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from convscope.models import MODELS as MODELS
     from convscope.models import load_model as load_model
     from convscope.models import parse_model_args as parse_model_args
+    from convscope.plain import json_text as json_text
     from convscope.proof import explain as explain
     from convscope.proof import verify as verify
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
@@ -81,6 +82,7 @@ _NAMES = {
     "explain": "proof",
     "free_path": "training",
     "interpret": "training",
+    "json_text": "plain",
     "launch": "training",
     "load_dataset": "data",
     "load_image": "inputs",

@@ -1,9 +1,7 @@
 """Console: how the command line speaks: tables, lines, progress, JSON. Knows Rich; no torch, no data, no models."""
 
-import json
-import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+import convscope as cs
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -45,17 +45,7 @@ def show_json(value: Any) -> None:
     """Print as JSON; NaN and infinities as the strings "nan", "inf", "-inf"."""
     if hushed():
         return
-    sys.stdout.write(json.dumps(_strict(value), indent=1, ensure_ascii=False) + "\n")
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _strict(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(part) for part in value]
-    return value
+    sys.stdout.write(cs.json_text(value) + "\n")
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from convscope.capture import Step, Trace
+from convscope.plain import plain_number
 from convscope.proof.backward import backward
 from convscope.rules import Array, Source
 from convscope.rules.call import Cell
-from convscope.rules.plain import plain_number, plain_numbers
+from convscope.rules.plain import plain_numbers
 from convscope.rules.text import RULE, Row, indented, render, short
 from convscope.rules.text.display import Scale, small
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
+from convscope.plain import plain_number
 from convscope.proof.agreement import agree, mixes, whole_bound
 from convscope.proof.calls import DRAWN, call_of
 from convscope.proof.contributions import Contributions, contributions
@@ -17,7 +18,7 @@ from convscope.proof.witness import recomputed
 from convscope.rules import RULES, Call, Expr, Leaf, Rule, Source, convolution, full_cell
 from convscope.rules.call import Cell, cell_label
 from convscope.rules.parts import Inner, parts
-from convscope.rules.plain import plain, plain_number
+from convscope.rules.plain import plain
 from convscope.rules.text import Detail, Paper, indented, page, paper, passage, short
 
 Status = Literal[

@@ -1,9 +1,10 @@
 """Reports: what `verify` found, step by step and in total. Knows no traces, no rules, no reference."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from convscope.plain import plain_value
 
 Witness = Literal["reference", "expression", "channel mean", "shape"]
 Finding = Literal["proved", "proved normwise", "mismatch", "recomputed", "unsupported", "given"]
@@ -70,9 +71,9 @@ class StepReport:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
-        found = {name: _plain(getattr(self, name)) for name in self.__slots__ if name != "mismatch"}
+        found = {name: plain_value(getattr(self, name)) for name in self.__slots__ if name != "mismatch"}
         wrong = self.mismatch
-        found["mismatch"] = None if wrong is None else {n: _plain(getattr(wrong, n)) for n in wrong.__slots__}
+        found["mismatch"] = None if wrong is None else {n: plain_value(getattr(wrong, n)) for n in wrong.__slots__}
         return found
 
 
@@ -159,13 +160,6 @@ class Report:
             "notes": list(self.notes),
             "steps": [step.to_json() for step in self.steps],
         }
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON lacks as "nan", "inf" and "-inf", tuples as lists."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _percent(share: float) -> str:

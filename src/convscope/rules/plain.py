@@ -1,10 +1,10 @@
 """Plain: an expression as dictionaries, lists, numbers and texts, for JSON; docs/explanation.md has the schema."""
 
-import math
 from typing import Any
 
 import numpy as np
 
+from convscope.plain import plain_number
 from convscope.rules.call import Array, Source
 from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.rules.text import formula
@@ -44,15 +44,6 @@ def plain(expr: Expr | Cells) -> Plain:
                 "note": expr.note,
                 "value": plain_number(expr.value()),
             }
-
-
-def plain_number(number: float) -> float | str:
-    """A number; "nan", "inf" and "-inf" for what JSON has no numbers for.
-
-    >>> plain_number(-math.inf), plain_number(1)
-    ('-inf', 1.0)
-    """
-    return float(number) if math.isfinite(number) else str(float(number))
 
 
 def plain_numbers(numbers: Array) -> list[float | str]:

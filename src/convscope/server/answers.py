@@ -78,15 +78,15 @@ def answers_of(model: Any, output: NDArray[Any], *, given: bool = False) -> tupl
     shares = None if given else said.probabilities
     if len(values) == 1:
         name = said.classes[said.best]
-        only = schema.Answer(index=said.best, name=name, value=_number(values[0]), probability=None)
+        only = schema.Answer(index=said.best, name=name, value=number(values[0]), probability=None)
         return [only], [f"the model answers with one number; the class nearest to it is {name}."]
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MOST]
     answers = [
         schema.Answer(
             index=int(k),
             name=said.classes[k] if k < len(said.classes) else str(k),
-            value=_number(values[k]),
-            probability=None if shares is None else _number(shares[k]),
+            value=number(values[k]),
+            probability=None if shares is None else number(shares[k]),
         )
         for k in order
     ]
@@ -103,8 +103,8 @@ def difference_info(base: Pass, done: Pass) -> schema.DifferenceInfo:
                 comparable=step.comparable,
                 count=step.count,
                 changed=step.changed,
-                largest=_number(step.largest),
-                rms=_number(step.rms),
+                largest=number(step.largest),
+                rms=number(step.rms),
             )
             for step in found.steps
         ],
@@ -147,7 +147,3 @@ def _output_steps(done: Pass) -> list[cs.Step]:
 def _shapes(trace: cs.Trace) -> list[tuple[str, tuple[int, ...]]]:
     outside = {ref.name: ref.shape for (kind, _), ref in trace.outside.items() if kind == "parameter"}
     return [(name, outside[name]) for name in trace.parameters if name in outside]
-
-
-def _number(value: float) -> Any:
-    return number(float(value))

@@ -4,8 +4,6 @@ Knows the gallery's models, data and images; threads are the matter of `probes`.
 """
 
 import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -200,8 +198,7 @@ def answer(gallery: Gallery, wanted: Wanted, subject: Subject, progress: Progres
         picture=has_picture,
         command=command(gallery.sources_known, wanted.request, wanted.opened),
     )
-    text = json.dumps(_strict(found.to_json()), indent=1, ensure_ascii=False)
-    return Answer(shown, text.encode("utf-8", "replace"), svg)
+    return Answer(shown, cs.json_text(found.to_json()).encode("utf-8", "replace"), svg)
 
 
 def _drawn(draw: Callable[[Any], Any], found: Any) -> bytes:
@@ -234,14 +231,3 @@ def _sample(one: Any, classes: Mapping[int, str]) -> schema.ProbeSample:
         picture=base64url(shown),
         shape=(shown.shape[0], shown.shape[1], shown.shape[2]),
     )
-
-
-def _strict(value: Any) -> Any:
-    """The same with NaN and infinities as texts, as `--json` has them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _strict(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(part) for part in value]
-    return value

@@ -225,11 +225,11 @@ def contributions_pack(done: Pass, step: cs.Step, cell: Sequence[int]) -> bytes:
     pixels, weights = found.pixels[name], found.weights[name]
     shown = pixels[0] if pixels.ndim > 3 else pixels
     info = schema.ContributionsInfo(
-        value=_number(found.value),
-        constant=_number(found.constant),
-        total=_number(found.total),
-        residual=_number(found.residual),
-        bound=_number(found.bound),
+        value=number(found.value),
+        constant=number(found.constant),
+        total=number(found.total),
+        residual=number(found.residual),
+        bound=number(found.bound),
         linear=found.linear,
         bent=list(found.bent),
         checks=bool(found.checks),
@@ -238,7 +238,3 @@ def contributions_pack(done: Pass, step: cs.Step, cell: Sequence[int]) -> bytes:
     with np.errstate(all="ignore"):
         parts = [np.ascontiguousarray(array, "<f4").tobytes() for array in (pixels, weights)]
     return pack({"info": info.model_dump()}, parts)
-
-
-def _number(value: float) -> Any:
-    return number(float(value))

@@ -66,8 +66,8 @@ class Taken:
             shape=(channels, height, width),
             label=self.label,
             notes=list(self.notes),
-            low=number(low),  # type: ignore[arg-type]  # its texts are those of schema.Number
-            high=number(high),  # type: ignore[arg-type]
+            low=number(low),
+            high=number(high),
             picture=base64url(shown),
             picture_shape=(shown.shape[0], shown.shape[1], shown.shape[2]),
         )

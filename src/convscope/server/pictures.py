@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def number(value: float) -> float | str:
-    """A number for JSON: "nan", "inf" and "-inf" for what JSON has no numbers for."""
+def number(value: float) -> Any:
+    """A number as `schema.Number`: "nan", "inf" and "-inf" for what JSON has no numbers for."""
     return float(value) if math.isfinite(value) else str(float(value))
 
 
