@@ -224,3 +224,28 @@ def test_mnist_by_the_first_tutorials_command(convscope: Commands, shared_data: 
     values = json.loads(convscope.said("evaluate", tmp_path / "run", "--json"))
     assert values["accuracy"] > 0.96
     assert sum(c["images"] for c in values["classes"]) == 10_000
+
+
+def test_every_command_takes_a_run_that_is_called_like_a_built_in_network_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convscope: Commands
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cs.train("crosses", epochs=1, out="crosses")
+    for command in (
+        ["explain", "crosses", "crosses:plus", "--at", "pool:0,0,0"],
+        ["trace", "crosses", "crosses:plus"],
+        ["verify", "crosses"],
+        ["predict", "crosses", "crosses:plus"],
+        ["plot", "kernels", "crosses"],
+        ["probe", "dead", "crosses"],
+        ["probe", "lint", "crosses"],
+    ):
+        named = convscope(*command)
+        path = convscope(*("./crosses" if word == "crosses" else word for word in command))
+        assert f"note: crosses is the run in {tmp_path / 'crosses'}, not the built-in network" in named.err, command
+        assert "not trained" not in named.err, command
+        assert (named.out, named.status) == (path.out, path.status), command
+        assert "built-in" not in path.err, command
+    assert "crosses is not trained" in convscope("verify", "crosses", "--model-arg", "published=False").err
+    Path("shapes-cnn").mkdir()  # a folder that is no run
+    assert "shapes-cnn is not trained" in convscope("verify", "shapes-cnn").err

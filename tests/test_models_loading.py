@@ -371,5 +371,13 @@ def test_a_run_that_is_called_like_a_built_in_network_is_that_run(
     trained = run.model.get_parameter("conv1.weight")
     again = cs.load_run("crosses").model.get_parameter("conv1.weight")
     assert torch.equal(again, trained)
-    assert torch.equal(cs.load_model(Path("crosses")).get_parameter("conv1.weight"), trained)
-    assert not torch.equal(cs.load_model("crosses").get_parameter("conv1.weight"), trained)
+    for named in (Path("crosses"), "crosses"):
+        assert torch.equal(cs.load_model(named).get_parameter("conv1.weight"), trained)
+    (note,) = card_of(cs.load_model("crosses")).notes
+    assert note == f"crosses is the run in {tmp_path / 'crosses'}, not the built-in network of that name."
+    assert torch.equal(cs.load_model(card_of(cs.load_model("crosses")).source).get_parameter("conv1.weight"), trained)
+    assert not torch.equal(cs.load_model("crosses", args={}).get_parameter("conv1.weight"), trained)
+    second = cs.train("crosses", "crosses", epochs=1, out="second")
+    assert second.config["model"]["source"] == "crosses"
+    Path("shapes-cnn").mkdir()
+    assert card_of(cs.load_model("shapes-cnn")).notes == ()

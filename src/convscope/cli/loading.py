@@ -45,16 +45,22 @@ class Loading:
         loaded = cs.load_model(
             model,
             weights=self.weights,
-            args=args,
+            args=args or None,
             preprocess=parse_preprocess(self.preprocess or []) or None,
             classes=[name.strip() for name in self.classes.split(",")] if self.classes else None,
         )
         for note in cs.card_of(loaded).notes:
             remark(f"note: {note}")
-        if self.weights is None and not Path(model).is_dir() and not args.get("published") and _trainable(loaded):
+        trained = is_run(model) and cs.card_of(loaded).source not in cs.MODELS
+        if self.weights is None and not trained and not args.get("published") and _trainable(loaded):
             made = "as its code makes them" if ":" in model else "random"
             remark(f"note: {model} is not trained: its weights are {made}; name a run folder, or give --weights.")
         return loaded
+
+
+def is_run(model: str) -> bool:
+    """Whether this is a run folder, and so no network without training."""
+    return Path(model, "config.json").is_file()
 
 
 def parse_preprocess(arguments: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 import convscope as cs
 from convscope.cli.console import reading_progress, remark, say, show_json
 from convscope.cli.figures import Out, save, target, write
-from convscope.cli.loading import Loading
+from convscope.cli.loading import Loading, is_run
 from convscope.cli.numbers import explained
 from convscope.cli.options import DataDir, Grey, Json, Size, parse_size, spread
 
@@ -227,7 +227,7 @@ def confusion(
 def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None) -> Any:
     """The image asked for, or one of the data that a run was trained on, or one that any model can be shown."""
     if image is None:
-        data = cs.load_run(model).config["dataset"] if Path(model).is_dir() else {}
+        data = cs.load_run(model).config["dataset"] if is_run(model) else {}
         image = f"{data['source']}:test/0" if data.get("source") else ANY_IMAGE
         data_dir = data_dir or data.get("options", {}).get("data_dir")
         remark(f"note: no image is given, so {image} is drawn")

@@ -8,7 +8,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import duration, hushed, percent, reading_progress, remark, say, show_json, show_table
-from convscope.cli.loading import Loading
+from convscope.cli.loading import Loading, is_run
 from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size, spread
 from convscope.cli.watching import watching
 
@@ -118,8 +118,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Ask a trained model about pictures, also your own."""
-    trained = Path(run, "config.json").exists() and not loading.given
-    predictions = cs.predict(run if trained else loading.load(run), *images, data_dir=data_dir)
+    subject = loading.load(run)
+    if is_run(run) and not loading.given:
+        subject = cs.load_run(run)  # which knows where its data lie
+    predictions = cs.predict(subject, *images, data_dir=data_dir)
     if as_json:
         show_json([prediction.to_json() for prediction in predictions])
         return

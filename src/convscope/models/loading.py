@@ -41,9 +41,10 @@ def load_model(
     Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
 
     Args:
-        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module.
+        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module. A run in the
+            working folder that is called like a network of `MODELS` comes before it, and a note says so.
         weights: A .safetensors file, or a state dict in a .pt file; without it, a run's own, else fresh ones.
-        args: Keyword arguments of the network.
+        args: Keyword arguments of the network; a name with arguments, be they none, is the network and never a run.
         preprocess: What the model expects of a picture, or only the fields that differ from what was found.
         classes: Names of the outputs, in order.
         seed: What fresh weights are drawn by; PyTorch's own random state stays as it is.
@@ -64,7 +65,12 @@ def load_model(
     if isinstance(spec, nn.Module):
         model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
     else:
-        model, card, weights = _build(str(spec), weights, args or {}, seed, is_name=isinstance(spec, str))
+        is_path = isinstance(spec, Path) or (args is None and Path(spec, "config.json").is_file())
+        name = _as_path(spec) if is_path else spec
+        model, card, weights = _build(str(name), weights, args or {}, seed)
+        if isinstance(spec, str) and name != spec:
+            told = f"{spec} is the run in {Path(name).resolve()}, not the built-in network of that name."
+            card = replace(card, notes=(*card.notes, told))
     if weights is not None:
         notes = _filled(model, Path(weights))
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
@@ -95,9 +101,14 @@ def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
 Built = tuple[nn.Module, Card, str | Path | None]  # a model, its card, and the weights still to be loaded
 
 
-def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int, *, is_name: bool) -> Built:
-    """What a string names, with fresh weights; a path is never a built-in network, whatever the folder is called."""
-    if is_name and spec in MODELS:
+def _as_path(folder: str | Path) -> str:
+    """A run folder, spelled so that nobody takes it for a built-in network of that name: ./shapes-cnn."""
+    return f"./{folder}" if str(folder) in MODELS else str(folder)
+
+
+def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int) -> Built:
+    """What a string names, with fresh weights."""
+    if spec in MODELS:
         MODELS[spec].check(args)
         model = _seeded(seed, lambda: usercode.build(spec, MODELS[spec].build, args))
         return model, MODELS[spec].card(args), weights
@@ -138,10 +149,10 @@ def _from_run(run: Path, weights: str | Path | None, seed: int) -> Built:
             f"name: build it yourself and load its weights into it: load_model(module, weights={str(own)!r})."
         )
     if source in MODELS:
-        model, fresh, _ = _build(source, None, args, seed, is_name=True)
+        model, fresh, _ = _build(source, None, args, seed)
     else:
         model, fresh = _from_code(source, args, seed, _trusted(run, source, args))
-    card = replace(Card.from_json(config["card"]), source=str(run), fixed_size=fresh.fixed_size)
+    card = replace(Card.from_json(config["card"]), source=_as_path(run), fixed_size=fresh.fixed_size)
     return model, card, own if weights is None else weights
 
 

@@ -1,12 +1,11 @@
 """The command `convscope probe lint`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import convscope as cs
-from convscope.cli.loading import Loading
+from convscope.cli.loading import Loading, is_run
 from convscope.cli.options import spread
 from convscope.cli.probe.answer import Shown, answer
 from convscope.cli.probe.subject import Images
@@ -34,8 +33,9 @@ def lint(
 
     Exit status 1 if one is found.
     """
-    run = model is not None and (Path(model) / "config.json").is_file() and loading.weights is None
-    subject = model if model is None or run else loading.load(model)
+    subject = None if model is None else loading.load(model)
+    if model is not None and is_run(model) and loading.weights is None:
+        subject = cs.load_run(model)  # which knows its recipe and data
     train = test = None
     if dataset is not None:
         train, test = (images.load(dataset, split, seed=seed) for split in ("train", "test"))

@@ -9,6 +9,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
+from convscope.cli.loading import is_run
 from convscope.cli.options import DataDir, Grey, Size, Strict, parse_size
 
 DatasetName = Annotated[
@@ -65,7 +66,7 @@ def _data_for(model: str, subject: Any, dataset: str | None, split: str, images:
         alike = {"image_size": expected.size, "grey": expected.channels == 1} if expected.size else {}
         drawn = {} if seed is None else {"seed": seed}
         return images.load(dataset, split, **drawn, **(alike if dataset.startswith(FITTED) else {}))
-    if not Path(model).is_dir():
+    if not is_run(model):
         raise cs.UsageError(f"{model} is no run, so name the data set: shapes, mnist, folder:PATH, ...")
     config = cs.load_run(model).config["dataset"]
     if config["source"] is None:
