@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import convscope as cs
 from convscope.data import check_trainable, load_dataset, overlap
 from convscope.data.dataset import Dataset
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
@@ -248,6 +249,33 @@ def test_a_damaged_file_is_named_and_skipped(tmp_path: Path) -> None:
     assert data.names == ("a/000.png", "a/002.png", "b/000.png", "b/001.png")
     assert values(data) == [0, 2, 3, 4]
     assert list(data.labels) == [0, 0, 1, 1]
+    assert (data.skipped, data.listed, data.part(slice(None)).skipped, data.part([0, 3]).skipped) == (1, 5, 1, 0)
+
+
+def test_a_probe_and_an_evaluation_count_the_files_that_were_skipped(tmp_path: Path) -> None:
+    damage(fill(tmp_path / "data", {"square": 5, "circle": 5}), "square/001.png", "circle/000.png")
+    with pytest.warns(DataWarning):
+        data = load(tmp_path / "data", image_size=(28, 28))
+    for found in (
+        cs.probe.dead("shapes-cnn", data),
+        cs.probe.patches("shapes-cnn", data),
+        cs.probe.shift("shapes-cnn", data, reach=1),
+        cs.probe.compare(["shapes-cnn", "shapes-mlp"], data),
+    ):
+        assert (found.images, found.skipped) == (8, 2)
+        assert "8 images (2 more cannot be read)" in str(found)
+    assert cs.probe.shortcut(data, data).skipped == 4  # of both parts
+    run = cs.train("shapes", epochs=1, out=tmp_path / "run")
+    with pytest.warns(DataWarning):
+        scored = cs.evaluate(run, f"folder:{tmp_path / 'data'}", split="all")
+    assert (scored.skipped, scored.to_json()["skipped"], scored.notes) == (2, 2, ())
+
+
+def test_an_evaluation_says_that_classes_go_by_number(tmp_path: Path) -> None:
+    fill(tmp_path / "data", {"box": 2, "disc": 2})
+    run = cs.train("shapes", epochs=1, out=tmp_path / "run")
+    scored = cs.evaluate(run, f"folder:{tmp_path / 'data'}", split="all")
+    assert "share no class name, so classes go by number: box is square, disc is circle" in scored.to_json()["notes"][0]
 
 
 def test_of_many_damaged_files_five_are_named(tmp_path: Path) -> None:

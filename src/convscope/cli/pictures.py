@@ -221,6 +221,8 @@ def confusion(
     """Draw which class a trained model takes for which."""
     path = target(out, "confusion", run)
     result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
+    for note in result.notes:
+        remark(f"note: {note}")
     write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
 
 

@@ -92,6 +92,8 @@ def evaluate(
 ) -> None:
     """Score a run: accuracy, loss, each class, who is taken for whom."""
     result = cs.evaluate(run, dataset, split=split, data_dir=data_dir, strict=strict)
+    for note in result.notes:
+        remark(f"note: {note}")
     if as_json:
         show_json(result.to_json())
         return

@@ -1,7 +1,6 @@
 """Dataset: images, labels and what they mean. Knows NumPy, Preprocess and stored images; no files, no torch."""
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.stored import Stored, places
-from convscope.errors import DataError, DataWarning, UnknownName, UsageError
+from convscope.errors import DataError, UnknownName, UsageError
 from convscope.images import Array, Preprocess
 
 AT_ONCE = 256
@@ -42,6 +41,8 @@ class Dataset:
     """Where the images come from: a paper, a generator with its seed, a folder."""
     names: tuple[str, ...] = field(default=(), repr=False)
     """A name per image where they have one (`damaged-plus`, a file's path), else empty."""
+    skipped: int = 0
+    """How many images more were left out when it was loaded, for they cannot be read."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -53,6 +54,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def listed(self) -> int:
+        """How many images there are, those that cannot be read included."""
+        return len(self) + self.skipped
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -122,7 +128,8 @@ class Dataset:
         """The same data set with only some of its images: those at a slice, indices or booleans."""
         images = self.images.subset(which).as_array() if isinstance(self.images, Stored) else self.images[which]
         names = tuple(self.names[at] for at in places(which, len(self))) if self.names else ()
-        return replace(self, images=images, labels=self.labels[which], names=names)
+        found = replace(self, images=images, labels=self.labels[which], names=names)
+        return found if len(found) == len(self) else replace(found, skipped=0)
 
     def counts(self) -> dict[str, int]:
         """How many images each class has."""
@@ -130,17 +137,23 @@ class Dataset:
         return dict(zip(self.classes, map(int, found), strict=True))
 
 
-def match_by_number(data: Dataset, known: Sequence[str], model: str) -> None:
-    """Warn where a data set and a model share no class name: their classes go by number. Mere numbers need no word."""
+def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[str, ...]:
+    """What to say where a data set and a model share no class name: their classes go by number.
+
+    >>> data = Dataset("two", np.zeros((1, 1, 3, 3), np.uint8), np.array([0]), ("plus", "cross"))
+    >>> matched_by_number(data, ("a", "b"), "net")[0][:59]
+    'two and net share no class name, so classes go by number: p'
+    >>> matched_by_number(data, ("0", "1"), "net")  # mere numbers need no word
+    ()
+    """
     if all(name.isdigit() for name in data.classes) or all(name.isdigit() for name in known):
-        return
+        return ()
     pairs = [f"{name} is {other}" for name, other in zip(data.classes, known, strict=True)]
     more = f" and so on, {len(pairs)} in all" if len(pairs) > 3 else ""
-    message = (
+    return (
         f"{data.name} and {model} share no class name, so classes go by number: {', '.join(pairs[:3])}{more}. Name the "
-        "classes alike where that is not meant."
+        "classes alike where that is not meant.",
     )
-    warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def overlap(train: Dataset, test: Dataset) -> int:

@@ -66,6 +66,7 @@ def load_folder(request: Request) -> Dataset:
         split=request.split,
         source=str(root),
         names=tuple(file.path.relative_to(root).as_posix() for file in kept),
+        skipped=len(found) - len(kept),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from convscope.capture import Trace, Watch
 from convscope.data.dataset import Dataset
 from convscope.probe.activity import ACTIVATIONS
-from convscope.probe.classes import classes_of
+from convscope.probe.classes import classes_of, notes_of
 from convscope.probe.feeding import batch_size
 from convscope.probe.scan import Batch, Found
 from convscope.probe.similarity import LEAST, dependence, gram
@@ -27,6 +27,7 @@ class Answers:
 
     def __init__(self, data: Dataset, models: Sequence[nn.Module], layers: Sequence[Sequence[str]], shown: int) -> None:
         self._classes = [classes_of(model, data) for model in models]
+        self.notes = notes_of(self._classes)
         self._watches = [Watch(model, named) for model, named in zip(models, layers, strict=True)]
         self._layers, self._shown = layers, shown
         self._full = min(batch_size(data), len(data))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.cards import card_of
-from convscope.data.dataset import Dataset, match_by_number
+from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
 from convscope.training.objectives import decide, logits_of
 
@@ -21,6 +21,8 @@ class Classes:
     order: tuple[int, ...] | None
     """For each output the class of the data set that it means, -1 for one that it does not have; None: the outputs are
     in the data set's order."""
+    notes: tuple[str, ...] = ()
+    """What somebody should know of it before believing an answer."""
 
     def decide(self, output: object) -> Tensor:
         """The class that each output means, shape (N,); -1 for a class that the data set does not have.
@@ -60,8 +62,7 @@ def classes_of(model: nn.Module, data: Dataset) -> Classes:
         return Classes(len(data.classes), None)
     unknown = [name for name in data.classes if name not in card.classes]
     if len(unknown) == len(data.classes) == len(card.classes):
-        match_by_number(data, card.classes, card.name)
-        return Classes(len(data.classes), None)
+        return Classes(len(data.classes), None, matched_by_number(data, card.classes, card.name))
     if unknown:
         raise DataError(
             f"{data.name} has the class {unknown[0]!r}, which {card.name} does not know; it knows "
@@ -69,6 +70,15 @@ def classes_of(model: nn.Module, data: Dataset) -> Classes:
         )
     order = [data.classes.index(name) if name in data.classes else -1 for name in card.classes]
     return Classes(len(data.classes), tuple(order))
+
+
+def notes_of(classes: Sequence[Classes]) -> tuple[str, ...]:
+    """What there is to know of the classes of several models, each once.
+
+    >>> notes_of([Classes(2, None, ("by number",)), Classes(2, None), Classes(2, None, ("by number",))])
+    ('by number',)
+    """
+    return tuple(dict.fromkeys(note for each in classes for note in each.notes))
 
 
 def shortened(names: Sequence[str], most: int = 12) -> str:

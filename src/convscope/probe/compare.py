@@ -22,7 +22,7 @@ from convscope.probe.cost import Cost, costs
 from convscope.probe.feeding import batch_size, first_of, kind_of, pictures
 from convscope.probe.given import Model, as_data, as_model
 from convscope.probe.proportion import Z95, Proportion, sample_size
-from convscope.probe.report import Report, Table
+from convscope.probe.report import Report, Table, noted
 from convscope.probe.scan import READ, Found, at_work, scan
 from convscope.probe.similarity import cka
 from convscope.progress import Progress, silent
@@ -104,6 +104,8 @@ class Compare:
     """Images that the similarities are calculated from."""
     machine: str
     """Where the times were measured."""
+    notes: tuple[str, ...] = ()
+    """What somebody should know of it before believing the accuracies."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file; pixels are not in it."""
@@ -119,6 +121,7 @@ class Compare:
                 {"image": d.image, "label": d.label, "answers": list(d.answers)} for d in self.disagreements
             ],
             "alike_on": self.alike_on,
+            "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
@@ -139,7 +142,7 @@ class Compare:
         size = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
         said = [line for pair in self.pairs for line in self._said(pair)]
-        return Report.of(head, Table(HEAD, rows, right=(1, 2, 3)), "\n".join(said))
+        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), "\n".join(said))
 
     def _said(self, pair: Pair) -> list[str]:
         one, other = self.models[pair.one], self.models[pair.other]
@@ -212,13 +215,14 @@ def compare(
         f"{data.name}:{data.split}",
         data.classes,
         images,
-        len(data) - images,
+        data.listed - images,
         compared,
         tuple(_pair(found, one, other, images) for one, other in combinations(range(len(nets)), 2)),
         disagreements,
         int(found["disagreeing"]),
         int(found["alike on"]),
         machine,
+        asked.notes,
     )
 
 

@@ -180,7 +180,7 @@ def dead(
     ]
     images = int(found[READ])
     units = tuple(_units(step, part, images) for step, part in zip(chosen, of, strict=True))
-    return Dead(card_of(model).name, f"{data.name}:{data.split}", images, len(data) - images, units)
+    return Dead(card_of(model).name, f"{data.name}:{data.split}", images, data.listed - images, units)
 
 
 def _activations(sketch: Trace) -> list[Step]:

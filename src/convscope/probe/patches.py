@@ -145,7 +145,7 @@ def patches(
     frame, cuts = _cut(Cutter(Follower(sketch), here, pictures(data, model)), found)
     name, dataset = card_of(model).name, f"{data.name}:{data.split}"
     images = int(found[READ])
-    skipped = len(data) - images
+    skipped = data.listed - images
     return Patches(name, dataset, here.name, images, skipped, units, frame, cuts["most"], cuts["least"])
 
 

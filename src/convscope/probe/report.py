@@ -33,6 +33,15 @@ class Table:
         return "  ".join([*aligned, f"{last:>{wide[-1]}}" if whole and len(cells) in self.right else last]).rstrip()
 
 
+def noted(notes: Sequence[str]) -> str:
+    """What somebody should know before believing the numbers, a line each.
+
+    >>> noted(["classes go by number"])
+    'note: classes go by number'
+    """
+    return "\n".join(f"note: {note}" for note in notes)
+
+
 Part = str | Table
 """Lines of text, of which indented ones belong to the line above them; or a table."""
 

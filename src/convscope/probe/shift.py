@@ -17,7 +17,7 @@ from convscope.cards import card_of
 from convscope.data import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
-from convscope.probe.classes import Classes, classes_of
+from convscope.probe.classes import Classes, classes_of, notes_of
 from convscope.probe.feeding import feeder, first_of
 from convscope.probe.given import Model, as_model
 from convscope.probe.motion import Motion, motions
@@ -96,20 +96,21 @@ def shift(
             motions(net, x.to(_like(net)), fill.to(_like(net))) if kind == "translation" else ()
             for net, x, fill in zip(nets, sample, fills, strict=True)
         ]
+    classes = [classes_of(net, images) for net in nets]
     work = partial(
-        _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted,
-        classes=[classes_of(net, images) for net in nets], seed=seed,
+        _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted, classes=classes, seed=seed,
         told=lambda batch, share: progress(kind, int(batch.indices[0] + share * len(batch)), len(images)),
     )  # fmt: skip
     settings = {"kind": kind, "levels": [list(level) for level in wanted], "seed": seed}
     counts = scan(images, nets, work, _added, what=kind, settings=settings, folder=folder, progress=progress)
     read = int(counts[READ])
     return Shift(
-        f"{images.name}:{images.split}", kind, wanted, unmoved, read, len(images) - read, counts["whole"],
+        f"{images.name}:{images.split}", kind, wanted, unmoved, read, images.listed - read, counts["whole"],
         tuple(
             _steadiness(name, net, k, counts, shared=sharing[k] is not None, motion=moved[k])
             for k, (name, net) in enumerate(named.items())
         ),
+        notes_of(classes),
     )  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def shortcut(
         DataError: all images are of one class, or the test images are of other classes.
     """
     train, held_out = _parts(data, test, seed, data_dir)
-    given = len(train) + len(held_out)
+    given = train.listed + held_out.listed
     (numbers, train), (unseen, held_out) = (_measured(part, progress) for part in (train, held_out))
     check_trainable(train)
     classes = len(train.classes)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from convscope.probe.motion import Motion
 from convscope.probe.moving import CHANGES, Level
 from convscope.probe.proportion import Proportion, sample_size
-from convscope.probe.report import Report, Table
+from convscope.probe.report import Report, Table, noted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +50,8 @@ class Shift:
     whole: NDArray[np.int64] = field(repr=False)
     """Images of which nothing that is not background has left the picture, at each level, shape (L,)."""
     models: tuple[Steadiness, ...]
+    notes: tuple[str, ...] = ()
+    """What somebody should know of it before believing the numbers."""
 
     @property
     def unit(self) -> str:
@@ -82,7 +84,7 @@ class Shift:
         sample = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({self.unit})"
         table = self._grid() if self.kind in {"translation", "erase"} else self._table()
-        return Report.of(head, table, self._borders(), *self._motion())
+        return Report.of(head, noted(self.notes), table, self._borders(), *self._motion())
 
     def _grid(self) -> Table:
         """A row per model: unmoved, on average, at worst."""
@@ -156,6 +158,7 @@ class Shift:
             "unmoved": self.unmoved,
             "images": self.images,
             "skipped": self.skipped,
+            "notes": list(self.notes),
             "whole": self.whole.tolist(),
             "models": [
                 {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convscope.cards import Card, card_of
 from convscope.data import load_dataset
-from convscope.data.dataset import Dataset, match_by_number
+from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
 from convscope.inputs import Prepared, check_input, prepare
 from convscope.models import load_model
@@ -43,6 +43,8 @@ class Evaluation:
     """How many images of class row were given class column, shape (K, K)."""
     skipped: int = 0
     """How many images more could not be read."""
+    notes: tuple[str, ...] = ()
+    """What somebody should know of it before believing the numbers."""
 
     @cached_property
     def accuracy(self) -> float:
@@ -71,6 +73,7 @@ class Evaluation:
             "loss": self.loss,
             "images": int(self.confusion.sum()),
             "skipped": self.skipped,
+            "notes": list(self.notes),
             "classes": self.per_class,
             "confusion": self.confusion.tolist(),
         }
@@ -135,7 +138,7 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     name, read = f"{batches.data.name}:{batches.data.split}", int(counts.sum())
     if not read:
         raise DataError(f"no image of {name} can be read.")
-    return Evaluation(name, classes, total / read, counts, len(batches) - read)
+    return Evaluation(name, classes, total / read, counts, batches.data.listed - read)
 
 
 def evaluate(
@@ -165,16 +168,16 @@ def evaluate(
     data = dataset if isinstance(dataset, Dataset) else data_of(run, dataset, split, data_dir, strict=strict)
     runtime = make_runtime(device)
     model = run.model.to(runtime.device)
-    data = as_expected(data, card_of(model))
+    data, notes = as_expected(data, card_of(model))
     agree("evaluation", lambda: {"data": quick_digest(data), "models": weights_digest(model)})
     check_input(model, data.preprocess.normalize(data.first()[0]), "evaluate it on data like those it was trained on")
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     batches = as_batches(data, runtime.device, dtype, channels_last=False)
-    return measure(model, batches, make_loss(run.recipe), runtime)
+    return replace(measure(model, batches, make_loss(run.recipe), runtime), notes=notes)
 
 
-def as_expected(data: Dataset, card: Card) -> Dataset:
-    """A data set normalized as a model expects it, its classes numbered as the model numbers them.
+def as_expected(data: Dataset, card: Card) -> tuple[Dataset, tuple[str, ...]]:
+    """A data set normalized as a model expects it, its classes numbered as the model numbers them; and what to know.
 
     Raises:
         DataError: it has classes that the model does not know.
@@ -182,18 +185,17 @@ def as_expected(data: Dataset, card: Card) -> Dataset:
     expected = card.preprocess
     data = replace(data, preprocess=replace(data.preprocess, mean=expected.mean, std=expected.std))
     if not card.classes or data.classes == card.classes:
-        return data
+        return data, ()
     unknown = sorted(set(data.classes) - set(card.classes))
     if len(unknown) == len(data.classes) == len(card.classes):
-        match_by_number(data, card.classes, card.name)
-        return data
+        return data, matched_by_number(data, card.classes, card.name)
     if unknown:
         raise DataError(
             f"{data.name} has the class {unknown[0]!r}, which {card.name} does not know; it knows "
             f"{', '.join(card.classes)}."
         )
     numbers = np.array([card.classes.index(name) for name in data.classes])
-    return replace(data, labels=numbers[data.labels], classes=card.classes)
+    return replace(data, labels=numbers[data.labels], classes=card.classes), ()
 
 
 def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None, *, strict: bool = False) -> Dataset:
