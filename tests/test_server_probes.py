@@ -1,5 +1,6 @@
 """Questions that the explorer's server answers: what it says is what `cs.probe` says, and work has bounds."""
 
+import http.client
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +26,9 @@ from convscope.server import probes, questions
 from convscope.server.asking import Wanted
 from convscope.server.gallery import Gallery
 from convscope.server.questions import QUESTIONS, Question
+from convscope.server.routes import probes as routes
 from convscope.server.schema import ProbeRequest
+from serving import served
 
 SAMPLE = {"kind": "sample", "source": "shapes", "split": "test", "index": 3}
 DOCS = Path(__file__).parents[1] / "docs/probes"
@@ -359,15 +363,73 @@ def test_few_run_some_wait_and_more_are_refused(own: Page, slow: Slow) -> None:
         assert ended(own, info)["state"] == "done"
 
 
-def test_a_question_is_followed_to_its_end(own: Page, slow: Slow) -> None:
+@pytest.fixture
+def streams(own: Page) -> Iterator[Callable[[Any], AbstractContextManager[Iterator[Any]]]]:
+    """A real server, which sends what it has to say at once: a question -> its events as they come."""
+    app = cast("FastAPI", own.client.app)
+    app.router.lifespan_context = lambda _: nullcontext()
+
+    @contextmanager
+    def followed(info: Any) -> Iterator[Iterator[Any]]:
+        with closing(http.client.HTTPConnection("localhost", port, timeout=120)) as client:
+            client.request("GET", f"/api/probes/{info['id']}/events", headers=dict(own.client.headers))
+            yield (json.loads(line[5:]) for line in client.getresponse() if line.startswith(b"data:"))
+
+    with served(app) as port:
+        yield followed
+
+
+def test_a_question_is_followed_to_its_end(own: Page, slow: Slow, streams: Any) -> None:
     info = own.post("probes", question="dead", model="a", images=5)
     until(lambda: bool(slow.models))
-    threading.Timer(0.2, slow.go.set).start()
-    with own.client.stream("GET", f"/api/probes/{info['id']}/events") as stream:
-        told = [json.loads(line[5:]) for line in stream.iter_lines() if line.startswith("data:")]
+    with streams(info) as events:
+        told = [next(events)]
+        slow.go.set()
+        told += events
     assert told[0]["state"] == "running"
     assert told[-1]["state"] == "done"
     assert {event["id"] for event in told} == {info["id"]}
+
+
+def test_a_page_that_leaves_gives_its_place_to_another_one(
+    own: Page, slow: Slow, streams: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "FOLLOWERS", 2)
+    info = own.post("probes", question="dead", model="a", images=5)
+    until(lambda: bool(slow.models))
+    with streams(info) as mine:
+        assert next(mine)["state"] == "running"
+        for _ in range(5):
+            with streams(info) as others:
+                assert next(others)["state"] == "running"
+                assert "2 pages follow this question" in own.get(f"probes/{info['id']}/events", 503)
+            until(lambda: len(probe_of(own, info).followers) == 1)
+        slow.go.set()
+        assert [event["state"] for event in mine][-1] == "done"
+    until(lambda: len(probe_of(own, info).followers) == 0)
+
+
+def probe_of(page: Page, info: Any) -> probes.Probe:
+    known: probes.Probes = cast("FastAPI", page.client.app).state.probes
+    return known.get(info["id"])
+
+
+def test_questions_are_listed_as_they_were_asked_however_often_they_are_looked_at(own: Page, slow: Slow) -> None:
+    asked = [own.post("probes", question="dead", model="a", images=n)["id"] for n in (1, 2, 3)]
+    own.get(f"probes/{asked[0]}")
+    assert [info["id"] for info in own.get("probes")] == asked
+    assert own.post("probes", question="dead", model="a", images=1)["id"] == asked[0]
+    assert [info["id"] for info in own.get("probes")] == asked
+
+
+def test_to_look_for_a_question_refuses_nothing_where_no_further_one_can_wait(own: Page, slow: Slow) -> None:
+    infos = [
+        own.post("probes", question="dead", model="a", images=n + 1) for n in range(probes.AT_ONCE + probes.WAITING)
+    ]
+    until(lambda: len(slow.models) == probes.AT_ONCE)
+    known: probes.Probes = cast("FastAPI", own.client.app).state.probes
+    assert known.find("q1") is None
+    assert own.post("probes", question="dead", model="a", images=3)["id"] == infos[2]["id"]
 
 
 def test_when_the_server_ends_so_do_its_questions(folder: Path, slow: Slow) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Literal
@@ -53,6 +53,8 @@ class Probe:
         self.answer: Answer | None = None
         self.left = False
         """Whether nobody wants the answer any more."""
+        self.used = time.monotonic()
+        """When somebody last wanted to know of it."""
         self.followers = Followers()
 
     def info(self) -> ProbeInfo:
@@ -123,7 +125,8 @@ class Probes:
 
     def __init__(self, at_once: int = AT_ONCE, waiting: int = WAITING) -> None:
         self._free, self._most = at_once, waiting
-        self._all: OrderedDict[str, Probe] = OrderedDict()
+        self._all: dict[str, Probe] = {}
+        """Id -> question, in the order in which they were asked."""
         self._waiting: deque[Probe] = deque()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -131,7 +134,8 @@ class Probes:
 
     def all(self) -> list[Probe]:
         """Every question that is known, the one that was asked last in the end."""
-        return list(self._all.values())
+        with self._lock:
+            return list(self._all.values())
 
     def get(self, id: str) -> Probe:  # noqa: A002 - what the page calls it
         """One that was asked.
@@ -140,24 +144,26 @@ class Probes:
             HTTPException: 404, there is none of this id, or it was forgotten.
         """
         with self._lock:
-            if id not in self._all:
+            found = self._all.get(id)
+            if found is None:
                 raise HTTPException(404, "this server does not have that answer any more; ask the question again.")
-            self._all.move_to_end(id)
-            return self._all[id]
+            found.used = time.monotonic()
+            return found
 
     def find(self, id: str) -> Probe | None:  # noqa: A002
         """One that is answered or being answered; None where it has to be asked first."""
-        found = self._all.get(id)
-        if found is None or found.left or found.state == "failed":
-            self.check_room()
-            return None
-        return self.get(id)
+        with self._lock:
+            found = self._all.get(id)
+            if found is None or found.left or found.state == "failed":
+                return None
+            found.used = time.monotonic()
+            return found
 
     def check_room(self) -> None:
         """Refuse a question that could not even wait.
 
         Raises:
-            HTTPException: 503, too many wait already, or the server is ending.
+            HTTPException: 409, too many wait already; 503, the server is ending.
         """
         if self._closed:
             raise HTTPException(503, "the server is ending; start it again.")
@@ -177,8 +183,8 @@ class Probes:
             known = self._all.get(wanted.id)
             if known is not None and known.state not in OVER and not known.left:
                 return known
+            self._all.pop(wanted.id, None)
             made = self._all[wanted.id] = Probe(wanted, work)
-            self._all.move_to_end(wanted.id)
             self._trim(made)
             self._waiting.append(made)
             if self._free:
@@ -228,8 +234,9 @@ class Probes:
                 self._trim(probe)
 
     def _trim(self, newest: Probe) -> None:
-        """Forget the oldest answers, as far as there are too many; the lock is held."""
+        """Forget the answers that nobody wanted for longest, where there are too many; the lock is held."""
         ended = [probe for probe in self._all.values() if probe.state in OVER and probe is not newest]
+        ended.sort(key=lambda probe: probe.used)
         size = sum(probe.answer.size for probe in [*ended, newest] if probe.answer is not None)
         for probe in ended:
             if len(self._all) <= KEPT and size <= KEPT_BYTES:

@@ -113,8 +113,7 @@ def _shortcut(subject: Subject, progress: Progress) -> Any:
 def _lint(subject: Subject, progress: Progress) -> Any:
     model: Any = subject.models[0]
     if subject.run is not None:  # it says what it was trained by
-        model = cs.Run(subject.run.path)
-        model.__dict__["model"] = subject.models[0]
+        model = subject.run.holding(model)
     train, test = subject.split("train"), subject.split("test")
     count = subject.request.images or 256
     return cs.probe.lint(model, train, test=test, images=count, progress=progress)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -114,7 +114,7 @@ class Training:
             self.process.kill()
         self._reader.join()
 
-    async def events(self) -> AsyncIterator[TrainingEvent | None]:
+    async def events(self) -> AsyncGenerator[TrainingEvent | None]:
         """All that was told so far, then what is new, up to its end; None where there was nothing for a while."""
         points = history = 0
         async with aclosing(self._followers.news()) as rounds:

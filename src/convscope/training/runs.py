@@ -10,7 +10,7 @@ lock                  held while a training writes here
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -101,6 +101,12 @@ class Run:
                 continue
             return bool(done == self.config["recipe"]["epochs"])
         return False
+
+    def holding(self, model: nn.Module) -> Self:
+        """The same run with a model that is in memory already, so that nothing is read for it."""
+        held = replace(self)
+        vars(held)["model"] = model
+        return held
 
     def remembered(self) -> Self:
         """The same run with its settings read, so that they go with it to a process on another host."""

@@ -162,9 +162,7 @@ def _run(
             f"stopped at step {loop.position.step} of {loop.total}, everything is saved; "
             f"go on with: convscope train --resume --out {shlex.quote(str(path))}"
         )
-    run = Run(path)
-    run.__dict__["model"] = model.cpu()
-    return run
+    return Run(path).holding(model.cpu())
 
 
 def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:

@@ -44,6 +44,7 @@ async def ask(request: Request, body: ProbeRequest) -> ProbeInfo:
     known = probes.find(wanted.id)
     if known is not None:
         return known.info()
+    probes.check_room()  # before models are copied in vain
     models = [await gallery.workers.run(request, f"model {name}", copy) for name, copy in asking.copies(wanted)]
     subject = await gallery.workers.run(request, "", lambda: asking.subject(gallery, wanted, models))
     return probes.ask(wanted, lambda progress: asking.answer(gallery, wanted, subject, progress)).info()

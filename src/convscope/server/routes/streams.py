@@ -1,6 +1,7 @@
 """Streams: server-sent events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -12,7 +13,8 @@ class Events(StreamingResponse):
     media_type = "text/event-stream"
 
 
-async def lines(events: AsyncIterator[BaseModel | None]) -> AsyncIterator[str]:
+async def lines(events: AsyncGenerator[BaseModel | None]) -> AsyncIterator[str]:
     """Events as they are sent; where there was none for a while, a line that says that the stream lives."""
-    async for event in events:
-        yield ": still here\n\n" if event is None else f"data: {event.model_dump_json()}\n\n"
+    async with aclosing(events):
+        async for event in events:
+            yield ": still here\n\n" if event is None else f"data: {event.model_dump_json()}\n\n"
