@@ -151,6 +151,16 @@ def test_pictures_become_one_size_and_colour_when_asked(tmp_path: Path) -> None:
         cs.load_dataset(name, split="all").images[1]
 
 
+def test_one_picture_says_what_was_done_to_it(tmp_path: Path) -> None:
+    images = [np.full((8, 6, 3), 200, np.uint8), np.full((5, 9), 100, np.uint8)]
+    rows(images, [0, 1]).to_parquet(tmp_path / "mixed.parquet")
+    for form, index in ((":all", 1), ("?stream:all", 0)):
+        said = cs.prepare(f"hub:{tmp_path}/mixed.parquet{form}/{index}", like=cs.Preprocess(size=(4, 4), channels=1))
+        before, grey = (("5x9", ()), ("8x6", ("turned to grey",)))[index == 0]
+        assert said.notes == (f"resized from {before} to 4x4", *grey)
+        assert said.array.shape == (1, 4, 4)
+
+
 def write(rows: Any, path: Path) -> str:
     rows.to_parquet(path / "all.parquet")
     return f"hub:{path}/all.parquet"

@@ -17,7 +17,7 @@ import convscope as cs
 from convscope.cards import Card, card_of
 from convscope.data import DATASETS, Dataset, load_dataset
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
-from convscope.images import Preprocess
+from convscope.images import Fit, Preprocess
 from convscope.inputs import check_input, load_image, prepare
 from convscope.models import MODELS, load_model
 
@@ -155,6 +155,26 @@ def test_a_folder_of_images_is_a_data_set_too(tmp_path: Path, photo: Path) -> No
     np.testing.assert_array_equal(load_image(by_number.name), by_number.array)
     with pytest.raises(UsageError, match=r"is a whole data set; name one of its images: folder:.*:test/0"):
         load_image(where)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_an_image_of_a_folder_or_archive_is_prepared_like_its_file_and_says_the_same(tmp_path: Path, fit: Fit) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 40, 60, 3), np.uint8)
+    for number, pixels in enumerate(noise):
+        (tmp_path / "pets" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "pets" / "ab"[number % 2] / f"{number}.png")
+    np.savez(tmp_path / "pets.npz", images=noise, labels=[0, 1, 0, 1])
+    expected = Preprocess(size=(28, 28), channels=1, background="dark", fit=fit)
+    file = prepare(tmp_path / "pets" / "a" / "2.png", like=expected)
+    assert len(file.notes) >= 2
+    for name in (f"folder:{tmp_path}/pets:all/1", f"npz:{tmp_path}/pets.npz:all/2"):
+        prepared = prepare(name, like=expected)
+        assert prepared.notes == file.notes, name
+        np.testing.assert_allclose(prepared.array, file.array, atol=1e-6)
+    data = load_dataset(f"folder:{tmp_path}/pets", split="all", image_size=(28, 28))
+    trained_on = prepare(f"folder:{tmp_path}/pets:all/1", like=data)
+    assert trained_on.notes == ("resized from 40x60 to 28x28",)
+    np.testing.assert_array_equal(trained_on.array, data.image(1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from convscope.cards import Card, card_of, expected_input, input_layers
 from convscope.data import DATASETS, PLACES, Dataset, load_dataset
+from convscope.data.stored import Stored
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import WHITE, Array, Preprocess, pixels, read_image
 
@@ -202,12 +203,26 @@ def _from_dataset(data: Dataset, index: int, expected: Preprocess | None) -> Pre
     """An image of a data set: as `data.image` gives it where that is what is expected."""
     name = f"{data.name}:{data.names[index]}" if data.names else f"{data.name}:{data.split}/{index}"
     label = int(data.labels[index])
-    raw = data.images[index]
-    if expected is None or expected == data.preprocess:
+    if expected is None:
         return Prepared(name, data.image(index), data.picture(index), label)
+    raw = _original(data, index)
+    if expected == data.preprocess:
+        return Prepared(name, data.image(index), data.picture(index), label, _resized(expected, raw))
     if expected.background == data.preprocess.background:
         expected = replace(expected, background=None)
     return replace(_from_pixels(name, raw, expected, data.preprocess.scale), label=label)
+
+
+def _original(data: Dataset, index: int) -> Array:
+    """The pixels of an image as its file has them, before all were brought to one size."""
+    if isinstance(data.images, Stored):
+        return data.images.original(index)
+    return read_image(Path(data.source, data.names[index])) if data.name.startswith("folder:") else data.images[index]
+
+
+def _resized(expected: Preprocess, raw: Array) -> tuple[str, ...]:
+    """What loading a data set of what is expected did to an image."""
+    return replace(expected, background=None, binary=False).changes(raw)
 
 
 def _known(label: int, classes: tuple[str, ...], known: tuple[str, ...]) -> int | None:

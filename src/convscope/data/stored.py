@@ -103,6 +103,16 @@ class Stored:
         one: Array = self._decoded(np.array([range(len(self))[operator.index(which)]]))[0]
         return one
 
+    def original(self, index: int) -> Array:
+        """One image as its file has it, not brought to the expected size and channels: (C, H, W), 0 to 255.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        number = index if self._where is None else int(self._where[index])
+        (encoded,) = self._read(np.array([number]))
+        return decoded(encoded, f"image {index} of {self.name}")
+
     def readable(self, which: Any) -> tuple[Array, Indices]:
         """The images at some indices that can be read, (n, C, H, W), and their indices, (n,).
 
