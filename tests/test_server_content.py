@@ -433,6 +433,9 @@ def test_an_upload_is_prepared_as_by_cs(page: Page, net: Any) -> None:
     kept = page.gallery.keep("a photo.png", pixels)
     shown = {"kind": "stored", "id": kept.id}
     said = page.trace(shown, 409)
+    answer = page.client.post("/api/traces", json={"model": page.models[0], "input": shown}).json()
+    assert answer == {"message": said, "fit": ["resize", "pad"]}
+    assert "fit" not in page.client.get("/api/traces/none").json()
     assert said == "the image is 40x28 (height x width) and shapes-cnn takes 28x28; choose to resize it or to pad it."
     info = page.trace(shown, fit="resize")
     prepared = cs.prepare(pixels, like=net)

@@ -1,13 +1,13 @@
 """App: the routes, the page and the guard put together, and every error turned into one sentence.
 
-Knows FastAPI and the shape of what is served; no models, no pictures, no ports.
+Knows FastAPI and the shape of what is served; no models, no ports.
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import page, schema
+from convscope.server.inputs import Misfit
 from convscope.server.memory import Tidy
 from convscope.server.probes import Probes
 from convscope.server.routes import ROUTERS
@@ -83,10 +84,12 @@ async def _closing(app: FastAPI) -> AsyncIterator[None]:
             part.close()
 
 
-def problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def problem(
+    status: int, message: str, headers: Mapping[str, str] | None = None, fit: Sequence[schema.Fit] = ()
+) -> Response:
     """An error as every route answers it."""
-    clean = message.encode("utf-8", "replace").decode()
-    return JSONResponse(schema.Problem(message=clean).model_dump(), status, headers)
+    said = schema.Problem(message=message.encode("utf-8", "replace").decode(), fit=list(fit))
+    return JSONResponse(said.model_dump(exclude_defaults=True), status, headers)
 
 
 def _not_understood(_request: Request, error: Exception) -> Response:
@@ -100,7 +103,8 @@ def _not_understood(_request: Request, error: Exception) -> Response:
 
 def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, SENTENCES.get(error.detail, error.detail), error.headers)
+    fit = get_args(schema.Fit) if isinstance(error, Misfit) else ()
+    return problem(error.status_code, SENTENCES.get(error.detail, error.detail), error.headers, fit)
 
 
 def _asked_wrongly(_request: Request, error: Exception) -> Response:

@@ -141,7 +141,8 @@ def subject(gallery: Gallery, wanted: Wanted, models: Sequence[Any]) -> Subject:
     """What the question is asked of; data are read when they are asked for.
 
     Raises:
-        HTTPException: 404, there is no such image; 409, it has another size, and nobody said how to make it fit.
+        HTTPException: 404, there is no such image.
+        Misfit: it has another size, and nobody said how to make it fit.
         ConvscopeError: the image does not fit the model.
     """
     request, taken = wanted.request, None

@@ -22,6 +22,13 @@ SHOWN = 256
 """Pixels a side of a picture that is sent."""
 
 
+class Misfit(HTTPException):
+    """An image of another size than the model takes, and nobody said how to make it fit."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(409, message)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """An image before a model's own needs are met."""
@@ -99,7 +106,7 @@ def take(picture: Picture, model_name: str, expected: cs.Preprocess, change: sch
     """Bring a picture to what a model expects, then rotate, shift and add noise.
 
     Raises:
-        HTTPException: 409, it has another size, and nobody said how to make it fit.
+        Misfit: it has another size, and nobody said how to make it fit.
         ShapeError: channels that cannot be turned into those of the model.
     """
     if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
@@ -131,10 +138,9 @@ def _fitted(
         )
     if not same and fit is None:
         wanted = "x".join(map(str, expected.size))
-        raise HTTPException(
-            409,
+        raise Misfit(
             f"the image is {height}x{width} (height x width) and {model_name} takes {wanted}; "
-            "choose to resize it or to pad it.",
+            "choose to resize it or to pad it."
         )
     if fit == "pad":
         return replace(expected, fit="pad", crop_ratio=1.0), ()

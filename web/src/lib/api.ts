@@ -9,9 +9,11 @@ import type {
   ContributionsInfo,
   DifferenceInfo,
   Explained,
+  Fit,
   ProbeAnswer,
   ProbeInfo,
   ProbeRequest,
+  Problem,
   Proof,
   QuestionInfo,
   Session,
@@ -35,6 +37,8 @@ export class Refused extends Error {
   constructor(
     readonly status: number,
     message: string,
+    /** Where an image has another size than the model takes: how it can be made to fit. */
+    readonly fit: readonly Fit[] = [],
   ) {
     super(message);
   }
@@ -146,8 +150,8 @@ async function send(path: string, ask: Ask): Promise<Response> {
 
 async function refusal(answer: Response): Promise<Refused> {
   try {
-    const said = (await answer.json()) as { message?: unknown };
-    if (typeof said.message === "string") return new Refused(answer.status, said.message);
+    const said = (await answer.json()) as Partial<Problem>;
+    if (typeof said.message === "string") return new Refused(answer.status, said.message, said.fit);
   } catch {
     // no JSON: the status is all there is
   }

@@ -1,6 +1,6 @@
 /** A question as the page follows it: asked, waited for, answered; asked again when the server has forgotten it. */
 import { aborted, cancelProbe, followProbe, getProbeAnswer, getProbeFile, postProbe, Refused } from "./api";
-import type { ProbeAnswer, ProbeInfo, ProbeRequest } from "./types";
+import type { Fit, ProbeAnswer, ProbeInfo, ProbeRequest } from "./types";
 
 const AGAIN = 500; // milliseconds until a stream that broke is opened again
 const OVER: readonly ProbeInfo["state"][] = ["done", "stopped", "failed"];
@@ -15,10 +15,13 @@ export class Asked {
   picture = $state<string | null>(null);
   /** Why there is no answer. */
   problem = $state<string | null>(null);
+  /** Where that is the image's size: how it can be made to fit. */
+  fit = $state.raw<readonly Fit[]>([]);
 
   /** Ask, and follow until there is an answer or the signal says stop. */
   async ask(request: ProbeRequest, signal: AbortSignal): Promise<void> {
     this.info = this.answer = this.problem = null;
+    this.fit = [];
     this.#show(null);
     while (!signal.aborted) {
       try {
@@ -28,6 +31,7 @@ export class Asked {
         if (aborted(error) || signal.aborted) return;
         if (error instanceof Refused && error.status !== 404) {
           this.problem = error.message;
+          this.fit = error.fit;
           return;
         }
         if (error instanceof Refused && this.info === null) {
@@ -52,6 +56,7 @@ export class Asked {
   /** Nothing is asked. */
   clear(): void {
     this.info = this.answer = this.problem = null;
+    this.fit = [];
     this.#show(null);
   }
 

@@ -961,6 +961,11 @@ export interface components {
          * @description Any error: one sentence that says what was asked, what there is and what to do.
          */
         Problem: {
+            /**
+             * Fit
+             * @default []
+             */
+            fit: ("resize" | "pad")[];
             /** Message */
             message: string;
         };

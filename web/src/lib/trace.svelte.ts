@@ -3,13 +3,15 @@
  * is on screen stays until the next answer is there.
  */
 import { aborted, postTrace, Refused } from "./api";
-import type { TraceInfo, TraceRequest } from "./types";
+import type { Fit, TraceInfo, TraceRequest } from "./types";
 
 /** One trace that follows what is wanted. */
 export class Feed {
   info = $state.raw<TraceInfo | null>(null);
   /** Why the newest request has no trace. */
   problem = $state<string | null>(null);
+  /** Where that is the image's size: how it can be made to fit. */
+  fit = $state.raw<readonly Fit[]>([]);
   busy = $state(false);
 
   #wanted: TraceRequest | null = null;
@@ -39,6 +41,7 @@ export class Feed {
       } catch (error) {
         if (done === this.#key && !aborted(error)) {
           this.problem = error instanceof Refused ? error.message : String(error);
+          this.fit = error instanceof Refused ? error.fit : [];
           this.info = null;
         }
       }

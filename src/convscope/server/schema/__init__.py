@@ -20,7 +20,7 @@ from convscope.server.schema.probes import (
     TablePart,
     TextPart,
 )
-from convscope.server.schema.said import PAINTED, Id, Name, Number, Problem, Said
+from convscope.server.schema.said import PAINTED, Fit, Id, Name, Number, Problem, Said
 from convscope.server.schema.traces import (
     Answer,
     DifferenceInfo,
@@ -42,6 +42,7 @@ __all__ = [
     "Edit",
     "Expected",
     "Explained",
+    "Fit",
     "Id",
     "InputInfo",
     "InputRef",

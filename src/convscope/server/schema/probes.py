@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from convscope.server.schema.inputs import Change, InputRef
-from convscope.server.schema.said import Id, Name, Said
+from convscope.server.schema.said import Fit, Id, Name, Said
 from convscope.server.schema.traces import Edit
 
 QuestionName = Literal[
@@ -47,7 +47,7 @@ class ProbeRequest(Said):
     edits: list[Edit] = Field(default=[], max_length=256)
     input: InputRef | None = None
     change: Change = Change()
-    fit: Literal["resize", "pad"] | None = None
+    fit: Fit | None = None
     other: Id | None = None
     """A second model, and the training step of its weights."""
     other_at: int | None = Field(default=None, ge=0)

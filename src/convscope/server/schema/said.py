@@ -13,6 +13,10 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 """A name that something in a model has: a step, a parameter."""
 
 
+Fit = Literal["resize", "pad"]
+"""How an image of another size is made to fit."""
+
+
 class Said(BaseModel):
     """Base of all: unknown keys are refused, and what was said stays."""
 
@@ -23,3 +27,5 @@ class Problem(Said):
     """Any error: one sentence that says what was asked, what there is and what to do."""
 
     message: str
+    fit: list[Fit] = []
+    """Where an image has another size than the model takes: what the request's `fit` may say."""

@@ -1,11 +1,10 @@
 """Traces: a pass through a model, its steps and answers, and what differs between two passes."""
 
-from typing import Literal
 
 from pydantic import Field
 
 from convscope.server.schema.inputs import Change, InputInfo, InputRef
-from convscope.server.schema.said import Id, Name, Number, Said
+from convscope.server.schema.said import Fit, Id, Name, Number, Said
 
 
 class Edit(Said):
@@ -26,7 +25,7 @@ class TraceRequest(Said):
     edits: list[Edit] = Field(default=[], max_length=256)
     at: int | None = Field(default=None, ge=0)
     """The training step whose weights are used; None: the model as it is."""
-    fit: Literal["resize", "pad"] | None = None
+    fit: Fit | None = None
     """How an image of another size is made to fit; None: it is left, and the model may refuse it."""
 
 
