@@ -6,6 +6,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def test_samples_show_the_images_of_their_class_with_their_index() -> None:
         assert toy.labels[index] == place // 4
         assert str(index) in cells(figure)
         np.testing.assert_array_equal(drawn(figure, label).get_array(), toy.picture(index)[0])
-    assert "4 of each class, evenly spaced, with their index" in cells(figure)
+    assert f"4 of each class, evenly spaced · each with its index, as in {toy.name}:{shown[-1]}" in cells(figure)
     assert all(picture.get_clim() == (0, 1) for picture in figure.axes[0].images)
 
 
@@ -230,6 +231,20 @@ def test_samples_of_very_many_classes_say_that_they_are_some() -> None:
 def test_samples_use_names_where_images_have_them() -> None:
     crosses = cs.load_dataset("crosses", split="all")
     assert set(crosses.names) <= cells(samples(crosses))
+    long = replace(crosses, names=("a/1.png", "a/2.png", "b/3.png", "b/IMG_20240519_101112_edited.png"))
+    assert {"0", "1", "2", "3"} <= cells(samples(long))  # all or none: else the same word would be under many
+    assert not any("png" in text for text in texts(samples(long)))
+    assert "each with its index, as in crosses:all/3" in cells(samples(long))
+
+
+def test_a_long_class_name_keeps_both_of_its_ends() -> None:
+    crosses = replace(
+        cs.load_dataset("crosses", split="all"), classes=("retriever " * 9 + "one", "retriever " * 9 + "x")
+    )
+    for figure in (samples(crosses), confusion(np.eye(2, dtype=np.int64), crosses.classes)):
+        said = [text for text in texts(figure) if text.startswith("retr")]
+        assert {text[-2:].strip(" e") for text in said} == {"n", "x"}
+        assert all("…" in text and width(text, 8, bold=True) < 2.3 for text in said)
 
 
 @pytest.mark.parametrize("per_class", [0, -1])

@@ -12,7 +12,7 @@ from convscope.plot.fold import Part
 from convscope.plot.sheet import FOOT, LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.steps import numbers, pick_channels
 from convscope.plot.style import MUTED, Scale, size, table
-from convscope.plot.typeface import shorten, width
+from convscope.plot.typeface import abridge, shorten, width
 
 MOST_MAPS, MOST_UNITS = 16, 128
 LISTED = 10  # an answer of up to this many units is written out,
@@ -175,5 +175,5 @@ def _draw_answer(sheet: Sheet, at: tuple[float, float], column: Column) -> None:
     best = int(np.argmax(np.nan_to_num(values, nan=-np.inf))) if len(values) > 1 else -1
     for line, (k, text) in enumerate(zip(shown, table(values), strict=True)):
         y, bold = at[1] + 0.1 + LINE * line, line == best
-        sheet.text(at[0], y, shorten(column.called[k], FOOT, LONGEST_NAME), points=FOOT, bold=bold)
+        sheet.text(at[0], y, abridge(column.called[k], FOOT, LONGEST_NAME), points=FOOT, bold=bold)
         sheet.text(at[0] + column.block[0], y, str(text), points=FOOT, mono=True, bold=bold, align="right")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from convscope.plot.bars import Bar, bars
 from convscope.plot.sheet import FOOT, SMALL, TINY, Sheet, tile
 from convscope.plot.style import ACCENT, MUTED, Scale, number
-from convscope.plot.typeface import shorten, width
+from convscope.plot.typeface import abridge, shorten, width
 
 if TYPE_CHECKING:  # probes know torch, and pictures do without
     from convscope.probe import Compare, Disagreement, Pair
@@ -90,9 +90,9 @@ def _case(sheet: Sheet, found: "Compare", case: "Disagreement", x: float, y: flo
     w, h = tile(picture.shape, LONGEST)
     sheet.picture(picture, (x, y, w, h), f"image {case.image}")
     room = LONGEST + 0.25
-    said = shorten(f"{case.image} {found.classes[case.label]}", TINY, room)
+    said = abridge(f"{case.image} {found.classes[case.label]}", TINY, room)
     sheet.text(x, y + h + 0.11, said, points=TINY, color=MUTED)
     for line, answer in enumerate(case.answers):
         right = answer == case.label
-        text = shorten(found.classes[answer] if answer >= 0 else "another class", TINY, room)
+        text = abridge(found.classes[answer] if answer >= 0 else "another class", TINY, room)
         sheet.text(x, y + h + 0.22 + 0.11 * line, text, points=TINY, color=ACCENT if right else WRONG)

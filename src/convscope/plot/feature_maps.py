@@ -13,7 +13,7 @@ from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.steps import Step, Trace, draw_maps, draw_units, numbers, pick, pick_channels, picture_of, repeats
 from convscope.plot.style import LINE, MUTED, Scale, size
-from convscope.plot.typeface import shorten, width
+from convscope.plot.typeface import abridge, shorten, width
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for what is said of one step
@@ -221,7 +221,7 @@ def _columns(sheet: Sheet, y: float, dataset: Dataset, indices: Sequence[int]) -
             x += 0.2 if columns else 0
             label = int(dataset.labels[index])
             count = sum(int(dataset.labels[i]) == label for i in indices)
-            sheet.text(x, y + 0.02, shorten(dataset.classes[label], LABEL, count * 0.56, bold=True), bold=True)
+            sheet.text(x, y + 0.02, abridge(dataset.classes[label], LABEL, count * 0.56, bold=True), bold=True)
             sheet.line((x, x + count * 0.56 - 0.06), (y + 0.06, y + 0.06), LINE)
         columns.append(snap(x))
         x += 0.56

@@ -7,7 +7,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.plot.sheet import FOOT, LABEL, TINY, Sheet, tile
 from convscope.plot.style import MUTED, size
-from convscope.plot.typeface import shorten, width
+from convscope.plot.typeface import abridge, width
 
 MOST_CLASSES = 20
 LONGEST, GAP = 0.62, 0.09  # inches
@@ -30,17 +30,22 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
     """
     sheet = Sheet()
     classes = dataset.classes[:MOST_CLASSES]
-    y = sheet.header(dataset.name, *_facts(dataset, per_class)) + 0.1
-    label = min(max(width(name, LABEL, bold=True) for name in classes), LONGEST_LABEL)
-    left = max(label, 0.4) + 0.2
     w, h = tile(dataset.shape, LONGEST if max(dataset.shape[1:]) <= 64 else 2 * LONGEST)
     chosen = spread(dataset, per_class)
+    names = _names(dataset, chosen, w + GAP - 0.03)
+    y = sheet.header(dataset.name, *_facts(dataset, per_class, chosen, numbered=not names)) + 0.1
+    label = min(max(width(name, LABEL, bold=True) for name in classes), LONGEST_LABEL)
+    left = max(label, 0.4) + 0.2
     for k, name in enumerate(classes):
         members = [index for index in chosen if dataset.labels[index] == k]
-        sheet.text(0, y + 0.13, shorten(name, LABEL, LONGEST_LABEL, bold=True), bold=True)
+        sheet.text(0, y + 0.13, abridge(name, LABEL, LONGEST_LABEL, bold=True), bold=True)
         sheet.text(0, y + 0.27, f"{dataset.counts()[name]:,}", points=FOOT, mono=True, color=MUTED)
         for place, index in enumerate(members):
-            _one(sheet, dataset, index, (left + place * (w + GAP), y, w, h))
+            at = (left + place * (w + GAP), y, w, h)
+            picture = dataset.picture(index)
+            sheet.picture(picture if len(picture) in {1, 3} else picture[:1], at, f"{dataset.split}/{index}")
+            said = names[index] if names else str(index)
+            sheet.text(at[0], y + h + 0.1, said, points=TINY, mono=True, color=MUTED)
         y += max(h, 0.3) + 0.22
     return sheet.finish()
 
@@ -67,22 +72,21 @@ def spread(dataset: Dataset, per_class: int) -> list[int]:
     return found
 
 
-def _facts(dataset: Dataset, per_class: int) -> tuple[str, ...]:
+def _names(dataset: Dataset, chosen: list[int], room: float) -> dict[int, str]:
+    """The images' own names, where each of them has room; else their numbers say which they are."""
+    names = {index: dataset.names[index] for index in chosen} if dataset.names else {}
+    return names if all(width(name, TINY, mono=True) <= room for name in names.values()) else {}
+
+
+def _facts(dataset: Dataset, per_class: int, chosen: list[int], *, numbered: bool) -> tuple[str, ...]:
     shown = (
         f"{MOST_CLASSES} of {len(dataset.classes)} classes, the first" if len(dataset.classes) > MOST_CLASSES else ""
     )
     least = max(dataset.counts().values())
-    some = f"{per_class} of each class, evenly spaced, with their index" if least > per_class else ""
+    some = f"{per_class} of each class, evenly spaced" if least > per_class else ""
+    index = f"each with its index, as in {dataset.name}:{dataset.split}/{chosen[-1]}" if numbered and chosen else ""
     images = "1 image" if len(dataset) == 1 else f"{len(dataset):,} images"
     return (
         f"{dataset.split} · {images} of {size(dataset.shape)} · {len(dataset.classes)} classes",
-        " · ".join(filter(None, (shown, some))),
+        " · ".join(filter(None, (shown, some, index))),
     )
-
-
-def _one(sheet: Sheet, dataset: Dataset, index: int, at: tuple[float, float, float, float]) -> None:
-    picture = dataset.picture(index)
-    sheet.picture(picture if len(picture) in {1, 3} else picture[:1], at, f"{dataset.split}/{index}")
-    called = dataset.names[index] if dataset.names else str(index)
-    said = shorten(called, TINY, at[2] + GAP - 0.03, mono=True)
-    sheet.text(at[0], at[1] + at[3] + 0.1, said, points=TINY, mono=True, color=MUTED)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from convscope.errors import ShapeError
 from convscope.plot.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
 from convscope.plot.style import INK, MUTED, Scale, on
-from convscope.plot.typeface import shorten, width
+from convscope.plot.typeface import abridge, width
 
 WRITTEN = 20  # up to this many classes the counts are written out
 LISTED = 8  # most frequent mistakes named beside a larger matrix
@@ -78,7 +78,7 @@ def _names(sheet: Sheet, at: tuple[float, float], cell: float, classes: Sequence
     left, top = at
     every = max(1, math.ceil(0.11 / cell))  # of very many classes only some have room for their name
     points = min(LABEL, cell * every * 72 * 0.75)
-    shown = {k: shorten(classes[k], points, LONGEST_NAME) for k in range(0, len(classes), every)}
+    shown = {k: abridge(classes[k], points, LONGEST_NAME) for k in range(0, len(classes), every)}
     longest = max(width(text, points) for text in shown.values())
     turned = longest > cell * every * 0.85
     begin = snap(top + 0.12 + (longest if turned else 0.12))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from convscope.plot.bars import Bar, bars
 from convscope.plot.sheet import FOOT, LABEL, SMALL, Sheet
 from convscope.plot.style import ACCENT, MUTED, number
-from convscope.plot.typeface import shorten
+from convscope.plot.typeface import abridge
 
 if TYPE_CHECKING:
     from convscope.probe.shortcut import FeatureRule, Shortcut
@@ -56,7 +56,7 @@ def _histogram(sheet: Sheet, at: tuple[float, float], best: "FeatureRule", class
             tall = high * count / most
             if count:
                 sheet.fill(x + step * place, base - tall, step, tall, ACCENT)
-        sheet.text(x + wide + 0.1, base - high / 2, shorten(classes[k], LABEL, 1.8), middle=True)
+        sheet.text(x + wide + 0.1, base - high / 2, abridge(classes[k], LABEL, 1.8), middle=True)
     base = y + (high + 0.16) * len(counts) + 0.12
     sheet.text(x, base, number(best.edges[0], 4), points=FOOT, mono=True, color=MUTED)
     sheet.text(x + wide, base, number(best.edges[-1], 4), points=FOOT, mono=True, color=MUTED, align="right")

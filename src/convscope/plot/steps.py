@@ -12,7 +12,7 @@ from convscope.errors import ShapeError, UnknownName
 from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import FOOT, TINY, Place, Sheet, snap, tile
 from convscope.plot.style import MUTED, Scale, number
-from convscope.plot.typeface import shorten
+from convscope.plot.typeface import abridge
 
 WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there are at most
 WRITTEN_MAPS = 16
@@ -181,7 +181,7 @@ def draw_units(
             part = values[start : start + across]
             for place, _ in enumerate(part):
                 label = called[start + place] if start + place < len(called) else str(start + place)
-                label = shorten(label, FOOT, 0.52)
+                label = abridge(label, FOOT, 0.52)
                 sheet.text(x + 0.56 * place + 0.28, y + 0.08, label, points=FOOT, color=MUTED, align="center")
             sheet.numbers(part[None], (x, snap(y + 0.13), snap(0.56 * len(part)), 0.3), scale, f"{name}[{start}]")
             y += 0.52

@@ -54,6 +54,18 @@ def shorten(text: str, points: float, longest: float, *, bold: bool = False, mon
     return next((end for end in ends if width(end, points, bold=bold, mono=mono) <= longest), "…")
 
 
+def abridge(text: str, points: float, longest: float, *, bold: bool = False) -> str:
+    """The text, or as much of both of its ends as fits into `longest` inches: for names that people gave.
+
+    >>> abridge("golden retriever from the side", 8, 1.1)
+    'golden re…the side'
+    """
+    if width(text, points, bold=bold) <= longest:
+        return text
+    cuts = (f"{text[: (kept + 1) // 2].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}" for kept in range(len(text)))
+    return max((cut for cut in cuts if width(cut, points, bold=bold) <= longest), key=len, default="…")
+
+
 @lru_cache(maxsize=4096)
 def _missing(text: str) -> frozenset[str]:
     """The characters that DejaVu Sans Mono, and so every DejaVu here, does not have."""
