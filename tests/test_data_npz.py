@@ -136,6 +136,16 @@ def test_classes_can_be_named(tmp_path: Path) -> None:
         assert load(write(tmp_path, x=IMAGES, y=LABELS, classes=names)).classes == ("cat", "dog", "owl")
 
 
+def test_a_label_outside_the_classes_is_refused_where_its_split_is_asked_for(tmp_path: Path) -> None:
+    wrong = {"x_test": IMAGES, "y_test": LABELS + 2, "classes": ["cat", "dog", "owl"]}
+    path = write(tmp_path, x_train=IMAGES, y_train=LABELS, **wrong)
+    assert load(path, "train").classes == ("cat", "dog", "owl")
+    with pytest.raises(DataError, match=r"label 3 of image \d+ of .*\(y_test\) is outside its 3 classes \(0 to 2\)"):
+        load(path, "test")
+    with pytest.raises(DataError, match=r"\(y_test\) is outside its 3 classes"):
+        load(path, "all")
+
+
 def test_whole_labels_may_be_floats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(write(tmp_path, x=IMAGES, y=LABELS.astype(float))).labels, LABELS)
 

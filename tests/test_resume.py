@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 import convscope as cs
 from commands import Commands
 from convscope.errors import RunError, UsageError, WeightsError
+from convscope.training.randomness import random_state, restore_random_state
 
 PATIENCE = 240
 """Seconds for a process; on a machine with much else to do it takes long to start."""
@@ -31,6 +32,14 @@ from pathlib import Path
 pause = 0.01 if "slowly" in sys.argv else 0
 cs.train("shapes", "mlp-512", epochs=12, seed=1, out=Path(sys.argv[1]), resume="resume" in sys.argv,
          snapshot_seconds=0.05, watch=lambda event: time.sleep(pause))
+"""
+SLOW_COMMAND = """
+import time
+from convscope.cli import main
+from convscope.training.loop import Loop
+report = Loop._report
+Loop._report = lambda self: [report(self), time.sleep(0.05)][0]
+main()
 """
 FULL_DISK = """
 import resource, sys, convscope as cs
@@ -152,7 +161,7 @@ def test_resuming_runs_no_code_that_a_folder_names(interrupted: Path, tmp_path: 
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(convscope: Commands, whole: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "convscope", "train", "shapes", "--model", "mlp-512", "--epochs", "12"]
+    command = [sys.executable, "-c", SLOW_COMMAND, "train", "shapes", "--model", "mlp-512", "--epochs", "12"]
     command += ["--seed", "1"]
     run = tmp_path / "my run"
     process = subprocess.Popen([*command, "--out", str(run)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -165,6 +174,30 @@ def test_ctrl_c_saves_and_says_how_to_go_on(convscope: Commands, whole: Path, tm
     assert f"convscope train --resume --out '{run}'" in errors
     assert "going on after step" in convscope.said("train", "--resume", "--out", run)
     assert_same_bits(run, whole)
+
+
+def test_what_is_not_as_it_was_is_said_when_a_training_goes_on(small: Path, interrupted: Path) -> None:
+    config = json.loads((interrupted / "config.json").read_text())
+    config["environment"] |= {"processes": 3, "device": "cuda:2"}
+    (interrupted / "config.json").write_text(json.dumps(config))
+    events: list[Mapping[str, Any]] = []
+    cs.train(resume=True, out=interrupted, watch=events.append)
+    for sentence in ("resumed with processes 1, begun with 3", "resumed with device cpu, begun with cuda:2"):
+        assert f"{sentence}: the last bits of the weights may differ." in events[0]["notes"]
+    assert_same_bits(interrupted, small)
+
+
+@pytest.mark.parametrize(("saved", "here"), [(3, 2), (2, 3), (2, 0)])
+def test_the_random_state_of_more_gpus_or_fewer_is_taken_as_far_as_they_are_there(
+    saved: int, here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[int, int] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: here > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: given.update({device: int(state)}))
+    state = {**random_state(), "cuda": [torch.tensor(number) for number in range(saved)]}
+    restore_random_state(state)
+    assert given == {number: number for number in range(min(saved, here))}
 
 
 def test_a_live_run_is_held(tmp_path: Path) -> None:

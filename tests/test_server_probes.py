@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -218,6 +219,19 @@ def test_new_weights_are_asked_anew(folder: Path, tmp_path: Path) -> None:
         later = time.time_ns() + 10**10
         os.utime(tmp_path / "run/weights.safetensors", ns=(later, later))
         assert asked(page, "dead", model="run", images=10)["id"] != first["id"]
+
+
+def test_the_second_model_has_its_newest_weights_too_while_its_training_goes_on(folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(folder, tmp_path / "runs")
+    last = cs.load_run(copied / "b").steps[-1]
+    later = time.time_ns() + 10**10
+    os.utime(copied / f"b/history/{last:09d}.safetensors", ns=(later, later))
+    with opened(Gallery.of_folder(copied)) as page:
+        answer = asked(page, "shift", model="a", other="b", reach=1, images=10)
+        told = page.get(f"probes/{answer['id']}")["request"]
+    assert (told["at"], told["other_at"]) == (None, last)
+    assert [found["model"] for found in answer["result"]["models"]] == ["shapes-cnn", f"shapes-cnn-1 at step {last}"]
+    assert answer["command"] is None
 
 
 BAD = [

@@ -94,6 +94,17 @@ def test_importing_loads_no_torch(code: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "there",
+    ["None", "types.ModuleType('IPython')", "types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())"],
+    ids=["blocked", "half", "no formatter"],
+)
+def test_a_notebook_that_is_none_keeps_nobody_from_importing(there: str) -> None:
+    code = f"import sys, types; sys.modules['IPython'] = {there}; import convscope; print(convscope.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     import convscope as cs
 

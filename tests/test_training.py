@@ -286,6 +286,11 @@ def test_a_loss_that_is_no_number_later_leaves_the_last_epoch(tmp_path: Path, mo
     )
 
 
+def test_a_loss_that_is_no_number_at_the_first_step_says_that_nothing_was_learnt(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no finite number at the very first step, before anything was learnt"):
+        cs.train(digits(), Diverging(0), epochs=1, batch_size=16, out=tmp_path / "run")
+
+
 class Moody(nn.Module):
     """A network that cannot take some batches: of another size, or of one image while it trains."""
 
