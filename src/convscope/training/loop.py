@@ -26,7 +26,7 @@ from convscope.training.objectives import Loss, decide
 from convscope.training.randomness import random_state
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime
-from convscope.training.snapshots import Position
+from convscope.training.snapshots import Position, State
 from convscope.training.writer import STEPPED, Writer, history_steps
 
 Watch = Callable[[Mapping[str, Any]], float | None]
@@ -276,7 +276,7 @@ class Loop:
         if not all(torch.isfinite(value).all() for value in self.model.parameters()):
             self._refuse(self.position.step)
         began = time.perf_counter()
-        self.writer.snapshot(self.position, self.model, self.optimizer, gathered(random_state()))
+        self.writer.snapshot(State(self.position, self.model, self.optimizer, gathered(random_state())))
         self.saved, self.saved_at = self.position.step, time.perf_counter()
         self.cost = self.saved_at - began
 

@@ -43,6 +43,17 @@ class Position:
     """What the running means are made of."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """A training at one moment: all that a snapshot holds."""
+
+    position: Position
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    randoms: Sequence[Mapping[str, Any]]
+    """The random state of each process."""
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, on the CPU, each with memory of its own."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
@@ -74,27 +85,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_snapshot(
-    folder: Path,
-    position: Position,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    randoms: Sequence[Mapping[str, Any]],
-) -> None:
-    """Write one snapshot as a whole, with each process' random state, and drop those older than the one before it."""
+def write_snapshot(folder: Path, state: State) -> None:
+    """Write one snapshot as a whole, and drop those older than the one before it."""
     buffer = io.BytesIO()
-    first, *others = randoms
-    state = {"optimizer": optimizer.state_dict(), "buffers": hidden_buffers(model), "random": first, "others": others}
-    torch.save(state, buffer)
+    first, *others = state.randoms
+    hidden = hidden_buffers(state.model)
+    torch.save(
+        {"optimizer": state.optimizer.state_dict(), "buffers": hidden, "random": first, "others": others}, buffer
+    )
     files = {
-        "weights.safetensors": save_tensors(weights_of(model)),
+        "weights.safetensors": save_tensors(weights_of(state.model)),
         "optimizer.pt": buffer.getvalue(),
-        "position.json": json.dumps(asdict(position), indent=1).encode(),
+        "position.json": json.dumps(asdict(state.position), indent=1).encode(),
     }
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     files["sha256.json"] = json.dumps(digests, indent=1).encode()
 
-    final = folder / f"{position.step:09d}"
+    final = folder / f"{state.position.step:09d}"
     part = folder / f".{final.name}.part"
     with refused(final):
         shutil.rmtree(part, ignore_errors=True)

@@ -3,18 +3,17 @@
 import fcntl
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 import numpy as np
-import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from convscope.errors import RunError
-from convscope.training.snapshots import Position, refused, weights_of, write_durably, write_snapshot
+from convscope.training.snapshots import Position, State, refused, weights_of, write_durably, write_snapshot
 
 HISTORY_POINTS = 160
 """Points of the history that lie evenly over the training."""
@@ -67,14 +66,8 @@ class Writer:
     def keep(self, step: int, model: nn.Module) -> None:
         """Add the weights to the history."""
 
-    def snapshot(
-        self,
-        position: Position,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        randoms: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Make everything up to `position` durable, with the random state of each process."""
+    def snapshot(self, state: State) -> None:
+        """Make everything up to now durable."""
 
 
 class RunWriter(Writer):
@@ -142,19 +135,14 @@ class RunWriter(Writer):
             part.write_bytes(save_tensors(weights_of(model)))
             part.replace(path)
 
-    def snapshot(
-        self,
-        position: Position,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        randoms: Sequence[Mapping[str, Any]],
-    ) -> None:
+    def snapshot(self, state: State) -> None:
         """Write snapshots/STEP and weights.safetensors, durably."""
         with refused(self.path):
             os.fsync(self._metrics.fileno())
         length = os.fstat(self._metrics.fileno()).st_size
-        write_durably(self.path / "weights.safetensors", save_tensors(weights_of(model)))
-        write_snapshot(self.path / "snapshots", replace(position, metrics_bytes=length), model, optimizer, randoms)
+        write_durably(self.path / "weights.safetensors", save_tensors(weights_of(state.model)))
+        position = replace(state.position, metrics_bytes=length)
+        write_snapshot(self.path / "snapshots", replace(state, position=position))
 
 
 def history_steps(model: nn.Module, total: int) -> list[int]:
