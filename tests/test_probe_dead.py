@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
 import convscope as cs
+from convscope.plot.dead import COLORS
+from convscope.probe import Dead
+from convscope.probe.dead import Duplicate, StepUnits
 from figures import assert_legible, data
 
 
@@ -138,3 +142,30 @@ def test_models_and_data_can_be_named() -> None:
     assert cs.probe.patches("shapes-cnn", "shapes", count=1, channels=1).dataset == "shapes:test"
     compared = cs.probe.compare(["shapes-cnn", "shapes-mlp"], "shapes")
     assert [found.name for found in compared.models] == ["shapes-cnn", "shapes-mlp"]
+
+
+def test_the_picture_of_a_large_network_stays_small_and_shows_every_unit(tmp_path: Path) -> None:
+    rng, many, images = np.random.default_rng(0), 2048, 10
+    steps = []
+    for number in range(12):
+        low, high = np.zeros(many), np.ones(many)
+        high[number] = 0.0  # the one that is dead
+        duplicates = (Duplicate(100, 200, 1.0, 1.0, 1.0),)
+        flat = np.where(np.arange(many) == 300, images, 0)
+        counts = rng.integers(1, images, many)
+        steps.append(StepUnits(f"relu{number}", "relu", images, low, high, counts, flat, counts * 0, duplicates))
+    figure = cs.plot.dead(Dead("large", "noise:all", images, 0, tuple(steps)))
+    figure.savefig(tmp_path / "dead.svg")
+    assert (tmp_path / "dead.svg").stat().st_size < 200_000
+    width, height = figure.get_size_inches()
+    assert width < 12
+    assert height < 12
+    for number, picture in enumerate(figure.axes[0].images):
+        assert picture.get_label() == f"relu{number}"
+        colors = np.asarray(picture.get_array())
+        across = colors.shape[1] // 8
+        units = colors[::8, ::8].reshape(-1, 3)
+        assert (across, len(units)) == (128, many)
+        for unit, name in ((number, "dead"), (200, "duplicate"), (300, "saturated"), (100, "alive")):
+            np.testing.assert_allclose(units[unit], to_rgb(COLORS[name]))
+    assert any(t.get_text() == "2,045 alive, 1 dead, 1 saturated, 1 duplicate" for t in figure.axes[0].texts)

@@ -126,6 +126,10 @@ class Sheet:
             self._image(np.moveaxis(values, 0, -1), at, name)
         self.frame(*at)
 
+    def colors(self, colors: NDArray[np.float64], at: Place, name: str = "") -> None:
+        """Colours of shape (H, W, 3), from 0 to 1, as they are and without a frame."""
+        self._image(colors, at, name)
+
     def _image(self, values: NDArray[Any], at: Place, name: str, **colors: Any) -> None:
         x, y, w, h = at
         limits = {key: colors.pop(key) for key in ("vmin", "vmax") if key in colors}
