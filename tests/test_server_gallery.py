@@ -141,6 +141,36 @@ def add_one(folder: Path) -> None:
     (folder / "part").replace(folder / "weights.safetensors")
 
 
+def test_a_link_to_a_run_is_that_run_however_often_one_looks(run: cs.Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "runs" / "first")
+    shutil.copytree(run.path, tmp_path / "elsewhere" / "second")
+    (tmp_path / "runs" / "best").symlink_to("first")
+    (tmp_path / "runs" / "other").symlink_to(tmp_path / "elsewhere" / "second")
+    with opened(Gallery.of_folder(tmp_path / "runs")) as page:
+        for _ in range(3):
+            assert [model["id"] for model in page.get("session")["models"]] == ["first", "second"]
+
+
+def test_a_run_that_its_training_adds_while_one_looks_is_there_once(
+    run: cs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = Gallery.of_folder(tmp_path)
+    path = shutil.copytree(run.path, tmp_path / "one")
+    adding = threading.Thread(target=gallery.add_run, args=("one", path))
+    new_id = gallery._new_id
+
+    def meanwhile(name: str) -> str:
+        adding.start()
+        adding.join(0.5)
+        return new_id(name)
+
+    monkeypatch.setattr(gallery, "_new_id", meanwhile)
+    assert [model.id for model in gallery.session().models] == ["one"]
+    adding.join()
+    assert [model.id for model in gallery.session().models] == ["one"]
+    gallery.close()
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -1,5 +1,6 @@
 """Training from the page: real child processes, really killed; the weights of a plain training; nothing left over."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import uvicorn
 import convscope as cs
 from convscope.server import followers
 from convscope.server import training as one
+from convscope.server import trainings as several
 from convscope.server.app import make_app
 from convscope.server.gallery import Gallery
 from convscope.server.schema import SourceInfo, TrainCommand, TrainingEvent, TrainingInfo, TrainRequest
@@ -56,6 +58,13 @@ class Sources:
             id=name, name=name, splits=dict(entry.sizes), classes=list(entry.classes), channels=channels,
             height=height, width=width, trainable=trainable,
         )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child is ended only where a test means it to be."""
+    monkeypatch.setattr(one, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(several, "PATIENCE", PATIENCE)
 
 
 @pytest.fixture
@@ -168,6 +177,22 @@ def test_a_killed_child_is_told_and_two_at_a_time_are_the_most(trainings: Traini
     until(lambda: second.info().step == 1)
     assert wait_for(third, "done").step == 30
     assert [info.state for info in trainings.infos()] == ["failed", "paused", "done"]
+
+
+def test_a_child_that_does_not_stop_is_ended_and_nothing_of_it_stays(
+    trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one, "PATIENCE", 0.1)
+    training = ask(trainings, source="crosses", model="crosses", paused=True)
+    wait_for(training, "paused")
+    training.process.send_signal(signal.SIGSTOP)
+    say(trainings, training, "stop")
+    assert wait_for(training, "stopped").message == (
+        "the training did not stop in time and was ended after step 0; the weights that it had saved are kept."
+    )
+    until(lambda: training.process.stdin is not None and training.process.stdin.closed)
+    assert training.process.stdout is not None
+    assert training.process.stdout.closed
 
 
 @pytest.mark.study

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,10 @@ def test_work_that_nobody_waits_for_any_more_is_dropped() -> None:
     assert asyncio.run(leaving()) == ["stayed"]
 
 
+def throw(error: type[BaseException]) -> None:
+    raise error
+
+
 class Halting(nn.Module):
     """Says when it has begun, waits, and then has a second layer to run."""
 
@@ -296,8 +301,11 @@ def test_errors_reach_who_asked_and_the_thread_goes_on() -> None:
     async def failing() -> int:
         workers = Workers(threads=1)
         with pytest.raises(ZeroDivisionError):
-            await ask(workers, lambda: 1 // 0)[1]
-        found: int = await ask(workers, lambda: 7)[1]
+            await ask(workers, lambda: 1 // 0, key="model")[1]
+        for ends in (SystemExit, KeyboardInterrupt, GeneratorExit):
+            with pytest.raises(HTTPException, match=f"broke off with {ends.__name__} instead of an answer"):
+                await ask(workers, partial(throw, ends), key="model")[1]
+        found: int = await ask(workers, lambda: 7, key="model")[1]
         workers.close()
         return found
 

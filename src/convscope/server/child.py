@@ -21,7 +21,7 @@ POINTS = 5_000
 """Lines of the metrics of one kind that are passed on; of more, only every second, third, ..."""
 QUIET = 0.05
 """Seconds between two reports of progress."""
-PATIENCE = 5.0
+PATIENCE = 60.0
 """Seconds that a training may take to save itself when nobody listens any more."""
 
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock, RLock, Thread
 from typing import Any, Self
 
 import numpy as np
@@ -39,12 +39,14 @@ class Gallery:
         self.sources_known = Sources(data_dir)
         self.traces = Traces()
         self.workers = Workers()
-        self.can_train = False
         self._models: dict[str, Opened] = {}
         self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._folder: Path | None = None
-        self._lock, self._looking = Lock(), Lock()
-        Thread(target=_get_ready, name="convscope imports", daemon=True).start()
+        self._lock = Lock()
+        self._adding = RLock()
+        """Held while runs are added, so that none is found twice."""
+        self._imports = Thread(target=_get_ready, name="convscope imports", daemon=True)
+        self._imports.start()
 
     @classmethod
     def of_model(cls, model: Any, image: Any = None, *, data_dir: Path | None = None) -> Self:
@@ -101,12 +103,13 @@ class Gallery:
         Raises:
             RunError: it is none.
         """
-        run = cs.load_run(Path(path).resolve())
-        opened = Opened(id, run.path.name, run=run)
-        opened.source = self.sources_known.of_run(id, run.config)
-        opened.start = self._sample(opened.source)
-        with self._lock:
-            self._models[id] = opened
+        with self._adding:
+            run = cs.load_run(Path(path).resolve())
+            opened = Opened(id, run.path.name, run=run)
+            opened.source = self.sources_known.of_run(id, run.config)
+            opened.start = self._sample(opened.source)
+            with self._lock:
+                self._models[id] = opened
 
     def opened(self) -> list[Opened]:
         """Every model that is open."""
@@ -184,8 +187,8 @@ class Gallery:
                     self._kept.move_to_end(ref.id)
                     return self._kept[ref.id]
 
-    def session(self) -> schema.Session:
-        """Everything that is open, as the page is told."""
+    def session(self, *, can_train: bool = False) -> schema.Session:
+        """Everything that is open, as the page is told; whether the server can train, it knows itself."""
         self._look_for_runs()
         models = [opened.info() for opened in list(self._models.values())]
         kernels = [
@@ -197,23 +200,26 @@ class Gallery:
             sources=self.sources(),
             kernels=kernels,
             limits=schema.Limits(upload_bytes=uploads.MAX_BYTES, upload_pixels=uploads.MAX_PIXELS, terms=TERMS),
-            can_train=self.can_train,
+            can_train=can_train,
         )
 
     def close(self) -> None:
-        """Begin no more work."""
+        """Begin no more work, and leave no import half done."""
         self.workers.close()
+        self._imports.join()
 
     def _look_for_runs(self) -> None:
         """Add the runs that are new in the folder."""
         if self._folder is None:
             return
-        with self._looking:
+        with self._adding:
             known = {opened.run.path for opened in list(self._models.values()) if opened.run is not None}
             for config in sorted([*self._folder.glob("config.json"), *self._folder.glob("*/config.json")]):
-                if config.parent not in known:
+                path = config.parent.resolve()  # a link to a run is that run
+                if path not in known:
                     with suppress(cs.ConvscopeError):  # a folder with another config.json, or a run just being made
-                        self.add_run(self._new_id(config.parent.name), config.parent)
+                        self.add_run(self._new_id(path.name), path)
+                        known.add(path)
 
     def _source_of(self, opened: Opened) -> str | None:
         """The data source whose samples suit a model."""

@@ -34,7 +34,6 @@ class Explorer:
     def __init__(self, gallery: Gallery, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
         self._trainings = Trainings(gallery, folder)
-        gallery.can_train = True
         app = make_app(gallery, access, self._trainings)
         put_together(app)
         self._begin = partial(ahead.begin, gallery)

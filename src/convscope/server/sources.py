@@ -89,10 +89,9 @@ class Sources:
             return None
         options, seed = dict(data["options"]), data["seed"]
         asked = (data["source"], seed, _drawn(options))
-        same = (s for s in self._known.values() if (s.data, s.seed, _drawn(s.options)) == asked)
-        found = next(same, None)
-        if found is not None:
-            return found.id
+        for known in list(self._known.values()):
+            if (known.data, known.seed, _drawn(known.options)) == asked:
+                return known.id
         try:
             if not cs.at_hand(data["source"], data_dir=options.get("data_dir")):
                 return None
@@ -104,7 +103,7 @@ class Sources:
 
     def _called(self, name: str, seed: int, run: str) -> str:
         """A run's data as a menu lists them: with what tells them from others of the same name."""
-        same = [s for s in self._known.values() if name in {s.name, s.name.rpartition(" (")[0]}]
+        same = [s for s in list(self._known.values()) if name in {s.name, s.name.rpartition(" (")[0]}]
         if not same:
             return name
         return f"{name} ({'' if all(s.seed == seed for s in same) else f'seed {seed}, '}of {run})"

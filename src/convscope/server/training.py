@@ -25,7 +25,7 @@ State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
 SHOWN = ("event", "step", "epoch", "loss", "accuracy", "test_loss", "test_accuracy")
 """What of a line of the metrics the page gets."""
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that a training may take to stop by itself."""
 
 
@@ -102,9 +102,7 @@ class Training:
     def leave(self) -> None:
         """Let the child save and end: it does when nobody can command it any more."""
         self.asked_to_stop = True
-        with self._lock, suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.close()
+        self._hang_up()
 
     def end(self, seconds: float) -> None:
         """Wait for the child's end, for so long; then end it."""
@@ -135,6 +133,12 @@ class Training:
             self.process.stdin.write(json.dumps(what, default=str) + "\n")  # folders as texts
             self.process.stdin.flush()
 
+    def _hang_up(self) -> None:
+        """Command it no more."""
+        with self._lock, suppress(OSError):
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -142,6 +146,7 @@ class Training:
                 self._take(json.loads(line))
         code = self.process.wait()
         self.process.stdout.close()
+        self._hang_up()
         with self._lock:
             if not self.over:
                 self.state, self.message = self._unexpected(code)

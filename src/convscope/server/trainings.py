@@ -26,7 +26,7 @@ ANY_DATA = "mnist-small"
 """The model that data without one of their own are trained with, as `cs.train` does."""
 PIXELS = 3 * 128 * 128
 """Numbers of an image up to which every network is offered; on larger ones a linear layer could fill the memory."""
-PATIENCE = 3.0
+PATIENCE = 10.0
 """Seconds that all trainings together get to save themselves when the server ends."""
 
 

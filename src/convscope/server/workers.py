@@ -171,6 +171,10 @@ class Workers:
             result = job.work()
         except (Exception, Left) as error:  # handed over to whoever waits
             failed = error
+        except BaseException as error:  # a model that calls sys.exit, say
+            failed = HTTPException(
+                400, f"the work broke off with {type(error).__name__} instead of an answer; a model must not do that."
+            )
         with self._lock:
             self._free += 1
             self._idle.append(inbox)

@@ -1,5 +1,6 @@
 """Routes of what is open: the session, and the samples of its data sources."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -18,8 +19,9 @@ SIDE = 64
 async def session(request: Request) -> Session:
     """Everything that is open."""
     gallery = request.app.state.gallery
-    found: Session = await gallery.workers.run(request, "session", gallery.session)
-    return found.model_copy(update={"can_train": request.app.state.trainings is not None})
+    made = partial(gallery.session, can_train=request.app.state.trainings is not None)
+    found: Session = await gallery.workers.run(request, "session", made)
+    return found
 
 
 @router.get("/samples", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})

@@ -1,6 +1,5 @@
 """Traces: a pass through a model, its steps and answers, and what differs between two passes."""
 
-
 from pydantic import Field
 
 from convscope.server.schema.inputs import Change, InputInfo, InputRef
