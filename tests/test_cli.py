@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,28 @@ def test_too_little_memory_is_one_sentence(
         main()
     assert left.value.code == 1
     assert capsys.readouterr().err.startswith("error: there is not enough memory for this; ask for less")
+
+
+def test_more_images_than_there_is_memory_for_are_refused_before_any_is_drawn(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, convscope: Commands
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing is drawn")
+
+    monkeypatch.setattr("convscope.data.shapes.distinct", refuse)
+    said = convscope("train", "shapes", "--images", str(10**13))
+    assert said.status == 1
+    assert said.err.startswith("error: 10,000,000,000,000 images of shapes need about 23,520,000 GB of memory, and ")
+    assert said.err.endswith(" GB are free here. Ask for fewer.\n")
+    assert not list(empty.iterdir())
+
+
+def test_huge_losses_are_short(empty: Path, convscope: Commands) -> None:
+    said = convscope.said("train", "shapes", "--lr", "1e30", "--epochs", "2", "--out", "run")
+    said += convscope.said("evaluate", "run")
+    losses = re.findall(r"loss (\S+?),?(?:\s|$)", said.split("cross-entropy", 1)[1])
+    assert len(losses) == 5
+    assert all(re.fullmatch(r"\d(\.\d+)?e\+\d\d", loss) for loss in losses), losses
 
 
 def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 import convscope as cs
-from convscope.cli.console import reading_progress, remark, say, show_json
+from convscope.cli.console import decimal, reading_progress, remark, say, show_json
 from convscope.cli.figures import Out, save, target, write
 from convscope.cli.loading import Loading, is_run
 from convscope.cli.numbers import explained
@@ -66,7 +66,8 @@ def filter_image(
     for word in ("input", "output"):
         fact = facts[word]
         made = ", made grey first" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
-        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  from {fact['min']:.4f} to {fact['max']:.4f}{made}")
+        reach = f"from {decimal(fact['min'])} to {decimal(fact['max'])}"
+        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{made}")
     write(figure, path)
 
 

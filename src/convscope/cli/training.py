@@ -7,7 +7,17 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.console import duration, hushed, percent, reading_progress, remark, say, show_json, show_table
+from convscope.cli.console import (
+    decimal,
+    duration,
+    hushed,
+    percent,
+    reading_progress,
+    remark,
+    say,
+    show_json,
+    show_table,
+)
 from convscope.cli.loading import Loading, is_run
 from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size, spread
 from convscope.cli.watching import watching
@@ -99,7 +109,7 @@ def evaluate(
         return
     total = int(result.confusion.sum())
     skipped = f"; {result.skipped:,} more cannot be read" if result.skipped else ""
-    say(f"{result.dataset}: {percent(result.accuracy)} of {total:,} images right, loss {result.loss:.4f}{skipped}")
+    say(f"{result.dataset}: {percent(result.accuracy)} of {total:,} images right, loss {decimal(result.loss)}{skipped}")
     say()
     rows = [(c["class"], f"{c['images']:,}", percent(c["recall"]), percent(c["precision"])) for c in result.per_class]
     show_table(["class", "images", "found", "right when said"], rows, right=["images", "found", "right when said"])
@@ -138,7 +148,7 @@ def _show_prediction(prediction: Any, top: int) -> None:
     for note in prediction.notes:
         remark(f"note: {prediction.image}: {note}")
     if prediction.probabilities is None:
-        say(f"  {prediction.output[0]:.4f}, nearest to class number {prediction.best}")
+        say(f"  {decimal(prediction.output[0])}, nearest to class number {prediction.best}")
         return
     order = prediction.probabilities.argsort()[::-1][:top]
     width = max(len(prediction.classes[k]) for k in order)

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from convscope.cli.console import duration, err, hushed, percent, remark, say
+from convscope.cli.console import decimal, duration, err, hushed, percent, remark, say
 
 
 class Watcher:
@@ -43,9 +43,8 @@ class Watcher:
             self.began = event["step"], event["seconds"]
             return
         steps, seconds = event["step"] - self.began[0], event["seconds"] - self.began[1]
-        numbers = (
-            f"epoch {event['epoch']}/{event['epochs']}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"
-        )
+        means = f"loss {decimal(event['loss'])}  accuracy {percent(event['accuracy'])}"
+        numbers = f"epoch {event['epoch']}/{event['epochs']}  {means}"
         if steps and seconds > 0:
             rate = steps / seconds
             left = (event["total"] - event["step"]) / rate
@@ -54,14 +53,14 @@ class Watcher:
 
     def _train(self, event: Mapping[str, Any]) -> None:
         if self.start["recipe"]["log_every"]:
-            say(f"step {event['step']:>6,}  loss {event['loss']:.6f}")
+            say(f"step {event['step']:>6,}  loss {decimal(event['loss'], 6)}")
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         if not self._worth_a_line(event["epoch"]):
             return
-        line = f"epoch {event['epoch']:>3}  loss {event['loss']:.4f}  accuracy {percent(event['accuracy'])}"
+        line = f"epoch {event['epoch']:>3}  loss {decimal(event['loss'])}  accuracy {percent(event['accuracy'])}"
         if "test_accuracy" in event:
-            line += f"  test loss {event['test_loss']:.4f}  test accuracy {percent(event['test_accuracy'])}"
+            line += f"  test loss {decimal(event['test_loss'])}  test accuracy {percent(event['test_accuracy'])}"
         if "skipped" in event:
             line += f"  ({event['skipped']:,} skipped)"
         say(f"{line}  {duration(event['seconds'])}")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from convscope.data.dataset import Dataset
 from convscope.data.holdout import split_indices
+from convscope.data.memory import check_memory
 from convscope.data.request import Request
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
 from convscope.images import WHITE, Array, Preprocess, read_image
@@ -23,6 +24,8 @@ from convscope.images import WHITE, Array, Preprocess, read_image
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")  # the first that exists is the test split
 NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # what Pillow recognizes and cannot decode by itself
+COPIES = 2  # of the images: one by one, and stacked
+TOO_MANY = "Bring them to a smaller --size, or name the folder hub:PATH, which reads them where they are used."
 NAMED = 5  # how many skipped files a warning names
 
 
@@ -48,8 +51,8 @@ def load_folder(request: Request) -> Dataset:
 
     Raises:
         UsageError: there is no such folder.
-        DataError: no classes, a class without images, no test/, images of different sizes and no `image_size`; with
-            `strict`, a file that cannot be read.
+        DataError: no classes, a class without images, no test/, images of different sizes and no `image_size`, more
+            of them than fit into memory; with `strict`, a file that cannot be read.
     """
     root = request.path
     if not root.is_dir():
@@ -146,6 +149,8 @@ def _decode(root: Path, files: Sequence[Found], request: Request) -> tuple[list[
             if not isinstance(image, ImageError):
                 kept.append(file)
                 images.append(image)
+                if len(images) == 1:
+                    check_memory(request.name, len(files), image.shape, TOO_MANY, copies=COPIES)
                 _same_size(root, kept, images)
             elif request.strict:
                 raise image

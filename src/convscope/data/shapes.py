@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
+from convscope.data.memory import check_memory
 from convscope.data.request import Request
 from convscope.errors import UsageError
 from convscope.images import Array, Preprocess
@@ -25,6 +26,7 @@ EDGE = 28  # of an image, in pixels
 SIDES = range(5, 14)
 RADII = range(5, 7)
 SIZES = {"train": 1000, "test": 200}
+COPIES = 3  # of the images, while they are drawn: part by part, one after the other, in their order
 WHITE, YELLOW, RED = (1,), (1, 1, 0), (1, 0, 0)
 
 
@@ -76,6 +78,7 @@ def load_shapes(request: Request) -> Dataset:
 
     Raises:
         UsageError: a size or the published sampling for `all`, which is not drawn.
+        DataError: more images than there is memory for.
     """
     if request.split == "all":
         images, labels = _everything(request)
@@ -103,9 +106,11 @@ def _everything(request: Request) -> tuple[Array, Array]:
 
 
 def _drawn(request: Request) -> tuple[Array, Array]:
+    size = request.size or SIZES[request.split]
+    check_memory(request.name, size, shape(request.name), "Ask for fewer.", copies=COPIES)
     rng = np.random.default_rng([request.seed, list(SIZES).index(request.split)])
     images, labels = [], []
-    for part, label, count in _shares(request.name, request.size or SIZES[request.split]):
+    for part, label, count in _shares(request.name, size):
         published = request.sampling == "published"
         places = independent(rng, part.kind, count) if published else distinct(rng, part.kind, count, request.split)
         images.append(paint(part, places))
