@@ -1,10 +1,12 @@
 """How tests start several processes: torchrun, agents that find each other on loopback, and their environment."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 SEVERAL = pytest.mark.skipif(
     find_spec("lightning_fabric") is None, reason="training in several processes needs Lightning Fabric"
 )
+PATIENCE = 1200
+"""Seconds for a command; on a machine with much else to do several processes take long."""
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
 
@@ -25,7 +29,7 @@ def environment(**more: str) -> dict[str, str]:
 def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=dict(env or environment()), check=False, timeout=240
+        command, capture_output=True, text=True, cwd=cwd, env=dict(env or environment()), check=False, timeout=PATIENCE
     )
 
 
@@ -37,7 +41,9 @@ def torchrun(processes: int, *command: str, cwd: Path) -> subprocess.CompletedPr
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody uses now, of those that the system gives nobody who asks for any."""
+    for port in random.SystemRandom().sample(range(15_000, 30_000), 100):
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("of a hundred ports none is free")

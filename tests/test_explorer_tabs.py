@@ -12,6 +12,7 @@ from browser import forgive, tab
 from convscope.server import gallery
 from convscope.server.traces import Traces
 from exploring import at, recorded, rows, settled, state, visit, wander
+from launching import free_port
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_another_fragment_than_a_key_does_not_load_the_page_anew(page: Any, narr
 
 def test_after_a_new_start_the_page_says_what_to_do_and_takes_the_new_key(page: Any) -> None:
     model = cs.load_model("shapes-cnn", seed=3)
-    with cs.open(model, "shapes:test/12", port=0, browser=False) as explorer:
+    with cs.open(model, "shapes:test/12", port=free_port(), browser=False) as explorer:
         visit(page, explorer, at(1, 2, 16, 9))
         number = recorded(page)
         other = page.context.new_page()

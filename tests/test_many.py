@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import convscope as cs
-from launching import SEVERAL, TORCHRUN, environment, free_port, run
+from launching import PATIENCE, SEVERAL, TORCHRUN, environment, free_port, run
 
 pytestmark = SEVERAL
 
@@ -162,7 +162,7 @@ def assert_agents_train_together(address: str, folder: Path, prefixes: Sequence[
         env = environment(**({"GLOO_SOCKET_IFNAME": f"cs{node}"} if prefix else {}))
         where = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}"]
         where += [f"--local-addr={address[:-1]}{node + 1}"] if prefix else []
-        where += [f"--rdzv-conf=is_host={int(node == 0)}"]
+        where += [f"--rdzv-conf=is_host={int(node == 0)},read_timeout={PATIENCE}"]
         command = [*prefix, *TORCHRUN, *where, "-m", "convscope", *TRAIN]
         started.append(
             subprocess.Popen(
@@ -175,7 +175,7 @@ def assert_agents_train_together(address: str, folder: Path, prefixes: Sequence[
             )
         )
     try:
-        said = [process.communicate(timeout=240)[0] for process in started]
+        said = [process.communicate(timeout=PATIENCE)[0] for process in started]
     finally:
         for process in started:
             process.kill()

@@ -23,7 +23,7 @@ from commands import Commands
 from convscope.errors import RunError, UsageError, WeightsError
 from convscope.training.randomness import random_state, restore_random_state
 
-PATIENCE = 240
+PATIENCE = 600
 """Seconds for a process; on a machine with much else to do it takes long to start."""
 SMALL: Mapping[str, Any] = {"dataset": "shapes", "model": "shapes-mlp", "epochs": 6, "seed": 1}
 TRAIN = """

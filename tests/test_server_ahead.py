@@ -58,7 +58,7 @@ class Slow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.begun.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(240)
         found: Tensor = self.one(x)
         return found
 
@@ -71,7 +71,7 @@ def test_a_request_that_comes_meanwhile_waits_for_it(passes: list[str]) -> None:
     model.go_on.clear()
     with opened(gallery) as page:
         ahead.begin(gallery)
-        assert model.begun.wait(20)
+        assert model.begun.wait(240)
         threading.Timer(0.2, model.go_on.set).start()
         info = page.post("traces", **first_view(gallery))
         assert made == [info["id"]]

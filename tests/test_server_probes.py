@@ -32,6 +32,8 @@ from convscope.server.schema import ProbeRequest
 from serving import served
 
 SAMPLE = {"kind": "sample", "source": "shapes", "split": "test", "index": 3}
+PATIENCE = 600
+"""Seconds for what comes, also on a machine with much else to do."""
 DOCS = Path(__file__).parents[1] / "docs/probes"
 
 
@@ -62,11 +64,10 @@ def ended(page: Page, info: Any) -> Any:
 
 
 def until(true: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if true():
-            return
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.01)
-    raise AssertionError("it did not come to that")
 
 
 def asked(page: Page, question: str, **more: Any) -> Any:

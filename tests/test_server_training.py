@@ -25,7 +25,7 @@ from convscope.server.security import Access
 from convscope.server.trainings import Busy, Missing, Trainings, models_for
 
 TOKEN = "a-token-of-the-tests"
-PATIENCE = 240
+PATIENCE = 600
 """Seconds for what comes; on a machine with much else to do a process takes long to start."""
 
 
@@ -262,12 +262,14 @@ def test_a_killed_server_takes_its_trainings_along_and_they_save_themselves(tmp_
         [sys.executable, "-c", SERVER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
     )
     assert server.stdout is not None
-    children = [int(server.stdout.readline()) for _ in range(2)]
-    running, paused = (tmp_path / name for name in ("mlp-512", "mlp-512-2"))
-    until(lambda: bool(cs.Run(running).history) and bool(cs.Run(paused).steps))
-    assert not any(map(gone, children))
-    server.kill()
-    server.communicate()
+    try:
+        children = [int(server.stdout.readline()) for _ in range(2)]
+        running, paused = (tmp_path / name for name in ("mlp-512", "mlp-512-2"))
+        until(lambda: bool(cs.Run(running).history) and bool(cs.Run(paused).steps))
+        assert not any(map(gone, children))
+    finally:
+        server.kill()
+        server.communicate()
     until(lambda: all(map(gone, children)))
     for run in (running, paused):
         assert cs.load_model(str(run))

@@ -115,7 +115,7 @@ class Slow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.reached.set()
-        assert self.go.wait(60)
+        assert self.go.wait(240)
         return x.flatten(1)
 
 
@@ -128,7 +128,7 @@ def test_a_slow_model_holds_up_no_other(net: Any) -> None:
         found: list[Any] = []
         waiting = threading.Thread(target=lambda: found.append(page.trace(start.model_dump(), model=name)))
         waiting.start()
-        assert slow.reached.wait(60)
+        assert slow.reached.wait(240)
         info = page.trace(model="shapes-cnn")
         assert page.get(f"traces/{info['id']}/steps/0/explain", cell="0,0,0")["proof"]["proved"]
         assert not found
@@ -163,7 +163,7 @@ async def everyone_waits() -> None:
 def test_clients_take_turns() -> None:
     async def many() -> list[str]:
         workers, gate, order = Workers(threads=1), threading.Event(), list[str]()
-        _, first = ask(workers, lambda: gate.wait(60), "greedy")
+        _, first = ask(workers, lambda: gate.wait(240), "greedy")
         tasks = [ask(workers, lambda: order.append("greedy"), "greedy")[1] for _ in range(10)]
         await everyone_waits()
         tasks += [ask(workers, lambda: order.append("late"), "late")[1] for _ in range(2)]
@@ -186,7 +186,7 @@ def test_work_with_one_key_runs_alone_and_what_waits_for_it_holds_no_thread() ->
             nonlocal running, most
             running += 1
             most = max(most, running)
-            assert gate.wait(60)
+            assert gate.wait(240)
             running -= 1
 
         tasks = [ask(workers, slow, key="slow model")[1] for _ in range(5)]
@@ -203,7 +203,7 @@ def test_work_with_one_key_runs_alone_and_what_waits_for_it_holds_no_thread() ->
 def test_work_that_nobody_waits_for_any_more_is_dropped() -> None:
     async def leaving() -> list[str]:
         workers, gate, done = Workers(threads=1), threading.Event(), list[str]()
-        _, first = ask(workers, lambda: gate.wait(60))
+        _, first = ask(workers, lambda: gate.wait(240))
         request, second = ask(workers, lambda: done.append("left"))
         _, third = ask(workers, lambda: done.append("stayed"))
         await everyone_waits()
@@ -233,7 +233,7 @@ class Halting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         self.begun.set()
-        assert self.gate.wait(60)
+        assert self.gate.wait(240)
         x = self.second(x)
         self.ends["whole"] += 1
         return x
@@ -241,7 +241,7 @@ class Halting(nn.Module):
 
 def asking(port: int, path: str, body: Any = None) -> http.client.HTTPConnection:
     """A request on its way, over a connection of its own."""
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     headers = {**KEY, "Content-Type": "application/json"}
     line.request("GET" if body is None else "POST", f"/api/{path}", body and json.dumps(body), headers)
     return line
@@ -263,8 +263,8 @@ def test_a_pass_ends_where_it_is_when_its_client_leaves_and_the_model_serves_oth
         shown = json.load(line.getresponse())["models"][0]
         wanted = {"model": shown["id"], "input": shown["start"]}
         with closing(asking(port, "traces", wanted)):
-            assert model.begun.wait(60)
-        assert leaving[0].wait(60), "the server saw that the client left"
+            assert model.begun.wait(240)
+        assert leaving[0].wait(240), "the server saw that the client left"
         model.gate.set()
         with closing(asking(port, "traces", wanted | {"change": {"right": 1}})) as line_of_another:
             steps = json.load(line_of_another.getresponse())["steps"]
@@ -275,7 +275,7 @@ def test_a_pass_ends_where_it_is_when_its_client_leaves_and_the_model_serves_oth
 def test_too_many_are_told_to_come_back() -> None:
     async def flooding() -> None:
         workers, gate = Workers(threads=1, waiting=5, each=3), threading.Event()
-        tasks = [ask(workers, lambda: gate.wait(60), "a")[1]]
+        tasks = [ask(workers, lambda: gate.wait(240), "a")[1]]
         await everyone_waits()
         tasks += [ask(workers, lambda: None, "a")[1] for _ in range(3)]
         await everyone_waits()

@@ -107,7 +107,7 @@ class Explorer:
         self._probes.close()
         self._trainings.close()  # both end the streams of events that the server would wait for
         self._server.should_exit = True
-        if self._thread is not threading.current_thread() and self._ended.wait(10):
+        if self._thread is not threading.current_thread() and self._ended.wait(60):
             self._thread.join()
 
 
