@@ -13,6 +13,7 @@ import urllib.request
 import warnings
 import webbrowser
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,16 @@ def test_it_opens_on_a_model_of_this_session_and_ends(tmp_path: Path, monkeypatc
     assert not [thread for thread in threading.enumerate() if thread not in before and thread.name == "explorer"]
     with pytest.raises(urllib.error.URLError):
         asked(explorer.address)
+
+
+def test_a_thread_can_wait_for_the_end_too() -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    with cs.open("crosses", port=0) as explorer, ThreadPoolExecutor(1) as pool:
+        waited = pool.submit(explorer.wait)
+        assert asked(explorer.address)[0] == 200
+        explorer.close()
+        waited.result(240)
+    assert signal.getsignal(signal.SIGTERM) is former
 
 
 def test_each_server_has_its_own_token_and_port() -> None:

@@ -1,15 +1,33 @@
-"""Words: what an operation is called, with its settings. Knows steps as data."""
+"""Words: what an operation is called, with its settings. Knows nothing of steps but what is said of them."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from convscope.capture.step import Step
-
-Says = Callable[["Step"], str]
+from typing import Any, Protocol
 
 
-def says(step: "Step") -> str:
+class Operation(Protocol):
+    """What is looked at of a step."""
+
+    @property
+    def op(self) -> str:
+        """The ATen name."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """By the names of ATen's schema."""
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Argument -> parameter."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result."""
+
+
+Says = Callable[[Operation], str]
+
+
+def says(step: Operation) -> str:
     """An operation in words: `convolution 3x3, padding 1`."""
     words = OPERATIONS.get(step.op)
     if words is not None:
@@ -17,7 +35,7 @@ def says(step: "Step") -> str:
     return str(step.op.rpartition("::")[2].strip("_").replace("_", " "))
 
 
-def _settings(step: Any, plain: Mapping[str, Any]) -> str:
+def _settings(step: Operation, plain: Mapping[str, Any]) -> str:
     """The arguments that are not what they are mostly: `, stride 2, padding 1`."""
     said = ""
     for name, usual in plain.items():
@@ -35,19 +53,19 @@ def _size(value: Any) -> str:
     return str(value)
 
 
-def _shape_of(step: Any, argument: str) -> tuple[int, ...]:
+def _shape_of(step: Operation, argument: str) -> tuple[int, ...]:
     value = step.arguments.get(argument)
     return tuple(getattr(value, "shape", ()))
 
 
-def _convolution(step: "Step") -> str:
+def _convolution(step: Operation) -> str:
     kernel = "x".join(map(str, _shape_of(step, "weight")[2:]))
     kind = "transposed convolution" if step.arguments.get("transposed") else "convolution"
     return f"{kind} {kernel}" + _settings(step, {"stride": 1, "padding": 0, "dilation": 1, "groups": 1})
 
 
 def _pooling(kind: str) -> Says:
-    def said(step: "Step") -> str:
+    def said(step: Operation) -> str:
         kernel = list(step.arguments.get("kernel_size") or ())
         size = "x".join(map(str, kernel if len(kernel) != 1 else kernel * 2))
         stride = list(step.arguments.get("stride") or ())
@@ -59,7 +77,7 @@ def _pooling(kind: str) -> Says:
 
 
 def _linear(argument: str) -> Says:
-    def said(step: "Step") -> str:
+    def said(step: Operation) -> str:
         inside = _shape_of(step, argument)
         return f"linear {inside[-1]:,} to {step.shape[-1]:,}" if inside and step.parameters else "matrix product"
 
@@ -71,7 +89,7 @@ def _to(kind: str) -> Says:
 
 
 def _over(kind: str) -> Says:
-    def said(step: "Step") -> str:
+    def said(step: Operation) -> str:
         axes = step.arguments.get("dim")
         listed = axes if isinstance(axes, list | tuple) else [axes]
         rank = len(_shape_of(step, "self"))

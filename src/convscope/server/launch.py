@@ -9,7 +9,8 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -90,15 +91,14 @@ class Explorer:
 
     def wait(self) -> None:
         """Serve until Ctrl-C or a request to end, then close."""
-        former = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            self._make_first_view()
-            while not self._ended.wait(3600):
-                pass
+            with _sigterm_like_ctrl_c():
+                self._make_first_view()
+                while not self._ended.wait(3600):
+                    pass
         except KeyboardInterrupt:
             pass
         finally:
-            signal.signal(signal.SIGTERM, former)
             self.close()
 
     def close(self) -> None:
@@ -109,6 +109,19 @@ class Explorer:
         self._server.should_exit = True
         if self._thread is not threading.current_thread() and self._ended.wait(60):
             self._thread.join()
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Within it a request to end interrupts; signals are heard by the main thread alone, so nothing else is changed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if former is None else former)
 
 
 def open(  # noqa: A001  # people say cs.open
