@@ -452,7 +452,7 @@ def test_when_the_server_ends_so_do_its_questions(folder: Path, slow: Slow) -> N
         page.post("probes", question="dead", model="a")
         until(lambda: bool(slow.models))
         state = cast("FastAPI", page.client.app).state
-    assert {probe.state for probe in state.probes.all()} == {"stopped"}
+    until(lambda: {probe.state for probe in state.probes.all()} == {"stopped"})
     with pytest.raises(Exception, match="ending"):
         state.probes.check_room()
 

@@ -47,7 +47,8 @@ class Habit(NamedTuple):
                 yield from tensors_in(args[place] if place < len(args) else kwargs.get(name))
 
 
-_HABITS: dict[int, Habit | None] = {}  # by id(function); None is no habit at all
+_HABITS: dict[int, Habit | None] = {}  # by id(function), which is held too; None is no habit at all
+_HELD: list[Any] = []
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
@@ -97,6 +98,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
     def _before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], habit: Habit) -> None:
         if habit is _UNSEEN:
             seen = _HABITS[id(func)] = _habit(func)
+            _HELD.append(func)
             if seen is None:
                 return
             habit = seen
