@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import convscope as cs
-from browser import NARROW, WIDE, accessible, keep, tab
+from browser import NARROW, WIDE, accessible, forgive, keep, tab
 from convscope.server.probes import Probe
 from exploring import eventually, state, visit
 
@@ -85,6 +85,17 @@ def test_a_question_is_asked_by_keyboard_and_its_numbers_are_those_of_python(
     page.get_by_role("link", name="tanh2").click()
     page.wait_for_selector("nav a[aria-current=page]:has-text('Look')")
     assert state(page)["step"] == str(cs.trace(model(folder), cs.load_image("shapes:test/0"))["tanh2"].id)
+
+
+def test_an_image_of_another_size_is_made_to_fit_on_demand(page: Any, explorer: Any) -> None:
+    forgive(page, "409")
+    visit(page, explorer, "?view=probe&model=cnn&question=receptive-field&input=s~crosses~test~0", FORM)
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("alert").filter(has_text="resize it or to pad it").wait_for()
+    page.get_by_role("button", name="Pad the image").click()
+    page.wait_for_selector(ANSWER)
+    assert state(page)["fit"] == "pad"
+    assert page.get_by_role("button", name="Resize the image").count() == 0
 
 
 @pytest.fixture
