@@ -266,11 +266,11 @@ def test_what_cannot_be_asked_is_answered_by_a_sentence(status: int, body: Any, 
 
 
 def test_an_image_of_another_size_is_refused_with_the_ways_to_make_it_fit(page: Page) -> None:
-    body = {"question": "receptive-field", "model": "a", "input": {**SAMPLE, "source": "crosses", "index": 0}}
-    answer = page.client.post("/api/probes", json=body)
+    body: dict[str, Any] = {"model": "a", "input": {**SAMPLE, "source": "crosses", "index": 0}}
+    answer = page.client.post("/api/probes", json={"question": "receptive-field", **body})
     assert (answer.status_code, answer.json()["fit"]) == (409, ["resize", "pad"])
     for way in answer.json()["fit"]:
-        assert asked(page, **body, fit=way)["sentence"]
+        assert asked(page, "receptive-field", **body, fit=way)["sentence"]
 
 
 def test_nothing_is_known_of_what_was_never_asked(page: Page) -> None:
