@@ -58,7 +58,9 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def tab(within: Any, *, size: tuple[int, int] = WIDE, scheme: str = "light", first: bool = False) -> Iterator[Any]:
+def tab(
+    within: Any, *, size: tuple[int, int] = WIDE, scheme: str = "light", first: bool = False, touch: bool = False
+) -> Iterator[Any]:
     """A page that must end without a console error, an exception or refused content.
 
     Args:
@@ -66,8 +68,10 @@ def tab(within: Any, *, size: tuple[int, int] = WIDE, scheme: str = "light", fir
         size: Width and height of the window.
         scheme: light or dark.
         first: Whether it is a first visit, with hints.
+        touch: Whether it is a telephone or a tablet: fingers, and no mouse.
     """
-    context = within.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    viewport = {"width": size[0], "height": size[1]}
+    context = within.new_context(viewport=viewport, color_scheme=scheme, has_touch=touch, is_mobile=touch)
     context.set_default_timeout(90_000)
     context.add_init_script(WATCH)
     if not first:

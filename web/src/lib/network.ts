@@ -213,6 +213,9 @@ export type Layout = Readonly<{
   ones: number;
 }>;
 
+/** A vector of at most so many numbers is a column; a longer one is wrapped into a square. */
+export const COLUMN = 16;
+
 /** The layout of a step's output. */
 export function layout(shape: readonly number[]): Layout {
   const full = bare(shape);
@@ -220,7 +223,7 @@ export function layout(shape: readonly number[]): Layout {
   const ones = rank > 2 && full.slice(1).every((n) => n === 1) ? rank - 1 : 0;
   if (rank < 2 || ones > 0) {
     const length = full[0] ?? 1;
-    const width = length <= 32 ? 1 : Math.ceil(Math.sqrt(length));
+    const width = length <= COLUMN ? 1 : Math.ceil(Math.sqrt(length));
     return { lead: [], channels: 1, height: Math.ceil(length / width), width, length, wrapped: true, ones };
   }
   const lead = full.slice(0, -2);
