@@ -151,6 +151,24 @@ def test_a_link_to_a_run_is_that_run_however_often_one_looks(run: cs.Run, tmp_pa
             assert [model["id"] for model in page.get("session")["models"]] == ["first", "second"]
 
 
+def test_a_run_in_the_place_of_another_one_is_what_it_is_now(tmp_path: Path) -> None:
+    first, second = pictures(tmp_path / "first"), pictures(tmp_path / "second")
+    for picture in second.glob("*/*.png"):
+        Image.fromarray(np.full((8, 8), 250, np.uint8)).save(picture)
+    cs.train(f"folder:{first}", "mnist-small", epochs=1, batch_size=8, out=tmp_path / "runs/x")
+    with opened(Gallery.of_folder(tmp_path / "runs")) as page:
+        (before,) = page.get("session")["models"]
+        shown = {"kind": "sample", "source": "x.data", "split": "test", "index": 0}
+        assert page.trace(shown)["input"]["high"] < 0.5
+        shutil.rmtree(tmp_path / "runs/x")
+        assert page.get("session")["models"][0]["parameters"] == before["parameters"]
+        cs.train(f"folder:{second}", "simple-cnn", epochs=1, batch_size=8, out=tmp_path / "runs/x")
+        (after,) = page.get("session")["models"]
+        assert after["parameters"] == cs.load_run(tmp_path / "runs/x").parameters != before["parameters"]
+        assert page.trace(shown)["input"]["high"] > 0.9
+        assert page.get("session")["models"] == [after]
+
+
 def test_a_run_that_its_training_adds_while_one_looks_is_there_once(
     run: cs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

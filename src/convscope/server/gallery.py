@@ -209,17 +209,19 @@ class Gallery:
         self._imports.join()
 
     def _look_for_runs(self) -> None:
-        """Add the runs that are new in the folder."""
+        """Add the runs that are new in the folder, and anew those that were replaced."""
         if self._folder is None:
             return
         with self._adding:
-            known = {opened.run.path for opened in list(self._models.values()) if opened.run is not None}
+            known = {opened.run.path: opened for opened in list(self._models.values()) if opened.run is not None}
             for config in sorted([*self._folder.glob("config.json"), *self._folder.glob("*/config.json")]):
                 path = config.parent.resolve()  # a link to a run is that run
-                if path not in known:
+                there = known.get(path)
+                if there is None or there.replaced:
+                    name = self._new_id(path.name) if there is None else there.id
                     with suppress(cs.ConvscopeError):  # a folder with another config.json, or a run just being made
-                        self.add_run(self._new_id(path.name), path)
-                        known.add(path)
+                        self.add_run(name, path)
+                        known[path] = self._models[name]
 
     def _source_of(self, opened: Opened) -> str | None:
         """The data source whose samples suit a model."""

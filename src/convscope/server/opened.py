@@ -37,6 +37,19 @@ class Opened:
     _read: Any = field(default=None, repr=False)
     _stamp: int = 0
     _lock: Any = field(default_factory=Lock, repr=False)
+    _config: int = field(init=False, repr=False)
+    """When the run's settings were written."""
+
+    def __post_init__(self) -> None:
+        self._config = self._config_written()
+
+    def _config_written(self) -> int:
+        return 0 if self.run is None else _written(self.run.path / "config.json")
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another training, or this one with other settings, has written the folder since."""
+        return self.given is None and self._config_written() not in {0, self._config}
 
     def read(self) -> tuple[Any, str]:
         """The model, with the newest weights that its run has saved, and what tells these weights from all others.

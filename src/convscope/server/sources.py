@@ -65,6 +65,9 @@ class Sources:
         Raises:
             ConvscopeError: it cannot be loaded.
         """
+        with self._lock:
+            for key in [key for key in self._loaded if key[0] == source.id]:  # of other data that were called so
+                del self._loaded[key]
         self._infos[source.id] = self._info(source)
         self._known[source.id] = source
 
