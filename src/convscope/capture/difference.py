@@ -80,8 +80,8 @@ class Difference:
         """The first step that differs, or None."""
         return next((step.name for step in self.steps if step.changed or not step.comparable), None)
 
-    def cells(self, name: str) -> NDArray[np.float64]:
-        """Second minus first, cell by cell, in float64, for any step that both traces have.
+    def cells(self, name: str) -> Array:
+        """Second minus first, cell by cell, in float64 (complex128), for any step that both traces have.
 
         Raises:
             UnknownName: a trace has no step of that name.
@@ -134,10 +134,11 @@ def _compare(a: Step, b: Step) -> StepDifference:
     )
 
 
-def _minus(b: Array, a: Array) -> NDArray[np.float64]:
-    """b - a in float64; 0 where both are the same infinity or both NaN."""
+def _minus(b: Array, a: Array) -> Array:
+    """b - a in float64 (complex128); 0 where both are the same infinity or both NaN."""
+    kind = np.complex128 if "c" in {a.dtype.kind, b.dtype.kind} else np.float64
     with np.errstate(invalid="ignore"):
-        apart: NDArray[np.float64] = np.subtract(b, a, dtype=np.float64)
+        apart: Array = np.subtract(b, a, dtype=kind)
     return np.where(_same(a, b), 0.0, apart)
 
 

@@ -134,6 +134,11 @@ class Step:
         return self.results[0].dtype
 
     @property
+    def is_complex(self) -> bool:
+        """Whether it reads or makes complex numbers."""
+        return any(ref.dtype.startswith("complex") for ref in (*self.results, *(ref for _, _, ref in self.refs())))
+
+    @property
     def says(self) -> str:
         """The operation in words: `convolution 3x3, padding 1`."""
         return says(self)

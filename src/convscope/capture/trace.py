@@ -217,7 +217,7 @@ class Trace:
         maker = self.all_steps[ref.id]
         if maker.view:
             viewed = next(r for _, _, r in maker.refs())
-            at = viewed.cell_at(address)
+            at = viewed.cell_at(address) if viewed.dtype == ref.dtype else None  # else addresses count other units
             if at is not None:
                 return self._trace_back(viewed, at)
         return Origin("step", maker.id, maker.name, ref.output, cell)

@@ -179,4 +179,8 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _range(step: Any) -> tuple[str, str]:
     values = step.output
-    return (f"{values.min():.4g}", f"{values.max():.4g}") if values.size else ("", "")
+    if not values.size:
+        return "", ""
+    if values.dtype.kind == "c":  # complex numbers have no order, their magnitudes have
+        return f"|{abs(values).min():.4g}|", f"|{abs(values).max():.4g}|"
+    return f"{values.min():.4g}", f"{values.max():.4g}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from convscope.plot.choice import Choice, choose
 from convscope.plot.fold import Part
 from convscope.plot.sheet import FOOT, LABEL, SMALL, TINY, Sheet, snap, tile
-from convscope.plot.steps import numbers, pick_channels
+from convscope.plot.steps import extent, numbers, pick_channels
 from convscope.plot.style import MUTED, Scale, size, table
 from convscope.plot.typeface import abridge, shorten, width
 
@@ -117,7 +117,7 @@ def part_column(
         chosen = choose(values, MOST_UNITS, "units")
     if chosen.said:
         notes.append(f"{len(chosen.shown)} of {chosen.count:,}")
-    shape = size(np.shape(part.last.output)[1:])
+    shape = extent(part.last)
     return Column(kind, part.name, shape, values, chosen, tuple(notes), reads, called)
 
 

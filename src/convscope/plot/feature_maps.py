@@ -11,7 +11,18 @@ from convscope.data.dataset import Dataset
 from convscope.errors import ShapeError
 from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
-from convscope.plot.steps import Step, Trace, draw_maps, draw_units, numbers, pick, pick_channels, picture_of, repeats
+from convscope.plot.steps import (
+    Step,
+    Trace,
+    draw_maps,
+    draw_units,
+    extent,
+    numbers,
+    pick,
+    pick_channels,
+    picture_of,
+    repeats,
+)
 from convscope.plot.style import LINE, MUTED, Scale, size
 from convscope.plot.typeface import abridge, shorten, width
 
@@ -123,7 +134,7 @@ def _row(
     """One step: what it is on the left, its maps on the right; returns where the next begins."""
     sheet.text(0, y + 0.13, shorten(step.name, LABEL, LEFT - 0.2, bold=True), bold=True)
     sheet.text(0, y + 0.28, _words(step.says, LEFT - 0.2), points=SMALL, color=MUTED)
-    sheet.text(0, y + 0.43, size(np.shape(step.output)[1:]), points=SMALL, mono=True, color=MUTED)
+    sheet.text(0, y + 0.43, extent(step), points=SMALL, mono=True, color=MUTED)
     if values is None:
         sheet.text(LEFT, y + 0.28, "the same numbers, laid out anew", points=SMALL, color=MUTED)
         return y + 0.58
@@ -187,7 +198,7 @@ def maps_by_class(
     chosen = choose(values.swapaxes(0, 1), most, "channels")
     scale = Scale.of(values)
     sheet = Sheet()
-    shape = size(np.shape(found.output)[1:])
+    shape = extent(found)
     title = f"{step} of {name} on {dataset.name}" if name else f"{step} on {dataset.name}"
     y = (
         sheet.header(title, f"{found.says} · {shape} · one colour scale over all channels and images", chosen.said)

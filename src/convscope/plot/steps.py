@@ -11,7 +11,7 @@ from convscope.cards import Card
 from convscope.errors import ShapeError, UnknownName
 from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import FOOT, TINY, Place, Sheet, snap, tile
-from convscope.plot.style import MUTED, Scale, number
+from convscope.plot.style import MUTED, Scale, number, size
 from convscope.plot.typeface import abridge
 
 WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there are at most
@@ -105,15 +105,23 @@ def pick(trace: Trace, names: Iterable[str]) -> list[Step]:
 def numbers(step: Step, image: int = 0) -> NDArray[np.float64]:
     """What a step made of one image: maps (K, P, Q), or units (U,).
 
-    Token sequences (N, D) are one map; what has more than three axes is laid out as maps of its last two.
+    Token sequences (N, D) are one map; what has more than three axes is laid out as maps of its last two; of complex
+    numbers these are the magnitudes.
     """
     output = np.asarray(step.output)
+    output = np.abs(output) if np.iscomplexobj(output) else output
     if not -len(output) <= image < len(output) if output.ndim else True:
         raise ShapeError(f"{step.name} holds {len(output) if output.ndim else 0} images; there is no image {image}.")
     values = np.asarray(output[image], np.float64)
     if values.ndim <= 1 or values.shape[1:] == (1, 1):
         return values.reshape(-1)
     return values.reshape(-1, *values.shape[-2:]) if values.ndim > 2 else values[None]
+
+
+def extent(step: Step) -> str:
+    """The shape of what a step made of one image, and what of it is drawn where its numbers are complex."""
+    output = np.asarray(step.output)
+    return size(output.shape[1:]) + (", magnitudes" if np.iscomplexobj(output) else "")
 
 
 def reads_image(step: Step) -> bool:

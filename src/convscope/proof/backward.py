@@ -80,15 +80,20 @@ def varying(trace: Trace, last: int) -> frozenset[Result]:
         if step.op in CONSTANT or step.overridden:
             continue
         if any(_varies(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
-            found |= {(step.id, i) for i, made in enumerate(step.results) if "float" in made.dtype}
+            found |= {(step.id, i) for i, made in enumerate(step.results) if _is_number(made)}
     return frozenset(found)
 
 
 def _varies(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
-    if "float" not in ref.dtype:
+    if not _is_number(ref):
         return False
     written = any((writer, 0) in found for writer in ref.rewritten)
     return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)
+
+
+def _is_number(ref: Ref) -> bool:
+    """Whether a tensor holds numbers that may change little by little: fractions, complex ones too."""
+    return "float" in ref.dtype or "complex" in ref.dtype
 
 
 def operands_of(step: Step) -> Iterator[tuple[str, Ref]]:
@@ -102,9 +107,10 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
     if (step.id, output) not in found.varies:
         found.constant += _times(weights, step.outputs[output])
         return
-    if step.op not in ADJOINTS:
+    if step.op not in ADJOINTS or step.is_complex:
+        of = " of complex numbers" if step.is_complex else ""
         raise UsageError(
-            f"{step.name} is a {step.op}, which has no adjoint, so the number cannot be followed through it; "
+            f"{step.name} is a {step.op}{of}, which has no adjoint, so the number cannot be followed through it; "
             "explain it step by step instead."
         )
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}

@@ -266,11 +266,13 @@ def explain(
 
     Raises:
         UnknownName: no such step.
-        UsageError: the step has no such cell, or no such result.
+        UsageError: the step has no such cell, or no such result, or holds complex numbers.
     """
     found = step if isinstance(step, Step) else trace[step]
     if not 0 <= output < len(found.results):
         raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
+    if found.results[output].dtype.startswith("complex"):
+        raise UsageError(f"{found.name} holds complex numbers, which are not explained; choose another step.")
     call = call_of(trace, found, output)
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
@@ -291,7 +293,7 @@ def explain(
 def _expression(step: Step, call: Call, cell: Cell, recorded: float, rules: Mapping[str, Rule]) -> Expr | None:
     if step.overridden or step.op in DRAWN:
         return Leaf(recorded, Source(f"{step.name}, as given", "constant", call.shape, call.dtype), cell)
-    return rules[call.op](call, cell) if call.op in rules else None
+    return rules[call.op](call, cell) if call.op in rules and not step.is_complex else None
 
 
 def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) -> list[str]:
@@ -316,7 +318,8 @@ def _notes(found: Explanation) -> Iterator[str]:
         yield f"{name} changed since the trace."
     if found.raw is None:
         reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
-        yield f"no rule explains {found.step.op!r}, which reads {reads}; docs/rules.md lists those that have one."
+        of = " of complex numbers" if found.step.is_complex else ""
+        yield f"no rule explains {found.step.op!r}{of}, which reads {reads}; docs/rules.md lists those that have one."
     elif not np.isfinite(found.recorded):
         entered = [p for p in found.parts(all=True) if isinstance(p, Leaf) and not np.isfinite(p.number)]
         source = f"comes from {entered[0].label}" if entered else "arises here: the numbers that go in are finite"

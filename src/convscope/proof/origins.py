@@ -125,7 +125,7 @@ def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array
     if maker.view:
         viewed = next(r for _, _, r in maker.refs())
         at, hit = viewed.cells_at(addresses)
-        if hit.all() and viewed.memory == ref.memory:
+        if hit.all() and (viewed.memory, viewed.dtype) == (ref.memory, ref.dtype):  # addresses count in units of it
             yield from _origins(trace, viewed, at, which)
             return
     yield from _made(trace, maker, ref, cells, which)

@@ -72,9 +72,12 @@ _KEPT: WeakKeyDictionary[Trace, OrderedDict[tuple[int, bool], dict[int, Recomput
 
 
 def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, Recomputed]:
-    """Result -> what the reference gives for it; empty where it has no such operation, or not in this form."""
+    """Result -> what the reference gives for it; empty where it has no such operation, or not in this form.
+
+    It has none of complex numbers.
+    """
     operation = OPERATIONS.get(step.op)
-    if operation is None:
+    if operation is None or step.is_complex:
         return {}
     arguments: dict[str, Any] = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:

@@ -51,8 +51,6 @@ def why_of(done: Pass, step: cs.Step, cell: Sequence[int]) -> Any:
     Raises:
         UsageError: the step has no such cell, or holds no real numbers.
     """
-    if step.dtype.startswith("complex"):
-        raise cs.UsageError(f"{step.name} holds complex numbers, which are not explained; choose another step.")
     return cs.explain(done.trace, step, tuple(cell))
 
 
