@@ -218,6 +218,35 @@ def test_huge_losses_are_short(empty: Path, convscope: Commands) -> None:
     assert all(re.fullmatch(r"\d(\.\d+)?e\+\d\d", loss) for loss in losses), losses
 
 
+def test_clumsy_words_get_a_sentence(run: Path, empty: Path, convscope: Commands) -> None:
+    Image.new("L", (2, 2)).save("tiny.png")
+    big = str(2**63)
+    for command, status, sentence in (
+        (["train", "shapes", "--seed", big, "--out", "r"], 2, f"seed must be at most {2**63 - 1}, not {big}."),
+        (
+            ["evaluate", f"{run}/config.json"],
+            1,
+            f"{run}/config.json is a file, and a run is a folder; did you mean {run}?",
+        ),
+        (["predict", run, "http://a.b/dog.png"], 2, "is an address, and nothing is downloaded; save the picture"),
+        (["predict", run, "tiny.png", "--classes", "a,a"], 2, "have 'a' twice; each output needs a name of its own."),
+        (
+            ["predict", run, "tiny.png", "--classes", "a,"],
+            2,
+            "have an empty name; each output needs a name of its own.",
+        ),
+        (["filter", "tiny.png", "--kernel", "edge"], 2, 'a smaller kernel, or mode="same" (--same).'),
+        (["plot", "kernels", run, "--most", "0"], 2, "greater than or equal to 1"),
+        (["probe", "lint", "shapes-cnn"], 2, "name the data set that shapes-cnn is trained on: shapes, mnist, folder:"),
+    ):
+        said = convscope(*command)
+        assert said.status == status, command
+        assert sentence in said.err, command
+    assert [path.name for path in empty.iterdir()] == ["tiny.png"]
+    said = convscope("predict", run, "tiny.png", "--classes", "a,b,c")
+    assert "the model has 2 outputs and 3 class names; the last names belong to none." in said.err
+
+
 def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:
     offline = {"XDG_CACHE_HOME": str(tmp_path), "CONVSCOPE_DATA": "", "HTTPS_PROXY": "http://127.0.0.1:9"}
     result = process("train", "kmnist", "--out", tmp_path / "run", cwd=tmp_path, **offline)

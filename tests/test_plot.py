@@ -247,6 +247,17 @@ def test_a_long_class_name_keeps_both_of_its_ends() -> None:
         assert all("…" in text and width(text, 8, bold=True) < 2.3 for text in said)
 
 
+def test_no_kernels_are_refused() -> None:
+    with pytest.raises(UsageError, match="most must be 1 or more kernels, not 0"):
+        kernels(np.ones((1, 1, 3, 3)), most=0)
+
+
+def test_samples_are_a_hundred_of_a_class_at_most() -> None:
+    toy = data(2, 300)
+    assert len(spread(toy, 10**9)) == 200
+    assert "100 of each class, evenly spaced" in " ".join(cells(samples(toy, per_class=10**9)))
+
+
 @pytest.mark.parametrize("per_class", [0, -1])
 def test_no_samples_are_refused(per_class: int) -> None:
     with pytest.raises(UsageError, match=f"per_class must be 1 or more, not {per_class}"):

@@ -29,6 +29,13 @@ class Corner(nn.Module):
         return torch.stack([1 - bright, bright], 1) * self.weight
 
 
+def test_a_model_beside_itself_has_another_name() -> None:
+    found = cs.probe.compare(["shapes-cnn", "shapes-cnn"], data(), names=["a", "a"])
+    assert [model.name for model in found.models] == ["a", "a (2)"]
+    written = [text.get_text() for text in cs.plot.compare(found).axes[0].texts]
+    assert not any(text.startswith("index and class") for text in written)  # they disagree on nothing
+
+
 def test_counts_are_those_of_a_plain_loop() -> None:
     images = data(count=40)
     found = cs.probe.compare([Corner(0), Corner(3)], images, shown=5, names=["top", "middle"])

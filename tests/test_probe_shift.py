@@ -257,6 +257,12 @@ def test_without_a_background_there_is_no_whole_picture_and_no_number_for_it() -
     assert "of the moved pictures, none of them whole" in said
 
 
+def test_a_seed_of_any_size_is_taken() -> None:
+    data = cs.load_dataset("shapes", split="test", size=4)
+    large = cs.probe.shift("shapes-cnn", data, kind="noise", seed=2**63 - 1)
+    assert large.images == 4
+
+
 def test_classes_that_share_no_name_go_by_number_and_it_is_said() -> None:
     data = cs.load_dataset("shapes", split="test", size=8)
     model = cs.load_model("shapes-cnn")

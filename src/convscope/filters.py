@@ -165,7 +165,7 @@ def apply_filter(
     if any(have < need for have, need in zip(pixels.shape[1:], chosen.shape, strict=True)):
         raise ShapeError(
             f"the kernel {chosen.name} ({_size(chosen.shape)}) is larger than the picture ({_size(pixels.shape[1:])}); "
-            'take a larger picture, a smaller kernel, or mode="same".'
+            'take a larger picture, a smaller kernel, or mode="same" (--same).'
         )
     weight = np.repeat(chosen.kernel[None, None], len(pixels), axis=0)  # (C, 1, R, S)
     return conv2d(pixels, weight, groups=len(pixels))

@@ -171,6 +171,8 @@ def _from_name(
     path = Path(source).expanduser()
     if path.exists():
         return _from_pixels(path.name, read_image(path), expected or Preprocess())
+    if "://" in source:
+        raise UsageError(f"{source} is an address, and nothing is downloaded; save the picture and name its file.")
     name, colon, image = source.rpartition(":")
     if source in DATASETS or name in PLACES:
         raise UsageError(f"{source} is a whole data set; name one of its images: {source}:test/0.")

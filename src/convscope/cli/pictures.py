@@ -119,7 +119,7 @@ def kernels(
     layer: Annotated[
         str | None, typer.Option("--layer", "--step", help="The convolution; by default the first.")
     ] = None,
-    most: Annotated[int, typer.Option(help="How many kernels at most.")] = 24,
+    most: Annotated[int, typer.Option(min=1, help="How many kernels at most.")] = 24,
     loading: Loading,
     out: Out = None,
 ) -> None:

@@ -9,6 +9,7 @@ from convscope.progress import Progress, silent
 
 SPLITS = ("train", "test", "all")
 SAMPLINGS = ("split", "published")
+MOST_SEED = 2**63 - 1  # PyTorch's generators take 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Request:
             raise UnknownName("split", self.split, SPLITS)
         if self.sampling not in SAMPLINGS:
             raise UnknownName("sampling", self.sampling, SAMPLINGS)
-        object.__setattr__(self, "seed", _whole("seed", self.seed, 0))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if self.size is not None:
             object.__setattr__(self, "size", _whole("size (a number of images)", self.size, 2))
         if self.image_size is not None:
@@ -52,6 +53,21 @@ class Request:
     def path(self) -> Path:
         """The PATH of `folder:PATH` and `npz:PATH`."""
         return Path(self.name.partition(":")[2]).expanduser()
+
+
+def check_seed(seed: object) -> int:
+    """A seed, as a plain integer.
+
+    >>> check_seed(7)
+    7
+
+    Raises:
+        UsageError: it is no whole number, or none that PyTorch's generators take.
+    """
+    number = _whole("seed", seed, 0)
+    if number > MOST_SEED:
+        raise UsageError(f"seed must be at most {MOST_SEED}, not {number}.")
+    return number
 
 
 def _whole(what: str, value: object, least: int) -> int:

@@ -54,7 +54,7 @@ def load_model(
         loading had to do or to guess. A run of a network of your own imports its code.
 
     Raises:
-        UsageError: nothing of this name exists, or it does not take these arguments.
+        UsageError: nothing of this name exists, it does not take these arguments, or two classes have one name.
         ModelError: the code of the network fails.
         WeightsError: the weights cannot be read safely or do not fit.
         RunError: a folder that is no run, or one whose network only you can build.
@@ -79,7 +79,7 @@ def load_model(
         same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
         card = replace(card, fixed_size=card.fixed_size and same)
     if classes is not None:
-        card = replace(card, classes=tuple(classes))
+        card = replace(card, classes=_classes(classes))
     attach(model, card)
     return model.eval()
 
@@ -216,6 +216,16 @@ def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
         return card
     beside = infer_card(model, weights.parent)
     return replace(card, preprocess=beside.preprocess, notes=beside.notes)
+
+
+def _classes(given: Sequence[str]) -> tuple[str, ...]:
+    """The names of the outputs, each its own."""
+    names = tuple(given)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or "" in names:
+        said = "an empty name" if "" in names else f"{twice!r} twice"
+        raise UsageError(f"the classes {', '.join(names)!r} have {said}; each output needs a name of its own.")
+    return names
 
 
 def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Preprocess:

@@ -76,7 +76,9 @@ def _disagreements(sheet: Sheet, found: "Compare", y: float) -> Sheet:
     """The images that not all models give the same class, with each model's answer."""
     some = f", the first {len(found.disagreements)}" if len(found.disagreements) < found.disagreeing else ""
     sheet.text(0, y, f"images that they disagree on: {found.disagreeing:,} of {found.images:,}{some}", bold=True)
-    sheet.text(0, y + 0.15, "index and class, then the answers in the order of the models", points=SMALL, color=MUTED)
+    if found.disagreements:
+        order = "index and class, then the answers in the order of the models"
+        sheet.text(0, y + 0.15, order, points=SMALL, color=MUTED)
     y += 0.3
     for place, case in enumerate(found.disagreements):
         row, column = divmod(place, ACROSS)

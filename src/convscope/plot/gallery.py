@@ -10,6 +10,7 @@ from convscope.plot.style import MUTED, size
 from convscope.plot.typeface import abridge, width
 
 MOST_CLASSES = 20
+MOST_IMAGES = 100  # of a class
 LONGEST, GAP = 0.62, 0.09  # inches
 LONGEST_LABEL = 2.2
 
@@ -23,11 +24,12 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
 
     Args:
         dataset: Any Dataset; of more than 20 classes the first 20 are drawn, and the figure says so.
-        per_class: How many images of each class at most, evenly spaced over the class.
+        per_class: How many images of each class at most, evenly spaced over the class; never more than 100.
 
     Raises:
         UsageError: `per_class` is no positive number.
     """
+    per_class = min(per_class, MOST_IMAGES)
     sheet = Sheet()
     classes = dataset.classes[:MOST_CLASSES]
     w, h = tile(dataset.shape, LONGEST if max(dataset.shape[1:]) <= 64 else 2 * LONGEST)
@@ -51,7 +53,7 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
 
 
 def spread(dataset: Dataset, per_class: int) -> list[int]:
-    """Indices of at most `per_class` images of each class, evenly spaced over the class, class after class.
+    """Indices of at most `per_class` images, and 100, of each class, evenly spaced over the class, class after class.
 
     Images that cannot be read are left out.
 
@@ -67,7 +69,7 @@ def spread(dataset: Dataset, per_class: int) -> list[int]:
     found: list[int] = []
     for k in range(len(dataset.classes)):
         members = np.flatnonzero(dataset.labels == k)
-        places = np.linspace(0, len(members) - 1, min(per_class, len(members))).round().astype(np.intp)
+        places = np.linspace(0, len(members) - 1, min(per_class, MOST_IMAGES, len(members))).round().astype(np.intp)
         found += dataset.readable(members[places])[1].tolist()
     return found
 

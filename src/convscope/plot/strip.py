@@ -66,7 +66,7 @@ def network(
 
 def _facts(parts: Sequence[Part], hidden: int, shared: bool) -> str:
     count = sum(len(part.steps) for part in parts)
-    folded = f" in {len(parts)} parts" if count > len(parts) else ""
+    folded = f" in {len(parts)} part{'s' * (len(parts) != 1)}" if count > len(parts) else ""
     left = f", and {hidden} that only lay{'s' if hidden == 1 else ''} numbers out anew" if hidden else ""
     scale = "one colour scale for all steps" if shared else "each in its own colour scale"
     return f"{count} step{'s' if count > 1 else ''}{folded}{left} · {scale}"

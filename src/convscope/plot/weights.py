@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convscope.errors import ModelError, ShapeError, UnknownName
+from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
 from convscope.plot.choice import Choice, choose
 from convscope.plot.sheet import FOOT, SMALL, Place, Sheet, snap, tile
 from convscope.plot.style import MUTED, Scale, size, table
@@ -89,7 +89,10 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
         ModelError: the model has no convolution.
         UnknownName: no convolution has this name.
         ShapeError: the weights are no kernels.
+        UsageError: `most` is no positive number.
     """
+    if most < 1:
+        raise UsageError(f"most must be 1 or more kernels, not {most}.")
     chosen = _layer(model, layer)
     rows = choose(chosen.weight, most, "kernels")
     columns = choose(chosen.weight.swapaxes(0, 1), MOST_INPUTS, "input channels of each")

@@ -202,7 +202,7 @@ def compare(
     settings = {"layers": [list(named) for named in layers], "shown": shown}
     found = scan(data, nets, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress)
     images = int(found[READ])
-    called = names or _numbered([card_of(model).name for model in nets])
+    called = _numbered(names or [card_of(model).name for model in nets])
     paid, machine = _costs(nets, data)
     compared = tuple(
         Compared(name, cost, Proportion(int(right), images), named)

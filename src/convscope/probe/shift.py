@@ -166,7 +166,7 @@ def _work(
             still = logits_of(net(part)).double()
             first = classes[k].decide(still)
             found["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + int(batch.indices[start]))
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + int(batch.indices[start])) % (1 << 63))
             kept_whole = whole[:, start : start + PART]
             for place, output in _outputs(
                 net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator

@@ -303,4 +303,6 @@ def _strange(row: Tensor, named: int) -> tuple[str, ...]:
         notes.append("the model answers with numbers that are not finite, so this says nothing; look at its weights.")
     if row.shape[1] > named:
         notes.append(f"the model has {row.shape[1]} outputs and {named} class names; the others are never an answer.")
+    if 1 < row.shape[1] < named:
+        notes.append(f"the model has {row.shape[1]} outputs and {named} class names; the last names belong to none.")
     return tuple(notes)

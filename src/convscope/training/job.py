@@ -11,6 +11,7 @@ from torch import nn
 from convscope.cards import attach, card_of
 from convscope.data import check_trainable, entry_of, load_dataset, overlap
 from convscope.data.dataset import Dataset
+from convscope.data.request import check_seed
 from convscope.errors import DataError, ModelError, ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.inputs import check_input
@@ -87,7 +88,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     """
     name = _model_name(settings)
     recipe, recipe_name = _recipe(settings, name)
-    seed = recipe.seed if settings.seed is None else settings.seed
+    seed = check_seed(recipe.seed if settings.seed is None else settings.seed)
     train, test = load_data(settings, recipe, seed, progress)
     check_trainable(train)
     check_alike(train, test)

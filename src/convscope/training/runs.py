@@ -155,6 +155,9 @@ def read_config(path: Path) -> dict[str, Any]:
         near = RUNS / path.name
         meant = f"; did you mean {near}?" if (near / "config.json").exists() else ";"
         raise RunError(f"{path} {there}{meant} `convscope train DATASET` makes a run and says where.") from None
+    except NotADirectoryError:
+        meant = f"; did you mean {path.parent}?" if (path.parent / "config.json").exists() else "."
+        raise RunError(f"{path} is a file, and a run is a folder{meant}") from None
     except KeyError as error:
         raise RunError(f"{path / 'config.json'} is damaged: it lacks {error}.") from None
     except (OSError, ValueError, TypeError, AttributeError, ConvscopeError) as error:

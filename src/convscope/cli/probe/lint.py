@@ -36,6 +36,8 @@ def lint(
     subject = None if model is None else loading.load(model)
     if model is not None and is_run(model) and loading.weights is None:
         subject = cs.load_run(model)  # which knows its recipe and data
+    elif model is not None and dataset is None:
+        raise cs.UsageError(f"name the data set that {model} is trained on: shapes, mnist, folder:PATH, ...")
     train = test = None
     if dataset is not None:
         train, test = (images.load(dataset, split, seed=seed) for split in ("train", "test"))
