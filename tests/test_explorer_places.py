@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import convscope as cs
 from browser import NARROW, forgive, keep, tab
-from exploring import at, eventually, settled, state, visit
+from exploring import answers, at, eventually, now, settled, state, visit
 
 TABLET = (768, 1024)
 VIEWS = {
@@ -223,6 +226,22 @@ def test_where_there_is_no_model_the_page_leads_to_a_training(page: Any, tmp_pat
         page.get_by_role("link", name="Train a network").click()
         page.get_by_role("button", name="Train", exact=True).wait_for()
         assert state(page)["view"] == "train"
+
+
+def test_a_model_whose_data_are_gone_begins_with_a_drawing(page: Any, tmp_path: Path) -> None:
+    for index in range(4):
+        place = tmp_path / "data" / "ab"[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), 60 * index).save(place / f"{index}.png")
+    run = cs.train(f"folder:{tmp_path / 'data'}", "mnist-small", epochs=1, batch_size=2, out=tmp_path / "letters")
+    rmtree(tmp_path / "data")
+    with cs.serve(tmp_path, port=0, browser=False) as explorer:
+        visit(page, explorer, "?view=change", "text=There is no image yet")
+        assert page.get_by_role("slider").count() == 0  # there is nothing to move
+        page.get_by_role("button", name="Draw an image").click()
+        page.locator(".paper").wait_for()
+        eventually(lambda: now(page), answers(cs.trace(run.model, np.zeros((1, 28, 28), np.float32))))
+        page.goto("about:blank")
 
 
 def test_without_the_token_no_view_is_offered(page: Any, shapes: Any) -> None:

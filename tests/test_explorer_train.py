@@ -66,7 +66,10 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     assert numbers(made.weights_at(last)["conv1.weight"]) == numbers(run.weights_at(run.steps[-1])["conv1.weight"])
     epoch = next(point for point in reversed(made.history) if "test_loss" in point)
     loss = float(f"{epoch['test_loss']:.3g}")
-    page.get_by_role("img", name=re.compile(f"^Loss over.*test {re.escape(str(loss))}$")).wait_for()
+    curve = page.get_by_role("img", name=re.compile(f"^Loss over.*test {re.escape(str(loss))}$"))
+    curve.wait_for()
+    visit(page, explorer, f"?view=train&model={name}", "form button")  # somebody comes back to it
+    curve.wait_for()
 
     slider = page.get_by_role("slider", name="history")
     slider.focus()
