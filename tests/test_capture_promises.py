@@ -310,3 +310,20 @@ def test_tracing_does_not_import_the_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+class Sparse(nn.Module):
+    """Goes through a sparse matrix, whose memory is none of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = torch.sparse.mm(x[0, 0].to_sparse(), x[0, 0])
+        return made[None]
+
+
+@pytest.mark.parametrize("keep", [0, 0.0001, 800])
+def test_sparse_tensors_are_kept_or_made_again_like_others(keep: float) -> None:
+    whole = cs.trace(Sparse(), torch.eye(5)[None])
+    some = cs.trace(Sparse(), torch.eye(5)[None], keep=keep)
+    assert [step.name for step in some.steps] == [step.name for step in whole.steps]
+    for mine, other in zip(some.steps, whole.steps, strict=True):
+        np.testing.assert_array_equal(mine.output, other.output)

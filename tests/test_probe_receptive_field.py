@@ -279,3 +279,35 @@ def test_it_tells_how_many_steps_are_done() -> None:
     trace = cs.trace(cs.load_model("shapes-cnn"), cs.load_image("shapes:test/0"))
     cs.probe.receptive_fields(trace, progress=lambda *at: told.append(at))
     assert told == [("steps", done, len(trace.steps)) for done in range(len(trace.steps) + 1)]
+
+
+class Emptied(nn.Module):
+    """Cuts out a part in which there is nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :0].relu(), x], 1)
+
+
+def test_a_step_without_numbers_is_left_out_and_asked_for_it_says_so() -> None:
+    trace = cs.trace(Emptied(), torch.ones(1, 4, 4))
+    (empty, *_), fields = (
+        [step.name for step in trace.steps if 0 in step.shape],
+        cs.probe.receptive_fields(trace).fields,
+    )
+    assert [found.step for found in fields] == [step.name for step in trace.steps if 0 not in step.shape]
+    with pytest.raises(cs.UsageError, match=f"{empty} holds no numbers"):
+        cs.probe.receptive_field(trace, empty)
+
+
+class Bits(nn.Module):
+    """Looks at the bits of its numbers as numbers of another type, twice as many."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(torch.int16).float()
+
+
+def test_of_bits_that_are_seen_as_another_type_nobody_claims_to_know_which_are_read() -> None:
+    trace = cs.trace(Bits(), torch.ones(1, 4, 4))
+    found = cs.probe.receptive_field(trace, trace.steps[-1].name, (0, 1, 5))
+    assert found.cells.all()
+    assert found.unknown == ("view",)

@@ -14,7 +14,7 @@ from convscope.capture.describe import Census, Entry, Slot, describe, results_of
 from convscope.capture.recorder import Enough, Recorder
 from convscope.capture.recording import Recording
 from convscope.capture.session import Session
-from convscope.capture.tape import Call, Tape, memory, tensors_in
+from convscope.capture.tape import Call, Tape, memory, size_of, tensors_in
 from convscope.errors import TraceError
 
 MEGABYTE = 1_000_000
@@ -51,7 +51,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         place = memory(tensor)
         if place in self._held or place not in self.born or (self._wanted(now) and not self._full):
             super().about_to_write(tensor, now)
-            self._left -= tensor.untyped_storage().nbytes()
+            self._left -= size_of(tensor)
 
     def _note(self, call: Call) -> None:
         self._last = call  # torch calls `detach` on new tensors that someone holds, so each is held for a moment
@@ -70,7 +70,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     def _holds(self, call: Call) -> bool:
         """Whether there is room for what the call adds; the call that a pass is repeated for always has it."""
         _, args, kwargs, result, _ = call
-        sizes = {memory(t): t.untyped_storage().nbytes() for t in tensors_in([*args, *(kwargs or {}).values(), result])}
+        sizes = {memory(t): size_of(t) for t in tensors_in([*args, *(kwargs or {}).values(), result])}
         added = {p: size for p, size in sizes.items() if p not in self._held and p not in self._given}
         if sum(added.values()) > self._left and not (self._enough and not self._held):
             self._full = True

@@ -126,6 +126,13 @@ def memory(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else id(tensor)
 
 
+def size_of(tensor: Tensor) -> int:
+    """How many bytes that memory has; for a tensor that lies in none of its own kind, as many as it stands for."""
+    if tensor.layout is torch.strided:
+        return int(tensor.untyped_storage().nbytes())
+    return tensor.numel() * tensor.element_size()
+
+
 def flat(tensor: Tensor) -> Tensor:
     """All bytes of the memory that `tensor` lies in."""
     if tensor.layout is not torch.strided:

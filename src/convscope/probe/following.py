@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convscope.capture import Ref, Step, Trace
 from convscope.proof.backward import CONSTANT, WRITES, Backward, Result, onto, operands_of
 from convscope.proof.calls import call_of
-from convscope.rules.reads import READS, chooses, read, spreads
+from convscope.rules.reads import chooses, is_known, read, spreads
 
 Marks = NDArray[np.bool_]
 
@@ -94,7 +94,7 @@ def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDA
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _depends(back.varies, ref))
     call = call_of(back.trace, step, index)
-    if step.op not in READS:
+    if not is_known(call):
         found.unknown.append(step.name)
     if spreads(call):
         found.spreading.append(step)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.capture import Step, Trace
+from convscope.errors import UsageError
 from convscope.probe.following import Followed, Follower, Marks
 from convscope.probe.layout import axes_of
 from convscope.probe.ranges import ranges
@@ -118,7 +119,7 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
 
     Raises:
         UnknownName: there is no such step.
-        UsageError: the step has no such cell.
+        UsageError: the step has no such cell, or no numbers.
     """
     return _field(Follower(trace), trace[step], cell, {})
 
@@ -179,7 +180,7 @@ class ReceptiveFields:
 
 
 def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveFields:
-    """The receptive field of the place in the middle of every step, all channels together.
+    """The receptive field of the place in the middle of every step that has numbers, all channels together.
 
     >>> import torch, convscope as cs
     >>> layers = [torch.nn.Conv2d(1, 4, 3), torch.nn.MaxPool2d(2), torch.nn.Flatten()]
@@ -196,9 +197,10 @@ def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveF
     follow, seen_whole = Follower(trace), dict[int, bool]()
     found = list[ReceptiveField]()
     progress("steps", 0, len(trace.steps))
-    for step in trace.steps:
-        found.append(_field(follow, step, None, seen_whole))
-        progress("steps", len(found), len(trace.steps))
+    for done, step in enumerate(trace.steps, 1):
+        if 0 not in step.shape:
+            found.append(_field(follow, step, None, seen_whole))
+        progress("steps", done, len(trace.steps))
     return ReceptiveFields(tuple(found))
 
 
@@ -217,8 +219,14 @@ def _remark(found: ReceptiveField) -> str:
 
 
 def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.float32], str]:
-    """The marks to begin with, and what they are called."""
+    """The marks to begin with, and what they are called.
+
+    Raises:
+        UsageError: the step has no such cell, or none at all.
+    """
     marks = np.zeros(step.shape, np.float32)
+    if not marks.size:
+        raise UsageError(f"{step.name} holds no numbers, so there is none to follow; choose another step.")
     if cell is not None:
         at = full_cell(tuple(cell) if isinstance(cell, Sequence) else cell, step.shape, step.name)
         marks[at] = 1.0

@@ -75,11 +75,16 @@ CHOOSING: Mapping[str, tuple[str, ...] | None] = {
 """Operations that read where numbers tell them to, and which arguments those are; None: their own numbers."""
 
 
+def is_known(call: Call) -> bool:
+    """Whether it is known which cells this call reads; of a view of the bits as another type it is not."""
+    return call.op in READS and not (call.op == "view" and "dtype" in call.arguments)
+
+
 def spreads(call: Call) -> bool:
     """Whether a cell of this call's result may read along whole axes."""
     if call.op in {"native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"}:
         return mixing.own_statistics(call)
-    return call.op in SPREADING or call.op not in READS
+    return call.op in SPREADING or not is_known(call)
 
 
 def chooses(call: Call, varies: frozenset[str]) -> bool:
@@ -104,6 +109,6 @@ def read(call: Call, marks: Array, varies: frozenset[str]) -> Mapping[str, Array
         marks: Not 0 where a cell of the result is meant, in its shape.
         varies: The operands to follow, as `Call.operands` names them.
     """
-    if call.op not in READS or (CHOOSING.get(call.op) and chooses(call, varies)):
+    if not is_known(call) or (CHOOSING.get(call.op) and chooses(call, varies)):
         return everything(call, marks, varies)
     return READS[call.op](call, marks, varies)
