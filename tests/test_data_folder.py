@@ -308,6 +308,11 @@ def test_more_than_memory_holds_is_refused_at_the_first_image(tmp_path: Path, mo
     ):
         load_dataset(f"folder:{tmp_path}", split="all", progress=lambda _what, done, _total: told.append(done))
     assert told == [0]
+    monkeypatch.setattr("convscope.data.folder._picture", None)  # with a size nothing is read to know
+    with pytest.raises(DataError, match=r"9 images of folder:.* need about 1 GB of memory"):
+        load(tmp_path, image_size=(9_000, 9_000))
+    with pytest.raises(UsageError, match="a picture of 9,999,999x9,999,999 pixels is too large; at most 100,000,000"):
+        load(tmp_path, image_size=(9_999_999, 9_999_999))
 
 
 def test_progress_is_told_file_by_file(tmp_path: Path) -> None:

@@ -313,3 +313,9 @@ def test_a_picture_that_is_given_stays_as_it_was() -> None:
     mine.getexif()[ExifTags.Base.Orientation] = 6
     assert images.pixels(mine).shape == (3, 4, 2)
     assert mine.size == (4, 2)
+
+
+def test_a_size_beyond_what_is_read_is_refused() -> None:
+    with pytest.raises(UsageError, match="a picture of 9,999,999x9,999,999 pixels is too large; at most 100,000,000"):
+        Preprocess(size=(9_999_999, 9_999_999))
+    assert Preprocess(size=(10_000, 10_000)).size == (10_000, 10_000)

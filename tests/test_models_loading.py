@@ -264,7 +264,7 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "no such class": ("FILE:Nett", {}, UnknownName, "no network in .*net.py is called 'Nett'; did you mean 'Net'"),
     "no such module": ("nothing.here:Net", {}, UsageError, "no module 'nothing.here'; .* file: nothing/here.py:NAME"),
     "a file alone": ("FILE", {}, UsageError, r"is a file; name the network in it: .*net\.py:Net\."),
-    "a number": ("FILE:number", {}, ModelError, "is a int, neither an nn.Module nor something that makes one"),
+    "a number": ("FILE:number", {}, ModelError, "is of type int, neither an nn.Module nor something that makes one"),
     "makes something else": ("FILE:nothing", {}, ModelError, "makes a dict, not an nn.Module"),
     "needs an argument": ("FILE:fails", {}, UsageError, r"needs size; .*--model-arg size=VALUE"),
     "fails while it is built": ("FILE:fails", {"size": 2}, ModelError, r"RuntimeError: .*\(.*net\.py, line 13\)"),

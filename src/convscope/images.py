@@ -155,6 +155,9 @@ class Preprocess:
             raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}.")
         if self.size is not None and min(self.size) < 1:
             raise UsageError(f"a size is (height, width) in pixels, at least (1, 1), not {self.size}.")
+        if self.size is not None and self.size[0] * self.size[1] > MAX_PIXELS:
+            wanted = f"{self.size[0]:,}x{self.size[1]:,}"
+            raise UsageError(f"a picture of {wanted} pixels is too large; at most {MAX_PIXELS:,} pixels are made.")
         if not 0 < self.crop_ratio <= 1:
             raise UsageError(
                 f"crop_ratio is the crop's share of the shorter edge, above 0 and up to 1, not {self.crop_ratio}."

@@ -137,6 +137,8 @@ def _extensions() -> frozenset[str]:
 def _decode(root: Path, files: Sequence[Found], request: Request) -> tuple[list[Found], list[Array]]:
     """The files that can be read, and their pixels; all of one height and width."""
     expected = Preprocess(size=request.image_size, channels=1 if request.grey else None)
+    if request.image_size is not None:
+        check_memory(request.name, len(files), (1, *request.image_size), TOO_MANY, copies=COPIES)
     kept: list[Found] = []
     images: list[Array] = []
     errors: list[ImageError] = []

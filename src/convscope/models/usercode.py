@@ -64,7 +64,9 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
             raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
         return factory
     if not callable(factory):
-        raise ModelError(f"{what} is a {type(factory).__name__}, neither an nn.Module nor something that makes one.")
+        raise ModelError(
+            f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
+        )
     check_arguments(what, factory, args)
     with _importable(path):
         try:
