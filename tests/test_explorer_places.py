@@ -157,15 +157,22 @@ def swipe(page: Any, start: tuple[float, float], end: tuple[float, float], *, ap
 
 def test_a_finger_draws_and_two_move_the_page(phone: Any, shapes: Any) -> None:
     visit(phone, shapes, "?view=change", ".paper canvas")
-    paper = box(phone, ".paper")
-    low, high = (paper["x"] + 60, paper["y"] + 300), (paper["x"] + 60, paper["y"] + 60)
-    swipe(phone, low, high)
+    phone.get_by_role("button", name="Clear").tap()
+    pixels = "[...document.querySelector('.paper canvas').getContext('2d').getImageData(0, 0, 28, 28).data]"
+    eventually(lambda: max(phone.evaluate(f"{pixels}.filter((_, i) => i % 4 < 3)")), 0)
+
+    paper, top = box(phone, ".paper"), phone.evaluate("scrollY")
+
+    def vertical(x: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (paper["x"] + x, paper["y"] + 300), (paper["x"] + x, paper["y"] + 60)
+
+    swipe(phone, *vertical(60))
     eventually(lambda: phone.locator("section[aria-label=Answers] thead").inner_text().split(), ["original", "now"])
-    assert phone.evaluate("scrollY") == 0
+    assert phone.evaluate("scrollY") == top
     picture = "document.querySelector('.paper canvas').toDataURL()"
     drawn = phone.evaluate(picture)
-    swipe(phone, low, high, apart=150)
-    eventually(lambda: phone.evaluate("scrollY > 0"), True)
+    swipe(phone, *vertical(150), apart=100)
+    eventually(lambda: phone.evaluate("scrollY") > top, True)
     eventually(lambda: phone.evaluate(picture), drawn)
 
 
