@@ -108,9 +108,9 @@ FAST: Mapping[str, Recipe] = {
     "mnist-convnet": Recipe(epochs=1, batch_size=64, lr=4e-3, schedule="one-cycle"),
     "simple-cnn": Recipe(epochs=1, batch_size=64, lr=1e-2, schedule="one-cycle"),
     "mnist-small": Recipe(
-        epochs=4,
-        batch_size=256,
-        lr=0.015,
+        epochs=2,
+        batch_size=96,
+        lr=0.012,
         schedule="one-cycle",
         optimizer="adamw",
         weight_decay=0.05,
