@@ -105,7 +105,7 @@ FAST: Mapping[str, Recipe] = {
     "shapes-cnn": Recipe(epochs=10, batch_size=20, lr=0.01, schedule="one-cycle"),
     "color-cnn": Recipe(epochs=30, batch_size=20, lr=0.02, schedule="one-cycle"),
     "mlp-512": Recipe(epochs=4, batch_size=128, lr=2e-3, schedule="one-cycle"),
-    "mnist-convnet": Recipe(epochs=1, batch_size=64, lr=4e-3, schedule="one-cycle"),
+    "mnist-convnet": Recipe(epochs=1, batch_size=64, lr=6e-3, schedule="one-cycle"),
     "simple-cnn": Recipe(epochs=1, batch_size=64, lr=1e-2, schedule="one-cycle"),
     "mnist-small": Recipe(
         epochs=2,
