@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 import convscope as cs
 from convscope.data import check_trainable, load_dataset, overlap
 from convscope.data.dataset import Dataset
-from convscope.errors import DataError, DataWarning, ImageError, UsageError
+from convscope.errors import DataError, DataWarning, ImageError, UnknownName, UsageError
 from convscope.images import Array
+from convscope.training.evaluation import data_of
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (4, 6), color: bool = False) -> None:
@@ -224,6 +226,40 @@ def test_different_sizes_are_refused_with_two_files_and_the_remedy(tmp_path: Pat
     assert (data.shape, data.images.dtype) == ((1, 7, 3), np.dtype(np.uint8))
     assert values(data) == [1, 2]
     assert data.preprocess.size == (7, 3)
+
+
+@pytest.mark.parametrize("how", [{}, {"fit": "crop", "crop_ratio": 0.75}, {"fit": "pad"}, {"channels": 1}], ids=str)
+def test_images_are_brought_to_a_size_as_one_image_is(tmp_path: Path, how: dict[str, Any]) -> None:
+    values = np.arange(3 * 9 * 14).reshape(9, 14, 3) % 250
+    for name in ["a", "b"]:
+        (tmp_path / name).mkdir()
+        Image.fromarray(values.astype(np.uint8)).save(tmp_path / name / "0.png")
+    expected = cs.Preprocess(size=(6, 6), **{"channels": 3, **how})
+    data = load_dataset(f"folder:{tmp_path}", split="all", **expected.as_loaded())
+    assert np.abs(data.image(0) - cs.load_image(tmp_path / "a" / "0.png", like=expected)).max() <= 0.5 / 255 + 1e-6
+    assert (data.preprocess.fit, data.preprocess.crop_ratio) == (expected.fit, expected.crop_ratio)
+
+
+def test_a_model_is_evaluated_on_images_prepared_as_it_predicts_them(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"a": 4, "b": 4})
+    options = {"image_size": (4, 4), "fit": "crop", "crop_ratio": 0.5}
+    run = cs.train(f"folder:{tmp_path / 'train'}", epochs=1, data_options=options, out=tmp_path / "run")
+    values = np.arange(12 * 20).reshape(12, 20).astype(np.uint8)
+    for name in ["a", "b"]:
+        (tmp_path / "other" / name).mkdir(parents=True)
+        Image.fromarray(values).save(tmp_path / "other" / name / "0.png")
+    shown = data_of(run, f"folder:{tmp_path / 'other'}", "all", None).image(0)
+    assert np.abs(shown - cs.load_image(tmp_path / "other" / "a" / "0.png", like=run.model)).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_fit_without_a_size_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 2, "b": 2})
+    with pytest.raises(UsageError, match="give image_size too"):
+        load_dataset(f"folder:{tmp_path}", fit="crop")
+    with pytest.raises(UnknownName, match="There are: stretch, crop, pad"):
+        load_dataset(f"folder:{tmp_path}", image_size=(4, 4), fit="squeeze")  # type: ignore[arg-type]  # the point
+    with pytest.raises(UsageError, match="takes no fit"):
+        load_dataset("shapes", fit="crop")
 
 
 def test_images_of_the_right_size_are_not_touched(tmp_path: Path) -> None:

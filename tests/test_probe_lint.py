@@ -345,6 +345,17 @@ def test_pixels_that_nobody_scaled_are_found_before_any_training() -> None:
     assert "inputs go from 0 to 255" in str(found)
 
 
+def test_a_run_is_looked_at_with_its_own_loss_unless_another_is_given(tmp_path: Any) -> None:
+    run = cs.train("shapes", recipe="tutorial", epochs=1, out=tmp_path / "run")  # cross-entropy after a softmax
+    checks = {
+        given: {f.check for f in cs.probe.lint(run, loss=given).findings} for given in (None, "cross-entropy", "mse")
+    }
+    assert checks[None] == checks["cross-entropy"] >= {"softmax-before-cross-entropy"}
+    assert "softmax-before-cross-entropy" not in checks["mse"]
+    with pytest.raises(cs.UsageError, match="no loss is called 'foo'"):
+        cs.probe.lint(run, loss="foo")
+
+
 def test_nothing_to_look_at_is_refused() -> None:
     with pytest.raises(cs.UsageError, match="give a model and data"):
         cs.probe.lint()

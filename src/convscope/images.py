@@ -240,6 +240,15 @@ class Preprocess:
             said.append("made black and white (the data has no greys)")
         return tuple(said)
 
+    def as_loaded(self) -> dict[str, Any]:
+        """How `load_dataset` brings the images of a folder, or of `hub:`, to this size and these channels.
+
+        >>> Preprocess(size=(224, 224), fit="crop", crop_ratio=0.875).as_loaded()
+        {'grey': False, 'image_size': (224, 224), 'fit': 'crop', 'crop_ratio': 0.875}
+        """
+        grey = {"grey": self.channels == 1}
+        return grey | ({"image_size": self.size, "fit": self.fit, "crop_ratio": self.crop_ratio} if self.size else {})
+
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file; `from_json` reads them back."""
         return asdict(self)

@@ -13,7 +13,7 @@ from convscope.data.hub import load_hub
 from convscope.data.npz import load_npz
 from convscope.data.request import Request
 from convscope.errors import UnknownName, UsageError
-from convscope.images import Preprocess
+from convscope.images import Fit, Preprocess
 from convscope.progress import Progress, silent
 
 Loader = Callable[[Request], Dataset]
@@ -61,7 +61,7 @@ class Place:
 
 
 DRAWN = frozenset({"size", "sampling"})
-PICTURES = frozenset({"image_size", "grey"})
+PICTURES = frozenset({"image_size", "fit", "crop_ratio", "grey"})
 
 
 def _shapes(name: str, summary: str, possible: int) -> Entry:
@@ -139,6 +139,8 @@ def load_dataset(
     sampling: str = "split",
     data_dir: str | Path | None = None,
     image_size: tuple[int, int] | None = None,
+    fit: Fit = "stretch",
+    crop_ratio: float = 1.0,
     grey: bool = False,
     strict: bool = False,
     progress: Progress = silent,
@@ -158,6 +160,8 @@ def load_dataset(
             image independently, as the tutorial does, so that they overlap (see `overlap`).
         data_dir: Where the files of the MNIST family are looked for first.
         image_size: (height, width) in pixels to which the images of a folder, or of `hub:`, are brought.
+        fit: How those of another aspect ratio are: "stretch", "crop" or "pad", as in `Preprocess`.
+        crop_ratio: The crop's share, as in `Preprocess`.
         grey: Whether they become grey.
         strict: Whether an unreadable image of a folder, or of `hub:`, is an error rather than skipped with a warning.
         progress: Told how far reading or downloading is.
@@ -179,6 +183,8 @@ def load_dataset(
         sampling=sampling,
         data_dir=None if data_dir is None else Path(data_dir).expanduser(),
         image_size=image_size,
+        fit=fit,
+        crop_ratio=crop_ratio,
         grey=grey,
         strict=strict,
         progress=progress,
@@ -187,12 +193,16 @@ def load_dataset(
         ("size", " (--images)", size is not None),
         ("sampling", "", sampling != "split"),
         ("image_size", " (--size)", image_size is not None),
+        ("fit", "", fit != "stretch"),
+        ("crop_ratio", "", crop_ratio != 1),
         ("grey", " (--grey)", grey),
     ):
         if given and option not in entry.options:
             known: list[Entry | Place] = [*DATASETS.values(), *PLACES.values()]
             takers = [other.name for other in known if option in other.options]
             raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")
+    if image_size is None and (fit != "stretch" or crop_ratio != 1):
+        raise UsageError("fit and crop_ratio say how images are brought to image_size; give image_size too.")
     return entry.load(request)
 
 

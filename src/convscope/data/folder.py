@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -60,12 +60,13 @@ def load_folder(request: Request) -> Dataset:
     found, classes = _find(root, request)
     kept, images = _decode(root, found, request)
     stacked = _stacked(images)
+    expected = Preprocess((stacked.shape[2], stacked.shape[3]), fit=request.fit, crop_ratio=request.crop_ratio)
     return Dataset(
         name=request.name,
         images=stacked,
         labels=np.array([file.label for file in kept], np.int64),
         classes=classes,
-        preprocess=Preprocess(size=(stacked.shape[2], stacked.shape[3]), channels=stacked.shape[1]),
+        preprocess=replace(expected, channels=stacked.shape[1]),
         split=request.split,
         source=str(root),
         names=tuple(file.path.relative_to(root).as_posix() for file in kept),
@@ -136,7 +137,8 @@ def _extensions() -> frozenset[str]:
 
 def _decode(root: Path, files: Sequence[Found], request: Request) -> tuple[list[Found], list[Array]]:
     """The files that can be read, and their pixels; all of one height and width."""
-    expected = Preprocess(size=request.image_size, channels=1 if request.grey else None)
+    channels = 1 if request.grey else None
+    expected = Preprocess(request.image_size, channels, fit=request.fit, crop_ratio=request.crop_ratio)
     if request.image_size is not None:
         check_memory(request.name, len(files), (1, *request.image_size), TOO_MANY, copies=COPIES)
     kept: list[Found] = []

@@ -71,7 +71,7 @@ def load_hub(request: Request) -> Dataset:
         images=stored.as_array() if where is None else stored.subset(where).as_array(),
         labels=labels if where is None else labels[where],
         classes=classes,
-        preprocess=Preprocess(size=stored.shape[2:], channels=stored.shape[1]),
+        preprocess=Preprocess(stored.shape[2:], stored.shape[1], fit=request.fit, crop_ratio=request.crop_ratio),
         split=request.split,
         source=place,
     )
@@ -229,7 +229,7 @@ def _stored(request: Request, rows: Sequence[Any], image: str, count: int, *, st
 
     source, window = (Windows(begin, WINDOW), WINDOW) if stream else (read, None)
     size, channels = _first_images(request, source, count)
-    expected = Preprocess(size=size, channels=channels)
+    expected = Preprocess(size, channels, fit=request.fit, crop_ratio=request.crop_ratio)
     resize = request.image_size is not None
     return Stored(
         request.name, source, count, expected, window=window, resize=resize, grey=request.grey, strict=request.strict

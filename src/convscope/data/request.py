@@ -3,8 +3,10 @@
 import operator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from convscope.errors import UnknownName, UsageError
+from convscope.images import Fit
 from convscope.progress import Progress, silent
 
 SPLITS = ("train", "test", "all")
@@ -20,7 +22,7 @@ class Request:
     0
 
     Raises:
-        UnknownName: no such split or sampling.
+        UnknownName: no such split, sampling or fit.
         UsageError: a seed, number or size of images that cannot be meant.
     """
 
@@ -34,6 +36,9 @@ class Request:
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
     """(height, width) to which the images of a folder are brought."""
+    fit: Fit = "stretch"
+    """How those of another aspect ratio are brought there, as in `Preprocess`."""
+    crop_ratio: float = 1.0
     grey: bool = False
     strict: bool = False
     progress: Progress = silent
@@ -43,6 +48,8 @@ class Request:
             raise UnknownName("split", self.split, SPLITS)
         if self.sampling not in SAMPLINGS:
             raise UnknownName("sampling", self.sampling, SAMPLINGS)
+        if self.fit not in get_args(Fit):
+            raise UnknownName("fit", self.fit, get_args(Fit))
         object.__setattr__(self, "seed", check_seed(self.seed))
         if self.size is not None:
             object.__setattr__(self, "size", _whole("size (a number of images)", self.size, 2))

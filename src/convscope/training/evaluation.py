@@ -217,12 +217,7 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None,
             f"{run.path} was trained on data given by hand ({options['name']}); give the data to evaluate on."
         )
     if name is not None:
-        expected = card_of(run.model).preprocess
-        alike: dict[str, Any] = (
-            {"image_size": expected.size, "grey": expected.channels == 1}
-            if name.startswith(("folder:", "hub:"))
-            else {}
-        )
+        alike = card_of(run.model).preprocess.as_loaded() if name.startswith(("folder:", "hub:")) else {}
         return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], strict=strict, **alike)
     given = dict(options["options"])
     if split != "train":

@@ -18,7 +18,9 @@ def lint(
         str | None, typer.Argument(help="What it is trained on: shapes, mnist, folder:PATH, ...; a run knows its own.")
     ] = None,
     *,
-    loss: Annotated[str, typer.Option(help="cross-entropy, mse or nll; a run knows its own.")] = "cross-entropy",
+    loss: Annotated[
+        str | None, typer.Option(help="cross-entropy, mse or nll; by default a run's own, else cross-entropy.")
+    ] = None,
     kernel: Annotated[
         list[str] | None,
         typer.Option(metavar="TITLE=NUMBERS", help="A kernel and its title: 'vertical=-1 0 1; -1 0 1'; repeatable."),

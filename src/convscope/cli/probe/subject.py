@@ -62,10 +62,9 @@ def data_for(
 
 def _data_for(model: str, subject: Any, dataset: str | None, split: str, images: Images, seed: int | None) -> Any:
     if dataset is not None:
-        expected = cs.card_of(subject).preprocess
-        alike = {"image_size": expected.size, "grey": expected.channels == 1} if expected.size else {}
+        alike = cs.card_of(subject).preprocess.as_loaded() if dataset.startswith(FITTED) else {}
         drawn = {} if seed is None else {"seed": seed}
-        return images.load(dataset, split, **drawn, **(alike if dataset.startswith(FITTED) else {}))
+        return images.load(dataset, split, **drawn, **alike)
     if not is_run(model):
         raise cs.UsageError(f"{model} is no run, so name the data set: shapes, mnist, folder:PATH, ...")
     config = cs.load_run(model).config["dataset"]

@@ -51,7 +51,7 @@ def lint(
     data: DataSource | None = None,
     *,
     test: DataSource | None = None,
-    loss: str | Loss = "cross-entropy",
+    loss: str | Loss | None = None,
     step: Step | None = None,
     predict: Predict | None = None,
     kernels: Mapping[str, Any] | None = None,
@@ -75,7 +75,8 @@ def lint(
         model: A module, in the mode in which it is asked for predictions; or a run, which brings its data and its loss.
         data: Training images: a name, a Dataset, or arrays (images (N, C, H, W), labels (N,)) as the model gets them.
         test: Test images; they are only looked for in the training images, and scored.
-        loss: The loss it is trained with: cross-entropy, mse, nll, or a function (outputs, labels) -> scalar.
+        loss: The loss it is trained with: cross-entropy, mse, nll, or a function (outputs, labels) -> scalar; by
+            default a run's own, else cross-entropy.
         step: Your own training step, called as step(model, images, labels): forward, loss, backward, optimizer step.
             It is called twice if it leaves gradients behind. By default forward in training mode, `loss` and backward.
         predict: How you ask the model, called as predict(model, images) -> outputs. By default model(images).
@@ -127,7 +128,7 @@ def _evidence(
     data: DataSource | None,
     test: DataSource | None,
     *,
-    loss: str | Loss,
+    loss: str | Loss | None,
     step: Step | None,
     predict: Predict | None,
     which: Callable[[Dataset], NDArray[np.int64]],
@@ -138,14 +139,22 @@ def _evidence(
         module = model
     else:
         run = model if isinstance(model, Run) else load_run(model)
-        module, loss = run.model, make_loss(run.recipe)
+        module, loss = run.model, make_loss(run.recipe) if loss is None else loss
         if data is None:
             data, test = data_of(run, None, "train", None), test or data_of(run, None, "test", None)
     if data is None:
         raise UsageError("a model is run on data; give training images: lint(model, data).")
     train = as_dataset(data, "train")
     held_out = None if test is None else as_dataset(test, "test", train)
-    return gather(module, train, held_out, which=which(train), loss=_loss(loss), step=step, predict=predict or _ask)
+    return gather(
+        module,
+        train,
+        held_out,
+        which=which(train),
+        loss=_loss("cross-entropy" if loss is None else loss),
+        step=step,
+        predict=predict or _ask,
+    )
 
 
 def _some(data: Dataset, count: int, seed: int) -> NDArray[np.int64]:
