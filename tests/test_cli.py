@@ -220,9 +220,9 @@ def test_huge_losses_are_short(empty: Path, convscope: Commands) -> None:
 
 def test_clumsy_words_get_a_sentence(run: Path, empty: Path, convscope: Commands) -> None:
     Image.new("L", (2, 2)).save("tiny.png")
-    big = str(2**63)
+    big = str(2**64)
     for command, status, sentence in (
-        (["train", "shapes", "--seed", big, "--out", "r"], 2, f"seed must be at most {2**63 - 1}, not {big}."),
+        (["train", "shapes", "--seed", big, "--out", "r"], 2, f"seed must be at most {2**64 - 1}, not {big}."),
         (
             ["evaluate", f"{run}/config.json"],
             1,

@@ -259,7 +259,7 @@ def test_without_a_background_there_is_no_whole_picture_and_no_number_for_it() -
 
 def test_a_seed_of_any_size_is_taken() -> None:
     data = cs.load_dataset("shapes", split="test", size=4)
-    large = cs.probe.shift("shapes-cnn", data, kind="noise", seed=2**63 - 1)
+    large = cs.probe.shift("shapes-cnn", data, kind="noise", seed=2**64 - 1)
     assert large.images == 4
 
 

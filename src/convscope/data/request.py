@@ -11,7 +11,7 @@ from convscope.progress import Progress, silent
 
 SPLITS = ("train", "test", "all")
 SAMPLINGS = ("split", "published")
-MOST_SEED = 2**63 - 1  # PyTorch's generators take 64 bits
+MOST_SEED = 2**64 - 1  # as PyTorch's generators take
 
 
 @dataclass(frozen=True, slots=True)
