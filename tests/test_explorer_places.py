@@ -256,3 +256,24 @@ def test_without_the_token_no_view_is_offered(page: Any, shapes: Any) -> None:
     page.get_by_text("The page needs this server's token").wait_for()
     assert page.get_by_role("navigation").count() == 0
     forgive(page, "401")
+
+
+def test_in_forced_colours_data_keep_theirs_and_the_view_is_told_apart(
+    page: Any, shapes: Any, traced: cs.Trace
+) -> None:
+    visit(page, shapes, at(traced["conv1"].id, 3, 12, 12))
+    settled(page)
+
+    def painted() -> list[str]:
+        grounds = "all => all.map(cell => getComputedStyle(cell).backgroundColor)"
+        found: list[str] = page.eval_on_selector_all(".number [style*=background]", grounds)
+        return found
+
+    former = painted()
+    page.emulate_media(forced_colors="active")
+    assert painted() == former
+    assert len(set(former)) > 9
+    lines = "all => all.map(link => getComputedStyle(link).borderBottomColor)"
+    current, *others = page.eval_on_selector_all("header nav a", lines)
+    assert current not in others
+    assert len(set(others)) == 1
