@@ -176,7 +176,7 @@ class MNISTSmall(nn.Module):
     """
 
     def __init__(
-        self, kernels: tuple[int, int, int] = (24, 48, 64), channels: int = 1, size: int = 28, classes: int = 10
+        self, kernels: tuple[int, int, int] = (16, 48, 64), channels: int = 1, size: int = 28, classes: int = 10
     ) -> None:
         super().__init__()
         padding = 0 if size > 8 else 2
@@ -194,7 +194,7 @@ class MNISTSmall(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, size, size) to (N, classes)."""
-        x = self.relu1(self.bn1(self.conv1(x)))  # (N, 24, 12, 12)
+        x = self.relu1(self.bn1(self.conv1(x)))  # (N, 16, 12, 12)
         x = self.relu2(self.bn2(self.conv2(x)))  # (N, 48, 6, 6)
         x = self.relu3(self.bn3(self.conv3(x)))  # (N, 64, 3, 3)
         x = torch.flatten(x, 1)  # (N, 576)
