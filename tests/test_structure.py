@@ -15,6 +15,7 @@ ORDER = (
     "errors",
     "progress",
     "plain",
+    "memory",
     "reference",
     "images",
     "data",

@@ -21,7 +21,7 @@ from convscope.cards import Card
 from convscope.errors import DataError, TraceError, UsageError
 
 FORMAT = "convscope-trace-1"
-STEP = [f.name for f in fields(Step) if f.name != "values"]
+STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values"}]
 Outside = Mapping[tuple[Kind, int], Ref]
 
 
@@ -51,6 +51,10 @@ class Source(Values, Protocol):
     @property
     def weights(self) -> str:
         """A digest of all parameters and buffers."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know of where the numbers are, in sentences."""
 
     @property
     def card(self) -> Card:
@@ -105,6 +109,7 @@ def write(path: str | Path, source: Source) -> None:
         "modules": dict(source.modules),
         "outside": [pack(ref) for ref in outside.values()],
         "steps": [[pack(getattr(step, name)) for name in STEP] for step in steps],
+        "broken": {str(step.id): list(step.broken) for step in steps if step.broken},
         "result": pack_result(source.result(), arrays),
     }
     _save(Path(path), arrays, json.dumps(header, allow_nan=False))
@@ -159,9 +164,14 @@ class Archive:
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no trace saved by convscope, or is damaged ({error}).") from None
         self._outside = {(ref.kind, ref.id): ref for ref in map(unpack, self._header["outside"])}
+        broken = self._header.get("broken", {})  # archives from before it was noted have none
         self._steps = tuple(
-            Step(**{name: unpack(value) for name, value in zip(STEP, row, strict=True)}, values=self)
-            for row in self._header["steps"]
+            Step(
+                **{name: unpack(value) for name, value in zip(STEP, row, strict=True)},
+                broken=tuple(map(str, broken.get(str(number), ()))),
+                values=self,
+            )
+            for number, row in enumerate(self._header["steps"])
         )
 
     def _read(self, name: str) -> Array:
@@ -225,6 +235,11 @@ class Archive:
     def result(self) -> Any:
         """What the model returned."""
         return unpack_result(self._header["result"], self._read)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None: a file holds all numbers."""
+        return ()
 
     def changed(self) -> tuple[str, ...]:
         """Nothing: a file holds its own weights."""

@@ -45,6 +45,8 @@ class Entry:
     visit: int
     time: int
     """Which call of its tape it is."""
+    scalars: tuple[str, ...] = ()
+    """The arguments that may be numbers to calculate with and are not what they are by default."""
 
 
 class Census:
@@ -107,7 +109,8 @@ def describe(call: Call, time: int, tape: Tape, census: Census) -> Entry:
     arguments = {name: _plain(given.get(name, default), before) for name, default in signature.defaults.items()}
     writes = tuple(after(tensor) for tensor in writes_of(call))
     results = tuple(map(after, results_of(call)))
-    return Entry(signature.op, signature.overload, arguments, results, writes, signature.view, visit, time)
+    scalars = tuple(n for n in signature.scalars if type(given.get(n)) in NUMBERS and given[n] != signature.defaults[n])
+    return Entry(signature.op, signature.overload, arguments, results, writes, signature.view, visit, time, scalars)
 
 
 def results_of(call: Call) -> list[Tensor]:
@@ -135,8 +138,13 @@ class Signature(NamedTuple):
     names: tuple[str, ...]
     defaults: dict[str, Any]
     view: bool
+    scalars: tuple[str, ...]
+    """The arguments that may be numbers to calculate with; a tensor may be given as one."""
 
 
+CALCULATED = ("Tensor", "number", "float", "complex")
+"""Types, in a schema's words, of arguments that are calculated with; sizes and indexes are `int`."""
+NUMBERS = {int, float, complex}
 _SIGNATURES: dict[int, Signature] = {}  # by id(function)
 
 
@@ -161,6 +169,7 @@ def _signature(func: Any) -> Signature:
         tuple(argument.name for argument in schema.arguments),
         {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments},
         bool(func.is_view),
+        tuple(a.name for a in schema.arguments if any(kind in str(a.type) for kind in CALCULATED)),
     )
 
 

@@ -1,9 +1,10 @@
 """Steps: a linked pass as the Steps that a trace shows. Knows rows and names; no torch, no numbers."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from convscope.capture.breaks import Break, sentences
 from convscope.capture.describe import Slot
 from convscope.capture.links import Link, Outside, Row
 from convscope.capture.naming import names_of
@@ -24,6 +25,8 @@ class Pass:
     """What the model returned."""
     replaced: Collection[int] = ()
     """Rows whose result was given by the caller."""
+    broken: Mapping[int, tuple[Break, ...]] = field(default_factory=dict)
+    """Rows that take numbers which left PyTorch."""
 
 
 def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
@@ -33,6 +36,7 @@ def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
     names: dict[tuple[Kind, int], str] = {key: ref.name for key, ref in outside_refs(done).items()}
     names |= {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
     shown = _shown_inputs(done.rows, hidden)
+    broken = sentences(done.broken, lambda link: names[link.kind, link.id])
 
     def step(number: int) -> Step:
         entry = done.rows[number].entry
@@ -52,6 +56,7 @@ def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
             view=entry.view,
             hidden=hidden[number],
             overridden=number in done.replaced,
+            broken=broken.get(number, ()),
             values=values,
         )
 

@@ -16,6 +16,8 @@ from convscope.errors import ModelError, UnknownName, UsageError
 _MAIN = torch.device("cpu")
 PLAIN = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
 """torch's own layers, which keep nothing of what they were given."""
+OF_MODULES = frozenset(nn.Module().__dict__)
+"""The attributes that every module has."""
 _UNINITIALISED = {nn.UninitializedParameter, nn.UninitializedBuffer}
 REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from convscope.capture.archive import Archive, Source, write
+from convscope.capture.notes import notes_of
 from convscope.capture.step import Array, Cell, Kind, Origin, Ref, Step, Values
 from convscope.cards import Card
 from convscope.errors import UnknownName, UsageError
@@ -94,6 +95,14 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace of {self.card.name}: {len(self.steps)} steps>"
+
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know, in sentences: what was not kept, where the chain to the image is broken."""
+        return (*self._source.notes, *notes_of(self.all_steps))
 
     @cached_property
     def inputs(self) -> Mapping[str, Array]:

@@ -88,6 +88,8 @@ class Report:
     steps: tuple[StepReport, ...]
     changed: tuple[str, ...] = ()
     """Parameters that were changed since the trace, so that its numbers are not what the model gives now."""
+    remarks: tuple[str, ...] = ()
+    """The notes of the trace: what was not kept, where the chain to the image is broken."""
 
     @property
     def proved(self) -> bool:
@@ -97,7 +99,7 @@ class Report:
     @property
     def notes(self) -> tuple[str, ...]:
         """What else there is to know, in sentences."""
-        return tuple(f"{name} changed since the trace: weights changed." for name in self.changed)
+        return (*(f"{name} changed since the trace: weights changed." for name in self.changed), *self.remarks)
 
     @property
     def mismatches(self) -> tuple[StepReport, ...]:

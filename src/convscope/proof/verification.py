@@ -59,7 +59,7 @@ def verify(
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
             found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), rules))
     progress("verifying", total, total)
-    return Report(tuple(found), tuple(sorted(trace.changed())))
+    return Report(tuple(found), tuple(sorted(trace.changed())), trace.notes)
 
 
 def _verify_step(
