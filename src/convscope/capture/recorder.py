@@ -133,7 +133,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         self.departs(tensor, way)
 
     def assigns(self, tensor: Tensor, source: Tensor, assign: Callable[[Tensor, Tensor], None]) -> None:
-        """`tensor.data = source`, which torch does not dispatch: from here on `tensor` is another view of that memory."""
+        """`tensor.data = source`, which torch does not dispatch: now `tensor` is another view of that memory."""
         with torch._C._DisableTorchDispatch():
             self.tape.save_shape(tensor, len(self.tape.calls))
             assign(tensor, source)

@@ -16,8 +16,8 @@ from torch import Tensor
 from convscope.capture.code import runs_other_code
 from convscope.capture.departing import watched
 from convscope.capture.intake import Intake
+from convscope.capture.known import Known, known_to
 from convscope.capture.randomness import Randomness
-from convscope.capture.reaching import Known, known_to
 from convscope.capture.recorder import Enough, Recorder
 from convscope.capture.shortcuts import SHORTCUTS
 from convscope.capture.step import Array

@@ -9,7 +9,7 @@ from convscope.capture.describe import Slot
 from convscope.capture.links import Link, Outside, Row
 from convscope.capture.naming import names_of
 from convscope.capture.step import Kind, Ref, Step, Values
-from convscope.capture.visibility import hidden_rows
+from convscope.capture.visibility import LAYOUT, hidden_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class Pass:
 def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
     """All steps of a pass, hidden ones included."""
     returned = {row for link in done.outputs for row in _reads(link)}
-    hidden = hidden_rows(done.rows, done.visits, returned)
+    hidden = [hid and row not in done.broken for row, hid in enumerate(hidden_rows(done.rows, done.visits, returned))]
     names: dict[tuple[Kind, int], str] = {key: ref.name for key, ref in outside_refs(done).items()}
     names |= {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
     shown = _shown_inputs(done.rows, hidden)
-    broken = sentences(done.broken, lambda link: names[link.kind, link.id])
+    broken = sentences(done.broken, lambda link: names[_shown_source(done.rows, hidden, link)])
 
     def step(number: int) -> Step:
         entry = done.rows[number].entry
@@ -108,6 +108,13 @@ def _named_arguments(row: Row, names: Mapping[tuple[Kind, int], str]) -> dict[st
 
 def _reads(link: Link) -> tuple[int, ...]:
     return (link.id, *link.rewritten) if link.kind == "step" else link.rewritten
+
+
+def _shown_source(rows: Sequence[Row], hidden: Sequence[bool], link: Link) -> tuple[Kind, int]:
+    """What a person looks for behind a hidden copy or view."""
+    while link.kind == "step" and hidden[link.id] and rows[link.id].entry.op in LAYOUT and rows[link.id].links:
+        link = rows[link.id].links[0]
+    return link.kind, link.id
 
 
 def _shown_inputs(rows: Sequence[Row], hidden: Sequence[bool]) -> list[tuple[int, ...]]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convscope.capture.holdings import State, holds, states_of
 from convscope.errors import ModelError, UnknownName, UsageError
 
 _MAIN = torch.device("cpu")
@@ -31,8 +32,8 @@ class Found:
     """Each with its copy."""
     empty: list[dict[str, Any]] = field(default_factory=list)
     """Registries that held nothing."""
-    lists: list[tuple[list[Any], list[Any]]] = field(default_factory=list)
-    """Each with its copy."""
+    states: list[State] = field(default_factory=list)
+    """Of containers and objects that modules hold."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +72,7 @@ class Subject:
 
     def found(self) -> "Found":
         """What a pass may change of the modules, to be put back by `leave_as`."""
-        now = Found([(tensor, tensor.grad) for tensor in self.parameters.values()])
+        now, held = Found([(tensor, tensor.grad) for tensor in self.parameters.values()]), list[Any]()
         for module in self.modules.values():
             attributes = module.__dict__
             now.mappings.append((attributes, attributes.copy()))
@@ -83,7 +84,10 @@ class Subject:
                     now.empty.append(registry)
             if type(module) not in PLAIN:
                 now.mappings += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
-                now.lists += [(value, value.copy()) for value in attributes.values() if type(value) is list]
+                for name in attributes.keys() - OF_MODULES:
+                    if holds(type(attributes[name])):
+                        held.append(attributes[name])
+        now.states = states_of(held) if held else []
         return now
 
     def leave_as(self, found: "Found") -> None:
@@ -95,8 +99,8 @@ class Subject:
         for registry in found.empty:
             if registry:
                 registry.clear()
-        for held, items in found.lists:
-            held[:] = items
+        for state in found.states:
+            state.put_back()
         for tensor, grad in found.grads:
             if tensor.grad is not grad:
                 tensor.grad = grad

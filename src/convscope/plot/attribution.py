@@ -34,6 +34,7 @@ def attribution(found: "Attribution") -> Figure:
     sheet = Sheet()
     shown = [(method, method.map) for method in found.methods if method.map is not None]
     kind = "exact: the network is piecewise linear" if found.linear else "the tangent at this image"
+    kind = "incomplete: some numbers left PyTorch on the way" if found.broken else kind
     refused = [f"{m.method}: {m.refused}" for m in found.methods if m.map is None]
     y = sheet.header(
         f"{found.output} of {found.model} for {found.image}: {number(found.value)}",

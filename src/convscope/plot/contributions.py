@@ -93,6 +93,9 @@ def _rows(found: "Contributions") -> list[Row | str]:
 
 
 def _kind(found: "Contributions") -> str:
+    if found.broken:
+        steps = ", ".join(found.broken[:3])
+        return f"unknown: the chain to the image is broken at {steps}; what goes through that is not shown"
     if found.linear:
         return "exact: every step on the way is piecewise linear"
     named = ", ".join(found.bent[:3]) + (f" and {len(found.bent) - 3} more" if len(found.bent) > 3 else "")

@@ -316,6 +316,8 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
 def _notes(found: Explanation) -> Iterator[str]:
     for name in found.changed:
         yield f"{name} changed since the trace."
+    for how in found.step.broken:
+        yield f"the chain to the image is broken here: {how}."
     if found.raw is None:
         reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
         of = " of complex numbers" if found.step.is_complex else ""
