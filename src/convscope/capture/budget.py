@@ -74,8 +74,7 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         """Add up what is held, and go over to holding less where that is as much as is still free."""
         self._uncounted = 0
         for call in self.tape.calls[self._counted :]:
-            assert call is not None
-            for tensor in tensors_in([*call[1], *(call[2] or {}).values(), call[3]]):
+            for tensor in tensors_in([*call[1], *(call[2] or {}).values(), call[3]] if call else []):
                 place = memory(tensor)
                 if place not in self._held:
                     self._held.add(place)
@@ -96,12 +95,14 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         self._leave_out(self._session, lambda _: True, budget / 2)
         self.window = budget / 2
         self.begin()
-        for call in calls:
-            assert call is not None
-            self._note(call)
         for time, tensor, way, number in departures:
             slot = self.census.slot(tensor, self.tape.shaped(tensor, time))
             self.tape.departures.append(Departure(time, slot, way, number))
+        for call in calls:
+            if call is None:
+                self.tape.calls.append(None)
+            else:
+                super()._note(call)
         for place in [*self.tape.writes]:
             if place in self.born and place not in self._held:
                 del self.tape.writes[place]

@@ -72,8 +72,9 @@ def _watching(name: str, *, shares: bool) -> Callable[..., Any]:
         if recorder is not None:
             _HERE.recorder = None  # torch's own may use the others
             try:
+                result = own(self, *args, **kwargs)
                 (recorder.shares if shares else recorder.departs)(self, f"{name.strip('_')}()")
-                return own(self, *args, **kwargs)
+                return result
             finally:
                 _HERE.recorder = recorder
         return own(self, *args, **kwargs)

@@ -55,6 +55,8 @@ class Census:
     def __init__(self, *, weak: bool = False) -> None:
         self._weak = weak
         self._known: dict[int, tuple[int, Any]] = {}
+        self._lay: dict[int, set[int]] = {}
+        """By tensor, where weak: the memories that it has lain in; `.data = ...` gives it another."""
         self._memories: dict[int, int] = {}
         self._users: dict[int, int] = {}
         self._count = 0
@@ -76,22 +78,22 @@ class Census:
     def _serial(self, tensor: Tensor, lies: int) -> int:
         key = id(tensor)
         known = self._known.get(key)
-        if known is not None:
-            return known[0]
-        self._count += 1
-        hold: Any = tensor
-        if self._weak:
+        if known is None:
+            self._count += 1
+            hold: Any = weakref.ref(tensor, partial(self._forget, key)) if self._weak else tensor
+            known = self._known[key] = (self._count, hold)
+        if self._weak and lies not in self._lay.setdefault(key, set()):
+            self._lay[key].add(lies)
             self._users[lies] = self._users.get(lies, 0) + 1
-            hold = weakref.ref(tensor, partial(self._forget, key, lies))
-        self._known[key] = (self._count, hold)
-        return self._count
+        return known[0]
 
-    def _forget(self, key: int, lies: int, _: object) -> None:
+    def _forget(self, key: int, _: object) -> None:
         self._known.pop(key, None)
-        self._users[lies] -= 1
-        if not self._users[lies]:
-            self._memories.pop(lies, None)
-            del self._users[lies]
+        for lies in self._lay.pop(key, ()):
+            self._users[lies] -= 1
+            if not self._users[lies]:
+                self._memories.pop(lies, None)
+                del self._users[lies]
 
 
 def describe(call: Call, time: int, tape: Tape, census: Census) -> Entry:

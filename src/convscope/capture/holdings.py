@@ -5,7 +5,7 @@ Knows Python's containers and NumPy's arrays; runs no code of the model: attribu
 
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -37,9 +37,10 @@ class State:
             if not np.array_equal(holder.view(np.uint8), held.view(np.uint8)):
                 holder[...] = held
         elif isinstance(holder, dict):
-            if not _same([*dict.items(holder)], [*held.items()]):
-                dict.clear(holder)
-                dict.update(holder, held)
+            kind = OrderedDict if isinstance(holder, OrderedDict) else dict  # which keeps an order of its own
+            if not _same([*kind.items(holder)], [*held.items()]):
+                kind.clear(holder)
+                kind.update(holder, held)
         elif isinstance(holder, list):
             list.__setitem__(holder, slice(None), held)
         elif isinstance(holder, set | deque):

@@ -95,7 +95,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
             self.entries.append(entry)
             if not entry.view and not entry.op.startswith(UNWRITTEN):
                 with torch._C._DisableTorchDispatch():
-                    self.sums[time] = sum_of_bits(results_of(call)[0])
+                    self.sums[time] = sum_of_bits(self.tape.at(results_of(call)[0], time + 1))
         self.tape.calls.append(call if self._wanted(time) and self._holds(call) else None)
         if self._full and self._enough:
             raise Enough

@@ -127,16 +127,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 
     def shares(self, tensor: Tensor, way: str) -> None:
         """Told when other code gets the memory of a tensor, which it may also write into: what it holds is copied."""
+        now = len(self.tape.calls)
         with torch._C._DisableTorchDispatch():
-            self.tape.save_memory(tensor, len(self.tape.calls))
+            self.tape.save_memory(tensor, now)
         self.tape.shared[len(self.tape.departures)] = memory(tensor)
         self.departs(tensor, way)
+        self.tape.undispatched.append(now)
+        self.tape.calls.append(None)  # a time of its own, so that what was before is told from what is after
 
     def assigns(self, tensor: Tensor, source: Tensor, assign: Callable[[Tensor, Tensor], None]) -> None:
         """`tensor.data = source`, which torch does not dispatch: now `tensor` is another view of that memory."""
         with torch._C._DisableTorchDispatch():
             self.tape.save_shape(tensor, len(self.tape.calls))
             assign(tensor, source)
+            self.tape.undispatched.append(len(self.tape.calls))
             self._note((_DETACH, (source,), None, tensor, self.visit))
 
     def _replaced(self, result: Any, args: tuple[Any, ...]) -> Any:

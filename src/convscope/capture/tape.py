@@ -41,7 +41,7 @@ class Tape:
     """What was recorded. Time is counted in calls: a write at time t happens while call t runs."""
 
     calls: list[Call | None] = field(default_factory=list)
-    """None for a call whose tensors were not kept."""
+    """None for a call whose tensors were not kept, and where memory was handed out between calls."""
     visits: list[tuple[str, int]] = field(default_factory=lambda: [("", -1)])
     """(module path, visit that it was called from) of each call of a module."""
     writes: dict[int, Written] = field(default_factory=dict)
@@ -49,6 +49,8 @@ class Tape:
     moves: dict[int, list[tuple[int, Tensor, Tensor]]] = field(default_factory=dict)
     """id(tensor) -> (time, its shape and memory before the change, the tensor), for `t_`, `resize_`, `set_`,
     `.data =`."""
+    undispatched: list[int] = field(default_factory=list)
+    """The times that are no calls of torch: memory was handed out, or `.data` was assigned to."""
     departures: list[Departure] = field(default_factory=list)
     shared: dict[int, int] = field(default_factory=dict)
     """Departure -> the memory that was handed out then."""

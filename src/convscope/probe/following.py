@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.capture import Ref, Step, Trace
-from convscope.proof.backward import CONSTANT, WRITES, Backward, Result, onto, operands_of
+from convscope.proof.backward import WRITES, Backward, Result, is_constant, onto, operands_of
 from convscope.proof.calls import call_of
 from convscope.rules.reads import chooses, is_known, read, spreads
 
@@ -117,7 +117,7 @@ def depending(trace: Trace) -> frozenset[Result]:
     for step in trace.all_steps:
         if step.broken and not step.overridden:
             found |= {(step.id, index) for index in range(len(step.results))}
-        if step.op in CONSTANT or step.overridden:
+        if is_constant(step) or step.overridden:
             continue
         if any(_depends(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
             found |= {(step.id, index) for index in range(len(step.results))}

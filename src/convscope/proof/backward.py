@@ -24,7 +24,7 @@ CONSTANT = DRAWN | {
     "scalar_tensor", "zero", "zeros", "zeros_like",
 }  # fmt: skip
 """Operations whose result does not depend on the numbers of their operands."""
-WRITES = frozenset({"copy"})
+WRITES = frozenset({"copy", "fill"})
 """Operations whose first operand says only where to write."""
 Result = tuple[int, int]
 """A step's id and which of its results."""
@@ -82,11 +82,16 @@ def varying(trace: Trace, last: int) -> frozenset[Result]:
     """The results, up to a step, that depend on an input by more than their shape."""
     found: set[Result] = set()
     for step in trace.all_steps[: last + 1]:
-        if step.op in CONSTANT or step.overridden:
+        if is_constant(step) or step.overridden:
             continue
         if any(_varies(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
             found |= {(step.id, i) for i, made in enumerate(step.results) if _is_number(made)}
     return frozenset(found)
+
+
+def is_constant(step: Step) -> bool:
+    """Whether a step's results do not depend on the numbers of its operands; `fill` may be given a tensor's number."""
+    return step.op in CONSTANT and not isinstance(step.arguments.get("value"), Ref)
 
 
 def broken_before(trace: Trace, last: int) -> dict[Result, frozenset[str]]:
