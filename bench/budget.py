@@ -30,6 +30,7 @@ class Block(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(1, C, H, W) to the same."""
         return torch.relu(self.bn(self.conv(x))) + x
 
 
@@ -74,7 +75,8 @@ def measure(size: int, blocks: int, channels: int, megabytes: int, cells: int) -
     held = pages(1) - start
     print(f"- {megabytes:,} MB may be had; {trace}")
     print(
-        f"- traced in {traced:.0f} s; {(tracing.most - start) / MEGABYTE:,.0f} MB at its peak, {held / MEGABYTE:,.0f} MB after"
+        f"- traced in {traced:.0f} s; {(tracing.most - start) / MEGABYTE:,.0f} MB at its peak, "
+        f"{held / MEGABYTE:,.0f} MB after"
     )
     with Peak() as verifying:
         began = time.perf_counter()
@@ -82,8 +84,8 @@ def measure(size: int, blocks: int, channels: int, megabytes: int, cells: int) -
         taken = time.perf_counter() - began
     allowed = megabytes / 2 * MEGABYTE + 256 * MEGABYTE + 3 * largest
     print(
-        f"- verified in {taken:.0f} s: {report.summary()}\n- {(verifying.most - start) / MEGABYTE:,.0f} MB at its peak; half "
-        f"of what may be had, 256 MB and three times the largest step are {allowed / MEGABYTE:,.0f} MB",
+        f"- verified in {taken:.0f} s: {report.summary()}\n- {(verifying.most - start) / MEGABYTE:,.0f} MB at its "
+        f"peak; half of what may be had, 256 MB and three times the largest step are {allowed / MEGABYTE:,.0f} MB",
         flush=True,
     )
 

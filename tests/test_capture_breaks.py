@@ -56,7 +56,7 @@ BREAK = {
     "a tensor of a number": lambda y, x: y + torch.tensor(x.mean().item()),
     "a tensor of a list": lambda y, x: y + torch.tensor(x.mean((0, 1, 2)).tolist()),
     "iteration": lambda y, x: y + sum(float(v) for v in x[0, 0, 0]),
-    "array protocol": lambda y, x: torch.as_tensor(np.asarray(y)) * 2,
+    "array protocol": lambda y, _x: torch.as_tensor(np.asarray(y)) * 2,
     "clamp": lambda y, x: y.clamp(x.min().item(), x.mean().item()),
     "assignment": lambda y, x: assigned(y.clone(), x.mean().item()),
     "numpy": through_numpy,
@@ -64,7 +64,7 @@ BREAK = {
     "pointer": by_pointer,
     "dlpack": by_dlpack,
     "integer": lambda y, x: y * int(x.sum().round() + 1000),
-    "frombuffer": lambda y, x: torch.frombuffer(bytearray(y.numpy().tobytes()), dtype=torch.float32).view_as(y) * 2,
+    "frombuffer": lambda y, _x: torch.frombuffer(bytearray(y.numpy().tobytes()), dtype=torch.float32).view_as(y) * 2,
 }
 
 
@@ -136,16 +136,16 @@ def test_where_they_left_is_said() -> None:
 TABLE = torch.tensor([0.25, 0.5])
 WHOLE = {
     "conditions": lambda y, x: y * 0.3 if x.mean() > 0.1 and bool((y > 0).any()) and not torch.equal(x, y) else y,
-    "sizes of made tensors": lambda y, x: y * (1 / torch.tensor([8, 8]).max().item()) + torch.tensor(0.7),
+    "sizes of made tensors": lambda y, _x: y * (1 / torch.tensor([8, 8]).max().item()) + torch.tensor(0.7),
     "shapes": lambda y, x: y[:, :, : int(torch.tensor(x.shape)[2]) // 2].reshape(1, -1) / math.sqrt(y.shape[1]),
-    "literals alone": lambda y, x: (y * 0.37 + torch.tensor([0.1, 0.2])[:, None, None]).clamp(-0.5, 0.5),
+    "literals alone": lambda y, _x: (y * 0.37 + torch.tensor([0.1, 0.2])[:, None, None]).clamp(-0.5, 0.5),
     "a table from outside": lambda y, x: y * TABLE[:, None, None] if x.max().item() > 0 else y,
     "literals after a number": lambda y, x: y * 0.37 if x.max().item() > 0.2 else y,
-    "weights read": lambda y, x: y / y.shape[1] + float(torch.ones(2).sum().item()),
-    "filled buffers": lambda y, x: y + torch.empty(2, 1, 1).fill_(0.5),
+    "weights read": lambda y, _x: y / y.shape[1] + float(torch.ones(2).sum().item()),
+    "filled buffers": lambda y, _x: y + torch.empty(2, 1, 1).fill_(0.5),
     "normalised": lambda y, x: F.normalize(y, dim=1) if x.max().item() > 0 else y,
     "a layer of torch": lambda y, x: F.layer_norm(y, (8, 8)) if x.max().item() > 0 else y,
-    "looked at": lambda y, x: looked(y),
+    "looked at": lambda y, _x: looked(y),
 }
 
 
@@ -216,7 +216,7 @@ def test_numbers_that_leave_in_another_thread_are_not_this_pass_s() -> None:
     other = torch.rand(3)
 
     def elsewhere(y: Tensor, _x: Tensor) -> Tensor:
-        thread = threading.Thread(target=lambda: other.numpy())
+        thread = threading.Thread(target=other.numpy)
         thread.start()
         thread.join()
         return y * 0.123

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "convscope"
 ORDER = (
     "errors",
+    "arguments",
     "progress",
     "plain",
     "memory",

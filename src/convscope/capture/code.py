@@ -69,7 +69,8 @@ def _harmless(thing: Any) -> bool:
 
 _HARMLESS = (nn.Module, torch.Tensor)
 _PLAIN_VALUES = (
-    nn.Module, torch.Tensor, torch.dtype, torch.device, bool, int, float, complex, str, tuple, list, dict, set, type(None),
+    nn.Module, torch.Tensor, torch.dtype, torch.device, bool, int, float, complex, str, tuple, list, dict, set,
+    type(None),
 )  # fmt: skip
 
 

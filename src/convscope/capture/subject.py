@@ -163,9 +163,14 @@ class _Walk:
         Raises:
             ModelError: it cannot be traced.
         """
-        if type(module) not in PLAIN and self._stands_for_another(module, path):
+        if type(module) not in PLAIN and "_modules" in module.__dict__ and self._stands_for_another(module, path):
             return
         seen, attributes = self._seen, module.__dict__
+        if "_parameters" not in attributes:
+            raise ModelError(
+                f"the model cannot be traced: {type(module).__name__}.__init__ does not call super().__init__(), which "
+                "every torch.nn.Module needs first."
+            )
         if id(module) in seen:
             return
         seen.add(id(module))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,7 +80,12 @@ class Trace:
             UnknownName: no step is called so; the nearest names are said.
             UsageError: no step has that id.
         """
-        if isinstance(key, int):
+        if not isinstance(key, str):
+            try:
+                key = index(key)
+            except TypeError:
+                kind = type(key).__name__
+                raise UsageError(f"a step is looked up by its name or its id, not by a {kind}.") from None
             if not 0 <= key < len(self.all_steps):
                 raise UsageError(f"the trace has steps 0 to {len(self.all_steps) - 1}, not {key}.")
             return self.all_steps[key]

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.plot.ledger import badge, ledger
 from convscope.plot.sheet import SMALL, Sheet, snap, tile
 from convscope.plot.style import ACCENT, MUTED, Scale, size
@@ -21,6 +22,7 @@ LONGEST = 2.6  # inches, a map
 COLORS = ("red", "green", "blue")
 
 
+@takes(found="Contributions")
 def contributions(found: "Contributions") -> Figure:
     """What each cell of the input adds to one number and what it is multiplied by; below, how it adds up.
 

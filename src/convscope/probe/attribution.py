@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace, trace
 from convscope.cards import card_of
 from convscope.errors import UnknownName, UsageError
@@ -109,6 +110,7 @@ class Attribution:
         return Report.of(f"{head}\n{adds}", Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
 
 
+@takes(model="Module")
 def attribution(
     model: nn.Module,
     image: Any,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
 from convscope.probe.following import Followed, Follower, Marks
@@ -108,6 +109,7 @@ class ReceptiveField:
         return Report(("\n".join(_lines(self)),))
 
 
+@takes(trace="Trace", step="str | int | integer")
 def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | None = None) -> ReceptiveField:
     """Which cells of the image a cell of a step can depend on.
 
@@ -184,6 +186,7 @@ class ReceptiveFields:
         return Report((Table(("step", "field", "cells", "share", ""), rows, right=(1, 2, 3)),))
 
 
+@takes(trace="Trace")
 def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveFields:
     """The receptive field of the place in the middle of every step that has numbers, all channels together.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
 from convscope.plain import plain_number
@@ -249,6 +250,7 @@ class Explanation:
         return self.to_text()
 
 
+@takes(trace="Trace", step="Step | str | int | integer", cell="int | integer | tuple | list | ndarray")
 def explain(
     trace: Trace, step: Step | str | int, cell: Cell | int, *, output: int = 0, rules: Mapping[str, Rule] = RULES
 ) -> Explanation:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace
 from convscope.errors import ConvscopeError
 from convscope.progress import Progress, silent
@@ -25,6 +26,7 @@ CELLS = 200
 """Cells explained of each step, where it has as many."""
 
 
+@takes(trace="Trace")
 def verify(
     trace: Trace,
     *,
