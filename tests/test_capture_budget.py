@@ -58,6 +58,7 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def left(megabytes: float) -> None:
         monkeypatch.setattr(budget, "UNCOUNTED", 0)
+        monkeypatch.setattr(budget, "LARGE", 0)
         monkeypatch.setattr(budget, "UNASKED", 0)
         monkeypatch.setattr(budget, "free_memory", lambda _device: megabytes * MEGABYTE)
 

@@ -108,6 +108,7 @@ def keep(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
     if request.param != "budget":
         return request.param
     monkeypatch.setattr(budget, "UNCOUNTED", 0)
+    monkeypatch.setattr(budget, "LARGE", 0)
     monkeypatch.setattr(budget, "UNASKED", 0)
     monkeypatch.setattr(budget, "free_memory", lambda _device: 2_000)
     return None

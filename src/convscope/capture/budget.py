@@ -16,6 +16,10 @@ from convscope.memory import available
 
 UNCOUNTED = 16 * MEGABYTE
 """Numbers that calls may make before the bytes they take are counted: counting each would cost as much as it spares."""
+LARGE = MEGABYTE
+"""Numbers of a tensor from which on every call is looked at; before, the calls are looked at in groups."""
+CALLS = 16
+"""How many calls are looked at together: looking at each would take a twentieth of a small network's time."""
 UNASKED = 256 * MEGABYTE
 """Bytes that may be added before the system is asked how much memory is free, which takes up to a millisecond."""
 
@@ -33,7 +37,12 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         self._session = session
         self._held = set()
         self._uncounted = 0
-        self._counted = 0  # calls
+        self._counted = self._looked = 0  # calls
+        self._large = False
+        self._look_at = CALLS
+        for tensor in session.intake.tensors.values():
+            if tensor.numel() > LARGE:
+                self._large, self._look_at = True, 1
         self._copied = 0
         self._ask_at = UNASKED
 
@@ -62,11 +71,19 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         if not self.whole:
             super()._note(call)
             return
-        self.tape.calls.append(call)
-        try:
-            self._uncounted += call[3].numel()
-        except AttributeError:  # several tensors, or none
-            self._uncounted += sum(tensor.numel() for tensor in tensors_in(call[3]))
+        calls = self.tape.calls
+        calls.append(call)
+        if len(calls) >= self._look_at:
+            self._look()
+
+    def _look(self) -> None:
+        """Add up how many numbers the latest calls made."""
+        calls = self.tape.calls
+        sizes = [tensor.numel() for call in calls[self._looked :] if call for tensor in tensors_in(call[3])]
+        self._looked = len(calls)
+        self._large = self._large or max(sizes, default=0) > LARGE
+        self._look_at = self._looked + (1 if self._large else CALLS)
+        self._uncounted += sum(sizes)
         if self._uncounted > UNCOUNTED:
             self._count()
 

@@ -72,7 +72,8 @@ class Subject:
 
     def found(self) -> "Found":
         """What a pass may change of the modules, to be put back by `leave_as`."""
-        now, held = Found([(tensor, tensor.grad) for tensor in self.parameters.values()]), list[Any]()
+        now = Found([(tensor, tensor.grad) for tensor in self.parameters.values()])
+        held: list[Any] = []
         for module in self.modules.values():
             attributes = module.__dict__
             now.mappings.append((attributes, attributes.copy()))
@@ -84,10 +85,11 @@ class Subject:
                     now.empty.append(registry)
             if type(module) not in PLAIN:
                 now.mappings += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
-                for name in attributes.keys() - OF_MODULES:
-                    if holds(type(attributes[name])):  # type: ignore[arg-type]  # a class is hashable
-                        held.append(attributes[name])
-        now.states = states_of(held) if held else []
+                if len(attributes) > len(OF_MODULES):
+                    own = [value for name, value in attributes.items() if name not in OF_MODULES]
+                    held += [value for value in own if holds(type(value))]  # type: ignore[arg-type]  # classes hash
+        if held:
+            now.states = states_of(held)
         return now
 
     def leave_as(self, found: "Found") -> None:

@@ -95,7 +95,8 @@ def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = N
         born: The memories that the pass made, where not every call is on the tape.
     """
     end = len(tape.calls)
-    tape.changed = {place for place, key in tape.shared.items() if _written_outside(tape, key, place)}
+    if tape.shared:
+        tape.changed = {place for place, key in tape.shared.items() if _written_outside(tape, key, place)}
     if tape.moves:
         _put_back_shapes(tape, given, born)
     foreign = _foreign(tape, set(map(id, given)))
