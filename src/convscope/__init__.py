@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from convscope.proof import verify as verify
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
+    from convscope.spelling import spelled as spelled
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
     from convscope.training import free_path as free_path
@@ -95,6 +96,7 @@ _NAMES = {
     "random_image": "inputs",
     "read_image": "images",
     "serve": "server.launch",
+    "spelled": "spelling",
     "trace": "capture",
     "train": "training",
     "verify": "proof",
