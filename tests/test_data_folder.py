@@ -323,7 +323,7 @@ def test_of_many_damaged_files_five_are_named(tmp_path: Path) -> None:
 
 def test_strict_makes_it_an_error(tmp_path: Path) -> None:
     damage(fill(tmp_path, {"a": 3, "b": 2}), "a/001.png")
-    with pytest.raises(ImageError, match=r"a/001\.png is no image"):
+    with pytest.raises(ImageError, match=r"a/001\.png is not an image"):
         load(tmp_path, strict=True)
 
 

@@ -16,6 +16,7 @@ ORDER = (
     "errors",
     "progress",
     "plain",
+    "files",
     "reference",
     "images",
     "data",

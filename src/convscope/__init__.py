@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from convscope.errors import ImageError as ImageError
     from convscope.errors import TraceError as TraceError
     from convscope.errors import UsageError as UsageError
+    from convscope.images import FORMATS as FORMATS
     from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
     from convscope.inputs import load_image as load_image
@@ -69,6 +70,7 @@ _NAMES = {
     "ImageError": "errors",
     "MODELS": "models",
     "PLACES": "data",
+    "FORMATS": "images",
     "Preprocess": "images",
     "Ref": "capture",
     "Run": "training",
