@@ -10,7 +10,7 @@ from typer.rich_utils import rich_format_error
 
 import convscope as cs
 from convscope.cli import catalog, demo, exploring, numbers, pictures, training
-from convscope.cli.console import hushed, remark
+from convscope.cli.console import hushed, notes_on_data, remark
 from convscope.cli.many import in_many
 from convscope.cli.probe import probe_app
 
@@ -55,7 +55,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 gets escapes, not an error
     try:
-        status = app(standalone_mode=False)
+        with notes_on_data():
+            status = app(standalone_mode=False)
     except ClickException as error:
         message = cs.spelled(error.format_message())  # it repeats what was typed, or came out of a script's variable
         error.format_message = lambda: message

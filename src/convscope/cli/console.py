@@ -4,6 +4,7 @@ Everything that a command prints passes through here, where names of files, clas
 steer the terminal: control characters and newlines are spelled out, and Rich reads no markup in them.
 """
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import convscope as cs
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+_noted: set[str] = set()
 
 
 def out_is_terminal() -> bool:
@@ -46,8 +48,33 @@ def show_text(text: str) -> None:
 
 
 def remark(line: str) -> None:
-    """One line to standard error: what is worth knowing and no result."""
+    """One line to standard error: what is worth knowing and no result; of a command, the same note or warning once."""
+    if line.startswith(("note: ", "warning: ")):
+        if line in _noted:
+            return
+        _noted.add(line)
     err.print(Text(cs.spelled(line)))
+
+
+@contextmanager
+def notes_on_data() -> Iterator[None]:
+    """Within it, what loaders of data assume is a line of the output: `Dataset.notes`."""
+    log, handler = logging.getLogger("convscope.data"), _Notes()
+    level = log.level
+    _noted.clear()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if not hushed():
+            remark(f"note: {record.getMessage()}")
 
 
 def show_json(value: Any) -> None:
