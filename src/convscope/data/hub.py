@@ -195,16 +195,15 @@ def _chosen(
     """The parts that make the wanted split, which of their images where not all are meant, and what was assumed."""
     labelled = {split: part for split, part in parts.items() if (part.labels >= 0).any()} or dict(parts)
     train = next((labelled[split] for split in TRAIN if split in labelled), None)
+    if request.split == "all":
+        return list(labelled.values()), None, ()
     tests = [labelled[split] for split in TEST if split in labelled]
     test = next((part for part in tests if train is None or np.isin(part.labels, train.labels).any()), None)
     if train is not None and test is not None:
-        whole = list(labelled.values()) if request.split == "all" else [train if request.split == "train" else test]
-        return whole, None, ()
+        return [train if request.split == "train" else test], None, ()
     whole = [train] if train is not None else list(labelled.values())
     why = "its test split has none of the classes of train" if tests and train is not None else "it has no test split"
     note = f"a fifth of each class of {request.name}, chosen by the seed, is held out as the test split: {why}."
-    if request.split == "all":
-        return whole, None, (note,)
     where = split_indices(np.concatenate([part.labels for part in whole]), request.split, request.seed)
     return whole, where, (note,)
 
