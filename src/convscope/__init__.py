@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from convscope.errors import ImageError as ImageError
     from convscope.errors import TraceError as TraceError
     from convscope.errors import UsageError as UsageError
+    from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
@@ -102,6 +103,7 @@ _NAMES = {
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+    "write_whole": "files",
 }
 
 

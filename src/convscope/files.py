@@ -21,11 +21,11 @@ def write_whole(path: str | Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the former file is unharmed and nothing is left beside it.
     """
-    target = Path(os.path.realpath(path))
-    former = target.stat() if target.exists() else None
+    former = _status(Path(path))
     if former is not None and not stat.S_ISREG(former.st_mode):
         Path(path).write_bytes(content)  # by the given name: the real one of /dev/stdout may not be a path, as pipe:[7]
         return
+    target = Path(os.path.realpath(path))
     try:
         handle, name = tempfile.mkstemp(prefix=".convscope-", suffix=".part", dir=target.parent)
     except PermissionError:
@@ -44,6 +44,14 @@ def write_whole(path: str | Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of what is there, links followed; None where nothing is. A link to itself is an OSError."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _like(part: Path, former: os.stat_result | None) -> None:
