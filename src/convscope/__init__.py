@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from convscope.errors import ConvscopeError as ConvscopeError
     from convscope.errors import ImageError as ImageError
     from convscope.errors import TraceError as TraceError
+    from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
     from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
@@ -74,6 +75,7 @@ _NAMES = {
     "Step": "capture",
     "Trace": "capture",
     "TraceError": "errors",
+    "TrustError": "errors",
     "UsageError": "errors",
     "at_hand": "data",
     "card_of": "cards",

@@ -77,6 +77,16 @@ def load_hub(request: Request) -> Dataset:
     )
 
 
+def is_here(name: str) -> bool:
+    """Whether `hub:PLACE` is a folder or file of this machine rather than a name on the Hub.
+
+    >>> is_here("hub:owner/name")
+    False
+    """
+    place, _ = _parsed(name)
+    return Path(place).expanduser().exists()
+
+
 def _parsed(name: str) -> tuple[str, dict[str, str]]:
     place, _, said = name.partition(":")[2].partition("?")
     options = dict(parse_qsl(said, keep_blank_values=True))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convscope.errors import RunError, UsageError
-from convscope.models import check_trusted
+from convscope.models import MODELS, Imports, allowed_imports
 from convscope.training.agreement import first_says, gathered, restarted
 from convscope.training.environment import differences
 from convscope.training.job import BY_HAND, Job, Settings
@@ -73,8 +73,19 @@ def _found(out: str | Path | None) -> Run:
     return max(unfinished, key=lambda pair: pair[0])[1]
 
 
-def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings:
-    """The settings that a run was begun with; refuses arguments that say something else."""
+def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: bool = False) -> Settings:
+    """The settings that a run was begun with; refuses arguments that say something else.
+
+    Args:
+        run: The run.
+        given: The arguments that say what is trained.
+        asked: The others, by name.
+        trust: Whether the code that the run names is trusted from now on.
+
+    Raises:
+        UsageError: an argument says something else, or is missing.
+        TrustError: the run names code that the user has not trusted.
+    """
     config, recipe = run.config, run.recipe
     source, made_from = config["dataset"]["source"], config["model"]["source"]
     stored = {**config["recipe"], "seed": config["seed"], "device": config["device"], "precision": config["precision"]}
@@ -94,8 +105,7 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings
         raise UsageError(f"{run.path} loads {source} by itself; leave the data out to go on.")
     if config["test"] == BY_HAND and given.test is None:
         raise UsageError(f"{run.path} was measured on test data given by hand; give the same to go on.")
-    if made_from is not None:
-        check_trusted(run.path, made_from, config["model"]["args"])
+    imports = _imports(run, trust=trust)
     if source is None and given.dataset is None:
         raise UsageError(f"{run.path} was trained on data given by hand; give the same data to go on.")
     if made_from is None and not isinstance(given.model, nn.Module):
@@ -113,7 +123,16 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings
         device=config["device"],
         precision=config["precision"],
         engine=stored["engine"],
+        imports=imports,
     )
+
+
+def _imports(run: Run, *, trust: bool) -> Imports | None:
+    """What the code that a run names may import, as the first process, where the run is, has recorded it."""
+    source, args = run.config["model"]["source"], run.config["model"]["args"]
+    if source is None or source in MODELS:
+        return None
+    return first_says(lambda: allowed_imports(run.path, source, args, trust=trust))
 
 
 def settings_again(run: Run, given: Settings) -> Settings:

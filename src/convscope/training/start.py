@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from convscope.errors import RunError, UsageError
+from convscope.models import MODELS, remember
 from convscope.progress import Progress, silent
 from convscope.training.agreement import agree, all_do, companions, first_says
 from convscope.training.batches import Batches, as_batches
@@ -51,6 +52,7 @@ def train(
     watch: Watch | None = None,
     progress: Progress = silent,
     snapshot_seconds: float = 10.0,
+    trust: bool = False,
 ) -> Run:
     """Train a model and write a run folder; or, with `resume`, go on with one.
 
@@ -86,6 +88,7 @@ def train(
         watch: Called with every event, see `Watch` in training/loop.py.
         progress: Called while data are read or downloaded.
         snapshot_seconds: Time between two snapshots.
+        trust: Whether the code that a resumed run names may be executed; one that was begun here needs no trust.
 
     Raises:
         UnknownName: of a data set, model, recipe, optimizer, loss, precision or engine.
@@ -93,6 +96,7 @@ def train(
         DataError: data that cannot be trained on, or that differ from process to process.
         ShapeError: a model that does not fit the data.
         RunError: a folder that cannot be written, that exists already, or that another training holds.
+        TrustError: a run to go on with names code that you have not trusted, or that has changed since.
         TrainingError: the loss is no longer a number, or the disk is full; what was saved is intact.
         KeyboardInterrupt: after Ctrl-C, when everything is saved.
     """
@@ -109,7 +113,8 @@ def train(
     begun = find_run(out) if resume else run_before_restart(out)
     if begun is not None:
         given = Settings(dataset, model, model_args, test=test, data_options=data_options)
-        settings = settings_of(begun, given, {**changes, **others}) if resume else settings_again(begun, given)
+        asked = {**changes, **others}
+        settings = settings_of(begun, given, asked, trust=trust) if resume else settings_again(begun, given)
         if epochs in {None, begun.recipe.epochs} and first_says(lambda: begun.finished):
             return begun
     else:
@@ -147,6 +152,7 @@ def _run(
             position, said = restore(path, stored, job, model, optimizer)
             notes += said
         writer.configure({**job.config, "environment": stored["environment"]})
+        notes += _remembered(path, job) if runtime.rank == 0 else []
         train, test = _batches(job, runtime, channels_last=channels_last)
         loop = Loop(
             model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer,
@@ -163,6 +169,13 @@ def _run(
             f"go on with: convscope train --resume --out {shlex.quote(str(path))}"
         )
     return Run(path).holding(model.cpu())
+
+
+def _remembered(path: Path, job: Job) -> list[str]:
+    """Let the run be trusted, as the user named its code; a note where that cannot be remembered."""
+    source, args = job.config["model"]["source"], job.config["model"]["args"]
+    note = "" if source is None or source in MODELS else remember(path, source, args, job.imports)
+    return [note] if note else []
 
 
 def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:
