@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-import click
 import typer
 
 import convscope as cs
@@ -38,10 +37,8 @@ def with_consent(action: Callable[[bool], Result], *, trust: bool) -> Result:
 
 def _may_ask() -> bool:
     """Whether a person is at the terminal, and no program reads the answer."""
-    context = click.get_current_context(silent=True)
-    as_json = context is not None and bool(context.params.get("as_json"))
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
-    return alone and not as_json and sys.stdin.isatty() and sys.stderr.isatty()
+    return alone and "--json" not in sys.argv and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _agreed(error: cs.TrustError) -> bool:
@@ -51,5 +48,5 @@ def _agreed(error: cs.TrustError) -> bool:
         remark(f"  {file!r}")
     try:
         return typer.confirm("Code can do all that you can. Trust it and run it?", default=False, err=True)
-    except click.Abort:
+    except typer.Abort:
         return False

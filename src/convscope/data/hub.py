@@ -123,7 +123,7 @@ def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
         ) from None
     except UsageError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # a script, say
         raise DataError(f"{name} cannot be opened as a data set: {_line(error)}.") from None
     return dict(found) if isinstance(found, dict) else {"all": found}
 

@@ -1,6 +1,7 @@
 """Loading: one call from a name, a file, a run folder or a module to a model with its card.
 
-Knows what each of these is; `usercode` builds, `trust` says whether a run's code may be, `weights` fills, `cards` infers.
+Knows what each of these is; `usercode` builds, `trust` knows whose code a run may name, `weights` fills, `cards`
+infers.
 """
 
 import json
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from convscope.cards import Card, attach, card_of, infer_card
-from convscope.errors import DataWarning, ModelError, RunError, TrustError, UnknownName, UsageError, WeightsError
+from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
 from convscope.images import Preprocess
 from convscope.models import usercode
 from convscope.models.arguments import unfit
@@ -185,9 +186,7 @@ def _check_size(run: Path, source: str, args: Mapping[str, Any], weights: Path) 
         raise RunError(f"{config} describes a {source} of {numbers:,} numbers; its weights are {size:,} bytes.")
 
 
-def _trusted(
-    run: Path, source: str, args: Mapping[str, Any], seed: int, *, trust: bool
-) -> tuple[nn.Module, Card]:
+def _trusted(run: Path, source: str, args: Mapping[str, Any], seed: int, *, trust: bool) -> tuple[nn.Module, Card]:
     """The network that a run names by code, if the user trusts it.
 
     Raises:

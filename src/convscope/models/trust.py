@@ -1,9 +1,9 @@
 """Trust: whose code a run folder may have executed here.
 
 A run names its network. A built-in one loads; any other is code, and nothing of it is imported before the user has
-named it, or has trusted the run: by training it here, or by saying so once. A record in the user's state folder, outside
-the run, holds the digest of the model section and of every file that the code comes from; each is compared before
-anything is imported, and again when it is.
+named it, or has trusted the run: by training it here, or by saying so once. A record in the user's state folder,
+outside the run, holds a digest of the network's name and arguments, and one of every file that the code comes from; all
+are compared before anything is imported, and each file again when it is.
 """
 
 import hashlib

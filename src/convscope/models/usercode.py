@@ -57,9 +57,11 @@ def split(spec: str) -> tuple[str, str, Path | None]:
     if not place.endswith(".py"):
         return place, name, None
     try:
-        return place, name, Path(place).expanduser().resolve()
+        path = Path(place).expanduser().resolve()
+        path.is_file()  # which refuses a name that is too long, for instance
     except (ValueError, RuntimeError, OSError) as error:  # a character or a user that does not exist, links in a circle
         raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
+    return place, name, path
 
 
 def check_exists(spec: str) -> None:

@@ -171,7 +171,9 @@ def _check_config(config: dict[str, Any]) -> None:
     Recipe(**config["recipe"])
     Card.from_json(config["card"])
     data, model = config["dataset"], config["model"]
-    _ = data["seed"], dict(data["options"]), dict(model["args"])
+    _ = data["seed"], dict(data["options"])
+    if not isinstance(model["args"], dict):
+        raise TypeError("the model's arguments have no names")
     for name in (data["source"], data["name"], model["source"], model["name"]):
         if not isinstance(name, str | None):
             raise TypeError(f"{name!r} is no name")
