@@ -3,7 +3,7 @@
 Knows what each of these is; `usercode` builds, `weights` fills, `cards` infers.
 """
 
-import json
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +20,7 @@ from convscope.images import Preprocess
 from convscope.models import usercode
 from convscope.models.arguments import unfit
 from convscope.models.catalog import MODELS
+from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.weights import load_weights
 
 HINT = "A model is also file.py:Class, package.module:factory or a run folder."
@@ -89,6 +90,8 @@ def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
     try:
         return load_weights(model, path)
     except WeightsError as error:
+        if path.is_file() and not os.access(path, os.R_OK):  # they may be whole, so no others take their place
+            raise
         copies = path.parent.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}") if path.name == RUN_WEIGHTS else ()
         for copy in sorted(copies, reverse=True):
             with suppress(WeightsError):
@@ -157,20 +160,10 @@ def _from_run(run: Path, weights: str | Path | None, seed: int) -> Built:
 
 
 def _config(run: Path) -> dict[str, Any]:
-    path = run / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        Card.from_json(config["card"])
-        _ = config["model"]["source"], dict(config["model"]["args"])
+        return read_config(run, ModelConfig)
     except FileNotFoundError:
         raise RunError(f"{run} is no run folder: it has no config.json. {HINT}") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} is damaged, or not written by a training of convscope ({type(error).__name__}: {error})."
-        ) from None
-    return config
 
 
 def _trusted(run: Path, source: str, args: Mapping[str, Any]) -> tuple[Any, Path | None]:
