@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -42,7 +43,7 @@ def drop_output() -> None:
         number = sys.stdout.fileno()
     except (OSError, ValueError):  # a notebook's, or that of a test
         return
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), number)
 
 

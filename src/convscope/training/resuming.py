@@ -21,7 +21,6 @@ from convscope.training.runs import RUNS, Run, intact_metrics, load_run
 from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders
 from convscope.training.writer import BUSY, is_held
 
-
 LEFT = {"lock", METRICS, "snapshots", "history", ".config.json.part"}
 """All that a training has written when it is killed, or out of space, before its config.json is there."""
 
@@ -120,8 +119,8 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings
     stored["engine"] = config.get("engine", "torch")
     stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
     names = {"dataset": given.dataset, "model": given.model}
-    if stored["engine"] == "numpy" and asked.get("device") == "auto":
-        asked = {**asked, "device": None}  # which that engine has resolved
+    if stored["engine"] == "numpy" and asked.get("device") == "auto":  # which that engine has resolved
+        asked = {**asked, "device": None}
     for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
         extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
         if value is not None and value != stored[name] and not extends:
@@ -129,15 +128,7 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings
                 f"{run.path} was begun with {name.replace('_', '-')} {stored[name]}, not {value}; "
                 "leave it out to go on, or train anew into another --out."
             )
-    if made_from is not None and isinstance(given.model, nn.Module):
-        raise UsageError(f"{run.path} builds its own {stored['model']}; leave the model out to go on.")
-    for name, value in (given.model_args or {}).items():
-        own = config["model"]["args"].get(name)
-        if made_from is not None and own != value:
-            raise UsageError(
-                f"{run.path} was begun with {stored['model']}({name}={own!r}), not {value!r}; leave it out to go on, or "
-                "train anew into another --out."
-            )
+    _check_model(run, given)
     if source is not None and given.dataset is not None and not isinstance(given.dataset, str):
         raise UsageError(f"{run.path} loads {source} by itself; leave the data out to go on.")
     if config["test"] == BY_HAND and given.test is None:
@@ -162,6 +153,22 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any]) -> Settings
         precision=config["precision"],
         engine=stored["engine"],
     )
+
+
+def _check_model(run: Run, given: Settings) -> None:
+    """Refuse another model, or other arguments, than those that a run builds its model from."""
+    model = run.config["model"]
+    if model["source"] is None:
+        return
+    if isinstance(given.model, nn.Module):
+        raise UsageError(f"{run.path} builds its own {model['name']}; leave the model out to go on.")
+    for name, value in (given.model_args or {}).items():
+        own = model["args"].get(name)
+        if own != value:
+            raise UsageError(
+                f"{run.path} was begun with {model['name']}({name}={own!r}), not {value!r}; leave it out to go on, or "
+                "train anew into another --out."
+            )
 
 
 def settings_again(run: Run, given: Settings) -> Settings:
@@ -220,6 +227,6 @@ def check_position(path: Path, position: Position, batches: int, epochs: int, su
     if not whole or position.step > epochs * batches or position.sums.keys() != set(sums):
         raise RunError(
             f"{path} cannot be gone on with: its snapshot is at step {position.step}, batch {position.batch} of epoch "
-            f"{position.epoch + 1}, and its settings are {epochs} epochs of {batches} steps. One of them is damaged or "
-            "was edited; take the folder from a copy, or train anew into another --out."
+            f"{position.epoch + 1}, and its settings give {epochs * batches} in all, {batches} in an epoch. One of them "
+            "is damaged or was edited; take the folder from a copy, or train anew into another --out."
         )

@@ -108,7 +108,7 @@ class Run:
     def finished(self) -> bool:
         """Whether all epochs are done and the last weights are saved."""
         position = newest_position(self.path / "snapshots")
-        return position is not None and bool(position.epoch == self.config["recipe"]["epochs"])
+        return position is not None and bool(position.epoch == self.recipe.epochs)
 
     def holding(self, model: nn.Module) -> Self:
         """The same run with a model that is in memory already, so that nothing is read for it."""
