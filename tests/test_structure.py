@@ -15,6 +15,7 @@ ORDER = (
     "errors",
     "progress",
     "plain",
+    "files",
     "reference",
     "images",
     "data",

@@ -7,7 +7,7 @@ import typer
 
 import convscope as cs
 from convscope.cli import catalog, demo, exploring, numbers, pictures, training
-from convscope.cli.console import hushed, remark
+from convscope.cli.console import drop_output, hushed, remark
 from convscope.cli.many import in_many
 from convscope.cli.probe import probe_app
 
@@ -56,6 +56,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
+        drop_output()
         sys.exit(1)
 
 

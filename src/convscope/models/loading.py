@@ -4,7 +4,7 @@ Knows what each of these is; `usercode` builds, `trust` knows whose code a run m
 infers.
 """
 
-import json
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +22,7 @@ from convscope.models import usercode
 from convscope.models.arguments import unfit
 from convscope.models.catalog import MODELS
 from convscope.models.imports import Imports, watching
+from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
 
@@ -100,6 +101,8 @@ def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
     try:
         return load_weights(model, path)
     except WeightsError as error:
+        if path.is_file() and not os.access(path, os.R_OK):  # they may be whole, so no others take their place
+            raise
         copies = path.parent.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}") if path.name == RUN_WEIGHTS else ()
         for copy in sorted(copies, reverse=True):
             with suppress(WeightsError):
@@ -208,22 +211,10 @@ def _trusted(run: Path, source: str, args: Mapping[str, Any], seed: int, *, trus
 
 
 def _config(run: Path) -> dict[str, Any]:
-    path = run / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        Card.from_json(config["card"])
-        model = config["model"]
-        if not isinstance(model["source"], str | None) or not isinstance(model["args"], dict):
-            raise TypeError("model names a source and arguments")
+        return read_config(run, ModelConfig)
     except FileNotFoundError:
         raise RunError(f"{run} is no run folder: it has no config.json. {HINT}") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(
-            f"{path} is damaged, or not written by a training of convscope ({type(error).__name__}: {error})."
-        ) from None
-    return config
 
 
 def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
