@@ -146,7 +146,7 @@ def test_a_layout_that_can_be_read_in_two_ways_is_refused_with_the_option_that_d
 def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, images=IMAGES, labels=LABELS)
     for options, said in {
-        "layout=nhwc": "without channels; layout= is for four axes",
+        "layout=nhwc": "no channels; layout= is for four axes",
         "layuot=nhwc": "no option of .* is called 'layuot'; did you mean 'layout'",
         "white=0": "white is the value of a white pixel, a number above 0",
         "white=much": "not 'much'",
@@ -425,12 +425,12 @@ def test_a_header_that_claims_more_than_is_there_takes_no_memory(tmp_path: Path)
 
 
 def test_names_of_classes_that_are_not_text_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="class names of .* are bytes that are not UTF-8"):
+    with pytest.raises(DataError, match=r"class names of .* are bytes that are not UTF-8"):
         load(write(tmp_path, x=IMAGES, y=LABELS, classes=np.array([b"\xff\xfe", b"a"])))
     assert load(write(tmp_path, x=IMAGES, y=LABELS, classes=["Käse".encode(), b"a"])).classes == ("Käse", "a")
     for order in "<>":
         beyond = np.array([0x110000, 97], np.uint32).astype(f"{order}u4").view(f"{order}U1")
-        with pytest.raises(DataError, match="class names of .* hold numbers that are not characters"):
+        with pytest.raises(DataError, match=r"class names of .* hold numbers that are not characters"):
             load(hostile(tmp_path, raw(), classes=beyond))
         assert load(hostile(tmp_path, raw(), classes=np.array(["ä", "b"], f"{order}U1"))).classes == ("ä", "b")
 

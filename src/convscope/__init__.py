@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from convscope.errors import ConvscopeError as ConvscopeError
     from convscope.errors import ImageError as ImageError
     from convscope.errors import TraceError as TraceError
+    from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
@@ -78,6 +79,7 @@ _NAMES = {
     "Step": "capture",
     "Trace": "capture",
     "TraceError": "errors",
+    "TrustError": "errors",
     "UsageError": "errors",
     "at_hand": "data",
     "card_of": "cards",

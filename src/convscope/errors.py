@@ -76,6 +76,17 @@ class RunError(ConvscopeError):
     """A run folder that is none, is damaged, or is in use by another training."""
 
 
+class TrustError(RunError):
+    """A run folder whose network is code that the user has not allowed to run: nothing of it was executed.
+
+    `code` says which code, with its arguments, `files` are the files of the user's that it comes from.
+    """
+
+    def __init__(self, message: str, code: str, files: Iterable[str] = ()) -> None:
+        self.code, self.files = code, tuple(files)
+        super().__init__(message)
+
+
 class TrainingError(ConvscopeError):
     """A training that cannot go on: a loss that is not a number, a full disk."""
 

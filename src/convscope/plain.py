@@ -32,6 +32,21 @@ def plain_value(value: Any) -> Any:
     return value
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says, whoever wrote it.
+
+    >>> parse_json('{"epochs": 5}')
+    {'epochs': 5}
+
+    Raises:
+        ValueError: it is no JSON, not UTF-8, or nested more deeply than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
 def json_text(value: Any) -> str:
     """What the `to_json()` of a result gave, as `--json` prints it: any reader of JSON takes it.
 

@@ -3,7 +3,6 @@
 Knows the attributes by which transformers and timm describe their models; imports neither, and no torch.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,9 @@ from convscope.cards.card import ATTRIBUTE, Card
 from convscope.cards.layers import InputLayer, input_layers
 from convscope.cards.processors import preprocess_from_processor, preprocess_from_timm, resampling
 from convscope.errors import ModelError, UsageError
+from convscope.files import read_file
 from convscope.images import Preprocess
+from convscope.plain import parse_json
 
 PROCESSOR = "preprocessor_config.json"
 
@@ -56,7 +57,7 @@ def infer_card(model: Any, folder: Path | None = None) -> Card:
 
 def _from_processor(path: Path, config: Any) -> tuple[Preprocess, tuple[str, ...]]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = parse_json(read_file(path))
         found = preprocess_from_processor(settings)
     except UsageError as error:
         return Preprocess(size=_image_size(config), channels=_channels(config)), (f"{path}: {error}",)

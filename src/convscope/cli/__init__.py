@@ -10,7 +10,7 @@ from typer.rich_utils import rich_format_error
 
 import convscope as cs
 from convscope.cli import catalog, demo, exploring, numbers, pictures, training
-from convscope.cli.console import hushed, notes_on_data, remark
+from convscope.cli.console import drop_output, hushed, notes_on_data, remark
 from convscope.cli.many import in_many
 from convscope.cli.probe import probe_app
 
@@ -44,6 +44,7 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
         typer.echo(f"convscope {cs.__version__}")
         raise typer.Exit
 
+
 # Typer brings its own copy of Click or uses the one beside it, by version; this is the base of both ones' usage errors.
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -71,6 +72,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
+        drop_output()
         sys.exit(1)
     except typer.Abort:
         remark("stopped")

@@ -5,9 +5,11 @@ steer the terminal: control characters and newlines are spelled out, and Rich re
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,8 +19,41 @@ from rich.text import Text
 
 import convscope as cs
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Output(Console):
+    """A console whose failures name the stream, and which leaves it to its caller what a closed one means."""
+
+    def print(self, *objects: Any, **style: Any) -> None:
+        """As Rich prints, or an OSError that says where."""
+        with _named("standard error" if self.stderr else "standard output"):
+            super().print(*objects, **style)
+
+    def on_broken_pipe(self) -> None:
+        """Raise what Rich would end the process for."""
+        raise  # noqa: PLE0704  # Rich calls this where it has caught a BrokenPipeError
+
+
+@contextmanager
+def _named(stream: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = stream
+        raise
+
+
+def drop_output() -> None:
+    """Print nowhere from here on: standard output is closed or full, and what waits in it would fail once more."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # a notebook's, or that of a test
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), number)
+
+
+out = Output(highlight=False, soft_wrap=True)
+err = Output(stderr=True, highlight=False, soft_wrap=True)
 _noted: set[str] = set()
 
 
@@ -81,7 +116,9 @@ def show_json(value: Any) -> None:
     """Print as JSON; NaN and infinities as the strings "nan", "inf", "-inf"."""
     if hushed():
         return
-    sys.stdout.write(cs.json_text(value) + "\n")
+    with _named("standard output"):
+        sys.stdout.write(cs.json_text(value) + "\n")
+        sys.stdout.flush()
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -91,7 +128,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
         table.add_column(Text(cs.spelled(column)), justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cs.spelled(cell)) for cell in row))
-    (out if out.is_terminal else Console(width=200, highlight=False, quiet=out.quiet)).print(table)
+    (out if out.is_terminal else Output(width=200, highlight=False, quiet=out.quiet)).print(table)
 
 
 def decimal(value: float, digits: int = 4) -> str:

@@ -8,11 +8,13 @@ import numpy as np
 import typer
 
 import convscope as cs
+from convscope.cli.consent import Trust
 from convscope.cli.console import decimal, reading_progress, remark, say, show_json
 from convscope.cli.figures import Out, save, target, write
 from convscope.cli.loading import Loading, is_run
 from convscope.cli.numbers import explained
 from convscope.cli.options import DataDir, Grey, Json, Size, parse_size, spread
+from convscope.cli.training import scores
 
 ANY_IMAGE = "shapes:test/0"
 
@@ -217,11 +219,12 @@ def confusion(
     dataset: Annotated[str | None, typer.Option(help="Another data set than the run's own.")] = None,
     split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
     data_dir: DataDir = None,
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Draw which class a trained model takes for which."""
     path = target(out, "confusion", run)
-    result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
+    result = scores(run, trust, dataset, split=split, data_dir=data_dir)
     for note in result.notes:
         remark(f"note: {note}")
     write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)

@@ -10,7 +10,7 @@ from convscope.data import crosses, mnist, shapes
 from convscope.data.dataset import Dataset
 from convscope.data.families import FAMILIES
 from convscope.data.folder import load_folder
-from convscope.data.hub import load_hub
+from convscope.data.hub import is_here, load_hub
 from convscope.data.npz import load_npz
 from convscope.data.request import Request
 from convscope.errors import UnknownName, UsageError
@@ -247,5 +247,7 @@ def at_hand(name: str, *, data_dir: str | Path | None = None) -> bool:
         UsageError: no data set has this name, or `data_dir` is no folder.
     """
     entry = entry_of(name)
+    if name.startswith("hub:"):
+        return is_here(name)
     request = Request(name, split="all", data_dir=None if data_dir is None else Path(data_dir).expanduser())
     return name not in FAMILIES or (isinstance(entry, Entry) and mnist.at_hand(request))

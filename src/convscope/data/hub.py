@@ -78,6 +78,16 @@ def load_hub(request: Request) -> Dataset:
     )
 
 
+def is_here(name: str) -> bool:
+    """Whether `hub:PLACE` is a folder or file of this machine rather than a name on the Hub.
+
+    >>> is_here("hub:owner/name")
+    False
+    """
+    place, _ = _parsed(name)
+    return Path(place).expanduser().exists()
+
+
 def _parsed(name: str) -> tuple[str, dict[str, str]]:
     place, _, said = name.partition(":")[2].partition("?")
     options = dict(parse_qsl(said, keep_blank_values=True))
@@ -114,7 +124,7 @@ def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
         ) from None
     except UsageError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # a script, say
         raise DataError(f"{name} cannot be opened as a data set: {_line(error)}.") from None
     return dict(found) if isinstance(found, dict) else {"all": found}
 
@@ -189,9 +199,7 @@ def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArra
     return np.concatenate([np.zeros(0, np.int64), *whole])
 
 
-def _chosen(
-    parts: Mapping[str, Part], request: Request
-) -> tuple[list[Part], NDArray[np.intp] | None, tuple[str, ...]]:
+def _chosen(parts: Mapping[str, Part], request: Request) -> tuple[list[Part], NDArray[np.intp] | None, tuple[str, ...]]:
     """The parts that make the wanted split, which of their images where not all are meant, and what was assumed."""
     labelled = {split: part for split, part in parts.items() if (part.labels >= 0).any()} or dict(parts)
     train = next((labelled[split] for split in TRAIN if split in labelled), None)

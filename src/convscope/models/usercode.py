@@ -1,7 +1,7 @@
 """User code: a network written elsewhere, by `file.py:Class` or `package.module:factory`.
 
-Knows importing and nothing of the built-in networks. Whatever the user's code raises becomes one sentence with its
-file and line.
+Knows importing and nothing of the built-in networks; imports.py checks the files. Whatever the user's code raises
+becomes one sentence with its file and line.
 """
 
 import ast
@@ -10,9 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import sysconfig
 import traceback
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -24,6 +22,7 @@ from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.models.arguments import check_arguments, unfit
+from convscope.models.imports import check_loaded, checked, is_library, locate, reachable
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
@@ -33,10 +32,7 @@ def find(spec: str) -> tuple[Any, Path | None]:
         UsageError: no such file, module or name in it.
         ModelError: the code fails when it is imported.
     """
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise UsageError(f"{spec!r} names no network; write file.py:Class or package.module:factory.")
-    path = Path(place).expanduser().resolve() if place.endswith(".py") else None
+    place, name, path = split(spec)
     if path is not None and not path.is_file():
         raise UsageError(f"there is no file {place}; check the path.")
     module = _module(place) if path is None else _module_of_file(path)
@@ -44,6 +40,62 @@ def find(spec: str) -> tuple[Any, Path | None]:
         return reduce(getattr, name.split("."), module), path
     except AttributeError:
         raise UnknownName(f"network in {place}", name, _networks_in(module)) from None
+
+
+def split(spec: str) -> tuple[str, str, Path | None]:
+    """The file or module that a name of a network names, the name in it, and the file's path; nothing is imported.
+
+    >>> split("torch.nn:Linear")
+    ('torch.nn', 'Linear', None)
+
+    Raises:
+        UsageError: it has another form.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"{spec!r} names no network; write file.py:Class or package.module:factory.")
+    if not place.endswith(".py"):
+        return place, name, None
+    try:
+        path = Path(place).expanduser().resolve()
+        path.is_file()  # which refuses a name that is too long, for instance
+    except (ValueError, RuntimeError, OSError) as error:  # a character or a user that does not exist, links in a circle
+        raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
+    return place, name, path
+
+
+def check_exists(spec: str) -> None:
+    """Refuse a name of a network whose file is missing, or does not define it, as far as its text says so.
+
+    Nothing is imported, so a module that is not found here may still be imported.
+
+    Raises:
+        UsageError: no such file, or nothing in it has this name.
+    """
+    place, name, path = split(spec)
+    if path is None:
+        return
+    if not path.is_file():
+        raise UsageError(f"there is no file {place}; check the path.")
+    names = _names_in_file(path)
+    if names is not None and name.partition(".")[0] not in names:
+        raise UnknownName(f"network in {place}", name, networks_in_file(path))
+
+
+def files_of(spec: str) -> list[str]:
+    """The files of the user's that a network comes from: its own and those that its import statements mean.
+
+    Nothing is imported; names that are computed when the code runs are not seen.
+    """
+    place, _, path = split(spec)
+    if path is not None:
+        own = importlib.util.spec_from_file_location(_name_of(path), path)
+        return [] if own is None else reachable([own], [str(path.parent), *sys.path])
+    if not _is_dotted_name(place):
+        return []
+    folder = _working_folder_of(place)
+    folders = [*([] if folder is None else [str(folder)]), *sys.path]
+    return reachable(locate(place, folders), folders)
 
 
 def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = None) -> nn.Module:
@@ -81,45 +133,26 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
     return made
 
 
-def trusted(factory: Any) -> bool:
-    """Whether a run folder, which may come from anybody, may have this called with arguments of its choice.
-
-    A module class may, a function that says it returns one, and any function of the user's own code; a function of
-    an installed package may do anything.
-    """
-    if isinstance(factory, nn.Module) or _is_module_class(factory):
-        return True
-    if not inspect.isfunction(factory):
-        return False
-    try:
-        if _is_module_class(typing.get_type_hints(factory).get("return")):
-            return True
-    except (NameError, TypeError, AttributeError):
-        pass
-    return not _installed(factory.__code__.co_filename)
-
-
-def _installed(file: str) -> bool:
-    """Whether a source file belongs to Python or to an installed package, rather than to the user."""
-    path = Path(file).resolve()
-    library = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
-    return bool({"site-packages", "dist-packages"} & set(path.parts)) or any(map(path.is_relative_to, library))
-
-
 def _is_module_class(factory: Any) -> bool:
     return inspect.isclass(factory) and issubclass(factory, nn.Module)
 
 
+def _name_of(path: Path) -> str:
+    """A module's name of its own, so that no module of the same name is replaced."""
+    return f"convscope_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 def _module_of_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own, so that no module of the same name is replaced."""
-    name = f"convscope_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    """Import a file."""
+    name = _name_of(path)
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise UsageError(f"{path} cannot be imported as Python code.")
-    module = importlib.util.module_from_spec(spec)
-    loader = spec.loader
-    sys.modules[name] = module  # dataclasses and type hints look their module up there
     with _importable(path):
+        loader = checked(spec).loader
+        assert loader is not None, "a file's module has a loader"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and type hints look their module up there
         try:
             _call(str(path), lambda: loader.exec_module(module))
         except ModelError:
@@ -129,18 +162,42 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _module(name: str) -> ModuleType:
-    """Import a module as Python does, also from the current folder."""
-    with _importable(Path.cwd() / "here.py"):
+    """Import a module as Python does; from the current folder where only that has it."""
+    missing = f"there is no module {name!r}; check the name, or write it as a file: {name.replace('.', '/')}.py:NAME."
+    if not _is_dotted_name(name):
+        raise UsageError(missing)
+    folder = _working_folder_of(name)
+    with _importable(None if folder is None else folder / "here.py"):
         try:
-            found = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
-            raise UsageError(
-                f"there is no module {name!r}; check the name, or write it as a file: {name.replace('.', '/')}.py:NAME."
-            )
-        imported: ModuleType = _call(name, lambda: importlib.import_module(name))
+            imported: ModuleType = _call(name, lambda: importlib.import_module(name))
+        except ModelError as error:
+            cause = error.__cause__
+            if isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}."):
+                raise UsageError(missing) from None
+            raise
+    check_loaded(imported)
     return imported
+
+
+def _is_dotted_name(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _working_folder_of(name: str) -> Path | None:
+    """The working folder where a module comes from there; None where Python finds it without looking there.
+
+    What lies in the working folder must not stand in for an installed package that is named.
+
+    Raises:
+        UsageError: both have it.
+    """
+    here, there = locate(name, [str(Path.cwd())]), locate(name, sys.path)
+    if not here:
+        return None
+    own, installed = here[-1].origin, there[-1].origin if there else None
+    if own and installed and Path(own).resolve() != Path(installed).resolve():
+        raise UsageError(f"both {installed} and {own} are the module {name}; name the second by its file: {own}:NAME.")
+    return Path.cwd() if own or not installed else None
 
 
 @contextmanager
@@ -166,8 +223,7 @@ def _importable(path: Path | None) -> Iterator[None]:
 def _of_another_user(module: ModuleType, folder: str) -> bool:
     """Whether a module is user code from elsewhere: not a library, not convscope, not from this folder."""
     file = getattr(module, "__file__", None)
-    ours = module.__name__.partition(".")[0] == __name__.partition(".")[0]
-    return file is not None and not ours and not _installed(file) and not Path(file).is_relative_to(folder)
+    return file is not None and not is_library(file) and not Path(file).is_relative_to(folder)
 
 
 def _called(what: str, args: Mapping[str, Any]) -> str:
@@ -194,8 +250,7 @@ def failed(what: str, error: BaseException) -> ModelError:
 
 
 def _by_user(file: str) -> bool:
-    ours = Path(__file__).parent.parent
-    return not file.startswith("<") and not _installed(file) and not Path(file).resolve().is_relative_to(ours)
+    return not file.startswith("<") and not is_library(file)
 
 
 def networks_in_file(path: Path) -> list[str]:
@@ -206,6 +261,26 @@ def networks_in_file(path: Path) -> list[str]:
         return []
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
     return classes or [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def _names_in_file(path: Path) -> set[str] | None:
+    """The names that a Python file binds anywhere, without running it; None where its text cannot say."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+            case ast.alias():
+                names.add(node.asname or node.name.partition(".")[0])
+            case ast.Call(func=ast.Name(id="globals" | "exec" | "vars" | "setattr")):
+                return None
+    return None if names & {"*", "__getattr__"} else names
 
 
 def _networks_in(module: ModuleType) -> list[str]:

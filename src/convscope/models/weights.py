@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convscope.errors import WeightsError
+from convscope.models.sealed import check_seal
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -76,10 +77,13 @@ def _read(path: Path) -> Any:
         )
     try:
         if path.suffix == ".safetensors":
+            check_seal(path)
             return load_file(path)
         with warnings.catch_warnings():  # about the pickle protocol of files that are none of torch's
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except SafetensorError as error:
         raise WeightsError(f"{path} is damaged or no safetensors file: {error}.") from None
     except OSError as error:

@@ -15,7 +15,7 @@ from convscope.data.request import check_seed
 from convscope.errors import DataError, ModelError, ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.inputs import check_input
-from convscope.models import DEFAULT_MODELS, MODELS, load_model
+from convscope.models import DEFAULT_MODELS, MODELS, Imports, load_model, watching
 from convscope.progress import Progress
 from convscope.training.digests import whole_digest
 from convscope.training.environment import environment
@@ -53,6 +53,8 @@ class Settings:
     device: str = "auto"
     precision: str = "float32"
     engine: str = "torch"
+    imports: Imports | None = None
+    """What the code of the model may import, where a run that is resumed names it; else whatever it does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +66,8 @@ class Job:
     model: nn.Module
     recipe: Recipe
     config: Mapping[str, Any]
+    imports: Imports
+    """What the code of the model imported."""
     notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
@@ -98,7 +102,9 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     if recipe.epochs > wanted.epochs:
         few = f"{len(train):,} images are few, so there are {recipe.epochs} epochs: {wanted.least_steps} steps in all."
         notes = (*notes, few)
-    model, source, args = build_model(settings, name, recipe, train, seed)
+    imports = settings.imports or Imports()
+    with watching(imports):
+        model, source, args = build_model(settings, name, recipe, train, seed)
     if settings.engine == "numpy":
         check_numpy(model, recipe)
     config = {
@@ -116,7 +122,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
         "environment": environment(sum(value.numel() for value in model.parameters()), runtime),
         "notes": list(notes),
     }
-    return Job(train, test, model, recipe, config, notes)
+    return Job(train, test, model, recipe, config, imports, notes)
 
 
 def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress) -> tuple[Dataset, Dataset | None]:

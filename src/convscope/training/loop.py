@@ -39,6 +39,8 @@ TICK = 0.1
 MANY = 1_000_000
 """Steps enough for a history as long as it may be."""
 SUMS = ("loss", "hits", "images")
+ALL_SUMS = (*SUMS, *("epoch_" + name for name in SUMS))
+"""What a position sums up: since the last line of the metrics, and over the epoch."""
 CHEAP = 100
 """At the end of an epoch there is a snapshot where the last one cost less than this part of the time since."""
 
@@ -80,7 +82,7 @@ class Loop:
         self.kept = frozenset(history_steps(self.model, self.total))
         self.room = len(history_steps(self.model, MANY)) // STEPPED
         if not self.position.sums:
-            self.position = replace(self.position, sums=dict.fromkeys([*SUMS, *("epoch_" + n for n in SUMS)], 0.0))
+            self.position = replace(self.position, sums=dict.fromkeys(ALL_SUMS, 0.0))
 
     @property
     def stopping(self) -> bool:
