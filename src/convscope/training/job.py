@@ -29,6 +29,7 @@ MODEL_OF_STRANGERS = "mnist-small"
 """What is trained on data without a model of their own: it takes any square size, channels and classes."""
 
 BY_HAND = "given by hand"
+JOINED = "the last batch of an epoch would be too small for batch norm, which needs two images: it joins the one before."
 
 DataSource = str | Dataset | tuple[Any, Any]
 
@@ -96,7 +97,8 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     train, test = load_data(settings, recipe, seed, progress)
     check_trainable(train)
     check_alike(train, test)
-    notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
+    notes = tuple(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
+    notes += _overlap_note(train, test) if recipe.sampling == "published" else ()
     notes = (*notes, *_empty_classes_note(train))
     wanted, recipe = recipe, recipe.for_images(len(train))
     if recipe.epochs > wanted.epochs:
@@ -105,6 +107,8 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     imports = settings.imports or Imports()
     with watching(imports):
         model, source, args = build_model(settings, name, recipe, train, seed)
+    if not isinstance(settings.recipe, Recipe) and leaves_one(model, recipe, len(train), runtime.world):
+        recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # one that is resumed keeps what it began with
     if settings.engine == "numpy":
         check_numpy(model, recipe)
     config = {
@@ -160,6 +164,14 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
     classes = like.classes if like else tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
     expected = like.preprocess if like else Preprocess(scale=255.0 if images.dtype == np.uint8 else 1.0)
     return Dataset("arrays", images, labels, classes, expected, split)
+
+
+def leaves_one(model: nn.Module, recipe: Recipe, images: int, processes: int) -> bool:
+    """Whether a process would have a single image at the end of an epoch, whose batch norm takes no batch of one."""
+    left = images = recipe.draws or images
+    left %= recipe.batch_size
+    normalizes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return normalizes and images > recipe.batch_size > 1 and 0 < left < 2 * processes
 
 
 def check_alike(train: Dataset, test: Dataset | None) -> None:
