@@ -29,7 +29,9 @@ MODEL_OF_STRANGERS = "mnist-small"
 """What is trained on data without a model of their own: it takes any square size, channels and classes."""
 
 BY_HAND = "given by hand"
-JOINED = "the last batch of an epoch would be too small for batch norm, which needs two images: it joins the one before."
+JOINED = (
+    "the last batch of an epoch would be too small for batch norm, which needs two images: it joins the one before."
+)
 
 DataSource = str | Dataset | tuple[Any, Any]
 
@@ -108,7 +110,10 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     with watching(imports):
         model, source, args = build_model(settings, name, recipe, train, seed)
     if not isinstance(settings.recipe, Recipe) and leaves_one(model, recipe, len(train), runtime.world):
-        recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # one that is resumed keeps what it began with
+        recipe, notes = (
+            replace(recipe, join_last=True),
+            (*notes, JOINED),
+        )  # one that is resumed keeps what it began with
     if settings.engine == "numpy":
         check_numpy(model, recipe)
     config = {
