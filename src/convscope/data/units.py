@@ -40,7 +40,7 @@ def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout
             raise UnknownName("layout", said, get_args(Layout), "N images, C channels, H rows and W columns, in order.")
         return ("nchw", "") if said == "nchw" else ("nhwc", "")
     _, a, b, c = shape
-    known = _channels_first(a, b, c)
+    known = channels_first(a, b, c)
     if known is None:
         raise DataError(
             f"the images of {name} have the shape {tuple(shape)}, which can be {a} channels of {b}x{c} or {c} channels "
@@ -53,7 +53,7 @@ def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout
     return ("nchw" if known else "nhwc"), note
 
 
-def _channels_first(a: int, b: int, c: int) -> bool | None:
+def channels_first(a: int, b: int, c: int) -> bool | None:
     """Whether (a, b, c) is (C, H, W), not (H, W, C): by usual numbers of channels, square pictures, few channels."""
     first, last = a in CHANNELS, c in CHANNELS
     square_first, square_last = b == c, a == b  # the picture, where channels are first, and where they are last

@@ -107,7 +107,7 @@ def numbers(step: Step, image: int = 0) -> NDArray[np.float64]:
     """What a step made of one image: maps (K, P, Q), or units (U,).
 
     Token sequences (N, D) are one map; what has more than three axes is laid out as maps of its last two; of complex
-    numbers these are the magnitudes. A number without axes is one unit; a step without numbers has no maps, or no units.
+    numbers these are the magnitudes. A number without axes is one unit; without numbers there are no maps, or units.
     """
     output = np.atleast_1d(np.asarray(step.output))
     if not len(output) and not image:

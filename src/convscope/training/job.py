@@ -12,6 +12,7 @@ from convscope.cards import attach, card_of
 from convscope.data import check_trainable, entry_of, load_dataset, overlap
 from convscope.data.dataset import Dataset
 from convscope.data.request import check_seed
+from convscope.data.units import channels_first
 from convscope.errors import DataError, ModelError, ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.inputs import check_input
@@ -29,9 +30,7 @@ MODEL_OF_STRANGERS = "mnist-small"
 """What is trained on data without a model of their own: it takes any square size, channels and classes."""
 
 BY_HAND = "given by hand"
-JOINED = (
-    "the last batch of an epoch would be too small for batch norm, which needs two images: it joins the one before."
-)
+JOINED = "the last batch of an epoch would be too small for batch norm, so its images join the one before."
 
 DataSource = str | Dataset | tuple[Any, Any]
 
@@ -110,10 +109,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     with watching(imports):
         model, source, args = build_model(settings, name, recipe, train, seed)
     if not isinstance(settings.recipe, Recipe) and leaves_one(model, recipe, len(train), runtime.world):
-        recipe, notes = (
-            replace(recipe, join_last=True),
-            (*notes, JOINED),
-        )  # one that is resumed keeps what it began with
+        recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # a resumed run keeps what it began with
     if settings.engine == "numpy":
         check_numpy(model, recipe)
     config = {
@@ -164,6 +160,11 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
         images = images.astype(np.float32)
     if images.ndim == 3:
         images = images[:, None]
+    if images.ndim == 4 and channels_first(*images.shape[1:]) is False:
+        raise ShapeError(
+            f"images are (N, C, H, W), and {images.shape} looks like (N, H, W, C); give images.transpose(0, 3, 1, 2), "
+            "or a cs.Dataset if it is meant."
+        )
     if labels.dtype.kind not in "iu":
         raise DataError(f"labels must be class numbers (integers), not {labels.dtype}.")
     classes = like.classes if like else tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
