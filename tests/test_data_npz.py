@@ -199,7 +199,7 @@ def test_ranges_are_clear_said_or_refused(tmp_path: Path, values: Array, white: 
 def test_white_may_be_named(tmp_path: Path) -> None:
     path = write(tmp_path, images=np.array([0, 3, 4095], np.uint16).reshape(3, 1, 1), labels=[0, 1, 0])
     data = load_dataset(f"npz:{path}?white=4095", split="all")
-    assert (data.image(2).item(), data.images.dtype, data.notes) == (1.0, np.float32, ())
+    assert (data.image(2).item(), data.images.dtype, data.notes) == (1.0, np.dtype(np.float32), ())
     assert load_dataset(f"npz:{path}?white=70000", split="all").preprocess.scale == 70_000
 
 

@@ -100,14 +100,12 @@ def _files(root: Path) -> None:
     (root / "nobody").mkdir()
     cs.train("crosses", epochs=2, out=root / "run")
     cs.train("folder:pets", "net.py:Net", epochs=1, out=root / "own")
-    for name, change in (
-        ("torn", lambda text: text[:200]),
-        ("odd", lambda text: text.replace('"conv', '"\\u001b[31m')),
-    ):
+    whole = (root / "run" / "config.json").read_text()
+    for name, config in (("torn", whole[:200]), ("odd", whole.replace('"plus"', '"\\u001b[31m"'))):
         (root / name).mkdir()
         for file in ("config.json", "weights.safetensors", "metrics.jsonl"):
             (root / name / file).write_bytes((root / "run" / file).read_bytes())
-        (root / name / "config.json").write_text(change((root / "run" / "config.json").read_text()))
+        (root / name / "config.json").write_text(config)
 
 
 @pytest.fixture(scope="module")

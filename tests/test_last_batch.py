@@ -54,8 +54,7 @@ def test_a_run_that_was_begun_otherwise_goes_on_as_it_was(tmp_path: Path) -> Non
     """A run from before, whose config.json does not say it: a network whose batch norm takes a single image."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 2))
-    begun = {"batch_size": 32, "schedule": "constant", "epochs": 1}
-    recipe = cs.train((IMAGES[:33], LABELS[:33]), model, out=tmp_path / "new", **begun).recipe
+    recipe = cs.train((IMAGES[:33], LABELS[:33]), model, out=tmp_path / "new", batch_size=32, epochs=1).recipe
     assert recipe.join_last
     values = recipe.to_json()
     values.pop("join_last")

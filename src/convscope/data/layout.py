@@ -109,7 +109,7 @@ def extensions() -> frozenset[str]:
 
 
 def _named(root: Path, options: Mapping[str, str]) -> Layout:
-    parts = {}
+    parts: dict[str, tuple[Path, ...]] = {}
     for split in ("train", "test"):
         folder = root / options[split] if split in options else None
         if folder is not None and not folder.is_dir():
