@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from convscope.errors import TraceError as TraceError
     from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
+    from convscope.files import write_whole as write_whole
+    from convscope.images import FORMATS as FORMATS
     from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
     from convscope.inputs import load_image as load_image
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from convscope.proof import verify as verify
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
+    from convscope.spelling import spelled as spelled
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
     from convscope.training import free_path as free_path
@@ -69,6 +72,7 @@ _NAMES = {
     "ImageError": "errors",
     "MODELS": "models",
     "PLACES": "data",
+    "FORMATS": "images",
     "Preprocess": "images",
     "Ref": "capture",
     "Run": "training",
@@ -97,9 +101,11 @@ _NAMES = {
     "random_image": "inputs",
     "read_image": "images",
     "serve": "server.launch",
+    "spelled": "spelling",
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+    "write_whole": "files",
 }
 
 

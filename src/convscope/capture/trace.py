@@ -9,6 +9,7 @@ from convscope.capture.archive import Archive, Source, write
 from convscope.capture.step import Array, Cell, Kind, Origin, Ref, Step, Values
 from convscope.cards import Card
 from convscope.errors import UnknownName, UsageError
+from convscope.spelling import spelled
 
 __all__ = ["Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Source", "Step", "Trace", "Values"]
 
@@ -93,7 +94,7 @@ class Trace:
         return iter(self.steps)
 
     def __repr__(self) -> str:
-        return f"<Trace of {self.card.name}: {len(self.steps)} steps>"
+        return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
 
     @cached_property
     def inputs(self) -> Mapping[str, Array]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,12 +37,13 @@ def _short(word: str) -> str:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Save the figure, the same file for the same figure."""
+    """Save the figure, the same file for the same figure; drawn in memory first, as a disk may be full."""
     if hushed():
         return
-    form = path.suffix.lower().lstrip(".")
+    form, drawn = path.suffix.lower().lstrip("."), BytesIO()
+    figure.savefig(drawn, format=form, metadata=TIMELESS[form])
     try:
-        figure.savefig(path, format=form, metadata=TIMELESS[form])
+        cs.write_whole(path, drawn.getvalue())
     except OSError as error:
         raise cs.ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
 

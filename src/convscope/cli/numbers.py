@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.console import reading_progress, remark, say, show_json, show_table
+from convscope.cli.console import reading_progress, remark, say, show_json, show_table, show_text
 from convscope.cli.loading import Loading
 from convscope.cli.options import DataDir, Json, spread
 
@@ -62,11 +62,11 @@ def explain(
     why = explained(traced(model, image, loading, data_dir), at)
     if to_input:
         answer = why.to_input()
-        show_json(answer.to_json()) if as_json else say(str(answer))
+        show_json(answer.to_json()) if as_json else show_text(str(answer))
     elif as_json:
         show_json(why.to_json(depth=depth))
     else:
-        say(why.to_text(all=everything, depth=depth))
+        show_text(why.to_text(all=everything, depth=depth))
 
 
 @spread
@@ -150,7 +150,9 @@ def _show_report(report: Any) -> None:
     for step in report.mismatches:
         say(f"✗ {step.name} {step.mismatch}")
     if report.mismatches and report.mismatches[0].mismatch.why:
-        say(f"\n{report.mismatches[0].mismatch.why}\n")
+        say()
+        show_text(report.mismatches[0].mismatch.why)
+        say()
     for note in report.notes:
         say(f"note: {note}")
     say(("✓ " if report.proved else "") + report.summary())

@@ -101,7 +101,7 @@ class Attribution:
         kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
-        return Report.of(f"{head}\n{adds}", Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
+        return Report.of([head, adds], Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
 
 
 def attribution(

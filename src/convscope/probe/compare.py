@@ -142,7 +142,7 @@ class Compare:
         size = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
         said = [line for pair in self.pairs for line in self._said(pair)]
-        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), "\n".join(said))
+        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), said)
 
     def _said(self, pair: Pair) -> list[str]:
         one, other = self.models[pair.one], self.models[pair.other]

@@ -101,7 +101,7 @@ class ReceptiveField:
 
     def report(self) -> Report:
         """What it says, as sentences and tables."""
-        return Report(("\n".join(_lines(self)),))
+        return Report.of(_lines(self))
 
 
 def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | None = None) -> ReceptiveField:

@@ -20,6 +20,7 @@ from convscope.rules.call import Cell, cell_label
 from convscope.rules.parts import Inner, parts
 from convscope.rules.plain import plain
 from convscope.rules.text import Detail, Paper, indented, page, paper, passage, short
+from convscope.spelling import joined
 
 Status = Literal[
     "proved",
@@ -188,14 +189,14 @@ class Explanation:
             depth: How many steps back; 2 adds the calculation of each number in this one.
         """
         if self.expr is None:
-            return "\n".join([f"{self.name} = {short(self.recorded)}", *self.notes, "", SAYS[self.status]])
+            return joined([f"{self.name} = {short(self.recorded)}", *self.notes, "", SAYS[self.status]])
         detail = Detail(everything=all)
         lines = page(self.name, self.expr, self.recorded, self.bound, detail)
         lines += ["", *self.notes, SAYS[self.status]]
         if depth > 1:
             deeper = self._deeper(detail, depth)
             lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
-        return "\n".join(lines)
+        return joined(lines)
 
     def paper(self) -> Paper | None:
         """The calculation as lines, for who draws windows and kernels by other means than text; None without a rule."""
