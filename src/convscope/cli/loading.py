@@ -10,7 +10,12 @@ import convscope as cs
 from convscope.cli.console import remark
 from convscope.cli.options import ModelArgs, parse_size
 
-Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict .pt.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights: a safetensors file, or a state dict or checkpoint that torch.save wrote.")
+]
+WeightsKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Where in a checkpoint the weights are, such as state_dict_ema.")
+]
 Expects = Annotated[
     list[str] | None,
     typer.Option(
@@ -30,6 +35,7 @@ class Loading:
     """The options of how a model is loaded."""
 
     weights: Weights = None
+    weights_key: WeightsKey = None
     model_arg: ModelArgs = None
     preprocess: Expects = None
     classes: ClassNames = None
@@ -45,6 +51,7 @@ class Loading:
         loaded = cs.load_model(
             model,
             weights=self.weights,
+            weights_key=self.weights_key,
             args=args or None,
             preprocess=parse_preprocess(self.preprocess or []) or None,
             classes=[name.strip() for name in self.classes.split(",")] if self.classes else None,
