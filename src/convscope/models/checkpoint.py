@@ -119,6 +119,8 @@ STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
 )
 """What is built for each name beside PyTorch's own. A name is harmless here by what is built for it, never by what the
 name means elsewhere; any other name is refused."""
+SYSTEM = frozenset({"os", "posix", "nt", "sys", "subprocess", "shutil", "runpy", "importlib", "socket", "webbrowser"})
+"""Modules whose functions are the usual means of a hostile pickle."""
 _reading = Lock()
 """`safe_globals` changes a table of the whole process, so one file is read at a time."""
 
@@ -181,49 +183,61 @@ def _refusal(path: Path, file: BinaryIO, error: Exception) -> WeightsError:
             f"{damaged(path).rstrip('.')}; it is a pickle that {reason}. Save a state dict with "
             "torch.save(model.state_dict(), ...) and its default protocol."
         )
+    hostile = named[1].partition(".")[0] in SYSTEM or "." not in named[1]  # PyTorch leaves out the word builtins
+    advice = "Weights need no such name: do not open it by other means either, unless you know who wrote it and why."
     return WeightsError(
         f"{path} is a pickled object (a whole model, or more than tensors), which could run code when it is opened: it "
-        f"names {named[1]}; only tensors are read. {_advice(path, file)}"
+        f"names {named[1]}; only tensors are read. {advice if hostile else _advice(path, file)}"
     )
 
 
 def _advice(path: Path, file: BinaryIO) -> str:
     """How to save the tensors alone, by what the file's outline looks like; nothing is run to see it."""
-    load = f"torch.load({path.name!r}, weights_only=False)"
-    way = "If you trust it, convert it once, where its code is: "
-    outline = _outline(file)
-    keys = [key for key, value in dict.items(outline) if _holds_tensors(value)] if isinstance(outline, dict) else []
-    models = [key for key, value in dict.items(outline) if type(value) is Omitted] if isinstance(outline, dict) else []
-    target = f"{_stem(path) + '-weights.pth'!r}"
-    if keys and all(isinstance(outline[key], Tensor) for key in keys):
-        tensors = f"{{name: value for name, value in {load}.items() if torch.is_tensor(value)}}"
-        return f"{way}`torch.save({tensors}, {target})`."
-    if keys:
-        return f"{way}`torch.save({load}[{keys[0]!r}], {target})`."
-    if models:
-        key = next((key for key in models if str(key) in {"model", "net", "network", "ema", "module"}), models[0])
-        return f"{way}`torch.save({load}[{key!r}].state_dict(), {target})`."
-    saved = f"save_model({load}, {_stem(path) + '.safetensors'!r})"
-    return f"{way}`from safetensors.torch import save_model; {saved}`."
+    try:
+        operations = _operations(file)
+        outline = _outline(file, operations)
+    except Exception:  # noqa: BLE001 - what cannot be looked at gets the general advice
+        operations, outline = [], None
+    load, stem = f"torch.load({path.name!r}, weights_only=False)", _stem(path)
+    weights = f"{stem + '-weights.pth'!r}"
+    code = f"from safetensors.torch import save_model; save_model({load}, {stem + '.safetensors'!r})"
+    if isinstance(outline, dict):
+        keys = [key for key, value in dict.items(outline) if _holds_tensors(value)]
+        models = [key for key, value in dict.items(outline) if type(value) is Omitted]
+        models.sort(key=lambda key: key not in {"model", "net", "network", "ema", "module"})
+        if any(isinstance(outline[key], Tensor) for key in keys):
+            code = f"torch.save({{name: value for name, value in {load}.items() if torch.is_tensor(value)}}, {weights})"
+        elif keys:
+            code = f"torch.save({load}[{keys[0]!r}], {weights})"
+        elif models:
+            code = f"torch.save({load}[{models[0]!r}].state_dict(), {weights})"
+    elif "EMPTY_DICT" in operations[1:2]:  # a dict, and models in it that PyTorch before 1.6 wrote
+        models_of = f"{load}.items() if hasattr(value, 'state_dict')"
+        code = f"torch.save({{name: value.state_dict() for name, value in {models_of}}}, {weights})"
+    return f"If you trust it, convert it once, where its code is: `{code}`."
 
 
-def _outline(file: BinaryIO) -> Any:
+def _outline(file: BinaryIO, operations: Iterable[str]) -> Any:
     """The file with every name that it has replaced by `Omitted`; None where it cannot be seen that way."""
     known = {name for _, name in STAND_INS}
-    try:
-        named = [(Omitted, name) for name in _globals(file) if name not in known]  # PyTorch's own come before these
-        return _unpickled(file, (*STAND_INS, *named))
+    named = {operation.partition(" ")[2].replace(" ", ".") for operation in operations if operation[:7] == "GLOBAL "}
+    try:  # PyTorch's own types come before these
+        return _unpickled(file, (*STAND_INS, *((Omitted, name) for name in named - known)))
     except Exception:  # noqa: BLE001 - it only serves a better sentence
         return None
 
 
-def _globals(file: BinaryIO) -> set[str]:
-    """The names in the pickle of a zip archive."""
+def _operations(file: BinaryIO) -> list[str]:
+    """The operations of a pickle, names with them: of a zip archive, or the fourth one in a file of PyTorch before 1.6."""
     file.seek(0)
-    with zipfile.ZipFile(file) as archive:
-        member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        operations = genops(archive.read(member))
-        return {str(value).replace(" ", ".") for code, value, _ in operations if code.name == "GLOBAL"}
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            listed = list(genops(archive.read(member)))
+    else:
+        file.seek(0)
+        listed = [list(genops(file)) for _part in ("magic", "version", "system", "content")][3]
+    return [f"{code.name} {value}" if code.name == "GLOBAL" else code.name for code, value, _ in listed]
 
 
 def _holds_tensors(value: object) -> bool:

@@ -46,6 +46,8 @@ def format_of(path: Path, file: BinaryIO) -> str:
     file.seek(0)
     if not head:
         raise WeightsError(f"{path} is empty (0 bytes): its download or copy was probably interrupted; get it again.")
+    if not head.strip(b"\0"):
+        raise WeightsError(f"{path} begins with zeros only: its download or copy was interrupted; get it again.")
     for beginning, message in FOREIGN.items():
         if head.startswith(beginning):
             raise WeightsError(f"{path} {message.format(name=path.name)}.")
