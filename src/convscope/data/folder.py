@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
 from convscope.data.dataset import Dataset
 from convscope.data.holdout import split_indices
 from convscope.data.layout import OPTIONS, Layout, layout_of, pictures_in

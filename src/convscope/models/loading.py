@@ -6,7 +6,7 @@ infers.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,7 @@ def load_model(
     spec: str | Path | nn.Module,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Any] | None = None,
     preprocess: Preprocess | Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
@@ -50,7 +51,9 @@ def load_model(
     Args:
         spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module. A run in the
             working folder that is called like a network of `MODELS` comes before it, and a note says so.
-        weights: A .safetensors file, or a state dict in a .pt file; without it, a run's own, else fresh ones.
+        weights: A safetensors file, or a state dict or checkpoint that `torch.save` wrote; without it, a run's own,
+            else fresh ones.
+        weights_key: Where in a checkpoint the weights are, such as "state_dict_ema"; None finds them.
         args: Keyword arguments of the network; a name with arguments, be they none, is the network and never a run.
         preprocess: What the model expects of a picture, or only the fields that differ from what was found.
         classes: Names of the outputs, in order.
@@ -84,8 +87,10 @@ def load_model(
             told = f"{spec} is the run in {Path(name).resolve()}, not the built-in network of that name."
             card = replace(card, notes=(*card.notes, told))
     if weights is not None:
-        notes = _filled(model, Path(weights))
+        notes = _filled(model, weights, weights_key)
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
+    elif weights_key is not None:
+        raise UsageError("weights_key says where in a file of weights they are; give weights too.")
     if preprocess is not None:
         found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
         same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
@@ -96,11 +101,12 @@ def load_model(
     return model.eval()
 
 
-def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
+def _filled(model: nn.Module, weights: str | Path, key: str | None) -> tuple[str, ...]:
     """Load weights; where a run's own are damaged, those of its newest snapshot that is good, with a warning."""
     try:
-        return load_weights(model, path)
+        return load_weights(model, weights, key)
     except WeightsError as error:
+        path = Path(weights)
         if path.is_file() and not os.access(path, os.R_OK):  # they may be whole, so no others take their place
             raise
         copies = path.parent.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}") if path.name == RUN_WEIGHTS else ()
@@ -235,7 +241,9 @@ def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
 
 def _classes(given: Sequence[str]) -> tuple[str, ...]:
     """The names of the outputs, each its own."""
-    names = tuple(given)
+    names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {given!r:.80}.')
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or "" in names:
         said = "an empty name" if "" in names else f"{twice!r} twice"
@@ -246,6 +254,8 @@ def _classes(given: Sequence[str]) -> tuple[str, ...]:
 def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Preprocess:
     if isinstance(given, Preprocess):
         return given
+    if not isinstance(given, Mapping):
+        raise UsageError(f"preprocess is a Preprocess or a dict of its fields, not a {type(given).__name__}.")
     known = found.to_json()
     for name in given:
         if name not in known:

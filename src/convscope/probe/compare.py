@@ -188,8 +188,9 @@ def compare(
 
     Raises:
         UsageError: fewer than two models, or another number of names.
-        DataError: a model has fewer outputs than the data has classes, or does not know one of them.
-        ShapeError: a model cannot take these images.
+        DataError: a model does not know one of the data's classes.
+        ShapeError: a model cannot take these images, answers with something else than one score per class (maps, as
+            segmentation does), or has fewer outputs than the data has classes.
     """
     if len(models) < 2 or len(names) not in {0, len(models)}:
         raise UsageError(
