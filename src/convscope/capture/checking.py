@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from convscope.capture.packing import unpack, unpack_result
+from convscope.capture.sizes import modest
 from convscope.capture.step import Array, Kind, Ref, Step, Values
 from convscope.cards import Card
 from convscope.images import Fit
@@ -35,10 +36,6 @@ STORED = {
 """Recorded type -> NumPy type of the array that holds it."""
 LARGEST = 2**62
 """No place in memory and no number of cells reaches this, so that none overflows an int64."""
-ROOMY = 2**16
-"""A size in a call may be as large as this, whatever the tensors are."""
-SIZES = {"size", "output_size", "repeats", "sizes", "new_shape"}
-"""Arguments that say how large a result is: without a limit, recomputing one would take any amount of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +169,9 @@ class _Reader:
         texts = (step.name, step.module, step.module_type, step.op, step.overload)
         _require(all(isinstance(text, str) for text in texts) and bool(step.name and step.op), f"{where} has no name")
         _require(modules.get(step.module) == step.module_type, f"{where} ran in a module that the model does not have")
+        called = step.name.partition("#")[0]
+        own = called == step.module or called.startswith(f"{step.module}.".lstrip("."))
+        _require(own, f"{where} is called {step.name!r} but ran in {step.module!r}")
         flags = (step.view, step.hidden, step.overridden)
         _require(all(isinstance(flag, bool) for flag in flags), f"{where} has a flag that is neither true nor false")
         _require(_increasing(step.inputs, number), f"{where} reads steps that do not come before it")
@@ -186,7 +186,7 @@ class _Reader:
         _require(isinstance(step.parameters, dict) and step.parameters == read, f"{where} names other parameters")
         _require(not step.view or any(True for _ in step.refs()), f"{where} is a view of nothing")
         self._results(number, step)
-        self._sizes(step, where)
+        _require(modest(step), f"{where} asks for far more cells than its tensors have")
 
     def _results(self, number: int, step: Step) -> None:
         where = f"step {number}"
@@ -196,14 +196,6 @@ class _Reader:
             own = (ref.kind, ref.id, ref.name, ref.output, ref.rewritten)
             _require(own == ("step", number, step.name, index, ()), f"a result of {where} is said to be another's")
             self.stored(f"output/{number}/{index}", ref)
-
-    def _sizes(self, step: Step, where: str) -> None:
-        room = max(math.prod(ref.shape) for ref in (*step.results, *(ref for _, _, ref in step.refs())))
-        for name in SIZES & step.arguments.keys():
-            value = step.arguments[name]
-            listed = value if isinstance(value, list) else [value]
-            whole = [abs(n) for n in listed if isinstance(n, int) and n]
-            _require(math.prod(whole) <= max(room, ROOMY), f"{name} of {where} is larger than all its tensors")
 
     def reference(self, ref: Ref, number: int, where: str) -> None:
         """Raise ValueError unless a step of this number, or the end of the pass, can have read this tensor."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
-from convscope.reference.roundoff import Array, smallest
+from convscope.reference.roundoff import Array, largest, smallest
 
 Result = Array | tuple[Array | None, ...]
 
@@ -87,8 +87,8 @@ class Operation:
 
         Returns:
             An array that broadcasts to the output, or a tuple of them; 0 where only the same number will do, which
-            is so wherever the result is an infinity or no number; inf where ties leave an index open, and where what
-            the bound is made of is too large for float64.
+            is so wherever the result is an infinity or no number; inf where ties leave an index open, and where the
+            result may be too large for the type.
 
         Raises:
             UsageError: as `compute`.
@@ -201,4 +201,6 @@ def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
     tiny = smallest(u) + (smallest(u_out) if u_out else 0.0)
     lossy = total.min() > 0 or (total > 0) | ((size > 0) & (size < tiny))
     total = total + tiny * lossy
-    return total if np.isfinite(y).all() else np.where(np.isfinite(y), total, 0.0)
+    if size.max() + total.max() < largest(u_out or u):  # false for NaN
+        return total
+    return np.where(np.isfinite(y), np.where(size + total >= largest(u_out or u), np.inf, total), 0.0)
