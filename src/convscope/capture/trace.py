@@ -116,6 +116,16 @@ class Trace:
         """What the model returned: an array, or a tuple or dict of them."""
         return self._source.result()
 
+    @cached_property
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the output was, in order; None in files of the first format, which do not say it."""
+        return self._source.returned()
+
+    @property
+    def saved(self) -> bool:
+        """Whether the trace was read from a file: its numbers are then what the file says."""
+        return self._source.saved
+
     @property
     def card(self) -> Card:
         """What the model expects and what its outputs mean."""
@@ -150,7 +160,7 @@ class Trace:
         """Read what `save` wrote; numbers are read from the file when they are asked for.
 
         Raises:
-            DataError: there is no such file, or it is no trace.
+            DataError: there is no such file, it is no trace, or anything in it cannot be true.
         """
         return cls(Archive(path))
 

@@ -87,7 +87,7 @@ def verify(
         show_json(report.to_json())
     else:
         _show_report(report)
-    if report.mismatches:
+    if report.wrong:
         raise typer.Exit(1)
 
 
@@ -136,10 +136,10 @@ def _show_report(report: Any) -> None:
             f"{step.numbers:,}",
             f"{step.explained:,}",
             f"{step.worst:.2g}",
-            f"{step.resolution:.1e}" if step.resolution else "exact",
+            _resolution(step),
         )
         for step in report.steps
-        if not step.hidden or step.finding in {"mismatch", "recomputed", "unsupported"}
+        if not step.hidden or step.finding in {"mismatch", "unresolved", "recomputed", "unsupported"}
     ]
     columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
     show_table(columns, rows, right=columns[3:])
@@ -155,7 +155,17 @@ def _show_report(report: Any) -> None:
         say()
     for note in report.notes:
         say(f"note: {note}")
+    for part in report.returned:
+        if part.held:
+            say(str(part))
     say(("✓ " if report.proved else "") + report.summary())
+
+
+def _resolution(step: Any) -> str:
+    """The resolution of a step in words: what was not recomputed has none, bounds of 0 are exact."""
+    if step.finding in {"given", "unsupported"}:
+        return ""
+    return f"{step.resolution:.1e}" if step.resolution else "exact"
 
 
 def _as_json(step: Any) -> dict[str, Any]:

@@ -16,6 +16,11 @@ DRAWN = frozenset(
 )  # fmt: skip
 """Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""
 
+LAID_OUT = frozenset(
+    {"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "group_norm", "native_group_norm"}
+)
+"""Operations whose kernels add as their input lies in memory, which no argument says."""
+
 
 def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
     """A step as a `Call`: its arguments with their numbers as they were when it ran.
@@ -45,8 +50,30 @@ def source_of(ref: Ref, argument: str = "") -> Source:
     return Source(ref.name, ref.kind, ref.shape, ref.dtype, ref.output, argument)
 
 
+def layout_of(ref: Ref) -> str:
+    """How a tensor lies in memory: "contiguous", "channels last", or "other".
+
+    >>> layout_of(Ref("input", 0, "x", shape=(1, 3, 2, 2), stride=(12, 1, 6, 3)))
+    'channels last'
+    """
+    axes = tuple(zip(ref.shape, ref.stride, strict=True))
+    if _dense(axes):
+        return "contiguous"
+    return "channels last" if len(axes) in {4, 5} and _dense((axes[0], *axes[2:], axes[1])) else "other"
+
+
+def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
+    """Whether these axes, the fastest last, leave no gap."""
+    size, dense = 1, True
+    for n, stride in reversed(axes):
+        dense, size = dense and (stride == size or n == 1), size * n
+    return dense
+
+
 def _extra(step: Step) -> Mapping[str, Any]:
-    """The numbers that were drawn at random."""
+    """What no argument says: the numbers that were drawn at random, and how a kernel adds that depends on the layout."""
     if step.op == "native_dropout":
         return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
+    if step.op in LAID_OUT:
+        return {"layout": layout_of(step.arguments["input"])}
     return MappingProxyType({})

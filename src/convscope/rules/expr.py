@@ -118,7 +118,7 @@ class Dot:
     divisor: float = 1.0
     note: str = ""
     """What this sum is, in words."""
-    extra: int = 0
+    extra: float = 0
     """Roundings of the kernel beyond those of a sum, its scale, divisor and bias."""
 
     @property
@@ -168,7 +168,7 @@ class Dot:
         total = exact_sum(products)
         value, error = total * self.scale / self.divisor, 0.0
         size = float(magnitudes.sum()) * abs(self.factor)
-        roundings = int(np.count_nonzero(magnitudes)) - (self.right is None)
+        roundings: float = int(np.count_nonzero(magnitudes)) - (self.right is None)
         roundings += self.extra + (self.scale != 1) + (self.divisor != 1)
         if self.bias is not None:
             plus = self.bias.result(precision)

@@ -6,6 +6,7 @@ import numpy as np
 
 from convscope.rules.call import Call, Cell, Operand
 from convscope.rules.expr import Apply, Cells, Dot, Expr, number
+from convscope.rules.functions.moments import mean_roundings
 from convscope.rules.gather import before_reduction, dims_of, outer, row
 
 
@@ -26,27 +27,27 @@ def mean(call: Call, cell: Cell) -> Dot:
     return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=2)
 
 
-def mean_of(cells: Cells) -> Dot:
-    """The mean of the given cells.
+def mean_of(cells: Cells, kernel: str = "variance") -> Dot:
+    """The mean of the given cells, as a kernel of `KERNELS` finds it; it may carry means along instead of sums."""
+    counted = int(np.count_nonzero(cells.values)) - 1 + (len(cells) != 1)
+    extra = mean_roundings(cells.values, kernel) - counted
+    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=extra)
 
-    A kernel may carry a mean along instead of a sum (Welford 1962), where zeros cost roundings too: two for each cell.
-    """
-    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=len(cells) + 8)
 
-
-def variance_of(cells: Cells, correction: float = 0) -> Apply:
-    """The mean square distance of the given cells from their mean."""
-    mean, less = mean_of(cells), number(correction, "correction")
+def variance_of(cells: Cells, correction: float = 0, kernel: str = "variance") -> Apply:
+    """The mean square distance of the given cells from their mean, as a kernel of `KERNELS` finds it."""
+    mean, less = mean_of(cells, kernel), number(correction, "correction")
     parts: Mapping[str, Cells | Expr] = {"cells": cells, "mean": mean, "correction": less}
-    return Apply("variance", parts, note=f"the variance of {len(cells):,} cells")
+    return Apply(kernel, parts, note=f"the variance of {len(cells):,} cells")
 
 
 def variance(call: Call, cell: Cell) -> Apply | Dot:
     """var and std, with their mean as second result where asked: var_mean, std_mean."""
     cells = reduced(call, cell)
+    kernel = "variance" if call.dtype == "float32" else "variance_in_turn"
     if call.output == 1:
-        return mean_of(cells)
-    found = variance_of(cells, _correction(call))
+        return mean_of(cells, kernel)
+    found = variance_of(cells, _correction(call), kernel)
     return Apply("sqrt", {"x": found}, note="the standard deviation") if call.op.startswith("std") else found
 
 

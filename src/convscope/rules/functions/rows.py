@@ -1,8 +1,4 @@
-"""Rows: functions of many numbers at once: the largest, the variance, a softmax.
-
-The bounds of statistics grow with (mean² + variance) / variance, because a kernel may find the variance of numbers far
-from zero in one pass (Chan, Golub and LeVeque, The American Statistician 37, 1983).
-"""
+"""Rows: functions of many numbers at once: the largest, a normalization, a softmax."""
 
 # ruff: noqa: ARG001 - what is called through one table has one signature
 
@@ -43,25 +39,6 @@ def softmax_error(row: Row, shares: Row, errors: Row | float, precision: Precisi
         given = np.broadcast_to(errors, row.shape)
         relative = relative + np.expm1(given + np.max(given, axis=-1, keepdims=True))
     return np.asarray(1.01 * shares * relative + precision.tiny)
-
-
-def variance(row: Row, mean: Any, correction: float) -> Any:
-    """The mean square distance from the mean, by n - correction."""
-    with np.errstate(all="ignore"):
-        return np.divide(np.sum((row - mean) ** 2), np.maximum(row.size - correction, 0.0))
-
-
-def _variance_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    row, mean, correction = values
-    count = row.size
-    if count <= 1:
-        return 0.0
-    magnitude = (result + float(np.mean(row)) ** 2) * count / max(count - correction, 1.0)
-    inherited = 0.0
-    if np.any(errors[0]):
-        shift = np.asarray(errors[0]) + float(np.max(errors[0]))
-        inherited = float(np.sum(shift * (2 * np.abs(row - mean) + shift))) / max(count - correction, 1.0)
-    return float(gamma(count + 8, precision.sum) * magnitude + inherited + precision.tiny)
 
 
 def _normalize(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
@@ -226,7 +203,6 @@ ROWS: Mapping[str, Function] = {
     "product": Function("the product of {cells}", np.prod, _product_error),
     "any": Function("1 if any of {cells} is not 0", lambda row: 1.0 * np.any(row), _exact),
     "all": Function("1 if none of {cells} is 0", lambda row: 1.0 * np.all(row), _exact),
-    "variance": Function("sum of ({cells} − {mean})² ÷ (n − {correction})", variance, _variance_error),
     "normalize": Function(_FORMULA, _normalize, _normalize_error),
     "normalize_weight": Function(f"{_FORMULA} × {{weight}}", _normalize, _normalize_error),
     "normalize_affine": Function(f"{_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error),
