@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from convscope.inputs import random_image as random_image
     from convscope.models import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models import MODELS as MODELS
+    from convscope.models import files_of as files_of
     from convscope.models import load_model as load_model
     from convscope.models import parse_model_args as parse_model_args
     from convscope.plain import json_text as json_text
@@ -86,6 +87,7 @@ _NAMES = {
     "difference": "capture",
     "evaluate": "training",
     "explain": "proof",
+    "files_of": "models",
     "free_path": "training",
     "interpret": "training",
     "json_text": "plain",

@@ -22,11 +22,11 @@ from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.models.arguments import check_arguments, unfit
-from convscope.models.imports import check_loaded, checked, is_library, locate, reachable
+from convscope.models.imports import check_loaded, checked, is_library, locate, look_in, reachable, statements
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
-    """What `file.py:Name` or `package.module:Name` names, and the file if it is one.
+    """What `file.py:Name` or `package.module:Name` names, and the file if it is one; called within `watching`.
 
     Raises:
         UsageError: no such file, module or name in it.
@@ -105,7 +105,7 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         what: Its name in messages.
         factory: A class, a function, or an nn.Module that is already built.
         args: Keyword arguments.
-        path: The file it comes from, whose folder can be imported from meanwhile.
+        path: The file it comes from.
 
     Raises:
         UsageError: an argument it does not take, or one that it needs.
@@ -120,7 +120,7 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
             f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
         )
     check_arguments(what, factory, args)
-    with _importable(path):
+    with _apart(path and path.parent):
         try:
             made = _call(_called(what, args), lambda: factory(**args))
         except ModelError as error:
@@ -148,7 +148,8 @@ def _module_of_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise UsageError(f"{path} cannot be imported as Python code.")
-    with _importable(path):
+    look_in(path.parent)
+    with _apart(path.parent):
         loader = checked(spec).loader
         assert loader is not None, "a file's module has a loader"
         module = importlib.util.module_from_spec(spec)
@@ -167,7 +168,9 @@ def _module(name: str) -> ModuleType:
     if not _is_dotted_name(name):
         raise UsageError(missing)
     folder = _working_folder_of(name)
-    with _importable(None if folder is None else folder / "here.py"):
+    if folder is not None:
+        look_in(folder)
+    with _apart(folder):
         try:
             imported: ModuleType = _call(name, lambda: importlib.import_module(name))
         except ModelError as error:
@@ -201,20 +204,17 @@ def _working_folder_of(name: str) -> Path | None:
 
 
 @contextmanager
-def _importable(path: Path | None) -> Iterator[None]:
-    """Let the modules beside a file be imported, also where another one of the same name already is."""
-    if path is None:
+def _apart(folder: Path | None) -> Iterator[None]:
+    """Let the modules of a folder be imported also where others of the same name already are."""
+    if folder is None:
         yield
         return
-    folder = str(path.parent)
-    siblings = {p.stem for p in path.parent.glob("*.py")} | {p.parent.name for p in path.parent.glob("*/__init__.py")}
-    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], folder)}
+    siblings = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], str(folder))}
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in others}
-    sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(folder)
         for name in [name for name in sys.modules if name.partition(".")[0] in others]:
             del sys.modules[name]
         sys.modules.update(hidden)
@@ -255,22 +255,16 @@ def _by_user(file: str) -> bool:
 
 def networks_in_file(path: Path) -> list[str]:
     """The classes and functions that a Python file defines, without running it."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return []
-    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
-    return classes or [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    module = next((node for node in statements(path) if isinstance(node, ast.Module)), ast.Module([], []))
+    classes = [node.name for node in module.body if isinstance(node, ast.ClassDef) and node.bases]
+    return classes or [node.name for node in module.body if isinstance(node, ast.FunctionDef)]
 
 
 def _names_in_file(path: Path) -> set[str] | None:
     """The names that a Python file binds anywhere, without running it; None where its text cannot say."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    nodes = statements(path)
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 names.add(node.name)
@@ -280,7 +274,7 @@ def _names_in_file(path: Path) -> set[str] | None:
                 names.add(node.asname or node.name.partition(".")[0])
             case ast.Call(func=ast.Name(id="globals" | "exec" | "vars" | "setattr")):
                 return None
-    return None if names & {"*", "__getattr__"} else names
+    return names if nodes and not names & {"*", "__getattr__"} else None
 
 
 def _networks_in(module: ModuleType) -> list[str]:
