@@ -145,7 +145,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda root: (fill(root / "train", {"cat": 2, "dog": 2}), fill(root, {"masks": 2})),
         "train",
         r"read in two ways: train/ is called like a training split, and masks/ beside it has pictures too\. Name the "
-        r"splits, folder:.*\?train=train or with &test=FOLDER, or make all folders the classes by folder:.*\?splits=none",
+        r"splits, folder:.*\?train=train or with &test=FOLDER, or make all folders the classes by .*\?splits=none",
     ),
     "two training splits": (
         lambda root: [fill(root / name, {"cat": 2, "dog": 2}) for name in ("train2014", "train2017", "val2017")],

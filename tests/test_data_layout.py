@@ -1,7 +1,6 @@
 """Folders as people download them: which are splits and which are classes, and what is said of it."""
 
 import logging
-import os
 import re
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def tree(root: Path, folders: list[str], count: int = 5) -> Path:
 
 @pytest.mark.parametrize(("folders", "train", "test", "note", "warning"), LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.filterwarnings("always::convscope.errors.DataWarning")
-def test_splits_and_classes_are_told_apart(
+def test_splits_and_classes_are_told_apart(  # noqa: PLR0917  # fixtures
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     recwarn: pytest.WarningsRecorder,
@@ -143,7 +142,7 @@ def test_the_command_line_says_each_assumption_once(convscope: Commands, tmp_pat
 
 def test_options_decide(tmp_path: Path) -> None:
     root = tree(tmp_path / "root", ["2019/cat", "2019/dog", "2020/cat", "2020/dog", "train/x"])
-    with pytest.raises(DataError, match="read in two ways|hold folders of the same names"):
+    with pytest.raises(DataError, match=r"read in two ways|hold folders of the same names"):
         cs.load_dataset(f"folder:{root}")
     flat = cs.load_dataset(f"folder:{root}?splits=none", split="all")
     assert (flat.classes, len(flat)) == (("2019", "2020", "train"), 25)
@@ -156,7 +155,7 @@ def test_options_decide(tmp_path: Path) -> None:
     assert picture.name == f"folder:{root}?train=2019&test=2020:2020/cat/3.png"
     with pytest.raises(UsageError, match=r"there is no folder .*2021 for test=2021; check its name"):
         cs.load_dataset(f"folder:{root}?train=2019&test=2021")
-    with pytest.raises(UnknownName, match="no option of .* is called 'trian'; did you mean 'train'"):
+    with pytest.raises(UnknownName, match=r"no option of .* is called 'trian'; did you mean 'train'"):
         cs.load_dataset(f"folder:{root}?trian=2019")
     with pytest.raises(UnknownName, match="no value of splits is called 'all'"):
         cs.load_dataset(f"folder:{root}?splits=all")
@@ -169,10 +168,10 @@ def test_a_name_with_a_question_mark_is_a_name(tmp_path: Path) -> None:
 
 def test_links_that_go_round_are_left(tmp_path: Path) -> None:
     root = tree(tmp_path / "root", ["cat", "dog"])
-    os.symlink(".", root / "cat" / "round")
-    os.symlink("loop", root / "loop")
+    (root / "cat" / "round").symlink_to(".")
+    (root / "loop").symlink_to("loop")
     (tmp_path / "alone").mkdir()
-    os.symlink(".", tmp_path / "alone" / "round")
+    (tmp_path / "alone" / "round").symlink_to(".")
     assert cs.load_dataset(f"folder:{root}", split="all").classes == ("cat", "dog")
     with pytest.raises(DataError):
         cs.load_dataset(f"folder:{tmp_path / 'alone'}")

@@ -395,5 +395,5 @@ def test_a_damaged_checksum_is_seen_of_a_small_file_too() -> None:
 
 
 def test_a_pointer_of_git_lfs_is_named() -> None:
-    with pytest.raises(DataError, match="a file is a pointer of Git LFS, .*git lfs pull"):
+    with pytest.raises(DataError, match=r"a file is a pointer of Git LFS, .*git lfs pull"):
         parse_idx(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", 3, "a file")

@@ -425,12 +425,12 @@ def test_a_header_that_claims_more_than_is_there_takes_no_memory(tmp_path: Path)
 
 
 def test_names_of_classes_that_are_not_text_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="class names of .* are bytes that are not UTF-8"):
+    with pytest.raises(DataError, match=r"class names of .* are bytes that are not UTF-8"):
         load(write(tmp_path, x=IMAGES, y=LABELS, classes=np.array([b"\xff\xfe", b"a"])))
     assert load(write(tmp_path, x=IMAGES, y=LABELS, classes=["Käse".encode(), b"a"])).classes == ("Käse", "a")
     for order in "<>":
         beyond = np.array([0x110000, 97], np.uint32).astype(f"{order}u4").view(f"{order}U1")
-        with pytest.raises(DataError, match="class names of .* hold numbers that are not characters"):
+        with pytest.raises(DataError, match=r"class names of .* hold numbers that are not characters"):
             load(hostile(tmp_path, raw(), classes=beyond))
         assert load(hostile(tmp_path, raw(), classes=np.array(["ä", "b"], f"{order}U1"))).classes == ("ä", "b")
 

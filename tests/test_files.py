@@ -83,7 +83,7 @@ def test_what_was_there_survives_any_failure(tmp_path: Path, monkeypatch: pytest
     else:
         monkeypatch.setattr(Path, "replace", full)
     try:
-        with pytest.raises(OSError, match="No space left|File too large"):
+        with pytest.raises(OSError, match=r"No space left|File too large"):
             write_whole(path, bytes(100_000))
     finally:
         if failing == "write":

@@ -79,7 +79,9 @@ def test_they_are_named_once_and_left_out(place: str, how: str) -> None:
     with pytest.warns(DataWarning) as told:
         images, indices = data.readable()
     assert [str(warning.message)[:9].strip() for warning in told] == ["image 0 o", "image 7 o", "image 41"]
-    assert "is not an image that can be read; save it as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM. " in str(told[0].message)
+    assert "is not an image that can be read; save it as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM. " in str(
+        told[0].message
+    )
     assert str(told[0].message).endswith("Remove it from the data set. Until then it is skipped.")
     assert "its row holds neither bytes nor a file" in str(told[1].message)
     np.testing.assert_array_equal(indices, GOOD)

@@ -361,7 +361,9 @@ def test_a_jpeg_of_very_many_scans_is_refused_and_what_follows_a_picture_is_not_
     assert 2 < len(scans) < 20
     last = whole[scans[-1] : -2]
     (tmp_path / "many.jpg").write_bytes(whole[:-2] + last * 5000 + whole[-2:])
-    with pytest.raises(ImageError, match=r"many\.jpg is a JPEG of more than 200 scans, too many to be read; save it anew"):
+    with pytest.raises(
+        ImageError, match=r"many\.jpg is a JPEG of more than 200 scans, too many to be read; save it anew"
+    ):
         read_image(tmp_path / "many.jpg")
     (tmp_path / "film.jpg").write_bytes(whole + b"\xff\xda" * 5000)  # as a telephone appends a film
     assert read_image(tmp_path / "film.jpg").shape == (1, 16, 16)
@@ -400,7 +402,9 @@ def test_floating_point_pixels_of_no_known_range_are_refused(tmp_path: Path, sto
 
 def test_a_pipe_and_a_pointer_of_git_lfs_are_named_and_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ImageError, match=r"pipe\.png is not a regular file, and reading a pipe or a device may never end"):
+    with pytest.raises(
+        ImageError, match=r"pipe\.png is not a regular file, and reading a pipe or a device may never end"
+    ):
         read_image(tmp_path / "pipe.png")
     (tmp_path / "photo.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(ImageError, match=r"photo\.png is a pointer of Git LFS, .* fetch that with `git lfs pull`"):

@@ -172,8 +172,11 @@ def test_on_a_terminal_the_only_escapes_are_our_own(folder: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", TERMINAL.format(commands=commands)],
-        stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
-    )  # fmt: skip
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
+    )
     os.close(theirs)
     parts = []
     try:

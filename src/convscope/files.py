@@ -1,7 +1,6 @@
-"""Files: opened only where they are regular ones, written whole or not at all. Knows no formats, imports no room.
+"""Files that may come from elsewhere: nothing but regular files is opened, a write replaces as a whole or does nothing.
 
-A run folder may come from anybody, so its files are opened without following links (`open_own`); a picture goes where
-the user says, links included (`write_whole`). Every refusal is an OSError whose `strerror` says why.
+Imports nothing of convscope. Every refusal is an OSError whose `strerror` says why.
 """
 
 import errno
@@ -88,10 +87,10 @@ def _regular(handle: int, path: Path, mode: str) -> BinaryIO:
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file beside its place and rename it, so that a full disk leaves what was there before.
+    """Write a file where a user says, beside its place and renamed, so that a full disk leaves what was there before.
 
-    A symbolic link stays one: the file that it names is replaced, with its permissions. What is not a regular file, such
-    as /dev/stdout or a named pipe, is written to as it is.
+    A symbolic link stays one: the file that it names is replaced, with its permissions. What is not a regular file,
+    such as /dev/stdout or a named pipe, is written to as it is.
 
     >>> write_whole("/dev/null", b"anything")
 

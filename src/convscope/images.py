@@ -93,9 +93,11 @@ def read_image(
 
 def _check_file(source: str | Path | BinaryIO, name: str) -> None:
     """Refuse a path that is not worth opening."""
-    if isinstance(source, str | Path) and not (path := Path(source)).is_dir() and path.exists():
-        if why := unsuitable(path):
-            raise ImageError(f"{name} {why}.")
+    if not isinstance(source, str | Path):
+        return
+    path = Path(source)
+    if path.exists() and not path.is_dir() and (why := unsuitable(path)):
+        raise ImageError(f"{name} {why}.")
 
 
 def _check_scans(file: Any, name: str) -> None:
@@ -177,7 +179,7 @@ def _deep(values: Array, name: str) -> Array:
     """
     low, high = float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
     whole = values.dtype.kind in "iu"
-    full = (65535.0 if 0 <= low and high <= 65535 else None) if whole else white_of_floats(low, high)
+    full = (65535.0 if low >= 0 and high <= 65535 else None) if whole else white_of_floats(low, high)
     if full is None and np.isfinite([low, high]).all():  # others are refused by what reads the picture
         known = "0 to 65535" if whole else "0 to 1, or 0 to 255"
         raise ImageError(

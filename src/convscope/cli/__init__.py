@@ -44,6 +44,7 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
         typer.echo(f"convscope {cs.__version__}")
         raise typer.Exit
 
+
 # Typer brings its own copy of Click or uses the one beside it, by version; this is the base of both ones' usage errors.
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 

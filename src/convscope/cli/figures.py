@@ -1,5 +1,6 @@
 """Figures: where a command writes its picture, and what it says of it. Knows no torch, no data, no models."""
 
+import os
 import re
 from collections.abc import Mapping
 from io import BytesIO
@@ -32,7 +33,9 @@ def target(out: Path | None, *words: str | None) -> Path:
 def _short(word: str) -> str:
     """A model, image or layer as a part of a file's name."""
     path = Path(word)
-    name = path.stem if path.is_file() else word if ":" in word else path.resolve().name
+    name = (
+        path.stem if path.is_file() else word if ":" in word else Path(os.path.realpath(path)).name
+    )  # not resolve(), which raises for a link to itself
     return re.sub(r"[^\w.]+", "-", name).strip("-.")
 
 

@@ -1,5 +1,6 @@
 """The commands that draw: filter, and the group plot. Each writes one figure and says where."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -244,7 +245,7 @@ def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None) 
 
 
 def _title(run: str) -> str:
-    return Path(run).resolve().name
+    return Path(os.path.realpath(run)).name
 
 
 def _range(values: Any) -> dict[str, float]:

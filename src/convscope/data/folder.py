@@ -37,8 +37,9 @@ def load_folder(request: Request) -> Dataset:
     """Load `folder:PATH?options`: a sub-folder per class, or train/ and test/ (or val/) with these.
 
     Folders called like splits (train_set, seg_train) are read as splits where they hold the same classes. Without a
-    training split, or without class folders in the test split, a fifth of each class, chosen by the seed, is test. Options,
-    joined by `&`: `train=FOLDER` and `test=FOLDER` name the splits, `splits=none` makes every sub-folder a class.
+    training split, or without class folders in the test split, a fifth of each class, chosen by the seed, is test.
+    Options, joined by `&`: `train=FOLDER` and `test=FOLDER` name the splits, `splits=none` makes every sub-folder a
+    class.
 
     Where some pictures are grey and some in colour, all become RGB. Hidden files, and files that are no images by their
     name, are passed over.
@@ -51,8 +52,9 @@ def load_folder(request: Request) -> Dataset:
 
     Raises:
         UsageError: there is no such folder or option.
-        DataError: no classes, a class without images, a layout that can be read in two ways, images of different sizes and no `image_size`, more
-            of them than fit into memory; with `strict`, a file that cannot be read.
+        DataError: no classes, a class without images, a layout that can be read in two ways, images of
+            different sizes and no `image_size`, more of them than fit into memory; with `strict`, a file that cannot
+            be read.
     """
     root = request.path
     if not root.is_dir():

@@ -199,9 +199,7 @@ def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArra
     return np.concatenate([np.zeros(0, np.int64), *whole])
 
 
-def _chosen(
-    parts: Mapping[str, Part], request: Request
-) -> tuple[list[Part], NDArray[np.intp] | None, tuple[str, ...]]:
+def _chosen(parts: Mapping[str, Part], request: Request) -> tuple[list[Part], NDArray[np.intp] | None, tuple[str, ...]]:
     """The parts that make the wanted split, which of their images where not all are meant, and what was assumed."""
     labelled = {split: part for split, part in parts.items() if (part.labels >= 0).any()} or dict(parts)
     train = next((labelled[split] for split in TRAIN if split in labelled), None)

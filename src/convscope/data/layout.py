@@ -1,7 +1,7 @@
 """Layout: which folders of a downloaded data set are its splits and which its classes. Knows names and folders alone.
 
-What is clear is read and, where it is not the plain form, said; what could be read in two ways is refused with the option
-that decides.
+What is clear is read and, where it is not the plain form, said; what could be read in two ways is refused with the
+option that decides.
 """
 
 import os
@@ -48,7 +48,7 @@ def layout_of(root: Path, options: Mapping[str, str]) -> Layout:
 
     Args:
         root: The folder.
-        options: `train` and `test` name its splits; `splits=none` makes its sub-folders the classes, whatever their names.
+        options: `train` and `test` name its splits; `splits=none` makes its sub-folders the classes.
 
     Raises:
         UsageError: an option names a folder that does not exist.
@@ -86,7 +86,7 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, with what its list says of each: a folder of a million files is not asked for each of them."""
+    """What is in a folder, with what its list says of each, so that no file of a million is asked by itself."""
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -154,7 +154,8 @@ def _by_names(root: Path) -> Layout | None:
         return _test_alone(root, [labelled[folder] for folder in _ranked(test)]) if alone else None
     plain = [folder for folder in _ranked(train, TRAIN) if folder.name.lower() in TRAIN]
     if len(train) > 1 and len(plain) != len(train):
-        raise _two_readings(root, f"{' and '.join(f'{f.name}/' for f in train)} could each be the training split", train[0])
+        named = " and ".join(f"{folder.name}/" for folder in train)
+        raise _two_readings(root, f"{named} could each be the training split", train[0])
     first = plain[0] if plain else train[0]
     classes = {folder.name for folder in subfolders(labelled[first])}
     alike = [f for f in test if f in labelled and classes & {inner.name for inner in subfolders(labelled[f])}]
@@ -174,22 +175,29 @@ def _split(
     test: tuple[Sequence[Path], Sequence[Path]],
     others: tuple[Sequence[Path], Sequence[Path]],
 ) -> Layout:
-    """The layout of a training split with what is beside it: (first, more), (all, with classes), (all, with pictures)."""
+    """The layout of a training split and what is beside it.
+
+    Args:
+        root: The folder.
+        labelled: Folders called like splits -> where their class folders are.
+        train: The training split, and others that belong to all images.
+        test: The folders called like test splits, and those of them with the classes of the training split.
+        others: The folders beside them, and those of them with pictures.
+    """
     chosen = [train[0], *test[1][:1]]
-    notes, warnings = [], []
     unused = [folder for folder in test[0] if folder not in test[1] and any(pictures_in(folder))]
-    if (unused and test[1]) or any(folder.name.lower() not in (*TRAIN, *TEST) or labelled[folder] != folder for folder in chosen) or others[0]:
+    plain = all(folder.name.lower() in {*TRAIN, *TEST} and labelled[folder] == folder for folder in chosen)
+    notes, warnings = [], []
+    if not plain or others[0] or (unused and test[1]):
         named = [f"{labelled[folder].relative_to(root)}/" for folder in chosen]
-        more = f"; passed over: {', '.join(f'{folder.name}/' for folder in others[0])}" if others[0] else ""
-        test_says = f", the test split from {named[1]}" if len(named) > 1 else ""
-        notes.append(f"the training split is read from {named[0]}{test_says}{more}")
+        passed = f"; passed over: {', '.join(f'{folder.name}/' for folder in others[0])}" if others[0] else ""
+        tested = f", the test split from {named[1]}" if len(named) > 1 else ""
+        notes.append(f"the training split is read from {named[0]}{tested}{passed}")
     if others[1]:
         names = ", ".join(f"{folder.name}/" for folder in others[1])
         warnings.append(f"{root} has pictures in {names}, which are not used: they are in neither split")
-    for folder in unused:
-        warnings.append(
-            f"the pictures of {folder} are not used: they are not in class folders such as those of {train[0].name}/"
-        )
+    like = f"class folders such as those of {train[0].name}/"
+    warnings += [f"the pictures of {folder} are not used: they are not in {like}" for folder in unused]
     if not test[1]:
         why = f"{unused[0].name}/ has no class folders like it" if unused else "no test/ or val/ is beside it"
         notes.append(_held_out(train[0], why))
@@ -227,17 +235,19 @@ def _check_levels(root: Path) -> None:
     counts = Counter(inner.name for folder in folders for inner in subfolders(_unwrapped(folder)))
     same = sorted(name for name, count in counts.items() if count > 1)
     if len(same) > 1:
-        shown = ", ".join(same[:3]) + ", ..." * (len(same) > 3)
         raise DataError(
-            f"{root} has the folders {', '.join(f.name for f in folders[:3])}{', ...' * (len(folders) > 3)}, which hold "
-            f"folders of the same names ({shown}): either could be the classes. Name one of the former as folder:PATH, or "
-            f"two as splits, folder:{root}?train=FOLDER&test=FOLDER, or take them as the classes by "
-            f"folder:{root}?splits=none."
+            f"{root} has the folders {_few([folder.name for folder in folders])}, which hold folders of the same names "
+            f"({_few(same)}): either could be the classes. Name one of the former as folder:PATH, or two as splits, "
+            f"folder:{root}?train=FOLDER&test=FOLDER, or take them as the classes by folder:{root}?splits=none."
         )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
 def _two_readings(root: Path, why: str, train: Path) -> DataError:
     return DataError(
-        f"the layout of {root} can be read in two ways: {why}. Name the splits, folder:{root}?train={train.name} or with "
-        f"&test=FOLDER, or make all folders the classes by folder:{root}?splits=none."
+        f"the layout of {root} can be read in two ways: {why}. Name the splits, folder:{root}?train={train.name} or "
+        f"with &test=FOLDER, or make all folders the classes by folder:{root}?splits=none."
     )

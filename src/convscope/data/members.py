@@ -1,7 +1,7 @@
 """Members: the arrays of a NumPy archive, first what their headers claim, then their numbers. Knows zip and NPY alone.
 
-A header is read and checked before any number is, so that a file of a few megabytes cannot ask for gigabytes unseen, and
-nothing in a file is unpickled or evaluated.
+A header is read and checked before any number is, so that a file of a few megabytes cannot ask for gigabytes unseen,
+and nothing in a file is unpickled or evaluated.
 """
 
 import ast
@@ -33,7 +33,7 @@ DAMAGE = (
     OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError, SyntaxError,
     RecursionError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What the readers of damaged archives raise; NotImplementedError, for a compression that is none, is a RuntimeError."""
+"""What the readers of damaged archives raise; an unknown compression is a NotImplementedError, so a RuntimeError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ def headers(path: Path, wanted: Collection[str]) -> dict[str, Member]:
                 found[name] = _header(file, info.filename, name)
             claimed = info.file_size - found[name].start
             if found[name].size != claimed:
-                raise ValueError(f"the header of {name} says {found[name].size:,} bytes and the archive has {claimed:,}")
+                raise ValueError(
+                    f"the header of {name} says {found[name].size:,} bytes and the archive has {claimed:,}"
+                )
         return found
 
 

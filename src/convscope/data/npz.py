@@ -43,7 +43,7 @@ LARGEST_LABEL = 2**53  # beyond it floating-point numbers are not exact; no clas
 
 
 def load_npz(request: Request) -> Dataset:
-    """Load `npz:PATH?options`: `images` and `labels`, `x` and `y`, or such a pair for each of train and test, of one file.
+    """Load `npz:PATH?options`: `images` and `labels`, `x` and `y`, or such a pair for each of train and test.
 
     Where the file has one pair, a fifth of each class, chosen by the seed, is test. `all` is everything, a validation
     part included. An array of strings `classes` names the classes; without it their numbers do.
@@ -148,8 +148,8 @@ def _check_names(path: Path, classes: Member) -> None:
     longest = classes.dtype.itemsize // (4 if classes.dtype.kind == "U" else 1)
     if classes.shape[0] > MOST_CLASSES or longest > LONGEST_NAME:
         raise DataError(
-            f"{path} names {classes.shape[0]:,} classes in up to {longest:,} characters; at most {MOST_CLASSES:,} classes "
-            f"and {LONGEST_NAME:,} characters are taken."
+            f"{path} names {classes.shape[0]:,} classes in up to {longest:,} characters; at most {MOST_CLASSES:,} "
+            f"classes and {LONGEST_NAME:,} characters are taken."
         )
 
 
@@ -158,14 +158,16 @@ def _order(path: Path, images: list[Member], said: str | None) -> tuple[tuple[in
     shape = images[0].shape
     if len(shape) == 3:
         if said is not None:
-            raise UsageError(f"the images of {path} have the shape {shape}, without channels; layout= is for four axes.")
+            raise UsageError(
+                f"the images of {path} have the shape {shape}, without channels; layout= is for four axes."
+            )
         return (0, 1, 2), ""
     layout, note = layout_of(f"npz:{path}", shape, said)
     return ((0, 1, 2, 3) if layout == "nchw" else (0, 3, 1, 2)), note
 
 
 def _images(path: Path, given: Mapping[str, Array], said: str | None) -> tuple[dict[str, Array], float, str]:
-    """The images of each split as (N, C, H, W), uint8 or float32, the value that counts as 1.0, and what was assumed."""
+    """The images of each split as (N, C, H, W), uint8 or float32, the value that is white, and what was assumed."""
     images = {split: some[:, None] if some.ndim == 3 else some for split, some in given.items()}
     lowest = float(np.min([some.min(initial=0) for some in images.values()]))
     highest = float(np.max([some.max(initial=0) for some in images.values()]))

@@ -1,7 +1,7 @@
 """Units: in which layout and range the numbers of images are, where their file does not say. Knows shapes and ranges.
 
-One rule for all loaders: what is clear is taken, what was assumed is a note, what is ambiguous is refused with the option
-that decides.
+One rule for all loaders: what is clear is taken, what was assumed is a note, what is ambiguous is refused with the
+option that decides.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ CHANNELS = frozenset({1, 3, 4})
 """Numbers of channels that pictures usually have."""
 DEEP = 65535.0
 CLEARLY_BRIGHT = 128.0
-"""Where some floating-point values are negative, how large others are where 255 is white; standard scores end before."""
+"""Where some floating-point values are negative, the least maximum where 255 is white; standard scores end before."""
 
 
 def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout, str]:
@@ -40,11 +40,11 @@ def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout
             raise UnknownName("layout", said, get_args(Layout), "N images, C channels, H rows and W columns, in order.")
         return ("nchw", "") if said == "nchw" else ("nhwc", "")
     _, a, b, c = shape
-    known = _channels_first(a, b, c)
+    known = channels_first(a, b, c)
     if known is None:
         raise DataError(
-            f"the images of {name} have the shape {tuple(shape)}, which can be {a} channels of {b}x{c} or {c} channels of "
-            f"{a}x{b}; say which: {name}?layout=nchw or {name}?layout=nhwc."
+            f"the images of {name} have the shape {tuple(shape)}, which can be {a} channels of {b}x{c} or {c} channels "
+            f"of {a}x{b}; say which: {name}?layout=nchw or {name}?layout=nhwc."
         )
     if (a if known else c) in CHANNELS:
         return ("nchw" if known else "nhwc"), ""
@@ -53,7 +53,7 @@ def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout
     return ("nchw" if known else "nhwc"), note
 
 
-def _channels_first(a: int, b: int, c: int) -> bool | None:
+def channels_first(a: int, b: int, c: int) -> bool | None:
     """Whether (a, b, c) is (C, H, W), not (H, W, C): by usual numbers of channels, square pictures, few channels."""
     first, last = a in CHANNELS, c in CHANNELS
     square_first, square_last = b == c, a == b  # the picture, where channels are first, and where they are last
@@ -91,16 +91,14 @@ def white_of(name: str, low: float, high: float, kind: str, said: str | None) ->
     white = _whole(low, high) if kind in "bui" else _floating(name, low, high)
     if white is None:
         raise DataError(
-            f"the images of {name} have values up to {high:g}; at most {DEEP:.0f} can be pixels. Name the value that is "
-            f"white: {name}?white=VALUE."
+            f"the images of {name} have values up to {high:g}; at most {DEEP:.0f} can be pixels. Name the value that "
+            f"is white: {name}?white=VALUE."
         )
-    plain = kind == "b" or (kind == "f" and white == 1) or white == WHITE and kind in "ui"
-    if plain and 0 <= low and high <= white:
+    plain = kind == "b" or (kind == "f" and white == 1) or (white == WHITE and kind in "ui")
+    if plain and low >= 0 and high <= white:
         return white, ""
-    if low < -white * OVERSHOOT:
-        read = "are taken as they are, for some are negative"
-    else:
-        read = f"are read as 0 to {white:g}"
+    negative = low < -white * OVERSHOOT
+    read = "are taken as they are, for some are negative" if negative else f"are read as 0 to {white:g}"
     return white, f"values from {low:g} to {high:g} {read}; if another value is white, add white=VALUE."
 
 
@@ -130,6 +128,6 @@ def _floating(name: str, low: float, high: float) -> float | None:
 
 def _ambiguous(name: str, low: float, high: float) -> DataError:
     return DataError(
-        f"the images of {name} have floating-point values from {low:g} to {high:g}, where white can be 1 or 255; say which "
-        f"value is white: {name}?white=1 or {name}?white=255."
+        f"the images of {name} have floating-point values from {low:g} to {high:g}, where white can be 1 or 255; say "
+        f"which value is white: {name}?white=1 or {name}?white=255."
     )

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +58,7 @@ def split(spec: str) -> tuple[str, str, Path | None]:
     if not place.endswith(".py"):
         return place, name, None
     try:
-        path = Path(place).expanduser().resolve()
+        path = Path(os.path.realpath(Path(place).expanduser()))
         path.is_file()  # which refuses a name that is too long, for instance
     except (ValueError, RuntimeError, OSError) as error:  # a character or a user that does not exist, links in a circle
         raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None

@@ -4,6 +4,7 @@ Knows where they come from; what is made of them is in `traces`.
 """
 
 import hashlib
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ class Gallery:
             UsageError: it is a file.
         """
         gallery = cls(data_dir)
-        gallery._folder = Path(folder).expanduser().resolve()
+        gallery._folder = Path(os.path.realpath(Path(folder).expanduser()))
         if gallery._folder.is_file():
             raise cs.UsageError(f"{folder} is a file; name the folder that has the runs.")
         gallery._look_for_runs()
@@ -104,7 +105,7 @@ class Gallery:
             RunError: it is none.
         """
         with self._adding:
-            run = cs.load_run(Path(path).resolve())
+            run = cs.load_run(os.path.realpath(path))
             opened = Opened(id, run.path.name, run=run)
             opened.source = self.sources_known.of_run(id, run.config)
             opened.start = self._sample(opened.source)
@@ -298,7 +299,7 @@ def _run_of(source: str) -> cs.Run | None:
     if not source or source in cs.MODELS or not (Path(source) / "config.json").is_file():
         return None
     try:
-        return cs.load_run(Path(source).resolve())
+        return cs.load_run(os.path.realpath(source))
     except cs.ConvscopeError:
         return None
 

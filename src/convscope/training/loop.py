@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from convscope.errors import TrainingError
 from convscope.training.agreement import gathered
-from convscope.training.batches import Batches, Stream, epoch_order, shifted
+from convscope.training.batches import Batches, Stream, batch_count, batch_parts, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
@@ -93,7 +93,8 @@ class Loop:
     @property
     def batches(self) -> int:
         """Batches in an epoch."""
-        return math.ceil((self.recipe.draws or len(self.train)) / self.recipe.batch_size)
+        images = self.recipe.draws or len(self.train)
+        return batch_count(images, self.recipe.batch_size, join_last=self.recipe.join_last)
 
     @property
     def total(self) -> int:
@@ -124,7 +125,8 @@ class Loop:
 
     def _epoch(self) -> None:
         order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch, self.train.window)
-        parts = torch.split(order.to(self.train.labels.device), self.recipe.batch_size)
+        order = order.to(self.train.labels.device)
+        parts = batch_parts(order, self.recipe.batch_size, join_last=self.recipe.join_last)
         self.model.train()
         mine = [self.runtime.mine(part) for part in parts[self.position.batch :]]
         with contextlib.closing(self.train.taken(mine)) as batches:

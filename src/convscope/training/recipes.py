@@ -50,6 +50,8 @@ class Recipe:
     """Batches between two lines of the metrics; None: about fifty lines in all."""
     seed: int = 0
     """The seed where the user gives none."""
+    join_last: bool = False
+    """Whether the images that are left over at the end of an epoch join the batch before them."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
