@@ -117,7 +117,9 @@ FOUND: Mapping[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
         ("left out 1 tensor that is not the model's (criterion.weight)",),
     ),
     "a FLOP counter": (
-        lambda: weights() | {f"{name}total_{what}": torch.zeros(1) for name in ("", "0.") for what in ("ops", "params")},
+        lambda: (
+            weights() | {f"{name}total_{what}": torch.zeros(1) for name in ("", "0.") for what in ("ops", "params")}
+        ),
         ("left out 4 tensors that are not the model's (total_ops, total_params, 0.total_ops and 1 more)",),
     ),
     "AveragedModel": (
@@ -154,7 +156,9 @@ def test_a_wrapped_model_takes_the_weights_of_what_it_wraps(tmp_path: Path) -> N
 
 
 def test_averaged_weights_are_taken_where_asked_and_named_where_not(tmp_path: Path) -> None:
-    torch.save({"state_dict": weights(1), "state_dict_ema": weights(2), "ema": {"model": weights(3)}}, tmp_path / "w.pt")
+    torch.save(
+        {"state_dict": weights(1), "state_dict_ema": weights(2), "ema": {"model": weights(3)}}, tmp_path / "w.pt"
+    )
     number, notes = loaded(tmp_path / "w.pt")
     assert number == 1
     assert notes[1].startswith("'state_dict_ema', 'ema.model' fit too, with other numbers; 'state_dict' was taken")

@@ -248,7 +248,9 @@ def left_over(match: Match, entries: Mapping[str, Entry]) -> tuple[list[str], li
     Among the model's names another tensor is a sign of another network, such as a longer one. Behind another prefix,
     in a loss, or as a counter, it is beside them.
     """
-    containers = {entries[dotted].container for dotted in match.names.values()} or {entry.container for entry in [*entries.values()][:1]}
+    containers = {entries[dotted].container for dotted in match.names.values()} or {
+        entry.container for entry in [*entries.values()][:1]
+    }
     used = set(match.names.values())
     among, beside = [], []
     for compared, dotted in match.view.items():
