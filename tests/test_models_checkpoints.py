@@ -2,7 +2,7 @@
 
 import argparse
 import collections
-import datetime
+import datetime as dt
 import decimal
 import os
 import pathlib
@@ -64,7 +64,7 @@ BESIDE: Mapping[str, Callable[[], Any]] = {
     "a defaultdict of numbers": lambda: collections.defaultdict(float, loss=0.5),
     "a Counter": lambda: collections.Counter("abca"),
     "a deque": lambda: collections.deque([1.0, 2.0], maxlen=5),
-    "a date": lambda: datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
+    "a date": lambda: dt.datetime(2024, 5, 1, tzinfo=dt.UTC),
     "a path": lambda: pathlib.PurePosixPath("runs/1"),
     "a decimal": lambda: decimal.Decimal("0.1"),
     "the release of PyTorch": lambda: TorchVersion("2.6.0"),
@@ -336,7 +336,7 @@ def test_wrong_objects_get_a_sentence(tmp_path: Path) -> None:
             load_model(network(), weights=wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="weights_key is the name of a key"):
         load_model(network(), weights=tmp_path / "w.pt", weights_key=3)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="weights are loaded into an nn.Module, not into a str"):
+    with pytest.raises(UsageError, match=r"weights are loaded into an nn\.Module, not into a str"):
         load_weights("net", tmp_path / "w.pt")  # type: ignore[arg-type]
     for classes in ("cat,dog", 3, [1, 2], []):
         with pytest.raises(UsageError, match="classes is a list of names"):

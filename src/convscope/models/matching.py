@@ -252,7 +252,8 @@ def left_over(match: Match, entries: Mapping[str, Entry]) -> tuple[list[str], li
         entry.container for entry in [*entries.values()][:1]
     }
     used = set(match.names.values())
-    among, beside = [], []
+    among: list[str] = []
+    beside: list[str] = []
     for compared, dotted in match.view.items():
         container = entries[dotted].container
         if dotted in used or container not in containers:

@@ -59,8 +59,8 @@ class TorchEngine:
             output = scores_of(said, len(images))
             if not output.requires_grad:
                 raise TrainingError(
-                    "the model's answers have no gradient (an argmax, detach, NumPy or no_grad in its forward), so there "
-                    "is nothing to learn from; let forward return the scores themselves."
+                    "the model's answers have no gradient (its forward uses argmax, detach, NumPy or no_grad), so "
+                    "nothing can be learned from them; let forward return the scores themselves."
                 )
             loss = self.loss(output, labels)
         self.stepper.zero_grad()
