@@ -64,7 +64,11 @@ REFUSED: Mapping[str, bytes] = {
     "an object array's state": call(
         named("numpy.core.multiarray", "_reconstruct"), named("numpy", "ndarray"), b"K\x00\x85", text("b")
     )
-    + b"(K\x01K\x01\x85" + OBJECTS + b"\x89]" + call(named("builtins", "eval"), CODE) + b"atb",
+    + b"(K\x01K\x01\x85"
+    + OBJECTS
+    + b"\x89]"
+    + call(named("builtins", "eval"), CODE)
+    + b"atb",
     "a tensor rebuilt by a stand-in": call(
         named("torch._tensor", "_rebuild_from_type_v2"), SPACE, named("torch", "Tensor"), CODE + b"\x85", b"}"
     ),

@@ -198,7 +198,7 @@ def _advice(path: Path, file: BinaryIO) -> str:
     try:
         operations = _operations(file)
         outline = _outline(file, operations)
-    except Exception:  # noqa: BLE001 - what cannot be looked at gets the general advice
+    except Exception:  # what cannot be looked at gets the general advice
         operations, outline = [], None
     load, stem = f"torch.load({path.name!r}, weights_only=False)", _stem(path)
     weights = f"{stem + '-weights.pth'!r}"
@@ -225,12 +225,12 @@ def _outline(file: BinaryIO, operations: Iterable[str]) -> Any:
     named = {operation.partition(" ")[2].replace(" ", ".") for operation in operations if operation[:7] == "GLOBAL "}
     try:  # PyTorch's own types come before these
         return _unpickled(file, (*STAND_INS, *((Omitted, name) for name in named - known)))
-    except Exception:  # noqa: BLE001 - it only serves a better sentence
+    except Exception:  # it only serves a better sentence
         return None
 
 
 def _operations(file: BinaryIO) -> list[str]:
-    """The operations of a pickle, names with them: of a zip archive, or the fourth one in a file of PyTorch before 1.6."""
+    """The operations of a pickle, names with them: of a zip archive, or the fourth of a legacy file."""
     file.seek(0)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:

@@ -6,7 +6,7 @@ Knows files; reads no tensor.
 import struct
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -76,7 +76,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     if len(head) < 9 or head[8:9] != b"{":
         return False
     (length,) = struct.unpack("<Q", head[:8])
-    return 2 <= length <= min(SAFETENSORS_HEADER, size - 8)
+    return 2 <= int(length) <= min(SAFETENSORS_HEADER, size - 8)
 
 
 def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
@@ -88,7 +88,7 @@ def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-    except Exception:  # noqa: BLE001 - on damage zipfile raises whatever it meets
+    except Exception:  # on damage zipfile raises whatever it meets
         raise WeightsError(damaged(path)) from None
     if not any(member.filename.endswith("/data.pkl") for member in members):
         raise WeightsError(
@@ -108,7 +108,7 @@ def _check_no_tar(path: Path, file: BinaryIO) -> None:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             names = [member.name for member, _ in zip(archive, range(20), strict=False)]
-    except Exception:  # noqa: BLE001 - not a tar archive, or a damaged one
+    except Exception:  # not a tar archive, or a damaged one
         file.seek(0)
         return
     if set(names) >= LEGACY_TAR:
@@ -130,6 +130,6 @@ def damaged(path: Path) -> str:
     )
 
 
-def _some(names: object) -> str:
-    listed = list(names)  # type: ignore[call-overload]
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "") or "nothing"

@@ -30,6 +30,10 @@ COUNTERS = frozenset({"total_ops", "total_params", "n_averaged", "_extra_state"}
 """Last parts of names that FLOP counters, weight averaging and other tools add, which no output depends on."""
 
 
+COMPARED = 16
+"""Of at most so many places that fit are the numbers compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A tensor of a checkpoint."""
@@ -125,7 +129,7 @@ def _chosen(matches: list[Match], name: str, path: str) -> tuple[Match, list[Mat
         chosen = plain[0] if len(plain) == 1 else matches[0]
         return chosen, [match for match in matches if match is not chosen]
     keys = ", ".join(repr(match.key) for match in matches[:6])
-    key = matches[-1].key
+    key = matches[0].key
     raise WeightsError(
         f"{path} holds weights that fit {name} under {len(matches)} keys, with different numbers: {keys}; choose one: "
         f"weights_key={key!r} (--weights-key {key})."
@@ -179,9 +183,12 @@ def _without_wrappers(entries: Mapping[str, Entry]) -> dict[str, str]:
 
 
 def _distinct(matches: list[Match], entries: Mapping[str, Entry]) -> list[Match]:
-    """One match of those with the same numbers, plain ones first."""
+    """One match of those with the same numbers, plain ones first; among many the numbers are not compared."""
     different: list[Match] = []
-    for match in sorted(matches, key=lambda match: not match.plain):
+    matches = sorted(matches, key=lambda match: not match.plain)
+    if len(matches) > COMPARED:  # a single layer, looked for in a large network
+        return matches
+    for match in matches:
         if not any(_same(match, other, entries) for other in different):
             different.append(match)
     return different
@@ -248,9 +255,12 @@ def left_over(match: Match, entries: Mapping[str, Entry]) -> tuple[list[str], li
     Among the model's names another tensor is a sign of another network, such as a longer one. Behind another prefix,
     in a loss, or as a counter, it is beside them.
     """
-    containers = {entries[dotted].container for dotted in match.names.values()} or {entry.container for entry in [*entries.values()][:1]}
+    containers = {entries[dotted].container for dotted in match.names.values()} or {
+        entry.container for entry in [*entries.values()][:1]
+    }
     used = set(match.names.values())
-    among, beside = [], []
+    among: list[str] = []
+    beside: list[str] = []
     for compared, dotted in match.view.items():
         container = entries[dotted].container
         if dotted in used or container not in containers:

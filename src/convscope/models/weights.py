@@ -135,7 +135,9 @@ def _check(
     match: Match, entries: Mapping[str, Entry], own: Mapping[str, Tensor], unexpected: list[str], what: str
 ) -> None:
     """Refuse names that are missing or unexpected and shapes that differ, listing the first few of each."""
-    wrong = [f"{name} is {why}" for name, dotted in match.names.items() if (why := misfit(entries[dotted].tensor, own[name]))]
+    wrong = [
+        f"{name} is {why}" for name, dotted in match.names.items() if (why := misfit(entries[dotted].tensor, own[name]))
+    ]
     kinds = {"missing": missing(match.names, own), "unexpected": unexpected, "of another shape": wrong}
     messages = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
     if messages:

@@ -26,6 +26,7 @@ from convscope.probe.report import Report, Table, noted
 from convscope.probe.scan import READ, Found, at_work, scan
 from convscope.probe.similarity import cka
 from convscope.progress import Progress, silent
+from convscope.training.modes import answer, in_eval_mode
 from convscope.training.runtime import make_runtime
 
 HEAD = ("model", "parameters", "multiply-adds", "ms an image", "accuracy")
@@ -197,6 +198,9 @@ def compare(
             f"compare takes two or more models, and as many names or none, not {len(models)} and {len(names)}."
         )
     nets, data = [as_model(model) for model in models], as_data(data, "test")
+    for net in nets:
+        with torch.no_grad(), in_eval_mode(net):
+            answer(net, first_of(data, net).to(*kind_of(net)))  # refuses what gives an image no class
     sketches = [trace(model, first_of(data, model), keep=0) for model in nets]
     layers = [layers_of(sketch) for sketch in sketches]
     asked = Answers(data, nets, layers, shown)

@@ -223,7 +223,9 @@ def _same(shared: Shared | None, net: nn.Module, images: Tensor, levels: Sequenc
     for place, output in shared.outputs(images, chosen, fill):
         moved = CHANGES["translation"].apply(images, chosen[place], fill, torch.Generator())
         wanted = scores_of(net(moved), len(images))
-        if float((scores_of(output, len(images)) - wanted).abs().max()) > CHECKED * max(1e-6, float(wanted.abs().max())):
+        if float((scores_of(output, len(images)) - wanted).abs().max()) > CHECKED * max(
+            1e-6, float(wanted.abs().max())
+        ):
             return False
     return True
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import UnknownName, UsageError
+from convscope.errors import TrainingError, UnknownName, UsageError
 from convscope.training.modes import refusal
 from convscope.training.numpy_engine import NumpyEngine, NumpyOptimizer
 from convscope.training.objectives import Loss, make_optimizer
@@ -57,6 +57,11 @@ class TorchEngine:
             except Exception as error:
                 raise refusal(self.model, images, error) from error
             output = scores_of(said, len(images))
+            if not output.requires_grad:
+                raise TrainingError(
+                    "the model's answers have no gradient (its forward uses argmax, detach, NumPy or no_grad), so "
+                    "nothing can be learned from them; let forward return the scores themselves."
+                )
             loss = self.loss(output, labels)
         self.stepper.zero_grad()
         self.runtime.backward(loss, share)

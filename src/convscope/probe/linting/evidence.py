@@ -168,7 +168,8 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: St
             if step is not None:
                 step(model, images, labels)
             else:
-                total = loss(logits_of(model(images)), labels)
+                output = logits_of(model(images))  # (n, K), or (n,) as the loss is to see it
+                total = loss(scores_of(output, len(images)) if output.dim() > 2 else output, labels)
                 if trainable:
                     torch.autograd.backward(total)
     except FAILURES as error:
