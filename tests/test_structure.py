@@ -34,7 +34,7 @@ ORDER = (
 )
 """A room imports only rooms above it; `server`, `cli` and `notebook` reach others through `import convscope as cs`."""
 THROUGH_THE_FRONT = {"server", "cli", "notebook"}
-KNOW_TORCH = {"models", "training", "capture", "probe"}
+KNOW_TORCH = {"cards", "models", "training", "capture", "probe"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
