@@ -18,6 +18,7 @@ from convscope.capture.step import Array, Step
 from convscope.capture.subject import Subject
 from convscope.capture.trace import Trace
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
+from convscope.models.lazies import give_shapes, lacks_shapes
 from convscope.progress import Progress
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
@@ -43,7 +44,8 @@ def trace(
     (5, 3, 7, 7)
 
     Args:
-        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients.
+        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients. Lazy layers get
+            their shapes from this input, as from any first call.
         image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and type. A tuple gives
             several inputs in order, a mapping gives them by name, a list is one input that is a list. A model of
             signals, volumes or whole numbers takes arrays of its own shapes.
@@ -72,6 +74,9 @@ def trace(
             return trace(
                 model, image, training=training, batched=batched, keep=keep, overrides=overrides, progress=progress
             )
+    if isinstance(model, nn.Module) and lacks_shapes(model):
+        first = take_in(Subject.unshaped(model), image, batched)
+        give_shapes(model, first.arguments, first.keywords)
     subject = Subject.of(model)
     session = Session(subject, take_in(subject, image, batched), training, progress=progress)
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)

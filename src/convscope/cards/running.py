@@ -234,7 +234,7 @@ def _picture(ghosts: Ghosts, best: _Best, batch: int) -> Expectation:
         edges = USUAL if best.attempt.layers[0].kind == "numbers" else EDGES
         any(_sized(ghosts, best, batch, ((edge, best.channels) for edge in dict.fromkeys(edges))))
     attempt, edge = best.attempt, (*best.rest, 0)[0]
-    named = any(layer.kind == "channels" for layer in attempt.layers)
+    named = any(layer.kind == "channels" for layer in attempt.layers) and not ghosts.lazy
     if not attempt.ran:
         return Expectation(False, "picture", best.channels if named else None, None, attempt.layers)
     other = OTHER_EDGE if edge == EDGE else 2 * edge

@@ -20,6 +20,8 @@ from convscope.images import Preprocess
 from convscope.models import usercode
 from convscope.models.arguments import unfit
 from convscope.models.catalog import MODELS
+from convscope.models.lazies import settle
+from convscope.models.modes import evaluate
 from convscope.models.weights import load_weights
 
 HINT = "A model is also file.py:Class, package.module:factory or a run folder."
@@ -27,7 +29,7 @@ RUN_WEIGHTS = "weights.safetensors"
 
 
 def load_model(
-    spec: str | Path | nn.Module,
+    spec: str | Path | nn.Module | torch.export.ExportedProgram,
     *,
     weights: str | Path | None = None,
     args: Mapping[str, Any] | None = None,
@@ -41,8 +43,9 @@ def load_model(
     Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
 
     Args:
-        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module. A run in the
-            working folder that is called like a network of `MODELS` comes before it, and a note says so.
+        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, an nn.Module, or a program of
+            torch.export. A run in the working folder that is called like a network of `MODELS` comes before it, and a
+            note says so.
         weights: A .safetensors file, or a state dict in a .pt file; without it, a run's own, else fresh ones.
         args: Keyword arguments of the network; a name with arguments, be they none, is the network and never a run.
         preprocess: What the model expects of a picture, or only the fields that differ from what was found.
@@ -51,7 +54,8 @@ def load_model(
 
     Returns:
         The model in eval mode, on the CPU. Its card (`card_of(model)`) says what it expects, and in `notes` what
-        loading had to do or to guess. A run of a network of your own imports its code.
+        loading had to do or to guess. A run of a network of your own imports its code. Lazy layers get their shapes
+        from `weights`, from `preprocess` with size and channels, or from the first image that is traced.
 
     Raises:
         UsageError: nothing of this name exists, it does not take these arguments, or two classes have one name.
@@ -62,6 +66,7 @@ def load_model(
     Warns:
         DataWarning: a run's weights are damaged; those of its last good snapshot are used.
     """
+    spec = usercode.as_module(spec)
     if isinstance(spec, nn.Module):
         model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
     else:
@@ -80,8 +85,9 @@ def load_model(
         card = replace(card, fixed_size=card.fixed_size and same)
     if classes is not None:
         card = replace(card, classes=_classes(classes))
-    attach(model, card)
-    return model.eval()
+    lazy = settle(model, card.preprocess.size, card.preprocess.channels, seed)
+    attach(model, replace(card, notes=(*card.notes, *lazy)))
+    return evaluate(model)
 
 
 def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
@@ -59,6 +60,7 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         UsageError: an argument it does not take, or one that it needs.
         ModelError: it fails, or makes no nn.Module.
     """
+    factory = as_module(factory)
     if isinstance(factory, nn.Module):
         if args:
             raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
@@ -70,7 +72,7 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
     check_arguments(what, factory, args)
     with _importable(path):
         try:
-            made = _call(_called(what, args), lambda: factory(**args))
+            made = as_module(_call(_called(what, args), lambda: factory(**args)))
         except ModelError as error:
             said = unfit(what, factory, args, guess=True)
             raise UsageError(f"{'; '.join(said)}. {error}") if said else error from error.__cause__
@@ -79,6 +81,11 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
             f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
         )
     return made
+
+
+def as_module(value: Any) -> Any:
+    """The module of a program of torch.export; anything else as it is."""
+    return value.module() if isinstance(value, torch.export.ExportedProgram) else value
 
 
 def trusted(factory: Any) -> bool:
