@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.capture.subject import Subject
-from convscope.cards import AXES, attached, card_of
+from convscope.cards import AXES, attached, card_of, input_layers
 from convscope.cards.ghost import in_structure
 from convscope.cards.running import expectation, only_pictures, runs
 from convscope.errors import ShapeError, UsageError
@@ -64,12 +64,11 @@ def take_in(subject: Subject, image: Any, batched: bool | None = None) -> Intake
     tensors = dict(_named_tensors({**arguments, **keywords}))
     if not tensors:
         raise UsageError("no input is an array; give the model at least one.")
-    values = tuple(arguments.values())
-    if _all_lack_batch(subject, values, keywords) if batched is None else not batched:
-        values = tuple(in_structure(value, _with_batch) for value in values)
-        keywords = {name: in_structure(value, _with_batch) for name, value in keywords.items()}
-        tensors = dict(_named_tensors({**dict(zip(arguments, values, strict=True)), **keywords}))
-    return Intake(values, keywords, tensors)
+    given = {**arguments, **keywords}
+    lacking = _lacking(subject, arguments, keywords) if batched is None else set() if batched else set(given)
+    given = {name: in_structure(v, _with_batch) if name in lacking else v for name, v in given.items()}
+    values = tuple(given[name] for name in arguments)
+    return Intake(values, {name: given[name] for name in keywords}, dict(_named_tensors(given)))
 
 
 def _several(subject: Subject, image: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,8 +152,8 @@ def _takes_whole(subject: Subject, tensor: Tensor) -> bool:
     """Whether a model takes whole numbers, as those that begin with an embedding do."""
     if not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in subject.modules.values()):
         return False
-    told = runs(subject.model, [tensor], {})
-    return isinstance(_first_layer(subject), nn.Embedding) if told is None else any(told)
+    told = [runs(subject.model, [tried], {}) for tried in (tensor, tensor[None])]
+    return isinstance(_first_layer(subject), nn.Embedding) if None in told else any(told)
 
 
 def _lacks_batch(subject: Subject, tensor: Tensor) -> bool:
@@ -165,21 +164,35 @@ def _lacks_batch(subject: Subject, tensor: Tensor) -> bool:
     card = attached(model)
     if card is not None and card.form == "picture" and card.preprocess.size is not None:
         return tensor.dim() == 3
-    told = runs(model, [tensor], {})
-    if told is not None and told[0] != told[1]:
-        return told[1]
+    told, more = runs(model, [tensor], {}), runs(model, [tensor[None]], {})
+    if more is not None and told != more:
+        return more
     found = expectation(model) if card is None else None
     sure = card is not None or (found is not None and found.ran)
     return tensor.dim() == (AXES[card_of(model).form] if sure else _axes(type(_first_layer(subject))))  # type: ignore[arg-type]  # a class is hashable
 
 
-def _all_lack_batch(subject: Subject, values: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
-    """Whether several inputs run with a batch axis more, and not as they are; pictures alone are asked about."""
-    given = (*values, *keywords.values())
-    pictures = any(isinstance(v, Tensor) and v.dim() == 3 and v.is_floating_point() for v in given)
-    if not pictures or any(isinstance(value, list | tuple | Mapping) for value in given):
-        return False
-    return runs(subject.model, values, keywords) == (False, True)
+def _lacking(subject: Subject, arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> set[str]:
+    """Which of several inputs have no batch axis: those of three axes, if the model runs when they get one.
+
+    Where it runs on them as they are too, as a convolution does, they are pictures in a model of pictures alone.
+    """
+    given = {**arguments, **keywords}
+    pictures = {n for n, v in given.items() if isinstance(v, Tensor) and v.dim() == 3 and v.is_floating_point()}
+    if not pictures or any(isinstance(value, list | tuple | Mapping) for value in given.values()):
+        return set()
+
+    def fits(lacking: set[str]) -> bool:
+        tried = {name: _with_batch(value) if name in lacking else value for name, value in given.items()}
+        by_name = {name: tried[name] for name in keywords}
+        return bool(runs(subject.model, [tried[name] for name in arguments], by_name))
+
+    arrays = {name for name, value in given.items() if isinstance(value, Tensor)}
+    ways = [pictures] if pictures == arrays else [pictures, arrays]
+    convolves = only_pictures(subject.model) and any(layer.kind == "channels" for layer in input_layers(subject.model))
+    if not convolves or pictures != arrays:
+        ways = [set(), *ways]
+    return next((way for way in ways if fits(way)), set())
 
 
 @cache

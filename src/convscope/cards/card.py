@@ -39,6 +39,8 @@ class Card:
     """Whether the model is known to take no other size and channels than `preprocess` has."""
     form: Form = "picture"
     """What one input is: a picture (C, H, W), a signal (C, L), a volume (C, D, H, W), whole numbers, or any array."""
+    inputs: tuple[str, ...] = ()
+    """The names of the inputs, where forward wants several."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file; `from_json` reads them back. Notes are not kept."""
@@ -49,6 +51,7 @@ class Card:
             "source": self.source,
             "fixed_size": self.fixed_size,
             "form": self.form,
+            "inputs": list(self.inputs),
         }
 
     @classmethod
@@ -61,6 +64,7 @@ class Card:
             source=values.get("source", ""),
             fixed_size=values.get("fixed_size", False),
             form=values.get("form", "picture"),
+            inputs=tuple(values.get("inputs", ())),
         )
 
 

@@ -51,7 +51,7 @@ def infer_card(model: Any, folder: Path | None = None) -> Card:
         note = "its config says no mean and standard deviation: pixels are scaled to 0..1, no more"
         return Card(name, expected, classes, notes=(note,))
     form, preprocess, notes = _found(model)
-    return Card(name, preprocess, classes, notes=notes, form=form)
+    return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model))
 
 
 def _from_processor(path: Path, config: Any) -> tuple[Preprocess, tuple[str, ...]]:
@@ -109,6 +109,16 @@ def _expectation(model: Any) -> Any:
     from convscope.cards.running import expectation  # here, so that pictures alone do not load torch
 
     return expectation(model)
+
+
+def _inputs(model: Any) -> tuple[str, ...]:
+    """The names of a model's inputs, where it wants several."""
+    if not hasattr(model, "named_modules"):
+        return ()
+    from convscope.cards.ghost import required_inputs  # as above
+
+    wanted = required_inputs(model)
+    return wanted if len(wanted) > 1 else ()
 
 
 def _declared(model: Any) -> Found | None:

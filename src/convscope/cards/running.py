@@ -78,8 +78,8 @@ class _Known:
     """Changes with the model's layers."""
     expectation: Expectation | None = None
     looked: bool = False
-    runs: dict[str, tuple[bool, bool] | None] = field(default_factory=dict)
-    """By the shapes of inputs: whether they run as they are, and with a batch axis more."""
+    runs: dict[str, bool | None] = field(default_factory=dict)
+    """By the shapes of inputs."""
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
@@ -109,30 +109,23 @@ def only_pictures(model: nn.Module) -> bool:
     return not any(_hints(model))
 
 
-def runs(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[bool, bool] | None:
-    """Whether these inputs run as they are, and with a batch axis more; None where no copy of the model can be run.
+def runs(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool | None:
+    """Whether a model runs on these inputs; None where no copy of it can be run.
 
     >>> import torch
-    >>> runs(nn.Conv1d(3, 2, 3), [torch.zeros(1, 3, 50)], {}), runs(nn.MaxPool1d(2), [torch.zeros(3, 50)], {})
-    ((True, False), (True, True))
+    >>> runs(nn.Conv1d(3, 2, 3), [torch.zeros(1, 3, 50)], {}), runs(nn.Conv1d(3, 2, 3), [torch.zeros(1, 1, 3, 50)], {})
+    (True, False)
 
     Args:
-        model: Any model; it is not changed.
+        model: Any model; it is not changed. The answer is remembered until its layers change.
         arguments: Its inputs by position: tensors, or structures of them.
         keywords: Its inputs by name.
     """
     model = getattr(model, "_orig_mod", model)
     known, stamp = _known(model), f"{_described(arguments)} {_described(keywords)}"
     if stamp not in known.runs:
-        known.runs[stamp] = _unless_unrunnable(lambda: _both(Ghosts(model), arguments, keywords))
+        known.runs[stamp] = _unless_unrunnable(lambda: Ghosts(model).call(arguments, keywords).ran)
     return known.runs[stamp]
-
-
-def _both(ghosts: Ghosts, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[bool, bool]:
-    plain = ghosts.call(arguments, keywords).ran
-    more = [in_structure(value, lambda tensor: tensor[None]) for value in arguments]
-    named = {name: in_structure(value, lambda tensor: tensor[None]) for name, value in keywords.items()}
-    return plain, ghosts.call(more, named).ran
 
 
 def _described(inputs: Any) -> str:

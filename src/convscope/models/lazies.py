@@ -53,8 +53,7 @@ def give_shapes(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[st
     if not lacks_shapes(model):
         return
     shapes = ", ".join(str(tuple(value.shape)) for value in arguments if isinstance(value, Tensor))
-    told = runs(model, arguments, keywords or {})
-    if told is not None and not told[0]:
+    if runs(model, arguments, keywords or {}) is False:
         raise ModelError(
             f"the lazy layers of {card_of(model).name} cannot get their shapes from an input of {shapes}: its forward "
             "fails on it; give an input that it takes."
