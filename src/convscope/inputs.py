@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convscope.array_inputs import as_it_is, read_array, side_by_side
-from convscope.cards import Card, card_of, expected_input, input_layers
+from convscope.cards import Card, at_size, card_of, expected_input, input_layers
 from convscope.data import DATASETS, PLACES, Dataset, load_dataset
 from convscope.data.stored import Stored
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
@@ -101,11 +101,11 @@ def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None
         tensor = source.detach().cpu()
         source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if isinstance(source, Image.Image):
-        return _from_pixels("picture", pixels(source, alpha=_alpha(expected)), expected or Preprocess())
+        return _from_pixels("picture", pixels(source, alpha=_alpha(expected)), expected or Preprocess(), like)
     if isinstance(source, str | Path) and str(source).endswith(".npy") and Path(source).expanduser().exists():
         name, source = Path(source).name, read_array(Path(source).expanduser())
     if isinstance(source, str | Path):
-        return _from_name(str(source), expected, data_dir, () if card is None else card.classes)
+        return _from_name(str(source), expected, data_dir, like, () if card is None else card.classes)
     array = np.asarray(source)
     if loose or (card is not None and card.form != "picture"):
         ready, said = as_it_is(array, card, loose=loose)
@@ -113,7 +113,7 @@ def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None
     if array.ndim == 4 and len(array) == 1:  # a batch of one
         array = array[0]
     if array.dtype == np.uint8:
-        prepared = _from_pixels(name, _image_shaped(array, expected), expected or Preprocess())
+        prepared = _from_pixels(name, _image_shaped(array, expected), expected or Preprocess(), like)
         return prepared if array.max(initial=0) != 1 else replace(prepared, notes=(*prepared.notes, FAINT))
     ready = _image_shaped(array, expected)
     check_input(like, ready)
@@ -181,18 +181,27 @@ def _card(like: Any) -> Card:
     return card_of(like)
 
 
-def _from_pixels(name: str, image: Array, expected: Preprocess, white: float = WHITE) -> Prepared:
+def _from_pixels(name: str, image: Array, expected: Preprocess, like: Any, white: float = WHITE) -> Prepared:
+    expected = _at_size(like, expected, image)
     picture = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(image, white)
     array = replace(expected, scale=1.0).normalize(picture)
     return Prepared(name, array, picture, notes=expected.changes(image, white))
 
 
+def _at_size(like: Any, expected: Preprocess, image: Array) -> Preprocess:
+    """What is expected of this picture: its own size where the model runs on it, and nobody said another."""
+    if expected.size is None or image.ndim != 3 or not hasattr(like, "named_modules"):
+        return expected
+    height, width = image.shape[1:]
+    return replace(expected, size=at_size(like, _card(like), (height, width)).size)
+
+
 def _from_name(
-    source: str, expected: Preprocess | None, data_dir: str | Path | None, known: tuple[str, ...]
+    source: str, expected: Preprocess | None, data_dir: str | Path | None, like: Any, known: tuple[str, ...]
 ) -> Prepared:
     path = Path(source).expanduser()
     if path.exists():
-        return _from_pixels(path.name, read_image(path, alpha=_alpha(expected)), expected or Preprocess())
+        return _from_pixels(path.name, read_image(path, alpha=_alpha(expected)), expected or Preprocess(), like)
     if "://" in source:
         raise UsageError(f"{source} is an address, and nothing is downloaded; save the picture and name its file.")
     name, colon, image = source.rpartition(":")
@@ -200,7 +209,7 @@ def _from_name(
         raise UsageError(f"{source} is a whole data set; name one of its images: {source}:test/0.")
     if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
         data, index = _find(name, image, data_dir, expected)
-        found = _from_dataset(data, index, expected)
+        found = _from_dataset(data, index, expected, like)
         return replace(found, label=_known(int(data.labels[index]), data.classes, known))
     if colon and "/" not in name and "." not in name:
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
@@ -223,7 +232,7 @@ def _find(name: str, image: str, data_dir: str | Path | None, expected: Preproce
     return data, data.index(image)
 
 
-def _from_dataset(data: Dataset, index: int, expected: Preprocess | None) -> Prepared:
+def _from_dataset(data: Dataset, index: int, expected: Preprocess | None, like: Any) -> Prepared:
     """An image of a data set: as `data.image` gives it where that is what is expected."""
     name = f"{data.name}:{data.names[index]}" if data.names else f"{data.name}:{data.split}/{index}"
     label = int(data.labels[index])
@@ -234,7 +243,7 @@ def _from_dataset(data: Dataset, index: int, expected: Preprocess | None) -> Pre
         return Prepared(name, data.image(index), data.picture(index), label, _resized(expected, raw))
     if expected.background == data.preprocess.background:
         expected = replace(expected, background=None)
-    return replace(_from_pixels(name, raw, expected, data.preprocess.scale), label=label)
+    return replace(_from_pixels(name, raw, expected, like, data.preprocess.scale), label=label)
 
 
 def _original(data: Dataset, index: int) -> Array:

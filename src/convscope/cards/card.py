@@ -37,6 +37,8 @@ class Card:
     """What loading had to do or to guess, said to the user once."""
     fixed_size: bool = False
     """Whether the model is known to take no other size and channels than `preprocess` has."""
+    size_found: bool = False
+    """Whether the size was found by running the model, so that a picture of another size that runs keeps its own."""
     form: Form = "picture"
     """What one input is: a picture (C, H, W), a signal (C, L), a volume (C, D, H, W), whole numbers, or any array."""
     inputs: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class Card:
             "classes": list(self.classes),
             "source": self.source,
             "fixed_size": self.fixed_size,
+            "size_found": self.size_found,
             "form": self.form,
             "inputs": list(self.inputs),
         }
@@ -63,6 +66,7 @@ class Card:
             classes=tuple(values["classes"]),
             source=values.get("source", ""),
             fixed_size=values.get("fixed_size", False),
+            size_found=values.get("size_found", False),
             form=values.get("form", "picture"),
             inputs=tuple(values.get("inputs", ())),
         )

@@ -51,7 +51,8 @@ def infer_card(model: Any, folder: Path | None = None) -> Card:
         note = "its config says no mean and standard deviation: pixels are scaled to 0..1, no more"
         return Card(name, expected, classes, notes=(note,))
     form, preprocess, notes = _found(model)
-    return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model))
+    found = preprocess.size is not None and not hasattr(model, "graph")
+    return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model), size_found=found)
 
 
 def _from_processor(path: Path, config: Any) -> tuple[Preprocess, tuple[str, ...]]:
@@ -101,6 +102,16 @@ def entering(model: Any) -> list[InputLayer]:
     found = _expectation(model)
     layers = [] if found is None else [layer for layer in found.layers if layer.name]
     return layers or input_layers(model)
+
+
+def at_size(model: Any, card: Card, size: tuple[int, int]) -> Preprocess:
+    """What a card says of pictures, without a size that running found where a picture's own size runs too."""
+    expected = card.preprocess
+    if not card.size_found or size == expected.size or not hasattr(model, "named_modules"):
+        return expected
+    from convscope.cards.running import runs_at  # as in `_expectation`
+
+    return replace(expected, size=None) if runs_at(model, expected.channels or 1, size) else expected
 
 
 def _expectation(model: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from convscope.cards.card import Form
@@ -128,6 +129,12 @@ def runs(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]
     return known.runs[stamp]
 
 
+def runs_at(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Whether a model runs on a picture of this size."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return bool(runs(model, [torch.zeros(1, channels, *size, dtype=dtype)], {}))
+
+
 def _described(inputs: Any) -> str:
     return str(in_structure(inputs, lambda tensor: (tuple(tensor.shape), tensor.dtype)))  # type: ignore[arg-type, return-value]
 
@@ -201,7 +208,7 @@ def _look(ghosts: Ghosts) -> Expectation:
     if best.form != "picture":
         channels = best.channels if _only(ghosts, best, batch) else None
         return Expectation(best.attempt.ran, best.form, channels, None, best.attempt.layers)
-    return _picture(ghosts, best, batch)
+    return _picture(ghosts, best, batch, counts)
 
 
 def _try(ghosts: Ghosts, best: _Best, form: Form, counts: list[int], batch: int) -> bool:
@@ -221,11 +228,13 @@ def _try(ghosts: Ghosts, best: _Best, form: Form, counts: list[int], batch: int)
     return _tried(ghosts, best, form, counts, (batch, STEPS) if form == "signal" else (batch, *(VOXELS,) * 3))
 
 
-def _picture(ghosts: Ghosts, best: _Best, batch: int) -> Expectation:
+def _picture(ghosts: Ghosts, best: _Best, batch: int, counts: list[int]) -> Expectation:
     """The channels and the size of a picture."""
-    if not best.attempt.ran and best.attempt.layers and ghosts.inputs == 1:
-        edges = USUAL if best.attempt.layers[0].kind == "numbers" else EDGES
-        any(_sized(ghosts, best, batch, ((edge, best.channels) for edge in dict.fromkeys(edges))))
+    reached = best.attempt.layers
+    if not best.attempt.ran and ghosts.inputs == 1 and input_layers(ghosts.model):
+        edges = USUAL if reached and reached[0].kind == "numbers" else EDGES
+        channels = [best.channels] if reached else counts[:3]  # a forward may compare sizes before any layer
+        any(_sized(ghosts, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in channels)))
     attempt, edge = best.attempt, (*best.rest, 0)[0]
     named = any(layer.kind == "channels" for layer in attempt.layers) and not ghosts.lazy
     if not attempt.ran:

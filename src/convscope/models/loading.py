@@ -82,12 +82,25 @@ def load_model(
     if preprocess is not None:
         found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
         same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
-        card = replace(card, fixed_size=card.fixed_size and same)
+        card = replace(card, fixed_size=card.fixed_size and same, size_found=card.size_found and same)
+        if not same and found.size is not None:  # what was noted of that size no longer holds
+            about = f"pictures of {found.size[0]}x{found.size[1]}"
+            card = replace(card, notes=tuple(note for note in card.notes if about not in note))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
-    lazy = settle(model, card.preprocess.size, card.preprocess.channels, seed)
-    attach(model, replace(card, notes=(*card.notes, *lazy)))
+    attach(model, _settled(model, card, seed))
     return evaluate(model)
+
+
+def _settled(model: nn.Module, card: Card, seed: int) -> Card:
+    """Give lazy layers their shapes where those are known by now; the card with what they say and what is to know."""
+    lazy = any(isinstance(module, nn.modules.lazy.LazyModuleMixin) for module in model.modules())
+    notes = settle(model, card.preprocess.size, card.preprocess.channels, seed)
+    if lazy and not notes and card.preprocess == Preprocess():
+        fresh = infer_card(model)
+        card = replace(card, preprocess=fresh.preprocess, size_found=fresh.size_found, form=fresh.form)
+        notes = fresh.notes
+    return replace(card, notes=(*card.notes, *notes))
 
 
 def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
     if isinstance(factory, nn.Module):
         if args:
             raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
-        return factory
+        return _complete(what, factory)
     if not callable(factory):
         raise ModelError(
             f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
@@ -80,7 +80,14 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         raise ModelError(
             f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
         )
-    return made
+    return _complete(what, made)
+
+
+def _complete(what: str, module: nn.Module) -> nn.Module:
+    """A module whose own `__init__` has begun with that of nn.Module."""
+    if "_modules" not in module.__dict__:
+        raise ModelError(f"{what} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
+    return module
 
 
 def as_module(value: Any) -> Any:
