@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from convscope.inputs import load_image as load_image
     from convscope.inputs import prepare as prepare
     from convscope.inputs import random_image as random_image
+    from convscope.model_inputs import prepare_inputs as prepare_inputs
+    from convscope.model_inputs import random_inputs as random_inputs
     from convscope.models import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models import MODELS as MODELS
     from convscope.models import files_of as files_of
@@ -100,7 +102,9 @@ _NAMES = {
     "parse_model_args": "models",
     "predict": "training",
     "prepare": "inputs",
+    "prepare_inputs": "model_inputs",
     "random_image": "inputs",
+    "random_inputs": "model_inputs",
     "read_image": "images",
     "serve": "server.launch",
     "spelled": "spelling",

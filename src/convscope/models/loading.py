@@ -22,6 +22,8 @@ from convscope.models import usercode
 from convscope.models.arguments import unfit
 from convscope.models.catalog import MODELS
 from convscope.models.imports import Imports, watching
+from convscope.models.lazies import settle
+from convscope.models.modes import evaluate
 from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
@@ -33,7 +35,7 @@ SMALL = 10_000_000
 
 
 def load_model(
-    spec: str | Path | nn.Module,
+    spec: str | Path | nn.Module | torch.export.ExportedProgram,
     *,
     weights: str | Path | None = None,
     weights_key: str | None = None,
@@ -49,8 +51,9 @@ def load_model(
     Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
 
     Args:
-        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module. A run in the
-            working folder that is called like a network of `MODELS` comes before it, and a note says so.
+        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, an nn.Module, or a program of
+            torch.export. A run in the working folder that is called like a network of `MODELS` comes before it, and a
+            note says so.
         weights: A safetensors file, or a state dict or checkpoint that `torch.save` wrote; without it, a run's own,
             else fresh ones.
         weights_key: Where in a checkpoint the weights are, such as "state_dict_ema"; None finds them.
@@ -64,7 +67,8 @@ def load_model(
 
     Returns:
         The model in eval mode, on the CPU. Its card (`card_of(model)`) says what it expects, and in `notes` what
-        loading had to do or to guess.
+        loading had to do or to guess. Lazy layers get their shapes from `weights`, from `preprocess` with size and
+        channels, or from the first image that is traced.
 
     Raises:
         UsageError: nothing of this name exists, it does not take these arguments, or two classes have one name.
@@ -77,6 +81,7 @@ def load_model(
         DataWarning: a run's weights are damaged, and those of its last good snapshot are used; or that you trust a run
             cannot be remembered.
     """
+    spec = usercode.as_module(spec)
     if isinstance(spec, nn.Module):
         model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
     else:
@@ -94,11 +99,25 @@ def load_model(
     if preprocess is not None:
         found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
         same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
-        card = replace(card, fixed_size=card.fixed_size and same)
+        card = replace(card, fixed_size=card.fixed_size and same, size_found=card.size_found and same)
+        if not same and found.size is not None:  # what was noted of that size no longer holds
+            about = f"pictures of {found.size[0]}x{found.size[1]}"
+            card = replace(card, notes=tuple(note for note in card.notes if about not in note))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
-    attach(model, card)
-    return model.eval()
+    attach(model, _settled(model, card, seed))
+    return evaluate(model)
+
+
+def _settled(model: nn.Module, card: Card, seed: int) -> Card:
+    """Give lazy layers their shapes where those are known by now; the card with what they say and what is to know."""
+    lazy = any(isinstance(module, nn.modules.lazy.LazyModuleMixin) for module in model.modules())
+    notes = settle(model, card.preprocess.size, card.preprocess.channels, seed)
+    if lazy and not notes and card.preprocess == Preprocess():
+        fresh = infer_card(model)
+        card = replace(card, preprocess=fresh.preprocess, size_found=fresh.size_found, form=fresh.form)
+        notes = fresh.notes
+    return replace(card, notes=(*card.notes, *notes))
 
 
 def _filled(model: nn.Module, weights: str | Path, key: str | None) -> tuple[str, ...]:

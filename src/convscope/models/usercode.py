@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
@@ -112,10 +113,11 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         UsageError: an argument it does not take, or one that it needs.
         ModelError: it fails, or makes no nn.Module.
     """
+    factory = as_module(factory)
     if isinstance(factory, nn.Module):
         if args:
             raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
-        return factory
+        return _complete(what, factory)
     if not callable(factory):
         raise ModelError(
             f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
@@ -123,7 +125,7 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
     check_arguments(what, factory, args)
     with _apart(path and path.parent):
         try:
-            made = _call(_called(what, args), lambda: factory(**args))
+            made = as_module(_call(_called(what, args), lambda: factory(**args)))
         except ModelError as error:
             said = unfit(what, factory, args, guess=True)
             raise UsageError(f"{'; '.join(said)}. {error}") if said else error from error.__cause__
@@ -131,7 +133,19 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         raise ModelError(
             f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
         )
-    return made
+    return _complete(what, made)
+
+
+def _complete(what: str, module: nn.Module) -> nn.Module:
+    """A module whose own `__init__` has begun with that of nn.Module."""
+    if "_modules" not in module.__dict__:
+        raise ModelError(f"{what} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
+    return module
+
+
+def as_module(value: Any) -> Any:
+    """The module of a program of torch.export; anything else as it is."""
+    return value.module() if isinstance(value, torch.export.ExportedProgram) else value
 
 
 def _is_module_class(factory: Any) -> bool:

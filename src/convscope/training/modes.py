@@ -12,19 +12,15 @@ from torch import Tensor, nn
 from convscope.cards import card_of
 from convscope.errors import ConvscopeError, ModelError
 from convscope.models import failed
+from convscope.models.modes import in_evaluation
 from convscope.training.outputs import scores_of
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Within it the model evaluates: batch norm by its running statistics, dropout off."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with in_evaluation(model):
         yield model
-    finally:
-        for module, mode in before:
-            module.training = mode
 
 
 def answer(model: nn.Module, images: Tensor) -> Tensor:
