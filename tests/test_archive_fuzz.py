@@ -13,11 +13,12 @@ from safetensors.numpy import save_file
 
 from forging import FORMAT, Arrays, Header, report_of, written
 
-ODD = (
-    0, 1, -1, 2, 3, 7, 255, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -(2**63), 2**64, 10**30, 0.5, -1e308, 1e-320, True, False,
-    None, "", "x", "float16", "step", "input", "parameter", "constant", "conv1", "empty", "nan", [], {}, [[]], [0, 0], [1] * 9,
-    {"tuple": []}, {"tuple": [1]}, {"map": {}}, {"ref": []}, {"float": ["nan"]}, {"float": ["inf"]}, {"complex": ["1j"]},
-    {"array": "result/0"}, {"tuple": [2**31, 2**31]}, {"tuple": [0, 0, 0, 0]}, {"tuple": [-1]}, [2**40], [10**6, 10**6],
+ODD: tuple[Any, ...] = (
+    0, 1, -1, 2, 3, 7, 255, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -(2**63), 2**64, 10**30, 0.5, -1e308, 1e-320, True,
+    False, None, "", "x", "float16", "step", "input", "parameter", "constant", "conv1", "empty", "nan", [], {}, [[]],
+    [0, 0], [1] * 9, [2**40], [10**6, 10**6], {"tuple": []}, {"tuple": [1]}, {"map": {}}, {"ref": []},
+    {"float": ["nan"]}, {"float": ["inf"]}, {"complex": ["1j"]}, {"array": "result/0"}, {"tuple": [2**31, 2**31]},
+    {"tuple": [0, 0, 0, 0]}, {"tuple": [-1]},
 )  # fmt: skip
 """What takes the place of a value."""
 

@@ -182,7 +182,11 @@ class Archive:
         for name, ref in _stored(contents):
             if (ref.dtype in NARROW or ref.dtype == "bool") and not fits(ref.dtype, self._read(name)):
                 raise ValueError(f"the array {name} has numbers that no {ref.dtype} has")
-        weights = ((r.name, r.dtype, self.parameter(r.name)) for (kind, _), r in contents.outside.items() if kind == "parameter")
+        weights = (
+            (r.name, r.dtype, self.parameter(r.name))
+            for (kind, _), r in contents.outside.items()
+            if kind == "parameter"
+        )
         if weights_digest(weights) != contents.weights:
             raise ValueError("the weights are not those that the trace was made with")
         return contents

@@ -29,7 +29,7 @@ NARROW = {  # how many of float32's 24 significant bits a number of the type has
     "float8_e8m0fnu": 1,
 }  # fmt: skip
 STORED = {
-    **{name: "float32" for name in (*NARROW, "qint8", "quint8", "qint32")},
+    **dict.fromkeys((*NARROW, "qint8", "quint8", "qint32"), "float32"),
     **{name: name for name in ("bool", "float32", "float64", "complex64")},
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
@@ -210,7 +210,9 @@ class _Reader:
             _require(ref.output == 0, f"{where} is a second result of a {ref.kind}")
             name, since = self.outside[ref.kind, ref.id].name, -1
         _require(ref.name == name, f"{where} is called {ref.name!r}, elsewhere {name!r}")
-        _require(_increasing(ref.rewritten, number, since + 1), f"{where} was rewritten by steps that do not come between")
+        _require(
+            _increasing(ref.rewritten, number, since + 1), f"{where} was rewritten by steps that do not come between"
+        )
         if ref.kind == "parameter" and not ref.rewritten:
             self._view(ref, self.outside[ref.kind, ref.id], where)
 
@@ -226,7 +228,9 @@ class _Reader:
         """Raise ValueError unless the file has an array of this name that can hold these numbers."""
         found = self.arrays.get(name)
         _require(found is not None, f"the array {name} is missing")
-        _require(found == (STORED[ref.dtype], ref.shape), f"the array {name} has another type or shape than the header says")
+        _require(
+            found == (STORED[ref.dtype], ref.shape), f"the array {name} has another type or shape than the header says"
+        )
 
 
 def _outside(packed: list[Any], arrays: Arrays) -> Outside:
@@ -269,7 +273,9 @@ def _shape_of(ref: Any, where: str) -> None:
     _require(all(map(_count, (ref.id, ref.output, ref.offset, ref.memory))), f"{where} has a number below 0, or none")
     _require(_counts(ref.shape) and _counts(ref.stride), f"{where} has no shape and strides of whole numbers")
     _require(len(ref.shape) == len(ref.stride) <= 64, f"{where} has another number of strides than of axes")
-    _require(math.prod(ref.shape) < LARGEST and ref.offset + _reach(ref) < LARGEST, f"{where} is larger than any memory")
+    _require(
+        math.prod(ref.shape) < LARGEST and ref.offset + _reach(ref) < LARGEST, f"{where} is larger than any memory"
+    )
     _require(_counts(ref.rewritten), f"{where} was rewritten by something that is not a step")
 
 
@@ -285,15 +291,14 @@ def _card(values: Any) -> Card:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"the card is damaged, {error}") from None
     image = card.preprocess
-    pair, numbers = (lambda v: len(v) == 2 and all(map(_count, v))), (lambda v: bool(v) and all(map(_real, v)))
     right = (
         all(isinstance(text, str) for text in (card.name, card.source, *card.classes))
         and isinstance(card.fixed_size, bool)
         and isinstance(image.binary, bool)
-        and (image.size is None or (isinstance(image.size, tuple) and pair(image.size)))
+        and (image.size is None or (_counts(image.size) and len(image.size) == 2))
         and (image.channels is None or (_count(image.channels) and 1 <= image.channels < 2**31))
         and all(map(_real, (image.scale, image.crop_ratio)))
-        and all(isinstance(v, tuple) and numbers(v) for v in (image.mean, image.std))
+        and all(isinstance(v, tuple) and bool(v) and all(map(_real, v)) for v in (image.mean, image.std))
         and image.fit in get_args(Fit)
         and image.background in {None, "dark", "light"}
     )

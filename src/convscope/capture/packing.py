@@ -121,5 +121,5 @@ def unpack_result(value: Any, read: Callable[[str], Any], depth: int = 0) -> Any
             return tuple(unpack_result(item, read, depth + 1) for item in held)
     plain = unpack(value, depth)
     if plain is not None and not isinstance(plain, bool | int | float | complex | str):
-        raise ValueError(f"a result that holds {type(plain).__name__}")  # noqa: TRY004
+        raise ValueError(f"a result that holds {type(plain).__name__}")
     return plain

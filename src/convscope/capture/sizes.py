@@ -50,7 +50,9 @@ def _counted(step: Step) -> Iterator[float]:
     """Of operations that count up, or make a square."""
     arguments = step.arguments
     if step.op in {"arange", "range"}:
-        start, end, by = (_number(arguments.get(name), usual) for name, usual in (("start", 0), ("end", 0), ("step", 1)))
+        start, end, by = (
+            _number(arguments.get(name), usual) for name, usual in (("start", 0), ("end", 0), ("step", 1))
+        )
         yield abs((end - start) / by) if by else math.inf
     if step.op == "eye":
         rows = _number(arguments.get("n"), 1)

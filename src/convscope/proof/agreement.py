@@ -53,7 +53,7 @@ def resolves(value: float, recorded: float, bound: float, dtype: str, size: floa
     >>> resolves(1.0, 1.0, 0.05, "float32", 1.0), resolves(1.0, 1.0, float("inf"), "float32", 1.0)
     (True, False)
     """
-    if value == recorded and bound == 0 or math.isnan(recorded):
+    if (value == recorded and bound == 0) or math.isnan(recorded):
         return True
     if math.isinf(recorded):
         return value == recorded or bool(within_reach(recorded, value, bound, dtype)[0])

@@ -61,7 +61,7 @@ def _compared(trace: Trace, name: str, array: Array, ref: Ref) -> Returned:
 
 
 def _held(trace: Trace, name: str, array: Array) -> Returned:
-    """A tensor of the output against all that a trace holds, the latest first: for files that do not say what it was."""
+    """A tensor of the output against all that a trace holds, the latest first: the first format does not say more."""
     for step in reversed(trace.all_steps):
         for ref in step.results:
             if ref.shape != array.shape:

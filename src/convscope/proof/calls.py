@@ -16,9 +16,7 @@ DRAWN = frozenset(
 )  # fmt: skip
 """Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""
 
-LAID_OUT = frozenset(
-    {"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "group_norm", "native_group_norm"}
-)
+LAID_OUT = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "group_norm", "native_group_norm"})
 """Operations whose kernels add as their input lies in memory, which no argument says."""
 
 
@@ -71,7 +69,7 @@ def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _extra(step: Step) -> Mapping[str, Any]:
-    """What no argument says: the numbers that were drawn at random, and how a kernel adds that depends on the layout."""
+    """What no argument says: the numbers that were drawn at random, and how the input lies in memory."""
     if step.op == "native_dropout":
         return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
     if step.op in LAID_OUT:

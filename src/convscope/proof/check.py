@@ -13,12 +13,13 @@ from convscope.proof.means import offset
 from convscope.proof.report import Mismatch, Witness
 from convscope.proof.witness import Array, Cell, Recomputed
 from convscope.rules import Call, Operand, Rule, convolution
+from convscope.rules.precision import Precision
 
 UNABLE = (
     ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
     TypeError, ValueError,
 )  # fmt: skip
-"""What a witness may raise for a call that it cannot follow, such as one that no kernel would accept: it then has no say."""
+"""What a witness may raise for a call that it cannot follow, such as one that no kernel would accept."""
 
 
 class Check:
@@ -75,11 +76,22 @@ class Check:
         if np.isinf(recorded).any():
             beyond, perhaps = within_reach(recorded, expected, bounds, self.call.dtype)
             exact, open_ = exact | beyond, open_ | perhaps
+        if recorded.dtype.kind == "f" and (lost := np.isnan(recorded) & self._beyond(expected)).any():
+            open_ = open_ | lost
         open_ = open_ & ~exact
         self.unbounded = int(np.count_nonzero(open_))
         ratio[exact | open_] = 0.0
         ratio[np.isnan(ratio)] = np.inf
         return ratio
+
+    def _beyond(self, values: Array | float) -> Array:
+        """Which values are too large for the type although all that went in is finite.
+
+        A kernel may get there as an infinity or, where it subtracts two of them, as no number.
+        """
+        large: Array = np.abs(values) >= 0.999 * Precision.of(self.call.dtype).largest
+        operands = self.call.operands().values() if large.any() else ()
+        return large & all(np.isfinite(operand.array).all() for operand in operands)
 
     def _means(self) -> None:
         given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
@@ -102,7 +114,7 @@ class Check:
             recorded, bound = float(self.recorded[cell]), whole_bound(value, error, precision)
             if self.normwise:
                 bound = max(bound, convolution.normwise(self.call, cell))
-            if not self._bounded(cell, value, recorded, bound):
+            if not self._bounded(value, recorded, bound):
                 return False
             self.explained += 1
             if not agree(value, recorded, bound, self.call.dtype):
@@ -112,10 +124,12 @@ class Check:
                 self.worst = max(self.worst, 1.0 if np.isnan(share) else share)
         return True
 
-    def _bounded(self, cell: Cell, value: float, recorded: float, bound: float) -> bool:
+    def _bounded(self, value: float, recorded: float, bound: float) -> bool:
         """Whether a rule's bound says anything: that of an index is open where equal numbers compete, no other."""
         if self.recorded.dtype.kind != "f" or value == recorded or np.isnan(value):
             return True
+        if np.isnan(recorded):
+            return not self._beyond(value).any()
         if np.isinf(recorded):
             return not bool(within_reach(recorded, value, bound, self.call.dtype)[1])
         return bool(np.isfinite(bound))

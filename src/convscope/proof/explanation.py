@@ -36,7 +36,7 @@ Status = Literal[
 SAYS: Mapping[Status, str] = {
     "proved": "✓ proved: explained here and recomputed by the NumPy reference, both within the bound",
     "proved normwise": "✓ proved normwise: both agree within the bound of kernels that mix planes (Winograd, Fourier)",
-    "unresolved": "unresolved: within the bound, but that is above a tenth of the step's numbers, too wide to prove one",
+    "unresolved": "unresolved: within the bound, but that is above a tenth of the step's numbers: too wide",
     "mismatch": "✗ mismatch: the recorded number is not what its operation gives for the recorded inputs",
     "not recomputed": "explained, within the bound; not recomputed, because the NumPy reference lacks it",
     "not explained": "recomputed by the NumPy reference, within the bound; not explained, because it lacks a rule",
@@ -135,6 +135,10 @@ class Explanation:
             return "unsupported" if self.raw is None else "not recomputed"
         if not witness.agrees(self.cell, self.recorded, self.call.dtype):
             return "mismatch"
+        return self._within(witness)
+
+    def _within(self, witness: Recomputed) -> Status:
+        """The status of a number that lies within the reference's bound, and the rule's where it has one."""
         if not self._resolved(witness):
             return "unresolved"
         proved: Status = "proved normwise" if self.normwise else "proved"

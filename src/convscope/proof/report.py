@@ -12,7 +12,7 @@ PROVED = frozenset({"proved", "proved normwise"})
 MEANS = {
     "proved": "every number recomputed by the reference, every sampled cell explained, all within their bounds",
     "proved normwise": "proved, but only within the wider bounds of kernels that mix whole planes (Winograd, Fourier)",
-    "unresolved": "within the bounds, but these are too wide to mean much: the median bound is above a tenth of the numbers",
+    "unresolved": "within bounds that are too wide to mean much: the median is above a tenth of the numbers",
     "mismatch": "a recorded number is not what its operation gives for the recorded inputs",
     "recomputed": "every number recomputed, but no rule explains the operation",
     "unsupported": "the reference lacks this operation, this form of it, or a finite bound for these numbers",
@@ -136,7 +136,9 @@ class Report:
         """Why the whole is not proved, whatever was found about single steps; empty where nothing speaks against it."""
         reasons = list[str]()
         if self.saved and self.given:
-            reasons.append(f"{self.given:,} numbers are given by the file, which alone says that they were not calculated")
+            reasons.append(
+                f"{self.given:,} numbers are given by the file, which alone says that they were not calculated"
+            )
         if not self.steps:
             reasons.append("nothing was calculated: the trace has no steps")
         elif all(step.finding == "given" for step in self.steps):

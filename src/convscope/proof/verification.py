@@ -57,7 +57,7 @@ def verify(
     for done, step in enumerate(trace.all_steps):
         progress("verifying", done, total)
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
-            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), rules, read))
+            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), rules, read=read))
     progress("verifying", total, total)
     return Report(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved)
 
@@ -74,6 +74,7 @@ def _verify_step(
     cells: int,
     random: np.random.Generator,
     rules: Mapping[str, Rule],
+    *,
     read: Collection[tuple[int, int]],
 ) -> StepReport:
     def report(finding: Finding, checks: Sequence[Check] = ()) -> StepReport:

@@ -128,7 +128,7 @@ def _settled(indices: Recomputed, chosen: Array, recorded: Array, arguments: Map
     dropped = recorded.ndim < x.ndim
     at, number = (np.expand_dims(a, dim) if dropped else a for a in (recorded, chosen))
     pointed = np.take_along_axis(x, np.clip(at, 0, x.shape[dim] - 1), dim)
-    right = (0 <= at) & (at < x.shape[dim]) & ((pointed == number) | ((pointed != pointed) & (number != number)))
+    right = (at >= 0) & (at < x.shape[dim]) & ((pointed == number) | (np.isnan(pointed) & np.isnan(number)))
     row = np.sort(at, dim)
     twice = (np.diff(row, axis=dim) == 0).any(dim, keepdims=True)
     right = (right & ~twice).squeeze(dim) if dropped else right & ~twice

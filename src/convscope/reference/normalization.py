@@ -5,7 +5,7 @@ All of them are (x - mean) / sqrt(variance + eps) · weight + bias; they differ 
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -124,7 +124,8 @@ def group_norm_error(
     layout: Layout = "other", **_: Any,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each group's own statistics."""
-    grouped, kernel = _groups(x, group), cast(Kernel, "chunked" if layout == "contiguous" else "one pass")
+    grouped = _groups(x, group)
+    kernel: Kernel = "chunked" if layout == "contiguous" else "one pass"
     (mean, variance), (off, spread) = moments(grouped, (2,)), moments_error(grouped, (2,), u, kernel=kernel)
     m, v, dm, dv = (_ungrouped(values, x, group) for values in (mean, variance, off, spread))
     error = _error(x, m, v, dm, dv, _channels(weight, x), _channels(bias, x), eps, u)

@@ -42,8 +42,8 @@ def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = 
 
 
 def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
-    """mean: the sum divided by the count."""
-    return np.asarray(cast(x, dtype).mean(axes_of(dim, x.ndim), keepdims=keepdim))
+    """mean: the sum divided by the count; NaN of nothing."""
+    return np.asarray(np.divide(cast(x, dtype).sum(axes_of(dim, x.ndim), keepdims=keepdim), count_of(x, dim)))
 
 
 def mean_error(_y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:

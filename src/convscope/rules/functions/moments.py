@@ -1,8 +1,8 @@
 """Moments: the variance of many numbers, and how far a kernel's mean and variance may lie from them.
 
-A kernel merges parts of a row, from single cells up to all of them. With D merges on a cell's way, a mean is off by about
-u·D·|mean|, plus u·D standard deviations; that moves every squared distance which was taken from it (Chan, Golub and LeVeque,
-The American Statistician 37, 1983). How large D is depends on the kernel, see `KERNELS`.
+A kernel merges parts of a row, from single cells up to all of them. With D merges on a cell's way, a mean is off by
+about u·D·|mean|, plus u·D standard deviations; that moves every squared distance which was taken from it (Chan, Golub
+and LeVeque, The American Statistician 37, 1983). How large D is depends on the kernel, see `KERNELS`.
 """
 
 # ruff: noqa: ARG001 - what is called through one table has one signature
@@ -38,8 +38,8 @@ KERNELS: Mapping[str, Kernel] = {
     "variance_in_turn": Kernel(chunked=False, distances=False),
     "variance_at_once": Kernel(chunked=False, distances=False, at_once=True),
 }
-"""Layer norm, group norm, variances of float32; batch norm of channels-last memory and of narrow types; variances of other
-types; group norm of channels-last memory."""
+"""Layer norm, group norm, variances of float32; batch norm of channels-last memory and of narrow types; variances of
+other types; group norm of channels-last memory."""
 
 
 def merges(count: int, *, chunked: bool) -> float:
@@ -53,16 +53,17 @@ def merges(count: int, *, chunked: bool) -> float:
 def mean_roundings(row: Row, kernel: str = "variance") -> float:
     """How many roundings of the mean magnitude are as much as a kernel's mean may be off.
 
-    Half of all cells come before a cell on average, however a kernel merges; the distances from the mean are one standard
-    deviation on average at each level; what a larger part moves a smaller one is at most the range.
+    Half of all cells come before a cell on average, however a kernel merges; the distances from the mean are one
+    standard deviation on average at each level; what a larger part moves a smaller one is at most the range.
     """
-    n, size = row.size, float(np.mean(np.abs(row))) if row.size else 0.0
-    if not 0 < size < np.inf:
+    n, largest = row.size, float(np.max(np.abs(row), initial=0.0))
+    if not 0 < largest < np.inf:
         return 1.0
+    part = row / largest  # so that no square is too large or too small for float64
     depth = merges(n, chunked=KERNELS[kernel].chunked)
-    off = (min(depth, (n + 1) / 2) + 1) * abs(float(np.mean(row)))
-    off += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * float(np.std(row)) + 3 * float(np.ptp(row))
-    return off / size * 1.01
+    off = (min(depth, (n + 1) / 2) + 1) * abs(float(np.mean(part)))
+    off += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * float(np.std(part)) + 3 * float(np.ptp(part))
+    return 1.01 * off / float(np.mean(np.abs(part)))
 
 
 def variance(row: Row, mean: Any, correction: float) -> Any:
@@ -72,19 +73,20 @@ def variance(row: Row, mean: Any, correction: float) -> Any:
 
 
 def _error(kernel: str, precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    """2·s·q + q², with s the standard deviation and q how far the distances from the mean are off; and M's roundings."""
+    """2·s·q + q², with s the standard deviation and q how far distances from the mean are off; and M's roundings."""
     row, mean, correction = values
     n = row.size
     if n <= 1:
         return 0.0
     way, spread = KERNELS[kernel], float(np.mean((row - mean) ** 2))
-    off = float(errors[1]) + 1.05 * precision.inner * abs(mean)  # where the mean is stored before the squares are taken
+    # where a narrow mean is stored before the squares are taken, that rounding counts as well
+    off = float(errors[1]) + 1.05 * precision.inner * abs(mean)
     depth = merges(n, chunked=way.chunked)
     if 2 * depth * precision.sum >= 1:
         return float("inf")
     u = precision.sum / (1 - 2 * depth * precision.sum)
     if way.at_once:
-        total = u * (n + 4) * float(np.mean(row**2)) + 2 * abs(mean) * off + off**2
+        total = u * (n + 4) * float(np.mean(row**2)) + 2 * abs(mean) * off + off * off
     else:
         q = _distances(row, float(mean), sqrt(spread), u, chunked=way.distances)
         q += 0.0 if way.distances else 2 * off  # merged by several threads
@@ -99,8 +101,9 @@ def _error(kernel: str, precision: Precision, result: float, values: Sequence[An
 def _distances(row: Row, mean: float, deviation: float, u: float, *, chunked: bool) -> float:
     """By how much each distance from the mean is off, as a root mean square over all merges.
 
-    In any order: 0.408·(n + 2) of the largest number a merge handles, half as much again because Welford takes the second
-    distance after the update. In turn: the mean's part grows with n, that of the standard deviation with its root. In chunks: D of the mean, at 5 + 2·log2 n levels, and of the standard deviation, at 2·D.
+    In any order: 0.408·(n + 2) of the largest number a merge handles, half as much again because Welford takes the
+    second distance after the update. In turn: the mean's part grows with n, that of the standard deviation with its
+    root. In chunks: D of the mean, at 5 + 2·log2 n levels, and of the standard deviation, at 2·D.
     """
     n, span = row.size, float(np.ptp(row))
     largest = 0.612 * (n + 2) * sqrt(1 + 2 / n) * (abs(mean) + 4 * span) if 2 * n * u < 1 else np.inf
