@@ -84,7 +84,9 @@ def convolution_error(
     """A plain sum of T products and a bias, in any order: gamma(T + 1) of the sum of magnitudes (Higham, section 3.1).
 
     Each term meets one rounding of its product, at most T - 1 additions, and the addition of the bias. In the
-    transpose a kernel position reaches an output cell only if the stride allows it, so fewer terms meet.
+    transpose a kernel position reaches an output cell only if the stride allows it, so fewer terms meet; float16 and
+    bfloat16 kernels round the sum over the channels of each position, and add the positions and the bias up in that
+    type (PyTorch, NaiveConvolutionTranspose2d.cpp).
     """
     rank = weight.ndim - 2
     magnitude = convolution(
@@ -93,10 +95,10 @@ def convolution_error(
     )  # fmt: skip
     terms = weight[0].size
     if transposed:
-        u = max(u, u_out)  # float16 kernels add the overlapping windows up in float16
         steps = [s // math.gcd(s, d) for s, d in zip(per_axis(stride, rank), per_axis(dilation, rank), strict=True)]
         reach = math.prod(-(-k // s) for k, s in zip(weight.shape[2:], steps, strict=True))
         terms = weight.shape[0] // groups * reach
+        return np.asarray((gamma(terms + 1, u) + gamma(reach + 1, u_out)) * magnitude)
     return np.asarray(gamma(terms + 1, u) * magnitude)
 
 

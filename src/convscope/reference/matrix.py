@@ -67,8 +67,10 @@ def addmm_error(
 ) -> Array:
     """A sum of T products and a bias: gamma(T + 1) of the magnitudes; more where a scale is written and applied.
 
-    Where the tensors are narrower than the sum, the product may be rounded to their type before `x` is added.
+    Where the tensors are narrower than the sum, product and scaled `x` may be rounded to their type before they are
+    added, and so may the scales be (PyTorch, aten/src/ATen/native/BlasKernel.cpp, gemv).
     """
     roundings = left.shape[-1] + (1 if alpha == beta == 1 else 5)
     magnitude = addmm(np.abs(x), np.abs(left), np.abs(right), abs(beta), abs(alpha))
-    return gamma(roundings, u) * magnitude + 2 * u_out * np.abs(addmm(x, left, right, 0, alpha))
+    between = np.abs(addmm(x, left, right, 0, alpha)) + (0.0 if beta in {0, 1} else np.abs(beta * x))
+    return gamma(roundings, u) * magnitude + 2 * u_out * between

@@ -49,7 +49,7 @@ class Precision:
         found = PRECISIONS.get(dtype, EXACT)
         if not found.stored:
             return found
-        if op in NARROW or (op, dtype) == ("convolution transposed", "float16"):
+        if op in NARROW:
             return replace(found, sum=found.stored, inner=found.stored)
         return replace(found, inner=found.stored) if op in STORES_BETWEEN else found
 
@@ -72,8 +72,9 @@ NARROW = frozenset(
 """Operations whose CPU kernels calculate bfloat16 and half in these types themselves."""
 STORES_BETWEEN = frozenset(
     {
-        "_log_softmax", "_native_batch_norm_legit", "_safe_softmax", "_softmax", "add", "div", "floor_divide",
-        "logsumexp", "native_batch_norm", "rsub", "sub",
+        "_log_softmax", "_native_batch_norm_legit", "_safe_softmax", "_softmax", "add", "addmm", "addmv", "baddbmm",
+        "convolution transposed", "div", "floor_divide", "logsumexp", "native_batch_norm", "rsub", "sub",
+        "upsample_bilinear2d",
     }
 )  # fmt: skip
 """Operations whose CPU kernels add in float32 but put intermediate results down in the narrow type."""
@@ -97,11 +98,14 @@ def rounded(value: float, dtype: str) -> float:
     >>> rounded(0.1, "float32"), rounded(257.0, "bfloat16")
     (0.10000000149011612, 256.0)
     """
-    if not math.isfinite(value):
+    if not math.isfinite(value) or dtype not in {"float32", "bfloat16", "float16"}:
         return value
-    if dtype == "bfloat16":
-        mantissa, exponent = math.frexp(value)
-        return math.ldexp(round(mantissa * 256), exponent - 8)
-    if dtype == "float32":
-        return float(np.float32(value))
-    return float(np.float16(value)) if dtype == "float16" else value
+    with np.errstate(all="ignore"):
+        single = float(np.float32(value))  # PyTorch converts to the narrow types by way of float32
+        if dtype == "float16":
+            return float(np.float16(single))
+    if dtype == "float32" or not math.isfinite(single):
+        return single
+    exponent = max(math.frexp(single)[1], -125)  # below that, subnormal: the digits stay where they are
+    nearest = math.ldexp(round(math.ldexp(single, 8 - exponent)), exponent - 8)
+    return nearest if abs(nearest) < 2.0**128 else math.copysign(math.inf, value)
