@@ -42,7 +42,7 @@ def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = 
 
 def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
     """mean: the sum divided by the count."""
-    return np.asarray(cast(x, dtype).mean(axes_of(dim, x.ndim), keepdims=keepdim))
+    return np.asarray(cast(x, dtype).sum(axes_of(dim, x.ndim), keepdims=keepdim) / np.float64(count_of(x, dim)))
 
 
 def mean_error(_y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
@@ -76,7 +76,7 @@ def moments(x: Array, axes: tuple[int, ...], correction: float = 0) -> tuple[Arr
     >>> moments(np.array([1.0, 3.0]), (0,))
     (array([2.]), array([1.]))
     """
-    average = np.asarray(x.mean(axes, keepdims=True))
+    average = np.asarray(x.sum(axes, keepdims=True) / np.float64(count_of(x, axes)))
     squares = ((x - average) ** 2).sum(axes, keepdims=True)
     return average, squares / np.maximum(0, count_of(x, axes) - correction)
 
@@ -90,6 +90,8 @@ def moments_error(x: Array, axes: tuple[int, ...], u: float, correction: float =
     Statistician 37, 1983). The last of the three is the worst and is counted out here.
     """
     n = count_of(x, axes)
+    if not n:
+        return np.zeros_like(x.sum(axes, keepdims=True)), np.zeros_like(x.sum(axes, keepdims=True))
     average = x.mean(axes, keepdims=True)
     off = gamma(n + 1, u) * np.abs(x).mean(axes, keepdims=True)
     squares = gamma(n + 4, u) * (x**2).mean(axes, keepdims=True)

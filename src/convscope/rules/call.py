@@ -102,7 +102,7 @@ class Call:
     output: int = 0
     """Which result, of an operation that has several."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What only the trace can know: the numbers that were drawn at random."""
+    """What only the trace can know: the numbers that were drawn at random, whether padding was multiplied."""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]

@@ -4,6 +4,7 @@ Convolution here means cross-correlation, as in PyTorch: the kernel is not turne
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,7 +59,8 @@ def _direct(call: Call, cell: Cell) -> Dot:
         for at, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
     ]
     window = outer(image, [batch, range(first, first + channels), *under])
-    return _products(call, window, _kernel(kernels, unit), unit)
+    skips = not call.extra.get("multiplies padding", True)
+    return replace(_products(call, window, _kernel(kernels, unit), unit), skips=skips)
 
 
 def _transposed(call: Call, cell: Cell) -> Dot:

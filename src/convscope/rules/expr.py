@@ -127,6 +127,8 @@ class Dot:
     """How many of parts of the sum are to the type of the result, where the kernel puts these down in between."""
     kind: str = ""
     """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
+    skips: bool = False
+    """Whether the kernel leaves padding out instead of multiplying zeros."""
 
     @property
     def values(self) -> Array:
@@ -145,9 +147,14 @@ class Dot:
 
     @property
     def products(self) -> Array:
-        """Each number times its weight, padding as 0: float64, shape (T,), before scale and divisor."""
-        products = self.left.values if self.right is None else self.left.values * self.right.values
-        return products if self.left.inside is None else np.where(self.left.inside, products, 0.0)
+        """Each number times its weight: float64, shape (T,), before scale and divisor.
+
+        Padding counts as zeros, and zero times an infinite weight is nan; unless the kernel `skips` it.
+        """
+        products = self.left.values.astype(np.float64)
+        with np.errstate(all="ignore"):
+            products = products if self.right is None else products * self.right.values
+        return np.where(self.left.inside, products, 0.0) if self.skips and self.left.inside is not None else products
 
     @property
     def factor(self) -> float:
@@ -172,8 +179,7 @@ class Dot:
         """
         if self.kind:
             return Result(float(self._counted()), 0.0)
-        with np.errstate(all="ignore"):
-            products = self.products
+        products = self.products
         magnitudes = np.abs(products)
         total = exact_sum(products)
         value, error = _over(total * self.scale, self.divisor), 0.0

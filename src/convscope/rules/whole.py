@@ -5,6 +5,7 @@ into the type: additions, subtractions and products modulo 2**bits, so it does n
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,20 +63,24 @@ def _product(row: Sequence[int]) -> int:
 
 
 WHOLE: Mapping[str, Callable[..., int]] = {
-    "add": lambda x, y: x + y,
+    "add": operator.add,
     "add_scaled": lambda x, alpha, y: x + alpha * y,
-    "sub": lambda x, y: x - y,
+    "sub": operator.sub,
     "sub_scaled": lambda x, alpha, y: x - alpha * y,
-    "mul": lambda x, y: x * y,
-    "neg": lambda x: -x,
-    "abs": lambda x: abs(x),
+    "mul": operator.mul,
+    "neg": operator.neg,
+    "abs": operator.abs,
     "square": lambda x: x * x,
     "pow": _power,
-    "floor_div": lambda x, y: x // y,
+    "floor_div": operator.floordiv,
     "trunc_div": _truncated,
-    "remainder": lambda x, y: x % y,
+    "remainder": operator.mod,
     "fmod": lambda x, y: x - y * _truncated(x, y),
     "product": _product,
+    "bitwise_and": operator.and_,
+    "bitwise_or": operator.or_,
+    "bitwise_xor": operator.xor,
+    "bitwise_not": operator.invert,
     "identity": lambda x: x,
 }
 """The functions of `FUNCTIONS` whose results may leave a type's range, between whole numbers and without rounding."""
