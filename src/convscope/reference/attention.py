@@ -71,7 +71,7 @@ def attention_error(
         rows = np.abs(query[..., start : start + p.shape[-2], :])
         start += p.shape[-2]
         scores_off = gamma(query.shape[-1] + 3, u) * _scaled(rows, np.abs(key), scale)
-        scores_off = scores_off + 2 * u * np.where(p > 0, np.abs(s), 0.0)
+        scores_off = scores_off + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
         weights_off = weight_error(p, s, scores_off, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p
         parts.append(weights_off @ np.abs(v))
     return np.concatenate(parts, axis=-2)

@@ -66,7 +66,6 @@ PRECISIONS = {
 NARROW = frozenset(
     {
         "_adaptive_avg_pool3d", "avg_pool3d", "col2im", "cumsum", "index_put", "pow", "prod", "rsqrt", "scatter_add",
-        "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d",
     }
 )  # fmt: skip
 """Operations whose CPU kernels calculate bfloat16 and half in these types themselves."""
@@ -74,7 +73,7 @@ STORES_BETWEEN = frozenset(
     {
         "_log_softmax", "_native_batch_norm_legit", "_safe_softmax", "_softmax", "add", "addmm", "addmv", "baddbmm",
         "convolution transposed", "div", "floor_divide", "logsumexp", "native_batch_norm", "rsub", "sub",
-        "upsample_bilinear2d",
+        "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_trilinear3d",
     }
 )  # fmt: skip
 """Operations whose CPU kernels add in float32 but put intermediate results down in the narrow type."""
