@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from convscope.errors import ShapeError
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import Array, carried, gamma
 
 Sizes = int | Sequence[int]
 Padding = Sizes | str
@@ -104,8 +104,8 @@ def convolution_error(
         steps = [s // math.gcd(s, d) for s, d in zip(per_axis(stride, rank), per_axis(dilation, rank), strict=True)]
         reach = math.prod(-(-k // s) for k, s in zip(weight.shape[2:], steps, strict=True))
         terms = weight.shape[0] // groups * reach
-        return np.asarray((gamma(terms + 1, u) + gamma(reach + 1, u_out)) * magnitude)
-    return np.asarray(gamma(terms + 1, u) * magnitude)
+        return carried((gamma(terms + 1, u) + gamma(reach + 1, u_out)) * magnitude, magnitude, u_out or u)
+    return carried(gamma(terms + 1, u) * magnitude, magnitude, u)
 
 
 def convolution_normwise(y: Array, u: float, x: Array, weight: Array, bias: Array | None = None, **how: Sizes) -> Array:

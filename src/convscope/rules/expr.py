@@ -175,6 +175,8 @@ class Dot:
         Adding a zero is exact, so it costs no rounding; scale, divisor and bias cost one each. With intermediate
         numbers their own errors come on top, each times the other factor.
 
+        A sum whose magnitudes exceed the type may overflow on its way, whatever comes out: then there is no limit.
+
         Source: Higham 2002, section 3.1, for a sum in any order and with or without fused multiply-add.
         """
         if self.kind:
@@ -183,7 +185,9 @@ class Dot:
         magnitudes = np.abs(products)
         total = exact_sum(products)
         value, error = _over(total * self.scale, self.divisor), 0.0
-        size = float(magnitudes.sum()) * abs(self.factor)
+        with np.errstate(all="ignore"):
+            whole = float(magnitudes.sum()) * max(abs(self.scale), 1.0)
+            size = float(magnitudes.sum()) * abs(self.factor)
         roundings = int(np.count_nonzero(magnitudes)) - (self.right is None)
         roundings += self.extra + (self.scale != 1) + (self.divisor != 1)
         if self.bias is not None:
@@ -192,6 +196,8 @@ class Dot:
             roundings += 1
         error += gamma(max(roundings, 0), precision.sum) * size + self._inherited()
         error += gamma(self.narrow, precision.inner) * size
+        if max(whole, size) >= precision.room:
+            error = math.inf
         return Result(value, error + (roundings > 0) * precision.tiny)
 
     def _counted(self) -> int:

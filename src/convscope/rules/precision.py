@@ -34,6 +34,11 @@ class Precision:
     inner: float = 0.0
     """Relative rounding of what the kernel puts down in between, in the type of its result."""
 
+    @property
+    def room(self) -> float:
+        """Beyond this a sum on its way is infinite: narrow types are added in float32, if not in themselves."""
+        return PRECISIONS["float32"].largest if self.stored and self.sum < self.stored else self.largest
+
     def finer(self, roundoff: float) -> bool:
         """Whether numbers of this type have to be rounded for a kernel that rounds by so much."""
         return max(self.sum, self.stored) < 0.9 * roundoff
