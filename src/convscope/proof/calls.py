@@ -1,10 +1,11 @@
-"""Calls: a recorded step as the rules see it. Knows traces and rules."""
+"""Calls: a recorded step as the rules see it. Knows traces, rules and what kernels do with padding."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from convscope.capture import Ref, Step, Trace
+from convscope.proof.padding import multiplies_padding
 from convscope.rules import Call, Operand, Source
 
 DRAWN = frozenset(
@@ -28,7 +29,7 @@ def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
     """
     arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
     made = step.results[output]
-    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(step))
+    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(trace, step))
 
 
 def _argument(trace: Trace, step: Step, name: str, value: Any) -> Any:
@@ -68,8 +69,10 @@ def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
     return dense
 
 
-def _extra(step: Step) -> Mapping[str, Any]:
-    """What no argument says: the numbers that were drawn at random, and how the input lies in memory."""
+def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
+    """What no argument says: random numbers, the memory layout of the input, whether a kernel left padding out."""
+    if not multiplies_padding(trace, step):
+        return {"multiplies padding": False}
     if step.op == "native_dropout":
         return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
     if step.op in LAID_OUT:

@@ -17,7 +17,9 @@ from convscope.capture import Step, Trace
 from convscope.errors import ConvscopeError
 from convscope.proof.agreement import agree
 from convscope.proof.calls import LAID_OUT, layout_of
+from convscope.proof.padding import multiplies_padding
 from convscope.reference import OPERATIONS
+from convscope.reference.casting import wrapped
 
 Array = NDArray[Any]
 Cell = tuple[int, ...]
@@ -91,6 +93,8 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
     if step.op in LAID_OUT:
         arguments["layout"] = layout_of(step.arguments["input"])
+    if not multiplies_padding(trace, step, arguments):
+        arguments["multiplies_padding"] = False
     found = {}
     try:
         with np.errstate(all="ignore"):
@@ -102,7 +106,8 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
                 with np.errstate(all="ignore"):  # memory that was never written holds anything
                     bounds = operation.bound(u=u, u_out=u_out, normwise=normwise, result=result, **arguments)
                 bound = bounds[output] if isinstance(bounds, tuple) else bounds
-                found[output] = Recomputed(value, np.zeros(()) if bound is None else bound)
+                values_held = wrapped(value, step.results[output].dtype)
+                found[output] = Recomputed(values_held, np.zeros(()) if bound is None else bound)
     except ConvscopeError:
         return {}
     if step.op in RANKED and 1 in found:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convscope.reference.casting import cast
 from convscope.reference.moments import Kernel, moments, moments_error
-from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.roundoff import FUNCTION, Array, carried, gamma
 
 Axes = int | Sequence[int] | None
 
@@ -38,7 +38,10 @@ def total(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) 
 
 def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """Higham, section 4.2: any order of n additions is within gamma(n) of the sum of magnitudes; integers exact."""
-    return gamma(count_of(x, dim), u) * total(np.abs(x), dim, keepdim, dtype) if y.dtype.kind == "f" else 0.0
+    if y.dtype.kind != "f":
+        return 0.0
+    size = total(np.abs(x), dim, keepdim, dtype)
+    return carried(gamma(count_of(x, dim), u) * size, size, u)
 
 
 def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
@@ -48,7 +51,8 @@ def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -
 
 def mean_error(_y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
     """As a sum, and a division."""
-    return gamma(count_of(x, dim) + 2, u) * mean(np.abs(x), dim, keepdim, dtype)
+    size, count = mean(np.abs(x), dim, keepdim, dtype), count_of(x, dim)
+    return carried(gamma(count + 2, u) * size, count * size, u)
 
 
 def product_of(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
@@ -68,7 +72,10 @@ def running_sum(x: Array, dim: int, dtype: Any = None) -> Array:
 
 def running_sum_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None) -> Any:
     """As a sum of as many cells as the axis has, at most."""
-    return gamma(count_of(x, dim), u) * running_sum(np.abs(x), dim, dtype) if y.dtype.kind == "f" else 0.0
+    if y.dtype.kind != "f":
+        return 0.0
+    size = running_sum(np.abs(x), dim, dtype)
+    return carried(gamma(count_of(x, dim), u) * size, size, u)
 
 
 def var_mean(
@@ -146,7 +153,8 @@ def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes 
     if np.isinf(order) or order == 0:
         return 0.0
     inside = count_of(x, dim) + (FUNCTION if order not in {1, 2} else 1)
-    return (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    off = (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    return carried(off, np.abs(y) ** order, u)
 
 
 def _choice(x: Array, dim: Any, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:

@@ -18,7 +18,7 @@ def total(call: Call, cell: Cell) -> Dot:
     12.0
     """
     cells = reduced(call, cell)
-    return Dot(cells, note=f"the sum of {len(cells):,} cells")
+    return Dot(cells, note=f"the sum of {len(cells):,} cells", kind=call.kind)
 
 
 def mean(call: Call, cell: Cell) -> Dot:
@@ -60,7 +60,7 @@ def largest(call: Call, cell: Cell) -> Apply:
             name, {"cells": cells}, note=f"the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells"
         )
     dims = dims_of(call, call["self"])
-    axis = np.arange(len(cells)) if call.get("dim") is None else cells.cells[:, dims[0]]
+    axis = np.arange(len(cells)) if call.get("dim") is None or not dims else cells.cells[:, dims[0]]
     return Apply(
         f"arg{name}",
         {"cells": cells, "positions": cells.placed(axis)},
@@ -95,7 +95,8 @@ def ranked(call: Call, cell: Cell) -> Apply:
 
 def whole(call: Call, cell: Cell) -> Apply:
     """prod, any, all: one function of all cells along the reduced axes."""
-    return Apply({"prod": "product"}.get(call.op, call.op), {"cells": reduced(call, cell)})
+    cells = reduced(call, cell)
+    return Apply("product", {"cells": cells}, kind=call.kind) if call.op == "prod" else Apply(call.op, {"cells": cells})
 
 
 def norm(call: Call, cell: Cell) -> Apply:
@@ -118,7 +119,7 @@ def cumsum(call: Call, cell: Cell) -> Dot:
     """The sum of this cell and all before it along one axis."""
     axis = call["dim"] % max(len(cell), 1)
     cells = outer(call["self"], [range(i + 1) if a == axis else i for a, i in enumerate(cell)])
-    return Dot(cells, note=f"the sum of the first {len(cells):,} cells")
+    return Dot(cells, note=f"the sum of the first {len(cells):,} cells", kind=call.kind)
 
 
 def reduced(call: Call, cell: Cell) -> Cells:
