@@ -14,9 +14,11 @@ SOURCE = ROOT / "src" / "convscope"
 ORDER = (
     "spelling",
     "errors",
+    "arguments",
     "progress",
     "plain",
     "files",
+    "memory",
     "reference",
     "images",
     "data",

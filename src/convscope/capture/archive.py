@@ -69,6 +69,10 @@ class Source(Values, Protocol):
         """A digest of all parameters and buffers."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know of where the numbers are, in sentences."""
+
+    @property
     def card(self) -> Card:
         """The model's card."""
 
@@ -128,6 +132,7 @@ def write(path: str | Path, source: Source) -> None:
         "modules": dict(source.modules),
         "outside": [pack(ref) for ref in outside.values()],
         "steps": [[pack(getattr(step, name)) for name in STEP] for step in steps],
+        "broken": {str(step.id): list(step.broken) for step in steps if step.broken},
         "result": pack_result(source.result(), arrays),
     }
     returned = source.returned()
@@ -257,6 +262,11 @@ class Archive:
     def returned(self) -> tuple[Ref, ...] | None:
         """What each tensor of the result was; None in files of the first format, which do not say it."""
         return self._contents.returned
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None: a file holds all numbers."""
+        return ()
 
     def changed(self) -> tuple[str, ...]:
         """Nothing: a file holds its own weights."""

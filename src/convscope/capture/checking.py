@@ -19,7 +19,7 @@ from convscope.capture.step import Array, Kind, Ref, Step, Values
 from convscope.cards import Card
 from convscope.images import Fit
 
-STEP = [f.name for f in fields(Step) if f.name != "values"]
+STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values"}]
 Outside = Mapping[tuple[Kind, int], Ref]
 Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name -> NumPy type and shape of an array in the file."""
@@ -94,12 +94,14 @@ def check(header: Any, arrays: Arrays, values: Values) -> Contents:
     modules = _texts(header.get("modules"), "modules")
     outside = _outside(_items(header, "outside"), arrays)
     rows = _items(header, "steps")
+    broken = _broken(header.get("broken", {}))
     steps = list[Step]()
     largest = max((math.prod(shape) for _, shape in arrays.values()), default=0)
     reader = _Reader(outside, steps, arrays, largest)
     for number, row in enumerate(rows):
         _require(isinstance(row, list) and len(row) == len(STEP), f"step {number} does not have {len(STEP)} entries")
-        step = Step(**{name: unpack(value) for name, value in zip(STEP, row, strict=True)}, values=values)
+        said = {name: unpack(value) for name, value in zip(STEP, row, strict=True)}
+        step = Step(**said, broken=broken.get(str(number), ()), values=values)
         reader.check(number, step, modules)
         steps.append(step)
     names = [step.name for step in steps]
@@ -116,6 +118,13 @@ def check(header: Any, arrays: Arrays, values: Values) -> Contents:
         header.get("result"),
         returned,
     )
+
+
+def _broken(header: Any) -> Mapping[str, tuple[str, ...]]:
+    """Where the chain to the image is broken: sentences by step; archives from before it was noted have none."""
+    lists = isinstance(header, dict) and all(isinstance(value, list) for value in header.values())
+    _require(lists and all(isinstance(text, str) for value in header.values() for text in value), "broken is damaged")
+    return {number: tuple(texts) for number, texts in header.items()}
 
 
 def fits(dtype: str, array: Array) -> bool:

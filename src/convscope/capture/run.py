@@ -8,9 +8,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from convscope.capture.arrays import tensors_of
+from convscope.capture.budget import BudgetRecorder
 from convscope.capture.failure import failure
 from convscope.capture.intake import take_in
-from convscope.capture.keeping import MEGABYTE, WINDOW, Recomputing, SparseRecorder
+from convscope.capture.keeping import MEGABYTE, Recomputing, SparseRecorder
 from convscope.capture.recorder import Recorder
 from convscope.capture.recording import Recording
 from convscope.capture.session import Session
@@ -34,7 +35,7 @@ def trace(
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Trace:
-    """Run a model once and keep every operation's numbers; the model is left exactly as found.
+    """Run a model once and record every operation with its numbers; the model is left exactly as found.
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Conv2d(3, 5, 7, padding="same"), torch.zeros(3, 20, 20))
@@ -52,8 +53,9 @@ def trace(
         training: Leave each module's training flag as it is; running statistics are put back afterwards.
         batched: Whether arrays have a batch axis first; where they have none, one is added. None finds out by the
             number of axes and, where the model's layers leave that open, by what runs.
-        keep: None or "all" keeps everything. Names of steps keep only those, a number keeps at most so many
-            megabytes (10^6 bytes); whatever else is asked for later is made again, with the same bits.
+        keep: None keeps everything that fits into half of the memory that is free, "all" everything. Names of steps
+            keep only those, a number keeps at most that many megabytes (10^6 bytes). Whatever else is asked for later
+            is recomputed, with the same bits; `trace.notes` says how much was kept.
         overrides: Numbers by name, in whose place the pass is to run: `{"conv1.weight": array}` for a parameter,
             `{"conv1": array}` for a step's result.
         progress: Called as `progress("tracing", modules begun, 0)` each time that a module begins; a KeyboardInterrupt,
@@ -97,35 +99,39 @@ def _overridden(session: Session, keep: Keep, overrides: Mapping[str, ArrayLike 
 
 def _keep(session: Session, keep: Keep) -> Trace:
     """Run a session, keeping what is wanted."""
-    if keep is None or keep == "all":
+    if keep is None:
+        return _recorded(session, BudgetRecorder(session))
+    if keep == "all":
         return _recorded(session, Recorder(session.results))
     if isinstance(keep, int | float):
         if keep < 0:
             raise UsageError(f"keep is a budget in megabytes, 0 or more, not {keep}.")
         half = keep * MEGABYTE / 2  # the other half is for what is made again
-        return _recorded(session, SparseRecorder(session, lambda _: True, half), half)
+        recorder = SparseRecorder(session, lambda _: True, half)
+        recorder.window = half
+        return _recorded(session, recorder)
     names = [keep] if isinstance(keep, str) else list(keep)
     sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
     wanted = {_time(sketch[name]) for name in names}
     return _recorded(session, SparseRecorder(session, wanted.__contains__, float("inf")))
 
 
-def _recorded(session: Session, recorder: Recorder, window: float = WINDOW) -> Trace:
+def _recorded(session: Session, recorder: Recorder) -> Trace:
     """Run a session; what it raises says where it happened and has the partial trace."""
     try:
         result = session.run(recorder)
     except Exception as error:
-        raise failure(session, error, recorder, _told(session, recorder, None, window)) from error
-    told = _told(session, recorder, result, window)
+        raise failure(session, error, recorder, _told(session, recorder, None)) from error
+    told = _told(session, recorder, result)
     if not isinstance(result, Tensor) and next(tensors_of(result), None) is None:
         said = "nothing" if result is None else f"a {type(result).__name__} without tensors"
         raise TraceError(f"the model returned {said}; its forward must return a tensor.", "", told)
     return told
 
 
-def _told(session: Session, recorder: Recorder, result: Any, window: float) -> Trace:
-    if isinstance(recorder, SparseRecorder):
-        return Trace(Recomputing(session, recorder, result, window))
+def _told(session: Session, recorder: Recorder, result: Any) -> Trace:
+    if isinstance(recorder, SparseRecorder) and not recorder.whole:
+        return Trace(Recomputing(session, recorder, result))
     return Trace(Recording(session, recorder, result))
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any, Self
 
 from convscope.capture.archive import Archive, Source, write
+from convscope.capture.notes import notes_of
 from convscope.capture.step import Array, Cell, Kind, Origin, Ref, Step, Values
 from convscope.cards import Card
 from convscope.errors import UnknownName, UsageError
@@ -79,7 +81,12 @@ class Trace:
             UnknownName: no step is called so; the nearest names are said.
             UsageError: no step has that id.
         """
-        if isinstance(key, int):
+        if not isinstance(key, str):
+            try:
+                key = index(key)
+            except TypeError:
+                kind = type(key).__name__
+                raise UsageError(f"a step is looked up by its name or its id, not by a {kind}.") from None
             if not 0 <= key < len(self.all_steps):
                 raise UsageError(f"the trace has steps 0 to {len(self.all_steps) - 1}, not {key}.")
             return self.all_steps[key]
@@ -95,6 +102,14 @@ class Trace:
 
     def __repr__(self) -> str:
         return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
+
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know, in sentences: what was not kept, where the chain to the image is broken."""
+        return (*self._source.notes, *notes_of(self.all_steps))
 
     @cached_property
     def inputs(self) -> Mapping[str, Array]:

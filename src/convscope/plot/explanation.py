@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.errors import UsageError
 from convscope.plot.choice import choose
 from convscope.plot.graph import draw_graph
@@ -43,6 +44,7 @@ _SAYS: Mapping[str, tuple[str, str]] = {
 """What the badge says of each status, and in which colour."""
 
 
+@takes(why="Explanation")
 def explanation(why: "Explanation", *, most: int = 4) -> Figure:
     """Why one number is what it is: window × kernel = products and their sum, or the calculation that made it.
 

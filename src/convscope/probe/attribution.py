@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace, trace
 from convscope.cards import card_of
 from convscope.errors import UnknownName, UsageError
@@ -76,6 +77,8 @@ class Attribution:
     bent: tuple[str, ...]
     """The steps that are not piecewise linear."""
     methods: tuple[Attributed, ...]
+    broken: tuple[str, ...] = ()
+    """The steps that take numbers which left PyTorch: what pixels add through these is unknown."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file; the maps in row-major order."""
@@ -90,6 +93,7 @@ class Attribution:
                 "constant": self.constant,
                 "linear": self.linear,
                 "bent": list(self.bent),
+                "broken": list(self.broken),
             },
             "methods": [_plain(found) for found in self.methods],
         }
@@ -101,11 +105,14 @@ class Attribution:
         """What it says, as sentences and tables."""
         total = float(self.exact.sum())
         kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
+        if self.broken:
+            kind = f"what they add through numbers that left PyTorch is unknown: {_few(self.broken)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
         return Report.of([head, adds], Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
 
 
+@takes(model="Module")
 def attribution(
     model: nn.Module,
     image: Any,
@@ -164,6 +171,7 @@ def attribution(
         contributions.linear,
         contributions.bent,
         tuple(found),
+        contributions.broken,
     )
 
 

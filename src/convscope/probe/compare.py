@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from convscope.arguments import takes
 from convscope.capture import trace
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset
@@ -162,6 +163,7 @@ class Compare:
         return lines
 
 
+@takes(models="list | tuple | Sequence", data="Dataset | str")
 def compare(
     models: Sequence[Model],
     data: Dataset | str,

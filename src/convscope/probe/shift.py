@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convscope.arguments import takes
 from convscope.cards import card_of
 from convscope.data import load_dataset
 from convscope.data.dataset import Dataset
@@ -33,6 +34,7 @@ CHECKED = 1e-4
 """How far shared layers may differ from the model itself, as a share of the largest output."""
 
 
+@takes(models="Module | str | Path | Sequence | list | tuple | dict | Mapping", data="Dataset | str")
 def shift(
     models: Model | Sequence[Model] | Mapping[str, Model],
     data: str | Dataset,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
 from convscope.plain import plain_number
@@ -268,6 +269,7 @@ class Explanation:
         return self.to_text()
 
 
+@takes(trace="Trace", step="Step | str | int | integer", cell="int | integer | tuple | list | ndarray")
 def explain(
     trace: Trace, step: Step | str | int, cell: Cell | int, *, output: int = 0, rules: Mapping[str, Rule] = RULES
 ) -> Explanation:
@@ -335,6 +337,8 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
 def _notes(found: Explanation) -> Iterator[str]:
     for name in found.changed:
         yield f"{name} changed since the trace."
+    for how in found.step.broken:
+        yield f"the chain to the image is broken here: {how}."
     if found.raw is None:
         reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
         of = " of complex numbers" if found.step.is_complex else ""

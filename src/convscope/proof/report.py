@@ -121,6 +121,8 @@ class Report:
     """Whether the trace was read from a file: then nothing shows that given numbers were drawn or put there."""
     broken: tuple[str, ...] = ()
     """Where the chain from input to output is broken, in sentences; such a report is not proved."""
+    remarks: tuple[str, ...] = ()
+    """Other notes of the trace, such as what was not kept."""
 
     @property
     def proved(self) -> bool:
@@ -150,7 +152,7 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """What else there is to know, in sentences."""
         changed = (f"{name} changed since the trace: weights changed." for name in self.changed)
-        return (*changed, *(f"{reason[0].upper()}{reason[1:]}." for reason in self.reasons))
+        return (*changed, *(f"{reason[0].upper()}{reason[1:]}." for reason in self.reasons), *self.remarks)
 
     @property
     def mismatches(self) -> tuple[StepReport, ...]:

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace
+from convscope.capture.notes import broken_chains
 from convscope.progress import Progress, silent
 from convscope.proof.agreement import mixes
 from convscope.proof.answer import returned
@@ -24,6 +26,7 @@ CELLS = 200
 """Cells explained of each step, where it has as many."""
 
 
+@takes(trace="Trace")
 def verify(
     trace: Trace,
     *,
@@ -59,7 +62,10 @@ def verify(
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
             found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), rules, read=read))
     progress("verifying", total, total)
-    return Report(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved)
+    broken = tuple(broken_chains(trace.all_steps))
+    remarks = tuple(note for note in trace.notes if note not in broken)
+    chains = tuple(note.removesuffix(".") for note in broken)
+    return Report(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
 
 
 def _read(trace: Trace) -> frozenset[tuple[int, int]]:

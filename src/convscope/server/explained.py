@@ -230,6 +230,7 @@ def contributions_pack(done: Pass, step: cs.Step, cell: Sequence[int]) -> bytes:
         bound=number(found.bound),
         linear=found.linear,
         bent=list(found.bent),
+        broken=list(found.broken),
         checks=bool(found.checks),
         shape=list(pixels.shape),
     )

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convscope.arguments import takes
 from convscope.cards import Card, card_of
 from convscope.data import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
@@ -149,6 +150,7 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     return Evaluation(name, classes, total / read, counts, batches.data.listed - read, notes if odd else ())
 
 
+@takes(run="Run | str | Path", dataset="Dataset | str")
 def evaluate(
     run: Run | str | Path,
     dataset: str | Dataset | None = None,
@@ -238,6 +240,7 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None,
     return load_dataset(options["source"], split=split, seed=options["seed"], **given)
 
 
+@takes(model="Module | Run | str | Path")
 def predict(
     model: nn.Module | Run | str | Path, *images: Any, data_dir: str | Path | None = None, device: str = "auto"
 ) -> list[Prediction]:
