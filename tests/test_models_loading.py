@@ -123,7 +123,7 @@ def test_a_network_from_a_file(net: Path, name: str, args: dict[str, Any], kind:
     assert not model.training
     card = card_of(model)
     assert card.source == f"{net}:{name}"
-    assert card.preprocess == Preprocess(channels=1)
+    assert card.preprocess == Preprocess(size=(4, 4), channels=1), "conv1 makes 2x2 of it, and fc takes four of each"
     added = {module for module in set(sys.modules) - before[0] if "net" in module}
     assert all(module.startswith("convscope_user_net_") for module in added)
     assert sys.path == before[1]

@@ -170,7 +170,7 @@ def test_a_run_of_a_newer_version_says_so(run: Path) -> None:
 
 def test_a_position_beyond_the_end_is_refused_and_not_gone_on_from_for_ever(unfinished: Path) -> None:
     edit_config(unfinished, lambda config: config["recipe"].update(epochs=1))
-    with within(20), pytest.raises(RunError, match="its snapshot is at step 5, .* and its settings give 1 in all"):
+    with within(20), pytest.raises(RunError, match=r"its snapshot is at step 5, .* and its settings give 1 in all"):
         cs.train(resume=True, out=unfinished)
 
 

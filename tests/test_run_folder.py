@@ -140,6 +140,8 @@ def test_a_pipe_is_refused_and_not_waited_for(unfinished: Path, name: str) -> No
         if name == "weights.safetensors":  # which is replaced, and never opened
             with pytest.raises(cs.ConvscopeError):
                 _ = cs.load_run(unfinished).model
+            with pytest.raises(RunError, match="cannot be read: it is not a regular file"):
+                _ = cs.load_run(unfinished).parameters
             cs.train(resume=True, out=unfinished)
         else:
             with pytest.raises(cs.ConvscopeError, match="not a regular file"):

@@ -14,16 +14,20 @@ SOURCE = ROOT / "src" / "convscope"
 ORDER = (
     "spelling",
     "errors",
+    "arguments",
     "progress",
     "plain",
     "files",
+    "memory",
     "reference",
     "images",
     "data",
     "filters",
     "cards",
     "models",
+    "array_inputs",
     "inputs",
+    "model_inputs",
     "training",
     "capture",
     "rules",
@@ -36,7 +40,7 @@ ORDER = (
 )
 """A room imports only rooms above it; `server`, `cli` and `notebook` reach others through `import convscope as cs`."""
 THROUGH_THE_FRONT = {"server", "cli", "notebook"}
-KNOW_TORCH = {"models", "training", "capture", "probe"}
+KNOW_TORCH = {"cards", "models", "training", "capture", "probe"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:

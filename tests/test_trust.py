@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 
 import convscope as cs
 from asking import opened
 from commands import Commands
-from convscope.cli import consent
 from convscope.errors import ModelError, RunError, TrustError
 from convscope.models import trust as records
 from convscope.models.imports import is_library
@@ -268,19 +268,26 @@ CHANGES: Mapping[str, Callable[[], object]] = {
     "a file that this imports": lambda: Path("deeper.py").write_text(DEEPER + f"\n{ACT}"),
     "one byte, as long and as old as before": lambda: as_before(Path("deeper.py"), "CLASSES = 3"),
     "a file that is gone": Path("deeper.py").unlink,
-    "a folder in its place": lambda: (Path("deeper.py").unlink(), Path("deeper.py").mkdir()),
-    "a pipe in its place": lambda: (Path("deeper.py").unlink(), os.mkfifo("deeper.py")),
+    "a folder in its place": lambda: instead(Path("deeper.py"), Path.mkdir),
+    "a pipe in its place": lambda: instead(Path("deeper.py"), os.mkfifo),
     "a package before it": lambda: package("deeper"),
     "an extension before it": lambda: Path(f"deeper{usercode_suffix()}").write_bytes(b"\x7fELF"),
     "other arguments": lambda: names(Path("own"), str(Path("net.py").resolve()) + ":Net", {"kernels": 2}),
     "another name": lambda: names(Path("own"), str(Path("net.py").resolve()) + ":nn.Linear", {}),
     "another source": lambda: names(Path("own"), "os:system", {"command": "touch CANARY"}),
-    "a link to other code": lambda: (
-        Path("deeper.py").unlink(),
-        Path("other.py").write_text(f"CLASSES = 2  # \n{ACT}"),
-        Path("deeper.py").symlink_to("other.py"),
-    ),
+    "a link to other code": lambda: instead(Path("deeper.py"), link_to_harm),
 }
+
+
+def instead(path: Path, make: Callable[[Path], None]) -> None:
+    """Put something else in the place of a file."""
+    path.unlink()
+    make(path)
+
+
+def link_to_harm(path: Path) -> None:
+    Path("other.py").write_text(f"CLASSES = 2\n{ACT}")
+    path.symlink_to("other.py")
 
 
 def as_before(path: Path, text: str) -> None:
@@ -442,15 +449,15 @@ def test_a_terminal_asks_once(
 ) -> None:
     """A pseudo-terminal is driven below; here the answers."""
     shutil.copytree(own, "copied")
-    monkeypatch.setattr(consent.sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(consent.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     questions = []
 
     def confirm(question: str, **options: Any) -> bool:
         questions.append((question, options))
         return answer == "y"
 
-    monkeypatch.setattr(consent.typer, "confirm", confirm)
+    monkeypatch.setattr(typer, "confirm", confirm)
     said = convscope("predict", "copied", IMAGE, *(["--json"] if json else []))
     assert len(questions) == asked
     assert said.status == (0 if answer == "y" and asked else 1)
@@ -494,8 +501,8 @@ BAD_RECORDS: Mapping[str, Callable[[Path], object]] = {
     "its group can write it": lambda file: file.chmod(0o660),
     "others can write the folder": lambda file: file.parent.chmod(0o777),
     "a link": lambda file: file.symlink_to(file.rename(file.with_suffix(".moved"))),
-    "a pipe": lambda file: (file.unlink(), os.mkfifo(file)),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a pipe": lambda file: instead(file, os.mkfifo),
+    "a folder": lambda file: instead(file, Path.mkdir),
     "gone": Path.unlink,
 }
 

@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from convscope.inputs import load_image as load_image
     from convscope.inputs import prepare as prepare
     from convscope.inputs import random_image as random_image
+    from convscope.model_inputs import prepare_inputs as prepare_inputs
+    from convscope.model_inputs import random_inputs as random_inputs
     from convscope.models import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models import MODELS as MODELS
+    from convscope.models import files_of as files_of
     from convscope.models import load_model as load_model
     from convscope.models import parse_model_args as parse_model_args
     from convscope.plain import json_text as json_text
@@ -86,6 +89,7 @@ _NAMES = {
     "difference": "capture",
     "evaluate": "training",
     "explain": "proof",
+    "files_of": "models",
     "free_path": "training",
     "interpret": "training",
     "json_text": "plain",
@@ -98,7 +102,9 @@ _NAMES = {
     "parse_model_args": "models",
     "predict": "training",
     "prepare": "inputs",
+    "prepare_inputs": "model_inputs",
     "random_image": "inputs",
+    "random_inputs": "model_inputs",
     "read_image": "images",
     "serve": "server.launch",
     "spelled": "spelling",

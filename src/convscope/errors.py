@@ -79,11 +79,11 @@ class RunError(ConvscopeError):
 class TrustError(RunError):
     """A run folder whose network is code that the user has not allowed to run: nothing of it was executed.
 
-    `code` says which code, with its arguments, `files` are the files of the user's that it comes from.
+    `source` is the code that it names.
     """
 
-    def __init__(self, message: str, code: str, files: Iterable[str] = ()) -> None:
-        self.code, self.files = code, tuple(files)
+    def __init__(self, message: str, source: str) -> None:
+        self.source = source
         super().__init__(message)
 
 

@@ -40,10 +40,11 @@ def read_image(
     name: str = "",
     formats: tuple[str, ...] | None = None,
     max_pixels: int | None = None,
+    alpha: bool = False,
 ) -> Array:
     """Read an image file, turned upright, in pixels from 0 to 255.
 
-    Palettes become colours, transparency is laid over white, CMYK and the like become RGB. Grey files of more
+    Palettes become colours, transparency is laid over white unless `alpha` keeps it, CMYK and the like become RGB. Grey files of more
     than 8 bits keep their precision: they come as float32, scaled so that their full range is 0 to 255. Of an
     animation the first frame is read.
 
@@ -52,9 +53,11 @@ def read_image(
         name: What messages call it; by default its path.
         formats: Pillow's names of the formats that are tried; by default `FORMATS`.
         max_pixels: Larger images are refused before they are decoded; by default above 100 million.
+        alpha: Whether to keep transparency as a fourth channel, 255 for opaque.
 
     Returns:
-        uint8 (or float32 for deeper grey files), shape (C, H, W), C = 1 for grey and 3 for colour.
+        uint8 (or float32 for deeper grey files), shape (C, H, W), C = 1 for grey and 3 for colour; 4 with `alpha` for
+        those with transparency.
 
     Raises:
         ImageError: no such file, not an image of these formats, damaged, more than `max_pixels`, or a JPEG of more
@@ -72,7 +75,7 @@ def read_image(
             if opened.format in {"JPEG", "MPO"}:
                 _check_scans(opened.fp, name)
             opened.load()
-            values = pixels(opened, name)
+            values = pixels(opened, name, alpha=alpha)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -137,11 +140,11 @@ def _sentence(error: Exception) -> str:
     return str(said).rstrip(".")
 
 
-def pixels(picture: Image.Image, name: str = "the picture") -> Array:
-    """The pixels of an opened picture, upright: (C, H, W), 0 to 255.
+def pixels(picture: Image.Image, name: str = "the picture", *, alpha: bool = False) -> Array:
+    """The pixels of an opened picture, upright: (C, H, W), 0 to 255; with `alpha` the opacity, if it has one, last.
 
-    >>> pixels(Image.new("L", (4, 2), 7)).shape
-    (1, 2, 4)
+    >>> pixels(Image.new("L", (4, 2), 7)).shape, pixels(Image.new("RGBA", (4, 2)), alpha=True).shape
+    ((1, 2, 4), (4, 2, 4))
     """
     if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
@@ -151,13 +154,15 @@ def pixels(picture: Image.Image, name: str = "the picture") -> Array:
         return values[None]
     if picture.mode in {"I", "F"}:
         return _deep(np.asarray(picture), name)
-    grey = picture.mode in {"1", "L", "LA", "La"}
-    shown = np.empty((1 if grey else 3, picture.height, picture.width), np.uint8)
+    alpha = alpha and picture.has_transparency_data
+    mode = "RGBA" if alpha else "L" if picture.mode in {"1", "L", "LA", "La"} else "RGB"
+    shown = np.empty((len(mode), picture.height, picture.width), np.uint8)
     rows = max(1, STRIP // max(1, picture.width))
     for top in range(0, picture.height, rows):  # in strips, so that no more than the result stands beside the picture
         strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
-        levels = np.asarray(_opaque(strip).convert("L" if grey else "RGB"))
-        shown[:, top : top + rows] = levels if grey else levels.transpose(2, 0, 1)
+        strip = strip.convert("LA") if strip.mode == "La" else strip  # which Pillow turns into nothing else
+        levels = np.asarray((strip if alpha else _opaque(strip)).convert(mode))
+        shown[:, top : top + rows] = levels if mode == "L" else levels.transpose(2, 0, 1)
     return shown
 
 
@@ -165,7 +170,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
     """A picture without transparency: laid over white."""
     if not picture.has_transparency_data:
         return picture
-    layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+    layer = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
@@ -224,7 +229,7 @@ class Preprocess:
     size: tuple[int, int] | None = None
     """(height, width) in pixels; None keeps the picture's own."""
     channels: int | None = None
-    """1 for grey, 3 for colour; None keeps the picture's own."""
+    """1 for grey, 3 for colour, 4 for colour with opacity, or those of an array; None keeps the picture's own."""
     scale: float = WHITE
     """The pixel value that becomes 1.0: 255 for 8-bit pixels, 1 for data that is already scaled."""
     mean: tuple[float, ...] = (0.0,)
@@ -323,7 +328,8 @@ class Preprocess:
             verb = {"stretch": "resized", "crop": "resized and cropped", "pad": "resized and padded"}[self.fit]
             said.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
         if self.channels and shown.shape[0] != self.channels:
-            said.append("turned to grey" if self.channels == 1 else "turned to RGB")
+            names = {1: "grey", 3: "RGB", 4: "RGBA, opaque"}
+            said.append(f"turned to {names.get(self.channels, f'{self.channels} equal channels')}")
         if self.inverts(image, white):
             said.append(f"inverted (the data has a {self.background} background)")
         if self.binary and not np.isin(shown, (0, white)).all():
@@ -402,12 +408,15 @@ def _three(image: Array) -> Array:
 
 
 def _as_channels(image: Array, channels: int | None) -> Array:
-    """Grey from colour by the ITU-R 601 luma weights, colour from grey by repetition."""
+    """Grey from colour by the ITU-R 601 luma weights, colour from grey by repetition, opacity of 1 where it lacks."""
     have = image.shape[0]
     if channels is None or have == channels:
         return image
     if have == 3 and channels == 1:
         return np.tensordot(np.array([[0.299, 0.587, 0.114]], np.float32), image, 1)
+    if channels == 4 and have in {1, 3}:
+        colour = np.repeat(image, 3, axis=0) if have == 1 else image
+        return np.concatenate([colour, np.ones_like(colour[:1])])
     if have == 1:
         return np.repeat(image, channels, axis=0)
     raise ShapeError(f"a picture with {have} channels cannot be turned into {channels}; give one with {channels}.")

@@ -45,6 +45,8 @@ class Entry:
     visit: int
     time: int
     """Which call of its tape it is."""
+    scalars: tuple[str, ...] = ()
+    """The arguments that may be numbers to calculate with and are not what they are by default."""
 
 
 class Census:
@@ -53,6 +55,8 @@ class Census:
     def __init__(self, *, weak: bool = False) -> None:
         self._weak = weak
         self._known: dict[int, tuple[int, Any]] = {}
+        self._lay: dict[int, set[int]] = {}
+        """By tensor, where weak: the memories that it has lain in; `.data = ...` gives it another."""
         self._memories: dict[int, int] = {}
         self._users: dict[int, int] = {}
         self._count = 0
@@ -74,22 +78,22 @@ class Census:
     def _serial(self, tensor: Tensor, lies: int) -> int:
         key = id(tensor)
         known = self._known.get(key)
-        if known is not None:
-            return known[0]
-        self._count += 1
-        hold: Any = tensor
-        if self._weak:
+        if known is None:
+            self._count += 1
+            hold: Any = weakref.ref(tensor, partial(self._forget, key)) if self._weak else tensor
+            known = self._known[key] = (self._count, hold)
+        if self._weak and lies not in self._lay.setdefault(key, set()):
+            self._lay[key].add(lies)
             self._users[lies] = self._users.get(lies, 0) + 1
-            hold = weakref.ref(tensor, partial(self._forget, key, lies))
-        self._known[key] = (self._count, hold)
-        return self._count
+        return known[0]
 
-    def _forget(self, key: int, lies: int, _: object) -> None:
+    def _forget(self, key: int, _: object) -> None:
         self._known.pop(key, None)
-        self._users[lies] -= 1
-        if not self._users[lies]:
-            self._memories.pop(lies, None)
-            del self._users[lies]
+        for lies in self._lay.pop(key, ()):
+            self._users[lies] -= 1
+            if not self._users[lies]:
+                self._memories.pop(lies, None)
+                del self._users[lies]
 
 
 def describe(call: Call, time: int, tape: Tape, census: Census) -> Entry:
@@ -107,7 +111,8 @@ def describe(call: Call, time: int, tape: Tape, census: Census) -> Entry:
     arguments = {name: _plain(given.get(name, default), before) for name, default in signature.defaults.items()}
     writes = tuple(after(tensor) for tensor in writes_of(call))
     results = tuple(map(after, results_of(call)))
-    return Entry(signature.op, signature.overload, arguments, results, writes, signature.view, visit, time)
+    scalars = tuple(n for n in signature.scalars if type(given.get(n)) in NUMBERS and given[n] != signature.defaults[n])
+    return Entry(signature.op, signature.overload, arguments, results, writes, signature.view, visit, time, scalars)
 
 
 def results_of(call: Call) -> list[Tensor]:
@@ -135,8 +140,13 @@ class Signature(NamedTuple):
     names: tuple[str, ...]
     defaults: dict[str, Any]
     view: bool
+    scalars: tuple[str, ...]
+    """The arguments that may be numbers to calculate with; a tensor may be given as one."""
 
 
+CALCULATED = ("Tensor", "number", "float", "complex")
+"""Types, in a schema's words, of arguments that are calculated with; sizes and indexes are `int`."""
+NUMBERS = {int, float, complex}
 _SIGNATURES: dict[int, Signature] = {}  # by id(function)
 
 
@@ -161,6 +171,7 @@ def _signature(func: Any) -> Signature:
         tuple(argument.name for argument in schema.arguments),
         {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments},
         bool(func.is_view),
+        tuple(a.name for a in schema.arguments if any(kind in str(a.type) for kind in CALCULATED)),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.capture.step import Array, Step
 from convscope.capture.trace import Trace
 from convscope.errors import UnknownName, UsageError
@@ -94,6 +95,7 @@ class Difference:
         return _minus(b, a)
 
 
+@takes(first="Trace", second="Trace")
 def difference(first: Trace, second: Trace) -> Difference:
     """Compare two traces step by step, matched by the steps' names.
 

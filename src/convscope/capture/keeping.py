@@ -3,10 +3,12 @@
 Knows torch; the steps and numbers are those of a trace that keeps all.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from convscope.capture.arrays import tensors_of
@@ -14,12 +16,16 @@ from convscope.capture.describe import Census, Entry, Slot, describe, results_of
 from convscope.capture.recorder import Enough, Recorder
 from convscope.capture.recording import Recording
 from convscope.capture.session import Session
-from convscope.capture.tape import Call, Tape, memory, size_of, tensors_in
+from convscope.capture.tape import Call, Departure, Tape, memory, size_of, tensors_in
 from convscope.errors import TraceError
 
 MEGABYTE = 1_000_000
 WINDOW = 64 * MEGABYTE
 """What is held at once of the calls that are made again."""
+UNWRITTEN = ("empty", "new_empty", "resize")
+"""Beginnings of operations whose results hold whatever was in memory before."""
+WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By the bytes of a number: the type that reads its bits as a whole number."""
 
 
 class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
@@ -27,7 +33,22 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
 
     def __init__(self, session: Session, wanted: Callable[[int], bool], budget: float, *, enough: bool = False) -> None:
         super().__init__(session.results)
+        self._leave_out(session, wanted, budget, enough=enough)
+
+    def _leave_out(
+        self, session: Session, wanted: Callable[[int], bool], budget: float, *, enough: bool = False
+    ) -> None:
+        self.whole = False
+        """Whether nothing was left out so far."""
+        self.window: float = WINDOW
+        """How many bytes of calls that are made again may be held."""
         self.entries: list[Entry] = []
+        self.sums: dict[int, int] = {}
+        """By time: a sum over the bits of what a call made, to tell whether a repetition made the same."""
+        self.numbers: dict[int, Any] = {}
+        """By the serial of a tensor that came in during the pass and holds one number: that number."""
+        self.kept = 0
+        """Bytes of the tensors that are held."""
         self.census = Census(weak=True)
         self.outside: tuple[dict[str, Slot], dict[str, Slot]] = ({}, {})
         self._session = session
@@ -36,7 +57,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self._full = False
         self._enough = enough
         self._given: set[int] = set()
-        self.born: set[int] = set()
+        self.born: set[int] | None = set()
         self._held: set[int] = set()
         self._last: Call | None = None
 
@@ -46,26 +67,45 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         given = (*self._session.tensors.values(), *self._session.intake.tensors.values())
         self._given = set(map(memory, given))
 
+    def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
+        """Noted with the tensor's slot, because the tensor may not be kept."""
+        slot = self.census.slot(tensor, self.tape.shaped(tensor, len(self.tape.calls)))
+        self.tape.departures.append(Departure(len(self.tape.calls), slot, way, number))
+
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Copy what will be overwritten, if it is held, about to be, or was there before the pass."""
         place = memory(tensor)
         if place in self._held or place not in self.born or (self._wanted(now) and not self._full):
             super().about_to_write(tensor, now)
             self._left -= size_of(tensor)
+            self.kept += size_of(tensor)
 
     def _note(self, call: Call) -> None:
         self._last = call  # torch calls `detach` on new tensors that someone holds, so each is held for a moment
         time = len(self.tape.calls)
         _, args, kwargs, result, _ = call
+        if self.tape.departures:
+            self._note_numbers([*args, *(kwargs or {}).values()])
         self._given.update(
             memory(t) for t in tensors_in([*args, *(kwargs or {}).values()]) if memory(t) not in self.born
         )
         self.born.update(memory(t) for t in tensors_in(result) if memory(t) not in self._given)
         if results_of(call):
-            self.entries.append(describe(call, time, self.tape, self.census))
+            entry = describe(call, time, self.tape, self.census)
+            self.entries.append(entry)
+            if not entry.view and not entry.op.startswith(UNWRITTEN):
+                with torch._C._DisableTorchDispatch():
+                    self.sums[time] = sum_of_bits(self.tape.at(results_of(call)[0], time + 1))
         self.tape.calls.append(call if self._wanted(time) and self._holds(call) else None)
         if self._full and self._enough:
             raise Enough
+
+    def _note_numbers(self, arguments: list[Any]) -> None:
+        """Numbers that come in as tensors, because the tensors may not be kept."""
+        for tensor in tensors_in(arguments):
+            if not tensor.dim() and memory(tensor) not in (self.born or ()) and memory(tensor) not in self._given:
+                with torch._C._DisableTorchDispatch():
+                    self.numbers[self.census.slot(tensor).serial] = tensor.item()
 
     def _holds(self, call: Call) -> bool:
         """Whether there is room for what the call adds; the call that a pass is repeated for always has it."""
@@ -77,8 +117,23 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         if self._full:
             return False
         self._left -= sum(added.values())
+        self.kept += sum(added.values())
         self._held |= added.keys()
         return True
+
+
+def sum_of_bits(tensor: Tensor) -> int:
+    """A sum over the bits of a tensor's numbers, the same in any order; 0 for tensors without plain memory.
+
+    >>> sum_of_bits(torch.tensor([1.0, 2.0])) == sum_of_bits(torch.tensor([2.0, 1.0])) != 0
+    True
+    """
+    if tensor.layout is not torch.strided or tensor.is_quantized or not tensor.numel() or tensor.is_meta:
+        return 0
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    kind = WHOLE_NUMBERS[tensor.itemsize]
+    return int(tensor.resolve_neg().view(kind).sum(dtype=torch.int64 if tensor.itemsize < 4 else kind))
 
 
 def outside_slots(session: Session, census: Census) -> tuple[dict[str, Slot], dict[str, Slot]]:
@@ -87,13 +142,29 @@ def outside_slots(session: Session, census: Census) -> tuple[dict[str, Slot], di
     return parameters, {name: census.slot(tensor) for name, tensor in session.intake.tensors.items()}
 
 
+def readable(size: int, beside: int = 0) -> str:
+    """Bytes as a person reads them, without the unit where the number beside has the same.
+
+    >>> readable(3_140_000_000), readable(3_140_000_000, 20_000_000_000), readable(70_000)
+    ('3.1 GB', '3.1', '0.07 MB')
+    """
+    unit = max(size, beside) >= 1e9
+    number = f"{size / (1e9 if unit else 1e6):.2g}" if size < (1e10 if unit else 1e7) else ""
+    number = number or f"{size / (1e9 if unit else 1e6):,.0f}"
+    return number if beside else f"{number} {'GB' if unit else 'MB'}"
+
+
+def bytes_of(dtype: str) -> int:
+    """How many bytes a number of this type takes."""
+    return int(getattr(torch, dtype).itemsize)
+
+
 class Recomputing(Recording):
     """A pass of which some calls were kept; the others are made again, a window of them at a time."""
 
-    def __init__(self, session: Session, recorder: SparseRecorder, result: Any, window: float = WINDOW) -> None:
+    def __init__(self, session: Session, recorder: SparseRecorder, result: Any) -> None:
         super().__init__(session, recorder, result)
         self._recorder = recorder
-        self._window = window
         self._again: Tape | None = None
         self._returned = [recorder.census.slot(tensor) for tensor in tensors_of(result)]
 
@@ -102,11 +173,29 @@ class Recomputing(Recording):
         """Every call that made a tensor, described."""
         return tuple(self._recorder.entries)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How much was kept."""
+        made = sum(math.prod(s.shape) * bytes_of(s.dtype) for e in self.entries if not e.view for s in e.results)
+        kept = f"kept {readable(self._recorder.kept, made)} of {readable(made)}"
+        return (f"{kept} of results; other steps are recomputed when asked for.", *super().notes)
+
     def _slots_outside(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return self._recorder.outside
 
     def _slots_returned(self) -> list[Any]:
         return self._returned
+
+    @property
+    def _census(self) -> Census:  # type: ignore[override]  # there it is made when first needed
+        return self._recorder.census
+
+    def _slot_of(self, gone: Departure) -> Slot:
+        assert isinstance(gone.tensor, Slot)
+        return gone.tensor
+
+    def _scalar(self, use: tuple[int, Slot, str, int]) -> Any:
+        return self._recorder.numbers.get(use[1].serial)
 
     def fetch(self, time: int) -> tuple[Tape, Call]:
         """A call with its tensors, made again if it was not kept.
@@ -128,12 +217,15 @@ class Recomputing(Recording):
                 "trace again."
             )
         self._again = None  # its memory goes first
-        recorder = SparseRecorder(self.session, lambda t: t >= time, self._window, enough=True)
+        recorder = SparseRecorder(self.session, lambda t: t >= time, self._recorder.window, enough=True)
         self.session.run(recorder)
-        told = [(e.op, e.time, [slot.shape for slot in e.results]) for e in recorder.entries]
-        kept = [(e.op, e.time, [slot.shape for slot in e.results]) for e in self.entries[: len(told)]]
+        before, now = (
+            [(e.op, e.time, [slot.shape for slot in e.results], r.sums.get(e.time)) for e in r.entries[:count]]
+            for count in [len(recorder.entries)]
+            for r in (self._recorder, recorder)
+        )
         call = recorder.tape.calls[time] if time < len(recorder.tape.calls) else None
-        if told != kept or call is None:
+        if now != before or call is None:
             raise TraceError(
                 "this number was not kept and cannot be made again: the model did something else the second time; "
                 "trace it with keep='all'."

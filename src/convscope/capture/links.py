@@ -81,6 +81,11 @@ class Linker:
         since = place if kind == "step" else -1
         return Link(kind, place, output, slot, tuple(row for row in writers if row > since))
 
+    def seen(self, slot: Slot) -> Link | None:
+        """Where a tensor came from that nobody reads now; None for one that was never read."""
+        known = slot.serial in self._made or (slot.memory not in self._writers and self._parameter(slot) is not None)
+        return self.link(slot, -1, "", 0) if known else None
+
     def _parameter(self, slot: Slot) -> int | None:
         """The parameter that a tensor is, or is a view of."""
         known = self._made.get(slot.serial)

@@ -6,16 +6,11 @@ puts it back, and whoever drew does, which one run at a time may.
 
 import random
 import threading
-import types
-from collections.abc import Callable, Collection
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-
-from convscope.capture.subject import PLAIN
 
 _COUNTING = threading.Lock()
 _DRAWING = threading.RLock()
@@ -27,13 +22,11 @@ _running = 0
 class Randomness:
     """What decides what will be drawn next: torch's generators, and Python's and NumPy's where a model may use them."""
 
-    def __init__(self, device: torch.device, modules: Collection[nn.Module]) -> None:
+    def __init__(self, device: torch.device, *, others: bool) -> None:
+        """Keep the states of torch's generators, with `others` those of Python and NumPy too."""
         self._device = None if device.type == "cpu" else device
         self._generators: list[tuple[torch.Generator, torch.Tensor]] = []
         self._drew = False
-        others = any(type(module) not in PLAIN and _may_draw(module) for module in modules) or any(
-            map(_hooked, modules)
-        )
         with _COUNTING:
             self._enter()
             self._torch = _found("torch", torch.default_generator.get_state)
@@ -92,51 +85,3 @@ def _found(name: Any, state: Callable[[], Any]) -> Any:
     if name not in _FOUND:
         _FOUND[name] = state()
     return _FOUND[name]
-
-
-def _hooked(module: nn.Module) -> bool:
-    """Whether something of the user's runs with a module."""
-    return bool(module.__dict__["_forward_hooks"] or module.__dict__["_forward_pre_hooks"])
-
-
-def _may_draw(module: nn.Module) -> bool:
-    """Whether `forward` may use Python's or NumPy's generators; saving those costs as much as a small network.
-
-    False only where all that it names is torch's, a builtin, a module or a tensor.
-    """
-    names = _doubtful(type(module))  # type: ignore[arg-type]  # a class is hashable
-    if names is None:
-        return True
-    attributes = module.__dict__
-    return any(name in attributes and not _harmless(attributes[name]) for name in names)
-
-
-@cache
-def _doubtful(kind: type[nn.Module]) -> tuple[str, ...] | None:
-    """The names in a class's `forward` that its instances may give a meaning; None if it may draw as it is."""
-    if _ours(kind):
-        return ()
-    code = getattr(kind.forward, "__code__", None)
-    if code is None or any(isinstance(constant, types.CodeType) for constant in code.co_consts):
-        return None
-    scope = kind.forward.__globals__
-    names = [name for name in code.co_names if name not in scope]
-    known = [scope[name] for name in code.co_names if name in scope] + [getattr(kind, name, None) for name in names]
-    if not all(map(_harmless, known)) or {"random", "numpy", "np"} & set(names):  # imported in forward, or torch.random
-        return None
-    return tuple(names)
-
-
-def _harmless(thing: Any) -> bool:
-    if thing is None or isinstance(thing, _HARMLESS) or _ours(thing):
-        return True
-    return not callable(thing) and not isinstance(thing, types.ModuleType | property)
-
-
-_HARMLESS = (nn.Module, torch.Tensor)
-
-
-def _ours(thing: Any) -> bool:
-    """Whether a module, class or function belongs to torch or to Python's mathematics."""
-    home = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
-    return isinstance(home, str) and home.partition(".")[0] in {"torch", "math", "builtins", "typing"}

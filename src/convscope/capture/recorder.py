@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.capture.shortcuts import Made, Shortcut
 from convscope.capture.step import Array
-from convscope.capture.tape import Call, Tape, tensors_in
+from convscope.capture.tape import Call, Departure, Tape, memory, tensors_in
 from convscope.progress import Progress
 
 UNDECLARED = {  # operations that write into arguments when `training` is set, although their schema does not say so
@@ -39,6 +39,8 @@ class Habit(NamedTuple):
     """Whether it draws random numbers."""
     training: int = -1
     """Place of the flag without which it writes nothing, or -1."""
+    reads: bool = False
+    """Whether it hands a number of its first argument to Python."""
 
     def written(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
         """The tensors that a call with these arguments writes into."""
@@ -92,6 +94,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         result = func(*args, **kwargs) if kwargs else func(*args)
         if self.replaces:
             result = self._replaced(result, args)
+        if habit is not None and func is _ITEM:
+            self.departs(args[0], "item()", result)
         self._note((func, args, kwargs, result, self.visit))
         return result
 
@@ -116,6 +120,28 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Copy what will be overwritten."""
         self.tape.save_memory(tensor, now)
+
+    def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
+        """Told when numbers of a tensor leave PyTorch: one by `item()`, or all of them by `numpy()` and the like."""
+        self.tape.departures.append(Departure(len(self.tape.calls), tensor, way, number))
+
+    def shares(self, tensor: Tensor, way: str) -> None:
+        """Told when other code gets the memory of a tensor, which it may also write into: what it holds is copied."""
+        now = len(self.tape.calls)
+        with torch._C._DisableTorchDispatch():
+            self.tape.save_memory(tensor, now)
+        self.tape.shared[len(self.tape.departures)] = memory(tensor)
+        self.departs(tensor, way)
+        self.tape.undispatched.append(now)
+        self.tape.calls.append(None)  # a time of its own, so that what was before is told from what is after
+
+    def assigns(self, tensor: Tensor, source: Tensor, assign: Callable[[Tensor, Tensor], None]) -> None:
+        """`tensor.data = source`, which torch does not dispatch: now `tensor` is another view of that memory."""
+        with torch._C._DisableTorchDispatch():
+            self.tape.save_shape(tensor, len(self.tape.calls))
+            assign(tensor, source)
+            self.tape.undispatched.append(len(self.tape.calls))
+            self._note((_DETACH, (source,), None, tensor, self.visit))
 
     def _replaced(self, result: Any, args: tuple[Any, ...]) -> Any:
         """The result, or what the caller wants in its place; an operation in place stays one."""
@@ -192,7 +218,10 @@ def _habit(func: Any) -> Habit | None:
     moves = torch.Tag.inplace_view in func.tags
     draws = torch.Tag.nondeterministic_seeded in func.tags
     training = next((i for i, a in enumerate(schema.arguments) if undeclared and a.name == "training"), -1)
-    return Habit(func, writes, moves, draws, training) if writes or moves or draws else None
+    reads = func is _ITEM
+    return Habit(func, writes, moves, draws, training, reads) if writes or moves or draws or reads else None
 
 
+_ITEM = torch.ops.aten._local_scalar_dense.default
+_DETACH = torch.ops.aten.detach.default
 _UNSEEN = Habit(None, (), False, False)

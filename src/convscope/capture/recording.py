@@ -3,26 +3,28 @@
 Knows torch and hands out NumPy arrays.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from convscope.capture.arrays import array_of, in_structure, tensors_of
-from convscope.capture.describe import Census, Entry, argument_of, describe, results_of
-from convscope.capture.links import Linker, Outside
+from convscope.capture.breaks import Before, Left, breaks_of
+from convscope.capture.describe import Census, Entry, Slot, argument_of, describe, results_of
+from convscope.capture.digest import weights_digest
+from convscope.capture.links import Linker, Outside, Row
 from convscope.capture.recorder import Recorder
 from convscope.capture.session import Session
 from convscope.capture.step import Array, Kind, Ref, Step
-from convscope.capture.steps import Pass, build_steps, outside_refs
-from convscope.capture.tape import Call, Tape
+from convscope.capture.steps import Pass, build_steps, outside_refs, returned_refs
+from convscope.capture.subject import PLAIN
+from convscope.capture.tape import Call, Departure, Tape
 from convscope.cards import Card, card_of
 
 
 class Recording:
     """A pass of which every call was kept."""
+
+    saved = False
 
     def __init__(self, session: Session, recorder: Recorder, result: Any) -> None:
         self.session = session
@@ -49,12 +51,49 @@ class Recording:
         slots = self._slots_outside()
         outside = Outside(*slots)
         linker = Linker(outside)
-        rows = [linker.row(entry, number) for number, entry in enumerate(self.entries)]
+        rows, left = self._rows(linker)
         end = len(self.tape.calls)
         returned = [linker.link(slot, end, "", i) for i, slot in enumerate(self._slots_returned())]
         types = {path: type(module).__name__ for path, module in self.session.subject.modules.items()}
         replaced = {number for number, entry in enumerate(self.entries) if entry.time in self.session.results}
-        return Pass(rows, outside, self.tape.visits, types, returned, replaced)
+        broken = breaks_of(rows, left, {slot.memory for slot in slots[1].values()}, self._before(outside))
+        return Pass(rows, outside, self.tape.visits, types, returned, replaced, broken)
+
+    def _rows(self, linker: Linker) -> tuple[list[Row], list[Left]]:
+        """Every entry linked, and the numbers that left on the way."""
+        rows: list[Row] = []
+        left: list[Left] = []
+        waiting = list(enumerate(self.tape.departures))
+        for number, entry in enumerate(self.entries):
+            while waiting and waiting[0][1].time <= entry.time:
+                place, gone = waiting.pop(0)
+                link = linker.seen(self._slot_of(gone))
+                if link is not None:
+                    left.append(Left(gone.time, link, gone.way, gone.number, place in self.tape.changed))
+            rows.append(linker.row(entry, number))
+        return rows, left
+
+    def _slot_of(self, gone: Departure) -> Slot:
+        return self._census.slot(gone.tensor, self.tape.shaped(gone.tensor, gone.time))
+
+    def _before(self, outside: Outside) -> Before:
+        """What was known before the pass; looked at only where numbers left during it."""
+        known = self.session.known
+        if known is None:
+            return Before()
+        memories = {self._census.slot(tensor).memory for tensor in known.tensors}
+        modules, visits = self.session.subject.modules, self.tape.visits
+        return Before(
+            memories,
+            known.numbers,
+            lambda constant: self._scalar(outside.constants[constant]),
+            lambda visit: type(modules[visits[visit][0]]) in PLAIN,
+        )
+
+    def _scalar(self, use: tuple[int, Slot, str, int]) -> Any:
+        """The number of a constant that holds one, by its first use."""
+        time, slot, name, item = use
+        return None if slot.shape else self._argument(time, name, item).item()
 
     def _slots_outside(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The slots of parameters and of inputs as they were at the start."""
@@ -65,6 +104,11 @@ class Recording:
 
     def _slots_returned(self) -> list[Any]:
         return [self._census.slot(tensor) for tensor in tensors_of(self._result)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know of the pass, in sentences."""
+        return ()
 
     def steps(self) -> tuple[Step, ...]:
         """All steps in order, hidden ones included."""
@@ -129,6 +173,10 @@ class Recording:
         end = len(self.tape.calls)
         return in_structure(self._result, lambda tensor: array_of(self.tape.at(tensor, end)))
 
+    def returned(self) -> tuple[Ref, ...]:
+        """What each tensor of the result was."""
+        return returned_refs(self.linked)
+
     def changed(self) -> tuple[str, ...]:
         """Parameters and buffers that changed since."""
         return self.session.changed()
@@ -147,12 +195,8 @@ class Recording:
     @cached_property
     def weights(self) -> str:
         """A digest of all parameters and buffers."""
-        digest = hashlib.sha256()
-        for name, tensor in self.session.tensors.items():
-            array = array_of(tensor)
-            digest.update(f"{name} {tensor.dtype} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        tensors = self.session.tensors.items()
+        return weights_digest((n, str(t.dtype).removeprefix("torch."), array_of(t)) for n, t in tensors)
 
     @property
     def modules(self) -> Mapping[str, str]:

@@ -8,9 +8,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from convscope.capture.arrays import tensors_of
+from convscope.capture.budget import BudgetRecorder
 from convscope.capture.failure import failure
 from convscope.capture.intake import take_in
-from convscope.capture.keeping import MEGABYTE, WINDOW, Recomputing, SparseRecorder
+from convscope.capture.keeping import MEGABYTE, Recomputing, SparseRecorder
 from convscope.capture.recorder import Recorder
 from convscope.capture.recording import Recording
 from convscope.capture.session import Session
@@ -18,6 +19,7 @@ from convscope.capture.step import Array, Step
 from convscope.capture.subject import Subject
 from convscope.capture.trace import Trace
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
+from convscope.models.lazies import give_shapes, lacks_shapes
 from convscope.progress import Progress
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
@@ -28,11 +30,12 @@ def trace(
     image: Any,
     *,
     training: bool = False,
+    batched: bool | None = None,
     keep: Keep = None,
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Trace:
-    """Run a model once and keep every operation's numbers; the model is left exactly as found.
+    """Run a model once and record every operation with its numbers; the model is left exactly as found.
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Conv2d(3, 5, 7, padding="same"), torch.zeros(3, 20, 20))
@@ -42,12 +45,17 @@ def trace(
     (5, 3, 7, 7)
 
     Args:
-        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients.
+        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients. Lazy layers get
+            their shapes from this input, as from any first call.
         image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and type. A tuple gives
-            several inputs in order, a mapping gives them by name.
+            several inputs in order, a mapping gives them by name, a list is one input that is a list. A model of
+            signals, volumes or whole numbers takes arrays of its own shapes.
         training: Leave each module's training flag as it is; running statistics are put back afterwards.
-        keep: None or "all" keeps everything. Names of steps keep only those, a number keeps at most so many
-            megabytes (10^6 bytes); whatever else is asked for later is made again, with the same bits.
+        batched: Whether arrays have a batch axis first; where they have none, one is added. None finds out by the
+            number of axes and, where the model's layers leave that open, by what runs.
+        keep: None keeps everything that fits into half of the memory that is free, "all" everything. Names of steps
+            keep only those, a number keeps at most that many megabytes (10^6 bytes). Whatever else is asked for later
+            is recomputed, with the same bits; `trace.notes` says how much was kept.
         overrides: Numbers by name, in whose place the pass is to run: `{"conv1.weight": array}` for a parameter,
             `{"conv1": array}` for a step's result.
         progress: Called as `progress("tracing", modules begun, 0)` each time that a module begins; a KeyboardInterrupt,
@@ -65,9 +73,14 @@ def trace(
     """
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
-            return trace(model, image, training=training, keep=keep, overrides=overrides, progress=progress)
+            return trace(
+                model, image, training=training, batched=batched, keep=keep, overrides=overrides, progress=progress
+            )
+    if isinstance(model, nn.Module) and lacks_shapes(model):
+        first = take_in(Subject.unshaped(model), image, batched)
+        give_shapes(model, first.arguments, first.keywords)
     subject = Subject.of(model)
-    session = Session(subject, take_in(subject, image), training, progress=progress)
+    session = Session(subject, take_in(subject, image, batched), training, progress=progress)
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
     session.progress = None  # it was told of this pass; not of numbers that are made again
     return done
@@ -86,35 +99,39 @@ def _overridden(session: Session, keep: Keep, overrides: Mapping[str, ArrayLike 
 
 def _keep(session: Session, keep: Keep) -> Trace:
     """Run a session, keeping what is wanted."""
-    if keep is None or keep == "all":
+    if keep is None:
+        return _recorded(session, BudgetRecorder(session))
+    if keep == "all":
         return _recorded(session, Recorder(session.results))
     if isinstance(keep, int | float):
         if keep < 0:
             raise UsageError(f"keep is a budget in megabytes, 0 or more, not {keep}.")
         half = keep * MEGABYTE / 2  # the other half is for what is made again
-        return _recorded(session, SparseRecorder(session, lambda _: True, half), half)
+        recorder = SparseRecorder(session, lambda _: True, half)
+        recorder.window = half
+        return _recorded(session, recorder)
     names = [keep] if isinstance(keep, str) else list(keep)
     sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
     wanted = {_time(sketch[name]) for name in names}
     return _recorded(session, SparseRecorder(session, wanted.__contains__, float("inf")))
 
 
-def _recorded(session: Session, recorder: Recorder, window: float = WINDOW) -> Trace:
+def _recorded(session: Session, recorder: Recorder) -> Trace:
     """Run a session; what it raises says where it happened and has the partial trace."""
     try:
         result = session.run(recorder)
     except Exception as error:
-        raise failure(session, error, recorder, _told(session, recorder, None, window)) from error
-    told = _told(session, recorder, result, window)
+        raise failure(session, error, recorder, _told(session, recorder, None)) from error
+    told = _told(session, recorder, result)
     if not isinstance(result, Tensor) and next(tensors_of(result), None) is None:
         said = "nothing" if result is None else f"a {type(result).__name__} without tensors"
         raise TraceError(f"the model returned {said}; its forward must return a tensor.", "", told)
     return told
 
 
-def _told(session: Session, recorder: Recorder, result: Any, window: float) -> Trace:
-    if isinstance(recorder, SparseRecorder):
-        return Trace(Recomputing(session, recorder, result, window))
+def _told(session: Session, recorder: Recorder, result: Any) -> Trace:
+    if isinstance(recorder, SparseRecorder) and not recorder.whole:
+        return Trace(Recomputing(session, recorder, result))
     return Trace(Recording(session, recorder, result))
 
 

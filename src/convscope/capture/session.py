@@ -13,7 +13,10 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from convscope.capture.code import runs_other_code
+from convscope.capture.departing import watched
 from convscope.capture.intake import Intake
+from convscope.capture.known import Known, known_to
 from convscope.capture.randomness import Randomness
 from convscope.capture.recorder import Enough, Recorder
 from convscope.capture.shortcuts import SHORTCUTS
@@ -43,6 +46,8 @@ class Session:
     """By name: which memory each parameter was in, and how often it had been written into."""
     start: Randomness | None = None
     """The random states that the first run started from."""
+    known: Known | None = None
+    """What the model held before the pass, where numbers left PyTorch during it."""
     progress: Progress | None = None
     """Told when a module begins; what it raises ends the run."""
 
@@ -73,6 +78,8 @@ class Session:
             finally:
                 torch._C._set_grad_enabled(gradients)
                 self.subject.leave_as(found)
+                if recorder.tape.departures and self.known is None:
+                    self.known = known_to(self.subject.modules.values())
 
     def _prepared(self, recorder: Recorder) -> Any:
         subject = self.subject
@@ -83,9 +90,11 @@ class Session:
             subject.evaluate()
         if subject.compiled:
             subject.uncompile()
-        now = Randomness(subject.device, subject.modules.values())
+        others = runs_other_code(subject.modules.values())
+        now = Randomness(subject.device, others=others)
         try:
-            return self._drawing_like(now, recorder)
+            with watched(recorder) if others else nullcontext():
+                return self._drawing_like(now, recorder)
         finally:
             now.restore()
 

@@ -122,6 +122,9 @@ class Step:
     """Layout or preparation that belongs to a visible step."""
     overridden: bool = False
     """Its result was given by the caller instead of computed."""
+    broken: tuple[str, ...] = ()
+    """Where it takes numbers that left PyTorch earlier in the pass (`item()`, NumPy, compiled code), in sentences: the
+    chain to the image is broken there."""
     values: Values | None = field(default=None, repr=False)
 
     @property
@@ -142,7 +145,7 @@ class Step:
     @property
     def says(self) -> str:
         """The operation in words: `convolution 3x3, padding 1`."""
-        return says(self)
+        return "; ".join([says(self), *self.broken])
 
     @property
     def output(self) -> Array:

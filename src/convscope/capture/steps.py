@@ -1,14 +1,15 @@
 """Steps: a linked pass as the Steps that a trace shows. Knows rows and names; no torch, no numbers."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from convscope.capture.breaks import Break, sentences
 from convscope.capture.describe import Slot
 from convscope.capture.links import Link, Outside, Row
 from convscope.capture.naming import names_of
 from convscope.capture.step import Kind, Ref, Step, Values
-from convscope.capture.visibility import hidden_rows
+from convscope.capture.visibility import LAYOUT, hidden_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,16 @@ class Pass:
     """What the model returned."""
     replaced: Collection[int] = ()
     """Rows whose result was given by the caller."""
+    broken: Mapping[int, tuple[Break, ...]] = field(default_factory=dict)
+    """Rows that take numbers which left PyTorch."""
 
 
 def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
     """All steps of a pass, hidden ones included."""
-    returned = {row for link in done.outputs for row in _reads(link)}
-    hidden = hidden_rows(done.rows, done.visits, returned)
-    names: dict[tuple[Kind, int], str] = {key: ref.name for key, ref in outside_refs(done).items()}
-    names |= {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
+    hidden = _hidden(done)
+    names = _names(done, hidden)
     shown = _shown_inputs(done.rows, hidden)
+    broken = sentences(done.broken, lambda link: names[_shown_source(done.rows, hidden, link)])
 
     def step(number: int) -> Step:
         entry = done.rows[number].entry
@@ -52,10 +54,28 @@ def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
             view=entry.view,
             hidden=hidden[number],
             overridden=number in done.replaced,
+            broken=broken.get(number, ()),
             values=values,
         )
 
     return tuple(map(step, range(len(done.rows))))
+
+
+def returned_refs(done: Pass) -> tuple[Ref, ...]:
+    """What each tensor that the model returned was, in order."""
+    names = _names(done, _hidden(done))
+    return tuple(_ref(link, names[link.kind, link.id]) for link in done.outputs)
+
+
+def _hidden(done: Pass) -> list[bool]:
+    returned = {row for link in done.outputs for row in _reads(link)}
+    return [hid and row not in done.broken for row, hid in enumerate(hidden_rows(done.rows, done.visits, returned))]
+
+
+def _names(done: Pass, hidden: Sequence[bool]) -> dict[tuple[Kind, int], str]:
+    """The name of every step, parameter, input and constant."""
+    names = {key: ref.name for key, ref in outside_refs(done).items()}
+    return names | {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
 
 
 def outside_refs(done: Pass) -> dict[tuple[Kind, int], Ref]:
@@ -103,6 +123,13 @@ def _named_arguments(row: Row, names: Mapping[tuple[Kind, int], str]) -> dict[st
 
 def _reads(link: Link) -> tuple[int, ...]:
     return (link.id, *link.rewritten) if link.kind == "step" else link.rewritten
+
+
+def _shown_source(rows: Sequence[Row], hidden: Sequence[bool], link: Link) -> tuple[Kind, int]:
+    """What a person looks for behind a hidden copy or view."""
+    while link.kind == "step" and hidden[link.id] and rows[link.id].entry.op in LAYOUT and rows[link.id].links:
+        link = rows[link.id].links[0]
+    return link.kind, link.id
 
 
 def _shown_inputs(rows: Sequence[Row], hidden: Sequence[bool]) -> list[tuple[int, ...]]:

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convscope.capture.holdings import State, holds, states_of
 from convscope.errors import ModelError, UnknownName, UsageError
 
 _MAIN = torch.device("cpu")
 PLAIN = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
 """torch's own layers, which keep nothing of what they were given."""
+OF_MODULES = frozenset(nn.Module().__dict__)
+"""The attributes that every module has."""
 _UNINITIALISED = {nn.UninitializedParameter, nn.UninitializedBuffer}
 REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
@@ -29,8 +32,8 @@ class Found:
     """Each with its copy."""
     empty: list[dict[str, Any]] = field(default_factory=list)
     """Registries that held nothing."""
-    lists: list[tuple[list[Any], list[Any]]] = field(default_factory=list)
-    """Each with its copy."""
+    states: list[State] = field(default_factory=list)
+    """Of containers and objects that modules hold."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,9 +70,14 @@ class Subject:
         dtype = None if first is None else first.dtype
         return cls(walk.modules[""], walk.modules, walk.parameters, device, dtype, walk.compiled)
 
+    @classmethod
+    def unshaped(cls, model: nn.Module) -> "Subject":
+        """A model whose parameters get their shapes from the first input: only to take that in."""
+        return cls(model, dict(model.named_modules()), {}, _MAIN, torch.float32, False)
+
     def found(self) -> "Found":
         """What a pass may change of the modules, to be put back by `leave_as`."""
-        now = Found([(tensor, tensor.grad) for tensor in self.parameters.values()])
+        now, held = Found([(tensor, tensor.grad) for tensor in self.parameters.values()]), list[Any]()
         for module in self.modules.values():
             attributes = module.__dict__
             now.mappings.append((attributes, attributes.copy()))
@@ -81,7 +89,10 @@ class Subject:
                     now.empty.append(registry)
             if type(module) not in PLAIN:
                 now.mappings += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
-                now.lists += [(value, value.copy()) for value in attributes.values() if type(value) is list]
+                for name in attributes.keys() - OF_MODULES:
+                    if holds(type(attributes[name])):
+                        held.append(attributes[name])
+        now.states = states_of(held) if held else []
         return now
 
     def leave_as(self, found: "Found") -> None:
@@ -93,8 +104,8 @@ class Subject:
         for registry in found.empty:
             if registry:
                 registry.clear()
-        for held, items in found.lists:
-            held[:] = items
+        for state in found.states:
+            state.put_back()
         for tensor, grad in found.grads:
             if tensor.grad is not grad:
                 tensor.grad = grad
@@ -157,9 +168,14 @@ class _Walk:
         Raises:
             ModelError: it cannot be traced.
         """
-        if type(module) not in PLAIN and self._stands_for_another(module, path):
+        if type(module) not in PLAIN and "_modules" in module.__dict__ and self._stands_for_another(module, path):
             return
         seen, attributes = self._seen, module.__dict__
+        if "_parameters" not in attributes:
+            raise ModelError(
+                f"the model cannot be traced: {type(module).__name__}.__init__ does not call super().__init__(), which "
+                "every torch.nn.Module needs first."
+            )
         if id(module) in seen:
             return
         seen.add(id(module))

@@ -5,7 +5,7 @@ Knows torch's memory: tensors that share it, and writes into it. No names, no st
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,18 +24,38 @@ class Written:
     """(time, all bytes before that write), in order."""
 
 
+class Departure(NamedTuple):
+    """Numbers of a tensor that left PyTorch during the pass, for Python, NumPy or compiled code."""
+
+    time: int
+    """The call that came next, or was the departure itself."""
+    tensor: Any
+    """The tensor, or its Slot where tensors are not kept."""
+    way: str
+    number: Any = None
+    """The number, where it was a single one."""
+
+
 @dataclass(slots=True, eq=False)
 class Tape:
     """What was recorded. Time is counted in calls: a write at time t happens while call t runs."""
 
     calls: list[Call | None] = field(default_factory=list)
-    """None for a call whose tensors were not kept."""
+    """None for a call whose tensors were not kept, and where memory was handed out between calls."""
     visits: list[tuple[str, int]] = field(default_factory=lambda: [("", -1)])
     """(module path, visit that it was called from) of each call of a module."""
     writes: dict[int, Written] = field(default_factory=dict)
     """By memory."""
     moves: dict[int, list[tuple[int, Tensor, Tensor]]] = field(default_factory=dict)
-    """id(tensor) -> (time, its shape and memory before the change, the tensor), for `t_`, `resize_`, `set_`."""
+    """id(tensor) -> (time, its shape and memory before the change, the tensor), for `t_`, `resize_`, `set_`,
+    `.data =`."""
+    undispatched: list[int] = field(default_factory=list)
+    """The times that are no calls of torch: memory was handed out, or `.data` was assigned to."""
+    departures: list[Departure] = field(default_factory=list)
+    shared: dict[int, int] = field(default_factory=dict)
+    """Departure -> the memory that was handed out then."""
+    changed: set[int] = field(default_factory=set)
+    """Departures after which that memory was written into by other code; known when the tape is settled."""
 
     def at(self, tensor: Tensor, time: int) -> Tensor:
         """`tensor` with the numbers it held when call `time` began."""
@@ -75,6 +95,9 @@ def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = N
         born: The memories that the pass made, where not every call is on the tape.
     """
     end = len(tape.calls)
+    tape.changed = {place for place, key in tape.shared.items() if _written_outside(tape, key, place)}
+    if tape.moves:
+        _put_back_shapes(tape, given, born)
     foreign = _foreign(tape, set(map(id, given)))
     if not foreign and not tape.writes:
         return
@@ -88,6 +111,32 @@ def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = N
             if written.copies[-1][0] < end:
                 written.copies.append((end, written.bytes.clone()))
             written.bytes.untyped_storage().copy_(written.copies[0][1].untyped_storage())
+
+
+def _written_outside(tape: Tape, key: int, departure: int) -> bool:
+    """Whether memory that was handed out no longer held the same at the next recorded write, or at the end."""
+    written, since = tape.writes.get(key), tape.departures[departure].time
+    if written is None:
+        return False
+    before, after = ([copy for time, copy in written.copies if time >= since] + [written.bytes])[:2]
+    return not torch.equal(before, after)
+
+
+def _put_back_shapes(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None) -> None:
+    """Give tensors that were there before the pass their shape and memory back; the tape keeps those of the end."""
+    end, mine = len(tape.calls), set(map(id, given))
+    made = {id(t): time for time, call in reversed([*enumerate(tape.calls)]) if call for t in tensors_in(call[3])}
+    for key, moves in tape.moves.items():
+        first, before, tensor = moves[0]
+        here = made.get(key, end) < first if born is None else memory(before) in born
+        if key in mine or not here:
+            tape.save_shape(tensor, end)
+            assign_data(tensor, before)
+
+
+def assign_data(tensor: Tensor, source: Tensor) -> None:
+    """`tensor.data = source`, seen by no recorder."""
+    torch._C.TensorBase.data.__set__(tensor, source)  # type: ignore[attr-defined]  # a descriptor of C
 
 
 def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:

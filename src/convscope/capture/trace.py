@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any, Self
 
 from convscope.capture.archive import Archive, Source, write
+from convscope.capture.notes import notes_of
 from convscope.capture.step import Array, Cell, Kind, Origin, Ref, Step, Values
 from convscope.cards import Card
 from convscope.errors import UnknownName, UsageError
@@ -79,7 +81,12 @@ class Trace:
             UnknownName: no step is called so; the nearest names are said.
             UsageError: no step has that id.
         """
-        if isinstance(key, int):
+        if not isinstance(key, str):
+            try:
+                key = index(key)
+            except TypeError:
+                kind = type(key).__name__
+                raise UsageError(f"a step is looked up by its name or its id, not by a {kind}.") from None
             if not 0 <= key < len(self.all_steps):
                 raise UsageError(f"the trace has steps 0 to {len(self.all_steps) - 1}, not {key}.")
             return self.all_steps[key]
@@ -95,6 +102,14 @@ class Trace:
 
     def __repr__(self) -> str:
         return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
+
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know, in sentences: what was not kept, where the chain to the image is broken."""
+        return (*self._source.notes, *notes_of(self.all_steps))
 
     @cached_property
     def inputs(self) -> Mapping[str, Array]:
@@ -115,6 +130,16 @@ class Trace:
     def output(self) -> Any:
         """What the model returned: an array, or a tuple or dict of them."""
         return self._source.result()
+
+    @cached_property
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the output was, in order; None in files of the first format, which do not say it."""
+        return self._source.returned()
+
+    @property
+    def saved(self) -> bool:
+        """Whether the trace was read from a file: its numbers are then what the file says."""
+        return self._source.saved
 
     @property
     def card(self) -> Card:
@@ -150,7 +175,7 @@ class Trace:
         """Read what `save` wrote; numbers are read from the file when they are asked for.
 
         Raises:
-            DataError: there is no such file, or it is no trace.
+            DataError: there is no such file, it is no trace, or anything in it cannot be true.
         """
         return cls(Archive(path))
 

@@ -71,7 +71,7 @@ def _prepared(rows: Sequence[Row]) -> list[bool]:
             outside = {"input": 1, "parameter": 2}.get(link.kind, 0)
             if link.kind == "parameter":
                 state.add(link.slot.memory)
-            if not _makes(entry.op):
+            if not makes(entry.op):
                 found |= outside | depends.get(link.slot.memory, 0)
         for slot in (*entry.results, *entry.writes):
             depends[slot.memory] = depends.get(slot.memory, 0) | found
@@ -80,7 +80,7 @@ def _prepared(rows: Sequence[Row]) -> list[bool]:
     return prepared
 
 
-def _makes(op: str) -> bool:
+def makes(op: str) -> bool:
     """Whether an operation only makes a tensor."""
     name = op.removeprefix("new_").removesuffix("_like")
     return name in MADE_HERE or name.startswith(("empty", "bernoulli"))

@@ -134,5 +134,6 @@ OPERATIONS: Mapping[str, Says] = {
     "add": _named("sum"),
     "mul": _named("product"),
     "cat": _named("joined"),
+    "lift_fresh": _named("tensor made without PyTorch's operations"),
 }
 """ATen's name -> what is said; whatever is not here is called by its own name."""

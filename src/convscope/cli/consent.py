@@ -44,7 +44,7 @@ def _may_ask() -> bool:
 def _agreed(error: cs.TrustError) -> bool:
     """Show which code would run, and ask."""
     remark(f"{error}")
-    for file in error.files:
+    for file in cs.files_of(error.source):
         remark(f"  {file!r}")
     try:
         return typer.confirm("Code can do all that you can. Trust it and run it?", default=False, err=True)

@@ -11,7 +11,12 @@ from convscope.cli.consent import Trust, with_consent
 from convscope.cli.console import remark
 from convscope.cli.options import ModelArgs, parse_size
 
-Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict .pt.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights: a safetensors file, or a state dict or checkpoint that torch.save wrote.")
+]
+WeightsKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Where in a checkpoint the weights are, such as state_dict_ema.")
+]
 Expects = Annotated[
     list[str] | None,
     typer.Option(
@@ -31,6 +36,7 @@ class Loading:
     """The options of how a model is loaded."""
 
     weights: Weights = None
+    weights_key: WeightsKey = None
     model_arg: ModelArgs = None
     preprocess: Expects = None
     classes: ClassNames = None
@@ -49,7 +55,13 @@ class Loading:
 
         def load(trust: bool) -> Any:
             return cs.load_model(
-                model, weights=self.weights, args=args or None, preprocess=preprocess, classes=classes, trust=trust
+                model,
+                weights=self.weights,
+                weights_key=self.weights_key,
+                args=args or None,
+                preprocess=preprocess,
+                classes=classes,
+                trust=trust,
             )
 
         loaded = with_consent(load, trust=self.trust)

@@ -44,7 +44,11 @@ def train(
     engine: Annotated[str | None, typer.Option(help="Who calculates: torch (default) or numpy.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest unfinished one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --out, or with the newest unfinished one; begin in --out where nothing is.",
+        ),
     ] = False,
     images: Annotated[int | None, typer.Option(help="How many images to generate (shapes, color-shapes).")] = None,
     data_dir: DataDir = None,

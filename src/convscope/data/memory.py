@@ -1,11 +1,10 @@
-"""Memory: whether as many images as are asked for can be held here, said before any work. Knows the system's files."""
+"""Memory: whether as many images as are asked for can be held here, said before any work."""
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from convscope.errors import DataError
+from convscope.memory import available
 
 
 def check_memory(name: str, count: int, shape: Sequence[int], remedy: str, *, copies: int) -> None:
@@ -44,16 +43,3 @@ def check_bytes(what: str, needed: int, remedy: str) -> None:
         raise DataError(
             f"{what} need about {needed / 1e9:,.0f} GB of memory, and {left / 1e9:,.0f} GB are free here. {remedy}"
         )
-
-
-def available() -> int:
-    """Bytes of memory that can still be had: of the system and, where there is one, of the control group's limit."""
-    try:
-        said = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(said["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # elsewhere: all that exists
-    try:
-        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return free

@@ -6,7 +6,7 @@ from convscope.models.catalog import DEFAULT_MODELS, MODELS, Entry
 from convscope.models.imports import Imports, watching
 from convscope.models.loading import load_model
 from convscope.models.trust import allowed_imports, remember
-from convscope.models.usercode import failed
+from convscope.models.usercode import failed, files_of
 from convscope.models.weights import load_weights
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "allowed_imports",
     "card_of",
     "failed",
+    "files_of",
     "load_model",
     "load_weights",
     "parse_model_args",

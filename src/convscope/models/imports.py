@@ -12,12 +12,20 @@ import pkgutil
 import site
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
-from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from itertools import accumulate
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -39,6 +47,8 @@ class Imports:
     """Absolute path -> SHA-256 of its content; None where any file may be imported, because the user named the code."""
     files: dict[str, str] = field(default_factory=dict)
     """Those that were imported, in the same form."""
+    folder: str = ""
+    """The folder whose modules are found before all others, as that of a script that Python runs."""
     refused: str = ""
     """The last file that was asked for and is not allowed."""
     outer: "Imports | None" = None
@@ -96,6 +106,13 @@ def watching(imports: Imports) -> Iterator[None]:
     imports.check()
 
 
+def look_in(folder: Path) -> None:
+    """Let the code that is being imported find the modules of a folder, now and later."""
+    imports = _ACTIVE.get()
+    if imports is not None:
+        imports.folder = str(folder)
+
+
 def check_loaded(module: ModuleType) -> None:
     """Check the file of a module that was imported before, as if it were imported now.
 
@@ -139,14 +156,26 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if _ACTIVE.get() is None and _of_callers() is None:
+        imports = _ACTIVE.get() or _of_callers()
+        if imports is None:
             return None
+        folders = list(_folders(imports))
         for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            spec = find(fullname, path, target) if find is not None and finder is not self else None
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            more = [*folders, *sys.path] if path is None and folders and finder is PathFinder else path
+            spec = finder.find_spec(fullname, more, target)
             if spec is not None:
                 return checked(spec)
         return None
+
+
+def _folders(imports: Imports | None) -> Iterator[str]:
+    """Where user code finds its own modules; sys.path stays as it is, as other threads import by it."""
+    while imports is not None:
+        if imports.folder:
+            yield imports.folder
+        imports = imports.outer
 
 
 _FINDER = _Finder()
@@ -251,6 +280,18 @@ def _first(name: str, folders: Sequence[str]) -> ModuleSpec | None:
     return spec
 
 
+def statements(file: Path) -> list[ast.AST]:
+    """The syntax tree of a Python file as a list, without running it; empty where it is no Python, or too deep."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # about escapes in texts, for instance: it is said when the file is imported
+            return list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
 def reachable(start: Sequence[ModuleSpec], folders: Sequence[str]) -> list[str]:
     """The files of user code that modules import, themselves included, as their import statements say.
 
@@ -275,12 +316,8 @@ def reachable(start: Sequence[ModuleSpec], folders: Sequence[str]) -> list[str]:
 
 def _imported_names(spec: ModuleSpec, file: Path) -> Iterator[str]:
     """The modules that a file's import statements can mean; `from a import b` can mean `a.b`."""
-    try:
-        tree = ast.parse(file.read_bytes()) if file.suffix in SOURCE_SUFFIXES else ast.Module([], [])
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return
     package = spec.name if spec.submodule_search_locations is not None else spec.name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in statements(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

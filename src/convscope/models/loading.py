@@ -6,7 +6,7 @@ infers.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,8 @@ from convscope.models import usercode
 from convscope.models.arguments import unfit
 from convscope.models.catalog import MODELS
 from convscope.models.imports import Imports, watching
+from convscope.models.lazies import settle
+from convscope.models.modes import evaluate
 from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
@@ -33,9 +35,10 @@ SMALL = 10_000_000
 
 
 def load_model(
-    spec: str | Path | nn.Module,
+    spec: str | Path | nn.Module | torch.export.ExportedProgram,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Any] | None = None,
     preprocess: Preprocess | Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
@@ -48,9 +51,12 @@ def load_model(
     Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
 
     Args:
-        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module. A run in the
-            working folder that is called like a network of `MODELS` comes before it, and a note says so.
-        weights: A .safetensors file, or a state dict in a .pt file; without it, a run's own, else fresh ones.
+        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, an nn.Module, or a program of
+            torch.export. A run in the working folder that is called like a network of `MODELS` comes before it, and a
+            note says so.
+        weights: A safetensors file, or a state dict or checkpoint that `torch.save` wrote; without it, a run's own,
+            else fresh ones.
+        weights_key: Where in a checkpoint the weights are, such as "state_dict_ema"; None finds them.
         args: Keyword arguments of the network; a name with arguments, be they none, is the network and never a run.
         preprocess: What the model expects of a picture, or only the fields that differ from what was found.
         classes: Names of the outputs, in order.
@@ -61,7 +67,8 @@ def load_model(
 
     Returns:
         The model in eval mode, on the CPU. Its card (`card_of(model)`) says what it expects, and in `notes` what
-        loading had to do or to guess.
+        loading had to do or to guess. Lazy layers get their shapes from `weights`, from `preprocess` with size and
+        channels, or from the first image that is traced.
 
     Raises:
         UsageError: nothing of this name exists, it does not take these arguments, or two classes have one name.
@@ -74,6 +81,7 @@ def load_model(
         DataWarning: a run's weights are damaged, and those of its last good snapshot are used; or that you trust a run
             cannot be remembered.
     """
+    spec = usercode.as_module(spec)
     if isinstance(spec, nn.Module):
         model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
     else:
@@ -84,23 +92,40 @@ def load_model(
             told = f"{spec} is the run in {Path(name).resolve()}, not the built-in network of that name."
             card = replace(card, notes=(*card.notes, told))
     if weights is not None:
-        notes = _filled(model, Path(weights))
+        notes = _filled(model, weights, weights_key)
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
+    elif weights_key is not None:
+        raise UsageError("weights_key says where in a file of weights they are; give weights too.")
     if preprocess is not None:
         found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
         same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
-        card = replace(card, fixed_size=card.fixed_size and same)
+        card = replace(card, fixed_size=card.fixed_size and same, size_found=card.size_found and same)
+        if not same and found.size is not None:  # what was noted of that size no longer holds
+            about = f"pictures of {found.size[0]}x{found.size[1]}"
+            card = replace(card, notes=tuple(note for note in card.notes if about not in note))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
-    attach(model, card)
-    return model.eval()
+    attach(model, _settled(model, card, seed))
+    return evaluate(model)
 
 
-def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
+def _settled(model: nn.Module, card: Card, seed: int) -> Card:
+    """Give lazy layers their shapes where those are known by now; the card with what they say and what is to know."""
+    lazy = any(isinstance(module, nn.modules.lazy.LazyModuleMixin) for module in model.modules())
+    notes = settle(model, card.preprocess.size, card.preprocess.channels, seed)
+    if lazy and not notes and card.preprocess == Preprocess():
+        fresh = infer_card(model)
+        card = replace(card, preprocess=fresh.preprocess, size_found=fresh.size_found, form=fresh.form)
+        notes = fresh.notes
+    return replace(card, notes=(*card.notes, *notes))
+
+
+def _filled(model: nn.Module, weights: str | Path, key: str | None) -> tuple[str, ...]:
     """Load weights; where a run's own are damaged, those of its newest snapshot that is good, with a warning."""
     try:
-        return load_weights(model, path)
+        return load_weights(model, weights, key)
     except WeightsError as error:
+        path = Path(weights)
         if path.is_file() and not os.access(path, os.R_OK):  # they may be whole, so no others take their place
             raise
         copies = path.parent.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}") if path.name == RUN_WEIGHTS else ()
@@ -235,7 +260,9 @@ def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
 
 def _classes(given: Sequence[str]) -> tuple[str, ...]:
     """The names of the outputs, each its own."""
-    names = tuple(given)
+    names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {given!r:.80}.')
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or "" in names:
         said = "an empty name" if "" in names else f"{twice!r} twice"
@@ -246,6 +273,8 @@ def _classes(given: Sequence[str]) -> tuple[str, ...]:
 def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Preprocess:
     if isinstance(given, Preprocess):
         return given
+    if not isinstance(given, Mapping):
+        raise UsageError(f"preprocess is a Preprocess or a dict of its fields, not a {type(given).__name__}.")
     known = found.to_json()
     for name in given:
         if name not in known:

@@ -35,7 +35,7 @@ _IN_PROCESS: dict[Path, dict[str, Any]] = {}
 def state_folder() -> Path:
     """The folder of this user's records: $CONVSCOPE_STATE_DIR, else as the system has it (~/.local/state/convscope)."""
     named = os.environ.get(STATE, "")
-    return Path(named) if named else user_state_path("convscope")
+    return Path(named).expanduser() if named else user_state_path("convscope")
 
 
 def allowed_imports(run: Path, source: str, args: Mapping[str, Any], *, trust: bool = False) -> Imports:
@@ -70,18 +70,11 @@ def allowed_imports(run: Path, source: str, args: Mapping[str, Any], *, trust: b
 
 def refusal(run: Path, source: str, args: Mapping[str, Any], why: str) -> TrustError:
     """The error that says which code a run names, why it is not executed, and how to allow it."""
-    code = _in_words(source, args)
     command = shlex.join(["convscope", "open", str(run), "--trust"])
-    with suppress(UsageError):
-        files = usercode.files_of(source)
-        return TrustError(_sentence(run, code, why, command), code, files)
-    return TrustError(_sentence(run, code, why, command), code)
-
-
-def _sentence(run: Path, code: str, why: str, command: str) -> str:
-    return (
-        f"{run} runs the code {code}, {why}; read it, then trust this run once with --trust ({command}), or in Python "
-        f"with load_model({str(run)!r}, trust=True)."
+    return TrustError(
+        f"{run} runs the code {_in_words(source, args)}, {why}; read it, then trust this run once with --trust "
+        f"({command}), or in Python with load_model({str(run)!r}, trust=True).",
+        source,
     )
 
 

@@ -19,15 +19,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.models.arguments import check_arguments, unfit
-from convscope.models.imports import check_loaded, checked, is_library, locate, reachable
+from convscope.models.imports import check_loaded, checked, is_library, locate, look_in, reachable, statements
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
-    """What `file.py:Name` or `package.module:Name` names, and the file if it is one.
+    """What `file.py:Name` or `package.module:Name` names, and the file if it is one; called within `watching`.
 
     Raises:
         UsageError: no such file, module or name in it.
@@ -106,24 +107,25 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         what: Its name in messages.
         factory: A class, a function, or an nn.Module that is already built.
         args: Keyword arguments.
-        path: The file it comes from, whose folder can be imported from meanwhile.
+        path: The file it comes from.
 
     Raises:
         UsageError: an argument it does not take, or one that it needs.
         ModelError: it fails, or makes no nn.Module.
     """
+    factory = as_module(factory)
     if isinstance(factory, nn.Module):
         if args:
             raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
-        return factory
+        return _complete(what, factory)
     if not callable(factory):
         raise ModelError(
             f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
         )
     check_arguments(what, factory, args)
-    with _importable(path):
+    with _apart(path and path.parent):
         try:
-            made = _call(_called(what, args), lambda: factory(**args))
+            made = as_module(_call(_called(what, args), lambda: factory(**args)))
         except ModelError as error:
             said = unfit(what, factory, args, guess=True)
             raise UsageError(f"{'; '.join(said)}. {error}") if said else error from error.__cause__
@@ -131,7 +133,19 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         raise ModelError(
             f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
         )
-    return made
+    return _complete(what, made)
+
+
+def _complete(what: str, module: nn.Module) -> nn.Module:
+    """A module whose own `__init__` has begun with that of nn.Module."""
+    if "_modules" not in module.__dict__:
+        raise ModelError(f"{what} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
+    return module
+
+
+def as_module(value: Any) -> Any:
+    """The module of a program of torch.export; anything else as it is."""
+    return value.module() if isinstance(value, torch.export.ExportedProgram) else value
 
 
 def _is_module_class(factory: Any) -> bool:
@@ -149,7 +163,8 @@ def _module_of_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise UsageError(f"{path} cannot be imported as Python code.")
-    with _importable(path):
+    look_in(path.parent)
+    with _apart(path.parent):
         loader = checked(spec).loader
         assert loader is not None, "a file's module has a loader"
         module = importlib.util.module_from_spec(spec)
@@ -168,7 +183,9 @@ def _module(name: str) -> ModuleType:
     if not _is_dotted_name(name):
         raise UsageError(missing)
     folder = _working_folder_of(name)
-    with _importable(None if folder is None else folder / "here.py"):
+    if folder is not None:
+        look_in(folder)
+    with _apart(folder):
         try:
             imported: ModuleType = _call(name, lambda: importlib.import_module(name))
         except ModelError as error:
@@ -202,20 +219,17 @@ def _working_folder_of(name: str) -> Path | None:
 
 
 @contextmanager
-def _importable(path: Path | None) -> Iterator[None]:
-    """Let the modules beside a file be imported, also where another one of the same name already is."""
-    if path is None:
+def _apart(folder: Path | None) -> Iterator[None]:
+    """Let the modules of a folder be imported also where others of the same name already are."""
+    if folder is None:
         yield
         return
-    folder = str(path.parent)
-    siblings = {p.stem for p in path.parent.glob("*.py")} | {p.parent.name for p in path.parent.glob("*/__init__.py")}
-    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], folder)}
+    siblings = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], str(folder))}
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in others}
-    sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(folder)
         for name in [name for name in sys.modules if name.partition(".")[0] in others]:
             del sys.modules[name]
         sys.modules.update(hidden)
@@ -256,22 +270,16 @@ def _by_user(file: str) -> bool:
 
 def networks_in_file(path: Path) -> list[str]:
     """The classes and functions that a Python file defines, without running it."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return []
-    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
-    return classes or [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    module = next((node for node in statements(path) if isinstance(node, ast.Module)), ast.Module([], []))
+    classes = [node.name for node in module.body if isinstance(node, ast.ClassDef) and node.bases]
+    return classes or [node.name for node in module.body if isinstance(node, ast.FunctionDef)]
 
 
 def _names_in_file(path: Path) -> set[str] | None:
     """The names that a Python file binds anywhere, without running it; None where its text cannot say."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    nodes = statements(path)
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 names.add(node.name)
@@ -281,7 +289,7 @@ def _names_in_file(path: Path) -> set[str] | None:
                 names.add(node.asname or node.name.partition(".")[0])
             case ast.Call(func=ast.Name(id="globals" | "exec" | "vars" | "setattr")):
                 return None
-    return None if names & {"*", "__getattr__"} else names
+    return names if nodes and not names & {"*", "__getattr__"} else None
 
 
 def _networks_in(module: ModuleType) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.plot.sheet import FOOT, SMALL, Sheet, tile
 from convscope.plot.style import ACCENT, MUTED, Scale, number
 from convscope.plot.typeface import shorten
@@ -17,6 +18,7 @@ LONGEST, GAP, ACROSS = 1.5, 0.3, 4  # inches, inches, maps in a row
 CELLS = 75  # of a map along an axis, at most: more would be smaller than a dot, and single pixels of a photo are noise
 
 
+@takes(found="Attribution")
 def attribution(found: "Attribution") -> Figure:
     """Draw the image, the exact contributions, and the map of each method; a square marks where it differs most.
 
@@ -34,6 +36,7 @@ def attribution(found: "Attribution") -> Figure:
     sheet = Sheet()
     shown = [(method, method.map) for method in found.methods if method.map is not None]
     kind = "exact: the network is piecewise linear" if found.linear else "the tangent at this image"
+    kind = "incomplete: some numbers left PyTorch on the way" if found.broken else kind
     refused = [f"{m.method}: {m.refused}" for m in found.methods if m.map is None]
     y = sheet.header(
         f"{found.output} of {found.model} for {found.image}: {number(found.value)}",

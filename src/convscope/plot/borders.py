@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from convscope.arguments import takes
 from convscope.plot.sheet import FOOT, SMALL, Sheet
 from convscope.plot.style import ACCENT, INK, LINE, MUTED
 
@@ -15,6 +16,7 @@ COLORS = {"vanish": "#b2182b", "stay": ACCENT, "nowhere": MUTED}
 SAID = {"vanish": "red borders vanish", "stay": "red borders stay", "nowhere": "no borders at all"}
 
 
+@takes(found="Borders")
 def borders(found: "Borders") -> Figure:
     """Draw the strongest outline of a red square against that of a yellow one, a point per training.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from convscope.arguments import takes
 from convscope.plot.bars import Bar, bars
 from convscope.plot.sheet import FOOT, SMALL, TINY, Sheet, tile
 from convscope.plot.style import ACCENT, MUTED, Scale, number
@@ -18,6 +19,7 @@ LONGEST, ACROSS = 0.62, 8  # inches, images in a row
 WRONG = "#b2182b"
 
 
+@takes(found="Compare")
 def compare(found: "Compare") -> Figure:
     """Draw accuracies with their intervals, the similarity of layers, and images that the models disagree on.
 

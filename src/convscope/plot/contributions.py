@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.plot.ledger import badge, ledger
 from convscope.plot.sheet import SMALL, Sheet, snap, tile
 from convscope.plot.style import ACCENT, MUTED, Scale, size
@@ -21,6 +22,7 @@ LONGEST = 2.6  # inches, a map
 COLORS = ("red", "green", "blue")
 
 
+@takes(found="Contributions")
 def contributions(found: "Contributions") -> Figure:
     """What each cell of the input adds to one number and what it is multiplied by; below, how it adds up.
 
@@ -93,6 +95,9 @@ def _rows(found: "Contributions") -> list[Row | str]:
 
 
 def _kind(found: "Contributions") -> str:
+    if found.broken:
+        steps = ", ".join(found.broken[:3])
+        return f"unknown: the chain to the image is broken at {steps}; what goes through that is not shown"
     if found.linear:
         return "exact: every step on the way is piecewise linear"
     named = ", ".join(found.bent[:3]) + (f" and {len(found.bent) - 3} more" if len(found.bent) > 3 else "")

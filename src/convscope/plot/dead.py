@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.plot.sheet import FOOT, LABEL, SMALL, Sheet, snap
 from convscope.plot.style import DPI, INK, LINE, MUTED, PAGE
 from convscope.plot.typeface import shorten, width
@@ -43,6 +44,7 @@ MANY = 256
 """Where a step has more units than this, the squares of all are small."""
 
 
+@takes(found="Dead")
 def dead(found: "Dead") -> Figure:
     """Draw which units are dead, saturated or duplicates of an earlier one: a square for each.
 

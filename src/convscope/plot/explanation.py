@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.errors import UsageError
 from convscope.plot.choice import choose
 from convscope.plot.graph import draw_graph
@@ -31,6 +32,8 @@ EXTREMES = frozenset({"max", "min", "argmax", "argmin"})
 WRONG = "#b2182b"
 _SAYS: Mapping[str, tuple[str, str]] = {
     "proved": ("✓ proved by two witnesses", ACCENT),
+    "proved normwise": ("✓ proved by two witnesses, normwise", ACCENT),
+    "unresolved": ("unresolved: the bound is too wide to prove it", MUTED),
     "mismatch": ("✗ mismatch: not what its operation gives", WRONG),
     "not recomputed": ("explained within the bound, not recomputed", MUTED),
     "not explained": ("recomputed within the bound, not explained", MUTED),
@@ -41,6 +44,7 @@ _SAYS: Mapping[str, tuple[str, str]] = {
 """What the badge says of each status, and in which colour."""
 
 
+@takes(why="Explanation")
 def explanation(why: "Explanation", *, most: int = 4) -> Figure:
     """Why one number is what it is: window × kernel = products and their sum, or the calculation that made it.
 

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.data.dataset import Dataset
 from convscope.errors import ShapeError
 from convscope.plot.choice import Choice, choose
@@ -32,6 +33,7 @@ ROOM = 8.8  # inches, for its maps
 SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 
+@takes(trace="Trace")
 def maps(
     trace: Trace,
     *,
@@ -165,6 +167,7 @@ def _words(said: str, longest: float) -> str:
     return shorten(said, SMALL, longest)
 
 
+@takes(trace="Trace", step="str", dataset="Dataset")
 def maps_by_class(
     trace: Trace,
     step: str,

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from convscope.arguments import takes
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.plot.sheet import FOOT, LABEL, TINY, Sheet, tile
@@ -15,6 +16,7 @@ LONGEST, GAP = 0.62, 0.09  # inches
 LONGEST_LABEL = 2.2
 
 
+@takes(dataset="Dataset")
 def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
     """Images of each class, with the index by which each can be asked for.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from convscope.arguments import takes
 from convscope.plot.sheet import LABEL, SMALL, Sheet
 from convscope.plot.style import ACCENT, INK, MUTED
 
@@ -15,6 +16,7 @@ LINE = 100  # letters
 WRONG = "#b2182b"
 
 
+@takes(found="Lint")
 def lint(found: "Lint") -> Figure:
     """Write out each mistake with what was seen, why it matters and what to do; and what was looked for.
 

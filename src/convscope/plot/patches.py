@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.errors import UsageError
 from convscope.plot.sheet import FOOT, SMALL, TINY, Place, Sheet, tile
 from convscope.plot.style import LINE, MUTED, PAGE, number
@@ -20,6 +21,7 @@ BEYOND = "#b9c7cf"
 """The colour outside the image: neither grey, nor the page."""
 
 
+@takes(found="Patches")
 def patches(found: "Patches", *, most: int = 16) -> Figure:
     """Draw the patches of each channel: on the left those that excite it most, on the right least.
 

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.errors import UsageError
 from convscope.plot.sheet import SMALL, Sheet, tile
 from convscope.plot.style import ACCENT, MUTED, PAGE, size
@@ -21,6 +22,7 @@ LINE = 110  # characters
 SMALL_SHARE = 0.4  # of the image's longer side: fields up to this are also drawn enlarged
 
 
+@takes(found="ReceptiveField")
 def receptive_field(found: "ReceptiveField") -> Figure:
     """Draw which pixels a number can depend on: the others are veiled, the box around them is outlined.
 

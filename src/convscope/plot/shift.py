@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.plot.sheet import FOOT, LABEL, SMALL, Sheet, snap
 from convscope.plot.style import ACCENT, INK, LINE, MUTED, Scale, number
 from convscope.plot.typeface import shorten
@@ -21,6 +22,7 @@ AXES = {
 SERIES = (ACCENT, INK, "#b2182b", "#2166ac", "#b9b5ac", MUTED)
 
 
+@takes(found="Shift")
 def shift(found: "Shift") -> Figure:
     """Draw how many images each model answers correctly at each level, on one scale.
 

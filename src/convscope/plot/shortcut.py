@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from convscope.arguments import takes
 from convscope.plot.bars import Bar, bars
 from convscope.plot.sheet import FOOT, LABEL, SMALL, Sheet
 from convscope.plot.style import ACCENT, MUTED, number
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 LISTED = 12  # classes of the histogram
 
 
+@takes(found="Shortcut")
 def shortcut(found: "Shortcut") -> Figure:
     """Draw what each feature alone gets right, and the best one's histogram for each class.
 

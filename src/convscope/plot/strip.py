@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.plot.choice import Choice
 from convscope.plot.column import HEAD, Column, draw_column, image_column, part_column
 from convscope.plot.fold import Part, fold
@@ -22,6 +23,7 @@ ROOMY = 13.2
 LANE = 0.13  # inches between lines that go round
 
 
+@takes(trace="Trace")
 def network(
     trace: Trace,
     *,

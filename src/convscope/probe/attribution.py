@@ -4,6 +4,7 @@ The exact map is `to_input` of an explanation: what each pixel adds to the outpu
 linear network it is the output itself, taken apart; the other methods answer other questions. Knows traces and proofs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace, trace
 from convscope.cards import card_of
 from convscope.errors import UnknownName, UsageError
@@ -23,6 +25,7 @@ from convscope.probe.report import Report, Table
 from convscope.progress import Progress, silent
 from convscope.proof import explain
 from convscope.training.modes import in_eval_mode
+from convscope.training.outputs import scores_of
 
 STRONGEST = 0.05
 """The share of pixels that two maps are compared by."""
@@ -74,6 +77,8 @@ class Attribution:
     bent: tuple[str, ...]
     """The steps that are not piecewise linear."""
     methods: tuple[Attributed, ...]
+    broken: tuple[str, ...] = ()
+    """The steps that take numbers which left PyTorch: what pixels add through these is unknown."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file; the maps in row-major order."""
@@ -88,6 +93,7 @@ class Attribution:
                 "constant": self.constant,
                 "linear": self.linear,
                 "bent": list(self.bent),
+                "broken": list(self.broken),
             },
             "methods": [_plain(found) for found in self.methods],
         }
@@ -99,11 +105,14 @@ class Attribution:
         """What it says, as sentences and tables."""
         total = float(self.exact.sum())
         kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
+        if self.broken:
+            kind = f"what they add through numbers that left PyTorch is unknown: {_few(self.broken)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
         return Report.of([head, adds], Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
 
 
+@takes(model="Module")
 def attribution(
     model: nn.Module,
     image: Any,
@@ -127,7 +136,8 @@ def attribution(
         progress: Told how many methods are done, before each pass that one makes.
 
     Raises:
-        UsageError: Captum is not installed, or the model has no vector of outputs.
+        UsageError: Captum is not installed, or no step holds the model's outputs.
+        ShapeError: the model answers with something else than one score per class, such as segmentation maps.
         UnknownName: no such method, or no such class.
     """
     for name in methods:
@@ -139,7 +149,7 @@ def attribution(
     traced = trace(model, prepared.array)
     last, values = _outputs(traced)
     which = _chosen(model, values, output)
-    cell = (0, which) if len(last.shape) == 2 else which
+    cell = tuple(int(k) for k in np.unravel_index(which, last.shape))
     contributions = explain(traced, last.name, cell).to_input()
     exact = contributions.pixels[next(iter(contributions.pixels))][0]
     with in_eval_mode(model):
@@ -161,21 +171,23 @@ def attribution(
         contributions.linear,
         contributions.bent,
         tuple(found),
+        contributions.broken,
     )
 
 
 def _outputs(traced: Trace) -> tuple[Step, NDArray[Any]]:
-    """The step that made the model's outputs, and the outputs, (K,).
+    """The last step that holds the model's outputs, and the outputs, (K,).
 
     Raises:
-        UsageError: the model gives something else than one vector.
+        ShapeError: the model answers with something else than one score per class.
+        UsageError: no step holds them, so there is nothing to explain.
     """
+    scores = scores_of(traced.output, 1)[0].numpy()
     for step in reversed(traced.steps):
-        if len(step.shape) == 2 and step.shape[0] == 1 and "float" in step.dtype:
-            return step, step.output[0]
-        break
-    shape = "x".join(map(str, traced.steps[-1].shape))
-    raise UsageError(f"attribution is about one of a vector of outputs, and this model gives {shape}.")
+        sized = math.prod(step.shape) == len(scores) and "float" in step.dtype
+        if sized and np.array_equal(step.output.ravel(), scores, equal_nan=True):
+            return step, scores
+    raise UsageError("attribution explains an output by the steps that made it, and no step holds this model's output.")
 
 
 def _chosen(model: nn.Module, values: NDArray[Any], output: int | str | None) -> int:

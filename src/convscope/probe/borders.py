@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from convscope.arguments import takes
 from convscope.data.shapes import RED, YELLOW, Part, paint
 from convscope.errors import ShapeError, UsageError
 from convscope.probe.proportion import Proportion
@@ -189,6 +190,7 @@ class Borders:
         }
 
 
+@takes(runs="list | tuple | Sequence")
 def borders(runs: Sequence[Run | str | Path], *, progress: Progress = silent) -> Borders:
     """Ask each training whether its first layer draws the borders of red squares.
 

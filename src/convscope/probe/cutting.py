@@ -42,7 +42,10 @@ class Cutter:
                 cell[axis] = at
             marks = np.zeros(self.step.shape, np.float32)
             marks[tuple(cell)] = 1.0
-            seen = next(iter(self.follow(self.step, marks).inputs.values()))[0]
+            met = self.follow(self.step, marks)
+            seen = next(iter(met.inputs.values()))[0]
+            if met.broken:  # through numbers that left PyTorch it may depend on any cell
+                seen = np.ones_like(seen)
             if seen.ndim != 3:
                 raise UsageError(f"patches are cut out of pictures (C, H, W); this model's input is {seen.shape}.")
             self._fields[unit, place] = seen.any(axis=0)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace, Watch, trace
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset
@@ -130,6 +131,7 @@ class Dead:
         return Report.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), said)
 
 
+@takes(model="Module | str | Path", data="Dataset | str")
 def dead(
     model: Model,
     data: Dataset | str,

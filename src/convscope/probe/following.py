@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.capture import Ref, Step, Trace
-from convscope.proof.backward import CONSTANT, WRITES, Backward, Result, onto, operands_of
+from convscope.proof.backward import WRITES, Backward, Result, is_constant, onto, operands_of
 from convscope.proof.calls import call_of
 from convscope.rules.reads import chooses, is_known, read, spreads
 
@@ -26,17 +26,20 @@ class Followed:
     inputs: Mapping[str, Marks] = field(default_factory=dict)
     chosen: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Steps that take numbers which left PyTorch: what they depend on besides is unknown."""
     spreading: list[Step] = field(default_factory=list)
     """Steps that may read along whole axes, the last one first."""
 
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[int, int, int, int]:
         """How much has been met."""
-        return len(self.chosen), len(self.unknown), len(self.spreading)
+        return len(self.chosen), len(self.unknown), len(self.broken), len(self.spreading)
 
-    def since(self, counts: tuple[int, int, int]) -> "Followed":
-        """What was met after so much had been."""
-        chosen, unknown, spreading = counts
-        return Followed(self.inputs, self.chosen[chosen:], self.unknown[unknown:], self.spreading[spreading:])
+    def since(self, counts: tuple[int, int, int, int]) -> "Followed":
+        """What was met after that much had been."""
+        lists = self.chosen, self.unknown, self.broken, self.spreading
+        chosen, unknown, broken, spreading = (met[count:] for met, count in zip(lists, counts, strict=True))
+        return Followed(self.inputs, chosen, unknown, broken, spreading)
 
 
 class Follower:
@@ -57,7 +60,7 @@ class Follower:
         back.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
         back.weights[step.id, 0] = marks
         found = Followed()
-        passed: dict[tuple[Result, bytes], tuple[int, int, int]] = {}
+        passed: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
         for at in _results(self.trace, step.id):
             left = back.weights.pop(at, None)
             if left is None or at not in self._varies or not left.any():
@@ -86,11 +89,14 @@ def _went_on(found: Followed, known: Followed) -> None:
     found.inputs = known.inputs
     found.chosen += known.chosen
     found.unknown += known.unknown
+    found.broken += known.broken
     found.spreading += known.spreading
 
 
 def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDArray[Any]) -> None:
     """Marks on one result of one step: to its operands."""
+    if step.broken:
+        found.broken.append(step.name)
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _depends(back.varies, ref))
     call = call_of(back.trace, step, index)
@@ -105,10 +111,13 @@ def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDA
 
 
 def depending(trace: Trace) -> frozenset[Result]:
-    """The results that depend on an input's numbers, whole numbers and truth values included."""
+    """The results that depend on an input's numbers, whole numbers and truth values included, or may do so through
+    numbers that left PyTorch."""
     found: set[Result] = set()
     for step in trace.all_steps:
-        if step.op in CONSTANT or step.overridden:
+        if step.broken and not step.overridden:
+            found |= {(step.id, index) for index in range(len(step.results))}
+        if is_constant(step) or step.overridden:
             continue
         if any(_depends(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
             found |= {(step.id, index) for index in range(len(step.results))}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.capture import Step, trace
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset
@@ -102,6 +103,7 @@ class Patches:
         return Report.of(head, Table(HEAD, rows, right=(0, 1, 2, 4, 5)), rest)
 
 
+@takes(model="Module | str | Path", data="Dataset | str", step="str")
 def patches(
     model: Model,
     data: Dataset | str,

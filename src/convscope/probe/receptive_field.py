@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
 from convscope.probe.following import Followed, Follower, Marks
@@ -46,6 +47,9 @@ class ReceptiveField:
     """Steps on the way that choose by the numbers what they read: what they could choose is counted."""
     unknown: tuple[str, ...] = ()
     """Steps on the way whose operation is not known here: they are taken to read all they are given."""
+    broken: tuple[str, ...] = ()
+    """Steps on the way that take numbers which left PyTorch (`item()`, NumPy): the cells behind these are unknown and
+    not counted."""
     other_images: bool = False
     """Whether it also depends on other images of the batch, as batch norm in training makes it."""
     other_inputs: Mapping[str, Marks] = field(default_factory=dict, repr=False)
@@ -92,6 +96,7 @@ class ReceptiveField:
             "whole_from": self.whole_from,
             "chosen_by": list(self.chosen_by),
             "unknown": list(self.unknown),
+            "broken": list(self.broken),
             "other_images": self.other_images,
             "other_inputs": {name: int(np.count_nonzero(cells)) for name, cells in self.other_inputs.items()},
         }
@@ -104,6 +109,7 @@ class ReceptiveField:
         return Report.of(_lines(self))
 
 
+@takes(trace="Trace", step="str | int | integer")
 def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | None = None) -> ReceptiveField:
     """Which cells of the image a cell of a step can depend on.
 
@@ -146,6 +152,7 @@ def _field(
         whole_from=_whole_from(follow, found, seen_whole),
         chosen_by=tuple(dict.fromkeys(reversed(found.chosen))),
         unknown=tuple(dict.fromkeys(reversed(found.unknown))),
+        broken=tuple(dict.fromkeys(reversed(found.broken))),
         other_images=bool(np.delete(spread, of).any()),
         other_inputs={name: found.inputs[name] for name in others},
     )
@@ -179,6 +186,7 @@ class ReceptiveFields:
         return Report((Table(("step", "field", "cells", "share", ""), rows, right=(1, 2, 3)),))
 
 
+@takes(trace="Trace")
 def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveFields:
     """The receptive field of the place in the middle of every step that has numbers, all channels together.
 
@@ -205,7 +213,8 @@ def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveF
 
 
 def _extent(found: ReceptiveField) -> str:
-    return "x".join(str(last - first + 1) for first, last in found.box[min(1, found.cells.ndim - 1) :]) or "none"
+    size = "x".join(str(last - first + 1) for first, last in found.box[min(1, found.cells.ndim - 1) :])
+    return size or ("unknown" if found.broken else "none")
 
 
 def _remark(found: ReceptiveField) -> str:
@@ -213,6 +222,7 @@ def _remark(found: ReceptiveField) -> str:
         f"global from {found.whole_from}" * bool(found.whole_from),
         "data-dependent" * bool(found.chosen_by),
         "unknown steps" * bool(found.unknown),
+        "too small: chain broken" * bool(found.broken),
         "" if found.full_box or not found.count else "with gaps",
     ]
     return ", ".join(filter(None, notes))
@@ -264,38 +274,47 @@ def _sees_whole(found: Followed) -> bool:
 
 
 def _lines(found: ReceptiveField) -> list[str]:
-    if not found.count:
-        lines = [f"{found.name} depends on no cell of the image"]
-    elif found.whole:
-        lines = [f"{found.name} can depend on the whole image: all {found.cells.size:,} cells"]
-    else:
-        share = 100 * found.count / found.cells.size
-        words = (
-            ("channels", "rows", "columns")
-            if found.cells.ndim == 3
-            else tuple(f"axis {axis}:" for axis in range(found.cells.ndim))
-        )
-        places = [
-            f"{word} {ranges(index)}"
-            for word, index, length in zip(words, found.axes, found.cells.shape, strict=True)
-            if not (word == "channels" and len(index) == length)
-        ]
-        lines = [
-            f"{found.name} can depend on {found.count:,} of the image's {found.cells.size:,} cells ({share:.3g} %): "
-            + ", ".join(places)
-        ]
-        if not found.full_box:
-            lines.append(f"the box around them has {_volume(found):,} cells: some within it are not read")
+    lines = _extents(found)
     if found.whole_from:
         lines.append(f"global: {found.whole_from} reads along whole axes, and from there on every cell sees the image")
     for step in found.chosen_by:
         lines.append(f"data-dependent: {step} chooses by the numbers what it reads; all it could choose is counted")
     for step in found.unknown:
         lines.append(f"unknown: {step} is taken to read all that it is given")
+    for step in found.broken:
+        lines.append(
+            f"unknown: {step} takes numbers that left PyTorch, so the chain to the image is broken there; cells that "
+            "count through them are missing here"
+        )
     if found.other_images:
         lines.append("it also depends on other images of the batch")
     for name, cells in found.other_inputs.items():
         lines.append(f"and on {np.count_nonzero(cells):,} of {cells.size:,} cells of {name}")
+    return lines
+
+
+def _extents(found: ReceptiveField) -> list[str]:
+    """How many cells of the image, and which."""
+    if not found.count:
+        unknown = f"which cells of the image {found.name} depends on is unknown"
+        return [unknown if found.broken else f"{found.name} depends on no cell of the image"]
+    if found.whole:
+        return [f"{found.name} can depend on the whole image: all {found.cells.size:,} cells"]
+    share = 100 * found.count / found.cells.size
+    words = (
+        ("channels", "rows", "columns")
+        if found.cells.ndim == 3
+        else tuple(f"axis {axis}:" for axis in range(found.cells.ndim))
+    )
+    places = [
+        f"{word} {ranges(index)}"
+        for word, index, length in zip(words, found.axes, found.cells.shape, strict=True)
+        if not (word == "channels" and len(index) == length)
+    ]
+    can = f"{found.name} can depend on {found.count:,} of the image's {found.cells.size:,} cells ({share:.3g} %): "
+    lines = [can + ", ".join(places)]
+    if not found.full_box:
+        lines.append(f"the box around them has {_volume(found):,} cells: some within it are not read")
     return lines
 
 

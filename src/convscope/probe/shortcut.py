@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.arguments import takes
 from convscope.data import load_dataset
 from convscope.data.dataset import Dataset, check_trainable
 from convscope.data.holdout import split_indices
@@ -119,6 +120,7 @@ class Shortcut:
         }
 
 
+@takes(data="Dataset | str", test="Dataset")
 def shortcut(
     data: str | Dataset,
     test: Dataset | None = None,

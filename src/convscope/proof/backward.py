@@ -4,7 +4,7 @@ The adjoints in `rules` say how a weight on a result becomes weights on its oper
 Memory that was written into later is followed by address, so that views and operations in place come out right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,7 @@ CONSTANT = DRAWN | {
     "scalar_tensor", "zero", "zeros", "zeros_like",
 }  # fmt: skip
 """Operations whose result does not depend on the numbers of their operands."""
-WRITES = frozenset({"copy"})
+WRITES = frozenset({"copy", "fill"})
 """Operations whose first operand says only where to write."""
 Result = tuple[int, int]
 """A step's id and which of its results."""
@@ -38,6 +38,8 @@ class Backward:
     varies: frozenset[Result]
     weights: dict[Result, Array] = field(default_factory=dict)
     """On results that are still to be followed."""
+    tainted: Mapping[Result, frozenset[str]] = field(default_factory=dict)
+    """The results that depend on numbers which left PyTorch, each with the steps that take those."""
     inputs: dict[str, Array] = field(default_factory=dict)
     """On the cells of each input."""
     constant: float = 0.0
@@ -48,6 +50,8 @@ class Backward:
     slack: float = 0.0
     """How far that may be off itself, because reference and adjoints calculate in float64."""
     bent: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Steps that take numbers which left PyTorch, and on which weights fall."""
 
 
 def backward(trace: Trace, step: Step, cell: Cell, output: int = 0) -> Backward:
@@ -61,6 +65,7 @@ def backward(trace: Trace, step: Step, cell: Cell, output: int = 0) -> Backward:
     """
     found = Backward(trace, varying(trace, step.id))
     found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
+    found.tainted = broken_before(trace, step.id)
     start = np.zeros(step.results[output].shape)
     start[cell] = 1.0
     found.weights[step.id, output] = start
@@ -77,11 +82,39 @@ def varying(trace: Trace, last: int) -> frozenset[Result]:
     """The results, up to a step, that depend on an input by more than their shape."""
     found: set[Result] = set()
     for step in trace.all_steps[: last + 1]:
-        if step.op in CONSTANT or step.overridden:
+        if is_constant(step) or step.overridden:
             continue
         if any(_varies(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
             found |= {(step.id, i) for i, made in enumerate(step.results) if _is_number(made)}
     return frozenset(found)
+
+
+def is_constant(step: Step) -> bool:
+    """Whether a step's results do not depend on the numbers of its operands; `fill` may be given a tensor's number."""
+    return step.op in CONSTANT and not isinstance(step.arguments.get("value"), Ref)
+
+
+def broken_before(trace: Trace, last: int) -> dict[Result, frozenset[str]]:
+    """The results, up to a step, that depend on numbers which left PyTorch, each with the steps that take those."""
+    found: dict[Result, frozenset[str]] = {}
+    if not any(step.broken for step in trace.all_steps[: last + 1]):
+        return found
+    for step in trace.all_steps[: last + 1]:
+        if step.overridden:
+            continue
+        here = frozenset([step.name] if step.broken else [])
+        for name, ref in operands_of(step):
+            if not (step.op in WRITES and name == "self"):
+                here |= broken_behind(found, ref)
+        if here:
+            found |= {(step.id, index): here for index in range(len(step.results))}
+    return found
+
+
+def broken_behind(found: Mapping[Result, frozenset[str]], ref: Ref) -> frozenset[str]:
+    """The steps behind an operand that take numbers which left PyTorch."""
+    writers = [(ref.id, ref.output)] if ref.kind == "step" else []
+    return frozenset().union(*(found.get(result, ()) for result in (*writers, *((w, 0) for w in ref.rewritten))))
 
 
 def _varies(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
@@ -104,6 +137,8 @@ def operands_of(step: Step) -> Iterator[tuple[str, Ref]]:
 
 def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
     """One result of one step: to its operands, or into the constant where nothing of it varies."""
+    if (step.id, output) in found.tainted:
+        _count_broken(found, step, output)
     if (step.id, output) not in found.varies:
         found.constant += _times(weights, step.outputs[output])
         return
@@ -122,6 +157,16 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
         found.bent.append(step.name)
     for name, gradient in pulled.gradients.items():
         onto(found, step, name, refs[name], gradient)
+
+
+def _count_broken(found: Backward, step: Step, output: int) -> None:
+    """What weights on this result cannot be followed to: the step's own arguments, and operands that do not vary."""
+    if (step.id, output) not in found.varies:
+        found.broken += sorted(found.tainted[step.id, output])
+        return
+    found.broken += [step.name] if step.broken else []
+    for _, ref in operands_of(step):
+        found.broken += [] if _varies(found.varies, ref) else sorted(broken_behind(found.tainted, ref))
 
 
 def _count_rounding(found: Backward, step: Step, output: int, weights: Array) -> None:

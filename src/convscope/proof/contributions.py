@@ -53,11 +53,14 @@ class Contributions:
     """How far that may be off, by the float64 rounding of reference and adjoints."""
     bent: tuple[str, ...]
     """The steps on the way that are not piecewise linear: their tangent at the recorded numbers stands for them."""
+    broken: tuple[str, ...] = ()
+    """The steps on the way that take numbers which left PyTorch: what the image adds through these is unknown, and
+    counted in the constant."""
 
     @property
     def linear(self) -> bool:
-        """Whether every step on the way is piecewise linear: then this is the number itself, not its tangent."""
-        return not self.bent
+        """Whether every step on the way is known to be piecewise linear: then this is the number itself."""
+        return not self.bent and not self.broken
 
     @property
     def total(self) -> float:
@@ -98,6 +101,7 @@ class Contributions:
             "slack": plain_number(self.slack),
             "linear": self.linear,
             "bent": list(self.bent),
+            "broken": list(self.broken),
             "inputs": {
                 name: {
                     "shape": list(array.shape),
@@ -136,6 +140,7 @@ def contributions(trace: Trace, step: Step, cell: Cell, output: int = 0, name: s
         rounding=found.rounding,
         slack=found.slack + OURS * added,
         bent=tuple(dict.fromkeys(reversed(found.bent))),
+        broken=tuple(dict.fromkeys(reversed(found.broken))),
     )
 
 
@@ -148,7 +153,7 @@ def _page(found: Contributions) -> list[str]:
     rows: list[Row | str] = [
         Row(f"{np.count_nonzero(every > 0):,} cells of the input that add", scale.show(parts[0])),
         Row(f"{np.count_nonzero(every < 0):,} cells that take away", scale.show(parts[1])),
-        Row("constant: biases and shifts", scale.show(parts[2])),
+        Row("constant: biases and shifts" + ", and what is unknown" * bool(found.broken), scale.show(parts[2])),
         *([Row("rounding of the numbers shown", scale.text(rest))] if rest else []),
         RULE,
         Row("added up", scale.show(total)),
@@ -161,10 +166,18 @@ def _page(found: Contributions) -> list[str]:
 
 
 def _kind(found: Contributions) -> str:
+    if found.broken:
+        return (
+            f"unknown: the chain to the image is broken at {_few(found.broken)}, which takes numbers that left "
+            "PyTorch; what the image adds through these is not followed"
+        )
     if found.linear:
         return "what each cell of the input adds; exact, because every step on the way is piecewise linear"
-    named = ", ".join(found.bent[:3]) + (f" and {len(found.bent) - 3} more" if len(found.bent) > 3 else "")
-    return f"the tangent at this input, because these are not piecewise linear: {named}"
+    return f"the tangent at this input, because these are not piecewise linear: {_few(found.bent)}"
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _largest(found: Contributions, count: int = 8) -> list[str]:
@@ -183,4 +196,5 @@ def _largest(found: Contributions, count: int = 8) -> list[str]:
             for cell in cells
             if pixels[cell]
         ]
-    return ["the cells that count most", "", *indented(render(rows))] if rows else ["no cell of the input counts"]
+    none = "no cell of the input is known to count" if found.broken else "no cell of the input counts"
+    return ["the cells that count most", "", *indented(render(rows))] if rows else [none]

@@ -22,21 +22,23 @@ def index_select(x: Array, dim: int, index: Array) -> Array:
 
 
 def gather(x: Array, dim: int, index: Array) -> Array:
-    """gather: for each cell of `index`, the cell of `x` with that number along `dim`."""
-    return x[_spots(index, dim)] if x.ndim else x
+    """gather: for each cell of `index`, the cell of `x` with that number along `dim`; a number is a vector of one."""
+    return np.atleast_1d(x)[_spots(np.atleast_1d(index), dim)].reshape(index.shape)
 
 
 def scatter(
     x: Array, dim: int, index: Array, src: Array | None = None, value: Any = None, reduce: str | None = None
 ) -> Array:
     """scatter: `x` with `src` (or a value) written where `gather` would read; "add" adds, "multiply" multiplies."""
-    out, spots = np.array(x), _spots(index, dim)
-    new = value if src is None else src[tuple(slice(0, s) for s in index.shape)]
+    out = np.array(x, ndmin=1)  # a number counts as a vector of one
+    index = np.atleast_1d(index)
+    spots = _spots(index, dim)
+    new = value if src is None else np.atleast_1d(src)[tuple(slice(0, s) for s in index.shape)]
     if reduce is None:
         out[spots] = new
     else:
         (np.add if reduce == "add" else np.multiply).at(out, spots, new)
-    return out
+    return out.reshape(x.shape)
 
 
 def scatter_add(x: Array, dim: int, index: Array, src: Array) -> Array:

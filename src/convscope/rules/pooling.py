@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.rules.call import Array, Call, Cell, Operand
 from convscope.rules.expr import Apply, Cells, Dot
 from convscope.rules.gather import outer, pair
@@ -92,6 +93,8 @@ def _adaptive(call: Call, cell: Cell) -> tuple[Cells, int]:
 
 
 def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
+    if not len(window):  # PyTorch gives -inf, and as its place one outside the image
+        raise UsageError("a window that reads padding alone has no largest cell.")
     if call.output == 0:
         return Apply("max", {"cells": window}, note=f"the largest of {len(window)} cells")
     window = _from_last_nan(window)

@@ -221,8 +221,6 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
         output = answer(model, torch.from_numpy(first).to(parameter.device, parameter.dtype))
-    if output.ndim != 2:
-        raise ShapeError(f"the model gives {tuple(output.shape)} for one image; training needs (1, number of classes).")
     outputs, classes = output.shape[1], len(data.classes)
     if outputs < classes and not (outputs == 1 and recipe.loss == "mse"):
         raise ShapeError(

@@ -22,7 +22,8 @@ from convscope.training.batches import Batches, Stream, batch_count, batch_parts
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
-from convscope.training.objectives import Loss, decide
+from convscope.training.objectives import Loss
+from convscope.training.outputs import decide
 from convscope.training.randomness import random_state
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime

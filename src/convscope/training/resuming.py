@@ -246,6 +246,6 @@ def check_position(path: Path, position: Position, batches: int, epochs: int, su
     if not whole or position.step > epochs * batches or position.sums.keys() != set(sums):
         raise RunError(
             f"{path} cannot be gone on with: its snapshot is at step {position.step}, batch {position.batch} of epoch "
-            f"{position.epoch + 1}, and its settings give {epochs * batches} in all, {batches} in an epoch. One of them "
-            "is damaged or was edited; take the folder from a copy, or train anew into another --out."
+            f"{position.epoch + 1}, and its settings give {epochs * batches} in all, {batches} in an epoch. One of "
+            "them is damaged or was edited; take the folder from a copy, or train anew into another --out."
         )

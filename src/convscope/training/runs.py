@@ -22,6 +22,7 @@ from torch import nn
 
 from convscope.cards import Card
 from convscope.errors import DataWarning, RunError, UnknownName, UsageError, WeightsError
+from convscope.files import open_to_read
 from convscope.models import load_model, run_config
 from convscope.models.sealed import check_seal
 from convscope.training.metrics import METRICS, read_metrics
@@ -90,12 +91,15 @@ class Run:
         """
         path = self.path / "weights.safetensors"
         try:
+            open_to_read(path).close()  # which waits for no pipe, as the next would
             with safe_open(path, "numpy") as weights:
                 names = [name for name in weights.keys() if not name.endswith(COUNTED)]  # noqa: SIM118  # no dict
                 shapes = [weights.get_slice(name).get_shape() for name in names]
         except FileNotFoundError:
             raise RunError(f"{self.path} has no {path.name}: its training saved none yet.") from None
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+        except SafetensorError as error:
             raise RunError(f"{path} is damaged: {error}.") from None
         return sum(map(math.prod, shapes))
 

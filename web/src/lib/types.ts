@@ -49,6 +49,7 @@ export type ContributionsInfo = Readonly<{
   bound: Num;
   linear: boolean;
   bent: readonly string[];
+  broken: readonly string[];
   checks: boolean;
   shape: readonly number[];
 }>;

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.rules.adjoints.pulled import Pulled, Varies, only, wide
 from convscope.rules.adjoints.separable import Matrix, along
 from convscope.rules.call import Array, Call
@@ -11,7 +12,11 @@ from convscope.rules.gather import pair
 
 
 def max_pool(call: Call, weights: Array, varies: Varies) -> Pulled:
-    """Each window's weight goes to its first largest cell."""
+    """Each window's weight goes to its first largest cell.
+
+    Raises:
+        UsageError: a window with a weight reads padding alone.
+    """
     only(call, varies, "self")
     image = wide(call["self"])
     axes = int(call.op.split("pool")[1][0])
@@ -20,7 +25,7 @@ def max_pool(call: Call, weights: Array, varies: Varies) -> Pulled:
     paddings, dilations = pair(call["padding"], axes), pair(call["dilation"], axes)
     lead = image.shape[:-axes]
     best = np.full(weights.shape, -np.inf)
-    winner = np.zeros(weights.shape, np.int64)
+    winner = np.full(weights.shape, -1)
     for tap in np.ndindex(*sizes):
         places = [
             np.arange(n) * s - p + t * d
@@ -33,7 +38,9 @@ def max_pool(call: Call, weights: Array, varies: Varies) -> Pulled:
         flat = np.ravel_multi_index(source, image.shape[-axes:])
         wins = (seen > best[(..., *target)]) | np.isnan(seen)
         best[(..., *target)] = np.where(wins, seen, best[(..., *target)])
-        winner[(..., *target)] = np.where(wins, flat, winner[(..., *target)])
+        winner[(..., *target)] = np.where(wins | (winner[(..., *target)] < 0), flat, winner[(..., *target)])
+    if np.any(weights[winner < 0]):
+        raise UsageError("a window of the max pooling reads padding alone, so its number comes from no cell.")
     return Pulled({"self": _placed(weights, winner, lead, image.shape)})
 
 

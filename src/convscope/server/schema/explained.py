@@ -69,5 +69,6 @@ class ContributionsInfo(Said):
     bound: Number
     linear: bool
     bent: list[str]
+    broken: list[str]
     checks: bool
     shape: list[int]

@@ -1,0 +1,118 @@
+"""Wrong objects in Python: one sentence that says what was wanted, what was given, what to do."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import convscope as cs
+from convscope.errors import ModelError, UsageError
+
+LAYER = nn.Conv2d(1, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def things() -> dict[str, Any]:
+    data = cs.load_dataset("shapes", size=20)
+    trace = cs.trace(cs.load_model("shapes-cnn"), data.image(0))
+    return {"data": data, "model": cs.load_model("shapes-cnn"), "trace": trace, "image": data.image(0)}
+
+
+WRONG = {
+    "verify(model)": lambda t: cs.verify(t["model"]),
+    "verify(model, image)": lambda t: cs.verify(t["model"], t["image"]),
+    "verify(class)": lambda _t: cs.verify(nn.Conv2d),  # type: ignore[arg-type]
+    "verify(None)": lambda _t: cs.verify(None),  # type: ignore[arg-type]
+    "explain(model, step, cell)": lambda t: cs.explain(t["model"], "conv1", (0, 0, 0)),
+    "explain(trace, cell, step)": lambda t: cs.explain(t["trace"], (0, 0, 0), "conv1"),
+    "explain(trace, step, cell as text)": lambda t: cs.explain(t["trace"], "conv1", "0,0,0"),
+    "difference(model, model)": lambda t: cs.difference(t["model"], t["model"]),
+    "trace(image, model)": lambda t: cs.trace(t["image"], t["model"]),
+    "trace(class)": lambda t: cs.trace(nn.Conv2d, t["image"]),  # type: ignore[arg-type]
+    "trace(trace)": lambda t: cs.trace(t["trace"], t["image"]),
+    "evaluate(model)": lambda t: cs.evaluate(t["model"]),
+    "predict(trace)": lambda t: cs.predict(t["trace"]),
+    "predict(image, model)": lambda t: cs.predict(t["image"], t["model"]),
+    "dead(data, model)": lambda t: cs.probe.dead(t["data"], t["model"]),
+    "dead(model, array)": lambda t: cs.probe.dead(t["model"], t["data"].images),
+    "shift(data, models)": lambda t: cs.probe.shift(t["data"], [t["model"]]),
+    "compare(data, models)": lambda t: cs.probe.compare(t["data"], [t["model"]]),
+    "compare(model, data)": lambda t: cs.probe.compare(t["model"], t["data"]),
+    "patches(data, model)": lambda t: cs.probe.patches(t["data"], t["model"]),
+    "patches(trace, data)": lambda t: cs.probe.patches(t["trace"], t["data"]),
+    "attribution(image, model)": lambda t: cs.probe.attribution(t["image"], t["model"]),
+    "shortcut(model)": lambda t: cs.probe.shortcut(t["model"]),
+    "receptive_field(model)": lambda t: cs.probe.receptive_field(t["model"], "conv1"),
+    "receptive_field(trace, step)": lambda t: cs.probe.receptive_field(t["trace"], t["trace"]["conv1"]),
+    "receptive_fields(model)": lambda t: cs.probe.receptive_fields(t["model"]),
+    "borders(model)": lambda t: cs.probe.borders(t["model"]),
+    "plot.maps(model)": lambda t: cs.plot.maps(t["model"]),
+    "plot.maps_by_class(trace, data)": lambda t: cs.plot.maps_by_class(t["trace"], t["data"], "conv1", [0]),
+    "plot.network(model)": lambda t: cs.plot.network(t["model"]),
+    "plot.samples(model)": lambda t: cs.plot.samples(t["model"]),
+    "plot.explanation(trace)": lambda t: cs.plot.explanation(t["trace"]),
+    "plot.contributions(why)": lambda t: cs.plot.contributions(cs.explain(t["trace"], "conv1", (0, 0, 0))),
+    "plot.receptive_field(trace)": lambda t: cs.plot.receptive_field(t["trace"]),
+    **{f"plot.{name}(trace)": (lambda t, name=name: getattr(cs.plot, name)(t["trace"])) for name in (
+        "attribution", "borders", "compare", "dead", "lint", "patches", "shift", "shortcut",
+    )},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", WRONG)
+def test_a_wrong_object_is_refused_in_one_sentence(call: str, things: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as refused:
+        WRONG[call](things)
+    said = str(refused.value)
+    assert said.endswith(".")
+    assert "\n" not in said
+    assert len(said) < 250
+
+
+def test_exchanged_arguments_are_said_to_be_so(things: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"exchanged: dead\(model, data\)"):
+        cs.probe.dead(things["data"], things["model"])
+    with pytest.raises(UsageError, match=r"^verify takes a Trace as its trace, not a Conv2d; cs.trace\(model, image\)"):
+        cs.verify(LAYER)  # type: ignore[arg-type]
+
+
+def test_indexes_of_numpy_are_indexes(things: dict[str, Any]) -> None:
+    why = cs.explain(things["trace"], np.int64(0), np.array([0, 1, 1]))  # type: ignore[arg-type]
+    assert why.cell == (0, 0, 1, 1)
+    assert cs.explain(things["trace"], "fc", np.int64(1)).proved  # type: ignore[arg-type]
+
+
+def test_a_module_that_never_became_one_is_refused() -> None:
+    class Forgot(nn.Module):
+        def __init__(self) -> None:
+            self.k = 3
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.k
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.__dict__["_modules"]["inner"] = Forgot()
+
+    for model in (Forgot(), Outer()):
+        with pytest.raises(ModelError, match=r"Forgot.__init__ does not call super\(\).__init__\(\)"):
+            cs.trace(model, torch.ones(1, 2, 2))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_pooling_window_that_reads_padding_alone_is_unsupported_not_a_crash(dims: int) -> None:
+    kind = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[dims - 1]
+    pool = kind(3, stride=6, padding=1, dilation=2, ceil_mode=True)
+    trace = cs.trace(nn.Sequential(pool, nn.Identity()), torch.randn(1, 1, *[1] * (dims - 1), 24 if dims > 1 else 1))
+    step = next(step for step in trace.all_steps if "max_pool" in step.op)
+    cell = (0,) * len(step.shape)
+    for output in range(len(step.results)):
+        why = cs.explain(trace, step, cell, output=output)
+        assert not why.proved
+    if not np.isfinite(step.output[cell]):
+        with pytest.raises(UsageError, match="padding alone"):
+            cs.explain(trace, step, cell).to_input()
+    assert not cs.verify(trace).mismatches
