@@ -95,7 +95,7 @@ def watching(imports: Imports) -> Iterator[None]:
     """
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
-    outer = _ACTIVE.get()
+    outer = _current()
     if outer is not imports:
         imports.outer = outer
     token = _ACTIVE.set(imports)
@@ -130,7 +130,7 @@ def checked(spec: ModuleSpec) -> ModuleSpec:
     Raises:
         ModelError: its file is not allowed, or cannot be read.
     """
-    imports = _ACTIVE.get() or _of_callers()
+    imports = _current()
     if imports is None or spec.origin is None or not spec.has_location:
         return spec
     file = os.path.abspath(getattr(spec.loader, "archive", spec.origin))  # noqa: PTH100  # links stay as they are named
@@ -156,7 +156,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        imports = _ACTIVE.get() or _of_callers()
+        imports = _current()
         if imports is None:
             return None
         folders = list(_folders(imports))
@@ -205,6 +205,15 @@ class _Bytecode(SourcelessFileLoader):
 
     def get_data(self, path: str) -> bytes:
         return self._content if path == self.path else super().get_data(path)
+
+
+def _current() -> Imports | None:
+    """The innermost imports that hold now: of what is being loaded, or of the user code that asks for an import."""
+    active, callers = _ACTIVE.get(), _of_callers()
+    around = callers
+    while around is not None and around is not active:
+        around = around.outer
+    return callers if around is active else active
 
 
 def _of_callers() -> Imports | None:
