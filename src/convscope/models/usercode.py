@@ -22,7 +22,8 @@ from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.models.arguments import check_arguments, unfit
-from convscope.models.imports import check_loaded, checked, is_library, locate, look_in, reachable, statements
+from convscope.models.imports import check_loaded, checked, is_library, look_in
+from convscope.models.statements import locate, reachable, statements
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
