@@ -1,11 +1,14 @@
 """Trust: of what a run folder names, nothing but built-in networks is executed before the user has said so."""
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -325,25 +328,33 @@ def test_a_change_of_any_file_or_argument_asks_again(
     assert not Path("CANARY").exists()
 
 
-def test_a_file_that_is_only_imported_later_is_checked_then(own: Path, net: Path) -> None:
-    """What `forward` imports is part of the code."""
+def test_a_file_that_is_only_imported_later_is_checked_then(net: Path) -> None:
+    """What `forward` imports is part of the code, and found beside it."""
     net.write_text(NET.replace("    def forward(self, x):", "    def forward(self, x):\n        import later"))
     Path("later.py").write_text("x = 1")
-    sys.path.insert(0, str(net.parent))
-    try:
-        run = cs.train("shapes", "net.py:Net", epochs=1, out="lazy").path
-        sys.modules.pop("later")
-        assert cs.predict(run, IMAGE)
-        sys.modules.pop("later")
-        model = cs.load_model(run)
-        Path("later.py").write_text(ACT)
-        with pytest.raises(ModelError, match=r"later\.py' is new or has changed since its run was trusted"):
-            cs.predict(model, IMAGE)
-        with pytest.raises(TrustError, match=r"of which .*later\.py' has changed"):
-            cs.load_model(run)
-    finally:
-        sys.path.remove(str(net.parent))
-        sys.modules.pop("later", None)
+    run = cs.train("shapes", "net.py:Net", epochs=1, out="lazy").path
+    forget()
+    model = cs.load_model(run)
+    assert cs.predict(model, IMAGE)
+    forget()
+    Path("later.py").write_text(ACT)
+    with pytest.raises(ModelError, match=r"later\.py' is new or has changed since its run was trusted"):
+        cs.predict(model, IMAGE)
+    with pytest.raises(TrustError, match=r"of which .*later\.py' has changed"):
+        cs.load_model(run)
+    assert not Path("CANARY").exists()
+
+
+def test_other_threads_find_no_module_of_a_network(net: Path) -> None:
+    """While a network is imported, its folder is searched for what its own code imports alone."""
+    Path("wave.py").write_text(ACT)
+    net.write_text("import time\ntime.sleep(0.5)\n" + NET)
+    sys.modules.pop("wave", None)
+    thread = threading.Thread(target=cs.load_model, args=("net.py:Net",))
+    thread.start()
+    time.sleep(0.2)
+    assert is_library(str(importlib.import_module("wave").__file__))
+    thread.join()
     assert not Path("CANARY").exists()
 
 
@@ -646,6 +657,7 @@ def test_what_cannot_be_built_is_said_before_anybody_is_asked(evil: Path) -> Non
     "args",
     [
         {"kernels": [10**6, 10**6]},
+        {"kernels": [300, 40_000]},
         {"size": 10**9},
         {"classes": 10**10},
         {"kernels": 10**30},

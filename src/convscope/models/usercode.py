@@ -24,7 +24,8 @@ from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.models.arguments import check_arguments, unfit
-from convscope.models.imports import check_loaded, checked, is_library, locate, look_in, reachable, statements
+from convscope.models.imports import check_loaded, checked, is_library, look_in
+from convscope.models.statements import locate, reachable, statements
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
@@ -87,7 +88,16 @@ def check_exists(spec: str) -> None:
 def files_of(spec: str) -> list[str]:
     """The files of the user's that a network comes from: its own and those that its import statements mean.
 
+    >>> files_of("torch.nn:Linear")
+    []
+
     Nothing is imported; names that are computed when the code runs are not seen.
+
+    Args:
+        spec: `file.py:Class` or `package.module:factory`.
+
+    Raises:
+        UsageError: it has another form.
     """
     place, _, path = split(spec)
     if path is not None:
