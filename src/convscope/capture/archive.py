@@ -164,7 +164,7 @@ class Archive:
         try:
             self._contents = self._checked()
         except _DAMAGE as error:
-            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
             raise DataError(f"{path} is no trace saved by convscope, or is damaged ({why}).") from None
 
     def _checked(self) -> Contents:
