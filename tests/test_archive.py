@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
@@ -49,6 +50,19 @@ def test_a_trace_of_the_first_format_still_loads() -> None:
     assert report.proved
     assert [part.source for part in report.returned] == ["fc", "amax", "slice#4"]
     assert trace.output["scores"].shape == (1, 3)
+
+
+def test_a_lie_in_the_first_format_is_not_proved(tmp_path: Path) -> None:
+    with safe_open(FORMER, "numpy") as file:
+        arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    for name in ("result/0", "result/1", "result/2"):
+        save_file({**arrays, name: np.asarray(arrays[name] + 1)}, tmp_path / "t", metadata)
+        report = report_of(tmp_path / "t")
+        assert report is not None
+        assert "is held by no step" in report.summary()
+    forged_ = {"convscope-trace-2": metadata["convscope-trace-1"]}
+    save_file(arrays, tmp_path / "t", forged_)
+    assert report_of(tmp_path / "t") is None
 
 
 # Views of parameters: every place that a header names lies inside the array.

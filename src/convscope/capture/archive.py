@@ -169,7 +169,7 @@ class Archive:
         try:
             self._contents = self._checked()
         except _DAMAGE as error:
-            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
             raise DataError(f"{path} is no trace saved by convscope, or is damaged ({why}).") from None
 
     def _checked(self) -> Contents:
@@ -183,7 +183,10 @@ class Archive:
         slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118 - not a mapping
         shapes = {name: tuple(map(int, part.get_shape())) for name, part in slices.items()}
         types = {name: NUMPY.get(str(part.get_dtype()), "") for name, part in slices.items()}
-        contents = check(parse(metadata[format_]), {name: (types[name], shapes[name]) for name in slices}, self)
+        header = parse(metadata[format_])
+        contents = check(header, {name: (types[name], shapes[name]) for name in slices}, self)
+        if header.get("format") != format_:
+            raise ValueError(f"its header says that it is of the format {header.get('format')!r}")
         for name, ref in _stored(contents):
             if (ref.dtype in NARROW or ref.dtype == "bool") and not fits(ref.dtype, self._read(name)):
                 raise ValueError(f"the array {name} has numbers that no {ref.dtype} has")

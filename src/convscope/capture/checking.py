@@ -195,6 +195,7 @@ class _Reader:
         _require(isinstance(step.parameters, dict) and step.parameters == read, f"{where} names other parameters")
         _require(not step.view or any(True for _ in step.refs()), f"{where} is a view of nothing")
         self._results(number, step)
+        _require(_sayable(step), f"{where} has arguments that {step.op} cannot have")
         _require(modest(step), f"{where} asks for far more cells than its tensors have")
 
     def _results(self, number: int, step: Step) -> None:
@@ -240,6 +241,17 @@ class _Reader:
         _require(
             found == (STORED[ref.dtype], ref.shape), f"the array {name} has another type or shape than the header says"
         )
+
+
+def _sayable(step: Step) -> bool:
+    """Whether lists of arguments hold plain values, and the operation can be put in words with them."""
+    lists = [value for value in step.arguments.values() if isinstance(value, list)]
+    if any(isinstance(item, list | tuple | dict) for value in lists for item in value):
+        return False
+    try:
+        return isinstance(step.says, str)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return False
 
 
 def _outside(packed: list[Any], arrays: Arrays) -> Outside:
