@@ -409,3 +409,9 @@ def test_a_pipe_and_a_pointer_of_git_lfs_are_named_and_not_read(tmp_path: Path) 
     (tmp_path / "photo.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(ImageError, match=r"photo\.png is a pointer of Git LFS, .* fetch that with `git lfs pull`"):
         read_image(tmp_path / "photo.png")
+
+
+def test_a_pipe_called_as_an_array_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(ImageError, match=r"pipe\.npy is not a regular file"):
+        cs.load_image(tmp_path / "pipe.npy")

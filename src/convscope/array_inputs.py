@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convscope.cards import Card
 from convscope.errors import ImageError, ShapeError
+from convscope.files import unsuitable
 from convscope.images import MAX_PIXELS, WHITE, Array
 
 SLICES = 64
@@ -24,6 +25,8 @@ def read_array(path: Path) -> Array:
     Raises:
         ImageError: it is damaged, holds Python objects, or more numbers than are read.
     """
+    if why := unsuitable(Path(path)):
+        raise ImageError(f"{path} {why}.")
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(mapped, np.ndarray):
