@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,61 @@ def test_a_full_disk_at_any_early_write_leaves_a_folder_to_begin_in(
             cs.train(**SMALL, out=tmp_path / "run", resume=True)
     cs.train(**SMALL, out=tmp_path / "run", resume=True)
     assert same_weights(tmp_path / "run", whole)
+
+
+CALLS = ((os, "fsync"), (os, "ftruncate"), (Path, "replace"), (Path, "rename"), (Path, "unlink"), (Path, "rmdir"))
+
+
+def killed_at(out: Path, number: int) -> bool:
+    """Train in a child that is killed before its `number`-th change of the disk; whether it came that far."""
+    child = os.fork()
+    if child == 0:
+        calls = iter(range(1, 100_000))
+
+        def killing(real: Any) -> Any:
+            def call(*arguments: Any, **more: Any) -> Any:
+                if next(calls) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **more)
+
+            return call
+
+        for owner, name in CALLS:
+            setattr(owner, name, killing(getattr(owner, name)))
+        cs.train(**SMALL, out=out, resume=True, snapshot_seconds=0)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def assert_a_kill_costs_nothing(whole: Path, folder: Path, numbers: range) -> None:
+    for number in numbers:
+        out = folder / str(number)
+        if not killed_at(out, number):
+            assert number > 100
+            return
+        if number % 2:  # and once more, while it goes on
+            killed_at(out, 2 + number % 7)
+        if number % 3 == 0 and (out / "config.json").exists() and not cs.load_run(out).finished:
+            with (out / "metrics.jsonl").open("ab") as file:
+                file.write(b"damaged\n")
+            killed_at(out, 3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cs.train(**SMALL, out=out, resume=True)
+        assert same_weights(out, whole), number
+        assert cs.load_run(out).steps == cs.load_run(whole).steps, number
+        epochs = [event["step"] for event in cs.load_run(out).history if event["event"] == "epoch"]
+        assert epochs == list(range(1, 13)), number
+        assert not list(out.rglob("*.part")) + list(out.rglob("*.old")), number
+
+
+def test_a_kill_at_a_change_of_the_disk_costs_nothing(whole: Path, tmp_path: Path) -> None:
+    assert_a_kill_costs_nothing(whole, tmp_path, range(1, 120, 7))
+
+
+@pytest.mark.study
+def test_a_kill_at_any_change_of_the_disk_costs_nothing(whole: Path, tmp_path: Path) -> None:
+    assert_a_kill_costs_nothing(whole, tmp_path, range(1, 1000))
 
 
 # Signals, and a standard output that is gone
