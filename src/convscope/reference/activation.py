@@ -70,7 +70,9 @@ def celu_error(y: Array, u: float, x: Array, alpha: float = 1) -> Array:
 
 
 def hardtanh(x: Array, low: float = -1, high: float = 1) -> Array:
-    """x, not below `low`, not above `high`: relu6 with 0 and 6."""
+    """x, not below `low`, not above `high`: relu6 with 0 and 6. Kernels of integers read both as integers."""
+    if x.dtype.kind != "f":
+        return np.clip(x, int(low), int(high))
     return np.clip(x, low, high)
 
 

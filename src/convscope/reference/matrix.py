@@ -60,6 +60,8 @@ def addmm(x: Array, left: Array, right: Array, beta: float = 1, alpha: float = 1
     >>> addmm(np.array([10.0]), np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
     array([[21.]])
     """
+    if x.dtype.kind != "f":  # kernels of integers read the scales as integers
+        alpha, beta = int(alpha), int(beta)
     scaled = alpha * product(left, right)
     return scaled if beta == 0 else beta * x + scaled
 

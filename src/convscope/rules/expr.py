@@ -205,6 +205,7 @@ class Dot:
         left = [int(number) for number in self.values.tolist()]
         right = [1] * len(left) if self.right is None else [int(number) for number in self.right.values.tolist()]
         total = sum(a * b for a, b in zip(left, right, strict=True)) * int(self.scale)
+        total = total if self.divisor == 1 else WHOLE["trunc_div"](total, int(self.divisor))
         return wrapped(total + (0 if self.bias is None else counted(self.bias)), self.kind)
 
     def _inherited(self) -> float:
@@ -247,7 +248,7 @@ class Apply:
         errors: list[Any] = []
         for argument in self.arguments.values():
             if isinstance(argument, Cells):
-                values.append(argument.values)
+                values.append(argument.values.astype(np.float64))
                 errors.append(0.0 if argument.errors is None else argument.errors)
             else:
                 found = argument.result(precision)

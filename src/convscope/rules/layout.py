@@ -142,7 +142,7 @@ def scatter(call: Call, cell: Cell) -> Expr:
         note = f"what was here, plus the {len(hits)} numbers sent here"
         return Dot(added, bias=leaf(whole, cell), note=note, kind=call.kind)
     if not isinstance(source, Operand):
-        return number(source, "value")
+        return number(int(source) if call.kind else source, "value")
     last = tuple(int(hits[-1]) if a == axis else i for a, i in enumerate(full))
     return leaf(source, last if source.shape else ())
 
@@ -180,8 +180,11 @@ def counted(call: Call, cell: Cell) -> Expr:
         return number(float(cell[-1] == cell[-2]), "one on the diagonal")
     index = number(cell[0], "index")
     if call.op == "linspace":
-        ends = {name: broadcast(call[name], (), name) for name in ("start", "end")}
-        return Apply("evenly", {**ends, "index": index, "last": number(max(call["steps"] - 1, 1), "last")})
+        ends: dict[str, Expr] = {name: broadcast(call[name], (), name) for name in ("start", "end")}
+        if call.kind:
+            ends = {name: Apply("trunc", {"x": end}) if end.value() % 1 else end for name, end in ends.items()}
+        even = Apply("evenly", {**ends, "index": index, "last": number(max(call["steps"] - 1, 1), "last")})
+        return Apply("cut", {"x": even}) if call.kind else even
     start, step = call.get("start") or 0, call.get("step")
     return Apply(
         "add_scaled", {"x": number(start, "start"), "alpha": number(1 if step is None else step, "step"), "y": index}

@@ -87,7 +87,10 @@ def applied(call: Call) -> tuple[str, Arguments]:
     if call.op in SPECIAL:
         return SPECIAL[call.op](call)
     function, names = ARGUMENTS[call.op]
-    return function, {name: call[given] for name, given in names.items()}
+    arguments = {name: call[given] for name, given in names.items()}
+    if call.op == "hardtanh" and call.kind:  # kernels of integers read the limits as integers
+        arguments |= {name: int(arguments[name]) for name in ("low", "high")}
+    return function, arguments
 
 
 def _sum(call: Call) -> tuple[str, Arguments]:

@@ -98,6 +98,12 @@ def _floor_error(precision: Precision, result: float, values: Sequence[Any], err
     return float((roundings if roundings > 0.1 else 0.0) + (2 * precision.inner * abs(result) + 1.0) * bool(precision.inner))
 
 
+def _near_integer(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """A number that its error takes across an integer is cut to this integer or to the one before."""
+    apart = abs(values[0] - np.round(values[0]))
+    return 1.0 if 0 < apart <= errors[0] + 8 * precision.sum * abs(values[0]) else 0.0
+
+
 def _near_tie(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
     """The number is scaled, rounded and scaled back; close to the middle it may go either way."""
     step = 10.0 ** -values[1]
@@ -223,6 +229,7 @@ ARITHMETIC: Mapping[str, Function] = {
     ),
     "round": elementary("{x}, rounded to the nearest integer", np.round),
     "trunc": elementary("{x}, rounded towards 0", np.trunc),
+    "cut": Function("{x}, cut to an integer", np.trunc, _near_integer),
     "frac": elementary("what {x} has behind the point", lambda x: x - np.trunc(x), slopes=lambda x: (np.ones_like(x),)),
     "reciprocal": _single("1 ÷ {x}", lambda x: np.divide(1.0, x), lambda x: -np.divide(1.0, x * x), 2),
     "sqrt": _single("√{x}", np.sqrt, lambda x: np.divide(0.5, np.sqrt(x)), 2),
