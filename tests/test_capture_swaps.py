@@ -28,7 +28,8 @@ class Binary(nn.Module):
         if self.real is None:
             self.real = self.c.weight.data.clone()
         self.c.weight.data = self.real.sign()
-        return torch.tanh(self.c(x))
+        made: Tensor = torch.tanh(self.c(x))
+        return made
 
 
 class Twice(nn.Module):
@@ -43,7 +44,8 @@ class Twice(nn.Module):
         self.c.weight.data = real.sign()
         y = self.c(x)
         self.c.weight.data = real
-        return self.c(F.relu(y))
+        made: Tensor = self.c(F.relu(y))
+        return made
 
 
 class Assigned(nn.Module):
@@ -82,7 +84,7 @@ class SetIn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.c(x)
-        self.c.weight.set_(torch.zeros(1))
+        self.c.weight.set_(torch.zeros(1))  # type: ignore[call-overload]  # missing in torch's stubs
         return y.relu()
 
 

@@ -52,7 +52,7 @@ def _replace() -> None:
         _originals[name] = Tensor.__dict__.get(name)
     for name, watching in _WATCHING.items():
         setattr(Tensor, name, watching)
-    Tensor.data = _DATA  # type: ignore[assignment, method-assign, misc]  # torch declares an attribute
+    Tensor.data = _DATA  # type: ignore[assignment]  # torch declares an attribute
 
 
 def _put_back() -> None:

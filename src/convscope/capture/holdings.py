@@ -94,7 +94,7 @@ def reached(roots: Iterable[Any], more: Callable[[Any], Iterable[Any]] = lambda 
 
 def is_own(value: Any) -> bool:
     """Whether this is an object of the model's own code, whose attributes are its state."""
-    return _is_own_kind(type(value))
+    return _is_own_kind(type(value))  # type: ignore[arg-type]  # a class is hashable
 
 
 @cache
@@ -107,7 +107,7 @@ def _is_own_kind(kind: type) -> bool:
 @cache
 def holds(kind: type) -> bool:
     """Whether objects of a class may hold something that `states_of` keeps."""
-    return issubclass(kind, (*CONTAINERS, np.ndarray)) or _is_own_kind(kind)
+    return issubclass(kind, (*CONTAINERS, np.ndarray)) or _is_own_kind(kind)  # type: ignore[arg-type]  # a class is hashable
 
 
 def attributes_of(value: Any) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self._full = False
         self._enough = enough
         self._given: set[int] = set()
-        self.born: set[int] | None = set()
+        self.born: set[int] = set()
         self._held: set[int] = set()
         self._last: Call | None = None
 
@@ -103,7 +103,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     def _note_numbers(self, arguments: list[Any]) -> None:
         """Numbers that come in as tensors, because the tensors may not be kept."""
         for tensor in tensors_in(arguments):
-            if not tensor.dim() and memory(tensor) not in (self.born or ()) and memory(tensor) not in self._given:
+            if not tensor.dim() and memory(tensor) not in self.born and memory(tensor) not in self._given:
                 with torch._C._DisableTorchDispatch():
                     self.numbers[self.census.slot(tensor).serial] = tensor.item()
 
@@ -187,7 +187,7 @@ class Recomputing(Recording):
         return self._returned
 
     @property
-    def _census(self) -> Census:  # type: ignore[override]  # there it is made when first needed
+    def _census(self) -> Census:
         return self._recorder.census
 
     def _slot_of(self, gone: Departure) -> Slot:

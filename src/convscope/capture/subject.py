@@ -90,7 +90,7 @@ class Subject:
             if type(module) not in PLAIN:
                 now.mappings += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
                 for name in attributes.keys() - OF_MODULES:
-                    if holds(type(attributes[name])):
+                    if holds(type(attributes[name])):  # type: ignore[arg-type]  # a class is hashable
                         held.append(attributes[name])
         now.states = states_of(held) if held else []
         return now
@@ -168,7 +168,7 @@ class _Walk:
         Raises:
             ModelError: it cannot be traced.
         """
-        if type(module) not in PLAIN and "_modules" in module.__dict__ and self._stands_for_another(module, path):
+        if type(module) not in PLAIN and self._stands_for_another(module, path):
             return
         seen, attributes = self._seen, module.__dict__
         if "_parameters" not in attributes:
@@ -199,7 +199,7 @@ class _Walk:
         if reason:
             where = f"its module {path!r}" if path else "it"
             raise ModelError(f"the model cannot be traced: {where} {reason}.")
-        inner = module._modules.get("_orig_mod")
+        inner = getattr(module, "_modules", {}).get("_orig_mod")
         if inner is not None:
             self.compiled = True
             self.visit(inner, path)

@@ -37,9 +37,10 @@ class Followed:
 
     def since(self, counts: tuple[int, int, int, int]) -> "Followed":
         """What was met after that much had been."""
-        lists = self.chosen, self.unknown, self.broken, self.spreading
-        chosen, unknown, broken, spreading = (met[count:] for met, count in zip(lists, counts, strict=True))
-        return Followed(self.inputs, chosen, unknown, broken, spreading)
+        chosen, unknown, broken, spreading = counts
+        return Followed(
+            self.inputs, self.chosen[chosen:], self.unknown[unknown:], self.broken[broken:], self.spreading[spreading:]
+        )
 
 
 class Follower:
