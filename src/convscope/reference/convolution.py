@@ -209,7 +209,9 @@ def _gather_inside(
             continue
         read = cells[(slice(None), slice(None), slice(None), *np.ix_(*reads))]
         added = kernels[..., tap] @ read.reshape(*read.shape[:3], -1)  # (N, G, K/G, cells)
-        out[(slice(None), slice(None), slice(None), *np.ix_(*writes))] += added.reshape(*added.shape[:3], *map(len, writes))
+        out[(slice(None), slice(None), slice(None), *np.ix_(*writes))] += added.reshape(
+            *added.shape[:3], *map(len, writes)
+        )
     return out.reshape(n, -1, *places)
 
 
