@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: where one changes, installing builds it anew (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all check format bench docs clean web web-types web-check
+.PHONY: demo test test-all fuzz check format bench docs clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -22,6 +22,10 @@ test: .venv/test.stamp
 
 test-all: .venv/test.stamp
 	$(PYTEST) -m "study or not study"
+
+# The long runs of all tests that generate their input; each is seeded, and has a short run in `make test`.
+fuzz: .venv/test.stamp
+	$(PYTEST) -m "study or not study" $(wildcard tests/test_fuzz_*.py)
 
 check: .venv/test.stamp
 	$(BIN)/ruff format --check .

@@ -148,7 +148,6 @@ def scripted() -> nn.Module:
         (scripted, ModelError, "it is TorchScript, which has no Python forward"),
         (lambda: nn.Sequential(scripted()), ModelError, "its module '0' is TorchScript"),
         (lambda: nn.Sequential(Quantised()), ModelError, "its module '0' is quantised .* before quantisation"),
-        (lambda: nn.LazyConv2d(3, 3), ModelError, "'weight' gets its shape from the first input; run the model once"),
         (lambda: nn.Conv2d(1, 1, 3, device="meta"), ModelError, "'weight' is on the meta device .* load the weights"),
         (
             lambda: nn.Conv2d,

@@ -207,7 +207,7 @@ def test_a_processor_that_cannot_be_said_is_noted_and_a_damaged_one_refused(tmp_
 
 
 def test_layers_say_what_no_config_does() -> None:
-    assert card_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(5, 2))).preprocess == Preprocess(channels=3)
+    assert card_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).preprocess == Preprocess(channels=3)
     grey = card_of(nn.Sequential(nn.Flatten(), nn.Linear(49, 2)))
     assert grey.preprocess == Preprocess(size=(7, 7), channels=1)
     assert grey.notes == ("1 takes 49 numbers, so it is given grey pictures of 7x7",)

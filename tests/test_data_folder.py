@@ -120,8 +120,38 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "train",
         "the class 'dogs' has no images in .*; add some, or remove the folder",
     ),
-    "no test": (lambda root: fill(root / "train", {"cats": 1, "dogs": 1}), "test", "has train/ and no test/ or val/"),
-    "empty train": (lambda root: (root / "train").mkdir(), "train", "has no sub-folders"),
+    "no train": (
+        lambda root: fill(root / "test", {"cats": 1, "dogs": 1}),
+        "train",
+        "has a test split and no train/; add one, or ask for the split test or all",
+    ),
+    "empty train": (lambda root: (root / "train").mkdir(), "train", "the class 'train' has no images in"),
+    "classes on two levels": (
+        lambda root: [fill(root / site, {"cat": 1, "dog": 1}) for site in ("amazon", "dslr")],
+        "train",
+        r"has the folders amazon, dslr, which hold folders of the same names \(cat, dog\): either .*\?splits=none",
+    ),
+    "domains, one folder down": (
+        lambda root: [fill(root / site / "images", {"cat": 1, "dog": 1}) for site in ("amazon", "dslr")],
+        "train",
+        r"hold folders of the same names \(cat, dog\)",
+    ),
+    "splits within classes": (
+        lambda root: [fill(root / name, {"train": 2, "val": 1}) for name in ("cat", "dog")],
+        "train",
+        r"hold folders of the same names \(train, val\)",
+    ),
+    "train and a folder of pictures": (
+        lambda root: (fill(root / "train", {"cat": 2, "dog": 2}), fill(root, {"masks": 2})),
+        "train",
+        r"read in two ways: train/ is called like a training split, and masks/ beside it has pictures too\. Name the "
+        r"splits, folder:.*\?train=train or with &test=FOLDER, or make all folders the classes by .*\?splits=none",
+    ),
+    "two training splits": (
+        lambda root: [fill(root / name, {"cat": 2, "dog": 2}) for name in ("train2014", "train2017", "val2017")],
+        "train",
+        "train2014/ and train2017/ could each be the training split",
+    ),
     "nothing held out": (lambda root: fill(root, {"cats": 1}), "test", "has no images; a data set needs at least one"),
 }
 
@@ -323,7 +353,7 @@ def test_of_many_damaged_files_five_are_named(tmp_path: Path) -> None:
 
 def test_strict_makes_it_an_error(tmp_path: Path) -> None:
     damage(fill(tmp_path, {"a": 3, "b": 2}), "a/001.png")
-    with pytest.raises(ImageError, match=r"a/001\.png is no image"):
+    with pytest.raises(ImageError, match=r"a/001\.png is not an image"):
         load(tmp_path, strict=True)
 
 

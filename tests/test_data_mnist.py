@@ -372,3 +372,28 @@ def test_whether_files_are_at_hand_is_told_without_reading_them(
     assert at_hand("mnist", data_dir=tmp_path)
     with pytest.raises(UsageError, match="there is no folder"):
         at_hand("mnist", data_dir=tmp_path / "none")
+
+
+def test_a_gzip_bomb_is_unpacked_no_further_than_its_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = bytes([0, 0, 8, 3]) + (10).to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
+    bomb = gzip.compress(head + bytes(50_000_000), 1)
+    unpacked = uncompressed(bomb, "a file")
+    assert len(unpacked) == len(head) + 10 * 28 * 28 + 1
+    with pytest.raises(DataError, match=r"a file is cut off or too long: .* its header says 10x28x28"):
+        parse_idx(unpacked, 3, "a file")
+    assert len(uncompressed(gzip.compress(bytes(50_000_000), 1), "a file")) < 2_000
+    huge = gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(5_000))
+    with pytest.raises(DataError, match=r"the numbers of a file need about 79,228,162,458,924,105,728 GB of memory"):
+        uncompressed(huge, "a file")
+
+
+def test_a_damaged_checksum_is_seen_of_a_small_file_too() -> None:
+    content = bytearray(gzip.compress(to_idx(np.arange(5, dtype=np.uint8))))
+    content[-5] ^= 1
+    with pytest.raises(DataError, match="is a damaged gzip file"):
+        uncompressed(bytes(content), "a file")
+
+
+def test_a_pointer_of_git_lfs_is_named() -> None:
+    with pytest.raises(DataError, match=r"a file is a pointer of Git LFS, .*git lfs pull"):
+        parse_idx(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", 3, "a file")

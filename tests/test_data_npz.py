@@ -1,7 +1,10 @@
 """NumPy archives: names, layouts, types, and what is refused."""
 
+import io
+import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from convscope.data import load_dataset
 from convscope.data.dataset import Dataset
-from convscope.errors import DataError
+from convscope.errors import DataError, UsageError
 from convscope.images import Array
 
 IMAGES = np.arange(10 * 4 * 5, dtype=np.uint8).reshape(10, 4, 5)
@@ -83,23 +86,121 @@ def test_channels_may_come_first_or_last(
     np.testing.assert_array_equal(data.images, expected)
 
 
-AMBIGUOUS = {
+LAYOUTS = {
     (3, 3, 1): (1, 3, 3),
     (1, 3, 3): (1, 3, 3),
-    (3, 28, 3): (3, 28, 3),
     (3, 28, 28): (3, 28, 28),
     (28, 28, 3): (3, 28, 28),
     (4, 9, 8): (4, 9, 8),
     (9, 8, 4): (4, 9, 8),
-    (7, 9, 8): (7, 9, 8),
+    (4, 5, 5): (4, 5, 5),
 }
 
 
-@pytest.mark.parametrize(("stored", "read"), AMBIGUOUS.items(), ids=str)
-def test_where_both_orders_are_possible_the_squarer_picture_is_meant(
+@pytest.mark.parametrize(("stored", "read"), LAYOUTS.items(), ids=str)
+def test_usual_channels_and_square_pictures_tell_the_layout(
     tmp_path: Path, stored: tuple[int, ...], read: tuple[int, ...]
 ) -> None:
-    assert load(write(tmp_path, images=np.zeros((2, *stored), np.uint8), labels=[0, 1])).shape == read
+    data = load(write(tmp_path, images=np.full((2, *stored), 9, np.uint8), labels=[0, 1]))
+    assert (data.shape, data.notes) == (read, ())
+
+
+BANDS = {
+    (64, 64, 13): (13, 64, 64),
+    (64, 64, 2): (2, 64, 64),
+    (13, 64, 64): (13, 64, 64),
+    (8, 8, 512): (512, 8, 8),
+    (13, 60, 64): (13, 60, 64),
+    (60, 64, 13): (13, 60, 64),
+}
+
+
+@pytest.mark.parametrize(("stored", "read"), BANDS.items(), ids=str)
+def test_bands_are_told_by_square_pictures_or_their_small_number_and_said(
+    tmp_path: Path, stored: tuple[int, ...], read: tuple[int, ...]
+) -> None:
+    data = load(write(tmp_path, images=np.full((2, *stored), 9, np.uint8), labels=[0, 1]))
+    assert data.shape == read
+    (note,) = data.notes
+    other = "nhwc" if stored == read else "nchw"
+    assert f"are read as {read[0]} channels of {read[1]}x{read[2]}; if they are not, add layout={other}." in note
+
+
+@pytest.mark.parametrize(
+    "stored", [(3, 28, 3), (7, 9, 8), (64, 64, 64), (3, 3, 3), (5, 6, 7), (64, 3, 3), (4, 4, 13), (1, 28, 1)], ids=str
+)
+def test_a_layout_that_can_be_read_in_two_ways_is_refused_with_the_option_that_decides(
+    tmp_path: Path, stored: tuple[int, ...]
+) -> None:
+    path = write(
+        tmp_path, images=np.arange(2 * np.prod(stored), dtype=np.uint32).reshape(2, *stored) % 200, labels=[0, 1]
+    )
+    with pytest.raises(DataError, match=r"say which: npz:.*own\.npz\?layout=nchw or npz:.*own\.npz\?layout=nhwc\."):
+        load(path)
+    first = load_dataset(f"npz:{path}?layout=nchw", split="all")
+    last = load_dataset(f"npz:{path}?layout=nhwc", split="all")
+    assert (first.shape, first.notes) == (stored, ())
+    np.testing.assert_array_equal(last.images.transpose(0, 2, 3, 1), first.images)
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, images=IMAGES, labels=LABELS)
+    for options, said in {
+        "layout=nhwc": "without channels; layout= is for four axes",
+        "layuot=nhwc": "no option of .* is called 'layuot'; did you mean 'layout'",
+        "white=0": "white is the value of a white pixel, a number above 0",
+        "white=much": "not 'much'",
+        "white=nan": "not 'nan'",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            load_dataset(f"npz:{path}?{options}")
+    color = write(tmp_path, images=np.zeros((10, 5, 5, 3), np.uint8), labels=LABELS)
+    with pytest.raises(UsageError, match="no layout is called 'hwc'; did you mean 'nhwc'"):
+        load_dataset(f"npz:{color}?layout=hwc")
+
+
+RANGES: dict[str, tuple[Array, float | None, str]] = {
+    "sums of weights": (
+        np.array([0, 0.5, 1.0001]),
+        1,
+        "values from 0 to 1.0001 are read as 0 to 1; if another value is",
+    ),
+    "ringing": (np.array([-0.06, 0.5, 1.07]), 1, "values from -0.06 to 1.07 are read as 0 to 1"),
+    "ringing at 255": (np.array([-9.0, 3, 261.5]), 255, "values from -9 to 261.5 are read as 0 to 255"),
+    "floats to 255": (np.array([0, 3.5, 254]), 255, "values from 0 to 254 are read as 0 to 255"),
+    "floats of 16 bits": (np.array([0, 3.5, 40_000]), 65535, "values from 0 to 40000 are read as 0 to 65535"),
+    "12 bits": (np.array([0, 3, 4095], np.uint16), 65535, "values from 0 to 4095 are read as 0 to 65535"),
+    "black and white": (np.array([0, 1, 1], np.uint8), 1, "values from 0 to 1 are read as 0 to 1"),
+    "normalized": (np.array([-2.1, 0, 2.6]), 1, "values from -2.1 to 2.6 are taken as they are, for some are negative"),
+    "temperatures": (np.array([-400, 0, 3000], np.int16), 1, "are taken as they are, for some are negative"),
+    "bytes": (np.array([0, 3, 200], np.uint8), 255, ""),
+    "shares": (np.array([0, 0.2, 0.9]), 1, ""),
+    "booleans": (np.array([False, True, True]), 1, ""),
+    "from 0 to 3": (np.array([0, 0.5, 3]), None, "from 0 to 3, where white can be 1 or 255; say which"),
+    "dark or bright": (np.array([0, 0.5, 12]), None, "from 0 to 12, where white can be 1 or 255"),
+    "negative and large": (np.array([-3.0, 0.5, 60]), None, "from -3 to 60, where white can be 1 or 255"),
+}
+
+
+@pytest.mark.parametrize(("values", "white", "said"), RANGES.values(), ids=RANGES)
+def test_ranges_are_clear_said_or_refused(tmp_path: Path, values: Array, white: float | None, said: str) -> None:
+    path = write(tmp_path, images=values.reshape(3, 1, 1), labels=[0, 1, 0])
+    if white is None:
+        with pytest.raises(DataError, match=rf"{said}.*\?white=1 or npz:.*\?white=255\."):
+            load(path)
+        assert load_dataset(f"npz:{path}?white=255", split="all").preprocess.scale == 255
+        return
+    data = load(path)
+    assert data.preprocess.scale == white
+    assert said in " ".join(data.notes)
+    assert bool(said) == bool(data.notes)
+
+
+def test_white_may_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path, images=np.array([0, 3, 4095], np.uint16).reshape(3, 1, 1), labels=[0, 1, 0])
+    data = load_dataset(f"npz:{path}?white=4095", split="all")
+    assert (data.image(2).item(), data.images.dtype, data.notes) == (1.0, np.dtype(np.float32), ())
+    assert load_dataset(f"npz:{path}?white=70000", split="all").preprocess.scale == 70_000
 
 
 VALUES: dict[str, tuple[Array, type, float]] = {
@@ -200,6 +301,159 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
         (tmp_path / f"{name}.npz").write_bytes(content)
         with pytest.raises(DataError, match=re.escape(f"{name}.npz")):
             load(tmp_path / f"{name}.npz")
+
+
+def raw(descr: str = "'|u1'", shape: str = "(10, 4, 5)", content: bytes = bytes(200)) -> bytes:
+    """An array whose header says what it likes."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode("latin-1")
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+def hostile(folder: Path, images: bytes, labels: Array | None = None, **more: Any) -> Path:
+    """An archive with such an array of images."""
+    path = folder / "hostile.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("images.npy", images)
+        for name, array in {"labels": LABELS if labels is None else labels, **more}.items():
+            content = io.BytesIO()
+            np.save(content, array)
+            file.writestr(f"{name}.npy", content.getvalue())
+    return path
+
+
+HEADERS = {
+    "brackets": ("'|u1'", "(" * 5000 + ")" * 5000),
+    "brackets of lists": ("[" * 4000, "(1,)"),
+    "negative": ("'|u1'", "(-10, 4, 5)"),
+    "boolean": ("'|u1'", "(True, 4, 5)"),
+    "floating": ("'|u1'", "(10.0, 4, 5)"),
+    "beyond all numbers": ("'|u1'", f"({'9' * 4000}, 4, 5)"),
+    "more than it holds": ("'|u1'", "(10**0, 4, 5)"),
+    "less than it holds": ("'|u1'", "(9, 4, 5)"),
+    "unknown type": ("'<q99'", "(10, 4, 5)"),
+    "no type": ("None", "(10, 4, 5)"),
+    "objects": ("'|O'", "(10, 4, 5)"),
+    "objects inside": ("[('a', '|O')]", "(10, 4, 5)"),
+    "nothing": ("'|V0'", "(10, 4, 5)"),
+    "a call": ("__import__('os').system('touch called')", "(10, 4, 5)"),
+    "not closed": ("'|u1", "(10, 4, 5)"),
+}
+
+
+@pytest.mark.parametrize(("descr", "shape"), HEADERS.values(), ids=HEADERS)
+def test_a_hostile_header_is_one_sentence(tmp_path: Path, descr: str, shape: str) -> None:
+    with pytest.raises(DataError, match=r"hostile\.npz cannot be read as an \.npz file of arrays: .*\. Write it with"):
+        load(hostile(tmp_path, raw(descr, shape)))
+
+
+CHANGES: dict[str, tuple[bytes, bytes]] = {  # in the directory: what is changed into what
+    "another compression": (
+        b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08\x00",
+        b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x09\x00",
+    ),
+    "encrypted": (b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00\x08\x00"),
+    "bzip2 that is none": (
+        b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08\x00",
+        b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x0c\x00",
+    ),
+    "lzma that is none": (b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08\x00", b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x0e\x00"),
+}
+
+
+@pytest.mark.parametrize(("former", "changed"), CHANGES.values(), ids=CHANGES)
+def test_a_hostile_directory_is_one_sentence(tmp_path: Path, former: bytes, changed: bytes) -> None:
+    path = hostile(tmp_path, raw())
+    content = path.read_bytes()
+    assert former in content
+    path.write_bytes(content.replace(former, changed))
+    with pytest.raises(DataError, match=r"hostile\.npz cannot be read as an \.npz file of arrays"):
+        load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = hostile(tmp_path, raw())
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("images.npy", raw())
+    with pytest.raises(DataError, match="it has the array images twice"):
+        load(path)
+
+
+def no_numbers(*_: object) -> Array:
+    raise AssertionError("the numbers were read")
+
+
+def test_what_does_not_fit_is_refused_by_its_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convscope.data.npz.numbers", no_numbers)
+    with pytest.raises(DataError, match=r"labels of .* have the shape \(9,\) for 10 images"):
+        load(hostile(tmp_path, raw(), LABELS[:9]))
+    with pytest.raises(DataError, match="names 1,000,000 classes in up to 1 characters; at most 100,000 classes"):
+        load(hostile(tmp_path, raw(), classes=np.full(1_000_000, "a")))
+    with pytest.raises(DataError, match="in up to 100,000 characters"):
+        load(hostile(tmp_path, raw(), classes=np.array(["a" * 100_000])))
+
+
+def test_more_than_the_memory_is_refused_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convscope.data.npz.numbers", no_numbers)
+    monkeypatch.setattr("convscope.data.memory.available", lambda: 500_000_000)
+    path = tmp_path / "large.npz"
+    count = 4_000_000
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        with file.open("images.npy", "w") as images:
+            images.write(raw(shape=f"({count}, 8, 8)", content=b""))
+            for _ in range(count * 64 // (1 << 22)):
+                images.write(bytes(1 << 22))
+            images.write(bytes(count * 64 % (1 << 22)))
+        with file.open("labels.npy", "w") as labels:
+            labels.write(raw(shape=f"({count},)", content=bytes(count)))
+    with pytest.raises(
+        DataError, match=r"the arrays of .*large\.npz need about 1 GB of memory, and 0 GB are free here"
+    ):
+        load(path)
+
+
+def test_a_header_that_claims_more_than_is_there_takes_no_memory(tmp_path: Path) -> None:
+    """The directory says so too: the claim is believed by neither."""
+    content = bytearray(hostile(tmp_path, raw(shape="(10000000, 99, 99)")).read_bytes())
+    directory = content.rindex(b"PK\x01\x02", 0, content.rindex(b"labels.npy") - 46)
+    header = len(raw(shape="(10000000, 99, 99)", content=b""))
+    size = 3_000_000_000
+    content[directory + 24 : directory + 28] = size.to_bytes(4, "little")
+    (tmp_path / "hostile.npz").write_bytes(content)
+    with pytest.raises(DataError, match=rf"says 98,010,000,000 bytes and the archive has {size - header:,}"):
+        load(tmp_path / "hostile.npz")
+
+
+def test_names_of_classes_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"class names of .* are bytes that are not UTF-8"):
+        load(write(tmp_path, x=IMAGES, y=LABELS, classes=np.array([b"\xff\xfe", b"a"])))
+    assert load(write(tmp_path, x=IMAGES, y=LABELS, classes=["Käse".encode(), b"a"])).classes == ("Käse", "a")
+    for order in "<>":
+        beyond = np.array([0x110000, 97], np.uint32).astype(f"{order}u4").view(f"{order}U1")
+        with pytest.raises(DataError, match=r"class names of .* hold numbers that are not characters"):
+            load(hostile(tmp_path, raw(), classes=beyond))
+        assert load(hostile(tmp_path, raw(), classes=np.array(["ä", "b"], f"{order}U1"))).classes == ("ä", "b")
+
+
+def test_labels_beyond_all_classes_are_refused(tmp_path: Path) -> None:
+    for label in (2**63 + 5, 1e300):
+        with pytest.raises(DataError, match="class numbers below 100,000 are expected"):
+            load(write(tmp_path, x=IMAGES, y=np.array([0, label] * 5, np.uint64 if label < 1e20 else float)))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(DataError, match=r"pipe\.npz is not a regular file"):
+        load(tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", [">u2", "<i8", "<f2", ">f8", "|b1"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_every_type_and_order_is_read(tmp_path: Path, kind: str, order: Any, compressed: bool) -> None:
+    images = np.asarray(np.arange(40).reshape(2, 4, 5) % 2, kind, order=order)
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", images=images, labels=[0, 1])
+    np.testing.assert_array_equal(load(tmp_path / "a.npz").images[:, 0], images)
 
 
 def test_an_object_array_beside_the_data_is_never_loaded(tmp_path: Path) -> None:

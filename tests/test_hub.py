@@ -212,7 +212,7 @@ REFUSED: dict[str, Callable[[Path], str]] = {
     r"has no column that is the label; of image, kind, name it: hub:.*\?label=COLUMN": without_label,
     r"has no column that is the image; of label, name it": without_image,
     r"has several columns that can be the image; of image, mask, label, name it": two_images,
-    r"no image of hub:.* can be read. image 0 of hub:.* is no image that Pillow can read.* Remove it": corrupt,
+    r"no image of hub:.* can be read. image 0 of hub:.* is not an image that can be read.* Remove it": corrupt,
     r"lies at https://nowhere.invalid/x.png; convscope reads files here and on the Hub": remote,
     r"there is no folder or file .*nothing/here": lambda path: f"hub:{path}/nothing/here",
     r"cannot be opened as a data set": lambda path: f"hub:{path}",

@@ -79,7 +79,9 @@ def test_they_are_named_once_and_left_out(place: str, how: str) -> None:
     with pytest.warns(DataWarning) as told:
         images, indices = data.readable()
     assert [str(warning.message)[:9].strip() for warning in told] == ["image 0 o", "image 7 o", "image 41"]
-    assert "is no image that Pillow can read; try PNG or JPEG. " in str(told[0].message)
+    assert "is not an image that can be read; save it as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM. " in str(
+        told[0].message
+    )
     assert str(told[0].message).endswith("Remove it from the data set. Until then it is skipped.")
     assert "its row holds neither bytes nor a file" in str(told[1].message)
     np.testing.assert_array_equal(indices, GOOD)
@@ -106,7 +108,7 @@ def test_many_are_counted_rather_than_named(tmp_path: Path) -> None:
 
 
 def test_strict_refuses_them(place: str) -> None:
-    with pytest.raises(DataError, match=r"image 0 of hub:.* is no image that Pillow can read"):
+    with pytest.raises(DataError, match=r"image 0 of hub:.* is not an image that can be read"):
         stored(place, strict=True)
     images, labels = pictures()
     rows = {"image": [{"bytes": png(images[0, 0]), "path": None}] * 20 + [{"bytes": b"", "path": None}]}

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image
 
+import convscope as cs
 from convscope import images
-from convscope.errors import ImageError, ShapeError, UsageError
-from convscope.images import Array, Fit, Preprocess, pixels, read_image, resize
+from convscope.errors import DataWarning, ImageError, ShapeError, UsageError
+from convscope.images import FORMATS, Array, Fit, Preprocess, pixels, read_image, resize
 
 COLOR = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 8  # (H, W, C)
 GREY = COLOR[..., 0]
@@ -112,7 +115,7 @@ def test_exif_rotation_is_undone(tmp_path: Path, orientation: int, depth: type) 
     np.testing.assert_allclose(read[0], upright / (257 if depth is np.uint16 else 1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "JPEG2000"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_common_formats_are_read(tmp_path: Path, kind: str) -> None:
     square = Image.new("RGB", (16, 16), (200, 100, 50))
     path = tmp_path / "square"
@@ -133,8 +136,8 @@ def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     for name, said in {
         "missing.png": "there is no file",
-        "notes.png": "is no image that Pillow can read",
-        "empty.png": "is no image that Pillow can read",
+        "notes.png": "is not an image that can be read",
+        "empty.png": "is not an image that can be read",
         "": "is a folder; name one image, or use folder:",
     }.items():
         with pytest.raises(ImageError, match=said) as caught:
@@ -159,7 +162,7 @@ def stored(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-FILES = {kind: stored(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA")}
+FILES = {kind: stored(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")}
 
 
 @given(kind=st.sampled_from(sorted(FILES)), at=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
@@ -319,3 +322,96 @@ def test_a_size_beyond_what_is_read_is_refused() -> None:
     with pytest.raises(UsageError, match="a picture of 9,999,999x9,999,999 pixels is too large; at most 100,000,000"):
         Preprocess(size=(9_999_999, 9_999_999))
     assert Preprocess(size=(10_000, 10_000)).size == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("kind", ["TGA", "ICO", "PCX", "EPS", "PDF", "ICNS", "SGI", "JPEG2000", "DDS"])
+def test_other_formats_are_refused_by_default(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png", format=kind)
+    with pytest.raises(ImageError, match=r"photo\.png is not an image that can be read; save it as PNG, JPEG, WebP"):
+        read_image(tmp_path / "photo.png")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n"
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "photo.eps", "photo.tif"])
+def test_no_image_starts_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # it remembers what it found
+    for folder in ("pets/cat", "pets/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / folder / "a.png")
+        (tmp_path / folder / name).write_bytes(POSTSCRIPT)
+    with pytest.raises(ImageError, match="is not an image that can be read"):
+        cs.load_image(tmp_path / "pets/cat" / name)
+    with contextlib.nullcontext() if name.endswith("eps") else pytest.warns(DataWarning, match="2 of 4 images"):
+        assert len(cs.load_dataset(f"folder:{tmp_path / 'pets'}", split="all")) == 2
+    assert not (tmp_path / "called").exists()
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_and_what_follows_a_picture_is_not_counted(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.effect_noise((16, 16), 50).save(content, "JPEG", progressive=True)
+    whole = content.getvalue()
+    scans = [found.start() for found in re.finditer(b"\xff\xda", whole)]
+    assert 2 < len(scans) < 20
+    last = whole[scans[-1] : -2]
+    (tmp_path / "many.jpg").write_bytes(whole[:-2] + last * 5000 + whole[-2:])
+    with pytest.raises(
+        ImageError, match=r"many\.jpg is a JPEG of more than 200 scans, too many to be read; save it anew"
+    ):
+        read_image(tmp_path / "many.jpg")
+    (tmp_path / "film.jpg").write_bytes(whole + b"\xff\xda" * 5000)  # as a telephone appends a film
+    assert read_image(tmp_path / "film.jpg").shape == (1, 16, 16)
+
+
+FLOATS = {
+    "a little beyond 1": ([0, 1.0001], [0, 255]),
+    "a little below 0": ([-0.02, 1], [0, 255]),
+    "a little beyond 255": ([0, 255.3], [0, 255]),
+}
+
+
+@pytest.mark.parametrize(("stored", "read"), FLOATS.values(), ids=FLOATS)
+def test_floating_point_pixels_a_little_outside_their_range_keep_it(
+    tmp_path: Path, stored: list[float], read: list[float]
+) -> None:
+    Image.fromarray(np.array([stored], np.float32)).save(tmp_path / "float.tif")
+    np.testing.assert_allclose(read_image(tmp_path / "float.tif")[0], [read], atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("stored", "known"),
+    [
+        (np.array([[0, 3]], np.float32), "0 to 3, and pixels of this kind go from 0 to 1, or 0 to 255"),
+        (np.array([[-1, 1]], np.float32), "-1 to 1, and pixels"),
+        (np.array([[0, 3000]], np.float32), "0 to 3000, and pixels"),
+        (np.array([[0, 70_000]], np.int32), "0 to 70000, and pixels of this kind go from 0 to 65535"),
+        (np.array([[-5, 7]], np.int32), "-5 to 7, and pixels of this kind go from 0 to 65535"),
+    ],
+)
+def test_floating_point_pixels_of_no_known_range_are_refused(tmp_path: Path, stored: Array, known: str) -> None:
+    Image.fromarray(stored).save(tmp_path / "float.tif")
+    with pytest.raises(ImageError, match=rf"float\.tif has values from {known}.*; rescale them"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_a_pipe_and_a_pointer_of_git_lfs_are_named_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(
+        ImageError, match=r"pipe\.png is not a regular file, and reading a pipe or a device may never end"
+    ):
+        read_image(tmp_path / "pipe.png")
+    (tmp_path / "photo.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ImageError, match=r"photo\.png is a pointer of Git LFS, .* fetch that with `git lfs pull`"):
+        read_image(tmp_path / "photo.png")
+
+
+def test_a_pipe_called_as_an_array_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(ImageError, match=r"pipe\.npy is not a regular file"):
+        cs.load_image(tmp_path / "pipe.npy")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from convscope.cards import card_of
 from convscope.errors import WeightsError
 from convscope.models import load_model, load_weights
+from convscope.models.matching import entries_of, find_weights
 
 
 def network() -> nn.Module:
@@ -74,13 +75,12 @@ def test_a_state_dict_is_found_wherever_training_scripts_put_it(
     assert card_of(load_model(network(), weights=tmp_path / "w.pt")).notes == notes
 
 
-@given(st.lists(st.sampled_from(["module.", "_orig_mod.", "model."]), max_size=4).map("".join))
+@given(st.lists(st.sampled_from(["module.", "_orig_mod.", "model.", "net.", "a.b."]), max_size=4).map("".join))
 def test_any_pile_of_prefixes_is_taken_off(prefix: str) -> None:
-    from convscope.models.weights import _renamed
-
-    renamed, notes = _renamed(prefixed(prefix), network().state_dict())
-    assert renamed.keys() == filled().keys()
-    assert len(notes) == bool(prefix)
+    own = network().state_dict()
+    entries = entries_of(prefixed(prefix))
+    match, others = find_weights(entries, own, None, "net", "w.pt")
+    assert (match.prefix, match.names.keys(), others) == (prefix, own.keys(), [])
 
 
 def test_a_prefix_that_the_model_has_itself_stays(tmp_path: Path) -> None:
@@ -210,16 +210,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "half.safetensors").write_bytes(b"\x99" * 40)
     torch.save(filled(), tmp_path / "whole.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:500])
-    (tmp_path / "net.onnx").touch()
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x07\x12\x07pytorch" * 40)
     torch.save(torch.ones(3), tmp_path / "tensor.pt")
     torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "numbers.pt")
     for name, message in {
         "text.pt": "is damaged or was not written by torch.save",
-        "empty.pth": "is damaged or was not written by torch.save",
+        "empty.pth": r"is empty \(0 bytes\)",
         "cut.pt": "is damaged or was not written by torch.save",
         "half.safetensors": "is damaged or no safetensors file",
         "gone.pt": "there is no file .*; check the path",
-        "net.onnx": "is of no known kind; weights are read from .safetensors files",
+        "net.onnx": "is damaged or was not written by torch.save; weights are read from .safetensors files",
         "tensor.pt": r"holds no state dict \(it is a Tensor\)",
         "numbers.pt": r"holds no state dict \(its names are epoch, lr\)",
         ".": r"is a folder; name a file in it: cut\.pt, empty\.pth, half\.safetensors",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import convscope as cs
+from commands import Commands
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +111,25 @@ def test_a_photo_becomes_figures(command: Callable[..., str], shared_data: Path)
     assert "input   3x300x300" in command("filter", photo, "--kernel", "sobel-y")
     assert Path("filter-sobel-y.png").is_file()
     assert command("plot", "pixels", photo, "--out", "dog.pdf").startswith("wrote dog.pdf (")
+
+
+@pytest.mark.parametrize("end", ["png", "svg", "pdf"])
+@pytest.mark.parametrize(
+    "command", [["plot", "samples", "crosses"], ["filter", "crosses:plus", "--kernel", "blur"],
+                ["probe", "lint", "crosses", "crosses"]], ids=lambda command: command[0],
+)  # fmt: skip
+def test_on_a_full_disk_the_former_picture_stays(
+    convscope: Commands, tmp_path: Path, end: str, command: list[str]
+) -> None:
+    path = tmp_path / f"old.{end}"
+    path.write_bytes(b"the former picture")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        said = convscope(*command, "--out", path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert said.status == 1
+    assert said.err.splitlines()[-1] == f"error: {path} cannot be written: File too large."
+    assert path.read_bytes() == b"the former picture"
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]

@@ -116,7 +116,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         cs.probe.attribution(small(), image(1, 10, 10), methods=["gradcam"])
     with pytest.raises(cs.UsageError, match="the model has outputs 0 to 3, not 4"):
         cs.probe.attribution(small(), image(1, 10, 10), 4)
-    with pytest.raises(cs.UsageError, match="this model gives 1x4x7x7"):
+    with pytest.raises(cs.UsageError, match="maps of 4x7x7 numbers"):
         cs.probe.attribution(nn.Conv2d(1, 4, 4), image(1, 10, 10))
 
 

@@ -22,6 +22,7 @@ import convscope as cs
 from commands import Commands
 from convscope.errors import RunError, UsageError, WeightsError
 from convscope.training.randomness import random_state, restore_random_state
+from damage import edit_config
 
 PATIENCE = 600
 """Seconds for a process; on a machine with much else to do it takes long to start."""
@@ -152,9 +153,8 @@ def test_an_epoch_told_but_not_saved_is_not_the_end(interrupted: Path) -> None:
 
 
 def test_resuming_runs_no_code_that_a_folder_names(interrupted: Path, tmp_path: Path) -> None:
-    config = json.loads((interrupted / "config.json").read_text())
-    config["model"] |= {"source": "os:system", "args": {"command": f"touch {tmp_path / 'harm'}"}}
-    (interrupted / "config.json").write_text(json.dumps(config))
+    harm = {"source": "os:system", "args": {"command": f"touch {tmp_path / 'harm'}"}}
+    edit_config(interrupted, lambda config: config["model"].update(harm))
     with pytest.raises(RunError, match="os:system"):
         cs.train(resume=True, out=interrupted)
     assert not (tmp_path / "harm").exists()
@@ -177,9 +177,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(convscope: Commands, whole: Path, tm
 
 
 def test_what_is_not_as_it_was_is_said_when_a_training_goes_on(small: Path, interrupted: Path) -> None:
-    config = json.loads((interrupted / "config.json").read_text())
-    config["environment"] |= {"processes": 3, "device": "cuda:2"}
-    (interrupted / "config.json").write_text(json.dumps(config))
+    edit_config(interrupted, lambda config: config["environment"].update(processes=3, device="cuda:2"))
     events: list[Mapping[str, Any]] = []
     cs.train(resume=True, out=interrupted, watch=events.append)
     for sentence in ("resumed with processes 1, begun with 3", "resumed with device cpu, begun with cuda:2"):

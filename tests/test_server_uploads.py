@@ -42,7 +42,7 @@ def png(width: int, height: int, data: bytes, *, depth: int = 8, color: int = 0,
 COLOURS = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG"])
+@pytest.mark.parametrize("kind", cs.FORMATS)
 def test_every_format_that_is_listed_is_read(kind: str) -> None:
     pixels = read_upload(as_file(COLOURS, kind, **{"lossless": True} if kind == "WEBP" else {}))
     assert pixels.shape == (3, 4, 5)
@@ -50,7 +50,7 @@ def test_every_format_that_is_listed_is_read(kind: str) -> None:
         np.testing.assert_array_equal(pixels, np.asarray(COLOURS).transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("kind", ["ICO", "PPM", "PCX", "TGA", "EPS", "PDF", "ICNS", "SGI", "JPEG2000", "DDS"])
+@pytest.mark.parametrize("kind", ["ICO", "PCX", "TGA", "EPS", "PDF", "ICNS", "SGI", "JPEG2000", "DDS"])
 def test_other_formats_are_refused_whatever_they_call_themselves(kind: str) -> None:
     content = as_file(Image.new("RGB", (32, 32)), kind)
     with pytest.raises(cs.ImageError, match=r"this file is not a picture that can be read here\. Choose a PNG, JPEG, "):
@@ -72,7 +72,7 @@ def test_an_empty_upload_gets_a_sentence() -> None:
         read_upload(b"")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", cs.FORMATS)
 def test_damage_anywhere_is_a_sentence_or_a_picture(kind: str) -> None:
     whole = as_file(Image.effect_noise((40, 30), 50).convert("RGB"), kind)
     for cut in range(1, len(whole), max(1, len(whole) // 40)):

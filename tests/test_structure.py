@@ -12,10 +12,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "convscope"
 ORDER = (
+    "spelling",
     "errors",
     "arguments",
     "progress",
     "plain",
+    "files",
     "memory",
     "reference",
     "images",
@@ -23,7 +25,9 @@ ORDER = (
     "filters",
     "cards",
     "models",
+    "array_inputs",
     "inputs",
+    "model_inputs",
     "training",
     "capture",
     "rules",
@@ -36,7 +40,7 @@ ORDER = (
 )
 """A room imports only rooms above it; `server`, `cli` and `notebook` reach others through `import convscope as cs`."""
 THROUGH_THE_FRONT = {"server", "cli", "notebook"}
-KNOW_TORCH = {"models", "training", "capture", "probe"}
+KNOW_TORCH = {"cards", "models", "training", "capture", "probe"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:

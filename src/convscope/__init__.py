@@ -28,14 +28,20 @@ if TYPE_CHECKING:
     from convscope.errors import ConvscopeError as ConvscopeError
     from convscope.errors import ImageError as ImageError
     from convscope.errors import TraceError as TraceError
+    from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
+    from convscope.files import write_whole as write_whole
+    from convscope.images import FORMATS as FORMATS
     from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
     from convscope.inputs import load_image as load_image
     from convscope.inputs import prepare as prepare
     from convscope.inputs import random_image as random_image
+    from convscope.model_inputs import prepare_inputs as prepare_inputs
+    from convscope.model_inputs import random_inputs as random_inputs
     from convscope.models import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models import MODELS as MODELS
+    from convscope.models import files_of as files_of
     from convscope.models import load_model as load_model
     from convscope.models import parse_model_args as parse_model_args
     from convscope.plain import json_text as json_text
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from convscope.proof import verify as verify
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
+    from convscope.spelling import spelled as spelled
     from convscope.training import Run as Run
     from convscope.training import evaluate as evaluate
     from convscope.training import free_path as free_path
@@ -68,18 +75,21 @@ _NAMES = {
     "ImageError": "errors",
     "MODELS": "models",
     "PLACES": "data",
+    "FORMATS": "images",
     "Preprocess": "images",
     "Ref": "capture",
     "Run": "training",
     "Step": "capture",
     "Trace": "capture",
     "TraceError": "errors",
+    "TrustError": "errors",
     "UsageError": "errors",
     "at_hand": "data",
     "card_of": "cards",
     "difference": "capture",
     "evaluate": "training",
     "explain": "proof",
+    "files_of": "models",
     "free_path": "training",
     "interpret": "training",
     "json_text": "plain",
@@ -92,12 +102,16 @@ _NAMES = {
     "parse_model_args": "models",
     "predict": "training",
     "prepare": "inputs",
+    "prepare_inputs": "model_inputs",
     "random_image": "inputs",
+    "random_inputs": "model_inputs",
     "read_image": "images",
     "serve": "server.launch",
+    "spelled": "spelling",
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+    "write_whole": "files",
 }
 
 

@@ -1,4 +1,4 @@
-"""Every exception of convscope. Imports nothing of convscope.
+"""Every exception of convscope. Knows no other room but spelling.
 
 Each message is one sentence or two: what was asked, what exists, what to do. `exit_status` is what the
 command line returns: 2 for bad usage, 1 for a job that failed.
@@ -7,6 +7,8 @@ command line returns: 2 for bad usage, 1 for a job that failed.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from convscope.spelling import spelled
+
 
 class ConvscopeError(Exception):
     """Base of all of them: `except cs.ConvscopeError` catches whatever convscope refuses."""
@@ -14,6 +16,10 @@ class ConvscopeError(Exception):
     exit_status = 1
     shared = False
     """Whether every one of several processes raises it, so that the first need only be heard."""
+
+    def __str__(self) -> str:
+        """The message as one line: it may name files, classes and layers of other people."""
+        return spelled(super().__str__())
 
 
 class UsageError(ConvscopeError, ValueError):
@@ -68,6 +74,17 @@ class WeightsError(ModelError):
 
 class RunError(ConvscopeError):
     """A run folder that is none, is damaged, or is in use by another training."""
+
+
+class TrustError(RunError):
+    """A run folder whose network is code that the user has not allowed to run: nothing of it was executed.
+
+    `source` is the code that it names.
+    """
+
+    def __init__(self, message: str, source: str) -> None:
+        self.source = source
+        super().__init__(message)
 
 
 class TrainingError(ConvscopeError):

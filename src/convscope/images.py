@@ -4,6 +4,7 @@ Knows Pillow and NumPy; no data sets, no models, no torch.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,11 +15,21 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from convscope.errors import ImageError, ShapeError, UsageError
+from convscope.files import unsuitable
 
 Array = NDArray[Any]
 Fit = Literal["stretch", "crop", "pad"]
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Pillow's names of the formats that are read, from files, data sets and uploads alike, told by a file's content.
+
+Each has a signature, is decoded within this process and in use for data sets (PPM stands for PBM, PGM, PPM and PFM).
+Others start a program (EPS starts Ghostscript), have no signature (TGA), or are rare enough to be converted first.
+"""
+NAMED_FORMATS = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
 MAX_PIXELS = 100_000_000
+MAX_SCANS = 200
+"""Of a JPEG: each scan passes over all pixels, and a small file can hold thousands. Encoders write about ten."""
 STRIP = 500_000  # pixels that are turned into numbers at a time
 WHITE = 255.0  # what a pixel of a file counts up to, whatever the file's own depth
 
@@ -29,34 +40,42 @@ def read_image(
     name: str = "",
     formats: tuple[str, ...] | None = None,
     max_pixels: int | None = None,
+    alpha: bool = False,
 ) -> Array:
     """Read an image file, turned upright, in pixels from 0 to 255.
 
-    Palettes become colours, transparency is laid over white, CMYK and the like become RGB. Grey files of more
+    Palettes become colours, transparency is laid over white unless `alpha` keeps it, CMYK and the like become RGB. Grey files of more
     than 8 bits keep their precision: they come as float32, scaled so that their full range is 0 to 255. Of an
     animation the first frame is read.
 
     Args:
         source: A path, or an opened binary file.
         name: What messages call it; by default its path.
-        formats: Pillow's names of the formats that are tried; None: all.
+        formats: Pillow's names of the formats that are tried; by default `FORMATS`.
         max_pixels: Larger images are refused before they are decoded; by default above 100 million.
+        alpha: Whether to keep transparency as a fourth channel, 255 for opaque.
 
     Returns:
-        uint8 (or float32 for deeper grey files), shape (C, H, W), C = 1 for grey and 3 for colour.
+        uint8 (or float32 for deeper grey files), shape (C, H, W), C = 1 for grey and 3 for colour; 4 with `alpha` for
+        those with transparency.
 
     Raises:
-        ImageError: no such file, no image, damaged, or more than `max_pixels`.
+        ImageError: no such file, not an image of these formats, damaged, more than `max_pixels`, or a JPEG of more
+            than 200 scans.
     """
     name, max_pixels = name or str(source), max_pixels or MAX_PIXELS
+    formats = FORMATS if formats is None else formats
     try:
+        _check_file(source, name)
         with Image.open(source, formats=formats) as opened:
             if opened.width * opened.height > max_pixels:
                 raise ImageError(
                     f"{name} has {opened.width}x{opened.height} pixels; at most {max_pixels:,} are read. Scale it down."
                 )
+            if opened.format in {"JPEG", "MPO"}:
+                _check_scans(opened.fp, name)
             opened.load()
-            values = pixels(opened)
+            values = pixels(opened, name, alpha=alpha)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -64,8 +83,8 @@ def read_image(
     except IsADirectoryError:
         raise ImageError(f"{name} is a folder; name one image, or use folder:{name} as a data set.") from None
     except UnidentifiedImageError:
-        tried = f"no {' or '.join(formats)} image" if formats else "no image that Pillow can read; try PNG or JPEG"
-        raise ImageError(f"{name} is {tried}.") from None
+        known = NAMED_FORMATS if formats == FORMATS else " or ".join(formats)
+        raise ImageError(f"{name} is not an image that can be read; save it as {known}.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{name} has far more than the {max_pixels:,} pixels that are read. Scale it down.") from None
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
@@ -75,16 +94,57 @@ def read_image(
     return values
 
 
+def _check_file(source: str | Path | BinaryIO, name: str) -> None:
+    """Refuse a path that is not worth opening."""
+    if not isinstance(source, str | Path):
+        return
+    path = Path(source)
+    if path.exists() and not path.is_dir() and (why := unsuitable(path)):
+        raise ImageError(f"{name} {why}.")
+
+
+def _check_scans(file: Any, name: str) -> None:
+    """Refuse a JPEG of more scans than encoders write, before any is decoded."""
+    position = file.tell()
+    file.seek(0)
+    too_many = _scans(file.read()) > MAX_SCANS
+    file.seek(position)
+    if too_many:
+        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans, too many to be read; save it anew.")
+
+
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""What begins a segment of a JPEG: not a stuffed byte, a restart, a start of image or a filling."""
+
+
+def _scans(content: bytes) -> int:
+    """How many scans the first picture of a JPEG file has, counted up to one more than are read.
+
+    >>> _scans(bytes.fromhex("ffd8 ffe00004ffda ffda000201 ff00 02 ffda0002 ffd9 ffda0002"))
+    2
+
+    Source: ITU-T T.81, annex B: a segment says its length; only the data of a scan have none and end at a marker.
+    """
+    count, position = 0, 2
+    while count <= MAX_SCANS and (found := _MARKER.search(content, position)) is not None:
+        kind = found.group()[1]
+        if kind == 0xD9:  # the end of the picture; what follows is a preview, a film, another picture
+            break
+        count += kind == 0xDA
+        position = found.start() + 2 + max(2, int.from_bytes(content[found.end() : found.end() + 2], "big"))
+    return count
+
+
 def _sentence(error: Exception) -> str:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(said).rstrip(".")
 
 
-def pixels(picture: Image.Image) -> Array:
-    """The pixels of an opened picture, upright: (C, H, W), 0 to 255.
+def pixels(picture: Image.Image, name: str = "the picture", *, alpha: bool = False) -> Array:
+    """The pixels of an opened picture, upright: (C, H, W), 0 to 255; with `alpha` the opacity, if it has one, last.
 
-    >>> pixels(Image.new("L", (4, 2), 7)).shape
-    (1, 2, 4)
+    >>> pixels(Image.new("L", (4, 2), 7)).shape, pixels(Image.new("RGBA", (4, 2)), alpha=True).shape
+    ((1, 2, 4), (4, 2, 4))
     """
     if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
@@ -93,14 +153,16 @@ def pixels(picture: Image.Image) -> Array:
         values /= np.float32(257)
         return values[None]
     if picture.mode in {"I", "F"}:
-        return _deep(np.asarray(picture))
-    grey = picture.mode in {"1", "L", "LA", "La"}
-    shown = np.empty((1 if grey else 3, picture.height, picture.width), np.uint8)
+        return _deep(np.asarray(picture), name)
+    alpha = alpha and picture.has_transparency_data
+    mode = "RGBA" if alpha else "L" if picture.mode in {"1", "L", "LA", "La"} else "RGB"
+    shown = np.empty((len(mode), picture.height, picture.width), np.uint8)
     rows = max(1, STRIP // max(1, picture.width))
     for top in range(0, picture.height, rows):  # in strips, so that no more than the result stands beside the picture
         strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
-        levels = np.asarray(_opaque(strip).convert("L" if grey else "RGB"))
-        shown[:, top : top + rows] = levels if grey else levels.transpose(2, 0, 1)
+        strip = strip.convert("LA") if strip.mode == "La" else strip  # which Pillow turns into nothing else
+        levels = np.asarray((strip if alpha else _opaque(strip)).convert(mode))
+        shown[:, top : top + rows] = levels if mode == "L" else levels.transpose(2, 0, 1)
     return shown
 
 
@@ -108,16 +170,49 @@ def _opaque(picture: Image.Image) -> Image.Image:
     """A picture without transparency: laid over white."""
     if not picture.has_transparency_data:
         return picture
-    layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+    layer = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
-def _deep(values: Array) -> Array:
-    """32-bit pixels in 0..255: as 16-bit ones where they are integers, else by their own maximum of 1 or 255."""
-    full = 65535 if values.dtype.kind in "iu" else (1 if np.nanmax(values, initial=0) <= 1 else 255)
+def _deep(values: Array, name: str) -> Array:
+    """32-bit pixels in 0..255: as 16-bit ones where they are integers, else as 0..1 or 0..255, whichever they show.
+
+    What overshoots that range a little is cut off at its ends.
+
+    Raises:
+        ImageError: they show neither.
+    """
+    low, high = float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
+    whole = values.dtype.kind in "iu"
+    full = (65535.0 if low >= 0 and high <= 65535 else None) if whole else white_of_floats(low, high)
+    if full is None and np.isfinite([low, high]).all():  # others are refused by what reads the picture
+        known = "0 to 65535" if whole else "0 to 1, or 0 to 255"
+        raise ImageError(
+            f"{name} has values from {low:g} to {high:g}, and pixels of this kind go from {known}; rescale them."
+        )
+    full = full or WHITE
     scaled = np.empty(values.shape, np.float32)
     np.multiply(values, WHITE / full, out=scaled, dtype=np.float64, casting="same_kind")
-    return scaled[None]
+    return scaled.clip(0, WHITE, out=scaled)[None]
+
+
+OVERSHOOT = 0.1
+"""How far values may lie outside their range, as a share of it: resampling by cubic or Lanczos kernels rings by up to a
+tenth at a step, and sums of weights near 1 end at 1.0000001."""
+DARK = 16
+"""Floating-point pixels that count to 255 and are all darker than this, of 255, are not told from others."""
+
+
+def white_of_floats(low: float, high: float) -> float | None:
+    """What floating-point pixels between these two count up to: 1 or 255; None where that is not clear.
+
+    >>> white_of_floats(0, 0.5), white_of_floats(0, 1.0001), white_of_floats(-3, 254), white_of_floats(0, 3)
+    (1.0, 1.0, 255.0, None)
+    """
+    for white, least in ((1.0, 0.0), (WHITE, DARK)):
+        if least <= high <= white * (1 + OVERSHOOT) and low >= -white * OVERSHOOT:
+            return white
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +229,7 @@ class Preprocess:
     size: tuple[int, int] | None = None
     """(height, width) in pixels; None keeps the picture's own."""
     channels: int | None = None
-    """1 for grey, 3 for colour; None keeps the picture's own."""
+    """1 for grey, 3 for colour, 4 for colour with opacity, or those of an array; None keeps the picture's own."""
     scale: float = WHITE
     """The pixel value that becomes 1.0: 255 for 8-bit pixels, 1 for data that is already scaled."""
     mean: tuple[float, ...] = (0.0,)
@@ -233,7 +328,8 @@ class Preprocess:
             verb = {"stretch": "resized", "crop": "resized and cropped", "pad": "resized and padded"}[self.fit]
             said.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
         if self.channels and shown.shape[0] != self.channels:
-            said.append("turned to grey" if self.channels == 1 else "turned to RGB")
+            names = {1: "grey", 3: "RGB", 4: "RGBA, opaque"}
+            said.append(f"turned to {names.get(self.channels, f'{self.channels} equal channels')}")
         if self.inverts(image, white):
             said.append(f"inverted (the data has a {self.background} background)")
         if self.binary and not np.isin(shown, (0, white)).all():
@@ -312,12 +408,15 @@ def _three(image: Array) -> Array:
 
 
 def _as_channels(image: Array, channels: int | None) -> Array:
-    """Grey from colour by the ITU-R 601 luma weights, colour from grey by repetition."""
+    """Grey from colour by the ITU-R 601 luma weights, colour from grey by repetition, opacity of 1 where it lacks."""
     have = image.shape[0]
     if channels is None or have == channels:
         return image
     if have == 3 and channels == 1:
         return np.tensordot(np.array([[0.299, 0.587, 0.114]], np.float32), image, 1)
+    if channels == 4 and have in {1, 3}:
+        colour = np.repeat(image, 3, axis=0) if have == 1 else image
+        return np.concatenate([colour, np.ones_like(colour[:1])])
     if have == 1:
         return np.repeat(image, channels, axis=0)
     raise ShapeError(f"a picture with {have} channels cannot be turned into {channels}; give one with {channels}.")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convscope.cards import Card, card_of, expected_input, input_layers
+from convscope.array_inputs import as_it_is, read_array, side_by_side
+from convscope.cards import Card, at_size, card_of, expected_input, input_layers
 from convscope.data import DATASETS, PLACES, Dataset, load_dataset
 from convscope.data.stored import Stored
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
@@ -28,8 +29,8 @@ class Prepared:
 
     name: str
     """Where it comes from: a file's name, `mnist:test/7`, or "array"."""
-    array: NDArray[np.float32] = field(repr=False)
-    """What the model takes: shape (C, H, W), scaled and normalized; read-only."""
+    array: NDArray[Any] = field(repr=False)
+    """What the model takes: float32, shape (C, H, W), scaled and normalized; of other inputs the array as it is."""
     picture: NDArray[np.float32] = field(repr=False)
     """The same from 0 to 1, before mean and standard deviation: shape (C, H, W); read-only."""
     label: int | None = None
@@ -39,7 +40,9 @@ class Prepared:
 
     def __post_init__(self) -> None:
         for name in ("array", "picture"):
-            view = np.ascontiguousarray(getattr(self, name), np.float32).view()
+            values = getattr(self, name)
+            kind = np.float32 if values.dtype.kind == "f" else values.dtype
+            view = np.array(values, kind, order="C", copy=None).view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
 
@@ -60,13 +63,16 @@ def load_image(source: Any, like: Any = None, *, data_dir: str | Path | None = N
               a number counts in train, as in `load_dataset`, and a name is looked for in all;
             - an integer array of uint8: pixels from 0 to 255, shape (C, H, W) or (H, W);
             - a floating-point array: already prepared, taken as it is, only its shape is checked;
-            - a Pillow image.
+            - a Pillow image;
+            - a file of an array, `.npy`: as that array, of any number of channels.
+
+            For a model of signals, volumes or whole numbers an array has the shape that it takes.
         like: A model, Card, Dataset or Preprocess that says what is expected. None keeps the picture's size and
             channels and scales pixels to 0..1; a data set's image is then as `Dataset.image` gives it.
         data_dir: Where the files of the MNIST family are looked for first.
 
     Returns:
-        float32, shape (C, H, W); read-only.
+        float32, shape (C, H, W); read-only. For a model of other inputs the array as it is, whole numbers as int64.
 
     Raises:
         ImageError: no such file, or no image.
@@ -76,7 +82,7 @@ def load_image(source: Any, like: Any = None, *, data_dir: str | Path | None = N
     return prepare(source, like, data_dir=data_dir).array
 
 
-def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> Prepared:
+def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None, loose: bool = False) -> Prepared:
     """Load one image as `load_image` does, with its picture, its label and what was done to it.
 
     >>> prepare("shapes:test/3", like=Preprocess(size=(14, 14))).notes
@@ -86,23 +92,41 @@ def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None
         source: As of `load_image`.
         like: As of `load_image`.
         data_dir: As of `load_image`.
+        loose: Whether it is one of several inputs, of which arrays may have any shape and type.
     """
     card = None if like is None else _card(like)
     expected = None if card is None else card.preprocess
+    name = "array"
     if hasattr(source, "detach"):  # a tensor, of whatever device
         tensor = source.detach().cpu()
         source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if isinstance(source, Image.Image):
-        return _from_pixels("picture", pixels(source), expected or Preprocess())
+        return _from_pixels("picture", pixels(source, alpha=_alpha(expected)), expected or Preprocess(), like)
+    if isinstance(source, str | Path) and str(source).endswith(".npy") and Path(source).expanduser().exists():
+        name, source = Path(source).name, read_array(Path(source).expanduser())
     if isinstance(source, str | Path):
-        return _from_name(str(source), expected, data_dir, () if card is None else card.classes)
+        return _from_name(str(source), expected, data_dir, like, () if card is None else card.classes)
     array = np.asarray(source)
+    if loose or (card is not None and card.form != "picture"):
+        ready, said = as_it_is(array, card, loose=loose)
+        return Prepared(
+            name, ready, side_by_side([ready]), notes=said if name != "array" or array.dtype == np.uint8 else ()
+        )
+    if array.ndim == 4 and len(array) == 1:  # a batch of one
+        array = array[0]
     if array.dtype == np.uint8:
-        prepared = _from_pixels("array", _image_shaped(array), expected or Preprocess())
+        prepared = _from_pixels(name, _image_shaped(array, expected), expected or Preprocess(), like)
         return prepared if array.max(initial=0) != 1 else replace(prepared, notes=(*prepared.notes, FAINT))
-    check_input(like, _image_shaped(array))
-    ready = _image_shaped(array).astype(np.float32)
-    return Prepared("array", ready, (expected or Preprocess()).restore(ready))
+    ready = _image_shaped(array, expected)
+    check_input(like, ready)
+    ready = ready.astype(np.float32)
+    notes = () if name == "array" else (f"{array.dtype} numbers, taken as they are",)
+    return Prepared(name, ready, (expected or Preprocess()).restore(ready), notes=notes)
+
+
+def _alpha(expected: Preprocess | None) -> bool:
+    """Whether a picture keeps its transparency: a model of four channels takes it."""
+    return expected is not None and expected.channels == 4
 
 
 def check_input(like: Any, array: Array, remedy: str = PREPARES) -> None:
@@ -159,18 +183,27 @@ def _card(like: Any) -> Card:
     return card_of(like)
 
 
-def _from_pixels(name: str, image: Array, expected: Preprocess, white: float = WHITE) -> Prepared:
+def _from_pixels(name: str, image: Array, expected: Preprocess, like: Any, white: float = WHITE) -> Prepared:
+    expected = _at_size(like, expected, image)
     picture = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(image, white)
     array = replace(expected, scale=1.0).normalize(picture)
     return Prepared(name, array, picture, notes=expected.changes(image, white))
 
 
+def _at_size(like: Any, expected: Preprocess, image: Array) -> Preprocess:
+    """What is expected of this picture: its own size where the model runs on it, and nobody said another."""
+    if expected.size is None or image.ndim != 3 or not hasattr(like, "named_modules"):
+        return expected
+    height, width = image.shape[1:]
+    return replace(expected, size=at_size(like, _card(like), (height, width)).size)
+
+
 def _from_name(
-    source: str, expected: Preprocess | None, data_dir: str | Path | None, known: tuple[str, ...]
+    source: str, expected: Preprocess | None, data_dir: str | Path | None, like: Any, known: tuple[str, ...]
 ) -> Prepared:
     path = Path(source).expanduser()
     if path.exists():
-        return _from_pixels(path.name, read_image(path), expected or Preprocess())
+        return _from_pixels(path.name, read_image(path, alpha=_alpha(expected)), expected or Preprocess(), like)
     if "://" in source:
         raise UsageError(f"{source} is an address, and nothing is downloaded; save the picture and name its file.")
     name, colon, image = source.rpartition(":")
@@ -178,7 +211,7 @@ def _from_name(
         raise UsageError(f"{source} is a whole data set; name one of its images: {source}:test/0.")
     if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
         data, index = _find(name, image, data_dir, expected)
-        found = _from_dataset(data, index, expected)
+        found = _from_dataset(data, index, expected, like)
         return replace(found, label=_known(int(data.labels[index]), data.classes, known))
     if colon and "/" not in name and "." not in name:
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
@@ -201,7 +234,7 @@ def _find(name: str, image: str, data_dir: str | Path | None, expected: Preproce
     return data, data.index(image)
 
 
-def _from_dataset(data: Dataset, index: int, expected: Preprocess | None) -> Prepared:
+def _from_dataset(data: Dataset, index: int, expected: Preprocess | None, like: Any) -> Prepared:
     """An image of a data set: as `data.image` gives it where that is what is expected."""
     name = f"{data.name}:{data.names[index]}" if data.names else f"{data.name}:{data.split}/{index}"
     label = int(data.labels[index])
@@ -212,7 +245,7 @@ def _from_dataset(data: Dataset, index: int, expected: Preprocess | None) -> Pre
         return Prepared(name, data.image(index), data.picture(index), label, _resized(expected, raw))
     if expected.background == data.preprocess.background:
         expected = replace(expected, background=None)
-    return replace(_from_pixels(name, raw, expected, data.preprocess.scale), label=label)
+    return replace(_from_pixels(name, raw, expected, like, data.preprocess.scale), label=label)
 
 
 def _original(data: Dataset, index: int) -> Array:
@@ -240,9 +273,11 @@ def _known(label: int, classes: tuple[str, ...], known: tuple[str, ...]) -> int 
     return label if len(known) == len(classes) and not {*known} & {*classes} else None  # other names altogether
 
 
-def _image_shaped(array: Array) -> Array:
+def _image_shaped(array: Array, expected: Preprocess | None = None) -> Array:
     """(H, W) as (1, H, W); refuses what has its channels last."""
-    if array.ndim == 3 and array.shape[0] not in {1, 3} and array.shape[2] in {1, 3, 4}:
+    known = {1, 3} if expected is None or expected.channels is None else {expected.channels}
+    last = {1, 3, 4} if expected is None or expected.channels is None else {expected.channels, 1, 3, 4}
+    if array.ndim == 3 and array.shape[0] not in known | {1, 3} and array.shape[2] in last:
         raise ShapeError(
             f"an image has the shape (C, H, W), and {array.shape} looks like (H, W, C); give array.transpose(2, 0, 1)."
         )
@@ -260,9 +295,19 @@ def random_image(like: Any, *, seed: int = 0) -> NDArray[np.float32]:
         seed: Of the noise.
 
     Returns:
-        float32, shape (C, H, W), prepared; 64x64 where the model says no size, three channels where it says none.
+        float32, shape (C, H, W), prepared; 64x64 where the model says no size, three channels where it says none. For
+        a model of signals (C, 64), of volumes (C, 16, 16, 16).
+
+    Raises:
+        UsageError: nothing says what shape the model takes.
     """
-    expected = _card(like).preprocess
+    card = _card(like)
+    expected, rng = card.preprocess, np.random.default_rng(seed)
+    if card.form in {"tokens", "any"}:
+        taken = "whole numbers" if card.form == "tokens" else "arrays of a shape that nothing says"
+        raise UsageError(f"{card.name} takes {taken}; give it an input, such as a file of an array (.npy).")
+    if card.form != "picture":
+        edges = (64,) if card.form == "signal" else (16, 16, 16)
+        return rng.random((expected.channels or 3, *edges), np.float32)
     shape = (expected.channels or 3, *(expected.size or (64, 64)))
-    noise = np.random.default_rng(seed).random(shape, np.float32)
-    return replace(expected, scale=1.0).normalize(noise)
+    return replace(expected, scale=1.0).normalize(rng.random(shape, np.float32))

@@ -1,9 +1,11 @@
-"""Plain: values as JSON has them, which knows no NaN and no infinities. Imports nothing of convscope."""
+"""Plain: values as JSON has them, which knows no NaN and no infinities. Knows no other room but spelling."""
 
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from convscope.spelling import STEERING
 
 
 def plain_number(number: float) -> float | str:
@@ -30,6 +32,21 @@ def plain_value(value: Any) -> Any:
     return value
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says, whoever wrote it.
+
+    >>> parse_json('{"epochs": 5}')
+    {'epochs': 5}
+
+    Raises:
+        ValueError: it is no JSON, not UTF-8, or nested more deeply than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
 def json_text(value: Any) -> str:
     """What the `to_json()` of a result gave, as `--json` prints it: any reader of JSON takes it.
 
@@ -38,4 +55,6 @@ def json_text(value: Any) -> str:
      "loss": "nan"
     }
     """
-    return json.dumps(plain_value(value), indent=1, ensure_ascii=False)
+    text = json.dumps(plain_value(value), indent=1, ensure_ascii=False)
+    # its own newlines stay; all others are escaped already, as JSON wants it
+    return STEERING.sub(lambda found: found.group() if found.group() == "\n" else json.dumps(found.group())[1:-1], text)

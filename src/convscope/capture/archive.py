@@ -7,7 +7,6 @@ Arrays are called `output/STEP/RESULT`, `input/NAME`, `parameter/NAME`, `constan
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,14 +14,31 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from convscope.capture.packing import pack, pack_result, unpack, unpack_result
+from convscope.capture.checking import (
+    NARROW,
+    STEP,
+    Contents,
+    Outside,
+    check,
+    derivable,
+    fits,
+    parse,
+)
+from convscope.capture.digest import weights_digest
+from convscope.capture.packing import pack, pack_result, unpack_result
 from convscope.capture.step import Array, Kind, Ref, Step, Values, frozen
 from convscope.cards import Card
 from convscope.errors import DataError, TraceError, UsageError
 
-FORMAT = "convscope-trace-1"
-STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values"}]
-Outside = Mapping[tuple[Kind, int], Ref]
+FORMAT = "convscope-trace-2"
+FORMER = "convscope-trace-1"
+"""The first format, which does not say what the tensors of the result were; it is still read."""
+FAMILY = "convscope-trace-"
+NUMPY = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool", "C64": "complex64",
+    **{f"{sign}{bits}": f"{'u' * (sign == 'U')}int{bits}" for sign in "IU" for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+"""What safetensors calls a type -> what NumPy calls it."""
 
 
 class Source(Values, Protocol):
@@ -78,8 +94,15 @@ class Source(Values, Protocol):
     def result(self) -> Any:
         """What the model returned."""
 
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the result was; None where that is not known."""
+
     def changed(self) -> tuple[str, ...]:
         """Parameters that changed since."""
+
+    @property
+    def saved(self) -> bool:
+        """Whether the numbers are those of a file, not of a pass of this process."""
 
 
 def write(path: str | Path, source: Source) -> None:
@@ -99,7 +122,7 @@ def write(path: str | Path, source: Source) -> None:
     for step in steps:
         arrays |= {f"output/{step.id}/{i}": output for i, output in enumerate(step.outputs)}
         for name, item, ref in step.refs():
-            if not _derivable(ref, outside, steps):
+            if not derivable(ref, outside, steps):
                 arrays[f"operand/{step.id}/{name}/{item}"] = source.operand(step.id, name, item)
     header = {
         "format": FORMAT,
@@ -112,6 +135,9 @@ def write(path: str | Path, source: Source) -> None:
         "broken": {str(step.id): list(step.broken) for step in steps if step.broken},
         "result": pack_result(source.result(), arrays),
     }
+    returned = source.returned()
+    if returned is not None:
+        header["returned"] = [pack(ref) for ref in returned]
     _save(Path(path), arrays, json.dumps(header, allow_nan=False))
 
 
@@ -129,50 +155,49 @@ def _save(path: Path, arrays: Mapping[str, Array], header: str) -> None:
         raise UsageError(f"the trace cannot be written to {path}: {error}.") from None
 
 
-def _open(path: Path) -> Any:
-    return safe_open(path, framework="numpy")
-
-
-def _derivable(ref: Ref, outside: Outside, steps: tuple[Step, ...]) -> bool:
-    """Whether an operand is what another stored array says."""
-    if ref.rewritten:
-        return False
-    if ref.kind == "parameter":
-        return _dense(outside[ref.kind, ref.id])
-    whole = steps[ref.id].results[ref.output] if ref.kind == "step" else outside[ref.kind, ref.id]
-    return (whole.shape, whole.stride, whole.offset) == (ref.shape, ref.stride, ref.offset)
-
-
-def _dense(ref: Ref) -> bool:
-    """Whether a tensor lies in memory row by row."""
-    size, dense = 1, True
-    for n, stride in zip(reversed(ref.shape), reversed(ref.stride), strict=True):
-        dense, size = dense and (stride == size or n == 1), size * n
-    return dense
-
-
 class Archive:
-    """A trace in a file; arrays are read when they are asked for."""
+    """A trace in a file, checked when it is opened; arrays are read when they are asked for."""
+
+    saved = True
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        if not self._path.is_file():
+        if not self._path.exists():
             raise DataError(f"there is no file {path}; trace.save(path) writes one.")
+        if not self._path.is_file():
+            raise DataError(f"{path} is not a file; trace.save(path) writes one.")
         try:
-            self._file = _open(self._path)
-            self._header = json.loads(self._file.metadata()[FORMAT])
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is no trace saved by convscope, or is damaged ({error}).") from None
-        self._outside = {(ref.kind, ref.id): ref for ref in map(unpack, self._header["outside"])}
-        broken = self._header.get("broken", {})  # archives from before it was noted have none
-        self._steps = tuple(
-            Step(
-                **{name: unpack(value) for name, value in zip(STEP, row, strict=True)},
-                broken=tuple(map(str, broken.get(str(number), ()))),
-                values=self,
-            )
-            for number, row in enumerate(self._header["steps"])
+            self._contents = self._checked()
+        except _DAMAGE as error:
+            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+            raise DataError(f"{path} is no trace saved by convscope, or is damaged ({why}).") from None
+
+    def _checked(self) -> Contents:
+        """Open the file and check all that its header says, and what can be checked of its arrays at once."""
+        self._file = _open(self._path)
+        metadata = self._file.metadata() or {}
+        format_ = next((name for name in (FORMAT, FORMER) if name in metadata), None)
+        if format_ is None:
+            newer = sorted(name for name in metadata if name.startswith(FAMILY))
+            raise ValueError(f"its format is {newer[0]}, of another version" if newer else "it has no header")
+        slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118 - not a mapping
+        shapes = {name: tuple(map(int, part.get_shape())) for name, part in slices.items()}
+        types = {name: NUMPY.get(str(part.get_dtype()), "") for name, part in slices.items()}
+        header = parse(metadata[format_])
+        contents = check(header, {name: (types[name], shapes[name]) for name in slices}, self)
+        if header.get("format") != format_:
+            raise ValueError(f"its header says that it is of the format {header.get('format')!r}")
+        for name, ref in _stored(contents):
+            if (ref.dtype in NARROW or ref.dtype == "bool") and not fits(ref.dtype, self._read(name)):
+                raise ValueError(f"the array {name} has numbers that no {ref.dtype} has")
+        weights = (
+            (r.name, r.dtype, self.parameter(r.name))
+            for (kind, _), r in contents.outside.items()
+            if kind == "parameter"
         )
+        if weights_digest(weights) != contents.weights:
+            raise ValueError("the weights are not those that the trace was made with")
+        return contents
 
     def _read(self, name: str) -> Array:
         return frozen(self._file.get_tensor(name))
@@ -183,27 +208,28 @@ class Archive:
 
     def operand(self, step: int, name: str, item: int) -> Array:
         """What an argument held when the step ran."""
-        ref = next(r for n, i, r in self._steps[step].refs() if (n, i) == (name, item))
-        if not _derivable(ref, self._outside, self._steps):
+        steps, outside = self._contents.steps, self._contents.outside
+        ref = next(r for n, i, r in steps[step].refs() if (n, i) == (name, item))
+        if not derivable(ref, outside, steps):
             return self._read(f"operand/{step}/{name}/{item}")
         if ref.kind == "step":
             return self.output(ref.id, ref.output)
         if ref.kind != "parameter":
             return self.constant(ref.id) if ref.kind == "constant" else self.input(ref.name)
-        whole = self.parameter(ref.name).reshape(-1)[ref.offset - self._outside[ref.kind, ref.id].offset :]
-        stride = [n * whole.itemsize for n in ref.stride]
+        whole = self.parameter(ref.name).reshape(-1)[ref.offset - outside[ref.kind, ref.id].offset :]
+        stride = [n * whole.itemsize for n in ref.stride]  # inside the array: `checking` has made sure
         return np.lib.stride_tricks.as_strided(whole, ref.shape, stride, writeable=False)
 
     def steps(self) -> tuple[Step, ...]:
         """All steps."""
-        return self._steps
+        return self._contents.steps
 
     def outside(self) -> Outside:
         """What was there before the pass."""
-        return self._outside
+        return self._contents.outside
 
     def _names(self, kind: Kind) -> tuple[str, ...]:
-        return tuple(ref.name for ref in self._outside.values() if ref.kind == kind)
+        return tuple(ref.name for ref in self._contents.outside.values() if ref.kind == kind)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -234,7 +260,11 @@ class Archive:
 
     def result(self) -> Any:
         """What the model returned."""
-        return unpack_result(self._header["result"], self._read)
+        return unpack_result(self._contents.result, self._read)
+
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the result was; None in files of the first format, which do not say it."""
+        return self._contents.returned
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -248,20 +278,39 @@ class Archive:
     @property
     def card(self) -> Card:
         """The model's card."""
-        return Card.from_json(self._header["card"])
+        return self._contents.card
 
     @property
     def modules(self) -> Mapping[str, str]:
         """Module path -> class name."""
-        modules: dict[str, str] = self._header["modules"]
-        return modules
+        return self._contents.modules
 
     @property
     def model_type(self) -> str:
         """The model's class."""
-        return str(self._header["model_type"])
+        return self._contents.model_type
 
     @property
     def weights(self) -> str:
         """A digest of all parameters and buffers."""
-        return str(self._header["weights"])
+        return self._contents.weights
+
+
+_DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, MemoryError)
+"""What reading a damaged file can end in; `check` itself raises ValueError."""
+
+
+def _open(path: Path) -> Any:
+    return safe_open(path, framework="numpy")
+
+
+def _stored(contents: Contents) -> list[tuple[str, Ref]]:
+    """Every array that a header names, with what it holds."""
+    outside, steps = contents.outside, contents.steps
+    found = [(f"{r.kind}/{r.id if r.kind == 'constant' else r.name}", r) for r in outside.values()]
+    for step in steps:
+        found += [(f"output/{step.id}/{ref.output}", ref) for ref in step.results]
+        found += [(f"operand/{step.id}/{n}/{i}", r) for n, i, r in step.refs() if not derivable(r, outside, steps)]
+    names = list[str]()
+    unpack_result(contents.result, names.append)
+    return found + list(zip(names, contents.returned or (), strict=False))

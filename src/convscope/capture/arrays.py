@@ -23,6 +23,8 @@ def array_of(tensor: Tensor) -> Array:
         tensor = tensor.dequantize()
     if tensor.dtype in NARROW or str(tensor.dtype).startswith("torch.float8"):
         tensor = tensor.float()
+    if tensor.dtype == torch.complex32:  # NumPy has no such type
+        tensor = tensor.to(torch.complex64)
     return frozen(tensor.resolve_conj().resolve_neg().cpu().numpy())
 
 

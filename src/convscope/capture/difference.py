@@ -10,6 +10,7 @@ from convscope.arguments import takes
 from convscope.capture.step import Array, Step
 from convscope.capture.trace import Trace
 from convscope.errors import UnknownName, UsageError
+from convscope.spelling import joined
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +71,7 @@ class Difference:
 
     def __str__(self) -> str:
         only = [f"{name}: only in the {which} trace" for which, names in self._only for name in names]
-        return "\n".join([*map(str, self.steps), *only])
+        return joined([*map(str, self.steps), *only])
 
     @property
     def _only(self) -> tuple[tuple[str, tuple[str, ...]], ...]:

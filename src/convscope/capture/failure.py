@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convscope.capture.recorder import Recorder
 from convscope.capture.session import Session
-from convscope.cards import card_of, expected_input, input_layers
+from convscope.cards import card_of, entering, expected_input
 from convscope.errors import InputError, TraceError
 
 
@@ -24,7 +24,7 @@ def failure(session: Session, error: Exception, recorder: Recorder, trace: Any) 
     unfit = _unfit(module, given) if given is not None else ""
     image = next(iter(session.intake.tensors.values()))
     if unfit:
-        expected = expected_input(card_of(session.subject.model), input_layers(session.subject.model))
+        expected = expected_input(card_of(session.subject.model), entering(session.subject.model))
         said = (
             f"the model cannot take an input of shape {tuple(image.shape)}: {path or 'the layer'} "
             f"({type(module).__name__}) {unfit}; {expected}. cs.load_image(path, like=model) prepares a picture so."

@@ -11,10 +11,11 @@ their results are the values."""
 
 def notes_of(steps: Sequence[Step]) -> tuple[str, ...]:
     """Sentences about steps: where the chain to the image is broken, and where an untraced run may round otherwise."""
-    return (*_broken(steps), *_rounded(steps))
+    return (*broken_chains(steps), *_rounded(steps))
 
 
-def _broken(steps: Sequence[Step]) -> Iterator[str]:
+def broken_chains(steps: Sequence[Step]) -> Iterator[str]:
+    """Where numbers left PyTorch in the middle of the pass and came back."""
     for step in steps:
         for how in step.broken:
             yield f"the chain to the image is broken at {step.name}: {how}."

@@ -10,6 +10,8 @@ import numpy as np
 from convscope.capture.step import Array, Ref
 
 REF = [f.name for f in fields(Ref)]
+DEEPEST = 64
+"""How deep values are nested at most; arguments of operations are lists of lists at the deepest."""
 
 
 def pack(value: Any) -> Any:
@@ -26,22 +28,65 @@ def pack(value: Any) -> Any:
     return {type(value).__name__: [repr(value)]} if odd else value
 
 
-def unpack(value: Any) -> Any:
-    """What `pack` was given."""
+def unpack(value: Any, depth: int = 0) -> Any:
+    """What `pack` was given.
+
+    Raises:
+        ValueError: the value is nothing that `pack` returns.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"values are nested more than {DEEPEST} deep")
     if isinstance(value, list):
-        return [unpack(item) for item in value]
+        return [unpack(item, depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
-    kind, held = next(iter(value.items()))
-    return UNPACK[kind](held)
+    kind, held = _only(value)
+    if kind not in UNPACK:
+        raise ValueError(f"an unknown kind of value, {kind!r}")
+    return UNPACK[kind](held, depth + 1)
 
 
-UNPACK: Mapping[str, Callable[[Any], Any]] = {
-    "ref": lambda held: Ref(**dict(zip(REF, map(unpack, held), strict=True))),
-    "tuple": lambda held: tuple(map(unpack, held)),
-    "map": lambda held: {name: unpack(item) for name, item in held.items()},
-    "complex": lambda held: complex(held[0]),
-    "float": lambda held: float(held[0]),
+def _only(value: Mapping[str, Any]) -> tuple[str, Any]:
+    """The one key of an object, and its value."""
+    if len(value) != 1:
+        raise ValueError(f"an object with {len(value)} keys instead of one")
+    return next(iter(value.items()))
+
+
+def _list(held: Any, depth: int) -> list[Any]:
+    if not isinstance(held, list):
+        raise ValueError(f"{type(held).__name__} instead of a list")  # noqa: TRY004 - one kind of error for all damage
+    return [unpack(item, depth) for item in held]
+
+
+def _map(held: Any, depth: int) -> dict[str, Any]:
+    if not isinstance(held, dict):
+        raise ValueError(f"{type(held).__name__} instead of an object")  # noqa: TRY004
+    return {name: unpack(item, depth) for name, item in held.items()}
+
+
+def _ref(held: Any, depth: int) -> Ref:
+    values = _list(held, depth)
+    if len(values) != len(REF):
+        raise ValueError(f"a reference of {len(values)} values instead of {len(REF)}")
+    return Ref(**dict(zip(REF, values, strict=True)))
+
+
+def _odd(kind: type[float] | type[complex]) -> Callable[[Any, int], Any]:
+    def number(held: Any, _depth: int) -> Any:
+        if not isinstance(held, list) or len(held) != 1 or not isinstance(held[0], str) or len(held[0]) > 99:
+            raise ValueError(f"a {kind.__name__} that is not written as one")
+        return kind(held[0])
+
+    return number
+
+
+UNPACK: Mapping[str, Callable[[Any, int], Any]] = {
+    "ref": _ref,
+    "tuple": lambda held, depth: tuple(_list(held, depth)),
+    "map": _map,
+    "complex": _odd(complex),
+    "float": _odd(float),
 }
 
 
@@ -58,12 +103,23 @@ def pack_result(value: Any, arrays: dict[str, Array]) -> Any:
     return pack(value) if isinstance(value, bool | int | float | complex | str | None) else None
 
 
-def unpack_result(value: Any, read: Callable[[str], Array]) -> Any:
-    """What `pack_result` was given."""
-    if isinstance(value, dict) and "array" in value:
-        return read(value["array"])
-    if isinstance(value, dict) and "map" in value:
-        return {name: unpack_result(item, read) for name, item in value["map"].items()}
-    if isinstance(value, dict) and "tuple" in value:
-        return tuple(unpack_result(item, read) for item in value["tuple"])
-    return unpack(value)
+def unpack_result(value: Any, read: Callable[[str], Any], depth: int = 0) -> Any:
+    """What `pack_result` was given; `read` takes an array's name.
+
+    Raises:
+        ValueError: the value is nothing that `pack_result` returns.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"the result is nested more than {DEEPEST} deep")
+    if isinstance(value, dict):
+        kind, held = _only(value)
+        if kind == "array" and isinstance(held, str):
+            return read(held)
+        if kind == "map" and isinstance(held, dict):
+            return {name: unpack_result(item, read, depth + 1) for name, item in held.items()}
+        if kind == "tuple" and isinstance(held, list):
+            return tuple(unpack_result(item, read, depth + 1) for item in held)
+    plain = unpack(value, depth)
+    if plain is not None and not isinstance(plain, bool | int | float | complex | str):
+        raise ValueError(f"a result that holds {type(plain).__name__}")
+    return plain

@@ -3,21 +3,19 @@
 Knows torch and hands out NumPy arrays.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from convscope.capture.arrays import array_of, in_structure, tensors_of
 from convscope.capture.breaks import Before, Left, breaks_of
 from convscope.capture.describe import Census, Entry, Slot, argument_of, describe, results_of
+from convscope.capture.digest import weights_digest
 from convscope.capture.links import Linker, Outside, Row
 from convscope.capture.recorder import Recorder
 from convscope.capture.session import Session
 from convscope.capture.step import Array, Kind, Ref, Step
-from convscope.capture.steps import Pass, build_steps, outside_refs
+from convscope.capture.steps import Pass, build_steps, outside_refs, returned_refs
 from convscope.capture.subject import PLAIN
 from convscope.capture.tape import Call, Departure, Tape
 from convscope.cards import Card, card_of
@@ -25,6 +23,8 @@ from convscope.cards import Card, card_of
 
 class Recording:
     """A pass of which every call was kept."""
+
+    saved = False
 
     def __init__(self, session: Session, recorder: Recorder, result: Any) -> None:
         self.session = session
@@ -173,6 +173,10 @@ class Recording:
         end = len(self.tape.calls)
         return in_structure(self._result, lambda tensor: array_of(self.tape.at(tensor, end)))
 
+    def returned(self) -> tuple[Ref, ...]:
+        """What each tensor of the result was."""
+        return returned_refs(self.linked)
+
     def changed(self) -> tuple[str, ...]:
         """Parameters and buffers that changed since."""
         return self.session.changed()
@@ -191,12 +195,8 @@ class Recording:
     @cached_property
     def weights(self) -> str:
         """A digest of all parameters and buffers."""
-        digest = hashlib.sha256()
-        for name, tensor in self.session.tensors.items():
-            array = array_of(tensor)
-            digest.update(f"{name} {tensor.dtype} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        tensors = self.session.tensors.items()
+        return weights_digest((n, str(t.dtype).removeprefix("torch."), array_of(t)) for n, t in tensors)
 
     @property
     def modules(self) -> Mapping[str, str]:

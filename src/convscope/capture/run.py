@@ -19,6 +19,7 @@ from convscope.capture.step import Array, Step
 from convscope.capture.subject import Subject
 from convscope.capture.trace import Trace
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
+from convscope.models.lazies import give_shapes, lacks_shapes
 from convscope.progress import Progress
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
@@ -29,6 +30,7 @@ def trace(
     image: Any,
     *,
     training: bool = False,
+    batched: bool | None = None,
     keep: Keep = None,
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
     progress: Progress | None = None,
@@ -43,10 +45,14 @@ def trace(
     (5, 3, 7, 7)
 
     Args:
-        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients.
+        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients. Lazy layers get
+            their shapes from this input, as from any first call.
         image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and type. A tuple gives
-            several inputs in order, a mapping gives them by name.
+            several inputs in order, a mapping gives them by name, a list is one input that is a list. A model of
+            signals, volumes or whole numbers takes arrays of its own shapes.
         training: Leave each module's training flag as it is; running statistics are put back afterwards.
+        batched: Whether arrays have a batch axis first; where they have none, one is added. None finds out by the
+            number of axes and, where the model's layers leave that open, by what runs.
         keep: None keeps everything that fits into half of the memory that is free, "all" everything. Names of steps
             keep only those, a number keeps at most that many megabytes (10^6 bytes). Whatever else is asked for later
             is recomputed, with the same bits; `trace.notes` says how much was kept.
@@ -67,9 +73,14 @@ def trace(
     """
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
-            return trace(model, image, training=training, keep=keep, overrides=overrides, progress=progress)
+            return trace(
+                model, image, training=training, batched=batched, keep=keep, overrides=overrides, progress=progress
+            )
+    if isinstance(model, nn.Module) and lacks_shapes(model):
+        first = take_in(Subject.unshaped(model), image, batched)
+        give_shapes(model, first.arguments, first.keywords)
     subject = Subject.of(model)
-    session = Session(subject, take_in(subject, image), training, progress=progress)
+    session = Session(subject, take_in(subject, image, batched), training, progress=progress)
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
     session.progress = None  # it was told of this pass; not of numbers that are made again
     return done

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.capture.words import says
+from convscope.spelling import spelled
 
 Array = NDArray[Any]
 Cell = tuple[int, ...]
@@ -170,7 +171,7 @@ class Step:
                 yield from ((name, i, item) for i, item in enumerate(value) if isinstance(item, Ref))
 
     def __repr__(self) -> str:
-        return f"<{self.id} {self.name}: {self.op} {'x'.join(map(str, self.shape))} {self.dtype}>"
+        return spelled(f"<{self.id} {self.name}: {self.op} {'x'.join(map(str, self.shape))} {self.dtype}>")
 
 
 def frozen(array: Array) -> Array:

@@ -31,10 +31,8 @@ class Pass:
 
 def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
     """All steps of a pass, hidden ones included."""
-    returned = {row for link in done.outputs for row in _reads(link)}
-    hidden = [hid and row not in done.broken for row, hid in enumerate(hidden_rows(done.rows, done.visits, returned))]
-    names: dict[tuple[Kind, int], str] = {key: ref.name for key, ref in outside_refs(done).items()}
-    names |= {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
+    hidden = _hidden(done)
+    names = _names(done, hidden)
     shown = _shown_inputs(done.rows, hidden)
     broken = sentences(done.broken, lambda link: names[_shown_source(done.rows, hidden, link)])
 
@@ -61,6 +59,23 @@ def build_steps(done: Pass, values: Values) -> tuple[Step, ...]:
         )
 
     return tuple(map(step, range(len(done.rows))))
+
+
+def returned_refs(done: Pass) -> tuple[Ref, ...]:
+    """What each tensor that the model returned was, in order."""
+    names = _names(done, _hidden(done))
+    return tuple(_ref(link, names[link.kind, link.id]) for link in done.outputs)
+
+
+def _hidden(done: Pass) -> list[bool]:
+    returned = {row for link in done.outputs for row in _reads(link)}
+    return [hid and row not in done.broken for row, hid in enumerate(hidden_rows(done.rows, done.visits, returned))]
+
+
+def _names(done: Pass, hidden: Sequence[bool]) -> dict[tuple[Kind, int], str]:
+    """The name of every step, parameter, input and constant."""
+    names = {key: ref.name for key, ref in outside_refs(done).items()}
+    return names | {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
 
 
 def outside_refs(done: Pass) -> dict[tuple[Kind, int], Ref]:

@@ -70,6 +70,11 @@ class Subject:
         dtype = None if first is None else first.dtype
         return cls(walk.modules[""], walk.modules, walk.parameters, device, dtype, walk.compiled)
 
+    @classmethod
+    def unshaped(cls, model: nn.Module) -> "Subject":
+        """A model whose parameters get their shapes from the first input: only to take that in."""
+        return cls(model, dict(model.named_modules()), {}, _MAIN, torch.float32, False)
+
     def found(self) -> "Found":
         """What a pass may change of the modules, to be put back by `leave_as`."""
         now = Found([(tensor, tensor.grad) for tensor in self.parameters.values()])

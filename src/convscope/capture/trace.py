@@ -11,6 +11,7 @@ from convscope.capture.notes import notes_of
 from convscope.capture.step import Array, Cell, Kind, Origin, Ref, Step, Values
 from convscope.cards import Card
 from convscope.errors import UnknownName, UsageError
+from convscope.spelling import spelled
 
 __all__ = ["Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Source", "Step", "Trace", "Values"]
 
@@ -100,7 +101,7 @@ class Trace:
         return iter(self.steps)
 
     def __repr__(self) -> str:
-        return f"<Trace of {self.card.name}: {len(self.steps)} steps>"
+        return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
 
     def __str__(self) -> str:
         return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
@@ -129,6 +130,16 @@ class Trace:
     def output(self) -> Any:
         """What the model returned: an array, or a tuple or dict of them."""
         return self._source.result()
+
+    @cached_property
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the output was, in order; None in files of the first format, which do not say it."""
+        return self._source.returned()
+
+    @property
+    def saved(self) -> bool:
+        """Whether the trace was read from a file: its numbers are then what the file says."""
+        return self._source.saved
 
     @property
     def card(self) -> Card:
@@ -164,7 +175,7 @@ class Trace:
         """Read what `save` wrote; numbers are read from the file when they are asked for.
 
         Raises:
-            DataError: there is no such file, or it is no trace.
+            DataError: there is no such file, it is no trace, or anything in it cannot be true.
         """
         return cls(Archive(path))
 

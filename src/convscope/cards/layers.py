@@ -1,5 +1,6 @@
 """Layers: what a model's layers say about the images it takes, asked by attributes; no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +35,16 @@ def input_layers(model: Any) -> list[InputLayer]:
         elif isinstance(numbers, int) and numbers > 0:
             linear.append(InputLayer(name, "numbers", numbers))
     return convolutions or linear
+
+
+def square(layer: InputLayer, channels: int) -> int:
+    """The edge of the square picture of so many channels that has the numbers that a linear layer takes, or 0.
+
+    >>> square(InputLayer("fc", "numbers", 784), 1), square(InputLayer("fc", "numbers", 784), 3)
+    (28, 0)
+    """
+    edge = math.isqrt(layer.count // channels)
+    return edge if channels * edge * edge == layer.count else 0
 
 
 def expected_input(card: Card, layers: list[InputLayer]) -> str:

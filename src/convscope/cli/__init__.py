@@ -1,13 +1,16 @@
 """The command line: parses, calls the API, prints. No logic lives here."""
 
+import io
 import sys
 import warnings
+from typing import Any
 
 import typer
+from typer.rich_utils import rich_format_error
 
 import convscope as cs
 from convscope.cli import catalog, demo, exploring, numbers, pictures, training
-from convscope.cli.console import hushed, remark
+from convscope.cli.console import drop_output, hushed, notes_on_data, remark
 from convscope.cli.many import in_many
 from convscope.cli.probe import probe_app
 
@@ -42,11 +45,24 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
+# Typer brings its own copy of Click or uses the one beside it, by version; this is the base of both ones' usage errors.
+ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 gets escapes, not an error
     try:
-        app()
+        with notes_on_data():
+            status = app(standalone_mode=False)
+    except ClickException as error:
+        message = cs.spelled(error.format_message())  # it repeats what was typed, or came out of a script's variable
+        error.format_message = lambda: message
+        rich_format_error(error)
+        sys.exit(error.exit_code)
     except cs.ConvscopeError as error:
         if not (error.shared and hushed()):
             remark(f"error: {error}")
@@ -56,7 +72,12 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
+        drop_output()
         sys.exit(1)
+    except typer.Abort:
+        remark("stopped")
+        sys.exit(1)
+    sys.exit(status)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

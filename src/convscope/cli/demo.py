@@ -1,6 +1,5 @@
 """The command demo: a network trained, scored and shown, in one go."""
 
-import json
 import os
 import shlex
 import shutil
@@ -14,33 +13,26 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import duration, out_is_terminal, percent, remark, say
+from convscope.cli.demo_folder import left_over, put_in_place, staged
 from convscope.cli.exploring import give_way, stay
 from convscope.cli.watching import watching
 
-MARK = "demo.json"
 IMAGE = "shapes:test/3"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where run and pictures go; a former demo there is replaced.")] = Path(
+    out: Annotated[Path, typer.Option(help="Where run and pictures go; they replace those of a former demo.")] = Path(
         "demo"
     ),
 ) -> None:
     """Train the shapes network, score it, write its pictures, explain one of its numbers, open the explorer on it."""
     give_way()
-    _clear(out)
-    say("1. A network learns to tell squares from circles")
-    with watching() as watcher:
-        run = cs.train("shapes", seed=0, out=out / "run", watch=watcher.tell)
-    result = cs.evaluate(run)
-    took = duration(run.metrics["seconds"])
-    say(f"   {percent(result.accuracy)} of {result.confusion.sum()} test images right, after {took} of training")
-    say()
-    say("2. Its pictures")
-    for name, (what, draw) in PICTURES.items():
-        path = out / f"{name}.png"
-        draw(run).savefig(path, dpi=150)
-        say(f"   {path}: {what}")
+    for path in left_over(out):
+        remark(f"note: {path} is left of a demo that was killed; it can be removed.")
+    with staged(out, MADE) as stage:
+        _make(stage, out)
+        put_in_place(stage, out, MADE)
+    run = cs.load_run(out / "run")
     say()
     say("3. Why is this number this number?")
     say()
@@ -60,6 +52,24 @@ def demo(
         say()
         say("4. Every number can be clicked")
         _open(run)
+
+
+def _make(stage: Path, out: Path) -> None:
+    """Train and draw into a folder that will take the place of `out`."""
+    say("1. A network learns to tell squares from circles")
+    with watching() as watcher:
+        try:
+            run = cs.train("shapes", seed=0, out=stage / "run", watch=watcher.tell)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; {out} is as it was before.") from None
+    result = cs.evaluate(run)
+    took = duration(run.metrics["seconds"])
+    say(f"   {percent(result.accuracy)} of {result.confusion.sum()} test images right, after {took} of training")
+    say()
+    say("2. Its pictures")
+    for name, (what, draw) in PICTURES.items():
+        draw(run).savefig(stage / f"{name}.png", dpi=150)
+        say(f"   {out / name}.png: {what}")
 
 
 def _open(run: Any) -> None:
@@ -92,6 +102,8 @@ PICTURES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "network": ("the network, from the image to the answer", lambda run: cs.plot.network(_trace(run))),
     "confusion": ("who is taken for whom", lambda run: _confusion(cs.evaluate(run))),
 }
+MADE = ("run", *(f"{name}.png" for name in PICTURES))
+"""What a demo makes in its folder."""
 NEXT = (
     "convscope open {run} --image shapes:test/3",
     "convscope explain {run} shapes:test/3 --at fc:0",
@@ -104,14 +116,3 @@ NEXT = (
 
 def _confusion(result: Any) -> Any:
     return cs.plot.confusion(result.confusion, result.classes)
-
-
-def _clear(out: Path) -> None:
-    """Make room: a former demo goes, anything else stays and is an error."""
-    if out.exists() and not out.is_dir():
-        raise cs.UsageError(f"{out} is a file; choose a folder with --out.")
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
-        raise cs.UsageError(f"{out} exists and is no former demo; choose another folder with --out.")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    (out / MARK).write_text(json.dumps({"convscope": cs.__version__}))

@@ -8,6 +8,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import out_is_terminal, remark, say
+from convscope.cli.inputs import Inputs
 from convscope.cli.loading import Loading
 from convscope.cli.numbers import Model
 from convscope.cli.options import DataDir, spread
@@ -24,7 +25,10 @@ NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the ad
 def open_model(
     model: Model,
     *,
-    image: Annotated[str | None, typer.Option(help="A file, or dataset:split/index such as mnist:test/7.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7.")
+    ] = None,
+    inputs: Inputs,
     loading: Loading,
     port: Port = None,
     host: Host = "127.0.0.1",
@@ -36,7 +40,8 @@ def open_model(
     give_way()
     loaded = loading.load(model)
     browser = out_is_terminal() and not no_browser
-    stay(cs.open(loaded, image, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir))
+    given = inputs.source(loaded, image) if image is not None or inputs.named else None
+    stay(cs.open(loaded, given, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir))
 
 
 def serve(

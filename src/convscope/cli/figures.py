@@ -1,7 +1,9 @@
 """Figures: where a command writes its picture, and what it says of it. Knows no torch, no data, no models."""
 
+import os
 import re
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,17 +33,20 @@ def target(out: Path | None, *words: str | None) -> Path:
 def _short(word: str) -> str:
     """A model, image or layer as a part of a file's name."""
     path = Path(word)
-    name = path.stem if path.is_file() else word if ":" in word else path.resolve().name
+    name = (
+        path.stem if path.is_file() else word if ":" in word else Path(os.path.realpath(path)).name
+    )  # not resolve(), which raises for a link to itself
     return re.sub(r"[^\w.]+", "-", name).strip("-.")
 
 
 def save(figure: Any, path: Path) -> None:
-    """Save the figure, the same file for the same figure."""
+    """Save the figure, the same file for the same figure; drawn in memory first, as a disk may be full."""
     if hushed():
         return
-    form = path.suffix.lower().lstrip(".")
+    form, drawn = path.suffix.lower().lstrip("."), BytesIO()
+    figure.savefig(drawn, format=form, metadata=TIMELESS[form])
     try:
-        figure.savefig(path, format=form, metadata=TIMELESS[form])
+        cs.write_whole(path, drawn.getvalue())
     except OSError as error:
         raise cs.ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
 

@@ -1,16 +1,22 @@
 """Loading a model for a command: the options that say how, and what there is to say about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import convscope as cs
+from convscope.cli.consent import Trust, with_consent
 from convscope.cli.console import remark
 from convscope.cli.options import ModelArgs, parse_size
 
-Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict .pt.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights: a safetensors file, or a state dict or checkpoint that torch.save wrote.")
+]
+WeightsKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Where in a checkpoint the weights are, such as state_dict_ema.")
+]
 Expects = Annotated[
     list[str] | None,
     typer.Option(
@@ -30,25 +36,35 @@ class Loading:
     """The options of how a model is loaded."""
 
     weights: Weights = None
+    weights_key: WeightsKey = None
     model_arg: ModelArgs = None
     preprocess: Expects = None
     classes: ClassNames = None
+    trust: Trust = False
 
     @property
     def given(self) -> bool:
-        """Whether any is."""
-        return self != Loading()
+        """Whether any is that says how the model is loaded; trust alone does not."""
+        return replace(self, trust=False) != Loading()
 
     def load(self, model: str) -> Any:
         """The model, by its name; its notes are said, and that nothing has trained it."""
         args = cs.parse_model_args(self.model_arg or [])
-        loaded = cs.load_model(
-            model,
-            weights=self.weights,
-            args=args or None,
-            preprocess=parse_preprocess(self.preprocess or []) or None,
-            classes=[name.strip() for name in self.classes.split(",")] if self.classes else None,
-        )
+        preprocess = parse_preprocess(self.preprocess or []) or None
+        classes = [name.strip() for name in self.classes.split(",")] if self.classes else None
+
+        def load(trust: bool) -> Any:
+            return cs.load_model(
+                model,
+                weights=self.weights,
+                weights_key=self.weights_key,
+                args=args or None,
+                preprocess=preprocess,
+                classes=classes,
+                trust=trust,
+            )
+
+        loaded = with_consent(load, trust=self.trust)
         for note in cs.card_of(loaded).notes:
             remark(f"note: {note}")
         trained = is_run(model) and cs.card_of(loaded).source not in cs.MODELS

@@ -6,26 +6,34 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.console import reading_progress, remark, say, show_json, show_table
+from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
+from convscope.cli.inputs import Inputs
 from convscope.cli.loading import Loading
 from convscope.cli.options import DataDir, Json, spread
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
-Image = Annotated[str, typer.Argument(help="A file, or dataset:split/index such as mnist:test/7.")]
+OneImage = Annotated[
+    str, typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7.")
+]
+Image = Annotated[
+    str | None,
+    typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7; else by --input."),
+]
 
 
 @spread
 def trace(
     model: Model,
-    image: Image,
+    image: Image = None,
     *,
+    inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also the steps that only lay numbers out.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the steps of a forward pass: name, operation, shape, parameters, range."""
-    found = traced(model, image, loading, data_dir)
+    found = traced(model, image, loading, data_dir, inputs)
     steps = found.all_steps if hidden else found.steps
     if as_json:
         show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps]})
@@ -42,7 +50,7 @@ def trace(
 @spread
 def explain(
     model: Model,
-    image: Image,
+    image: Image = None,
     *,
     at: Annotated[
         str | None, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")
@@ -50,6 +58,7 @@ def explain(
     depth: Annotated[int, typer.Option(min=1, help="How many steps back.")] = 1,
     everything: Annotated[bool, typer.Option("--all", help="Every term of a long sum.")] = False,
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -59,35 +68,39 @@ def explain(
         raise cs.UsageError(
             "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
         )
-    why = explained(traced(model, image, loading, data_dir), at)
+    why = explained(traced(model, image, loading, data_dir, inputs), at)
     if to_input:
         answer = why.to_input()
-        show_json(answer.to_json()) if as_json else say(str(answer))
+        show_json(answer.to_json()) if as_json else show_text(str(answer))
     elif as_json:
         show_json(why.to_json(depth=depth))
     else:
-        say(why.to_text(all=everything, depth=depth))
+        show_text(why.to_text(all=everything, depth=depth))
 
 
 @spread
 def verify(
     model: Model,
-    image: Annotated[str | None, typer.Argument(help="A file, or dataset:split/index; else noise.")] = None,
+    image: Annotated[
+        str | None, typer.Argument(help="A picture, an array (.npy), or dataset:split/index; else noise.")
+    ] = None,
     *,
+    inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
     cells: Annotated[int, typer.Option(min=1, help="Cells explained of each step.")] = 200,
     as_json: Json = False,
 ) -> None:
     """Recompute every number independently; exit status 1 if one is not what it should be."""
-    found = traced(model, image, loading, data_dir)
+    noise = image is None and not inputs.named
+    found = traced(model, image, loading, data_dir, inputs, noise=noise)
     with reading_progress() as progress:
         report = cs.verify(found, cells=cells, progress=progress)
     if as_json:
         show_json(report.to_json())
     else:
         _show_report(report)
-    if report.mismatches:
+    if report.wrong:
         raise typer.Exit(1)
 
 
@@ -116,15 +129,14 @@ def explained(trace: Any, at: str) -> Any:
     return cs.explain(trace, step, cell)
 
 
-def traced(model: str, image: str | None, loading: Loading, data_dir: Path | None) -> Any:
-    """A model's trace for an image, or for noise; what was done to either is said."""
+def traced(
+    model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs, *, noise: bool = False
+) -> Any:
+    """A model's trace for its inputs, or for noise; what was done to either is said."""
     loaded = loading.load(model)
-    if image is None:
-        return cs.trace(loaded, cs.random_image(loaded))
-    prepared = cs.prepare(image, like=loaded, data_dir=data_dir)
-    for note in prepared.notes:
-        remark(f"note: {prepared.name}: {note}")
-    return cs.trace(loaded, prepared.array)
+    if noise:
+        return inputs.trace(loaded, cs.random_inputs(loaded))
+    return inputs.trace(loaded, inputs.take(loaded, image, data_dir).value)
 
 
 def _show_report(report: Any) -> None:
@@ -136,10 +148,10 @@ def _show_report(report: Any) -> None:
             f"{step.numbers:,}",
             f"{step.explained:,}",
             f"{step.worst:.2g}",
-            f"{step.resolution:.1e}" if step.resolution else "exact",
+            _resolution(step),
         )
         for step in report.steps
-        if not step.hidden or step.finding in {"mismatch", "recomputed", "unsupported"}
+        if not step.hidden or step.finding in {"mismatch", "unresolved", "recomputed", "unsupported"}
     ]
     columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
     show_table(columns, rows, right=columns[3:])
@@ -150,10 +162,22 @@ def _show_report(report: Any) -> None:
     for step in report.mismatches:
         say(f"✗ {step.name} {step.mismatch}")
     if report.mismatches and report.mismatches[0].mismatch.why:
-        say(f"\n{report.mismatches[0].mismatch.why}\n")
+        say()
+        show_text(report.mismatches[0].mismatch.why)
+        say()
     for note in report.notes:
         say(f"note: {note}")
+    for part in report.returned:
+        if part.held:
+            say(str(part))
     say(("✓ " if report.proved else "") + report.summary())
+
+
+def _resolution(step: Any) -> str:
+    """The resolution of a step in words: what was not recomputed has none, bounds of 0 are exact."""
+    if step.finding in {"given", "unsupported"}:
+        return ""
+    return f"{step.resolution:.1e}" if step.resolution else "exact"
 
 
 def _as_json(step: Any) -> dict[str, Any]:

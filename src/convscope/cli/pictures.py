@@ -1,5 +1,6 @@
 """The commands that draw: filter, and the group plot. Each writes one figure and says where."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,11 +9,14 @@ import numpy as np
 import typer
 
 import convscope as cs
+from convscope.cli.consent import Trust
 from convscope.cli.console import decimal, reading_progress, remark, say, show_json
 from convscope.cli.figures import Out, save, target, write
+from convscope.cli.inputs import Inputs
 from convscope.cli.loading import Loading, is_run
 from convscope.cli.numbers import explained
 from convscope.cli.options import DataDir, Grey, Json, Size, parse_size, spread
+from convscope.cli.training import scores
 
 ANY_IMAGE = "shapes:test/0"
 
@@ -136,6 +140,7 @@ def maps(
     model: Model,
     image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
     *,
+    inputs: Inputs,
     step: Annotated[list[str] | None, typer.Option(help="Only this step; repeatable.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Many images of this data set, class beside class.")] = None,
     split: Annotated[str, typer.Option(help="Of --dataset: train, test or all.")] = "test",
@@ -158,8 +163,8 @@ def maps(
         batch = np.stack([expected.apply(data.images[i], data.preprocess.scale) for i in indices])
         write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), path)
         return
-    shown = _prepare(loaded, model, image, data_dir)
-    trace = cs.trace(loaded, shown.array)
+    shown = _prepare(loaded, model, image, data_dir, inputs)
+    trace = inputs.trace(loaded, shown.value)
     write(cs.plot.maps(trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name), path)
 
 
@@ -169,6 +174,7 @@ def network(
     model: Model,
     image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
     *,
+    inputs: Inputs,
     depth: Annotated[int | None, typer.Option(help="How many levels of modules to open.")] = None,
     shared: Shared = False,
     loading: Loading,
@@ -178,8 +184,8 @@ def network(
     """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
     path = target(out, "network", model)
     loaded = loading.load(model)
-    shown = _prepare(loaded, model, image, data_dir)
-    trace = cs.trace(loaded, shown.array)
+    shown = _prepare(loaded, model, image, data_dir, inputs)
+    trace = inputs.trace(loaded, shown.value)
     write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
 
 
@@ -187,8 +193,9 @@ def network(
 @spread
 def number(
     model: Model,
-    image: Image,
+    image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
     *,
+    inputs: Inputs,
     at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
     most: Annotated[int, typer.Option(min=1, help="How many channels of a window at most.")] = 4,
@@ -199,8 +206,8 @@ def number(
     """Draw why one number is what it is: the window, the kernel, the products and their sum."""
     path = target(out, "number", model, at)
     loaded = loading.load(model)
-    shown = _prepare(loaded, model, image, data_dir)
-    why = explained(cs.trace(loaded, shown.array), at)
+    shown = _prepare(loaded, model, image, data_dir, inputs)
+    why = explained(inputs.trace(loaded, shown.value), at)
     write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
 
 
@@ -217,31 +224,29 @@ def confusion(
     dataset: Annotated[str | None, typer.Option(help="Another data set than the run's own.")] = None,
     split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
     data_dir: DataDir = None,
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Draw which class a trained model takes for which."""
     path = target(out, "confusion", run)
-    result = cs.evaluate(run, dataset, split=split, data_dir=data_dir)
+    result = scores(run, trust, dataset, split=split, data_dir=data_dir)
     for note in result.notes:
         remark(f"note: {note}")
     write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
 
 
-def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None) -> Any:
-    """The image asked for, or one of the data that a run was trained on, or one that any model can be shown."""
-    if image is None:
+def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None, inputs: Inputs) -> Any:
+    """The inputs asked for, or an image of the data that a run was trained on, or one that any model can be shown."""
+    if image is None and not inputs.named and not cs.card_of(loaded).inputs:
         data = cs.load_run(model).config["dataset"] if is_run(model) else {}
         image = f"{data['source']}:test/0" if data.get("source") else ANY_IMAGE
         data_dir = data_dir or data.get("options", {}).get("data_dir")
         remark(f"note: no image is given, so {image} is drawn")
-    prepared = cs.prepare(image, loaded, data_dir=data_dir)
-    for note in prepared.notes:
-        remark(f"note: {note}")
-    return prepared
+    return inputs.take(loaded, image, data_dir)
 
 
 def _title(run: str) -> str:
-    return Path(run).resolve().name
+    return Path(os.path.realpath(run)).name
 
 
 def _range(values: Any) -> dict[str, float]:

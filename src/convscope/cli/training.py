@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
+from convscope.cli.consent import Trust, with_consent
 from convscope.cli.console import (
     decimal,
     duration,
@@ -43,7 +44,11 @@ def train(
     engine: Annotated[str | None, typer.Option(help="Who calculates: torch (default) or numpy.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest unfinished one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --out, or with the newest unfinished one; begin in --out where nothing is.",
+        ),
     ] = False,
     images: Annotated[int | None, typer.Option(help="How many images to generate (shapes, color-shapes).")] = None,
     data_dir: DataDir = None,
@@ -51,6 +56,7 @@ def train(
     grey: Grey = False,
     strict: Strict = False,
     model_arg: ModelArgs = None,
+    trust: Trust = False,
 ) -> None:
     """Train a network and write a run folder: `convscope train shapes`."""
     options: dict[str, Any] = {
@@ -60,28 +66,34 @@ def train(
         "grey": grey,
         "strict": strict,
     }
-    with reading_progress() as progress, watching() as watcher:
-        run = cs.train(
-            dataset,
-            model,
-            recipe=recipe,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            optimizer=optimizer,
-            loss=loss,
-            schedule=schedule,
-            seed=seed,
-            device=device,
-            precision=precision,
-            engine=engine,
-            out=out,
-            resume=resume,
-            model_args=cs.parse_model_args(model_arg or []),
-            data_options={key: value for key, value in options.items() if value},
-            watch=watcher.tell,
-            progress=progress,
-        )
+
+    def begin(trusted: bool) -> tuple[Any, Any]:
+        with reading_progress() as progress, watching() as watcher:
+            run = cs.train(
+                dataset,
+                model,
+                recipe=recipe,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                optimizer=optimizer,
+                loss=loss,
+                schedule=schedule,
+                seed=seed,
+                device=device,
+                precision=precision,
+                engine=engine,
+                out=out,
+                resume=resume,
+                model_args=cs.parse_model_args(model_arg or []),
+                data_options={key: value for key, value in options.items() if value},
+                watch=watcher.tell,
+                progress=progress,
+                trust=trusted,
+            )
+        return run, watcher
+
+    run, watcher = with_consent(begin, trust=trust)
     if hushed():  # where another process speaks, the run may lie on its disk alone
         return
     if not watcher.start:
@@ -98,10 +110,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
     data_dir: DataDir = None,
     strict: Strict = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Score a run: accuracy, loss, each class, who is taken for whom."""
-    result = cs.evaluate(run, dataset, split=split, data_dir=data_dir, strict=strict)
+    result = scores(run, trust, dataset, split=split, data_dir=data_dir, strict=strict)
     for note in result.notes:
         remark(f"note: {note}")
     if as_json:
@@ -117,6 +130,17 @@ def evaluate(
     say("true class (rows) and what the model says (columns)")
     counts = [[name, *(f"{n:,}" for n in line)] for name, line in zip(result.classes, result.confusion, strict=True)]
     show_table(["", *result.classes], counts, right=result.classes)
+
+
+def scores(run: str, trust: bool, dataset: str | None, **options: Any) -> Any:
+    """What `cs.evaluate` says of a run, once its code is trusted."""
+
+    def measure(trusted: bool) -> Any:
+        if trusted:
+            cs.load_model(Path(run), trust=True)
+        return cs.evaluate(run, dataset, **options)
+
+    return with_consent(measure, trust=trust)
 
 
 @spread

@@ -1,13 +1,13 @@
 """Watching a training: its events as a bar with numbers on a terminal, as plain lines elsewhere."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from convscope.cli.console import decimal, duration, err, hushed, percent, remark, say
+from convscope.cli.console import decimal, drop_output, duration, err, hushed, percent, remark, say
 
 
 class Watcher:
@@ -19,13 +19,20 @@ class Watcher:
         self.began: tuple[int, float] | None = None
 
     def tell(self, event: Mapping[str, Any]) -> None:
-        """Draw one event."""
+        """Draw one event; a training goes on where nobody reads of it any more, or a full disk takes no more lines."""
         kinds = {"start": self._start, "progress": self._progress, "train": self._train, "epoch": self._epoch}
-        kinds[event["event"]](event)
+        try:
+            kinds[event["event"]](event)
+        except OSError as error:
+            if error.filename == "standard output":
+                drop_output()
+                with suppress(OSError):
+                    remark(f"note: standard output: {error.strerror}; the training goes on without it.")
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self.start = event
         recipe = event["recipe"]
+        self.task = self.bar.add_task("", total=event["total"], completed=event["step"], numbers="")
         say(
             f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} "
             f"({event['images']:,} images): "
@@ -36,7 +43,6 @@ class Watcher:
             remark(f"note: {note}")
         if event["resumed"]:
             say(f"going on after step {event['step']:,} of {event['total']:,}")
-        self.task = self.bar.add_task("", total=event["total"], completed=event["step"], numbers="")
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         if self.began is None:

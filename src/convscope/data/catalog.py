@@ -1,5 +1,6 @@
 """Catalog: every data set by its name, and `load_dataset`, which loads one. The room's other files lie below it."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from convscope.data import crosses, mnist, shapes
 from convscope.data.dataset import Dataset
 from convscope.data.families import FAMILIES
 from convscope.data.folder import load_folder
-from convscope.data.hub import load_hub
+from convscope.data.hub import is_here, load_hub
 from convscope.data.npz import load_npz
 from convscope.data.request import Request
 from convscope.errors import UnknownName, UsageError
@@ -17,6 +18,7 @@ from convscope.images import Fit, Preprocess
 from convscope.progress import Progress, silent
 
 Loader = Callable[[Request], Dataset]
+log = logging.getLogger("convscope.data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,10 @@ def load_dataset(
             raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")
     if image_size is None and (fit != "stretch" or crop_ratio != 1):
         raise UsageError("fit and crop_ratio say how images are brought to image_size; give image_size too.")
-    return entry.load(request)
+    data = entry.load(request)
+    for note in data.notes:
+        log.info(note)
+    return data
 
 
 def entry_of(name: str) -> Entry | Place:
@@ -242,5 +247,7 @@ def at_hand(name: str, *, data_dir: str | Path | None = None) -> bool:
         UsageError: no data set has this name, or `data_dir` is no folder.
     """
     entry = entry_of(name)
+    if name.startswith("hub:"):
+        return is_here(name)
     request = Request(name, split="all", data_dir=None if data_dir is None else Path(data_dir).expanduser())
     return name not in FAMILIES or (isinstance(entry, Entry) and mnist.at_hand(request))

@@ -43,6 +43,9 @@ class Dataset:
     """A name per image where they have one (`damaged-plus`, a file's path), else empty."""
     skipped: int = 0
     """How many images more were left out when it was loaded, for they cannot be read."""
+    notes: tuple[str, ...] = ()
+    """What was assumed when it was loaded, where its files do not say: which folders are its splits, in which layout
+    and range its numbers are. The command line prints them; Python logs them at level INFO as `convscope.data`."""
 
     def __post_init__(self) -> None:
         _check(self)

@@ -1,29 +1,25 @@
-"""Folder: a data set in files, a sub-folder per class, every format that Pillow reads.
+"""Folder: a data set in files, a sub-folder per class.
 
-Knows the layout of folders and decodes in parallel; one picture is read by `images.read_image`.
+Decodes in parallel; one picture is read by `images.read_image`, and which folders are splits and classes says `layout`.
 """
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from convscope.data.dataset import Dataset
 from convscope.data.holdout import split_indices
+from convscope.data.layout import OPTIONS, Layout, layout_of, pictures_in
 from convscope.data.memory import check_memory
 from convscope.data.request import Request
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
 from convscope.images import WHITE, Array, Preprocess, read_image
 
-TRAIN = ("train", "training")
-TEST = ("test", "testing", "val", "valid", "validation")  # the first that exists is the test split
-NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # what Pillow recognizes and cannot decode by itself
 COPIES = 2  # of the images: one by one, and stacked
 TOO_MANY = "Bring them to a smaller --size, or name the folder hub:PATH, which reads them where they are used."
 NAMED = 5  # how many skipped files a warning names
@@ -38,26 +34,35 @@ class Found:
 
 
 def load_folder(request: Request) -> Dataset:
-    """Load a folder of images: a sub-folder per class, or train/ and test/ (or val/) with these.
+    """Load `folder:PATH?options`: a sub-folder per class, or train/ and test/ (or val/) with these.
 
-    Without train/, a fifth of each class, chosen by the seed, is test. Where some pictures are grey and some in
-    colour, all become RGB. Hidden files, and files that are no images by their name, are passed over.
+    Folders called like splits (train_set, seg_train) are read as splits where they hold the same classes. Without a
+    training split, or without class folders in the test split, a fifth of each class, chosen by the seed, is test.
+    Options, joined by `&`: `train=FOLDER` and `test=FOLDER` name the splits, `splits=none` makes every sub-folder a
+    class.
+
+    Where some pictures are grey and some in colour, all become RGB. Hidden files, and files that are no images by their
+    name, are passed over.
 
     Returns:
         uint8 images, or float32 from 0 to 255 where a file is deeper; `names` are paths relative to the folder.
 
     Warns:
-        DataWarning: some files cannot be read; they are skipped.
+        DataWarning: some files cannot be read, or are in neither split; they are skipped.
 
     Raises:
-        UsageError: there is no such folder.
-        DataError: no classes, a class without images, no test/, images of different sizes and no `image_size`, more
-            of them than fit into memory; with `strict`, a file that cannot be read.
+        UsageError: there is no such folder or option.
+        DataError: no classes, a class without images, a layout that can be read in two ways, images of
+            different sizes and no `image_size`, more of them than fit into memory; with `strict`, a file that cannot
+            be read.
     """
     root = request.path
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; check the path.")
-    found, classes = _find(root, request)
+    layout = layout_of(root, request.options(OPTIONS))
+    found = _find(root, layout, request)
+    for warning in layout.warnings:
+        warnings.warn(f"{warning}.", DataWarning, stacklevel=2)
     kept, images = _decode(root, found, request)
     stacked = _stacked(images)
     expected = Preprocess((stacked.shape[2], stacked.shape[3]), fit=request.fit, crop_ratio=request.crop_ratio)
@@ -65,27 +70,28 @@ def load_folder(request: Request) -> Dataset:
         name=request.name,
         images=stacked,
         labels=np.array([file.label for file in kept], np.int64),
-        classes=classes,
+        classes=layout.classes(),
         preprocess=replace(expected, channels=stacked.shape[1]),
         split=request.split,
         source=str(root),
         names=tuple(file.path.relative_to(root).as_posix() for file in kept),
         skipped=len(found) - len(kept),
+        notes=tuple(f"{note}." for note in layout.notes),
     )
 
 
-def _find(root: Path, request: Request) -> tuple[list[Found], tuple[str, ...]]:
-    """The image files of the wanted split, and the names of all classes."""
-    layout = _layout(root)
-    classes = tuple(sorted({folder.name for part in layout["all"] for folder in _subfolders(part)}))
+def _find(root: Path, layout: Layout, request: Request) -> list[Found]:
+    """The image files of the wanted split."""
+    classes = layout.classes()
     if not classes:
         raise DataError(
             f"{root} has no sub-folders; it needs one with images for each class, such as {root / 'cats'} and "
             f"{root / 'dogs'}."
         )
-    parts = layout.get(request.split, ()) if "train" in layout else layout["all"]
-    if not parts:
-        raise DataError(f"{root} has train/ and no test/ or val/; add one, or ask for the split train or all.")
+    if layout.test and not layout.train and request.split == "train":
+        raise DataError(f"{root} has a test split and no train/; add one, or ask for the split test or all.")
+    own = layout.test or not layout.train  # the test split has folders, or all are one
+    parts = {"train": layout.train, "test": layout.test if own else layout.train}.get(request.split) or layout.whole
     found = [
         Found(path, label)
         for part in parts
@@ -93,46 +99,18 @@ def _find(root: Path, request: Request) -> tuple[list[Found], tuple[str, ...]]:
         if (part / name).is_dir()
         for path in _images(part / name)
     ]
-    if "train" not in layout:
+    if not layout.test:
         chosen = split_indices([file.label for file in found], request.split, request.seed)
         found = [found[index] for index in chosen]
-    return found, classes
-
-
-def _layout(root: Path) -> Mapping[str, Sequence[Path]]:
-    """Split -> the folders that hold its classes; only `all` where the sub-folders are the classes themselves."""
-    named = {folder.name.lower(): folder for folder in _subfolders(root)}
-    train, test = ([named[name] for name in names if name in named][:1] for names in (TRAIN, TEST))
-    if train and named.keys() <= {*TRAIN, *TEST}:
-        return {"train": train, "test": test, "all": list(named.values())}
-    return {"all": [root]}
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be read: {error.strerror}.") from None
+    return found
 
 
 def _images(folder: Path) -> list[Path]:
     """The image files of a class, at any depth, by name."""
-    images = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _extensions()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    images = sorted(pictures_in(folder))
     if not images:
         raise DataError(f"the class {folder.name!r} has no images in {folder}; add some, or remove the folder.")
     return images
-
-
-@cache
-def _extensions() -> frozenset[str]:
-    known = Image.registered_extensions()
-    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in NO_PICTURES)
 
 
 def _decode(root: Path, files: Sequence[Found], request: Request) -> tuple[list[Found], list[Array]]:

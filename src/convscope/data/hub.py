@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
-from convscope.data.folder import TEST, TRAIN
 from convscope.data.holdout import split_indices
+from convscope.data.layout import TEST, TRAIN
 from convscope.data.request import Request
 from convscope.data.stored import Encoded, Stored, Windows, decoded
 from convscope.errors import DataError, DownloadError, UnknownName, UsageError
@@ -62,7 +62,7 @@ def load_hub(request: Request) -> Dataset:
     found = _open(request.name, place, options)
     image, label = _columns(request.name, next(iter(found.values())).features, options)
     parts, classes = _labelled(request.name, found, label)
-    chosen, where = _chosen(parts, request)
+    chosen, where, notes = _chosen(parts, request)
     labels = np.concatenate([part.labels for part in chosen])
     _check_labels(request, labels if where is None else labels[where])
     stored = _stored(request, [part.rows for part in chosen], image, len(labels), stream="stream" in options)
@@ -74,7 +74,18 @@ def load_hub(request: Request) -> Dataset:
         preprocess=Preprocess(stored.shape[2:], stored.shape[1], fit=request.fit, crop_ratio=request.crop_ratio),
         split=request.split,
         source=place,
+        notes=notes,
     )
+
+
+def is_here(name: str) -> bool:
+    """Whether `hub:PLACE` is a folder or file of this machine rather than a name on the Hub.
+
+    >>> is_here("hub:owner/name")
+    False
+    """
+    place, _ = _parsed(name)
+    return Path(place).expanduser().exists()
 
 
 def _parsed(name: str) -> tuple[str, dict[str, str]]:
@@ -113,7 +124,7 @@ def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
         ) from None
     except UsageError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # a script, say
         raise DataError(f"{name} cannot be opened as a data set: {_line(error)}.") from None
     return dict(found) if isinstance(found, dict) else {"all": found}
 
@@ -144,7 +155,7 @@ def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str
     images = [column for column, kind in kinds.items() if kind == "Image"]
     images = images or [column for column in ("image", "img") if column in kinds]
     named = [column for column in kinds if column in {"label", "labels", "class"}]
-    labels = named[:1] or [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    labels = named or [column for column, kind in kinds.items() if kind == "ClassLabel"]
     for option, found in (("image", images), ("label", labels)):
         if option not in options and len(found) != 1:
             what = f"several columns that can be the {option}" if found else f"no column that is the {option}"
@@ -188,17 +199,21 @@ def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArra
     return np.concatenate([np.zeros(0, np.int64), *whole])
 
 
-def _chosen(parts: Mapping[str, Part], request: Request) -> tuple[list[Part], NDArray[np.intp] | None]:
-    """The parts that make the wanted split, and which of their images where not all are meant."""
+def _chosen(parts: Mapping[str, Part], request: Request) -> tuple[list[Part], NDArray[np.intp] | None, tuple[str, ...]]:
+    """The parts that make the wanted split, which of their images where not all are meant, and what was assumed."""
     labelled = {split: part for split, part in parts.items() if (part.labels >= 0).any()} or dict(parts)
     train = next((labelled[split] for split in TRAIN if split in labelled), None)
-    test = next((labelled[split] for split in TEST if split in labelled), None)
     if request.split == "all":
-        return list(labelled.values()), None
+        return list(labelled.values()), None, ()
+    tests = [labelled[split] for split in TEST if split in labelled]
+    test = next((part for part in tests if train is None or np.isin(part.labels, train.labels).any()), None)
     if train is not None and test is not None:
-        return [train if request.split == "train" else test], None
+        return [train if request.split == "train" else test], None, ()
     whole = [train] if train is not None else list(labelled.values())
-    return whole, split_indices(np.concatenate([part.labels for part in whole]), request.split, request.seed)
+    why = "its test split has none of the classes of train" if tests and train is not None else "it has no test split"
+    note = f"a fifth of each class of {request.name}, chosen by the seed, is held out as the test split: {why}."
+    where = split_indices(np.concatenate([part.labels for part in whole]), request.split, request.seed)
+    return whole, where, (note,)
 
 
 def _check_labels(request: Request, labels: NDArray[np.int64]) -> None:

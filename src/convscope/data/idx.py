@@ -3,14 +3,18 @@
 import gzip
 import math
 import zlib
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.data.memory import check_bytes
 from convscope.errors import DataError
+from convscope.files import LFS
 
 UINT8 = 0x08  # the format's code for unsigned bytes, the only type these data sets use
 GZIP = b"\x1f\x8b"
+LONGEST_HEAD = 4 + 4 * 255  # bytes of a header of as many dimensions as can be written
 
 
 def uncompressed(stored: bytes, where: str) -> bytes:
@@ -19,15 +23,33 @@ def uncompressed(stored: bytes, where: str) -> bytes:
     >>> uncompressed(gzip.compress(b"seven"), "a file")
     b'seven'
 
+    Of an IDX file no more is unpacked than its header says, and one byte, by which it is seen to be longer; of anything
+    else as much as a header: a gigabyte of zeros takes a megabyte when compressed.
+
     Raises:
-        DataError: the compressed file is damaged or cut off.
+        DataError: the compressed file is damaged or cut off, or holds more than this machine has memory for.
     """
     if not stored.startswith(GZIP):
         return stored
     try:
-        return gzip.decompress(stored)
+        with gzip.GzipFile(fileobj=BytesIO(stored)) as file:
+            head = file.read(LONGEST_HEAD)
+            size = _size(head)
+            if size <= len(head):
+                return head + file.read(1)
+            check_bytes(f"the numbers of {where}", size, "Free some, or replace the file with a fresh copy.")
+            return head + file.read(size + 1 - len(head))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{where} is a damaged gzip file ({error}); replace it with a fresh copy.") from None
+
+
+def _size(head: bytes) -> int:
+    """How many bytes an IDX file has by its header; 0 where this is none."""
+    dimensions = head[3] if len(head) > 3 and head[:3] == b"\x00\x00\x08" else 0
+    header = 4 + 4 * dimensions
+    if not dimensions or len(head) < header:
+        return 0
+    return header + math.prod(int(n) for n in np.frombuffer(head[4:header], ">u4"))
 
 
 def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
@@ -46,6 +68,8 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
 
     Source: the format is described on the MNIST page, http://yann.lecun.com/exdb/mnist/.
     """
+    if content.startswith(LFS):
+        raise DataError(f"{where} is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`.")
     if content[:2] != b"\x00\x00" or len(content) < 4 or content[2] != UINT8:
         raise DataError(
             f"{where} is no IDX file of unsigned bytes; it begins with {content[:4].hex(' ') or 'nothing'}."

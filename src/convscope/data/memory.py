@@ -24,9 +24,22 @@ def check_memory(name: str, count: int, shape: Sequence[int], remedy: str, *, co
     Raises:
         DataError: they need more than is left.
     """
-    needed, left = copies * count * math.prod(shape), available()
+    check_bytes(f"{count:,} images of {name}", copies * count * math.prod(shape), remedy)
+
+
+def check_bytes(what: str, needed: int, remedy: str) -> None:
+    """Refuse what takes more memory than is free.
+
+    Args:
+        what: What it is called, in the plural.
+        needed: Bytes.
+        remedy: What to do.
+
+    Raises:
+        DataError: it takes more than is left.
+    """
+    left = available()
     if needed > left:
         raise DataError(
-            f"{count:,} images of {name} need about {needed / 1e9:,.0f} GB of memory, and {left / 1e9:,.0f} GB are "
-            f"free here. {remedy}"
+            f"{what} need about {needed / 1e9:,.0f} GB of memory, and {left / 1e9:,.0f} GB are free here. {remedy}"
         )

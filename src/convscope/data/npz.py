@@ -1,22 +1,22 @@
 """NPZ: a data set in one NumPy archive, under the array names and in the layouts that are in use.
 
-Knows NumPy's files, read without executing pickled code.
+Knows which arrays mean what; `members` reads them, `units` tells their layout and range.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.data.holdout import split_indices
+from convscope.data.members import Member, headers, numbers
+from convscope.data.memory import check_bytes
 from convscope.data.request import Request
+from convscope.data.units import layout_of, white_of
 from convscope.errors import DataError, UsageError
-from convscope.images import Array, Preprocess
+from convscope.images import WHITE, Array, Preprocess
 
 Names = Mapping[str, tuple[str, str]]
 """Split -> the names of its images and labels."""
@@ -33,71 +33,70 @@ SPELLINGS: tuple[Names, ...] = (
 )
 CLASSES = "classes"
 KNOWN = {name for row in SPELLINGS for pair in row.values() for name in pair} | {CLASSES}
-SCALES = (1, 255, 65535)
+OPTIONS = ("layout", "white")
 MOST_CLASSES = 100_000
+LONGEST_NAME = 1_000
+"""Characters of a class name."""
+COPIES = 2  # of the images: those of all splits, and of the wanted ones
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+LARGEST_LABEL = 2**53  # beyond it floating-point numbers are not exact; no class has such a number
 
 
 def load_npz(request: Request) -> Dataset:
-    """Load `images` and `labels`, `x` and `y`, or such a pair for each of train and test, from one .npz file.
+    """Load `npz:PATH?options`: `images` and `labels`, `x` and `y`, or such a pair for each of train and test.
 
     Where the file has one pair, a fifth of each class, chosen by the seed, is test. `all` is everything, a validation
     part included. An array of strings `classes` names the classes; without it their numbers do.
 
-    Images are (N, H, W), (N, C, H, W) or (N, H, W, C). The pixel value that counts as 1.0 is the smallest of 1, 255
-    and 65535 that no value of the file exceeds; it is 1 where values are negative, as after a normalization.
+    Images are (N, H, W), (N, C, H, W) or (N, H, W, C), told apart by their usual numbers of channels and by square
+    pictures. The pixel value that counts as 1.0 is 1, 255 or 65535, by the type and range of all values; it is 1 where
+    values are negative, as after a normalization. Where this is not clear, the options say it: `layout=nchw` or
+    `layout=nhwc`, `white=VALUE`.
+
+    What an array needs is read from its header, and compared with the memory that is free, before it is loaded.
 
     Returns:
-        uint8 images where all values are whole numbers from 0 to 255, else float32.
+        uint8 images where all values are whole numbers from 0 to 255, else float32; `notes` say what was assumed.
 
     Raises:
-        UsageError: there is no such file.
-        DataError: no NumPy archive; arrays that are missing, pickled, or of another shape or type.
+        UsageError: there is no such file or option.
+        DataError: no NumPy archive; arrays that are missing, pickled, of another shape or type, larger than the memory,
+            or that can be read in two ways.
     """
-    path = request.path
-    if not path.is_file():
+    path, options = request.path, request.options(OPTIONS)
+    if not path.exists():
         raise UsageError(f"there is no file {path}; check the path.")
-    arrays = _read(path)
-    names = _names(path, arrays)
-    images, scale = _images(path, {split: arrays[pair[0]] for split, pair in names.items()})
-    labels = {split: _labels(path, arrays[pair[1]], len(images[split])) for split, pair in names.items()}
+    found = headers(path, KNOWN)
+    names = _names(path, found)
+    _check_headers(path, names, found)
+    order, notes = _order(path, [found[pair[0]] for pair in names.values()], options.get("layout"))
+    raw = {split: numbers(path, found[pair[0]]).transpose(order) for split, pair in names.items()}
+    images, scale, note = _images(path, raw, options.get("white"))
+    del raw
+    labels = {split: _labels(path, numbers(path, found[pair[1]])) for split, pair in names.items()}
     parts = list(names) if request.split == "all" or "all" in names else [request.split]
     if parts[0] not in names:
         raise DataError(f"{path} has no images of the split {request.split}; it has {', '.join(names)}.")
-    classes = _classes(path, arrays.get(CLASSES), labels.values())
+    classes = _classes(path, numbers(path, found[CLASSES]) if CLASSES in found else None, labels.values())
     for part in parts:
         _check_range(path, names[part][1], labels[part], len(classes))
-    chosen, numbers = (np.concatenate([of[part] for part in parts]) for of in (images, labels))
+    chosen, labels_chosen = (np.concatenate([of[part] for part in parts]) for of in (images, labels))
     if "all" in names:
-        own = split_indices(numbers, request.split, request.seed)
-        chosen, numbers = chosen[own], numbers[own]
+        own = split_indices(labels_chosen, request.split, request.seed)
+        chosen, labels_chosen = chosen[own], labels_chosen[own]
     return Dataset(
         name=request.name,
         images=chosen,
-        labels=numbers,
+        labels=labels_chosen,
         classes=classes,
         preprocess=Preprocess(size=(chosen.shape[2], chosen.shape[3]), channels=chosen.shape[1], scale=scale),
         split=request.split,
         source=str(path),
+        notes=tuple(filter(None, (notes, note))),
     )
 
 
-def _read(path: Path) -> dict[str, Array]:
-    """The arrays of the file that have one of the known names."""
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, NpzFile):
-                with archive:
-                    return {name: np.asarray(archive[name]) for name in archive.files if name in KNOWN}
-    except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        pickled = "pickled" in str(error) or "allow_pickle" in str(error)
-        why = "it holds Python objects, which are never loaded" if pickled else str(error) or type(error).__name__
-        raise DataError(f"{path} cannot be read as an .npz file of arrays: {why}. Write it with np.savez.") from None
-    raise DataError(f"{path} holds one array where images and labels are needed; write both with np.savez.")
-
-
-def _names(path: Path, arrays: Mapping[str, Array]) -> Names:
+def _names(path: Path, arrays: Mapping[str, Member]) -> Names:
     """The convention that the file follows, with the splits that it has."""
     for row in SPELLINGS:
         there = {split: pair for split, pair in row.items() if set(pair) <= arrays.keys()}
@@ -107,51 +106,88 @@ def _names(path: Path, arrays: Mapping[str, Array]) -> Names:
     raise DataError(f"{path} has no pair of images and labels under the names that are known: {pairs}.")
 
 
-def _images(path: Path, given: Mapping[str, Array]) -> tuple[dict[str, Array], float]:
-    """The images of each split as (N, C, H, W), uint8 or float32, and the value that counts as 1.0."""
-    images = {split: _channels_first(path, some) for split, some in given.items()}
-    shapes = {some.shape[1:] for some in images.values()}
+def _check_headers(path: Path, names: Names, found: Mapping[str, Member]) -> None:
+    """Refuse by their headers arrays that do not fit together, or that this machine has no memory for."""
+    needed = 0
+    for pair in names.values():
+        images, labels = found[pair[0]], found[pair[1]]
+        _check_images(path, images)
+        count = images.shape[0]
+        if labels.shape not in {(count,), (count, 1)}:
+            raise DataError(
+                f"the labels of {path} have the shape {labels.shape} for {count} images; it needs one class number for "
+                "each (of one-hot labels, labels.argmax(axis=1))."
+            )
+        if labels.dtype.kind not in "buif":
+            raise DataError(f"the labels of {path} are {labels.dtype} values; they must be whole class numbers from 0.")
+        wide = 1 if images.dtype.itemsize == 1 else 4
+        needed += images.size + COPIES * wide * (images.size // max(1, images.dtype.itemsize)) + labels.size
+    shapes = {found[pair[0]].shape[1:] for pair in names.values()}
     if len(shapes) > 1:
         raise DataError(f"the images of {path} differ in shape from split to split: {sorted(shapes)}.")
-    lowest = float(np.min([some.min(initial=0) for some in images.values()]))
-    highest = float(np.max([some.max(initial=0) for some in images.values()]))
-    if not max(-lowest, highest) <= FLOAT32_MAX:  # also where one is not a number
-        raise DataError(f"the images of {path} have values that are not finite numbers; replace them.")
-    scale = 1 if lowest < 0 else next((scale for scale in SCALES if highest <= scale), None)
-    if scale is None:
-        raise DataError(f"the images of {path} have values up to {highest:g}; at most {SCALES[-1]} can be pixels.")
-    whole = lowest >= 0 and scale <= 255 and all(some.dtype.kind in "bui" for some in images.values())
-    return {split: some.astype(np.uint8 if whole else np.float32) for split, some in images.items()}, scale
+    check_bytes(f"the arrays of {path}", needed, "Write fewer or smaller images, or of type uint8.")
+    classes = found.get(CLASSES)
+    if classes is not None:
+        _check_names(path, classes)
 
 
-def _channels_first(path: Path, images: Array) -> Array:
-    """(N, C, H, W) from any of the three layouts; where both orders are possible, the one with squarer pictures."""
-    if images.ndim not in {3, 4} or images.dtype.kind not in "buif":
+def _check_images(path: Path, images: Member) -> None:
+    if len(images.shape) not in {3, 4} or images.dtype.kind not in "buif":
         raise DataError(
             f"the images of {path} must be numbers of shape (N, H, W), (N, C, H, W) or (N, H, W, C), "
             f"not {images.dtype} of {images.shape}."
         )
-    if images.ndim == 3:
-        return images[:, None]
-    possible = [order for order in (images, images.transpose(0, 3, 1, 2)) if order.shape[1] in {1, 3, 4}]
-    return max(possible, key=_squareness, default=images)
+    if 0 in images.shape[1:]:
+        raise DataError(f"the images of {path} have the shape {images.shape}, without a single pixel.")
 
 
-def _squareness(images: Array) -> float:
-    height, width = int(images.shape[2]), int(images.shape[3])
-    return min(height, width) / max(height, width, 1)
-
-
-def _labels(path: Path, labels: Array, count: int) -> NDArray[np.int64]:
-    """One class number per image from (N,) or (N, 1)."""
-    if labels.shape not in {(count,), (count, 1)}:
+def _check_names(path: Path, classes: Member) -> None:
+    """Refuse what are not names of classes, before there are a million of them."""
+    if len(classes.shape) != 1 or classes.dtype.kind not in "US":
+        raise DataError(f"the array {CLASSES} of {path} must be a list of strings, not {classes.dtype}.")
+    longest = classes.dtype.itemsize // (4 if classes.dtype.kind == "U" else 1)
+    if classes.shape[0] > MOST_CLASSES or longest > LONGEST_NAME:
         raise DataError(
-            f"the labels of {path} have the shape {labels.shape} for {count} images; it needs one class number for "
-            "each (of one-hot labels, labels.argmax(axis=1))."
+            f"{path} names {classes.shape[0]:,} classes in up to {longest:,} characters; at most {MOST_CLASSES:,} "
+            f"classes and {LONGEST_NAME:,} characters are taken."
         )
-    if labels.dtype.kind not in "buif" or not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
+
+
+def _order(path: Path, images: list[Member], said: str | None) -> tuple[tuple[int, ...] | None, str]:
+    """How the axes of the images become (N, C, H, W), and what was assumed; None adds the channel."""
+    shape = images[0].shape
+    if len(shape) == 3:
+        if said is not None:
+            raise UsageError(
+                f"the images of {path} have the shape {shape}, without channels; layout= is for four axes."
+            )
+        return (0, 1, 2), ""
+    layout, note = layout_of(f"npz:{path}", shape, said)
+    return ((0, 1, 2, 3) if layout == "nchw" else (0, 3, 1, 2)), note
+
+
+def _images(path: Path, given: Mapping[str, Array], said: str | None) -> tuple[dict[str, Array], float, str]:
+    """The images of each split as (N, C, H, W), uint8 or float32, the value that is white, and what was assumed."""
+    images = {split: some[:, None] if some.ndim == 3 else some for split, some in given.items()}
+    lowest = float(np.min([some.min(initial=0) for some in images.values()]))
+    highest = float(np.max([some.max(initial=0) for some in images.values()]))
+    if not max(-lowest, highest) <= FLOAT32_MAX:  # also where one is not a number
+        raise DataError(f"the images of {path} have values that are not finite numbers; replace them.")
+    kinds = {some.dtype.kind for some in images.values()}
+    kind = "f" if "f" in kinds else kinds.pop() if len(kinds) == 1 else "i"
+    scale, note = white_of(f"npz:{path}", lowest, highest, kind, said)
+    whole = lowest >= 0 and highest <= WHITE and kind != "f"
+    return {split: some.astype(np.uint8 if whole else np.float32) for split, some in images.items()}, scale, note
+
+
+def _labels(path: Path, labels: Array) -> NDArray[np.int64]:
+    """One class number per image, shape (N,)."""
+    kind = labels.dtype.kind
+    if kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
         raise DataError(f"the labels of {path} are {labels.dtype} values; they must be whole class numbers from 0.")
-    return labels.reshape(count).astype(np.int64)
+    if labels.size and not -LARGEST_LABEL < labels.min() <= labels.max() < LARGEST_LABEL:
+        raise DataError(f"{path} has the label {labels.max()}; class numbers below {MOST_CLASSES:,} are expected.")
+    return labels.reshape(len(labels)).astype(np.int64)
 
 
 def _check_range(path: Path, name: str, labels: NDArray[np.int64], count: int) -> None:
@@ -166,10 +202,21 @@ def _check_range(path: Path, name: str, labels: NDArray[np.int64], count: int) -
 def _classes(path: Path, given: Array | None, labels: Iterable[NDArray[np.int64]]) -> tuple[str, ...]:
     """The names of the classes: those of the file, else their numbers."""
     if given is not None:
-        if given.ndim != 1 or given.dtype.kind not in "US":
-            raise DataError(f"the array {CLASSES} of {path} must be a list of strings, not {given.dtype}.")
-        return tuple(map(str, given.astype(str)))
+        return _class_names(path, given)
     highest = max(int(some.max(initial=0)) for some in labels)
     if highest >= MOST_CLASSES:
         raise DataError(f"{path} has the label {highest}; class numbers below {MOST_CLASSES:,} are expected.")
     return tuple(map(str, range(highest + 1)))
+
+
+def _class_names(path: Path, given: Array) -> tuple[str, ...]:
+    """Strings from an array of characters or bytes, whose codes are checked first: NumPy takes them as they are."""
+    if given.dtype.kind == "S":
+        try:
+            return tuple(name.decode("utf-8") for name in given.tolist())
+        except UnicodeDecodeError as error:
+            raise DataError(f"the class names of {path} are bytes that are not UTF-8 ({error.object!r}).") from None
+    codes = np.frombuffer(given.tobytes(), np.dtype(np.uint32).newbyteorder(given.dtype.byteorder))
+    if codes.max(initial=0) > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any():
+        raise DataError(f"the class names of {path} hold numbers that are not characters; write them as strings.")
+    return tuple(map(str, given.tolist()))

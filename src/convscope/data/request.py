@@ -1,9 +1,11 @@
 """Request: what `load_dataset` was asked for, checked once. Knows no data set."""
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
+from urllib.parse import parse_qsl
 
 from convscope.errors import UnknownName, UsageError
 from convscope.images import Fit
@@ -58,8 +60,30 @@ class Request:
 
     @property
     def path(self) -> Path:
-        """The PATH of `folder:PATH` and `npz:PATH`."""
-        return Path(self.name.partition(":")[2]).expanduser()
+        """The PATH of `folder:PATH` and `npz:PATH`, without the options behind it."""
+        return Path(self._place()[0]).expanduser()
+
+    def options(self, known: Sequence[str]) -> dict[str, str]:
+        """The options of `folder:PATH?NAME=VALUE&NAME=VALUE`.
+
+        >>> Request("npz:a.npz?layout=nhwc").options(("layout", "white"))
+        {'layout': 'nhwc'}
+
+        Raises:
+            UnknownName: an option that is not known.
+        """
+        place, text = self._place()
+        options = dict(parse_qsl(text, keep_blank_values=True))
+        for option in options:
+            if option not in known:
+                raise UnknownName(f"option of {place}", option, known)
+        return options
+
+    def _place(self) -> tuple[str, str]:
+        """The path and the options behind it; a name that exists with its question mark has none."""
+        whole = self.name.partition(":")[2]
+        place, _, options = whole.partition("?")
+        return (whole, "") if options and Path(whole).expanduser().exists() else (place, options)
 
 
 def check_seed(seed: object) -> int:

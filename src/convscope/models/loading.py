@@ -1,11 +1,12 @@
 """Loading: one call from a name, a file, a run folder or a module to a model with its card.
 
-Knows what each of these is; `usercode` builds, `weights` fills, `cards` infers.
+Knows what each of these is; `usercode` builds, `trust` knows whose code a run may name, `weights` fills, `cards`
+infers.
 """
 
-import json
+import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,20 +21,29 @@ from convscope.images import Preprocess
 from convscope.models import usercode
 from convscope.models.arguments import unfit
 from convscope.models.catalog import MODELS
+from convscope.models.imports import Imports, watching
+from convscope.models.lazies import settle
+from convscope.models.modes import evaluate
+from convscope.models.run_config import ModelConfig, read_config
+from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
 
 HINT = "A model is also file.py:Class, package.module:factory or a run folder."
 RUN_WEIGHTS = "weights.safetensors"
+SMALL = 10_000_000
+"""Numbers of a network that are built whatever its run has: 40 MB."""
 
 
 def load_model(
-    spec: str | Path | nn.Module,
+    spec: str | Path | nn.Module | torch.export.ExportedProgram,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Any] | None = None,
     preprocess: Preprocess | Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     seed: int = 0,
+    trust: bool = False,
 ) -> nn.Module:
     """Load a model: a built-in network, one of your own, or what a training left in a run folder.
 
@@ -41,54 +51,83 @@ def load_model(
     Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
 
     Args:
-        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, or an nn.Module. A run in the
-            working folder that is called like a network of `MODELS` comes before it, and a note says so.
-        weights: A .safetensors file, or a state dict in a .pt file; without it, a run's own, else fresh ones.
+        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, an nn.Module, or a program of
+            torch.export. A run in the working folder that is called like a network of `MODELS` comes before it, and a
+            note says so.
+        weights: A safetensors file, or a state dict or checkpoint that `torch.save` wrote; without it, a run's own,
+            else fresh ones.
+        weights_key: Where in a checkpoint the weights are, such as "state_dict_ema"; None finds them.
         args: Keyword arguments of the network; a name with arguments, be they none, is the network and never a run.
         preprocess: What the model expects of a picture, or only the fields that differ from what was found.
         classes: Names of the outputs, in order.
         seed: What fresh weights are drawn by; PyTorch's own random state stays as it is.
+        trust: Whether the code that a run folder names may be executed, now and from now on, as long as neither the
+            folder's place, nor the code, nor its arguments change. Runs that were trained here, and runs of built-in
+            networks, need no trust; see docs/security.md.
 
     Returns:
         The model in eval mode, on the CPU. Its card (`card_of(model)`) says what it expects, and in `notes` what
-        loading had to do or to guess. A run of a network of your own imports its code.
+        loading had to do or to guess. Lazy layers get their shapes from `weights`, from `preprocess` with size and
+        channels, or from the first image that is traced.
 
     Raises:
         UsageError: nothing of this name exists, it does not take these arguments, or two classes have one name.
         ModelError: the code of the network fails.
         WeightsError: the weights cannot be read safely or do not fit.
-        RunError: a folder that is no run, or one whose network only you can build.
+        RunError: a folder that no training made, or one whose network only you can build.
+        TrustError: a run folder names code that you have not trusted, or that has changed since.
 
     Warns:
-        DataWarning: a run's weights are damaged; those of its last good snapshot are used.
+        DataWarning: a run's weights are damaged, and those of its last good snapshot are used; or that you trust a run
+            cannot be remembered.
     """
+    spec = usercode.as_module(spec)
     if isinstance(spec, nn.Module):
         model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
     else:
         is_path = isinstance(spec, Path) or (args is None and Path(spec, "config.json").is_file())
         name = _as_path(spec) if is_path else spec
-        model, card, weights = _build(str(name), weights, args or {}, seed)
+        model, card, weights = _build(str(name), weights, args or {}, seed, trust=trust)
         if isinstance(spec, str) and name != spec:
             told = f"{spec} is the run in {Path(name).resolve()}, not the built-in network of that name."
             card = replace(card, notes=(*card.notes, told))
     if weights is not None:
-        notes = _filled(model, Path(weights))
+        notes = _filled(model, weights, weights_key)
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
+    elif weights_key is not None:
+        raise UsageError("weights_key says where in a file of weights they are; give weights too.")
     if preprocess is not None:
         found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
         same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
-        card = replace(card, fixed_size=card.fixed_size and same)
+        card = replace(card, fixed_size=card.fixed_size and same, size_found=card.size_found and same)
+        if not same and found.size is not None:  # what was noted of that size no longer holds
+            about = f"pictures of {found.size[0]}x{found.size[1]}"
+            card = replace(card, notes=tuple(note for note in card.notes if about not in note))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
-    attach(model, card)
-    return model.eval()
+    attach(model, _settled(model, card, seed))
+    return evaluate(model)
 
 
-def _filled(model: nn.Module, path: Path) -> tuple[str, ...]:
+def _settled(model: nn.Module, card: Card, seed: int) -> Card:
+    """Give lazy layers their shapes where those are known by now; the card with what they say and what is to know."""
+    lazy = any(isinstance(module, nn.modules.lazy.LazyModuleMixin) for module in model.modules())
+    notes = settle(model, card.preprocess.size, card.preprocess.channels, seed)
+    if lazy and not notes and card.preprocess == Preprocess():
+        fresh = infer_card(model)
+        card = replace(card, preprocess=fresh.preprocess, size_found=fresh.size_found, form=fresh.form)
+        notes = fresh.notes
+    return replace(card, notes=(*card.notes, *notes))
+
+
+def _filled(model: nn.Module, weights: str | Path, key: str | None) -> tuple[str, ...]:
     """Load weights; where a run's own are damaged, those of its newest snapshot that is good, with a warning."""
     try:
-        return load_weights(model, path)
+        return load_weights(model, weights, key)
     except WeightsError as error:
+        path = Path(weights)
+        if path.is_file() and not os.access(path, os.R_OK):  # they may be whole, so no others take their place
+            raise
         copies = path.parent.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}") if path.name == RUN_WEIGHTS else ()
         for copy in sorted(copies, reverse=True):
             with suppress(WeightsError):
@@ -106,7 +145,7 @@ def _as_path(folder: str | Path) -> str:
     return f"./{folder}" if str(folder) in MODELS else str(folder)
 
 
-def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int) -> Built:
+def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int, *, trust: bool) -> Built:
     """What a string names, with fresh weights."""
     if spec in MODELS:
         MODELS[spec].check(args)
@@ -116,7 +155,7 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
     if path.is_dir():
         if args:
             raise UsageError(f"{spec} is a run folder, which has its model's arguments; leave args out.")
-        return _from_run(path, weights, seed)
+        return _from_run(path, weights, seed, trust=trust)
     if path.suffix == ".py":
         known = ", ".join(f"{spec}:{name}" for name in usercode.networks_in_file(path)) or f"{spec}:NAME"
         raise UsageError(f"{spec} is a file; name the network in it: {known}.")
@@ -126,17 +165,18 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
         raise RunError(f"there is no run folder {spec}; `convscope train DATASET` makes one and says where.")
     if ":" not in spec:
         raise UnknownName("model", spec, MODELS, HINT)
-    return *_from_code(spec, args, seed, usercode.find(spec)), weights
+    return *_from_code(spec, args, seed, Imports()), weights
 
 
-def _from_code(spec: str, args: Mapping[str, Any], seed: int, found: tuple[Any, Path | None]) -> tuple[nn.Module, Card]:
-    factory, path = found
-    model = _seeded(seed, lambda: usercode.build(spec, factory, args, path))
+def _from_code(spec: str, args: Mapping[str, Any], seed: int, imports: Imports) -> tuple[nn.Module, Card]:
+    with watching(imports):
+        factory, path = usercode.find(spec)
+        model = _seeded(seed, lambda: usercode.build(spec, factory, args, path))
     name = spec.rpartition(":")[2]
     return model, replace(card_of(model), name=name, source=spec if path is None else f"{path}:{name}")
 
 
-def _from_run(run: Path, weights: str | Path | None, seed: int) -> Built:
+def _from_run(run: Path, weights: str | Path | None, seed: int, *, trust: bool) -> Built:
     """The network that a run's config.json names, with the card that it was trained with."""
     config = _config(run)
     source, args = config["model"]["source"], config["model"]["args"]
@@ -148,58 +188,58 @@ def _from_run(run: Path, weights: str | Path | None, seed: int) -> Built:
             f"{run} was trained from a module given by hand ({config['card']['name']}), which cannot be built from a "
             f"name: build it yourself and load its weights into it: load_model(module, weights={str(own)!r})."
         )
+    filled = own if weights is None else Path(weights)
     if source in MODELS:
-        model, fresh, _ = _build(source, None, args, seed)
+        _check_size(run, source, args, filled)
+        model, fresh, _ = _build(source, None, args, seed, trust=False)
     else:
-        model, fresh = _from_code(source, args, seed, _trusted(run, source, args))
+        model, fresh = _trusted(run, source, args, seed, trust=trust)
     card = replace(Card.from_json(config["card"]), source=_as_path(run), fixed_size=fresh.fixed_size)
-    return model, card, own if weights is None else weights
+    return model, card, filled
+
+
+def _check_size(run: Path, source: str, args: Mapping[str, Any], weights: Path) -> None:
+    """Refuse arguments that the network does not take, or that ask for far more numbers than the weights have bytes."""
+    config, build = run / "config.json", MODELS[source].build
+    MODELS[source].check(args)
+    with torch.device("meta"):  # which takes no memory
+        model = _seeded(0, lambda: usercode.build(source, build, args))
+    said = unfit(source, build, args)
+    if said:
+        raise RunError(f"{config} does not describe a {source}: {said[0]}.")
+    numbers = sum(value.numel() for value in model.state_dict().values())
+    files = [weights, *run.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}")]
+    size = max((file.stat().st_size for file in files if file.is_file()), default=0)
+    if numbers > max(size, SMALL):  # a number takes at least a byte
+        raise RunError(f"{config} describes a {source} of {numbers:,} numbers; its weights are {size:,} bytes.")
+
+
+def _trusted(run: Path, source: str, args: Mapping[str, Any], seed: int, *, trust: bool) -> tuple[nn.Module, Card]:
+    """The network that a run names by code, if the user trusts it.
+
+    Raises:
+        TrustError: the user does not, or the code imports a file that was not there when the user did.
+    """
+    imports = allowed_imports(run, source, args, trust=trust)
+    try:
+        made = _from_code(source, args, seed, imports)
+    except (UsageError, ModelError) as error:
+        if imports.refused:
+            why = f"which imports {imports.refused!r}, new or changed since you trusted it"
+            raise refusal(run, source, args, why) from None
+        raise RunError(f"{run} was trained on {source}, which cannot be built here: {error}") from error
+    if trust:
+        unwritten = remember(run, source, args, imports)
+        if unwritten:
+            warnings.warn(unwritten, DataWarning, stacklevel=5)
+    return made
 
 
 def _config(run: Path) -> dict[str, Any]:
-    path = run / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        Card.from_json(config["card"])
-        _ = config["model"]["source"], dict(config["model"]["args"])
+        return read_config(run, ModelConfig)
     except FileNotFoundError:
         raise RunError(f"{run} is no run folder: it has no config.json. {HINT}") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} is damaged, or not written by a training of convscope ({type(error).__name__}: {error})."
-        ) from None
-    return config
-
-
-def _trusted(run: Path, source: str, args: Mapping[str, Any]) -> tuple[Any, Path | None]:
-    """The code that a run names; a folder from elsewhere must not choose what is called here."""
-    place = source.rpartition(":")[0]
-    top = place.partition(".")[0]
-    beside = (run / top).exists() or (run / f"{top}.py").exists()
-    if Path(place).resolve().is_relative_to(run.resolve()) if place.endswith(".py") else beside:
-        raise RunError(f"{run} wants to run code of its own ({source}), which is not done; load the model by hand.")
-    try:
-        found = usercode.find(source)
-    except (UsageError, ModelError) as error:
-        raise RunError(f"{run} was trained on {source}, which cannot be built here: {error}") from error
-    if not usercode.trusted(found[0]):
-        raise RunError(
-            f"{run} was trained on what {source} makes; as a run folder may come from anybody, it is not called "
-            f"unasked: load_model({source!r}, args={dict(args)!r}, weights={str(run / RUN_WEIGHTS)!r})."
-        )
-    return found
-
-
-def check_trusted(run: Path, source: str, args: Mapping[str, Any]) -> None:
-    """Refuse to build what a run folder names, unless it is a built-in or code that the user could have meant.
-
-    Raises:
-        RunError: the run names code of its own, or a function that is not known to make a model.
-    """
-    if source not in MODELS:
-        _trusted(run, source, args)
 
 
 def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
@@ -220,7 +260,9 @@ def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
 
 def _classes(given: Sequence[str]) -> tuple[str, ...]:
     """The names of the outputs, each its own."""
-    names = tuple(given)
+    names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {given!r:.80}.')
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or "" in names:
         said = "an empty name" if "" in names else f"{twice!r} twice"
@@ -231,6 +273,8 @@ def _classes(given: Sequence[str]) -> tuple[str, ...]:
 def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Preprocess:
     if isinstance(given, Preprocess):
         return given
+    if not isinstance(given, Mapping):
+        raise UsageError(f"preprocess is a Preprocess or a dict of its fields, not a {type(given).__name__}.")
     known = found.to_json()
     for name in given:
         if name not in known:

@@ -1,7 +1,7 @@
 """User code: a network written elsewhere, by `file.py:Class` or `package.module:factory`.
 
-Knows importing and nothing of the built-in networks. Whatever the user's code raises becomes one sentence with its
-file and line.
+Knows importing and nothing of the built-in networks; imports.py checks the files. Whatever the user's code raises
+becomes one sentence with its file and line.
 """
 
 import ast
@@ -9,10 +9,9 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-import sysconfig
 import traceback
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -20,23 +19,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.models.arguments import check_arguments, unfit
+from convscope.models.imports import check_loaded, checked, is_library, look_in
+from convscope.models.statements import locate, reachable, statements
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
-    """What `file.py:Name` or `package.module:Name` names, and the file if it is one.
+    """What `file.py:Name` or `package.module:Name` names, and the file if it is one; called within `watching`.
 
     Raises:
         UsageError: no such file, module or name in it.
         ModelError: the code fails when it is imported.
     """
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise UsageError(f"{spec!r} names no network; write file.py:Class or package.module:factory.")
-    path = Path(place).expanduser().resolve() if place.endswith(".py") else None
+    place, name, path = split(spec)
     if path is not None and not path.is_file():
         raise UsageError(f"there is no file {place}; check the path.")
     module = _module(place) if path is None else _module_of_file(path)
@@ -46,6 +45,71 @@ def find(spec: str) -> tuple[Any, Path | None]:
         raise UnknownName(f"network in {place}", name, _networks_in(module)) from None
 
 
+def split(spec: str) -> tuple[str, str, Path | None]:
+    """The file or module that a name of a network names, the name in it, and the file's path; nothing is imported.
+
+    >>> split("torch.nn:Linear")
+    ('torch.nn', 'Linear', None)
+
+    Raises:
+        UsageError: it has another form.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"{spec!r} names no network; write file.py:Class or package.module:factory.")
+    if not place.endswith(".py"):
+        return place, name, None
+    try:
+        path = Path(os.path.realpath(Path(place).expanduser()))
+        path.is_file()  # which refuses a name that is too long, for instance
+    except (ValueError, RuntimeError, OSError) as error:  # a character or a user that does not exist, links in a circle
+        raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
+    return place, name, path
+
+
+def check_exists(spec: str) -> None:
+    """Refuse a name of a network whose file is missing, or does not define it, as far as its text says so.
+
+    Nothing is imported, so a module that is not found here may still be imported.
+
+    Raises:
+        UsageError: no such file, or nothing in it has this name.
+    """
+    place, name, path = split(spec)
+    if path is None:
+        return
+    if not path.is_file():
+        raise UsageError(f"there is no file {place}; check the path.")
+    names = _names_in_file(path)
+    if names is not None and name.partition(".")[0] not in names:
+        raise UnknownName(f"network in {place}", name, networks_in_file(path))
+
+
+def files_of(spec: str) -> list[str]:
+    """The files of the user's that a network comes from: its own and those that its import statements mean.
+
+    >>> files_of("torch.nn:Linear")
+    []
+
+    Nothing is imported; names that are computed when the code runs are not seen.
+
+    Args:
+        spec: `file.py:Class` or `package.module:factory`.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    place, _, path = split(spec)
+    if path is not None:
+        own = importlib.util.spec_from_file_location(_name_of(path), path)
+        return [] if own is None else reachable([own], [str(path.parent), *sys.path])
+    if not _is_dotted_name(place):
+        return []
+    folder = _working_folder_of(place)
+    folders = [*([] if folder is None else [str(folder)]), *sys.path]
+    return reachable(locate(place, folders), folders)
+
+
 def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = None) -> nn.Module:
     """Call a class or factory with keyword arguments that were checked against its signature.
 
@@ -53,24 +117,25 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         what: Its name in messages.
         factory: A class, a function, or an nn.Module that is already built.
         args: Keyword arguments.
-        path: The file it comes from, whose folder can be imported from meanwhile.
+        path: The file it comes from.
 
     Raises:
         UsageError: an argument it does not take, or one that it needs.
         ModelError: it fails, or makes no nn.Module.
     """
+    factory = as_module(factory)
     if isinstance(factory, nn.Module):
         if args:
             raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
-        return factory
+        return _complete(what, factory)
     if not callable(factory):
         raise ModelError(
             f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
         )
     check_arguments(what, factory, args)
-    with _importable(path):
+    with _apart(path and path.parent):
         try:
-            made = _call(_called(what, args), lambda: factory(**args))
+            made = as_module(_call(_called(what, args), lambda: factory(**args)))
         except ModelError as error:
             said = unfit(what, factory, args, guess=True)
             raise UsageError(f"{'; '.join(said)}. {error}") if said else error from error.__cause__
@@ -78,48 +143,42 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         raise ModelError(
             f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
         )
-    return made
+    return _complete(what, made)
 
 
-def trusted(factory: Any) -> bool:
-    """Whether a run folder, which may come from anybody, may have this called with arguments of its choice.
-
-    A module class may, a function that says it returns one, and any function of the user's own code; a function of
-    an installed package may do anything.
-    """
-    if isinstance(factory, nn.Module) or _is_module_class(factory):
-        return True
-    if not inspect.isfunction(factory):
-        return False
-    try:
-        if _is_module_class(typing.get_type_hints(factory).get("return")):
-            return True
-    except (NameError, TypeError, AttributeError):
-        pass
-    return not _installed(factory.__code__.co_filename)
+def _complete(what: str, module: nn.Module) -> nn.Module:
+    """A module whose own `__init__` has begun with that of nn.Module."""
+    if "_modules" not in module.__dict__:
+        raise ModelError(f"{what} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
+    return module
 
 
-def _installed(file: str) -> bool:
-    """Whether a source file belongs to Python or to an installed package, rather than to the user."""
-    path = Path(file).resolve()
-    library = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
-    return bool({"site-packages", "dist-packages"} & set(path.parts)) or any(map(path.is_relative_to, library))
+def as_module(value: Any) -> Any:
+    """The module of a program of torch.export; anything else as it is."""
+    return value.module() if isinstance(value, torch.export.ExportedProgram) else value
 
 
 def _is_module_class(factory: Any) -> bool:
     return inspect.isclass(factory) and issubclass(factory, nn.Module)
 
 
+def _name_of(path: Path) -> str:
+    """A module's name of its own, so that no module of the same name is replaced."""
+    return f"convscope_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 def _module_of_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own, so that no module of the same name is replaced."""
-    name = f"convscope_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    """Import a file."""
+    name = _name_of(path)
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise UsageError(f"{path} cannot be imported as Python code.")
-    module = importlib.util.module_from_spec(spec)
-    loader = spec.loader
-    sys.modules[name] = module  # dataclasses and type hints look their module up there
-    with _importable(path):
+    look_in(path.parent)
+    with _apart(path.parent):
+        loader = checked(spec).loader
+        assert loader is not None, "a file's module has a loader"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and type hints look their module up there
         try:
             _call(str(path), lambda: loader.exec_module(module))
         except ModelError:
@@ -129,35 +188,58 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _module(name: str) -> ModuleType:
-    """Import a module as Python does, also from the current folder."""
-    with _importable(Path.cwd() / "here.py"):
+    """Import a module as Python does; from the current folder where only that has it."""
+    missing = f"there is no module {name!r}; check the name, or write it as a file: {name.replace('.', '/')}.py:NAME."
+    if not _is_dotted_name(name):
+        raise UsageError(missing)
+    folder = _working_folder_of(name)
+    if folder is not None:
+        look_in(folder)
+    with _apart(folder):
         try:
-            found = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
-            raise UsageError(
-                f"there is no module {name!r}; check the name, or write it as a file: {name.replace('.', '/')}.py:NAME."
-            )
-        imported: ModuleType = _call(name, lambda: importlib.import_module(name))
+            imported: ModuleType = _call(name, lambda: importlib.import_module(name))
+        except ModelError as error:
+            cause = error.__cause__
+            if isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}."):
+                raise UsageError(missing) from None
+            raise
+    check_loaded(imported)
     return imported
 
 
+def _is_dotted_name(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _working_folder_of(name: str) -> Path | None:
+    """The working folder where a module comes from there; None where Python finds it without looking there.
+
+    What lies in the working folder must not stand in for an installed package that is named.
+
+    Raises:
+        UsageError: both have it.
+    """
+    here, there = locate(name, [str(Path.cwd())]), locate(name, sys.path)
+    if not here:
+        return None
+    own, installed = here[-1].origin, there[-1].origin if there else None
+    if own and installed and Path(own).resolve() != Path(installed).resolve():
+        raise UsageError(f"both {installed} and {own} are the module {name}; name the second by its file: {own}:NAME.")
+    return Path.cwd() if own or not installed else None
+
+
 @contextmanager
-def _importable(path: Path | None) -> Iterator[None]:
-    """Let the modules beside a file be imported, also where another one of the same name already is."""
-    if path is None:
+def _apart(folder: Path | None) -> Iterator[None]:
+    """Let the modules of a folder be imported also where others of the same name already are."""
+    if folder is None:
         yield
         return
-    folder = str(path.parent)
-    siblings = {p.stem for p in path.parent.glob("*.py")} | {p.parent.name for p in path.parent.glob("*/__init__.py")}
-    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], folder)}
+    siblings = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], str(folder))}
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in others}
-    sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(folder)
         for name in [name for name in sys.modules if name.partition(".")[0] in others]:
             del sys.modules[name]
         sys.modules.update(hidden)
@@ -166,8 +248,7 @@ def _importable(path: Path | None) -> Iterator[None]:
 def _of_another_user(module: ModuleType, folder: str) -> bool:
     """Whether a module is user code from elsewhere: not a library, not convscope, not from this folder."""
     file = getattr(module, "__file__", None)
-    ours = module.__name__.partition(".")[0] == __name__.partition(".")[0]
-    return file is not None and not ours and not _installed(file) and not Path(file).is_relative_to(folder)
+    return file is not None and not is_library(file) and not Path(file).is_relative_to(folder)
 
 
 def _called(what: str, args: Mapping[str, Any]) -> str:
@@ -194,18 +275,31 @@ def failed(what: str, error: BaseException) -> ModelError:
 
 
 def _by_user(file: str) -> bool:
-    ours = Path(__file__).parent.parent
-    return not file.startswith("<") and not _installed(file) and not Path(file).resolve().is_relative_to(ours)
+    return not file.startswith("<") and not is_library(file)
 
 
 def networks_in_file(path: Path) -> list[str]:
     """The classes and functions that a Python file defines, without running it."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return []
-    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
-    return classes or [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    module = next((node for node in statements(path) if isinstance(node, ast.Module)), ast.Module([], []))
+    classes = [node.name for node in module.body if isinstance(node, ast.ClassDef) and node.bases]
+    return classes or [node.name for node in module.body if isinstance(node, ast.FunctionDef)]
+
+
+def _names_in_file(path: Path) -> set[str] | None:
+    """The names that a Python file binds anywhere, without running it; None where its text cannot say."""
+    nodes = statements(path)
+    names: set[str] = set()
+    for node in nodes:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+            case ast.alias():
+                names.add(node.asname or node.name.partition(".")[0])
+            case ast.Call(func=ast.Name(id="globals" | "exec" | "vars" | "setattr")):
+                return None
+    return names if nodes and not names & {"*", "__getattr__"} else None
 
 
 def _networks_in(module: ModuleType) -> list[str]:

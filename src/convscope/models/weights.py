@@ -1,193 +1,151 @@
-"""Weights: reading them from a file safely and putting them into a model, all or nothing.
+"""Weights: what a file holds, put into a model, all or nothing.
 
-Knows safetensors and PyTorch's own files; never runs code from a file.
+Knows what loading has to say; `checkpoint` reads, `matching` finds the model's tensors.
 """
 
-import pickle
-import warnings
-import zipfile
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from convscope.errors import WeightsError
+from convscope.errors import UsageError, WeightsError
+from convscope.models.checkpoint import read_checkpoint
+from convscope.models.matching import (
+    Entry,
+    Match,
+    entries_of,
+    find_weights,
+    fitting,
+    left_over,
+    misfit,
+    missing,
+)
 
-PICKLED = (".pt", ".pth", ".bin", ".ckpt")
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep a state dict, beside their optimizer and epoch."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DataParallel, torch.compile and Lightning put before every name."""
 LISTED = 3  # how many names of each kind a message lists
 
 
-def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
+def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> tuple[str, ...]:
     """Put the weights of a file into a model; where they do not fit, nothing changes.
 
-    >>> load_weights(net, "net.pt")  # doctest: +SKIP
-    ("took the weights from 'model_state_dict'", "removed the prefix 'module.' from 42 names")
+    >>> load_weights(net, "net.pth.tar")  # doctest: +SKIP
+    ("took the weights from 'state_dict'", "removed the prefix 'module.' from 42 names")
 
     Args:
         model: Any module.
-        path: A .safetensors file, or a state dict saved by `torch.save` (.pt, .pth, .bin, .ckpt).
+        path: A safetensors file, or what `torch.save` wrote: a state dict, or a checkpoint that holds one under any
+            key. Files are told by their content, not by their suffix.
+        key: Where in a checkpoint the weights are, such as "state_dict_ema" or "ema.model"; None finds them.
 
     Returns:
-        What had to be done, in words: unwrapped, renamed, converted.
+        What had to be done, in words: unwrapped, renamed, converted, left out.
 
     Raises:
-        WeightsError: no such file, damaged, a pickled object, or names and shapes that do not fit.
+        WeightsError: no such file, damaged, names code, or names and shapes that do not fit; or several sets of
+            weights fit and none of them is plainly meant.
+        UnknownName: the checkpoint has no such key.
+        UsageError: `path` is not a path, or `key` no text.
     """
-    path = Path(path)
-    found, said = _unwrapped(_read(path), path)
-    own = model.state_dict()
-    renamed, said_too = _renamed(found, own)
-    _check(renamed, own, model, path)
-    model.load_state_dict({name: tensor for name, tensor in renamed.items() if name in own}, strict=False)
-    return (*said, *said_too, *_conversions(renamed, own))
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"weights are loaded into an nn.Module, not into a {type(model).__name__}.")
+    path = _as_path(path)
+    if not isinstance(key, str | None):
+        raise UsageError(f"weights_key is the name of a key in the file, not a {type(key).__name__}.")
+    content = read_checkpoint(path)
+    entries = entries_of(content) if isinstance(content, dict | list | tuple) else {}
+    if not entries:
+        raise WeightsError(
+            f"{path} holds no state dict ({_described(content)}); save one with torch.save(model.state_dict(), ...)."
+        )
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    match, others = find_weights(entries, own, key, type(model).__name__, str(path))
+    among, beside = left_over(match, entries)
+    _check(match, entries, own, among, f"the weights in {path} do not fit {type(model).__name__}")
+    found = {name: entries[dotted].tensor for name, dotted in match.names.items()}
+    try:
+        model.load_state_dict(found, strict=False)
+    except (RuntimeError, TypeError, ValueError) as error:  # a module may load its state by code of its own
+        raise WeightsError(
+            f"{type(model).__name__} does not take the weights in {path}: {str(error).splitlines()[0]}"
+        ) from error
+    return (*_moves(match, entries), *_others(match, others), *_ignored(beside), *_conversions(found, own))
+
+
+def _as_path(path: object) -> Path:
+    if isinstance(path, str | PathLike):
+        return Path(fspath(path))
+    way = "; to use a state dict, call model.load_state_dict(...)" if isinstance(path, Mapping) else ""
+    raise UsageError(f"weights is the path of a file, not a {type(path).__name__}{way}.")
+
+
+def _described(content: Any) -> str:
+    if isinstance(content, dict):
+        return f"its names are {_some(map(str, dict.keys(content)))}" if content else "it is an empty dict"
+    return f"it is a {type(content).__name__}"
+
+
+def _moves(match: Match, entries: Mapping[str, Entry]) -> list[str]:
+    """From which keys the weights were taken, and how their names became the model's."""
+    container = entries[next(iter(match.names.values()))].container if match.names else ""
+    inside = f"{container}." if container and match.prefix.startswith(f"{container}.") else ""
+    notes = [f"took the weights from {part!r}" for part in container.split(".")] if inside else []
+    removed, count = match.prefix.removeprefix(inside), len(match.names)
+    if removed:
+        notes.append(f"removed the prefix {removed!r} from {count} names")
+    if match.added:
+        notes.append(f"added the prefix {match.added!r} to {count} names")
+    used = set(match.names.values())
+    shortened = sum(compared != dotted and dotted in used for compared, dotted in match.view.items())
+    if shortened:
+        notes.append(f"removed the parts that wrappers add (module, _orig_mod) from {shortened} names")
+    return notes
+
+
+def _others(match: Match, others: list[Match]) -> list[str]:
+    """Which other weights of the file fit too."""
+    if not others:
+        return []
+    keys = _some(repr(other.key) for other in others)
+    taken = repr(match.key) if match.key else "the outermost level"
+    fit = "fit" if len(others) > 1 else "fits"
+    return [
+        f"{keys} {fit} too, with other numbers; {taken} was taken (weights_key={others[0].key!r}, or --weights-key "
+        f"{others[0].key}, takes the other)"
+    ]
+
+
+def _ignored(beside: list[str]) -> list[str]:
+    tensors = "1 tensor that is" if len(beside) == 1 else f"{len(beside)} tensors that are"
+    return [f"left out {tensors} not the model's ({_some(beside)})"] if beside else []
 
 
 def _conversions(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Which types had to become the model's own; an integer counter is not worth a word."""
+    """Which types had to become the model's own."""
     pairs = {
         (str(tensor.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
         for name, tensor in found.items()
-        if name in own and not is_lazy(own[name]) and tensor.dtype != own[name].dtype
+        if not is_lazy(own[name]) and tensor.dtype != own[name].dtype
     }
     return [f"converted {have} to {want}" for have, want in sorted(pairs)]
 
 
-def _read(path: Path) -> Any:
-    """What the file holds, its tensors on the CPU."""
-    if path.is_dir():
-        there = sorted(file.name for file in path.iterdir() if file.suffix in {".safetensors", *PICKLED})
-        raise WeightsError(f"{path} is a folder; name a file in it: {', '.join(there) or 'it has no weights'}.")
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}; check the path.")
-    if path.suffix not in {".safetensors", *PICKLED}:
-        raise WeightsError(
-            f"{path} is of no known kind; weights are read from .safetensors files, "
-            f"and from state dicts in {', '.join(PICKLED)}."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():  # about the pickle protocol of files that are none of torch's
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.") from None
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except Exception as error:  # on a damaged file PyTorch's reader raises whatever it stumbles over
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> WeightsError:
-    """Why `torch.load(weights_only=True)` refused: a whole model or other objects, or damage."""
-    script = "TorchScript" in str(error)
-    whole = isinstance(error, pickle.UnpicklingError) and (
-        zipfile.is_zipfile(path) or "Unsupported global" in str(error)
-    )
-    if not (script or whole):
-        return WeightsError(f"{path} is damaged or was not written by torch.save.")
-    how = (
-        "a TorchScript archive"
-        if script
-        else "a pickled object (a whole model, or more than tensors), which could run code when it is opened"
-    )
-    load = "torch.jit.load" if script else "torch.load"
-    trust = "" if script else ", weights_only=False"
-    return WeightsError(
-        f"{path} is {how}; only tensors are read. If you trust it, convert it once, where its code is: "
-        f"`from safetensors.torch import save_model; save_model({load}({path.name!r}{trust}), "
-        f"{path.with_suffix('.safetensors').name!r})`."
-    )
-
-
-def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict inside whatever a training script saved."""
-    notes = []
-    while isinstance(found, Mapping):
-        inner = next((key for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
-        if inner is None:
-            break
-        notes.append(f"took the weights from {inner!r}")
-        found = found[inner]
-    tensors = (
-        {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-        if isinstance(found, Mapping)
-        else {}
-    )
-    if not tensors:
-        holds = (
-            f"its names are {_some(map(str, found))}"
-            if isinstance(found, Mapping)
-            else f"it is a {type(found).__name__}"
-        )
-        raise WeightsError(f"{path} holds no state dict ({holds}); save one with torch.save(model.state_dict(), ...).")
-    return tensors, notes
-
-
-def _renamed(found: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The same tensors under the model's names, where only prefixes of wrappers stand before these."""
-    renamed: dict[str, Tensor] = {}
-    removed: Counter[str] = Counter()
-    for name, tensor in found.items():
-        short = _without_prefixes(name, own)
-        fits = short in own and (short == name or short not in found) and short not in renamed
-        renamed[short if fits else name] = tensor
-        if fits and short != name:
-            removed[name.removesuffix(short)] += 1
-    return renamed, [f"removed the prefix {prefix!r} from {count} names" for prefix, count in removed.items()]
-
-
-def _without_prefixes(name: str, own: Mapping[str, Tensor]) -> str:
-    while name not in own:
-        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
-        if prefix is None:
-            break
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _check(found: Mapping[str, Tensor], own: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+def _check(
+    match: Match, entries: Mapping[str, Entry], own: Mapping[str, Tensor], unexpected: list[str], what: str
+) -> None:
     """Refuse names that are missing or unexpected and shapes that differ, listing the first few of each."""
-    missing = _missing(found, own)
-    unexpected = [name for name in found if name not in own]
     wrong = [
-        f"{name} is {_shape(tensor)}, the model's {_shape(own[name])}"
-        for name, tensor in found.items()
-        if name in own and not is_lazy(own[name]) and tensor.shape != own[name].shape
+        f"{name} is {why}" for name, dotted in match.names.items() if (why := misfit(entries[dotted].tensor, own[name]))
     ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
-    said = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
-    if said:
-        fit = len(found) - len(unexpected) - len(wrong)
+    kinds = {"missing": missing(match.names, own), "unexpected": unexpected, "of another shape": wrong}
+    messages = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    if messages:
+        fit = fitting(match, entries, own)
         raise WeightsError(
-            f"the weights in {path} do not fit {type(model).__name__}: {'; '.join(said)}. "
-            f"{fit} of its {len(own)} tensors fit; check that the model and its arguments are those of the training."
+            f"{what}: {'; '.join(messages)}. {fit} of its {len(own)} tensors fit; check that the model and its "
+            "arguments are those of the training."
         )
-
-
-def _missing(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """The model's names that the file lacks; not those that share their memory with one it has, nor batch counters.
-
-    Safetensors keeps a shared tensor once. PyTorch itself does without `num_batches_tracked` in older files.
-    """
-    present = {own[name].data_ptr() for name in found.keys() & own.keys() if not is_lazy(own[name])} - {0}
-    return [
-        name
-        for name, tensor in own.items()
-        if name not in found
-        and not name.endswith("num_batches_tracked")
-        and (is_lazy(tensor) or tensor.data_ptr() not in present)
-    ]
 
 
 def _some(names: Iterable[str]) -> str:
@@ -195,7 +153,3 @@ def _some(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
     return ", ".join(listed[:LISTED]) + more
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a single number"

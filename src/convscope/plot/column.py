@@ -65,7 +65,11 @@ class Column:
             w, h = tile(self.values.shape, longest)
             return across * (w + 0.02) - 0.02, down * (h + 0.02) - 0.02
         if self.kind == "answer":
-            names = max(min(width(self.called[k], FOOT), LONGEST_NAME) for k in self.chosen.shown)
+            names = (
+                max(min(width(self.called[k], FOOT), LONGEST_NAME) for k in self.chosen.shown)
+                if self.chosen.shown
+                else 0
+            )
             return names + 0.62, LINE * len(self.chosen.shown)
         shown = len(self.chosen.shown)
         return UNIT * -(-shown // DOWN), UNIT * min(shown, DOWN)

@@ -32,6 +32,8 @@ EXTREMES = frozenset({"max", "min", "argmax", "argmin"})
 WRONG = "#b2182b"
 _SAYS: Mapping[str, tuple[str, str]] = {
     "proved": ("✓ proved by two witnesses", ACCENT),
+    "proved normwise": ("✓ proved by two witnesses, normwise", ACCENT),
+    "unresolved": ("unresolved: the bound is too wide to prove it", MUTED),
     "mismatch": ("✗ mismatch: not what its operation gives", WRONG),
     "not recomputed": ("explained within the bound, not recomputed", MUTED),
     "not explained": ("recomputed within the bound, not explained", MUTED),

@@ -1,5 +1,6 @@
 """Steps: what a figure asks of a trace, and how a step's output becomes maps or units that can be drawn."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -106,16 +107,18 @@ def numbers(step: Step, image: int = 0) -> NDArray[np.float64]:
     """What a step made of one image: maps (K, P, Q), or units (U,).
 
     Token sequences (N, D) are one map; what has more than three axes is laid out as maps of its last two; of complex
-    numbers these are the magnitudes.
+    numbers these are the magnitudes. A number without axes is one unit; without numbers there are no maps, or units.
     """
-    output = np.asarray(step.output)
+    output = np.atleast_1d(np.asarray(step.output))
+    if not len(output) and not image:
+        return np.zeros((0, *output.shape[2:][-2:]) if output.ndim > 3 else 0)
     output = np.abs(output) if np.iscomplexobj(output) else output
-    if not -len(output) <= image < len(output) if output.ndim else True:
-        raise ShapeError(f"{step.name} holds {len(output) if output.ndim else 0} images; there is no image {image}.")
+    if not -len(output) <= image < len(output):
+        raise ShapeError(f"{step.name} holds {len(output)} images; there is no image {image}.")
     values = np.asarray(output[image], np.float64)
     if values.ndim <= 1 or values.shape[1:] == (1, 1):
         return values.reshape(-1)
-    return values.reshape(-1, *values.shape[-2:]) if values.ndim > 2 else values[None]
+    return values.reshape(math.prod(values.shape[:-2]), *values.shape[-2:]) if values.ndim > 2 else values[None]
 
 
 def extent(step: Step) -> str:

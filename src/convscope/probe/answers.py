@@ -40,7 +40,7 @@ class Answers:
             (batch.images, *batch.others), self._watches, self._classes, self._layers, strict=True
         ):
             seen = watch(images, lambda _step, result: gram(result) if full else None, whole=True)
-            answers.append(classes.decide(seen[""]))
+            answers.append(classes.decide(seen[""], len(batch)))
             grams.append([seen[name] for name in named] if full else [])
         given = torch.stack(answers, 1).cpu().numpy()  # (n, M)
         return self._counted(batch, given) | self._alike(grams, len(batch) if full else 0)

@@ -4,6 +4,7 @@ The exact map is `to_input` of an explanation: what each pixel adds to the outpu
 linear network it is the output itself, taken apart; the other methods answer other questions. Knows traces and proofs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from convscope.probe.report import Report, Table
 from convscope.progress import Progress, silent
 from convscope.proof import explain
 from convscope.training.modes import in_eval_mode
+from convscope.training.outputs import scores_of
 
 STRONGEST = 0.05
 """The share of pixels that two maps are compared by."""
@@ -107,7 +109,7 @@ class Attribution:
             kind = f"what they add through numbers that left PyTorch is unknown: {_few(self.broken)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
-        return Report.of(f"{head}\n{adds}", Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
+        return Report.of([head, adds], Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
 
 
 @takes(model="Module")
@@ -134,7 +136,8 @@ def attribution(
         progress: Told how many methods are done, before each pass that one makes.
 
     Raises:
-        UsageError: Captum is not installed, or the model has no vector of outputs.
+        UsageError: Captum is not installed, or no step holds the model's outputs.
+        ShapeError: the model answers with something else than one score per class, such as segmentation maps.
         UnknownName: no such method, or no such class.
     """
     for name in methods:
@@ -146,7 +149,7 @@ def attribution(
     traced = trace(model, prepared.array)
     last, values = _outputs(traced)
     which = _chosen(model, values, output)
-    cell = (0, which) if len(last.shape) == 2 else which
+    cell = tuple(int(k) for k in np.unravel_index(which, last.shape))
     contributions = explain(traced, last.name, cell).to_input()
     exact = contributions.pixels[next(iter(contributions.pixels))][0]
     with in_eval_mode(model):
@@ -173,17 +176,18 @@ def attribution(
 
 
 def _outputs(traced: Trace) -> tuple[Step, NDArray[Any]]:
-    """The step that made the model's outputs, and the outputs, (K,).
+    """The last step that holds the model's outputs, and the outputs, (K,).
 
     Raises:
-        UsageError: the model gives something else than one vector.
+        ShapeError: the model answers with something else than one score per class.
+        UsageError: no step holds them, so there is nothing to explain.
     """
+    scores = scores_of(traced.output, 1)[0].numpy()
     for step in reversed(traced.steps):
-        if len(step.shape) == 2 and step.shape[0] == 1 and "float" in step.dtype:
-            return step, step.output[0]
-        break
-    shape = "x".join(map(str, traced.steps[-1].shape))
-    raise UsageError(f"attribution is about one of a vector of outputs, and this model gives {shape}.")
+        sized = math.prod(step.shape) == len(scores) and "float" in step.dtype
+        if sized and np.array_equal(step.output.ravel(), scores, equal_nan=True):
+            return step, scores
+    raise UsageError("attribution explains an output by the steps that made it, and no step holds this model's output.")
 
 
 def _chosen(model: nn.Module, values: NDArray[Any], output: int | str | None) -> int:

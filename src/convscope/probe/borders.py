@@ -144,7 +144,7 @@ class Borders:
             shares = (f"{100 * run.accuracy:.1f} %", f"{100 * run.accuracy_without_red:.1f} %")
             rows.append((run.run, *shares, red, yellow, f"{run.red_share:.2f}{first}", run.outcome))
         first, *more = self._said()
-        return Report.of(first, Table(HEAD, rows, right=(1, 2)), "\n".join(more))
+        return Report.of(first, Table(HEAD, rows, right=(1, 2)), more)
 
     def _said(self) -> list[str]:
         vanish, stay, nowhere = (self.share(outcome) for outcome in OUTCOMES)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convscope.cards import card_of
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
-from convscope.training.objectives import decide, logits_of
+from convscope.training.outputs import check_classes, decide, scores_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +24,17 @@ class Classes:
     notes: tuple[str, ...] = ()
     """What somebody should know of it before believing an answer."""
 
-    def decide(self, output: object) -> Tensor:
-        """The class that each output means, shape (N,); -1 for a class that the data set does not have.
+    def decide(self, output: object, images: int) -> Tensor:
+        """The class that the output for each of some images means, shape (N,); -1 for one that the data does not have.
 
         Raises:
-            DataError: the model has fewer outputs than the data has classes.
-            ShapeError: the model answers with no tensor.
+            ShapeError: the model answers with something else than scores, or with fewer than the data has classes.
         """
-        logits = logits_of(output)
-        if logits.dim() != 2 or 1 < logits.shape[1] < self.count:
-            given = "x".join(map(str, logits.shape[1:]))
-            raise DataError(
-                f"the model answers with {given} numbers for an image, and the data has {self.count} classes."
-            )
+        scores = scores_of(output, images)
+        check_classes(scores, self.count)
         if self.order is None:
-            return decide(logits, self.count)
-        best = decide(logits, len(self.order))
+            return decide(scores, self.count)
+        best = decide(scores, len(self.order))
         return torch.tensor(self.order, device=best.device)[best]
 
 
@@ -51,7 +46,7 @@ def classes_of(model: nn.Module, data: Dataset) -> Classes:
     >>> model = nn.Linear(1, 3)
     >>> attach(model, Card("net", classes=("circle", "cross", "square")))
     >>> data = Dataset("two", np.zeros((1, 1, 1, 1), np.uint8), np.array([0]), ("square", "circle"))
-    >>> classes_of(model, data).decide(torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.0, 5.0], [0.0, 5.0, 0.0]])).tolist()
+    >>> classes_of(model, data).decide(torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.0, 5.0], [0.0, 5.0, 0.0]]), 3).tolist()
     [1, 0, -1]
 
     Raises:

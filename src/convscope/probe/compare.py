@@ -27,6 +27,7 @@ from convscope.probe.report import Report, Table, noted
 from convscope.probe.scan import READ, Found, at_work, scan
 from convscope.probe.similarity import cka
 from convscope.progress import Progress, silent
+from convscope.training.modes import answer, in_eval_mode
 from convscope.training.runtime import make_runtime
 
 HEAD = ("model", "parameters", "multiply-adds", "ms an image", "accuracy")
@@ -143,7 +144,7 @@ class Compare:
         size = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
         said = [line for pair in self.pairs for line in self._said(pair)]
-        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), "\n".join(said))
+        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), said)
 
     def _said(self, pair: Pair) -> list[str]:
         one, other = self.models[pair.one], self.models[pair.other]
@@ -190,14 +191,18 @@ def compare(
 
     Raises:
         UsageError: fewer than two models, or another number of names.
-        DataError: a model has fewer outputs than the data has classes, or does not know one of them.
-        ShapeError: a model cannot take these images.
+        DataError: a model does not know one of the data's classes.
+        ShapeError: a model cannot take these images, answers with something else than one score per class (maps, as
+            segmentation does), or has fewer outputs than the data has classes.
     """
     if len(models) < 2 or len(names) not in {0, len(models)}:
         raise UsageError(
             f"compare takes two or more models, and as many names or none, not {len(models)} and {len(names)}."
         )
     nets, data = [as_model(model) for model in models], as_data(data, "test")
+    for net in nets:
+        with torch.no_grad(), in_eval_mode(net):
+            answer(net, first_of(data, net).to(*kind_of(net)))  # refuses what gives an image no class
     sketches = [trace(model, first_of(data, model), keep=0) for model in nets]
     layers = [layers_of(sketch) for sketch in sketches]
     asked = Answers(data, nets, layers, shown)

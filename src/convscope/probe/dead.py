@@ -128,7 +128,7 @@ class Dead:
             rows.append((step.step, step.op, f"{len(step.low):,}", str(len(step.dead)), saturated, doubled))
         head = f"{self.model} on {self.dataset}: {sample_size(self.images, self.skipped)}"
         said = [line for step in self.steps for line in _findings(step)]
-        return Report.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), "\n".join(said))
+        return Report.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), said)
 
 
 @takes(model="Module | str | Path", data="Dataset | str")

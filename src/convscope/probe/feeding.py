@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convscope.cards import card_of
+from convscope.cards import at_size, card_of
 from convscope.data.dataset import Dataset
 from convscope.images import Array, Preprocess
 from convscope.inputs import check_input
+from convscope.models.lazies import give_shapes
 
 MOST_IMAGES = 256
 MOST_BYTES = 16 << 20
@@ -49,7 +50,9 @@ def feeder(data: Dataset, model: nn.Module) -> Callable[[Array], Tensor]:
             return torch.from_numpy(scaled.normalize(raw))
         return torch.from_numpy(np.stack([expected.apply(image, data.preprocess.scale) for image in raw]))
 
-    check_input(model, fed(data.first())[0].numpy())
+    first = fed(data.first())
+    check_input(model, first[0].numpy())
+    give_shapes(model, [first])
     return fed
 
 
@@ -71,7 +74,7 @@ def pictures(data: Dataset, model: nn.Module) -> Callable[[int], NDArray[np.floa
 
 def _expected(data: Dataset, model: nn.Module) -> Preprocess:
     """What the model's card says; where it says nothing of values, the data set's own."""
-    said = card_of(model).preprocess
+    said = at_size(model, card_of(model), data.shape[1:])
     if replace(said, size=None, channels=None) == Preprocess():
         said = replace(data.preprocess, size=said.size, channels=said.channels)
     return replace(said, background=None) if said.background == data.preprocess.background else said

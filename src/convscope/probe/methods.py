@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import UsageError
-from convscope.training.objectives import logits_of
+from convscope.training.outputs import scores_of
 
 MISSING = (
     "attribution compares Captum's methods, and Captum is not installed here: pip install 'convscope[attribution]'."
@@ -41,7 +41,7 @@ class Asked:
     def forward(self, images: Tensor) -> Tensor:
         """The outputs of the model, shape (N, K)."""
         self.going_on()
-        return logits_of(self.model(images)).flatten(1)
+        return scores_of(self.model(images), len(images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Whole(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The outputs of the model, shape (N, K)."""
-        return logits_of(self.inner(images)).flatten(1)
+        return scores_of(self.inner(images), len(images))
 
 
 def _saliency(asked: Asked, attr: Any) -> Any:

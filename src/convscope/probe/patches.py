@@ -174,8 +174,14 @@ def _cut(cutter: Cutter, found: Found) -> tuple[tuple[int, int], dict[str, dict[
 
 
 def last_convolution(steps: Iterable[Step]) -> str:
-    """The name of the last convolution; of the last step where there is none."""
+    """The name of the last convolution; of the last step where there is none.
+
+    Raises:
+        UsageError: there are no steps at all.
+    """
     listed = list(steps)
+    if not listed:
+        raise UsageError("the model has no step whose patches could be shown; it calculates nothing.")
     return next((step.name for step in reversed(listed) if step.op == "convolution"), listed[-1].name)
 
 

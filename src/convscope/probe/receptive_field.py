@@ -106,7 +106,7 @@ class ReceptiveField:
 
     def report(self) -> Report:
         """What it says, as sentences and tables."""
-        return Report(("\n".join(_lines(self)),))
+        return Report.of(_lines(self))
 
 
 @takes(trace="Trace", step="str | int | integer")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from convscope.spelling import joined, spelled
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -21,7 +23,7 @@ class Table:
     """The columns that are aligned by their last digit."""
 
     def __str__(self) -> str:
-        lines = [self.head, *self.rows]
+        lines = [[spelled(cell) for cell in row] for row in (self.head, *self.rows)]
         count = len(self.head)
         wide = [max(len(row[k]) for row in lines if len(row) == count or k < len(row) - 1) for k in range(count)]
         return "\n".join(self._line(row, wide) for row in lines)
@@ -33,13 +35,13 @@ class Table:
         return "  ".join([*aligned, f"{last:>{wide[-1]}}" if whole and len(cells) in self.right else last]).rstrip()
 
 
-def noted(notes: Sequence[str]) -> str:
-    """What somebody should know before believing the numbers, a line each.
+def noted(notes: Sequence[str]) -> list[str]:
+    """What a reader should know before believing the numbers, a line each.
 
     >>> noted(["classes go by number"])
-    'note: classes go by number'
+    ['note: classes go by number']
     """
-    return "\n".join(f"note: {note}" for note in notes)
+    return [f"note: {note}" for note in notes]
 
 
 Part = str | Table
@@ -60,9 +62,13 @@ class Report:
     parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, *parts: Part) -> "Report":
-        """Of these parts, empty ones left out."""
-        return cls(tuple(part for part in parts if part))
+    def of(cls, *parts: Part | Sequence[str]) -> "Report":
+        """Of these parts, empty ones left out: a text is one line, several are a sequence."""
+        return cls(tuple(part if isinstance(part, Table) else _text(part) for part in parts if part))
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.parts))
+
+
+def _text(part: str | Sequence[str]) -> str:
+    return spelled(part) if isinstance(part, str) else joined(part)

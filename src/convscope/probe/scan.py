@@ -169,8 +169,9 @@ def _worked(work: Callable[[Batch], Found], batch: Batch, models: Sequence[nn.Mo
             raise
         names = ", ".join(card_of(model).name for model in models)
         shape = "x".join(map(str, batch.images.shape))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{names} failed on images {batch.indices[0]} to {batch.indices[-1]} ({shape}): {error}"
+            f"{names} failed on images {batch.indices[0]} to {batch.indices[-1]} ({shape}): {reason}"
         ) from error
 
 

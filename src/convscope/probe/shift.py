@@ -28,7 +28,7 @@ from convscope.probe.sharing import PART, Shared, share
 from convscope.probe.steadiness import Shift, Steadiness
 from convscope.progress import Progress, silent
 from convscope.training.modes import answer, in_eval_mode
-from convscope.training.objectives import logits_of
+from convscope.training.outputs import scores_of
 
 CHECKED = 1e-4
 """How far shared layers may differ from the model itself, as a share of the largest output."""
@@ -73,9 +73,10 @@ def shift(
     Raises:
         UnknownName: no such kind, data set or model.
         UsageError: no model, or a level that cannot be meant.
-        DataError: a model has fewer outputs than the data has classes, or does not know one of them.
+        DataError: a model does not know one of the data's classes.
         ModelError: a model fails on these images.
-        ShapeError: a model that does not take these images.
+        ShapeError: a model that does not take these images, answers with something else than one score per class
+            (maps, as segmentation does), or has fewer outputs than the data has classes.
     """
     if kind not in CHANGES:
         raise UnknownName("kind of change", kind, CHANGES)
@@ -165,15 +166,15 @@ def _work(
         given = batch.images if k == 0 else batch.others[k - 1]
         for start in range(0, len(batch), PART):
             part, labels = given[start : start + PART], batch.labels[start : start + PART]
-            still = logits_of(net(part)).double()
-            first = classes[k].decide(still)
+            still = scores_of(net(part), len(part)).double()
+            first = classes[k].decide(still, len(part))
             found["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
             generator = torch.Generator().manual_seed((seed * 1_000_003 + int(batch.indices[start])) % (1 << 63))
             kept_whole = whole[:, start : start + PART]
             for place, output in _outputs(
                 net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator
             ):
-                answers = classes[k].decide(output)
+                answers = classes[k].decide(output, len(part))
                 right, kept, entire = answers == labels, answers == first, kept_whole[place]
                 found["right"][k, place] += int(right.sum())
                 found["kept"][k, place] += int(kept.sum())
@@ -193,10 +194,10 @@ def _outputs(
     if shared is not None:
         whole = [(int(down), int(right)) for down, right in levels]
         for place, output in shared.outputs(part, whole, fill):
-            yield place, logits_of(output)
+            yield place, scores_of(output, len(part))
         return
     for place, level in enumerate(levels):
-        yield place, logits_of(net(CHANGES[kind].apply(part, level, fill, generator)))
+        yield place, scores_of(net(CHANGES[kind].apply(part, level, fill, generator)), len(part))
 
 
 def _whole(images: Tensor, fill: Tensor, kind: str, levels: Sequence[Level]) -> Tensor:
@@ -222,8 +223,11 @@ def _same(shared: Shared | None, net: nn.Module, images: Tensor, levels: Sequenc
     some = sorted({0, len(levels) // 3, len(levels) // 2, len(levels) - 1})
     chosen = [(int(levels[k][0]), int(levels[k][1])) for k in some]
     for place, output in shared.outputs(images, chosen, fill):
-        wanted = logits_of(net(CHANGES["translation"].apply(images, chosen[place], fill, torch.Generator())))
-        if float((logits_of(output) - wanted).abs().max()) > CHECKED * max(1e-6, float(wanted.abs().max())):
+        moved = CHANGES["translation"].apply(images, chosen[place], fill, torch.Generator())
+        wanted = scores_of(net(moved), len(images))
+        if float((scores_of(output, len(images)) - wanted).abs().max()) > CHECKED * max(
+            1e-6, float(wanted.abs().max())
+        ):
             return False
     return True
 

@@ -131,15 +131,15 @@ class Shift:
             f"border effect that no network can undo. 'While whole' and 'same class' count only the others{none}."
         )
 
-    def _motion(self) -> list[str]:
+    def _motion(self) -> list[list[str]]:
         parts = []
         for found in self.models:
             if found.motion:
                 lines = [f"{found.model}: maps (equivariance)", *(f"  {motion}" for motion in found.motion)]
                 lines.append(f"  the answer (invariance) stays for {self._stays(found)}")
-                parts.append("\n".join(lines))
+                parts.append(lines)
             elif self.kind == "translation":
-                parts.append(f"{found.model}: has no maps that could move along")
+                parts.append([f"{found.model}: has no maps that could move along"])
         return parts
 
     def _stays(self, found: Steadiness) -> str:

@@ -1,10 +1,11 @@
-"""Calls: a recorded step as the rules see it. Knows traces and rules."""
+"""Calls: a recorded step as the rules see it. Knows traces, rules and what kernels do with padding."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from convscope.capture import Ref, Step, Trace
+from convscope.proof.padding import multiplies_padding
 from convscope.rules import Call, Operand, Source
 
 DRAWN = frozenset(
@@ -16,6 +17,9 @@ DRAWN = frozenset(
 )  # fmt: skip
 """Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""
 
+LAID_OUT = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "group_norm", "native_group_norm"})
+"""Operations whose kernels add as their input lies in memory, which no argument says."""
+
 
 def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
     """A step as a `Call`: its arguments with their numbers as they were when it ran.
@@ -25,7 +29,7 @@ def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
     """
     arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
     made = step.results[output]
-    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(step))
+    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(trace, step))
 
 
 def _argument(trace: Trace, step: Step, name: str, value: Any) -> Any:
@@ -45,8 +49,32 @@ def source_of(ref: Ref, argument: str = "") -> Source:
     return Source(ref.name, ref.kind, ref.shape, ref.dtype, ref.output, argument)
 
 
-def _extra(step: Step) -> Mapping[str, Any]:
-    """The numbers that were drawn at random."""
+def layout_of(ref: Ref) -> str:
+    """How a tensor lies in memory: "contiguous", "channels last", or "other".
+
+    >>> layout_of(Ref("input", 0, "x", shape=(1, 3, 2, 2), stride=(12, 1, 6, 3)))
+    'channels last'
+    """
+    axes = tuple(zip(ref.shape, ref.stride, strict=True))
+    if _dense(axes):
+        return "contiguous"
+    return "channels last" if len(axes) in {4, 5} and _dense((axes[0], *axes[2:], axes[1])) else "other"
+
+
+def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
+    """Whether these axes, the fastest last, leave no gap."""
+    size, dense = 1, True
+    for n, stride in reversed(axes):
+        dense, size = dense and (stride == size or n == 1), size * n
+    return dense
+
+
+def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
+    """What no argument says: random numbers, the memory layout of the input, whether a kernel left padding out."""
+    if not multiplies_padding(trace, step):
+        return {"multiplies padding": False}
     if step.op == "native_dropout":
         return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
+    if step.op in LAID_OUT:
+        return {"layout": layout_of(step.arguments["input"])}
     return MappingProxyType({})

@@ -18,6 +18,7 @@ from convscope.rules.call import Cell
 from convscope.rules.plain import plain_numbers
 from convscope.rules.text import RULE, Row, indented, render, short
 from convscope.rules.text.display import Scale, small
+from convscope.spelling import joined
 
 OURS = 1e-12
 """Our own rounding, in float64, as a share of all that is added."""
@@ -83,7 +84,7 @@ class Contributions:
 
     def to_text(self) -> str:
         """What pixels add and take away, the constant, the check, and the pixels that count most."""
-        return "\n".join(_page(self))
+        return joined(_page(self))
 
     def to_json(self) -> dict[str, Any]:
         """Every contribution in full precision; docs/explanation.md has the schema."""

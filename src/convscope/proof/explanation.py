@@ -11,20 +11,22 @@ from convscope.arguments import takes
 from convscope.capture import Step, Trace
 from convscope.errors import UsageError
 from convscope.plain import plain_number
-from convscope.proof.agreement import agree, mixes, whole_bound
+from convscope.proof.agreement import agree, mixes, resolves, root_mean_square, whole_bound
 from convscope.proof.calls import DRAWN, call_of
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.origins import settled
-from convscope.proof.witness import recomputed
+from convscope.proof.witness import Recomputed, recomputed
 from convscope.rules import RULES, Call, Expr, Leaf, Rule, Source, convolution, full_cell
 from convscope.rules.call import Cell, cell_label
 from convscope.rules.parts import Inner, parts
 from convscope.rules.plain import plain
 from convscope.rules.text import Detail, Paper, indented, page, paper, passage, short
+from convscope.spelling import joined
 
 Status = Literal[
     "proved",
     "proved normwise",
+    "unresolved",
     "mismatch",
     "not recomputed",
     "not explained",
@@ -35,6 +37,7 @@ Status = Literal[
 SAYS: Mapping[Status, str] = {
     "proved": "✓ proved: explained here and recomputed by the NumPy reference, both within the bound",
     "proved normwise": "✓ proved normwise: both agree within the bound of kernels that mix planes (Winograd, Fourier)",
+    "unresolved": "unresolved: within the bound, but that is above a tenth of the step's numbers: too wide",
     "mismatch": "✗ mismatch: the recorded number is not what its operation gives for the recorded inputs",
     "not recomputed": "explained, within the bound; not recomputed, because the NumPy reference lacks it",
     "not explained": "recomputed by the NumPy reference, within the bound; not explained, because it lacks a rule",
@@ -131,10 +134,26 @@ class Explanation:
             return "mismatch"
         if witness is None:
             return "unsupported" if self.raw is None else "not recomputed"
-        if not witness.agrees(self.cell, self.recorded):
+        if not witness.agrees(self.cell, self.recorded, self.call.dtype):
             return "mismatch"
+        return self._within(witness)
+
+    def _within(self, witness: Recomputed) -> Status:
+        """The status of a number that lies within the reference's bound, and the rule's where it has one."""
+        if not self._resolved(witness):
+            return "unresolved"
         proved: Status = "proved normwise" if self.normwise else "proved"
         return "not explained" if self.raw is None else proved
+
+    def _resolved(self, witness: Recomputed) -> bool:
+        """Whether both witnesses' bounds tell this number from others; those of integers do, or are open for ties."""
+        numbers = self.step.outputs[self.output]
+        if numbers.dtype.kind != "f":
+            return True
+        size = root_mean_square(numbers)
+        judged = [(float(witness.values[self.cell]), witness.bound(self.cell))]
+        judged += [] if self.raw is None else [(self.value, self.bound)]
+        return all(resolves(value, self.recorded, bound, self.call.dtype, size) for value, bound in judged)
 
     @property
     def says(self) -> str:
@@ -189,14 +208,14 @@ class Explanation:
             depth: How many steps back; 2 adds the calculation of each number in this one.
         """
         if self.expr is None:
-            return "\n".join([f"{self.name} = {short(self.recorded)}", *self.notes, "", SAYS[self.status]])
+            return joined([f"{self.name} = {short(self.recorded)}", *self.notes, "", SAYS[self.status]])
         detail = Detail(everything=all)
         lines = page(self.name, self.expr, self.recorded, self.bound, detail)
         lines += ["", *self.notes, SAYS[self.status]]
         if depth > 1:
             deeper = self._deeper(detail, depth)
             lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
-        return "\n".join(lines)
+        return joined(lines)
 
     def paper(self) -> Paper | None:
         """The calculation as lines, for who draws windows and kernels by other means than text; None without a rule."""

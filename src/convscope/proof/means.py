@@ -1,7 +1,13 @@
-"""Means: an offset below every cell's bound adds up over a feature map, rounding does not.
+"""Means: an offset below every cell's bound adds up over a feature map, rounding without direction does not.
 
 Knows the reference; nothing of rules, expressions and traces. For convolutions, where each cell's bound counts every
 term of its sum: the other operations have so few roundings that there is little below their bounds.
+
+Roundings may share a direction: x + b with a small b gives x wherever b is less than half a unit in the last place of
+x. Two things keep that from being taken for an error. What is compared is the recorded number with the expected one
+*as its type holds it*, which takes the last rounding out. And a channel that still looks wrong is added up again in
+its own type, term by term, in several orders (`convscope.proof.sums`): as far as such sums move the mean, it is
+allowed to move.
 """
 
 from collections.abc import Mapping
@@ -10,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.proof.sums import drift
 from convscope.reference import OPERATIONS
+from convscope.reference.casting import cast
 
 Array = NDArray[Any]
 
@@ -32,7 +40,9 @@ class Offset(NamedTuple):
     """Their mean value."""
 
 
-def offset(op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, recorded: Array) -> Offset | None:
+def offset(
+    op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, recorded: Array, dtype: str = "float32"
+) -> Offset | None:
     """The first output channel whose mean error is more than rounding can give; None where there is none.
 
     Args:
@@ -41,22 +51,27 @@ def offset(op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, 
         values: What the reference gives, shape (N, K, ...).
         bounds: How far each number may lie from it, the same shape.
         recorded: What the trace holds, the same shape.
+        dtype: Its type, as PyTorch names it.
 
     Source: Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, 1963, theorem 2: n independent
     errors without direction, each within its bound b, have a mean beyond sqrt(2 ln(2 / p) · Σb²) / n with a
     probability of at most p. Roundings of equal numbers are equal, so only cells are counted whose windows differ
-    from each other in every input channel.
+    from each other in every input channel. What has a direction is `drift`, doubled, because a kernel's own order of
+    addition is none of those tried.
     """
     if op not in CONVOLUTIONS or recorded.dtype.kind != "f" or not recorded.size:
         return None
-    with np.errstate(invalid="ignore"):
-        error, bound, value = (_by_channel(array) for array in (recorded - values, bounds, values))
+    with np.errstate(all="ignore"):
+        held = cast(values, dtype)
+        error, bound, value = (_by_channel(array) for array in (recorded - held, bounds, values))
     finite = np.isfinite(error).all(1) & np.isfinite(bound).all(1)
     with np.errstate(invalid="ignore"):
         suspect = finite & (np.abs(error.mean(1)) > _allowed(bound))
     for channel in np.flatnonzero(suspect):
         differ = _different(op, arguments, int(channel), len(values))
         mean, allowed = error[channel, differ].mean(), _allowed(bound[channel, differ])
+        if abs(mean) > allowed:
+            allowed += 2 * drift(op, arguments, int(channel), held[:, channel].reshape(-1), differ, dtype)
         if abs(mean) > allowed:
             return Offset(int(channel), float(mean), float(allowed), float(value[channel, differ].mean()))
     return None

@@ -4,6 +4,7 @@ Knows traces and the reference; nothing of rules and expressions.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -14,7 +15,11 @@ from numpy.typing import NDArray
 
 from convscope.capture import Step, Trace
 from convscope.errors import ConvscopeError
+from convscope.proof.agreement import agree
+from convscope.proof.calls import LAID_OUT, layout_of
+from convscope.proof.padding import multiplies_padding
 from convscope.reference import OPERATIONS
+from convscope.reference.casting import wrapped
 
 Array = NDArray[Any]
 Cell = tuple[int, ...]
@@ -26,6 +31,8 @@ ROUNDOFF = {
     "float16": (2.0**-24, 2.0**-11),
 }
 """Recorded type -> the unit roundoffs of its kernel's sums and of its result (see `reference.roundoff`)."""
+RANKED = frozenset({"max", "min", "sort", "topk"})
+"""Operations whose second result says where the first one's numbers were; equal numbers compete for a place."""
 KEPT = 4
 """Recomputed steps that are kept for each trace: who explains one cell often explains its neighbour."""
 
@@ -39,11 +46,13 @@ class Recomputed:
     bounds: Array
     """How far the recorded numbers may lie from these; broadcasts to `values`."""
 
-    def agrees(self, cell: Cell, recorded: float) -> bool:
-        """Whether a recorded number lies within its bound; nan agrees with nan."""
-        value = float(self.values[cell])
-        bound = float(np.broadcast_to(self.bounds, self.values.shape)[cell])
-        return value == recorded or abs(value - recorded) <= bound or (np.isnan(value) and np.isnan(recorded))
+    def bound(self, cell: Cell) -> float:
+        """How far a recorded number may lie from this one."""
+        return float(np.broadcast_to(self.bounds, self.values.shape)[cell])
+
+    def agrees(self, cell: Cell, recorded: float, dtype: str) -> bool:
+        """Whether a recorded number of this type lies within its bound; nan agrees with nan."""
+        return agree(float(self.values[cell]), recorded, self.bound(cell), dtype)
 
 
 def recomputed(trace: Trace, step: Step, output: int = 0, *, normwise: bool = False) -> Recomputed | None:
@@ -82,6 +91,10 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
     arguments: dict[str, Any] = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
+    if step.op in LAID_OUT:
+        arguments["layout"] = layout_of(step.arguments["input"])
+    if not multiplies_padding(trace, step, arguments):
+        arguments["multiplies_padding"] = False
     found = {}
     try:
         with np.errstate(all="ignore"):
@@ -93,7 +106,36 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
                 with np.errstate(all="ignore"):  # memory that was never written holds anything
                     bounds = operation.bound(u=u, u_out=u_out, normwise=normwise, result=result, **arguments)
                 bound = bounds[output] if isinstance(bounds, tuple) else bounds
-                found[output] = Recomputed(value, np.zeros(()) if bound is None else bound)
+                values_held = wrapped(value, step.results[output].dtype)
+                found[output] = Recomputed(values_held, np.zeros(()) if bound is None else bound)
     except ConvscopeError:
         return {}
+    if step.op in RANKED and 1 in found:
+        found[1] = _settled(found[1], found[0].values, step.outputs[1], arguments)
     return found
+
+
+def _settled(indices: Recomputed, chosen: Array, recorded: Array, arguments: Mapping[str, Any]) -> Recomputed:
+    """Indices that the reference leaves open, because equal numbers compete, decided by what they point at.
+
+    A recorded index is right where it points at the number that was chosen and no other index of its row points there
+    too. Where it is, it is taken over; elsewhere the reference's own stands, and nothing else will do.
+
+    Args:
+        indices: The reference's, with an infinite bound where they are open.
+        chosen: The numbers they belong to.
+        recorded: The recorded indices, of the same shape.
+        arguments: The step's own.
+    """
+    x, dim = np.asarray(arguments["self"]), arguments.get("dim", -1)
+    if not x.ndim or dim is None or recorded.shape != indices.values.shape or recorded.dtype.kind != "i":
+        return Recomputed(indices.values, np.zeros(())) if not x.ndim else indices
+    dropped = recorded.ndim < x.ndim
+    at, number = (np.expand_dims(a, dim) if dropped else a for a in (recorded, chosen))
+    pointed = np.take_along_axis(x, np.clip(at, 0, x.shape[dim] - 1), dim)
+    right = (at >= 0) & (at < x.shape[dim]) & ((pointed == number) | (np.isnan(pointed) & np.isnan(number)))
+    row = np.sort(at, dim)
+    twice = (np.diff(row, axis=dim) == 0).any(dim, keepdims=True)
+    right = (right & ~twice).squeeze(dim) if dropped else right & ~twice
+    open_ = np.isinf(np.broadcast_to(indices.bounds, recorded.shape))
+    return Recomputed(np.where(open_ & right, recorded, indices.values), np.zeros(()))

@@ -10,6 +10,9 @@ import numpy as np
 from convscope.reference.erf import erf
 from convscope.reference.roundoff import FUNCTION, Array, scalar, smallest, written
 
+FLAT = 1e4
+"""exp of minus this is 0 in every type: beyond it nothing changes, and its product with 0 stays a number."""
+
 
 def relu(x: Array) -> Array:
     """max(x, 0), cell by cell; NaN stays.
@@ -51,7 +54,7 @@ def elu(x: Array, alpha: float = 1, scale: float = 1, input_scale: float = 1) ->
 
 def elu_error(y: Array, u: float, x: Array, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Array:
     """Kernels may subtract 1 from exp: its error is then absolute. The argument's rounding counts |input_scale·x|."""
-    inner = np.abs(np.minimum(x, 0) * input_scale)
+    inner = np.minimum(np.abs(np.minimum(x, 0) * input_scale), FLAT)
     below = abs(alpha * scale) * np.exp(-inner) * (FUNCTION + 2 * inner) * u + abs(alpha * scale) * u * (inner > 0)
     return np.where(x > 0, u * np.abs(y) * (2 if scale != 1 else 0), below + 4 * u * np.abs(y))
 
@@ -67,7 +70,9 @@ def celu_error(y: Array, u: float, x: Array, alpha: float = 1) -> Array:
 
 
 def hardtanh(x: Array, low: float = -1, high: float = 1) -> Array:
-    """x, not below `low`, not above `high`: relu6 with 0 and 6."""
+    """x, not below `low`, not above `high`: relu6 with 0 and 6. Kernels of integers read both as integers."""
+    if x.dtype.kind != "f":
+        return np.clip(x, int(low), int(high))
     return np.clip(x, low, high)
 
 
@@ -131,7 +136,7 @@ def softplus_error(y: Array, u: float, x: Array, beta: float = 1, threshold: flo
     """exp of a rounded argument (|beta·x| roundings), log1p, a division; near the threshold, the step between both."""
     inner = x * beta
     step = np.where(np.abs(inner - threshold) <= 4 * u * abs(threshold), np.log1p(np.exp(-threshold)) / beta, 0.0)
-    body = (2 * np.abs(inner) + 2 * FUNCTION + 4) * u * np.abs(y)
+    body = (2 * np.minimum(np.abs(inner), FLAT) + 2 * FUNCTION + 4) * u * np.abs(y)
     return np.where(inner > threshold, 0.0, body) + step
 
 

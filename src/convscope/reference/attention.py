@@ -71,7 +71,7 @@ def attention_error(
         rows = np.abs(query[..., start : start + p.shape[-2], :])
         start += p.shape[-2]
         scores_off = gamma(query.shape[-1] + 3, u) * _scaled(rows, np.abs(key), scale)
-        scores_off = scores_off + 2 * u * np.where(p > 0, np.abs(s), 0.0)
+        scores_off = scores_off + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
         weights_off = weight_error(p, s, scores_off, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p
         parts.append(weights_off @ np.abs(v))
     return np.concatenate(parts, axis=-2)
@@ -104,13 +104,59 @@ def weight_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
     FUNCTION·u; kernels that walk over blocks of keys rescale by exp(old max - new max), whose arguments add up to
     |score - max| once more, with one rounding and one exp per block. s is off by the mean of exp(t) - 1 weighted by p,
     and by gamma(S + blocks). No weight can be off by more than 1.
+
+    Where the scores are so large that their errors are too (mean above 1/2), the weights are followed as odds instead:
+    see `odds_error`.
     """
     below = np.where(p > 0, scores.max(-1, keepdims=True) - scores, 0.0)
     blocks = 1 + p.shape[-1] // 16
     off = np.where(p > 0, scores_off, 0.0) + (2 * below + FUNCTION + (FUNCTION + 1) * blocks) * u
-    mean = (p * np.expm1(off)).sum(-1, keepdims=True)
-    share = np.expm1(off + 2 * mean) + gamma(p.shape[-1] + 4, u)
-    return np.asarray(np.where(mean < 0.5, np.minimum(p * share, 1.0), 1.0))
+    bent = np.minimum(off, 1.0)  # more is beyond this formula, and must not overflow
+    mean = (p * np.expm1(bent)).sum(-1, keepdims=True)
+    rounded = gamma(p.shape[-1] + 4, u) * p
+    usual = p * np.expm1(bent + 2 * np.minimum(mean, 1.0)) + rounded
+    small = (mean < 0.5) & (off.max(-1, keepdims=True) < 1.0)
+    if small.all():
+        return np.asarray(np.minimum(usual, 1.0))
+    rest = u * (FUNCTION + (FUNCTION + 1) * blocks)
+    spread = odds_error(p, scores, scores_off + rest, u) + rounded
+    return np.asarray(np.minimum(np.where(small, usual, spread), 1.0))
+
+
+def odds_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
+    """How far a weight may lie from p when each score is off by `scores_off`, however much that is.
+
+    The odds of one key are p / (1 - p) = exp(score) / sum of exp(other scores). Each exponent here is off by its
+    score's error and by 2·u of its distance from the maximum, so the odds are off by a factor of at most exp(t), t the
+    sum of the key's own error and of the largest of the others that count. In logarithms nothing overflows.
+    """
+    seen = np.isfinite(scores)
+    level = np.where(seen, scores, -np.inf)
+    top = level.max(-1, keepdims=True)
+    off = np.where(seen, scores_off + 2 * u * np.minimum(top - level, 1e300), 0.0)
+    logs = level - top
+    others = _log_of_others(logs)
+    t = off + off.max(-1, keepdims=True)
+    odds = logs - others
+    return np.asarray(np.where(seen, np.maximum(_share(odds + t) - p, p - _share(odds - t)), 0.0))
+
+
+def _log_of_others(logs: Array) -> Array:
+    """For each key the logarithm of the sum of exp over all other keys of its row."""
+    winner = logs.argmax(-1)[..., None]
+    first = np.arange(logs.shape[-1]) == winner
+    without = np.where(first, -np.inf, logs)
+    second = without.max(-1, keepdims=True)
+    level = np.where(np.isfinite(second), second, 0.0)
+    rest = level + np.log(np.exp(without - level).sum(-1, keepdims=True))
+    others = np.exp(logs).sum(-1, keepdims=True) - np.exp(without)  # the winner's 1 and more: no cancellation to 0
+    return np.where(first, rest, np.log(np.maximum(others, 1.0)))
+
+
+def _share(odds: Array) -> Array:
+    """exp(odds) / (1 + exp(odds))."""
+    small = np.exp(-np.abs(odds))
+    return np.where(odds >= 0, 1.0, small) / (1 + small)
 
 
 def _rows(

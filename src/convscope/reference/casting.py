@@ -1,9 +1,10 @@
-"""Casting: what a number becomes in another type. Knows NumPy alone; types are known by their name."""
+"""Casting: what a number becomes in another type. Knows errors and NumPy; types are known by their name."""
 
 from typing import Any
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.reference.roundoff import Array
 
 
@@ -16,14 +17,44 @@ def cast(x: Array, dtype: Any = None) -> Array:
     Args:
         x: Any array.
         dtype: A type or its name, with or without `torch.` in front; None changes nothing.
+
+    Raises:
+        UsageError: a fraction, an infinity or no number that the integer type cannot hold: C leaves open what becomes
+            of it, and so does PyTorch.
     """
-    name = type_name(dtype)
+    name, x = type_name(dtype), np.asarray(x)
     if not name:
-        return np.asarray(x)
+        return x
     if name == "bfloat16":
-        return _bfloat16(np.asarray(x))
-    rounded = np.asarray(x).astype(name)
-    return rounded.astype(np.float64) if rounded.dtype.kind == "f" else rounded
+        return _bfloat16(x)
+    kind = np.dtype(name).kind
+    if kind in "iu":
+        return _integers(x, name) if x.dtype.kind == "f" else x.astype(name)
+    if name == "float16":
+        x = x.astype(np.float32)  # PyTorch converts to the narrow types by way of float32
+    rounded = x.astype(name)
+    return rounded.astype(np.float64) if kind == "f" else rounded
+
+
+def _integers(x: Array, name: str) -> Array:
+    """Fractions cut to integers; uint8 takes them by way of int64, modulo 256."""
+    limits = np.iinfo(np.int64 if name == "uint8" else name)
+    whole = np.trunc(x)
+    inside = (whole >= float(limits.min)) & (whole < 2.0**63) & (whole <= float(limits.max))
+    if not inside.all():
+        lost = float(x[~inside].ravel()[0])
+        raise UsageError(f"what {lost:g} becomes in {name} is left open by the C standard.")
+    return whole.astype(limits.dtype).astype(name)
+
+
+def wrapped(x: Array, dtype: str) -> Array:
+    """Integers in the type of a result, around at the ends of its range; anything else as it is.
+
+    >>> wrapped(np.array([300, -1]), "uint8")
+    array([ 44, 255], dtype=uint8)
+    """
+    whole = dtype in {"uint8", "int8", "int16", "int32", "int64"} and x.dtype.kind in "iub"
+    return x.astype(dtype) if whole else x
 
 
 def type_name(dtype: Any) -> str:
@@ -42,6 +73,7 @@ def type_name(dtype: Any) -> str:
 
 def _bfloat16(x: Array) -> Array:
     """Rounded to the upper 16 bits of a float32, ties to even."""
-    bits = np.atleast_1d(x.astype(np.float32)).view(np.uint32).astype(np.uint64)
+    single = x.astype(np.float32)
+    bits = np.atleast_1d(single).view(np.uint32).astype(np.uint64)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
     return np.where(np.isnan(x), np.nan, rounded.reshape(x.shape).astype(np.float64))

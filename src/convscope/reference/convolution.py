@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from convscope.errors import ShapeError
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import Array, carried, gamma
 
 Sizes = int | Sequence[int]
 Padding = Sizes | str
@@ -30,6 +30,7 @@ def convolution(
     transposed: bool = False,
     output_padding: Sizes = 0,
     groups: int = 1,
+    multiplies_padding: bool = True,
 ) -> Array:
     """Slide `weight` over `x` and sum the products, or the transpose of that.
 
@@ -47,6 +48,8 @@ def convolution(
         transposed: The transpose: each input cell adds itself times the kernel to the output.
         output_padding: Rows and columns to add at the end of a transposed output.
         groups: Channel groups that do not see each other.
+        multiplies_padding: Whether zeros of padding are multiplied, as they stand there: an infinite weight makes nan
+            of them. Some kernels leave them out instead.
 
     Returns:
         Shape (N, K, P, Q), P = (H + 2·padding - dilation·(R - 1) - 1) // stride + 1; transposed
@@ -62,8 +65,10 @@ def convolution(
     borders = borders_of(padding, weight.shape[2:], dilation)
     if transposed:
         out = _scatter(x, weight, stride, borders, dilation, per_axis(output_padding, rank), groups)
-    else:
+    elif multiplies_padding:
         out = _gather(x, weight, stride, borders, dilation, groups)
+    else:
+        out = _gather_inside(x, weight, stride, borders, dilation, groups)
     return out if bias is None else out + bias.reshape(-1, *[1] * rank)
 
 
@@ -80,24 +85,27 @@ def convolution_error(
     output_padding: Sizes = 0,
     groups: int = 1,
     u_out: float = 0.0,
+    multiplies_padding: bool = True,
 ) -> Array:
     """A plain sum of T products and a bias, in any order: gamma(T + 1) of the sum of magnitudes (Higham, section 3.1).
 
     Each term meets one rounding of its product, at most T - 1 additions, and the addition of the bias. In the
-    transpose a kernel position reaches an output cell only if the stride allows it, so fewer terms meet.
+    transpose a kernel position reaches an output cell only if the stride allows it, so fewer terms meet; float16 and
+    bfloat16 kernels round the sum over the channels of each position, and add the positions and the bias up in that
+    type (PyTorch, NaiveConvolutionTranspose2d.cpp).
     """
     rank = weight.ndim - 2
     magnitude = convolution(
         np.abs(x), np.abs(weight), None if bias is None else np.abs(bias),
-        stride, padding, dilation, transposed, output_padding, groups,
+        stride, padding, dilation, transposed, output_padding, groups, multiplies_padding,
     )  # fmt: skip
     terms = weight[0].size
     if transposed:
-        u = max(u, u_out)  # float16 kernels add the overlapping windows up in float16
         steps = [s // math.gcd(s, d) for s, d in zip(per_axis(stride, rank), per_axis(dilation, rank), strict=True)]
         reach = math.prod(-(-k // s) for k, s in zip(weight.shape[2:], steps, strict=True))
         terms = weight.shape[0] // groups * reach
-    return np.asarray(gamma(terms + 1, u) * magnitude)
+        return carried((gamma(terms + 1, u) + gamma(reach + 1, u_out)) * magnitude, magnitude, u_out or u)
+    return carried(gamma(terms + 1, u) * magnitude, magnitude, u)
 
 
 def convolution_normwise(y: Array, u: float, x: Array, weight: Array, bias: Array | None = None, **how: Sizes) -> Array:
@@ -173,6 +181,38 @@ def _gather(
     windows = windows[(..., *stepped)]
     windows = windows.transpose(0, 1, 2, *(a + rank for a in spatial), *spatial)  # (N, G, C/G, R, S, P, Q)
     return _multiply(weight.reshape(groups, weight.shape[0] // groups, -1), windows, rank)
+
+
+def _gather_inside(
+    x: Array,
+    weight: Array,
+    stride: tuple[int, ...],
+    borders: list[tuple[int, int]],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Array:
+    """As `_gather`, one kernel position at a time, and only where it meets the input."""
+    n, sizes, kernel = x.shape[0], x.shape[2:], weight.shape[2:]
+    each = list(zip(sizes, kernel, stride, dilation, borders, strict=True))
+    places = [(size + sum(border) - d * (k - 1) - 1) // s + 1 for size, k, s, d, border in each]
+    cells = x.reshape(n, groups, x.shape[1] // groups, *sizes)
+    kernels = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)  # (G, K/G, C/G, RS)
+    out = np.zeros((n, groups, kernels.shape[1], *places))
+    for tap, at in enumerate(np.ndindex(*kernel)):
+        reads, writes = [], []
+        for i, many, (size, _, s, d, (before, _)) in zip(at, places, each, strict=True):
+            start = np.arange(many) * s + i * d - before
+            met = np.flatnonzero((start >= 0) & (start < size))
+            reads.append(start[met])
+            writes.append(met)
+        if not all(map(len, reads)):
+            continue
+        read = cells[(slice(None), slice(None), slice(None), *np.ix_(*reads))]
+        added = kernels[..., tap] @ read.reshape(*read.shape[:3], -1)  # (N, G, K/G, cells)
+        out[(slice(None), slice(None), slice(None), *np.ix_(*writes))] += added.reshape(
+            *added.shape[:3], *map(len, writes)
+        )
+    return out.reshape(n, -1, *places)
 
 
 def _multiply(kernels: Array, windows: Array, rank: int) -> Array:

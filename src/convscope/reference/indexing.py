@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.reference.casting import cast
+from convscope.reference.casting import cast, type_name
 from convscope.reference.roundoff import Array, gamma, written
 
 Sizes = Sequence[int]
@@ -22,21 +22,24 @@ def index_select(x: Array, dim: int, index: Array) -> Array:
 
 
 def gather(x: Array, dim: int, index: Array) -> Array:
-    """gather: for each cell of `index`, the cell of `x` with that number along `dim`."""
-    return x[_spots(index, dim)] if x.ndim else x
+    """gather: for each cell of `index`, the cell of `x` with that number along `dim`; a number is a vector of one."""
+    return np.atleast_1d(x)[_spots(np.atleast_1d(index), dim)].reshape(index.shape)
 
 
 def scatter(
     x: Array, dim: int, index: Array, src: Array | None = None, value: Any = None, reduce: str | None = None
 ) -> Array:
     """scatter: `x` with `src` (or a value) written where `gather` would read; "add" adds, "multiply" multiplies."""
-    out, spots = np.array(x), _spots(index, dim)
-    new = value if src is None else src[tuple(slice(0, s) for s in index.shape)]
+    out = np.array(x, ndmin=1)  # a number counts as a vector of one
+    index = np.atleast_1d(index)
+    spots = _spots(index, dim)
+    value = int(value) if src is None and x.dtype.kind in "iu" else value
+    new = value if src is None else np.atleast_1d(src)[tuple(slice(0, s) for s in index.shape)]
     if reduce is None:
         out[spots] = new
     else:
         (np.add if reduce == "add" else np.multiply).at(out, spots, new)
-    return out
+    return out.reshape(x.shape)
 
 
 def scatter_add(x: Array, dim: int, index: Array, src: Array) -> Array:
@@ -155,13 +158,20 @@ def counted_error(y: Array, u: float, end: Any, start: Any = 0, step: Any = 1, d
 
 
 def spaced(start: float, end: float, steps: int, dtype: Any = None) -> Array:
-    """linspace: `steps` numbers from `start` to `end`, equally far apart."""
+    """linspace: `steps` numbers from `start` to `end`, equally far apart; of an integer type all are cut to integers."""
+    if type_name(dtype).startswith(("int", "uint")):
+        start, end = np.trunc(start), np.trunc(end)
     return cast(np.linspace(start, end, steps), dtype)
 
 
-def spaced_error(_y: Array, u: float, start: float, end: float, steps: int, dtype: Any = None) -> Any:
-    """From either end: the step is rounded three times, multiplied, and added."""
-    return np.full(steps, 5 * u * (abs(start) + abs(end)))
+def spaced_error(y: Array, u: float, start: float, end: float, steps: int, dtype: Any = None) -> Any:
+    """From either end: the step is rounded three times, multiplied, and added. What is cut may jump near an integer."""
+    off = np.full(steps, 5 * u * (abs(start) + abs(end)))
+    if y.dtype.kind == "f":
+        return off
+    at = np.linspace(np.trunc(start), np.trunc(end), steps)
+    apart = np.abs(at - np.round(at))
+    return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
 
 
 def identity(n: int, m: int | None = None, dtype: Any = None) -> Array:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from convscope.errors import ShapeError
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import Array, carried, gamma
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -35,7 +35,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 def linear_error(_y: Array, u: float, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """A sum of T products and a bias, in any order: gamma(T + 1) of the magnitudes."""
-    return gamma(x.shape[-1] + 1, u) * linear(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias))
+    size = linear(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias))
+    return carried(gamma(x.shape[-1] + 1, u) * size, size, u)
 
 
 def product(x: Array, right: Array) -> Array:
@@ -49,7 +50,8 @@ def product(x: Array, right: Array) -> Array:
 
 def product_error(_y: Array, u: float, x: Array, right: Array) -> Array:
     """A sum of T products, in any order: gamma(T) of the magnitudes (Higham, section 3.5)."""
-    return gamma(x.shape[-1], u) * product(np.abs(x), np.abs(right))
+    size = product(np.abs(x), np.abs(right))
+    return carried(gamma(x.shape[-1], u) * size, size, u)
 
 
 def addmm(x: Array, left: Array, right: Array, beta: float = 1, alpha: float = 1) -> Array:
@@ -58,6 +60,8 @@ def addmm(x: Array, left: Array, right: Array, beta: float = 1, alpha: float = 1
     >>> addmm(np.array([10.0]), np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
     array([[21.]])
     """
+    if x.dtype.kind != "f":  # kernels of integers read the scales as integers
+        alpha, beta = int(alpha), int(beta)
     scaled = alpha * product(left, right)
     return scaled if beta == 0 else beta * x + scaled
 
@@ -67,8 +71,10 @@ def addmm_error(
 ) -> Array:
     """A sum of T products and a bias: gamma(T + 1) of the magnitudes; more where a scale is written and applied.
 
-    Where the tensors are narrower than the sum, the product may be rounded to their type before `x` is added.
+    Where the tensors are narrower than the sum, product and scaled `x` may be rounded to their type before they are
+    added, and so may the scales be (PyTorch, aten/src/ATen/native/BlasKernel.cpp, gemv).
     """
     roundings = left.shape[-1] + (1 if alpha == beta == 1 else 5)
     magnitude = addmm(np.abs(x), np.abs(left), np.abs(right), abs(beta), abs(alpha))
-    return gamma(roundings, u) * magnitude + 2 * u_out * np.abs(addmm(x, left, right, 0, alpha))
+    between = np.abs(addmm(x, left, right, 0, alpha)) + (0.0 if beta in {0, 1} else np.abs(beta * x))
+    return carried(gamma(roundings, u) * magnitude + 2 * u_out * between, magnitude, u)

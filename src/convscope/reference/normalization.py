@@ -5,12 +5,16 @@ All of them are (x - mean) / sqrt(variance + eps) · weight + bias; they differ 
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from convscope.reference.reduction import moments, moments_error
+from convscope.errors import UsageError
+from convscope.reference.moments import Kernel, moments, moments_error
 from convscope.reference.roundoff import Array, gamma
+
+Layout = Literal["contiguous", "channels last", "other"]
+"""How a tensor lies in memory; kernels differ with it."""
 
 
 def batch_norm(
@@ -21,6 +25,7 @@ def batch_norm(
     running_var: Array | None = None,
     training: bool = False,
     eps: float = 1e-5,
+    layout: Layout = "other",
 ) -> tuple[Array, Array | None, Array | None]:
     """native_batch_norm: each channel by its running mean and variance, or in training by this batch's own.
 
@@ -33,26 +38,34 @@ def batch_norm(
         running_mean, running_var: Shape (C,); not used in training.
         training: Take mean and variance (divided by n) over everything but the channel.
         eps: Added to the variance.
+        layout: How the input lies in memory. Changes no number, but how the kernel adds.
 
     Returns:
         The normalized input; in training also mean and 1 / sqrt(variance + eps) per channel, else None.
     """
-    mean, variance, *_ = _batch(x, running_mean, running_var, training, 0.0)
+    mean, variance, *_ = _batch(x, running_mean, running_var, training, 0.0, "in turn")
     out = _normalized(x, mean, variance, _channels(weight, x), _channels(bias, x), eps)
     return (out, mean.ravel(), _rate(variance, eps).ravel()) if training else (out, None, None)
 
 
 def batch_norm_error(
     _y: Any, u: float, x: Array, weight: Array | None, bias: Array | None, running_mean: Array | None = None,
-    running_var: Array | None = None, training: bool = False, eps: float = 1e-5, u_out: float = 0.0,
+    running_var: Array | None = None, training: bool = False, eps: float = 1e-5, layout: Layout = "other",
+    u_out: float = 0.0,
 ) -> tuple[Array, Array | None, Array | None]:  # fmt: skip
-    """In evaluation the running values are exact, so |x·s| + |mean·s| + |bias| in a few u; else as `_error`."""
-    u = max(u, u_out) if training else u  # in training the statistics are stored in the tensors' type first
-    mean, variance, off, spread = _batch(x, running_mean, running_var, training, u)
-    error = _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, u)
+    """In evaluation the running values are exact, so |x·s| + |mean·s| + |bias| in a few u; else as `_error`.
+
+    In training mean, sum of squares and rate are stored in the tensors' type before they are used, one rounding each.
+    """
+    kernel: Kernel = "in turn" if layout != "contiguous" or u_out or u < 2.0**-40 else "chunked"
+    mean, variance, off, spread = _batch(x, running_mean, running_var, training, u, kernel)
     if not training:
-        return error, None, None
-    return error, off.ravel(), (_rate_error(variance, spread, eps, u)).ravel()
+        return _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, u), None, None
+    off, spread = off + u_out * np.abs(mean), spread + u_out * (variance + spread) + (u_out * mean) ** 2
+    rate_off = _rate_error(variance, spread, eps, u) + u_out * _rate(variance, eps)
+    inside = max(u, u_out) if layout == "other" else u  # vectorized kernels calculate in float32
+    error = _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, inside, rate_off)
+    return error, off.ravel(), rate_off.ravel()
 
 
 def layer_norm(
@@ -76,13 +89,14 @@ def layer_norm_error(
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each row's own statistics."""
     axes = _last(x, normalized_shape)
-    (mean, variance), (off, spread) = moments(x, axes), moments_error(x, axes, u)
+    (mean, variance), (off, spread) = moments(x, axes), moments_error(x, axes, u, kernel="chunked")
     return _error(x, mean, variance, off, spread, weight, bias, eps, u), off, _rate_error(variance, spread, eps, u)
 
 
 def group_norm(
-    x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5
-) -> tuple[Array, Array, Array]:
+    x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5, images: int | None = None,
+    channels: int | None = None, cells: int | None = None, layout: Layout = "other",
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """native_group_norm: the channels of a group together, each image by itself; instance norm where C = groups.
 
     Args:
@@ -90,10 +104,15 @@ def group_norm(
         weight, bias: Shape (C,), or None.
         group: How many groups the channels form.
         eps: Added to the variance.
+        images, channels, cells: N, C and the cells of one channel, where the call says them; they must be those of `x`.
+        layout: How the input lies in memory. Changes no number, but how the kernel adds.
 
     Returns:
         The normalized input, and per image and group, shape (N, groups), mean and 1 / sqrt(variance + eps).
     """
+    said, own = (images, channels, cells), (*x.shape[:2], math.prod(x.shape[2:]))
+    if any(s is not None and s != o for s, o in zip(said, own, strict=True)):
+        raise UsageError(f"the call says {said} images, channels and cells; the input has {own}.")
     mean, variance = moments(_groups(x, group), (2,))
     m, v = (_ungrouped(values, x, group) for values in (mean, variance))
     out = _normalized(x, m, v, _channels(weight, x), _channels(bias, x), eps)
@@ -101,11 +120,13 @@ def group_norm(
 
 
 def group_norm_error(
-    _y: Any, u: float, x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5
-) -> tuple[Array, Array, Array]:
+    _y: Any, u: float, x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5,
+    layout: Layout = "other", **_: Any,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each group's own statistics."""
     grouped = _groups(x, group)
-    (mean, variance), (off, spread) = moments(grouped, (2,)), moments_error(grouped, (2,), u)
+    kernel: Kernel = "chunked" if layout == "contiguous" else "one pass"
+    (mean, variance), (off, spread) = moments(grouped, (2,)), moments_error(grouped, (2,), u, kernel=kernel)
     m, v, dm, dv = (_ungrouped(values, x, group) for values in (mean, variance, off, spread))
     error = _error(x, m, v, dm, dv, _channels(weight, x), _channels(bias, x), eps, u)
     return error, off[..., 0], _rate_error(variance, spread, eps, u)[..., 0]
@@ -129,12 +150,12 @@ def rms_norm_error(
 
 
 def _batch(
-    x: Array, running_mean: Array | None, running_var: Array | None, training: bool, u: float
+    x: Array, running_mean: Array | None, running_var: Array | None, training: bool, u: float, kernel: Kernel
 ) -> tuple[Array, Array, Array, Array]:
     """Mean, variance and their errors, shaped to broadcast along the channels."""
     if training or running_mean is None or running_var is None:
         axes = (0, *range(2, x.ndim))
-        return *moments(x, axes), *moments_error(x, axes, u)
+        return *moments(x, axes), *moments_error(x, axes, u, kernel=kernel, squares="chunked")
     mean, variance = (values.reshape(-1, *[1] * (x.ndim - 2)) for values in (running_mean, running_var))
     return mean, variance, np.zeros_like(mean), np.zeros_like(variance)
 
@@ -145,8 +166,9 @@ def _normalized(x: Array, mean: Array, variance: Array, weight: Any, bias: Any, 
 
 
 def _error(
-    x: Array, mean: Array, variance: Array, off: Array, spread: Array, weight: Any, bias: Any, eps: float, u: float
-) -> Array:
+    x: Array, mean: Array, variance: Array, off: Array, spread: Array, weight: Any, bias: Any, eps: float, u: float,
+    rate_off: Array | None = None,
+) -> Array:  # fmt: skip
     """How far (x - mean)·rate·weight + bias may lie off, when the mean is off by `off`, the variance by `spread`.
 
     Kernels compute either that, or x·s + (bias - mean·s) with s = rate·weight. The error of the rate moves x - mean,
@@ -154,7 +176,8 @@ def _error(
     on each of |x·s| and |mean·s|, and 2 on the bias.
     """
     weight = 1.0 if weight is None else np.abs(weight)
-    rate, rate_off = _rate(variance, eps), _rate_error(variance, spread, eps, u)
+    rate = _rate(variance, eps)
+    rate_off = _rate_error(variance, spread, eps, u) if rate_off is None else rate_off
     scale = (rate + rate_off) * weight
     moved = weight * rate_off * np.abs(x - mean) + scale * off
     rounded = 8 * u * scale * (np.abs(x) + np.abs(mean) + off) + (0.0 if bias is None else 2 * u * np.abs(bias))
@@ -176,6 +199,8 @@ def _channels(values: Array | None, x: Array) -> Array | None:
 
 
 def _last(x: Array, normalized_shape: Sequence[int]) -> tuple[int, ...]:
+    if tuple(normalized_shape) != x.shape[x.ndim - len(normalized_shape) :]:
+        raise UsageError(f"normalized_shape {list(normalized_shape)} is not how an input of shape {x.shape} ends.")
     return tuple(range(x.ndim - len(normalized_shape), x.ndim))
 
 

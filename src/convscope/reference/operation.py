@@ -22,6 +22,7 @@ OURS = 2.0**-53
 NAMES = {
     "self": "x", "input": "x", "min": "low", "max": "high", "min_val": "low", "max_val": "high",
     "pad": "padding", "ord": "order", "num_groups": "group",
+    "N": "images", "C": "channels", "HxW": "cells",
     "mat": "left", "mat1": "left", "batch1": "left",
     "mat2": "right", "batch2": "right", "vec": "right", "tensor": "right", "other": "right",
 }  # fmt: skip
@@ -30,7 +31,7 @@ NAMES = {
 SILENT = {
     "dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking", "generator", "implicit", "stable",
     "sorted", "cudnn_enabled", "cudnn_enable", "benchmark", "deterministic", "allow_tf32", "half_to_float", "sparse",
-    "scale_grad_by_freq", "sparse_grad", "enable_gqa", "padding_idx", "momentum", "N", "C", "HxW",
+    "scale_grad_by_freq", "sparse_grad", "enable_gqa", "padding_idx", "momentum",
 }  # fmt: skip
 """Arguments that no output depends on, or that another argument implies. A function with such a parameter gets it."""
 
@@ -87,7 +88,7 @@ class Operation:
         Returns:
             An array that broadcasts to the output, or a tuple of them; 0 where only the same number will do, which
             is so wherever the result is an infinity or no number; inf where ties leave an index open, and where the
-            result, or a number on the way to it, may be too large for the type.
+            result may be too large for the type.
 
         Raises:
             UsageError: as `compute`.
@@ -200,7 +201,6 @@ def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
     tiny = smallest(u) + (smallest(u_out) if u_out else 0.0)
     lossy = total.min() > 0 or (total > 0) | ((size > 0) & (size < tiny))
     total = total + tiny * lossy
-    room = min(largest(u) / 8, largest(u_out or u))  # hardswish, for one, multiplies by up to 6 before it divides
-    if size.max() + total.max() < room:  # false for NaN
+    if size.max() + total.max() < largest(u_out or u):  # false for NaN
         return total
-    return np.where(np.isfinite(y), np.where(size + total >= room, np.inf, total), 0.0)
+    return np.where(np.isfinite(y), np.where(size + total >= largest(u_out or u), np.inf, total), 0.0)

@@ -97,9 +97,10 @@ def divide(x: Array, right: Any, rounding_mode: str | None = None) -> Array:
         return np.asarray(x / np.asarray(right))
     if rounding_mode == "floor":
         return np.asarray(np.floor_divide(x, right))
-    quotient = np.trunc(x / np.asarray(right))
-    whole = np.asarray(x).dtype.kind == "i" and np.asarray(right).dtype.kind == "i"
-    return np.asarray(quotient.astype(np.int64) if whole else quotient)
+    if np.asarray(x).dtype.kind in "iub" and np.asarray(right).dtype.kind in "iub":
+        down, rest = np.divmod(x, right)  # rounded down: one too small where the signs differ and something remains
+        return np.asarray(down + ((rest != 0) & ((np.asarray(x) < 0) != (np.asarray(right) < 0))))
+    return np.asarray(np.trunc(x / np.asarray(right)))
 
 
 def divide_error(y: Array, u: float, x: Array, right: Any, rounding_mode: str | None = None) -> Any:
@@ -177,9 +178,12 @@ def interpolate_error(_y: Array, u: float, x: Array, end: Array, weight: Any) ->
 
 
 def power(x: Any, exponent: Any) -> Array:
-    """pow: x^exponent, with either a number or a tensor; x² of integers stays whole."""
-    whole = np.asarray(x).dtype.kind in "iub" and np.asarray(exponent).dtype.kind in "iub"
-    return np.asarray(np.power(x, exponent) if whole else np.power(floating(x), floating(exponent)))
+    """pow: x^exponent, with either a number or a tensor; of integers whole, 0 for most negative exponents."""
+    base, raised = np.asarray(x), np.asarray(exponent)
+    if base.dtype.kind not in "iub" or raised.dtype.kind not in "iub":
+        return np.asarray(np.power(floating(base), floating(raised)))
+    below = (raised < 0) & (np.abs(base) != 1)
+    return np.where(below, 0, np.power(base, np.where(raised < 0, np.abs(raised), raised)))
 
 
 def power_error(y: Array, u: float, x: Any, exponent: Any) -> Any:
@@ -188,7 +192,8 @@ def power_error(y: Array, u: float, x: Any, exponent: Any) -> Any:
         return 0.0
     size = np.abs(y)
     base = np.abs(floating(x))
-    by_exponent = np.where(base > 0, np.abs(np.log(base)), 0.0) * scalar(exponent, u)
+    logs = np.abs(np.log(np.clip(base, 5e-324, 1.7e308)))  # of an infinite base that of the largest: 0·inf is no error
+    by_exponent = np.where(base > 0, logs, 0.0) * scalar(exponent, u)
     return size * (FUNCTION * u + by_exponent + np.abs(exponent) * np.where(base > 0, scalar(x, u) / base, 0.0))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.reference.convolution import Sizes, per_axis
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import Array, carried, gamma
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,10 +128,9 @@ def avg_pool(
         divisor_override: Divide by this number instead.
     """
     axes = _windows(x, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override:
-        return _total(x, axes) / divisor_override
     counts = [w.counts if count_include_pad else w.inside.sum(1) for w in axes]
-    return _total(x, axes) / math.prod(np.ix_(*counts))
+    mean = np.asarray(_total(x, axes) / (divisor_override or math.prod(np.ix_(*counts))))
+    return mean if x.dtype.kind == "f" else np.trunc(mean).astype(x.dtype)  # of integers an integer, as C divides
 
 
 def avg_pool_error(
@@ -146,9 +145,11 @@ def avg_pool_error(
     divisor_override: int | None = None,
 ) -> Array:
     """A sum of T cells and one or two divisions: gamma(T + 2) of the mean magnitude."""
+    if x.dtype.kind != "f":
+        return np.zeros(())
     terms = math.prod(w.cells.shape[1] for w in _windows(x, kernel_size, stride, padding, 1, ceil_mode))
     mean = avg_pool(np.abs(x), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return gamma(terms + 2, u) * np.abs(mean)
+    return carried(gamma(terms + 2, u) * np.abs(mean), (divisor_override or terms) * np.abs(mean), u)
 
 
 def adaptive_avg_pool(x: Array, output_size: Sequence[int]) -> Array:
@@ -160,7 +161,8 @@ def adaptive_avg_pool(x: Array, output_size: Sequence[int]) -> Array:
 def adaptive_avg_pool_error(_y: Array, u: float, x: Array, output_size: Sequence[int]) -> Array:
     """A sum of T cells and a division per axis: gamma(T + 3) of the mean magnitude."""
     terms = math.prod(w.cells.shape[1] for w in _shares(x, output_size))
-    return gamma(terms + 3, u) * adaptive_avg_pool(np.abs(x), output_size)
+    mean = adaptive_avg_pool(np.abs(x), output_size)
+    return carried(gamma(terms + 3, u) * mean, terms * mean, u)
 
 
 def _windows(

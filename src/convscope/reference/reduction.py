@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.casting import cast
-from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.moments import Kernel, moments, moments_error
+from convscope.reference.roundoff import FUNCTION, Array, carried, gamma
 
 Axes = int | Sequence[int] | None
 
@@ -37,17 +38,21 @@ def total(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) 
 
 def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """Higham, section 4.2: any order of n additions is within gamma(n) of the sum of magnitudes; integers exact."""
-    return gamma(count_of(x, dim), u) * total(np.abs(x), dim, keepdim, dtype) if y.dtype.kind == "f" else 0.0
+    if y.dtype.kind != "f":
+        return 0.0
+    size = total(np.abs(x), dim, keepdim, dtype)
+    return carried(gamma(count_of(x, dim), u) * size, size, u)
 
 
 def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
-    """mean: the sum divided by the count."""
-    return np.asarray(cast(x, dtype).mean(axes_of(dim, x.ndim), keepdims=keepdim))
+    """mean: the sum divided by the count; NaN of nothing."""
+    return np.asarray(np.divide(cast(x, dtype).sum(axes_of(dim, x.ndim), keepdims=keepdim), count_of(x, dim)))
 
 
 def mean_error(_y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
     """As a sum, and a division."""
-    return gamma(count_of(x, dim) + 2, u) * mean(np.abs(x), dim, keepdim, dtype)
+    size, count = mean(np.abs(x), dim, keepdim, dtype), count_of(x, dim)
+    return carried(gamma(count + 2, u) * size, count * size, u)
 
 
 def product_of(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
@@ -67,34 +72,10 @@ def running_sum(x: Array, dim: int, dtype: Any = None) -> Array:
 
 def running_sum_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None) -> Any:
     """As a sum of as many cells as the axis has, at most."""
-    return gamma(count_of(x, dim), u) * running_sum(np.abs(x), dim, dtype) if y.dtype.kind == "f" else 0.0
-
-
-def moments(x: Array, axes: tuple[int, ...], correction: float = 0) -> tuple[Array, Array]:
-    """Mean and variance over `axes`, which are kept with length 1; the squares are divided by n - `correction`.
-
-    >>> moments(np.array([1.0, 3.0]), (0,))
-    (array([2.]), array([1.]))
-    """
-    average = np.asarray(x.mean(axes, keepdims=True))
-    squares = ((x - average) ** 2).sum(axes, keepdims=True)
-    return average, squares / np.maximum(0, count_of(x, axes) - correction)
-
-
-def moments_error(x: Array, axes: tuple[int, ...], u: float, correction: float = 0) -> tuple[Array, Array]:
-    """How far a kernel's mean and variance may lie from `moments`.
-
-    The mean: gamma(n + 1) of the mean magnitude. The variance, whether from squared distances, updated cell by cell
-    (Welford) or as the mean of squares minus the squared mean: each is within a small multiple of n·u·mean(x²), which
-    is n·u·variance·(mean² + variance) / variance (Higham, section 1.9; Chan, Golub, LeVeque, The American
-    Statistician 37, 1983). The last of the three is the worst and is counted out here.
-    """
-    n = count_of(x, axes)
-    average = x.mean(axes, keepdims=True)
-    off = gamma(n + 1, u) * np.abs(x).mean(axes, keepdims=True)
-    squares = gamma(n + 4, u) * (x**2).mean(axes, keepdims=True)
-    spread = squares + 2 * np.abs(average) * off + off**2
-    return off, spread * n / np.maximum(0, n - correction)
+    if y.dtype.kind != "f":
+        return 0.0
+    size = running_sum(np.abs(x), dim, dtype)
+    return carried(gamma(count_of(x, dim), u) * size, size, u)
 
 
 def var_mean(
@@ -112,11 +93,12 @@ def var_mean(
 
 def var_mean_error(
     _y: Any, u: float, x: Array, dim: Any = None, correction: float | None = None, keepdim: bool = False,
-    unbiased: bool | None = None,
+    unbiased: bool | None = None, u_out: float = 0.0,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """As `moments_error`."""
+    """As `moments_error`: float32 is added in float64 or in chunks, other types in turn."""
     axes, minus = _choice(x, dim, correction, unbiased)
-    off, spread = moments_error(x, axes, u, minus)
+    kernel: Kernel = "in turn" if u_out or u < 2.0**-40 else "chunked"
+    off, spread = moments_error(x, axes, u, minus, kernel)
     return _kept(spread, axes, keepdim), _kept(off, axes, keepdim)
 
 
@@ -125,9 +107,9 @@ def var(x: Array, dim: Any = None, **how: Any) -> Array:
     return var_mean(x, dim, **how)[0]
 
 
-def var_error(y: Array, u: float, x: Array, dim: Any = None, **how: Any) -> Array:
+def var_error(y: Array, u: float, x: Array, dim: Any = None, u_out: float = 0.0, **how: Any) -> Array:
     """As `moments_error`."""
-    return var_mean_error(y, u, x, dim, **how)[0]
+    return var_mean_error(y, u, x, dim, u_out=u_out, **how)[0]
 
 
 def std(x: Array, dim: Any = None, **how: Any) -> Array:
@@ -135,9 +117,9 @@ def std(x: Array, dim: Any = None, **how: Any) -> Array:
     return np.sqrt(var(x, dim, **how))
 
 
-def std_error(y: Array, u: float, x: Array, dim: Any = None, **how: Any) -> Array:
+def std_error(y: Array, u: float, x: Array, dim: Any = None, u_out: float = 0.0, **how: Any) -> Array:
     """The variance may be smaller or larger: the root of the smaller lies further off. And a rounding of the root."""
-    off = var_error(y, u, x, dim, **how)
+    off = var_error(y, u, x, dim, u_out, **how)
     return np.asarray(y - np.sqrt(np.maximum(0, y**2 - off)) + 2 * u * y + np.where(y**2 < off, np.sqrt(off), 0.0))
 
 
@@ -147,9 +129,9 @@ def std_mean(x: Array, dim: Any = None, **how: Any) -> tuple[Array, Array]:
     return np.sqrt(variance), average
 
 
-def std_mean_error(y: Any, u: float, x: Array, dim: Any = None, **how: Any) -> tuple[Array, Array]:
+def std_mean_error(y: Any, u: float, x: Array, dim: Any = None, u_out: float = 0.0, **how: Any) -> tuple[Array, Array]:
     """As `std_error` and `moments_error`."""
-    return std_error(y[0], u, x, dim, **how), var_mean_error(y, u, x, dim, **how)[1]
+    return std_error(y[0], u, x, dim, u_out, **how), var_mean_error(y, u, x, dim, u_out=u_out, **how)[1]
 
 
 def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = False) -> Array:
@@ -171,7 +153,8 @@ def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes 
     if np.isinf(order) or order == 0:
         return 0.0
     inside = count_of(x, dim) + (FUNCTION if order not in {1, 2} else 1)
-    return (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    off = (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    return carried(off, np.abs(y) ** order, u)
 
 
 def _choice(x: Array, dim: Any, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:

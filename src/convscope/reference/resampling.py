@@ -29,6 +29,10 @@ class Taps:
     """How far the coordinate may be off after a few roundings, shape (P,), in units of u."""
     slack: Array
     """How far each weight may be off besides, shape (P, T), in units of u."""
+    stored: Array
+    """How far it may be off where a kernel stores it in the type of the result, shape (P, T), in units of that type."""
+    crosses: Array
+    """Whether a kernel's coordinate may lie on the other side of a cell, so that its window is another, shape (P,)."""
 
 
 def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **scales: Any) -> Array:
@@ -66,9 +70,11 @@ def linear(
     return _resampled(x, _linear_taps, output_size, align_corners, scales)
 
 
-def linear_error(_y: Array, u: float, x: Array, output_size: Any, align_corners: bool, **scales: Any) -> Array:
+def linear_error(
+    _y: Array, u: float, x: Array, output_size: Any, align_corners: bool, u_out: float = 0.0, **scales: Any
+) -> Array:
     """See `_resampled_error`; the weights have slope 1 in the coordinate."""
-    return _resampled_error(x, u, _linear_taps, 1.0, output_size, align_corners, scales)
+    return _resampled_error(x, u, u_out, _linear_taps, 1.0, output_size, align_corners, scales)
 
 
 def cubic(
@@ -81,9 +87,11 @@ def cubic(
     return _resampled(x, _cubic_taps, output_size, align_corners, scales)
 
 
-def cubic_error(_y: Array, u: float, x: Array, output_size: Any, align_corners: bool, **scales: Any) -> Array:
+def cubic_error(
+    _y: Array, u: float, x: Array, output_size: Any, align_corners: bool, u_out: float = 0.0, **scales: Any
+) -> Array:
     """See `_resampled_error`; the weights have slope at most 1.4 in the coordinate."""
-    return _resampled_error(x, u, _cubic_taps, 1.4, output_size, align_corners, scales)
+    return _resampled_error(x, u, u_out, _cubic_taps, 1.4, output_size, align_corners, scales)
 
 
 def _sizes(
@@ -108,13 +116,34 @@ def _coordinates(have: int, many: int, align_corners: bool, factor: float | None
     return (steps + 0.5) * (1.0 / factor if factor else have / many) - 0.5
 
 
+def _crossing(at: Array, have: int, many: int, align_corners: bool, factor: float | None) -> Array:
+    """Where float32 coordinates, with or without a fused multiply-add, fall between other cells than `at`, shape (P,)."""
+    steps = np.arange(many, dtype=np.float32)
+    single = np.float32
+    if align_corners:
+        scale = single(have - 1) / single(max(1, many - 1))
+        forms = [steps * scale]
+    else:
+        scale = single(1.0 / factor) if factor else single(have) / single(many)
+        middles = steps + single(0.5)
+        forms = [middles * scale - single(0.5), (middles * np.float64(scale) - 0.5).astype(single)]
+    return np.asarray(np.any([np.floor(form) != np.floor(at) for form in forms], axis=0) & (at >= 0))
+
+
 def _linear_taps(have: int, many: int, align_corners: bool, factor: float | None) -> Taps:
-    at = np.maximum(_coordinates(have, many, align_corners, factor), 0.0)
+    if have == many:  # kernels copy such an axis, whatever factor was given
+        cells = np.arange(many)[:, None].repeat(2, 1)
+        weights = np.stack([np.ones(many), np.zeros(many)], 1)
+        return Taps(cells, weights, np.zeros(many), 0 * weights, 0 * weights, np.zeros(many, bool))
+    at = _coordinates(have, many, align_corners, factor)
+    crosses = _crossing(at, have, many, align_corners, factor)
+    at = np.maximum(at, 0.0)
     first = np.minimum(np.floor(at).astype(np.int64), have - 1)
     share = np.clip(at - first, 0.0, 1.0)
     cells = np.stack([first, np.minimum(first + 1, have - 1)], 1)
     weights = np.stack([1 - share, share], 1)
-    return Taps(cells, weights, 4 * (np.abs(at) + 1), np.zeros_like(weights))
+    stored = np.stack([np.where(share > 0, 1.0, 0.0), share], 1)  # share is stored, and 1 minus what was stored
+    return Taps(cells, weights, 4 * (np.abs(at) + 1), np.zeros_like(weights), stored, crosses)
 
 
 def _cubic_taps(have: int, many: int, align_corners: bool, factor: float | None) -> Taps:
@@ -125,7 +154,9 @@ def _cubic_taps(have: int, many: int, align_corners: bool, factor: float | None)
     far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
     cells = np.clip(first[:, None] + np.arange(-1, 3), 0, have - 1)
     terms = np.where(distance <= 1, 4.5, ((distance + 5) * distance + 8) * distance * -CUBIC - 4 * CUBIC)
-    return Taps(cells, np.where(distance <= 1, near, far), 4 * (np.abs(at) + 1), 7 * terms)
+    weights = np.where(distance <= 1, near, far)
+    crosses = _crossing(at, have, many, align_corners, factor)
+    return Taps(cells, weights, 4 * (np.abs(at) + 1), 7 * terms, np.abs(weights), crosses)
 
 
 def _resampled(
@@ -137,26 +168,43 @@ def _resampled(
 
 
 def _resampled_error(
-    x: Array, u: float, taps: Callable[..., Taps], slope: float, output_size: Any, align_corners: bool, scales: Any
-) -> Array:
-    """Two reasons: the products and sums, and the coordinates.
+    x: Array, u: float, u_out: float, taps: Callable[..., Taps], slope: float, output_size: Any, align_corners: bool,
+    scales: Any,
+) -> Array:  # fmt: skip
+    """Three reasons: the products and sums, the coordinates, and weights in a narrow type.
 
     A sum of T weighted cells, T = 2 or 4 per axis: gamma(T + 2) of the magnitudes per axis; and each weight's own
     `slack`, 7 roundings of each term of a cubic, where large terms leave a small weight. A coordinate that is off by
     `drift` changes each weight by at most `slope` times that; if it crosses a cell, the window moves by one, but what
     it leaves and what it enters has a weight as small.
+
+    Of float16 and bfloat16, kernels calculate coordinates and sums in float32; the general kernel stores the weights of
+    each axis in the narrow type, the one for few or channels-last pixels does not (PyTorch, aten/src/ATen/native/
+    UpSample.h, compute_source_index_and_lambda; native/cpu/UpSampleKernel.cpp, HelperInterpLinear, HelperInterpCubic).
     """
     total, moved = np.abs(x), np.zeros_like(x)
     for axis, one in _each_axis(x, taps, output_size, align_corners, scales):
         reach = np.concatenate([one.cells[:, :1] - 1, one.cells, one.cells[:, -1:] + 1], 1)
         reach = np.clip(reach, 0, x.shape[axis] - 1)
-        sway = u * (slope * one.drift[:, None] + np.pad(one.slack, [(0, 0), (1, 1)]))
+        drift = u * slope * one.drift[:, None]
+        sway = drift + u * one.slack + u_out * one.stored
         size = np.abs(one.weights)
         share = gamma(one.cells.shape[1] + 2, u)
-        moved = _weighted(moved, axis, one.cells, size) + _weighted(total + moved, axis, reach, sway)
+        beside = _beside(total + moved, axis, reach[:, [0, -1]], drift.repeat(2, 1), one.crosses)
+        moved = _weighted(moved, axis, one.cells, size) + _weighted(total + moved, axis, one.cells, sway) + beside
         total = _weighted(total, axis, one.cells, size)
         moved = moved + share * total
-    return moved
+    return np.where(np.isnan(moved), np.inf, moved)
+
+
+def _beside(size: Array, axis: int, cells: Array, sway: Array, crosses: Array) -> Array:
+    """What the cells on both sides of a window may add; without limit where one is not finite and may be crossed to."""
+    finite = np.isfinite(size)
+    added = _weighted(np.where(finite, size, 0.0), axis, cells, sway)
+    if finite.all() or not crosses.any():
+        return added
+    reached = _weighted(np.where(finite, 0.0, 1.0), axis, cells, crosses[:, None].repeat(2, 1).astype(float))
+    return np.where(reached > 0, np.inf, added)
 
 
 def _each_axis(

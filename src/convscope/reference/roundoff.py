@@ -55,6 +55,15 @@ def largest(u: float) -> float:
     return 65504.0 if 2.0**-12 < u < 2.0**-10 else 2.0**128 * (1 - max(u, 2.0**-24))
 
 
+def carried(error: Any, size: Any, u: float) -> Array:
+    """`error`, but without limit where a sum of so large magnitudes may overflow on its way, whatever comes out.
+
+    >>> carried(1e30, np.array([1e37, 1e39]), 2.0**-24).tolist()
+    [1e+30, inf]
+    """
+    return np.where(np.asarray(size) < largest(u), error, np.inf)
+
+
 def written(value: Any, u: float) -> Array:
     """The error of a Python number, or of a tensor of another type, once it is written in the kernel's type.
 

@@ -100,12 +100,16 @@ def ordered_error(y: Any, _u: float, x: Array, dim: int = -1, **_: Any) -> tuple
 def top(x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, Array]:
     """topk: the k largest (or smallest) along `dim`, in order, and where they came from."""
     values, order = ordered(x, dim, largest)
+    if not x.ndim:
+        return values, order
     first = np.arange(k)
     return values.take(first, dim), order.take(first, dim)
 
 
-def top_error(_y: Any, _u: float, x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[float, Array]:
+def top_error(_y: Any, _u: float, x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[float, Array | float]:
     """As `ordered_error`; the last one may equal the first that was left out."""
+    if not x.ndim:
+        return 0.0, 0.0
     return 0.0, neighbours(ordered(x, dim, largest)[0], dim).take(np.arange(k), dim)
 
 

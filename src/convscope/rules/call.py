@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.rules.precision import Precision
+from convscope.rules.whole import BITS
 
 Array = NDArray[Any]
 Cell = tuple[int, ...]
@@ -101,7 +102,7 @@ class Call:
     output: int = 0
     """Which result, of an operation that has several."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What only the trace can know: the numbers that were drawn at random."""
+    """What only the trace can know: the numbers that were drawn at random, whether padding was multiplied."""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -115,6 +116,11 @@ class Call:
         """How finely its kernel rounds."""
         turned = " transposed" if self.arguments.get("transposed") else ""
         return Precision.of(self.dtype, self.op + turned)
+
+    @property
+    def kind(self) -> str:
+        """The type of the result where it is an integer or truth value, in which sums and products wrap; else empty."""
+        return self.dtype if self.dtype in BITS or self.dtype == "bool" else ""
 
     def operands(self) -> dict[str, Operand]:
         """The tensor arguments by name; those in lists as `tensors.0`, `tensors.1`."""

@@ -4,6 +4,7 @@ Convolution here means cross-correlation, as in PyTorch: the kernel is not turne
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,11 +59,16 @@ def _direct(call: Call, cell: Cell) -> Dot:
         for at, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
     ]
     window = outer(image, [batch, range(first, first + channels), *under])
-    return _products(call, window, _kernel(kernels, unit), unit)
+    skips = not call.extra.get("multiplies padding", True)
+    return replace(_products(call, window, _kernel(kernels, unit), unit), skips=skips)
 
 
 def _transposed(call: Call, cell: Cell) -> Dot:
-    """Each input cell lays a scaled kernel over the result; these are the ones that reach this cell."""
+    """Each input cell lays a scaled kernel over the result; these are the ones that reach this cell.
+
+    Kernels of narrow types may put the sum over the channels of each tap down in their type, and add the taps and the
+    bias up in it (`narrow`). Source: PyTorch, aten/src/ATen/native/NaiveConvolutionTranspose2d.cpp: gemm, col2im.
+    """
     image, kernels = call["input"], call["weight"]
     batch, unit, *place = cell
     per_group = kernels.shape[1]
@@ -79,7 +85,8 @@ def _transposed(call: Call, cell: Cell) -> Dot:
         inputs.append(start[reaches] // stride)
         taps.append(tap[reaches])
     rows = range(group * channels, (group + 1) * channels)
-    return _products(call, outer(image, [batch, rows, *inputs]), outer(kernels, [rows, within, *taps]), unit)
+    narrow = math.prod(map(len, taps)) + 1
+    return _products(call, outer(image, [batch, rows, *inputs]), outer(kernels, [rows, within, *taps]), unit, narrow)
 
 
 def _settings(call: Call, axes: int) -> list[tuple[int, int, int]]:
@@ -91,9 +98,9 @@ def _kernel(kernels: Operand, unit: int) -> Cells:
     return outer(kernels, [unit, *map(range, kernels.shape[1:])])
 
 
-def _products(call: Call, window: Cells, kernel: Cells, unit: int) -> Dot:
+def _products(call: Call, window: Cells, kernel: Cells, unit: int, narrow: int = 0) -> Dot:
     bias = None if call["bias"] is None else leaf(call["bias"], (unit,))
-    return Dot(window, kernel, bias, note=_note(call, window, unit, bias is not None))
+    return Dot(window, kernel, bias, note=_note(call, window, unit, bias is not None), narrow=narrow, kind=call.kind)
 
 
 def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from convscope.rules.call import Array, Cell, Source
 from convscope.rules.functions import FUNCTIONS
 from convscope.rules.precision import EXACT, Precision, gamma
+from convscope.rules.whole import WHOLE, exact, wrapped
 
 WRITTEN = "written"
 """The type of a number in a call: a kernel rounds it to its own."""
@@ -38,6 +39,7 @@ class Leaf:
     """
 
     number: float
+    """An int only where a float would round it."""
     source: Source
     cell: Cell = ()
 
@@ -48,7 +50,7 @@ class Leaf:
 
     def value(self) -> float:
         """The number itself."""
-        return self.number
+        return float(self.number)
 
     def result(self, precision: Precision) -> Result:
         """The number; exact where it was read from a tensor, rounded once to the kernel's type where it was written.
@@ -57,7 +59,8 @@ class Leaf:
         """
         coarsest = max(precision.sum, precision.stored)
         written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
-        return Result(self.number, abs(self.number) * coarsest if written and not _short(self.number) else 0.0)
+        number = float(self.number)
+        return Result(number, abs(number) * coarsest if written and not _short(number) else 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +73,7 @@ class Cells:
     """
 
     values: Array
-    """float64, shape (T,)."""
+    """float64, shape (T,); int64 where float64 would round one of them."""
     source: Source
     cells: Array
     """Which cell each number is, int64, shape (T, axes); outside the tensor where it is padding."""
@@ -97,7 +100,7 @@ class Cells:
 
     def leaf(self, index: int) -> Leaf:
         """One of them alone."""
-        return Leaf(float(self.values[index]), self.source, tuple(map(int, self.cells[index])))
+        return Leaf(exact(self.values[index]), self.source, tuple(map(int, self.cells[index])))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +121,14 @@ class Dot:
     divisor: float = 1.0
     note: str = ""
     """What this sum is, in words."""
-    extra: int = 0
+    extra: float = 0
     """Roundings of the kernel beyond those of a sum, its scale, divisor and bias."""
+    narrow: int = 0
+    """How many of parts of the sum are to the type of the result, where the kernel puts these down in between."""
+    kind: str = ""
+    """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
+    skips: bool = False
+    """Whether the kernel leaves padding out instead of multiplying zeros."""
 
     @property
     def values(self) -> Array:
@@ -138,14 +147,19 @@ class Dot:
 
     @property
     def products(self) -> Array:
-        """Each number times its weight, padding as 0: float64, shape (T,), before scale and divisor."""
-        products = self.left.values if self.right is None else self.left.values * self.right.values
-        return products if self.left.inside is None else np.where(self.left.inside, products, 0.0)
+        """Each number times its weight: float64, shape (T,), before scale and divisor.
+
+        Padding counts as zeros, and zero times an infinite weight is nan; unless the kernel `skips` it.
+        """
+        products = self.left.values.astype(np.float64)
+        with np.errstate(all="ignore"):
+            products = products if self.right is None else products * self.right.values
+        return np.where(self.left.inside, products, 0.0) if self.skips and self.left.inside is not None else products
 
     @property
     def factor(self) -> float:
         """What the sum of the products is multiplied by."""
-        return self.scale / self.divisor
+        return _over(self.scale, self.divisor)
 
     def total(self) -> float:
         """The sum of the products alone: no scale, no bias."""
@@ -161,21 +175,38 @@ class Dot:
         Adding a zero is exact, so it costs no rounding; scale, divisor and bias cost one each. With intermediate
         numbers their own errors come on top, each times the other factor.
 
+        A sum whose magnitudes exceed the type may overflow on its way, whatever comes out: then there is no limit.
+
         Source: Higham 2002, section 3.1, for a sum in any order and with or without fused multiply-add.
         """
+        if self.kind:
+            return Result(float(self._counted()), 0.0)
         products = self.products
         magnitudes = np.abs(products)
         total = exact_sum(products)
-        value, error = total * self.scale / self.divisor, 0.0
-        size = float(magnitudes.sum()) * abs(self.factor)
-        roundings = int(np.count_nonzero(magnitudes)) - (self.right is None)
+        value, error = _over(total * self.scale, self.divisor), 0.0
+        with np.errstate(all="ignore"):
+            whole = float(magnitudes.sum()) * max(abs(self.scale), 1.0)
+            size = float(magnitudes.sum()) * abs(self.factor)
+        roundings: float = int(np.count_nonzero(magnitudes)) - (self.right is None)
         roundings += self.extra + (self.scale != 1) + (self.divisor != 1)
         if self.bias is not None:
             plus = self.bias.result(precision)
             value, error, size = value + plus.value, error + plus.error, size + abs(plus.value)
             roundings += 1
         error += gamma(max(roundings, 0), precision.sum) * size + self._inherited()
+        error += gamma(self.narrow, precision.inner) * size
+        if max(whole, size) >= precision.room:
+            error = math.inf
         return Result(value, error + (roundings > 0) * precision.tiny)
+
+    def _counted(self) -> int:
+        """The sum in whole numbers."""
+        left = [int(number) for number in self.values.tolist()]
+        right = [1] * len(left) if self.right is None else [int(number) for number in self.right.values.tolist()]
+        total = sum(a * b for a, b in zip(left, right, strict=True)) * int(self.scale)
+        total = total if self.divisor == 1 else WHOLE["trunc_div"](total, int(self.divisor))
+        return wrapped(total + (0 if self.bias is None else counted(self.bias)), self.kind)
 
     def _inherited(self) -> float:
         """What the errors of intermediate numbers add up to."""
@@ -201,6 +232,8 @@ class Apply:
     """In the order in which the function takes them."""
     note: str = ""
     """What this number is, in words."""
+    kind: str = ""
+    """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
 
     def value(self) -> float:
         """The number, calculated in float64."""
@@ -208,12 +241,14 @@ class Apply:
 
     def result(self, precision: Precision) -> Result:
         """The number and its bound: the function's own roundings, plus its slope times its arguments' errors."""
+        if self.kind:
+            return Result(float(counted(self)), 0.0)
         function = FUNCTIONS[self.function]
         values: list[Any] = []
         errors: list[Any] = []
         for argument in self.arguments.values():
             if isinstance(argument, Cells):
-                values.append(argument.values)
+                values.append(argument.values.astype(np.float64))
                 errors.append(0.0 if argument.errors is None else argument.errors)
             else:
                 found = argument.result(precision)
@@ -226,6 +261,29 @@ class Apply:
 
 Expr = Leaf | Dot | Apply
 """What made one number."""
+
+
+def counted(expr: Expr) -> int:
+    """The value of an expression of whole numbers, in whole numbers.
+
+    >>> x, y = (Leaf(n, Source("x", "step", dtype="uint8")) for n in (200.0, 100.0))
+    >>> counted(Apply("add", {"x": x, "y": y}, kind="uint8"))
+    44
+    """
+    if isinstance(expr, Leaf):
+        return int(expr.number)
+    if isinstance(expr, Apply) and expr.kind:
+        arguments = (
+            [int(n) for n in a.values.tolist()] if isinstance(a, Cells) else counted(a) for a in expr.arguments.values()
+        )
+        return wrapped(WHOLE[expr.function](*arguments), expr.kind)
+    return int(expr.value())
+
+
+def _over(dividend: float, divisor: float) -> float:
+    """A quotient as IEEE arithmetic gives it: the mean of no cells is nan."""
+    with np.errstate(all="ignore"):
+        return float(np.divide(dividend, divisor))
 
 
 def exact_sum(numbers: Array) -> float:

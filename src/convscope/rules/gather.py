@@ -1,11 +1,13 @@
 """Gather: reading the few numbers that one cell needs from the recorded tensors, without copying more of them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from convscope.rules.call import Array, Call, Cell, Operand, broadcast_cell
 from convscope.rules.expr import Cells, Leaf, number
+from convscope.rules.whole import exact, widened
 
 Axis = Array | Sequence[int] | range | int
 
@@ -16,7 +18,7 @@ def leaf(operand: Operand, cell: Cell) -> Leaf:
     >>> leaf(Operand.of(np.eye(2), "x"), (1, 1)).value()
     1.0
     """
-    return Leaf(float(operand.array[cell]), operand.source, cell)
+    return Leaf(exact(operand.array[cell]), operand.source, cell)
 
 
 def broadcast(operand: Operand | float | bool, cell: Cell, name: str) -> Leaf:
@@ -51,16 +53,16 @@ def outer(operand: Operand, axes: Sequence[Axis], *, drop_padding: bool = False)
     reachable = (
         [np.clip(at, 0, size - 1) for at, size in zip(positions, operand.shape, strict=True)] if padded else positions
     )
-    values = operand.array[np.ix_(*reachable)].astype(np.float64)
+    values = widened(np.asarray(operand.array[np.ix_(*reachable)]))
     inside = None
     if padded:
         inside = np.ones(lengths, bool)
         for axis, fits in enumerate(valid):
             inside &= fits.reshape([-1 if i == axis else 1 for i in range(len(lengths))])
-        values = np.where(inside, values, 0.0)
+        values = np.where(inside, values, values.dtype.type(0))
         inside = inside.reshape(-1)
     grid = tuple(n for n, axis in zip(lengths, axes, strict=True) if not isinstance(axis, int))
-    return Cells(values.reshape(-1), operand.source, cells.reshape(-1, len(lengths)), grid, inside)
+    return Cells(values.reshape(-1), operand.source, cells.reshape(math.prod(lengths), len(lengths)), grid, inside)
 
 
 def row(operand: Operand, cell: Cell, dims: Sequence[int]) -> Cells:

@@ -1,5 +1,7 @@
 """Layout: operations that move numbers without changing them, join tensors, or fill in constants."""
 
+import math
+
 import numpy as np
 
 from convscope.errors import UsageError
@@ -8,6 +10,7 @@ from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.rules.gather import broadcast, leaf, outer, pair
 from convscope.rules.moves import MOVES, SOURCES
 from convscope.rules.precision import Precision
+from convscope.rules.whole import BITS, widened, wrapped
 
 
 def moved(call: Call, cell: Cell) -> Leaf | Apply:
@@ -125,19 +128,23 @@ def scatter(call: Call, cell: Cell) -> Expr:
     whole, index = call["self"], call["index"]
     if call.get("reduce") is not None:
         raise UsageError(f"no rule explains scatter with reduce={call['reduce']!r}.")
-    axis = call["dim"] % max(len(cell), 1)
-    line = tuple(slice(None) if a == axis else i for a, i in enumerate(cell))
-    reached = all(i < n for a, (i, n) in enumerate(zip(cell, index.shape, strict=True)) if a != axis)
-    hits = np.flatnonzero(index.array[line] == cell[axis]) if reached else np.empty(0, np.int64)
+    full = cell or (0,)  # a number counts as a vector of one
+    named: Array = index.array if index.shape else index.array.reshape(1)
+    axis = call["dim"] % len(full)
+    line = tuple(slice(None) if a == axis else i for a, i in enumerate(full))
+    reached = all(i < n for a, (i, n) in enumerate(zip(full, named.shape, strict=True)) if a != axis)
+    hits = np.flatnonzero(named[line] == full[axis]) if reached else np.empty(0, np.int64)
     if not len(hits):
         return leaf(whole, cell)
     source = call.get("src", call.get("value"))
     if call.op == "scatter_add":
-        added = outer(source, [hits if a == axis else i for a, i in enumerate(cell)])
-        return Dot(added, bias=leaf(whole, cell), note=f"what was here, plus the {len(hits)} numbers sent here")
+        added = outer(source, [hits if a == axis else i for a, i in enumerate(full)] if source.shape else [])
+        note = f"what was here, plus the {len(hits)} numbers sent here"
+        return Dot(added, bias=leaf(whole, cell), note=note, kind=call.kind)
     if not isinstance(source, Operand):
-        return number(source, "value")
-    return leaf(source, tuple(int(hits[-1]) if a == axis else i for a, i in enumerate(cell)))
+        return number(int(source) if call.kind else source, "value")
+    last = tuple(int(hits[-1]) if a == axis else i for a, i in enumerate(full))
+    return leaf(source, last if source.shape else ())
 
 
 def index_put(call: Call, cell: Cell) -> Expr:
@@ -152,9 +159,9 @@ def index_put(call: Call, cell: Cell) -> Expr:
     if not call["accumulate"]:
         return _as_type(leaf(values, places[-1]), call.dtype)
     cells = np.array(places, np.int64).reshape(len(places), len(values.shape))
-    numbers = values.array[tuple(cells.T)].astype(np.float64).reshape(len(places))
+    numbers = widened(np.asarray(values.array[tuple(cells.T)])).reshape(len(places))
     note = f"what was here, plus the {len(places)} numbers written here"
-    return Dot(Cells(numbers, values.source, cells, (len(places),)), bias=leaf(whole, cell), note=note)
+    return Dot(Cells(numbers, values.source, cells, (len(places),)), bias=leaf(whole, cell), note=note, kind=call.kind)
 
 
 def filled(call: Call, cell: Cell) -> Leaf:
@@ -173,8 +180,11 @@ def counted(call: Call, cell: Cell) -> Expr:
         return number(float(cell[-1] == cell[-2]), "one on the diagonal")
     index = number(cell[0], "index")
     if call.op == "linspace":
-        ends = {"start": number(call["start"], "start"), "end": number(call["end"], "end")}
-        return Apply("evenly", {**ends, "index": index, "last": number(max(call["steps"] - 1, 1), "last")})
+        ends: dict[str, Expr] = {name: broadcast(call[name], (), name) for name in ("start", "end")}
+        if call.kind:
+            ends = {name: Apply("trunc", {"x": end}) if end.value() % 1 else end for name, end in ends.items()}
+        even = Apply("evenly", {**ends, "index": index, "last": number(max(call["steps"] - 1, 1), "last")})
+        return Apply("cut", {"x": even}) if call.kind else even
     start, step = call.get("start") or 0, call.get("step")
     return Apply(
         "add_scaled", {"x": number(start, "start"), "alpha": number(1 if step is None else step, "step"), "y": index}
@@ -185,9 +195,6 @@ def _windows(length: int, size: int, dilation: int, padding: int, stride: int) -
     return (length + 2 * padding - dilation * (size - 1) - 1) // stride + 1
 
 
-_EXACT_INTEGERS = {"bool": 1, "uint8": 8, "int8": 7, "int16": 15, "int32": 31, "int64": 63}
-
-
 def _as_type(found: Leaf, dtype: str) -> Leaf | Apply:
     """The number in the type of the result, with the rounding that this costs."""
     source = found.source.dtype
@@ -195,11 +202,28 @@ def _as_type(found: Leaf, dtype: str) -> Leaf | Apply:
         return found
     if dtype == "bool":
         return Apply("ne", {"x": found, "y": number(0, "zero")})
-    if dtype in _EXACT_INTEGERS:
-        return found if source in _EXACT_INTEGERS else Apply("trunc", {"x": found})
+    if dtype in BITS:
+        return _as_integer(found, dtype)
     into = Precision.of(dtype)
-    coarse = (
-        max(into.stored, into.sum) > max(Precision.of(source).stored, Precision.of(source).sum)
-        or source in _EXACT_INTEGERS
-    )
-    return Apply(f"to_{dtype}", {"x": found}) if coarse else found
+    coarse = max(into.stored, into.sum) > max(Precision.of(source).stored, Precision.of(source).sum)
+    return Apply(f"to_{dtype}", {"x": found}) if coarse or source in BITS else found
+
+
+def _as_integer(found: Leaf, dtype: str) -> Leaf | Apply:
+    """A number cut to an integer; one of a wider integer type modulo 2**bits.
+
+    Raises:
+        UsageError: C leaves open what becomes of nan, infinities and fractions beyond the type, and so does PyTorch.
+            Into uint8 they go by way of int64.
+    """
+    if found.source.dtype in BITS or found.source.dtype == "bool":
+        fits = wrapped(int(found.number), dtype) == found.number
+        return found if fits else Apply("identity", {"x": found}, f"held by {dtype}, which counts around", dtype)
+    if not math.isfinite(found.number) or not _holds(int(found.number), "int64" if dtype == "uint8" else dtype):
+        raise UsageError(f"what {found.number:g} becomes in {dtype} is left open by the C standard.")
+    cut = Apply("trunc", {"x": found})
+    return cut if _holds(int(found.number), dtype) else Apply("identity", {"x": cut}, kind=dtype)
+
+
+def _holds(value: int, dtype: str) -> bool:
+    return wrapped(value, dtype) == value

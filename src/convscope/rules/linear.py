@@ -1,5 +1,7 @@
 """Linear: products of matrices, and what is added to them."""
 
+from dataclasses import replace
+
 from convscope.rules.call import Call, Cell, Operand, broadcast_cell
 from convscope.rules.expr import Apply, Dot, Leaf, number
 from convscope.rules.gather import broadcast, outer
@@ -12,7 +14,7 @@ def mm(call: Call, cell: Cell) -> Dot:
     """
     second = {"mv": "vec", "dot": "tensor"}.get(call.op, "mat2")
     left, right = call["self"], call[second]
-    return _product(left, right, cell)
+    return replace(_product(left, right, cell), kind=call.kind)
 
 
 def addmm(call: Call, cell: Cell) -> Dot | Apply:
@@ -37,11 +39,18 @@ def _product(left: Operand, right: Operand, cell: Cell) -> Dot:
 
 
 def _plus(product: Dot, call: Call, cell: Cell) -> Dot | Apply:
+    """The sum. Kernels of narrow types may round alpha and beta, and both parts before they add them (`narrow`).
+
+    Source: PyTorch, aten/src/ATen/native/BlasKernel.cpp: gemv scales the result in place, then adds to it.
+    """
     alpha, beta = float(call["alpha"]), float(call["beta"])
     bias: Leaf | Apply | None = broadcast(call["self"], cell, "self") if beta else None
     if beta not in {0, 1} and bias is not None:
-        bias = Apply("mul", {"x": number(beta, "beta"), "y": bias}, note="what is added, times beta")
-    return Dot(product.left, product.right, bias, scale=alpha, note=_note(len(product.left), bias is not None))
+        note = "what is added, times beta"
+        bias = Apply("mul", {"x": number(beta, "beta"), "y": bias}, note, call.kind)
+    narrow = 0 if call.op != "addmv" and alpha == beta == 1 else 2
+    note = _note(len(product.left), bias is not None)
+    return Dot(product.left, product.right, bias, scale=alpha, note=note, narrow=narrow, kind=call.kind)
 
 
 def _note(count: int, biased: bool) -> str:

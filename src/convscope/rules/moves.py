@@ -132,6 +132,8 @@ def unbind(call: Call, cells: Array) -> Array:
 
 def unfold(call: Call, cells: Array) -> Array:
     """Overlapping pieces of an axis, each as a new last axis."""
+    if not call["self"].shape:  # a number counts as a vector of one
+        return cells[:, :0]
     axis = call["dimension"] % (cells.shape[1] - 1)
     return _with(cells[:, :-1], axis, cells[:, axis] * call["step"] + cells[:, -1])
 
@@ -172,20 +174,25 @@ def channel_shuffle(call: Call, cells: Array) -> Array:
 
 def index_select(call: Call, cells: Array) -> Array:
     """The indices of one axis that a list names."""
-    axis = call["dim"] % max(cells.shape[1], 1)
+    if not call["self"].shape:  # a number counts as a vector of one
+        return cells[:, :0]
+    axis = call["dim"] % cells.shape[1]
     return _with(cells, axis, call["index"].array.reshape(-1)[cells[:, axis]])
 
 
 def gather(call: Call, cells: Array) -> Array:
-    """Along one axis, the index that a tensor of the result's shape names."""
-    axis = call["dim"] % max(cells.shape[1], 1)
-    return _with(cells, axis, call["index"].array[tuple(cells.T)])
+    """Along one axis, the index that a tensor of the result's shape names; a number counts as a vector of one."""
+    if not call["self"].shape:
+        return cells[:, :0]
+    named = np.broadcast_to(call["index"].array[tuple(cells.T)], len(cells))
+    return _with(cells, call["dim"] % cells.shape[1], named) if cells.shape[1] else named[:, None].astype(np.int64)
 
 
 def embedding(call: Call, cells: Array) -> Array:
     """The row of a table that an index names."""
     *place, unit = cells.T
-    return np.stack([call["indices"].array[tuple(place)], unit], axis=1)
+    rows = np.broadcast_to(call["indices"].array[tuple(place)], len(cells))
+    return np.stack([rows, unit], axis=1)
 
 
 def reflection_pad(call: Call, cells: Array) -> Array:

@@ -25,13 +25,15 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
     channel = cell[1] if call.output == 0 else cell[0]
     if training or call.get("running_mean") is None:
         cells = outer(image, [range(n) if axis != 1 else channel for axis, n in enumerate(image.shape)])
-        mean: Expr = mean_of(cells)
-        var: Leaf | Apply = variance_of(cells)
+        steady = image.source.dtype == "float32" and call.extra.get("layout") == "contiguous"
+        kernel = "variance" if steady else "variance_in_passes"
+        mean: Expr = mean_of(cells, kernel)
+        var: Leaf | Apply = variance_of(cells, kernel=kernel)
     else:
         mean, var = leaf(call["running_mean"], (channel,)), leaf(call["running_var"], (channel,))
-    if call.output:
-        return _statistic(call, mean, var)
     kept = (_kept(mean, call), _kept(var, call)) if training else (mean, var)
+    if call.output:
+        return _statistic(call, *kept)
     return _normalized(call, leaf(image, cell), *kept, (channel,))
 
 
@@ -58,7 +60,8 @@ def group_norm(call: Call, cell: Cell) -> Expr:
     size = image.shape[1] // call["group"]
     group = cell[1] // size if call.output == 0 else cell[1]
     cells = outer(image, [cell[0], range(group * size, (group + 1) * size), *map(range, image.shape[2:])])
-    mean, var = mean_of(cells), variance_of(cells)
+    kernel = "variance" if call.extra.get("layout") == "contiguous" else "variance_at_once"
+    mean, var = mean_of(cells, kernel), variance_of(cells, kernel=kernel)
     if call.output:
         return _statistic(call, mean, var)
     return _normalized(call, leaf(image, cell), mean, var, (cell[1],))
@@ -89,7 +92,7 @@ def _affine(parts: dict[str, Expr], weight: Operand | None, bias: Operand | None
     return Apply(name, {**parts})
 
 
-def _statistic(call: Call, mean: Expr, var: Leaf | Apply) -> Expr:
+def _statistic(call: Call, mean: Expr, var: Expr) -> Expr:
     """The second and third result: the mean and 1 / sqrt(variance + eps)."""
     if call.output == 1:
         return mean

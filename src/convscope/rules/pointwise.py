@@ -6,11 +6,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convscope.errors import UnknownName
+from convscope.errors import UnknownName, UsageError
 from convscope.rules.call import Call, Cell, Operand
 from convscope.rules.expr import Apply, Leaf, number
 from convscope.rules.gather import broadcast, leaf
 from convscope.rules.precision import rounded
+from convscope.rules.whole import WHOLE, wrapped
 
 Arguments = dict[str, Any]
 """Argument names of a function -> `Operand` or number."""
@@ -61,7 +62,24 @@ def pointwise(call: Call, cell: Cell) -> Apply:
     2.0
     """
     function, arguments = applied(call)
-    return Apply(function, {name: _read(given, cell, name) for name, given in arguments.items()})
+    leaves = {name: _read(given, cell, name) for name, given in arguments.items()}
+    if call.kind and function in WHOLE:
+        return _wrapping(call, function, leaves)
+    return Apply(function, leaves)
+
+
+def _wrapping(call: Call, function: str, leaves: dict[str, Leaf]) -> Apply:
+    """A function of whole numbers, with a note where its result does not fit into the type.
+
+    Raises:
+        UsageError: it divides by zero.
+    """
+    if function in {"floor_div", "trunc_div", "remainder", "fmod"} and not leaves["y"].number:
+        raise UsageError("no rule explains the division of a whole number by zero.")
+    limitless = WHOLE[function](*(int(leaf.number) for leaf in leaves.values()))
+    fits = wrapped(limitless, call.kind) == limitless
+    around = "" if fits else f"{limitless:,}, which {call.kind} holds as {wrapped(limitless, call.kind):,}"
+    return Apply(function, leaves, around, call.kind)
 
 
 def applied(call: Call) -> tuple[str, Arguments]:
@@ -69,7 +87,10 @@ def applied(call: Call) -> tuple[str, Arguments]:
     if call.op in SPECIAL:
         return SPECIAL[call.op](call)
     function, names = ARGUMENTS[call.op]
-    return function, {name: call[given] for name, given in names.items()}
+    arguments = {name: call[given] for name, given in names.items()}
+    if call.op == "hardtanh" and call.kind:  # kernels of integers read the limits as integers
+        arguments |= {name: int(arguments[name]) for name in ("low", "high")}
+    return function, arguments
 
 
 def _sum(call: Call) -> tuple[str, Arguments]:

@@ -43,7 +43,7 @@ def avg_pool(call: Call, cell: Cell) -> Dot:
     counted = math.prod(len(at) for at in under)
     window = outer(image, [*cell[:-axes], *under], drop_padding=not call["count_include_pad"])
     divisor = call.get("divisor_override") or (counted if call["count_include_pad"] else len(window))
-    return Dot(window, divisor=divisor, note=_mean_note(window, divisor), extra=2)
+    return Dot(window, divisor=divisor, note=_mean_note(window, divisor), extra=2, kind=call.kind)
 
 
 def adaptive_avg_pool(call: Call, cell: Cell) -> Dot:

@@ -34,6 +34,11 @@ class Precision:
     inner: float = 0.0
     """Relative rounding of what the kernel puts down in between, in the type of its result."""
 
+    @property
+    def room(self) -> float:
+        """Beyond this a sum on its way is infinite: narrow types are added in float32, if not in themselves."""
+        return PRECISIONS["float32"].largest if self.stored and self.sum < self.stored else self.largest
+
     def finer(self, roundoff: float) -> bool:
         """Whether numbers of this type have to be rounded for a kernel that rounds by so much."""
         return max(self.sum, self.stored) < 0.9 * roundoff
@@ -49,7 +54,7 @@ class Precision:
         found = PRECISIONS.get(dtype, EXACT)
         if not found.stored:
             return found
-        if op in NARROW or (op, dtype) == ("convolution transposed", "float16"):
+        if op in NARROW:
             return replace(found, sum=found.stored, inner=found.stored)
         return replace(found, inner=found.stored) if op in STORES_BETWEEN else found
 
@@ -66,14 +71,14 @@ PRECISIONS = {
 NARROW = frozenset(
     {
         "_adaptive_avg_pool3d", "avg_pool3d", "col2im", "cumsum", "index_put", "pow", "prod", "rsqrt", "scatter_add",
-        "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d",
     }
 )  # fmt: skip
 """Operations whose CPU kernels calculate bfloat16 and half in these types themselves."""
 STORES_BETWEEN = frozenset(
     {
-        "_log_softmax", "_native_batch_norm_legit", "_safe_softmax", "_softmax", "add", "div", "floor_divide",
-        "logsumexp", "native_batch_norm", "rsub", "sub",
+        "_log_softmax", "_native_batch_norm_legit", "_safe_softmax", "_softmax", "add", "addmm", "addmv", "baddbmm",
+        "convolution transposed", "div", "floor_divide", "logsumexp", "native_batch_norm", "rsub", "sub",
+        "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_trilinear3d",
     }
 )  # fmt: skip
 """Operations whose CPU kernels add in float32 but put intermediate results down in the narrow type."""
@@ -97,11 +102,14 @@ def rounded(value: float, dtype: str) -> float:
     >>> rounded(0.1, "float32"), rounded(257.0, "bfloat16")
     (0.10000000149011612, 256.0)
     """
-    if not math.isfinite(value):
+    if not math.isfinite(value) or dtype not in {"float32", "bfloat16", "float16"}:
         return value
-    if dtype == "bfloat16":
-        mantissa, exponent = math.frexp(value)
-        return math.ldexp(round(mantissa * 256), exponent - 8)
-    if dtype == "float32":
-        return float(np.float32(value))
-    return float(np.float16(value)) if dtype == "float16" else value
+    with np.errstate(all="ignore"):
+        single = float(np.float32(value))  # PyTorch converts to the narrow types by way of float32
+        if dtype == "float16":
+            return float(np.float16(single))
+    if dtype == "float32" or not math.isfinite(single):
+        return single
+    exponent = max(math.frexp(single)[1], -125)  # below that, subnormal: the digits stay where they are
+    nearest = math.ldexp(round(math.ldexp(single, 8 - exponent)), exponent - 8)
+    return nearest if abs(nearest) < 2.0**128 else math.copysign(math.inf, value)

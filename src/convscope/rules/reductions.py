@@ -6,6 +6,7 @@ import numpy as np
 
 from convscope.rules.call import Call, Cell, Operand
 from convscope.rules.expr import Apply, Cells, Dot, Expr, number
+from convscope.rules.functions.moments import mean_roundings
 from convscope.rules.gather import before_reduction, dims_of, outer, row
 
 
@@ -17,7 +18,7 @@ def total(call: Call, cell: Cell) -> Dot:
     12.0
     """
     cells = reduced(call, cell)
-    return Dot(cells, note=f"the sum of {len(cells):,} cells")
+    return Dot(cells, note=f"the sum of {len(cells):,} cells", kind=call.kind)
 
 
 def mean(call: Call, cell: Cell) -> Dot:
@@ -26,27 +27,27 @@ def mean(call: Call, cell: Cell) -> Dot:
     return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=2)
 
 
-def mean_of(cells: Cells) -> Dot:
-    """The mean of the given cells.
+def mean_of(cells: Cells, kernel: str = "variance") -> Dot:
+    """The mean of the given cells, as a kernel of `KERNELS` finds it; it may carry means along instead of sums."""
+    counted = int(np.count_nonzero(cells.values)) - 1 + (len(cells) != 1)
+    extra = mean_roundings(cells.values, kernel) - counted
+    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=extra)
 
-    A kernel may carry a mean along instead of a sum (Welford 1962), where zeros cost roundings too: two for each cell.
-    """
-    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=len(cells) + 8)
 
-
-def variance_of(cells: Cells, correction: float = 0) -> Apply:
-    """The mean square distance of the given cells from their mean."""
-    mean, less = mean_of(cells), number(correction, "correction")
+def variance_of(cells: Cells, correction: float = 0, kernel: str = "variance") -> Apply:
+    """The mean square distance of the given cells from their mean, as a kernel of `KERNELS` finds it."""
+    mean, less = mean_of(cells, kernel), number(correction, "correction")
     parts: Mapping[str, Cells | Expr] = {"cells": cells, "mean": mean, "correction": less}
-    return Apply("variance", parts, note=f"the variance of {len(cells):,} cells")
+    return Apply(kernel, parts, note=f"the variance of {len(cells):,} cells")
 
 
 def variance(call: Call, cell: Cell) -> Apply | Dot:
     """var and std, with their mean as second result where asked: var_mean, std_mean."""
     cells = reduced(call, cell)
+    kernel = "variance" if call.dtype == "float32" else "variance_in_turn"
     if call.output == 1:
-        return mean_of(cells)
-    found = variance_of(cells, _correction(call))
+        return mean_of(cells, kernel)
+    found = variance_of(cells, _correction(call), kernel)
     return Apply("sqrt", {"x": found}, note="the standard deviation") if call.op.startswith("std") else found
 
 
@@ -59,7 +60,7 @@ def largest(call: Call, cell: Cell) -> Apply:
             name, {"cells": cells}, note=f"the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells"
         )
     dims = dims_of(call, call["self"])
-    axis = np.arange(len(cells)) if call.get("dim") is None else cells.cells[:, dims[0]]
+    axis = np.arange(len(cells)) if call.get("dim") is None or not dims else cells.cells[:, dims[0]]
     return Apply(
         f"arg{name}",
         {"cells": cells, "positions": cells.placed(axis)},
@@ -94,7 +95,8 @@ def ranked(call: Call, cell: Cell) -> Apply:
 
 def whole(call: Call, cell: Cell) -> Apply:
     """prod, any, all: one function of all cells along the reduced axes."""
-    return Apply({"prod": "product"}.get(call.op, call.op), {"cells": reduced(call, cell)})
+    cells = reduced(call, cell)
+    return Apply("product", {"cells": cells}, kind=call.kind) if call.op == "prod" else Apply(call.op, {"cells": cells})
 
 
 def norm(call: Call, cell: Cell) -> Apply:
@@ -117,7 +119,7 @@ def cumsum(call: Call, cell: Cell) -> Dot:
     """The sum of this cell and all before it along one axis."""
     axis = call["dim"] % max(len(cell), 1)
     cells = outer(call["self"], [range(i + 1) if a == axis else i for a, i in enumerate(cell)])
-    return Dot(cells, note=f"the sum of the first {len(cells):,} cells")
+    return Dot(cells, note=f"the sum of the first {len(cells):,} cells", kind=call.kind)
 
 
 def reduced(call: Call, cell: Cell) -> Cells:

@@ -9,12 +9,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.rules.call import Array, Call, Cell, Source
 from convscope.rules.expr import Cells, Dot, Leaf
 from convscope.rules.gather import leaf, outer
 
 Taps = tuple[Array, Array, Array]
-"""Positions on one axis, their weights, and how inexact the kernel's weights may be."""
+"""Positions on one axis, their weights, and how inexact the kernel's weights may be.
+
+The general kernels of bfloat16 and half calculate in float32 but store the weights of each axis in the narrow type
+(PyTorch, aten/src/ATen/native/UpSample.h, compute_source_index_and_lambda): `Precision.inner`.
+"""
 
 
 def nearest(call: Call, cell: Cell) -> Leaf:
@@ -42,9 +47,12 @@ def cubic(call: Call, cell: Cell) -> Dot:
     return _interpolated(call, cell, cubic_taps)
 
 
-def _interpolated(call: Call, cell: Cell, taps: Callable[[Call, int, int], Taps]) -> Dot:
+def _interpolated(call: Call, cell: Cell, taps: Callable[..., Taps]) -> Dot:
     axes = [taps(call, axis, at) for axis, at in _spatial(call, cell)]
     window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
+    if not np.isfinite(window.values).all():  # then a product with 0 counts
+        axes = [taps(call, axis, at, as_read=True) for axis, at in _spatial(call, cell)]
+        window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
     weights: Array = np.ones(1)
     errors: Array = np.zeros(1)
     for _, weight, error in axes:
@@ -76,6 +84,21 @@ def _nearest_at(call: Call, axis: int, at: int) -> int:
     return min(math.floor(np.float32(at + 0.5 if exact else at) * step), length - 1)
 
 
+def _settled(call: Call, axis: int, at: int, here: float) -> None:
+    """That the kernel reads the cells around `here`, whether it multiplies and adds in one rounding or in two.
+
+    Raises:
+        UsageError: the two fall between other cells.
+    """
+    length, wanted, given = _scale(call, axis)
+    if call["align_corners"] or call.dtype == "float64":
+        return
+    step = np.float32(1 / given) if given else np.float32(length) / np.float32(wanted)
+    fused = float(np.float32(float(step) * (at + 0.5) - 0.5))
+    if math.floor(max(fused, 0.0)) != math.floor(max(here, 0.0)):
+        raise UsageError("which cells the kernel reads depends on its rounding, and not all of them are finite.")
+
+
 def _position(call: Call, axis: int, at: int, clip: bool) -> tuple[float, float, int]:
     """Where the result's cell falls on the input's axis, how inexact that is, and the axis' length."""
     length, wanted, given = _scale(call, axis)
@@ -92,17 +115,28 @@ def _position(call: Call, axis: int, at: int, clip: bool) -> tuple[float, float,
     return (max(float(here), 0.0) if clip else float(here)), doubt, length
 
 
-def nearest_taps(call: Call, axis: int, at: int) -> Taps:
+def nearest_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:  # noqa: ARG001  # one cell
     """The nearest cell on one axis."""
     return np.array([_nearest_at(call, axis, at)]), np.ones(1), np.zeros(1)
 
 
-def linear_taps(call: Call, axis: int, at: int) -> Taps:
-    """The two cells around a place on one axis."""
+def linear_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
+    """The two cells around a place on one axis.
+
+    Args:
+        as_read: Exactly what the kernel reads: both, also where they are the same or one has no weight.
+    """
     here, doubt, length = _position(call, axis, at, clip=True)
     first = min(math.floor(here), length - 1)
     share = min(here - first, 1.0)
     second = min(first + 1, length - 1)
+    precision = call.precision
+    if as_read:
+        copied = length == call.shape[axis - len(call["output_size"])]
+        if not copied:
+            _settled(call, axis, at, here)
+        spread = doubt + 2 * precision.sum + precision.inner
+        return np.array([first, first if copied else second]), np.array([1 - share, share]), np.full(2, spread)
     taps = {first: 1.0} if first == second else {first: 1 - share, second: share}
     if share < doubt:
         taps.setdefault(max(first - 1, 0), 0.0)
@@ -110,20 +144,34 @@ def linear_taps(call: Call, axis: int, at: int) -> Taps:
         taps.setdefault(min(first + 2, length - 1), 0.0)
     positions = np.array(sorted(taps))
     weights = np.array([taps[p] for p in positions])
-    return positions, weights, doubt + 2 * call.precision.sum * (weights > 0) * (share > 0)
+    stored = np.array([share if p != first else 1.0 for p in positions]) * precision.inner  # share, 1 - stored share
+    return positions, weights, doubt + (2 * precision.sum + stored) * (weights > 0) * (share > 0)
 
 
-def cubic_taps(call: Call, axis: int, at: int) -> Taps:
-    """The four cells around it."""
+def cubic_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
+    """The four cells around it.
+
+    Args:
+        as_read: Exactly what the kernel reads: four, also where a border repeats one or it has no weight.
+    """
     here, doubt, length = _position(call, axis, at, clip=False)
     first = math.floor(here)
+    precision = call.precision
+    if as_read:
+        _settled(call, axis, at, here)
+        near = np.arange(-1, 3)
+        weights = np.array([_cubic_weight(abs(here - first - offset)) for offset in near])
+        spread = 2 * doubt + 24 * precision.sum + precision.inner * np.abs(weights)
+        return np.clip(first + near, 0, length - 1), weights, spread
     offsets = range(-2, 4) if doubt and min(here - first, 1 - here + first) < doubt else range(-1, 3)
     taps: dict[int, float] = {}
     spread: dict[int, float] = {}
     for offset in offsets:
         position = min(max(first + offset, 0), length - 1)
-        taps[position] = taps.get(position, 0.0) + _cubic_weight(abs(here - first - offset))
-        spread[position] = spread.get(position, 0.0) + 2 * doubt + 24 * call.precision.sum * (here != first)
+        weight = _cubic_weight(abs(here - first - offset))
+        taps[position] = taps.get(position, 0.0) + weight
+        rounded = (24 * precision.sum + precision.inner * abs(weight)) * (here != first)
+        spread[position] = spread.get(position, 0.0) + 2 * doubt + rounded
     positions = np.array(sorted(taps))
     return positions, np.array([taps[p] for p in positions]), np.array([spread[p] for p in positions])
 

@@ -25,10 +25,9 @@ def trace_info(done: Pass) -> schema.TraceInfo:
 
 def _trace_info(done: Pass) -> schema.TraceInfo:
     trace = done.trace
-    output = _vector(trace.output) if done.error is None else None
     made_by = _output_steps(done)
     given = any(step.op == "_softmax" for step in made_by)
-    answers, said = ([], []) if output is None else answers_of(done.model, output, given=given)
+    answers, said = ([], []) if done.error is not None else answers_of(done.model, trace.output, given=given)
     return schema.TraceInfo(
         id=done.id,
         model=done.opened.id,
@@ -65,15 +64,18 @@ def step_info(step: cs.Step) -> schema.StepInfo:
     )
 
 
-def answers_of(model: Any, output: NDArray[Any], *, given: bool = False) -> tuple[list[schema.Answer], list[str]]:
-    """What a model says of each class, the largest first, and what there is to note.
+def answers_of(model: Any, output: Any, *, given: bool = False) -> tuple[list[schema.Answer], list[str]]:
+    """What a model says of each class, the largest first, and what there is to note; nothing where it names no class.
 
     Args:
         model: What gave the output.
-        output: One number for each class.
+        output: What it returned: one number for each class, or something else, such as maps.
         given: Whether these already are probabilities; then there are no others besides.
     """
-    said = cs.interpret(model, output)
+    try:
+        said = cs.interpret(model, output)
+    except cs.UsageError:  # something else than scores of classes
+        return [], []
     values = said.output.astype(np.float64)
     shares = None if given else said.probabilities
     if len(values) == 1:
@@ -118,14 +120,6 @@ def tensor_of(output: Any) -> NDArray[Any] | None:
     if isinstance(output, dict):
         output = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
     return output if isinstance(output, np.ndarray) else None
-
-
-def _vector(output: Any) -> NDArray[Any] | None:
-    """The answer as one row of numbers; None where it is something else, such as maps."""
-    array = tensor_of(output)
-    if array is None or array.ndim == 0 or array.size != max(array.shape) or array.dtype.kind not in "fiu":
-        return None
-    return array.reshape(-1)
 
 
 def _output_steps(done: Pass) -> list[cs.Step]:

@@ -148,7 +148,7 @@ def subject(gallery: Gallery, wanted: Wanted, models: Sequence[Any]) -> Subject:
     request, taken = wanted.request, None
     if request.input is not None:
         card = cs.card_of(models[0])
-        taken = take(gallery.picture(request.input), card.name, card.preprocess, request.change, request.fit)
+        taken = take(gallery.picture(request.input), card, request.change, request.fit)
     runs: list[cs.Run] = []
     if request.question == "borders":
         runs = [one.run for one in _trained_on_colours(gallery) if one.run is not None]

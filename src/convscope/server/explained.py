@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import convscope as cs
 from convscope.server import schema, words
+from convscope.server.inputs import planes_of_all
 from convscope.server.pictures import number, pack
 from convscope.server.traces import TERMS, Pass
 
@@ -219,9 +220,8 @@ def contributions_pack(done: Pass, step: cs.Step, cell: Sequence[int]) -> bytes:
         UsageError: a step on the way has no adjoint, or the step has no such cell.
     """
     found = why_of(done, step, cell).to_input()
-    name = next(iter(found.pixels))
-    pixels, weights = found.pixels[name], found.weights[name]
-    shown = pixels[0] if pixels.ndim > 3 else pixels
+    pixels, _ = planes_of_all(found.pixels, filled_with=0.0)
+    weights, _ = planes_of_all(found.weights, filled_with=0.0)
     info = schema.ContributionsInfo(
         value=number(found.value),
         constant=number(found.constant),
@@ -232,7 +232,7 @@ def contributions_pack(done: Pass, step: cs.Step, cell: Sequence[int]) -> bytes:
         bent=list(found.bent),
         broken=list(found.broken),
         checks=bool(found.checks),
-        shape=list(shown.shape),
+        shape=list(pixels.shape),
     )
     with np.errstate(all="ignore"):
         parts = [np.ascontiguousarray(array, "<f4").tobytes() for array in (pixels, weights)]

@@ -4,6 +4,8 @@ Knows where they come from; what is made of them is in `traces`.
 """
 
 import hashlib
+import os
+import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server import inputs, schema, uploads
 from convscope.server.inputs import Picture
-from convscope.server.opened import Opened
+from convscope.server.opened import Opened, lacks_shapes
 from convscope.server.sources import Sources
 from convscope.server.traces import TERMS, Traces
 from convscope.server.workers import Workers
@@ -76,7 +78,7 @@ class Gallery:
             UsageError: it is a file.
         """
         gallery = cls(data_dir)
-        gallery._folder = Path(folder).expanduser().resolve()
+        gallery._folder = Path(os.path.realpath(Path(folder).expanduser()))
         if gallery._folder.is_file():
             raise cs.UsageError(f"{folder} is a file; name the folder that has the runs.")
         gallery._look_for_runs()
@@ -93,8 +95,10 @@ class Gallery:
         if image is None:
             opened.start = self._start(opened)
         else:
-            prepared = cs.prepare(image, like=model, data_dir=self.sources_known.data_dir)
-            opened.start = self._keep_prepared(prepared, card.preprocess)
+            given = cs.prepare_inputs(image, like=model, data_dir=self.sources_known.data_dir)
+            opened.start = self._keep_inputs(given, card)
+        if lacks_shapes(model):
+            cs.trace(model, self.picture(opened.start).given)
         return opened.id
 
     def add_run(self, id: str, path: Path) -> None:  # noqa: A002 - what the page calls it
@@ -104,7 +108,7 @@ class Gallery:
             RunError: it is none.
         """
         with self._adding:
-            run = cs.load_run(Path(path).resolve())
+            run = cs.load_run(os.path.realpath(path))
             opened = Opened(id, run.path.name, run=run)
             opened.source = self.sources_known.of_run(id, run.config)
             opened.start = self._sample(opened.source)
@@ -244,11 +248,20 @@ class Gallery:
         sample = self._sample(opened.source)
         if sample is not None:
             return sample
-        noise = cs.prepare(cs.random_image(opened.given), like=opened.given)
-        return self._keep_prepared(noise, cs.card_of(opened.given).preprocess, "noise")
+        noise = cs.prepare_inputs(cs.random_inputs(opened.given), like=opened.given)
+        return self._keep_inputs(noise, cs.card_of(opened.given), "noise")
 
     def _sample(self, source: str | None) -> schema.SampleRef | None:
         return None if source is None else schema.SampleRef(source=source, split="test", index=0)
+
+    def _keep_inputs(self, given: Any, card: Any, name: str = "") -> schema.StoredRef:
+        """Keep what a model of this session is given."""
+        if given.prepared is not None:
+            return self._keep_prepared(given.prepared, card.preprocess, name)
+        notes = (*given.notes, given.described(card))
+        shown = _clean(name or given.name)
+        picture = Picture(shown, given.picture, 1.0, exact=True, notes=notes, inputs=given.value)
+        return schema.StoredRef(id=self._remember(picture))
 
     def _keep_prepared(self, prepared: Any, expected: cs.Preprocess, name: str = "") -> schema.StoredRef:
         fits = expected.size is not None or max(prepared.array.shape[1:]) <= inputs.LARGEST
@@ -268,6 +281,8 @@ class Gallery:
         """Keep an image under a digest of its pixels, as long as there is room."""
         digest = hashlib.sha256(f"{picture.name} {picture.pixels.shape} {picture.white}".encode())
         digest.update(np.ascontiguousarray(picture.pixels).data)
+        if picture.inputs is not None:  # different ones may look the same
+            digest.update(pickle.dumps(picture.inputs))
         name = f"i{digest.hexdigest()[:24]}"
         with self._lock:
             self._kept[name] = picture
@@ -298,7 +313,7 @@ def _run_of(source: str) -> cs.Run | None:
     if not source or source in cs.MODELS or not (Path(source) / "config.json").is_file():
         return None
     try:
-        return cs.load_run(Path(source).resolve())
+        return cs.load_run(os.path.realpath(source))
     except cs.ConvscopeError:
         return None
 

@@ -5,7 +5,9 @@ Knows pictures and what a model expects of them; no models, no traces.
 
 import math
 from base64 import urlsafe_b64decode
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,14 @@ class Picture:
     ready: NDArray[np.float32] | None = field(default=None, repr=False)
     """The very numbers that a model with the preprocess `ready_for` is given."""
     ready_for: cs.Preprocess | None = None
+    inputs: Any = None
+    """What a model is given that is not one picture; `pixels` then only show it."""
+
+    @property
+    def given(self) -> Any:
+        """What a model of this session was opened with."""
+        prepared = self.pixels if self.ready is None else self.ready
+        return prepared if self.inputs is None else self.inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,16 +71,33 @@ class Taken:
     """The same from 0 to 1, as it is shown."""
     label: int | None
     notes: tuple[str, ...]
+    inputs: Any = None
+    """What the model gets that is not one picture; `array` then shows it."""
+    parts: tuple[schema.InputPart, ...] = ()
+    """Where several inputs are in `array`."""
+
+    @property
+    def value(self) -> Any:
+        """What the model is called with."""
+        return self.array if self.inputs is None else self.inputs
+
+    def traced(self, named: Mapping[str, Array]) -> "Taken":
+        """The same with the inputs of a pass to look at, where they are not one picture."""
+        if self.inputs is None:
+            return self
+        shown, parts = planes_of_all(named)
+        return replace(self, array=shown, parts=tuple(parts))
 
     def info(self) -> schema.InputInfo:
         """What the page is told of it."""
         shown = shades(shrunk(np.clip(self.picture[:3], 0, 1), SHOWN), 0, 1)
         shown = shown[:1] if len(shown) == 2 else shown
         low, high = extent(self.array)
-        channels, height, width = self.array.shape
         return schema.InputInfo(
             name=self.name,
-            shape=(channels, height, width),
+            shape=list(self.array.shape),
+            form="picture" if self.inputs is None else "several" if self.parts else "array",
+            parts=list(self.parts),
             label=self.label,
             notes=list(self.notes),
             low=number(low),
@@ -78,6 +105,42 @@ class Taken:
             picture=base64url(shown),
             picture_shape=(shown.shape[0], shown.shape[1], shown.shape[2]),
         )
+
+
+def planes_of_all(
+    named: Mapping[str, Array], filled_with: float = math.nan
+) -> tuple[NDArray[np.float32], list[schema.InputPart]]:
+    """The inputs of a pass as one array to look at: a single one without its batch axis, of several all planes.
+
+    >>> shown, parts = planes_of_all({"left": np.zeros((1, 3, 4, 5)), "right": np.ones((2, 6))})
+    >>> shown.shape, [(part.name, part.first) for part in parts]
+    ((4, 4, 6), [('left', 0), ('right', 3)])
+
+    Args:
+        named: An array for each input, as a pass has them or numbers of the same shape.
+        filled_with: What smaller planes are filled up with.
+
+    Returns:
+        The array, and where each of several inputs is in it.
+    """
+    bare = {name: _bare(array) for name, array in named.items()}
+    if len(bare) == 1:
+        return next(iter(bare.values())), []
+    planes = [array.reshape(-1, *((1, 1, *array.shape)[-2:])) for array in bare.values()]
+    edges = [max(plane.shape[axis] for plane in planes) for axis in (1, 2)]
+    shown = np.full((sum(map(len, planes)), *edges), filled_with, np.float32)
+    parts: list[schema.InputPart] = []
+    first = 0
+    for (name, array), plane in zip(bare.items(), planes, strict=True):
+        shown[first : first + len(plane), : plane.shape[1], : plane.shape[2]] = plane
+        parts.append(schema.InputPart(name=name, shape=list(array.shape), first=first))
+        first += len(plane)
+    return shown, parts
+
+
+def _bare(array: Array) -> NDArray[np.float32]:
+    plain = np.abs(array) if array.dtype.kind == "c" else array
+    return np.asarray(plain[0] if plain.ndim > 1 and len(plain) == 1 else plain, np.float32)
 
 
 def painted(ref: schema.PixelsRef) -> Picture:
@@ -102,13 +165,25 @@ def painted(ref: schema.PixelsRef) -> Picture:
     return Picture("drawing", pixels, 1.0, exact=True)
 
 
-def take(picture: Picture, model_name: str, expected: cs.Preprocess, change: schema.Change, fit: str | None) -> Taken:
+def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) -> Taken:
     """Bring a picture to what a model expects, then rotate, shift and add noise.
 
     Raises:
         Misfit: it has another size, and nobody said how to make it fit.
         ShapeError: channels that cannot be turned into those of the model.
+        HTTPException: 422, it is a picture for a model of other inputs, or other inputs are to be changed.
     """
+    expected, model_name = card.preprocess, card.name
+    if picture.inputs is not None:
+        if change != schema.Change():
+            raise HTTPException(422, f"{picture.name} is not one picture, and cannot be moved or given noise here.")
+        return Taken(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
+    if card.inputs or card.form in {"signal", "tokens"}:
+        other = "signals" if card.form == "signal" else "whole numbers"
+        wants = f"several inputs ({', '.join(card.inputs)})" if card.inputs else other
+        raise HTTPException(
+            422, f"{model_name} takes {wants}, and this is one picture; open the explorer with what it takes: cs.open."
+        )
     if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
         return Taken(picture.name, picture.ready, expected.restore(picture.ready), None, picture.notes)
     expected, notes = _fitted(picture, model_name, expected, fit)

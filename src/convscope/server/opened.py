@@ -195,6 +195,11 @@ class Opened:
         )
 
 
+def lacks_shapes(model: Any) -> bool:
+    """Whether some parameters get their shapes from the first input."""
+    return any("Uninitialized" in type(tensor).__name__ for tensor in (*model.parameters(), *model.buffers()))
+
+
 def put(model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Give parameters and buffers, by name, these numbers."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}

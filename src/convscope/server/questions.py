@@ -44,7 +44,7 @@ class Subject:
     def traced(self, progress: Progress) -> cs.Trace:
         """The pass of the image through the first model."""
         assert self.taken is not None
-        return cs.trace(self.models[0], self.taken.array, progress=progress)
+        return cs.trace(self.models[0], self.taken.value, progress=progress)
 
 
 Ask = Callable[[Subject, Progress], Any]

@@ -203,7 +203,7 @@ def _run(
     left: Event | None,
 ) -> Pass:
     card = cs.card_of(model)
-    taken = take(picture, card.name, card.preprocess, request.change, request.fit)
+    taken = take(picture, card, request.change, request.fit)
     overrides: dict[str, NDArray[Any]] = {}
     if at is not None:
         overrides = _past(opened, model, taken, at)
@@ -211,6 +211,7 @@ def _run(
     notes = [opened.gone] if opened.gone else []
     keep = None if taken.array.size <= opened.light else KEEP
     trace, error = _recorded(model, taken, overrides, keep, left)
+    taken = taken.traced(trace.inputs)
     changed = frozenset(edit.parameter for edit in request.edits)
     done = Pass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
     if done.size < LIGHT:
@@ -232,7 +233,7 @@ def _recorded(
             raise Left
 
     try:
-        return cs.trace(model, taken.array, keep=keep, overrides=overrides or None, progress=going_on), None
+        return cs.trace(model, taken.value, keep=keep, overrides=overrides or None, progress=going_on), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise

@@ -3,6 +3,7 @@
 Knows the gallery's data sources and `cs.train`'s arguments; processes are training.py's matter, addresses the routes'.
 """
 
+import os
 import threading
 import time
 import warnings
@@ -63,7 +64,7 @@ class Trainings:
     """
 
     def __init__(self, gallery: Gallery, folder: Path) -> None:
-        self.gallery, self.folder = gallery, folder.resolve()
+        self.gallery, self.folder = gallery, Path(os.path.realpath(folder))
         self._all: dict[str, Training] = {}
         self._lock = threading.Lock()
         self._closed = False

@@ -16,13 +16,10 @@ import convscope as cs
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 16_000_000
 """A photo of 4,000 by 4,000. Decoding takes at most about 12 bytes a pixel for a moment."""
-MAX_SCANS = 200
-"""Of a JPEG: each scan passes over all pixels, and a small file can hold thousands."""
 TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is tried, whatever the upload calls itself."""
+"""What an upload may call itself; what it is is told by its content, among the formats of `cs.read_image`."""
 
-CHOOSE = "Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+CHOOSE = "Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file."
 AGAIN = "Save it anew in a picture program, or choose another one."
 
 _one_at_a_time = Lock()  # so that many large uploads at once take the memory of one
@@ -42,12 +39,10 @@ def read_upload(content: bytes) -> NDArray[np.generic]:
     """
     if not content:
         raise cs.ImageError(f"this file is empty. {CHOOSE}")
-    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
-        raise cs.ImageError(f"this picture is a JPEG of more than {MAX_SCANS} scans, too many to be read. {AGAIN}")
     with _one_at_a_time:
         _check_head(content)
         try:
-            return cs.read_image(BytesIO(content), name="this picture", formats=FORMATS, max_pixels=MAX_PIXELS)
+            return cs.read_image(BytesIO(content), name="this picture", max_pixels=MAX_PIXELS)
         except cs.ImageError as error:
             raise cs.ImageError(f"{error} {AGAIN}") from None
 
@@ -55,7 +50,7 @@ def read_upload(content: bytes) -> NDArray[np.generic]:
 def notes_on(content: bytes) -> tuple[str, ...]:
     """What a person should know about an upload that was read: that it holds several pictures."""
     several = False
-    with suppress(Exception), Image.open(BytesIO(content), formats=FORMATS) as opened:  # the second may be damaged
+    with suppress(Exception), Image.open(BytesIO(content), formats=cs.FORMATS) as opened:  # the second may be damaged
         several = getattr(opened, "is_animated", False)
     return ("the file has several pictures; the first one is used",) if several else ()
 
@@ -67,7 +62,7 @@ def _check_head(content: bytes) -> None:
         ImageError: it is no picture, or one of too many pixels.
     """
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as opened:
+        with Image.open(BytesIO(content), formats=cs.FORMATS) as opened:
             width, height = opened.size
     except UnidentifiedImageError:
         raise cs.ImageError(f"this file is not a picture that can be read here. {CHOOSE}") from None

@@ -166,6 +166,30 @@ def shifted(images: Tensor, most: int) -> Tensor:
     return torch.roll(images, (down, right), (2, 3))
 
 
+def batch_count(images: int, size: int, *, join_last: bool = False) -> int:
+    """How many batches an epoch has.
+
+    >>> batch_count(33, 32), batch_count(33, 32, join_last=True), batch_count(20, 32, join_last=True)
+    (2, 1, 1)
+    """
+    whole, left = divmod(images, size)
+    return max(1, whole) if join_last else whole + (left > 0)
+
+
+def batch_parts(order: Tensor, size: int, *, join_last: bool = False) -> tuple[Tensor, ...]:
+    """An epoch's indices (N,) in batches; with `join_last`, what is left over is part of the last whole batch.
+
+    >>> [len(part) for part in batch_parts(torch.arange(9), 4)]
+    [4, 4, 1]
+    >>> [len(part) for part in batch_parts(torch.arange(9), 4, join_last=True)]
+    [4, 5]
+    """
+    parts = torch.split(order, size)
+    if join_last and len(parts) > 1 and len(parts[-1]) < size:
+        return (*parts[:-2], order[(len(parts) - 2) * size :])
+    return parts
+
+
 def epoch_order(length: int, draws: int | None, seed: int, epoch: int, window: int | None = None) -> Tensor:
     """The order of an epoch's images: a function of seed and epoch alone, so that a resumed training repeats it.
 

@@ -6,10 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import UnknownName, UsageError
+from convscope.errors import TrainingError, UnknownName, UsageError
 from convscope.training.modes import refusal
 from convscope.training.numpy_engine import NumpyEngine, NumpyOptimizer
-from convscope.training.objectives import Loss, logits_of, make_optimizer
+from convscope.training.objectives import Loss, make_optimizer
+from convscope.training.outputs import scores_of
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime, make_runtime
 from convscope.training.stepping import Stepper
@@ -55,7 +56,12 @@ class TorchEngine:
                 said = self.joined(images)
             except Exception as error:
                 raise refusal(self.model, images, error) from error
-            output = logits_of(said)
+            output = scores_of(said, len(images))
+            if not output.requires_grad:
+                raise TrainingError(
+                    "the model's answers have no gradient (its forward uses argmax, detach, NumPy or no_grad), so "
+                    "nothing can be learned from them; let forward return the scores themselves."
+                )
             loss = self.loss(output, labels)
         self.stepper.zero_grad()
         self.runtime.backward(loss, share)

@@ -22,8 +22,9 @@ from convscope.training.agreement import agree, gathered
 from convscope.training.batches import Batches, as_batches
 from convscope.training.digests import quick_digest, weights_digest
 from convscope.training.joining import join
-from convscope.training.modes import answer, in_eval_mode
-from convscope.training.objectives import Loss, decide, ends_in_softmax, make_loss
+from convscope.training.modes import answer, in_eval_mode, returned
+from convscope.training.objectives import Loss, make_loss, mse
+from convscope.training.outputs import are_probabilities, check_classes, decide, ends_in, scores_of
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime
 
@@ -89,7 +90,8 @@ class Prediction:
     output: NDArray[np.float32]
     """What the model returned, shape (K,)."""
     probabilities: NDArray[np.float64] | None
-    """Softmax of the output, shape (K,); None for a model of one number."""
+    """Softmax of the output, or the output itself where it already is probabilities, shape (K,); None for a model of
+    one number."""
     best: int
     """The class with the largest output, or nearest to the one number."""
     label: int | None = None
@@ -118,10 +120,12 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
 
     Raises:
         DataError: none of the images can be read.
+        ShapeError: the model answers with something else than one score per class, or with too few of them.
     """
     classes = batches.data.classes
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     losses: list[float] = []
+    strange = 0
     size = max(1, min(BATCH, BATCH_BYTES // (4 * math.prod(batches.data.shape))))
     with torch.no_grad(), in_eval_mode(model), runtime.autocast():
         for images, labels in batches.in_order(size, runtime.rank, runtime.world):
@@ -129,17 +133,21 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
                 losses.append(0.0)
                 continue
             output = answer(model, images)
+            check_classes(output, len(classes), one_number=loss is mse)
             losses.append(float(loss(output, labels)) * len(labels))
+            strange += int((~output.isfinite()).any(1).sum())
             np.add.at(confusion, (labels.cpu().numpy(), decide(output, len(classes)).cpu().numpy()), 1)
-    found = gathered((losses, confusion))
+    found = gathered((losses, confusion, strange))
     total = 0.0
     for number in range(math.ceil(len(batches) / size)):
         total += found[number % runtime.world][0][number // runtime.world]
-    counts = sum((theirs for _, theirs in found), np.zeros_like(confusion))
+    counts = sum((theirs for _, theirs, _ in found), np.zeros_like(confusion))
     name, read = f"{batches.data.name}:{batches.data.split}", int(counts.sum())
     if not read:
         raise DataError(f"no image of {name} can be read.")
-    return Evaluation(name, classes, total / read, counts, batches.data.listed - read)
+    odd = sum(theirs for *_, theirs in found)
+    notes = (f"{odd:,} of the {read:,} answers have numbers that are not finite, so their classes say nothing.",)
+    return Evaluation(name, classes, total / read, counts, batches.data.listed - read, notes if odd else ())
 
 
 @takes(run="Run | str | Path", dataset="Dataset | str")
@@ -175,7 +183,8 @@ def evaluate(
     check_input(model, data.preprocess.normalize(data.first()[0]), "evaluate it on data like those it was trained on")
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     batches = as_batches(data, runtime.device, dtype, channels_last=False)
-    return replace(measure(model, batches, make_loss(run.recipe), runtime), notes=notes)
+    result = measure(model, batches, make_loss(run.recipe), runtime)
+    return replace(result, notes=(*notes, *result.notes))
 
 
 def as_expected(data: Dataset, card: Card) -> tuple[Dataset, tuple[str, ...]]:
@@ -248,7 +257,8 @@ def predict(
 
     Raises:
         ImageError: a file cannot be read.
-        ShapeError: a picture that cannot be brought to what the model expects.
+        ShapeError: a picture that cannot be brought to what the model expects; or the model answers with something
+            else than one score per class or one number, such as segmentation maps.
     """
     if isinstance(model, str | Path) and (Path(model) / "config.json").exists():
         model = load_run(model)
@@ -266,41 +276,55 @@ def predict(
 def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction:
     check_input(model, prepared.array)
     parameter = next(model.parameters(), torch.empty(0))
+    images = torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device)
     with torch.no_grad(), in_eval_mode(model):
-        output = answer(model, torch.tensor(prepared.array[None], dtype=parameter.dtype, device=parameter.device))
-    said = interpret(model, output.float().cpu().numpy(), card=card)
-    return replace(said, image=prepared.name, label=prepared.label, notes=(*prepared.notes, *said.notes))
+        output = returned(model, images)
+    result = interpret(model, output, card=card)
+    return replace(result, image=prepared.name, label=prepared.label, notes=(*prepared.notes, *result.notes))
 
 
-def interpret(model: nn.Module, output: NDArray[Any], *, card: Card | None = None) -> Prediction:
+def interpret(model: nn.Module, output: Any, *, card: Card | None = None) -> Prediction:
     """What a model's output for one image means: the class, and the probabilities where there are several.
 
     >>> interpret(nn.Linear(1, 2), np.zeros((1, 2), np.float32)).probabilities
     array([0.5, 0.5])
 
     Args:
-        model: What gave the output; one that ends in a softmax gives probabilities already.
-        output: Logits or probabilities, shape (1, K) or (K,).
+        model: What gave the output; one that ends in a softmax gives probabilities already, one that ends in a sigmoid
+            a probability of each output by itself.
+        output: Logits or probabilities, shape (1, K) or (K,); or what holds them, as `model(images)` or a trace's
+            `output` gives it: a dict or an object with `logits`.
         card: What its outputs mean; the model's own where nothing is said. Outputs without a name are no answers.
+
+    Raises:
+        ShapeError: the model answers with something else, such as segmentation maps; the message says with what.
     """
-    row = torch.tensor(np.asarray(output, np.float32)).reshape(1, -1)
-    classes = (card or card_of(model)).classes or tuple(str(k) for k in range(max(row.shape[1], 2)))
-    probabilities = None
+    row = scores_of(output, 1).detach().float().cpu()  # (1, K)
+    names = (card or card_of(model)).classes
+    classes = names or tuple(str(k) for k in range(max(row.shape[1], 2)))
+    probabilities, notes = None, _strange(row, len(classes), named=bool(names))
     if row.shape[1] > 1:
-        shares = row.double() if ends_in_softmax(model) else row.double().softmax(1)
+        shares = row.double() if are_probabilities(model, row) else row.double().softmax(1)
+        if ends_in(model, nn.Sigmoid):
+            shares = row.double()
+            notes = (*notes, "the model ends in a sigmoid: each output is a probability by itself, they do not add up.")
         probabilities = shares[0].numpy()
-    best = int(decide(row.nan_to_num() if row.shape[1] == 1 else row, len(classes))[0])
-    names = (*classes, *(f"output {k}" for k in range(len(classes), row.shape[1])))
-    return Prediction("output", names, row[0].numpy(), probabilities, best, notes=_strange(row, len(classes)))
+    best = int(decide(row, len(classes))[0])
+    named = (*classes, *(f"output {k}" for k in range(len(classes), row.shape[1])))
+    return Prediction("output", named, row[0].numpy(), probabilities, best, notes=notes)
 
 
-def _strange(row: Tensor, named: int) -> tuple[str, ...]:
-    """What somebody should know of an answer before believing it."""
+def _strange(row: Tensor, classes: int, *, named: bool) -> tuple[str, ...]:
+    """Caveats of an answer."""
     notes = []
     if not torch.isfinite(row).all():
         notes.append("the model answers with numbers that are not finite, so this says nothing; look at its weights.")
-    if row.shape[1] > named:
-        notes.append(f"the model has {row.shape[1]} outputs and {named} class names; the others are never an answer.")
-    if 1 < row.shape[1] < named:
-        notes.append(f"the model has {row.shape[1]} outputs and {named} class names; the last names belong to none.")
+    if row.shape[1] == 1 and not named:
+        notes.append(
+            "the model answers with one number, and no class names say what it means; it is read as a class number."
+        )
+    if row.shape[1] > classes:
+        notes.append(f"the model has {row.shape[1]} outputs and {classes} class names; the others are never an answer.")
+    if 1 < row.shape[1] < classes:
+        notes.append(f"the model has {row.shape[1]} outputs and {classes} class names; the last names belong to none.")
     return tuple(notes)

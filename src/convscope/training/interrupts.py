@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C and a polite kill as a question that a loop can ask between two steps."""
+"""Interrupts: Ctrl-C, a polite kill and a closed terminal as a question that a loop can ask between two steps."""
 
 import signal
 import threading
@@ -21,12 +21,18 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within it, SIGINT and SIGTERM only set `asked` (in the main thread; elsewhere nobody asks)."""
+    """Within it, SIGINT, SIGTERM and SIGHUP only set `asked` (in the main thread; in others they are left as they are).
+
+    A SIGHUP that is ignored, as `nohup` has it, stays ignored.
+    """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = {number: signal.signal(number, interrupt.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt.ask) for number in numbers}
     try:
         yield interrupt
     finally:

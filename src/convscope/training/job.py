@@ -12,10 +12,11 @@ from convscope.cards import attach, card_of
 from convscope.data import check_trainable, entry_of, load_dataset, overlap
 from convscope.data.dataset import Dataset
 from convscope.data.request import check_seed
+from convscope.data.units import channels_first
 from convscope.errors import DataError, ModelError, ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.inputs import check_input
-from convscope.models import DEFAULT_MODELS, MODELS, load_model
+from convscope.models import DEFAULT_MODELS, MODELS, Imports, load_model, watching
 from convscope.progress import Progress
 from convscope.training.digests import whole_digest
 from convscope.training.environment import environment
@@ -29,6 +30,7 @@ MODEL_OF_STRANGERS = "mnist-small"
 """What is trained on data without a model of their own: it takes any square size, channels and classes."""
 
 BY_HAND = "given by hand"
+JOINED = "the last batch of an epoch would be too small for batch norm, so its images join the one before."
 
 DataSource = str | Dataset | tuple[Any, Any]
 
@@ -53,6 +55,8 @@ class Settings:
     device: str = "auto"
     precision: str = "float32"
     engine: str = "torch"
+    imports: Imports | None = None
+    """What the code of the model may import, where a run that is resumed names it; else whatever it does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +68,8 @@ class Job:
     model: nn.Module
     recipe: Recipe
     config: Mapping[str, Any]
+    imports: Imports
+    """What the code of the model imported."""
     notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
@@ -92,13 +98,18 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
     train, test = load_data(settings, recipe, seed, progress)
     check_trainable(train)
     check_alike(train, test)
-    notes = _overlap_note(train, test) if recipe.sampling == "published" else ()
+    notes = tuple(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
+    notes += _overlap_note(train, test) if recipe.sampling == "published" else ()
     notes = (*notes, *_empty_classes_note(train))
     wanted, recipe = recipe, recipe.for_images(len(train))
     if recipe.epochs > wanted.epochs:
         few = f"{len(train):,} images are few, so there are {recipe.epochs} epochs: {wanted.least_steps} steps in all."
         notes = (*notes, few)
-    model, source, args = build_model(settings, name, recipe, train, seed)
+    imports = settings.imports or Imports()
+    with watching(imports):
+        model, source, args = build_model(settings, name, recipe, train, seed)
+    if not isinstance(settings.recipe, Recipe) and leaves_one(model, recipe, len(train), runtime.world):
+        recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # a resumed run keeps what it began with
     if settings.engine == "numpy":
         check_numpy(model, recipe)
     config = {
@@ -116,7 +127,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
         "environment": environment(sum(value.numel() for value in model.parameters()), runtime),
         "notes": list(notes),
     }
-    return Job(train, test, model, recipe, config, notes)
+    return Job(train, test, model, recipe, config, imports, notes)
 
 
 def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress) -> tuple[Dataset, Dataset | None]:
@@ -149,11 +160,24 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
         images = images.astype(np.float32)
     if images.ndim == 3:
         images = images[:, None]
+    if images.ndim == 4 and channels_first(*images.shape[1:]) is False:
+        raise ShapeError(
+            f"images are (N, C, H, W), and {images.shape} looks like (N, H, W, C); give images.transpose(0, 3, 1, 2), "
+            "or a cs.Dataset if it is meant."
+        )
     if labels.dtype.kind not in "iu":
         raise DataError(f"labels must be class numbers (integers), not {labels.dtype}.")
     classes = like.classes if like else tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
     expected = like.preprocess if like else Preprocess(scale=255.0 if images.dtype == np.uint8 else 1.0)
     return Dataset("arrays", images, labels, classes, expected, split)
+
+
+def leaves_one(model: nn.Module, recipe: Recipe, images: int, processes: int) -> bool:
+    """Whether a process would have a single image at the end of an epoch, whose batch norm takes no batch of one."""
+    left = images = recipe.draws or images
+    left %= recipe.batch_size
+    normalizes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return normalizes and images > recipe.batch_size > 1 and 0 < left < 2 * processes
 
 
 def check_alike(train: Dataset, test: Dataset | None) -> None:
@@ -197,8 +221,6 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
         output = answer(model, torch.from_numpy(first).to(parameter.device, parameter.dtype))
-    if output.ndim != 2:
-        raise ShapeError(f"the model gives {tuple(output.shape)} for one image; training needs (1, number of classes).")
     outputs, classes = output.shape[1], len(data.classes)
     if outputs < classes and not (outputs == 1 and recipe.loss == "mse"):
         raise ShapeError(

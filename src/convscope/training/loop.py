@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from convscope.errors import TrainingError
 from convscope.training.agreement import gathered
-from convscope.training.batches import Batches, Stream, epoch_order, shifted
+from convscope.training.batches import Batches, Stream, batch_count, batch_parts, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
-from convscope.training.objectives import Loss, decide
+from convscope.training.objectives import Loss
+from convscope.training.outputs import decide
 from convscope.training.randomness import random_state
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime
@@ -39,6 +40,8 @@ TICK = 0.1
 MANY = 1_000_000
 """Steps enough for a history as long as it may be."""
 SUMS = ("loss", "hits", "images")
+ALL_SUMS = (*SUMS, *("epoch_" + name for name in SUMS))
+"""What a position sums up: since the last line of the metrics, and over the epoch."""
 CHEAP = 100
 """At the end of an epoch there is a snapshot where the last one cost less than this part of the time since."""
 
@@ -80,7 +83,7 @@ class Loop:
         self.kept = frozenset(history_steps(self.model, self.total))
         self.room = len(history_steps(self.model, MANY)) // STEPPED
         if not self.position.sums:
-            self.position = replace(self.position, sums=dict.fromkeys([*SUMS, *("epoch_" + n for n in SUMS)], 0.0))
+            self.position = replace(self.position, sums=dict.fromkeys(ALL_SUMS, 0.0))
 
     @property
     def stopping(self) -> bool:
@@ -90,7 +93,8 @@ class Loop:
     @property
     def batches(self) -> int:
         """Batches in an epoch."""
-        return math.ceil((self.recipe.draws or len(self.train)) / self.recipe.batch_size)
+        images = self.recipe.draws or len(self.train)
+        return batch_count(images, self.recipe.batch_size, join_last=self.recipe.join_last)
 
     @property
     def total(self) -> int:
@@ -121,7 +125,8 @@ class Loop:
 
     def _epoch(self) -> None:
         order = epoch_order(len(self.train), self.recipe.draws, self.seed, self.position.epoch, self.train.window)
-        parts = torch.split(order.to(self.train.labels.device), self.recipe.batch_size)
+        order = order.to(self.train.labels.device)
+        parts = batch_parts(order, self.recipe.batch_size, join_last=self.recipe.join_last)
         self.model.train()
         mine = [self.runtime.mine(part) for part in parts[self.position.batch :]]
         with contextlib.closing(self.train.taken(mine)) as batches:

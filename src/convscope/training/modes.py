@@ -12,19 +12,15 @@ from torch import Tensor, nn
 from convscope.cards import card_of
 from convscope.errors import ConvscopeError, ModelError
 from convscope.models import failed
-from convscope.training.objectives import logits_of
+from convscope.models.modes import in_evaluation
+from convscope.training.outputs import scores_of
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Within it the model evaluates: batch norm by its running statistics, dropout off."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with in_evaluation(model):
         yield model
-    finally:
-        for module, mode in before:
-            module.training = mode
 
 
 def answer(model: nn.Module, images: Tensor) -> Tensor:
@@ -32,13 +28,21 @@ def answer(model: nn.Module, images: Tensor) -> Tensor:
 
     Raises:
         ModelError: the model fails on them; the message says where in the user's code.
-        ShapeError: it answers with no tensor.
+        ShapeError: it answers with something else than one score per class or one number for each image.
+    """
+    return scores_of(returned(model, images), len(images))
+
+
+def returned(model: nn.Module, images: Tensor) -> object:
+    """What a model returns for images, whatever it is.
+
+    Raises:
+        ModelError: the model fails on them; the message says where in the user's code.
     """
     try:
-        said = model(images)
+        return model(images)
     except Exception as error:
         raise refusal(model, images, error) from error
-    return logits_of(said)
 
 
 def refusal(model: nn.Module, images: Tensor, error: Exception) -> ConvscopeError:

@@ -1,4 +1,4 @@
-"""Objectives: the losses and optimizers by name, and what an output means for each. Knows torch, no files."""
+"""Objectives: the losses and optimizers by name. Knows torch, no files."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convscope.errors import ShapeError, TrainingError, UnknownName
+from convscope.errors import TrainingError, UnknownName
 from convscope.training.recipes import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -71,32 +71,3 @@ def make_loss(recipe: Recipe) -> Loss:
         smoothing = recipe.label_smoothing
         return lambda output, labels: F.cross_entropy(output, labels, label_smoothing=smoothing)
     return LOSSES[recipe.loss]
-
-
-def decide(output: Tensor, classes: int) -> Tensor:
-    """The class of each output: the largest of the first `classes`, the nearest class number of a single one.
-
-    >>> decide(torch.tensor([[0.376], [1.139]]), 2)
-    tensor([0, 1])
-    """
-    if output.shape[1] == 1:
-        return output[:, 0].round().clamp(0, classes - 1).long()
-    return output[:, :classes].argmax(1)
-
-
-def ends_in_softmax(model: nn.Module) -> bool:
-    """Whether the model's last layer is a softmax, so that its outputs already are probabilities."""
-    leaves = [module for module in model.modules() if not any(module.children())]
-    return isinstance(leaves[-1], nn.Softmax)
-
-
-def logits_of(output: object) -> Tensor:
-    """The tensor that a model answers with, also from the output objects of transformers."""
-    if isinstance(output, Tensor):
-        return output
-    found = getattr(output, "logits", None)
-    if isinstance(found, Tensor):
-        return found
-    raise ShapeError(
-        f"the model answers with {type(output).__name__}; training and predictions need a tensor of logits."
-    )

@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import ceil, inf
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_type_hints
 
 from convscope.errors import UnknownName, UsageError
 
 Schedule = Literal["constant", "one-cycle"]
+MOST = 10**9
+"""Of epochs, of draws, and of images in a batch: far beyond use, and within what PyTorch counts by."""
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "weight_decay": (0, inf),
+    "label_smoothing": (0, 1),
+    "least_steps": (0, MOST),
+    "shift": (0, MOST),
+}
+"""The least and the largest value of settings that PyTorch would refuse later, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +50,21 @@ class Recipe:
     """Batches between two lines of the metrics; None: about fifty lines in all."""
     seed: int = 0
     """The seed where the user gives none."""
+    join_last: bool = False
+    """Whether the images that are left over at the end of an epoch join the batch before them."""
 
     def __post_init__(self) -> None:
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if not limit[0] <= value <= limit[1]:  # not either for NaN
+                shown = f"{name.replace('_', '-')} must be a number from {limit[0]:g} to {limit[1]:g}, not {value}."
+                raise UsageError(shown)
         for name in ("epochs", "batch_size", "draws", "log_every"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value > 0):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number greater than 0, not {value}.")
+            if value is not None and value > MOST:
+                raise UsageError(f"{name.replace('_', '-')} must be at most {MOST:,}, not {value}.")
         if not 0 < self.lr < inf:
             raise UsageError(f"lr must be a number greater than 0, not {self.lr}.")
         if self.schedule not in {"constant", "one-cycle"}:
@@ -69,8 +87,30 @@ class Recipe:
         return replace(self, epochs=max(self.epochs, epochs), least_steps=0)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; `Recipe(**values)` reads them back."""
+        """As plain values for a JSON file; `from_json` reads them back."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave, from a file that may be damaged.
+
+        >>> Recipe.from_json({"epochs": "5"})
+        Traceback (most recent call last):
+        convscope.errors.UsageError: the recipe's epochs cannot be '5'.
+
+        Raises:
+            UsageError: a setting that does not exist, or of another type.
+        """
+        types = get_type_hints(cls)
+        for name, value in values.items():
+            if name not in types:
+                raise UnknownName("setting of a recipe", name, types)
+            kinds = get_args(types[name]) or (types[name],)
+            kinds = (str,) if types[name] is Schedule else kinds
+            whole = float in kinds and type(value) is int and abs(value) < MOST
+            if type(value) not in kinds and not whole:
+                raise UsageError(f"the recipe's {name} cannot be {repr(value)[:60]}.")
+        return cls(**values)
 
     def lr_at(self, progress: float) -> float:
         """The learning rate when `progress` (0 to 1) of all steps are done.

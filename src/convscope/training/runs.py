@@ -1,15 +1,15 @@
 """Runs: reading the folder that a training makes.
 
-config.json           all that is needed to repeat the training, versions included
-weights.safetensors   the newest good weights
-metrics.jsonl         one JSON object per line: "train" every few batches, "epoch" after each epoch
+config.json           all that is needed to repeat the training, versions included; holds its own SHA-256
+weights.safetensors   the newest good weights; hold their own SHA-256
+metrics.jsonl         one JSON object per line, with a checksum: "train" every few batches, "epoch" after each epoch
 snapshots/STEP/       the whole state, to resume from
 history/STEP.safetensors   weights along the way (small models)
 lock                  held while a training writes here
 """
 
-import json
 import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,14 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from convscope.cards import Card
-from convscope.errors import ConvscopeError, RunError, UsageError
-from convscope.models import load_model
+from convscope.errors import DataWarning, RunError, UnknownName, UsageError, WeightsError
+from convscope.files import open_to_read
+from convscope.models import load_model, run_config
+from convscope.models.sealed import check_seal
+from convscope.training.metrics import METRICS, read_metrics
 from convscope.training.recipes import Recipe
-from convscope.training.snapshots import snapshot_folders
+from convscope.training.snapshots import newest_position
+from convscope.training.writer import history_step
 
 RUNS = Path("runs")
 """Where runs go by themselves."""
@@ -50,8 +54,18 @@ class Run:
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        """The metrics in order: "train" events every few batches, an "epoch" event after each epoch."""
-        return read_metrics(self.path)
+        """The metrics in order: "train" events every few batches, an "epoch" event after each epoch.
+
+        Raises:
+            RunError: metrics.jsonl cannot be read.
+
+        Warns:
+            DataWarning: lines of it are damaged and left out, or its end is missing.
+        """
+        events, notes = intact_metrics(self.path)
+        for note in notes:
+            warnings.warn(note, DataWarning, stacklevel=2)
+        return events
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -77,30 +91,28 @@ class Run:
         """
         path = self.path / "weights.safetensors"
         try:
+            open_to_read(path).close()  # which waits for no pipe, as the next would
             with safe_open(path, "numpy") as weights:
                 names = [name for name in weights.keys() if not name.endswith(COUNTED)]  # noqa: SIM118  # no dict
                 shapes = [weights.get_slice(name).get_shape() for name in names]
         except FileNotFoundError:
             raise RunError(f"{self.path} has no {path.name}: its training saved none yet.") from None
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+        except SafetensorError as error:
             raise RunError(f"{path} is damaged: {error}.") from None
         return sum(map(math.prod, shapes))
 
     @property
     def recipe(self) -> Recipe:
         """The settings it was trained with."""
-        return Recipe(**self.config["recipe"])
+        return Recipe.from_json(self.config["recipe"])
 
     @property
     def finished(self) -> bool:
         """Whether all epochs are done and the last weights are saved."""
-        for path in snapshot_folders(self.path / "snapshots"):
-            try:
-                done = json.loads((path / "position.json").read_text())["epoch"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            return bool(done == self.config["recipe"]["epochs"])
-        return False
+        position = newest_position(self.path / "snapshots")
+        return position is not None and bool(position.epoch == self.recipe.epochs)
 
     def holding(self, model: nn.Module) -> Self:
         """The same run with a model that is in memory already, so that nothing is read for it."""
@@ -116,22 +128,31 @@ class Run:
     @property
     def steps(self) -> list[int]:
         """The steps whose weights `weights_at` can give, in order."""
-        return sorted(int(path.stem) for path in (self.path / "history").glob("[0-9]*.safetensors"))
+        steps = (history_step(path) for path in (self.path / "history").glob("[0-9]*.safetensors") if path.is_file())
+        return sorted(step for step in steps if step is not None)
 
     def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
         """The weights after `step` optimizer steps, by parameter name.
 
         Raises:
             UsageError: no weights were kept at this step.
+            RunError: they are damaged, or cannot be read.
         """
         path = self.path / "history" / f"{step:09d}.safetensors"
         if not path.exists():
             raise UsageError(f"{self.path} kept no weights at step {step}; it did at {self.steps}.")
         try:
-            found: dict[str, NDArray[Any]] = load_file(path)
+            check_seal(path)
+            weights: dict[str, NDArray[Any]] = load_file(path)
         except SafetensorError as error:
             raise RunError(f"{path} is damaged: {error}.") from None
-        return found
+        except WeightsError as error:
+            raise RunError(str(error)) from None
+        except FileNotFoundError:  # a training has removed it meanwhile
+            raise
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+        return weights
 
 
 def load_run(path: str | Path) -> Run:
@@ -146,10 +167,13 @@ def load_run(path: str | Path) -> Run:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A run's config.json."""
+    """A run's config.json, with a recipe that can be trained by.
+
+    Raises:
+        RunError: there is none, it cannot be read, or it is damaged.
+    """
     try:
-        config = json.loads((path / "config.json").read_text())
-        _check_config(config)
+        config = run_config.read_config(path)
     except FileNotFoundError:
         there = "is no run folder: it has no config.json" if path.is_dir() else "does not exist"
         near = RUNS / path.name
@@ -158,36 +182,29 @@ def read_config(path: Path) -> dict[str, Any]:
     except NotADirectoryError:
         meant = f"; did you mean {path.parent}?" if (path.parent / "config.json").exists() else "."
         raise RunError(f"{path} is a file, and a run is a folder{meant}") from None
-    except KeyError as error:
-        raise RunError(f"{path / 'config.json'} is damaged: it lacks {error}.") from None
-    except (OSError, ValueError, TypeError, AttributeError, ConvscopeError) as error:
-        raise RunError(f"{path / 'config.json'} is damaged: {error}.") from None
-    found: dict[str, Any] = config
-    return found
-
-
-def _check_config(config: dict[str, Any]) -> None:
-    """Everything is there that is read without asking."""
-    Recipe(**config["recipe"])
-    Card.from_json(config["card"])
-    data, model = config["dataset"], config["model"]
-    _ = data["seed"], dict(data["options"]), dict(model["args"])
-    for name in (data["source"], data["name"], model["source"], model["name"]):
-        if not isinstance(name, str | None):
-            raise TypeError(f"{name!r} is no name")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """A run's metrics; a line that a crash cut short is left out."""
-    events = []
     try:
-        lines = (path / "metrics.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    for number, line in enumerate(lines, 1):
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise RunError(f"{path / 'metrics.jsonl'} is damaged in line {number}.") from None
-    return events
+        Recipe.from_json(config["recipe"])
+    except (UsageError, UnknownName) as error:
+        raise RunError(f"{path / 'config.json'} is damaged: {error}") from None
+    return config
+
+
+def intact_metrics(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """A run's metrics without damaged lines, and a sentence where any are missing.
+
+    Raises:
+        RunError: metrics.jsonl cannot be read.
+    """
+    path = run / METRICS
+    try:
+        metrics = read_metrics(run)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if metrics.damaged:
+        some = ", ".join(map(str, metrics.damaged[:5])) + ", ..." * (len(metrics.damaged) > 5)
+        lines = f"line {some} is" if len(metrics.damaged) == 1 else f"lines {some} are"
+        return metrics.events, [f"{path}: {lines} damaged and left out."]
+    position = newest_position(run / "snapshots")
+    if position is not None and metrics.size < position.metrics_bytes:
+        return metrics.events, [f"{path} is damaged: it has {metrics.size} bytes of {position.metrics_bytes} left."]
+    return metrics.events, []

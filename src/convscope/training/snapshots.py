@@ -7,24 +7,32 @@ optimizer's state is read with `weights_only=True`.
 import hashlib
 import io
 import json
-import os
-import shutil
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from convscope.errors import RunError, TrainingError
+from convscope.files import make_folder, read_file, sync_folder, write_file
+from convscope.plain import parse_json
 
 KEPT = 2
 """Snapshots kept: the newest, and one to fall back to."""
+WEIGHTS, OPTIMIZER, POSITION, DIGESTS = "weights.safetensors", "optimizer.pt", "position.json", "sha256.json"
+FILES = (WEIGHTS, OPTIMIZER, POSITION, DIGESTS)
+"""What a snapshot holds."""
+_NAMED = re.compile(r"\d{9,18}", re.ASCII)
+_ASIDE = re.compile(r"\.\d{9,18}\.(part|old)", re.ASCII)
+"""A snapshot that is being written, or that has been replaced."""
+_LARGEST = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +75,18 @@ def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that after a crash it is there whole, or as it was before."""
-    part = path.with_name(f".{path.name}.part")
-    with refused(path), part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
+    with refused(path):
+        write_file(path, content)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def write_snapshot(folder: Path, state: State, weights: bytes) -> None:
+    """Write one snapshot as a whole, and drop those older than the one before it.
 
-
-def write_snapshot(folder: Path, state: State) -> None:
-    """Write one snapshot as a whole, and drop those older than the one before it."""
+    Args:
+        folder: Where the snapshots are.
+        state: What to save.
+        weights: Its model's weights, as a sealed file.
+    """
     buffer = io.BytesIO()
     first, *others = state.randoms
     hidden = hidden_buffers(state.model)
@@ -94,32 +94,68 @@ def write_snapshot(folder: Path, state: State) -> None:
         {"optimizer": state.optimizer.state_dict(), "buffers": hidden, "random": first, "others": others}, buffer
     )
     files = {
-        "weights.safetensors": save_tensors(weights_of(state.model)),
-        "optimizer.pt": buffer.getvalue(),
-        "position.json": json.dumps(asdict(state.position), indent=1).encode(),
+        WEIGHTS: weights,
+        OPTIMIZER: buffer.getvalue(),
+        POSITION: json.dumps(asdict(state.position), indent=1).encode(),
     }
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    files["sha256.json"] = json.dumps(digests, indent=1).encode()
+    files[DIGESTS] = json.dumps(digests, indent=1).encode()
 
     final = folder / f"{state.position.step:09d}"
-    part = folder / f".{final.name}.part"
+    part, old = folder / f".{final.name}.part", folder / f".{final.name}.old"
     with refused(final):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        _remove(part)
+        make_folder(part)
         for name, data in files.items():
-            write_durably(part / name, data)
+            write_file(part / name, data)
         if final.exists():
-            shutil.rmtree(folder / f".{final.name}.old", ignore_errors=True)
-            final.rename(folder / f".{final.name}.old")
+            _remove(old)
+            _carry(old, final)
+            final.rename(old)
         part.rename(final)
         sync_folder(folder)
-    for old in [*snapshot_folders(folder)[KEPT:], *folder.glob(".*.old")]:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
+        _carry(old, final)
+    aside = [path for path in folder.glob(".*") if _ASIDE.fullmatch(path.name) and path != part]
+    for path in [*snapshot_folders(folder)[KEPT:], *aside]:
+        with suppress(OSError):  # it costs space, no more
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a snapshot: the files that `write_snapshot` wrote; a folder that holds anything else stays, with that."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for name in FILES:
+        for path in (folder / name, folder / f".{name}.part"):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _carry(old: Path, new: Path) -> None:
+    """Bring what others have put into a replaced snapshot into the new one."""
+    if old.is_dir() and not old.is_symlink():
+        for path in old.iterdir():
+            path.rename(new / path.name)
+        old.rmdir()
 
 
 def snapshot_folders(folder: Path) -> list[Path]:
-    """The snapshots in a folder, newest first."""
-    return sorted((path for path in folder.glob("[0-9]*") if path.is_dir()), reverse=True)
+    """The snapshots in a folder, newest first: what has the name of one, is no link and holds a file of one."""
+    named = (path for path in folder.glob("[0-9]*") if _NAMED.fullmatch(path.name))
+    own = [path for path in named if not path.is_symlink() and any((path / name).is_file() for name in FILES)]
+    return sorted(own, key=lambda path: int(path.name), reverse=True)
+
+
+def newest_position(folder: Path) -> Position | None:
+    """The position of the newest snapshot whose position is as it was written; None where there is none."""
+    for path in snapshot_folders(folder):
+        with suppress(OSError, ValueError):
+            content = read_file(path / POSITION)
+            if hashlib.sha256(content).hexdigest() == _digests(path)[POSITION]:
+                return _position(content)
+    return None
 
 
 def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any], list[str]]:
@@ -136,20 +172,61 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     for path in snapshot_folders(folder):
         try:
             return *_read(path), damaged
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            damaged.append(f"{path} is damaged and passed over: {error}.")
+        except FileNotFoundError as error:
+            damaged.append(f"{path} is damaged and passed over: {Path(error.filename).name} is missing.")
+        except OSError as error:
+            damaged.append(f"{path} cannot be read and is passed over: {error.strerror or error}.")
+        except (ValueError, SafetensorError) as error:
+            why = str(error).partition("\n")[0].rstrip(".")
+            damaged.append(f"{path} is damaged and passed over: {why}.")
     raise RunError(f"{folder.parent} has no snapshot to go on from; train again. {' '.join(damaged)}".rstrip())
 
 
 def _read(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any]]:
+    """A snapshot's position, weights and other state.
+
+    Raises:
+        OSError: a file of it cannot be read.
+        ValueError: it is damaged, or no snapshot.
+    """
     contents = {}
-    for name, digest in json.loads((path / "sha256.json").read_text()).items():
-        contents[name] = (path / name).read_bytes()
+    for name, digest in _digests(path).items():
+        contents[name] = read_file(path / name)
         if hashlib.sha256(contents[name]).hexdigest() != digest:
             raise ValueError(f"{name} is not what was written")
-    saved = torch.load(io.BytesIO(contents["optimizer.pt"]), weights_only=True, map_location="cpu")
-    position = Position(**json.loads(contents["position.json"]))
-    return position, load_tensors(contents["weights.safetensors"]), saved
+    try:
+        saved = torch.load(io.BytesIO(contents[OPTIMIZER]), weights_only=True, map_location="cpu")
+    except Exception as error:  # PyTorch's reader raises whatever it stumbles over, and a message of many lines
+        raise ValueError(f"{OPTIMIZER} is not a training's state ({type(error).__name__})") from None
+    if not isinstance(saved, dict) or not {"optimizer", "random"} <= saved.keys():
+        raise ValueError(f"{OPTIMIZER} is not a training's state")
+    return _position(contents[POSITION]), load_tensors(contents[WEIGHTS]), saved
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """The digest of each of a snapshot's files, by name."""
+    digests = parse_json(read_file(path / DIGESTS))
+    if not isinstance(digests, dict) or digests.keys() != {WEIGHTS, OPTIMIZER, POSITION}:
+        raise ValueError(f"{DIGESTS} does not name the snapshot's files")
+    return digests
+
+
+def _position(content: bytes) -> Position:
+    """A position from its JSON text.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    values = parse_json(content)
+    sums = values.get("sums") if isinstance(values, dict) else None
+    if not isinstance(sums, dict) or values.keys() != {field.name for field in fields(Position)}:
+        raise ValueError(f"{POSITION} is not a position")
+    whole = [values[name] for name in ("step", "epoch", "batch", "metrics_bytes")]
+    real = [values["seconds"], *sums.values()]
+    good = all(type(value) is int and 0 <= value < _LARGEST for value in whole)
+    if not good or not all(type(value) in {int, float} and math.isfinite(value) for value in real):
+        raise ValueError(f"{POSITION} is not a position")
+    return Position(**values)
 
 
 @contextmanager

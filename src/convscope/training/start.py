@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from convscope.errors import RunError, UsageError
+from convscope.models import MODELS, remember
 from convscope.progress import Progress, silent
 from convscope.training.agreement import agree, all_do, companions, first_says
 from convscope.training.batches import Batches, as_batches
@@ -18,10 +20,18 @@ from convscope.training.interrupts import interruptible
 from convscope.training.job import DataSource, Job, Settings, prepare_job
 from convscope.training.joining import join
 from convscope.training.layout import trained_channels_last
-from convscope.training.loop import Loop, Watch
+from convscope.training.loop import ALL_SUMS, Loop, Watch
 from convscope.training.objectives import make_loss
 from convscope.training.randomness import own_random_state
-from convscope.training.resuming import find_run, restore, run_before_restart, settings_again, settings_of
+from convscope.training.resuming import (
+    check_position,
+    find_run,
+    is_unbegun,
+    restore,
+    run_before_restart,
+    settings_again,
+    settings_of,
+)
 from convscope.training.runs import RUNS, Run
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
@@ -51,6 +61,7 @@ def train(
     watch: Watch | None = None,
     progress: Progress = silent,
     snapshot_seconds: float = 10.0,
+    trust: bool = False,
 ) -> Run:
     """Train a model and write a run folder; or, with `resume`, go on with one.
 
@@ -78,14 +89,16 @@ def train(
             networks of the tutorials.
         out: The run's folder; by default `runs/MODEL` (`runs/pets` for `folder:pets`), numbered where that exists.
         resume: Go on with the run in `out`, or with the newest unfinished one; a finished one is returned. Its own
-            settings hold; of the
-            arguments only `epochs` may differ (and only where the learning rate does not depend on it).
+            settings hold; of the arguments only `epochs` may differ (and only where the learning rate does not depend
+            on it). Where `out` does not exist, or holds only what a training leaves that is killed before its first
+            snapshot, and `dataset` is given, the training begins there, so that one command can be repeated.
         test: Data to measure the accuracy on after each epoch, where `dataset` is no name.
         model_args: Keyword arguments of the model.
         data_options: More arguments of `cs.load_dataset`: size, data_dir, image_size, grey, strict.
         watch: Called with every event, see `Watch` in training/loop.py.
         progress: Called while data are read or downloaded.
         snapshot_seconds: Time between two snapshots.
+        trust: Whether the code that a resumed run names may be executed; one that was begun here needs no trust.
 
     Raises:
         UnknownName: of a data set, model, recipe, optimizer, loss, precision or engine.
@@ -93,6 +106,7 @@ def train(
         DataError: data that cannot be trained on, or that differ from process to process.
         ShapeError: a model that does not fit the data.
         RunError: a folder that cannot be written, that exists already, or that another training holds.
+        TrustError: a run to go on with names code that you have not trusted, or that has changed since.
         TrainingError: the loss is no longer a number, or the disk is full; what was saved is intact.
         KeyboardInterrupt: after Ctrl-C, when everything is saved.
     """
@@ -106,10 +120,11 @@ def train(
     }
     others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
     join()
-    begun = find_run(out) if resume else run_before_restart(out)
+    begun = find_run(out, may_begin=dataset is not None) if resume else run_before_restart(out)
     if begun is not None:
         given = Settings(dataset, model, model_args, test=test, data_options=data_options)
-        settings = settings_of(begun, given, {**changes, **others}) if resume else settings_again(begun, given)
+        asked = {**changes, **others}
+        settings = settings_of(begun, given, asked, trust=trust) if resume else settings_again(begun, given)
         if epochs in {None, begun.recipe.epochs} and first_says(lambda: begun.finished):
             return begun
     else:
@@ -123,7 +138,11 @@ def train(
     runtime = runtime_for(settings.engine, settings.device, settings.precision)
     job = all_do(lambda: prepare_job(settings, runtime, progress))
     agree("training", job.facts)
-    path = begun.path if begun is not None else first_says(lambda: new_path(out, _name_of(settings, job)))
+    if begun is None:
+        path, anew = first_says(lambda: new_path(out, _name_of(settings, job), resume=resume))
+        job = replace(job, notes=(*job.notes, *anew))
+    else:
+        path = begun.path
     with ExitStack() as stack:
         writer = all_do(lambda: stack.enter_context(RunWriter(path) if runtime.rank == 0 else Writer()))
         stack.enter_context(own_random_state(job.config["seed"]))
@@ -147,12 +166,15 @@ def _run(
             position, said = restore(path, stored, job, model, optimizer)
             notes += said
         writer.configure({**job.config, "environment": stored["environment"]})
+        notes += _remembered(path, job) if runtime.rank == 0 else []
         train, test = _batches(job, runtime, channels_last=channels_last)
         loop = Loop(
             model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer,
             watch if runtime.rank == 0 else _nobody, interrupt, snapshot_seconds, position,
             saved=position.step if position.sums else -1,
         )  # fmt: skip
+        if begun is not None and position.sums:
+            check_position(path, position, loop.batches, job.recipe.epochs, ALL_SUMS)
         loop.watch(_start_event(job, path, loop, notes, resumed=begun is not None))
         finished = loop.run()
     runtime.meet()
@@ -163,6 +185,13 @@ def _run(
             f"go on with: convscope train --resume --out {shlex.quote(str(path))}"
         )
     return Run(path).holding(model.cpu())
+
+
+def _remembered(path: Path, job: Job) -> list[str]:
+    """Let the run be trusted, as the user named its code; a note where that cannot be remembered."""
+    source, args = job.config["model"]["source"], job.config["model"]["args"]
+    note = "" if source is None or source in MODELS else remember(path, source, args, job.imports)
+    return [note] if note else []
 
 
 def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:
@@ -198,33 +227,29 @@ def free_path(name: str, folder: Path = RUNS, is_taken: Callable[[Path], bool] =
     return path
 
 
-def new_path(out: str | Path | None, name: str) -> Path:
-    """Where a new run goes.
+def new_path(out: str | Path | None, name: str, *, resume: bool) -> tuple[Path, tuple[str, ...]]:
+    """Where a new run goes, and a note where `resume` was asked for, or an earlier training had begun there.
 
     Raises:
         RunError: something is there.
     """
     path = free_path(name) if out is None else Path(out)
+    if path.is_symlink() and not path.exists():
+        raise RunError(f"{path} is a link to nothing; a run needs a folder. Choose another --out.")
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a run needs a folder. Choose another --out.")
     if is_held(path):
         raise RunError(BUSY.format(path))
-    if path.exists() and not _unwritten(path):
+    if not is_unbegun(path):
         how = (
             "go on with it by --resume, or choose another --out"
             if (path / "config.json").exists()
             else "choose another --out"
         )
         raise RunError(f"{path} exists and is not empty; {how}.")
-    return path
-
-
-def _unwritten(path: Path) -> bool:
-    """Whether a folder is empty, or as a training leaves it that is killed before it has written anything."""
-    left = {"lock", "metrics.jsonl", "snapshots", "history"}
-    return {item.name for item in path.iterdir()} <= left and not any(
-        item.stat().st_size for item in path.rglob("*") if item.is_file()
-    )
+    if path.exists() and any(path.iterdir()):
+        return path, (f"{path} holds only what a training leaves that ends before its first step; it begins anew.",)
+    return path, (f"{path} holds no run to go on with yet, so the training begins.",) * resume
 
 
 def _start_event(job: Job, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> dict[str, Any]:

@@ -1,23 +1,30 @@
 """Writers: how a training's folder is written, by one training at a time, nothing lost. runs.py lists its files."""
 
 import fcntl
-import json
 import os
+import re
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from convscope.errors import RunError
+from convscope.files import make_folder, open_own, open_to_read, refuse_link, write_file
+from convscope.models.run_config import config_text
+from convscope.models.sealed import sealed
+from convscope.training.metrics import METRICS, metrics_line, read_metrics
 from convscope.training.snapshots import Position, State, refused, weights_of, write_durably, write_snapshot
 
 HISTORY_POINTS = 160
 """Points of the history that lie evenly over the training."""
 HISTORY_BYTES = 40_000_000
+_POINT = re.compile(r"\d{9,18}\.safetensors", re.ASCII)
+_PART = re.compile(r"\.\d{9,18}\.safetensors\.part|\d{9,18}\.part", re.ASCII)
+"""A point of the history that a kill left half written, by this version or one before."""
 BUSY = "another training is writing to {}; wait for its end or choose another --out."
 STEPPED = 4
 """One more for each so many: of steps that somebody watched one by one, or of a training that got more epochs."""
@@ -26,7 +33,7 @@ STEPPED = 4
 def is_held(path: Path) -> bool:
     """Whether a training is writing to this folder now."""
     try:
-        with (path / "lock").open("r") as lock:
+        with open_to_read(path / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -73,76 +80,103 @@ class Writer:
 class RunWriter(Writer):
     """Writes a run folder; entering it takes the folder's lock.
 
+    The folder may come from elsewhere: no link in it is followed, and nothing is removed but what a training has named.
+
     Raises:
         RunError: the folder cannot be written, or another training holds it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: TextIO
-        self._metrics: TextIO
+        self._lock: BinaryIO
+        self._metrics: BinaryIO
 
     def __enter__(self) -> Self:
-        try:
-            for folder in (self.path / "snapshots", self.path / "history"):
-                folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
-            self._metrics = (self.path / "metrics.jsonl").open("a")
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}; choose another --out.") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.__exit__()
-            raise RunError(BUSY.format(self.path)) from None
+        with ExitStack() as opened:
+            try:
+                for folder in (self.path / "snapshots", self.path / "history"):
+                    make_folder(folder)
+                for name in ("config.json", "weights.safetensors"):
+                    refuse_link(self.path / name)
+                self._lock = opened.enter_context(open_own(self.path / "lock"))
+                self._metrics = opened.enter_context(open_own(self.path / METRICS))
+            except OSError as error:
+                raise RunError(
+                    f"{error.filename or self.path} cannot be written: {error.strerror or error}; choose another --out."
+                ) from None
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(BUSY.format(self.path)) from None
+            opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._metrics.close()
+        with suppress(OSError):  # where the disk is full, what could not be written was refused before
+            self._metrics.close()
         self._lock.close()
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Write config.json."""
-        write_durably(self.path / "config.json", json.dumps(config, indent=1).encode())
+        write_durably(self.path / "config.json", config_text(config).encode())
 
     def begin(self, position: Position, points: Collection[int], others: int) -> int:
-        """Cut metrics and history back to `position`."""
+        """Cut metrics and history back to `position`, and leave out the damaged lines of the metrics."""
         with refused(self.path):
-            if os.fstat(self._metrics.fileno()).st_size > position.metrics_bytes:
-                os.truncate(self._metrics.fileno(), position.metrics_bytes)
+            self._cut_metrics(position)
             left = []
             for path in sorted((self.path / "history").iterdir()):
-                if path.suffix != ".safetensors" or int(path.stem) > position.step:
+                step = history_step(path)
+                if (step is not None and step > position.step) or _PART.fullmatch(path.name):
                     path.unlink()
-                elif int(path.stem) not in points:
+                elif step is not None and step not in points:
                     left.append(path)
             kept = left[:: -(-len(left) // others)] if others and left else []
             for path in set(left) - set(kept):
                 path.unlink()
         return len(kept)
 
+    def _cut_metrics(self, position: Position) -> None:
+        """Keep the intact lines up to `position`; a file that shares its content by a hard link is written anew."""
+        there = os.fstat(self._metrics.fileno())
+        kept = [line for line, event in read_metrics(self.path).lines if event["step"] <= position.step]
+        content = b"".join(line + b"\n" for line in kept)
+        if there.st_nlink == 1 and there.st_size == len(content):
+            return
+        write_file(self.path / METRICS, content)
+        self._metrics.close()
+        self._metrics = open_own(self.path / METRICS)
+
     def log(self, event: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
-        with refused(self.path / "metrics.jsonl"):
-            self._metrics.write(json.dumps(event) + "\n")
+        with refused(self.path / METRICS):
+            self._metrics.write(metrics_line(event))
             self._metrics.flush()
 
     def keep(self, step: int, model: nn.Module) -> None:
         """Write history/STEP.safetensors."""
         path = self.path / "history" / f"{step:09d}.safetensors"
-        part = path.with_suffix(".part")
         with refused(path):
-            part.write_bytes(save_tensors(weights_of(model)))
-            part.replace(path)
+            write_file(path, sealed(weights_of(model)), durably=False)
 
     def snapshot(self, state: State) -> None:
         """Write snapshots/STEP and weights.safetensors, durably."""
         with refused(self.path):
             os.fsync(self._metrics.fileno())
         length = os.fstat(self._metrics.fileno()).st_size
-        write_durably(self.path / "weights.safetensors", save_tensors(weights_of(state.model)))
+        weights = sealed(weights_of(state.model))
+        write_durably(self.path / "weights.safetensors", weights)
         position = replace(state.position, metrics_bytes=length)
-        write_snapshot(self.path / "snapshots", replace(state, position=position))
+        write_snapshot(self.path / "snapshots", replace(state, position=position), weights)
+
+
+def history_step(path: Path) -> int | None:
+    """The step whose weights a file of the history holds; None for a file that no training has named.
+
+    >>> history_step(Path("history/000000040.safetensors")), history_step(Path("history/best.safetensors"))
+    (40, None)
+    """
+    return int(path.stem) if _POINT.fullmatch(path.name) else None
 
 
 def history_steps(model: nn.Module, total: int) -> list[int]:

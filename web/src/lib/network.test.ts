@@ -4,16 +4,18 @@ import {
   cellAt,
   edges,
   groups,
+  inputCell,
   lanes,
   layout,
   mended,
   nodes,
   placeOf,
+  planeName,
   sameClasses,
   unfolded,
   within,
 } from "./network";
-import type { StepInfo, TraceInfo } from "./types";
+import type { InputInfo, StepInfo, TraceInfo } from "./types";
 
 const step = (id: number, module: string, inputs: number[]): StepInfo => ({
   id,
@@ -40,7 +42,18 @@ const trace = (steps: StepInfo[]): TraceInfo => ({
   output: null,
   notes: [],
   error: null,
-  input: { name: "", shape: [1, 4, 4], label: null, notes: [], low: 0, high: 1, picture: "", picture_shape: [1, 4, 4] },
+  input: {
+    name: "",
+    form: "picture",
+    parts: [],
+    shape: [1, 4, 4],
+    label: null,
+    notes: [],
+    low: 0,
+    high: 1,
+    picture: "",
+    picture_shape: [1, 4, 4],
+  },
 });
 
 /** A stem, then so many blocks of four steps, the last of which adds what went in. */
@@ -200,4 +213,23 @@ test.each([
   [-2, 0, null],
 ])("an address with step %s and channel %s is mended", (id, channel, patch) => {
   expect(mended([step(0, "a", [])], { step: id, channel })).toEqual(patch);
+});
+
+test("a cell of one of several inputs is among the planes of all", () => {
+  const shown = { name: "", form: "several", label: null, notes: [], low: 0, high: 1, picture: "" } as const;
+  const parts = [
+    { name: "left", shape: [3, 4, 5], first: 0 },
+    { name: "meta", shape: [6], first: 3 },
+    { name: "clip", shape: [2, 2, 4, 5], first: 4 },
+  ];
+  const input: InputInfo = { ...shown, notes: [], shape: [8, 4, 6], picture_shape: [1, 4, 4], parts };
+  expect(inputCell(input, "left", [0, 2, 1, 3])).toEqual([2, 1, 3]);
+  expect(inputCell(input, "meta", [0, 5])).toEqual([3, 0, 5]);
+  expect(inputCell(input, "clip", [0, 1, 0, 2, 3])).toEqual([6, 2, 3]);
+  expect([0, 2, 3, 5].map((plane) => planeName(input, plane))).toEqual([
+    "left, channel 0",
+    "left, channel 2",
+    "meta",
+    "clip, channel 1",
+  ]);
 });

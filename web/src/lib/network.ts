@@ -2,7 +2,7 @@
  * The network as the strip shows it: steps, folded by module, and which card reads which. Knows no DOM and no server.
  */
 import { IMAGE, type State } from "./state.svelte";
-import type { ModelInfo, StepInfo, TraceInfo } from "./types";
+import type { InputInfo, ModelInfo, StepInfo, TraceInfo } from "./types";
 
 /** One step, or several of one module that are folded or unfolded. */
 export type Node =
@@ -265,6 +265,24 @@ export function placeOf(
   }
   const channel = of.lead.reduce((sum, size, i) => sum * size + (cell[i] ?? 0), 0);
   return { channel, row: cell[of.lead.length] ?? 0, column: cell[of.lead.length + 1] ?? 0 };
+}
+
+/** Where a recorded cell of an input is among the planes that are shown: of several inputs, after those before it. */
+export function inputCell(input: InputInfo, name: string, cell: readonly number[]): readonly number[] {
+  const part = input.parts.find((each) => each.name === name);
+  if (part === undefined) return bareCell([1, ...input.shape], cell);
+  const bare = cell.slice(Math.max(0, cell.length - part.shape.length));
+  const [row, column] = bare.length > 1 ? bare.slice(-2) : [0, bare[0] ?? 0];
+  const lead = part.shape.slice(0, -2);
+  const plane = lead.reduce((sum, size, i) => sum * size + (bare[i] ?? 0), 0);
+  return [part.first + plane, row ?? 0, column ?? 0];
+}
+
+/** The name of a plane of the input: of several inputs, the one that it belongs to. */
+export function planeName(input: InputInfo, plane: number): string {
+  const part = input.parts.findLast((each) => each.first <= plane);
+  if (part === undefined) return `channel ${plane}`;
+  return part.shape.length > 2 ? `${part.name}, channel ${plane - part.first}` : part.name;
 }
 
 /** A recorded cell without its batch axis, as the page's cells are. */

@@ -52,8 +52,11 @@ test("brightness becomes bytes, none of them beyond black and white", () => {
 });
 
 test("what cannot be painted on says why in a sentence", () => {
-  expect(unpaintable([3, 224, 224], 375_000)).toBeNull();
-  expect(unpaintable([1, 398, 512], 375_000)).toBeNull();
-  expect(unpaintable([3, 398, 512], 375_000)).toMatch(/^This input has 611.328 numbers, more than the 375.000 .*\.$/);
-  expect(unpaintable([4, 8, 8], 375_000)).toMatch(/4 channels/);
+  expect(unpaintable({ form: "picture", shape: [3, 224, 224] }, 375_000)).toBeNull();
+  expect(unpaintable({ form: "picture", shape: [1, 398, 512] }, 375_000)).toBeNull();
+  expect(unpaintable({ form: "picture", shape: [3, 398, 512] }, 375_000)).toMatch(
+    /^This input has 611.328 numbers, more than the 375.000 .*\.$/,
+  );
+  expect(unpaintable({ form: "array", shape: [3, 8, 8] }, 375_000)).toMatch(/not one picture/);
+  expect(unpaintable({ form: "picture", shape: [4, 8, 8] }, 375_000)).toMatch(/4 channels/);
 });

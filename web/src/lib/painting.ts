@@ -74,8 +74,10 @@ export function toBytes(levels: Float32Array): Uint8Array {
 }
 
 /** Why an input of this shape cannot be painted on; null where it can. */
-export function unpaintable(shape: readonly [number, number, number], most: number): string | null {
-  const [channels, height, width] = shape;
+export function unpaintable(input: Readonly<{ form: string; shape: readonly number[] }>, most: number): string | null {
+  if (input.form !== "picture")
+    return "This input is not one picture and cannot be painted on or moved; kernels can be edited.";
+  const [channels = 1, height = 1, width = 1] = input.shape;
   const still = "it can be moved, and kernels can be edited";
   if (channels !== 1 && channels !== 3)
     return `This input has ${count(channels)} channels and cannot be painted on; ${still}.`;

@@ -72,12 +72,12 @@ function part(tensor: Tensor, channel: number, length: number): Float32Array {
 
 async function image(trace: TraceInfo, channel: number, signal: AbortSignal): Promise<Shown> {
   const tensor = await getInput(trace.id, signal);
-  const at = layout([1, ...tensor.shape.slice(-3)]);
+  const at = layout([1, ...tensor.shape]);
   const values = part(tensor, channel, at.length);
   const [low, high] = [real(trace.input.low), real(trace.input.high)];
   const [channels, height, width] = trace.input.picture_shape;
   const picture = fromBase64(trace.input.picture);
-  const whole = height === at.height && width === at.width;
+  const whole = trace.input.form === "picture" && height === at.height && width === at.width;
   const level = (i: number): number => (picture[i] ?? 0) / 255;
   const colours = (map: ColourMap) => (i: number) => {
     if (!whole) return grey(map, ((values[i] ?? NaN) - low) / (high - low || 1));

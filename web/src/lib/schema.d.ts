@@ -666,6 +666,11 @@ export interface components {
          * @description An input as the model gets it.
          */
         InputInfo: {
+            /**
+             * Form
+             * @enum {string}
+             */
+            form: "picture" | "array" | "several";
             /** High */
             high: number | ("nan" | "inf" | "-inf");
             /** Label */
@@ -676,6 +681,8 @@ export interface components {
             name: string;
             /** Notes */
             notes: string[];
+            /** Parts */
+            parts: components["schemas"]["InputPart"][];
             /** Picture */
             picture: string;
             /** Picture Shape */
@@ -685,11 +692,19 @@ export interface components {
                 number
             ];
             /** Shape */
-            shape: [
-                number,
-                number,
-                number
-            ];
+            shape: number[];
+        };
+        /**
+         * InputPart
+         * @description One of several inputs, as it is among the planes of the whole.
+         */
+        InputPart: {
+            /** First */
+            first: number;
+            /** Name */
+            name: string;
+            /** Shape */
+            shape: number[];
         };
         /**
          * KernelInfo

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convscope.cli.console import hushed, say, show_json
+from convscope.cli.console import hushed, show_json, show_text
 from convscope.cli.figures import save, target, write
 from convscope.cli.options import Json
 
@@ -34,6 +34,6 @@ def answer(result: Any, draw: Callable[[Any], Any], shown: Shown) -> None:
             save(figure, shown.out)
         show_json({**result.to_json(), **({} if shown.out is None else {"figure": str(shown.out)})})
         return
-    say(str(result))
+    show_text(str(result))
     if shown.out is not None:
         write(figure, shown.out)

@@ -6,7 +6,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.loading import Loading
-from convscope.cli.numbers import Image, Model
+from convscope.cli.numbers import Model, OneImage
 from convscope.cli.options import DataDir, spread
 from convscope.cli.probe.answer import Shown, answer
 
@@ -14,7 +14,7 @@ from convscope.cli.probe.answer import Shown, answer
 @spread
 def attribution(
     model: Model,
-    image: Image,
+    image: OneImage,
     *,
     output: Annotated[
         str | None, typer.Option("--class", help="A class by name or number; by default the one the model chooses.")

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import convscope as cs
+from convscope.cli.consent import Trust
 from convscope.cli.console import reading_progress
 from convscope.cli.loading import Loading
 from convscope.cli.options import spread
@@ -24,10 +25,11 @@ def compare(
     first: First = None,
     images: Images,
     partial: Partial = None,
+    trust: Trust = False,
     look: Shown,
 ) -> None:
     """Cost, accuracy, disagreements, similarity: `convscope probe compare runs/a runs/b`."""
-    subjects = [Loading().load(model) for model in models]
+    subjects = [Loading(trust=trust).load(model) for model in models]
     data = data_for(models[0], subjects[0], dataset, split, images, first=first)
     with reading_progress() as progress:
         found = cs.probe.compare(

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import convscope as cs
+from convscope.cli.consent import Trust
 from convscope.cli.console import reading_progress
 from convscope.cli.loading import Loading
 from convscope.cli.options import spread
@@ -24,10 +25,11 @@ def shift(
     seed: Annotated[int, typer.Option(help="Of generated data, and of the noise.")] = 0,
     images: Images,
     partial: Partial = None,
+    trust: Trust = False,
     shown: Shown,
 ) -> None:
     """Does the answer stay when the picture moves? `convscope probe shift shapes runs/shapes-mlp runs/shapes-cnn`."""
-    subjects = [Loading().load(model) for model in models]
+    subjects = [Loading(trust=trust).load(model) for model in models]
     data = data_for(models[0], subjects[0], dataset, split, images, seed=seed, first=first)
     named = dict(zip(names_of(models, subjects), subjects, strict=True))
     with reading_progress() as progress:

@@ -11,7 +11,7 @@ from torch import Tensor
 from convscope.probe.linting.evidence import FAILURES, Evidence
 from convscope.probe.linting.findings import Finding
 from convscope.probe.proportion import Proportion
-from convscope.training.objectives import decide
+from convscope.training.outputs import decide
 
 LARGE = 20.0
 """Inputs beyond this are pixels that nobody scaled: normalized ones stay below 5."""

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from convscope.cards import Card, card_of
 from convscope.data.dataset import Dataset
+from convscope.errors import ConvscopeError
 from convscope.probe.linting.watching import Seen, Watching
 from convscope.training.modes import in_eval_mode
-from convscope.training.objectives import logits_of
+from convscope.training.outputs import logits_of, scores_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[nn.Module, Tensor, Tensor], Any]
@@ -89,7 +90,7 @@ class Evidence:
     def answers(self, images: Tensor) -> Tensor:
         """The model's outputs in evaluation mode, shape (n, K), 250 images at a time."""
         with torch.no_grad(), in_eval_mode(self.model):
-            return torch.cat([logits_of(self.model(part)) for part in torch.split(images, 250)])
+            return torch.cat([scores_of(self.model(part), len(part)) for part in torch.split(images, 250)])
 
 
 def gather(
@@ -144,8 +145,11 @@ def _ask(model: nn.Module, images: Tensor, predict: Predict) -> Asked:
     half = max(1, len(images) // 2)
     try:
         with torch.no_grad(), Watching() as watching:
-            output, again = (logits_of(predict(model, images)).detach().float() for _ in range(2))
-            halves = torch.cat([logits_of(predict(model, part)).detach().float() for part in torch.split(images, half)])
+            output, again = (scores_of(predict(model, images), len(images)).detach().float() for _ in range(2))
+            parts = torch.split(images, half)
+            halves = torch.cat([scores_of(predict(model, part), len(part)).detach().float() for part in parts])
+    except ConvscopeError:  # an answer that gives no class, which every check would misread
+        raise
     except FAILURES as error:
         return Asked(error=_sentence(error))
     changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
@@ -164,7 +168,8 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: St
             if step is not None:
                 step(model, images, labels)
             else:
-                total = loss(logits_of(model(images)), labels)
+                output = logits_of(model(images))  # (n, K), or (n,) as the loss is to see it
+                total = loss(scores_of(output, len(images)) if output.dim() > 2 else output, labels)
                 if trainable:
                     torch.autograd.backward(total)
     except FAILURES as error:

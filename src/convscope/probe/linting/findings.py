@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convscope.probe.report import Report
+from convscope.spelling import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +177,16 @@ class Finding:
         return LESSONS[self.check]
 
     def __str__(self) -> str:
-        lines = [
+        return joined(self.lines())
+
+    def lines(self) -> list[str]:
+        """What was seen, why it matters and what to do, a line each."""
+        return [
             f"✗ {self.check}: {self.lesson.title}" + (f" ({self.where})" if self.where else ""),
             f"  seen: {self.evidence}",
             f"  why:  {self.lesson.why}",
             f"  do:   {self.lesson.remedy}",
         ]
-        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -223,12 +227,12 @@ class Lint:
         said = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
         made = len(self.looked_for)
         head = f"{self.subject}: {said} found by {made} check{'s' * (made != 1)}{on}"
-        parts = [head, *(str(finding) for finding in self.findings)]
+        parts = [[head], *(finding.lines() for finding in self.findings)]
         reasons = sorted(set(self.skipped.values()))
         for reason in reasons:
             names = ", ".join(name for name, why in self.skipped.items() if why == reason)
-            parts.append(f"not looked for ({reason}): {names}")
-        return Report(tuple(parts))
+            parts.append([f"not looked for ({reason}): {names}"])
+        return Report.of(*parts)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""

@@ -93,6 +93,7 @@ def lint(
         UsageError: there is nothing to look at.
         UnknownName: no loss or data set has this name.
         DataError: data that no model can be run on.
+        ShapeError: the model answers with something else than one score per class, such as segmentation maps.
     """
     if model is None and kernels is None and figure is None:
         raise UsageError("there is nothing to look at; give a model and data, or kernels by title, or a figure.")

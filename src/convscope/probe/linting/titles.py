@@ -17,7 +17,7 @@ from convscope.probe.linting.asking import mcnemar
 from convscope.probe.linting.evidence import Evidence
 from convscope.probe.linting.findings import Finding
 from convscope.probe.proportion import Proportion
-from convscope.training.objectives import decide
+from convscope.training.outputs import decide
 
 DIRECTIONS: Mapping[str, str] = {"vertical": r"\bverti[ck]al", "horizontal": r"\bhorizontal"}
 NUMBER = re.compile(r"\d+")

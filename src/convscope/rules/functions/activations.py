@@ -84,6 +84,11 @@ def _elu_slopes(x: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers
     )
 
 
+def _finite(x: Numbers) -> Numbers:
+    """|x|, cut where every exponential of it is 0 or beyond every type: 0 times it stays 0."""
+    return np.minimum(np.abs(x), 1e4)
+
+
 def _six(x: Numbers) -> Numbers:
     return np.clip(x + 3, 0, 6)
 
@@ -169,20 +174,20 @@ ACTIVATIONS: Mapping[str, Function] = {
     "mish": elementary(
         "{x} × tanh(log(1 + exp({x})))",
         _mish,
-        roundings=lambda y, x: y * (24 + np.abs(x)),
+        roundings=lambda y, x: y * (24 + _finite(x)),
         slopes=lambda x: (_mish_slope(x),),
     ),
     "softplus": elementary(
         "log(1 + exp({beta} × {x})) ÷ {beta} if {beta} × {x} ≤ {threshold}, else {x}",
         softplus,
-        roundings=lambda y, x, beta, threshold: y * (16 + np.abs(x * beta)) * (x * beta <= threshold),
+        roundings=lambda y, x, beta, threshold: y * (16 + _finite(x * beta)) * (x * beta <= threshold),
         slopes=_softplus_slopes,
         taken=lambda x, beta, threshold: "{x}" if x * beta > threshold else "log(1 + exp({beta} × {x})) ÷ {beta}",
     ),
     "log_sigmoid": elementary(
         "−log(1 + exp(−{x}))",
         lambda x: -np.logaddexp(0, -x),
-        roundings=lambda y, x: y * (16 + np.abs(x)),
+        roundings=lambda y, x: y * (16 + _finite(x)),
         slopes=lambda x: (sigmoid(-x),),
     ),
     "gelu": elementary(

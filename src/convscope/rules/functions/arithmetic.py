@@ -74,20 +74,36 @@ def _power(x: Numbers, exponent: Numbers) -> Numbers:
 
 def _power_slopes(x: Numbers, exponent: Numbers) -> tuple[Numbers, Numbers]:
     x, exponent = np.asarray(x, np.float64), np.asarray(exponent, np.float64)
-    by_exponent = np.where(x > 0, x**exponent * np.log(np.where(x > 0, x, 1.0)), 0.0)
+    logs = np.log(np.clip(np.where(x > 0, x, 1.0), 5e-324, 1.7e308))
+    by_exponent = np.where(x > 0, x**exponent * logs, 0.0)
     return np.where(exponent == 0, 0.0, exponent * x ** (exponent - 1)), by_exponent
 
 
 def _near_jump(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
     """A quotient that is an integer but for rounding may be cut to this integer or to the one before."""
     quotient = float(np.divide(values[0], values[1]))
-    near = np.isfinite(quotient) and abs(quotient - np.round(quotient)) <= 2 * precision.sum * abs(quotient)
-    return (1.0 if near else 0.0) + precision.sum * abs(result)
+    u = max(precision.sum, precision.inner)  # a narrow type rounds the quotient before it is cut
+    near = np.isfinite(quotient) and abs(quotient - np.round(quotient)) <= 2 * u * abs(quotient)
+    return (1.0 if near else 0.0) + 2 * u * abs(result)
 
 
 def _floor_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    """The remainder is found without rounding, but in a narrow type the quotient may come out one too small."""
-    return float(precision.sum * abs(result) + (2 * precision.inner * abs(result) + 1.0 if precision.inner else 0.0))
+    """The remainder is found without rounding; what it leaves is divided and brought to the nearest whole number.
+
+    Its difference from the dividend, the division and the step down round once each, which is less than half a unit
+    where the quotient has a few digits fewer than the type; beyond, and in a narrow type, it may be another number.
+    Source: PyTorch, c10/util/generic_math.h, div_floor_floating.
+    """
+    roundings = 3 * precision.sum * abs(result)
+    return float(
+        (roundings if roundings > 0.1 else 0.0) + (2 * precision.inner * abs(result) + 1.0) * bool(precision.inner)
+    )
+
+
+def _near_integer(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """A number that its error takes across an integer is cut to this integer or to the one before."""
+    apart = abs(values[0] - np.round(values[0]))
+    return 1.0 if 0 < apart <= errors[0] + 8 * precision.sum * abs(values[0]) else 0.0
 
 
 def _near_tie(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
@@ -116,6 +132,7 @@ _CLAMP = elementary(
 
 ARITHMETIC: Mapping[str, Function] = {
     "identity": elementary("{x}", lambda x: x, slopes=lambda x: (1.0,), offset=no_offset),
+    "to_float64": _typed("float64"),
     "to_float32": _typed("float32"),
     "to_bfloat16": _typed("bfloat16"),
     "to_float16": _typed("float16"),
@@ -214,6 +231,7 @@ ARITHMETIC: Mapping[str, Function] = {
     ),
     "round": elementary("{x}, rounded to the nearest integer", np.round),
     "trunc": elementary("{x}, rounded towards 0", np.trunc),
+    "cut": Function("{x}, cut to an integer", np.trunc, _near_integer),
     "frac": elementary("what {x} has behind the point", lambda x: x - np.trunc(x), slopes=lambda x: (np.ones_like(x),)),
     "reciprocal": _single("1 ÷ {x}", lambda x: np.divide(1.0, x), lambda x: -np.divide(1.0, x * x), 2),
     "sqrt": _single("√{x}", np.sqrt, lambda x: np.divide(0.5, np.sqrt(x)), 2),

@@ -1,8 +1,4 @@
-"""Rows: functions of many numbers at once: the largest, the variance, a softmax.
-
-The bounds of statistics grow with (mean² + variance) / variance, because a kernel may find the variance of numbers far
-from zero in one pass (Chan, Golub and LeVeque, The American Statistician 37, 1983).
-"""
+"""Rows: functions of many numbers at once: the largest, a normalization, a softmax."""
 
 # ruff: noqa: ARG001 - what is called through one table has one signature
 
@@ -34,34 +30,38 @@ def softmax_error(row: Row, shares: Row, errors: Row | float, precision: Precisi
     """How far a kernel's softmax may lie from ours, each cell: (..., T).
 
     Each exp has its own roundings and those of `cell - max`, and carries the error of its cell on; the sum of T
-    of them and the division round again. A factor exp(error of cell + largest error) covers inexact cells.
+    of them and the division round again. A factor exp(error of cell + largest error) covers inexact cells; where it is
+    above e, that factor is applied to the odds of the cell against all others, which keeps its share below 1.
     """
     depth = np.abs(np.where(shares > 0, row - np.max(row, axis=-1, keepdims=True), 0.0))
     mean_depth = np.sum(shares * depth, axis=-1, keepdims=True)
     relative = precision.sum * (depth + mean_depth + 2 * EXP + row.shape[-1] + 8) + 3 * precision.inner
-    if np.any(errors):
-        given = np.broadcast_to(errors, row.shape)
-        relative = relative + np.expm1(given + np.max(given, axis=-1, keepdims=True))
-    return np.asarray(1.01 * shares * relative + precision.tiny)
+    if not np.any(errors):
+        return np.asarray(1.01 * shares * relative + precision.tiny)
+    given = np.broadcast_to(errors, row.shape)
+    bent = given + np.max(given, axis=-1, keepdims=True)
+    near = 1.01 * shares * (relative + np.expm1(np.minimum(bent, 1.0)))
+    if not np.any(bent > 1):
+        return np.asarray(near + precision.tiny)
+    depth = np.where(np.isneginf(row), 0.0, np.max(row, axis=-1, keepdims=True) - row)
+    far = _shifted_odds(row, shares, bent + 2 * precision.sum * np.max(depth, axis=-1, keepdims=True))
+    far = far + 1.01 * shares * precision.sum * (4 * EXP + row.shape[-1])
+    return np.asarray(np.where(np.any(bent > 1, axis=-1, keepdims=True), np.minimum(far, 1.0), near) + precision.tiny)
 
 
-def variance(row: Row, mean: Any, correction: float) -> Any:
-    """The mean square distance from the mean, by n - correction."""
+def _shifted_odds(row: Row, shares: Row, shift: Row) -> Row:
+    """How much a share moves when its odds against all other cells move by a factor exp(shift) in either direction."""
+    fallen = row - np.max(row, axis=-1, keepdims=True)
+    against = np.empty_like(fallen)
+    for cell in range(row.shape[-1]):  # the logarithm of the odds against it
+        others = np.delete(fallen, cell, axis=-1)
+        level = np.max(others, axis=-1, initial=-np.inf)
+        level = np.where(np.isfinite(level), level, 0.0)
+        weighed = np.log(np.sum(np.exp(others - level[..., None]), axis=-1)) + level
+        against[..., cell] = np.where(np.isneginf(fallen[..., cell]), np.inf, weighed - fallen[..., cell])
     with np.errstate(all="ignore"):
-        return np.divide(np.sum((row - mean) ** 2), np.maximum(row.size - correction, 0.0))
-
-
-def _variance_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    row, mean, correction = values
-    count = row.size
-    if count <= 1:
-        return 0.0
-    magnitude = (result + float(np.mean(row)) ** 2) * count / max(count - correction, 1.0)
-    inherited = 0.0
-    if np.any(errors[0]):
-        shift = np.asarray(errors[0]) + float(np.max(errors[0]))
-        inherited = float(np.sum(shift * (2 * np.abs(row - mean) + shift))) / max(count - correction, 1.0)
-    return float(gamma(count + 8, precision.sum) * magnitude + inherited + precision.tiny)
+        more, less = 1 / (1 + np.exp(against - shift)), 1 / (1 + np.exp(against + shift))
+    return np.asarray(np.maximum(more - shares, shares - less))
 
 
 def _normalize(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
@@ -126,7 +126,8 @@ def _logsumexp_error(precision: Precision, result: float, values: Sequence[Any],
 
 
 def _log_softmax(x: Any, row: Row) -> Any:
-    return x - _logsumexp(row)
+    top = np.max(row)
+    return x - top - np.log(np.sum(np.exp(row - top)))
 
 
 def _log_softmax_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
@@ -150,11 +151,10 @@ def _share_error(precision: Precision, result: float, values: Sequence[Any], err
     x, row = values
     if not result > 0:
         return precision.tiny
-    both = np.append(row, x)
-    given = np.append(np.broadcast_to(errors[1], row.shape), errors[0])
-    shares = np.append(softmax(row), result)
-    shares_error = softmax_error(both, shares, given if np.any(given) else 0.0, precision)
-    return float(shares_error[-1])
+    given = np.maximum(np.broadcast_to(errors[1], row.shape), errors[0])
+    shares = softmax(row)
+    at = int(np.argmin(np.abs(shares - result)))  # x is one of the cells
+    return float(softmax_error(row, shares, given if np.any(given) else 0.0, precision)[at])
 
 
 def _largest_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
@@ -226,7 +226,6 @@ ROWS: Mapping[str, Function] = {
     "product": Function("the product of {cells}", np.prod, _product_error),
     "any": Function("1 if any of {cells} is not 0", lambda row: 1.0 * np.any(row), _exact),
     "all": Function("1 if none of {cells} is 0", lambda row: 1.0 * np.all(row), _exact),
-    "variance": Function("sum of ({cells} − {mean})² ÷ (n − {correction})", variance, _variance_error),
     "normalize": Function(_FORMULA, _normalize, _normalize_error),
     "normalize_weight": Function(f"{_FORMULA} × {{weight}}", _normalize, _normalize_error),
     "normalize_affine": Function(f"{_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error),

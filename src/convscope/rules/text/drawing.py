@@ -3,6 +3,7 @@
 import math
 
 from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf
+from convscope.rules.functions.moments import KERNELS
 from convscope.rules.text.detail import Detail
 from convscope.rules.text.display import number_of, short
 from convscope.rules.text.formulas import draw_formula, formula
@@ -21,7 +22,7 @@ SERIES = {
     "safe_softmax": draw_softmax,
     "log_softmax": draw_softmax,
     "logsumexp": draw_softmax,
-    "variance": draw_variance,
+    **dict.fromkeys(KERNELS, draw_variance),
 }
 BRIEF = frozenset({"normalize", "normalize_weight", "normalize_affine", "inverse_std"})
 """Functions whose statistics are told in a line, not drawn."""

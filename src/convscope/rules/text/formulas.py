@@ -6,6 +6,7 @@ import numpy as np
 
 from convscope.rules.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.rules.functions import FUNCTIONS
+from convscope.rules.functions.moments import KERNELS
 from convscope.rules.text.display import Scale, number_of, short, table
 from convscope.rules.text.sheet import BLANK, Row
 from convscope.rules.text.sums import ROUNDING
@@ -62,7 +63,7 @@ def describe(argument: Argument) -> str:
     if isinstance(argument, Dot):
         made = f": {short(argument.total())} ÷ {argument.divisor:,.9g}" if argument.divisor != 1 else ""
         return argument.note + made
-    if argument.function == "variance":
+    if argument.function in KERNELS:
         cells, _, correction = argument.arguments.values()
         assert isinstance(cells, Cells)
         assert isinstance(correction, Leaf)

@@ -46,11 +46,26 @@ class Change(Said):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
+class InputPart(Said):
+    """One of several inputs, as it is among the planes of the whole."""
+
+    name: str
+    shape: list[int]
+    """Without a batch axis."""
+    first: int
+    """Which plane is its first."""
+
+
 class InputInfo(Said):
     """An input as the model gets it."""
 
     name: str
-    shape: tuple[int, int, int]
+    shape: list[int]
+    """(C, H, W) of a picture; another array's own, without a batch axis; (planes, H, W) of several inputs."""
+    form: Literal["picture", "array", "several"]
+    """Only a picture can be painted, moved and exchanged here."""
+    parts: list[InputPart]
+    """Of several inputs; of one, nothing."""
     label: int | None
     notes: list[str]
     """What was done to it: resized, grey, inverted."""

@@ -1,0 +1,133 @@
+"""Units: in which layout and range the numbers of images are, where their file does not say. Knows shapes and ranges.
+
+One rule for all loaders: what is clear is taken, what was assumed is a note, what is ambiguous is refused with the
+option that decides.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from convscope.errors import DataError, UnknownName, UsageError
+from convscope.images import OVERSHOOT, WHITE, white_of_floats
+
+Layout = Literal["nchw", "nhwc"]
+CHANNELS = frozenset({1, 3, 4})
+"""Numbers of channels that pictures usually have."""
+DEEP = 65535.0
+CLEARLY_BRIGHT = 128.0
+"""Where some floating-point values are negative, the least maximum where 255 is white; standard scores end before."""
+
+
+def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout, str]:
+    """Whether images of four axes have their channels first or last, and a note where that was not obvious.
+
+    >>> layout_of("x", (20, 28, 28, 3), None)
+    ('nhwc', '')
+    >>> layout_of("x", (20, 64, 64, 13), None)[1]
+    'images of the shape (20, 64, 64, 13) are read as 13 channels of 64x64; if they are not, add layout=nchw.'
+
+    Args:
+        name: What messages call the images.
+        shape: (N, a, b, c).
+        said: What the user says.
+
+    Raises:
+        UnknownName: the user says something else than nchw or nhwc.
+        DataError: both are as likely.
+    """
+    if said is not None:
+        if said not in get_args(Layout):
+            raise UnknownName("layout", said, get_args(Layout), "N images, C channels, H rows and W columns, in order.")
+        return ("nchw", "") if said == "nchw" else ("nhwc", "")
+    _, a, b, c = shape
+    known = channels_first(a, b, c)
+    if known is None:
+        raise DataError(
+            f"the images of {name} have the shape {tuple(shape)}, which can be {a} channels of {b}x{c} or {c} channels "
+            f"of {a}x{b}; say which: {name}?layout=nchw or {name}?layout=nhwc."
+        )
+    if (a if known else c) in CHANNELS:
+        return ("nchw" if known else "nhwc"), ""
+    read, other = (f"{a} channels of {b}x{c}", "nhwc") if known else (f"{c} channels of {a}x{b}", "nchw")
+    note = f"images of the shape {tuple(shape)} are read as {read}; if they are not, add layout={other}."
+    return ("nchw" if known else "nhwc"), note
+
+
+def channels_first(a: int, b: int, c: int) -> bool | None:
+    """Whether (a, b, c) is (C, H, W), not (H, W, C): by usual numbers of channels, square pictures, few channels."""
+    first, last = a in CHANNELS, c in CHANNELS
+    square_first, square_last = b == c, a == b  # the picture, where channels are first, and where they are last
+    if first == last and square_first != square_last:
+        return square_first
+    if first != last:
+        against = square_last if first else square_first
+        return None if against and not (square_first and square_last) else first
+    if first or square_first:
+        return None
+    return True if 2 * a <= min(b, c) else False if 2 * c <= min(a, b) else None
+
+
+def white_of(name: str, low: float, high: float, kind: str, said: str | None) -> tuple[float, str]:
+    """The value that counts as 1.0, and a note where that was not obvious.
+
+    >>> white_of("x", 0, 255, "u", None), white_of("x", 0, 0.7, "f", None)
+    ((255.0, ''), (1.0, ''))
+    >>> white_of("x", 0, 1.0001, "f", None)
+    (1.0, 'values from 0 to 1.0001 are read as 0 to 1; if another value is white, add white=VALUE.')
+
+    Args:
+        name: What messages call the images.
+        low: The least of all values, or 0.
+        high: The largest, or 0.
+        kind: Of their type: "b", "u" or "i" for whole numbers, "f" for floating-point ones.
+        said: What the user says.
+
+    Raises:
+        UsageError: the user says what is no positive number.
+        DataError: no known range, or two are as likely.
+    """
+    if said is not None:
+        return _said(said), ""
+    white = _whole(low, high) if kind in "bui" else _floating(name, low, high)
+    if white is None:
+        raise DataError(
+            f"the images of {name} have values up to {high:g}; at most {DEEP:.0f} can be pixels. Name the value that "
+            f"is white: {name}?white=VALUE."
+        )
+    plain = kind == "b" or (kind == "f" and white == 1) or (white == WHITE and kind in "ui")
+    if plain and low >= 0 and high <= white:
+        return white, ""
+    negative = low < -white * OVERSHOOT
+    read = "are taken as they are, for some are negative" if negative else f"are read as 0 to {white:g}"
+    return white, f"values from {low:g} to {high:g} {read}; if another value is white, add white=VALUE."
+
+
+def _said(text: str) -> float:
+    try:
+        white = float(text)
+    except ValueError:
+        white = 0.0
+    if not 0 < white < float("inf"):
+        raise UsageError(f"white is the value of a white pixel, a number above 0 such as 1 or 255, not {text!r}.")
+    return white
+
+
+def _whole(low: float, high: float) -> float | None:
+    return 1.0 if low < 0 else next((white for white in (1.0, WHITE, DEEP) if high <= white), None)
+
+
+def _floating(name: str, low: float, high: float) -> float | None:
+    """As `white_of_floats`; negative values beyond an overshoot are normalized ones, larger ones those of 16 bits."""
+    white = white_of_floats(low, high)
+    if low < 0 and white is None:
+        return 1.0
+    if (low < 0 and white == WHITE and high < CLEARLY_BRIGHT) or (white is None and high < WHITE):
+        raise _ambiguous(name, low, high)
+    return white or (DEEP if high <= DEEP * (1 + OVERSHOOT) else None)
+
+
+def _ambiguous(name: str, low: float, high: float) -> DataError:
+    return DataError(
+        f"the images of {name} have floating-point values from {low:g} to {high:g}, where white can be 1 or 255; say "
+        f"which value is white: {name}?white=1 or {name}?white=255."
+    )

@@ -1,0 +1,170 @@
+"""Files that may come from elsewhere: nothing but regular files is opened, a write replaces as a whole or does nothing.
+
+Imports nothing of convscope. Every refusal is an OSError whose `strerror` says why.
+"""
+
+import errno
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # or opening a named pipe waits for its other end
+_LINK = "it is a link, which is not followed"
+_NOT_REGULAR = "it is not a regular file"
+LFS = b"version https://git-lfs.github.com/spec/"
+"""How the small text begins that Git LFS leaves where the file itself was not fetched."""
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file for reading; a link to one is followed, a pipe or a device is refused.
+
+    >>> open_to_read(Path("/dev/zero"))
+    Traceback (most recent call last):
+    OSError: [Errno 22] it is not a regular file: '/dev/zero'
+    """
+    return _regular(os.open(path, os.O_RDONLY | _NO_WAIT), path, "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file, opened as `open_to_read` does."""
+    with open_to_read(path) as file:
+        return file.read()
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file of one's own for appending, made where it is missing and never emptied; a link is refused."""
+    refuse_link(path)
+    return _regular(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT, 0o666), path, "a+b")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of one's own where it is missing; a link to one is refused."""
+    refuse_link(path)
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise an OSError where a name is a link."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, _LINK, str(path))
+
+
+def write_file(path: Path, content: bytes, *, durably: bool = True) -> None:
+    """Write a file so that it is there whole, or as it was before; `durably`: after a crash of the machine too.
+
+    Whatever had the name is replaced, not written into: a file that shares its content by a hard link keeps it.
+    """
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666), "wb") as file:
+        file.write(content)
+        file.flush()
+        if durably:
+            os.fsync(file.fileno())
+        part.replace(path)
+    if durably:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _regular(handle: int, path: Path, mode: str) -> BinaryIO:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
+    return os.fdopen(handle, mode)  # type: ignore[return-value]  # the modes are binary
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file where a user says, beside its place and renamed, so that a full disk leaves what was there before.
+
+    A symbolic link stays one: the file that it names is replaced, with its permissions. What is not a regular file,
+    such as /dev/stdout or a named pipe, is written to as it is.
+
+    >>> write_whole("/dev/null", b"anything")
+
+    Raises:
+        OSError: it cannot be written; the former file is unharmed and nothing is left beside it.
+    """
+    former = _status(Path(path))
+    if former is not None and not stat.S_ISREG(former.st_mode):
+        Path(path).write_bytes(content)  # by the given name: the real one of /dev/stdout may not be a path, as pipe:[7]
+        return
+    target = Path(os.path.realpath(path))
+    try:
+        handle, name = tempfile.mkstemp(prefix=".convscope-", suffix=".part", dir=target.parent)
+    except PermissionError:
+        if former is None:
+            raise
+        _overwrite(target, content)  # a file that may be written in a folder that may not
+        return
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+        _like(part, former)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of what is there, links followed; None where nothing is. A link to itself is an OSError."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _like(part: Path, former: os.stat_result | None) -> None:
+    """The permissions of the file that is replaced; else those of any new file."""
+    if former is None:
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)
+        return
+    with suppress(OSError):  # only root may give files away
+        os.chown(part, former.st_uid, former.st_gid)
+    part.chmod(stat.S_IMODE(former.st_mode))
+
+
+def _overwrite(target: Path, content: bytes) -> None:
+    """Replace a file's content in place, once its room on the disk is certain."""
+    with target.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if len(content) > size:
+            try:
+                os.posix_fallocate(file.fileno(), 0, len(content))
+            except OSError:
+                file.truncate(size)
+                raise
+        file.write(content)
+        file.truncate()
+
+
+def unsuitable(path: Path) -> str:
+    """Why a path that exists should not be opened and read to its end, in words; nothing for an ordinary file.
+
+    >>> unsuitable(Path("/dev/zero"))
+    'is not a regular file, and reading a pipe or a device may never end; save its content as a file'
+    """
+    if not path.is_file():
+        return "is not a regular file, and reading a pipe or a device may never end; save its content as a file"
+    with path.open("rb") as file:
+        if file.read(len(LFS)) == LFS:
+            return "is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`"
+    return ""

@@ -1,0 +1,249 @@
+"""Imports: the files that the code of a network is imported from, each checked before it is executed.
+
+While a network is built, and later when its code imports more, a finder reads every Python file outside the standard
+library, site-packages and convscope once, compares or notes its digest, and executes exactly these bytes: cached
+bytecode is never used. Knows Python's import system; nothing of runs and networks.
+"""
+
+import hashlib
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from pathlib import Path
+from types import CodeType, ModuleType
+
+from convscope.errors import ModelError
+
+
+@dataclass(eq=False)
+class Imports:
+    """The files that the code of one network may be imported from, and those that it was imported from.
+
+    >>> imports = Imports()
+    >>> imports.admit("/home/me/net.py", b"pass")
+    >>> list(imports.files)
+    ['/home/me/net.py']
+    """
+
+    allowed: Mapping[str, str] | None = None
+    """Absolute path -> SHA-256 of its content; None where any file may be imported, because the user named the code."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Those that were imported, in the same form."""
+    folder: str = ""
+    """The folder whose modules are found before all others, as that of a script that Python runs."""
+    refused: str = ""
+    """The last file that was asked for and is not allowed."""
+    outer: "Imports | None" = None
+    """Those of the code that is being imported around this one."""
+
+    def admit(self, file: str, content: bytes) -> None:
+        """Note a file that is about to be executed.
+
+        Raises:
+            ModelError: it is not one of the allowed files, or its content differs.
+        """
+        digest = hashlib.sha256(content).hexdigest()
+        if self.allowed is not None and self.allowed.get(file) != digest:
+            self.refused = file
+            self.check()
+        if self.outer is not None:
+            self.outer.admit(file, content)
+        self.files[file] = digest
+
+    def check(self) -> None:
+        """Refuse to go on where a file was not allowed, also where the code that imports it would go on without.
+
+        Raises:
+            ModelError: says which.
+        """
+        if self.refused:
+            raise ModelError(
+                f"{self.refused!r} is new or has changed since its run was trusted, so it was not imported; read it, "
+                "then trust the run again with --trust."
+            )
+
+
+_ACTIVE: ContextVar[Imports | None] = ContextVar("imports", default=None)
+_CODE_OF: dict[str, Imports] = {}
+"""File -> the imports that it belongs to: they hold as well for what its code imports later."""
+
+
+@contextmanager
+def watching(imports: Imports) -> Iterator[None]:
+    """Within it, every file of user code that this thread imports is checked or noted.
+
+    Raises:
+        ModelError: a file that is not allowed was asked for.
+    """
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    outer = _current()
+    if outer is not imports:
+        imports.outer = outer
+    token = _ACTIVE.set(imports)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+    imports.check()
+
+
+def look_in(folder: Path) -> None:
+    """Let the code that is being imported find the modules of a folder, now and later."""
+    imports = _ACTIVE.get()
+    if imports is not None:
+        imports.folder = str(folder)
+
+
+def check_loaded(module: ModuleType) -> None:
+    """Check the file of a module that was imported before, as if it were imported now.
+
+    Raises:
+        ModelError: it is not allowed.
+    """
+    imports, file = _ACTIVE.get(), getattr(module, "__file__", None)
+    if imports is not None and file is not None and not is_library(file) and Path(file).is_file():
+        imports.admit(os.path.abspath(file), Path(file).read_bytes())  # noqa: PTH100
+
+
+def checked(spec: ModuleSpec) -> ModuleSpec:
+    """The same module, executed from the very bytes that were checked; unchanged where nobody watches.
+
+    Raises:
+        ModelError: its file is not allowed, or cannot be read.
+    """
+    imports = _current()
+    if imports is None or spec.origin is None or not spec.has_location:
+        return spec
+    file = os.path.abspath(getattr(spec.loader, "archive", spec.origin))  # noqa: PTH100  # links stay as they are named
+    if is_library(file):
+        return spec
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}.") from None
+    imports.admit(file, content)
+    _CODE_OF[spec.origin] = imports
+    if file == os.path.abspath(spec.origin):  # noqa: PTH100
+        if spec.origin.endswith(tuple(SOURCE_SUFFIXES)):
+            spec.loader = _Source(spec.name, spec.origin, content)
+        elif spec.origin.endswith(tuple(BYTECODE_SUFFIXES)):
+            spec.loader = _Bytecode(spec.name, spec.origin, content)
+    return spec
+
+
+class _Finder(MetaPathFinder):
+    """Stands before all other finders and checks what they find."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        imports = _current()
+        if imports is None:
+            return None
+        folders = list(_folders(imports))
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            more = [*folders, *sys.path] if path is None and folders and finder is PathFinder else path
+            spec = finder.find_spec(fullname, more, target)
+            if spec is not None:
+                return checked(spec)
+        return None
+
+
+def _folders(imports: Imports | None) -> Iterator[str]:
+    """Where user code finds its own modules; sys.path stays as it is, as other threads import by it."""
+    while imports is not None:
+        if imports.folder:
+            yield imports.folder
+        imports = imports.outer
+
+
+_FINDER = _Finder()
+
+
+class _Source(SourceFileLoader):
+    """Executes the content that was checked; neither reads nor writes cached bytecode."""
+
+    def __init__(self, fullname: str, path: str, content: bytes) -> None:
+        super().__init__(fullname, path)
+        self._content = content
+
+    def get_data(self, path: str) -> bytes:
+        return self._content if path == self.path else super().get_data(path)
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # importlib's signature
+        code: CodeType = self.source_to_code(self._content, self.path)
+        return code
+
+
+class _Bytecode(SourcelessFileLoader):
+    """The same for a module that exists as bytecode alone."""
+
+    def __init__(self, fullname: str, path: str, content: bytes) -> None:
+        super().__init__(fullname, path)
+        self._content = content
+
+    def get_data(self, path: str) -> bytes:
+        return self._content if path == self.path else super().get_data(path)
+
+
+def _current() -> Imports | None:
+    """The innermost imports that hold now: of what is being loaded, or of the user code that asks for an import."""
+    active, callers = _ACTIVE.get(), _of_callers()
+    around = callers
+    while around is not None and around is not active:
+        around = around.outer
+    return callers if around is active else active
+
+
+def _of_callers() -> Imports | None:
+    """The imports of the user code that asks for an import now, if user code does."""
+    frame = sys._getframe() if _CODE_OF else None
+    while frame is not None:
+        if frame.f_code.co_filename in _CODE_OF:
+            return _CODE_OF[frame.f_code.co_filename]
+        frame = frame.f_back
+    return None
+
+
+def _library_folders() -> tuple[str, ...]:
+    """Where Python, installed packages and convscope are.
+
+    A folder of sys.path counts by its name, site-packages, because clusters and tools add theirs so; the working folder
+    does not, whatever it is called.
+    """
+    own = Path(__file__).parent.parent
+    folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    folders += [str(own), *site.getsitepackages(), site.getusersitepackages()]
+    named = [Path(folder) for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
+    folders += [str(folder) for folder in named if folder.is_absolute() and folder.resolve() != Path.cwd().resolve()]
+    both = [path for folder in folders for path in (Path(folder), Path(folder).resolve())]
+    return tuple(dict.fromkeys(f"{path}{os.sep}" for path in both))
+
+
+_LIBRARY = _library_folders()
+
+
+def is_library(file: str | Path) -> bool:
+    """Whether a file belongs to Python, an installed package or convscope rather than to the user.
+
+    >>> is_library(os.__file__), is_library("site-packages/net.py")
+    (True, False)
+    """
+    return os.path.abspath(file).startswith(_LIBRARY)  # noqa: PTH100  # a link counts by where it is, not leads

@@ -1,0 +1,213 @@
+"""A run's config.json: how it is written, and read back with every value checked before it is used.
+
+The file holds the SHA-256 of the rest of itself, so that damage is seen. It is data and may come from anybody: what it
+names is neither imported nor called here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from convscope.cards import Card
+from convscope.errors import ConvscopeError, RunError
+from convscope.files import read_file
+from convscope.images import Fit
+from convscope.plain import parse_json
+
+CONFIG = "config.json"
+FORMAT = 2
+"""Of the file; 1 had no digest."""
+DIGEST = "sha256"
+LARGEST = 1 << 16
+"""Of an edge in pixels, and of a number of channels."""
+
+Text = Annotated[str, Field(max_length=100_000)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Edge = Annotated[int, Field(ge=1, le=LARGEST)]
+Size = tuple[Edge, Edge]
+Flag = Annotated[bool, Field(strict=False)]
+"""Python callers may have given 0 or 1."""
+Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+class Checked(BaseModel):
+    """A part of config.json; values of other types are refused, keys that it does not name are left alone."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class PreprocessPart(Checked):
+    """As `Preprocess` is written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: Size | None = None
+    channels: Edge | None = None
+    scale: Number = 255.0
+    mean: Annotated[list[Number], Field(min_length=1, max_length=LARGEST)] = [0.0]
+    std: Annotated[list[Number], Field(min_length=1, max_length=LARGEST)] = [1.0]
+    fit: Fit = "stretch"
+    crop_ratio: Number = 1.0
+    background: Literal["dark", "light"] | None = None
+    binary: bool = False
+
+    @model_validator(mode="after")
+    def _fits_channels(self) -> Self:
+        counts = {len(self.mean), len(self.std), self.channels or 1} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"mean, std and channels are for {' and '.join(map(str, sorted(counts)))} channels")
+        return self
+
+
+class CardPart(Checked):
+    """As `Card` is written."""
+
+    name: Text
+    preprocess: PreprocessPart
+    classes: list[Text]
+    source: Text = ""
+    fixed_size: bool = False
+
+
+class ModelPart(Checked):
+    """Which network it is, and how to build it; `source` None: only the user can."""
+
+    source: Text | None
+    args: dict[str, Any]
+    name: Text | None = None
+
+
+class OptionsPart(Checked):
+    """The further arguments of `load_dataset`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: Annotated[int, Field(ge=1, lt=1 << 40)] | None = None
+    sampling: Text = "split"
+    data_dir: Text | None = None
+    image_size: Size | None = None
+    fit: Fit = "stretch"
+    crop_ratio: Number = 1.0
+    grey: Flag = False
+    strict: Flag = False
+
+
+class DatasetPart(Checked):
+    """What it was trained on; `source` None: data given by hand."""
+
+    name: Text
+    source: Text | None
+    seed: Seed
+    options: OptionsPart
+    sha256: Text | None = None
+
+
+class EnvironmentPart(Checked):
+    """What a training's numbers depend on besides its settings."""
+
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    launch: Text | None = None
+
+
+class ModelConfig(Checked):
+    """What the model of a run needs: for `load_model`."""
+
+    format: Annotated[int, Field(ge=1)] = 1
+    model: ModelPart
+    card: CardPart
+
+
+class RunConfig(ModelConfig):
+    """What a whole run needs: to be scored, and to go on from. The recipe is the training's to judge."""
+
+    dataset: DatasetPart
+    test: Text | None = None
+    recipe: dict[str, Any]
+    recipe_name: Text = "fast"
+    seed: Seed
+    device: Text = "auto"
+    precision: Text = "float32"
+    engine: Text = "torch"
+    environment: EnvironmentPart
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """What to write into config.json."""
+    rest = {name: value for name, value in config.items() if name not in {"format", DIGEST}}
+    digest = _digest({"format": FORMAT, **rest})
+    return json.dumps({"format": FORMAT, DIGEST: digest, **rest}, indent=1)
+
+
+def read_config(run: Path, schema: type[ModelConfig] = RunConfig) -> dict[str, Any]:
+    """The values of a run's config.json, without its digest.
+
+    Args:
+        run: The run's folder.
+        schema: What must be in it.
+
+    Raises:
+        RunError: it cannot be read, it is damaged or not a run's, or a newer convscope wrote it.
+        FileNotFoundError: there is none.
+        NotADirectoryError: `run` is a file.
+    """
+    path = run / CONFIG
+    try:
+        config = parse_json(read_file(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(config, dict):
+        raise _damaged(path, "it holds no settings")
+    digest = config.pop(DIGEST, None)
+    if digest is not None and digest != _digest(config):
+        raise RunError(
+            f"{path} is damaged or was edited: its content is not what its sha256 says. If you mean your edit, remove "
+            'the line "sha256" from it; else take the file from a copy.'
+        )
+    _check(path, config, schema)
+    return config
+
+
+def _check(path: Path, config: dict[str, Any], schema: type[ModelConfig]) -> None:
+    """Refuse what a training of this version, or of one before, does not write."""
+    form = config.get("format")
+    if isinstance(form, int) and form > FORMAT:
+        raise RunError(f"{path} was written by a newer convscope (format {form}; this one reads {FORMAT}); update it.")
+    try:
+        schema.model_validate_json(json.dumps(config))
+        Card.from_json(config["card"])
+    except ValidationError as error:
+        raise _damaged(path, _first(error)) from None
+    except (ConvscopeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise _damaged(path, str(error).rstrip(".")) from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first of the values that are wrong, and what is wrong with it."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(map(str, first["loc"])) or "it"
+    if first["type"] == "missing":
+        return f"it lacks {name}"
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= 40 else f"{shown[:40]}.."
+    return f"{name} is {shown}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"{path} is damaged, or not written by a training of convscope: {why}.")
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the values, however they are laid out."""
+    try:
+        text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""Trust: whose code a run folder may have executed here.
+
+A run names its network. A built-in one loads; any other is code, and nothing of it is imported before the user has
+named it, or has trusted the run: by training it here, or by saying so once. A record in the user's state folder,
+outside the run, holds a digest of the network's name and arguments, and one of every file that the code comes from; all
+are compared before anything is imported, and each file again when it is.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_state_path
+
+from convscope.errors import RunError, TrustError, UsageError
+from convscope.models import usercode
+from convscope.models.imports import Imports
+
+STATE = "CONVSCOPE_STATE_DIR"
+"""The environment's variable that names another state folder."""
+SHOWN = 400
+"""Letters of a network's arguments that a message shows."""
+
+_IN_PROCESS: dict[Path, dict[str, Any]] = {}
+"""Records that could not be written, which hold in this process."""
+
+
+def state_folder() -> Path:
+    """The folder of this user's records: $CONVSCOPE_STATE_DIR, else as the system has it (~/.local/state/convscope)."""
+    named = os.environ.get(STATE, "")
+    return Path(named).expanduser() if named else user_state_path("convscope")
+
+
+def allowed_imports(run: Path, source: str, args: Mapping[str, Any], *, trust: bool = False) -> Imports:
+    """What the code that a run names may import; asks the record and imports nothing.
+
+    Args:
+        run: The run's folder.
+        source: The network that it names, not a built-in one.
+        args: The arguments that it names.
+        trust: Whether the user trusts the run from now on: any file may be imported then, see `remember`.
+
+    Raises:
+        TrustError: the user has not trusted this code, or it has changed since.
+        RunError: the code does not exist here.
+    """
+    try:
+        usercode.check_exists(source)
+    except UsageError as error:
+        raise RunError(f"{run} was trained on {source}, which cannot be built here: {error}") from error
+    if trust:
+        return Imports()
+    record = _record(run.resolve())
+    if record is None:
+        raise refusal(run, source, args, "which you have not trusted")
+    if record["model"] != _digest(source, args):
+        raise refusal(run, source, args, "which is other code, or has other arguments, than what you trusted")
+    changed = next((file for file, digest in record["files"].items() if _file_digest(file) != digest), None)
+    if changed is not None:
+        raise refusal(run, source, args, f"of which {changed!r} has changed since you trusted it")
+    return Imports(record["files"])
+
+
+def refusal(run: Path, source: str, args: Mapping[str, Any], why: str) -> TrustError:
+    """The error that says which code a run names, why it is not executed, and how to allow it."""
+    command = shlex.join(["convscope", "open", str(run), "--trust"])
+    return TrustError(
+        f"{run} runs the code {_in_words(source, args)}, {why}; read it, then trust this run once with --trust "
+        f"({command}), or in Python with load_model({str(run)!r}, trust=True).",
+        source,
+    )
+
+
+def _in_words(source: str, args: Mapping[str, Any]) -> str:
+    """Code and arguments as a message shows them: nothing of a run's words can pass for the message itself."""
+    said = ", ".join(f"{name if name.isidentifier() else repr(name)}={value!r}" for name, value in args.items())
+    if len(said) > SHOWN:
+        said = f"{said[:SHOWN]} (and {len(said) - SHOWN:,} letters more in its config.json)"
+    return f"{source!r} with {said}" if args else repr(source)
+
+
+def remember(run: Path, source: str, args: Mapping[str, Any], imports: Imports) -> str:
+    """Trust a run from now on, in these versions of the files that its code comes from.
+
+    Args:
+        run: The run's folder.
+        source: The network that it names.
+        args: Its arguments.
+        imports: The files that were imported; those that its import statements mean are added.
+
+    Returns:
+        A sentence where the record cannot be written, so that it holds in this process alone; else nothing.
+    """
+    files = {file: digest for file in usercode.files_of(source) if (digest := _file_digest(file)) is not None}
+    path = run.resolve()
+    record = {"run": str(path), "model": _digest(source, args), "source": source, "files": {**files, **imports.files}}
+    try:
+        _write(_file_of(path), json.dumps(record, indent=1).encode())
+        _IN_PROCESS.pop(path, None)
+    except OSError as error:
+        _IN_PROCESS[path] = record
+        return (
+            f"that you trust {run} cannot be remembered ({error.filename or state_folder()}: "
+            f"{error.strerror or error}), so other processes will ask; name another state folder by {STATE}."
+        )
+    return ""
+
+
+def _digest(source: str, args: Mapping[str, Any]) -> str:
+    """A digest of code and arguments, the same whether they come from Python or from config.json."""
+    plain = json.loads(json.dumps([source, dict(args)]))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(file: str) -> str | None:
+    """The digest of a file's content; None where it is gone, or is something else than a file."""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _file_of(run: Path) -> Path:
+    return state_folder() / "trust" / f"{hashlib.sha256(os.fsencode(run)).hexdigest()}.json"
+
+
+def _record(run: Path) -> dict[str, Any] | None:
+    """What was recorded of a run; None where nothing was that can be relied on."""
+    if run in _IN_PROCESS:
+        return _IN_PROCESS[run]
+    file = _file_of(run)
+    if not file.is_absolute() or file.resolve().is_relative_to(run):
+        return None
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        record = json.loads(_read_own(file))
+        if record["run"] == str(run) and isinstance(record["model"], str):
+            return {"model": record["model"], "files": {str(path): str(sha) for path, sha in record["files"].items()}}
+    return None
+
+
+def _read_own(file: Path) -> bytes:
+    """The content of a file that this user alone can write, in a folder that this user alone can write."""
+    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as opened:
+        for status in (os.fstat(handle), file.parent.stat()):
+            if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError(f"others can write {file}")
+        return opened.read()
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all, for this user alone."""
+    if not file.is_absolute():
+        raise NotADirectoryError(20, "not an absolute path", str(state_folder()))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.chmod(0o700)
+    handle, part = tempfile.mkstemp(dir=file.parent)  # its mode is 0600
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(content)
+        Path(part).replace(file)
+    except OSError:
+        Path(part).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,42 @@
+"""Spelling out: characters of foreign names that would steer a terminal, as escapes. Imports nothing of convscope.
+
+Names of classes, files, layers and runs come from other people. On a terminal ESC and its kin set titles, clear the
+screen or write the clipboard, a newline forges a line, and a bidirectional control shows a line in another order.
+"""
+
+import re
+from collections.abc import Iterable
+
+STEERING = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls
+    "\u2028\u2029"  # separators of lines and paragraphs
+    "\u200b\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible; the joiners of words stay
+    "\ud800-\udfff"  # bytes of a name that is not UTF-8, as Python holds them
+    "]"
+)
+"""What is spelled out. U+200C and U+200D, which Persian and emoji are written with, are not."""
+
+
+def spelled(text: str) -> str:
+    r"""One line of text that steers no terminal: its control characters, newlines included, are spelled out.
+
+    >>> print(spelled("cat\x1b[31m\nerror: forged \u202egnp.exe"))
+    cat\x1b[31m\nerror: forged \u202egnp.exe
+    """
+    return STEERING.sub(_escape, text)
+
+
+def joined(lines: Iterable[str]) -> str:
+    r"""Lines as one text, where only the newlines between them break a line.
+
+    >>> print(joined(["conv\n1 = 3", "✓ proved"]))
+    conv\n1 = 3
+    ✓ proved
+    """
+    return "\n".join(map(spelled, lines))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode("ascii")

@@ -1,0 +1,97 @@
+"""Metrics: the lines of metrics.jsonl, each with a checksum, so that a damaged one is left out and not believed."""
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convscope.files import read_file
+from convscope.plain import parse_json
+
+METRICS = "metrics.jsonl"
+WHOLE = ("step", "epoch")
+"""The values of an event that are integers."""
+REAL = ("loss", "accuracy", "test_loss", "test_accuracy", "lr", "seconds", "skipped")
+"""Those that are numbers, where an event has them."""
+_CHECKED = re.compile(rb'\A(.*), "crc32": "([0-9a-f]{8})"\}\Z', re.DOTALL)
+_LARGEST = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What metrics.jsonl holds."""
+
+    lines: tuple[tuple[bytes, dict[str, Any]], ...]
+    """Each intact line, without its end, and its event."""
+    damaged: tuple[int, ...]
+    """The numbers of the lines that are not as they were written, from 1."""
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events in order."""
+        return [event for _, event in self.lines]
+
+    @property
+    def size(self) -> int:
+        """The bytes of the intact lines."""
+        return sum(len(line) + 1 for line, _ in self.lines)
+
+
+def metrics_line(event: Mapping[str, Any]) -> bytes:
+    """An event as a line of metrics.jsonl.
+
+    >>> metrics_line({"event": "train", "step": 1, "epoch": 1})
+    b'{"event": "train", "step": 1, "epoch": 1, "crc32": "9ed1ea6e"}\\n'
+    """
+    text = json.dumps(event).encode()
+    return text[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(text)
+
+
+def read_metrics(run: Path) -> Metrics:
+    """The intact lines of a run's metrics.jsonl; none where it has none.
+
+    A last line without its end, as a crash or a training under way leaves it, is not there yet and counts as neither.
+    Lines of earlier versions have no checksum; they are taken where they have the form of an event.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+    """
+    try:
+        content = read_file(run / METRICS)
+    except FileNotFoundError:
+        return Metrics((), ())
+    lines, damaged = [], []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        event = _event(line)
+        if event is None:
+            damaged.append(number)
+        else:
+            lines.append((line, event))
+    return Metrics(tuple(lines), tuple(damaged))
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line, None for a damaged one."""
+    checked = _CHECKED.match(line)
+    if checked is not None:
+        line = checked[1] + b"}"
+        if zlib.crc32(line) != int(checked[2], 16):
+            return None
+    try:
+        event = parse_json(line)
+    except ValueError:
+        return None
+    if isinstance(event, dict):
+        event.pop("crc32", None)  # of a line whose checksum is damaged, and nothing else
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    whole = all(type(event.get(name)) is int and abs(event[name]) < _LARGEST for name in WHOLE)
+    real = all(type(event.get(name, 0)) is float or _is_whole(event.get(name, 0)) for name in REAL)
+    return event if whole and real else None
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and abs(value) < _LARGEST

@@ -1,0 +1,91 @@
+"""PyTorch's operator database through trace, verify and explain, as a script: its imports change settings of torch.
+
+    python operator_database.py DTYPE [SHARE [SEED]]
+
+Prints one JSON object: how often each outcome came, and a line for each traceback and each mismatch.
+"""
+
+import json
+import random
+import sys
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import convscope as cs
+from convscope.errors import ConvscopeError
+
+CELLS = 200_000
+"""Samples with more numbers are left out."""
+
+
+class Of(nn.Module):
+    """An operation with the arguments of one sample, as a model of its first tensor."""
+
+    def __init__(self, operation: Any, sample: Any) -> None:
+        super().__init__()
+        self.operation, self.sample = operation, sample
+
+    def forward(self, x: Tensor) -> Any:
+        return self.operation(x, *self.sample.args, **self.sample.kwargs)
+
+
+def samples(dtype: torch.dtype) -> Iterator[tuple[str, Any, Any]]:
+    """Name, operation and sample, of every operation on one tensor or more."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    for operation in op_db:
+        if not operation.supports_dtype(dtype, "cpu") or "jiterator" in operation.name:
+            continue
+        torch.manual_seed(0)
+        try:
+            for index, sample in enumerate(operation.sample_inputs("cpu", dtype, requires_grad=False)):
+                if isinstance(sample.input, Tensor) and sample.input.numel() <= CELLS:
+                    yield f"{operation.formatted_name}/{index}", operation, sample
+        except (AssertionError, ImportError, RuntimeError):  # samples that need a GPU or another library
+            continue
+
+
+def outcome(operation: Any, sample: Any) -> tuple[str, str]:
+    """What came of one sample, and what there is to say about it."""
+    try:
+        trace = cs.trace(Of(operation, sample), (sample.input,))
+    except ConvscopeError as error:
+        return "refused", str(error)
+    report = cs.verify(trace)
+    if report.mismatches:
+        worst = report.mismatches[0]
+        return "mismatch", f"{worst.op} {worst.mismatch}"
+    for step in trace.all_steps:
+        shape = step.results[0].shape if step.results else ()
+        if step.results and 0 not in shape and not step.is_complex:
+            cs.explain(trace, step, (0,) * len(shape)).to_text()
+    return ("proved", "") if report.proved else ("unsupported", "")
+
+
+def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
+    """Every sample, or a seeded share of them."""
+    draw, counts, lines = random.Random(seed), Counter[str](), []
+    for name, operation, sample in samples(getattr(torch, dtype)):
+        if draw.random() >= share:
+            continue
+        try:
+            found, line = outcome(operation, sample)
+        except Exception as error:  # that is what is looked for
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            found, line = "traceback", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        counts[found] += 1
+        if found in {"traceback", "mismatch"}:
+            lines.append(f"{name}: {found}: {line}")
+    return {"counts": counts, "lines": lines}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    given = dict(enumerate(sys.argv))
+    print(json.dumps(study(given[1], float(given.get(2, 1.0)), int(given.get(3, 0)))))  # noqa: T201

@@ -1,0 +1,35 @@
+"""PyTorch's own samples of all its operations: no traceback, and no number called wrong that PyTorch is right about."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("expecttest", reason="the operator database of PyTorch's tests imports it")
+SCRIPT = Path(__file__).with_name("operator_database.py")
+TYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+def studied(dtype: str, share: float) -> dict[str, Any]:
+    command = [sys.executable, str(SCRIPT), dtype, str(share), "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_sample_of_the_operator_database_ends_in_a_finding(dtype: str) -> None:
+    found = studied(dtype, 0.02)
+    assert found["lines"] == []
+    assert found["counts"]["proved"] > 50
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("dtype", TYPES)
+def test_all_of_the_operator_database_ends_in_a_finding(dtype: str) -> None:
+    found = studied(dtype, 1.0)
+    assert found["lines"] == []
+    assert found["counts"]["proved"] > 6000
