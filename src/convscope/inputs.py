@@ -109,7 +109,9 @@ def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None
     array = np.asarray(source)
     if loose or (card is not None and card.form != "picture"):
         ready, said = as_it_is(array, card, loose=loose)
-        return Prepared(name, ready, side_by_side([ready]), notes=said if name != "array" or array.dtype == np.uint8 else ())
+        return Prepared(
+            name, ready, side_by_side([ready]), notes=said if name != "array" or array.dtype == np.uint8 else ()
+        )
     if array.ndim == 4 and len(array) == 1:  # a batch of one
         array = array[0]
     if array.dtype == np.uint8:

@@ -12,7 +12,9 @@ from convscope.cli.loading import Loading
 from convscope.cli.options import DataDir, Json, spread
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
-OneImage = Annotated[str, typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7.")]
+OneImage = Annotated[
+    str, typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7.")
+]
 Image = Annotated[
     str | None,
     typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7; else by --input."),

@@ -5,7 +5,16 @@ id that the server gave out; no path and no address ever comes from the page.
 """
 
 from convscope.server.schema.explained import ContributionsInfo, Explained, Line, Paper, Proof
-from convscope.server.schema.inputs import Change, InputInfo, InputPart, InputRef, PixelsRef, SampleRef, Stored, StoredRef
+from convscope.server.schema.inputs import (
+    Change,
+    InputInfo,
+    InputPart,
+    InputRef,
+    PixelsRef,
+    SampleRef,
+    Stored,
+    StoredRef,
+)
 from convscope.server.schema.opened import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
 from convscope.server.schema.probes import (
     Need,
