@@ -16,7 +16,7 @@ from convscope.cards.running import expectation
 from convscope.errors import ShapeError
 
 Layers = Mapping[str, Callable[[], nn.Module]]
-Forward = Callable[[Any, Tensor], Tensor]
+Forward = Callable[[Any, Tensor], Any]
 
 
 class Built(nn.Module):
@@ -28,45 +28,45 @@ class Built(nn.Module):
             setattr(self, name, layers[name]())
         self.how = forward
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.how(self, x)
 
 
-def channel_attention(net: Any, x: Tensor) -> Tensor:
+def channel_attention(net: Any, x: Tensor) -> Any:
     maps = torch.relu(net.body(x))
     weights = torch.sigmoid(net.line(maps.mean((2, 3))[:, None])[:, 0])
     return net.head((maps * weights[:, :, None, None]).mean((2, 3)))
 
 
-def spatial_attention(net: Any, x: Tensor) -> Tensor:
+def spatial_attention(net: Any, x: Tensor) -> Any:
     maps = torch.relu(net.body(x))
     both = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
     return net.head((maps * torch.sigmoid(net.gate(both))).mean((2, 3)))
 
 
-def edge_branch(net: Any, x: Tensor) -> Tensor:
+def edge_branch(net: Any, x: Tensor) -> Any:
     grey = net.edge(x.mean(1, keepdim=True))
     return torch.cat([net.body(x), grey], 1).mean((2, 3))
 
 
-def shifted(net: Any, x: Tensor) -> Tensor:
+def shifted(net: Any, x: Tensor) -> Any:
     x = (x - torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)) / 0.2
     return edge_branch(net, x)
 
 
-def tokens_of_patches(net: Any, x: Tensor) -> Tensor:
+def tokens_of_patches(net: Any, x: Tensor) -> Any:
     tokens = net.patch(x).flatten(2).transpose(1, 2)
     tokens = tokens + net.place(torch.arange(tokens.shape[1]))
     return net.head((tokens + net.mix(tokens, tokens, tokens)[0]).mean(1))
 
 
-def patched_by_hand(net: Any, x: Tensor) -> Tensor:
+def patched_by_hand(net: Any, x: Tensor) -> Any:
     n, _, h, w = x.shape
     patches = x.reshape(n, 3, h // 4, 4, w // 4, 4).permute(0, 2, 4, 1, 3, 5).reshape(n, -1, 48)
     return net.head(net.embed(patches).mean(1))
 
 
-def by_its_values(net: Any, x: Tensor) -> Tensor:
+def by_its_values(net: Any, x: Tensor) -> Any:
     maps = net.body(x)
     return net.head((maps if maps.mean().item() > 0 else -maps).mean((2, 3)))
 
@@ -153,7 +153,7 @@ def test_a_parameter_of_the_models_own_and_shared_modules() -> None:
             self.heads = nn.ModuleDict({"b": nn.Conv2d(6, 2, 1), "a": nn.Conv2d(6, 6, 1)})
             self.kernels = nn.ParameterList([torch.randn(6, 2, 3, 3), torch.randn(6, 6, 1, 1)])
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             x = torch.conv2d(x, self.kernels[0], groups=2)
             return self.heads["b"](self.heads["a"](self.heads["a"](torch.conv2d(x, self.kernels[1]))))
 
@@ -167,7 +167,7 @@ class Digits(nn.Module):
         self.hidden = nn.Linear(4 * ((edge - 2) // 2) ** 2, 16)
         self.conv = nn.Conv2d(1, 4, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         print("a forward that talks")  # noqa: T201 - as learners do
         return self.out(torch.relu(self.hidden(torch.max_pool2d(self.conv(x), 2).flatten(1))))
 
@@ -199,7 +199,7 @@ def test_a_transformer_of_patches_with_as_many_places(order: tuple[str, ...]) ->
         "head": lambda: nn.Linear(8, 2),
     }
 
-    def forward(net: Any, x: Tensor) -> Tensor:
+    def forward(net: Any, x: Tensor) -> Any:
         if x.shape[-1] != 36:
             raise ValueError("36 places")
         return tokens_of_patches(net, x)
@@ -215,7 +215,7 @@ class Signal(nn.Module):
         self.head = nn.Linear(4, 2)
         self.conv = nn.Conv1d(2, 4, 5)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         n, _, _ = x.shape
         return self.head(self.conv(x).mean(2).reshape(n, 4))
 
@@ -226,7 +226,7 @@ class Volume(nn.Module):
         self.head = nn.Linear(4, 2)
         self.conv = nn.Conv3d(1, 4, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         n, _, _, _, _ = x.shape
         return self.head(self.conv(x).mean((2, 3, 4)).reshape(n, 4))
 
@@ -237,7 +237,7 @@ class Words(nn.Module):
         self.head = nn.Linear(4, 2)
         self.table = nn.Embedding(10, 4)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         n, _ = x.shape
         return self.head(self.table(x).mean(1).reshape(n, 4))
 
@@ -250,7 +250,7 @@ class Rows(nn.Module):
         self.cell = nn.LSTM(28, 8, batch_first=True)
         self.head = nn.Linear(8, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.head(self.cell(x.squeeze(1))[0][:, -1])
 
 
@@ -261,7 +261,7 @@ class Clip(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(3, 4, (1, 3, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.conv(x.unsqueeze(2) if x.dim() == 4 else x)
 
 
@@ -313,7 +313,7 @@ def test_fractions_for_words_and_words_for_pictures_get_a_sentence() -> None:
         cs.trace(place, torch.ones(3, 5, 5, dtype=torch.uint8))
 
 
-def by_body(net: Any, x: Tensor) -> Tensor:
+def by_body(net: Any, x: Tensor) -> Any:
     return net.body(x) + net.place.weight.sum()
 
 
@@ -323,12 +323,12 @@ def test_the_model_and_the_world_are_left_as_found() -> None:
             super().__init__()
             self.body = nn.Conv2d(3, 4, 3)
             self.norm = nn.BatchNorm2d(4)
-            self.register_buffer("passes", torch.zeros(1))
+            self.passes = nn.Buffer(torch.zeros(1))
             self.seen: list[tuple[int, ...]] = []
             self.line = nn.Conv1d(1, 1, 1)
 
-        def forward(self, x: Tensor) -> Tensor:
-            self.passes += 1
+        def forward(self, x: Tensor) -> Any:
+            self.passes.add_(1)
             self.seen.append(tuple(x.shape))
             noise = torch.rand(1) + np.random.rand() + random.random()  # noqa: NPY002
             return self.norm(self.body(x)) + noise.to(x)
@@ -364,7 +364,7 @@ def test_a_model_that_cannot_be_copied_is_read_from_its_layers() -> None:
         def __deepcopy__(self, memo: Any) -> Any:
             raise RuntimeError("not me")
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return self.body(x)
 
     assert card_of(Alone()).preprocess.channels == 5

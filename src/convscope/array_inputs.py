@@ -70,8 +70,8 @@ def as_it_is(array: Array, card: Card | None, *, loose: bool = False) -> tuple[A
     if loose or form in {"tokens", "any"}:
         return array.astype(np.int64), said
     raise ShapeError(
-        f"the input holds {array.dtype}, and {card.name if card else 'the model'} takes fractions; give float32, or uint8 "
-        "for values from 0 to 255."
+        f"the input holds {array.dtype}, and {card.name if card else 'the model'} takes fractions; give float32, or "
+        "uint8 for values from 0 to 255."
     )
 
 

@@ -44,9 +44,9 @@ def read_image(
 ) -> Array:
     """Read an image file, turned upright, in pixels from 0 to 255.
 
-    Palettes become colours, transparency is laid over white unless `alpha` keeps it, CMYK and the like become RGB. Grey files of more
-    than 8 bits keep their precision: they come as float32, scaled so that their full range is 0 to 255. Of an
-    animation the first frame is read.
+    Palettes become colours, transparency is laid over white unless `alpha` keeps it, CMYK and the like become RGB.
+    Grey files of more than 8 bits keep their precision: they come as float32, scaled so that their full range is 0 to
+    255. Of an animation the first frame is read.
 
     Args:
         source: A path, or an opened binary file.

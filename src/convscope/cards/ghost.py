@@ -30,6 +30,7 @@ WORK = 20_000_000_000
 """Multiplications, at most, of a convolutional network's pass up to which it is run on more places."""
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_Uninitialized: Any = nn.UninitializedBuffer  # whose arguments the stubs do not know
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -161,7 +162,11 @@ def in_structure(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _copy(model: nn.Module, numberless: bool) -> nn.Module:
     """A copy in evaluation mode, without hooks that would tell the user's own code of what is tried."""
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {  # uninitialized buffers cannot be copied, only made anew
+        id(buffer): _Uninitialized(requires_grad=False, device=buffer.device, dtype=buffer.dtype)
+        for buffer in model.buffers()
+        if isinstance(buffer, nn.UninitializedBuffer)
+    }
     if numberless:
         for tensor in [*_tensors(model), *_plain_tensors(model)]:
             bare = torch.empty_like(tensor, device="meta", requires_grad=False)

@@ -110,7 +110,7 @@ def at_size(model: Any, card: Card, size: tuple[int, int]) -> Preprocess:
     expected = card.preprocess
     if not card.size_found or size == expected.size or not hasattr(model, "named_modules"):
         return expected
-    from convscope.cards.running import runs_at  # as in `_expectation`
+    from convscope.cards.running import runs_at  # noqa: PLC0415 - so that pictures alone do not load torch
 
     return replace(expected, size=None) if runs_at(model, expected.channels or 1, size) else expected
 
@@ -118,7 +118,7 @@ def at_size(model: Any, card: Card, size: tuple[int, int]) -> Preprocess:
 def _expectation(model: Any) -> Any:
     if not hasattr(model, "named_modules"):
         return None
-    from convscope.cards.running import expectation  # here, so that pictures alone do not load torch
+    from convscope.cards.running import expectation  # noqa: PLC0415 - so that pictures alone do not load torch
 
     return expectation(model)
 
@@ -127,7 +127,7 @@ def _inputs(model: Any) -> tuple[str, ...]:
     """The names of a model's inputs, where it wants several."""
     if not hasattr(model, "named_modules"):
         return ()
-    from convscope.cards.ghost import required_inputs  # as above
+    from convscope.cards.ghost import required_inputs  # noqa: PLC0415 - so that pictures alone do not load torch
 
     wanted = required_inputs(model)
     return wanted if len(wanted) > 1 else ()

@@ -233,8 +233,8 @@ def _picture(ghosts: Ghosts, best: _Best, batch: int, counts: list[int]) -> Expe
     reached = best.attempt.layers
     if not best.attempt.ran and ghosts.inputs == 1 and input_layers(ghosts.model):
         edges = USUAL if reached and reached[0].kind == "numbers" else EDGES
-        channels = [best.channels] if reached else counts[:3]  # a forward may compare sizes before any layer
-        any(_sized(ghosts, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in channels)))
+        tried = [best.channels] if reached else counts[:3]  # a forward may compare sizes before any layer
+        any(_sized(ghosts, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in tried)))
     attempt, edge = best.attempt, (*best.rest, 0)[0]
     named = any(layer.kind == "channels" for layer in attempt.layers) and not ghosts.lazy
     if not attempt.ran:
@@ -284,7 +284,9 @@ def _sized(ghosts: Ghosts, best: _Best, batch: int, sizes: Iterable[tuple[int, i
 def _squares(best: _Best) -> Iterator[tuple[int, int]]:
     """Edges and channels of the square pictures that have as many numbers as a linear layer takes, if one is first."""
     first = best.attempt.layers[0] if best.attempt.layers else None
-    for channels in (1, 3) if first is not None and first.kind == "numbers" else ():
+    if first is None or first.kind != "numbers":
+        return
+    for channels in (1, 3):
         edge = square(first, channels)
         if edge:
             yield edge, channels

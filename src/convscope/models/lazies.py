@@ -35,7 +35,7 @@ def lacks_shapes(model: nn.Module) -> bool:
 
 
 def give_shapes(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any] | None = None) -> None:
-    """Run a model that lacks shapes once, so that it gets them; its fresh weights are drawn by the seed it was loaded by.
+    """Run a model that lacks shapes once, so that it gets them; fresh weights are drawn by the seed of its loading.
 
     >>> net = nn.Sequential(nn.LazyConv2d(4, 3))
     >>> give_shapes(net, [torch.zeros(1, 3, 8, 8)])

@@ -81,15 +81,15 @@ def load_model(
         DataWarning: a run's weights are damaged, and those of its last good snapshot are used; or that you trust a run
             cannot be remembered.
     """
-    spec = usercode.as_module(spec)
-    if isinstance(spec, nn.Module):
-        model, card = usercode.build(type(spec).__name__, spec, args or {}), card_of(spec)
+    given: str | Path | nn.Module = usercode.as_module(spec)
+    if isinstance(given, nn.Module):
+        model, card = usercode.build(type(given).__name__, given, args or {}), card_of(given)
     else:
-        is_path = isinstance(spec, Path) or (args is None and Path(spec, "config.json").is_file())
-        name = _as_path(spec) if is_path else spec
+        is_path = isinstance(given, Path) or (args is None and Path(given, "config.json").is_file())
+        name = _as_path(given) if is_path else given
         model, card, weights = _build(str(name), weights, args or {}, seed, trust=trust)
-        if isinstance(spec, str) and name != spec:
-            told = f"{spec} is the run in {Path(name).resolve()}, not the built-in network of that name."
+        if isinstance(given, str) and name != given:
+            told = f"{given} is the run in {Path(name).resolve()}, not the built-in network of that name."
             card = replace(card, notes=(*card.notes, told))
     if weights is not None:
         notes = _filled(model, weights, weights_key)

@@ -187,8 +187,8 @@ def _layer(model: Any, name: str | None) -> _Layer:
     found = {path: module for path, module in model.named_modules() if _is_convolution(module)}
     if not found and any("Uninitialized" in type(weight).__name__ for weight in model.parameters()):
         raise ModelError(
-            f"the kernels of {type(model).__name__} have no shapes yet: its layers are lazy; run it once, or load it with "
-            "weights, or say by preprocess the size and channels of a picture."
+            f"the kernels of {type(model).__name__} have no shapes yet: its layers are lazy; run it once, or load it "
+            "with weights, or say by preprocess the size and channels of a picture."
         )
     if not found:
         raise ModelError(f"{type(model).__name__} has no convolution, so it has no kernels to draw.")
