@@ -39,7 +39,8 @@ def samples(dtype: torch.dtype) -> Iterator[tuple[str, Any, Any]]:
     """Name, operation and sample, of every operation on one tensor or more."""
     from torch.testing._internal.common_methods_invocations import op_db
 
-    for operation in op_db:
+    operations: list[Any] = op_db
+    for operation in operations:
         if not operation.supports_dtype(dtype, "cpu") or "jiterator" in operation.name:
             continue
         torch.manual_seed(0)
@@ -76,7 +77,7 @@ def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
             continue
         try:
             found, line = outcome(operation, sample)
-        except Exception as error:  # noqa: BLE001  # that is what is looked for
+        except Exception as error:  # that is what is looked for
             where = traceback.extract_tb(error.__traceback__)[-1]
             found, line = "traceback", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
         counts[found] += 1

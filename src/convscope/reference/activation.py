@@ -10,7 +10,6 @@ import numpy as np
 from convscope.reference.erf import erf
 from convscope.reference.roundoff import FUNCTION, Array, scalar, smallest, written
 
-
 FLAT = 1e4
 """exp of minus this is 0 in every type: beyond it nothing changes, and its product with 0 stays a number."""
 

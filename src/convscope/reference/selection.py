@@ -106,9 +106,7 @@ def top(x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, A
     return values.take(first, dim), order.take(first, dim)
 
 
-def top_error(
-    _y: Any, _u: float, x: Array, k: int, dim: int = -1, largest: bool = True
-) -> tuple[float, Array | float]:
+def top_error(_y: Any, _u: float, x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[float, Array | float]:
     """As `ordered_error`; the last one may equal the first that was left out."""
     if not x.ndim:
         return 0.0, 0.0

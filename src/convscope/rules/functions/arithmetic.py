@@ -95,7 +95,9 @@ def _floor_error(precision: Precision, result: float, values: Sequence[Any], err
     Source: PyTorch, c10/util/generic_math.h, div_floor_floating.
     """
     roundings = 3 * precision.sum * abs(result)
-    return float((roundings if roundings > 0.1 else 0.0) + (2 * precision.inner * abs(result) + 1.0) * bool(precision.inner))
+    return float(
+        (roundings if roundings > 0.1 else 0.0) + (2 * precision.inner * abs(result) + 1.0) * bool(precision.inner)
+    )
 
 
 def _erf_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
