@@ -39,7 +39,8 @@ def samples(dtype: torch.dtype) -> Iterator[tuple[str, Any, Any]]:
     """Name, operation and sample, of every operation on one tensor or more."""
     from torch.testing._internal.common_methods_invocations import op_db
 
-    for operation in op_db:
+    operations: list[Any] = op_db
+    for operation in operations:
         if not operation.supports_dtype(dtype, "cpu") or "jiterator" in operation.name:
             continue
         torch.manual_seed(0)

@@ -41,7 +41,7 @@ class Offset(NamedTuple):
 
 
 def offset(
-    op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, recorded: Array, dtype: str = "float32"
+    op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, recorded: Array, *, dtype: str = "float32"
 ) -> Offset | None:
     """The first output channel whose mean error is more than rounding can give; None where there is none.
 
@@ -71,7 +71,7 @@ def offset(
         differ = _different(op, arguments, int(channel), len(values))
         mean, allowed = error[channel, differ].mean(), _allowed(bound[channel, differ])
         if abs(mean) > allowed:
-            allowed += 2 * drift(op, arguments, int(channel), held[:, channel].reshape(-1), differ, dtype)
+            allowed += 2 * drift(op, arguments, int(channel), held[:, channel].reshape(-1), differ, dtype=dtype)
         if abs(mean) > allowed:
             return Offset(int(channel), float(mean), float(allowed), float(value[channel, differ].mean()))
     return None

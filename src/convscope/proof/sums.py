@@ -21,7 +21,7 @@ CELLS = 2**14
 """Cells that are added up again, at most: what has a direction shows in a part of them."""
 
 
-def drift(op: str, arguments: Mapping[str, Any], channel: int, held: Array, cells: Array, dtype: str) -> float:
+def drift(op: str, arguments: Mapping[str, Any], channel: int, held: Array, cells: Array, *, dtype: str) -> float:
     """The largest distance of a mean over `cells` that rounding alone makes, in any of the orders.
 
     Args:

@@ -150,13 +150,13 @@ def _log_of_others(logs: Array) -> Array:
     level = np.where(np.isfinite(second), second, 0.0)
     rest = level + np.log(np.exp(without - level).sum(-1, keepdims=True))
     others = np.exp(logs).sum(-1, keepdims=True) - np.exp(without)  # the winner's 1 and more: no cancellation to 0
-    return np.where(first, rest, np.log(np.maximum(others, 1.0)))
+    return np.asarray(np.where(first, rest, np.log(np.maximum(others, 1.0))))
 
 
 def _share(odds: Array) -> Array:
     """exp(odds) / (1 + exp(odds))."""
     small = np.exp(-np.abs(odds))
-    return np.where(odds >= 0, 1.0, small) / (1 + small)
+    return np.asarray(np.where(odds >= 0, 1.0, small) / (1 + small))
 
 
 def _rows(

@@ -198,6 +198,7 @@ def _gather_inside(
     cells = x.reshape(n, groups, x.shape[1] // groups, *sizes)
     kernels = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)  # (G, K/G, C/G, RS)
     out = np.zeros((n, groups, kernels.shape[1], *places))
+    lead: list[Any] = [slice(None)] * 3
     for tap, at in enumerate(np.ndindex(*kernel)):
         reads, writes = [], []
         for i, many, (size, _, s, d, (before, _)) in zip(at, places, each, strict=True):
@@ -207,11 +208,15 @@ def _gather_inside(
             writes.append(met)
         if not all(map(len, reads)):
             continue
-        read = cells[(slice(None), slice(None), slice(None), *np.ix_(*reads))]
+        read: Array = cells[(*lead, *np.ix_(*reads))]
         added = kernels[..., tap] @ read.reshape(*read.shape[:3], -1)  # (N, G, K/G, cells)
+<<<<<<< HEAD
         out[(slice(None), slice(None), slice(None), *np.ix_(*writes))] += added.reshape(
             *added.shape[:3], *map(len, writes)
         )
+=======
+        out[(*lead, *np.ix_(*writes))] += added.reshape(*added.shape[:3], *map(len, writes))
+>>>>>>> fix-numerics
     return out.reshape(n, -1, *places)
 
 

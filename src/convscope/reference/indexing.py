@@ -158,7 +158,7 @@ def counted_error(y: Array, u: float, end: Any, start: Any = 0, step: Any = 1, d
 
 
 def spaced(start: float, end: float, steps: int, dtype: Any = None) -> Array:
-    """linspace: `steps` numbers from `start` to `end`, equally far apart; of an integer type all are cut to integers."""
+    """linspace: `steps` numbers from `start` to `end`, equally far apart; for an integer type all are cut."""
     if type_name(dtype).startswith(("int", "uint")):
         start, end = np.trunc(start), np.trunc(end)
     return cast(np.linspace(start, end, steps), dtype)

@@ -187,7 +187,9 @@ def strided(x: Array, size: Sizes, stride: Sizes, storage_offset: int | None = N
 
 
 def windows(x: Array, dimension: int, size: int, step: int) -> Array:
-    """unfold: the windows of an axis, each as a new last axis."""
+    """unfold: the windows of an axis, each as a new last axis; a number counts as an axis of one."""
+    if not x.ndim:
+        return x.reshape(1)[:size]
     axis = dimension % x.ndim
     starts = np.arange(0, x.shape[axis] - size + 1, step)
     return np.moveaxis(x.take(starts[:, None] + np.arange(size), axis), axis + 1, -1)

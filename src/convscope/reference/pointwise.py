@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.casting import cast
-from convscope.reference.roundoff import FUNCTION, Array, scalar, written
+from convscope.reference.roundoff import FUNCTION, Array, carried, scalar, written
 
 
 def unary(function: Callable[[Array], Array]) -> Callable[..., Array]:
@@ -154,7 +154,8 @@ def add_product(x: Array, tensor1: Array, tensor2: Array, value: float = 1) -> A
 
 def add_product_error(_y: Array, u: float, x: Array, tensor1: Array, tensor2: Array, value: float = 1) -> Array:
     """Four roundings of the product, one of the sum."""
-    return u * np.abs(x) + 5 * u * np.abs(value * tensor1 * tensor2)
+    product = np.abs(value * tensor1 * tensor2)
+    return carried(u * np.abs(x) + 5 * u * product, product, u)
 
 
 def add_quotient(x: Array, tensor1: Array, tensor2: Array, value: float = 1) -> Array:
@@ -164,7 +165,8 @@ def add_quotient(x: Array, tensor1: Array, tensor2: Array, value: float = 1) -> 
 
 def add_quotient_error(_y: Array, u: float, x: Array, tensor1: Array, tensor2: Array, value: float = 1) -> Array:
     """Four roundings of the quotient, one of the sum."""
-    return u * np.abs(x) + 5 * u * np.abs(value * tensor1 / tensor2)
+    quotient = np.abs(value * tensor1 / tensor2)
+    return carried(u * np.abs(x) + 5 * u * quotient, quotient, u)
 
 
 def interpolate(x: Array, end: Array, weight: Any) -> Array:
@@ -174,7 +176,7 @@ def interpolate(x: Array, end: Array, weight: Any) -> Array:
 
 def interpolate_error(_y: Array, u: float, x: Array, end: Array, weight: Any) -> Array:
     """From either end: the distance is rounded, scaled by weight or 1 - weight, and added."""
-    return np.asarray(5 * u * (1 + np.abs(weight)) * (np.abs(x) + np.abs(end)))
+    return carried(5 * u * (1 + np.abs(weight)) * (np.abs(x) + np.abs(end)), np.abs(end - x), u)
 
 
 def power(x: Any, exponent: Any) -> Array:

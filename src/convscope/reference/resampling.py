@@ -117,7 +117,7 @@ def _coordinates(have: int, many: int, align_corners: bool, factor: float | None
 
 
 def _crossing(at: Array, have: int, many: int, align_corners: bool, factor: float | None) -> Array:
-    """Where float32 coordinates, with or without a fused multiply-add, fall between other cells than `at`, shape (P,)."""
+    """Where float32 coordinates, fused or not, fall between other cells than `at`, shape (P,)."""
     steps = np.arange(many, dtype=np.float32)
     single = np.float32
     if align_corners:

@@ -161,8 +161,8 @@ def cubic_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps
         _settled(call, axis, at, here)
         near = np.arange(-1, 3)
         weights = np.array([_cubic_weight(abs(here - first - offset)) for offset in near])
-        spread = 2 * doubt + 24 * precision.sum + precision.inner * np.abs(weights)
-        return np.clip(first + near, 0, length - 1), weights, spread
+        inexact = 2 * doubt + 24 * precision.sum + precision.inner * np.abs(weights)
+        return np.clip(first + near, 0, length - 1), weights, inexact
     offsets = range(-2, 4) if doubt and min(here - first, 1 - here + first) < doubt else range(-1, 3)
     taps: dict[int, float] = {}
     spread: dict[int, float] = {}

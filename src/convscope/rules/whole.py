@@ -26,8 +26,9 @@ def wrapped(value: int, dtype: str) -> int:
     """
     if dtype == "bool":
         return int(value != 0)
-    lowest = 0 if dtype == "uint8" else -(2 ** (BITS[dtype] - 1))
-    return (value - lowest) % 2 ** BITS[dtype] + lowest
+    width = 1 << BITS[dtype]
+    lowest = 0 if dtype == "uint8" else -(width // 2)
+    return (value - lowest) % width + lowest
 
 
 def exact(value: Any) -> float | int:
@@ -55,7 +56,9 @@ def _power(x: int, exponent: int) -> int:
     """A negative exponent leaves 0 of all but 1 and -1."""
     if exponent >= 0:
         return int(x**exponent)
-    return int(x ** (exponent % 2)) if abs(x) == 1 else 0
+    if abs(x) != 1:
+        return 0
+    return x if exponent % 2 else 1
 
 
 def _product(row: Sequence[int]) -> int:

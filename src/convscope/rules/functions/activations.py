@@ -74,7 +74,7 @@ def _elu(x: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers) -> Nu
 
 
 def _elu_slopes(x: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers) -> tuple[Numbers, ...]:
-    low = np.minimum(x, 0)
+    low = -_finite(np.minimum(x, 0))
     grown = np.exp(low * input_scale)
     return (
         np.where(x > 0, scale, alpha * scale * input_scale * grown),
@@ -87,6 +87,12 @@ def _elu_slopes(x: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers
 def _finite(x: Numbers) -> Numbers:
     """|x|, cut where every exponential of it is 0 or beyond every type: 0 times it stays 0."""
     return np.minimum(np.abs(x), 1e4)
+
+
+def _times_exp(x: Numbers) -> Numbers:
+    """x·exp(x) of a negative number."""
+    low = -_finite(x)
+    return low * np.exp(low)
 
 
 def _six(x: Numbers) -> Numbers:
@@ -148,7 +154,7 @@ ACTIVATIONS: Mapping[str, Function] = {
         roundings=12,
         slopes=lambda x, alpha: (
             np.where(x > 0, 1.0, np.exp(np.minimum(x, 0) / alpha)),
-            np.where(x > 0, 0.0, np.expm1(np.minimum(x, 0) / alpha) - x / alpha * np.exp(np.minimum(x, 0) / alpha)),
+            np.where(x > 0, 0.0, np.expm1(np.minimum(x, 0) / alpha) - _times_exp(np.minimum(x, 0) / alpha)),
         ),
         taken=lambda x, alpha: "{x}" if x > 0 else "{alpha} × (exp({x} ÷ {alpha}) − 1)",
     ),
@@ -163,6 +169,7 @@ ACTIVATIONS: Mapping[str, Function] = {
         "{x} × min(max({x} + 3, 0), 6) ÷ 6",
         lambda x: x * _six(x) / 6,
         roundings=6,
+        way=lambda x: x * _six(x),
         slopes=lambda x: (np.where(x < -3, 0.0, np.where(x <= 3, x / 3 + 0.5, 1.0)),),
     ),
     "silu": elementary(

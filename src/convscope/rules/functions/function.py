@@ -4,6 +4,7 @@ Numbers in, numbers out: knows NumPy and Precision, no tensors and no names. A f
 in braces. Everything works on single numbers and, element by element, on arrays.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,7 @@ def elementary(
     stored: Callable[..., Numbers] | None = None,
     offset: Callable[..., Numbers | None] | None = None,
     taken: Callable[..., str] | None = None,
+    way: Callable[..., Numbers] | None = None,
 ) -> Function:
     """A function of single numbers, for `Function`.
 
@@ -63,11 +65,14 @@ def elementary(
             the result minus slope times argument for those that vary, found from constants alone. None for the result
             says that the function is not linear in these.
         taken: Which branch of the formula these arguments take.
+        way: The largest magnitude on the way to the result: where it exceeds the type, the result has no bound.
     """
 
     def error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
         count = abs(roundings(result, *values) if callable(roundings) else roundings * result)
         own = precision.sum * count + (precision.tiny if count else 0.0)
+        if way is not None and abs(way(*values)) >= precision.room:
+            return math.inf
         if stored is not None and precision.inner:
             own += precision.inner * abs(stored(*values))
         if not any(errors):

@@ -148,7 +148,7 @@ def _safe_share(x: Any, row: Row) -> Any:
 
 
 def _share_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    x, row = values
+    row = values[1]
     if not result > 0:
         return precision.tiny
     given = np.maximum(np.broadcast_to(errors[1], row.shape), errors[0])
