@@ -95,7 +95,7 @@ class Check:
 
     def _means(self) -> None:
         given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
-        found = offset(self.call.op, given, self.witness.values, self._bounds, self.recorded, self.call.dtype)
+        found = offset(self.call.op, given, self.witness.values, self._bounds, self.recorded, dtype=self.call.dtype)
         if found is not None:
             self.worst = max(self.worst, abs(found.mean) / found.allowed)
             shown, output = found.expected + found.mean, self.call.output

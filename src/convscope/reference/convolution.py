@@ -210,13 +210,7 @@ def _gather_inside(
             continue
         read: Array = cells[(*lead, *np.ix_(*reads))]
         added = kernels[..., tap] @ read.reshape(*read.shape[:3], -1)  # (N, G, K/G, cells)
-<<<<<<< HEAD
-        out[(slice(None), slice(None), slice(None), *np.ix_(*writes))] += added.reshape(
-            *added.shape[:3], *map(len, writes)
-        )
-=======
         out[(*lead, *np.ix_(*writes))] += added.reshape(*added.shape[:3], *map(len, writes))
->>>>>>> fix-numerics
     return out.reshape(n, -1, *places)
 
 

@@ -98,15 +98,12 @@ def _floor_error(precision: Precision, result: float, values: Sequence[Any], err
     return float(
         (roundings if roundings > 0.1 else 0.0) + (2 * precision.inner * abs(result) + 1.0) * bool(precision.inner)
     )
-<<<<<<< HEAD
-=======
 
 
 def _erf_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
     """Of narrow types PyTorch's own erf, 1 - polynomial × exp(-x²), is as exact near 0 as near 1 (vec/functional)."""
     own = 4 * precision.sum * (abs(result) + 2 * bool(precision.stored)) + precision.tiny * (result != 0)
     return float(own + 1.13 * errors[0])
->>>>>>> fix-numerics
 
 
 def _near_integer(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
