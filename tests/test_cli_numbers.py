@@ -96,9 +96,9 @@ def test_trace_and_verify_say_where_numbers_left(convscope: Commands, image: Pat
         "        return self.conv(x) / x.abs().max().item()\n"
     )
     for command in ("trace", "verify"):
-        done = convscope(command, f"{net}:Leaving", str(image))
-        assert "hain to the image is broken at div" in " ".join(done.stdout.split())
-    found = json.loads(convscope("trace", f"{net}:Leaving", str(image), "--json").stdout)
+        out = convscope(command, f"{net}:Leaving", image).out
+        assert "hain to the image is broken at div" in " ".join(out.split())
+    found = json.loads(convscope("trace", f"{net}:Leaving", image, "--json").out)
     assert "broken at div" in found["notes"][0]
 
 
