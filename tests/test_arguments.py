@@ -98,7 +98,8 @@ def test_a_module_that_never_became_one_is_refused() -> None:
             self.k: Any = 3
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * self.k
+            made: torch.Tensor = x * self.k
+            return made
 
     class Outer(nn.Module):
         def __init__(self) -> None:

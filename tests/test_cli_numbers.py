@@ -88,6 +88,20 @@ def test_trace_as_json(convscope: Commands, net: Path, image: Path) -> None:
     assert float(first["min"]) < float(first["max"])
 
 
+def test_trace_and_verify_say_where_numbers_left(convscope: Commands, image: Path, tmp_path: Path) -> None:
+    net = tmp_path / "leaving.py"
+    net.write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Leaving(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.conv = nn.Conv2d(1, 2, 3)\n\n    def forward(self, x):\n"
+        "        return self.conv(x) / x.abs().max().item()\n"
+    )
+    for command in ("trace", "verify"):
+        out = convscope(command, f"{net}:Leaving", image).out
+        assert "hain to the image is broken at div" in " ".join(out.split())
+    found = json.loads(convscope("trace", f"{net}:Leaving", image, "--json").out)
+    assert "broken at div" in found["notes"][0]
+
+
 def test_explain_prints_the_sum(convscope: Commands, net: Path, image: Path) -> None:
     said = convscope("explain", f"{net}:Net", image, "--at", "conv1:1,2,3")
     assert said.status == 0

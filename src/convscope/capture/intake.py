@@ -144,7 +144,7 @@ def _check_numbers(subject: Subject, tensor: Tensor) -> None:
             f"the image is {kind}; a model takes fractions: let cs.load_image prepare it, or scale it yourself, "
             "as in image.astype('float32') / 255."
         )
-    if not whole and not only_pictures(subject.model) and card_of(subject.model).form == "tokens":
+    if not whole and not only_pictures(subject.modules.values()) and card_of(subject.model).form == "tokens":
         raise ShapeError(f"the input is {kind}, and the model takes whole numbers, as its embedding does; give int64.")
 
 
@@ -159,7 +159,7 @@ def _takes_whole(subject: Subject, tensor: Tensor) -> bool:
 def _lacks_batch(subject: Subject, tensor: Tensor) -> bool:
     """Whether a single input has no batch axis, told by its number of axes; where that is not sure, by runs."""
     model = subject.model
-    if only_pictures(model):
+    if only_pictures(subject.modules.values()):
         return tensor.dim() == 3
     card = attached(model)
     if card is not None and card.form == "picture" and card.preprocess.size is not None:
@@ -189,7 +189,9 @@ def _lacking(subject: Subject, arguments: Mapping[str, Any], keywords: Mapping[s
 
     arrays = {name for name, value in given.items() if isinstance(value, Tensor)}
     ways = [pictures] if pictures == arrays else [pictures, arrays]
-    convolves = only_pictures(subject.model) and any(layer.kind == "channels" for layer in input_layers(subject.model))
+    convolves = only_pictures(subject.modules.values()) and any(
+        layer.kind == "channels" for layer in input_layers(subject.model)
+    )
     if not convolves or pictures != arrays:
         ways = [set(), *ways]
     return next((way for way in ways if fits(way)), set())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from convscope.capture.arrays import tensors_of
 from convscope.capture.describe import Census, Entry, Slot, describe, results_of
+from convscope.capture.links import slots_in
 from convscope.capture.recorder import Enough, Recorder
 from convscope.capture.recording import Recording
 from convscope.capture.session import Session
@@ -24,6 +25,8 @@ WINDOW = 64 * MEGABYTE
 """What is held at once of the calls that are made again."""
 UNWRITTEN = ("empty", "new_empty", "resize")
 """Beginnings of operations whose results hold whatever was in memory before."""
+COPIES = frozenset({"_to_copy", "cat", "clone", "contiguous", "copy"})
+"""Operations that carry such numbers on."""
 WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By the bytes of a number: the type that reads its bits as a whole number."""
 
@@ -45,6 +48,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self.entries: list[Entry] = []
         self.sums: dict[int, int] = {}
         """By time: a sum over the bits of what a call made, to tell whether a repetition made the same."""
+        self._unwritten: set[int] = set()
         self.numbers: dict[int, Any] = {}
         """By the serial of a tensor that came in during the pass and holds one number: that number."""
         self.kept = 0
@@ -93,12 +97,24 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         if results_of(call):
             entry = describe(call, time, self.tape, self.census)
             self.entries.append(entry)
-            if not entry.view and not entry.op.startswith(UNWRITTEN):
+            if not entry.view and self._is_written(entry):
                 with torch._C._DisableTorchDispatch():
                     self.sums[time] = sum_of_bits(self.tape.at(results_of(call)[0], time + 1))
         self.tape.calls.append(call if self._wanted(time) and self._holds(call) else None)
         if self._full and self._enough:
             raise Enough
+
+    def _is_written(self, entry: Entry) -> bool:
+        """Whether what a call made holds none of the numbers that were in memory before, which no pass repeats.
+
+        Memory that began unwritten may be filled in parts, some of which are copied before they are.
+        """
+        copied = [slot for _, _, slot in slots_in(entry.arguments)] if entry.op in COPIES else []
+        begins = entry.op.startswith(UNWRITTEN)
+        if begins or any(slot.memory in self._unwritten for slot in (*entry.results, *entry.writes, *copied)):
+            self._unwritten.update(slot.memory for slot in entry.results)
+            return False
+        return True
 
     def _note_numbers(self, arguments: list[Any]) -> None:
         """Numbers that come in as tensors, because the tensors may not be kept."""

@@ -16,10 +16,10 @@ from convscope.capture.recorder import Recorder
 from convscope.capture.recording import Recording
 from convscope.capture.session import Session
 from convscope.capture.step import Array, Step
-from convscope.capture.subject import Subject
+from convscope.capture.subject import Subject, Unshaped
 from convscope.capture.trace import Trace
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
-from convscope.models.lazies import give_shapes, lacks_shapes
+from convscope.models.lazies import give_shapes
 from convscope.progress import Progress
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
@@ -76,10 +76,12 @@ def trace(
             return trace(
                 model, image, training=training, batched=batched, keep=keep, overrides=overrides, progress=progress
             )
-    if isinstance(model, nn.Module) and lacks_shapes(model):
+    try:
+        subject = Subject.of(model)
+    except Unshaped:
         first = take_in(Subject.unshaped(model), image, batched)
         give_shapes(model, first.arguments, first.keywords)
-    subject = Subject.of(model)
+        subject = Subject.of(model)
     session = Session(subject, take_in(subject, image, batched), training, progress=progress)
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
     session.progress = None  # it was told of this pass; not of numbers that are made again

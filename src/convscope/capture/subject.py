@@ -23,6 +23,10 @@ _UNINITIALISED = {nn.UninitializedParameter, nn.UninitializedBuffer}
 REGISTRIES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
+class Unshaped(ModelError):
+    """A model whose parameters get their shapes from the first input."""
+
+
 @dataclass(slots=True, eq=False)
 class Found:
     """Attributes of modules as they were."""
@@ -218,7 +222,7 @@ def _remove_new(now: dict[str, Any], before: Mapping[str, Any]) -> None:
 
 def _refuse_parameter(tensor: Tensor, name: str) -> None:
     if type(tensor) in _UNINITIALISED:
-        raise ModelError(
+        raise Unshaped(
             f"the model cannot be traced: its parameter {name!r} gets its shape from the first input; "
             "run the model once before."
         )

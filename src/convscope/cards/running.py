@@ -5,6 +5,7 @@ Knows torch, through `ghost`. Nothing here is timed: the work is bounded by coun
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -105,9 +106,9 @@ def expectation(model: Any) -> Expectation | None:
     return known.expectation
 
 
-def only_pictures(model: nn.Module) -> bool:
+def only_pictures(modules: Iterable[nn.Module]) -> bool:
     """Whether none of a model's layers hints at an input that is not a picture."""
-    return not any(_hints(model))
+    return not any(_hints_of(frozenset(map(type, modules))))
 
 
 def runs(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool | None:
@@ -190,7 +191,11 @@ class _Hints:
 
 
 def _hints(model: nn.Module) -> _Hints:
-    kinds = {type(module) for module in model.modules()}
+    return _hints_of(frozenset(map(type, model.modules())))
+
+
+@cache
+def _hints_of(kinds: frozenset[type]) -> _Hints:
     bases = {base for kind in kinds for base in kind.__mro__ if base.__module__.startswith("torch.nn")}
     names = {base.__name__ for base in bases if "Norm" not in base.__name__}
     flat, signal, volume = (any(name.endswith(f"{n}d") for name in names) for n in (2, 1, 3))

@@ -36,7 +36,8 @@ def trace(
     found = traced(model, image, loading, data_dir, inputs)
     steps = found.all_steps if hidden else found.steps
     if as_json:
-        show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps]})
+        notes = list(found.notes)
+        show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps], "notes": notes})
         return
     rows = [
         (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
@@ -45,6 +46,8 @@ def trace(
     show_table(
         ["step", "name", "operation", "shape", "parameters", "least", "most"], rows, right=["step", "least", "most"]
     )
+    for note in found.notes:
+        say(f"note: {note}")
 
 
 @spread
