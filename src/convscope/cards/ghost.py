@@ -30,6 +30,8 @@ WORK = 20_000_000_000
 """Multiplications, at most, of a convolutional network's pass up to which it is run on more places."""
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+ATTEMPT = 40
+"""Calls that making an attempt is counted as, so that a forward that fails at once is not tried for long."""
 _Uninitialized: Any = nn.UninitializedBuffer  # whose arguments the stubs do not know
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -57,7 +59,7 @@ class Ghosts:
     inputs: int = field(init=False)
     """How many inputs forward wants."""
     calls: int = 0
-    """Functions of torch that all attempts have called together."""
+    """Functions of torch that all attempts have called together, and what making them was like."""
     _kept: dict[bool, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class Ghosts:
                     ghost(*given, **named)
                 except Exception:  # whatever a forward raises on an input that is not for it
                     ran = False
-        self.calls += watch.calls
+        self.calls += watch.calls + ATTEMPT
         return Attempt(ran, watch.calls, tuple(watch.layers))
 
     def _numberless(self, inputs: Sequence[Any]) -> bool:

@@ -99,8 +99,11 @@ def _found(model: Any) -> Found:
 
 
 def entering(model: Any) -> list[InputLayer]:
-    """Layers by which to say what a model takes: those that runs of a copy reach, in that order, or all."""
-    found = _expectation(model)
+    """Layers by which to say what a model takes: those that runs of a copy reach, in that order, or all.
+
+    A card that a model carries says what it takes already; then nothing is run.
+    """
+    found = None if attached(model) is not None else _expectation(model)
     layers = [] if found is None else [layer for layer in found.layers if layer.name]
     return layers or input_layers(model)
 

@@ -19,9 +19,9 @@ from convscope.cards.layers import InputLayer, input_layers, square
 T = TypeVar("T")
 EDGE, OTHER_EDGE = 64, 96
 """A model that takes pictures of both sizes is taken to take any."""
-USUAL = (28, 32, 224, 48, 96, 128, 256, 299, 384, 227, 16, 240, 512)
-EDGES = (*USUAL, *range(1, 128), *range(128, 520, 8))
-"""Sizes that are tried where `EDGE` does not run, those that networks are usually built for first."""
+USUAL = (28, 32, 48, 96, 128, 16, 8, 224)
+EDGES = (*USUAL, *range(1, 128), 256, 299, 384, 227, 240, 512, *range(128, 520, 8))
+"""Sizes that are tried where `EDGE` does not run, those that networks are usually built for first, large ones last."""
 CALLS = 20_000
 """Functions of torch after which no more sizes are tried: some seconds."""
 CHANNELS = (3, 1, 4, 2)
