@@ -23,9 +23,10 @@ def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | 
     """
     if step.op != "convolution" or step.is_complex:
         return True
-    given = trace.operands(step) if arguments is None else arguments
-    if given["transposed"] or np.isfinite(given["weight"]).all():
+    weight = trace.operand(step, "weight") if arguments is None else arguments["weight"]
+    if step.arguments["transposed"] or np.isfinite(weight).all():
         return True
+    given = trace.operands(step) if arguments is None else arguments
     operation = OPERATIONS[step.op]
     try:
         with_zeros = operation.compute(**given)
