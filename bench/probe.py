@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 import convscope as cs
-from convscope.probe.feeding import batch_size
-from convscope.probe.scan import scan as scanned
+from convscope.probe.support.batching import batch_size
+from convscope.probe.support.scan import scan as scanned
 from measure import header, in_turn, ratio, spread
 
 

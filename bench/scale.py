@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convscope as cs
-from convscope.probe.feeding import batch_size, feeder
-from convscope.probe.scan import Batch, scan
+from convscope.probe.support.batching import batch_size, feeder
+from convscope.probe.support.scan import Batch, scan
 from measure import header, in_turn, ratio, spread
 
 IMAGES, CLASSES = 216, 10

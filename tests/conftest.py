@@ -100,7 +100,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A built page of the explorer, with a secret beside it."""
-    from convscope.server import page
+    from convscope.server.http import page
 
     folder = tmp_path / "static"
     (folder / "assets").mkdir(parents=True)

@@ -14,12 +14,15 @@ from PIL import Image
 from torch import nn
 
 import convscope as cs
-from convscope.cards import Card, card_of
-from convscope.data import DATASETS, Dataset, load_dataset
+from convscope.cards.card import Card
+from convscope.cards.card_inference import card_of
+from convscope.data.catalog import DATASETS, load_dataset
+from convscope.data.dataset import Dataset
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import Fit, Preprocess
-from convscope.inputs import check_input, load_image, prepare
-from convscope.models import MODELS, load_model
+from convscope.inputs.pictures import check_input, load_image, prepare
+from convscope.models.catalog import MODELS
+from convscope.models.loading import load_model
 
 DIGIT = Preprocess(size=(28, 28), channels=1, background="dark")
 
@@ -138,7 +141,7 @@ def test_another_models_data_is_brought_to_this_model() -> None:
 def test_an_image_that_fills_its_frame_is_not_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pullover of fashion-mnist has a light border; its data set's background is dark all the same."""
     filled = Dataset("mnist", np.full((1, 1, 28, 28), 200, np.uint8), np.array([0]), ("pullover",), DIGIT)
-    monkeypatch.setattr("convscope.inputs.load_dataset", lambda *_, **__: filled)
+    monkeypatch.setattr("convscope.inputs.pictures.load_dataset", lambda *_, **__: filled)
     other = Preprocess(size=(32, 32), channels=1, background="dark")
     assert prepare("mnist:test/0", like=other).picture.min() == np.float32(200 / 255)
 

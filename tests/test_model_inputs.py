@@ -14,7 +14,7 @@ import convscope as cs
 from asking import opened
 from commands import Commands
 from convscope.errors import ImageError, ShapeError, UsageError
-from convscope.server.gallery import Gallery
+from convscope.server.session.workspace import Workspace
 
 NETS = """
 import torch
@@ -207,7 +207,7 @@ def test_arrays_of_files(folder: Path) -> None:
 
 
 def test_an_array_file_says_how_much_it_holds_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convscope.array_inputs.MAX_PIXELS", 100)
+    monkeypatch.setattr("convscope.inputs.arrays.MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="holds 420 numbers; at most 100 are read"):
         cs.load_image(folder / "volume.npy", like=Volume())
 
@@ -230,7 +230,7 @@ OPENED: dict[str, tuple[Any, Any, str, list[int], list[str]]] = {
 
 @pytest.mark.parametrize(("build", "image", "form", "shape", "parts"), OPENED.values(), ids=OPENED)
 def test_the_explorer_opens_on_it(build: Any, image: Any, form: str, shape: list[int], parts: list[str]) -> None:
-    with opened(Gallery.of_model(build(), image)) as page:
+    with opened(Workspace.of_model(build(), image)) as page:
         model = page.get("session")["models"][0]
         told = page.trace(model["start"], model=model["id"])
         assert told["error"] is None
@@ -245,7 +245,7 @@ def test_the_explorer_opens_on_it(build: Any, image: Any, form: str, shape: list
 
 def test_contributions_are_of_all_inputs() -> None:
     model = Pair()
-    with opened(Gallery.of_model(model, {"left": torch.ones(3, 8, 8), "right": torch.ones(3, 8, 8)})) as page:
+    with opened(Workspace.of_model(model, {"left": torch.ones(3, 8, 8), "right": torch.ones(3, 8, 8)})) as page:
         entry = page.get("session")["models"][0]
         told = page.trace(entry["start"], model=entry["id"])
         last = told["steps"][-1]["id"]
@@ -257,7 +257,7 @@ def test_contributions_are_of_all_inputs() -> None:
 
 
 def test_a_picture_for_a_model_of_several_inputs_is_refused_by_the_page() -> None:
-    with opened(Gallery.of_model(Pair())) as page:
+    with opened(Workspace.of_model(Pair())) as page:
         model = page.get("session")["models"][0]
         shapes = {"kind": "sample", "source": "crosses", "split": "test", "index": 0}
         assert "takes several inputs (left, right)" in page.trace(shapes, 422, model=model["id"])
@@ -380,7 +380,7 @@ def test_everything_else_takes_lazy_layers(
     ):
         convscope.said(*command)
     assert "its layers are lazy" in convscope("plot", "kernels", net, "--out", "kernels.png").err
-    with opened(Gallery.of_model(cs.load_model(net), "crosses:plus")) as page:
+    with opened(Workspace.of_model(cs.load_model(net), "crosses:plus")) as page:
         entry = page.get("session")["models"][0]
         assert page.trace(entry["start"], model=entry["id"])["steps"][0]["shape"] == [1, 4, 2, 2]
 

@@ -12,25 +12,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "convscope"
 ORDER = (
-    "spelling",
     "errors",
-    "arguments",
     "progress",
-    "plain",
-    "files",
-    "memory",
+    "json_values",
     "reference",
+    "expr",
+    "ops",
+    "render",
     "images",
     "data",
     "filters",
     "cards",
+    "traces",
     "models",
-    "array_inputs",
     "inputs",
-    "model_inputs",
     "training",
     "capture",
-    "rules",
     "proof",
     "probe",
     "plot",
@@ -82,13 +79,34 @@ def test_only_some_rooms_know_torch(path: Path) -> None:
         assert module.split(".")[0] != "torch", f"{path}:{line} imports {module}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_the_two_witnesses_are_strangers(path: Path) -> None:
+    """A misunderstanding in a rule must not be able to hide in the reference, nor the reverse."""
+    strangers = {"reference": {"expr", "ops", "render"}, "expr": {"reference"}, "ops": {"reference"}}
+    for module, line in imports(path):
+        parts = module.split(".")
+        if parts[0] == "convscope" and len(parts) > 1:
+            assert parts[1] not in strangers.get(room_of(path), set()), f"{path}:{line} imports {module}"
+
+
+def test_plotting_loads_no_torch() -> None:
+    code = "import sys, convscope.plot; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert result.stdout.strip() == "False"
+
+
 def test_every_room_has_its_place_in_the_order() -> None:
     rooms = {room_of(path) for path in FILES}
     assert rooms <= set(ORDER)
 
 
 @pytest.mark.parametrize(
-    "code", ["import convscope", "from convscope.cli import main; import sys; sys.argv[1:]=['--help']"]
+    "code",
+    [
+        "import convscope",
+        "from convscope.cli import main; import sys; sys.argv[1:]=['--help']",
+        "import convscope.ops, convscope.traces, convscope.proof",
+    ],
 )
 def test_importing_loads_no_torch(code: str) -> None:
     heavy = (

@@ -13,51 +13,51 @@ if TYPE_CHECKING:
     from convscope import plot as plot
     from convscope import probe as probe
     from convscope import reference as reference
-    from convscope.capture import Difference as Difference
-    from convscope.capture import Ref as Ref
-    from convscope.capture import Step as Step
-    from convscope.capture import Trace as Trace
-    from convscope.capture import difference as difference
-    from convscope.capture import trace as trace
-    from convscope.cards import card_of as card_of
-    from convscope.data import DATASETS as DATASETS
-    from convscope.data import PLACES as PLACES
-    from convscope.data import at_hand as at_hand
-    from convscope.data import load_dataset as load_dataset
+    from convscope.capture.tracing import trace as trace
+    from convscope.cards.card_inference import card_of as card_of
+    from convscope.data.catalog import DATASETS as DATASETS
+    from convscope.data.catalog import PLACES as PLACES
+    from convscope.data.catalog import at_hand as at_hand
+    from convscope.data.catalog import load_dataset as load_dataset
     from convscope.data.dataset import Dataset as Dataset
     from convscope.errors import ConvscopeError as ConvscopeError
     from convscope.errors import ImageError as ImageError
     from convscope.errors import TraceError as TraceError
     from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
+    from convscope.escaping import spelled as spelled
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
-    from convscope.inputs import load_image as load_image
-    from convscope.inputs import prepare as prepare
-    from convscope.inputs import random_image as random_image
-    from convscope.model_inputs import prepare_inputs as prepare_inputs
-    from convscope.model_inputs import random_inputs as random_inputs
-    from convscope.models import DEFAULT_MODELS as DEFAULT_MODELS
-    from convscope.models import MODELS as MODELS
-    from convscope.models import files_of as files_of
-    from convscope.models import load_model as load_model
-    from convscope.models import parse_model_args as parse_model_args
-    from convscope.plain import json_text as json_text
-    from convscope.proof import explain as explain
-    from convscope.proof import verify as verify
+    from convscope.inputs.model_inputs import prepare_inputs as prepare_inputs
+    from convscope.inputs.model_inputs import random_inputs as random_inputs
+    from convscope.inputs.pictures import load_image as load_image
+    from convscope.inputs.pictures import prepare as prepare
+    from convscope.inputs.pictures import random_image as random_image
+    from convscope.json_values import json_text as json_text
+    from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
+    from convscope.models.catalog import MODELS as MODELS
+    from convscope.models.loading import load_model as load_model
+    from convscope.models.network_arguments import parse_model_args as parse_model_args
+    from convscope.models.user_code import files_of as files_of
+    from convscope.proof.explanation import explain as explain
+    from convscope.proof.verification import verify as verify
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
-    from convscope.spelling import spelled as spelled
-    from convscope.training import Run as Run
-    from convscope.training import evaluate as evaluate
-    from convscope.training import free_path as free_path
-    from convscope.training import interpret as interpret
-    from convscope.training import launch as launch
-    from convscope.training import load_run as load_run
-    from convscope.training import predict as predict
-    from convscope.training import train as train
+    from convscope.traces.difference import Difference as Difference
+    from convscope.traces.difference import difference as difference
+    from convscope.traces.step import Ref as Ref
+    from convscope.traces.step import Step as Step
+    from convscope.traces.trace import Trace as Trace
+    from convscope.training.evaluation import evaluate as evaluate
+    from convscope.training.evaluation import interpret as interpret
+    from convscope.training.evaluation import predict as predict
+    from convscope.training.launcher import launch as launch
+    from convscope.training.runs import Run as Run
+    from convscope.training.runs import load_run as load_run
+    from convscope.training.start import free_path as free_path
+    from convscope.training.start import train as train
 
 # PyTorch looks this up when it first makes a tensor: large ones then come in pages of 2 MB, which Linux hands out
 # faster than 512 small ones; a trace keeps every result, so most of its memory is new. Set it to 0 to do without.
@@ -71,43 +71,43 @@ _NAMES = {
     "DATASETS": "data",
     "DEFAULT_MODELS": "models",
     "Dataset": "data.dataset",
-    "Difference": "capture",
+    "Difference": "traces.difference",
     "ImageError": "errors",
     "MODELS": "models",
     "PLACES": "data",
     "FORMATS": "images",
     "Preprocess": "images",
-    "Ref": "capture",
+    "Ref": "traces.step",
     "Run": "training",
-    "Step": "capture",
-    "Trace": "capture",
+    "Step": "traces.step",
+    "Trace": "traces.trace",
     "TraceError": "errors",
     "TrustError": "errors",
     "UsageError": "errors",
     "at_hand": "data",
     "card_of": "cards",
-    "difference": "capture",
+    "difference": "traces.difference",
     "evaluate": "training",
     "explain": "proof",
     "files_of": "models",
     "free_path": "training",
     "interpret": "training",
-    "json_text": "plain",
+    "json_text": "json_values",
     "launch": "training",
     "load_dataset": "data",
-    "load_image": "inputs",
+    "load_image": "inputs.pictures",
     "load_model": "models",
     "load_run": "training",
     "open": "server.launch",
     "parse_model_args": "models",
     "predict": "training",
-    "prepare": "inputs",
-    "prepare_inputs": "model_inputs",
-    "random_image": "inputs",
-    "random_inputs": "model_inputs",
+    "prepare": "inputs.pictures",
+    "prepare_inputs": "inputs.model_inputs",
+    "random_image": "inputs.pictures",
+    "random_inputs": "inputs.model_inputs",
     "read_image": "images",
     "serve": "server.launch",
-    "spelled": "spelling",
+    "spelled": "escaping",
     "trace": "capture",
     "train": "training",
     "verify": "proof",

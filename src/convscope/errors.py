@@ -7,7 +7,7 @@ command line returns: 2 for bad usage, 1 for a job that failed.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from convscope.spelling import spelled
+from convscope.escaping import spelled
 
 
 class ConvscopeError(Exception):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.images import Preprocess
-from convscope.reference import conv2d
+from convscope.reference.tutorial import conv2d
 
 Mode = Literal["valid", "same"]
 MODES = ("valid", "same")

@@ -14,9 +14,9 @@ DEEP = 60
 
 
 PICTURES: Mapping[str, str] = {
-    "capture.trace.Trace": "network",
+    "traces.trace.Trace": "network",
     "data.dataset.Dataset": "samples",
-    "plot.style.Page": "",
+    "plot.canvas.style.Page": "",
     "probe.attribution.Attribution": "attribution",
     "probe.borders.Borders": "borders",
     "probe.compare.Compare": "compare",
@@ -25,7 +25,7 @@ PICTURES: Mapping[str, str] = {
     "probe.patches.Patches": "patches",
     "probe.receptive_field.ReceptiveField": "receptive_field",
     "probe.shortcut.Shortcut": "shortcut",
-    "probe.steadiness.Shift": "shift",
+    "probe.support.robustness.Shift": "shift",
     "proof.contributions.Contributions": "contributions",
     "proof.explanation.Explanation": "explanation",
     "training.evaluation.Evaluation": "confusion",
@@ -34,10 +34,10 @@ PICTURES: Mapping[str, str] = {
 """The picture of `cs.plot` that shows each kind of object; a picture shows itself."""
 
 WORDS: Mapping[str, Callable[[Any], str]] = {
-    "capture.difference.Difference": str,
+    "traces.difference.Difference": str,
     **{name: str for name in PICTURES if name.startswith(("probe.", "proof."))},
     "probe.receptive_field.ReceptiveFields": str,
-    "proof.report.Report": lambda report: str(report.summary()),
+    "proof.verification_report.Verification": lambda report: str(report.summary()),
     "training.evaluation.Evaluation": lambda found: (
         f"{found.dataset}: {found.accuracy:.2%} of {int(found.confusion.sum()):,} images right, loss {found.loss:.4g}"
     ),

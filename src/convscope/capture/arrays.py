@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convscope.capture.step import Array, frozen
+from convscope.traces.step import Array, frozen
 
 NARROW = {torch.bfloat16, torch.float16}
 

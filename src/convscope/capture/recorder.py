@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.capture.shortcuts import Made, Shortcut
-from convscope.capture.step import Array
 from convscope.capture.tape import Call, Departure, Tape, memory, tensors_in
 from convscope.progress import Progress
+from convscope.traces.step import Array
 
 UNDECLARED = {  # operations that write into arguments when `training` is set, although their schema does not say so
     "aten::native_batch_norm": ("running_mean", "running_var"),
@@ -23,11 +23,11 @@ UNDECLARED = {  # operations that write into arguments when `training` is set, a
 }
 
 
-class Enough(BaseException):
+class StopRecording(BaseException):
     """Ends a pass of which no more is wanted; no model's `except Exception` stops it."""
 
 
-class Habit(NamedTuple):
+class OpTraits(NamedTuple):
     """What an operation does besides returning a result."""
 
     function: Any
@@ -49,7 +49,7 @@ class Habit(NamedTuple):
                 yield from tensors_in(args[place] if place < len(args) else kwargs.get(name))
 
 
-_HABITS: dict[int, Habit | None] = {}  # by id(function), which is held too; None is no habit at all
+_HABITS: dict[int, OpTraits | None] = {}  # by id(function), which is held too; None is no habit at all
 _HELD: list[Any] = []
 
 
@@ -99,7 +99,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         self._note((func, args, kwargs, result, self.visit))
         return result
 
-    def _before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], habit: Habit) -> None:
+    def _before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], habit: OpTraits) -> None:
         if habit is _UNSEEN:
             seen = _HABITS[id(func)] = _habit(func)
             _HELD.append(func)
@@ -207,7 +207,7 @@ def writes_of(call: Call) -> list[Tensor]:
     return list(habit.written(args, kwargs or {})) if habit else []
 
 
-def _habit(func: Any) -> Habit | None:
+def _habit(func: Any) -> OpTraits | None:
     schema = func._schema
     undeclared = UNDECLARED.get(schema.name, ())
     writes = tuple(
@@ -219,9 +219,9 @@ def _habit(func: Any) -> Habit | None:
     draws = torch.Tag.nondeterministic_seeded in func.tags
     training = next((i for i, a in enumerate(schema.arguments) if undeclared and a.name == "training"), -1)
     reads = func is _ITEM
-    return Habit(func, writes, moves, draws, training, reads) if writes or moves or draws or reads else None
+    return OpTraits(func, writes, moves, draws, training, reads) if writes or moves or draws or reads else None
 
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
 _DETACH = torch.ops.aten.detach.default
-_UNSEEN = Habit(None, (), False, False)
+_UNSEEN = OpTraits(None, (), False, False)

@@ -8,17 +8,18 @@ from functools import cached_property
 from typing import Any
 
 from convscope.capture.arrays import array_of, in_structure, tensors_of
-from convscope.capture.breaks import Before, Left, breaks_of
-from convscope.capture.describe import Census, Entry, Slot, argument_of, describe, results_of
-from convscope.capture.digest import weights_digest
-from convscope.capture.links import Linker, Outside, Row
+from convscope.capture.broken_chains import Before, Left, breaks_of
+from convscope.capture.call_records import CallRecord, TensorIds, TensorMeta, argument_of, describe, results_of
+from convscope.capture.dataflow import LinkedCall, Linker, OutsideTensors
+from convscope.capture.model_state import PLAIN
 from convscope.capture.recorder import Recorder
-from convscope.capture.session import Session
-from convscope.capture.step import Array, Kind, Ref, Step
-from convscope.capture.steps import Pass, build_steps, outside_refs, returned_refs
-from convscope.capture.subject import PLAIN
+from convscope.capture.session import TracingSession
+from convscope.capture.step_builder import RecordedPass, build_steps, outside_refs, returned_refs
 from convscope.capture.tape import Call, Departure, Tape
-from convscope.cards import Card, card_of
+from convscope.cards.card import Card
+from convscope.cards.card_inference import card_of
+from convscope.traces.digest import weights_digest
+from convscope.traces.step import Array, Kind, Ref, Step
 
 
 class Recording:
@@ -26,17 +27,17 @@ class Recording:
 
     saved = False
 
-    def __init__(self, session: Session, recorder: Recorder, result: Any) -> None:
+    def __init__(self, session: TracingSession, recorder: Recorder, result: Any) -> None:
         self.session = session
         self.tape = recorder.tape
         self._result = result
 
     @cached_property
-    def _census(self) -> Census:
-        return Census()
+    def _census(self) -> TensorIds:
+        return TensorIds()
 
     @cached_property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[CallRecord]:
         """Every call that made a tensor, described."""
         described = (
             describe(call, time, self.tape, self._census)
@@ -46,10 +47,10 @@ class Recording:
         return tuple(described)
 
     @cached_property
-    def linked(self) -> Pass:
+    def linked(self) -> RecordedPass:
         """The pass with all that each call read."""
         slots = self._slots_outside()
-        outside = Outside(*slots)
+        outside = OutsideTensors(*slots)
         linker = Linker(outside)
         rows, left = self._rows(linker)
         end = len(self.tape.calls)
@@ -57,11 +58,11 @@ class Recording:
         types = {path: type(module).__name__ for path, module in self.session.subject.modules.items()}
         replaced = {number for number, entry in enumerate(self.entries) if entry.time in self.session.results}
         broken = breaks_of(rows, left, {slot.memory for slot in slots[1].values()}, self._before(outside))
-        return Pass(rows, outside, self.tape.visits, types, returned, replaced, broken)
+        return RecordedPass(rows, outside, self.tape.visits, types, returned, replaced, broken)
 
-    def _rows(self, linker: Linker) -> tuple[list[Row], list[Left]]:
+    def _rows(self, linker: Linker) -> tuple[list[LinkedCall], list[Left]]:
         """Every entry linked, and the numbers that left on the way."""
-        rows: list[Row] = []
+        rows: list[LinkedCall] = []
         left: list[Left] = []
         waiting = list(enumerate(self.tape.departures))
         for number, entry in enumerate(self.entries):
@@ -73,10 +74,10 @@ class Recording:
             rows.append(linker.row(entry, number))
         return rows, left
 
-    def _slot_of(self, gone: Departure) -> Slot:
+    def _slot_of(self, gone: Departure) -> TensorMeta:
         return self._census.slot(gone.tensor, self.tape.shaped(gone.tensor, gone.time))
 
-    def _before(self, outside: Outside) -> Before:
+    def _before(self, outside: OutsideTensors) -> Before:
         """What was known before the pass; looked at only where numbers left during it."""
         known = self.session.known
         if known is None:
@@ -90,7 +91,7 @@ class Recording:
             lambda visit: type(modules[visits[visit][0]]) in PLAIN,
         )
 
-    def _scalar(self, use: tuple[int, Slot, str, int]) -> Any:
+    def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> Any:
         """The number of a constant that holds one, by its first use."""
         time, slot, name, item = use
         return None if slot.shape else self._argument(time, name, item).item()

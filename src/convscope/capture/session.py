@@ -13,28 +13,28 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from convscope.capture.code import runs_other_code
-from convscope.capture.departing import watched
-from convscope.capture.intake import Intake
-from convscope.capture.known import Known, known_to
-from convscope.capture.randomness import Randomness
-from convscope.capture.recorder import Enough, Recorder
+from convscope.capture.bytecode import runs_other_code
+from convscope.capture.call_inputs import CallInputs
+from convscope.capture.known_constants import KnownConstants, known_to
+from convscope.capture.model_state import ModelState, version
+from convscope.capture.random_state import RandomState
+from convscope.capture.recorder import Recorder, StopRecording
 from convscope.capture.shortcuts import SHORTCUTS
-from convscope.capture.step import Array
-from convscope.capture.subject import Subject, version
 from convscope.capture.tape import settle
+from convscope.capture.undispatched import watched
 from convscope.progress import Progress
+from convscope.traces.step import Array
 
 _LOCKS: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id(module): flags are a module's, not a thread's
 _LOOKING = threading.Lock()
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class TracingSession:
     """How one trace was made; `run` makes it."""
 
-    subject: Subject
-    intake: Intake
+    subject: ModelState
+    intake: CallInputs
     training: bool = False
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     """What stands in the place of the model's own, by name."""
@@ -44,9 +44,9 @@ class Session:
     """Parameters and buffers as they were used, by name."""
     stamps: dict[str, tuple[int, int]] = field(init=False)
     """By name: which memory each parameter was in, and how often it had been written into."""
-    start: Randomness | None = None
+    start: RandomState | None = None
     """The random states that the first run started from."""
-    known: Known | None = None
+    known: KnownConstants | None = None
     """What the model held before the pass, where numbers left PyTorch during it."""
     progress: Progress | None = None
     """Told when a module begins; what it raises ends the run."""
@@ -91,7 +91,7 @@ class Session:
         if subject.compiled:
             subject.uncompile()
         others = runs_other_code(subject.modules.values())
-        now = Randomness(subject.device, others=others)
+        now = RandomState(subject.device, others=others)
         try:
             if not others:
                 return self._drawing_like(now, recorder)
@@ -100,7 +100,7 @@ class Session:
         finally:
             now.restore()
 
-    def _drawing_like(self, now: Randomness, recorder: Recorder) -> Any:
+    def _drawing_like(self, now: RandomState, recorder: Recorder) -> Any:
         """Run from the random states of the first run."""
         subject = self.subject
         recorder.drawing, recorder.progress = now.drawing, self.progress
@@ -115,7 +115,7 @@ class Session:
         try:
             with recorder:
                 return subject.model(*self.intake.arguments, **self.intake.keywords)
-        except Enough:
+        except StopRecording:
             return None
         finally:
             settle(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
@@ -141,7 +141,7 @@ class Session:
 
 
 @contextmanager
-def _alone(subject: Subject) -> Iterator[None]:
+def _alone(subject: ModelState) -> Iterator[None]:
     """While no other thread runs any of a model's modules here; other models run meanwhile."""
     with _LOOKING:
         locks = [_LOCKS.setdefault(id(module), threading.RLock()) for module in subject.modules.values()]

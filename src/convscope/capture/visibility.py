@@ -14,21 +14,17 @@ Knows rows; no torch, no names.
 
 from collections.abc import Collection, Iterator, Sequence
 
-from convscope.capture.describe import Entry, Slot
-from convscope.capture.links import Link, Row
+from convscope.capture.call_records import CallRecord, TensorMeta
+from convscope.capture.dataflow import LinkedCall, TensorLink
+from convscope.ops import role_of
 
 MADE_HERE = {"empty", "zeros", "ones", "full", "arange", "eye", "linspace", "rand", "randn", "randint", "randperm"}
 """Beginnings of `*_like` and the like: they read a tensor's shape, none of its numbers."""
-COPIES = {"clone", "detach", "alias", "contiguous", "lift_fresh", "lift", "copy", "set", "resize"}
-LAYOUT = COPIES | {
-    "view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "expand", "slice", "select",
-    "unsqueeze", "squeeze", "as_strided", "unbind", "split", "split_with_sizes", "unsafe_split", "unfold", "diagonal",
-}  # fmt: skip
 PRODUCTS = {"bmm", "mm", "addmm", "baddbmm"}
 RESHAPES = {"view", "_unsafe_view", "expand", "clone", "reshape"}
 
 
-def hidden_rows(rows: Sequence[Row], visits: Sequence[tuple[str, int]], outputs: Collection[int]) -> list[bool]:
+def hidden_rows(rows: Sequence[LinkedCall], visits: Sequence[tuple[str, int]], outputs: Collection[int]) -> list[bool]:
     """For each row whether it is hidden.
 
     Args:
@@ -47,19 +43,24 @@ def hidden_rows(rows: Sequence[Row], visits: Sequence[tuple[str, int]], outputs:
     }
     for number, row in enumerate(rows):
         run = [_continues(row.entry, rows[reader].entry) and reader not in products for reader in readers[number]]
-        layout = row.entry.op in LAYOUT and number not in outputs and bool(run) and all(run)
+        layout = moves_only(row.entry.op) and number not in outputs and bool(run) and all(run)
         hidden[number] = hidden[number] or layout or number in products
     for number in outputs:  # what was returned is shown, unless it repeats what is
-        if rows[number].entry.op in COPIES:
+        if role_of(rows[number].entry.op) == "copy":
             _show_source(number, rows, hidden)
     return hidden if not all(hidden) else [False] * len(hidden)
 
 
-def _continues(entry: Entry, after: Entry) -> bool:
-    return after.op in LAYOUT and after.visit == entry.visit
+def moves_only(op: str) -> bool:
+    """Whether an operation only shows the same numbers in another shape or in other memory."""
+    return role_of(op) in {"view", "copy"}
 
 
-def _prepared(rows: Sequence[Row]) -> list[bool]:
+def _continues(entry: CallRecord, after: CallRecord) -> bool:
+    return moves_only(after.op) and after.visit == entry.visit
+
+
+def _prepared(rows: Sequence[LinkedCall]) -> list[bool]:
     """Rule 1, by following what each memory depends on: 1 an input, 2 a parameter."""
     depends: dict[int, int] = {}
     state: set[int] = set()  # memories of parameters and buffers
@@ -76,7 +77,7 @@ def _prepared(rows: Sequence[Row]) -> list[bool]:
         for slot in (*entry.results, *entry.writes):
             depends[slot.memory] = depends.get(slot.memory, 0) | found
         updates = any(slot.memory in state for slot in entry.writes) and not _returns_new(entry)
-        prepared.append(updates or found == 0 or (found == 2 and entry.op in LAYOUT))
+        prepared.append(updates or found == 0 or (found == 2 and moves_only(entry.op)))
     return prepared
 
 
@@ -86,29 +87,29 @@ def makes(op: str) -> bool:
     return name in MADE_HERE or name.startswith(("empty", "bernoulli"))
 
 
-def _returns_new(entry: Entry) -> bool:
+def _returns_new(entry: CallRecord) -> bool:
     written = {slot.memory for slot in entry.writes}
     return any(slot.memory not in written for slot in entry.results)
 
 
-def _copies(entry: Entry, links: Sequence[Link]) -> bool:
+def _copies(entry: CallRecord, links: Sequence[TensorLink]) -> bool:
     """Rule 2."""
     if entry.op == "_to_copy":
         return entry.results[0].dtype == links[0].slot.dtype
-    return entry.op in COPIES
+    return role_of(entry.op) == "copy"
 
 
-def _hide_in_leaves(rows: Sequence[Row], hidden: list[bool], visits: Sequence[tuple[str, int]]) -> None:
+def _hide_in_leaves(rows: Sequence[LinkedCall], hidden: list[bool], visits: Sequence[tuple[str, int]]) -> None:
     """Rule 3."""
     callers = {caller for _, caller in visits}
-    works = {row.entry.visit for row, hid in zip(rows, hidden, strict=True) if not hid and row.entry.op not in LAYOUT}
+    works = {row.entry.visit for row, hid in zip(rows, hidden, strict=True) if not hid and not moves_only(row.entry.op)}
     leaves = {visit for visit in works if visit not in callers and visits[visit][0]}
     for number, row in enumerate(rows):
-        if row.entry.visit in leaves and row.entry.op in LAYOUT:
+        if row.entry.visit in leaves and moves_only(row.entry.op):
             hidden[number] = True
 
 
-def _readers(rows: Sequence[Row]) -> list[list[int]]:
+def _readers(rows: Sequence[LinkedCall]) -> list[list[int]]:
     readers: list[list[int]] = [[] for _ in rows]
     for number, row in enumerate(rows):
         for read in row.reads():
@@ -116,7 +117,7 @@ def _readers(rows: Sequence[Row]) -> list[list[int]]:
     return readers
 
 
-def _around(product: int, rows: Sequence[Row], readers: Sequence[Sequence[int]]) -> Iterator[int]:
+def _around(product: int, rows: Sequence[LinkedCall], readers: Sequence[Sequence[int]]) -> Iterator[int]:
     """Rule 4: what a matrix product is wrapped in."""
     folded = False
     for link in rows[product].links:
@@ -136,16 +137,16 @@ def _around(product: int, rows: Sequence[Row], readers: Sequence[Sequence[int]])
             yield readers[product][0]
 
 
-def _merges(whole: Slot, merged: Slot) -> bool:
+def _merges(whole: TensorMeta, merged: TensorMeta) -> bool:
     """Whether leading axes were merged or repeated, and the last ones left as they were."""
     kept = len(merged.shape) - 1
     longer = len(whole.shape) >= max(3, len(merged.shape))
     return kept > 0 and longer and whole.shape[-kept:] == merged.shape[-kept:]
 
 
-def _show_source(number: int, rows: Sequence[Row], hidden: list[bool]) -> None:
+def _show_source(number: int, rows: Sequence[LinkedCall], hidden: list[bool]) -> None:
     """Show the last layout step before a returned copy."""
-    while rows[number].entry.op in COPIES and rows[number].links and rows[number].links[0].kind == "step":
+    while role_of(rows[number].entry.op) == "copy" and rows[number].links and rows[number].links[0].kind == "step":
         number = rows[number].links[0].id
-    if rows[number].entry.op not in COPIES and rows[number].links:
+    if role_of(rows[number].entry.op) != "copy" and rows[number].links:
         hidden[number] = False

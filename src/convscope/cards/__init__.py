@@ -1,8 +1,8 @@
 """Cards: what a model expects of a picture and what its outputs mean, said by us or found in the model's own config."""
 
 from convscope.cards.card import ATTRIBUTE, AXES, SHAPES, Card, attach, attached
-from convscope.cards.inference import at_size, card_of, entering, infer_card
-from convscope.cards.layers import expected_input, input_layers
+from convscope.cards.card_inference import at_size, card_of, entering, infer_card
+from convscope.cards.input_layer import expected_input, input_layers
 from convscope.cards.processors import preprocess_from_processor
 
 __all__ = [

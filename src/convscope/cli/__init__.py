@@ -9,10 +9,10 @@ import typer
 from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, demo, exploring, numbers, pictures, training
+from convscope.cli import catalog, demo, explorer, inspection, plotting, training
 from convscope.cli.console import drop_output, hushed, notes_on_data, remark
-from convscope.cli.many import in_many
 from convscope.cli.probe import probe_app
+from convscope.cli.process_options import in_many
 
 app = typer.Typer(
     name="convscope",
@@ -26,13 +26,13 @@ app.command()(demo.demo)
 app.command()(in_many(training.train))
 app.command()(in_many(training.evaluate))
 app.command()(training.predict)
-app.command()(numbers.trace)
-app.command()(numbers.explain)
-app.command()(numbers.verify)
-app.command("open")(exploring.open_model)
-app.command()(exploring.serve)
-app.command("filter")(pictures.filter_image)
-app.add_typer(pictures.plot_app, name="plot")
+app.command()(inspection.trace)
+app.command()(inspection.explain)
+app.command()(inspection.verify)
+app.command("open")(explorer.open_model)
+app.command()(explorer.serve)
+app.command("filter")(plotting.filter_image)
+app.add_typer(plotting.plot_app, name="plot")
 app.add_typer(probe_app, name="probe")
 app.command()(catalog.datasets)
 app.command()(catalog.models)

@@ -14,8 +14,8 @@ import typer
 import convscope as cs
 from convscope.cli.console import duration, out_is_terminal, percent, remark, say
 from convscope.cli.demo_folder import left_over, put_in_place, staged
-from convscope.cli.exploring import give_way, stay
-from convscope.cli.watching import watching
+from convscope.cli.explorer import give_way, stay
+from convscope.cli.training_progress import training_progress
 
 IMAGE = "shapes:test/3"
 
@@ -57,7 +57,7 @@ def demo(
 def _make(stage: Path, out: Path) -> None:
     """Train and draw into a folder that will take the place of `out`."""
     say("1. A network learns to tell squares from circles")
-    with watching() as watcher:
+    with training_progress() as watcher:
         try:
             run = cs.train("shapes", seed=0, out=stage / "run", watch=watcher.tell)
         except KeyboardInterrupt:

@@ -19,9 +19,9 @@ from convscope.cli.console import (
     show_json,
     show_table,
 )
-from convscope.cli.loading import Loading, is_run
-from convscope.cli.options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size, spread
-from convscope.cli.watching import watching
+from convscope.cli.model_options import Loading, is_run
+from convscope.cli.shared_options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size, spread
+from convscope.cli.training_progress import training_progress
 
 
 def train(
@@ -68,7 +68,7 @@ def train(
     }
 
     def begin(trusted: bool) -> tuple[Any, Any]:
-        with reading_progress() as progress, watching() as watcher:
+        with reading_progress() as progress, training_progress() as watcher:
             run = cs.train(
                 dataset,
                 model,

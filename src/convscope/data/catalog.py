@@ -8,21 +8,21 @@ from typing import Any
 
 from convscope.data import crosses, mnist, shapes
 from convscope.data.dataset import Dataset
-from convscope.data.families import FAMILIES
 from convscope.data.folder import load_folder
 from convscope.data.hub import is_here, load_hub
+from convscope.data.mnist_files import FAMILIES
 from convscope.data.npz import load_npz
-from convscope.data.request import Request
+from convscope.data.options import DatasetOptions
 from convscope.errors import UnknownName, UsageError
 from convscope.images import Fit, Preprocess
 from convscope.progress import Progress, silent
 
-Loader = Callable[[Request], Dataset]
+Loader = Callable[[DatasetOptions], Dataset]
 log = logging.getLogger("convscope.data")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DatasetEntry:
     """What is known of a data set without loading it."""
 
     name: str
@@ -52,7 +52,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DatasetSource:
     """A data set of the user's own, named by where it is."""
 
     name: str
@@ -66,9 +66,9 @@ DRAWN = frozenset({"size", "sampling"})
 PICTURES = frozenset({"image_size", "fit", "crop_ratio", "grey"})
 
 
-def _shapes(name: str, summary: str, possible: int) -> Entry:
+def _shapes(name: str, summary: str, possible: int) -> DatasetEntry:
     expected = shapes.preprocess(name)
-    return Entry(
+    return DatasetEntry(
         name=name,
         summary=summary,
         shape=shapes.shape(name),
@@ -81,9 +81,9 @@ def _shapes(name: str, summary: str, possible: int) -> Entry:
     )
 
 
-def _family(name: str) -> Entry:
+def _family(name: str) -> DatasetEntry:
     family = FAMILIES[name]
-    return Entry(
+    return DatasetEntry(
         name=name,
         summary=family.title,
         shape=(1, 28, 28),
@@ -95,8 +95,8 @@ def _family(name: str) -> Entry:
     )
 
 
-DATASETS: Mapping[str, Entry] = {
-    "crosses": Entry(
+DATASETS: Mapping[str, DatasetEntry] = {
+    "crosses": DatasetEntry(
         name="crosses",
         summary="two images, + and x; the test split is two damaged ones",
         shape=(1, 3, 3),
@@ -106,7 +106,7 @@ DATASETS: Mapping[str, Entry] = {
         source="written down",
         load=crosses.load_crosses,
     ),
-    "square": Entry(
+    "square": DatasetEntry(
         name="square",
         summary="one image, a white 4x4 square on 10x10, the same in every split",
         shape=(1, 10, 10),
@@ -123,12 +123,12 @@ DATASETS: Mapping[str, Entry] = {
     "kmnist": _family("kmnist"),
 }
 
-PLACES: Mapping[str, Place] = {
-    "folder": Place("folder:PATH", "a folder of images, a sub-folder per class", load_folder, PICTURES),
-    "hub": Place(
+PLACES: Mapping[str, DatasetSource] = {
+    "folder": DatasetSource("folder:PATH", "a folder of images, a sub-folder per class", load_folder, PICTURES),
+    "hub": DatasetSource(
         "hub:PLACE", "parquet, arrow or image files too many for memory, or a name on the Hub", load_hub, PICTURES
     ),
-    "npz": Place("npz:PATH", "a NumPy archive with images and labels", load_npz),
+    "npz": DatasetSource("npz:PATH", "a NumPy archive with images and labels", load_npz),
 }
 
 
@@ -177,7 +177,7 @@ def load_dataset(
         DownloadError: files that are neither here nor reachable.
     """
     entry = entry_of(name)
-    request = Request(
+    request = DatasetOptions(
         name=name,
         split=split,
         seed=seed,
@@ -200,7 +200,7 @@ def load_dataset(
         ("grey", " (--grey)", grey),
     ):
         if given and option not in entry.options:
-            known: list[Entry | Place] = [*DATASETS.values(), *PLACES.values()]
+            known: list[DatasetEntry | DatasetSource] = [*DATASETS.values(), *PLACES.values()]
             takers = [other.name for other in known if option in other.options]
             raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")
     if image_size is None and (fit != "stretch" or crop_ratio != 1):
@@ -211,7 +211,7 @@ def load_dataset(
     return data
 
 
-def entry_of(name: str) -> Entry | Place:
+def entry_of(name: str) -> DatasetEntry | DatasetSource:
     """What is known of a data set by its name, without loading it.
 
     >>> entry_of("folder:pets").name
@@ -249,5 +249,5 @@ def at_hand(name: str, *, data_dir: str | Path | None = None) -> bool:
     entry = entry_of(name)
     if name.startswith("hub:"):
         return is_here(name)
-    request = Request(name, split="all", data_dir=None if data_dir is None else Path(data_dir).expanduser())
-    return name not in FAMILIES or (isinstance(entry, Entry) and mnist.at_hand(request))
+    request = DatasetOptions(name, split="all", data_dir=None if data_dir is None else Path(data_dir).expanduser())
+    return name not in FAMILIES or (isinstance(entry, DatasetEntry) and mnist.at_hand(request))

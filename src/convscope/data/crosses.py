@@ -6,7 +6,7 @@ Knows Dataset; draws nothing at random.
 import numpy as np
 
 from convscope.data.dataset import Dataset
-from convscope.data.request import Request
+from convscope.data.options import DatasetOptions
 from convscope.images import Preprocess
 
 CROSSES = {
@@ -25,10 +25,10 @@ SQUARE_CLASSES = ("square",)
 SQUARE_PREPROCESS = Preprocess(size=(10, 10), channels=1, background="dark", binary=True)
 
 
-def load_crosses(request: Request) -> Dataset:
+def load_crosses(request: DatasetOptions) -> Dataset:
     """The two crosses (train), the two damaged ones (test: `+` without its right arm, `x` without a corner), or all.
 
-    >>> load_crosses(Request("crosses")).images[0, 0]
+    >>> load_crosses(DatasetOptions("crosses")).images[0, 0]
     array([[0, 1, 0],
            [1, 1, 1],
            [0, 1, 0]], dtype=uint8)
@@ -47,10 +47,10 @@ def load_crosses(request: Request) -> Dataset:
     )
 
 
-def load_square(request: Request) -> Dataset:
+def load_square(request: DatasetOptions) -> Dataset:
     """One 10x10 image, a white 4x4 square at rows and columns 3 to 6, the same in every split.
 
-    >>> int(load_square(Request("square")).images.sum()) // 255
+    >>> int(load_square(DatasetOptions("square")).images.sum()) // 255
     16
     """
     image = np.zeros((1, 1, 10, 10), np.uint8)

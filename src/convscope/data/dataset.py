@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.data.stored import Stored, places
+from convscope.data.lazy_images import LazyImages, places
 from convscope.errors import DataError, UnknownName, UsageError
 from convscope.images import Array, Preprocess
 
@@ -50,7 +50,7 @@ class Dataset:
     def __post_init__(self) -> None:
         _check(self)
         object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, np.int64))
-        for name in ("labels",) if isinstance(self.images, Stored) else ("images", "labels"):
+        for name in ("labels",) if isinstance(self.images, LazyImages) else ("images", "labels"):
             view = getattr(self, name).view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
@@ -111,7 +111,7 @@ class Dataset:
         Raises:
             DataError: some cannot be read, and the data set was loaded with `strict`.
         """
-        if isinstance(self.images, Stored):
+        if isinstance(self.images, LazyImages):
             return self.images.readable(which)
         return self.images[which], places(which, len(self))
 
@@ -129,7 +129,7 @@ class Dataset:
 
     def part(self, which: Any) -> Self:
         """The same data set with only some of its images: those at a slice, indices or booleans."""
-        images = self.images.subset(which).as_array() if isinstance(self.images, Stored) else self.images[which]
+        images = self.images.subset(which).as_array() if isinstance(self.images, LazyImages) else self.images[which]
         names = tuple(self.names[at] for at in places(which, len(self))) if self.names else ()
         found = replace(self, images=images, labels=self.labels[which], names=names)
         return found if len(found) == len(self) else replace(found, skipped=0)

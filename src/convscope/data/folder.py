@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from convscope.data.dataset import Dataset
+from convscope.data.folder_layout import OPTIONS, FolderLayout, layout_of, pictures_in
 from convscope.data.holdout import split_indices
-from convscope.data.layout import OPTIONS, Layout, layout_of, pictures_in
 from convscope.data.memory import check_memory
-from convscope.data.request import Request
+from convscope.data.options import DatasetOptions
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
 from convscope.images import WHITE, Array, Preprocess, read_image
 
@@ -26,14 +26,14 @@ NAMED = 5  # how many skipped files a warning names
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FolderListing:
     """An image file and its class."""
 
     path: Path
     label: int
 
 
-def load_folder(request: Request) -> Dataset:
+def load_folder(request: DatasetOptions) -> Dataset:
     """Load `folder:PATH?options`: a sub-folder per class, or train/ and test/ (or val/) with these.
 
     Folders called like splits (train_set, seg_train) are read as splits where they hold the same classes. Without a
@@ -80,7 +80,7 @@ def load_folder(request: Request) -> Dataset:
     )
 
 
-def _find(root: Path, layout: Layout, request: Request) -> list[Found]:
+def _find(root: Path, layout: FolderLayout, request: DatasetOptions) -> list[FolderListing]:
     """The image files of the wanted split."""
     classes = layout.classes()
     if not classes:
@@ -93,7 +93,7 @@ def _find(root: Path, layout: Layout, request: Request) -> list[Found]:
     own = layout.test or not layout.train  # the test split has folders, or all are one
     parts = {"train": layout.train, "test": layout.test if own else layout.train}.get(request.split) or layout.whole
     found = [
-        Found(path, label)
+        FolderListing(path, label)
         for part in parts
         for label, name in enumerate(classes)
         if (part / name).is_dir()
@@ -113,13 +113,15 @@ def _images(folder: Path) -> list[Path]:
     return images
 
 
-def _decode(root: Path, files: Sequence[Found], request: Request) -> tuple[list[Found], list[Array]]:
+def _decode(
+    root: Path, files: Sequence[FolderListing], request: DatasetOptions
+) -> tuple[list[FolderListing], list[Array]]:
     """The files that can be read, and their pixels; all of one height and width."""
     channels = 1 if request.grey else None
     expected = Preprocess(request.image_size, channels, fit=request.fit, crop_ratio=request.crop_ratio)
     if request.image_size is not None:
         check_memory(request.name, len(files), (1, *request.image_size), TOO_MANY, copies=COPIES)
-    kept: list[Found] = []
+    kept: list[FolderListing] = []
     images: list[Array] = []
     errors: list[ImageError] = []
     what = f"reading {root.name}"
@@ -157,7 +159,7 @@ def _picture(path: Path, expected: Preprocess) -> Array | ImageError:
     return np.rint(changed).astype(np.uint8) if image.dtype == np.uint8 else changed
 
 
-def _same_size(root: Path, kept: Sequence[Found], images: Sequence[Array]) -> None:
+def _same_size(root: Path, kept: Sequence[FolderListing], images: Sequence[Array]) -> None:
     """Refuse the last image where it differs in size from the first."""
     first, last = images[0].shape[1:], images[-1].shape[1:]
     if first != last:
@@ -168,7 +170,9 @@ def _same_size(root: Path, kept: Sequence[Found], images: Sequence[Array]) -> No
         )
 
 
-def _tell(root: Path, files: Sequence[Found], kept: Sequence[Found], errors: Sequence[ImageError]) -> None:
+def _tell(
+    root: Path, files: Sequence[FolderListing], kept: Sequence[FolderListing], errors: Sequence[ImageError]
+) -> None:
     """Warn of the skipped files, or refuse where nothing of a class is left."""
     if not errors:
         return

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
+from convscope.data.folder_layout import TEST, TRAIN
 from convscope.data.holdout import split_indices
-from convscope.data.layout import TEST, TRAIN
-from convscope.data.request import Request
-from convscope.data.stored import Encoded, Stored, Windows, decoded
+from convscope.data.lazy_images import BlockShuffle, Encoded, LazyImages, decoded
+from convscope.data.options import DatasetOptions
 from convscope.errors import DataError, DownloadError, UnknownName, UsageError
 from convscope.images import Array, Preprocess
 
@@ -34,7 +34,7 @@ NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HubSplit:
     """One split as the library holds it."""
 
     rows: Any
@@ -42,7 +42,7 @@ class Part:
     """Class numbers, -1 where there is none."""
 
 
-def load_hub(request: Request) -> Dataset:
+def load_hub(request: DatasetOptions) -> Dataset:
     """Open `hub:PLACE?options`: a folder or file (imagefolder, parquet, arrow, `save_to_disk`), or a name on the Hub.
 
     Options, joined by `&`: `config=NAME` (a data set's configuration), `image=COLUMN`, `label=COLUMN`, and `stream`,
@@ -163,7 +163,7 @@ def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str
     return options.get("image", images[0] if images else ""), options.get("label", labels[0] if labels else "")
 
 
-def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str, Part], tuple[str, ...]]:
+def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str, HubSplit], tuple[str, ...]]:
     """The splits with their class numbers, and the names of the classes."""
     kind = next(iter(found.values())).features[label]
     columns = {split: list(_values(rows, label)) for split, rows in found.items()}
@@ -180,7 +180,7 @@ def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str
         numbers = {word: k for k, word in enumerate(classes)} if words else None
     parts = {}
     for split, rows in found.items():
-        parts[split] = Part(rows, _numbers(columns[split], numbers))
+        parts[split] = HubSplit(rows, _numbers(columns[split], numbers))
     return parts, classes
 
 
@@ -199,7 +199,9 @@ def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArra
     return np.concatenate([np.zeros(0, np.int64), *whole])
 
 
-def _chosen(parts: Mapping[str, Part], request: Request) -> tuple[list[Part], NDArray[np.intp] | None, tuple[str, ...]]:
+def _chosen(
+    parts: Mapping[str, HubSplit], request: DatasetOptions
+) -> tuple[list[HubSplit], NDArray[np.intp] | None, tuple[str, ...]]:
     """The parts that make the wanted split, which of their images where not all are meant, and what was assumed."""
     labelled = {split: part for split, part in parts.items() if (part.labels >= 0).any()} or dict(parts)
     train = next((labelled[split] for split in TRAIN if split in labelled), None)
@@ -216,7 +218,7 @@ def _chosen(parts: Mapping[str, Part], request: Request) -> tuple[list[Part], ND
     return whole, where, (note,)
 
 
-def _check_labels(request: Request, labels: NDArray[np.int64]) -> None:
+def _check_labels(request: DatasetOptions, labels: NDArray[np.int64]) -> None:
     missing = np.flatnonzero(labels < 0)
     if len(missing):
         raise DataError(
@@ -225,7 +227,7 @@ def _check_labels(request: Request, labels: NDArray[np.int64]) -> None:
         )
 
 
-def _stored(request: Request, rows: Sequence[Any], image: str, count: int, *, stream: bool) -> Stored:
+def _stored(request: DatasetOptions, rows: Sequence[Any], image: str, count: int, *, stream: bool) -> LazyImages:
     """The images where they are, of the size and channels that the first ones have."""
     import datasets  # noqa: PLC0415  # it was imported before
 
@@ -242,16 +244,16 @@ def _stored(request: Request, rows: Sequence[Any], image: str, count: int, *, st
             for row in table.column(image).to_pylist():
                 yield _encoded(request.name, row)
 
-    source, window = (Windows(begin, WINDOW), WINDOW) if stream else (read, None)
+    source, window = (BlockShuffle(begin, WINDOW), WINDOW) if stream else (read, None)
     size, channels = _first_images(request, source, count)
     expected = Preprocess(size, channels, fit=request.fit, crop_ratio=request.crop_ratio)
     resize = request.image_size is not None
-    return Stored(
+    return LazyImages(
         request.name, source, count, expected, window=window, resize=resize, grey=request.grey, strict=request.strict
     )
 
 
-def _first_images(request: Request, source: Any, count: int) -> tuple[tuple[int, int], int]:
+def _first_images(request: DatasetOptions, source: Any, count: int) -> tuple[tuple[int, int], int]:
     """The height, width and channels that a data set's images have, judged by the first that can be read."""
     first: list[Array] = []
     error: DataError | None = None

@@ -13,9 +13,9 @@ import numpy as np
 
 from convscope.data.dataset import Dataset
 from convscope.data.download import cache_folder, download
-from convscope.data.families import FAMILIES, Family, File
 from convscope.data.idx import GZIP, parse_idx, uncompressed
-from convscope.data.request import Request
+from convscope.data.mnist_files import FAMILIES, Family, File
+from convscope.data.options import DatasetOptions
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
 from convscope.images import Array, Preprocess
 
@@ -23,7 +23,7 @@ VARIABLE = "CONVSCOPE_DATA"
 PREPROCESS = Preprocess(size=(28, 28), channels=1, background="dark")
 
 
-def load_mnist(request: Request) -> Dataset:
+def load_mnist(request: DatasetOptions) -> Dataset:
     """Load a data set of the MNIST family: uint8 images of shape (N, 1, 28, 28).
 
     The files, plain or gzip, are taken from `data_dir` or its sub-folder of the data set's name, else from the folder
@@ -52,7 +52,7 @@ def load_mnist(request: Request) -> Dataset:
     )
 
 
-def at_hand(request: Request) -> bool:
+def at_hand(request: DatasetOptions) -> bool:
     """Whether the files are on this machine, in the user's folders or in the cache; they are not read."""
     family = FAMILIES[request.name]
     splits = ("train", "test") if request.split == "all" else (request.split,)
@@ -63,7 +63,7 @@ def at_hand(request: Request) -> bool:
     )
 
 
-def _pair(request: Request, family: Family, split: str) -> tuple[Array, Array]:
+def _pair(request: DatasetOptions, family: Family, split: str) -> tuple[Array, Array]:
     """The images (N, 28, 28) and the labels (N,) of one split."""
     files = family.files[split]
     given = _given(request, files)
@@ -75,7 +75,7 @@ def _pair(request: Request, family: Family, split: str) -> tuple[Array, Array]:
     return parse_idx(contents[0], 3, where[0]), parse_idx(contents[1], 1, where[1])
 
 
-def _given(request: Request, files: tuple[File, File]) -> list[Path]:
+def _given(request: DatasetOptions, files: tuple[File, File]) -> list[Path]:
     """The paths of both files in the first of the user's folders that has them; empty where none has."""
     for folder in _folders(request):
         paths = [path for file in files if (path := _spelled(folder, file))]
@@ -84,7 +84,7 @@ def _given(request: Request, files: tuple[File, File]) -> list[Path]:
     return []
 
 
-def _folders(request: Request) -> Iterator[Path]:
+def _folders(request: DatasetOptions) -> Iterator[Path]:
     if request.data_dir is not None and not request.data_dir.is_dir():
         raise UsageError(f"there is no folder {request.data_dir} to take {request.name} from; check --data-dir.")
     for base in (request.data_dir, os.environ.get(VARIABLE)):
@@ -124,7 +124,7 @@ def _owner(content: bytes) -> str | None:
     return None
 
 
-def _cached(request: Request, family: Family, file: File) -> bytes:
+def _cached(request: DatasetOptions, family: Family, file: File) -> bytes:
     """The uncompressed content of a file in the user's cache, downloaded again where it is missing or damaged."""
     path = cache_folder() / request.name / f"{file.name}.gz"
     if path.is_file() and _is_good(file, stored := path.read_bytes()):

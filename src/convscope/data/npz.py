@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.data.holdout import split_indices
-from convscope.data.members import Member, headers, numbers
 from convscope.data.memory import check_bytes
-from convscope.data.request import Request
-from convscope.data.units import layout_of, white_of
+from convscope.data.npz_members import Member, headers, numbers
+from convscope.data.options import DatasetOptions
+from convscope.data.value_range import layout_of, white_of
 from convscope.errors import DataError, UsageError
 from convscope.images import WHITE, Array, Preprocess
 
@@ -42,7 +42,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_LABEL = 2**53  # beyond it floating-point numbers are not exact; no class has such a number
 
 
-def load_npz(request: Request) -> Dataset:
+def load_npz(request: DatasetOptions) -> Dataset:
     """Load `npz:PATH?options`: `images` and `labels`, `x` and `y`, or such a pair for each of train and test.
 
     Where the file has one pair, a fifth of each class, chosen by the seed, is test. `all` is everything, a validation

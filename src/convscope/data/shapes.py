@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.data.memory import check_memory
-from convscope.data.request import Request
+from convscope.data.options import DatasetOptions
 from convscope.errors import UsageError
 from convscope.images import Array, Preprocess
 
@@ -31,7 +31,7 @@ WHITE, YELLOW, RED = (1,), (1, 1, 0), (1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShapePart:
     """One kind of image within a class."""
 
     kind: Kind
@@ -39,14 +39,14 @@ class Part:
     """Which channels are lit: (1,) is white, (1, 1, 0) is yellow, red plus green."""
 
 
-PARTS: Mapping[str, tuple[tuple[Part, ...], ...]] = {
+PARTS: Mapping[str, tuple[tuple[ShapePart, ...], ...]] = {
     "shapes": (
-        (Part("square", WHITE),),
-        (Part("circle", WHITE),),
+        (ShapePart("square", WHITE),),
+        (ShapePart("circle", WHITE),),
     ),
     "color-shapes": (
-        (Part("square", YELLOW),),
-        (Part("square", RED), Part("circle", YELLOW)),
+        (ShapePart("square", YELLOW),),
+        (ShapePart("square", RED), ShapePart("circle", YELLOW)),
     ),
 }
 """Name -> class -> the parts that share its images equally."""
@@ -67,10 +67,10 @@ def preprocess(name: str) -> Preprocess:
     return Preprocess(size=(EDGE, EDGE), channels=shape(name)[0], background="dark", binary=True)
 
 
-def load_shapes(request: Request) -> Dataset:
+def load_shapes(request: DatasetOptions) -> Dataset:
     """Draw `size` images, half of each class; or, of the split `all`, every possible image once.
 
-    >>> load_shapes(Request("shapes", split="all")).counts()
+    >>> load_shapes(DatasetOptions("shapes", split="all")).counts()
     {'square': 3309, 'circle': 580}
 
     Returns:
@@ -95,7 +95,7 @@ def load_shapes(request: Request) -> Dataset:
     )
 
 
-def _everything(request: Request) -> tuple[Array, Array]:
+def _everything(request: DatasetOptions) -> tuple[Array, Array]:
     if request.size is not None or request.sampling != "split":
         raise UsageError(
             f"the split 'all' of {request.name} is each possible image once; size and sampling are for train and test."
@@ -105,7 +105,7 @@ def _everything(request: Request) -> tuple[Array, Array]:
     return np.concatenate(images), np.repeat([label for _, label in parts], [len(some) for some in images])
 
 
-def _drawn(request: Request) -> tuple[Array, Array]:
+def _drawn(request: DatasetOptions) -> tuple[Array, Array]:
     size = request.size or SIZES[request.split]
     check_memory(request.name, size, shape(request.name), "Ask for fewer.", copies=COPIES)
     rng = np.random.default_rng([request.seed, list(SIZES).index(request.split)])
@@ -119,7 +119,7 @@ def _drawn(request: Request) -> tuple[Array, Array]:
     return np.concatenate(images)[order], np.array(labels)[order]
 
 
-def _shares(name: str, size: int) -> Iterator[tuple[Part, int, int]]:
+def _shares(name: str, size: int) -> Iterator[tuple[ShapePart, int, int]]:
     """Each part with its class and its number of images, as equal as they can be."""
     classes = PARTS[name]
     for label, (parts, images) in enumerate(zip(classes, _even(size, len(classes)), strict=True)):
@@ -175,7 +175,7 @@ def independent(rng: np.random.Generator, kind: Kind, count: int) -> Places:
 def published_chances(data: Dataset) -> NDArray[np.float64] | None:
     """How likely the tutorial draws each image of the split `all`: the classes, then sizes, then places alike.
 
-    >>> published_chances(load_shapes(Request("shapes"))).shape
+    >>> published_chances(load_shapes(DatasetOptions("shapes"))).shape
     (3889,)
 
     Returns:
@@ -191,7 +191,7 @@ def published_chances(data: Dataset) -> NDArray[np.float64] | None:
     return np.concatenate(chances)
 
 
-def paint(part: Part, places: Places) -> Array:
+def paint(part: ShapePart, places: Places) -> Array:
     """The images of one part at these places: uint8, shape (n, channels, 28, 28), 0 or 255."""
     inside = (inside_square if part.kind == "square" else inside_circle)(places)  # (n, 28, 28)
     lit = np.array(part.color, np.uint8) * np.uint8(255)  # (channels,)
@@ -217,7 +217,7 @@ def inside_circle(places: Places) -> NDArray[np.bool_]:
     return inside
 
 
-def _source(request: Request) -> str:
+def _source(request: DatasetOptions) -> str:
     if request.split == "all":
         return "generated: each possible image once"
     drawn = "each drawn independently" if request.sampling == "published" else "drawn from its own part"

@@ -1,19 +1,19 @@
 """Models: the tutorials' networks by name, and any network of yours, loaded with what it expects of a picture."""
 
-from convscope.cards import card_of
-from convscope.models.arguments import parse_model_args
-from convscope.models.catalog import DEFAULT_MODELS, MODELS, Entry
-from convscope.models.imports import Imports, watching
+from convscope.cards.card_inference import card_of
+from convscope.models.catalog import DEFAULT_MODELS, MODELS, ModelEntry
+from convscope.models.checked_imports import Imports, watching
 from convscope.models.loading import load_model
+from convscope.models.network_arguments import parse_model_args
 from convscope.models.trust import allowed_imports, remember
-from convscope.models.usercode import failed, files_of
+from convscope.models.user_code import failed, files_of
 from convscope.models.weights import load_weights
 
 __all__ = [
     "DEFAULT_MODELS",
     "MODELS",
-    "Entry",
     "Imports",
+    "ModelEntry",
     "allowed_imports",
     "card_of",
     "failed",

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from convscope.cards import Card
-from convscope.data import DATASETS
+from convscope.cards.card import Card
+from convscope.data.catalog import DATASETS
 from convscope.errors import ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.models.networks import (
@@ -27,7 +27,7 @@ MNIST_FAMILY = ("mnist", "fashion-mnist", "kmnist")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModelEntry:
     """A built-in network.
 
     >>> MODELS["simple-cnn"].input, MODELS["simple-cnn"].parameters
@@ -107,15 +107,15 @@ class Entry:
 
 
 _ENTRIES = (
-    Entry("crosses", Crosses, 1, (1, 3, 3), 10, "one 3x3 kernel and a mean: 0 for +, 1 for x", ("crosses",)),
-    Entry("stripes", Stripes, 2, (1, 0, 0), 64, "four fixed 4x4 stripe filters, ReLU and pooling"),
-    Entry("mlp-512", MLP512, 2, (1, 28, 28), 669_706, "two hidden layers of 512, with dropout", MNIST_FAMILY),
-    Entry(
+    ModelEntry("crosses", Crosses, 1, (1, 3, 3), 10, "one 3x3 kernel and a mean: 0 for +, 1 for x", ("crosses",)),
+    ModelEntry("stripes", Stripes, 2, (1, 0, 0), 64, "four fixed 4x4 stripe filters, ReLU and pooling"),
+    ModelEntry("mlp-512", MLP512, 2, (1, 28, 28), 669_706, "two hidden layers of 512, with dropout", MNIST_FAMILY),
+    ModelEntry(
         "mnist-convnet", MNISTConvNet, 3, (1, 28, 28), 187_349, "two convolutions, three linear layers", MNIST_FAMILY
     ),
-    Entry("simple-cnn", SimpleCNN, 4, (1, 28, 28), 13_610, "8 kernels, pooling, one linear layer", MNIST_FAMILY),
-    Entry("shapes-mlp", ShapesMLP, 5, (1, 28, 28), 15_742, "one hidden layer of 20, tanh", ("shapes",)),
-    Entry(
+    ModelEntry("simple-cnn", SimpleCNN, 4, (1, 28, 28), 13_610, "8 kernels, pooling, one linear layer", MNIST_FAMILY),
+    ModelEntry("shapes-mlp", ShapesMLP, 5, (1, 28, 28), 15_742, "one hidden layer of 20, tanh", ("shapes",)),
+    ModelEntry(
         "shapes-cnn-1",
         partial(ShapesCNN, kernels=(1, 1)),
         5,
@@ -124,10 +124,10 @@ _ENTRIES = (
         "two convolutions of one kernel each, tanh, pooling",
         ("shapes",),
     ),
-    Entry(
+    ModelEntry(
         "shapes-cnn", ShapesCNN, 5, (1, 28, 28), 1_538, "two convolutions, 8 and 16 kernels, tanh, pooling", ("shapes",)
     ),
-    Entry(
+    ModelEntry(
         "color-cnn",
         partial(ShapesCNN, kernels=(2, 2), channels=3),
         5,
@@ -136,7 +136,7 @@ _ENTRIES = (
         "two convolutions of two kernels each, for colour",
         ("color-shapes",),
     ),
-    Entry(
+    ModelEntry(
         "mnist-small",
         MNISTSmall,
         0,
@@ -147,7 +147,7 @@ _ENTRIES = (
     ),
 )
 
-MODELS: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}
+MODELS: Mapping[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
 
 DEFAULT_MODELS: Mapping[str, str] = {
     "crosses": "crosses",

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from convscope.errors import WeightsError
-from convscope.models.formats import WRITTEN, damaged, format_of
-from convscope.models.sealed import check_seal
+from convscope.models.sealed_weights import check_seal
+from convscope.models.weight_formats import WRITTEN, damaged, format_of
 
 
 class Omitted:

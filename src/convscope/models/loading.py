@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from convscope.cards import Card, attach, card_of, infer_card
+from convscope.cards.card import Card, attach
+from convscope.cards.card_inference import card_of, infer_card
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
 from convscope.images import Preprocess
-from convscope.models import usercode
-from convscope.models.arguments import unfit
+from convscope.models import user_code
 from convscope.models.catalog import MODELS
-from convscope.models.imports import Imports, watching
-from convscope.models.lazies import settle
-from convscope.models.modes import evaluate
+from convscope.models.checked_imports import Imports, watching
+from convscope.models.evaluation_mode import evaluate
+from convscope.models.lazy_layers import settle
+from convscope.models.network_arguments import unfit
 from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
@@ -81,9 +82,9 @@ def load_model(
         DataWarning: a run's weights are damaged, and those of its last good snapshot are used; or that you trust a run
             cannot be remembered.
     """
-    given: str | Path | nn.Module = usercode.as_module(spec)
+    given: str | Path | nn.Module = user_code.as_module(spec)
     if isinstance(given, nn.Module):
-        model, card = usercode.build(type(given).__name__, given, args or {}), card_of(given)
+        model, card = user_code.build(type(given).__name__, given, args or {}), card_of(given)
     else:
         is_path = isinstance(given, Path) or (args is None and Path(given, "config.json").is_file())
         name = _as_path(given) if is_path else given
@@ -149,7 +150,7 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
     """What a string names, with fresh weights."""
     if spec in MODELS:
         MODELS[spec].check(args)
-        model = _seeded(seed, lambda: usercode.build(spec, MODELS[spec].build, args))
+        model = _seeded(seed, lambda: user_code.build(spec, MODELS[spec].build, args))
         return model, MODELS[spec].card(args), weights
     path = Path(spec).expanduser()
     if path.is_dir():
@@ -157,7 +158,7 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
             raise UsageError(f"{spec} is a run folder, which has its model's arguments; leave args out.")
         return _from_run(path, weights, seed, trust=trust)
     if path.suffix == ".py":
-        known = ", ".join(f"{spec}:{name}" for name in usercode.networks_in_file(path)) or f"{spec}:NAME"
+        known = ", ".join(f"{spec}:{name}" for name in user_code.networks_in_file(path)) or f"{spec}:NAME"
         raise UsageError(f"{spec} is a file; name the network in it: {known}.")
     if path.is_file():
         raise UsageError(f"{spec} is a file, and weights do not say the network; name it, and give weights={spec!r}.")
@@ -170,8 +171,8 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
 
 def _from_code(spec: str, args: Mapping[str, Any], seed: int, imports: Imports) -> tuple[nn.Module, Card]:
     with watching(imports):
-        factory, path = usercode.find(spec)
-        model = _seeded(seed, lambda: usercode.build(spec, factory, args, path))
+        factory, path = user_code.find(spec)
+        model = _seeded(seed, lambda: user_code.build(spec, factory, args, path))
     name = spec.rpartition(":")[2]
     return model, replace(card_of(model), name=name, source=spec if path is None else f"{path}:{name}")
 
@@ -203,7 +204,7 @@ def _check_size(run: Path, source: str, args: Mapping[str, Any], weights: Path) 
     config, build = run / "config.json", MODELS[source].build
     MODELS[source].check(args)
     with torch.device("meta"):  # which takes no memory
-        model = _seeded(0, lambda: usercode.build(source, build, args))
+        model = _seeded(0, lambda: user_code.build(source, build, args))
     said = unfit(source, build, args)
     if said:
         raise RunError(f"{config} does not describe a {source}: {said[0]}.")

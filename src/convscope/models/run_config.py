@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from convscope.cards import Card
+from convscope.cards.card import Card
 from convscope.errors import ConvscopeError, RunError
 from convscope.files import read_file
 from convscope.images import Fit
-from convscope.plain import parse_json
+from convscope.json_values import parse_json
 
 CONFIG = "config.json"
 FORMAT = 2

@@ -20,8 +20,8 @@ from typing import Any
 from platformdirs import user_state_path
 
 from convscope.errors import RunError, TrustError, UsageError
-from convscope.models import usercode
-from convscope.models.imports import Imports
+from convscope.models import user_code
+from convscope.models.checked_imports import Imports
 
 STATE = "CONVSCOPE_STATE_DIR"
 """The environment's variable that names another state folder."""
@@ -52,7 +52,7 @@ def allowed_imports(run: Path, source: str, args: Mapping[str, Any], *, trust: b
         RunError: the code does not exist here.
     """
     try:
-        usercode.check_exists(source)
+        user_code.check_exists(source)
     except UsageError as error:
         raise RunError(f"{run} was trained on {source}, which cannot be built here: {error}") from error
     if trust:
@@ -98,7 +98,7 @@ def remember(run: Path, source: str, args: Mapping[str, Any], imports: Imports) 
     Returns:
         A sentence where the record cannot be written, so that it holds in this process alone; else nothing.
     """
-    files = {file: digest for file in usercode.files_of(source) if (digest := _file_digest(file)) is not None}
+    files = {file: digest for file in user_code.files_of(source) if (digest := _file_digest(file)) is not None}
     path = run.resolve()
     record = {"run": str(path), "model": _digest(source, args), "source": source, "files": {**files, **imports.files}}
     try:

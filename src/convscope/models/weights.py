@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from convscope.errors import UsageError, WeightsError
 from convscope.models.checkpoint import read_checkpoint
-from convscope.models.matching import (
-    Entry,
+from convscope.models.weight_matching import (
+    CheckpointEntry,
     Match,
     entries_of,
     find_weights,
@@ -86,7 +86,7 @@ def _described(content: Any) -> str:
     return f"it is a {type(content).__name__}"
 
 
-def _moves(match: Match, entries: Mapping[str, Entry]) -> list[str]:
+def _moves(match: Match, entries: Mapping[str, CheckpointEntry]) -> list[str]:
     """From which keys the weights were taken, and how their names became the model's."""
     container = entries[next(iter(match.names.values()))].container if match.names else ""
     inside = f"{container}." if container and match.prefix.startswith(f"{container}.") else ""
@@ -132,7 +132,7 @@ def _conversions(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
 
 
 def _check(
-    match: Match, entries: Mapping[str, Entry], own: Mapping[str, Tensor], unexpected: list[str], what: str
+    match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor], unexpected: list[str], what: str
 ) -> None:
     """Refuse names that are missing or unexpected and shapes that differ, listing the first few of each."""
     wrong = [

@@ -14,18 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convscope.arguments import takes
-from convscope.capture import Step, Trace, trace
-from convscope.cards import card_of
+from convscope.capture.tracing import trace
+from convscope.cards.card_inference import card_of
 from convscope.errors import UnknownName, UsageError
-from convscope.inputs import Prepared, prepare
-from convscope.probe.methods import METHODS, Asked, attributed, captum
+from convscope.inputs.pictures import Prepared, prepare
 from convscope.probe.patches import last_convolution
-from convscope.probe.report import Report, Table
+from convscope.probe.support.captum_methods import METHODS, MethodCall, attributed, captum
+from convscope.probe.support.report import Report, Table
 from convscope.progress import Progress, silent
-from convscope.proof import explain
-from convscope.training.modes import in_eval_mode
+from convscope.proof.explanation import explain
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+from convscope.training.inference import in_eval_mode
 from convscope.training.outputs import scores_of
+from convscope.type_checks import takes
 
 STRONGEST = 0.05
 """The share of pixels that two maps are compared by."""
@@ -205,14 +207,14 @@ def _chosen(model: nn.Module, values: NDArray[Any], output: int | str | None) ->
 
 def _asked(
     model: nn.Module, image: NDArray[np.float32], which: int, traced: Trace, going_on: Callable[[], None]
-) -> Asked:
+) -> MethodCall:
     first: Tensor = next(model.parameters(), torch.empty(0))
     last = traced[last_convolution(traced.steps)]
     tensor = torch.tensor(image[None], dtype=first.dtype, device=first.device)
-    return Asked(model, tensor, which, last.module if last.op == "convolution" else "", going_on)
+    return MethodCall(model, tensor, which, last.module if last.op == "convolution" else "", going_on)
 
 
-def _output_for_zeros(asked: Asked) -> float:
+def _output_for_zeros(asked: MethodCall) -> float:
     with torch.no_grad():
         return float(asked.forward(torch.zeros_like(asked.image))[0, asked.output])
 

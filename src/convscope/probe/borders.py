@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convscope.arguments import takes
-from convscope.data.shapes import RED, YELLOW, Part, paint
+from convscope.data.shapes import RED, YELLOW, ShapePart, paint
 from convscope.errors import ShapeError, UsageError
-from convscope.probe.proportion import Proportion
-from convscope.probe.report import Report, Table
+from convscope.probe.support.proportion import Proportion
+from convscope.probe.support.report import Report, Table
 from convscope.progress import Progress, silent
-from convscope.training import Run, evaluate, load_run, train
-from convscope.training.evaluation import data_of
-from convscope.training.modes import in_eval_mode
+from convscope.training.evaluation import data_of, evaluate
+from convscope.training.inference import in_eval_mode
+from convscope.training.runs import Run, load_run
+from convscope.training.start import train
+from convscope.type_checks import takes
 
 COLORS: Mapping[str, tuple[int, ...]] = {"red": RED, "yellow": YELLOW}
 PLACE = (11, 8, 8)  # side, top and left of the square that is shown: nothing of it is near a border
@@ -246,7 +247,7 @@ def _excess(conv: nn.Conv2d) -> dict[str, NDArray[np.float64]]:
     """How far each map goes beyond both the ground and the inside of a square, over the layer's range."""
     maps = {}
     for name, color in COLORS.items():
-        square = paint(Part("square", color), np.array([PLACE])) / np.float32(255)  # (1, 3, 28, 28)
+        square = paint(ShapePart("square", color), np.array([PLACE])) / np.float32(255)  # (1, 3, 28, 28)
         with torch.no_grad(), in_eval_mode(conv):
             given = torch.from_numpy(square.astype(np.float32)).to(conv.weight)
             maps[name] = conv(given)[0].cpu().double().numpy()  # (K, P, Q)

@@ -13,22 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convscope.arguments import takes
-from convscope.capture import trace
-from convscope.cards import card_of
+from convscope.capture.tracing import trace
+from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.answers import Answers, layers_of
-from convscope.probe.cost import Cost, costs
-from convscope.probe.feeding import batch_size, first_of, kind_of, pictures
-from convscope.probe.given import Model, as_data, as_model
-from convscope.probe.proportion import Z95, Proportion, sample_size
-from convscope.probe.report import Report, Table, noted
-from convscope.probe.scan import READ, Found, at_work, scan
-from convscope.probe.similarity import cka
+from convscope.probe.support.batching import batch_size, first_of, kind_of, pictures
+from convscope.probe.support.cost import Cost, costs
+from convscope.probe.support.predictions import Answers, layers_of
+from convscope.probe.support.proportion import Z95, Proportion, sample_size
+from convscope.probe.support.report import Report, Table, noted
+from convscope.probe.support.resolve import Model, as_data, as_model
+from convscope.probe.support.scan import READ, BatchResult, at_work, scan
+from convscope.probe.support.similarity import cka
 from convscope.progress import Progress, silent
-from convscope.training.modes import answer, in_eval_mode
+from convscope.training.inference import answer, in_eval_mode
 from convscope.training.runtime import make_runtime
+from convscope.type_checks import takes
 
 HEAD = ("model", "parameters", "multiply-adds", "ms an image", "accuracy")
 
@@ -233,7 +233,7 @@ def compare(
     )
 
 
-def _pair(found: Found, one: int, other: int, images: int) -> Pair:
+def _pair(found: BatchResult, one: int, other: int, images: int) -> Pair:
     alike = cka(found[f"cross {one} {other}"], found[f"own {one}"], found[f"own {other}"])
     only = found["only"]
     return Pair(one, other, int(found["same"][one, other]), int(only[one, other]), int(only[other, one]), images, alike)

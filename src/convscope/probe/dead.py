@@ -13,19 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convscope.arguments import takes
-from convscope.capture import Step, Trace, Watch, trace
-from convscope.cards import card_of
+from convscope.capture.activations import ActivationWatch
+from convscope.capture.tracing import trace
+from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.activity import ACTIVATIONS, FLAT, added, counted
-from convscope.probe.feeding import first_of
-from convscope.probe.given import Model, as_data, as_model
-from convscope.probe.proportion import Z95, Proportion, sample_size
-from convscope.probe.ranges import ranges
-from convscope.probe.report import Report, Table
-from convscope.probe.scan import READ, Batch, Found, scan
+from convscope.probe.support.batching import first_of
+from convscope.probe.support.index_ranges import ranges
+from convscope.probe.support.proportion import Z95, Proportion, sample_size
+from convscope.probe.support.report import Report, Table
+from convscope.probe.support.resolve import Model, as_data, as_model
+from convscope.probe.support.scan import READ, Batch, BatchResult, scan
+from convscope.probe.support.unit_statistics import FLAT, added, counted
 from convscope.progress import Progress, silent
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+from convscope.type_checks import takes
 
 SATURATED = 0.95
 """A unit is saturated where all its values are flat in this share of the images."""
@@ -166,11 +169,11 @@ def dead(
     model, data = as_model(model), as_data(data, "train")
     sketch = trace(model, first_of(data, model), keep=0)
     chosen = [sketch[name] for name in steps] or _activations(sketch)
-    watch = Watch(model, [step.name for step in chosen])
+    watch = ActivationWatch(model, [step.name for step in chosen])
     numbers = {step.name: number for number, step in enumerate(chosen)}
 
-    def work(batch: Batch) -> Found:
-        def read(step: Step, result: Tensor) -> Found:
+    def work(batch: Batch) -> BatchResult:
+        def read(step: Step, result: Tensor) -> BatchResult:
             return {f"{numbers[step.name]} {name}": array for name, array in counted(step, result).items()}
 
         return {name: array for part in watch(batch.images, read).values() for name, array in part.items()}
@@ -187,10 +190,12 @@ def dead(
 
 def _activations(sketch: Trace) -> list[Step]:
     shown = [step for step in sketch.steps if len(step.shape) > 1]
-    return [step for step in shown if step.op in ACTIVATIONS] or [step for step in shown if step.op in UNITS] or shown
+    return (
+        [step for step in shown if step.role == "activation"] or [step for step in shown if step.op in UNITS] or shown
+    )
 
 
-def _units(step: Step, found: Found, images: int) -> StepUnits:
+def _units(step: Step, found: BatchResult, images: int) -> StepUnits:
     """What a step's counts say of its units."""
     low, high, searched = found["low"], found["high"], "products" in found
     made = StepUnits(
@@ -200,7 +205,7 @@ def _units(step: Step, found: Found, images: int) -> StepUnits:
     return replace(made, duplicates=_duplicates(found, made.dead, images)) if usable else made
 
 
-def _duplicates(found: Found, constant: NDArray[np.int64], images: int) -> tuple[Duplicate, ...]:
+def _duplicates(found: BatchResult, constant: NDArray[np.int64], images: int) -> tuple[Duplicate, ...]:
     """Pairs of units with a correlation of almost 1, each unit with the first one that it doubles."""
     n, mean = float(found["columns"]), found["sum"] / found["columns"]
     covariance = found["products"] / n - np.outer(mean, mean)

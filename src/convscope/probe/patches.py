@@ -12,21 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.arguments import takes
-from convscope.capture import Step, trace
-from convscope.cards import card_of
+from convscope.capture.tracing import trace
+from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.cutting import Box, Cutter, frame_of
-from convscope.probe.extremes import KINDS, extremes
-from convscope.probe.feeding import first_of, pictures
-from convscope.probe.following import Follower
-from convscope.probe.given import Model, as_data, as_model
-from convscope.probe.layout import axes_of
-from convscope.probe.proportion import sample_size
-from convscope.probe.report import Report, Table
-from convscope.probe.scan import READ, Found
+from convscope.probe.support.axes import axes_of
+from convscope.probe.support.batching import first_of, pictures
+from convscope.probe.support.crops import Box, Cropper, frame_of
+from convscope.probe.support.dependency_walk import DependencyWalk
+from convscope.probe.support.extremes import KINDS, extremes
+from convscope.probe.support.proportion import sample_size
+from convscope.probe.support.report import Report, Table
+from convscope.probe.support.resolve import Model, as_data, as_model
+from convscope.probe.support.scan import READ, BatchResult
 from convscope.progress import Progress, silent
+from convscope.traces.step import Step
+from convscope.type_checks import takes
 
 HEAD = ("channel", "most", "image", "at", "least", "image", "at")
 
@@ -144,14 +145,14 @@ def patches(
     units = here.shape[axes_of(here).unit]
     shown = min(channels, units)
     found = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
-    frame, cuts = _cut(Cutter(Follower(sketch), here, pictures(data, model)), found)
+    frame, cuts = _cut(Cropper(DependencyWalk(sketch), here, pictures(data, model)), found)
     name, dataset = card_of(model).name, f"{data.name}:{data.split}"
     images = int(found[READ])
     skipped = data.listed - images
     return Patches(name, dataset, here.name, images, skipped, units, frame, cuts["most"], cuts["least"])
 
 
-def _cut(cutter: Cutter, found: Found) -> tuple[tuple[int, int], dict[str, dict[int, tuple[Patch, ...]]]]:
+def _cut(cutter: Cropper, found: BatchResult) -> tuple[tuple[int, int], dict[str, dict[int, tuple[Patch, ...]]]]:
     """The frame that all patches fit into, and by kind and channel the patches in it."""
     shape = tuple(cutter.step.shape[axis] for axis in axes_of(cutter.step).places)
     places = {kind: np.stack(np.unravel_index(found[f"{kind} place"], shape or (1,)), -1) for kind in KINDS}

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.arguments import takes
-from convscope.capture import Step, Trace
 from convscope.errors import UsageError
-from convscope.probe.following import Followed, Follower, Marks
-from convscope.probe.layout import axes_of
-from convscope.probe.ranges import ranges
-from convscope.probe.report import Report, Table
+from convscope.expr.call import Cell, cell_label, full_cell
+from convscope.probe.support.axes import axes_of
+from convscope.probe.support.dependency_walk import DependencyWalk, Followed, Marks
+from convscope.probe.support.index_ranges import ranges
+from convscope.probe.support.report import Report, Table
 from convscope.progress import Progress, silent
-from convscope.rules.call import Cell, cell_label, full_cell
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+from convscope.type_checks import takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +128,11 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
         UnknownName: there is no such step.
         UsageError: the step has no such cell, or no numbers.
     """
-    return _field(Follower(trace), trace[step], cell, {})
+    return _field(DependencyWalk(trace), trace[step], cell, {})
 
 
 def _field(
-    follow: Follower, here: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]
+    follow: DependencyWalk, here: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]
 ) -> ReceptiveField:
     """The field; `seen_whole` remembers which steps see the whole image."""
     trace, (marks, name) = follow.trace, _start(here, cell)
@@ -202,7 +203,7 @@ def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveF
         trace: A traced model.
         progress: Told how many steps are done.
     """
-    follow, seen_whole = Follower(trace), dict[int, bool]()
+    follow, seen_whole = DependencyWalk(trace), dict[int, bool]()
     found = list[ReceptiveField]()
     progress("steps", 0, len(trace.steps))
     for done, step in enumerate(trace.steps, 1):
@@ -254,7 +255,7 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({place[axes.unit]})"
 
 
-def _whole_from(follow: Follower, found: Followed, known: dict[int, bool]) -> str:
+def _whole_from(follow: DependencyWalk, found: Followed, known: dict[int, bool]) -> str:
     """The first step that reads along whole axes and one cell of which sees the whole image."""
     if not _sees_whole(found):
         return ""

@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscope.arguments import takes
-from convscope.cards import card_of
-from convscope.data import load_dataset
+from convscope.cards.card_inference import card_of
+from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
-from convscope.probe.classes import Classes, classes_of, notes_of
-from convscope.probe.feeding import feeder, first_of
-from convscope.probe.given import Model, as_model
-from convscope.probe.motion import Motion, motions
-from convscope.probe.moving import CHANGES, Level, levels_of
-from convscope.probe.scan import READ, Batch, Found, scan
-from convscope.probe.sharing import PART, Shared, share
-from convscope.probe.steadiness import Shift, Steadiness
+from convscope.probe.support.batching import feeder, first_of
+from convscope.probe.support.class_mapping import Classes, classes_of, notes_of
+from convscope.probe.support.equivariance import Motion, motions
+from convscope.probe.support.resolve import Model, as_model
+from convscope.probe.support.robustness import Shift, Steadiness
+from convscope.probe.support.scan import READ, Batch, BatchResult, scan
+from convscope.probe.support.shift_cache import PART, ShiftCache, share
+from convscope.probe.support.transforms import CHANGES, Level, levels_of
 from convscope.progress import Progress, silent
-from convscope.training.modes import answer, in_eval_mode
+from convscope.training.inference import answer, in_eval_mode
 from convscope.training.outputs import scores_of
+from convscope.type_checks import takes
 
 CHECKED = 1e-4
 """How far shared layers may differ from the model itself, as a share of the largest output."""
@@ -154,13 +154,13 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
 
 
 def _work(
-    batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[Shared | None], fills: Sequence[Tensor], kind: str,
-    levels: Sequence[Level], classes: Sequence[Classes], seed: int, told: Callable[[Batch, float], None],
-) -> Found:  # fmt: skip
+    batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[ShiftCache | None], fills: Sequence[Tensor],
+    kind: str, levels: Sequence[Level], classes: Sequence[Classes], seed: int, told: Callable[[Batch, float], None],
+) -> BatchResult:  # fmt: skip
     """One batch: what every model says at every level; `told` hears what share of it is done."""
     whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
     names = ("right", "kept", "right_whole", "kept_whole", "change")
-    found: Found = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
+    found: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
     found["change"], found["sums"] = np.zeros((len(nets), len(levels))), np.zeros((len(nets), 3))
     for k, (net, shared, fill) in enumerate(zip(nets, sharing, fills, strict=True)):
         given = batch.images if k == 0 else batch.others[k - 1]
@@ -187,7 +187,7 @@ def _work(
 
 
 def _outputs(
-    net: nn.Module, shared: Shared | None, part: Tensor, *, kind: str, levels: Sequence[Level], fill: Tensor,
+    net: nn.Module, shared: ShiftCache | None, part: Tensor, *, kind: str, levels: Sequence[Level], fill: Tensor,
     generator: torch.Generator,
 ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
     """What a model says of some images at each level."""
@@ -215,7 +215,7 @@ def _whole(images: Tensor, fill: Tensor, kind: str, levels: Sequence[Level]) -> 
     return inside.all(dim=1) | empty
 
 
-def _same(shared: Shared | None, net: nn.Module, images: Tensor, levels: Sequence[Level], fill: Tensor) -> bool:
+def _same(shared: ShiftCache | None, net: nn.Module, images: Tensor, levels: Sequence[Level], fill: Tensor) -> bool:
     """Whether the shared layers give what the model itself gives, at a few translations of a few images."""
     if shared is None:
         return False
@@ -236,12 +236,12 @@ def _like(net: nn.Module) -> Tensor:
     return next(net.parameters(), torch.empty(0))
 
 
-def _added(one: Found, two: Found) -> Found:
+def _added(one: BatchResult, two: BatchResult) -> BatchResult:
     return {name: one[name] + two[name] for name in one}
 
 
 def _steadiness(
-    name: str, net: nn.Module, k: int, counts: Found, *, shared: bool, motion: tuple[Motion, ...]
+    name: str, net: nn.Module, k: int, counts: BatchResult, *, shared: bool, motion: tuple[Motion, ...]
 ) -> Steadiness:
     number, total, squares = counts["sums"][k]
     spread = float(np.sqrt(max(squares / number - (total / number) ** 2, 1e-30)))

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.arguments import takes
-from convscope.data import load_dataset
+from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, check_trainable
 from convscope.data.holdout import split_indices
 from convscope.data.shapes import published_chances
 from convscope.errors import DataError
-from convscope.probe.features import MEANS, features_of
-from convscope.probe.proportion import Proportion
-from convscope.probe.report import Report, Table
-from convscope.probe.rule import Rule, fit_rule
+from convscope.probe.support.image_features import MEANS, features_of
+from convscope.probe.support.proportion import Proportion
+from convscope.probe.support.report import Report, Table
+from convscope.probe.support.threshold_rule import Rule, fit_rule
 from convscope.progress import Progress, silent
+from convscope.type_checks import takes
 
 Numbers = NDArray[np.float64]
 HISTOGRAM = 60  # bins of the picture

@@ -1,6 +1,6 @@
 """Backward: following one number's weight through every step to the image. Knows traces, rules and the reference.
 
-The adjoints in `rules` say how a weight on a result becomes weights on its operands, and what biases and shifts add.
+The vector-Jacobian products in `OPS` turn a weight on a result into weights on its operands and a constant.
 Memory that was written into later is followed by address, so that views and operations in place come out right.
 """
 
@@ -9,21 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convscope.capture import Ref, Step, Trace
 from convscope.errors import UsageError
-from convscope.proof.calls import DRAWN, call_of
-from convscope.proof.witness import recomputed
-from convscope.rules import Array
-from convscope.rules.adjoints import ADJOINTS
-from convscope.rules.call import Cell
-from convscope.rules.moves import MOVES, SOURCES
-from convscope.rules.precision import OUR_OWN, Precision
+from convscope.expr.call import Array, Cell
+from convscope.expr.precision import OUR_OWN, Precision
+from convscope.ops import OPS, Op
+from convscope.ops.source_cells import MOVES, SOURCES
+from convscope.proof.calls import call_of
+from convscope.proof.recomputation import recomputed
+from convscope.traces.step import Ref, Step
+from convscope.traces.trace import Trace
 
-CONSTANT = DRAWN | {
-    "arange", "eye", "fill", "full", "full_like", "linspace", "new_full", "new_ones", "new_zeros", "ones", "ones_like",
-    "scalar_tensor", "zero", "zeros", "zeros_like",
-}  # fmt: skip
-"""Operations whose result does not depend on the numbers of their operands."""
 WRITES = frozenset({"copy", "fill"})
 """Operations whose first operand says only where to write."""
 Result = tuple[int, int]
@@ -36,6 +31,7 @@ class Backward:
 
     trace: Trace
     varies: frozenset[Result]
+    ops: Mapping[str, Op] = field(default_factory=lambda: OPS)
     weights: dict[Result, Array] = field(default_factory=dict)
     """On results that are still to be followed."""
     tainted: Mapping[Result, frozenset[str]] = field(default_factory=dict)
@@ -48,22 +44,22 @@ class Backward:
     rounding: float = 0.0
     """How far they do lie from what the reference gives, each times its weight."""
     slack: float = 0.0
-    """How far that may be off itself, because reference and adjoints calculate in float64."""
+    """How far that may be off itself, because reference and vector-Jacobian products are evaluated in float64."""
     bent: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """Steps that take numbers which left PyTorch, and on which weights fall."""
 
 
-def backward(trace: Trace, step: Step, cell: Cell, output: int = 0) -> Backward:
+def backward(trace: Trace, step: Step, cell: Cell, output: int = 0, ops: Mapping[str, Op] = OPS) -> Backward:
     """Follow one number of a step to the inputs.
 
     Args:
         cell: A full index of the step's result.
 
     Raises:
-        UsageError: a step on the way has no adjoint, or cannot be followed.
+        UsageError: a step on the way has no vector-Jacobian product, or cannot be followed.
     """
-    found = Backward(trace, varying(trace, step.id))
+    found = Backward(trace, varying(trace, step.id), ops)
     found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
     found.tainted = broken_before(trace, step.id)
     start = np.zeros(step.results[output].shape)
@@ -91,7 +87,7 @@ def varying(trace: Trace, last: int) -> frozenset[Result]:
 
 def is_constant(step: Step) -> bool:
     """Whether a step's results do not depend on the numbers of its operands; `fill` may be given a tensor's number."""
-    return step.op in CONSTANT and not isinstance(step.arguments.get("value"), Ref)
+    return step.role in {"create", "random"} and not isinstance(step.arguments.get("value"), Ref)
 
 
 def broken_before(trace: Trace, last: int) -> dict[Result, frozenset[str]]:
@@ -142,15 +138,16 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
     if (step.id, output) not in found.varies:
         found.constant += _times(weights, step.outputs[output])
         return
-    if step.op not in ADJOINTS or step.is_complex:
+    vjp = found.ops[step.op].vjp if step.op in found.ops else None
+    if vjp is None or step.is_complex:
         of = " of complex numbers" if step.is_complex else ""
         raise UsageError(
-            f"{step.name} is a {step.op}{of}, which has no adjoint, so the number cannot be followed through it; "
-            "explain it step by step instead."
+            f"{step.name} is a {step.op}{of}, which has no vector-Jacobian product, so the number cannot be followed "
+            "through it; explain it step by step instead."
         )
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _varies(found.varies, ref))
-    pulled = ADJOINTS[step.op](call_of(found.trace, step, output), weights, varies)
+    pulled = vjp(call_of(found.trace, step, output), weights, varies)
     found.constant += pulled.constant
     _count_rounding(found, step, output, weights)
     if not pulled.linear:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from convscope.capture import Ref, Step, Trace
+from convscope.expr.call import Call, Operand, Source
+from convscope.ops import OPS
 from convscope.proof.padding import multiplies_padding
-from convscope.rules import Call, Operand, Source
+from convscope.traces.step import Ref, Step
+from convscope.traces.trace import Trace
 
 DRAWN = frozenset(
     {
@@ -29,7 +31,8 @@ def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
     """
     arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
     made = step.results[output]
-    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(trace, step))
+    rounding = OPS[step.op].rounding if step.op in OPS else "wide"
+    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(trace, step), rounding)
 
 
 def _argument(trace: Trace, step: Step, name: str, value: Any) -> Any:

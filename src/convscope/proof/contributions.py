@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from convscope.capture import Step, Trace
-from convscope.plain import plain_number
+from convscope.escaping import joined
+from convscope.expr.call import Array, Cell, Source
+from convscope.json_values import plain_number
+from convscope.ops import OPS, Op
 from convscope.proof.backward import backward
-from convscope.rules import Array, Source
-from convscope.rules.call import Cell
-from convscope.rules.plain import plain_numbers
-from convscope.rules.text import RULE, Row, indented, render, short
-from convscope.rules.text.display import Scale, small
-from convscope.spelling import joined
+from convscope.render.numbers import NumberScale, short, small
+from convscope.render.rows import RULE, Row, indented, render
+from convscope.render.to_json import plain_numbers
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
 
 OURS = 1e-12
 """Our own rounding, in float64, as a share of all that is added."""
@@ -50,7 +51,7 @@ class Contributions:
     rounding: float
     """How far it does, as the reference finds it: each step's recorded results minus recomputed ones, times weights."""
     slack: float
-    """How far that may be off, by the float64 rounding of reference and adjoints."""
+    """How far that may be off, by the float64 rounding of reference and vector-Jacobian products."""
     bent: tuple[str, ...]
     """The steps on the way that are not piecewise linear: their tangent at the recorded numbers stands for them."""
     broken: tuple[str, ...] = ()
@@ -116,17 +117,20 @@ class Contributions:
         return self.to_text()
 
 
-def contributions(trace: Trace, step: Step, cell: Cell, output: int = 0, name: str = "") -> Contributions:
+def contributions(
+    trace: Trace, step: Step, cell: Cell, output: int = 0, name: str = "", *, ops: Mapping[str, Op] = OPS
+) -> Contributions:
     """Follow one number of a step back to the inputs.
 
     Args:
         cell: A full index of the step's result.
-        name: How to call the number; the step's name where nothing is said.
+        name: The label of the number; by default the step's name.
+        ops: Another table of operations.
 
     Raises:
-        UsageError: a step on the way has no adjoint, or cannot be followed.
+        UsageError: a step on the way has no vector-Jacobian product, or cannot be followed.
     """
-    found = backward(trace, step, cell, output)
+    found = backward(trace, step, cell, output, ops)
     pixels = {n: np.where(w == 0, 0.0, w * trace.inputs[n]) for n, w in found.inputs.items()}
     value = float(step.outputs[output][cell])
     added = sum(float(np.abs(p).sum()) for p in pixels.values()) + abs(found.constant) + abs(value)
@@ -148,7 +152,7 @@ def _page(found: Contributions) -> list[str]:
     total = found.total
     every = np.concatenate([p.reshape(-1) for p in found.pixels.values()])
     parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), found.constant]
-    scale = Scale.of([*parts, found.value])
+    scale = NumberScale.of([*parts, found.value])
     rest = scale.units(total) - sum(map(scale.units, parts)) if np.isfinite([*parts, total]).all() else 0
     rows: list[Row | str] = [
         Row(f"{np.count_nonzero(every > 0):,} cells of the input that add", scale.show(parts[0])),
@@ -186,7 +190,7 @@ def _largest(found: Contributions, count: int = 8) -> list[str]:
         source = Source(name, "input", pixels.shape)
         order = np.argsort(-np.abs(pixels).reshape(-1), kind="stable")[:count]
         cells = [tuple(map(int, np.unravel_index(int(i), pixels.shape))) for i in order]
-        scale = Scale.of([float(pixels[cell]) for cell in cells])
+        scale = NumberScale.of([float(pixels[cell]) for cell in cells])
         rows += [
             Row(
                 source.label(cell),

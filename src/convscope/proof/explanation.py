@@ -7,21 +7,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from convscope.arguments import takes
-from convscope.capture import Step, Trace
 from convscope.errors import UsageError
-from convscope.plain import plain_number
-from convscope.proof.agreement import agree, mixes, resolves, root_mean_square, whole_bound
-from convscope.proof.calls import DRAWN, call_of
+from convscope.escaping import joined
+from convscope.expr.call import Call, Cell, Source, cell_label, full_cell
+from convscope.expr.expr import Expr, Leaf
+from convscope.json_values import plain_number
+from convscope.ops import OPS, Op, convolution
+from convscope.proof.calls import call_of
 from convscope.proof.contributions import Contributions, contributions
-from convscope.proof.origins import settled
-from convscope.proof.witness import Recomputed, recomputed
-from convscope.rules import RULES, Call, Expr, Leaf, Rule, Source, convolution, full_cell
-from convscope.rules.call import Cell, cell_label
-from convscope.rules.parts import Inner, parts
-from convscope.rules.plain import plain
-from convscope.rules.text import Detail, Paper, indented, page, paper, passage, short
-from convscope.spelling import joined
+from convscope.proof.provenance import with_provenance
+from convscope.proof.recomputation import Recomputation, recomputed
+from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
+from convscope.render.detail import Detail
+from convscope.render.numbers import short
+from convscope.render.operands import Inner, parts
+from convscope.render.page import page, passage
+from convscope.render.rows import indented
+from convscope.render.to_json import plain
+from convscope.render.worksheet import Worksheet, worksheet
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+from convscope.type_checks import takes
 
 Status = Literal[
     "proved",
@@ -82,7 +88,7 @@ class Explanation:
     output: int
     """Which result, of a step that has several."""
     call: Call = field(repr=False)
-    rules: Mapping[str, Rule] = field(repr=False)
+    ops: Mapping[str, Op] = field(repr=False)
     raw: Expr | None = field(repr=False)
     """The rule's expression, with the tensors named as the operation read them; None without a rule."""
     value: float
@@ -97,7 +103,7 @@ class Explanation:
     @cached_property
     def expr(self) -> Expr | None:
         """The expression, with every number named by the step, parameter or image that it was made in."""
-        return None if self.raw is None else settled(self.trace, self.step, self.raw)
+        return None if self.raw is None else with_provenance(self.trace, self.step, self.raw)
 
     @property
     def difference(self) -> float:
@@ -125,7 +131,7 @@ class Explanation:
     @cached_property
     def status(self) -> Status:
         """What is known about this number; see `SAYS`. Recomputes the step when first asked."""
-        if self.step.overridden or self.step.op in DRAWN:
+        if self.step.overridden or self.step.role == "random":
             return "given"
         if self.changed:
             return "weights changed"
@@ -138,14 +144,14 @@ class Explanation:
             return "mismatch"
         return self._within(witness)
 
-    def _within(self, witness: Recomputed) -> Status:
+    def _within(self, witness: Recomputation) -> Status:
         """The status of a number that lies within the reference's bound, and the rule's where it has one."""
         if not self._resolved(witness):
             return "unresolved"
         proved: Status = "proved normwise" if self.normwise else "proved"
         return "not explained" if self.raw is None else proved
 
-    def _resolved(self, witness: Recomputed) -> bool:
+    def _resolved(self, witness: Recomputation) -> bool:
         """Whether both witnesses' bounds tell this number from others; those of integers do, or are open for ties."""
         numbers = self.step.outputs[self.output]
         if numbers.dtype.kind != "f":
@@ -185,7 +191,7 @@ class Explanation:
         """
         if part.source.kind != "step":
             return None
-        return explain(self.trace, part.source.name, part.cell, output=part.source.output, rules=self.rules)
+        return explain(self.trace, part.source.name, part.cell, output=part.source.output, ops=self.ops)
 
     def walk(self, depth: int = 2) -> "Iterator[tuple[int, Explanation]]":
         """This explanation, those of its parts, and so on down: pairs of level (from 0) and explanation.
@@ -217,9 +223,9 @@ class Explanation:
             lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
         return joined(lines)
 
-    def paper(self) -> Paper | None:
+    def paper(self) -> Worksheet | None:
         """The calculation as lines, for who draws windows and kernels by other means than text; None without a rule."""
-        return None if self.expr is None else paper(self.expr, self.recorded, self.bound)
+        return None if self.expr is None else worksheet(self.expr, self.recorded, self.bound)
 
     def _deeper(self, detail: Detail, depth: int) -> list[str]:
         lines: list[str] = []
@@ -233,9 +239,9 @@ class Explanation:
         Exact where every step on the way is piecewise linear; elsewhere the tangent, and it says so.
 
         Raises:
-            UsageError: a step on the way has no adjoint.
+            UsageError: a step on the way has no vector-Jacobian product.
         """
-        return contributions(self.trace, self.step, self.cell, self.output, self.name)
+        return contributions(self.trace, self.step, self.cell, self.output, self.name, ops=self.ops)
 
     def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
         """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
@@ -271,7 +277,7 @@ class Explanation:
 
 @takes(trace="Trace", step="Step | str | int | integer", cell="int | integer | tuple | list | ndarray")
 def explain(
-    trace: Trace, step: Step | str | int, cell: Cell | int, *, output: int = 0, rules: Mapping[str, Rule] = RULES
+    trace: Trace, step: Step | str | int, cell: Cell | int, *, output: int = 0, ops: Mapping[str, Op] = OPS
 ) -> Explanation:
     """Explain one number of a trace.
 
@@ -280,7 +286,7 @@ def explain(
         step: A step, its name or its id.
         cell: An index of the step's result; leading zeros may be left out: (channel, row, column), (unit,).
         output: Which result, of a step that has several, such as the positions of a max pooling.
-        rules: Another table of rules, such as `RULES | {"my_op": my_rule}`.
+        ops: Another table of operations, such as `OPS | {"my_op": Op(my_rule, my_dependencies)}`.
 
     Returns:
         Its explanation. Where no rule explains the operation it has no expression, and says so.
@@ -298,23 +304,23 @@ def explain(
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
     try:
-        raw = _expression(found, call, full, recorded, rules)
+        raw = _expression(found, call, full, recorded, ops)
     except UsageError:  # the rule explains other forms of the operation
         raw = None
     if raw is None:
-        return Explanation(trace, found, full, output, call, rules, None, np.nan, recorded, np.nan)
+        return Explanation(trace, found, full, output, call, ops, None, np.nan, recorded, np.nan)
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
     if mixed:
         bound = max(bound, convolution.normwise(call, full))
-    return Explanation(trace, found, full, output, call, rules, raw, value, recorded, bound, mixed)
+    return Explanation(trace, found, full, output, call, ops, raw, value, recorded, bound, mixed)
 
 
-def _expression(step: Step, call: Call, cell: Cell, recorded: float, rules: Mapping[str, Rule]) -> Expr | None:
-    if step.overridden or step.op in DRAWN:
+def _expression(step: Step, call: Call, cell: Cell, recorded: float, ops: Mapping[str, Op]) -> Expr | None:
+    if step.overridden or step.role == "random":
         return Leaf(recorded, Source(f"{step.name}, as given", "constant", call.shape, call.dtype), cell)
-    return rules[call.op](call, cell) if call.op in rules and not step.is_complex else None
+    return ops[call.op].rule(call, cell) if call.op in ops and not step.is_complex else None
 
 
 def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) -> list[str]:

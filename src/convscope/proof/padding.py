@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from convscope.capture import Step, Trace
 from convscope.errors import ConvscopeError
-from convscope.reference import OPERATIONS
+from convscope.reference.table import OPERATIONS
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
 
 
 def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | None = None) -> bool:

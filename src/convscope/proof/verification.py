@@ -9,18 +9,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from convscope.arguments import takes
-from convscope.capture import Step, Trace
-from convscope.capture.notes import broken_chains
+from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
-from convscope.proof.agreement import mixes
-from convscope.proof.answer import returned
-from convscope.proof.calls import DRAWN, call_of
-from convscope.proof.check import UNABLE, Check
+from convscope.proof.calls import call_of
 from convscope.proof.explanation import explain
-from convscope.proof.report import RESOLVED, Finding, Mismatch, Report, StepReport
-from convscope.proof.witness import recompute
-from convscope.rules import RULES, Rule
+from convscope.proof.output_check import returned
+from convscope.proof.recomputation import recompute
+from convscope.proof.step_check import UNABLE, StepCheck
+from convscope.proof.tolerance import mixes
+from convscope.proof.verification_report import RESOLVED, Finding, Mismatch, StepReport, Verification
+from convscope.traces.notes import broken_chains
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+from convscope.type_checks import takes
 
 CELLS = 200
 """Cells explained of each step, where it has as many."""
@@ -32,9 +33,9 @@ def verify(
     *,
     cells: int = CELLS,
     seed: int = 0,
-    rules: Mapping[str, Rule] = RULES,
+    ops: Mapping[str, Op] = OPS,
     progress: Progress = silent,
-) -> Report:
+) -> Verification:
     """Recompute every number of every step from the step's recorded inputs, and explain a sample of its cells.
 
     >>> import torch, convscope as cs
@@ -47,7 +48,7 @@ def verify(
         cells: How many cells of each result are explained: corners, borders, first and last channel, the one with
             the worst error, and random ones.
         seed: Which random ones.
-        rules: Another table of rules.
+        ops: Another table of operations, such as `OPS | {"my_op": Op(my_rule, my_dependencies)}`.
         progress: Told how many steps are done.
 
     Returns:
@@ -60,12 +61,12 @@ def verify(
     for done, step in enumerate(trace.all_steps):
         progress("verifying", done, total)
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
-            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), rules, read=read))
+            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), ops, read=read))
     progress("verifying", total, total)
     broken = tuple(broken_chains(trace.all_steps))
     remarks = tuple(note for note in trace.notes if note not in broken)
     chains = tuple(note.removesuffix(".") for note in broken)
-    return Report(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    return Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
 
 
 def _read(trace: Trace) -> frozenset[tuple[int, int]]:
@@ -79,11 +80,11 @@ def _verify_step(
     step: Step,
     cells: int,
     random: np.random.Generator,
-    rules: Mapping[str, Rule],
+    ops: Mapping[str, Op],
     *,
     read: Collection[tuple[int, int]],
 ) -> StepReport:
-    def report(finding: Finding, checks: Sequence[Check] = ()) -> StepReport:
+    def report(finding: Finding, checks: Sequence[StepCheck] = ()) -> StepReport:
         wrong = max((check for check in checks if check.mismatch), key=lambda check: check.worst, default=None)
         return StepReport(
             step.id,
@@ -94,18 +95,18 @@ def _verify_step(
             explained=sum(check.explained for check in checks),
             worst=max((check.worst for check in checks), default=0.0),
             resolution=_resolution(step, checks, read),
-            mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, rules),
+            mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, ops),
             hidden=step.hidden,
             says=step.says,
         )
 
-    if step.overridden or step.op in DRAWN:
+    if step.overridden or step.role == "random":
         return report("given")
     try:
-        checks, explained = _check(trace, step, cells, random, rules)
+        checks, explained = _check(trace, step, cells, random, ops)
         proved: Finding = "proved"
         if any(check.mismatch for check in checks) and mixes(checks[0].call):
-            checks, explained = _check(trace, step, cells, random, rules, normwise=True)
+            checks, explained = _check(trace, step, cells, random, ops, normwise=True)
             proved = "proved normwise"
     except UNABLE:
         return report("unsupported")
@@ -114,7 +115,7 @@ def _verify_step(
     return report(_finding(checks, _resolution(step, checks, read), proved if explained else "recomputed"), checks)
 
 
-def _finding(checks: Sequence[Check], resolution: float, otherwise: Finding) -> Finding:
+def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: Finding) -> Finding:
     """What the checks of a step add up to.
 
     A number without a finite bound is no mismatch, for the kernel may be right; nor is it proved, for any other number
@@ -127,7 +128,7 @@ def _finding(checks: Sequence[Check], resolution: float, otherwise: Finding) -> 
     return "unresolved" if resolution > RESOLVED else otherwise
 
 
-def _resolution(step: Step, checks: Sequence[Check], read: Collection[tuple[int, int]]) -> float:
+def _resolution(step: Step, checks: Sequence[StepCheck], read: Collection[tuple[int, int]]) -> float:
     """That of the result which is resolved least, of those that matter."""
     return max((c.resolution for c in checks if (step.id, c.call.output) in read), default=0.0)
 
@@ -137,26 +138,29 @@ def _check(
     step: Step,
     cells: int,
     random: np.random.Generator,
-    rules: Mapping[str, Rule],
+    ops: Mapping[str, Op],
     *,
     normwise: bool = False,
-) -> tuple[list[Check], bool]:
+) -> tuple[list[StepCheck], bool]:
     """Each result that the reference gives against both witnesses; whether the rules could explain all of them."""
     outputs = step.outputs
     checks = [
-        Check(call_of(trace, step, output), outputs[output], witness, normwise=normwise)
+        StepCheck(call_of(trace, step, output), outputs[output], witness, normwise=normwise)
         for output, witness in recompute(trace, step, normwise=normwise).items()
     ]
-    explained = [check.compare() and check.explain(rules.get(step.op), cells, random) for check in checks]
+    explained = [
+        check.compare() and check.explain(ops[step.op].rule if step.op in ops else None, cells, random)
+        for check in checks
+    ]
     return checks, all(explained)
 
 
-def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, rules: Mapping[str, Rule]) -> Mismatch | None:
+def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, ops: Mapping[str, Op]) -> Mismatch | None:
     """A mismatch with the explanation of its cell, where it has one."""
     if mismatch is None or len(mismatch.cell) != len(step.results[mismatch.output].shape):
         return mismatch
     try:
-        why = explain(trace, step, mismatch.cell, output=mismatch.output, rules=rules).to_text()
+        why = explain(trace, step, mismatch.cell, output=mismatch.output, ops=ops).to_text()
     except UNABLE:
         return mismatch
     return replace(mismatch, why=why)

@@ -19,21 +19,10 @@ from convscope.reference.gradients import (
     softmax_backward,
     tanh_backward,
 )
-from convscope.reference.matrix import linear
+from convscope.reference.matmul import linear
 from convscope.reference.operation import Operation, Result
 from convscope.reference.table import OPERATIONS, lookup
-from convscope.reference.training import (
-    LAYERS,
-    LOSSES,
-    OPTIMIZERS,
-    Layer,
-    adadelta,
-    adam,
-    backward,
-    forward,
-    sgd,
-    step,
-)
+from convscope.reference.training import LAYERS, LOSSES, OPTIMIZERS, Layer, adadelta, adam, backward, forward, sgd, step
 from convscope.reference.tutorial import avg_pool2d, conv2d, cross_entropy, max_pool2d, mse, relu, softmax, tanh
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.probability import safe_softmax
 from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.softmax import safe_softmax
 
 CELLS = 2**20
 """Scores that exist at a time: 8 MB of float64 for each of the arrays made from them."""

@@ -5,9 +5,9 @@ Knows attention, products, normalization, activations and NumPy. How far a kerne
 
 import numpy as np
 
-from convscope.reference.activation import gelu, relu
+from convscope.reference.activations import gelu, relu
 from convscope.reference.attention import attention, weights_of
-from convscope.reference.matrix import linear
+from convscope.reference.matmul import linear
 from convscope.reference.normalization import layer_norm
 from convscope.reference.roundoff import Array
 

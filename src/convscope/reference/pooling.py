@@ -15,7 +15,7 @@ from convscope.reference.roundoff import Array, carried, gamma
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Windows:
+class PoolWindows:
     """The windows of one axis."""
 
     cells: Array
@@ -28,7 +28,7 @@ class Windows:
 
 def sliding(
     size: int, kernel: int, stride: int, padding: int = 0, dilation: int = 1, ceil_mode: bool = False
-) -> Windows:
+) -> PoolWindows:
     """Windows of `kernel` cells that start every `stride` cells.
 
     >>> sliding(5, kernel=2, stride=2, ceil_mode=True).cells
@@ -50,7 +50,7 @@ def sliding(
     return _trimmed(cells, (cells >= 0) & (cells < size), counts)
 
 
-def adaptive(size: int, many: int) -> Windows:
+def adaptive(size: int, many: int) -> PoolWindows:
     """`many` windows that share out `size` cells: from floor(o·size / many) to ceil((o + 1)·size / many).
 
     >>> windows = adaptive(5, 3)
@@ -167,7 +167,7 @@ def adaptive_avg_pool_error(_y: Array, u: float, x: Array, output_size: Sequence
 
 def _windows(
     x: Array, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool
-) -> list[Windows]:
+) -> list[PoolWindows]:
     kernel = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
     rank = len(kernel)
     step = kernel if not isinstance(stride, int) and not len(stride) else per_axis(stride, rank)
@@ -175,17 +175,17 @@ def _windows(
     return [sliding(*numbers, ceil_mode) for numbers in each]
 
 
-def _shares(x: Array, output_size: Sequence[int]) -> list[Windows]:
+def _shares(x: Array, output_size: Sequence[int]) -> list[PoolWindows]:
     return [adaptive(size, many) for size, many in zip(x.shape[-len(output_size) :], output_size, strict=True)]
 
 
-def _trimmed(cells: Array, inside: Array, counts: Array) -> Windows:
+def _trimmed(cells: Array, inside: Array, counts: Array) -> PoolWindows:
     """Without the places that are padding in every window: a kernel may be far larger than the input."""
     used = inside.any(0)
-    return Windows(cells[:, used], inside[:, used], counts)
+    return PoolWindows(cells[:, used], inside[:, used], counts)
 
 
-def _largest(x: Array, axes: list[Windows]) -> tuple[Array, Array]:
+def _largest(x: Array, axes: list[PoolWindows]) -> tuple[Array, Array]:
     """The maximum over the last axes of `x`, innermost first, and its flat index over these axes."""
     planes = x.shape[x.ndim - len(axes) :]
     best, place = x, np.broadcast_to(np.arange(math.prod(planes)).reshape(planes), x.shape)
@@ -203,7 +203,7 @@ def _largest(x: Array, axes: list[Windows]) -> tuple[Array, Array]:
     return best, place
 
 
-def _total(x: Array, axes: list[Windows]) -> Array:
+def _total(x: Array, axes: list[PoolWindows]) -> Array:
     """The sum over the windows of the last axes of `x`."""
     for axis, windows in zip(range(-1, -len(axes) - 1, -1), reversed(axes), strict=True):
         total = np.zeros(())

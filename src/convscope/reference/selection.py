@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.reference.reduction import Axes, axes_of
+from convscope.reference.reductions import Axes, axes_of
 from convscope.reference.roundoff import Array, scalar, written
 
 

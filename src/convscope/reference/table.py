@@ -8,24 +8,24 @@ from functools import partial
 
 import numpy as np
 
-from convscope.reference import activation as act
+from convscope.reference import activations as act
 from convscope.reference import (
     attention,
-    carried,
     convolution,
     encoder,
+    error_propagation,
     indexing,
-    layout,
-    matrix,
+    matmul,
+    movement,
     normalization,
-    probability,
     resampling,
     selection,
+    softmax,
 )
 from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
-from convscope.reference import reduction as red
+from convscope.reference import reductions as red
 from convscope.reference.erf import erf, erfc
 from convscope.reference.operation import Operation, exact, first, ulps, wide
 from convscope.reference.roundoff import FUNCTION
@@ -46,8 +46,8 @@ _TRANSPOSED = Operation(
     partial(convolution.convolution, transposed=True), partial(convolution.convolution_error, transposed=True)
 )
 _BATCH_NORM = Operation(normalization.batch_norm, normalization.batch_norm_error)
-_PRODUCT = Operation(matrix.product, wide(matrix.product_error))
-_ADDED_PRODUCT = Operation(matrix.addmm, matrix.addmm_error)
+_PRODUCT = Operation(matmul.product, wide(matmul.product_error))
+_ADDED_PRODUCT = Operation(matmul.addmm, matmul.addmm_error)
 _MAX_POOL = _move(pool.max_pool)
 _AVG_POOL = Operation(pool.avg_pool, wide(pool.avg_pool_error))
 _MAX_UNPOOL = _move(pool.max_unpool)
@@ -60,7 +60,7 @@ _NEAREST = _move(resampling.nearest)
 _NEAREST_EXACT = _move(partial(resampling.nearest, shift=0.5))
 _REFLECT, _REPLICATE = (_move(pads.bordered(place)) for place in (pads.reflected, pads.repeated))
 _ZEROS, _ONES = indexing.of_value(0.0), indexing.of_value(1.0)
-_SAME, _VIEW = _move(layout.same), _move(layout.view)
+_SAME, _VIEW = _move(movement.same), _move(movement.view)
 
 OPERATIONS: Mapping[str, Operation] = {
     # convolution
@@ -73,7 +73,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "conv_transpose2d": _TRANSPOSED,
     "conv_transpose3d": _TRANSPOSED,
     # matrix products
-    "linear": Operation(matrix.linear, wide(matrix.linear_error)),
+    "linear": Operation(matmul.linear, wide(matmul.linear_error)),
     "mm": _PRODUCT,
     "bmm": _PRODUCT,
     "mv": _PRODUCT,
@@ -87,8 +87,10 @@ OPERATIONS: Mapping[str, Operation] = {
         attention.flash_attention, attention.flash_attention_error
     ),
     "scaled_dot_product_attention": Operation(attention.attention, attention.attention_error),
-    "_native_multi_head_attention": Operation(encoder.multi_head_attention, carried.multi_head_attention_error),
-    "_transformer_encoder_layer_fwd": Operation(encoder.encoder_layer, carried.encoder_layer_error),
+    "_native_multi_head_attention": Operation(
+        encoder.multi_head_attention, error_propagation.multi_head_attention_error
+    ),
+    "_transformer_encoder_layer_fwd": Operation(encoder.encoder_layer, error_propagation.encoder_layer_error),
     # normalization
     "native_batch_norm": _BATCH_NORM,
     "_native_batch_norm_legit": _BATCH_NORM,
@@ -130,12 +132,12 @@ OPERATIONS: Mapping[str, Operation] = {
     "var_mean": Operation(red.var_mean, red.var_mean_error),
     "std": Operation(red.std, red.std_error),
     "std_mean": Operation(red.std_mean, red.std_mean_error),
-    "logsumexp": Operation(probability.log_sum_exp, probability.log_sum_exp_error),
-    "_softmax": Operation(probability.softmax, probability.softmax_error),
-    "softmax": Operation(probability.softmax, probability.softmax_error),
-    "_safe_softmax": Operation(probability.safe_softmax, wide(probability.safe_softmax_error)),
-    "_log_softmax": Operation(probability.log_softmax, probability.log_softmax_error),
-    "log_softmax": Operation(probability.log_softmax, probability.log_softmax_error),
+    "logsumexp": Operation(softmax.log_sum_exp, softmax.log_sum_exp_error),
+    "_softmax": Operation(softmax.softmax, softmax.softmax_error),
+    "softmax": Operation(softmax.softmax, softmax.softmax_error),
+    "_safe_softmax": Operation(softmax.safe_softmax, wide(softmax.safe_softmax_error)),
+    "_log_softmax": Operation(softmax.log_softmax, softmax.log_softmax_error),
+    "log_softmax": Operation(softmax.log_softmax, softmax.log_softmax_error),
     # selection
     "amax": _move(selection.largest),
     "amin": _move(selection.least),
@@ -261,7 +263,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "_pad_circular": _move(pads.bordered(pads.circular)),
     "im2col": _move(pads.im2col),
     "col2im": Operation(pads.col2im, pads.col2im_error),
-    "unfold": _move(layout.windows),
+    "unfold": _move(movement.windows),
     # moves
     "clone": _SAME,
     "detach": _SAME,
@@ -269,47 +271,47 @@ OPERATIONS: Mapping[str, Operation] = {
     "contiguous": _SAME,
     "lift": _SAME,
     "lift_fresh": _SAME,
-    "copy": _move(layout.copy),
+    "copy": _move(movement.copy),
     "_to_copy": _move(point.converted),
     "view": _VIEW,
     "_unsafe_view": _VIEW,
-    "_reshape_alias": _move(lambda x, size, stride: layout.view(x, size)),  # noqa: ARG005  # the same cells
-    "reshape": _move(layout.reshape),
-    "flatten": _move(layout.flatten),
-    "unflatten": _move(layout.unflatten),
-    "squeeze": _move(layout.squeeze),
-    "unsqueeze": _move(layout.unsqueeze),
-    "transpose": _move(layout.transpose),
-    "t": _move(layout.turned),
-    "permute": _move(layout.permute),
-    "movedim": _move(layout.move_axis),
-    "expand": _move(layout.expand),
-    "expand_as": _move(layout.expand_as),
-    "repeat": _move(layout.repeat),
-    "tile": _move(layout.tile),
-    "repeat_interleave": _move(layout.repeat_each),
-    "cat": _move(layout.cat),
-    "stack": _move(layout.stack),
-    "split": _move(layout.split),
-    "unsafe_split": _move(layout.split),
-    "split_with_sizes": _move(layout.split_sizes),
-    "unsafe_split_with_sizes": _move(layout.split_sizes),
-    "chunk": _move(layout.chunk),
-    "unsafe_chunk": _move(layout.chunk),
-    "unbind": _move(layout.unbind),
-    "slice": _move(layout.part),
-    "narrow": _move(layout.narrow),
-    "select": _move(layout.select),
-    "roll": _move(layout.roll),
-    "flip": _move(layout.flip),
-    "diagonal": _move(layout.diagonal),
-    "tril": _move(layout.lower),
-    "triu": _move(layout.upper),
-    "as_strided": _move(layout.strided),
-    "pixel_shuffle": _move(layout.pixel_shuffle),
-    "pixel_unshuffle": _move(layout.pixel_unshuffle),
-    "channel_shuffle": _move(layout.channel_shuffle),
-    "native_channel_shuffle": _move(layout.channel_shuffle),
+    "_reshape_alias": _move(lambda x, size, stride: movement.view(x, size)),  # noqa: ARG005  # the same cells
+    "reshape": _move(movement.reshape),
+    "flatten": _move(movement.flatten),
+    "unflatten": _move(movement.unflatten),
+    "squeeze": _move(movement.squeeze),
+    "unsqueeze": _move(movement.unsqueeze),
+    "transpose": _move(movement.transpose),
+    "t": _move(movement.turned),
+    "permute": _move(movement.permute),
+    "movedim": _move(movement.move_axis),
+    "expand": _move(movement.expand),
+    "expand_as": _move(movement.expand_as),
+    "repeat": _move(movement.repeat),
+    "tile": _move(movement.tile),
+    "repeat_interleave": _move(movement.repeat_each),
+    "cat": _move(movement.cat),
+    "stack": _move(movement.stack),
+    "split": _move(movement.split),
+    "unsafe_split": _move(movement.split),
+    "split_with_sizes": _move(movement.split_sizes),
+    "unsafe_split_with_sizes": _move(movement.split_sizes),
+    "chunk": _move(movement.chunk),
+    "unsafe_chunk": _move(movement.chunk),
+    "unbind": _move(movement.unbind),
+    "slice": _move(movement.part),
+    "narrow": _move(movement.narrow),
+    "select": _move(movement.select),
+    "roll": _move(movement.roll),
+    "flip": _move(movement.flip),
+    "diagonal": _move(movement.diagonal),
+    "tril": _move(movement.lower),
+    "triu": _move(movement.upper),
+    "as_strided": _move(movement.strided),
+    "pixel_shuffle": _move(movement.pixel_shuffle),
+    "pixel_unshuffle": _move(movement.pixel_unshuffle),
+    "channel_shuffle": _move(movement.channel_shuffle),
+    "native_channel_shuffle": _move(movement.channel_shuffle),
     # indexing
     "index": _move(indexing.index),
     "index_select": _move(indexing.index_select),

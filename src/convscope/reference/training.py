@@ -13,7 +13,7 @@ import numpy as np
 from convscope.errors import UnknownName
 from convscope.reference import gradients as back
 from convscope.reference import tutorial as ops
-from convscope.reference.matrix import linear
+from convscope.reference.matmul import linear
 from convscope.reference.roundoff import Array
 
 Params = Mapping[str, Array]

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convscope.errors import ShapeError
-from convscope.reference import activation, pooling
+from convscope.reference import activations, pooling
 from convscope.reference.convolution import Padding, convolution
-from convscope.reference.probability import log_softmax
-from convscope.reference.probability import softmax as softmax_along
 from convscope.reference.roundoff import Array
+from convscope.reference.softmax import log_softmax
+from convscope.reference.softmax import softmax as softmax_along
 
 Size = int | tuple[int, int]
 
@@ -66,7 +66,7 @@ def relu(x: ArrayLike) -> Array:
     >>> relu([[-1.0, 2.0]])
     array([[0., 2.]])
     """
-    return activation.relu(np.asarray(x, np.float64))
+    return activations.relu(np.asarray(x, np.float64))
 
 
 def tanh(x: ArrayLike) -> Array:

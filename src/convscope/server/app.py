@@ -15,12 +15,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import page, schema
-from convscope.server.inputs import Misfit
-from convscope.server.memory import Tidy
-from convscope.server.probes import Probes
-from convscope.server.routes import ROUTERS
-from convscope.server.security import Access, Guard
+from convscope.server import schema
+from convscope.server.http import page
+from convscope.server.http.security import Access, Guard
+from convscope.server.jobs.memory_trimming import MemoryTrimmer
+from convscope.server.probes.service import ProbeService
+from convscope.server.routers import ROUTERS
+from convscope.server.session.inputs import Misfit
 
 log = logging.getLogger("convscope.server")
 
@@ -55,8 +56,8 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
     )
     app.state.gallery = gallery
     app.state.trainings = trainings
-    app.state.probes = Probes()
-    app.state.tidy = Tidy()
+    app.state.probes = ProbeService()
+    app.state.tidy = MemoryTrimmer()
     app.state.invitations = page.Invitations(access.token)
     for router in ROUTERS:
         app.include_router(router, prefix="/api", responses=PROBLEMS)

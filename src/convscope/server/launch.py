@@ -17,13 +17,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import convscope as cs
-from convscope.server import ahead, page
 from convscope.server.app import make_app, put_together
-from convscope.server.connection import make_server
-from convscope.server.gallery import Gallery
-from convscope.server.places import ANYWHERE, HOST, PORT, address_of, bind, has_browser
-from convscope.server.security import Access, is_host, is_loopback, new_token
-from convscope.server.trainings import Trainings
+from convscope.server.http import page
+from convscope.server.http.address import ANYWHERE, HOST, PORT, address_of, bind, has_browser
+from convscope.server.http.connection import make_server
+from convscope.server.http.security import Access, is_host, is_loopback, new_token
+from convscope.server.session.workspace import Workspace
+from convscope.server.traces import warmup
+from convscope.server.trainings.registry import Trainings
 
 
 class Explorer:
@@ -32,12 +33,12 @@ class Explorer:
     It is served by a thread of this process; use it as a context manager to have it closed in the end.
     """
 
-    def __init__(self, gallery: Gallery, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]) -> None:
+    def __init__(self, gallery: Workspace, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
         self._trainings = Trainings(gallery, folder)
         app = make_app(gallery, access, self._trainings)
         put_together(app)
-        self._begin = partial(ahead.begin, gallery)
+        self._begin = partial(warmup.begin, gallery)
         self._begun = threading.Lock()
         self.address = address_of(listening)
         """Where it listens, without the token."""
@@ -159,7 +160,7 @@ def open(  # noqa: A001  # people say cs.open
     """
     _check_page()
     loaded = cs.load_model(model) if isinstance(model, str | Path) else model
-    make = partial(Gallery.of_model, loaded, image, data_dir=Path(data_dir) if data_dir else None)
+    make = partial(Workspace.of_model, loaded, image, data_dir=Path(data_dir) if data_dir else None)
     return _launch(make, Path("runs"), host=host, port=port, allow_hosts=allow_hosts, browser=browser)
 
 
@@ -193,12 +194,12 @@ def serve(
     path = Path(folder).expanduser()
     if path.exists() and not path.is_dir():
         raise cs.UsageError(f"{folder} is a file; name a folder with runs.")
-    make = partial(Gallery.of_folder, path, data_dir=Path(data_dir) if data_dir else None)
+    make = partial(Workspace.of_folder, path, data_dir=Path(data_dir) if data_dir else None)
     return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
 
 
 def _launch(
-    make: Callable[[], Gallery],
+    make: Callable[[], Workspace],
     folder: Path,
     *,
     host: str,

@@ -4,7 +4,7 @@ import json
 import sys
 
 from convscope.server.app import make_app
-from convscope.server.security import Access
+from convscope.server.http.security import Access
 
 
 def document() -> str:

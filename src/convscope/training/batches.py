@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from convscope.data.dataset import Dataset
-from convscope.data.stored import Stored
-from convscope.training.ahead import ahead
+from convscope.data.lazy_images import LazyImages
+from convscope.training.prefetch import prefetch
 
 Stream = Generator[tuple[Tensor, Tensor], None, None]
 """Images (n, C, H, W) and labels (n,), batch after batch; to be closed where it is left early.
@@ -123,12 +123,12 @@ class StoredBatches:
 
     def taken(self, parts: Sequence[Tensor]) -> Stream:
         """See `Batches`."""
-        return ahead(self.take, parts)
+        return prefetch(self.take, parts)
 
     def in_order(self, size: int, first: int = 0, every: int = 1) -> Stream:
         """See `Batches`."""
         starts = range(first * size, len(self), every * size)
-        return ahead(self.take, (torch.arange(start, min(start + size, len(self))) for start in starts))
+        return prefetch(self.take, (torch.arange(start, min(start + size, len(self))) for start in starts))
 
 
 def normalized(values: Tensor, data: Dataset, dtype: torch.dtype) -> Tensor:
@@ -149,7 +149,7 @@ def as_batches(
     data: Dataset, device: torch.device, dtype: torch.dtype = torch.float32, *, channels_last: bool
 ) -> Batches:
     """Put a data set on the device, normalized once if it is small enough; a stored one stays where it is."""
-    if isinstance(data.images, Stored):
+    if isinstance(data.images, LazyImages):
         labels = torch.tensor(data.labels, device=device)
         return StoredBatches(labels, data, channels_last, dtype, data.images.window)
     images = torch.tensor(data.images.transpose(0, 2, 3, 1), device=device).contiguous()

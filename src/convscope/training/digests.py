@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.data.dataset import Dataset
-from convscope.data.stored import Stored
+from convscope.data.lazy_images import LazyImages
 
 SAMPLE = 256
 
@@ -19,7 +19,7 @@ def whole_digest(data: Dataset) -> str:
     >>> whole_digest(data) == whole_digest(data.part(slice(0, 1)))
     True
     """
-    if isinstance(data.images, Stored):
+    if isinstance(data.images, LazyImages):
         return quick_digest(data)
     summed = hashlib.sha256(np.ascontiguousarray(data.images).data)
     summed.update(data.labels.data)
@@ -37,7 +37,7 @@ def quick_digest(data: Dataset) -> str:
     found = hashlib.sha256(f"{data.images.shape} {data.images.dtype} {data.classes} {data.preprocess}".encode())
     found.update(data.labels.tobytes())
     spread = range(0, len(data), max(1, len(data) // SAMPLE))
-    for at in data.images.marks() if isinstance(data.images, Stored) else spread:
+    for at in data.images.marks() if isinstance(data.images, LazyImages) else spread:
         found.update(np.ascontiguousarray(data.readable([at])[0]).tobytes())
     return found.hexdigest()
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import TrainingError, UnknownName, UsageError
-from convscope.training.modes import refusal
+from convscope.training.fast_adam import Stepper
+from convscope.training.inference import refusal
 from convscope.training.numpy_engine import NumpyEngine, NumpyOptimizer
 from convscope.training.objectives import Loss, make_optimizer
 from convscope.training.outputs import scores_of
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime, make_runtime
-from convscope.training.stepping import Stepper
 
 ENGINES = ("torch", "numpy")
 

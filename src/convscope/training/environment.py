@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import convscope
-from convscope.training.joining import launch_id
+from convscope.training.rendezvous import launch_id
 from convscope.training.runtime import Runtime
 
 SMALL = 5_000

@@ -11,22 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convscope.arguments import takes
-from convscope.cards import Card, card_of
-from convscope.data import load_dataset
+from convscope.cards.card import Card
+from convscope.cards.card_inference import card_of
+from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
-from convscope.inputs import Prepared, check_input, prepare
-from convscope.models import load_model
-from convscope.training.agreement import agree, gathered
+from convscope.inputs.pictures import Prepared, check_input, prepare
+from convscope.models.loading import load_model
 from convscope.training.batches import Batches, as_batches
+from convscope.training.collectives import agree, gathered
 from convscope.training.digests import quick_digest, weights_digest
-from convscope.training.joining import join
-from convscope.training.modes import answer, in_eval_mode, returned
+from convscope.training.inference import answer, in_eval_mode, returned
 from convscope.training.objectives import Loss, make_loss, mse
 from convscope.training.outputs import are_probabilities, check_classes, decide, ends_in, scores_of
+from convscope.training.rendezvous import join
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime
+from convscope.type_checks import takes
 
 BATCH = 1000
 BATCH_BYTES = 16 << 20

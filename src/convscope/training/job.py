@@ -8,19 +8,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from convscope.cards import attach, card_of
-from convscope.data import check_trainable, entry_of, load_dataset, overlap
-from convscope.data.dataset import Dataset
-from convscope.data.request import check_seed
-from convscope.data.units import channels_first
+from convscope.cards.card import attach
+from convscope.cards.card_inference import card_of
+from convscope.data.catalog import entry_of, load_dataset
+from convscope.data.dataset import Dataset, check_trainable, overlap
+from convscope.data.options import check_seed
+from convscope.data.value_range import channels_first
 from convscope.errors import DataError, ModelError, ShapeError, UsageError
 from convscope.images import Preprocess
-from convscope.inputs import check_input
-from convscope.models import DEFAULT_MODELS, MODELS, Imports, load_model, watching
+from convscope.inputs.pictures import check_input
+from convscope.models.catalog import DEFAULT_MODELS, MODELS
+from convscope.models.checked_imports import Imports, watching
+from convscope.models.loading import load_model
 from convscope.progress import Progress
 from convscope.training.digests import whole_digest
 from convscope.training.environment import environment
-from convscope.training.modes import answer, in_eval_mode
+from convscope.training.inference import answer, in_eval_mode
 from convscope.training.numpy_engine import check_numpy
 from convscope.training.objectives import make_loss, make_optimizer
 from convscope.training.recipes import ANY, Recipe, recipe_for
@@ -60,7 +63,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class TrainingJob:
     """All that a training needs, checked to fit together."""
 
     train: Dataset
@@ -84,7 +87,7 @@ class Job:
         }
 
 
-def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job:
+def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> TrainingJob:
     """Load the data, build the model, choose the recipe; refuse what does not fit.
 
     Raises:
@@ -127,7 +130,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Job
         "environment": environment(sum(value.numel() for value in model.parameters()), runtime),
         "notes": list(notes),
     }
-    return Job(train, test, model, recipe, config, imports, notes)
+    return TrainingJob(train, test, model, recipe, config, imports, notes)
 
 
 def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress) -> tuple[Dataset, Dataset | None]:

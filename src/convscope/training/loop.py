@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import TrainingError
-from convscope.training.agreement import gathered
 from convscope.training.batches import Batches, Stream, batch_count, batch_parts, epoch_order, shifted
+from convscope.training.collectives import gathered
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.interrupts import Interrupt
 from convscope.training.objectives import Loss
 from convscope.training.outputs import decide
-from convscope.training.randomness import random_state
+from convscope.training.random_state import random_state
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position, State

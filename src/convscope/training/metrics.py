@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convscope.files import read_file
-from convscope.plain import parse_json
+from convscope.json_values import parse_json
 
 METRICS = "metrics.jsonl"
 WHOLE = ("step", "epoch")

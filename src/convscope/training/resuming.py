@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from convscope.errors import RunError, UsageError
-from convscope.models import MODELS, Imports, allowed_imports
-from convscope.training.agreement import first_says, gathered, restarted
+from convscope.models.catalog import MODELS
+from convscope.models.checked_imports import Imports
+from convscope.models.trust import allowed_imports
+from convscope.training.collectives import first_says, gathered, restarted
 from convscope.training.environment import differences
-from convscope.training.job import BY_HAND, Job, Settings
-from convscope.training.joining import launch_id, rank
+from convscope.training.job import BY_HAND, Settings, TrainingJob
 from convscope.training.metrics import METRICS
-from convscope.training.randomness import restore_random_state
+from convscope.training.random_state import restore_random_state
+from convscope.training.rendezvous import launch_id, rank
 from convscope.training.runs import RUNS, Run, intact_metrics, load_run
 from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders
 from convscope.training.writer import BUSY, is_held
@@ -201,7 +203,7 @@ def settings_again(run: Run, given: Settings) -> Settings:
 
 
 def restore(
-    path: Path, stored: Mapping[str, Any], job: Job, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, stored: Mapping[str, Any], job: TrainingJob, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Position, list[str]]:
     """Bring model, optimizer and random state to the newest good snapshot, which the first process reads for all."""
     if job.config["dataset"]["sha256"] != stored["dataset"]["sha256"]:

@@ -20,11 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from torch import nn
 
-from convscope.cards import Card
+from convscope.cards.card import Card
 from convscope.errors import DataWarning, RunError, UnknownName, UsageError, WeightsError
 from convscope.files import open_to_read
-from convscope.models import load_model, run_config
-from convscope.models.sealed import check_seal
+from convscope.models import run_config
+from convscope.models.loading import load_model
+from convscope.models.sealed_weights import check_seal
 from convscope.training.metrics import METRICS, read_metrics
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position

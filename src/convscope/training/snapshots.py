@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from convscope.errors import RunError, TrainingError
 from convscope.files import make_folder, read_file, sync_folder, write_file
-from convscope.plain import parse_json
+from convscope.json_values import parse_json
 
 KEPT = 2
 """Snapshots kept: the newest, and one to fall back to."""

@@ -11,18 +11,19 @@ import torch
 from torch import nn
 
 from convscope.errors import RunError, UsageError
-from convscope.models import MODELS, remember
+from convscope.models.catalog import MODELS
+from convscope.models.trust import remember
 from convscope.progress import Progress, silent
-from convscope.training.agreement import agree, all_do, companions, first_says
 from convscope.training.batches import Batches, as_batches
+from convscope.training.collectives import agree, all_do, companions, first_says
 from convscope.training.engines import check_engine, make_engine, runtime_for
 from convscope.training.interrupts import interruptible
-from convscope.training.job import DataSource, Job, Settings, prepare_job
-from convscope.training.joining import join
-from convscope.training.layout import trained_channels_last
+from convscope.training.job import DataSource, Settings, TrainingJob, prepare_job
 from convscope.training.loop import ALL_SUMS, Loop, Watch
+from convscope.training.memory_format import trained_channels_last
 from convscope.training.objectives import make_loss
-from convscope.training.randomness import own_random_state
+from convscope.training.random_state import own_random_state
+from convscope.training.rendezvous import join
 from convscope.training.resuming import (
     check_position,
     find_run,
@@ -151,7 +152,14 @@ def train(
 
 
 def _run(
-    job: Job, path: Path, runtime: Runtime, writer: Writer, watch: Watch, *, begun: Run | None, snapshot_seconds: float
+    job: TrainingJob,
+    path: Path,
+    runtime: Runtime,
+    writer: Writer,
+    watch: Watch,
+    *,
+    begun: Run | None,
+    snapshot_seconds: float,
 ) -> Run:
     """Put the parts together, as the last snapshot left them, and train; the model ends in its usual form."""
     model = job.model.to(runtime.device, runtime.dtype)
@@ -187,14 +195,14 @@ def _run(
     return Run(path).holding(model.cpu())
 
 
-def _remembered(path: Path, job: Job) -> list[str]:
+def _remembered(path: Path, job: TrainingJob) -> list[str]:
     """Let the run be trusted, as the user named its code; a note where that cannot be remembered."""
     source, args = job.config["model"]["source"], job.config["model"]["args"]
     note = "" if source is None or source in MODELS else remember(path, source, args, job.imports)
     return [note] if note else []
 
 
-def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:
+def _batches(job: TrainingJob, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:
     """The training images, and the test images where there are any."""
     train = as_batches(job.train, runtime.device, runtime.dtype, channels_last=channels_last)
     if job.test is None:
@@ -202,7 +210,7 @@ def _batches(job: Job, runtime: Runtime, *, channels_last: bool) -> tuple[Batche
     return train, as_batches(job.test, runtime.device, runtime.dtype, channels_last=channels_last)
 
 
-def _name_of(settings: Settings, job: Job) -> str:
+def _name_of(settings: Settings, job: TrainingJob) -> str:
     """What a run is called by itself: as its model; data that bring no model of their own give it their name."""
     if settings.model is None and isinstance(settings.dataset, str) and ":" in settings.dataset:
         return Path(settings.dataset.partition(":")[2].partition("?")[0]).stem or "run"
@@ -252,7 +260,7 @@ def new_path(out: str | Path | None, name: str, *, resume: bool) -> tuple[Path, 
     return path, (f"{path} holds no run to go on with yet, so the training begins.",) * resume
 
 
-def _start_event(job: Job, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> dict[str, Any]:
+def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> dict[str, Any]:
     return {
         "event": "start",
         "run": str(path),

@@ -15,7 +15,7 @@ from torch import nn
 from convscope.errors import RunError
 from convscope.files import make_folder, open_own, open_to_read, refuse_link, write_file
 from convscope.models.run_config import config_text
-from convscope.models.sealed import sealed
+from convscope.models.sealed_weights import sealed
 from convscope.training.metrics import METRICS, metrics_line, read_metrics
 from convscope.training.snapshots import Position, State, refused, weights_of, write_durably, write_snapshot
 

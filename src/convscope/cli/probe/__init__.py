@@ -2,7 +2,6 @@
 
 import typer
 
-from convscope.cli.many import in_many
 from convscope.cli.probe.attribution import attribution
 from convscope.cli.probe.borders import borders
 from convscope.cli.probe.compare import compare
@@ -12,6 +11,7 @@ from convscope.cli.probe.patches import patches
 from convscope.cli.probe.receptive_field import receptive_field
 from convscope.cli.probe.shift import shift
 from convscope.cli.probe.shortcut import shortcut
+from convscope.cli.process_options import in_many
 
 probe_app = typer.Typer(no_args_is_help=True, help="Ask a model a question and measure the answer.")
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from convscope.cli.console import hushed, show_json, show_text
-from convscope.cli.figures import save, target, write
-from convscope.cli.options import Json
+from convscope.cli.figure_files import save, target, write
+from convscope.cli.shared_options import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ProbeOutput:
     """The options of how a result is shown; a picture that could not be written is refused before any work."""
 
     as_json: Json = False
@@ -24,7 +24,7 @@ class Shown:
             object.__setattr__(self, "out", target(self.out))
 
 
-def answer(result: Any, draw: Callable[[Any], Any], shown: Shown) -> None:
+def show_result(result: Any, draw: Callable[[Any], Any], shown: ProbeOutput) -> None:
     """Print a probe's result, and write its picture where one is asked for."""
     if hushed():
         return

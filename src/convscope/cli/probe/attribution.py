@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 import convscope as cs
-from convscope.cli.loading import Loading
-from convscope.cli.numbers import Model, OneImage
-from convscope.cli.options import DataDir, spread
-from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.inspection import Model, OneImage
+from convscope.cli.model_options import Loading
+from convscope.cli.probe.answer import ProbeOutput, show_result
+from convscope.cli.shared_options import DataDir, spread
 
 
 @spread
@@ -24,10 +24,10 @@ def attribution(
     ] = None,
     loading: Loading,
     data_dir: DataDir = None,
-    shown: Shown,
+    shown: ProbeOutput,
 ) -> None:
     """Captum's methods beside exact contributions: `convscope probe attribution runs/mnist mnist:test/7`."""
     subject = loading.load(model)
     prepared = cs.prepare(image, like=subject, data_dir=data_dir)
     found = cs.probe.attribution(subject, prepared, output, methods=method or ())
-    answer(found, cs.plot.attribution, shown)
+    show_result(found, cs.plot.attribution, shown)

@@ -7,10 +7,10 @@ import typer
 import convscope as cs
 from convscope.cli.consent import Trust
 from convscope.cli.console import reading_progress
-from convscope.cli.loading import Loading
-from convscope.cli.options import spread
-from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.model_options import Loading
+from convscope.cli.probe.answer import ProbeOutput, show_result
 from convscope.cli.probe.subject import First, Images, Partial, Split, data_for, names_of
+from convscope.cli.shared_options import spread
 
 
 @spread
@@ -26,7 +26,7 @@ def compare(
     images: Images,
     partial: Partial = None,
     trust: Trust = False,
-    look: Shown,
+    look: ProbeOutput,
 ) -> None:
     """Cost, accuracy, disagreements, similarity: `convscope probe compare runs/a runs/b`."""
     subjects = [Loading(trust=trust).load(model) for model in models]
@@ -40,4 +40,4 @@ def compare(
             folder=partial,
             progress=progress,
         )
-    answer(found, cs.plot.compare, look)
+    show_result(found, cs.plot.compare, look)

@@ -6,11 +6,11 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
-from convscope.cli.loading import Loading
-from convscope.cli.numbers import Model
-from convscope.cli.options import spread
-from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.inspection import Model
+from convscope.cli.model_options import Loading
+from convscope.cli.probe.answer import ProbeOutput, show_result
 from convscope.cli.probe.subject import DatasetName, First, Images, Partial, Split, data_for
+from convscope.cli.shared_options import spread
 
 
 @spread
@@ -26,11 +26,11 @@ def dead(
     loading: Loading,
     images: Images,
     partial: Partial = None,
-    shown: Shown,
+    shown: ProbeOutput,
 ) -> None:
     """Which units are dead, saturated or duplicates: `convscope probe dead runs/shapes-cnn`."""
     subject = loading.load(model)
     data = data_for(model, subject, dataset, split, images, first=first)
     with reading_progress() as progress:
         found = cs.probe.dead(subject, data, step or (), folder=partial, progress=progress)
-    answer(found, cs.plot.dead, shown)
+    show_result(found, cs.plot.dead, shown)

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.loading import Loading, is_run
-from convscope.cli.options import spread
-from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.model_options import Loading, is_run
+from convscope.cli.probe.answer import ProbeOutput, show_result
 from convscope.cli.probe.subject import Images
+from convscope.cli.shared_options import spread
 
 
 @spread
@@ -29,7 +29,7 @@ def lint(
     seed: Annotated[int, typer.Option(help="Of generated data and of the images that are taken.")] = 0,
     loading: Loading,
     images: Images,
-    shown: Shown,
+    shown: ProbeOutput,
 ) -> None:
     """Look for mistakes in a model and its training, by running it: `convscope probe lint runs/shapes-cnn`.
 
@@ -45,7 +45,7 @@ def lint(
         train, test = (images.load(dataset, split, seed=seed) for split in ("train", "test"))
     kernels = _kernels(kernel or [])
     found = cs.probe.lint(subject, train, test=test, loss=loss, kernels=kernels, images=count, seed=seed)
-    answer(found, cs.plot.lint, shown)
+    show_result(found, cs.plot.lint, shown)
     if found:
         raise typer.Exit(1)
 

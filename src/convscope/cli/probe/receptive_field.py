@@ -7,10 +7,10 @@ import typer
 import convscope as cs
 from convscope.cli.console import say, show_json
 from convscope.cli.inputs import Inputs
-from convscope.cli.loading import Loading
-from convscope.cli.numbers import Model, parse_cell, traced
-from convscope.cli.options import DataDir, spread
-from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.inspection import Model, parse_cell, traced
+from convscope.cli.model_options import Loading
+from convscope.cli.probe.answer import ProbeOutput, show_result
+from convscope.cli.shared_options import DataDir, spread
 
 
 @spread
@@ -24,7 +24,7 @@ def receptive_field(
     inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
-    shown: Shown,
+    shown: ProbeOutput,
 ) -> None:
     """Which pixels a number can depend on: `convscope probe receptive-field shapes-cnn --at conv2:0,4,4`."""
     if at is None and shown.out is not None:
@@ -35,4 +35,4 @@ def receptive_field(
         show_json(found.to_json()) if shown.as_json else say(str(found))
         return
     step, cell = parse_cell(at)
-    answer(cs.probe.receptive_field(trace, step, cell or None), cs.plot.receptive_field, shown)
+    show_result(cs.probe.receptive_field(trace, step, cell or None), cs.plot.receptive_field, shown)

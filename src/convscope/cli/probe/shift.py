@@ -7,10 +7,10 @@ import typer
 import convscope as cs
 from convscope.cli.consent import Trust
 from convscope.cli.console import reading_progress
-from convscope.cli.loading import Loading
-from convscope.cli.options import spread
-from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.model_options import Loading
+from convscope.cli.probe.answer import ProbeOutput, show_result
 from convscope.cli.probe.subject import First, Images, Partial, Split, data_for, names_of
+from convscope.cli.shared_options import spread
 
 
 @spread
@@ -26,7 +26,7 @@ def shift(
     images: Images,
     partial: Partial = None,
     trust: Trust = False,
-    shown: Shown,
+    shown: ProbeOutput,
 ) -> None:
     """Does the answer stay when the picture moves? `convscope probe shift shapes runs/shapes-mlp runs/shapes-cnn`."""
     subjects = [Loading(trust=trust).load(model) for model in models]
@@ -34,4 +34,4 @@ def shift(
     named = dict(zip(names_of(models, subjects), subjects, strict=True))
     with reading_progress() as progress:
         found = cs.probe.shift(named, data, kind=kind, reach=reach, seed=seed, folder=partial, progress=progress)
-    answer(found, cs.plot.shift, shown)
+    show_result(found, cs.plot.shift, shown)

@@ -6,9 +6,9 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
-from convscope.cli.options import spread
-from convscope.cli.probe.answer import Shown, answer
+from convscope.cli.probe.answer import ProbeOutput, show_result
 from convscope.cli.probe.subject import Images
+from convscope.cli.shared_options import spread
 
 
 @spread
@@ -17,10 +17,10 @@ def shortcut(
     *,
     seed: Annotated[int, typer.Option(help="Of generated data and of what is held out.")] = 0,
     images: Images,
-    shown: Shown,
+    shown: ProbeOutput,
 ) -> None:
     """How far area, mean, position, ... alone solve a data set: `convscope probe shortcut shapes`."""
     train, test = (images.load(dataset, split, seed=seed) for split in ("train", "test"))
     with reading_progress() as progress:
         found = cs.probe.shortcut(train, test, seed=seed, progress=progress)
-    answer(found, cs.plot.shortcut, shown)
+    show_result(found, cs.plot.shortcut, shown)

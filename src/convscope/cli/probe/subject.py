@@ -9,8 +9,8 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress
-from convscope.cli.loading import is_run
-from convscope.cli.options import DataDir, Grey, Size, Strict, parse_size
+from convscope.cli.model_options import is_run
+from convscope.cli.shared_options import DataDir, Grey, Size, Strict, parse_size
 
 DatasetName = Annotated[
     str | None, typer.Argument(help="shapes, mnist, folder:PATH, ...; a run is asked about its own data.")

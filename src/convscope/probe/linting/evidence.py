@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convscope.cards import Card, card_of
+from convscope.cards.card import Card
+from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import ConvscopeError
-from convscope.probe.linting.watching import Seen, Watching
-from convscope.training.modes import in_eval_mode
+from convscope.probe.linting.function_calls import Seen, Watching
+from convscope.training.inference import in_eval_mode
 from convscope.training.outputs import logits_of, scores_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +28,7 @@ FAILURES = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layer:
+class LayerEvidence:
     """What a module gave for the images: enough to say whether it says anything."""
 
     name: str
@@ -41,7 +42,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class EvaluationEvidence:
     """The model's answers, in the mode that it is asked in."""
 
     error: str = ""
@@ -57,7 +58,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stepped:
+class TrainingEvidence:
     """One training step."""
 
     error: str = ""
@@ -83,9 +84,9 @@ class Evidence:
     images: Tensor = field(repr=False)
     """As the model takes them, shape (n, C, H, W)."""
     labels: Tensor = field(repr=False)
-    asked: Asked
-    stepped: Stepped
-    layers: tuple[Layer, ...]
+    asked: EvaluationEvidence
+    stepped: TrainingEvidence
+    layers: tuple[LayerEvidence, ...]
 
     def answers(self, images: Tensor) -> Tensor:
         """The model's outputs in evaluation mode, shape (n, K), 250 images at a time."""
@@ -139,7 +140,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 module.training = mode
 
 
-def _ask(model: nn.Module, images: Tensor, predict: Predict) -> Asked:
+def _ask(model: nn.Module, images: Tensor, predict: Predict) -> EvaluationEvidence:
     """Ask the same twice, and once more in other batches."""
     before = {name: value.clone() for name, value in model.named_buffers()}
     half = max(1, len(images) // 2)
@@ -151,12 +152,12 @@ def _ask(model: nn.Module, images: Tensor, predict: Predict) -> Asked:
     except ConvscopeError:  # an answer that gives no class, which every check would misread
         raise
     except FAILURES as error:
-        return Asked(error=_sentence(error))
+        return EvaluationEvidence(error=_sentence(error))
     changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
-    return Asked("", output, again, halves, watching.seen, tuple(changed))
+    return EvaluationEvidence("", output, again, halves, watching.seen, tuple(changed))
 
 
-def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: Step | None) -> Stepped:
+def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: Step | None) -> TrainingEvidence:
     """One step: the user's own, or forward, loss and backward in training mode."""
     trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
     before = {name: value.detach().clone() for name, value in trainable.items()}
@@ -173,14 +174,14 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: St
                 if trainable:
                     torch.autograd.backward(total)
     except FAILURES as error:
-        return Stepped(_sentence(error), watching.seen, own=step is not None)
+        return TrainingEvidence(_sentence(error), watching.seen, own=step is not None)
     largest = {n: None if v.grad is None else float(v.grad.abs().max()) for n, v in trainable.items()}
     unchanged = [name for name, value in trainable.items() if torch.equal(value, before[name])]
     if step is None:
-        return Stepped("", watching.seen, largest, tuple(unchanged))
+        return TrainingEvidence("", watching.seen, largest, tuple(unchanged))
     used = {name: value for name, value in trainable.items() if largest[name] and name not in unchanged}
     added_to = _added_to(used, lambda: step(model, images, labels)) if used else ()
-    return Stepped("", watching.seen, largest, tuple(unchanged), own=True, added_to=added_to)
+    return TrainingEvidence("", watching.seen, largest, tuple(unchanged), own=True, added_to=added_to)
 
 
 def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], Any]) -> tuple[str, ...]:
@@ -205,16 +206,18 @@ def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], Any]) -> tupl
     return tuple(name for name in used if there.get(name))
 
 
-def _layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
+def _layers(model: nn.Module, images: Tensor) -> tuple[LayerEvidence, ...]:
     """What each module without children gave, in the order of their calls."""
-    found: list[Layer] = []
+    found: list[LayerEvidence] = []
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
 
     def look(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and output.shape[:1] == images.shape[:1] and output.is_floating_point():
             fed = given[0] if given and isinstance(given[0], Tensor) else images
             found.append(
-                Layer(names[module], type(module).__name__, _constant(output), _constant(fed), _flat(module, output))
+                LayerEvidence(
+                    names[module], type(module).__name__, _constant(output), _constant(fed), _flat(module, output)
+                )
             )
 
     hooks = [module.register_forward_hook(look) for module in names]

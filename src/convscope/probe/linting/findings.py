@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convscope.probe.report import Report
-from convscope.spelling import joined
+from convscope.escaping import joined
+from convscope.probe.support.report import Report
 
 
 @dataclass(frozen=True, slots=True)

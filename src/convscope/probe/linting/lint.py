@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
-from convscope.probe.linting import asking, titles, training
+from convscope.probe.linting import data_checks, evaluation_checks, training_checks
 from convscope.probe.linting.evidence import Evidence, Loss, Predict, Step, gather
 from convscope.probe.linting.findings import LESSONS, Finding, Lint
 from convscope.progress import Progress, silent
@@ -23,25 +23,25 @@ from convscope.training.runs import Run, load_run
 Check = Callable[[Evidence], Iterator[Finding]]
 
 CHECKS: Mapping[str, Check] = {
-    "softmax-before-cross-entropy": training.softmax_before_cross_entropy,
-    "nll-without-log": training.nll_without_log,
-    "loss-and-target-shapes": training.loss_and_target_shapes,
-    "outputs-and-classes": training.outputs_and_classes,
-    "step-fails": training.step_fails,
-    "missing-train": training.missing_train,
-    "missing-eval": asking.missing_eval,
-    "batch-norm-in-training-mode": asking.batch_norm_in_training_mode,
-    "missing-normalization": asking.missing_normalization,
-    "channel-order": asking.channel_order,
-    "channels-last": asking.channels_last,
-    "dead-layer": training.dead_layer,
-    "saturated-layer": training.saturated_layer,
-    "unused-parameters": training.unused_parameters,
-    "nothing-changes": training.nothing_changes,
-    "missing-zero-grad": training.missing_zero_grad,
-    "test-in-training": titles.images_in_both,
-    "class-titles": titles.class_titles,
-    "class-order": titles.class_order,
+    "softmax-before-cross-entropy": training_checks.softmax_before_cross_entropy,
+    "nll-without-log": training_checks.nll_without_log,
+    "loss-and-target-shapes": training_checks.loss_and_target_shapes,
+    "outputs-and-classes": training_checks.outputs_and_classes,
+    "step-fails": training_checks.step_fails,
+    "missing-train": training_checks.missing_train,
+    "missing-eval": evaluation_checks.missing_eval,
+    "batch-norm-in-training-mode": evaluation_checks.batch_norm_in_training_mode,
+    "missing-normalization": evaluation_checks.missing_normalization,
+    "channel-order": evaluation_checks.channel_order,
+    "channels-last": evaluation_checks.channels_last,
+    "dead-layer": training_checks.dead_layer,
+    "saturated-layer": training_checks.saturated_layer,
+    "unused-parameters": training_checks.unused_parameters,
+    "nothing-changes": training_checks.nothing_changes,
+    "missing-zero-grad": training_checks.missing_zero_grad,
+    "test-in-training": data_checks.images_in_both,
+    "class-titles": data_checks.class_titles,
+    "class-order": data_checks.class_order,
 }
 """What is looked for in a model and its data."""
 
@@ -116,10 +116,10 @@ def lint(
             progress("checks", len(made) + len(skipped), len(CHECKS))
     if kernels is not None:
         made.append("kernel-title")
-        findings += titles.kernel_titles(kernels)
+        findings += data_checks.kernel_titles(kernels)
     if figure is not None:
         made.append("own-scales")
-        findings += titles.own_scales(figure)
+        findings += data_checks.own_scales(figure)
     assert set(made) | set(skipped) <= set(LESSONS)
     return Lint(subject, tuple(findings), tuple(made), skipped, 0 if seen is None else len(seen.images))
 

@@ -4,19 +4,9 @@ Numbers that may be infinite or no number are `Number`: "nan", "inf" and "-inf" 
 id that the server gave out; no path and no address ever comes from the page.
 """
 
-from convscope.server.schema.explained import ContributionsInfo, Explained, Line, Paper, Proof
-from convscope.server.schema.inputs import (
-    Change,
-    InputInfo,
-    InputPart,
-    InputRef,
-    PixelsRef,
-    SampleRef,
-    Stored,
-    StoredRef,
-)
-from convscope.server.schema.opened import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
-from convscope.server.schema.probes import (
+from convscope.server.explanations.schema import ContributionsInfo, Explained, Line, Paper, Proof
+from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
+from convscope.server.probes.schema import (
     Need,
     ProbeAnswer,
     ProbeCommand,
@@ -29,22 +19,31 @@ from convscope.server.schema.probes import (
     TablePart,
     TextPart,
 )
-from convscope.server.schema.said import PAINTED, Fit, Id, Name, Number, Problem, Said
-from convscope.server.schema.traces import (
-    Answer,
+from convscope.server.session.input_schema import (
+    Change,
+    InputInfo,
+    InputPart,
+    InputRef,
+    PixelsRef,
+    SampleRef,
+    Stored,
+    StoredRef,
+)
+from convscope.server.session.schema import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
+from convscope.server.traces.schema import (
     DifferenceInfo,
     Edit,
+    OutputAnswer,
     ParameterInfo,
     StepChange,
     StepInfo,
     TraceInfo,
     TraceRequest,
 )
-from convscope.server.schema.training import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
+from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
 
 __all__ = [
     "PAINTED",
-    "Answer",
     "Change",
     "ContributionsInfo",
     "DifferenceInfo",
@@ -59,10 +58,12 @@ __all__ = [
     "KernelInfo",
     "Limits",
     "Line",
+    "Message",
     "ModelInfo",
     "Name",
     "Need",
     "Number",
+    "OutputAnswer",
     "Paper",
     "ParameterInfo",
     "PixelsRef",
@@ -75,7 +76,6 @@ __all__ = [
     "Proof",
     "QuestionInfo",
     "QuestionName",
-    "Said",
     "SampleRef",
     "Session",
     "SourceInfo",

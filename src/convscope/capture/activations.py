@@ -1,0 +1,114 @@
+"""Watching: some steps of a model, for many batches, at the cost of its forward passes alone.
+
+A trace of the first images says which calls the steps are; in every pass the results of these calls are shown as they
+are made, and nothing is kept. Knows torch's dispatch; no files, no data sets.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from convscope.capture.call_records import results_of, signature_of
+from convscope.capture.model_state import ModelState
+from convscope.capture.recorder import Recorder, StopRecording
+from convscope.capture.recording import Recording
+from convscope.capture.tape import Call
+from convscope.capture.tracing import trace
+from convscope.errors import TraceError
+from convscope.traces.step import Step
+
+Read = Callable[[Step, Tensor], Any]
+
+
+class ActivationWatch:
+    """Runs a model on batches and shows the results of some of its steps.
+
+    >>> import torch
+    >>> watch = ActivationWatch(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), ["1"])
+    >>> with torch.no_grad():
+    ...     watch(torch.ones(7, 1, 5, 5), lambda step, result: tuple(result.shape))
+    {'1': (7, 2, 3, 3)}
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+        """Choose the steps, by the names that a trace gives them.
+
+        Raises:
+            ModelError: the model cannot be traced.
+        """
+        self._model = model
+        self._inner = ModelState.of(model).model
+        self._names = tuple(names)
+        self._calls: dict[bool, Mapping[int, Step]] = {}
+
+    def __call__(self, images: Tensor, read: Read, *, whole: bool = False) -> dict[str, Any]:
+        """Run the model on a batch, as it is: evaluation mode and gradients are the caller's.
+
+        Args:
+            images: Shape (N, C, H, W), on the model's device.
+            read: Called with each step and its result, shape (N, ...), while the model runs; the tensor may be written
+                into later, so what is to last must be a copy.
+            whole: Run the model to its end, and give its output under the name "".
+
+        Returns:
+            What `read` gave, by the step's name.
+
+        Raises:
+            UnknownName: the model has no step of that name.
+            TraceError: the model does something else for this batch than for its first images.
+        """
+        several = len(images) > 1  # for one image some operations are views that copy for several
+        if several not in self._calls:
+            self._calls[several] = _calls(self._model, images[:2], self._names)
+        watcher = _ActivationRecorder(self._calls[several], read, whole)
+        try:
+            with watcher:
+                output = self._inner(images)
+        except StopRecording:
+            output = None
+        missing = [step.name for step in self._calls[several].values() if step.name not in watcher.found]
+        if missing:
+            raise TraceError(f"the model did not run {', '.join(missing)} for this batch; it runs by what it is given.")
+        return {**watcher.found, **({"": output} if whole else {})}
+
+
+class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
+    """Counts the calls and shows those that are wanted."""
+
+    def __init__(self, wanted: Mapping[int, Step], read: Read, whole: bool) -> None:
+        super().__init__()
+        self.found: dict[str, Any] = {}
+        self._wanted = wanted
+        self._read = read
+        self._last = float("inf") if whole else max(wanted, default=-1)
+        self._count = 0
+
+    def about_to_write(self, tensor: Tensor, now: int) -> None:
+        """Nothing is kept, so nothing is copied."""
+
+    def _note(self, call: Call) -> None:
+        step, now = self._wanted.get(self._count), self._count
+        self._count += 1
+        if step is not None:
+            if signature_of(call[0]).op != step.op:
+                raise TraceError(
+                    f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({step.op}) before; it runs by "
+                    "what it is given, so its steps cannot be compared over images."
+                )
+            self.found[step.name] = self._read(step, results_of(call)[0])
+        if now >= self._last:
+            raise StopRecording
+
+
+def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Step]:
+    """Which calls the steps are."""
+    sketch = trace(model, images, keep=0)
+    return {_time(step): step for step in map(sketch.__getitem__, names)}
+
+
+def _time(step: Step) -> int:
+    """Which of torch's calls a step is."""
+    assert isinstance(step.values, Recording)
+    time = step.values.entries[step.id].time
+    return time - sum(other < time for other in step.values.tape.undispatched)

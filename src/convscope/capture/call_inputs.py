@@ -1,0 +1,212 @@
+"""Intake: what a user gives as an image, as the tensors that the model is called with.
+
+Knows torch; whether an input has a batch axis is told by the model's card, or by runs of a copy of the model.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscope.capture.model_state import ModelState
+from convscope.cards.card import AXES, attached
+from convscope.cards.card_inference import card_of
+from convscope.cards.input_layer import input_layers
+from convscope.cards.trial_copy import in_structure
+from convscope.cards.trial_runs import expectation, only_pictures, runs
+from convscope.errors import ShapeError, UsageError
+
+UNBATCHED = (
+    nn.Embedding,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.TransformerDecoderLayer,
+    nn.TransformerEncoderLayer,
+)
+"""Layers whose input of three axes is no picture."""
+_ARRAYS = (Tensor, np.ndarray)
+
+
+@dataclass(slots=True, eq=False)
+class CallInputs:
+    """The inputs of one pass; tensors are copies, so nothing that happens to the caller's changes a trace."""
+
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    """By name: `input` for a single image, `input0`, `input1` for several, the keys of a dict; `input[0]` in a list."""
+
+
+def as_call_inputs(subject: ModelState, image: Any, batched: bool | None = None) -> CallInputs:
+    """The inputs that a model is called with.
+
+    Args:
+        subject: The model.
+        image: One array or tensor, (C, H, W) or with a batch axis first; a tuple for positional inputs; a mapping for
+            inputs by name; a list for one input that is a list. Each may be a list, tuple or mapping of arrays. Arrays
+            of fractions get the model's type; all go to its device.
+        batched: Whether arrays have a batch axis; without one they get it. None finds out for a single array, and
+            leaves the arrays of several inputs as they are unless only with a batch axis they run.
+
+    Raises:
+        ShapeError: a single image of whole numbers for a model that takes fractions, or the other way round.
+        UsageError: something that is no array.
+    """
+    if isinstance(image, _ARRAYS):
+        tensor = _tensor(subject, image, "the image")
+        _check_numbers(subject, tensor)
+        if _lacks_batch(subject, tensor) if batched is None else not batched:
+            tensor = tensor[None]
+        return CallInputs((tensor,), {}, {"input": tensor})
+    arguments, keywords = _several(subject, image)
+    tensors = dict(_named_tensors({**arguments, **keywords}))
+    if not tensors:
+        raise UsageError("no input is an array; give the model at least one.")
+    given = {**arguments, **keywords}
+    lacking = _lacking(subject, arguments, keywords) if batched is None else set() if batched else set(given)
+    given = {name: in_structure(v, _with_batch) if name in lacking else v for name, v in given.items()}
+    values = tuple(given[name] for name in arguments)
+    return CallInputs(values, {name: given[name] for name in keywords}, dict(_named_tensors(given)))
+
+
+def _several(subject: ModelState, image: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs by position, each with the name it gets, and inputs by name."""
+    if isinstance(image, Mapping):
+        return {}, {str(name): _structure(subject, value, str(name)) for name, value in image.items()}
+    if isinstance(image, tuple):
+        return {f"input{i}": _structure(subject, value, f"input {i}") for i, value in enumerate(image)}, {}
+    if isinstance(image, list):
+        found = {"input": _structure(subject, image, "the image")}
+        if next(_named_tensors(found), None) is not None:
+            return found, {}
+    given = "nothing" if image is None else f"a {type(image).__name__}"
+    raise UsageError(
+        f"an image is an array or a tensor of shape (C, H, W), not {given}; "
+        "cs.load_image reads one from a file, and a tuple or a dict gives a model several inputs."
+    )
+
+
+def _structure(subject: ModelState, value: Any, what: str) -> Any:
+    """The same lists, tuples and mappings, with tensors in the place of arrays."""
+    if isinstance(value, list):
+        return [_structure(subject, item, f"{what}[{i}]") for i, item in enumerate(value)]
+    if type(value) is tuple:
+        return tuple(_structure(subject, item, f"{what}[{i}]") for i, item in enumerate(value))
+    if isinstance(value, Mapping):
+        return {name: _structure(subject, item, f"{what}[{name}]") for name, item in value.items()}
+    return _tensor(subject, value, what)
+
+
+def _named_tensors(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor with a name: that of its input, and where it is in a list or mapping, as in `images[0]`."""
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, list | tuple):
+            yield from _named_tensors({f"{name}[{i}]": item for i, item in enumerate(value)})
+        elif isinstance(value, Mapping):
+            yield from _named_tensors({f"{name}[{key}]": item for key, item in value.items()})
+
+
+def _tensor(subject: ModelState, value: Any, what: str) -> Any:
+    """An array as a tensor of its own on the model's device; what is none passes as it is."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().clone() if value.requires_grad else value.clone()
+    elif isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind not in "biufc":
+            raise UsageError(f"{what} is an array of {value.dtype}; a model takes numbers.")
+        tensor = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+    elif isinstance(value, bool | int | float | str | None):
+        return value
+    else:
+        raise UsageError(f"{what} is a {type(value).__name__}; give a NumPy array or a tensor.")
+    if tensor.is_meta:
+        raise UsageError(f"{what} is on the meta device and has no numbers.")
+    if subject.dtype in {None, tensor.dtype} or not tensor.dtype.is_floating_point:
+        return tensor if tensor.device == subject.device else tensor.to(subject.device)
+    return tensor.to(subject.device, subject.dtype)
+
+
+def _with_batch(tensor: Tensor) -> Tensor:
+    return tensor[None]
+
+
+def _check_numbers(subject: ModelState, tensor: Tensor) -> None:
+    """Refuse whole numbers for a model of fractions, fractions for a model of whole numbers, and no numbers at all."""
+    if not tensor.numel():
+        raise ShapeError(f"the image of shape {tuple(tensor.shape)} holds no numbers.")
+    whole = not tensor.dtype.is_floating_point and not tensor.is_complex()
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if whole and not _takes_whole(subject, tensor):
+        raise ShapeError(
+            f"the image is {kind}; a model takes fractions: let cs.load_image prepare it, or scale it yourself, "
+            "as in image.astype('float32') / 255."
+        )
+    if not whole and not only_pictures(subject.modules.values()) and card_of(subject.model).form == "tokens":
+        raise ShapeError(f"the input is {kind}, and the model takes whole numbers, as its embedding does; give int64.")
+
+
+def _takes_whole(subject: ModelState, tensor: Tensor) -> bool:
+    """Whether a model takes whole numbers, as those that begin with an embedding do."""
+    if not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in subject.modules.values()):
+        return False
+    told = [runs(subject.model, [tried], {}) for tried in (tensor, tensor[None])]
+    return isinstance(_first_layer(subject), nn.Embedding) if None in told else any(told)
+
+
+def _lacks_batch(subject: ModelState, tensor: Tensor) -> bool:
+    """Whether a single input has no batch axis, told by its number of axes; where that is not sure, by runs."""
+    model = subject.model
+    if only_pictures(subject.modules.values()):
+        return tensor.dim() == 3
+    card = attached(model)
+    if card is not None and card.form == "picture" and card.preprocess.size is not None:
+        return tensor.dim() == 3
+    told, more = runs(model, [tensor], {}), runs(model, [tensor[None]], {})
+    if more is not None and told != more:
+        return more
+    found = expectation(model) if card is None else None
+    sure = card is not None or (found is not None and found.ran)
+    return tensor.dim() == (AXES[card_of(model).form] if sure else _axes(type(_first_layer(subject))))  # type: ignore[arg-type]  # a class is hashable
+
+
+def _lacking(subject: ModelState, arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> set[str]:
+    """Which of several inputs have no batch axis: those of three axes, if the model runs when they get one.
+
+    Where it runs on them as they are too, as a convolution does, they are pictures in a model of pictures alone.
+    """
+    given = {**arguments, **keywords}
+    pictures = {n for n, v in given.items() if isinstance(v, Tensor) and v.dim() == 3 and v.is_floating_point()}
+    if not pictures or any(isinstance(value, list | tuple | Mapping) for value in given.values()):
+        return set()
+
+    def fits(lacking: set[str]) -> bool:
+        tried = {name: _with_batch(value) if name in lacking else value for name, value in given.items()}
+        by_name = {name: tried[name] for name in keywords}
+        return bool(runs(subject.model, [tried[name] for name in arguments], by_name))
+
+    arrays = {name for name, value in given.items() if isinstance(value, Tensor)}
+    ways = [pictures] if pictures == arrays else [pictures, arrays]
+    convolves = only_pictures(subject.modules.values()) and any(
+        layer.kind == "channels" for layer in input_layers(subject.model)
+    )
+    if not convolves or pictures != arrays:
+        ways = [set(), *ways]
+    return next((way for way in ways if fits(way)), set())
+
+
+@cache
+def _axes(first: type[nn.Module]) -> int:
+    """How many axes one image has for a first layer of this kind; 0 where that cannot be told from a batch."""
+    if issubclass(first, (*UNBATCHED, nn.BatchNorm1d)):
+        return 0
+    return 2 if "1d" in first.__name__ else 4 if "3d" in first.__name__ else 3
+
+
+def _first_layer(subject: ModelState) -> nn.Module:
+    """The first module that has no others inside, in the order of definition."""
+    return next(module for module in subject.modules.values() if not module._modules or isinstance(module, UNBATCHED))

@@ -1,0 +1,191 @@
+"""Describe: what a call says once its tensors are gone: operation, named arguments, and which tensors those were.
+
+Knows torch's schemas; keeps no tensor.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from convscope.capture.recorder import writes_of
+from convscope.capture.tape import Call, Tape, memory, tensors_in
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMeta:
+    """One tensor: which it was, in which memory, and how it lay there."""
+
+    serial: int
+    """The same for the same tensor, whatever is written into it."""
+    memory: int
+    """The same for all tensors that share memory."""
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call, described."""
+
+    op: str
+    overload: str
+    arguments: dict[str, Any]
+    """As in a Step, with a Slot for each tensor."""
+    results: tuple[TensorMeta, ...]
+    writes: tuple[TensorMeta, ...]
+    view: bool
+    """Whether its results lie in the memory of its arguments, unwritten."""
+    visit: int
+    time: int
+    """Which call of its tape it is."""
+    scalars: tuple[str, ...] = ()
+    """The arguments that may be numbers to calculate with and are not what they are by default."""
+
+
+class TensorIds:
+    """Gives every tensor its number. With `weak`, tensors may die and others may later lie where they lay."""
+
+    def __init__(self, *, weak: bool = False) -> None:
+        self._weak = weak
+        self._known: dict[int, tuple[int, Any]] = {}
+        self._lay: dict[int, set[int]] = {}
+        """By tensor, where weak: the memories that it has lain in; `.data = ...` gives it another."""
+        self._memories: dict[int, int] = {}
+        self._users: dict[int, int] = {}
+        self._count = 0
+
+    def slot(self, tensor: Tensor, seen: Tensor | None = None) -> TensorMeta:
+        """The tensor's slot; `seen` is the tensor as it was then, where its shape has changed since."""
+        shown = tensor if seen is None else seen
+        dtype = str(shown.dtype).removeprefix("torch.")
+        lies = memory(shown)
+        place = self._memories.get(lies)
+        if place is None:
+            self._count += 1
+            place = self._memories[lies] = self._count
+        serial = self._serial(tensor, lies)
+        if shown.layout is not torch.strided:
+            return TensorMeta(serial, place, tuple(shown.shape), (0,) * shown.dim(), 0, dtype)
+        return TensorMeta(serial, place, tuple(shown.shape), shown.stride(), int(shown.storage_offset()), dtype)
+
+    def _serial(self, tensor: Tensor, lies: int) -> int:
+        key = id(tensor)
+        known = self._known.get(key)
+        if known is None:
+            self._count += 1
+            hold: Any = weakref.ref(tensor, partial(self._forget, key)) if self._weak else tensor
+            known = self._known[key] = (self._count, hold)
+        if self._weak and lies not in self._lay.setdefault(key, set()):
+            self._lay[key].add(lies)
+            self._users[lies] = self._users.get(lies, 0) + 1
+        return known[0]
+
+    def _forget(self, key: int, _: object) -> None:
+        self._known.pop(key, None)
+        for lies in self._lay.pop(key, ()):
+            self._users[lies] -= 1
+            if not self._users[lies]:
+                self._memories.pop(lies, None)
+                del self._users[lies]
+
+
+def describe(call: Call, time: int, tape: Tape, census: TensorIds) -> CallRecord:
+    """A call as an Entry."""
+    func, args, kwargs, _, visit = call
+    signature = signature_of(func)
+    given = dict(zip(signature.names, args, strict=False)) | (kwargs or {})
+
+    def before(tensor: Tensor) -> TensorMeta:
+        return census.slot(tensor, tape.shaped(tensor, time) if tape.moves else None)
+
+    def after(tensor: Tensor) -> TensorMeta:
+        return census.slot(tensor, tape.shaped(tensor, time + 1) if tape.moves else None)
+
+    arguments = {name: _plain(given.get(name, default), before) for name, default in signature.defaults.items()}
+    writes = tuple(after(tensor) for tensor in writes_of(call))
+    results = tuple(map(after, results_of(call)))
+    scalars = tuple(n for n in signature.scalars if type(given.get(n)) in NUMBERS and given[n] != signature.defaults[n])
+    return CallRecord(
+        signature.op, signature.overload, arguments, results, writes, signature.view, visit, time, scalars
+    )
+
+
+def results_of(call: Call) -> list[Tensor]:
+    """The tensors that a call returned, or where it returned none, those that it wrote into."""
+    return list(tensors_in(call[3])) or writes_of(call)
+
+
+def argument_of(call: Call, name: str, item: int) -> Tensor:
+    """The tensor that a call was given."""
+    func, args, kwargs, _, _ = call
+    names = signature_of(func).names
+    place = names.index(name)
+    value = args[place] if place < len(args) else (kwargs or {})[name]
+    tensor = value[item] if isinstance(value, list | tuple) else value
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+class OpSignature(NamedTuple):
+    """What a function's schema says, in the form that is needed for every call."""
+
+    function: Any
+    op: str
+    overload: str
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+    view: bool
+    scalars: tuple[str, ...]
+    """The arguments that may be numbers to calculate with; a tensor may be given as one."""
+
+
+CALCULATED = ("Tensor", "number", "float", "complex")
+"""Types, in a schema's words, of arguments that are calculated with; sizes and indexes are `int`."""
+NUMBERS = {int, float, complex}
+_SIGNATURES: dict[int, OpSignature] = {}  # by id(function)
+
+
+def signature_of(func: Any) -> OpSignature:
+    """The signature of an overload, read once."""
+    known = _SIGNATURES.get(id(func))
+    if known is None:
+        known = _SIGNATURES[id(func)] = _signature(func)
+    return known
+
+
+def _signature(func: Any) -> OpSignature:
+    schema = func._schema
+    space, _, name = schema.name.partition("::")
+    writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
+    if writes and name.endswith("_") and not name.endswith("__"):
+        name = name[:-1]
+    return OpSignature(
+        func,
+        name if space == "aten" else f"{space}::{name}",
+        schema.overload_name or "default",
+        tuple(argument.name for argument in schema.arguments),
+        {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments},
+        bool(func.is_view),
+        tuple(a.name for a in schema.arguments if any(kind in str(a.type) for kind in CALCULATED)),
+    )
+
+
+def _plain(value: Any, slot: Callable[[Tensor], TensorMeta]) -> Any:
+    """An argument without torch's own kinds of value."""
+    if isinstance(value, Tensor):
+        return slot(value)
+    if isinstance(value, list | tuple):
+        plain = [_plain(item, slot) for item in value]
+        return tuple(plain) if any(isinstance(item, TensorMeta) for item in plain) else plain
+    if value is None or isinstance(value, bool | int | float | complex | str):
+        return value
+    if isinstance(value, torch.Generator):
+        return None
+    return str(value).removeprefix("torch.")

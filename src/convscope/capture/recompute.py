@@ -1,0 +1,252 @@
+"""Keeping: traces that keep less than everything, and make the rest again, bit for bit, when it is asked for.
+
+Knows torch; the steps and numbers are those of a trace that keeps all.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convscope.capture.arrays import tensors_of
+from convscope.capture.call_records import CallRecord, TensorIds, TensorMeta, describe, results_of
+from convscope.capture.dataflow import slots_in
+from convscope.capture.recorder import Recorder, StopRecording
+from convscope.capture.recording import Recording
+from convscope.capture.session import TracingSession
+from convscope.capture.tape import Call, Departure, Tape, memory, size_of, tensors_in
+from convscope.errors import TraceError
+
+MEGABYTE = 1_000_000
+WINDOW = 64 * MEGABYTE
+"""What is held at once of the calls that are made again."""
+UNWRITTEN = ("empty", "new_empty", "resize")
+"""Beginnings of operations whose results hold whatever was in memory before."""
+COPIES = frozenset({"_to_copy", "cat", "clone", "contiguous", "copy"})
+"""Operations that carry such numbers on."""
+WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By the bytes of a number: the type that reads its bits as a whole number."""
+
+
+class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
+    """Describes every call and holds the tensors of those that `wanted` accepts, as many bytes as `budget` allows."""
+
+    def __init__(
+        self, session: TracingSession, wanted: Callable[[int], bool], budget: float, *, enough: bool = False
+    ) -> None:
+        super().__init__(session.results)
+        self._leave_out(session, wanted, budget, enough=enough)
+
+    def _leave_out(
+        self, session: TracingSession, wanted: Callable[[int], bool], budget: float, *, enough: bool = False
+    ) -> None:
+        self.whole = False
+        """Whether nothing was left out so far."""
+        self.window: float = WINDOW
+        """How many bytes of calls that are made again may be held."""
+        self.entries: list[CallRecord] = []
+        self.sums: dict[int, int] = {}
+        """By time: a sum over the bits of what a call made, to tell whether a repetition made the same."""
+        self._unwritten: set[int] = set()
+        self.numbers: dict[int, Any] = {}
+        """By the serial of a tensor that came in during the pass and holds one number: that number."""
+        self.kept = 0
+        """Bytes of the tensors that are held."""
+        self.census = TensorIds(weak=True)
+        self.outside: tuple[dict[str, TensorMeta], dict[str, TensorMeta]] = ({}, {})
+        self._session = session
+        self._wanted = wanted
+        self._left = budget
+        self._full = False
+        self._enough = enough
+        self._given: set[int] = set()
+        self.born: set[int] = set()
+        self._held: set[int] = set()
+        self._last: Call | None = None
+
+    def begin(self) -> None:
+        """Note what is there before the pass: overrides stand in the place of parameters by now."""
+        self.outside = outside_slots(self._session, self.census)
+        given = (*self._session.tensors.values(), *self._session.intake.tensors.values())
+        self._given = set(map(memory, given))
+
+    def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
+        """Noted with the tensor's slot, because the tensor may not be kept."""
+        slot = self.census.slot(tensor, self.tape.shaped(tensor, len(self.tape.calls)))
+        self.tape.departures.append(Departure(len(self.tape.calls), slot, way, number))
+
+    def about_to_write(self, tensor: Tensor, now: int) -> None:
+        """Copy what will be overwritten, if it is held, about to be, or was there before the pass."""
+        place = memory(tensor)
+        if place in self._held or place not in self.born or (self._wanted(now) and not self._full):
+            super().about_to_write(tensor, now)
+            self._left -= size_of(tensor)
+            self.kept += size_of(tensor)
+
+    def _note(self, call: Call) -> None:
+        self._last = call  # torch calls `detach` on new tensors that someone holds, so each is held for a moment
+        time = len(self.tape.calls)
+        _, args, kwargs, result, _ = call
+        if self.tape.departures:
+            self._note_numbers([*args, *(kwargs or {}).values()])
+        self._given.update(
+            memory(t) for t in tensors_in([*args, *(kwargs or {}).values()]) if memory(t) not in self.born
+        )
+        self.born.update(memory(t) for t in tensors_in(result) if memory(t) not in self._given)
+        if results_of(call):
+            entry = describe(call, time, self.tape, self.census)
+            self.entries.append(entry)
+            if not entry.view and self._is_written(entry):
+                with torch._C._DisableTorchDispatch():
+                    self.sums[time] = sum_of_bits(self.tape.at(results_of(call)[0], time + 1))
+        self.tape.calls.append(call if self._wanted(time) and self._holds(call) else None)
+        if self._full and self._enough:
+            raise StopRecording
+
+    def _is_written(self, entry: CallRecord) -> bool:
+        """Whether what a call made holds none of the numbers that were in memory before, which no pass repeats.
+
+        Memory that began unwritten may be filled in parts, some of which are copied before they are.
+        """
+        copied = [slot for _, _, slot in slots_in(entry.arguments)] if entry.op in COPIES else []
+        begins = entry.op.startswith(UNWRITTEN)
+        if begins or any(slot.memory in self._unwritten for slot in (*entry.results, *entry.writes, *copied)):
+            self._unwritten.update(slot.memory for slot in entry.results)
+            return False
+        return True
+
+    def _note_numbers(self, arguments: list[Any]) -> None:
+        """Numbers that come in as tensors, because the tensors may not be kept."""
+        for tensor in tensors_in(arguments):
+            if not tensor.dim() and memory(tensor) not in self.born and memory(tensor) not in self._given:
+                with torch._C._DisableTorchDispatch():
+                    self.numbers[self.census.slot(tensor).serial] = tensor.item()
+
+    def _holds(self, call: Call) -> bool:
+        """Whether there is room for what the call adds; the call that a pass is repeated for always has it."""
+        _, args, kwargs, result, _ = call
+        sizes = {memory(t): size_of(t) for t in tensors_in([*args, *(kwargs or {}).values(), result])}
+        added = {p: size for p, size in sizes.items() if p not in self._held and p not in self._given}
+        if sum(added.values()) > self._left and not (self._enough and not self._held):
+            self._full = True
+        if self._full:
+            return False
+        self._left -= sum(added.values())
+        self.kept += sum(added.values())
+        self._held |= added.keys()
+        return True
+
+
+def sum_of_bits(tensor: Tensor) -> int:
+    """A sum over the bits of a tensor's numbers, the same in any order; 0 for tensors without plain memory.
+
+    >>> sum_of_bits(torch.tensor([1.0, 2.0])) == sum_of_bits(torch.tensor([2.0, 1.0])) != 0
+    True
+    """
+    if tensor.layout is not torch.strided or tensor.is_quantized or not tensor.numel() or tensor.is_meta:
+        return 0
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    kind = WHOLE_NUMBERS[tensor.itemsize]
+    return int(tensor.resolve_neg().view(kind).sum(dtype=torch.int64 if tensor.itemsize < 4 else kind))
+
+
+def outside_slots(session: TracingSession, census: TensorIds) -> tuple[dict[str, TensorMeta], dict[str, TensorMeta]]:
+    """The slots of parameters and of inputs before a pass."""
+    parameters = {name: census.slot(tensor) for name, tensor in session.tensors.items()}
+    return parameters, {name: census.slot(tensor) for name, tensor in session.intake.tensors.items()}
+
+
+def readable(size: int, beside: int = 0) -> str:
+    """Bytes as a person reads them, without the unit where the number beside has the same.
+
+    >>> readable(3_140_000_000), readable(3_140_000_000, 20_000_000_000), readable(70_000)
+    ('3.1 GB', '3.1', '0.07 MB')
+    """
+    unit = max(size, beside) >= 1e9
+    number = f"{size / (1e9 if unit else 1e6):.2g}" if size < (1e10 if unit else 1e7) else ""
+    number = number or f"{size / (1e9 if unit else 1e6):,.0f}"
+    return number if beside else f"{number} {'GB' if unit else 'MB'}"
+
+
+def bytes_of(dtype: str) -> int:
+    """How many bytes a number of this type takes."""
+    return int(getattr(torch, dtype).itemsize)
+
+
+class Recomputing(Recording):
+    """A pass of which some calls were kept; the others are made again, a window of them at a time."""
+
+    def __init__(self, session: TracingSession, recorder: SparseRecorder, result: Any) -> None:
+        super().__init__(session, recorder, result)
+        self._recorder = recorder
+        self._again: Tape | None = None
+        self._returned = [recorder.census.slot(tensor) for tensor in tensors_of(result)]
+
+    @cached_property
+    def entries(self) -> Sequence[CallRecord]:
+        """Every call that made a tensor, described."""
+        return tuple(self._recorder.entries)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How much was kept."""
+        made = sum(math.prod(s.shape) * bytes_of(s.dtype) for e in self.entries if not e.view for s in e.results)
+        kept = f"kept {readable(self._recorder.kept, made)} of {readable(made)}"
+        return (f"{kept} of results; other steps are recomputed when asked for.", *super().notes)
+
+    def _slots_outside(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._recorder.outside
+
+    def _slots_returned(self) -> list[Any]:
+        return self._returned
+
+    @property
+    def _census(self) -> TensorIds:
+        return self._recorder.census
+
+    def _slot_of(self, gone: Departure) -> TensorMeta:
+        assert isinstance(gone.tensor, TensorMeta)
+        return gone.tensor
+
+    def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> Any:
+        return self._recorder.numbers.get(use[1].serial)
+
+    def fetch(self, time: int) -> tuple[Tape, Call]:
+        """A call with its tensors, made again if it was not kept.
+
+        Raises:
+            TraceError: the weights changed since, or the model no longer does the same.
+        """
+        for tape in (self.tape, self._again):
+            call = tape.calls[time] if tape is not None and time < len(tape.calls) else None
+            if tape is not None and call is not None:
+                return tape, call
+        return self._run_again(time)
+
+    def _run_again(self, time: int) -> tuple[Tape, Call]:
+        changed = self.changed()
+        if changed:
+            raise TraceError(
+                f"this number was not kept and cannot be made again: {', '.join(changed[:3])} changed since the trace; "
+                "trace again."
+            )
+        self._again = None  # its memory goes first
+        recorder = SparseRecorder(self.session, lambda t: t >= time, self._recorder.window, enough=True)
+        self.session.run(recorder)
+        before, now = (
+            [(e.op, e.time, [slot.shape for slot in e.results], r.sums.get(e.time)) for e in r.entries[:count]]
+            for count in [len(recorder.entries)]
+            for r in (self._recorder, recorder)
+        )
+        call = recorder.tape.calls[time] if time < len(recorder.tape.calls) else None
+        if now != before or call is None:
+            raise TraceError(
+                "this number was not kept and cannot be made again: the model did something else the second time; "
+                "trace it with keep='all'."
+            )
+        self._again = again = recorder.tape  # another thread may be here too
+        return again, call

@@ -1,0 +1,143 @@
+"""Steps: a linked pass as the Steps that a trace shows. Knows rows and names; no torch, no numbers."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convscope.capture.broken_chains import Break, sentences
+from convscope.capture.call_records import TensorMeta
+from convscope.capture.dataflow import LinkedCall, OutsideTensors, TensorLink
+from convscope.capture.step_names import names_of
+from convscope.capture.visibility import hidden_rows, moves_only
+from convscope.traces.step import Kind, Ref, Step, Values
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPass:
+    """One forward pass, linked."""
+
+    rows: Sequence[LinkedCall]
+    outside: OutsideTensors
+    visits: Sequence[tuple[str, int]]
+    types: Mapping[str, str]
+    """Module path -> class name."""
+    outputs: Sequence[TensorLink]
+    """What the model returned."""
+    replaced: Collection[int] = ()
+    """Rows whose result was given by the caller."""
+    broken: Mapping[int, tuple[Break, ...]] = field(default_factory=dict)
+    """Rows that take numbers which left PyTorch."""
+
+
+def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
+    """All steps of a pass, hidden ones included."""
+    hidden = _hidden(done)
+    names = _names(done, hidden)
+    shown = _shown_inputs(done.rows, hidden)
+    broken = sentences(done.broken, lambda link: names[_shown_source(done.rows, hidden, link)])
+
+    def step(number: int) -> Step:
+        entry = done.rows[number].entry
+        path, name = done.visits[entry.visit][0], names["step", number]
+        arguments = _named_arguments(done.rows[number], names)
+        return Step(
+            id=number,
+            name=name,
+            module=path,
+            module_type=done.types[path],
+            op=entry.op,
+            overload=entry.overload,
+            arguments=arguments,
+            inputs=shown[number],
+            parameters={n: r.name for n, r in arguments.items() if isinstance(r, Ref) and r.kind == "parameter"},
+            results=tuple(_ref(TensorLink("step", number, i, slot), name) for i, slot in enumerate(entry.results)),
+            view=entry.view,
+            hidden=hidden[number],
+            overridden=number in done.replaced,
+            broken=broken.get(number, ()),
+            values=values,
+        )
+
+    return tuple(map(step, range(len(done.rows))))
+
+
+def returned_refs(done: RecordedPass) -> tuple[Ref, ...]:
+    """What each tensor that the model returned was, in order."""
+    names = _names(done, _hidden(done))
+    return tuple(_ref(link, names[link.kind, link.id]) for link in done.outputs)
+
+
+def _hidden(done: RecordedPass) -> list[bool]:
+    returned = {row for link in done.outputs for row in _reads(link)}
+    return [hid and row not in done.broken for row, hid in enumerate(hidden_rows(done.rows, done.visits, returned))]
+
+
+def _names(done: RecordedPass, hidden: Sequence[bool]) -> dict[tuple[Kind, int], str]:
+    """The name of every step, parameter, input and constant."""
+    names = {key: ref.name for key, ref in outside_refs(done).items()}
+    return names | {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
+
+
+def outside_refs(done: RecordedPass) -> dict[tuple[Kind, int], Ref]:
+    """What was there before the pass, whole."""
+    found: dict[tuple[Kind, int], Ref] = {}
+    groups: tuple[tuple[Kind, Mapping[str, TensorMeta]], ...] = (
+        ("parameter", done.outside.parameters),
+        ("input", done.outside.inputs),
+        ("constant", {f"constant{i}": use[1] for i, use in enumerate(done.outside.constants)}),
+    )
+    for kind, slots in groups:
+        for place, (name, slot) in enumerate(slots.items()):
+            found[kind, place] = _ref(TensorLink(kind, place, 0, slot), name)
+    return found
+
+
+def _ref(link: TensorLink, name: str) -> Ref:
+    slot = link.slot
+    return Ref(
+        kind=link.kind,
+        id=link.id,
+        name=name,
+        output=link.output,
+        shape=slot.shape,
+        dtype=slot.dtype,
+        stride=slot.stride,
+        offset=slot.offset,
+        memory=slot.memory,
+        rewritten=link.rewritten,
+    )
+
+
+def _named_arguments(row: LinkedCall, names: Mapping[tuple[Kind, int], str]) -> dict[str, Any]:
+    """The arguments with a Ref for each tensor."""
+    links = iter(row.links)
+
+    def named(value: Any) -> Any:
+        if isinstance(value, TensorMeta):
+            link = next(links)
+            return _ref(link, names[link.kind, link.id])
+        return tuple(map(named, value)) if isinstance(value, tuple) else value
+
+    return {name: named(value) for name, value in row.entry.arguments.items()}
+
+
+def _reads(link: TensorLink) -> tuple[int, ...]:
+    return (link.id, *link.rewritten) if link.kind == "step" else link.rewritten
+
+
+def _shown_source(rows: Sequence[LinkedCall], hidden: Sequence[bool], link: TensorLink) -> tuple[Kind, int]:
+    """What a person looks for behind a hidden copy or view."""
+    while link.kind == "step" and hidden[link.id] and moves_only(rows[link.id].entry.op) and rows[link.id].links:
+        link = rows[link.id].links[0]
+    return link.kind, link.id
+
+
+def _shown_inputs(rows: Sequence[LinkedCall], hidden: Sequence[bool]) -> list[tuple[int, ...]]:
+    """For each row the visible rows that it reads, seen through the hidden ones."""
+    shown: list[tuple[int, ...]] = []
+    for row in rows:
+        found: dict[int, None] = {}
+        for read in row.reads():
+            found.update(dict.fromkeys(shown[read] if hidden[read] else (read,)))
+        shown.append(tuple(sorted(found)))
+    return shown

@@ -1,0 +1,203 @@
+"""Inference: a model's card, the one it carries or what its own config and layers say.
+
+Knows the attributes by which transformers and timm describe their models; imports neither, and no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from convscope.cards.card import AXES, Card, Form, attached
+from convscope.cards.input_layer import InputLayer, input_layers, square
+from convscope.cards.processors import preprocess_from_processor, preprocess_from_timm, resampling
+from convscope.errors import ModelError, UsageError
+from convscope.files import read_file
+from convscope.images import Preprocess
+from convscope.json_values import parse_json
+
+PROCESSOR = "preprocessor_config.json"
+
+
+def card_of(model: Any) -> Card:
+    """The card that a model carries, else what its own config says, or what runs of a copy of it show.
+
+    >>> card_of(object()).name
+    'object'
+    """
+    return attached(model) or infer_card(model)
+
+
+def infer_card(model: Any, folder: Path | None = None) -> Card:
+    """What a model's own config says of its input and outputs, else what runs of a copy of it show, else its layers.
+
+    The card's `notes` say what was found where.
+
+    Args:
+        model: Any model; transformers' and timm's describe themselves.
+        folder: Where its files lie, to find the config of an image processor there.
+    """
+    config = getattr(model, "config", None)
+    name = type(model).__name__
+    classes = _class_names(config, model)
+    for place in (folder, _folder_of(config)):
+        if place is not None and (place / PROCESSOR).is_file():
+            preprocess, notes = _from_processor(place / PROCESSOR, config)
+            return Card(name, preprocess, classes, notes=notes)
+    timm = _settings(getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None))
+    if timm.get("input_size"):
+        return Card(name, preprocess_from_timm(timm), classes, notes=_other_filter(timm))
+    expected = Preprocess(size=_image_size(config), channels=_channels(config))
+    if expected.size or expected.channels:
+        note = "its config says no mean and standard deviation: pixels are scaled to 0..1, no more"
+        return Card(name, expected, classes, notes=(note,))
+    form, preprocess, notes = _found(model)
+    found = preprocess.size is not None and not hasattr(model, "graph")
+    return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model), size_found=found)
+
+
+def _from_processor(path: Path, config: Any) -> tuple[Preprocess, tuple[str, ...]]:
+    try:
+        settings = parse_json(read_file(path))
+        found = preprocess_from_processor(settings)
+    except UsageError as error:
+        return Preprocess(size=_image_size(config), channels=_channels(config)), (f"{path}: {error}",)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read as the config of an image processor: {error}.") from None
+    channels = _channels(config)
+    found = replace(found, channels=channels) if channels and len(found.mean) in {1, channels} else found
+    return found, (f"pictures are prepared as {path} says", *_other_filter(settings))
+
+
+def _other_filter(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    own = resampling(settings)
+    return () if own == "bilinear" else (f"pictures are resized bilinearly; the model's own processor uses {own}",)
+
+
+Found = tuple[Form, Preprocess, tuple[str, ...]]
+
+
+def _found(model: Any) -> Found:
+    """What the form, the channels and the size of an input are, without a config."""
+    declared = _declared(model)
+    if declared is not None:
+        return declared
+    found = _expectation(model)
+    if found is None:
+        return "picture", *_from_layers(input_layers(model))
+    first = found.layers[0] if found.layers else None
+    if not found.ran and found.form == "picture" and (first is None or first.kind == "numbers"):
+        return "picture", *_from_layers([*found.layers, *input_layers(model)])
+    preprocess = Preprocess(size=found.size, channels=found.channels)
+    if found.size is None or found.channels is None:
+        return found.form, preprocess, ()
+    if first is not None and first.kind == "numbers":
+        return found.form, preprocess, (_note(first, found.channels, found.size[0]),)
+    edges = "x".join(map(str, found.size))
+    note = f"it runs with pictures of {edges}, so pictures are resized to that; preprocess size=... says another size"
+    return found.form, preprocess, (note,)
+
+
+def entering(model: Any) -> list[InputLayer]:
+    """Layers by which to say what a model takes: those that runs of a copy reach, in that order, or all.
+
+    A card that a model carries says what it takes already; then nothing is run.
+    """
+    found = None if attached(model) is not None else _expectation(model)
+    layers = [] if found is None else [layer for layer in found.layers if layer.name]
+    return layers or input_layers(model)
+
+
+def at_size(model: Any, card: Card, size: tuple[int, int]) -> Preprocess:
+    """What a card says of pictures, without a size that running found where a picture's own size runs too."""
+    expected = card.preprocess
+    if not card.size_found or size == expected.size or not hasattr(model, "named_modules"):
+        return expected
+    from convscope.cards.trial_runs import runs_at  # noqa: PLC0415 - so that pictures alone do not load torch
+
+    return replace(expected, size=None) if runs_at(model, expected.channels or 1, size) else expected
+
+
+def _expectation(model: Any) -> Any:
+    if not hasattr(model, "named_modules"):
+        return None
+    from convscope.cards.trial_runs import expectation  # noqa: PLC0415 - so that pictures alone do not load torch
+
+    return expectation(model)
+
+
+def _inputs(model: Any) -> tuple[str, ...]:
+    """The names of a model's inputs, where it wants several."""
+    if not hasattr(model, "named_modules"):
+        return ()
+    from convscope.cards.trial_copy import required_inputs  # noqa: PLC0415 - so that pictures alone do not load torch
+
+    wanted = required_inputs(model)
+    return wanted if len(wanted) > 1 else ()
+
+
+def _declared(model: Any) -> Found | None:
+    """What the inputs of a program of torch.export are: it notes the shapes that it was exported with."""
+    nodes = [node for node in getattr(getattr(model, "graph", None), "nodes", ()) if node.op == "placeholder"]
+    shapes = [getattr(node.meta.get("val"), "shape", None) for node in nodes]
+    forms: Mapping[int, Form] = {axes + 1: form for form, axes in AXES.items() if axes}  # type: ignore[misc]
+    if len(shapes) != 1 or shapes[0] is None or len(shapes[0]) not in forms:
+        return None
+    _, channels, *size = (edge if isinstance(edge, int) else None for edge in shapes[0])
+    whole = None not in size and len(size) == 2
+    edges = (size[0], size[1]) if whole else None
+    return forms[len(shapes[0])], Preprocess(size=edges, channels=channels), ()  # type: ignore[arg-type]
+
+
+def _from_layers(layers: list[InputLayer]) -> tuple[Preprocess, tuple[str, ...]]:
+    """The channels of the first convolution; for a linear layer the square picture of as many numbers."""
+    if not layers:
+        return Preprocess(), ()
+    first = layers[0]
+    if first.kind == "channels":
+        return Preprocess(channels=first.count), ()
+    for channels in (1, 3):
+        edge = square(first, channels)
+        if edge:
+            return Preprocess(size=(edge, edge), channels=channels), (_note(first, channels, edge),)
+    return Preprocess(), ()
+
+
+def _note(first: InputLayer, channels: int, edge: int) -> str:
+    return f"{first}, so it is given {'grey' if channels == 1 else 'colour'} pictures of {edge}x{edge}"
+
+
+def _folder_of(config: Any) -> Path | None:
+    name = getattr(config, "_name_or_path", None)
+    return Path(name) if isinstance(name, str) and name and Path(name).is_dir() else None
+
+
+def _image_size(config: Any) -> tuple[int, int] | None:
+    size = getattr(config, "image_size", None)
+    if isinstance(size, int) and size > 0:
+        return size, size
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(edge, int) for edge in size):
+        return size[0], size[1]
+    return None
+
+
+def _channels(config: Any) -> int | None:
+    channels = getattr(config, "num_channels", None)
+    return channels if isinstance(channels, int) and channels > 0 else None
+
+
+def _class_names(config: Any, model: Any) -> tuple[str, ...]:
+    """Real names only: transformers fills in LABEL_0, LABEL_1 where nobody gave any."""
+    labels = getattr(config, "id2label", None)
+    if isinstance(labels, Mapping) and labels:
+        names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+        return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+    found = _settings(getattr(model, "pretrained_cfg", None)).get("label_names")
+    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
+
+
+def _settings(config: Any) -> Mapping[str, Any]:
+    """timm's settings, a mapping or an object with attributes."""
+    if isinstance(config, Mapping):
+        return config
+    return vars(config) if hasattr(config, "__dict__") else {}

@@ -1,0 +1,313 @@
+"""Running: what a model takes, found by running a copy of it on inputs of several forms, channels and sizes.
+
+Knows torch, through `ghost`. Nothing here is timed: the work is bounded by counting, so the answer is always the same.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from convscope.cards.card import Form
+from convscope.cards.input_layer import InputLayer, input_layers, square
+from convscope.cards.trial_copy import Attempt, Ghosts, Unrunnable, in_structure
+
+T = TypeVar("T")
+EDGE, OTHER_EDGE = 64, 96
+"""A model that takes pictures of both sizes is taken to take any."""
+USUAL = (28, 32, 48, 96, 128, 16, 8, 224)
+EDGES = (*USUAL, *range(1, 128), 256, 299, 384, 227, 240, 512, *range(128, 520, 8))
+"""Sizes that are tried where `EDGE` does not run, those that networks are usually built for first, large ones last."""
+CALLS = 20_000
+"""Functions of torch after which no more sizes are tried: some seconds."""
+CHANNELS = (3, 1, 4, 2)
+"""Tried after those that the layers name: a layer before the first convolution may change them."""
+MOST = 16
+"""Numbers of channels that are tried."""
+TOKENS, STEPS, VOXELS = 16, 64, 16
+"""Length of a sequence of whole numbers, of a signal, and edge of a volume."""
+ATTENTIVE = (
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.Transformer,
+    nn.TransformerDecoderLayer,
+    nn.TransformerEncoderLayer,
+)
+"""Layers of models that may take sequences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a model takes, as runs have shown."""
+
+    ran: bool
+    """Whether one of them came to its end; else this is from the one that came farthest."""
+    form: Form = "picture"
+    channels: int | None = None
+    size: tuple[int, int] | None = None
+    """The only size that runs, as far as was tried; None where several do, or none."""
+    layers: tuple[InputLayer, ...] = ()
+    """The layers that ran, in that order."""
+
+
+@dataclass(slots=True, eq=False)
+class _Best:
+    """The attempt that came farthest."""
+
+    attempt: Attempt = field(default_factory=lambda: Attempt(False, -1, ()))
+    form: Form = "any"
+    channels: int = 0
+    rest: tuple[int, ...] = ()
+    """The edges of its input."""
+
+    def better(self, attempt: Attempt, form: Form, channels: int, rest: tuple[int, ...]) -> bool:
+        """Take note of an attempt; whether it came to its end."""
+        if (attempt.ran, attempt.calls) > (self.attempt.ran, self.attempt.calls):
+            self.attempt, self.form, self.channels, self.rest = attempt, form, channels, rest
+        return attempt.ran
+
+
+@dataclass(slots=True, eq=False)
+class _Known:
+    """What runs of one model have shown."""
+
+    stamp: int
+    """Changes with the model's layers."""
+    expectation: Expectation | None = None
+    looked: bool = False
+    runs: dict[str, bool | None] = field(default_factory=dict)
+    """By the shapes of inputs."""
+
+
+_KNOWN: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
+
+
+def expectation(model: Any) -> Expectation | None:
+    """What a model takes; None where no copy of it can be run.
+
+    >>> found = expectation(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 2)))
+    >>> found.channels, found.size
+    (3, (28, 28))
+
+    Args:
+        model: Any model; it is not changed. The answer is remembered until its layers change.
+    """
+    if not isinstance(model, nn.Module):
+        return None
+    model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
+    known = _known(model)
+    if not known.looked:
+        known.expectation, known.looked = _unless_unrunnable(lambda: _look(Ghosts(model))), True
+    return known.expectation
+
+
+def only_pictures(modules: Iterable[nn.Module]) -> bool:
+    """Whether none of a model's layers hints at an input that is not a picture."""
+    return not any(_hints_of(frozenset(map(type, modules))))
+
+
+def runs(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool | None:
+    """Whether a model runs on these inputs; None where no copy of it can be run.
+
+    >>> import torch
+    >>> runs(nn.Conv1d(3, 2, 3), [torch.zeros(1, 3, 50)], {}), runs(nn.Conv1d(3, 2, 3), [torch.zeros(1, 1, 3, 50)], {})
+    (True, False)
+
+    Args:
+        model: Any model; it is not changed. The answer is remembered until its layers change.
+        arguments: Its inputs by position: tensors, or structures of them.
+        keywords: Its inputs by name.
+    """
+    model = getattr(model, "_orig_mod", model)
+    known, stamp = _known(model), f"{_described(arguments)} {_described(keywords)}"
+    if stamp not in known.runs:
+        known.runs[stamp] = _unless_unrunnable(lambda: Ghosts(model).call(arguments, keywords).ran)
+    return known.runs[stamp]
+
+
+def runs_at(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Whether a model runs on a picture of this size."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return bool(runs(model, [torch.zeros(1, channels, *size, dtype=dtype)], {}))
+
+
+def _described(inputs: Any) -> str:
+    return str(in_structure(inputs, lambda tensor: (tuple(tensor.shape), tensor.dtype)))  # type: ignore[arg-type, return-value]
+
+
+def _unless_unrunnable(action: Callable[[], T]) -> T | None:
+    try:
+        return action()
+    except Unrunnable:
+        return None
+
+
+def _known(model: nn.Module) -> _Known:
+    stamp = hash(tuple((name, type(m), tuple(_shapes(m))) for name, m in model.named_modules()))
+    try:
+        known = _KNOWN.get(model)
+        if known is None or known.stamp != stamp:
+            known = _KNOWN[model] = _Known(stamp)
+    except TypeError:  # a model that compares by value cannot be a key
+        known = _Known(stamp)
+    return known
+
+
+def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if tensor is not None and not nn.parameter.is_lazy(tensor):
+            yield tuple(tensor.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hints:
+    """Which kinds of layers a model has."""
+
+    flat: bool
+    """Those of two dimensions, for pictures."""
+    signal: bool
+    volume: bool
+    tokens: bool
+    sequence: bool
+
+    rows: bool
+    """Norms that take a batch of numbers or of signals."""
+
+    def __iter__(self) -> Iterator[bool]:
+        yield from (self.signal, self.volume, self.tokens, self.sequence, self.rows)
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms that are worth a try, in order."""
+        forms: dict[Form, bool] = {"tokens": self.tokens, "signal": self.signal, "volume": self.volume}
+        others = [form for form, hinted in forms.items() if hinted]
+        last: list[Form] = ["any"] if self.sequence else []
+        return ("picture", *others, *last) if self.flat or not others else (*others, "picture", *last)
+
+
+def _hints(model: nn.Module) -> _Hints:
+    return _hints_of(frozenset(map(type, model.modules())))
+
+
+@cache
+def _hints_of(kinds: frozenset[type]) -> _Hints:
+    bases = {base for kind in kinds for base in kind.__mro__ if base.__module__.startswith("torch.nn")}
+    names = {base.__name__ for base in bases if "Norm" not in base.__name__}
+    flat, signal, volume = (any(name.endswith(f"{n}d") for name in names) for n in (2, 1, 3))
+    tokens = bool(bases & {nn.Embedding, nn.EmbeddingBag})
+    return _Hints(flat, signal, volume, tokens, bool(bases & {*ATTENTIVE}), nn.BatchNorm1d in bases)
+
+
+def _look(ghosts: Ghosts) -> Expectation:
+    counts = _counts(ghosts)
+    batch = next(n for n in (2, 5, 7, 11) if n not in counts)  # else a batch would pass for channels
+    best = _Best()
+    for form in _hints(ghosts.model).forms:
+        if _try(ghosts, best, form, counts, batch):
+            break
+    if best.form != "picture":
+        channels = best.channels if _only(ghosts, best, batch) else None
+        return Expectation(best.attempt.ran, best.form, channels, None, best.attempt.layers)
+    return _picture(ghosts, best, batch, counts)
+
+
+def _try(ghosts: Ghosts, best: _Best, form: Form, counts: list[int], batch: int) -> bool:
+    """Try one form; whether it ran."""
+    match form:
+        case "tokens":
+            return best.better(ghosts.attempt((batch, TOKENS), whole=True), form, 0, ())
+        case "any":
+            widths = _widths(ghosts.model)
+            return any(_sized(ghosts, best, batch, [(n, 1) for n in widths if n <= EDGES[-1]])) or any(
+                best.better(ghosts.attempt((batch, TOKENS, width)), form, 0, ()) for width in widths
+            )
+        case "picture":
+            return _tried(ghosts, best, form, counts, (batch, EDGE, EDGE)) or any(
+                _sized(ghosts, best, batch, _squares(best))
+            )
+    return _tried(ghosts, best, form, counts, (batch, STEPS) if form == "signal" else (batch, *(VOXELS,) * 3))
+
+
+def _picture(ghosts: Ghosts, best: _Best, batch: int, counts: list[int]) -> Expectation:
+    """The channels and the size of a picture."""
+    reached = best.attempt.layers
+    if not best.attempt.ran and ghosts.inputs == 1 and input_layers(ghosts.model):
+        edges = USUAL if reached and reached[0].kind == "numbers" else EDGES
+        tried = [best.channels] if reached else counts[:3]  # a forward may compare sizes before any layer
+        any(_sized(ghosts, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in tried)))
+    attempt, edge = best.attempt, (*best.rest, 0)[0]
+    named = any(layer.kind == "channels" for layer in attempt.layers) and not ghosts.lazy
+    if not attempt.ran:
+        return Expectation(False, "picture", best.channels if named else None, None, attempt.layers)
+    other = OTHER_EDGE if edge == EDGE else 2 * edge
+    fixed = ghosts.inputs == 1 and not (edge >= EDGE and _runs(ghosts, best, batch, other))
+    channels = best.channels if named or fixed or _only(ghosts, best, batch) else None
+    return Expectation(True, "picture", channels, (edge, edge) if fixed else None, attempt.layers)
+
+
+def _runs(ghosts: Ghosts, best: _Best, batch: int, edge: int) -> bool:
+    return ghosts.attempt((batch, best.channels, edge, edge)).ran
+
+
+def _only(ghosts: Ghosts, best: _Best, batch: int) -> bool:
+    """Whether other channels than those of the best attempt do not run."""
+    if not best.channels or not best.rest:
+        return False
+    return not best.attempt.ran or not ghosts.attempt((batch, best.channels + 2, *best.rest)).ran
+
+
+def _tried(ghosts: Ghosts, best: _Best, form: Form, counts: list[int], shape: tuple[int, ...]) -> bool:
+    """Try one form with several numbers of channels, those too that the layers turn out to take."""
+    (batch, *rest), waiting, seen = shape, list(counts), set[int]()
+    while waiting and len(seen) < MOST:
+        channels = waiting.pop(0)
+        if channels in seen:
+            continue
+        seen.add(channels)
+        attempt = ghosts.attempt((batch, channels, *rest))
+        if best.better(attempt, form, channels, tuple(rest)):
+            return True
+        waiting += [layer.count for layer in attempt.layers[:1] if layer.kind == "channels"]
+    return False
+
+
+def _sized(ghosts: Ghosts, best: _Best, batch: int, sizes: Iterable[tuple[int, int]]) -> Iterator[bool]:
+    """Try pictures of these edges and channels, one after the other: whether each ran."""
+    first = best.attempt.layers[0] if best.attempt.layers else None
+    for edge, channels in sizes:
+        if ghosts.calls > CALLS:
+            break
+        if first is None or first.kind != "numbers" or first.count != edge:  # else its rows alone would fit
+            yield best.better(ghosts.attempt((batch, channels, edge, edge)), "picture", channels, (edge, edge))
+
+
+def _squares(best: _Best) -> Iterator[tuple[int, int]]:
+    """Edges and channels of the square pictures that have as many numbers as a linear layer takes, if one is first."""
+    first = best.attempt.layers[0] if best.attempt.layers else None
+    if first is None or first.kind != "numbers":
+        return
+    for channels in (1, 3):
+        edge = square(first, channels)
+        if edge:
+            yield edge, channels
+
+
+def _counts(ghosts: Ghosts) -> list[int]:
+    """Numbers of channels that the layers name: colour first, then in the order of definition, then what is usual."""
+    named = [layer.count for layer in input_layers(ghosts.model) if layer.kind == "channels"]
+    named += [p.shape[1] for p in ghosts.model.parameters() if not nn.parameter.is_lazy(p) and p.dim() > 2]
+    norms = [getattr(m, "num_features", getattr(m, "num_channels", None)) for m in ghosts.model.modules()]
+    named += [count for count in norms if isinstance(count, int)]
+    return list(dict.fromkeys([*([3] if 3 in named else []), *named[: MOST // 2], *CHANNELS, *named]))
+
+
+def _widths(model: nn.Module) -> list[int]:
+    """Numbers that a place of a sequence may hold, as recurrent, attention and linear layers take them."""
+    names = ("input_size", "embed_dim", "in_features")
+    found = (getattr(module, name, None) for module in model.modules() for name in names)
+    return list(dict.fromkeys(width for width in found if isinstance(width, int)))[: MOST // 2]

@@ -1,0 +1,213 @@
+"""The commands that show numbers and prove them: trace, explain, verify."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import convscope as cs
+from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
+from convscope.cli.inputs import Inputs
+from convscope.cli.model_options import Loading
+from convscope.cli.shared_options import DataDir, Json, spread
+
+Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
+OneImage = Annotated[
+    str, typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7.")
+]
+Image = Annotated[
+    str | None,
+    typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7; else by --input."),
+]
+
+
+@spread
+def trace(
+    model: Model,
+    image: Image = None,
+    *,
+    inputs: Inputs,
+    loading: Loading,
+    data_dir: DataDir = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also the steps that only lay numbers out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the steps of a forward pass: name, operation, shape, parameters, range."""
+    found = traced(model, image, loading, data_dir, inputs)
+    steps = found.all_steps if hidden else found.steps
+    if as_json:
+        notes = list(found.notes)
+        show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps], "notes": notes})
+        return
+    rows = [
+        (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
+        for step in steps
+    ]
+    show_table(
+        ["step", "name", "operation", "shape", "parameters", "least", "most"], rows, right=["step", "least", "most"]
+    )
+    for note in found.notes:
+        say(f"note: {note}")
+
+
+@spread
+def explain(
+    model: Model,
+    image: Image = None,
+    *,
+    at: Annotated[
+        str | None, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")
+    ] = None,
+    depth: Annotated[int, typer.Option(min=1, help="How many steps back.")] = 1,
+    everything: Annotated[bool, typer.Option("--all", help="Every term of a long sum.")] = False,
+    to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    inputs: Inputs,
+    loading: Loading,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Why is this number this number? `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
+    if at is None:
+        raise cs.UsageError(
+            "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
+        )
+    why = explained(traced(model, image, loading, data_dir, inputs), at)
+    if to_input:
+        answer = why.to_input()
+        show_json(answer.to_json()) if as_json else show_text(str(answer))
+    elif as_json:
+        show_json(why.to_json(depth=depth))
+    else:
+        show_text(why.to_text(all=everything, depth=depth))
+
+
+@spread
+def verify(
+    model: Model,
+    image: Annotated[
+        str | None, typer.Argument(help="A picture, an array (.npy), or dataset:split/index; else noise.")
+    ] = None,
+    *,
+    inputs: Inputs,
+    loading: Loading,
+    data_dir: DataDir = None,
+    cells: Annotated[int, typer.Option(min=1, help="Cells explained of each step.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Recompute every number independently; exit status 1 if one is not what it should be."""
+    noise = image is None and not inputs.named
+    found = traced(model, image, loading, data_dir, inputs, noise=noise)
+    with reading_progress() as progress:
+        report = cs.verify(found, cells=cells, progress=progress)
+    if as_json:
+        show_json(report.to_json())
+    else:
+        _show_report(report)
+    if report.wrong:
+        raise typer.Exit(1)
+
+
+def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
+    """STEP:C,P,Q as a step's name and a cell.
+
+    >>> parse_cell("layer1.0.relu#2:3,10,12")
+    ('layer1.0.relu#2', (3, 10, 12))
+    """
+    step, colon, cell = at.rpartition(":")
+    try:
+        return (step, tuple(int(part) for part in cell.split(","))) if colon and cell else (at.rstrip(":"), ())
+    except ValueError:
+        raise cs.UsageError(f"a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not {at!r}.") from None
+
+
+def explained(trace: Any, at: str) -> Any:
+    """The explanation of STEP:CELL; a step of several numbers wants one of them named."""
+    step, cell = parse_cell(at)
+    shape = trace[step].shape[1:] if trace[step].shape[:1] == (1,) else trace[step].shape
+    if not cell and max(shape, default=1) > 1:
+        axes = ",".join("0" for _ in shape)
+        raise cs.UsageError(
+            f"{step} has {_shape(shape)} numbers; name one of them, counted from 0, such as --at {step}:{axes}."
+        )
+    return cs.explain(trace, step, cell)
+
+
+def traced(
+    model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs, *, noise: bool = False
+) -> Any:
+    """A model's trace for its inputs, or for noise; what was done to either is said."""
+    loaded = loading.load(model)
+    if noise:
+        return inputs.trace(loaded, cs.random_inputs(loaded))
+    return inputs.trace(loaded, inputs.take(loaded, image, data_dir).value)
+
+
+def _show_report(report: Any) -> None:
+    rows = [
+        (
+            step.name,
+            step.says,
+            step.finding,
+            f"{step.numbers:,}",
+            f"{step.explained:,}",
+            f"{step.worst:.2g}",
+            _resolution(step),
+        )
+        for step in report.steps
+        if not step.hidden or step.finding in {"mismatch", "unresolved", "recomputed", "unsupported"}
+    ]
+    columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
+    show_table(columns, rows, right=columns[3:])
+    say()
+    unlisted = len(report.steps) - len(rows)
+    if unlisted:
+        say(f"hidden steps that prepare what these read: {unlisted}")
+    for step in report.mismatches:
+        say(f"✗ {step.name} {step.mismatch}")
+    if report.mismatches and report.mismatches[0].mismatch.why:
+        say()
+        show_text(report.mismatches[0].mismatch.why)
+        say()
+    for note in report.notes:
+        say(f"note: {note}")
+    for part in report.returned:
+        if part.held:
+            say(str(part))
+    say(("✓ " if report.proved else "") + report.summary())
+
+
+def _resolution(step: Any) -> str:
+    """The resolution of a step in words: what was not recomputed has none, bounds of 0 are exact."""
+    if step.finding in {"given", "unsupported"}:
+        return ""
+    return f"{step.resolution:.1e}" if step.resolution else "exact"
+
+
+def _as_json(step: Any) -> dict[str, Any]:
+    low, high = _range(step)
+    return {
+        "id": step.id,
+        "name": step.name,
+        "module": step.module,
+        "op": step.op,
+        "says": step.says,
+        "shape": list(step.shape),
+        "dtype": step.dtype,
+        "inputs": list(step.inputs),
+        "parameters": dict(step.parameters),
+        "min": low,
+        "max": high,
+    }
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _range(step: Any) -> tuple[str, str]:
+    values = step.output
+    if not values.size:
+        return "", ""
+    if values.dtype.kind == "c":  # complex numbers have no order, their magnitudes have
+        return f"|{abs(values).min():.4g}|", f"|{abs(values).max():.4g}|"
+    return f"{values.min():.4g}", f"{values.max():.4g}"

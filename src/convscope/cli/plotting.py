@@ -1,0 +1,260 @@
+"""The commands that draw: filter, and the group plot. Each writes one figure and says where."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+import convscope as cs
+from convscope.cli.consent import Trust
+from convscope.cli.console import decimal, reading_progress, remark, say, show_json
+from convscope.cli.figure_files import Out, save, target, write
+from convscope.cli.inputs import Inputs
+from convscope.cli.inspection import explained
+from convscope.cli.model_options import Loading, is_run
+from convscope.cli.shared_options import DataDir, Grey, Json, Size, parse_size, spread
+from convscope.cli.training import scores
+
+ANY_IMAGE = "shapes:test/0"
+
+plot_app = typer.Typer(no_args_is_help=True, help="Draw data, kernels, feature maps, networks and trainings.")
+
+Image = Annotated[str, typer.Argument(help="A file, or an image of a data set: mnist:test/7, crosses:damaged-plus.")]
+Model = Annotated[str, typer.Argument(help="A built-in model, a run folder, file.py:Class or package.module:factory.")]
+RunFolder = Annotated[str, typer.Argument(help="A run folder.")]
+Shared = Annotated[bool, typer.Option("--shared", help="One colour scale for all steps.")]
+Crop = Annotated[
+    tuple[int, int, int, int] | None,
+    typer.Option(metavar="TOP LEFT HEIGHT WIDTH", help="Which pixels to write out."),
+]
+
+
+def filter_image(
+    image: Image,
+    kernel: Annotated[str, typer.Option(help="A name such as sobel-x, or numbers: '1 0; 0 1'.")],
+    out: Out = None,
+    same: Annotated[bool, typer.Option("--same", help="Pad with zeros: an output as large as the picture.")] = False,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="Filter each colour by itself instead of turning to grey.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."""
+    chosen = cs.filters.parse_kernel(kernel)
+    path = target(out, "filter", chosen.name)
+    prepared = cs.prepare(image, data_dir=data_dir)
+    mode: Literal["valid", "same"] = "same" if same else "valid"
+    output = cs.filters.apply_filter(prepared.picture, chosen, mode=mode, per_channel=per_channel)
+    answers = cs.filters.edge_response(chosen)
+    facts: dict[str, Any] = {
+        "image": prepared.name,
+        "kernel": {"name": chosen.name, "numbers": chosen.kernel.tolist(), "finds": chosen.finds},
+        "answers": {"vertical": answers.vertical, "horizontal": answers.horizontal, "direction": answers.direction},
+        "mode": mode,
+        "input": {"shape": list(prepared.picture.shape), **_range(prepared.picture)},
+        "output": {"shape": list(output.shape), **_range(output)},
+    }
+    figure = cs.plot.filtered(prepared.picture, chosen, output, name=prepared.name)
+    if as_json:
+        save(figure, path)
+        show_json({**facts, "figure": str(path)})
+        return
+    say(f"{chosen.name}{', finds ' + chosen.finds if chosen.finds else ''}")
+    for line in _aligned(chosen.kernel):
+        say(f"  {line}")
+    say(f"answers {answers} (measured on test edges)")
+    for word in ("input", "output"):
+        fact = facts[word]
+        made = ", made grey first" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
+        reach = f"from {decimal(fact['min'])} to {decimal(fact['max'])}"
+        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{made}")
+    write(figure, path)
+
+
+@plot_app.command()
+def samples(
+    dataset: Annotated[str, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")],
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    per_class: Annotated[int, typer.Option(help="How many images of each class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of generated data.")] = 0,
+    data_dir: DataDir = None,
+    size: Size = None,
+    grey: Grey = False,
+    out: Out = None,
+) -> None:
+    """Draw images of each class."""
+    path = target(out, "samples", dataset)
+    with reading_progress() as progress:
+        data = cs.load_dataset(
+            dataset,
+            split=split,
+            seed=seed,
+            data_dir=data_dir,
+            image_size=parse_size(size),
+            grey=grey,
+            progress=progress,
+        )
+    write(cs.plot.samples(data, per_class=per_class), path)
+
+
+@plot_app.command()
+def pixels(
+    image: Image,
+    crop: Crop = None,
+    unit: Annotated[bool, typer.Option("--unit", help="Numbers from 0 to 1 instead of 0 to 255.")] = False,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw a picture as the grid of its pixel values; a colour picture as its R, G and B planes."""
+    path = target(out, "pixels", image)
+    prepared = cs.prepare(image, data_dir=data_dir)
+    write(cs.plot.pixels(prepared.picture, crop=crop, name=prepared.name, units=1 if unit else 255), path)
+
+
+@plot_app.command()
+@spread
+def kernels(
+    model: Model,
+    *,
+    layer: Annotated[
+        str | None, typer.Option("--layer", "--step", help="The convolution; by default the first.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many kernels at most.")] = 24,
+    loading: Loading,
+    out: Out = None,
+) -> None:
+    """Draw the kernels of a convolution with their numbers and the sum over each input channel."""
+    path = target(out, "kernels", model, layer)
+    loaded = loading.load(model)
+    colors = ("red", "green", "blue") if cs.card_of(loaded).preprocess.channels == 3 else ()
+    write(cs.plot.kernels(loaded, layer, most=most, inputs=colors), path)
+
+
+@plot_app.command()
+@spread
+def maps(
+    model: Model,
+    image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
+    *,
+    inputs: Inputs,
+    step: Annotated[list[str] | None, typer.Option(help="Only this step; repeatable.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Many images of this data set, class beside class.")] = None,
+    split: Annotated[str, typer.Option(help="Of --dataset: train, test or all.")] = "test",
+    per_class: Annotated[int, typer.Option(help="Of --dataset: how many images of each class.")] = 6,
+    shared: Shared = False,
+    loading: Loading,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw the feature maps of all steps for one image, or of one step for many images by class."""
+    path = target(out, "maps", model, *(step or ()))
+    loaded = loading.load(model)
+    card = cs.card_of(loaded)
+    if dataset is not None:
+        if image is not None or step is None or len(step) != 1:
+            raise cs.UsageError("maps with --dataset draws one step for many images: give --step NAME and no IMAGE.")
+        data = cs.load_dataset(dataset, split=split, data_dir=data_dir)
+        indices = cs.plot.spread(data, per_class)
+        expected = replace(card.preprocess, background=None)
+        batch = np.stack([expected.apply(data.images[i], data.preprocess.scale) for i in indices])
+        write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), path)
+        return
+    shown = _prepare(loaded, model, image, data_dir, inputs)
+    trace = inputs.trace(loaded, shown.value)
+    write(cs.plot.maps(trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name), path)
+
+
+@plot_app.command()
+@spread
+def network(
+    model: Model,
+    image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
+    *,
+    inputs: Inputs,
+    depth: Annotated[int | None, typer.Option(help="How many levels of modules to open.")] = None,
+    shared: Shared = False,
+    loading: Loading,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
+    path = target(out, "network", model)
+    loaded = loading.load(model)
+    shown = _prepare(loaded, model, image, data_dir, inputs)
+    trace = inputs.trace(loaded, shown.value)
+    write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
+
+
+@plot_app.command()
+@spread
+def number(
+    model: Model,
+    image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
+    *,
+    inputs: Inputs,
+    at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
+    to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    most: Annotated[int, typer.Option(min=1, help="How many channels of a window at most.")] = 4,
+    loading: Loading,
+    data_dir: DataDir = None,
+    out: Out = None,
+) -> None:
+    """Draw why one number is what it is: the window, the kernel, the products and their sum."""
+    path = target(out, "number", model, at)
+    loaded = loading.load(model)
+    shown = _prepare(loaded, model, image, data_dir, inputs)
+    why = explained(inputs.trace(loaded, shown.value), at)
+    write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
+
+
+@plot_app.command()
+def history(run: RunFolder, out: Out = None) -> None:
+    """Draw the loss and accuracy of a training."""
+    path = target(out, "history", run)
+    write(cs.plot.history(cs.load_run(run), name=_title(run)), path)
+
+
+@plot_app.command()
+def confusion(
+    run: RunFolder,
+    dataset: Annotated[str | None, typer.Option(help="Another data set than the run's own.")] = None,
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
+    data_dir: DataDir = None,
+    trust: Trust = False,
+    out: Out = None,
+) -> None:
+    """Draw which class a trained model takes for which."""
+    path = target(out, "confusion", run)
+    result = scores(run, trust, dataset, split=split, data_dir=data_dir)
+    for note in result.notes:
+        remark(f"note: {note}")
+    write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
+
+
+def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None, inputs: Inputs) -> Any:
+    """The inputs asked for, or an image of the data that a run was trained on, or one that any model can be shown."""
+    if image is None and not inputs.named and not cs.card_of(loaded).inputs:
+        data = cs.load_run(model).config["dataset"] if is_run(model) else {}
+        image = f"{data['source']}:test/0" if data.get("source") else ANY_IMAGE
+        data_dir = data_dir or data.get("options", {}).get("data_dir")
+        remark(f"note: no image is given, so {image} is drawn")
+    return inputs.take(loaded, image, data_dir)
+
+
+def _title(run: str) -> str:
+    return Path(os.path.realpath(run)).name
+
+
+def _range(values: Any) -> dict[str, float]:
+    return {"min": float(values.min()), "max": float(values.max())}
+
+
+def _aligned(kernel: Any) -> list[str]:
+    """A kernel's numbers in columns."""
+    texts = [[f"{value:.4f}".rstrip("0").rstrip(".") for value in row] for row in kernel]
+    wide = max(len(text) for row in texts for text in row)
+    return ["  ".join(f"{text:>{wide}}" for text in row) for row in texts]

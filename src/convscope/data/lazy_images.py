@@ -1,0 +1,285 @@
+"""Stored: images that stay where they are, and are read and decoded where somebody asks for them.
+
+Knows Pillow's bytes and threads; not where the bytes come from.
+"""
+
+import copy
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import DataError, DataWarning, ImageError, UsageError
+from convscope.images import WHITE, Array, Preprocess, read_image
+
+Indices = NDArray[np.intp]
+Encoded = bytes | Path | None
+"""An image as its file has it, or the file; None where there is neither."""
+Read = Callable[[Indices], Sequence[Encoded]]
+"""The encoded images at some indices, in their order."""
+
+THREADS = min(8, os.cpu_count() or 1)
+MARKS = 256
+NAMED = 5
+"""How many images that cannot be read are named; others are only counted."""
+WINDOWS = 3
+"""Windows of a stream that are kept: a batch may begin in one and end in the next."""
+
+
+class LazyImages:
+    """Images like an array (N, C, H, W) of uint8: indexing it by its first axis reads them; nothing else is in memory.
+
+    >>> from PIL import Image
+    >>> def dot(value):
+    ...     Image.new("L", (4, 3), value).save(file := BytesIO(), "PNG")
+    ...     return file.getvalue()
+    >>> stored = LazyImages("dots", lambda which: [dot(int(i)) for i in which], 10, Preprocess(size=(3, 4), channels=1))
+    >>> stored.shape, stored[7].max(), stored[2:5].shape, stored[[9, 1]][:, 0, 0, 0].tolist()
+    ((10, 1, 3, 4), np.uint8(7), (3, 1, 3, 4), [9, 1])
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self,
+        name: str,
+        read: Read,
+        count: int,
+        expected: Preprocess,
+        *,
+        window: int | None = None,
+        where: Indices | None = None,
+        resize: bool = False,
+        grey: bool = False,
+        strict: bool = False,
+    ) -> None:
+        """Say where images come from.
+
+        Args:
+            name: What messages call them.
+            read: Where they come from.
+            count: How many `read` can be asked for.
+            expected: Their size and channels, both given.
+            window: They can only be read well in order, so many at a time; None where any is read as fast as the next.
+            where: Which of them are meant, in order; None: all.
+            resize: Whether those of another size are brought to the expected one, rather than refused.
+            grey: Whether coloured ones become grey where one channel is expected, rather than refused.
+            strict: Whether `readable` refuses what cannot be read, rather than to leave it out.
+        """
+        assert expected.size is not None, "the size is known"
+        assert expected.channels is not None, "the channels are known"
+        self.name, self.window = name, window
+        self._read, self._expected, self._count, self._where = read, expected, count, where
+        self._resize, self._grey, self._strict = resize, grey, strict
+        self._unreadable: set[int] = set()
+        self.shape = (count if where is None else len(where), expected.channels, *expected.size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int:
+        """How many numbers the images have together."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, which: Any) -> Array:
+        """One image (C, H, W) for a number; else those of a slice, indices or booleans: (n, C, H, W).
+
+        Raises:
+            DataError: an image cannot be read, or has another size or more channels than the others.
+        """
+        if isinstance(which, slice | list | np.ndarray):
+            return self._decoded(places(which, len(self)))
+        one: Array = self._decoded(np.array([range(len(self))[operator.index(which)]]))[0]
+        return one
+
+    def original(self, index: int) -> Array:
+        """One image as its file has it, not brought to the expected size and channels: (C, H, W), 0 to 255.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        number = index if self._where is None else int(self._where[index])
+        (encoded,) = self._read(np.array([number]))
+        return decoded(encoded, f"image {index} of {self.name}")
+
+    def readable(self, which: Any) -> tuple[Array, Indices]:
+        """The images at some indices that can be read, (n, C, H, W), and their indices, (n,).
+
+        Warns:
+            DataWarning: the first images that cannot be read, by number and reason.
+
+        Raises:
+            DataError: `strict`, and one cannot be read; or one has another size or more channels than the others.
+        """
+        indices = places(which, len(self))
+        images, errors = self._tried(indices)
+        if not errors:
+            return images, indices
+        if self._strict:
+            raise next(iter(errors.values()))
+        self._tell({int(indices[at]): error for at, error in errors.items()})
+        kept = np.setdiff1d(np.arange(len(indices)), list(errors))
+        return images[kept], indices[kept]
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise UsageError(f"{self.name} is never loaded whole; index some of its images: data.images[:100].")
+
+    def as_array(self) -> Array:
+        """Itself, where an array is expected; `isinstance(data.images, Stored)` tells."""
+        return cast("Array", self)
+
+    def subset(self, which: Any) -> "LazyImages":
+        """Some of the images, still where they are."""
+        chosen = (np.arange(self._count) if self._where is None else self._where)[which]
+        found = copy.copy(self)
+        found._where, found.shape = chosen, (len(chosen), *self.shape[1:])
+        return found
+
+    def marks(self) -> range:
+        """The indices of some images that say whether this is the same data: spread, or the first where reading jumps
+        is slow."""
+        if self.window is not None:
+            return range(min(len(self), MARKS // 4))
+        return range(0, len(self), max(1, len(self) // MARKS))
+
+    def _decoded(self, indices: Indices) -> Array:
+        images, errors = self._tried(indices)
+        if errors:
+            raise next(iter(errors.values()))
+        return images
+
+    def _tried(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
+        """The images, and by their places why some cannot be read."""
+        encoded = self._read(indices if self._where is None else self._where[indices])
+        images = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        if len(indices) == 1 or THREADS == 1:
+            return images, self._fill(images, encoded, indices, range(len(indices)))
+        shares = [range(start, len(indices), THREADS) for start in range(min(THREADS, len(indices)))]
+        found = _pool().map(lambda share: self._fill(images, encoded, indices, share), shares)
+        return images, dict(sorted(pair for errors in found for pair in errors.items()))
+
+    def _fill(self, images: Array, encoded: Sequence[Encoded], indices: Indices, share: range) -> dict[int, DataError]:
+        errors: dict[int, DataError] = {}
+        for at in share:
+            try:
+                image = decoded(encoded[at], f"image {indices[at]} of {self.name}")
+            except DataError as error:
+                errors[at] = error
+            else:
+                images[at] = self._picture(image, int(indices[at]))
+        return errors
+
+    def _tell(self, errors: Mapping[int, DataError]) -> None:
+        """Name each image once, the first few of them."""
+        for index, error in errors.items():
+            number = index if self._where is None else int(self._where[index])
+            if number in self._unreadable:
+                continue
+            self._unreadable.add(number)
+            if len(self._unreadable) <= NAMED:
+                warnings.warn(f"{error} Until then it is skipped.", DataWarning, stacklevel=4)
+            elif len(self._unreadable) == NAMED + 1:
+                more = f"more images of {self.name} cannot be read; they are skipped and counted."
+                warnings.warn(more, DataWarning, stacklevel=4)
+
+    def _picture(self, image: Array, index: int) -> Array:
+        height, width = self.shape[2:]
+        if image.shape[1:] != (height, width) and not self._resize:
+            raise DataError(
+                f"the images of {self.name} differ in size (height x width): the first has {height}x{width} pixels, "
+                f"image {index} {image.shape[1]}x{image.shape[2]}; bring them to one size with --size "
+                f"{height}x{width}, or image_size=({height}, {width})."
+            )
+        if image.shape[0] > self.shape[1] and not self._grey:
+            raise DataError(
+                f"image {index} of {self.name} is coloured and the first images are grey; turn all to grey with --grey."
+            )
+        if self._expected.changes(image):
+            return np.rint(self._expected.apply(image) * np.float32(WHITE)).astype(np.uint8)
+        return np.rint(image).astype(np.uint8) if image.dtype != np.uint8 else image
+
+
+def places(which: Any, count: int) -> Indices:
+    """Of `count` images, the indices of those at a slice, indices or booleans.
+
+    >>> places(slice(2, None), 5)
+    array([2, 3, 4])
+    """
+    return np.arange(*which.indices(count)) if isinstance(which, slice) else np.arange(count)[which]
+
+
+def decoded(encoded: Encoded, name: str) -> Array:
+    """The pixels of an image (C, H, W), 0 to 255.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if encoded is None:
+        raise DataError(f"{name} is missing: its row holds neither bytes nor a file. Remove it from the data set.")
+    try:
+        return read_image(BytesIO(encoded) if isinstance(encoded, bytes) else encoded, name=name)
+    except ImageError as error:
+        raise DataError(f"{error} Remove it from the data set.") from None
+
+
+class BlockShuffle:
+    """Records that come in order only, kept a few windows at a time; a step back begins again.
+
+    >>> windows = BlockShuffle(lambda start: iter(range(start, 10)), window=4)
+    >>> windows(np.array([5, 4, 1]))
+    [5, 4, 1]
+    """
+
+    def __init__(self, begin: Callable[[int], Iterator[Any]], window: int) -> None:
+        """Say how the records from one on are begun."""
+        self._begin, self._window = begin, window
+        self._kept: dict[int, list[Any]] = {}
+        self._next, self._records = 0, begin(0)
+        self._lock = threading.Lock()
+
+    def __call__(self, indices: Indices) -> list[Any]:
+        """The records at some indices, in their order."""
+        with self._lock:
+            found: dict[int, Any] = {}
+            for number in np.unique(indices // self._window).tolist():
+                window = self._read(number)
+                chosen = indices[indices // self._window == number].tolist()
+                if max(chosen) - number * self._window >= len(window):
+                    raise DataError(f"the stream of images ends before image {max(chosen)}; it has changed meanwhile.")
+                found |= {index: window[index - number * self._window] for index in chosen}
+        return [found[index] for index in indices.tolist()]
+
+    def _read(self, number: int) -> list[Any]:
+        if number in self._kept:
+            return self._kept[number]
+        if number < self._next:
+            self._next, self._records = number, self._begin(number * self._window)
+        while self._next <= number:
+            self._kept.pop(self._next, None)
+            self._kept[self._next] = list(islice(self._records, self._window))
+            self._next += 1
+            for old in list(self._kept)[:-WINDOWS]:
+                del self._kept[old]
+        return self._kept[number]
+
+
+_POOLS = threading.local()
+
+
+def _pool() -> ThreadPoolExecutor:
+    """This thread's threads for decoding."""
+    if not hasattr(_POOLS, "own"):
+        _POOLS.own = ThreadPoolExecutor(THREADS, thread_name_prefix="decoding")
+    pool: ThreadPoolExecutor = _POOLS.own
+    return pool

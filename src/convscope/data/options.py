@@ -1,0 +1,117 @@
+"""Request: what `load_dataset` was asked for, checked once. Knows no data set."""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+from urllib.parse import parse_qsl
+
+from convscope.errors import UnknownName, UsageError
+from convscope.images import Fit
+from convscope.progress import Progress, silent
+
+SPLITS = ("train", "test", "all")
+SAMPLINGS = ("split", "published")
+MOST_SEED = 2**64 - 1  # as PyTorch's generators take
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetOptions:
+    """The arguments of `load_dataset`, as its loaders take them.
+
+    >>> DatasetOptions("shapes", split="test").seed
+    0
+
+    Raises:
+        UnknownName: no such split, sampling or fit.
+        UsageError: a seed, number or size of images that cannot be meant.
+    """
+
+    name: str
+    """As asked: `mnist`, `folder:PATH`."""
+    split: str = "train"
+    seed: int = 0
+    size: int | None = None
+    """How many images to generate; None takes the data set's own number."""
+    sampling: str = "split"
+    data_dir: Path | None = None
+    image_size: tuple[int, int] | None = None
+    """(height, width) to which the images of a folder are brought."""
+    fit: Fit = "stretch"
+    """How those of another aspect ratio are brought there, as in `Preprocess`."""
+    crop_ratio: float = 1.0
+    grey: bool = False
+    strict: bool = False
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise UnknownName("split", self.split, SPLITS)
+        if self.sampling not in SAMPLINGS:
+            raise UnknownName("sampling", self.sampling, SAMPLINGS)
+        if self.fit not in get_args(Fit):
+            raise UnknownName("fit", self.fit, get_args(Fit))
+        object.__setattr__(self, "seed", check_seed(self.seed))
+        if self.size is not None:
+            object.__setattr__(self, "size", _whole("size (a number of images)", self.size, 2))
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", _size(self.image_size))
+
+    @property
+    def path(self) -> Path:
+        """The PATH of `folder:PATH` and `npz:PATH`, without the options behind it."""
+        return Path(self._place()[0]).expanduser()
+
+    def options(self, known: Sequence[str]) -> dict[str, str]:
+        """The options of `folder:PATH?NAME=VALUE&NAME=VALUE`.
+
+        >>> DatasetOptions("npz:a.npz?layout=nhwc").options(("layout", "white"))
+        {'layout': 'nhwc'}
+
+        Raises:
+            UnknownName: an option that is not known.
+        """
+        place, text = self._place()
+        options = dict(parse_qsl(text, keep_blank_values=True))
+        for option in options:
+            if option not in known:
+                raise UnknownName(f"option of {place}", option, known)
+        return options
+
+    def _place(self) -> tuple[str, str]:
+        """The path and the options behind it; a name that exists with its question mark has none."""
+        whole = self.name.partition(":")[2]
+        place, _, options = whole.partition("?")
+        return (whole, "") if options and Path(whole).expanduser().exists() else (place, options)
+
+
+def check_seed(seed: object) -> int:
+    """A seed, as a plain integer.
+
+    >>> check_seed(7)
+    7
+
+    Raises:
+        UsageError: it is no whole number, or none that PyTorch's generators take.
+    """
+    number = _whole("seed", seed, 0)
+    if number > MOST_SEED:
+        raise UsageError(f"seed must be at most {MOST_SEED}, not {number}.")
+    return number
+
+
+def _whole(what: str, value: object, least: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # whatever is no integer raises TypeError
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise UsageError(f"{what} must be a whole number from {least}, not {value!r}.")
+    return number
+
+
+def _size(value: object) -> tuple[int, int]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise UsageError(f"image_size must be (height, width), not {value!r}.")
+    return _whole("the height of image_size", value[0], 1), _whole("the width of image_size", value[1], 1)

@@ -1,0 +1,172 @@
+"""Call: one operation as a rule sees it: its name, its arguments, the shape of its result.
+
+Knows NumPy only: a rule can be called with arrays made by hand, without a trace and without torch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import index
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import UsageError
+from convscope.expr.integers import BITS
+from convscope.expr.precision import Precision, Rounding
+
+Array = NDArray[Any]
+Cell = tuple[int, ...]
+Kind = Literal["input", "step", "parameter", "constant", "number", "computed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which tensor a number was read from.
+
+    >>> Source("conv1", "step", (1, 8, 28, 28)).label((0, 3, 10, 12))
+    'conv1 (3, 10, 12)'
+    """
+
+    name: str
+    """A step, a parameter, or what a plain number means."""
+    kind: Kind
+    """"number" is written in the call itself, "computed" is an intermediate result inside a fused operation."""
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    output: int = 0
+    """Which result, of a step that has several."""
+    argument: str = ""
+    """The argument through which it was read: `input`, `tensors.0`."""
+
+    def label(self, cell: Cell) -> str:
+        """The cell as a person reads it; the batch axis is left out where the batch is one image."""
+        if not cell:
+            return self.name
+        if self.kind in {"parameter", "constant"}:
+            return f"{self.name}[{', '.join(map(str, cell))}]"
+        return f"{self.name} {cell_label(cell, self.shape)}"
+
+
+def cell_label(cell: Cell, shape: tuple[int, ...]) -> str:
+    """A cell in brackets, without the batch axis of a single image.
+
+    >>> cell_label((0, 3, 10, 12), (1, 8, 28, 28)), cell_label((1, 3), (2, 10))
+    ('(3, 10, 12)', '(1, 3)')
+    """
+    shown = cell[1:] if len(cell) > 1 and shape[:1] == (1,) else cell
+    return f"({', '.join(map(str, shown))})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operand:
+    """A tensor argument: its numbers as they were when the operation ran, and where they come from."""
+
+    array: Array
+    """Any shape; bfloat16 and half widened to float32. Read, never copied whole."""
+    source: Source
+
+    @classmethod
+    def of(cls, array: Array, name: str, kind: Kind = "step", dtype: str = "", output: int = 0) -> "Operand":
+        """An operand from an array and a name.
+
+        >>> Operand.of(np.zeros((1, 2)), "fc").source.shape
+        (1, 2)
+        """
+        return cls(array, Source(name, kind, array.shape, dtype or str(array.dtype), output))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return self.array.shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One operation with everything it was given.
+
+    >>> x = Operand.of(np.array([-1.0, 2.0], np.float32), "conv1")
+    >>> call = Call("relu", {"self": x}, (2,))
+    >>> call["self"].source.label((1,))
+    'conv1 (1)'
+    """
+
+    op: str
+    """The ATen name without overload, in-place mark or out: "convolution", "addmm", "relu"."""
+    arguments: Mapping[str, Any]
+    """By the names of ATen's schema, defaults filled in; tensors are `Operand`, lists of tensors tuples of them."""
+    shape: tuple[int, ...]
+    """The result's shape."""
+    dtype: str = "float32"
+    """The result's type, as PyTorch names it."""
+    output: int = 0
+    """Which result, of an operation that has several."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What only the trace can know: the numbers that were drawn at random, whether padding was multiplied."""
+    rounding: Rounding = "wide"
+    """Where the kernel rounds bfloat16 and half, as the operation's record in `OPS` has it."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An argument that not every overload has."""
+        return self.arguments.get(name, default)
+
+    @property
+    def precision(self) -> Precision:
+        """How finely its kernel rounds."""
+        return Precision.of(self.dtype, "stores between" if self.arguments.get("transposed") else self.rounding)
+
+    @property
+    def kind(self) -> str:
+        """The type of the result where it is an integer or truth value, in which sums and products wrap; else empty."""
+        return self.dtype if self.dtype in BITS or self.dtype == "bool" else ""
+
+    def operands(self) -> dict[str, Operand]:
+        """The tensor arguments by name; those in lists as `tensors.0`, `tensors.1`."""
+        return dict(_operands(self.arguments))
+
+
+def _operands(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Operand]]:
+    for name, value in arguments.items():
+        if isinstance(value, Operand):
+            yield name, value
+        elif isinstance(value, list | tuple):
+            yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Operand))
+
+
+def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result") -> Cell:
+    """A cell as a full index of `shape`: leading zeros added, checked to lie inside.
+
+    >>> full_cell((3, 10, 12), (1, 8, 28, 28))
+    (0, 3, 10, 12)
+
+    Raises:
+        UsageError: more numbers than the tensor has axes, one outside its axis, or something that is no whole number.
+    """
+    try:
+        given = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
+    except TypeError:
+        raise UsageError(f"a cell is a tuple of whole numbers such as (3, 10, 12), not {cell!r}.") from None
+    wanted = (0,) * (len(shape) - len(given)) + given
+    fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
+    if not fits:
+        shown = shape[1:] if shape[:1] == (1,) and len(given) < len(shape) > 1 else shape
+        ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shown) or "no axes: its only cell is ()"
+        raise UsageError(f"{name} has no cell {given}; its shape is {tuple(shown)}, its cells are {ranges}.")
+    return wanted
+
+
+def broadcast_cell(cell: Cell, shape: tuple[int, ...]) -> Cell:
+    """The cell of a smaller tensor that broadcasting puts at `cell`.
+
+    >>> broadcast_cell((0, 3, 10, 12), (8, 1, 1))
+    (3, 0, 0)
+    """
+    return tuple(0 if n == 1 else i for i, n in zip(cell[len(cell) - len(shape) :], shape, strict=True))
+
+
+def indices(cells: Array) -> tuple[Array, ...]:
+    """Cells, shape (T, axes), as an index for NumPy."""
+    return tuple(np.moveaxis(cells, -1, 0))

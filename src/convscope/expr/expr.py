@@ -1,0 +1,313 @@
+"""Expr: what made one number, as a small expression of recorded numbers.
+
+Knows NumPy and the table of functions; no operations, no steps, no text. A `Leaf` is a recorded number, a `Dot` a sum
+of products, an `Apply` a function of other expressions; `Cells` are many numbers of one tensor, as aligned arrays.
+
+Every expression evaluates itself in float64 (`value`) and says how far the float kernel that it explains may have ended
+from there (`error`): sums by the number and magnitude of what they add, functions by their units in the last place.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convscope.expr.call import Array, Cell, Source
+from convscope.expr.integers import WHOLE, exact, wrapped
+from convscope.expr.precision import EXACT, Precision, gamma
+from convscope.expr.primitives import PRIMITIVES
+
+WRITTEN = "written"
+"""The type of a number in a call: a kernel rounds it to its own."""
+
+
+class Result(NamedTuple):
+    """A number and how far the kernel's own may lie from it."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One recorded number: a cell of a tensor, or a number written in the call.
+
+    >>> Leaf(0.25, Source("eps", "number")).value()
+    0.25
+    """
+
+    number: float
+    """An int only where a float would round it."""
+    source: Source
+    cell: Cell = ()
+
+    @property
+    def label(self) -> str:
+        """Where the number stands: `conv1 (3, 10, 12)`, `conv1.bias[3]`."""
+        return self.source.label(self.cell)
+
+    def value(self) -> float:
+        """The number itself."""
+        return float(self.number)
+
+    def result(self, precision: Precision) -> Result:
+        """The number; exact where it was read from a tensor, rounded once to the kernel's type where it was written.
+
+        A tensor without axes counts as written: it takes the type of what it is combined with.
+        """
+        coarsest = max(precision.sum, precision.stored)
+        written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
+        number = float(self.number)
+        return Result(number, abs(number) * coarsest if written and not _short(number) else 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Several numbers of one tensor, as aligned arrays: a window, a row, a kernel.
+
+    >>> window = Cells(np.array([1.0, 2.0]), Source("image", "input", (1, 4)), np.array([[0, 0], [0, 1]]), (2,))
+    >>> len(window), window.leaf(1).label
+    (2, 'image (1)')
+    """
+
+    values: Array
+    """float64, shape (T,); int64 where float64 would round one of them."""
+    source: Source
+    cells: Array
+    """Which cell each number is, int64, shape (T, axes); outside the tensor where it is padding."""
+    grid: tuple[int, ...]
+    """How the T numbers are laid out, the last axis fastest: (channels, rows, columns) for a window."""
+    inside: Array | None = None
+    """False where a number is padding, shape (T,); None where all are inside."""
+    errors: Array | None = None
+    """How far the kernel's intermediate numbers may lie from these, shape (T,); None for recorded numbers."""
+    derive: Callable[[int], "Leaf | Dot | Apply"] | None = field(default=None, repr=False)
+    """The expression of one intermediate number; None for recorded numbers."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def is_padding(self, index: int) -> bool:
+        """Whether this number lies outside the tensor."""
+        return self.inside is not None and not self.inside[index]
+
+    def placed(self, positions: Array) -> "Cells":
+        """The same cells with their positions in the place of their numbers."""
+        source = Source("positions", "number", self.source.shape, "int64")
+        return Cells(positions.astype(np.float64), source, self.cells, self.grid)
+
+    def leaf(self, index: int) -> Leaf:
+        """One of them alone."""
+        return Leaf(exact(self.values[index]), self.source, tuple(map(int, self.cells[index])))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dot:
+    """A sum of products, scaled, plus a bias: the arithmetic of a convolution, a linear layer, a mean.
+
+    >>> image = Source("image", "input", (1, 2))
+    >>> window = Cells(np.array([1.0, 2.0]), image, np.array([[0, 0], [0, 1]]), (2,))
+    >>> Dot(window, divisor=2).value()
+    1.5
+    """
+
+    left: Cells
+    right: Cells | None = None
+    """What each number is multiplied by, aligned with `left`; None where they are just added."""
+    bias: "Leaf | Apply | None" = None
+    scale: float = 1.0
+    divisor: float = 1.0
+    note: str = ""
+    """What this sum is, in words."""
+    extra: float = 0
+    """Roundings of the kernel beyond those of a sum, its scale, divisor and bias."""
+    narrow: int = 0
+    """How many of parts of the sum are to the type of the result, where the kernel puts these down in between."""
+    kind: str = ""
+    """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
+    skips: bool = False
+    """Whether the kernel leaves padding out instead of multiplying zeros."""
+
+    @property
+    def values(self) -> Array:
+        """The numbers, float64, shape (T,)."""
+        return self.left.values
+
+    @property
+    def weights(self) -> Array:
+        """What each is multiplied by, float64, shape (T,)."""
+        return np.ones_like(self.left.values) if self.right is None else self.right.values
+
+    @property
+    def sources(self) -> Array:
+        """The cell of each number, int64, shape (T, axes)."""
+        return self.left.cells
+
+    @property
+    def products(self) -> Array:
+        """Each number times its weight: float64, shape (T,), before scale and divisor.
+
+        Padding counts as zeros, and zero times an infinite weight is nan; unless the kernel `skips` it.
+        """
+        products = self.left.values.astype(np.float64)
+        with np.errstate(all="ignore"):
+            products = products if self.right is None else products * self.right.values
+        return np.where(self.left.inside, products, 0.0) if self.skips and self.left.inside is not None else products
+
+    @property
+    def factor(self) -> float:
+        """What the sum of the products is multiplied by."""
+        return _over(self.scale, self.divisor)
+
+    def total(self) -> float:
+        """The sum of the products alone: no scale, no bias."""
+        return exact_sum(self.products)
+
+    def value(self) -> float:
+        """The number, calculated in float64 with one rounding in the sum."""
+        return self.result(EXACT).value
+
+    def result(self, precision: Precision) -> Result:
+        """The number and its bound: (T + 1) roundings of all magnitudes, T counting the products that are not zero.
+
+        Adding a zero is exact, so it costs no rounding; scale, divisor and bias cost one each. With intermediate
+        numbers their own errors come on top, each times the other factor.
+
+        A sum whose magnitudes exceed the type may overflow on its way, whatever comes out: then there is no limit.
+
+        Source: Higham 2002, section 3.1, for a sum in any order and with or without fused multiply-add.
+        """
+        if self.kind:
+            return Result(float(self._counted()), 0.0)
+        products = self.products
+        magnitudes = np.abs(products)
+        total = exact_sum(products)
+        value, error = _over(total * self.scale, self.divisor), 0.0
+        with np.errstate(all="ignore"):
+            whole = float(magnitudes.sum()) * max(abs(self.scale), 1.0)
+            size = float(magnitudes.sum()) * abs(self.factor)
+        roundings: float = int(np.count_nonzero(magnitudes)) - (self.right is None)
+        roundings += self.extra + (self.scale != 1) + (self.divisor != 1)
+        if self.bias is not None:
+            plus = self.bias.result(precision)
+            value, error, size = value + plus.value, error + plus.error, size + abs(plus.value)
+            roundings += 1
+        error += gamma(max(roundings, 0), precision.sum) * size + self._inherited()
+        error += gamma(self.narrow, precision.inner) * size
+        if max(whole, size) >= precision.room:
+            error = math.inf
+        return Result(value, error + (roundings > 0) * precision.tiny)
+
+    def _counted(self) -> int:
+        """The sum in whole numbers."""
+        left = [int(number) for number in self.values.tolist()]
+        right = [1] * len(left) if self.right is None else [int(number) for number in self.right.values.tolist()]
+        total = sum(a * b for a, b in zip(left, right, strict=True)) * int(self.scale)
+        total = total if self.divisor == 1 else WHOLE["trunc_div"](total, int(self.divisor))
+        return wrapped(total + (0 if self.bias is None else counted(self.bias)), self.kind)
+
+    def _inherited(self) -> float:
+        """What the errors of intermediate numbers add up to."""
+        error: float | Array = 0.0
+        ours, theirs = self.left.errors, None if self.right is None else self.right.errors
+        if ours is not None:
+            error = error + ours * np.abs(self.weights)
+        if theirs is not None:
+            error = error + theirs * (np.abs(self.values) + (0.0 if ours is None else ours))
+        return float(np.sum(error)) * abs(self.factor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apply:
+    """A function of other numbers, found in `FUNCTIONS` by name.
+
+    >>> Apply("relu", {"x": Leaf(-0.5, Source("conv1", "step", (1,)), (0,))}).value()
+    0.0
+    """
+
+    function: str
+    arguments: Mapping[str, "Leaf | Cells | Dot | Apply"]
+    """In the order in which the function takes them."""
+    note: str = ""
+    """What this number is, in words."""
+    kind: str = ""
+    """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
+
+    def value(self) -> float:
+        """The number, calculated in float64."""
+        return self.result(EXACT).value
+
+    def result(self, precision: Precision) -> Result:
+        """The number and its bound: the function's own roundings, plus its slope times its arguments' errors."""
+        if self.kind:
+            return Result(float(counted(self)), 0.0)
+        function = PRIMITIVES[self.function]
+        values: list[Any] = []
+        errors: list[Any] = []
+        for argument in self.arguments.values():
+            if isinstance(argument, Cells):
+                values.append(argument.values.astype(np.float64))
+                errors.append(0.0 if argument.errors is None else argument.errors)
+            else:
+                found = argument.result(precision)
+                values.append(found.value)
+                errors.append(found.error)
+        with np.errstate(all="ignore"):
+            value = float(function.value(*values))
+            return Result(value, float(function.error(precision, value, values, errors)))
+
+
+Expr = Leaf | Dot | Apply
+"""What made one number."""
+
+
+def counted(expr: Expr) -> int:
+    """The value of an expression of whole numbers, in whole numbers.
+
+    >>> x, y = (Leaf(n, Source("x", "step", dtype="uint8")) for n in (200.0, 100.0))
+    >>> counted(Apply("add", {"x": x, "y": y}, kind="uint8"))
+    44
+    """
+    if isinstance(expr, Leaf):
+        return int(expr.number)
+    if isinstance(expr, Apply) and expr.kind:
+        arguments = (
+            [int(n) for n in a.values.tolist()] if isinstance(a, Cells) else counted(a) for a in expr.arguments.values()
+        )
+        return wrapped(WHOLE[expr.function](*arguments), expr.kind)
+    return int(expr.value())
+
+
+def _over(dividend: float, divisor: float) -> float:
+    """A quotient as IEEE arithmetic gives it: the mean of no cells is nan."""
+    with np.errstate(all="ignore"):
+        return float(np.divide(dividend, divisor))
+
+
+def exact_sum(numbers: Array) -> float:
+    """The sum with one rounding; NaN and infinities as IEEE arithmetic gives them.
+
+    >>> exact_sum(np.array([1e16, 1.0, -1e16]))
+    1.0
+    """
+    try:
+        return math.fsum(numbers.tolist())
+    except (OverflowError, ValueError):
+        with np.errstate(all="ignore"):
+            return float(np.sum(numbers))
+
+
+def _short(value: float) -> bool:
+    """Whether every floating-point type holds it exactly: bfloat16 has 8 significant bits."""
+    return not math.isfinite(value) or (math.frexp(value)[0] * 256).is_integer()
+
+
+def number(value: float, name: str, dtype: str = WRITTEN) -> Leaf:
+    """A number that is written in the call, such as `eps`.
+
+    Args:
+        dtype: The type that the kernel reads it in, where it matters that it has been rounded to that already.
+    """
+    return Leaf(float(value), Source(name, "number", dtype=dtype))

@@ -1,0 +1,90 @@
+"""Function: what an expression can apply to numbers: its formula, its value, its rounding, its slopes.
+
+Numbers in, numbers out: knows NumPy and Precision, no tensors and no names. A formula is text with the arguments' names
+in braces. Everything works on single numbers and, element by element, on arrays.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convscope.expr.precision import Precision
+
+Numbers = Any
+"""A float, or an array of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """One function.
+
+    >>> double = elementary("2 × {x}", lambda x: 2 * x, roundings=1, slopes=lambda x: (2.0,))
+    >>> double.value(3.0), double.error(Precision(0.5, 0, 0, 9), 6.0, [3.0], [0.0])
+    (6.0, 3.0)
+    """
+
+    formula: str
+    value: Callable[..., Numbers]
+    """The result, in float64."""
+    error: Callable[[Precision, float, Sequence[Any], Sequence[Any]], float]
+    """How far a kernel's result may lie from `value`: (precision, result, arguments, their errors)."""
+    taken: Callable[..., str] | None = None
+    """The formula of the branch that these arguments take."""
+    slopes: Callable[..., Sequence[Numbers]] | None = None
+    """The partial derivatives, as PyTorch defines them at kinks."""
+    offset: Callable[..., Numbers | None] | None = None
+    """For a piecewise linear function: the part that the varying arguments do not explain (see `elementary`)."""
+
+
+def elementary(
+    formula: str,
+    value: Callable[..., Numbers],
+    *,
+    roundings: Callable[..., Numbers] | float = 0.0,
+    slopes: Callable[..., Sequence[Numbers]] | None = None,
+    steepest: float | None = None,
+    stored: Callable[..., Numbers] | None = None,
+    offset: Callable[..., Numbers | None] | None = None,
+    taken: Callable[..., str] | None = None,
+    way: Callable[..., Numbers] | None = None,
+) -> Primitive:
+    """A function of single numbers, for `Function`.
+
+    A rounding is counted in units of u, the unit roundoff, times a magnitude. Libraries of elementary functions promise
+    one unit in the last place, which is 2u (Sleef, MKL); twice that is allowed, and what the kernels do around it.
+
+    Args:
+        formula: With the arguments' names in braces.
+        value: The function itself.
+        roundings: u is multiplied by this: a function of (result, *arguments), or a number of times |result|.
+        slopes: The partial derivatives by each argument.
+        steepest: The largest slope anywhere, where an argument may be inexact and the slope changes suddenly.
+        stored: The magnitude of what a kernel may put down in between, in the type of its result.
+        offset: Of a piecewise linear function, called as (varies, *arguments) with a truth value for each argument:
+            the result minus slope times argument for those that vary, found from constants alone. None for the result
+            says that the function is not linear in these.
+        taken: Which branch of the formula these arguments take.
+        way: The largest magnitude on the way to the result: where it exceeds the type, the result has no bound.
+    """
+
+    def error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+        count = abs(roundings(result, *values) if callable(roundings) else roundings * result)
+        own = precision.sum * count + (precision.tiny if count else 0.0)
+        if way is not None and abs(way(*values)) >= precision.room:
+            return math.inf
+        if stored is not None and precision.inner:
+            own += precision.inner * abs(stored(*values))
+        if not any(errors):
+            return float(own)
+        if steepest is not None:
+            return float(own + steepest * max(errors))
+        assert slopes is not None, f"{formula} was given inexact arguments"
+        return float(own + 1.001 * sum(abs(s) * e for s, e in zip(slopes(*values), errors, strict=True) if e))
+
+    return Primitive(formula, value, error, taken, slopes, offset)
+
+
+def no_offset(*_: Any) -> float:
+    """The offset of a function that goes through zero on each of its pieces."""
+    return 0.0

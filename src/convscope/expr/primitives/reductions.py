@@ -1,0 +1,239 @@
+"""Rows: functions of many numbers at once: the largest, a normalization, a softmax."""
+
+# ruff: noqa: ARG001 - what is called through one table has one signature
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.expr.precision import Precision, gamma
+from convscope.expr.primitives.primitive import Primitive
+
+Row = NDArray[np.float64]
+EXP = 40.0
+"""Roundings of one exp: softmax and attention use a fast one of up to 20 units in the last place."""
+
+
+def softmax(row: Row) -> Row:
+    """Shares that sum to 1, from the largest down so that nothing overflows.
+
+    >>> softmax(np.zeros(4)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    grown = np.exp(row - np.max(row, axis=-1, keepdims=True))
+    return np.asarray(grown / np.sum(grown, axis=-1, keepdims=True))
+
+
+def softmax_error(row: Row, shares: Row, errors: Row | float, precision: Precision) -> Row:
+    """How far a kernel's softmax may lie from ours, each cell: (..., T).
+
+    Each exp has its own roundings and those of `cell - max`, and carries the error of its cell on; the sum of T
+    of them and the division round again. A factor exp(error of cell + largest error) covers inexact cells; where it is
+    above e, that factor is applied to the odds of the cell against all others, which keeps its share below 1.
+    """
+    depth = np.abs(np.where(shares > 0, row - np.max(row, axis=-1, keepdims=True), 0.0))
+    mean_depth = np.sum(shares * depth, axis=-1, keepdims=True)
+    relative = precision.sum * (depth + mean_depth + 2 * EXP + row.shape[-1] + 8) + 3 * precision.inner
+    if not np.any(errors):
+        return np.asarray(1.01 * shares * relative + precision.tiny)
+    given = np.broadcast_to(errors, row.shape)
+    bent = given + np.max(given, axis=-1, keepdims=True)
+    near = 1.01 * shares * (relative + np.expm1(np.minimum(bent, 1.0)))
+    if not np.any(bent > 1):
+        return np.asarray(near + precision.tiny)
+    depth = np.where(np.isneginf(row), 0.0, np.max(row, axis=-1, keepdims=True) - row)
+    far = _shifted_odds(row, shares, bent + 2 * precision.sum * np.max(depth, axis=-1, keepdims=True))
+    far = far + 1.01 * shares * precision.sum * (4 * EXP + row.shape[-1])
+    return np.asarray(np.where(np.any(bent > 1, axis=-1, keepdims=True), np.minimum(far, 1.0), near) + precision.tiny)
+
+
+def _shifted_odds(row: Row, shares: Row, shift: Row) -> Row:
+    """How much a share moves when its odds against all other cells move by a factor exp(shift) in either direction."""
+    fallen = row - np.max(row, axis=-1, keepdims=True)
+    against = np.empty_like(fallen)
+    for cell in range(row.shape[-1]):  # the logarithm of the odds against it
+        others = np.delete(fallen, cell, axis=-1)
+        level = np.max(others, axis=-1, initial=-np.inf)
+        level = np.where(np.isfinite(level), level, 0.0)
+        weighed = np.log(np.sum(np.exp(others - level[..., None]), axis=-1)) + level
+        against[..., cell] = np.where(np.isneginf(fallen[..., cell]), np.inf, weighed - fallen[..., cell])
+    with np.errstate(all="ignore"):
+        more, less = 1 / (1 + np.exp(against - shift)), 1 / (1 + np.exp(against + shift))
+    return np.asarray(np.maximum(more - shares, shares - less))
+
+
+def _normalize(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
+    eps, weight, bias = _affine(rest)
+    return np.divide(x - mean, np.sqrt(var + eps)) * weight + bias
+
+
+def _affine(rest: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """eps, weight and bias; a missing weight is 1, a missing bias 0."""
+    return rest[0], rest[1] if len(rest) > 1 else 1.0, rest[2] if len(rest) > 2 else 0.0
+
+
+def _normalize_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """(x - mean) * s + bias with s = weight / sqrt(var + eps), in whatever order a kernel calculates it."""
+    x, mean, var = values[:3]
+    eps, weight, bias = _affine(values[3:])
+    e_x, e_mean, e_var, e_eps = errors[:4]
+    width = var + eps
+    narrowest = max(width - e_var - e_eps, 0.99 * eps)
+    if not narrowest > 0:
+        return float("inf") if e_var else 0.0
+    scale = abs(weight) / np.sqrt(width)
+    bent = max(np.sqrt(width / narrowest) - 1, 1 - np.sqrt(width / (width + e_var + e_eps)))
+    shifted = (e_x + e_mean) * scale * (1 + bent)
+    own = 8 * precision.sum * (abs(x * scale) + abs(mean * scale) + abs(bias))
+    return float(abs(x - mean) * scale * bent + shifted + own + precision.tiny)
+
+
+def _norm(row: Row, order: float) -> Any:
+    sizes = np.abs(row)
+    if order == np.inf:
+        return np.max(sizes)
+    if order == -np.inf:
+        return np.min(sizes)
+    if order == 0:
+        return float(np.count_nonzero(sizes))
+    return np.sum(sizes**order) ** (1 / order)
+
+
+def _norm_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    row, order = values
+    if np.isinf(order) or order == 0:
+        return 0.0
+    powers = gamma(row.size + 12, precision.sum) / min(abs(order), 1e3)
+    return float((powers + 12 * precision.sum) * abs(result) + np.sqrt(precision.tiny) * (row.size > 1))
+
+
+def _logsumexp(row: Row) -> Any:
+    top = np.max(row)
+    return top + np.log(np.sum(np.exp(row - top))) if np.isfinite(top) else top
+
+
+def _logsumexp_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    row = values[0]
+    top = np.max(row)
+    if not np.isfinite(top):
+        return 0.0
+    weighed = float(np.sum(softmax(row) * np.minimum(top - row, 1e4)))
+    own = precision.sum * (weighed + EXP + row.size + 12 + 4 * abs(top) + 4 * abs(result))
+    own += precision.inner * (weighed + 3 + abs(top) + abs(result))
+    return float(own + np.max(errors[0]))
+
+
+def _log_softmax(x: Any, row: Row) -> Any:
+    top = np.max(row)
+    return x - top - np.log(np.sum(np.exp(row - top)))
+
+
+def _log_softmax_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    x, row = values
+    spread = float(np.max(row)) - x
+    rest = _logsumexp_error(precision, 0.0, [row - np.max(row)], [errors[1]])
+    u = 4 * precision.sum + precision.inner
+    return rest + u * (abs(spread) + abs(x) + abs(result)) if np.isfinite(spread) else 0.0
+
+
+def _share(x: Any, row: Row) -> Any:
+    top = np.max(row)
+    return np.exp(x - top) / np.sum(np.exp(row - top))
+
+
+def _safe_share(x: Any, row: Row) -> Any:
+    return 0.0 if np.all(row == -np.inf) else _share(x, row)
+
+
+def _share_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    row = values[1]
+    if not result > 0:
+        return precision.tiny
+    given = np.maximum(np.broadcast_to(errors[1], row.shape), errors[0])
+    shares = softmax(row)
+    at = int(np.argmin(np.abs(shares - result)))  # x is one of the cells
+    return float(softmax_error(row, shares, given if np.any(given) else 0.0, precision)[at])
+
+
+def _largest_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return float(np.max(errors[0]))
+
+
+def _exact(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return 0.0
+
+
+def _product_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return gamma(values[0].size, precision.sum) * abs(result) + precision.tiny
+
+
+def _at_largest(row: Row, positions: Row) -> Any:
+    return positions[np.argmax(row)]
+
+
+def _at_smallest(row: Row, positions: Row) -> Any:
+    return positions[np.argmin(row)]
+
+
+def _order(row: Row, descending: float) -> Any:
+    keys = np.where(np.isnan(row), np.inf, row)  # nan counts as the largest
+    return np.argsort(-keys if descending else keys, kind="stable")
+
+
+def _ranked(row: Row, rank: float, descending: float) -> Any:
+    return row[_order(row, descending)[int(rank)]]
+
+
+def _at_rank(row: Row, rank: float, descending: float) -> Any:
+    return _order(row, descending)[int(rank)]
+
+
+def _open_if_tied(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """Which of several equal cells comes first is the kernel's own affair."""
+    row = values[0]
+    same = np.isnan(row).sum() if np.isnan(row[int(result)]) else np.count_nonzero(row == row[int(result)])
+    return float("inf") if same > 1 else 0.0
+
+
+def _inverse_std(var: Any, eps: Any) -> Any:
+    return np.divide(1.0, np.sqrt(var + eps))
+
+
+def _inverse_std_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    var, eps = values
+    width = var + eps
+    narrowest = max(width - errors[0], 0.99 * eps)
+    if not narrowest > 0:
+        return float("inf") if errors[0] else 0.0
+    bent = max(np.sqrt(width / narrowest) - 1, 1 - np.sqrt(width / (width + errors[0])))
+    return float(result * bent + 8 * precision.sum * abs(result) + precision.inner * abs(result))
+
+
+def _stored_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return float(errors[0] + 2.1 * precision.inner * abs(result))
+
+
+_FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"
+REDUCTIONS: Mapping[str, Primitive] = {
+    "max": Primitive("the largest of {cells}", np.max, _largest_error),
+    "min": Primitive("the smallest of {cells}", np.min, _largest_error),
+    "ranked": Primitive("number {rank} of {cells}, sorted", _ranked, _largest_error),
+    "rank_of": Primitive("where number {rank} of {cells}, sorted, is", _at_rank, _open_if_tied),
+    "argmax": Primitive("where the largest of {cells} is", _at_largest, _exact),
+    "argmin": Primitive("where the smallest of {cells} is", _at_smallest, _exact),
+    "product": Primitive("the product of {cells}", np.prod, _product_error),
+    "any": Primitive("1 if any of {cells} is not 0", lambda row: 1.0 * np.any(row), _exact),
+    "all": Primitive("1 if none of {cells} is 0", lambda row: 1.0 * np.all(row), _exact),
+    "normalize": Primitive(_FORMULA, _normalize, _normalize_error),
+    "normalize_weight": Primitive(f"{_FORMULA} × {{weight}}", _normalize, _normalize_error),
+    "normalize_affine": Primitive(f"{_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error),
+    "stored": Primitive("{x}, as it was stored in between", lambda x: x, _stored_error),
+    "inverse_std": Primitive("1 ÷ √({var} + {eps})", _inverse_std, _inverse_std_error),
+    "norm": Primitive("(sum of |{cells}| to the {order}) to the 1 ÷ {order}", _norm, _norm_error),
+    "softmax": Primitive("exp({x} − max) ÷ sum of exp({cells} − max)", _share, _share_error),
+    "safe_softmax": Primitive("exp({x} − max) ÷ sum of exp({cells} − max)", _safe_share, _share_error),
+    "log_softmax": Primitive("{x} − max − log(sum of exp({cells} − max))", _log_softmax, _log_softmax_error),
+    "logsumexp": Primitive("max + log(sum of exp({cells} − max))", _logsumexp, _logsumexp_error),
+}

@@ -1,0 +1,137 @@
+"""Model inputs: what a model is called with, be it one picture, a volume, a signal, or several inputs by name.
+
+Knows pictures and cards, and how each input is prepared; no torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convscope.cards.card import SHAPES, Card
+from convscope.cards.card_inference import card_of
+from convscope.errors import UsageError
+from convscope.images import Array
+from convscope.inputs.arrays import side_by_side
+from convscope.inputs.pictures import Prepared, prepare, random_image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelInputs:
+    """What `cs.trace` takes, and how a person sees it."""
+
+    name: str
+    """Where it comes from: a file's name, or `left=a.png, right=b.npy`."""
+    value: Any = field(repr=False)
+    """An array, or a tuple, mapping or list of them; arrays of pictures are prepared."""
+    picture: NDArray[np.float32] = field(repr=False)
+    """Shape (C, H, W), from 0 to 1: the picture, or else all planes side by side, each from its least to its most."""
+    notes: tuple[str, ...] = ()
+    """What was done to it, in words."""
+    prepared: Prepared | None = None
+    """The picture, where it is a single one."""
+
+    def described(self, card: Card) -> str:
+        """What a page says of an input that is not one picture."""
+        kind = f"a {card.form} {SHAPES[card.form]}" if card.form in {"signal", "volume"} else "not one picture"
+        return (
+            f"the input is {kind}, of {shapes_of(self.value)}; its planes are shown side by side, and it cannot be "
+            "painted or changed here"
+        )
+
+
+def prepare_inputs(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> ModelInputs:
+    """Load everything that a model is called with, each input as `load_image` does.
+
+    >>> prepare_inputs({"left": np.zeros((3, 4, 5), "f"), "right": np.ones((3, 4, 5), "f")}).picture.shape
+    (1, 9, 17)
+
+    Args:
+        source: One input as `load_image` takes it; a tuple of inputs by position, a mapping of inputs by name, or a
+            list for one input that is a list. Numbers and None in them are passed on.
+        like: As of `load_image`.
+        data_dir: As of `load_image`.
+
+    Raises:
+        ImageError: no such file, or no image.
+        UsageError: one input for a model that takes several, or no such data set, split or image.
+        ShapeError: an array of a shape or type that is not expected.
+    """
+    card = _card(like)
+    if not isinstance(source, Mapping | tuple | list):
+        if card is not None and card.inputs:
+            wanted = ", ".join(card.inputs)
+            raise UsageError(
+                f"{card.name} takes several inputs, {wanted}; give each by its name: --input {card.inputs[0]}=FILE on "
+                f"the command line, {{{card.inputs[0]!r}: ...}} in Python."
+            )
+        prepared = prepare(source, like, data_dir=data_dir)
+        if prepared.array.ndim == 3 and (card is None or card.form == "picture"):
+            return ModelInputs(prepared.name, prepared.array, prepared.picture, prepared.notes, prepared)
+        return ModelInputs(prepared.name, prepared.array, prepared.picture, prepared.notes)
+    names: list[str] = []
+    notes: list[str] = []
+    value = _prepared(source, "", like, data_dir, (names, notes))
+    return ModelInputs(", ".join(names), value, side_by_side(list(_arrays(value))), tuple(notes))
+
+
+def random_inputs(like: Any, *, seed: int = 0) -> Any:
+    """Noise in the shape that a model expects, for each of its inputs: what there is to trace where nothing is given.
+
+    >>> random_inputs(Card("net", form="signal")).shape
+    (3, 64)
+
+    Args:
+        like: A model, Card, Dataset or Preprocess.
+        seed: Of the noise.
+
+    Returns:
+        An array, or a mapping of arrays by the names of the inputs.
+
+    Raises:
+        UsageError: nothing says what the model takes.
+    """
+    card = _card(like)
+    if card is None or not card.inputs:
+        return random_image(like, seed=seed)
+    return {name: random_image(like, seed=seed + i) for i, name in enumerate(card.inputs)}
+
+
+def shapes_of(value: Any) -> str:
+    """The shapes of all arrays, in words.
+
+    >>> shapes_of((np.zeros((1, 4, 8, 8)), np.zeros(5)))
+    '1x4x8x8 and 5'
+    """
+    return " and ".join("x".join(map(str, array.shape)) or "one number" for array in _arrays(value))
+
+
+def _prepared(source: Any, what: str, like: Any, data_dir: Any, said: tuple[list[str], list[str]]) -> Any:
+    """The same structure, each input in it prepared; names and notes are added to `said`."""
+    if isinstance(source, Mapping):
+        return {k: _prepared(v, f"{what}[{k}]" if what else str(k), like, data_dir, said) for k, v in source.items()}
+    if isinstance(source, tuple | list):
+        items = [_prepared(v, f"{what}[{i}]", like, data_dir, said) for i, v in enumerate(source)]
+        return tuple(items) if isinstance(source, tuple) else items
+    if not isinstance(source, str | Path | Image.Image | np.ndarray) and not hasattr(source, "detach"):
+        return source
+    prepared = prepare(source, like, data_dir=data_dir, loose=True)
+    said[0].append(f"{what.strip('[]')}={prepared.name}")
+    said[1].extend(f"{what.strip('[]')}: {note}" for note in prepared.notes)
+    return prepared.array
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _arrays(item)
+
+
+def _card(like: Any) -> Card | None:
+    return like if like is None or isinstance(like, Card) else card_of(like) if hasattr(like, "forward") else None

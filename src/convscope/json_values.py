@@ -1,0 +1,60 @@
+"""Plain: values as JSON has them, which knows no NaN and no infinities. Knows no other room but spelling."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from convscope.escaping import STEERING
+
+
+def plain_number(number: float) -> float | str:
+    """A number; "nan", "inf" and "-inf" for what JSON has no numbers for.
+
+    >>> plain_number(-math.inf), plain_number(1)
+    ('-inf', 1.0)
+    """
+    return float(number) if math.isfinite(number) else str(float(number))
+
+
+def plain_value(value: Any) -> Any:
+    """The same with each such number as a text, and tuples as lists.
+
+    >>> plain_value({"loss": math.nan, "steps": (1, 2)})
+    {'loss': 'nan', 'steps': [1, 2]}
+    """
+    if isinstance(value, float):
+        return plain_number(value)
+    if isinstance(value, Mapping):
+        return {key: plain_value(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(part) for part in value]
+    return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says, whoever wrote it.
+
+    >>> parse_json('{"epochs": 5}')
+    {'epochs': 5}
+
+    Raises:
+        ValueError: it is no JSON, not UTF-8, or nested more deeply than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
+def json_text(value: Any) -> str:
+    """What the `to_json()` of a result gave, as `--json` prints it: any reader of JSON takes it.
+
+    >>> print(json_text({"loss": float("nan")}))
+    {
+     "loss": "nan"
+    }
+    """
+    text = json.dumps(plain_value(value), indent=1, ensure_ascii=False)
+    # its own newlines stay; all others are escaped already, as JSON wants it
+    return STEERING.sub(lambda found: found.group() if found.group() == "\n" else json.dumps(found.group())[1:-1], text)

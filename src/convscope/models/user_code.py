@@ -1,0 +1,309 @@
+"""User code: a network written elsewhere, by `file.py:Class` or `package.module:factory`.
+
+Knows importing and nothing of the built-in networks; imports.py checks the files. Whatever the user's code raises
+becomes one sentence with its file and line.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from convscope.errors import ModelError, UnknownName, UsageError
+from convscope.models.checked_imports import check_loaded, checked, is_library, look_in
+from convscope.models.import_statements import locate, reachable, statements
+from convscope.models.network_arguments import check_arguments, unfit
+
+
+def find(spec: str) -> tuple[Any, Path | None]:
+    """What `file.py:Name` or `package.module:Name` names, and the file if it is one; called within `watching`.
+
+    Raises:
+        UsageError: no such file, module or name in it.
+        ModelError: the code fails when it is imported.
+    """
+    place, name, path = split(spec)
+    if path is not None and not path.is_file():
+        raise UsageError(f"there is no file {place}; check the path.")
+    module = _module(place) if path is None else _module_of_file(path)
+    try:
+        return reduce(getattr, name.split("."), module), path
+    except AttributeError:
+        raise UnknownName(f"network in {place}", name, _networks_in(module)) from None
+
+
+def split(spec: str) -> tuple[str, str, Path | None]:
+    """The file or module that a name of a network names, the name in it, and the file's path; nothing is imported.
+
+    >>> split("torch.nn:Linear")
+    ('torch.nn', 'Linear', None)
+
+    Raises:
+        UsageError: it has another form.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"{spec!r} names no network; write file.py:Class or package.module:factory.")
+    if not place.endswith(".py"):
+        return place, name, None
+    try:
+        path = Path(os.path.realpath(Path(place).expanduser()))
+        path.is_file()  # which refuses a name that is too long, for instance
+    except (ValueError, RuntimeError, OSError) as error:  # a character or a user that does not exist, links in a circle
+        raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
+    return place, name, path
+
+
+def check_exists(spec: str) -> None:
+    """Refuse a name of a network whose file is missing, or does not define it, as far as its text says so.
+
+    Nothing is imported, so a module that is not found here may still be imported.
+
+    Raises:
+        UsageError: no such file, or nothing in it has this name.
+    """
+    place, name, path = split(spec)
+    if path is None:
+        return
+    if not path.is_file():
+        raise UsageError(f"there is no file {place}; check the path.")
+    names = _names_in_file(path)
+    if names is not None and name.partition(".")[0] not in names:
+        raise UnknownName(f"network in {place}", name, networks_in_file(path))
+
+
+def files_of(spec: str) -> list[str]:
+    """The files of the user's that a network comes from: its own and those that its import statements mean.
+
+    >>> files_of("torch.nn:Linear")
+    []
+
+    Nothing is imported; names that are computed when the code runs are not seen.
+
+    Args:
+        spec: `file.py:Class` or `package.module:factory`.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    place, _, path = split(spec)
+    if path is not None:
+        own = importlib.util.spec_from_file_location(_name_of(path), path)
+        return [] if own is None else reachable([own], [str(path.parent), *sys.path])
+    if not _is_dotted_name(place):
+        return []
+    folder = _working_folder_of(place)
+    folders = [*([] if folder is None else [str(folder)]), *sys.path]
+    return reachable(locate(place, folders), folders)
+
+
+def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = None) -> nn.Module:
+    """Call a class or factory with keyword arguments that were checked against its signature.
+
+    Args:
+        what: Its name in messages.
+        factory: A class, a function, or an nn.Module that is already built.
+        args: Keyword arguments.
+        path: The file it comes from.
+
+    Raises:
+        UsageError: an argument it does not take, or one that it needs.
+        ModelError: it fails, or makes no nn.Module.
+    """
+    factory = as_module(factory)
+    if isinstance(factory, nn.Module):
+        if args:
+            raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
+        return _complete(what, factory)
+    if not callable(factory):
+        raise ModelError(
+            f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
+        )
+    check_arguments(what, factory, args)
+    with _apart(path and path.parent):
+        try:
+            made = as_module(_call(_called(what, args), lambda: factory(**args)))
+        except ModelError as error:
+            said = unfit(what, factory, args, guess=True)
+            raise UsageError(f"{'; '.join(said)}. {error}") if said else error from error.__cause__
+    if not isinstance(made, nn.Module):
+        raise ModelError(
+            f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
+        )
+    return _complete(what, made)
+
+
+def _complete(what: str, module: nn.Module) -> nn.Module:
+    """A module whose own `__init__` has begun with that of nn.Module."""
+    if "_modules" not in module.__dict__:
+        raise ModelError(f"{what} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
+    return module
+
+
+def as_module(value: Any) -> Any:
+    """The module of a program of torch.export; anything else as it is."""
+    return value.module() if isinstance(value, torch.export.ExportedProgram) else value
+
+
+def _is_module_class(factory: Any) -> bool:
+    return inspect.isclass(factory) and issubclass(factory, nn.Module)
+
+
+def _name_of(path: Path) -> str:
+    """A module's name of its own, so that no module of the same name is replaced."""
+    return f"convscope_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    """Import a file."""
+    name = _name_of(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise UsageError(f"{path} cannot be imported as Python code.")
+    look_in(path.parent)
+    with _apart(path.parent):
+        loader = checked(spec).loader
+        assert loader is not None, "a file's module has a loader"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and type hints look their module up there
+        try:
+            _call(str(path), lambda: loader.exec_module(module))
+        except ModelError:
+            del sys.modules[name]
+            raise
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    """Import a module as Python does; from the current folder where only that has it."""
+    missing = f"there is no module {name!r}; check the name, or write it as a file: {name.replace('.', '/')}.py:NAME."
+    if not _is_dotted_name(name):
+        raise UsageError(missing)
+    folder = _working_folder_of(name)
+    if folder is not None:
+        look_in(folder)
+    with _apart(folder):
+        try:
+            imported: ModuleType = _call(name, lambda: importlib.import_module(name))
+        except ModelError as error:
+            cause = error.__cause__
+            if isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}."):
+                raise UsageError(missing) from None
+            raise
+    check_loaded(imported)
+    return imported
+
+
+def _is_dotted_name(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _working_folder_of(name: str) -> Path | None:
+    """The working folder where a module comes from there; None where Python finds it without looking there.
+
+    What lies in the working folder must not stand in for an installed package that is named.
+
+    Raises:
+        UsageError: both have it.
+    """
+    here, there = locate(name, [str(Path.cwd())]), locate(name, sys.path)
+    if not here:
+        return None
+    own, installed = here[-1].origin, there[-1].origin if there else None
+    if own and installed and Path(own).resolve() != Path(installed).resolve():
+        raise UsageError(f"both {installed} and {own} are the module {name}; name the second by its file: {own}:NAME.")
+    return Path.cwd() if own or not installed else None
+
+
+@contextmanager
+def _apart(folder: Path | None) -> Iterator[None]:
+    """Let the modules of a folder be imported also where others of the same name already are."""
+    if folder is None:
+        yield
+        return
+    siblings = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], str(folder))}
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in others}
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] in others]:
+            del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _of_another_user(module: ModuleType, folder: str) -> bool:
+    """Whether a module is user code from elsewhere: not a library, not convscope, not from this folder."""
+    file = getattr(module, "__file__", None)
+    return file is not None and not is_library(file) and not Path(file).is_relative_to(folder)
+
+
+def _called(what: str, args: Mapping[str, Any]) -> str:
+    given = ", ".join(f"{name}={value!r}" for name, value in args.items())
+    return f"{what} with {given}" if args else what
+
+
+def _call(what: str, action: Callable[[], Any]) -> Any:
+    """Do what the user's code does; what it raises becomes one sentence that names its file and line."""
+    try:
+        return action()
+    except SyntaxError as error:
+        raise ModelError(f"{what} is no valid Python: {error.msg} ({error.filename}, line {error.lineno}).") from error
+    except (Exception, SystemExit) as error:
+        raise failed(what, error) from error
+
+
+def failed(what: str, error: BaseException) -> ModelError:
+    """What the user's code raised as one sentence, with the last file and line of theirs that it went through."""
+    theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
+    where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return ModelError(f"{what} fails: {type(error).__name__}: {said}{where}.")
+
+
+def _by_user(file: str) -> bool:
+    return not file.startswith("<") and not is_library(file)
+
+
+def networks_in_file(path: Path) -> list[str]:
+    """The classes and functions that a Python file defines, without running it."""
+    module = next((node for node in statements(path) if isinstance(node, ast.Module)), ast.Module([], []))
+    classes = [node.name for node in module.body if isinstance(node, ast.ClassDef) and node.bases]
+    return classes or [node.name for node in module.body if isinstance(node, ast.FunctionDef)]
+
+
+def _names_in_file(path: Path) -> set[str] | None:
+    """The names that a Python file binds anywhere, without running it; None where its text cannot say."""
+    nodes = statements(path)
+    names: set[str] = set()
+    for node in nodes:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+            case ast.alias():
+                names.add(node.asname or node.name.partition(".")[0])
+            case ast.Call(func=ast.Name(id="globals" | "exec" | "vars" | "setattr")):
+                return None
+    return names if nodes and not names & {"*", "__getattr__"} else None
+
+
+def _networks_in(module: ModuleType) -> list[str]:
+    """The networks that a module defines, or all of its functions where it has none."""
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    classes = [name for name, value in own.items() if _is_module_class(value)]
+    return classes or [name for name, value in own.items() if inspect.isfunction(value)]

@@ -1,0 +1,275 @@
+"""Matching: which tensors of a checkpoint are a model's, by names and shapes rather than by a list of keys.
+
+A checkpoint is seen as one list of dotted names: `{"state_dict": {"module.conv.weight": ...}}` holds
+`state_dict.module.conv.weight`. A model's own names occur in it behind a prefix, here `state_dict.module.`; the prefix
+behind which every one of them occurs, with its shape, is where the model's weights are. Knows tensors; no files.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import Parameter, is_lazy
+
+from convscope.errors import UnknownName, WeightsError
+
+DEPTH = 6
+"""How many containers deep tensors are looked for."""
+WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What DataParallel, torch.compile, FSDP and checkpointing put into names, also in the middle of them."""
+PLAIN = WRAPPERS | {
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params"
+}  # fmt: skip
+"""Keys and prefixes of the weights that were trained; others, such as `ema`, may hold averages or another network."""
+BESIDE = frozenset({"criterion", "loss", "loss_fn", "loss_func", "loss_function"})
+"""Modules of training scripts whose tensors are not the network's."""
+COUNTERS = frozenset({"total_ops", "total_params", "n_averaged", "_extra_state"})
+"""Last parts of names that FLOP counters, weight averaging and other tools add, which no output depends on."""
+
+
+COMPARED = 16
+"""Of at most so many places that fit are the numbers compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointEntry:
+    """A tensor of a checkpoint."""
+
+    tensor: Tensor
+    container: str
+    """The dotted keys of the mapping that holds it, "" for the outermost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Where in a checkpoint a model's names occur."""
+
+    prefix: str
+    """What stands before the model's names in the checkpoint, with its last dot."""
+    added: str
+    """What stands before the checkpoint's names in the model, with its last dot."""
+    names: Mapping[str, str]
+    """The checkpoint's dotted name of each of the model's names that occurs."""
+    view: Mapping[str, str]
+    """The checkpoint's dotted names by what they were compared as: themselves, or without wrappers."""
+
+    @property
+    def key(self) -> str:
+        """What chooses it: the prefix without its last dot."""
+        return self.prefix.removesuffix(".")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the keys and prefixes before the names are those of the weights that were trained."""
+        return all(part in PLAIN for part in self.key.split(".")) if self.key else True
+
+
+def entries_of(content: Any) -> dict[str, CheckpointEntry]:
+    """The tensors of a checkpoint by their dotted names.
+
+    >>> [*entries_of({"epoch": 3, "net": {"fc.bias": torch.zeros(2)}})]
+    ['net.fc.bias']
+    """
+    return dict(_walk(content, (), set()))
+
+
+def _walk(content: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, CheckpointEntry]]:
+    if isinstance(content, Tensor):
+        # Detached by the class' own method: a pickle may give a tensor attributes that hide its methods.
+        plain = Tensor.detach(content) if type(content) in {Tensor, Parameter} else content
+        yield ".".join(path), CheckpointEntry(plain, ".".join(path[:-1]))
+        return
+    if len(path) >= DEPTH or id(content) in seen:
+        return
+    seen.add(id(content))  # each once: the same container in many places could be walked for ever
+    items: Iterable[tuple[Any, Any]] = dict.items(content) if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        if isinstance(value, Tensor | dict | list | tuple):
+            yield from _walk(value, (*path, str(key)), seen)
+
+
+def find_weights(
+    entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor], key: str | None, name: str, path: str
+) -> tuple[Match, list[Match]]:
+    """Where a model's weights are in a checkpoint: the best match, and others that fit too, with other numbers.
+
+    Args:
+        entries: The tensors of the checkpoint.
+        own: The model's tensors by name.
+        key: Which to take, as `Match.key`; None: the only one, or the only one with a plain name.
+        name: What the model is called in messages.
+        path: What the file is called in messages.
+
+    Raises:
+        UnknownName: there is no such key.
+        WeightsError: several fit equally well.
+    """
+    if key is None:
+        return _chosen(_distinct(_matches(entries, own), entries), name, path)
+    inside = {dotted: entry for dotted, entry in entries.items() if not key or dotted.startswith(f"{key}.")}
+    if not inside:
+        raise UnknownName(f"key of {path}", key, keys_of(entries))
+    matches = _matches(inside, own)
+    exact = [match for match in matches if match.key == key]
+    return _chosen(exact or _distinct(matches, entries), name, path)[0], []
+
+
+def keys_of(entries: Mapping[str, CheckpointEntry], most: int = 12) -> list[str]:
+    """The dotted keys of the containers that hold tensors, the first of them."""
+    return [key for key in dict.fromkeys(entry.container for entry in entries.values()) if key][:most]
+
+
+def _chosen(matches: list[Match], name: str, path: str) -> tuple[Match, list[Match]]:
+    """The only match, or the only plain one among several."""
+    plain = [match for match in matches if match.plain]
+    if len(matches) == 1 or len(plain) == 1:
+        chosen = plain[0] if len(plain) == 1 else matches[0]
+        return chosen, [match for match in matches if match is not chosen]
+    keys = ", ".join(repr(match.key) for match in matches[:6])
+    key = matches[0].key
+    raise WeightsError(
+        f"{path} holds weights that fit {name} under {len(matches)} keys, with different numbers: {keys}; choose one: "
+        f"weights_key={key!r} (--weights-key {key})."
+    )
+
+
+def _matches(entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> list[Match]:
+    """All places where every name of the model occurs with its shape; where there is none, the best place."""
+    same = {name: name for name in entries}
+    for view in (same, _without_wrappers(entries)):
+        for added in _common_prefixes(own):
+            complete = [match for match in _occurrences(view, own, added) if _is_complete(match, entries, own)]
+            if complete:
+                return complete
+    partial = [match for added in _common_prefixes(own) for match in _occurrences(same, own, added)]
+    return [max(partial, key=lambda match: fitting(match, entries, own), default=Match("", "", {}, same))]
+
+
+def _occurrences(view: Mapping[str, str], own: Mapping[str, Tensor], added: str) -> list[Match]:
+    """The model's names, without what stands before all of them, behind each prefix of the checkpoint's names."""
+    wanted = {name.removeprefix(added): name for name in own}
+    behind: dict[str, dict[str, str]] = defaultdict(dict)
+    for dotted, original in view.items():
+        start = 0
+        while start >= 0:
+            if dotted[start:] in wanted:
+                behind[dotted[:start]][wanted[dotted[start:]]] = original
+            start = dotted.find(".", start) + 1 or -1
+    return [Match(prefix, added, names, view) for prefix, names in behind.items()]
+
+
+def _common_prefixes(own: Mapping[str, Tensor]) -> Iterator[str]:
+    """The prefixes that all names have, from none to the longest that leaves each a module: "", "net.", "net.body."."""
+    names = list(own)
+    prefix = ""
+    while names:
+        yield prefix
+        parts = {name[len(prefix) :].partition(".")[0] for name in names}
+        prefix = f"{prefix}{min(parts)}."
+        if len(parts) > 1 or not all("." in name[len(prefix) :] for name in names):
+            return
+
+
+def _without_wrappers(entries: Mapping[str, CheckpointEntry]) -> dict[str, str]:
+    """The dotted names by themselves without the parts that wrappers add; those that would collide stay as they are."""
+    short = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in entries}
+    once = defaultdict(list)
+    for name, shortened in short.items():
+        once[shortened].append(name)
+    return {short[name] if len(once[short[name]]) == 1 else name: name for name in entries}
+
+
+def _distinct(matches: list[Match], entries: Mapping[str, CheckpointEntry]) -> list[Match]:
+    """One match of those with the same numbers, plain ones first; among many the numbers are not compared."""
+    different: list[Match] = []
+    matches = sorted(matches, key=lambda match: not match.plain)
+    if len(matches) > COMPARED:  # a single layer, looked for in a large network
+        return matches
+    for match in matches:
+        if not any(_same(match, other, entries) for other in different):
+            different.append(match)
+    return different
+
+
+def _same(one: Match, two: Match, entries: Mapping[str, CheckpointEntry]) -> bool:
+    return one.names.keys() == two.names.keys() and all(
+        torch.equal(entries[one.names[name]].tensor, entries[two.names[name]].tensor) for name in one.names
+    )
+
+
+def _is_complete(match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> bool:
+    return fitting(match, entries, own) == len(match.names) and not missing(match.names, own)
+
+
+def fitting(match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> int:
+    """How many of the model's tensors it has, with their shapes."""
+    return sum(not misfit(entries[dotted].tensor, own[name]) for name, dotted in match.names.items())
+
+
+def misfit(tensor: Tensor, wanted: Tensor) -> str:
+    """Why a tensor cannot be copied into one of a model, "" where it can."""
+    odd = _oddity(tensor)
+    if odd:
+        return odd
+    if tensor.is_complex() and not wanted.is_complex():
+        return f"complex, the model's {str(wanted.dtype).removeprefix('torch.')}"
+    if is_lazy(wanted):  # it takes its shape from the file, so the file must hold as many numbers
+        held = tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+        return "" if held else f"{_shape(tensor)}, of fewer numbers in the file"
+    return "" if tensor.shape == wanted.shape else f"{_shape(tensor)}, the model's {_shape(wanted)}"
+
+
+def _oddity(tensor: Tensor) -> str:
+    """What a tensor is that is not an ordinary one with its numbers in memory."""
+    if type(tensor) is not Tensor:
+        return f"a {type(tensor).__name__}"
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return "sparse or nested"
+    if tensor.is_quantized:
+        return "quantized"
+    return "" if tensor.device.type == "cpu" else f"without numbers (on the device {tensor.device})"
+
+
+def missing(present: Iterable[str], own: Mapping[str, Tensor]) -> list[str]:
+    """The model's names that are not present; not those that share their memory with one that is, nor batch counters.
+
+    Safetensors keeps a shared tensor once. PyTorch itself does without `num_batches_tracked` in older files.
+    """
+    names = set(present)
+    held = {own[name].data_ptr() for name in names if not is_lazy(own[name])} - {0}
+    return [
+        name
+        for name, tensor in own.items()
+        if name not in names
+        and not name.endswith("num_batches_tracked")
+        and (is_lazy(tensor) or tensor.data_ptr() not in held)
+    ]
+
+
+def left_over(match: Match, entries: Mapping[str, CheckpointEntry]) -> tuple[list[str], list[str]]:
+    """The other tensors of the containers that a match is in: those among the model's, and those beside them.
+
+    Among the model's names another tensor is a sign of another network, such as a longer one. Behind another prefix,
+    in a loss, or as a counter, it is beside them.
+    """
+    containers = {entries[dotted].container for dotted in match.names.values()} or {
+        entry.container for entry in [*entries.values()][:1]
+    }
+    used = set(match.names.values())
+    among: list[str] = []
+    beside: list[str] = []
+    for compared, dotted in match.view.items():
+        container = entries[dotted].container
+        if dotted in used or container not in containers:
+            continue
+        parts = compared.removeprefix(match.prefix).split(".")
+        aside = not compared.startswith(match.prefix) or parts[0] in BESIDE or parts[-1] in COUNTERS
+        (beside if aside else among).append(dotted[len(container) + 1 :] if container else dotted)
+    return among, beside
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"

@@ -1,0 +1,211 @@
+"""Softmax and scaled dot-product attention: scores, their softmax, the weighted sum of the values."""
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.cells import leaf, outer, row
+from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.precision import gamma
+from convscope.expr.primitives.reductions import softmax, softmax_error
+from convscope.ops.dependencies import as_mask
+from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+
+
+def softmax_cell(call: Call, cell: Cell) -> Apply:
+    """softmax, log_softmax and the softmax that gives 0 where everything is masked, along one axis.
+
+    >>> x = Operand.of(np.zeros((1, 4)), "fc")
+    >>> softmax_cell(Call("_softmax", {"self": x, "dim": 1}, (1, 4)), (0, 2)).value()
+    0.25
+    """
+    operand = call["self"]
+    name = {"_softmax": "softmax", "_log_softmax": "log_softmax", "_safe_softmax": "safe_softmax"}[call.op]
+    cells = row(operand, cell, [call["dim"] % len(cell)] if cell else [])
+    return Apply(name, {"x": leaf(operand, cell), "cells": cells})
+
+
+def attention(call: Call, cell: Cell) -> Expr:
+    """The values of all positions, weighted by how well their keys fit this query.
+
+    The second result is the logarithm of the sum of the exponentials of the scores.
+
+    Source: Vaswani and others 2017; PyTorch documentation, scaled_dot_product_attention.
+    """
+    scores = _scores(call, cell[:3])
+    if call.output == 1 and not np.any(scores.values > -np.inf):
+        return number(0, "nothing to attend to")
+    if call.output == 1:
+        return Apply("logsumexp", {"cells": scores}, note="of the scores of all keys")
+    batch, head, _, unit = cell
+    values: Operand = call["value"]
+    seen = outer(values, [batch, head * values.shape[1] // call["query"].shape[1], range(values.shape[2]), unit])
+    note = f"the values of {len(seen)} positions, each times its share of attention"
+    return Dot(seen, shares_of(scores, call), note=note)
+
+
+def shares_of(scores: Cells, call: Call) -> Cells:
+    """The softmax of scores, as intermediate numbers; 0 everywhere where all are masked."""
+    masked = not np.any(scores.values > -np.inf)
+    shares = np.zeros(len(scores)) if masked else softmax(scores.values)
+    errors = (
+        shares
+        if masked
+        else softmax_error(scores.values, shares, scores.errors if scores.errors is not None else 0.0, call.precision)
+    )
+
+    def derive(index: int) -> Apply:
+        return Apply("safe_softmax", {"x": _one(scores, index), "cells": scores}, note="its share of attention")
+
+    source = Source("share", "computed", (len(scores),), call.dtype)
+    stored = errors + shares * call.precision.stored
+    return Cells(shares, source, np.arange(len(scores))[:, None], (len(scores),), errors=stored, derive=derive)
+
+
+def _one(cells: Cells, index: int) -> Dot | Apply:
+    assert cells.derive is not None
+    found = cells.derive(index)
+    assert isinstance(found, Dot | Apply)
+    return found
+
+
+def _scores(call: Call, place: Cell) -> Cells:
+    """query · key × scale + mask for every key, with errors and derivations."""
+    query, key = call["query"], call["key"]
+    batch, head, position = place
+    depth, length = query.shape[3], key.shape[2]
+    scale = call.get("scale") or depth**-0.5
+    key_head = head * key.shape[1] // query.shape[1]
+    asked: Array = query.array[batch, head, position].astype(np.float64)
+    keys: Array = key.array[batch, key_head].astype(np.float64)
+    mask = _mask(call, place, length)
+    with np.errstate(invalid="ignore"):
+        values = keys @ asked * scale + mask
+        sizes = np.abs(keys) @ np.abs(asked) * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
+    errors = gamma(depth + 4, call.precision.sum) * sizes
+
+    def derive(index: int) -> Dot | Apply:
+        product = Dot(
+            outer(query, [batch, head, position, range(depth)]),
+            outer(key, [batch, key_head, index, range(depth)]),
+            scale=scale,
+            note=f"how well key {index} fits the query",
+        )
+        if not mask.any():
+            return product
+        return Apply("add", {"x": product, "y": number(mask[index], "mask")}, note="its score, masked")
+
+    source = Source("score", "computed", (length,), call.dtype)
+    return Cells(values, source, np.arange(length)[:, None], (length,), errors=errors, derive=derive)
+
+
+def _mask(call: Call, place: Cell, length: int) -> Array:
+    """What is added to each score: 0, or minus infinity where a key may not be seen, or a bias."""
+    mask: Operand | None = call.get("attn_mask")
+    added = np.zeros(length)
+    if mask is not None:
+        line = mask.array[
+            tuple(0 if n == 1 else i for i, n in zip(place[-len(mask.shape) + 1 :], mask.shape[:-1], strict=True))
+        ]
+        allowed = np.where(line, 0.0, -np.inf) if mask.source.dtype == "bool" else line.astype(np.float64)
+        added = np.broadcast_to(allowed, (length,)).copy()
+    if call.get("is_causal"):
+        added[place[2] + 1 :] = -np.inf
+    return added
+
+
+def softmax_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """softmax and log_softmax along one axis."""
+    only(call, varies, "self")
+    image, axis = wide(call["self"]), call["dim"] % max(weights.ndim, 1)
+    shares = _shares(image, axis)
+    if call.op == "_log_softmax":
+        top = image.max(axis=axis, keepdims=True)
+        value = image - top - np.log(np.exp(image - top).sum(axis=axis, keepdims=True))
+        gradient = weights - shares * weights.sum(axis=axis, keepdims=True)
+        return tangent({"self": gradient}, call, _sum(weights, value))
+    gradient = shares * (weights - (weights * shares).sum(axis=axis, keepdims=True))
+    seen = np.where(np.isfinite(image), image, 0.0)  # a masked score has no share, and no slope
+    return VJP({"self": gradient}, _sum(weights, shares) - _sum(gradient, seen), linear=False)
+
+
+def attention_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """By query, key and value; linear in the values alone."""
+    first_result(call)
+    only(call, varies, "query", "key", "value", "attn_mask")
+    query, key, value = (wide(call[name]) for name in ("query", "key", "value"))
+    repeats = query.shape[1] // key.shape[1]
+    key, value = np.repeat(key, repeats, axis=1), np.repeat(value, repeats, axis=1)
+    scale = call.get("scale") or query.shape[-1] ** -0.5
+    scores = query @ np.swapaxes(key, -1, -2) * scale + _mask_vjp(call, query.shape[-2], key.shape[-2])
+    shares = _shares(scores, -1)
+    by_share = weights @ np.swapaxes(value, -1, -2)
+    by_score = shares * (by_share - (by_share * shares).sum(axis=-1, keepdims=True))
+    found = {
+        "query": by_score @ key * scale,
+        "key": _per_head(np.swapaxes(by_score, -1, -2) @ query * scale, repeats),
+        "value": _per_head(np.swapaxes(shares, -1, -2) @ weights, repeats),
+    }
+    gradients = {name: gradient for name, gradient in found.items() if name in varies}
+    if "attn_mask" in varies:
+        only(call, varies, *gradients)
+    if set(gradients) == {"value"}:
+        return VJP(gradients)
+    return tangent(gradients, call, _sum(weights, shares @ value))
+
+
+def _per_head(gradient: Array, repeats: int) -> Array:
+    batch, heads, length, depth = gradient.shape
+    return np.asarray(gradient.reshape(batch, heads // repeats, repeats, length, depth).sum(axis=2))
+
+
+def _mask_vjp(call: Call, rows: int, columns: int) -> Array:
+    added = np.zeros((rows, columns))
+    mask = call.get("attn_mask")
+    if call.get("is_causal"):
+        added = np.where(np.tri(rows, columns, dtype=bool), 0.0, -np.inf)
+    if mask is not None:
+        added = added + (np.where(mask.array, 0.0, -np.inf) if mask.source.dtype == "bool" else wide(mask))
+    return added
+
+
+def _shares(scores: Array, axis: int) -> Array:
+    top = scores.max(axis=axis, keepdims=True)
+    grown = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
+    total = grown.sum(axis=axis, keepdims=True)
+    return np.where(total > 0, grown / np.where(total > 0, total, 1.0), 0.0)
+
+
+def _sum(weights: Array, values: Array) -> float:
+    return float(np.sum(np.where(weights == 0, 0.0, weights * values)))
+
+
+def attention_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The query of the same place; keys and values of all places that it may look at."""
+    marks = as_mask(marks)
+    shapes = {name: operand.shape for name, operand in call.operands().items()}
+    heads, queries = shapes["query"][1], shapes["query"][2]
+    shared, keys = heads // shapes["key"][1], shapes["key"][2]
+    asks = marks.reshape((*shapes["query"][:3], -1))  # (N, H, L, D); of the log-sum of exponentials (N, H, L)
+    looked = np.matmul(np.swapaxes(asks, -1, -2), _allowed(call, queries, keys))  # (N, H, D, S)
+    seen = as_mask(np.swapaxes(looked, -1, -2))  # (N, H, S, D)
+    seen = seen.reshape(seen.shape[0], -1, shared, *seen.shape[2:]).max(axis=2)
+    found = {
+        "query": np.broadcast_to(asks.max(axis=-1, keepdims=True), shapes["query"]),
+        "key": np.broadcast_to(seen.max(axis=-1, keepdims=True), shapes["key"]),
+        "value": seen if seen.shape == shapes["value"] else np.ones(shapes["value"], np.float32),
+    }
+    if "attn_mask" in varies:
+        found["attn_mask"] = np.ones(shapes["attn_mask"], np.float32)
+    return {name: np.array(found[name]) for name in varies}
+
+
+def _allowed(call: Call, queries: int, keys: int) -> Array:
+    """(..., L, S): where a query may look; a score of minus infinity forbids it."""
+    allowed: Array = np.ones((queries, keys), np.float32)
+    if call.get("is_causal"):
+        allowed = np.tri(queries, keys, dtype=np.float32)
+    mask = call.get("attn_mask")
+    if mask is not None:
+        open_ = mask.array if mask.source.dtype == "bool" else mask.array > -np.inf
+        allowed = allowed * open_
+    return allowed

@@ -1,0 +1,235 @@
+"""Convolution: the window under the kernel, in any number of dimensions, strided, dilated, grouped, transposed.
+
+Convolution here means cross-correlation, as in PyTorch: the kernel is not flipped."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import leaf, outer, pair
+from convscope.expr.expr import Cells, Dot
+from convscope.ops.dependencies import as_mask, through_windows, window_matrix
+from convscope.ops.vjp import VJP, Matrix, Varies, only, wide
+
+
+def convolution(call: Call, cell: Cell) -> Dot:
+    """The window of every channel of the group, times the kernel, plus the bias.
+
+    >>> image = Operand.of(np.ones((1, 1, 4, 4)), "image", "input")
+    >>> kernel = Operand.of(np.ones((1, 1, 2, 2)), "conv1.weight", "parameter")
+    >>> settings = dict(bias=None, stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, groups=1)
+    >>> call = Call("convolution", dict(input=image, weight=kernel, **settings), (1, 1, 3, 3))
+    >>> convolution(call, (0, 0, 1, 1)).value()
+    4.0
+
+    Source: PyTorch documentation, torch.nn.Conv2d.
+    """
+    return _transposed(call, cell) if call["transposed"] else _direct(call, cell)
+
+
+def normwise(call: Call, cell: Cell) -> float:
+    """How far a kernel may lie that goes through another basis (Fourier, Winograd) instead of adding products.
+
+    Such kernels mix whole planes, so their error is a share of the planes' norms, whatever the window holds: a Fourier
+    transform of n points is within about 6·log2(n)·u of its norm (Higham 2002, theorem 24.2), and there are three; a
+    Winograd tile F(2x2, 3x3) enlarges its numbers by less than 81, in a dozen roundings. Larger tiles are not covered.
+    """
+    image, kernels = call["input"], call["weight"]
+    batch, unit, *_ = cell
+    channels = kernels.shape[1]
+    first = unit // (kernels.shape[0] // call["groups"]) * channels
+    planes = image.array[batch, first : first + channels].reshape(channels, -1).astype(np.float64)
+    weights = kernels.array[unit].reshape(channels, -1).astype(np.float64)
+    norms = float(np.sqrt((planes**2).sum(1)) @ np.sqrt((weights**2).sum(1)))
+    points = planes.shape[1] + weights.shape[1]
+    bias = 0.0 if call["bias"] is None else abs(float(call["bias"].array[unit]))
+    share = channels + 18 * math.log2(points) + 2 + 12 * 81
+    return float(call.precision.sum * (share * norms + 2 * bias))
+
+
+def _direct(call: Call, cell: Cell) -> Dot:
+    image, kernels = call["input"], call["weight"]
+    batch, unit, *place = cell
+    channels = kernels.shape[1]
+    first = unit // (kernels.shape[0] // call["groups"]) * channels
+    settings = _settings(call, len(place))
+    under = [
+        at * stride - padding + dilation * np.arange(size)
+        for at, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
+    ]
+    window = outer(image, [batch, range(first, first + channels), *under])
+    skips = not call.extra.get("multiplies padding", True)
+    return replace(_products(call, window, _kernel(kernels, unit), unit), skips=skips)
+
+
+def _transposed(call: Call, cell: Cell) -> Dot:
+    """Each input cell lays a scaled kernel over the result; these are the ones that reach this cell.
+
+    Kernels of narrow types may put the sum over the channels of each tap down in their type, and add the taps and the
+    bias up in it (`narrow`). Source: PyTorch, aten/src/ATen/native/NaiveConvolutionTranspose2d.cpp: gemm, col2im.
+    """
+    image, kernels = call["input"], call["weight"]
+    batch, unit, *place = cell
+    per_group = kernels.shape[1]
+    channels = kernels.shape[0] // call["groups"]
+    group, within = divmod(unit, per_group)
+    inputs, taps = [], []
+    settings = _settings(call, len(place))
+    for at, size, length, (stride, padding, dilation) in zip(
+        place, kernels.shape[2:], image.shape[2:], settings, strict=True
+    ):
+        tap = np.arange(size)
+        start = at + padding - dilation * tap
+        reaches = (start % stride == 0) & (start >= 0) & (start < length * stride)
+        inputs.append(start[reaches] // stride)
+        taps.append(tap[reaches])
+    rows = range(group * channels, (group + 1) * channels)
+    narrow = math.prod(map(len, taps)) + 1
+    return _products(call, outer(image, [batch, rows, *inputs]), outer(kernels, [rows, within, *taps]), unit, narrow)
+
+
+def _settings(call: Call, axes: int) -> list[tuple[int, int, int]]:
+    """(stride, padding, dilation) of each spatial axis."""
+    return list(zip(pair(call["stride"], axes), pair(call["padding"], axes), pair(call["dilation"], axes), strict=True))
+
+
+def _kernel(kernels: Operand, unit: int) -> Cells:
+    return outer(kernels, [unit, *map(range, kernels.shape[1:])])
+
+
+def _products(call: Call, window: Cells, kernel: Cells, unit: int, narrow: int = 0) -> Dot:
+    bias = None if call["bias"] is None else leaf(call["bias"], (unit,))
+    return Dot(window, kernel, bias, note=_note(call, window, unit, bias is not None), narrow=narrow, kind=call.kind)
+
+
+def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
+    name = call["weight"].source.name
+    layer = "" if name == "weight" else f" of {name.removesuffix('.weight')}"
+    padding = 0 if window.inside is None else int(len(window) - window.inside.sum())
+    outside = f" ({padding:,} of them padding)" if padding else ""
+    cells = "input cells whose kernel reaches here" if call["transposed"] else f"window cells{outside}"
+    return f"{len(window):,} {cells} × kernel {unit}{layer}{', plus its bias' if biased else ''}"
+
+
+def convolution_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The constant is each kernel's bias times the weights of its channel."""
+    only(call, varies, "input")
+    bias = call["bias"]
+    axes = tuple(range(2, weights.ndim))
+    constant = 0.0 if bias is None else float(wide(bias) @ weights.sum(axis=(0, *axes)))
+    spread = _transposed_vjp if call["transposed"] else _direct_vjp
+    return VJP({"input": spread(call, weights)}, constant)
+
+
+def _direct_vjp(call: Call, weights: Array) -> Array:
+    """For every place in the kernel: its weight times the result's, at the input cells it was laid on.
+
+    Only the smallest box of the result that holds all weights is visited: for one deep cell, its receptive field.
+    """
+    shape = call["input"].shape
+    strides, paddings, dilations, count = _settings_vjp(call)
+    box = _box(weights)
+    kernels = _by_group(call, wide(call["weight"]))  # (G, Kg, Cg, *R)
+    grouped = weights[(slice(None), slice(None), *box)]
+    batch, places = weights.shape[0], grouped.shape[2:]
+    grouped = grouped.reshape(batch, call["groups"], -1, int(np.prod(places)))  # (N, G, Kg, P)
+    room = [n + 2 * p for n, p in zip(shape[2:], paddings, strict=True)]
+    found = np.zeros((*shape[:2], *room))
+    for tap in np.ndindex(kernels.shape[3:]):
+        part = kernels[(slice(None), slice(None), slice(None), *tap)].transpose(0, 2, 1) @ grouped  # (N, G, Cg, P)
+        at = tuple(
+            slice(b.start * s + t * d, (b.stop - 1) * s + t * d + 1, s)
+            for b, s, d, t in zip(box, strides, dilations, tap, strict=True)
+        )
+        found[(slice(None), slice(None), *at)] += part.reshape(batch, shape[1], *places)
+    inner = tuple(slice(p, p + n) for p, n in zip(paddings, shape[2:], strict=True))
+    assert count == len(inner)
+    return found[(slice(None), slice(None), *inner)]
+
+
+def _transposed_vjp(call: Call, weights: Array) -> Array:
+    """For every place in the kernel: the weights of the result cells that it reached, gathered."""
+    shape = call["input"].shape
+    strides, paddings, dilations, _ = _settings_vjp(call)
+    kernels = wide(call["weight"])  # (C, Kg, *R)
+    groups, per_group = call["groups"], kernels.shape[1]
+    kernels = kernels.reshape(groups, -1, *kernels.shape[1:])  # (G, Cg, Kg, *R)
+    reach = [
+        (n - 1) * s + (r - 1) * d + 1
+        for n, s, d, r in zip(shape[2:], strides, dilations, kernels.shape[3:], strict=True)
+    ]
+    room = np.zeros(
+        (*weights.shape[:2], *(max(n, w + p) for n, w, p in zip(reach, weights.shape[2:], paddings, strict=True)))
+    )
+    inner = tuple(slice(p, p + n) for p, n in zip(paddings, weights.shape[2:], strict=True))
+    room[(slice(None), slice(None), *inner)] = weights
+    found = np.zeros((shape[0], groups, shape[1] // groups, int(np.prod(shape[2:]))))
+    for tap in np.ndindex(kernels.shape[3:]):
+        at = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for n, s, d, t in zip(shape[2:], strides, dilations, tap, strict=True)
+        )
+        seen = room[(slice(None), slice(None), *at)].reshape(shape[0], groups, per_group, -1)
+        found += kernels[(slice(None), slice(None), slice(None), *tap)] @ seen
+    return found.reshape(shape)
+
+
+def _settings_vjp(call: Call) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    axes = len(call.shape) - 2
+    return pair(call["stride"], axes), pair(call["padding"], axes), pair(call["dilation"], axes), axes
+
+
+def _by_group(call: Call, kernels: Array) -> Array:
+    return kernels.reshape(call["groups"], -1, *kernels.shape[1:])
+
+
+def _box(weights: Array) -> tuple[slice, ...]:
+    """The smallest box of places that holds every weight that is not zero."""
+    used = np.any(weights != 0, axis=(0, 1))
+    box = []
+    for axis in range(used.ndim):
+        found = np.flatnonzero(used.any(axis=tuple(a for a in range(used.ndim) if a != axis)))
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 1))
+    return tuple(box)
+
+
+def convolution_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """Of each group of channels all, under the kernel; a kernel that varies is read whole, its bias too."""
+    marks, found = as_mask(marks), {}
+    if "input" in varies:
+        shape, groups = call["input"].shape, call["groups"]
+        grouped = marks.reshape(marks.shape[0], groups, -1, *marks.shape[2:]).max(axis=2)  # (N, G, *P)
+        spread = through_windows(grouped, _kernel_dependencies(call), shape[2:])
+        found["input"] = np.repeat(spread, shape[1] // groups, axis=1)
+    if "weight" in varies:
+        found["weight"] = _kernels(call, marks)
+    if "bias" in varies:
+        found["bias"] = marks.max(axis=(0, *range(2, marks.ndim)))
+    return found
+
+
+def _kernels(call: Call, marks: Array) -> Array:
+    """Which kernels the marked channels use."""
+    used = marks.max(axis=(0, *range(2, marks.ndim)))  # (K,)
+    shape = call["weight"].shape
+    if call["transposed"]:  # (C, K / G, ...): a kernel for each input channel
+        by_group = used.reshape(call["groups"], -1)  # (G, K / G)
+        used = np.repeat(by_group, shape[0] // call["groups"], axis=0)  # (C, K / G)
+    return np.broadcast_to(used.reshape(used.shape + (1,) * (len(shape) - used.ndim)), shape).copy()
+
+
+def _kernel_dependencies(call: Call) -> list[Matrix]:
+    """For each axis which input cells each cell of the result lies over."""
+    axes = len(call.shape) - 2
+    settings = zip(
+        call["input"].shape[2:],
+        call.shape[2:],
+        call["weight"].shape[2:],
+        *(pair(call[name], axes) for name in ("stride", "padding", "dilation")),
+        strict=True,
+    )
+    if not call["transposed"]:
+        return [window_matrix(length, wanted, window) for length, wanted, *window in settings]
+    return [window_matrix(wanted, length, window).T for length, wanted, *window in settings]

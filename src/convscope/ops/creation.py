@@ -1,0 +1,32 @@
+"""Creation: tensors of constants and of numbers that follow from their index."""
+
+from convscope.expr.call import Call, Cell
+from convscope.expr.cells import broadcast
+from convscope.expr.expr import Apply, Expr, Leaf, number
+
+
+def filled(call: Call, cell: Cell) -> Leaf:
+    """A constant everywhere: zeros, ones, full, fill."""
+    if call.op in {"zeros", "zeros_like", "zero", "new_zeros"}:
+        return number(0, "zero")
+    if call.op in {"ones", "ones_like", "new_ones"}:
+        return number(1, "one")
+    name = {"scalar_tensor": "s", "fill": "value"}.get(call.op, "fill_value")
+    return broadcast(call[name], cell, "value")
+
+
+def counted(call: Call, cell: Cell) -> Expr:
+    """arange, linspace, eye: a number that follows from its index."""
+    if call.op == "eye":
+        return number(float(cell[-1] == cell[-2]), "one on the diagonal")
+    index = number(cell[0], "index")
+    if call.op == "linspace":
+        ends: dict[str, Expr] = {name: broadcast(call[name], (), name) for name in ("start", "end")}
+        if call.kind:
+            ends = {name: Apply("trunc", {"x": end}) if end.value() % 1 else end for name, end in ends.items()}
+        even = Apply("evenly", {**ends, "index": index, "last": number(max(call["steps"] - 1, 1), "last")})
+        return Apply("cut", {"x": even}) if call.kind else even
+    start, step = call.get("start") or 0, call.get("step")
+    return Apply(
+        "add_scaled", {"x": number(start, "start"), "alpha": number(1 if step is None else step, "step"), "y": index}
+    )

@@ -1,0 +1,87 @@
+"""Dependencies: which cells of its operands an operation reads for given cells of its result.
+
+A mask is an array that is 1 at the cells in question. A cell counts as read where the operation's definition names it,
+whatever its weight; interpolation reads only what it does not multiply by 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from convscope.expr.call import Array, Call
+from convscope.ops.vjp import VJP, Matrix, Varies
+
+
+def as_mask(marks: Array) -> Array:
+    """Any array as a mask: 1 where it is not 0."""
+    return np.not_equal(marks, 0).astype(np.float32)
+
+
+def everything(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """All cells of each operand: for operations whose dependencies are not known more narrowly."""
+    share = np.float32(marks.any())
+    return {name: np.full(operand.shape, share) for name, operand in call.operands().items() if name in varies}
+
+
+def window_matrix(length: int, wanted: int, window: Sequence[int]) -> Matrix:
+    """(wanted, length): 1 where window `row` has a tap on cell `column`.
+
+    >>> window_matrix(4, 2, (2, 2, 0, 1)).tolist()
+    [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
+
+    Args:
+        window: Its size, stride, padding and dilation.
+    """
+    size, stride, padding, dilation = window
+    found = np.zeros((wanted, length), np.float32)
+    at = np.arange(wanted)[:, None] * stride - padding + np.arange(size) * dilation  # (P, R)
+    inside = (at >= 0) & (at < length)
+    found[np.nonzero(inside)[0], at[inside]] = 1.0
+    return found
+
+
+def through_windows(marks: Array, matrices: Sequence[Matrix], shape: Sequence[int]) -> Array:
+    """Marks on a result as marks on the cells that it reads along its last axes.
+
+    Only the smallest box that holds all marks is looked at: for one deep cell that is little.
+
+    Args:
+        marks: Shape (..., P, Q).
+        matrices: For each of these axes (P, H): which cells each place reads.
+        shape: (H, W).
+
+    Returns:
+        Shape (..., H, W), 1 and 0.
+    """
+    axes, lead = len(matrices), marks.shape[: marks.ndim - len(matrices)]
+    flat = marks.reshape(-1, *marks.shape[marks.ndim - axes :])
+    found = np.zeros((len(flat), *shape), np.float32)
+    seen: Array = flat.max(axis=0, initial=0.0)
+    rows, columns = [], []
+    for axis, matrix in enumerate(matrices):
+        used = np.flatnonzero(seen.max(axis=tuple(a for a in range(axes) if a != axis), initial=0.0))
+        row = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+        reached = np.flatnonzero(matrix[row].any(axis=0))
+        rows.append(row)
+        columns.append(slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 0))
+    part = flat[(slice(None), *rows)]
+    for axis, matrix in enumerate(matrices):
+        part = np.moveaxis(np.moveaxis(part, axis + 1, -1) @ matrix[rows[axis], columns[axis]], -1, axis + 1)
+    found[(slice(None), *columns)] = part > 0
+    return found.reshape(*lead, *shape)
+
+
+@dataclass(frozen=True, slots=True)
+class MovedCells:
+    """Dependencies of an operation that only moves numbers: its VJP carries a mask to the cells they came from."""
+
+    vjp: Callable[[Call, Array, Varies], VJP]
+
+    def __call__(self, call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
+        """A mask on the result as masks on the operands that vary."""
+        if not varies:
+            return {}
+        with np.errstate(invalid="ignore"):  # constants beside it may be infinite
+            back = self.vjp(call, as_mask(mask), varies)
+        return {name: as_mask(gradient) for name, gradient in back.gradients.items()}

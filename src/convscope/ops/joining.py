@@ -1,0 +1,181 @@
+"""Joining and windows: concatenate, stack, constant padding, im2col and col2im, triangles."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import leaf, pair
+from convscope.expr.expr import Apply, Cells, Dot, Leaf, number
+from convscope.ops.movement import as_type
+from convscope.ops.vjp import VJP, Varies, only, wide
+
+
+def cat(call: Call, cell: Cell) -> Leaf | Apply:
+    """The tensor along the axis that this cell lies in."""
+    axis, at = call["dim"], 0
+    tensors = [t for t in call["tensors"] if t.shape != (0,)]
+    axis %= len(cell)
+    for operand in tensors:
+        if cell[axis] < at + operand.shape[axis]:
+            return as_type(leaf(operand, tuple(i - at if a == axis else i for a, i in enumerate(cell))), call.dtype)
+        at += operand.shape[axis]
+    raise AssertionError("the cell lies in none of the tensors")
+
+
+def stack(call: Call, cell: Cell) -> Leaf | Apply:
+    """The tensor that this index of the new axis names."""
+    axis = call["dim"] % len(cell)
+    operand = call["tensors"][cell[axis]]
+    return as_type(leaf(operand, cell[:axis] + cell[axis + 1 :]), call.dtype)
+
+
+def constant_pad(call: Call, cell: Cell) -> Leaf:
+    """The image inside, a constant around it; negative padding crops."""
+    operand: Operand = call["self"]
+    place = list(cell)
+    for back, before in enumerate(call["pad"][::2]):
+        place[-1 - back] -= before
+    inside = all(0 <= i < n for i, n in zip(place, operand.shape, strict=True))
+    return leaf(operand, tuple(place)) if inside else number(call["value"], "padding")
+
+
+def im2col(call: Call, cell: Cell) -> Leaf:
+    """Windows as columns: each row is one place in the window, each column one window."""
+    operand: Operand = call["self"]
+    *lead, row, column = cell
+    sizes, dilations, paddings, strides = (pair(call[n], 2) for n in ("kernel_size", "dilation", "padding", "stride"))
+    across = _windows(operand.shape[-1], sizes[1], dilations[1], paddings[1], strides[1])
+    channel, tap = divmod(row, sizes[0] * sizes[1])
+    taps, windows = divmod(tap, sizes[1]), divmod(column, across)
+    place = [
+        window * stride - padding + dilation * at
+        for window, stride, padding, dilation, at in zip(windows, strides, paddings, dilations, taps, strict=True)
+    ]
+    inside = all(0 <= i < n for i, n in zip(place, operand.shape[-2:], strict=True))
+    return leaf(operand, (*lead, channel, *place)) if inside else number(0, "padding")
+
+
+def col2im(call: Call, cell: Cell) -> Dot:
+    """The sum of all window cells that lie on this pixel."""
+    *lead, channel, _, _ = cell
+    sizes, dilations, paddings, strides = (pair(call[n], 2) for n in ("kernel_size", "dilation", "padding", "stride"))
+    axes = []
+    for axis, at in enumerate(cell[-2:]):
+        count = _windows(call["output_size"][axis], sizes[axis], dilations[axis], paddings[axis], strides[axis])
+        start = at + paddings[axis] - dilations[axis] * np.arange(sizes[axis])
+        hit = (start % strides[axis] == 0) & (start >= 0) & (start // strides[axis] < count)
+        axes.append((np.flatnonzero(hit), start[hit] // strides[axis], count))
+    (rows, tops, _), (columns, lefts, across) = axes
+    taps = (channel * sizes[0] + rows[:, None]) * sizes[1] + columns
+    windows = tops[:, None] * across + lefts
+    return _scattered(call["self"], tuple(lead), taps.reshape(-1), windows.reshape(-1))
+
+
+def _scattered(operand: Operand, lead: Cell, rows: Array, columns: Array) -> Dot:
+    cells = np.column_stack([np.tile(np.array(lead, np.int64), (len(rows), 1)), rows, columns]).astype(np.int64)
+    values = operand.array[tuple(cells.T)].astype(np.float64)
+    note = f"the sum of the {len(rows)} window cells that lie here"
+    return Dot(Cells(values, operand.source, cells, (len(rows),)), note=note)
+
+
+def triangle(call: Call, cell: Cell) -> Leaf:
+    """tril and triu: one side of a diagonal kept, 0 on the other."""
+    row, column = cell[-2:]
+    distance = column - row - call["diagonal"]
+    kept = distance <= 0 if call.op == "tril" else distance >= 0
+    return leaf(call["self"], cell) if kept else number(0, "outside the triangle")
+
+
+def _windows(length: int, size: int, dilation: int, padding: int, stride: int) -> int:
+    return (length + 2 * padding - dilation * (size - 1) - 1) // stride + 1
+
+
+def cat_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Each tensor its own part; those that do not vary are constants."""
+    axis, at, gradients, constant = call["dim"] % weights.ndim, 0, {}, 0.0
+    for index, operand in enumerate(call["tensors"]):
+        if operand.shape == (0,):
+            continue
+        part = np.take(weights, range(at, at + operand.shape[axis]), axis=axis)
+        at += operand.shape[axis]
+        if f"tensors.{index}" in varies:
+            gradients[f"tensors.{index}"] = part
+        else:
+            constant += float(np.sum(part * wide(operand)))
+    return VJP(gradients, constant)
+
+
+def stack_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """As above, along the new axis."""
+    axis, gradients, constant = call["dim"] % weights.ndim, {}, 0.0
+    for index, operand in enumerate(call["tensors"]):
+        part = np.take(weights, index, axis=axis)
+        if f"tensors.{index}" in varies:
+            gradients[f"tensors.{index}"] = part
+        else:
+            constant += float(np.sum(part * wide(operand)))
+    return VJP(gradients, constant)
+
+
+def constant_pad_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The inside; the padding's number is a constant."""
+    only(call, varies, "self")
+    shape, pads = call["self"].shape, call["pad"]
+    inner, target = [slice(None)] * weights.ndim, [slice(None)] * weights.ndim
+    for back in range(len(pads) // 2):
+        axis, before, after = weights.ndim - 1 - back, pads[2 * back], pads[2 * back + 1]
+        inner[axis] = slice(max(before, 0), weights.shape[axis] - max(after, 0))
+        target[axis] = slice(max(-before, 0), shape[axis] - max(-after, 0))
+    found = np.zeros(shape)
+    found[tuple(target)] = weights[tuple(inner)]
+    outside = weights.sum() - weights[tuple(inner)].sum()
+    return VJP({"self": found}, float(call["value"]) * float(outside) if call["value"] else 0.0)
+
+
+def im2col_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Windows laid back over the image."""
+    only(call, varies, "self")
+    shape = call["self"].shape
+    image = np.zeros(shape)
+    sizes, counts = pair(call["kernel_size"], 2), _windows_vjp(call, shape[-2:])
+    columns = weights.reshape(*shape[:-2], *sizes, *counts)
+    for tap, target, source in _taps(call, shape[-2:]):
+        image[(..., *target)] += columns[(..., *tap, *source)]
+    return VJP({"self": image})
+
+
+def col2im_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Every window cell takes the weight of its pixel."""
+    only(call, varies, "self")
+    shape, size = call["self"].shape, tuple(call["output_size"])
+    columns = np.zeros((*weights.shape[:-2], *pair(call["kernel_size"], 2), *_windows_vjp(call, size)))
+    for tap, target, source in _taps(call, size):
+        columns[(..., *tap, *source)] = weights[(..., *target)]
+    return VJP({"self": columns.reshape(shape)})
+
+
+def _windows_vjp(call: Call, size: tuple[int, ...]) -> tuple[int, ...]:
+    settings = zip(size, *(pair(call[n], 2) for n in ("kernel_size", "dilation", "padding", "stride")), strict=True)
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in settings)
+
+
+def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]]:
+    """For each place in the window: which pixels it lies on, and in which windows."""
+    dilations, paddings, strides = (pair(call[n], 2) for n in ("dilation", "padding", "stride"))
+    counts = _windows_vjp(call, size)
+    for tap in np.ndindex(*pair(call["kernel_size"], 2)):
+        places = [
+            np.arange(n) * s - p + d * t
+            for n, s, p, d, t in zip(counts, strides, paddings, dilations, tap, strict=True)
+        ]
+        inside = [(at >= 0) & (at < n) for at, n in zip(places, size, strict=True)]
+        target = np.ix_(*[at[i] for at, i in zip(places, inside, strict=True)])
+        yield tap, target, np.ix_(*[np.flatnonzero(i) for i in inside])
+
+
+def triangle_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """What was kept."""
+    only(call, varies, "self")
+    return VJP({"self": (np.tril if call.op == "tril" else np.triu)(weights, call["diagonal"])})

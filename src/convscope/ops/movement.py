@@ -1,0 +1,108 @@
+"""Data movement: operations whose every cell is one cell of their input, and casts to another type."""
+
+import math
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import leaf
+from convscope.expr.expr import Apply, Leaf, number
+from convscope.expr.integers import BITS, wrapped
+from convscope.expr.precision import Precision
+from convscope.ops import source_cells
+from convscope.ops.dependencies import as_mask
+from convscope.ops.source_cells import MOVES, SOURCES
+from convscope.ops.vjp import VJP, Varies, only
+
+
+def moved(call: Call, cell: Cell) -> Leaf | Apply:
+    """The cell of the input that stands here now, unchanged unless the type is a coarser one.
+
+    >>> x = Operand.of(np.arange(6.0).reshape(2, 3), "x")
+    >>> moved(Call("t", {"self": x}, (3, 2), "float64"), (2, 1)).label
+    'x (1, 2)'
+    """
+    operand: Operand = call[SOURCES.get(call.op, "self")]
+    found = MOVES[call.op](call, np.array([cell], np.int64).reshape(1, len(cell)))[0]
+    return as_type(leaf(operand, tuple(map(int, found))), call.dtype)
+
+
+def converted(call: Call, cell: Cell) -> Leaf | Apply:
+    """Another type: rounded to a coarser one, cut to an integer, exact otherwise."""
+    return as_type(leaf(call["self"], cell), call.dtype)
+
+
+def as_type(found: Leaf, dtype: str) -> Leaf | Apply:
+    """The number in the type of the result, with the rounding that this costs."""
+    source = found.source.dtype
+    if source == dtype:
+        return found
+    if dtype == "bool":
+        return Apply("ne", {"x": found, "y": number(0, "zero")})
+    if dtype in BITS:
+        return _as_integer(found, dtype)
+    into = Precision.of(dtype)
+    coarse = max(into.stored, into.sum) > max(Precision.of(source).stored, Precision.of(source).sum)
+    return Apply(f"to_{dtype}", {"x": found}) if coarse or source in BITS else found
+
+
+def _as_integer(found: Leaf, dtype: str) -> Leaf | Apply:
+    """A number cut to an integer; one of a wider integer type modulo 2**bits.
+
+    Raises:
+        UsageError: C leaves open what becomes of nan, infinities and fractions beyond the type, and so does PyTorch.
+            Into uint8 they go by way of int64.
+    """
+    if found.source.dtype in BITS or found.source.dtype == "bool":
+        fits = wrapped(int(found.number), dtype) == found.number
+        return found if fits else Apply("identity", {"x": found}, f"held by {dtype}, which counts around", dtype)
+    if not math.isfinite(found.number) or not _holds(int(found.number), "int64" if dtype == "uint8" else dtype):
+        raise UsageError(f"what {found.number:g} becomes in {dtype} is left open by the C standard.")
+    cut = Apply("trunc", {"x": found})
+    return cut if _holds(int(found.number), dtype) else Apply("identity", {"x": cut}, kind=dtype)
+
+
+def _holds(value: int, dtype: str) -> bool:
+    return wrapped(value, dtype) == value
+
+
+_RELAID = {
+    name for name, move in MOVES.items() if move in {source_cells.view, source_cells.squeeze, source_cells.unsqueeze}
+}
+_SAME = {"_to_copy", *(name for name, move in MOVES.items() if move is source_cells.same)}
+
+
+def moved_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Any of MOVES: found by asking where every cell with a weight came from."""
+    name = SOURCES.get(call.op, "self")
+    only(call, varies, name)
+    shape = call[name].shape
+    if call.op in _SAME:
+        return VJP({name: weights})
+    if call.op in _RELAID:
+        return VJP({name: weights.reshape(shape)})
+    cells = np.argwhere(weights)
+    found = np.zeros(shape)
+    np.add.at(found, tuple(MOVES[call.op](call, cells).T), weights[tuple(cells.T)])
+    return VJP({name: found})
+
+
+def moved_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The cell that was moved."""
+    if not varies:
+        return {}
+    if call.op in {"permute", "transpose", "t"}:
+        return {"self": _turned_back(call, as_mask(marks))}
+    with np.errstate(invalid="ignore"):  # constants beside it may be infinite
+        pulled = moved_vjp(call, as_mask(marks), varies)
+    return {name: as_mask(gradient) for name, gradient in pulled.gradients.items()}
+
+
+def _turned_back(call: Call, marks: Array) -> Array:
+    """Axes in their old order."""
+    if call.op == "permute":
+        return np.transpose(marks, np.argsort([axis % marks.ndim for axis in call["dims"]]))
+    if marks.ndim < 2:
+        return marks
+    return np.swapaxes(marks, *((call["dim0"], call["dim1"]) if call.op == "transpose" else (0, 1)))

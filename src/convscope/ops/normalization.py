@@ -1,0 +1,209 @@
+"""Normalization: batch, layer and group normalization, by running statistics or by those of the input itself."""
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import leaf, outer
+from convscope.expr.expr import Apply, Expr, Leaf, number
+from convscope.ops.dependencies import as_mask
+from convscope.ops.reductions import mean_of, variance_of
+from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+
+
+def batch_norm(call: Call, cell: Cell) -> Expr:
+    """Shift and scale each channel: by its running statistics, or in training by those of this batch.
+
+    >>> import numpy as np
+    >>> x = Operand.of(np.full((1, 1, 2, 2), 3.0), "conv1")
+    >>> mean, var = (Operand.of(np.ones(1), f"bn1.running_{name}", "parameter") for name in ("mean", "var"))
+    >>> settings = dict(weight=None, bias=None, running_mean=mean, running_var=var, training=False, eps=0.0)
+    >>> batch_norm(Call("native_batch_norm", dict(input=x, **settings), (1, 1, 2, 2)), (0, 0, 1, 1)).value()
+    2.0
+
+    Source: Ioffe and Szegedy 2015; PyTorch documentation, torch.nn.BatchNorm2d.
+    """
+    image = call["input"]
+    training = bool(call.get("training", call.op.endswith("batch_norm_legit")))
+    if call.output and not training:
+        raise LookupError("in evaluation, batch norm has only one result")
+    channel = cell[1] if call.output == 0 else cell[0]
+    if training or call.get("running_mean") is None:
+        cells = outer(image, [range(n) if axis != 1 else channel for axis, n in enumerate(image.shape)])
+        steady = image.source.dtype == "float32" and call.extra.get("layout") == "contiguous"
+        kernel = "variance" if steady else "variance_in_passes"
+        mean: Expr = mean_of(cells, kernel)
+        var: Leaf | Apply = variance_of(cells, kernel=kernel)
+    else:
+        mean, var = leaf(call["running_mean"], (channel,)), leaf(call["running_var"], (channel,))
+    kept = (_kept(mean, call), _kept(var, call)) if training else (mean, var)
+    if call.output:
+        return _statistic(call, *kept)
+    return _normalized(call, leaf(image, cell), *kept, (channel,))
+
+
+def layer_norm(call: Call, cell: Cell) -> Expr:
+    """Shift and scale by the mean and variance of the last axes of this image; weight and bias for each cell.
+
+    Source: Ba, Kiros and Hinton 2016; PyTorch documentation, torch.nn.LayerNorm.
+    """
+    image = call["input"]
+    lead = len(image.shape) - len(call["normalized_shape"])
+    cells = outer(image, [*cell[:lead], *map(range, image.shape[lead:])])
+    mean, var = mean_of(cells), variance_of(cells)
+    if call.output:
+        return _statistic(call, mean, var)
+    return _normalized(call, leaf(image, cell), mean, var, cell[lead:])
+
+
+def group_norm(call: Call, cell: Cell) -> Expr:
+    """Shift and scale by the mean and variance of a group of channels; weight and bias for each channel.
+
+    Source: Wu and He 2018; PyTorch documentation, torch.nn.GroupNorm.
+    """
+    image = call["input"]
+    size = image.shape[1] // call["group"]
+    group = cell[1] // size if call.output == 0 else cell[1]
+    cells = outer(image, [cell[0], range(group * size, (group + 1) * size), *map(range, image.shape[2:])])
+    kernel = "variance" if call.extra.get("layout") == "contiguous" else "variance_at_once"
+    mean, var = mean_of(cells, kernel), variance_of(cells, kernel=kernel)
+    if call.output:
+        return _statistic(call, mean, var)
+    return _normalized(call, leaf(image, cell), mean, var, (cell[1],))
+
+
+def _normalized(call: Call, x: Leaf, mean: Expr, var: Expr, place: Cell) -> Apply:
+    eps = number(call["eps"], "eps")
+    stored = isinstance(var, Apply) and var.function == "stored"
+    parts = {"x": x, "mean": mean, "var": var, "eps": Apply("stored", {"x": eps}) if stored else eps}
+    return _affine(parts, call["weight"], call["bias"], place)
+
+
+def _kept(part: Expr, call: Call) -> Expr:
+    """A statistic as batch norm stores it between its two passes: in the narrow type, where its weights are narrow."""
+    weight = call["weight"]
+    narrow = call.precision.inner and (weight is None or weight.source.dtype == call.dtype)
+    return Apply("stored", {"x": part}) if narrow else part
+
+
+def _affine(parts: dict[str, Expr], weight: Operand | None, bias: Operand | None, place: Cell) -> Apply:
+    name = "normalize"
+    if weight is not None or bias is not None:
+        name = "normalize_weight"
+        parts["weight"] = number(1, "weight") if weight is None else leaf(weight, place)
+    if bias is not None:
+        name = "normalize_affine"
+        parts["bias"] = leaf(bias, place)
+    return Apply(name, {**parts})
+
+
+def _statistic(call: Call, mean: Expr, var: Expr) -> Expr:
+    """The second and third result: the mean and 1 / sqrt(variance + eps)."""
+    if call.output == 1:
+        return mean
+    return Apply("inverse_std", {"var": var, "eps": number(call["eps"], "eps")})
+
+
+def batch_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """In evaluation a scale for each channel; the constant is bias - mean * scale."""
+    first_result(call)
+    only(call, varies, "input")
+    image = wide(call["input"])
+    line = [1, -1] + [1] * (image.ndim - 2)
+    scale, bias = (_line(call[name], line, empty) for name, empty in (("weight", 1.0), ("bias", 0.0)))
+    training = bool(call.get("training", call.op.endswith("batch_norm_legit")))
+    if training or call.get("running_mean") is None:
+        axes = tuple(a for a in range(image.ndim) if a != 1)
+        return _own_statistics(call, weights, axes, scale, bias)
+    factor = scale / np.sqrt(wide(call["running_var"]).reshape(line) + call["eps"])
+    shift = bias - wide(call["running_mean"]).reshape(line) * factor
+    return VJP({"input": weights * factor}, float(np.sum(weights * shift)))
+
+
+def layer_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Over the last axes."""
+    first_result(call)
+    only(call, varies, "input")
+    image = wide(call["input"])
+    axes = tuple(range(image.ndim - len(call["normalized_shape"]), image.ndim))
+    scale = 1.0 if call["weight"] is None else wide(call["weight"])
+    bias = 0.0 if call["bias"] is None else wide(call["bias"])
+    return _own_statistics(call, weights, axes, np.asarray(scale), np.asarray(bias))
+
+
+def group_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Over groups of channels."""
+    first_result(call)
+    only(call, varies, "input")
+    image = wide(call["input"])
+    grouped = (image.shape[0], call["group"], -1)
+    line = [1, -1] + [1] * (image.ndim - 2)
+    scale, bias = (_line(call[name], line, empty) for name, empty in (("weight", 1.0), ("bias", 0.0)))
+    pulled = (weights * scale).reshape(grouped)
+    far, root = _centred(image.reshape(grouped), (2,), call["eps"])
+    gradient = _through(pulled, far, root, (2,)).reshape(image.shape)
+    found = (far / root).reshape(image.shape) * scale + bias
+    return tangent({"input": gradient}, call, float(np.sum(weights * found)))
+
+
+def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Array, bias: Array) -> VJP:
+    image = wide(call["input"])
+    far, root = _centred(image, axes, call["eps"])
+    gradient = _through(weights * scale, far, root, axes)
+    return tangent({"input": gradient}, call, float(np.sum(weights * (far / root * scale + bias))))
+
+
+def _centred(image: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array]:
+    far = image - image.mean(axis=axes, keepdims=True)
+    return far, np.sqrt((far**2).mean(axis=axes, keepdims=True) + eps)
+
+
+def _through(pulled: Array, far: Array, root: Array, axes: tuple[int, ...]) -> Array:
+    """The weights through x -> (x - mean) / root, whose mean and root depend on x."""
+    straight = pulled - pulled.mean(axis=axes, keepdims=True)
+    bent = far / root**2 * (pulled * far).mean(axis=axes, keepdims=True)
+    return np.asarray((straight - bent) / root)
+
+
+def _line(operand: Operand | None, line: list[int], empty: float) -> Array:
+    return np.asarray(empty) if operand is None else wide(operand).reshape(line)
+
+
+def batch_norm_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """By recorded statistics the same cell; by its own the whole channel of the whole batch."""
+    own = own_statistics(call)
+    shape = call["input"].shape
+    if call.output:  # the statistics, one for each channel
+        line = as_mask(marks).reshape(1, -1, *[1] * (len(shape) - 2))
+    else:
+        line = as_mask(marks)
+        line = line.max(axis=tuple(a for a in range(line.ndim) if a != 1), keepdims=True) if own else line
+    return _with_scale(call, varies, np.broadcast_to(line, shape).copy())
+
+
+def own_statistics(call: Call) -> bool:
+    """Whether a batch norm takes mean and variance from the batch, as in training."""
+    return bool(call.get("training", call.op.endswith("batch_norm_legit"))) or call.get("running_mean") is None
+
+
+def layer_norm_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """All cells along the last axes."""
+    shape = call["input"].shape
+    axes = tuple(range(len(shape) - len(call["normalized_shape"]), len(shape)))
+    kept = as_mask(marks).max(axis=axes, keepdims=True)
+    return _with_scale(call, varies, np.broadcast_to(kept, shape).copy())
+
+
+def group_norm_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """All cells of a group of channels."""
+    shape = call["input"].shape
+    grouped = as_mask(marks).reshape(shape[0], call["group"], -1)
+    wide = int(np.prod(shape)) // (shape[0] * call["group"])
+    kept = np.broadcast_to(grouped.max(axis=2, keepdims=True), (shape[0], call["group"], wide))
+    return _with_scale(call, varies, kept.reshape(shape).copy())
+
+
+def _with_scale(call: Call, varies: frozenset[str], image: Array) -> dict[str, Array]:
+    """A scale or shift that itself depends on the image is taken to be read whole."""
+    operands = call.operands()
+    rest = {name: np.ones(operands[name].shape, np.float32) for name in varies - {"input"}}
+    return {"input": image, **rest} if "input" in varies else rest

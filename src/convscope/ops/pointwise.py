@@ -1,0 +1,331 @@
+"""Pointwise operations: each cell from the same cell of the inputs, broadcast where these are smaller.
+
+`applied` names the primitive that an operation applies and its arguments; the rule reads one cell of each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UnknownName, UsageError
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import broadcast, leaf
+from convscope.expr.expr import Apply, Leaf, number
+from convscope.expr.integers import WHOLE, wrapped
+from convscope.expr.precision import rounded
+from convscope.expr.primitives import PRIMITIVES
+from convscope.ops.dependencies import as_mask
+from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
+
+Arguments = dict[str, Any]
+"""Argument names of a function -> `Operand` or number."""
+_X = {"x": "self"}
+_XY = {"x": "self", "y": "other"}
+SAME = (
+    "relu", "hardsigmoid", "hardswish", "silu", "mish", "sigmoid", "tanh", "neg", "abs", "sign", "floor", "ceil",
+    "trunc", "reciprocal", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
+    "erf", "sin", "cos", "tan", "asin", "acos", "sinh", "cosh", "erfc", "frac", "atan", "logical_not",
+    "isnan", "isinf",
+)  # fmt: skip
+"""Operations of one argument that are called as their function is."""
+ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    **{name: (name, _X) for name in SAME},
+    "sgn": ("sign", _X),
+    "atan2": ("atan2", {"x": "self", "y": "other"}),
+    "leaky_relu": ("leaky_relu", {"x": "self", "slope": "negative_slope"}),
+    "threshold": ("threshold", {"x": "self", "threshold": "threshold", "value": "value"}),
+    "hardshrink": ("hardshrink", {"x": "self", "lambd": "lambd"}),
+    "softshrink": ("softshrink", {"x": "self", "lambd": "lambd"}),
+    "elu": ("elu", {"x": "self", "alpha": "alpha", "scale": "scale", "input_scale": "input_scale"}),
+    "celu": ("celu", {"x": "self", "alpha": "alpha"}),
+    "hardtanh": ("clamp", {"x": "self", "low": "min_val", "high": "max_val"}),
+    "softplus": ("softplus", {"x": "self", "beta": "beta", "threshold": "threshold"}),
+    "mul": ("mul", _XY),
+    "maximum": ("maximum", _XY),
+    "minimum": ("minimum", _XY),
+    "addcmul": ("addcmul", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
+    "addcdiv": ("addcdiv", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
+    "lerp": ("lerp", {"x": "self", "y": "end", "weight": "weight"}),
+    "where": ("where", {"condition": "condition", "yes": "self", "no": "other"}),
+    "masked_fill": ("where", {"condition": "mask", "yes": "value", "no": "self"}),
+    "logical_and": ("logical_and", _XY),
+    "logical_or": ("logical_or", _XY),
+    "logical_xor": ("logical_xor", _XY),
+    "bitwise_and": ("bitwise_and", _XY),
+    "bitwise_or": ("bitwise_or", _XY),
+    "bitwise_xor": ("bitwise_xor", _XY),
+}
+
+
+def pointwise(call: Call, cell: Cell) -> Apply:
+    """One function of the same cell of each input: relu, exp, a sum, a product.
+
+    >>> import numpy as np
+    >>> x = Operand.of(np.array([-1.0, 2.0]), "conv1")
+    >>> pointwise(Call("relu", {"self": x}, (2,)), (1,)).value()
+    2.0
+    """
+    function, arguments = applied(call)
+    leaves = {name: _read(given, cell, name) for name, given in arguments.items()}
+    if call.kind and function in WHOLE:
+        return _wrapping(call, function, leaves)
+    return Apply(function, leaves)
+
+
+def _wrapping(call: Call, function: str, leaves: dict[str, Leaf]) -> Apply:
+    """A function of whole numbers, with a note where its result does not fit into the type.
+
+    Raises:
+        UsageError: it divides by zero.
+    """
+    if function in {"floor_div", "trunc_div", "remainder", "fmod"} and not leaves["y"].number:
+        raise UsageError("no rule explains the division of a whole number by zero.")
+    limitless = WHOLE[function](*(int(leaf.number) for leaf in leaves.values()))
+    fits = wrapped(limitless, call.kind) == limitless
+    around = "" if fits else f"{limitless:,}, which {call.kind} holds as {wrapped(limitless, call.kind):,}"
+    return Apply(function, leaves, around, call.kind)
+
+
+def applied(call: Call) -> tuple[str, Arguments]:
+    """The name of the function that this operation applies, and what to."""
+    if call.op in SPECIAL:
+        return SPECIAL[call.op](call)
+    function, names = ARGUMENTS[call.op]
+    arguments = {name: call[given] for name, given in names.items()}
+    if call.op == "hardtanh" and call.kind:  # kernels of integers read the limits as integers
+        arguments |= {name: int(arguments[name]) for name in ("low", "high")}
+    return function, arguments
+
+
+def _sum(call: Call) -> tuple[str, Arguments]:
+    """add, sub, rsub: the second number scaled by alpha, which is 1 in nearly all networks."""
+    x, y = (call["other"], call["self"]) if call.op == "rsub" else (call["self"], call["other"])
+    function, alpha = "add" if call.op == "add" else "sub", float(call.get("alpha", 1))
+    return (function, {"x": x, "y": y}) if alpha == 1 else (f"{function}_scaled", {"x": x, "alpha": alpha, "y": y})
+
+
+def _quotient(call: Call) -> tuple[str, Arguments]:
+    """div, in one mode rounded down and in one towards zero; remainder, fmod, floor_divide."""
+    modes = {None: "div", "floor": "floor_div", "trunc": "trunc_div"}
+    names = {"remainder": "remainder", "fmod": "fmod", "floor_divide": "floor_div"}
+    function = modes[call.get("rounding_mode")] if call.op == "div" else names[call.op]
+    arguments = {"x": call["self"], "y": call["other"]}
+    return function, arguments if function == "div" else _as_read(arguments, call.dtype)
+
+
+def _as_read(arguments: Arguments, dtype: str) -> Arguments:
+    """Functions with jumps need written numbers exactly as the kernel reads them."""
+    return {
+        name: given if isinstance(given, Operand) else number(rounded(float(given), dtype), name, dtype)
+        for name, given in arguments.items()
+    }
+
+
+def _power(call: Call) -> tuple[str, Arguments]:
+    """A number to a power; to the second it is the number times itself."""
+    if not isinstance(call["exponent"], Operand) and call["exponent"] == 2:
+        return "square", {"x": call["self"]}
+    return "pow", {"x": call["self"], "exponent": call["exponent"]}
+
+
+def _round(call: Call) -> tuple[str, Arguments]:
+    """To the nearest integer, ties to even, or to some decimals."""
+    decimals = call.get("decimals", 0)
+    return ("round_decimals", {"x": call["self"], "decimals": decimals}) if decimals else ("round", {"x": call["self"]})
+
+
+def _gelu(call: Call) -> tuple[str, Arguments]:
+    """gelu, exactly by the error function, or approximated by tanh."""
+    return "gelu_tanh" if call["approximate"] == "tanh" else "gelu", {"x": call["self"]}
+
+
+def _clamp(call: Call) -> tuple[str, Arguments]:
+    """clamp, clamp_min, clamp_max: nothing below the one, nothing above the other."""
+    x, low, high = call["self"], call.get("min"), call.get("max")
+    if high is None:
+        return "maximum", {"x": x, "y": low}
+    return ("minimum", {"x": x, "y": high}) if low is None else ("clamp", {"x": x, "low": low, "high": high})
+
+
+def _compared(call: Call) -> tuple[str, Arguments]:
+    """eq, ne, lt, le, gt, ge: 1 or 0. A number is first rounded to the type of what it is compared with."""
+    x = call["self"]
+    return call.op, _as_read({"x": x, "y": call["other"]}, x.source.dtype)
+
+
+def _not(call: Call) -> tuple[str, Arguments]:
+    """Every bit turned over; of a truth value, the other one."""
+    return "logical_not" if call.dtype == "bool" else "bitwise_not", {"x": call["self"]}
+
+
+SPECIAL: Mapping[str, Callable[[Call], tuple[str, Arguments]]] = {
+    **dict.fromkeys(("add", "sub", "rsub"), _sum),
+    **dict.fromkeys(("div", "remainder", "fmod", "floor_divide"), _quotient),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _clamp),
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _compared),
+    "pow": _power,
+    "round": _round,
+    "gelu": _gelu,
+    "bitwise_not": _not,
+}
+
+
+def log_sigmoid(call: Call, cell: Cell) -> Apply:
+    """The logarithm of the sigmoid; its second result is exp(-|x|), kept for training."""
+    x = leaf(call["self"], cell)
+    if call.output == 0:
+        return Apply("log_sigmoid", {"x": x})
+    return Apply("exp", {"x": Apply("neg", {"x": Apply("abs", {"x": x})})})
+
+
+def prelu(call: Call, cell: Cell) -> Apply:
+    """A leaky relu whose slope was learnt, one for all or one for each channel."""
+    return Apply("leaky_relu", {"x": leaf(call["self"], cell), "slope": broadcast(call["weight"], cell, "slope")})
+
+
+def glu(call: Call, cell: Cell) -> Apply:
+    """The first half times the sigmoid of the second half."""
+    operand, axis = call["self"], call["dim"] % len(cell)
+    half = operand.shape[axis] // 2
+    gate = tuple(i + half if a == axis else i for a, i in enumerate(cell))
+    return Apply("glu", {"x": leaf(operand, cell), "gate": leaf(operand, gate)})
+
+
+def dropout(call: Call, cell: Cell) -> Apply | Leaf:
+    """What the recorded mask kept, scaled up by 1 / (1 - p); the second result is the mask itself.
+
+    Raises:
+        UnknownName: the mask was not recorded.
+    """
+    x = leaf(call["input"], cell)
+    if not call.get("train", True):
+        return number(1, "mask") if call.output else Apply("identity", {"x": x})
+    if "mask" not in call.extra:
+        raise UnknownName("recorded mask", "mask", call.extra)
+    mask = leaf(call.extra["mask"], cell)
+    return mask if call.output else Apply("dropout", {"x": x, "mask": mask, "p": number(call["p"], "p")})
+
+
+def _read(given: Any, cell: Cell, name: str) -> Leaf:
+    if isinstance(given, Leaf):
+        return given
+    return broadcast(given, cell, name)
+
+
+def pointwise_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Weights times slopes; the constant from the function's offset where it is piecewise linear."""
+    function, arguments = applied(call)
+    operands = call.operands()
+    names = {argument: _name(given, operands) for argument, given in arguments.items()}
+    values = {argument: _numbers(given) for argument, given in arguments.items()}
+    return through_vjp(
+        function, values, names, weights, varies=varies, shapes={n: o.shape for n, o in operands.items()}
+    )
+
+
+def through_vjp(
+    function: str,
+    values: dict[str, Array],
+    names: dict[str, str],
+    weights: Array,
+    *,
+    varies: Varies,
+    shapes: dict[str, tuple[int, ...]],
+) -> VJP:
+    """A function of `FUNCTIONS`, cell by cell.
+
+    Args:
+        values: Its arguments, in their order.
+        names: Which operand each is; "" for a number.
+        shapes: Of each operand.
+    """
+    found = PRIMITIVES[function]
+    moving = tuple(names[argument] in varies for argument in values)
+    with np.errstate(all="ignore"):
+        if found.slopes is None:
+            flat = {names[a]: np.zeros(shapes[names[a]]) for a, moves in zip(values, moving, strict=True) if moves}
+            return VJP(flat, _sum_vjp(weights, found.value(*values.values())))
+        slopes = found.slopes(*values.values())
+        gradients: dict[str, Array] = {}
+        for argument, slope, moves in zip(values, slopes, moving, strict=True):
+            if moves:
+                name = names[argument]
+                gradients[name] = gradients.get(name, 0.0) + fitted(_times(weights, slope), shapes[name])
+        offset = found.offset(moving, *values.values()) if found.offset else None
+        if offset is not None:
+            return VJP(gradients, _sum_vjp(weights, offset))
+        flat_value = _sum_vjp(weights, found.value(*values.values()))
+        parts = zip(values.values(), slopes, moving, strict=True)
+        return VJP(gradients, flat_value - sum(_sum_vjp(weights, v * s) for v, s, m in parts if m), linear=False)
+
+
+def prelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The learnt slope below zero."""
+    only(call, varies, "self")
+    image, slope = wide(call["self"]), wide(call["weight"])
+    return VJP({"self": weights * np.where(image > 0, 1.0, slope)})
+
+
+def glu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The two halves are one operand."""
+    only(call, varies, "self")
+    axis = call["dim"] % weights.ndim
+    x, gate = np.split(wide(call["self"]), 2, axis=axis)
+    found = PRIMITIVES["glu"]
+    assert found.slopes is not None
+    one, other = found.slopes(x, gate)
+    value = _sum_vjp(weights, found.value(x, gate)) - _sum_vjp(weights, one * x + other * gate)
+    return VJP({"self": np.concatenate([weights * one, weights * other], axis=axis)}, value, linear=False)
+
+
+def log_sigmoid_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The slope is the sigmoid of -x."""
+    first_result(call)
+    only(call, varies, "self")
+    return through_vjp(
+        "log_sigmoid",
+        {"x": wide(call["self"])},
+        {"x": "self"},
+        weights,
+        varies=varies,
+        shapes={"self": call["self"].shape},
+    )
+
+
+def dropout_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """What the recorded mask kept."""
+    only(call, varies, "input")
+    if not call.get("train", True):
+        return VJP({"input": weights})
+    return VJP({"input": weights * wide(call.extra["mask"]) / (1 - call["p"])})
+
+
+def _name(given: object, operands: dict[str, Operand]) -> str:
+    return next((name for name, operand in operands.items() if operand is given), "")
+
+
+def _numbers(given: Operand | Leaf | float) -> Array:
+    if isinstance(given, Operand):
+        return given.array.astype(np.float64) if given.array.dtype != bool else given.array
+    return np.asarray(given.value() if isinstance(given, Leaf) else given, np.float64)
+
+
+def _times(weights: Array, slope: Array) -> Array:
+    """Weight times slope; nothing where the weight is nothing, however steep the function."""
+    return np.where(weights == 0, 0.0, weights * slope)
+
+
+def _sum_vjp(weights: Array, values: Array) -> float:
+    return float(np.sum(_times(weights, values)))
+
+
+def pointwise_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The same cell of each operand, broadcast."""
+    operands, marks = call.operands(), as_mask(marks)
+    return {name: as_mask(fitted(marks, operands[name].shape)) for name in varies}
+
+
+def glu_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The same cell of both halves."""
+    marks = as_mask(marks)
+    return {"self": np.concatenate([marks, marks], axis=call["dim"] % marks.ndim)} if varies else {}

@@ -1,0 +1,261 @@
+"""Pooling: the maximum or the average of a window, in one to three dimensions, with fixed and adaptive windows."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import outer, pair
+from convscope.expr.expr import Apply, Cells, Dot
+from convscope.ops.dependencies import as_mask, through_windows, window_matrix
+from convscope.ops.vjp import VJP, Matrix, Varies, along, only, wide
+
+
+def max_pool(call: Call, cell: Cell) -> Apply:
+    """The candidates of the window and the winner; padding never wins. The second result is where it stands.
+
+    >>> image = Operand.of(np.array([[[1.0, 3.0, 2.0]]]), "relu1")
+    >>> settings = dict(kernel_size=[2], stride=[1], padding=[0], dilation=[1], ceil_mode=False)
+    >>> max_pool(Call("max_pool1d", dict(self=image, **settings), (1, 1, 2)), (0, 0, 1)).value()
+    3.0
+
+    Source: PyTorch documentation, torch.nn.MaxPool2d; ceil_mode lets the last window hang over the edge.
+    """
+    image = call["self"]
+    sizes, steps, paddings, axes = _window(call)
+    dilations = pair(call["dilation"], axes)
+    places = zip(cell[-axes:], sizes, steps, paddings, dilations, strict=True)
+    under = [at * step - padding + dilation * np.arange(size) for at, size, step, padding, dilation in places]
+    return _largest(call, image, outer(image, [*cell[:-axes], *under], drop_padding=True), axes)
+
+
+def avg_pool(call: Call, cell: Cell) -> Dot:
+    """The sum of the window by the number of its cells, padding counted or not, or by a given divisor.
+
+    Source: PyTorch documentation, torch.nn.AvgPool2d; a window never reaches beyond the padding.
+    """
+    image = call["self"]
+    sizes, steps, paddings, axes = _window(call)
+    lengths = image.shape[-axes:]
+    places = zip(cell[-axes:], sizes, steps, paddings, lengths, strict=True)
+    under = [
+        np.arange(at * step - pad, min(at * step - pad + size, length + pad)) for at, size, step, pad, length in places
+    ]
+    counted = math.prod(len(at) for at in under)
+    window = outer(image, [*cell[:-axes], *under], drop_padding=not call["count_include_pad"])
+    divisor = call.get("divisor_override") or (counted if call["count_include_pad"] else len(window))
+    return Dot(window, divisor=divisor, note=_mean_note(window, divisor), extra=2, kind=call.kind)
+
+
+def adaptive_avg_pool(call: Call, cell: Cell) -> Dot:
+    """The mean of a window whose size follows from input and output size.
+
+    Source: PyTorch, aten/src/ATen/native/AdaptivePooling.h: from floor(i·n/m) up to ceil((i + 1)·n/m).
+    """
+    window, _ = _adaptive(call, cell)
+    return Dot(window, divisor=len(window), note=_mean_note(window, len(window)), extra=2)  # by each axis' length
+
+
+def adaptive_max_pool(call: Call, cell: Cell) -> Apply:
+    """The largest number of such a window; the second result is where it stands."""
+    window, axes = _adaptive(call, cell)
+    return _largest(call, call["self"], window, axes)
+
+
+def max_unpool(call: Call, cell: Cell) -> Dot:
+    """What max pooling took from this cell, put back to where it stood; 0 where it took nothing."""
+    axes = len(call["output_size"])
+    values, places = call["self"], call["indices"]
+    plane = tuple(cell[:-axes])
+    flat = np.ravel_multi_index(cell[-axes:], call.shape[-axes:])
+    found = np.argwhere(places.array[plane] == flat)[-1:]
+    cells = np.column_stack([np.tile(plane, (len(found), 1)).reshape(len(found), len(plane)), found]).astype(np.int64)
+    numbers = values.array[tuple(cells.T)].astype(np.float64)
+    return Dot(
+        Cells(numbers, values.source, cells, (len(found),)),
+        note="the cell whose index points here" if len(found) else "no index points here",
+    )
+
+
+def _window(call: Call) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    sizes = call["kernel_size"]
+    axes = int(call.op.split("pool")[1][0])
+    sizes = pair(sizes, axes)
+    return sizes, pair(call["stride"], axes) if call["stride"] else sizes, pair(call["padding"], axes), axes
+
+
+def _adaptive(call: Call, cell: Cell) -> tuple[Cells, int]:
+    image, axes = call["self"], len(call["output_size"])
+    under = [
+        range(at * length // size, -(-(at + 1) * length // size))
+        for at, size, length in zip(cell[-axes:], call.shape[-axes:], image.shape[-axes:], strict=True)
+    ]
+    return outer(image, [*cell[:-axes], *under]), axes
+
+
+def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
+    if not len(window):  # PyTorch gives -inf, and as its place one outside the image
+        raise UsageError("a window that reads padding alone has no largest cell.")
+    if call.output == 0:
+        return Apply("max", {"cells": window}, note=f"the largest of {len(window)} cells")
+    window = _from_last_nan(window)
+    flat: Array = np.ravel_multi_index(tuple(window.cells[:, -axes:].T), image.shape[-axes:])
+    return Apply(
+        "argmax",
+        {"cells": window, "positions": window.placed(flat)},
+        note=f"where the largest of {len(window)} cells stands",
+    )
+
+
+def _from_last_nan(window: Cells) -> Cells:
+    """In pooling each nan takes the place of what was largest before: only the cells from the last nan on compete."""
+    nans = np.flatnonzero(np.isnan(window.values))
+    if not nans.size:
+        return window
+    rest = len(window) - int(nans[-1])
+    return Cells(window.values[-rest:], window.source, window.cells[-rest:], (rest,))
+
+
+def _mean_note(window: Cells, divisor: float) -> str:
+    padding = 0 if window.inside is None else int(len(window) - window.inside.sum())
+    outside = f", {padding} of them padding" if padding else ""
+    sum_of = "the mean of" if divisor == len(window) else "the sum of"
+    return f"{sum_of} {len(window)} cells{outside}{'' if divisor == len(window) else f', divided by {divisor:g}'}"
+
+
+def max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Each window's weight goes to its first largest cell.
+
+    Raises:
+        UsageError: a window with a weight reads padding alone.
+    """
+    only(call, varies, "self")
+    image = wide(call["self"])
+    axes = int(call.op.split("pool")[1][0])
+    sizes = pair(call["kernel_size"], axes)
+    strides = pair(call["stride"], axes) if call["stride"] else sizes
+    paddings, dilations = pair(call["padding"], axes), pair(call["dilation"], axes)
+    lead = image.shape[:-axes]
+    best = np.full(weights.shape, -np.inf)
+    winner = np.full(weights.shape, -1)
+    for tap in np.ndindex(*sizes):
+        places = [
+            np.arange(n) * s - p + t * d
+            for n, s, p, d, t in zip(weights.shape[-axes:], strides, paddings, dilations, tap, strict=True)
+        ]
+        inside = [(at >= 0) & (at < n) for at, n in zip(places, image.shape[-axes:], strict=True)]
+        target: tuple[Any, ...] = np.ix_(*[np.flatnonzero(i) for i in inside])
+        source: tuple[Any, ...] = np.ix_(*[at[i] for at, i in zip(places, inside, strict=True)])
+        seen = image[(..., *source)]
+        flat = np.ravel_multi_index(source, image.shape[-axes:])
+        wins = (seen > best[(..., *target)]) | np.isnan(seen)
+        best[(..., *target)] = np.where(wins, seen, best[(..., *target)])
+        winner[(..., *target)] = np.where(wins | (winner[(..., *target)] < 0), flat, winner[(..., *target)])
+    if np.any(weights[winner < 0]):
+        raise UsageError("a window of the max pooling reads padding alone, so its number comes from no cell.")
+    return VJP({"self": _placed(weights, winner, lead, image.shape)})
+
+
+def adaptive_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """As above, over windows whose size follows from the shapes."""
+    only(call, varies, "self")
+    image, axes = wide(call["self"]), len(call["output_size"])
+    winner = np.zeros(weights.shape, np.int64)
+    shape = image.shape[-axes:]
+    for cell in np.ndindex(weights.shape[-axes:]):
+        spans = [
+            range(at * n // m, -(-(at + 1) * n // m))
+            for at, n, m in zip(cell, shape, weights.shape[-axes:], strict=True)
+        ]
+        window: tuple[Any, ...] = np.ix_(*spans)
+        flat = np.ravel_multi_index(window, shape).ravel()
+        seen = image[(..., *window)].reshape(*image.shape[:-axes], -1)
+        winner[(..., *cell)] = flat[np.argmax(seen, axis=-1)]
+    return VJP({"self": _placed(weights, winner, image.shape[:-axes], image.shape)})
+
+
+def avg_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Each window's weight, by its divisor, to all its cells; padding gets none of it."""
+    only(call, varies, "self")
+    shape = call["self"].shape
+    axes = int(call.op.split("pool")[1][0])
+    sizes = pair(call["kernel_size"], axes)
+    strides = pair(call["stride"], axes) if call["stride"] else sizes
+    paddings = pair(call["padding"], axes)
+    spans = zip(shape[-axes:], weights.shape[-axes:], sizes, strides, paddings, strict=True)
+    matrices, counts = [], []
+    for length, wanted, size, stride, padding in spans:
+        start = np.arange(wanted) * stride - padding
+        end = np.minimum(start + size, length + padding)
+        covered = (np.arange(length) >= start[:, None]) & (np.arange(length) < end[:, None])
+        matrices.append(covered.astype(np.float64))  # (P, H)
+        counts.append((end - start) if call["count_include_pad"] else covered.sum(1))
+    divisor: Array = np.ones(())
+    for count in counts:
+        divisor = np.multiply.outer(divisor, count)
+    if call.get("divisor_override"):
+        divisor = np.asarray(float(call["divisor_override"]))
+    return VJP({"self": along(weights / divisor, matrices)})
+
+
+def adaptive_avg_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """As above, over windows whose size follows from the shapes."""
+    only(call, varies, "self")
+    axes = len(call["output_size"])
+    matrices: list[Matrix] = []
+    for length, wanted in zip(call["self"].shape[-axes:], weights.shape[-axes:], strict=True):
+        at = np.arange(wanted)
+        start, end = at * length // wanted, -(-(at + 1) * length // wanted)
+        covered = (np.arange(length) >= start[:, None]) & (np.arange(length) < end[:, None])
+        matrices.append(covered / covered.sum(1, keepdims=True))
+    return VJP({"self": along(weights, matrices)})
+
+
+def max_unpool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Each value takes the weight of the cell it was put to."""
+    only(call, varies, "self")
+    axes = len(call["output_size"])
+    places = call["indices"].array
+    flat = weights.reshape(*weights.shape[:-axes], -1)
+    found = np.take_along_axis(flat, places.reshape(*places.shape[:-axes], -1), axis=-1)
+    return VJP({"self": found.reshape(places.shape)})
+
+
+def _placed(weights: Array, winner: Array, lead: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    planes = int(np.prod(lead))
+    found = np.zeros((planes, int(np.prod(shape)) // max(planes, 1)))
+    np.add.at(found, (np.arange(planes)[:, None], winner.reshape(planes, -1)), weights.reshape(planes, -1))
+    return found.reshape(shape)
+
+
+def pool_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The window, of the same channel."""
+    axes = int(call.op.split("pool")[1][0])
+    sizes = pair(call["kernel_size"], axes)
+    strides = pair(call["stride"], axes) if call["stride"] else sizes
+    paddings, dilations = pair(call["padding"], axes), pair(call.get("dilation", 1), axes)
+    shape = call["self"].shape[-axes:]
+    windows = zip(sizes, strides, paddings, dilations, strict=True)
+    lengths = zip(shape, call.shape[-axes:], windows, strict=True)
+    return (
+        {"self": through_windows(as_mask(marks), [window_matrix(*line) for line in lengths], shape)} if varies else {}
+    )
+
+
+def adaptive_pool_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """Windows whose size follows from the shapes."""
+    axes = len(call["output_size"])
+    shape = call["self"].shape[-axes:]
+    matrices = []
+    for length, wanted in zip(shape, call.shape[-axes:], strict=True):
+        at = np.arange(wanted)
+        start, end = at * length // wanted, -(-(at + 1) * length // wanted)
+        matrices.append(((np.arange(length) >= start[:, None]) & (np.arange(length) < end[:, None])).astype(np.float32))
+    return {"self": through_windows(as_mask(marks), matrices, shape)} if varies else {}
+
+
+def max_unpool_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
+    """The value whose index points at the cell."""
+    return {"self": max_unpool_vjp(call, as_mask(mask), varies).gradients["self"]} if varies else {}

@@ -1,0 +1,282 @@
+"""Reductions: the sum, mean, variance, norm, maximum or minimum along some axes; sorting and running sums."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import before_reduction, dims_of, outer, row
+from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.primitives.moments import mean_roundings
+from convscope.ops.dependencies import as_mask
+from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+
+
+def total(call: Call, cell: Cell) -> Dot:
+    """The sum of all cells along the reduced axes.
+
+    >>> x = Operand.of(np.arange(6.0).reshape(2, 3), "x")
+    >>> total(Call("sum", {"self": x, "dim": [1], "keepdim": False, "dtype": None}, (2,)), (1,)).value()
+    12.0
+    """
+    cells = reduced(call, cell)
+    return Dot(cells, note=f"the sum of {len(cells):,} cells", kind=call.kind)
+
+
+def mean(call: Call, cell: Cell) -> Dot:
+    """Their sum, divided by their number."""
+    cells = reduced(call, cell)
+    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=2)
+
+
+def mean_of(cells: Cells, kernel: str = "variance") -> Dot:
+    """The mean of the given cells, as a kernel of `KERNELS` finds it; it may carry means along instead of sums."""
+    counted = int(np.count_nonzero(cells.values)) - 1 + (len(cells) != 1)
+    extra = mean_roundings(cells.values, kernel) - counted
+    return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=extra)
+
+
+def variance_of(cells: Cells, correction: float = 0, kernel: str = "variance") -> Apply:
+    """The mean square distance of the given cells from their mean, as a kernel of `KERNELS` finds it."""
+    mean, less = mean_of(cells, kernel), number(correction, "correction")
+    parts: Mapping[str, Cells | Expr] = {"cells": cells, "mean": mean, "correction": less}
+    return Apply(kernel, parts, note=f"the variance of {len(cells):,} cells")
+
+
+def variance(call: Call, cell: Cell) -> Apply | Dot:
+    """var and std, with their mean as second result where asked: var_mean, std_mean."""
+    cells = reduced(call, cell)
+    kernel = "variance" if call.dtype == "float32" else "variance_in_turn"
+    if call.output == 1:
+        return mean_of(cells, kernel)
+    found = variance_of(cells, _correction(call), kernel)
+    return Apply("sqrt", {"x": found}, note="the standard deviation") if call.op.startswith("std") else found
+
+
+def largest(call: Call, cell: Cell) -> Apply:
+    """amax, amin, max, min, argmax, argmin along axes: the candidates and the winner, or where it stands."""
+    cells = reduced(call, cell)
+    name = "max" if "max" in call.op else "min"
+    if call.output == 0 and not call.op.startswith("arg"):
+        return Apply(
+            name, {"cells": cells}, note=f"the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells"
+        )
+    dims = dims_of(call, call["self"])
+    axis = np.arange(len(cells)) if call.get("dim") is None or not dims else cells.cells[:, dims[0]]
+    return Apply(
+        f"arg{name}",
+        {"cells": cells, "positions": cells.placed(axis)},
+        note=f"where the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells stands",
+    )
+
+
+def least_and_largest(call: Call, cell: Cell) -> Apply:
+    """aminmax: the smallest as the first result, the largest as the second."""
+    cells = reduced(call, cell)
+    name, word = ("max", "largest") if call.output else ("min", "smallest")
+    return Apply(name, {"cells": cells}, note=f"the {word} of {len(cells):,} cells")
+
+
+def ranked(call: Call, cell: Cell) -> Apply:
+    """sort and topk: the number that comes in this place, and where it stood."""
+    operand = call["self"]
+    axis = call["dim"] % max(len(cell), 1)
+    cells = row(operand, cell, [axis])
+    down = bool(call.get("descending", call.get("largest", False)))
+    rank, order = number(cell[axis] if cell else 0, "rank"), number(down, "descending")
+    parts: Mapping[str, Cells | Expr] = {"cells": cells, "rank": rank, "descending": order}
+    word = "largest" if down else "smallest"
+    place = cell[axis] + 1 if cell else 1
+    note = (
+        f"the {word} of {len(cells):,} cells"
+        if place == 1
+        else f"number {place:,} of {len(cells):,} cells, the {word} first"
+    )
+    return Apply("rank_of" if call.output else "ranked", parts, note=note)
+
+
+def whole(call: Call, cell: Cell) -> Apply:
+    """prod, any, all: one function of all cells along the reduced axes."""
+    cells = reduced(call, cell)
+    return Apply("product", {"cells": cells}, kind=call.kind) if call.op == "prod" else Apply(call.op, {"cells": cells})
+
+
+def norm(call: Call, cell: Cell) -> Apply:
+    """The p-norm along the reduced axes, by default the root of the sum of squares."""
+    order = float(call["ord"])
+    cells = reduced(call, cell)
+    if order == 2 and np.isfinite(cells.values).all():
+        return Apply(
+            "sqrt", {"x": Dot(cells, cells, note=f"the sum of {len(cells):,} squares")}, note="the length of the vector"
+        )
+    return Apply("norm", {"cells": cells, "order": number(order, "order")})
+
+
+def logsumexp(call: Call, cell: Cell) -> Apply:
+    """The logarithm of the sum of exponentials."""
+    return Apply("logsumexp", {"cells": reduced(call, cell)})
+
+
+def cumsum(call: Call, cell: Cell) -> Dot:
+    """The sum of this cell and all before it along one axis."""
+    axis = call["dim"] % max(len(cell), 1)
+    cells = outer(call["self"], [range(i + 1) if a == axis else i for a, i in enumerate(cell)])
+    return Dot(cells, note=f"the sum of the first {len(cells):,} cells", kind=call.kind)
+
+
+def reduced(call: Call, cell: Cell) -> Cells:
+    """The cells along the reduced axes that end in this cell."""
+    operand: Operand = call["self"]
+    dims = dims_of(call, operand)
+    return row(operand, before_reduction(cell, dims, len(operand.shape)), dims)
+
+
+def _correction(call: Call) -> float:
+    given = call.get("correction")
+    if given is None:
+        given = call.get("unbiased", True)
+    return float(given)
+
+
+def total_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """sum and mean."""
+    only(call, varies, "self")
+    shape = call["self"].shape
+    count = 1.0 if call.op == "sum" else float(np.prod([shape[d] for d in dims_of(call, call["self"])]))
+    return VJP({"self": np.broadcast_to(_kept(call, weights) / count, shape).copy()})
+
+
+def variance_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """var and std, and the mean that comes with them."""
+    only(call, varies, "self")
+    image, dims = wide(call["self"]), dims_of(call, call["self"])
+    kept, count = _kept(call, weights), float(np.prod([image.shape[d] for d in dims]))
+    if call.output == 1:
+        return VJP({"self": np.broadcast_to(kept / count, image.shape).copy()})
+    given = call.get("correction")
+    correction = float(call.get("unbiased", True) if given is None else given)
+    far = image - image.mean(axis=dims, keepdims=True)
+    var = (far**2).sum(axis=dims, keepdims=True) / (count - correction)
+    root = np.sqrt(var) if call.op.startswith("std") else None
+    slope = 2 * far / (count - correction) / (1 if root is None else 2 * root)
+    return tangent({"self": kept * slope}, call, float(np.sum(kept * (var if root is None else root))))
+
+
+def extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """amax and amin share a weight among equal winners; max and min along an axis give it to the one they name."""
+    only(call, varies, "self")
+    image, dims = wide(call["self"]), dims_of(call, call["self"])
+    sign = 1.0 if "max" in call.op else -1.0
+    best = (sign * image).max(axis=dims, keepdims=True)
+    wins = sign * image == best
+    if call.op in {"max", "min"} and call.get("dim") is not None:
+        first = np.argmax(wins, axis=dims[0])
+        wins = np.arange(image.shape[dims[0]]).reshape([-1 if a == dims[0] else 1 for a in range(image.ndim)])
+        wins = wins == np.expand_dims(first, dims[0])
+    return VJP({"self": _kept(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
+
+
+def least_and_largest_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """aminmax: shared among equal winners."""
+    only(call, varies, "self")
+    image, dims = wide(call["self"]), dims_of(call, call["self"])
+    best = (np.max if call.output else np.min)(image, axis=dims, keepdims=True)
+    wins = image == best
+    return VJP({"self": _kept(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
+
+
+def ranked_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """sort and topk: to the cell that came in each place."""
+    first_result(call)
+    only(call, varies, "self")
+    image = wide(call["self"])
+    axis = call["dim"] % max(image.ndim, 1)
+    down = call.get("descending", call.get("largest", False))
+    order = np.argsort(-image if down else image, axis=axis, kind="stable")
+    found = np.zeros(image.shape)
+    np.put_along_axis(found, np.take(order, range(weights.shape[axis]), axis=axis), weights, axis=axis)
+    return VJP({"self": found})
+
+
+def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The product of all others, for each cell."""
+    only(call, varies, "self")
+    image, dims = wide(call["self"]), dims_of(call, call["self"])
+    found = image.prod(axis=dims, keepdims=True)
+    others = np.empty_like(image)
+    for cell in np.ndindex(image.shape):
+        line = tuple(slice(None) if a in dims else i for a, i in enumerate(cell))
+        kept = image[line].copy()
+        kept[tuple(i for a, i in enumerate(cell) if a in dims)] = 1.0
+        others[cell] = kept.prod()
+    kept_weights = _kept(call, weights)
+    return tangent({"self": kept_weights * others}, call, float(np.sum(kept_weights * found)))
+
+
+def norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The p-norm: the direction of the vector; the tangent goes through zero."""
+    only(call, varies, "self")
+    image, dims = wide(call["self"]), dims_of(call, call["self"])
+    order = float(call["ord"])
+    sizes = np.abs(image)
+    if np.isinf(order):
+        best = (np.max if order > 0 else np.min)(sizes, axis=dims, keepdims=True)
+        wins = sizes == best
+        slope = np.sign(image) * wins / wins.sum(axis=dims, keepdims=True)
+        return VJP({"self": _kept(call, weights) * slope})
+    length = (sizes**order).sum(axis=dims, keepdims=True) ** (1 / order)
+    with np.errstate(all="ignore"):
+        slope = np.sign(image) * sizes ** (order - 1) / length ** (order - 1)
+    slope = np.where(length > 0, np.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0), 0.0)
+    return VJP({"self": _kept(call, weights) * slope}, linear=order == 1)
+
+
+def logsumexp_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The softmax."""
+    only(call, varies, "self")
+    image, dims = wide(call["self"]), dims_of(call, call["self"])
+    top = image.max(axis=dims, keepdims=True)
+    grown = np.exp(image - top)
+    added = grown.sum(axis=dims, keepdims=True)
+    kept = _kept(call, weights)
+    return tangent({"self": kept * grown / added}, call, float(np.sum(kept * (top + np.log(added)))))
+
+
+def cumsum_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Every cell counts in all sums from its own on."""
+    only(call, varies, "self")
+    axis = call["dim"] % max(weights.ndim, 1)
+    return VJP({"self": np.flip(np.cumsum(np.flip(weights, axis), axis), axis) if weights.ndim else weights})
+
+
+def _kept(call: Call, weights: Array) -> Array:
+    """The weights with the reduced axes put back as length 1."""
+    shape, dims = call["self"].shape, dims_of(call, call["self"])
+    return weights.reshape([1 if a in dims else n for a, n in enumerate(shape)])
+
+
+def reduction_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """All cells along the axes that are reduced."""
+    if not varies:
+        return {}
+    shape, dims = call["self"].shape, dims_of(call, call["self"])
+    kept = as_mask(marks).reshape([1 if axis in dims else n for axis, n in enumerate(shape)])
+    return {"self": np.broadcast_to(kept, shape).copy()}
+
+
+def along_axis_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """All cells along one axis: a softmax, a ranking."""
+    if not varies:
+        return {}
+    shape = call["self"].shape
+    axis = call["dim"] % max(len(shape), 1)
+    kept = as_mask(marks).max(axis=axis, keepdims=True) if shape else as_mask(marks)
+    return {"self": np.broadcast_to(kept, shape).copy()}
+
+
+def cumsum_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The cell and those before it on one axis."""
+    if not varies or not marks.ndim:
+        return {"self": as_mask(marks)} if varies else {}
+    axis = call["dim"] % marks.ndim
+    return {"self": np.flip(np.maximum.accumulate(np.flip(as_mask(marks), axis), axis), axis)}

@@ -1,0 +1,230 @@
+"""Resampling: upsampling and downsampling by nearest, linear and cubic interpolation."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Source
+from convscope.expr.cells import leaf, outer
+from convscope.expr.expr import Cells, Dot, Leaf
+from convscope.ops.dependencies import as_mask, through_windows
+from convscope.ops.vjp import VJP, Matrix, Varies, along, only
+
+Taps = tuple[Array, Array, Array]
+"""Positions on one axis, their weights, and how inexact the kernel's weights may be.
+
+The general kernels of bfloat16 and half calculate in float32 but store the weights of each axis in the narrow type
+(PyTorch, aten/src/ATen/native/UpSample.h, compute_source_index_and_lambda): `Precision.inner`.
+"""
+
+
+def nearest(call: Call, cell: Cell) -> Leaf:
+    """The cell that lies nearest, once from the corner of cells and once (`exact`) from their middle.
+
+    Source: PyTorch, aten/src/ATen/native/UpSample.h, nearest_idx and nearest_exact_idx; always in float32.
+    """
+    place = [_nearest_at(call, axis, at) for axis, at in _spatial(call, cell)]
+    return leaf(call["self"], (*cell[: -len(place)], *place))
+
+
+def linear(call: Call, cell: Cell) -> Dot:
+    """The two nearest cells on each axis, weighted by nearness: linear, bilinear, trilinear.
+
+    Source: PyTorch, aten/src/ATen/native/UpSample.h, area_pixel_compute_source_index.
+    """
+    return _interpolated(call, cell, linear_taps)
+
+
+def cubic(call: Call, cell: Cell) -> Dot:
+    """The four nearest cells on each axis, weighted by a cubic curve with A = -0.75.
+
+    Source: Keys, IEEE Transactions on Acoustics, Speech and Signal Processing 29, 1981.
+    """
+    return _interpolated(call, cell, cubic_taps)
+
+
+def _interpolated(call: Call, cell: Cell, taps: Callable[..., Taps]) -> Dot:
+    axes = [taps(call, axis, at) for axis, at in _spatial(call, cell)]
+    window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
+    if not np.isfinite(window.values).all():  # then a product with 0 counts
+        axes = [taps(call, axis, at, as_read=True) for axis, at in _spatial(call, cell)]
+        window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
+    weights: Array = np.ones(1)
+    errors: Array = np.zeros(1)
+    for _, weight, error in axes:
+        errors = np.outer(np.abs(weights) + errors, error).ravel() + np.outer(errors, np.abs(weight)).ravel()
+        weights = np.outer(weights, weight).ravel()
+    source = Source("nearness", "computed", weights.shape)
+    nearness = Cells(weights, source, np.arange(len(weights))[:, None], window.grid, errors=errors)
+    return Dot(window, nearness, note=f"{len(weights)} cells around, each times its nearness")
+
+
+def _spatial(call: Call, cell: Cell) -> list[tuple[int, int]]:
+    """The spatial axes, counted from 0, and where the cell stands on each."""
+    return list(enumerate(cell[-len(call["output_size"]) :]))
+
+
+def _scale(call: Call, axis: int) -> tuple[int, int, float | None]:
+    """Input length, output length and the given scale factor of one spatial axis."""
+    axes = len(call["output_size"])
+    names = ("scales_d", "scales_h", "scales_w")[-axes:] if axes > 1 else ("scales",)
+    return call["self"].shape[axis - axes], call.shape[axis - axes], call.get(names[axis])
+
+
+def _nearest_at(call: Call, axis: int, at: int) -> int:
+    length, wanted, given = _scale(call, axis)
+    exact = "exact" in call.op
+    if not exact and wanted in {length, 2 * length}:
+        return at * length // wanted
+    step = np.float32(1 / given) if given else np.float32(length) / np.float32(wanted)
+    return min(math.floor(np.float32(at + 0.5 if exact else at) * step), length - 1)
+
+
+def _settled(call: Call, axis: int, at: int, here: float) -> None:
+    """That the kernel reads the cells around `here`, whether it multiplies and adds in one rounding or in two.
+
+    Raises:
+        UsageError: the two fall between other cells.
+    """
+    length, wanted, given = _scale(call, axis)
+    if call["align_corners"] or call.dtype == "float64":
+        return
+    step = np.float32(1 / given) if given else np.float32(length) / np.float32(wanted)
+    fused = float(np.float32(float(step) * (at + 0.5) - 0.5))
+    if math.floor(max(fused, 0.0)) != math.floor(max(here, 0.0)):
+        raise UsageError("which cells the kernel reads depends on its rounding, and not all of them are finite.")
+
+
+def _position(call: Call, axis: int, at: int, clip: bool) -> tuple[float, float, int]:
+    """Where the result's cell falls on the input's axis, how inexact that is, and the axis' length."""
+    length, wanted, given = _scale(call, axis)
+    if length == wanted and clip:  # linear kernels copy, cubic ones do not
+        return float(at), 0.0, length
+    kind = np.float64 if call.dtype == "float64" else np.float32
+    if call["align_corners"]:
+        step = kind(length - 1) / kind(wanted - 1) if wanted > 1 else kind(0)
+        here, fine = step * kind(at), float(step) * at
+    else:
+        step = kind(1 / given) if given else kind(length) / kind(wanted)
+        here, fine = step * kind(at + 0.5) - kind(0.5), float(step) * (at + 0.5) - 0.5
+    doubt = 0.0 if float(here) == fine and kind is np.float32 else 4 * call.precision.sum * (abs(fine) + 1)
+    return (max(float(here), 0.0) if clip else float(here)), doubt, length
+
+
+def nearest_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:  # noqa: ARG001  # one cell
+    """The nearest cell on one axis."""
+    return np.array([_nearest_at(call, axis, at)]), np.ones(1), np.zeros(1)
+
+
+def linear_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
+    """The two cells around a place on one axis.
+
+    Args:
+        as_read: Exactly what the kernel reads: both, also where they are the same or one has no weight.
+    """
+    here, doubt, length = _position(call, axis, at, clip=True)
+    first = min(math.floor(here), length - 1)
+    share = min(here - first, 1.0)
+    second = min(first + 1, length - 1)
+    precision = call.precision
+    if as_read:
+        copied = length == call.shape[axis - len(call["output_size"])]
+        if not copied:
+            _settled(call, axis, at, here)
+        spread = doubt + 2 * precision.sum + precision.inner
+        return np.array([first, first if copied else second]), np.array([1 - share, share]), np.full(2, spread)
+    taps = {first: 1.0} if first == second else {first: 1 - share, second: share}
+    if share < doubt:
+        taps.setdefault(max(first - 1, 0), 0.0)
+    if 1 - share < doubt:
+        taps.setdefault(min(first + 2, length - 1), 0.0)
+    positions = np.array(sorted(taps))
+    weights = np.array([taps[p] for p in positions])
+    stored = np.array([share if p != first else 1.0 for p in positions]) * precision.inner  # share, 1 - stored share
+    return positions, weights, doubt + (2 * precision.sum + stored) * (weights > 0) * (share > 0)
+
+
+def cubic_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
+    """The four cells around it.
+
+    Args:
+        as_read: Exactly what the kernel reads: four, also where a border repeats one or it has no weight.
+    """
+    here, doubt, length = _position(call, axis, at, clip=False)
+    first = math.floor(here)
+    precision = call.precision
+    if as_read:
+        _settled(call, axis, at, here)
+        near = np.arange(-1, 3)
+        weights = np.array([_cubic_weight(abs(here - first - offset)) for offset in near])
+        inexact = 2 * doubt + 24 * precision.sum + precision.inner * np.abs(weights)
+        return np.clip(first + near, 0, length - 1), weights, inexact
+    offsets = range(-2, 4) if doubt and min(here - first, 1 - here + first) < doubt else range(-1, 3)
+    taps: dict[int, float] = {}
+    spread: dict[int, float] = {}
+    for offset in offsets:
+        position = min(max(first + offset, 0), length - 1)
+        weight = _cubic_weight(abs(here - first - offset))
+        taps[position] = taps.get(position, 0.0) + weight
+        rounded = (24 * precision.sum + precision.inner * abs(weight)) * (here != first)
+        spread[position] = spread.get(position, 0.0) + 2 * doubt + rounded
+    positions = np.array(sorted(taps))
+    return positions, np.array([taps[p] for p in positions]), np.array([spread[p] for p in positions])
+
+
+def _cubic_weight(distance: float, a: float = -0.75) -> float:
+    """The weight of a cell at this distance.
+
+    >>> _cubic_weight(0.0), _cubic_weight(1.0), _cubic_weight(2.5)
+    (1.0, 0.0, 0.0)
+    """
+    d = distance
+    if d <= 1:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+    return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a if d < 2 else 0.0
+
+
+def nearest_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To the nearest cell."""
+    return _back(call, weights, varies, nearest_taps)
+
+
+def linear_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To the two nearest on each axis."""
+    return _back(call, weights, varies, linear_taps)
+
+
+def cubic_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To the four nearest on each axis."""
+    return _back(call, weights, varies, cubic_taps)
+
+
+def _back(call: Call, weights: Array, varies: Varies, taps: Callable[[Call, int, int], Taps]) -> VJP:
+    only(call, varies, "self")
+    axes = len(call["output_size"])
+    matrices: list[Matrix] = []
+    for axis in range(axes):
+        length, wanted = call["self"].shape[axis - axes], weights.shape[axis - axes]
+        matrix = np.zeros((wanted, length))
+        for at in range(wanted):
+            positions, shares, _ = taps(call, axis, at)
+            matrix[at, positions] = shares
+        matrices.append(matrix)
+    return VJP({"self": along(weights, matrices)})
+
+
+def resampling_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The cells around a place that have a share in it."""
+    taps = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
+    axes = len(call["output_size"])
+    shape = call["self"].shape[-axes:]
+    matrices = []
+    for axis in range(axes):
+        matrix = np.zeros((call.shape[axis - axes], shape[axis]), np.float32)
+        for at in range(len(matrix)):
+            positions, shares, _ = taps(call, axis, at)
+            matrix[at, positions[shares != 0]] = 1.0
+        matrices.append(matrix)
+    return {"self": through_windows(as_mask(marks), matrices, shape)} if varies else {}

@@ -1,0 +1,328 @@
+"""Which input cell each result cell of a data movement operation is a copy of: view, permute, slice, gather, pad."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Operand
+
+Move = Callable[[Call, Array], Array]
+
+
+def view(call: Call, cells: Array) -> Array:
+    """The same cells in the same order under another shape: view, reshape, flatten."""
+    return _relaid(cells, call.shape, call["self"].shape)
+
+
+def same(_call: Call, cells: Array) -> Array:
+    """A copy, an alias, another memory layout or another type: the same cell."""
+    return cells
+
+
+def copy(call: Call, cells: Array) -> Array:
+    """Numbers written over a tensor, broadcast to it."""
+    return _broadcast(cells, call["src"].shape)
+
+
+def expand(call: Call, cells: Array) -> Array:
+    """Axes of length 1 repeated without copying."""
+    return _broadcast(cells, call["self"].shape)
+
+
+def transpose(call: Call, cells: Array) -> Array:
+    """Two axes exchanged."""
+    order = list(range(cells.shape[1]))
+    if len(order) > 1:
+        one, other = (call["dim0"], call["dim1"]) if call.op == "transpose" else (0, 1)
+        order[one], order[other] = order[other], order[one]
+    return cells[:, order]
+
+
+def permute(call: Call, cells: Array) -> Array:
+    """All axes in another order."""
+    found = np.empty_like(cells)
+    for at, axis in enumerate(call["dims"]):
+        found[:, axis % cells.shape[1]] = cells[:, at]
+    return found
+
+
+def select(call: Call, cells: Array) -> Array:
+    """One index of one axis, which disappears."""
+    shape = call["self"].shape
+    axis = call["dim"] % len(shape)
+    return np.insert(cells, axis, call["index"] % shape[axis], axis=1)
+
+
+def slices(call: Call, cells: Array) -> Array:
+    """Every `step`-th index of one axis, from `start` on."""
+    axis, start = call["dim"] % cells.shape[1], call.get("start") or 0
+    length = call["self"].shape[axis]
+    first = max(start + length, 0) if start < 0 else min(start, length)
+    return _with(cells, axis, first + cells[:, axis] * call["step"])
+
+
+def unsqueeze(call: Call, cells: Array) -> Array:
+    """A new axis of length 1."""
+    return np.delete(cells, call["dim"] % cells.shape[1], axis=1)
+
+
+def squeeze(call: Call, cells: Array) -> Array:
+    """Axes of length 1 removed: the order of the cells is the same."""
+    return _relaid(cells, call.shape, call["self"].shape)
+
+
+def flip(call: Call, cells: Array) -> Array:
+    """Axes turned over."""
+    found = cells.copy()
+    for axis in call["dims"]:
+        found[:, axis] = call.shape[axis] - 1 - cells[:, axis]
+    return found
+
+
+def roll(call: Call, cells: Array) -> Array:
+    """Axes shifted; what leaves at one end comes in at the other."""
+    shifts, axes = call["shifts"], call["dims"]
+    if not axes:
+        flat = _flat(cells, call.shape)
+        return _unflat((flat - shifts[0]) % max(int(np.prod(call.shape)), 1), call.shape)
+    found = cells.copy()
+    for shift, axis in zip(shifts, axes, strict=True):
+        found[:, axis] = (found[:, axis] - shift) % call.shape[axis]
+    return found
+
+
+def repeat(call: Call, cells: Array) -> Array:
+    """The tensor laid side by side, several times along each axis."""
+    shape = call["self"].shape
+    return (
+        cells[:, cells.shape[1] - len(shape) :] % np.array(shape or (1,))[: cells.shape[1]] if shape else cells[:, :0]
+    )
+
+
+def as_strided(call: Call, cells: Array) -> Array:
+    """A view by strides in memory, as PyTorch lays out dense tensors."""
+    array: Array = call["self"].array
+    memory = call.get("storage_offset") or 0
+    flat = cells @ np.array(call["stride"], np.int64).reshape(-1) + memory
+    steps = [stride // array.itemsize for stride in array.strides]
+    found = np.zeros((len(cells), array.ndim), np.int64)
+    for axis in sorted(range(array.ndim), key=lambda a: -steps[a]):
+        if array.shape[axis] > 1:
+            found[:, axis], flat = flat // steps[axis], flat % steps[axis]
+    return found
+
+
+def split(call: Call, cells: Array) -> Array:
+    """One of the parts of an axis: split and chunk into equal parts, split_with_sizes into given ones."""
+    axis = call["dim"] % cells.shape[1]
+    sizes = call.get("split_sizes", call.get("split_size"))
+    before = sizes * call.output if isinstance(sizes, int) else sum(sizes[: call.output])
+    return _with(cells, axis, cells[:, axis] + before)
+
+
+def unbind(call: Call, cells: Array) -> Array:
+    """One index of an axis, each its own result."""
+    axis = call["dim"] % len(call["self"].shape)
+    return np.insert(cells, axis, call.output, axis=1)
+
+
+def unfold(call: Call, cells: Array) -> Array:
+    """Overlapping pieces of an axis, each as a new last axis."""
+    if not call["self"].shape:  # a number counts as a vector of one
+        return cells[:, :0]
+    axis = call["dimension"] % (cells.shape[1] - 1)
+    return _with(cells[:, :-1], axis, cells[:, axis] * call["step"] + cells[:, -1])
+
+
+def diagonal(call: Call, cells: Array) -> Array:
+    """The cells where two axes have the same index, as a new last axis."""
+    count = len(call["self"].shape)
+    one, other = call["dim1"] % count, call["dim2"] % count
+    found = np.empty((len(cells), count), np.int64)
+    found[:, [a for a in range(count) if a not in {one, other}]] = cells[:, :-1]
+    found[:, one] = cells[:, -1] + max(-call["offset"], 0)
+    found[:, other] = cells[:, -1] + max(call["offset"], 0)
+    return found
+
+
+def pixel_shuffle(call: Call, cells: Array) -> Array:
+    """Channels become pixels: factor x factor channels for each new one."""
+    factor = call["upscale_factor"]
+    *lead, channel, row, column = cells.T
+    inner = (row % factor) * factor + column % factor
+    return np.stack([*lead, channel * factor**2 + inner, row // factor, column // factor], axis=1)
+
+
+def pixel_unshuffle(call: Call, cells: Array) -> Array:
+    """Pixels become channels, the other way round."""
+    factor = call["downscale_factor"]
+    *lead, channel, row, column = cells.T
+    old, inner = np.divmod(channel, factor**2)
+    return np.stack([*lead, old, row * factor + inner // factor, column * factor + inner % factor], axis=1)
+
+
+def channel_shuffle(call: Call, cells: Array) -> Array:
+    """Channels dealt out: the first of each group, then the second of each."""
+    groups = call["groups"]
+    channel = cells[:, 1]
+    return _with(cells, 1, channel % groups * (call.shape[1] // groups) + channel // groups)
+
+
+def index_select(call: Call, cells: Array) -> Array:
+    """The indices of one axis that a list names."""
+    if not call["self"].shape:  # a number counts as a vector of one
+        return cells[:, :0]
+    axis = call["dim"] % cells.shape[1]
+    return _with(cells, axis, call["index"].array.reshape(-1)[cells[:, axis]])
+
+
+def gather(call: Call, cells: Array) -> Array:
+    """Along one axis, the index that a tensor of the result's shape names; a number counts as a vector of one."""
+    if not call["self"].shape:
+        return cells[:, :0]
+    named = np.broadcast_to(call["index"].array[tuple(cells.T)], len(cells))
+    return _with(cells, call["dim"] % cells.shape[1], named) if cells.shape[1] else named[:, None].astype(np.int64)
+
+
+def embedding(call: Call, cells: Array) -> Array:
+    """The row of a table that an index names."""
+    *place, unit = cells.T
+    rows = np.broadcast_to(call["indices"].array[tuple(place)], len(cells))
+    return np.stack([rows, unit], axis=1)
+
+
+def reflection_pad(call: Call, cells: Array) -> Array:
+    """Around the image its mirror image; the border itself is not repeated."""
+
+    def mirrored(at: Array, length: int) -> Array:
+        last = length - 1
+        return np.asarray(last - np.abs(last - np.abs(at)))
+
+    return _padded(call, cells, mirrored)
+
+
+def replication_pad(call: Call, cells: Array) -> Array:
+    """Around the image its border, repeated."""
+    return _padded(call, cells, lambda at, length: np.clip(at, 0, length - 1))
+
+
+def index(call: Call, cells: Array) -> Array:
+    """The cells that tensors of indices, or masks of truth values, name.
+
+    Source: NumPy user guide, advanced indexing: indexed axes stand together at the first of them, or in front of all if
+    they do not follow each other.
+    """
+    operand: Operand = call["self"]
+    named = _axes_named(call["indices"])
+    axes = [axis for axis, _ in named]
+    indices = np.broadcast_arrays(*(array for _, array in named))
+    width = indices[0].ndim
+    together = axes == list(range(axes[0], axes[0] + len(axes)))
+    start = axes[0] if together else 0
+    place = tuple(cells[:, start : start + width].T)
+    rest = iter(np.delete(cells, np.s_[start : start + width], axis=1).T)
+    by_axis = dict(zip(axes, indices, strict=True))
+    columns = []
+    for axis, length in enumerate(operand.shape):
+        columns.append(by_axis[axis][place] % length if axis in by_axis else next(rest))
+    return np.stack([np.broadcast_to(column, len(cells)) for column in columns], axis=1).astype(np.int64)
+
+
+def _axes_named(given: tuple[Operand | None, ...]) -> list[tuple[int, Array]]:
+    """Each indexed axis with its index; a mask names as many axes as it has."""
+    named: list[tuple[int, Array]] = []
+    axis = 0
+    for operand in given:
+        if operand is None:
+            axis += 1
+        elif operand.array.dtype == bool:
+            named += [(axis + i, found) for i, found in enumerate(np.nonzero(operand.array))]
+            axis += operand.array.ndim
+        else:
+            named.append((axis, operand.array))
+            axis += 1
+    return named
+
+
+def _padded(call: Call, cells: Array, inner: Callable[[Array, int], Array]) -> Array:
+    """`padding` names what was added before and after, from the last axis on."""
+    found = cells.copy()
+    shape = call["self"].shape
+    for back, before in enumerate(call["padding"][::2]):
+        axis = cells.shape[1] - 1 - back
+        found[:, axis] = inner(cells[:, axis] - before, shape[axis])
+    return found
+
+
+def _with(cells: Array, axis: int, values: Array) -> Array:
+    found = cells.copy()
+    if found.shape[1]:
+        found[:, axis] = values
+    return found
+
+
+def _broadcast(cells: Array, shape: tuple[int, ...]) -> Array:
+    tail = cells[:, cells.shape[1] - len(shape) :]
+    return np.where(np.array(shape, np.int64).reshape(1, -1) == 1, 0, tail)
+
+
+def _flat(cells: Array, shape: tuple[int, ...]) -> Array:
+    """Row-major positions of cells."""
+    steps = np.array([int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))], np.int64)
+    return cells @ steps
+
+
+def _unflat(flat: Array, shape: tuple[int, ...]) -> Array:
+    found = np.empty((len(flat), len(shape)), np.int64)
+    for axis in reversed(range(len(shape))):
+        flat, found[:, axis] = np.divmod(flat, max(shape[axis], 1))
+    return found
+
+
+def _relaid(cells: Array, given: tuple[int, ...], wanted: tuple[int, ...]) -> Array:
+    return _unflat(_flat(cells, given), wanted)
+
+
+MOVES: Mapping[str, Move] = {
+    "view": view,
+    "_unsafe_view": view,
+    "alias": same,
+    "clone": same,
+    "detach": same,
+    "lift_fresh": same,
+    "copy": copy,
+    "expand": expand,
+    "transpose": transpose,
+    "t": transpose,
+    "permute": permute,
+    "select": select,
+    "slice": slices,
+    "unsqueeze": unsqueeze,
+    "squeeze": squeeze,
+    "flip": flip,
+    "roll": roll,
+    "repeat": repeat,
+    "as_strided": as_strided,
+    "split": split,
+    "split_with_sizes": split,
+    "unsafe_split": split,
+    "unsafe_split_with_sizes": split,
+    "unbind": unbind,
+    "unfold": unfold,
+    "diagonal": diagonal,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    "channel_shuffle": channel_shuffle,
+    "index_select": index_select,
+    "gather": gather,
+    "embedding": embedding,
+    "reflection_pad1d": reflection_pad,
+    "reflection_pad2d": reflection_pad,
+    "reflection_pad3d": reflection_pad,
+    "replication_pad1d": replication_pad,
+    "replication_pad2d": replication_pad,
+    "replication_pad3d": replication_pad,
+    "index": index,
+}
+SOURCES: Mapping[str, str] = {"copy": "src", "embedding": "weight"}
+"""Which argument is moved; `self` where nothing else is said."""

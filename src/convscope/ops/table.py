@@ -1,0 +1,465 @@
+"""OPS: every operation that convscope can explain, by its ATen name without overload or in-place mark."""
+
+from collections.abc import Mapping
+
+from convscope.ops import (
+    attention,
+    convolution,
+    creation,
+    fused,
+    indexing,
+    joining,
+    matmul,
+    movement,
+    normalization,
+    pointwise,
+    pooling,
+    reductions,
+    resampling,
+    titles,
+)
+from convscope.ops.dependencies import MovedCells, everything
+from convscope.ops.op import Op, Role
+from convscope.ops.titles import Title
+
+OPS: Mapping[str, Op] = {
+    # convolution
+    "convolution": Op(
+        convolution.convolution,
+        convolution.convolution_dependencies,
+        convolution.convolution_vjp,
+        title=titles.convolution,
+    ),
+    # matmul
+    "mm": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp, title=titles.linear("self")),
+    **dict.fromkeys(("bmm", "mv", "dot"), Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp)),
+    "addmm": Op(
+        matmul.addmm,
+        matmul.product_dependencies,
+        matmul.addmm_vjp,
+        title=titles.linear("mat1"),
+        rounding="stores between",
+    ),
+    **dict.fromkeys(
+        ("addmv", "baddbmm"), Op(matmul.addmm, matmul.product_dependencies, matmul.addmm_vjp, rounding="stores between")
+    ),
+    # pooling
+    **dict.fromkeys(
+        ("max_pool2d_with_indices", "max_pool3d_with_indices"),
+        Op(pooling.max_pool, pooling.pool_dependencies, pooling.max_pool_vjp, title=titles.pooling("max pooling")),
+    ),
+    "avg_pool2d": Op(
+        pooling.avg_pool, pooling.pool_dependencies, pooling.avg_pool_vjp, title=titles.pooling("average pooling")
+    ),
+    "avg_pool3d": Op(
+        pooling.avg_pool,
+        pooling.pool_dependencies,
+        pooling.avg_pool_vjp,
+        title=titles.pooling("average pooling"),
+        rounding="narrow",
+    ),
+    "_adaptive_avg_pool2d": Op(
+        pooling.adaptive_avg_pool,
+        pooling.adaptive_pool_dependencies,
+        pooling.adaptive_avg_pool_vjp,
+        title=titles.to_size("average pooling"),
+    ),
+    "_adaptive_avg_pool3d": Op(
+        pooling.adaptive_avg_pool,
+        pooling.adaptive_pool_dependencies,
+        pooling.adaptive_avg_pool_vjp,
+        title=titles.to_size("average pooling"),
+        rounding="narrow",
+    ),
+    **dict.fromkeys(
+        ("adaptive_max_pool2d", "adaptive_max_pool3d"),
+        Op(
+            pooling.adaptive_max_pool,
+            pooling.adaptive_pool_dependencies,
+            pooling.adaptive_max_pool_vjp,
+            title=titles.to_size("max pooling"),
+        ),
+    ),
+    **dict.fromkeys(
+        ("max_unpool2d", "max_unpool3d"),
+        Op(
+            pooling.max_unpool,
+            pooling.max_unpool_dependencies,
+            pooling.max_unpool_vjp,
+            role="index",
+            selected_by=("indices",),
+        ),
+    ),
+    # normalization
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit"),
+        Op(
+            normalization.batch_norm,
+            normalization.batch_norm_dependencies,
+            normalization.batch_norm_vjp,
+            title=titles.named("batch norm"),
+            rounding="stores between",
+        ),
+    ),
+    "_native_batch_norm_legit_no_training": Op(
+        normalization.batch_norm,
+        normalization.batch_norm_dependencies,
+        normalization.batch_norm_vjp,
+        title=titles.named("batch norm"),
+    ),
+    "native_layer_norm": Op(
+        normalization.layer_norm,
+        normalization.layer_norm_dependencies,
+        normalization.layer_norm_vjp,
+        title=titles.named("layer norm"),
+    ),
+    "native_group_norm": Op(
+        normalization.group_norm,
+        normalization.group_norm_dependencies,
+        normalization.group_norm_vjp,
+        title=titles.named("group norm"),
+    ),
+    # reductions
+    "sum": Op(reductions.total, reductions.reduction_dependencies, reductions.total_vjp),
+    "mean": Op(
+        reductions.mean, reductions.reduction_dependencies, reductions.total_vjp, title=titles.over_axes("mean")
+    ),
+    **dict.fromkeys(
+        ("var", "std", "var_mean", "std_mean"),
+        Op(reductions.variance, reductions.reduction_dependencies, reductions.variance_vjp),
+    ),
+    **dict.fromkeys(
+        ("amax", "amin", "max", "min"),
+        Op(reductions.largest, reductions.reduction_dependencies, reductions.extreme_vjp),
+    ),
+    **dict.fromkeys(("argmax", "argmin"), Op(reductions.largest, reductions.reduction_dependencies)),
+    "aminmax": Op(reductions.least_and_largest, reductions.reduction_dependencies, reductions.least_and_largest_vjp),
+    **dict.fromkeys(
+        ("sort", "topk"),
+        Op(reductions.ranked, reductions.along_axis_dependencies, reductions.ranked_vjp, selected_by=("self",)),
+    ),
+    "prod": Op(reductions.whole, reductions.reduction_dependencies, reductions.product_vjp, rounding="narrow"),
+    **dict.fromkeys(("any", "all"), Op(reductions.whole, reductions.reduction_dependencies)),
+    "cumsum": Op(reductions.cumsum, reductions.cumsum_dependencies, reductions.cumsum_vjp, rounding="narrow"),
+    "logsumexp": Op(
+        reductions.logsumexp, reductions.reduction_dependencies, reductions.logsumexp_vjp, rounding="stores between"
+    ),
+    "linalg_vector_norm": Op(reductions.norm, reductions.reduction_dependencies, reductions.norm_vjp),
+    # attention
+    "_softmax": Op(
+        attention.softmax_cell,
+        reductions.along_axis_dependencies,
+        attention.softmax_vjp,
+        title=titles.over_axes("softmax"),
+        rounding="stores between",
+    ),
+    "_safe_softmax": Op(
+        attention.softmax_cell, reductions.along_axis_dependencies, attention.softmax_vjp, rounding="stores between"
+    ),
+    "_log_softmax": Op(
+        attention.softmax_cell,
+        reductions.along_axis_dependencies,
+        attention.softmax_vjp,
+        title=titles.over_axes("log-softmax"),
+        rounding="stores between",
+    ),
+    "_scaled_dot_product_flash_attention_for_cpu": Op(
+        attention.attention, attention.attention_dependencies, attention.attention_vjp, title=titles.named("attention")
+    ),
+    # fused
+    "_native_multi_head_attention": Op(
+        fused.multi_head_attention, fused.sequence_dependencies, fused.multi_head_attention_vjp
+    ),
+    "_transformer_encoder_layer_fwd": Op(fused.encoder_layer, fused.sequence_dependencies, fused.encoder_layer_vjp),
+    # pointwise
+    **dict.fromkeys(
+        (
+            "relu",
+            "hardsigmoid",
+            "hardswish",
+            "silu",
+            "mish",
+            "sigmoid",
+            "tanh",
+            "leaky_relu",
+            "threshold",
+            "elu",
+            "celu",
+            "hardtanh",
+            "softplus",
+            "clamp",
+            "clamp_min",
+            "gelu",
+        ),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, role="activation"),
+    ),
+    **dict.fromkeys(
+        (
+            "neg",
+            "abs",
+            "sign",
+            "floor",
+            "ceil",
+            "trunc",
+            "reciprocal",
+            "sqrt",
+            "exp",
+            "exp2",
+            "expm1",
+            "log",
+            "log2",
+            "log10",
+            "log1p",
+            "erf",
+            "sin",
+            "cos",
+            "tan",
+            "asin",
+            "acos",
+            "sinh",
+            "cosh",
+            "erfc",
+            "frac",
+            "atan",
+            "logical_not",
+            "isnan",
+            "isinf",
+            "sgn",
+            "atan2",
+            "hardshrink",
+            "softshrink",
+            "maximum",
+            "minimum",
+            "addcmul",
+            "addcdiv",
+            "lerp",
+            "where",
+            "masked_fill",
+            "logical_and",
+            "logical_or",
+            "logical_xor",
+            "bitwise_and",
+            "bitwise_or",
+            "bitwise_xor",
+            "remainder",
+            "fmod",
+            "clamp_max",
+            "eq",
+            "ne",
+            "lt",
+            "le",
+            "gt",
+            "ge",
+            "round",
+            "bitwise_not",
+        ),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
+    ),
+    **dict.fromkeys(
+        ("rsqrt", "pow"),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
+    ),
+    "mul": Op(
+        pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, title=titles.named("product")
+    ),
+    "add": Op(
+        pointwise.pointwise,
+        pointwise.pointwise_dependencies,
+        pointwise.pointwise_vjp,
+        title=titles.named("sum"),
+        rounding="stores between",
+    ),
+    **dict.fromkeys(
+        ("sub", "rsub", "div", "floor_divide"),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="stores between"),
+    ),
+    "log_sigmoid_forward": Op(pointwise.log_sigmoid, pointwise.pointwise_dependencies, pointwise.log_sigmoid_vjp),
+    "_prelu_kernel": Op(pointwise.prelu, pointwise.pointwise_dependencies, pointwise.prelu_vjp, role="activation"),
+    "glu": Op(pointwise.glu, pointwise.glu_dependencies, pointwise.glu_vjp, role="activation"),
+    "native_dropout": Op(
+        pointwise.dropout, pointwise.pointwise_dependencies, pointwise.dropout_vjp, title=titles.named("dropout")
+    ),
+    # resampling
+    **dict.fromkeys(
+        (
+            "upsample_nearest1d",
+            "upsample_nearest2d",
+            "upsample_nearest3d",
+            "_upsample_nearest_exact1d",
+            "_upsample_nearest_exact2d",
+            "_upsample_nearest_exact3d",
+        ),
+        Op(resampling.nearest, resampling.resampling_dependencies, resampling.nearest_vjp),
+    ),
+    **dict.fromkeys(
+        ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"),
+        Op(resampling.linear, resampling.resampling_dependencies, resampling.linear_vjp, rounding="stores between"),
+    ),
+    "upsample_bicubic2d": Op(
+        resampling.cubic, resampling.resampling_dependencies, resampling.cubic_vjp, rounding="stores between"
+    ),
+    # movement
+    **dict.fromkeys(
+        ("view", "_unsafe_view"),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, title=titles.reshape, role="view"),
+    ),
+    **dict.fromkeys(
+        ("alias", "clone", "detach", "copy"),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="copy"),
+    ),
+    "lift_fresh": Op(
+        movement.moved,
+        movement.moved_dependencies,
+        movement.moved_vjp,
+        title=titles.named("tensor made without PyTorch operations"),
+        role="copy",
+    ),
+    **dict.fromkeys(
+        (
+            "expand",
+            "transpose",
+            "t",
+            "permute",
+            "select",
+            "slice",
+            "unsqueeze",
+            "squeeze",
+            "as_strided",
+            "split",
+            "split_with_sizes",
+            "unsafe_split",
+            "unbind",
+            "unfold",
+            "diagonal",
+        ),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="view"),
+    ),
+    **dict.fromkeys(
+        (
+            "flip",
+            "roll",
+            "repeat",
+            "unsafe_split_with_sizes",
+            "pixel_shuffle",
+            "pixel_unshuffle",
+            "channel_shuffle",
+            "reflection_pad1d",
+            "reflection_pad2d",
+            "reflection_pad3d",
+            "replication_pad1d",
+            "replication_pad2d",
+            "replication_pad3d",
+        ),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp),
+    ),
+    **dict.fromkeys(
+        ("index_select", "gather"),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("index",)),
+    ),
+    **dict.fromkeys(
+        ("embedding", "index"),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("indices",)),
+    ),
+    "_to_copy": Op(movement.converted, movement.moved_dependencies, movement.moved_vjp),
+    # joining
+    "cat": Op(joining.cat, MovedCells(joining.cat_vjp), joining.cat_vjp, title=titles.named("concatenate")),
+    "stack": Op(joining.stack, MovedCells(joining.stack_vjp), joining.stack_vjp),
+    "constant_pad_nd": Op(joining.constant_pad, MovedCells(joining.constant_pad_vjp), joining.constant_pad_vjp),
+    "im2col": Op(joining.im2col, MovedCells(joining.im2col_vjp), joining.im2col_vjp),
+    "col2im": Op(joining.col2im, MovedCells(joining.col2im_vjp), joining.col2im_vjp, rounding="narrow"),
+    **dict.fromkeys(("tril", "triu"), Op(joining.triangle, MovedCells(joining.triangle_vjp), joining.triangle_vjp)),
+    # indexing
+    "scatter": Op(
+        indexing.scatter, indexing.scatter_dependencies, indexing.scatter_vjp, role="index", selected_by=("index",)
+    ),
+    "scatter_add": Op(
+        indexing.scatter,
+        indexing.scatter_dependencies,
+        indexing.scatter_vjp,
+        role="index",
+        rounding="narrow",
+        selected_by=("index",),
+    ),
+    **dict.fromkeys(
+        ("slice_scatter", "select_scatter"),
+        Op(indexing.scattered_slice, MovedCells(indexing.scattered_slice_vjp), indexing.scattered_slice_vjp),
+    ),
+    "index_put": Op(
+        indexing.index_put,
+        indexing.index_put_dependencies,
+        indexing.index_put_vjp,
+        role="index",
+        rounding="narrow",
+        selected_by=("indices",),
+    ),
+    # creation
+    **dict.fromkeys(
+        (
+            "zeros",
+            "zeros_like",
+            "new_zeros",
+            "zero",
+            "ones",
+            "ones_like",
+            "new_ones",
+            "full",
+            "full_like",
+            "new_full",
+            "fill",
+            "scalar_tensor",
+        ),
+        Op(creation.filled, everything, role="create"),
+    ),
+    **dict.fromkeys(("arange", "linspace", "eye"), Op(creation.counted, everything, role="create")),
+}
+
+OTHER_ROLES: Mapping[str, Role] = {
+    **dict.fromkeys(
+        (
+            "bernoulli",
+            "cauchy",
+            "empty",
+            "empty_like",
+            "empty_strided",
+            "exponential",
+            "geometric",
+            "log_normal",
+            "multinomial",
+            "new_empty",
+            "new_empty_strided",
+            "normal",
+            "normal_functional",
+            "poisson",
+            "rand",
+            "rand_like",
+            "randint",
+            "randint_like",
+            "randn",
+            "randn_like",
+            "random",
+            "randperm",
+            "uniform",
+        ),
+        "random",
+    ),
+    **dict.fromkeys(("contiguous", "lift", "resize", "set"), "copy"),
+    **dict.fromkeys(("_reshape_alias", "reshape"), "view"),
+    **dict.fromkeys(("softsign",), "activation"),
+}
+"""Roles of operations without a rule: random ones, uninitialized memory, and other names of views and copies."""
+OTHER_TITLES: Mapping[str, Title] = {
+    "linear": titles.linear("input"),
+    "reshape": titles.reshape,
+    "adaptive_avg_pool2d": titles.to_size("average pooling"),
+    "cudnn_batch_norm": titles.named("batch norm"),
+    **dict.fromkeys(
+        (
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_fused_attention_overrideable",
+            "_scaled_dot_product_attention_math",
+        ),
+        titles.named("attention"),
+    ),
+}
+"""Titles of operations that only other devices record."""

@@ -1,0 +1,116 @@
+"""Titles: what an operation is called, with its settings. Knows the arguments of a step and nothing else of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+
+class TitledStep(Protocol):
+    """The part of a step that a title depends on."""
+
+    @property
+    def op(self) -> str:
+        """The ATen name."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Arguments by the names of ATen's schema."""
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Argument name -> parameter name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+
+
+Title = Callable[[TitledStep], str]
+
+
+def plain_title(step: TitledStep) -> str:
+    """The ATen name as words: `upsample nearest2d`."""
+    return str(step.op.rpartition("::")[2].strip("_").replace("_", " "))
+
+
+def named(name: str) -> Title:
+    """A fixed title."""
+    return lambda _step: name
+
+
+def convolution(step: TitledStep) -> str:
+    """`convolution 3x3, stride 2, padding 1`."""
+    kernel = "x".join(map(str, _shape_of(step, "weight")[2:]))
+    kind = "transposed convolution" if step.arguments.get("transposed") else "convolution"
+    return f"{kind} {kernel}" + _settings(step, {"stride": 1, "padding": 0, "dilation": 1, "groups": 1})
+
+
+def pooling(kind: str) -> Title:
+    """`max pooling 2x2`; the stride only where it differs from the kernel size."""
+
+    def title(step: TitledStep) -> str:
+        kernel = list(step.arguments.get("kernel_size") or ())
+        size = "x".join(map(str, kernel if len(kernel) != 1 else kernel * 2))
+        stride = list(step.arguments.get("stride") or ())
+        usual = {"stride": _size(kernel) if stride else "", "padding": 0, "dilation": 1}
+        return f"{kind} {size}" + _settings(step, usual)
+
+    return title
+
+
+def linear(argument: str) -> Title:
+    """`linear 72 to 10` with the weights of a layer, `matrix product` of two results."""
+
+    def title(step: TitledStep) -> str:
+        inside = _shape_of(step, argument)
+        return f"linear {inside[-1]:,} to {step.shape[-1]:,}" if inside and step.parameters else "matrix product"
+
+    return title
+
+
+def to_size(kind: str) -> Title:
+    """`average pooling to 1x1`: the kind, and the shape of the result without the batch axis."""
+    return lambda step: f"{kind} to {'x'.join(map(str, step.shape[1:])) or '1'}"
+
+
+def reshape(step: TitledStep) -> str:
+    """`flatten to 72` where each image becomes a vector, else `reshape to 8x9`."""
+    flattens = len(step.shape) == 2 and len(_shape_of(step, "self")) > 2
+    return to_size("flatten" if flattens else "reshape")(step)
+
+
+def over_axes(kind: str) -> Title:
+    """`mean over rows and columns`, `softmax over axis 1`."""
+
+    def title(step: TitledStep) -> str:
+        axes = step.arguments.get("dim")
+        listed = axes if isinstance(axes, list | tuple) else [axes]
+        rank = len(_shape_of(step, "self"))
+        spatial = sorted(int(a) % rank for a in listed if a is not None) == [2, 3] if rank == 4 else False
+        if spatial:
+            return f"{kind} over rows and columns"
+        return kind if axes is None else f"{kind} over axis {', '.join(map(str, listed))}"
+
+    return title
+
+
+def _settings(step: TitledStep, defaults: Mapping[str, Any]) -> str:
+    """The arguments that differ from their usual values: `, stride 2, padding 1`."""
+    text = ""
+    for name, usual in defaults.items():
+        value = step.arguments.get(name)
+        short = _size(value)
+        if value not in (None, [], ()) and short != str(usual):
+            text += f", {name.replace('_', ' ')} {short}"
+    return text
+
+
+def _size(value: Any) -> str:
+    """1 for [1, 1], 3x5 for [3, 5]."""
+    if isinstance(value, list | tuple):
+        return str(value[0]) if value and len(set(value)) == 1 else "x".join(map(str, value))
+    return str(value)
+
+
+def _shape_of(step: TitledStep, argument: str) -> tuple[int, ...]:
+    value = step.arguments.get(argument)
+    return tuple(getattr(value, "shape", ()))

@@ -1,0 +1,160 @@
+"""Steps: what a figure asks of a trace, and how a step's output becomes maps or units that can be drawn."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import ShapeError, UnknownName
+from convscope.plot.canvas.channel_choice import Choice, choose
+from convscope.plot.canvas.fonts import abridge
+from convscope.plot.canvas.sheet import FOOT, TINY, Place, Sheet, snap, tile
+from convscope.plot.canvas.style import MUTED, ColorScale, number, size
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+
+WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there are at most
+WRITTEN_MAPS = 16
+WRITTEN_UNITS = 16
+MOST_UNITS = 1024
+CELL = (0.48, 0.3)  # inches
+MIXING = ("conv", "linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "einsum", "attention", "scaled", "cat", "stack")
+"""Beginnings of the operations whose output channels are not their input channels."""
+COPIES = ("alias", "clone", "contiguous", "detach", "dropout", "native_dropout", "feature_dropout", "_to_copy")
+
+
+def picture_of(trace: Trace) -> NDArray[np.float32]:
+    """The first image as a person sees it: shape (C, H, W), from 0 to 1; what lies beyond is clipped."""
+    image = np.asarray(trace.input[0], np.float32)
+    return np.clip(trace.card.preprocess.restore(image), 0, 1)
+
+
+def pick(trace: Trace, names: Iterable[str]) -> list[Step]:
+    """Steps by name.
+
+    Raises:
+        UnknownName: no step has one of the names.
+    """
+    found = {step.name: step for step in trace.steps}
+    for name in names:
+        if name not in found:
+            raise UnknownName("step", name, found)
+    return [found[name] for name in names]
+
+
+def numbers(step: Step, image: int = 0) -> NDArray[np.float64]:
+    """What a step made of one image: maps (K, P, Q), or units (U,).
+
+    Token sequences (N, D) are one map; what has more than three axes is laid out as maps of its last two; of complex
+    numbers these are the magnitudes. A number without axes is one unit; without numbers there are no maps, or units.
+    """
+    output = np.atleast_1d(np.asarray(step.output))
+    if not len(output) and not image:
+        return np.zeros((0, *output.shape[2:][-2:]) if output.ndim > 3 else 0)
+    output = np.abs(output) if np.iscomplexobj(output) else output
+    if not -len(output) <= image < len(output):
+        raise ShapeError(f"{step.name} holds {len(output)} images; there is no image {image}.")
+    values = np.asarray(output[image], np.float64)
+    if values.ndim <= 1 or values.shape[1:] == (1, 1):
+        return values.reshape(-1)
+    return values.reshape(math.prod(values.shape[:-2]), *values.shape[-2:]) if values.ndim > 2 else values[None]
+
+
+def extent(step: Step) -> str:
+    """The shape of what a step made of one image, and what of it is drawn where its numbers are complex."""
+    output = np.asarray(step.output)
+    return size(output.shape[1:]) + (", magnitudes" if np.iscomplexobj(output) else "")
+
+
+def reads_image(step: Step) -> bool:
+    """Whether a step reads the image itself."""
+    return not step.inputs or any(ref.kind == "input" for _, _, ref in step.refs())
+
+
+def repeats(step: Step, by_id: Mapping[int, Step]) -> bool:
+    """Whether a step only lays out the numbers it read anew, as flatten does, or passes them on, as dropout does."""
+    read = [by_id[i] for i in step.inputs if i in by_id]
+    if len(read) != 1:
+        return False
+    before, after = np.asarray(read[0].output), np.asarray(step.output)
+    if before.size != after.size or (before.shape == after.shape and step.op not in COPIES):
+        return False
+    return np.array_equal(before.ravel(), after.ravel(), equal_nan=True)
+
+
+def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, Choice], most: int) -> Choice:
+    """Which channels of a step to draw: those of the step it read, where channels stay what they are."""
+    read = next((before[i] for i in step.inputs if i in before), None)
+    keeps = read is not None and not step.op.startswith(MIXING) and read.count == len(values)
+    if read is None or not keeps:
+        return choose(values, most, "channels")
+    return replace(read, said=f"{read.said.partition(',')[0]}, the same as above" if read.said else "")
+
+
+def draw_maps(sheet: Sheet, values: NDArray[Any], chosen: Choice, at: Place, *, scale: ColorScale, name: str) -> float:
+    """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `at[3]` long; returns the height."""
+    x, y, room, longest = at
+    written = max(values.shape[1:]) <= WRITTEN and len(chosen.shown) <= WRITTEN_MAPS
+    w, h = tile(values.shape, longest)
+    if written:
+        w, h = snap(CELL[0] * values.shape[2]), snap(CELL[1] * values.shape[1])
+    step = max(w, 0.3) + 0.08
+    across = max(1, int((room + 0.08) / step))
+    high = h + 0.15
+    for place, k in enumerate(chosen.shown):
+        left, top = snap(x + step * (place % across)), snap(y + 0.1 + high * (place // across))
+        sheet.text(left, top - 0.03, str(k), points=TINY, mono=True, color=MUTED)
+        (sheet.numbers if written else sheet.map)(values[k], (left, top, w, h), scale, f"{name}[{k}]")
+    return 0.1 + high * -(-len(chosen.shown) // across)
+
+
+def draw_units(
+    sheet: Sheet, values: NDArray[Any], at: Place, *, scale: ColorScale, name: str, called: Sequence[str] = ()
+) -> tuple[float, str]:
+    """Units (U,): few as cells with their numbers, many as small coloured cells, row by row.
+
+    Args:
+        sheet: Where to draw.
+        values: Shape (U,).
+        at: x, y and width to keep within; the last number is not used.
+        scale: The colours.
+        name: What the numbers are.
+        called: A name for each unit, by default its index.
+
+    Returns:
+        The height, and what to say of the layout.
+    """
+    x, y, room, _ = at
+    if len(values) <= WRITTEN_UNITS:
+        across = max(1, min(len(values), int(room / 0.56)))
+        for start in range(0, len(values), across):
+            part = values[start : start + across]
+            for place, _ in enumerate(part):
+                label = called[start + place] if start + place < len(called) else str(start + place)
+                label = abridge(label, FOOT, 0.52)
+                sheet.text(x + 0.56 * place + 0.28, y + 0.08, label, points=FOOT, color=MUTED, align="center")
+            sheet.numbers(part[None], (x, snap(y + 0.13), snap(0.56 * len(part)), 0.3), scale, f"{name}[{start}]")
+            y += 0.52
+        return 0.52 * -(-len(values) // across), ""
+    chosen = choose(values, MOST_UNITS, "units")
+    top = "largest: " + ", ".join(f"{called[k]} {number(values[k])}" for k in np.argsort(-values)[:5]) if called else ""
+    shown = values[list(chosen.shown)]
+    cell = 0.12
+    across = min(len(shown), 64, int(room / cell))
+    whole = len(shown) // across * across
+    sheet.map(
+        shown[:whole].reshape(-1, across), (x, y + 0.1, snap(cell * across), snap(cell * whole / across)), scale, name
+    )
+    if whole < len(shown):
+        rest = shown[None, whole:]
+        sheet.map(
+            rest, (x, snap(y + 0.1 + cell * whole / across), snap(cell * rest.size), cell), scale, f"{name}, rest"
+        )
+    high = 0.1 + cell * -(-len(shown) // across)
+    if top:
+        sheet.text(x, y + high + 0.16, top, points=FOOT, color=MUTED)
+        high += 0.2
+    return high + 0.06, chosen.said or f"row by row, {across} to a row"

@@ -1,0 +1,173 @@
+"""Style: the colours, numbers and typefaces that every figure shares, and the Figure that draws in them.
+
+Knows matplotlib's figures and colours; no pyplot, no global settings, nothing of what is drawn.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backend_bases import RendererBase
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+PAGE = "#fbfaf7"
+INK = "#1c1c1a"
+MUTED = "#6f6d68"
+LINE = "#dfdcd5"
+ACCENT = "#0f6b4f"
+NOT_FINITE = "#b9a44c"  # NaN and infinities: a colour that no number has
+DPI = 200
+
+DIVERGING = LinearSegmentedColormap.from_list(
+    "convscope",
+    ["#2166ac", "#4393c3", "#92c5de", "#d1e5f0", PAGE, "#fddbc7", "#f4a582", "#d6604d", "#b2182b"],
+).with_extremes(bad=NOT_FINITE)
+"""Blue below zero, red above, the page itself at zero. Steps: ColorBrewer's RdBu, safe for colour-blind eyes."""
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "font.monospace": ["DejaVu Sans Mono", "Menlo", "Consolas", "monospace"],
+    "font.size": 8,
+    "text.color": INK,
+    "text.usetex": False,
+    "axes.unicode_minus": True,
+    "image.composite_image": False,  # each picture stays a picture of its own in SVG and PDF
+    "path.simplify": True,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "convscope",  # the same figure gives the same file
+}
+
+
+class Page(Figure):
+    """A matplotlib Figure that always draws in this style, whatever the global settings are."""
+
+    def __init__(self, width: float = 4, height: float = 3) -> None:
+        with mpl.rc_context(STYLE):
+            super().__init__(figsize=(width, height), dpi=DPI, facecolor=PAGE)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw with this style's settings, then leave the global ones as they were."""
+        with mpl.rc_context(STYLE):
+            super().draw(renderer)
+
+
+@dataclass(frozen=True, slots=True)
+class ColorScale:
+    """What the colours of one step mean: zero is the middle of the map, `limit` its end on either side.
+
+    >>> ColorScale.of(np.array([-0.5, 2.0])).ends
+    (-2.0, 2.0)
+    >>> ColorScale.of(np.array([0.0, 3.0])).ends
+    (0.0, 3.0)
+    """
+
+    low: float
+    """The smallest finite number, at most 0."""
+    high: float
+    """The largest finite number, at least 0."""
+    strange: int = 0
+    """How many numbers are NaN or infinite: they have no place on the scale."""
+
+    @classmethod
+    def of(cls, *arrays: NDArray[Any]) -> "ColorScale":
+        """The one scale that holds every number of all these arrays."""
+        low, high, strange = 0.0, 0.0, 0
+        for array in arrays:
+            values = np.asarray(array, np.float64)
+            finite = values[np.isfinite(values)]
+            strange += values.size - finite.size
+            low = min(low, float(finite.min(initial=0)))
+            high = max(high, float(finite.max(initial=0)))
+        return cls(low, high, strange)
+
+    @property
+    def limit(self) -> float:
+        """The magnitude at both ends of the map."""
+        return max(-self.low, self.high) or 1.0
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The two ends of the legend: the half of the map that no number uses is left out."""
+        if self.low == self.high == 0:
+            return 0.0, 0.0
+        return (-self.limit if self.low < 0 else 0.0), (self.limit if self.high > 0 else 0.0)
+
+    @property
+    def norm(self) -> Normalize:
+        """From numbers to the map, zero in the middle."""
+        return Normalize(-self.limit, self.limit)
+
+    def colors(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """The red, green and blue that numbers are drawn in, each 0 to 1: shape (..., 3)."""
+        return np.asarray(DIVERGING(self.norm(np.ma.masked_invalid(values))))[..., :3]
+
+
+def on(color: Sequence[float] | NDArray[np.float64]) -> str:
+    """Ink or page, whichever is easier to read on `color`.
+
+    >>> on((1, 1, 1)) == INK, on((0, 0, 0)) == PAGE
+    (True, True)
+
+    Source: relative luminance and contrast of WCAG 2.
+    """
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return INK if luminance > 0.2 else PAGE
+
+
+def number(value: float, digits: int = 4, *, plus: bool = False) -> str:
+    """A number in at most `digits` significant digits, with a true minus sign.
+
+    >>> number(-1.12449), number(0), number(2.0, plus=True), number(0.0000123)
+    ('−1.124', '0', '+2', '1.23e−5')
+    """
+    if not math.isfinite(value):
+        return str(float(value)).replace("-", "−")
+    if value == 0:
+        return "0"
+    power = math.floor(math.log10(abs(value)))
+    if -4 <= power < 6:
+        text = f"{value:.{max(digits - 1 - power, 0)}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    else:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return ("+" if plus and value > 0 else "") + text.replace("-", "−")
+
+
+def table(values: NDArray[Any]) -> NDArray[np.str_]:
+    """Numbers as text of the same shape, all with the same decimals; seven characters are enough unless all are tiny.
+
+    >>> table(np.array([[-1.5447, 0.25], [3, 0]])).tolist()
+    [['−1.5447', '0.2500'], ['3.0000', '0.0000']]
+    >>> table(np.array([-1.0, 8.0])).tolist()
+    ['−1', '8']
+    """
+    array = np.asarray(values, np.float64)
+    finite = array[np.isfinite(array)]
+    most = float(np.abs(finite).max(initial=0))
+    if most < 1e5 and (finite == np.rint(finite)).all():
+        form = "{:.0f}"
+    elif 1e-3 <= most < 1e5:
+        form = "{:." + str(4 - max(0, math.floor(math.log10(most)))) + "f}"
+    else:
+        form = "{:.1e}"
+    texts = [_tidy(form.format(v)) for v in array.ravel()]
+    return np.array(texts, np.str_).reshape(array.shape)
+
+
+def _tidy(text: str) -> str:
+    mantissa, e, exponent = text.partition("e")
+    mantissa = mantissa.lstrip("-") if not mantissa.strip("-0.") else mantissa
+    return (mantissa + (e + str(int(exponent)) if e else "")).replace("-", "−")
+
+
+def size(shape: tuple[int, ...]) -> str:
+    """A shape as people write it: (8, 28, 28) is 8×28×28."""
+    return "×".join(f"{n:,}" for n in shape) or "1"

@@ -1,0 +1,230 @@
+"""Explanation: why one number is what it is, as a picture: the window, the kernel, the products and their sum.
+
+Knows expressions and how they are written; no trace but through the explanation, no torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convscope.errors import UsageError
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
+from convscope.plot.canvas.calculation import badge, ledger
+from convscope.plot.canvas.channel_choice import choose
+from convscope.plot.canvas.function_graph import draw_graph
+from convscope.plot.canvas.products import SLIM, WIDE, WRITTEN, Grey, draw_products
+from convscope.plot.canvas.sheet import SMALL, Place, Sheet, snap, tile
+from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale
+from convscope.render.channels import Channel, channels_of
+from convscope.render.detail import Detail
+from convscope.render.drawing import draw, headline, result
+from convscope.render.grids import region
+from convscope.render.numbers import short
+from convscope.render.page import compared
+from convscope.render.rows import BLANK, RULE, Row
+from convscope.render.sums import chosen, closing, scale_of
+from convscope.type_checks import takes
+
+if TYPE_CHECKING:  # proof knows torch, and pictures do without
+    from convscope.proof.explanation import Explanation
+
+EXTREMES = frozenset({"max", "min", "argmax", "argmin"})
+WRONG = "#b2182b"
+_SAYS: Mapping[str, tuple[str, str]] = {
+    "proved": ("✓ proved by two witnesses", ACCENT),
+    "proved normwise": ("✓ proved by two witnesses, normwise", ACCENT),
+    "unresolved": ("unresolved: the bound is too wide to prove it", MUTED),
+    "mismatch": ("✗ mismatch: not what its operation gives", WRONG),
+    "not recomputed": ("explained within the bound, not recomputed", MUTED),
+    "not explained": ("recomputed within the bound, not explained", MUTED),
+    "unsupported": ("unsupported: no rule and no reference", MUTED),
+    "given": ("given, not calculated", MUTED),
+    "weights changed": ("weights changed since the trace", WRONG),
+}
+"""What the badge says of each status, and in which colour."""
+
+
+@takes(why="Explanation")
+def explanation(why: "Explanation", *, most: int = 4) -> Figure:
+    """Why one number is what it is: window × kernel = products and their sum, or the calculation that made it.
+
+    A long sum shows its largest terms as bars and the total of the others, a maximum its candidates with the winner
+    framed, any other function its formula with the numbers put in (and its curve, if it is one of one number), a move
+    the cell that it came from.
+
+    >>> import torch, convscope as cs
+    >>> why = cs.explain(cs.trace(torch.nn.Conv2d(1, 1, 2), torch.ones(1, 2, 2)), "conv2d", (0, 0, 0))
+    >>> [str(image.get_label()) for image in explanation(why).axes[0].images]
+    ['window', 'kernel', 'products', 'legend']
+
+    Args:
+        why: What `cs.explain` gave.
+        most: How many channels of a window to draw; half as many again where that is all of them.
+
+    Raises:
+        UsageError: `most` is less than 1.
+    """
+    if most < 1:
+        raise UsageError(f"at least one channel is drawn, so most must be 1 or more, not {most}.")
+    sheet = Sheet()
+    expr = why.expr
+    if expr is None:
+        y = sheet.header(f"{why.name} = {short(why.recorded)}", *why.notes)
+        badge(sheet, y + 0.1, *_SAYS.get(why.status, (why.status, MUTED)))
+        return sheet.finish()
+    y = sheet.header(f"{why.name} = {result(expr)}", *_wrapped(headline(expr)), *why.notes)
+    y, rows, bars = _body(sheet, y + 0.12, why, expr, most)
+    y = ledger(sheet, y + 0.2, [*rows, RULE, Row("calculated", result(expr)), *_compared(why, expr)], bars)
+    badge(sheet, y + 0.18, *_SAYS.get(why.status, (why.status, MUTED)))
+    return sheet.finish()
+
+
+Body = tuple[float, list[Row | str], frozenset[int]]
+"""Where the drawing ends, the lines below it, and which of these have a bar."""
+
+
+def _body(sheet: Sheet, y: float, why: "Explanation", expr: Expr, most: int) -> Body:
+    """What is drawn, and the lines that lead from it to the result."""
+    if isinstance(expr, Dot):
+        channels = channels_of(expr)
+        return _window(sheet, y, why, expr, channels, most=most) if channels else _terms(y, expr)
+    if isinstance(expr, Leaf):
+        return _moved(sheet, y, why, expr), draw(expr), frozenset()
+    cells = next((a for a in expr.arguments.values() if isinstance(a, Cells)), None)
+    if expr.function in EXTREMES and cells is not None and _is_plane(cells):
+        y = _candidates(sheet, y, why, expr, cells)
+        lines: list[Row | str] = [row for row in draw(expr) if isinstance(row, Row)]
+        return y, lines[1:] if lines[0] is BLANK else lines, frozenset()
+    y = draw_graph(sheet, y + 0.08, expr)
+    rows = draw(expr)
+    terms = [i for i, row in enumerate(rows) if isinstance(row, Row) and "exp(" in row.label and cells is not None]
+    return y - 0.12, rows, frozenset(terms)
+
+
+def _window(sheet: Sheet, y: float, why: "Explanation", dot: Dot, channels: list[Channel], *, most: int) -> Body:
+    """The channels with the largest sums, each drawn; one line for the others, so that it adds up."""
+    scale = scale_of(dot)
+    totals = np.array([channel.total for channel in channels])
+    choice = choose(totals, most if len(channels) > 1.5 * most else len(channels), "channels")
+    drawn = [channels[k] for k in choice.shown]
+    if choice.said:
+        said = f"{most:,} of {len(channels):,} channels, those whose products sum to the most"
+        sheet.text(0, y + 0.08, said, points=SMALL, color=INK)
+        y += 0.2
+    y = draw_products(sheet, y, dot, drawn, digits=scale, grey=_grey(why, dot.left))
+    if not np.isfinite([*dot.products, dot.value()]).all():
+        return y, [Row(f"sum of the {len(dot.left):,} products", short(dot.total()))], frozenset()
+    units = [sum(scale.units(float(p)) for p in dot.products[c.terms].ravel()) for c in drawn]
+    rows: list[Row | str] = []
+    if len(channels) > 1:
+        rows = [
+            Row(f"{dot.left.source.name} channel {c.number}, sum of {c.terms.size:,}", scale.text(u))
+            for c, u in zip(drawn, units, strict=True)
+        ]
+    if choice.said:
+        left = len(channels) - len(drawn)
+        rest = dot.total() - float(totals[list(choice.shown)].sum())
+        units.append(scale.units(rest))
+        rows.append(Row(f"the other {left:,} channels, sum of {left * drawn[0].terms.size:,}", scale.text(units[-1])))
+    bars = frozenset(range(len(rows)))
+    return y, [*rows, *([RULE] if rows else []), *closing(dot, scale, sum(units), drawn=True)], bars
+
+
+def _terms(y: float, dot: Dot) -> Body:
+    """The largest terms of a sum without a window, as lines with bars."""
+    rows = [row for row in draw(dot) if row is not BLANK]
+    shown = min(len(chosen(dot, Detail())) + 1, len(dot.left))
+    return y - 0.24, rows, frozenset(range(shown))
+
+
+def _candidates(sheet: Sheet, y: float, why: "Explanation", apply: Apply, cells: Cells) -> float:
+    """The cells that a maximum chose from, the winner framed."""
+    shape = cells.grid
+    values = cells.values.reshape(shape)
+    written = max(shape) <= WRITTEN
+    cell = WIDE if max(shape) <= 5 else SLIM
+    w, h = (snap(cell[0]) * shape[1], snap(cell[1]) * shape[0]) if written else tile(shape, 2.4)
+    at = (0.0, snap(y + 0.2), w, h)
+    sheet.text(0, at[1] - 0.07, region(cells, np.arange(len(cells)).reshape(shape)), points=SMALL, color=MUTED)
+    grey = _grey(why, cells)
+    scale = ColorScale.of(values)
+    if grey is not None:
+        sheet.picture(grey(cells.values, cells.cells).reshape(shape)[None], at, "candidates")
+    elif written:
+        sheet.numbers(values, at, scale, "candidates")
+    else:
+        sheet.map(values, at, scale, "candidates")
+    pick = np.argmin if apply.function.endswith("min") else np.argmax
+    _frame(sheet, at, shape, divmod(int(pick(cells.values)), shape[1]))
+    if grey is None:
+        sheet.legend(0, at[1] + h + 0.16, max(w, 1.35), scale)
+        return at[1] + h + 0.26
+    return at[1] + h + 0.1
+
+
+def _moved(sheet: Sheet, y: float, why: "Explanation", leaf: Leaf) -> float:
+    """The plane that a moved number came from, its cell framed; nothing where there is no plane."""
+    source = leaf.source
+    arrays = why.trace.inputs if source.kind == "input" else {}
+    if source.kind == "step":
+        arrays = {source.name: why.trace[source.name].outputs[source.output]}
+    array = arrays.get(source.name)
+    if array is None or array.ndim < 3 or min(array.shape[-2:]) < 2 or len(leaf.cell) != array.ndim:
+        return y - 0.24
+    plane = np.asarray(array[leaf.cell[:-2]], np.float64)
+    at = (0.0, snap(y + 0.2), *tile(plane.shape, 2.2))
+    channel = f" channel {leaf.cell[-3]}" if array.shape[-3] > 1 else ""
+    sheet.text(0, at[1] - 0.07, f"{source.name}{channel}, the cell framed", points=SMALL, color=MUTED)
+    scale = ColorScale.of(plane)
+    sheet.map(plane, at, scale, "source")
+    _frame(sheet, at, plane.shape, (leaf.cell[-2], leaf.cell[-1]))
+    sheet.legend(0, at[1] + at[3] + 0.16, max(at[2], 1.35), scale)
+    return at[1] + at[3] + 0.26
+
+
+def _frame(sheet: Sheet, at: Place, shape: Sequence[int], cell: tuple[int, int]) -> None:
+    """A frame around one cell, seen on dark and on light."""
+    w, h = at[2] / shape[1], at[3] / shape[0]
+    x, y = at[0] + w * cell[1], at[1] + h * cell[0]
+    sheet.frame(x, y, w, h, color=PAGE, weight=3.2)
+    sheet.frame(x, y, w, h, color=INK, weight=1.6)
+
+
+def _compared(why: "Explanation", expr: Expr) -> list[Row | str]:
+    """Recorded and difference, with PyTorch named."""
+    return [
+        Row("recorded by PyTorch", row.number, row.after) if isinstance(row, Row) and row.label == "recorded" else row
+        for row in compared(expr, why.recorded, why.bound)
+    ]
+
+
+def _grey(why: "Explanation", cells: Cells) -> Grey | None:
+    """How bright the pixels of the image are, where these cells are such and can be shown."""
+    if cells.source.kind != "input":
+        return None
+    expected = why.trace.card.preprocess
+    mean, std = np.asarray(expected.mean), np.asarray(expected.std)
+
+    def bright(values: NDArray[np.float64], at: NDArray[np.int64]) -> NDArray[np.float64]:
+        channel = np.clip(at[:, -3], 0, None) if at.shape[1] > 2 else np.zeros(len(at), int)
+        level = values * std[channel % len(std)] + mean[channel % len(mean)]
+        return np.asarray(np.clip(level, 0, 1))
+
+    whole = np.asarray(why.trace.inputs[cells.source.name], np.float64)
+    levels = whole if whole.ndim < 3 else whole * std.reshape(-1, 1, 1) + mean.reshape(-1, 1, 1)
+    return bright if levels.min() >= -1e-6 and levels.max() <= 1 + 1e-6 else None
+
+
+def _is_plane(cells: Cells) -> bool:
+    return len(cells.grid) == 2 and len(cells.source.shape) >= 3 and 2 <= len(cells) <= 4096
+
+
+def _wrapped(text: str, longest: int = 110) -> list[str]:
+    """A long sentence as several lines."""
+    lines = [""]
+    for word in text.split(" "):
+        lines = [*lines[:-1], f"{lines[-1]} {word}"] if len(lines[-1]) + len(word) < longest else [*lines, word]
+    return [line.strip() for line in lines]

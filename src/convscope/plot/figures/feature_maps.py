@@ -1,0 +1,242 @@
+"""Feature maps: of every step for one image, or of one step for many images, class beside class."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convscope.data.dataset import Dataset
+from convscope.errors import ShapeError
+from convscope.plot.canvas.channel_choice import Choice, choose
+from convscope.plot.canvas.fonts import abridge, shorten, width
+from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
+from convscope.plot.canvas.step_maps import (
+    Step,
+    Trace,
+    draw_maps,
+    draw_units,
+    extent,
+    numbers,
+    pick,
+    pick_channels,
+    picture_of,
+    repeats,
+)
+from convscope.plot.canvas.style import LINE, MUTED, ColorScale, size
+from convscope.type_checks import takes
+
+MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
+LEFT = 1.75  # inches, for what is said of one step
+ROOM = 8.8  # inches, for its maps
+SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
+
+
+@takes(trace="Trace")
+def maps(
+    trace: Trace,
+    *,
+    steps: Sequence[str] = (),
+    shared: bool = False,
+    picture: NDArray[Any] | None = None,
+    name: str = "",
+    classes: Sequence[str] = (),
+    most: int = MOST_CHANNELS,
+) -> Figure:
+    """The feature maps of every step for one image, each step in one colour scale over all of its channels.
+
+        cs.plot.maps(cs.trace(model, image))
+
+    Args:
+        trace: A trace of one image (of several, the first is drawn).
+        steps: Names of the steps to draw, by default all; of more than 24, every so many, and the figure says so.
+        shared: One colour scale for all steps instead of one for each.
+        picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
+        name: What the image is called.
+        classes: Names of the last step's units, by default those of the trace's card.
+        most: How many channels of a step at most; of more, those with the largest range.
+
+    Raises:
+        UnknownName: no step has one of the names.
+    """
+    chosen, said = _steps(trace, steps)
+    names = tuple(classes) or trace.card.classes
+    by_id = {step.id: step for step in trace.steps}
+    found = {step.id: numbers(step) for step in chosen}
+    common = ColorScale.of(*found.values()) if shared else None
+    sheet = Sheet()
+    how = "one colour scale for all steps" if shared else "one colour scale per step, over all of its channels"
+    y = sheet.header(f"feature maps of {name}" if name else "feature maps", how, said) + 0.1
+    if common:
+        sheet.legend(0, y, 2.4, common)
+        y += 0.24
+    channels = _channels(chosen, found, most)
+    side = _side(channels)
+    rules = []
+    y = _image(sheet, y, picture_of(trace) if picture is None else np.asarray(picture))
+    rules.append(y)
+    for place, step in enumerate(chosen):
+        called = names if step is trace.steps[-1] else ()
+        again = place > 0 and repeats(step, by_id)
+        shown = None if again else found[step.id]
+        y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), side=side, called=called)
+        rules.append(y)
+    across = sheet.right
+    for rule in rules[:-1]:
+        sheet.line((0, across), (rule, rule))
+    return sheet.finish()
+
+
+def _steps(trace: Trace, names: Sequence[str]) -> tuple[list[Step], str]:
+    if names:
+        return pick(trace, names), ""
+    every = trace.steps
+    if len(every) <= MOST_STEPS:
+        return list(every), ""
+    places = np.unique(np.linspace(0, len(every) - 1, MOST_STEPS).round().astype(int))
+    return [every[i] for i in places], f"{len(places)} of {len(every)} steps, evenly spaced"
+
+
+def _channels(steps: Sequence[Step], found: Mapping[int, NDArray[np.float64]], most: int) -> dict[int, Choice]:
+    """Which channels to draw of each step that has maps."""
+    chosen: dict[int, Choice] = {}
+    for step in steps:
+        if found[step.id].ndim == 3:
+            chosen[step.id] = pick_channels(step, found[step.id], chosen, most)
+    return chosen
+
+
+def _side(channels: Mapping[int, Choice]) -> float:
+    """How long a map may be, the same for all steps: the fewer channels, the longer."""
+    most = max((len(choice.shown) for choice in channels.values()), default=1)
+    return min(max(ROOM / most - 0.08, SMALLEST), LARGEST)
+
+
+def _image(sheet: Sheet, y: float, picture: NDArray[Any]) -> float:
+    shown = picture if picture.ndim == 3 else picture[None]
+    sheet.text(0, y + 0.15, "image", bold=True)
+    sheet.text(0, y + 0.3, size(shown.shape), points=SMALL, mono=True, color=MUTED)
+    w, h = tile(shown.shape, 1.3)
+    sheet.picture(shown if len(shown) in {1, 3} else shown[:1], (LEFT, snap(y + 0.02), w, h), "image")
+    return y + h + 0.16
+
+
+def _row(
+    sheet: Sheet,
+    y: float,
+    step: Step,
+    values: NDArray[np.float64] | None,
+    *,
+    common: ColorScale | None,
+    channels: Choice | None,
+    side: float,
+    called: Sequence[str],
+) -> float:
+    """One step: what it is on the left, its maps on the right; returns where the next begins."""
+    sheet.text(0, y + 0.13, shorten(step.name, LABEL, LEFT - 0.2, bold=True), bold=True)
+    sheet.text(0, y + 0.28, _words(step.says, LEFT - 0.2), points=SMALL, color=MUTED)
+    sheet.text(0, y + 0.43, extent(step), points=SMALL, mono=True, color=MUTED)
+    if values is None:
+        sheet.text(LEFT, y + 0.28, "the same numbers, laid out anew", points=SMALL, color=MUTED)
+        return y + 0.58
+    scale = common or ColorScale.of(values)
+    if channels is None:
+        high, said = draw_units(sheet, values, (LEFT, y, ROOM, 0), scale=scale, name=step.name, called=called)
+    else:
+        high = draw_maps(sheet, values, channels, (LEFT, y, ROOM, side), scale=scale, name=step.name)
+        said = channels.said
+    below = y + 0.59
+    if common is None:
+        sheet.legend(0, below, LEFT - 0.25, scale)
+        below += 0.16 if not scale.strange else 0.3
+    for line in said.split(", ", 1) if said else ():
+        sheet.text(0, below + 0.03, line, points=TINY + 0.5, color=MUTED)
+        below += 0.12
+    return max(below, y + high) + 0.08
+
+
+def _words(said: str, longest: float) -> str:
+    """An operation in words, with as many of its settings as there is room for.
+
+    >>> _words("convolution 7x7, stride 2, padding 3", 0.9)
+    'convolution 7x7'
+    """
+    while width(said, SMALL) > longest and ", " in said:
+        said = said.rpartition(", ")[0]
+    return shorten(said, SMALL, longest)
+
+
+@takes(trace="Trace", step="str", dataset="Dataset")
+def maps_by_class(
+    trace: Trace,
+    step: str,
+    dataset: Dataset,
+    indices: Sequence[int],
+    *,
+    most: int = MOST_ROWS,
+    name: str = "",
+) -> Figure:
+    """What one step makes of many images: a line for each channel, the images of a class side by side.
+
+        cs.plot.maps_by_class(cs.trace(model, data.scaled([0, 1, 2, 3])), "conv1", data, [0, 1, 2, 3])
+
+    Args:
+        trace: A trace of a batch of images.
+        step: The step's name.
+        dataset: Where the images come from: their pictures, labels and class names.
+        indices: Which images of it the batch holds, in order.
+        most: How many channels at most; of more, those with the largest range.
+        name: What the model is called.
+
+    Raises:
+        UnknownName: no step has this name.
+        ShapeError: the batch does not hold that many images.
+    """
+    (found,) = pick(trace, [step])
+    if len(found.output) != len(indices):
+        raise ShapeError(f"the trace holds {len(found.output)} images, but {len(indices)} indices were given.")
+    values = np.stack([numbers(found, i) for i in range(len(indices))])  # (N, K, P, Q) or (N, U)
+    values = values[..., None, None] if values.ndim == 2 else values
+    chosen = choose(values.swapaxes(0, 1), most, "channels")
+    scale = ColorScale.of(values)
+    sheet = Sheet()
+    shape = extent(found)
+    title = f"{step} of {name} on {dataset.name}" if name else f"{step} on {dataset.name}"
+    y = (
+        sheet.header(title, f"{found.says} · {shape} · one colour scale over all channels and images", chosen.said)
+        + 0.12
+    )
+    order = sorted(range(len(indices)), key=lambda i: (int(dataset.labels[indices[i]]), i))
+    columns = _columns(sheet, y, dataset, [indices[i] for i in order])
+    y += 0.12
+    w, h = tile(dataset.shape, 0.5)
+    sheet.text(0, y + h / 2, "image", points=SMALL, bold=True, middle=True)
+    for x, place in zip(columns, order, strict=True):
+        picture = dataset.picture(indices[place])
+        sheet.picture(picture if len(picture) in {1, 3} else picture[:1], (x, snap(y), w, h), f"image {indices[place]}")
+        sheet.text(x, y + h + 0.09, str(indices[place]), points=TINY, mono=True, color=MUTED)
+    y += h + 0.2
+    w, h = tile(values.shape, 0.5)
+    for k in chosen.shown:
+        sheet.text(0, y + h / 2, f"channel {k}", points=SMALL, bold=True, middle=True)
+        for x, place in zip(columns, order, strict=True):
+            sheet.map(values[place, k], (x, snap(y), w, h), scale, f"{step}[{place}, {k}]")
+        y += h + 0.07
+    sheet.legend(0, y + 0.14, 2.4, scale)
+    return sheet.finish()
+
+
+def _columns(sheet: Sheet, y: float, dataset: Dataset, indices: Sequence[int]) -> list[float]:
+    """Where each image's column begins; a gap and the class name before each class."""
+    columns, x, label = list[float](), 0.85, -1
+    for index in indices:
+        if int(dataset.labels[index]) != label:
+            x += 0.2 if columns else 0
+            label = int(dataset.labels[index])
+            count = sum(int(dataset.labels[i]) == label for i in indices)
+            sheet.text(x, y + 0.02, abridge(dataset.classes[label], LABEL, count * 0.56, bold=True), bold=True)
+            sheet.line((x, x + count * 0.56 - 0.06), (y + 0.06, y + 0.06), LINE)
+        columns.append(snap(x))
+        x += 0.56
+    return columns

@@ -1,0 +1,163 @@
+"""Strip: a whole network at a glance, from the image to its answer, with its branches; deep ones folded by module."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convscope.plot.canvas.channel_choice import Choice
+from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image_column, part_column
+from convscope.plot.canvas.fold import FoldedPart, fold
+from convscope.plot.canvas.fonts import width
+from convscope.plot.canvas.sheet import TINY, Sheet, snap
+from convscope.plot.canvas.step_maps import Trace, picture_of
+from convscope.plot.canvas.style import INK, MUTED, ColorScale
+from convscope.type_checks import takes
+
+MOST_PARTS = 20
+GAP = 0.34  # inches between parts, for the arrow
+PAGE_WIDTH = 11.5
+ROOMY = 13.2
+"""A page this wide, where all that is left then stands on one line: no part ends alone below the others."""
+LANE = 0.13  # inches between lines that go round
+
+
+@takes(trace="Trace")
+def network(
+    trace: Trace,
+    *,
+    depth: int | None = None,
+    shared: bool = False,
+    picture: NDArray[Any] | None = None,
+    name: str = "",
+    classes: Sequence[str] = (),
+) -> Figure:
+    """The whole network on one strip: each step with its name, its shape and its maps, arrows for what reads what.
+
+        cs.plot.network(cs.trace(model, image))
+
+    Steps that only lay numbers out anew are left out. More than twenty are folded by module. A line below the strip
+    leads from a step to a later one that also reads it: a branch, a skip connection.
+
+    Args:
+        trace: A trace of one image (of several, the first is drawn).
+        depth: How many levels of modules to open; by default all, or as many as there is room for.
+        shared: One colour scale for all steps instead of one for each.
+        picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
+        name: What the model is called, by default as its card says.
+        classes: Names of the last step's units, by default those of the trace's card.
+    """
+    parts, hidden = fold(trace, MOST_PARTS, depth)
+    shown = picture_of(trace) if picture is None else picture
+    columns = _columns(parts, shown, tuple(classes) or trace.card.classes)
+    common = ColorScale.of(*(column.values for column in columns if column.kind != "image")) if shared else None
+    some = any(column.chosen.said for column in columns)
+    sheet = Sheet()
+    left_out = (
+        "of many channels: those with the largest range, the same ones through steps that keep them" if some else ""
+    )
+    y = sheet.header(name or trace.card.name, _facts(parts, hidden, shared), left_out) + 0.2
+    if common:
+        sheet.legend(0, y, 2.4, common)
+        y += 0.3
+    for row in _rows(columns):
+        y = _draw_row(sheet, y, columns, row, common)
+    return sheet.finish()
+
+
+def _facts(parts: Sequence[FoldedPart], hidden: int, shared: bool) -> str:
+    count = sum(len(part.steps) for part in parts)
+    folded = f" in {len(parts)} part{'s' * (len(parts) != 1)}" if count > len(parts) else ""
+    left = f", and {hidden} that only lay{'s' if hidden == 1 else ''} numbers out anew" if hidden else ""
+    scale = "one colour scale for all steps" if shared else "each in its own colour scale"
+    return f"{count} step{'s' if count > 1 else ''}{folded}{left} · {scale}"
+
+
+def _columns(parts: Sequence[FoldedPart], picture: NDArray[Any], classes: tuple[str, ...]) -> list[NetworkColumn]:
+    """The image and every part."""
+    columns, chosen = [image_column(picture)], dict[int, Choice]()
+    for place, part in enumerate(parts):
+        reads = tuple(read + 1 for read in part.reads)
+        column = part_column(part, chosen, reads=reads, classes=classes, last=place == len(parts) - 1)
+        if column.kind == "maps":
+            chosen[part.last.id] = column.chosen
+        columns.append(column)
+    return columns
+
+
+def _rows(columns: Sequence[NetworkColumn]) -> list[list[int]]:
+    """Which parts stand on which line: as many as fit, broken where the fewest branches are cut."""
+    rows, start = [], 0
+    while start < len(columns):
+        room, end = 0.0, start
+        page = ROOMY if sum(column.room + GAP for column in columns[start:]) - GAP <= ROOMY else PAGE_WIDTH
+        while end < len(columns) and (end == start or room + columns[end].room <= page):
+            room += columns[end].room + GAP
+            end += 1
+        if end < len(columns):
+            least = start + max(1, (end - start) * 3 // 5)
+            end = min(range(least, end + 1), key=lambda e: (_cut(columns, e), -e))
+        rows.append(list(range(start, end)))
+        start = end
+    return rows
+
+
+def _cut(columns: Sequence[NetworkColumn], place: int) -> int:
+    """How many lines that go round would be cut by ending a line before `place`."""
+    return sum(read < place - 1 for column in columns[place:] for read in column.reads if read < place)
+
+
+def _draw_row(
+    sheet: Sheet, y: float, columns: Sequence[NetworkColumn], row: Sequence[int], common: ColorScale | None
+) -> float:
+    """One line of parts with its arrows; returns where the next begins."""
+    x, lefts = 0.0, dict[int, float]()
+    middle = y + HEAD + min(0.36, max(columns[place].block[1] for place in row) / 2)
+    if row[0] > 0 and row[0] - 1 in columns[row[0]].reads:
+        sheet.text(0, middle, "→", points=9, color=MUTED, middle=True)
+        x = 0.24
+    for place in row:
+        lefts[place] = x = snap(x)
+        draw_column(sheet, (x, y), columns[place], common)
+        x += columns[place].room
+        if place + 1 < len(columns) and place in columns[place + 1].reads:
+            sheet.text(x + GAP / 2, middle, "→", points=9, color=MUTED, align="center", middle=True)
+        x += GAP
+    feet = {place: y + HEAD + columns[place].block[1] + columns[place].feet(common) for place in row}
+    lanes = _draw_branches(sheet, feet, columns, lefts)
+    return max(feet.values()) + lanes * LANE + 0.3
+
+
+def _draw_branches(
+    sheet: Sheet, feet: dict[int, float], columns: Sequence[NetworkColumn], lefts: dict[int, float]
+) -> int:
+    """Lines below the strip from a part to the later parts, beyond the next, that read it; returns how many lanes.
+
+    Where a reader stands on another line of the figure, the line ends with its name.
+    """
+    busy: list[float] = []  # how far to the right each lane is taken
+    for source in range(max(lefts) + 1):
+        readers = [place for place in range(source + 2, len(columns)) if source in columns[place].reads]
+        here = [place for place in readers if place in lefts]
+        away = [columns[place].name for place in readers if place > max(lefts)] if source in lefts else []
+        if not here and not away:
+            continue
+        starts = lefts[source] + columns[source].room - 0.14 if source in lefts else 0.0
+        said = f"to {', '.join(away)}" if away else f"from {columns[source].name}" if source not in lefts else ""
+        text_at = max([starts] + [lefts[place] + 0.12 for place in here]) + 0.06 if away else 0.0
+        ends = max([lefts[place] + 0.12 for place in here], default=starts)
+        ends = max(ends, text_at + width(said, TINY)) if said else ends
+        lane = next((n for n, taken in enumerate(busy) if taken < starts - 0.1), len(busy))
+        busy[lane : lane + 1] = [ends]
+        down = max(feet.values()) + LANE * (lane + 1)
+        if source in lefts:
+            sheet.line((starts, starts), (feet[source], down), MUTED, 0.8)
+        sheet.line((starts, ends), (down, down), MUTED, 0.8)
+        for place in here:
+            into = lefts[place] + 0.12
+            sheet.line((into, into), (down, feet[place] + 0.02), MUTED, 0.8)
+            sheet.point(into, feet[place] + 0.02, "^", MUTED)
+        if said:
+            sheet.text(text_at, down - 0.03, said, points=TINY, color=INK)
+    return len(busy)

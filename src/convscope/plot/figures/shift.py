@@ -1,0 +1,98 @@
+"""Shift: the accuracy of each model at each level, translations as a map, the other kinds as a curve."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convscope.plot.canvas.fonts import shorten
+from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet, snap
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale, number
+from convscope.type_checks import takes
+
+if TYPE_CHECKING:
+    from convscope.probe.support.robustness import Shift
+
+SIDE = 1.9  # of a map, in inches
+AXES = {
+    "translation": "across: pixels to the right; down: pixels downwards",
+    "erase": "across and down: where the upper left corner of a patch of {side}×{side} pixels lies",
+}
+SERIES = (ACCENT, INK, "#b2182b", "#2166ac", "#b9b5ac", MUTED)
+
+
+@takes(found="Shift")
+def shift(found: "Shift") -> Figure:
+    """Draw how many images each model answers correctly at each level, on one scale.
+
+    >>> import convscope as cs
+    >>> figure = shift(cs.probe.shift("shapes-cnn", "shapes", reach=1))
+    >>> "shapes-cnn" in [t.get_text() for t in figure.axes[0].texts]
+    True
+
+    Args:
+        found: The result of `cs.probe.shift`.
+    """
+    sheet = Sheet()
+    facts = f"share of {found.images:,} images answered correctly · {len(found.levels)} levels"
+    how = AXES.get(found.kind, "thin lines: Wilson 95 %").format(side=f"{max(level[-1] for level in found.levels):g}")
+    top = sheet.header(f"{found.dataset}: {found.kind}", facts, how) + 0.3
+    if found.kind in {"translation", "erase"}:
+        _maps(sheet, top, found)
+    else:
+        _curves(sheet, top, found)
+    return sheet.finish()
+
+
+def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
+    """A map per model, on one scale from 0 to 100 % for all."""
+    across = "pixels right" if found.kind == "translation" else "column"
+    downs = sorted({level[0] for level in found.levels})
+    rights = sorted({level[1] for level in found.levels})
+    scale = ColorScale(0.0, 1.0)
+    side = snap(SIDE)
+    for k, model in enumerate(found.models):
+        x = (side + 0.55) * k
+        values = np.full((len(downs), len(rights)), np.nan)
+        for level, share in zip(found.levels, found.accuracy(k), strict=True):
+            if found.kind == "translation" or level[2]:
+                values[downs.index(level[0]), rights.index(level[1])] = share
+        at = (x, top + 0.16, side, snap(side * len(downs) / len(rights)))
+        sheet.text(x, top - 0.04, shorten(model.model, LABEL, side, bold=True), bold=True)
+        facts = f"{model.parameters:,} parameters · unmoved {100 * found.accuracy(k)[found.unmoved]:.1f} %"
+        sheet.text(x, top + 0.1, facts, points=FOOT, color=MUTED)
+        sheet.map(values, at, scale, model.model)
+        bottom = at[1] + at[3]
+        sheet.text(x, bottom + 0.12, number(rights[0]), points=FOOT, mono=True, color=MUTED)
+        sheet.text(x + side, bottom + 0.12, number(rights[-1]), points=FOOT, mono=True, color=MUTED, align="right")
+        sheet.text(x + side / 2, bottom + 0.12, across, points=FOOT, color=MUTED, align="center")
+        for value, place in ((downs[0], at[1] + 0.05), (downs[-1], bottom - 0.05)):
+            sheet.text(x - 0.05, place, number(value), points=FOOT, mono=True, color=MUTED, align="right", middle=True)
+    sheet.text(0, bottom + 0.4, "0 %", points=FOOT, mono=True, color=MUTED, middle=True)
+    sheet.map(np.linspace(0, 1, 256)[None], (snap(0.3), snap(bottom + 0.37), 1.3, 0.06), scale, "legend")
+    sheet.text(1.68, bottom + 0.4, "100 %", points=FOOT, mono=True, color=MUTED, middle=True)
+
+
+def _curves(sheet: Sheet, top: float, found: "Shift") -> None:
+    """A line per model over the levels, each named at its end, with the interval of each level."""
+    wide, high = 4.2, 2.2
+    levels = np.array([level[0] for level in found.levels])
+    order = np.argsort(levels)
+    span = float(levels.max() - levels.min()) or 1.0
+    xs: NDArray[np.float64] = wide * (levels[order] - levels.min()) / span + 0.45
+    for tick in range(0, 101, 25):
+        y = top + high * (1 - tick / 100)
+        sheet.line((0.45, 0.45 + wide), (y, y), color=LINE)
+        sheet.text(0.38, y, f"{tick} %", points=FOOT, mono=True, color=MUTED, align="right", middle=True)
+    for k, model in enumerate(found.models):
+        color = SERIES[k % len(SERIES)]
+        ys = top + high * (1 - found.accuracy(k)[order])
+        sheet.line(list(map(float, xs)), list(map(float, ys)), color=color, weight=1.2)
+        for x, (low, high_end) in zip(map(float, xs), found.intervals(k)[order].tolist(), strict=True):
+            sheet.line((x, x), (top + high * (1 - low), top + high * (1 - high_end)), color=color, weight=0.5)
+        sheet.text(wide + 0.6, top + 0.16 * k + 0.05, model.model, points=SMALL, color=color)
+    for place in (0, len(order) // 2, len(order) - 1):
+        level = number(float(levels[order][place]), 3)
+        sheet.text(float(xs[place]), top + high + 0.16, level, points=FOOT, mono=True, color=MUTED, align="center")
+    sheet.text(0.45 + wide / 2, top + high + 0.36, found.unit, points=FOOT, color=MUTED, align="center")

@@ -1,0 +1,166 @@
+"""Checks of a training step: its loss, its shapes, what learns and what does not. Knows evidence; runs nothing."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscope.probe.linting.evidence import Evidence
+from convscope.probe.linting.findings import Finding
+from convscope.probe.linting.function_calls import LossCall
+
+PAIRWISE = ("mse", "l1", "smooth l1", "huber", "binary cross-entropy")
+
+
+def floor_of(classes: int) -> float:
+    """The least cross-entropy of probabilities that are taken for logits: ln(1 + (K - 1)/e).
+
+    >>> round(floor_of(2), 4), round(floor_of(10), 4)
+    (0.3133, 1.4612)
+    """
+    return math.log1p((classes - 1) / math.e)
+
+
+def softmax_before_cross_entropy(seen: Evidence) -> Iterator[Finding]:
+    """Cross-entropy was given rows that are probabilities."""
+    for call in seen.stepped.seen.losses[:1]:
+        if call.name == "cross-entropy" and _probabilities(call.output):
+            classes = call.output.shape[1]
+            floor = floor_of(classes)
+            said = (
+                f"all {len(call.output)} rows given to the loss lie between 0 and 1 and add up to 1: with {classes} "
+                f"classes "
+                f"the loss cannot fall below {floor:.4f}; at best the right class gets "
+                f"{math.exp(-floor):.1%} after the second softmax"
+            )
+            yield Finding("softmax-before-cross-entropy", "", said, {"floor": floor, "classes": classes})
+
+
+def nll_without_log(seen: Evidence) -> Iterator[Finding]:
+    """The negative log-likelihood was given numbers whose exponentials do not add up to 1."""
+    for call in seen.stepped.seen.losses[:1]:
+        if call.name == "nll" and call.output.ndim > 1:
+            total = call.output.double().exp().sum(1)
+            if float((total - 1).abs().max()) > 1e-3:
+                least, most = float(total.min()), float(total.max())
+                said = f"the exponentials of a row add up to {least:.3g} to {most:.3g}, not to 1"
+                yield Finding("nll-without-log", "", said, {"least": least, "most": most})
+
+
+def loss_and_target_shapes(seen: Evidence) -> Iterator[Finding]:
+    """A loss of pairs was given outputs and targets that had to be stretched."""
+    for call in seen.stepped.seen.losses[:1]:
+        if call.name in PAIRWISE and call.output.shape != call.target.shape:
+            yield Finding("loss-and-target-shapes", "", _stretched(call), {"output": list(call.output.shape)})
+
+
+def outputs_and_classes(seen: Evidence) -> Iterator[Finding]:
+    """The loss was given another number of outputs than the data have classes."""
+    classes = len(seen.data.classes)
+    for call in seen.stepped.seen.losses[:1]:
+        if call.name in {"cross-entropy", "nll"} and call.output.ndim == 2 and call.output.shape[1] != classes:
+            said = f"{call.output.shape[1]} outputs for the {classes} classes of {seen.data.name}"
+            yield Finding("outputs-and-classes", "", said, {"outputs": call.output.shape[1], "classes": classes})
+
+
+def step_fails(seen: Evidence) -> Iterator[Finding]:
+    """The training step raised, for no reason that another check names."""
+    explained = any(
+        next(check(seen), None) for check in (loss_and_target_shapes, outputs_and_classes) if seen.stepped.error
+    )
+    if seen.stepped.error and not explained:
+        met = "".join(
+            f"; {c.name} met outputs {_size(c.output)} and targets {_size(c.target)}, {str(c.target.dtype)[6:]}"
+            for c in seen.stepped.seen.losses[:1]
+        )
+        yield Finding("step-fails", "", f"{seen.stepped.error}{met}", {"images": list(seen.images.shape)})
+
+
+def missing_train(seen: Evidence) -> Iterator[Finding]:
+    """The user's own step ran dropout and batch norm, and none of them in training mode."""
+    modes = seen.stepped.seen.modes
+    if seen.stepped.own and modes and not any(mode for _, mode in modes):
+        said = f"{' and '.join(sorted({kind for kind, _ in modes}))} ran in evaluation mode within the training step"
+        yield Finding("missing-train", "", said)
+
+
+def unused_parameters(seen: Evidence) -> Iterator[Finding]:
+    """Trainable parameters that got no gradient at all."""
+    unused = [name for name, largest in seen.stepped.gradients.items() if largest is None]
+    if unused and len(unused) < len(seen.stepped.gradients):
+        numbers = sum(value.numel() for name, value in seen.model.named_parameters() if name in unused)
+        said = f"{len(unused)} of {len(seen.stepped.gradients)} parameters, {numbers:,} numbers, got no gradient"
+        yield Finding("unused-parameters", _some(unused), said, {"parameters": unused, "numbers": numbers})
+
+
+def nothing_changes(seen: Evidence) -> Iterator[Finding]:
+    """Parameters with a gradient that the user's own step left as they were."""
+    if not seen.stepped.own:
+        return
+    still = [name for name in seen.stepped.unchanged if seen.stepped.gradients.get(name)]
+    if still:
+        said = (
+            f"{len(still)} of {len(seen.stepped.gradients)} parameters have a gradient and are the same after the step"
+        )
+        yield Finding("nothing-changes", _some(still), said, {"parameters": still})
+
+
+def missing_zero_grad(seen: Evidence) -> Iterator[Finding]:
+    """The user's own step adds its gradient to the one that has moved the parameters before."""
+    added = list(seen.stepped.added_to)
+    if added:
+        said = (
+            f"{len(added)} of {len(seen.stepped.gradients)} parameters still had the gradient that had moved them when "
+            "that of the next step was added to it"
+        )
+        yield Finding("missing-zero-grad", _some(added), said, {"parameters": added})
+
+
+def dead_layer(seen: Evidence) -> Iterator[Finding]:
+    """The first layer that gives the same for every image although it is given different ones."""
+    for layer in seen.layers:
+        if layer.constant and not layer.fed_constant:
+            zero = [n for n, largest in seen.stepped.gradients.items() if largest == 0]
+            blocked = f"; the gradient of {_some(zero)} is exactly 0" if zero else ""
+            said = f"{layer.name} ({layer.kind}) gives the same numbers for all {len(seen.images)} images{blocked}"
+            yield Finding("dead-layer", layer.name, said, {"layer": layer.name, "without_gradient": zero})
+            return
+
+
+def saturated_layer(seen: Evidence) -> Iterator[Finding]:
+    """A tanh or sigmoid nearly all of whose answers lie at its ends."""
+    for layer in seen.layers:
+        if layer.flat > 0.98:
+            said = f"{layer.flat:.1%} of the answers of {layer.name} ({layer.kind}) lie within 0.001 of its ends"
+            yield Finding("saturated-layer", layer.name, said, {"share": layer.flat})
+
+
+def _probabilities(output: Tensor) -> bool:
+    """Whether every row is a probability distribution."""
+    if output.ndim < 2 or output.shape[1] < 2:
+        return False
+    values = output.double()
+    return bool((values >= 0).all() and torch.allclose(values.sum(1), torch.ones_like(values.sum(1)), atol=1e-3))
+
+
+def _stretched(call: LossCall) -> str:
+    output, target = tuple(call.output.shape), tuple(call.target.shape)
+    try:
+        both = np.broadcast_shapes(output, target)
+    except ValueError:
+        return f"outputs {_size(call.output)} and targets {_size(call.target)} do not fit together"
+    return (
+        f"outputs {_size(call.output)} and targets {_size(call.target)} were stretched to "
+        f"{'x'.join(map(str, both))}: {math.prod(both):,} differences instead of {call.target.numel():,}"
+    )
+
+
+def _size(values: Tensor) -> str:
+    return "x".join(map(str, values.shape)) or "a single number"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

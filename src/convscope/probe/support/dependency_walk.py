@@ -1,0 +1,131 @@
+"""Following: marks on a step's result back to the inputs, step by step, by what each operation reads.
+
+Memory that was written in place is followed by address, as explanations follow it. Knows traces and rules.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.ops.lookup import dependencies_of, is_known, selects, spreads
+from convscope.proof.backward import WRITES, Backward, Result, is_constant, onto, operands_of
+from convscope.proof.calls import call_of
+from convscope.traces.step import Ref, Step
+from convscope.traces.trace import Trace
+
+Marks = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Followed:
+    """Where marks got to, and what was met on the way."""
+
+    inputs: Mapping[str, Marks] = field(default_factory=dict)
+    chosen: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Steps that take numbers which left PyTorch: what they depend on besides is unknown."""
+    spreading: list[Step] = field(default_factory=list)
+    """Steps that may read along whole axes, the last one first."""
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """How much has been met."""
+        return len(self.chosen), len(self.unknown), len(self.broken), len(self.spreading)
+
+    def since(self, counts: tuple[int, int, int, int]) -> "Followed":
+        """What was met after that much had been."""
+        chosen, unknown, broken, spreading = counts
+        return Followed(
+            self.inputs, self.chosen[chosen:], self.unknown[unknown:], self.broken[broken:], self.spreading[spreading:]
+        )
+
+
+class DependencyWalk:
+    """Follows marks on results of one trace to its inputs.
+
+    Where all marks meet on one result, what lies before it is followed once and remembered: in a network of blocks the
+    fields of most steps go the same way from there.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._varies = depending(trace)
+        self._known: dict[tuple[Result, bytes], Followed] = {}
+
+    def __call__(self, step: Step, marks: NDArray[Any]) -> Followed:
+        """Follow marks on a step's result to the inputs; they are not 0 where a cell is meant."""
+        back = Backward(self.trace, self._varies)
+        back.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
+        back.weights[step.id, 0] = marks
+        found = Followed()
+        passed: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
+        for at in _results(self.trace, step.id):
+            left = back.weights.pop(at, None)
+            if left is None or at not in self._varies or not left.any():
+                continue
+            if not back.weights and not any(array.any() for array in back.inputs.values()):
+                key = at, blake2b(np.packbits(left != 0).tobytes(), digest_size=16).digest()
+                if key in self._known:
+                    _went_on(found, self._known[key])
+                    break
+                passed[key] = found.counts()
+            _through(back, found, self.trace.all_steps[at[0]], at[1], left)
+        else:
+            found.inputs = {name: array > 0 for name, array in back.inputs.items()}
+        self._known |= {key: found.since(counts) for key, counts in passed.items()}
+        return found
+
+
+def _results(trace: Trace, last: int) -> Iterator[Result]:
+    """The results of a step and of those before it, the last step first."""
+    for at in range(last, -1, -1):
+        yield from ((at, index) for index in range(len(trace.all_steps[at].results)))
+
+
+def _went_on(found: Followed, known: Followed) -> None:
+    """What is known of the rest of the way."""
+    found.inputs = known.inputs
+    found.chosen += known.chosen
+    found.unknown += known.unknown
+    found.broken += known.broken
+    found.spreading += known.spreading
+
+
+def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDArray[Any]) -> None:
+    """Marks on one result of one step: to its operands."""
+    if step.broken:
+        found.broken.append(step.name)
+    refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
+    varies = frozenset(name for name, ref in refs.items() if _depends(back.varies, ref))
+    call = call_of(back.trace, step, index)
+    if not is_known(call):
+        found.unknown.append(step.name)
+    if spreads(call):
+        found.spreading.append(step)
+    if selects(call, varies):
+        found.chosen.append(step.name)
+    for name, gradient in dependencies_of(call, marks, varies).items():
+        onto(back, step, name, refs[name], gradient)
+
+
+def depending(trace: Trace) -> frozenset[Result]:
+    """The results that depend on an input's numbers, whole numbers and truth values included, or may do so through
+    numbers that left PyTorch."""
+    found: set[Result] = set()
+    for step in trace.all_steps:
+        if step.broken and not step.overridden:
+            found |= {(step.id, index) for index in range(len(step.results))}
+        if is_constant(step) or step.overridden:
+            continue
+        if any(_depends(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
+            found |= {(step.id, index) for index in range(len(step.results))}
+    return frozenset(found)
+
+
+def _depends(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
+    written = any((writer, 0) in found for writer in ref.rewritten)
+    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)

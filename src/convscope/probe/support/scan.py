@@ -1,0 +1,214 @@
+"""Scan: the one way through a data set: fixed batches, in one process or many, with the same answer.
+
+Every process cuts the same batches and works on its share; what the batches gave is merged in their order everywhere.
+So one, two and three processes give identical answers, as long as each runs with equally many threads. Memory does not
+grow with the number of images. Knows torch, data and processes; not what is asked.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convscope.cards.card_inference import card_of
+from convscope.data.dataset import Dataset
+from convscope.data.lazy_images import LazyImages
+from convscope.errors import ConvscopeError, DataError, ModelError
+from convscope.images import Array
+from convscope.probe.support.batching import batch_size, feeder, kind_of
+from convscope.probe.support.partial_results import Partial
+from convscope.progress import Progress, silent
+from convscope.training.collectives import agree, gathered
+from convscope.training.digests import quick_digest, weights_digest
+from convscope.training.inference import in_eval_mode
+from convscope.training.prefetch import prefetch
+from convscope.training.runtime import Runtime, make_runtime
+
+BatchResult = dict[str, NDArray[Any]]
+"""What a batch gave, and what batches gave together: arrays by name."""
+READ = "images read"
+"""How many images a result is of; among what batches gave."""
+AHEAD = 8
+"""How many batches a process works on before the processes exchange what they found."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Some images of a data set, as the models take them."""
+
+    number: int
+    indices: NDArray[np.intp]
+    """Of its images in the data set, shape (n,); those that cannot be read are left out."""
+    images: Tensor = field(repr=False)
+    """As the first model takes them, shape (n, C, H, W), on its device."""
+    labels: Tensor = field(repr=False)
+    """int64, shape (n,)."""
+    others: tuple[Tensor, ...] = field(default=(), repr=False)
+    """As the second, third, ... model takes them."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def scan(
+    data: Dataset,
+    models: Sequence[nn.Module],
+    work: Callable[[Batch], BatchResult],
+    merge: Callable[[BatchResult, BatchResult], BatchResult],
+    *,
+    what: str,
+    settings: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    progress: Progress = silent,
+) -> BatchResult:
+    """Go through a data set once and merge what its batches gave, in order.
+
+    >>> from convscope.data.catalog import load_dataset
+    >>> def bright(batch: Batch) -> BatchResult:
+    ...     return {"sum": batch.images.double().sum().numpy()}
+    >>> def added(one: BatchResult, two: BatchResult) -> BatchResult:
+    ...     return {"sum": one["sum"] + two["sum"]}
+    >>> data = load_dataset("shapes", split="test")
+    >>> int(scan(data, [nn.Flatten()], bright, added, what="adding")["sum"]) == int((data.images > 0).sum())
+    True
+
+    Args:
+        data: The images.
+        models: What `work` runs; meanwhile they evaluate, without gradients, on the device of this process.
+        work: From a batch to arrays; the same whichever process calls it.
+        merge: Two results as one: of the batches so far, and of the next.
+        what: What progress calls it; part of the scan's identity.
+        settings: What else distinguishes this scan from another one over the same data: settings of the probe.
+        folder: Where partial results are kept, so that an interrupted scan goes on; emptied when it is done.
+        progress: Told after each batch of this process, and after each exchange, how many images are done.
+
+    Returns:
+        The merged result, the same in every process, and under `READ` how many images it is of.
+
+    Raises:
+        DataError: processes disagree on the data or the models, `folder` holds another scan, or no image can be read.
+        ModelError: a model fails on a batch.
+        ShapeError: a model cannot take these images.
+    """
+    runtime = make_runtime(str(kind_of(models[0])[0]))
+    seen = {"data": quick_digest(data), "models": list(map(weights_digest, models))}
+    key = {"scan": what, "settings": dict(settings or {}), **seen}
+    agree("scan", lambda: key)
+    partial = None if folder is None else Partial(Path(folder), key, runtime.rank)
+    size = batch_size(data)
+    starts = range(0, len(data), size)
+    progress(what, 0, len(data))
+    found: BatchResult | None = None
+    with at_work(models, runtime):
+        feeders = [feeder(data, model) for model in models]
+
+        def worked(batch: Batch) -> BatchResult:
+            result = _worked(work, batch, models)
+            progress(what, min(batch.number * size + size, len(data)), len(data))
+            return result
+
+        reader = _Reader(data, feeders, [kind_of(model)[1] for model in models], runtime.device, size)
+        for first in range(0, len(starts), runtime.world * AHEAD):
+            block = range(first, min(first + runtime.world * AHEAD, len(starts)))
+            for result in _block(runtime, block, partial, reader, worked):
+                if len(result) > 1:  # else none of its images could be read
+                    found = result if found is None else _merged(merge, found, result)
+            progress(what, min(block.stop * size, len(data)), len(data))
+    runtime.meet()
+    if partial is not None:
+        partial.remove()
+    if found is None:
+        raise DataError(f"no image of {data.name}:{data.split} can be read.")
+    return found
+
+
+def _merged(
+    merge: Callable[[BatchResult, BatchResult], BatchResult], one: BatchResult, other: BatchResult
+) -> BatchResult:
+    merged = merge(*({name: array for name, array in part.items() if name != READ} for part in (one, other)))
+    return {**merged, READ: one[READ] + other[READ]}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reader:
+    """Batches by number."""
+
+    data: Dataset
+    feeders: Sequence[Callable[[Array], Tensor]]
+    dtypes: Sequence[torch.dtype]
+    device: torch.device
+    size: int
+
+    def __call__(self, number: int) -> Batch:
+        raw, indices = self.data.readable(slice(number * self.size, (number + 1) * self.size))
+        fed = [
+            (feed(raw) if len(raw) else torch.empty(0)).to(
+                self.device, dtype if dtype.is_floating_point else torch.float32
+            )
+            for feed, dtype in zip(self.feeders, self.dtypes, strict=True)
+        ]
+        labels = torch.tensor(self.data.labels[indices], device=self.device)
+        return Batch(number, indices, fed[0], labels, tuple(fed[1:]))
+
+    def read(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        """The batches in order; stored ones are read and decoded ahead of their use."""
+        return prefetch(self, numbers) if isinstance(self.data.images, LazyImages) else map(self, numbers)
+
+
+def _worked(work: Callable[[Batch], BatchResult], batch: Batch, models: Sequence[nn.Module]) -> BatchResult:
+    if not len(batch):
+        return {READ: np.array(0)}
+    try:
+        return {**work(batch), READ: np.array(len(batch))}
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, ConvscopeError):
+            raise
+        names = ", ".join(card_of(model).name for model in models)
+        shape = "x".join(map(str, batch.images.shape))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{names} failed on images {batch.indices[0]} to {batch.indices[-1]} ({shape}): {reason}"
+        ) from error
+
+
+def _block(
+    runtime: Runtime, block: range, partial: Partial | None, reader: _Reader, worked: Callable[[Batch], BatchResult]
+) -> Iterator[BatchResult]:
+    """The results of some batches, in order, each worked out or read by one process and told to all."""
+    here = partial.batches & set(block) if partial is not None else set()
+    holders = gathered(sorted(here))
+    held = {number: rank for rank in reversed(range(runtime.world)) for number in holders[rank]}
+    missing = [number for number in block if number not in held]
+    owners = held | {number: i % runtime.world for i, number in enumerate(missing)}
+    own = [number for number in block if owners[number] == runtime.rank]
+    mine: dict[int, BatchResult] = {
+        number: partial.read(number) for number in own if partial is not None and number in here
+    }
+    for batch in reader.read(number for number in own if number not in here):
+        mine[batch.number] = worked(batch)
+        if partial is not None:
+            partial.append(batch.number, mine[batch.number])
+    told = gathered(mine)
+    for number in block:
+        yield told[owners[number]][number]
+
+
+@contextmanager
+def at_work(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[None]:
+    """Within it the models evaluate without gradients on this process' device; afterwards they are as they were."""
+    places = [kind_of(model)[0] for model in models]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for model in models:
+            stack.enter_context(in_eval_mode(model.to(runtime.device)))
+        try:
+            yield
+        finally:
+            for model, place in zip(models, places, strict=True):
+                model.to(place)

@@ -1,0 +1,112 @@
+"""Means: an offset below every cell's bound adds up over a feature map, rounding without direction does not.
+
+Knows the reference; nothing of rules, expressions and traces. For convolutions, where each cell's bound counts every
+term of its sum: the other operations have so few roundings that there is little below their bounds.
+
+Roundings may share a direction: x + b with a small b gives x wherever b is less than half a unit in the last place of
+x. Two things keep that from being taken for an error. What is compared is the recorded number with the expected one
+*as its type holds it*, which takes the last rounding out. And a channel that still looks wrong is added up again in
+its own type, term by term, in several orders (`convscope.proof.summation`): as far as such sums move the mean, it is
+allowed to move.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.proof.summation import drift
+from convscope.reference.casting import cast
+from convscope.reference.table import OPERATIONS
+
+Array = NDArray[Any]
+
+CONVOLUTIONS = frozenset(["convolution", "_convolution", "conv1d", "conv2d", "conv3d"])
+DOUBT = 1e-12
+"""How probable it may be that rounding alone moves a channel's mean so far."""
+GRAIN = 2.0**-12
+"""Windows that differ by less than this part of the channel's largest may share roundings: they count as the same."""
+
+
+class Offset(NamedTuple):
+    """A channel whose cells are off by the same amount."""
+
+    channel: int
+    mean: float
+    """Mean error, recorded - expected, of the cells that count."""
+    allowed: float
+    expected: float
+    """Their mean value."""
+
+
+def offset(
+    op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, recorded: Array, *, dtype: str = "float32"
+) -> Offset | None:
+    """The first output channel whose mean error is more than rounding can give; None where there is none.
+
+    Args:
+        op: The operation.
+        arguments: As its ATen schema names them.
+        values: What the reference gives, shape (N, K, ...).
+        bounds: How far each number may lie from it, the same shape.
+        recorded: What the trace holds, the same shape.
+        dtype: Its type, as PyTorch names it.
+
+    Source: Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, 1963, theorem 2: n independent
+    errors without direction, each within its bound b, have a mean beyond sqrt(2 ln(2 / p) · Σb²) / n with a
+    probability of at most p. Roundings of equal numbers are equal, so only cells are counted whose windows differ
+    from each other in every input channel. What has a direction is `drift`, doubled, because a kernel's own order of
+    addition is none of those tried.
+    """
+    if op not in CONVOLUTIONS or recorded.dtype.kind != "f" or not recorded.size:
+        return None
+    with np.errstate(all="ignore"):
+        held = cast(values, dtype)
+        error, bound, value = (_by_channel(array) for array in (recorded - held, bounds, values))
+    finite = np.isfinite(error).all(1) & np.isfinite(bound).all(1)
+    with np.errstate(invalid="ignore"):
+        suspect = finite & (np.abs(error.mean(1)) > _allowed(bound))
+    for channel in np.flatnonzero(suspect):
+        differ = _different(op, arguments, int(channel), len(values))
+        mean, allowed = error[channel, differ].mean(), _allowed(bound[channel, differ])
+        if abs(mean) > allowed:
+            allowed += 2 * drift(op, arguments, int(channel), held[:, channel].reshape(-1), differ, dtype=dtype)
+        if abs(mean) > allowed:
+            return Offset(int(channel), float(mean), float(allowed), float(value[channel, differ].mean()))
+    return None
+
+
+def _by_channel(array: Array) -> Array:
+    return array.swapaxes(0, 1).reshape(array.shape[1], -1)
+
+
+def _allowed(bounds: Array) -> Array:
+    """How far the mean of the last axis may lie from 0, by Hoeffding's inequality."""
+    squares: Array = np.sqrt(2 * np.log(2 / DOUBT) * np.mean(np.square(bounds), axis=-1) / bounds.shape[-1])
+    return squares
+
+
+def _different(op: str, arguments: Mapping[str, Any], channel: int, images: int) -> Array:
+    """Cells of one output channel whose windows differ in every input channel, as places in the flattened channel.
+
+    A window is told from another by three sums of its numbers with random weights; a window of zeros has no roundings.
+    """
+    x, weight, groups = arguments["input"], arguments["weight"], int(arguments.get("groups", 1))
+    transposed = bool(arguments.get("transposed"))
+    each = x.shape[1] // groups
+    group = channel // (weight.shape[1] if transposed else weight.shape[0] // groups)
+    seen = x[:, group * each : (group + 1) * each]
+    tests = (each, 3, *weight.shape[2:]) if transposed else (each * 3, 1, *weight.shape[2:])
+    random = np.random.default_rng(0).uniform(0.5, 1.5, tests)
+    sums = OPERATIONS[op].compute(**{**arguments, "input": seen, "weight": random, "bias": None, "groups": each})
+    assert isinstance(sums, np.ndarray)
+    marks = sums.reshape(images, each, 3, -1).transpose(1, 0, 3, 2).reshape(each, -1, 3)  # (C, N·P·Q, 3)
+    kept = np.ones(marks.shape[1], bool)
+    for mark in marks:
+        largest = np.abs(mark).max()
+        whole = np.round(mark / (GRAIN * largest)).astype(np.int64) if largest > 0 else np.zeros(mark.shape, np.int64)
+        first = np.zeros(len(kept), bool)
+        first[np.unique(whole @ np.array([1, 2**20, 2**40]), return_index=True)[1]] = True
+        kept &= first | ~mark.any(1)
+    return np.flatnonzero(kept) if kept.any() else np.array([0])

@@ -1,0 +1,147 @@
+"""Origins: where the numbers of an expression were made, through hidden views and copies. Knows traces and rules.
+
+A rule names the tensor that its operation read. This may be a view, a transposed weight, a padded copy; a person looks
+for the step, the parameter or the image behind it. Cells are followed by their addresses in memory, all at once.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from convscope.expr.call import Array, Source
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
+from convscope.ops.source_cells import MOVES, SOURCES
+from convscope.proof.calls import call_of, source_of
+from convscope.traces.step import Ref, Step
+from convscope.traces.trace import Trace
+
+
+class Provenance(NamedTuple):
+    """Some of the cells that were asked for, and where they were made."""
+
+    which: Array
+    """Their places in the question, (T',)."""
+    source: Source
+    cells: Array
+    """(T', axes)"""
+
+
+def with_provenance(trace: Trace, step: Step, expr: Expr) -> Expr:
+    """An expression of a step with every recorded number named by where it was made."""
+    refs = {}
+    for name, place, ref in step.refs():
+        refs[name if step.arguments[name] is ref else f"{name}.{place}"] = ref
+    return _with_provenance(trace, refs, expr)
+
+
+def provenance(trace: Trace, ref: Ref, cells: Array) -> list[Provenance]:
+    """Where cells of an argument were made: the step, parameter, constant or input, and the cells of it.
+
+    Args:
+        ref: The argument.
+        cells: Its cells, shape (T, axes).
+    """
+    return list(_provenance(trace, ref, cells, np.arange(len(cells))))
+
+
+def _with_provenance(trace: Trace, refs: Mapping[str, Ref], expr: Expr) -> Expr:
+    match expr:
+        case Leaf():
+            ref = refs.get(expr.source.argument)
+            if ref is None:
+                return expr
+            found = provenance(trace, ref, np.array([expr.cell], np.int64).reshape(1, len(expr.cell)))[0]
+            return Leaf(expr.number, found.source, tuple(map(int, found.cells[0])))
+        case Dot():
+            left = _cells(trace, refs, expr.left)
+            right = left if expr.right is expr.left else None
+            if expr.right is not None and right is None:
+                right = _cells(trace, refs, expr.right)
+            bias = None if expr.bias is None else _with_provenance(trace, refs, expr.bias)
+            assert not isinstance(bias, Dot)
+            return replace(expr, left=left, right=right, bias=bias)
+        case Apply():
+            arguments = {
+                name: _cells(trace, refs, a) if isinstance(a, Cells) else _with_provenance(trace, refs, a)
+                for name, a in expr.arguments.items()
+            }
+            return replace(expr, arguments=arguments)
+
+
+def _cells(trace: Trace, refs: Mapping[str, Ref], cells: Cells) -> Cells:
+    if cells.derive is not None:
+        made = cells.derive
+        return replace(cells, derive=lambda index: _with_provenance(trace, refs, made(index)))
+    ref = refs.get(cells.source.argument)
+    if ref is None:
+        return cells
+    inside = np.flatnonzero(cells.inside) if cells.inside is not None else np.arange(len(cells))
+    found = provenance(trace, ref, cells.cells[inside])
+    if len({f.source for f in found}) != 1:
+        return cells
+    placed = _around(cells, inside, found)
+    return replace(cells, source=found[0].source, cells=placed)
+
+
+def _around(cells: Cells, inside: Array, found: list[Provenance]) -> Array:
+    """The found cells in the order of the question; padding keeps its distance from them."""
+    width = found[0].cells.shape[1]
+    placed = np.empty((len(cells), width), np.int64)
+    for part in found:
+        placed[inside[part.which]] = part.cells
+    if len(inside) < len(cells):
+        outside = np.setdiff1d(np.arange(len(cells)), inside)
+        shift = placed[inside[0]] - cells.cells[inside[0]] if width == cells.cells.shape[1] else 0
+        placed[outside] = cells.cells[outside] + shift if width == cells.cells.shape[1] else -1
+    return placed
+
+
+def _provenance(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[Provenance]:
+    if not len(cells):
+        return
+    addresses = ref.offset + cells @ np.array(ref.stride, np.int64).reshape(-1)
+    left = np.ones(len(cells), bool)
+    for writer in reversed(ref.rewritten):
+        maker = trace.all_steps[writer]
+        for made in maker.results:
+            if made.memory != ref.memory or not left.any():
+                continue
+            at, hit = made.cells_at(addresses[left])
+            taken = np.flatnonzero(left)[hit]
+            yield from _made(trace, maker, made, at[hit], which[taken])
+            left[taken] = False
+    if left.any():
+        yield from _behind(trace, ref, cells[left], addresses[left], which[left])
+
+
+def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array) -> Iterator[Provenance]:
+    """What a tensor is a view of, or what made it."""
+    if ref.kind != "step":
+        whole = trace.outside[ref.kind, ref.id]
+        at, hit = whole.cells_at(addresses)
+        yield Provenance(which, source_of(whole if hit.all() else ref), at if hit.all() else cells)
+        return
+    maker = trace.all_steps[ref.id]
+    if maker.view:
+        viewed = next(r for _, _, r in maker.refs())
+        at, hit = viewed.cells_at(addresses)
+        if hit.all() and (viewed.memory, viewed.dtype) == (ref.memory, ref.dtype):  # addresses count in units of it
+            yield from _provenance(trace, viewed, at, which)
+            return
+    yield from _made(trace, maker, ref, cells, which)
+
+
+def _made(trace: Trace, maker: Step, ref: Ref, cells: Array, which: Array) -> Iterator[Provenance]:
+    """What a step made; if it is a hidden move, what it moved."""
+    if not len(cells):
+        return
+    if maker.hidden and maker.op in MOVES:
+        name = SOURCES.get(maker.op, "self")
+        moved = maker.arguments[name]
+        if isinstance(moved, Ref) and moved.dtype == ref.dtype:
+            yield from _provenance(trace, moved, MOVES[maker.op](call_of(trace, maker, ref.output), cells), which)
+            return
+    made = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output)
+    yield Provenance(which, made, cells)

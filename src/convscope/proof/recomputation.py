@@ -1,0 +1,142 @@
+"""Witness: what the NumPy reference says about a recorded step, recomputed when first asked and kept for a while.
+
+Knows traces and the reference; nothing of rules and expressions.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import ConvscopeError
+from convscope.proof.calls import LAID_OUT, layout_of
+from convscope.proof.padding import multiplies_padding
+from convscope.proof.tolerance import agree
+from convscope.reference.casting import wrapped
+from convscope.reference.table import OPERATIONS
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+
+Array = NDArray[Any]
+Cell = tuple[int, ...]
+
+ROUNDOFF = {
+    "float64": (2.0**-53, 0.0),
+    "float32": (2.0**-24, 0.0),
+    "bfloat16": (2.0**-24, 2.0**-8),
+    "float16": (2.0**-24, 2.0**-11),
+}
+"""Recorded type -> the unit roundoffs of its kernel's sums and of its result (see `reference.roundoff`)."""
+RANKED = frozenset({"max", "min", "sort", "topk"})
+"""Operations whose second result says where the first one's numbers were; equal numbers compete for a place."""
+KEPT = 4
+"""Recomputed steps that are kept for each trace: who explains one cell often explains its neighbour."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recomputation:
+    """One result of a step, recomputed from the step's recorded inputs."""
+
+    values: Array
+    """float64, in the shape of the result."""
+    bounds: Array
+    """How far the recorded numbers may lie from these; broadcasts to `values`."""
+
+    def bound(self, cell: Cell) -> float:
+        """How far a recorded number may lie from this one."""
+        return float(np.broadcast_to(self.bounds, self.values.shape)[cell])
+
+    def agrees(self, cell: Cell, recorded: float, dtype: str) -> bool:
+        """Whether a recorded number of this type lies within its bound; nan agrees with nan."""
+        return agree(float(self.values[cell]), recorded, self.bound(cell), dtype)
+
+
+def recomputed(trace: Trace, step: Step, output: int = 0, *, normwise: bool = False) -> Recomputation | None:
+    """What the reference gives for a step; None where it has no such operation, or not in this form.
+
+    Args:
+        output: Which result, of a step that has several.
+        normwise: With the bounds of kernels that mix whole planes, where the operation has such.
+    """
+    key = (step.id, normwise)
+    with _KEEPING:
+        kept = _KEPT.setdefault(trace, OrderedDict())
+        found = kept.get(key)
+    if found is None:  # in several threads, each recomputes
+        found = recompute(trace, step, normwise=normwise)
+    with _KEEPING:
+        kept[key] = found
+        kept.move_to_end(key)
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+    return found.get(output)
+
+
+_KEEPING = Lock()
+_KEPT: WeakKeyDictionary[Trace, OrderedDict[tuple[int, bool], dict[int, Recomputation]]] = WeakKeyDictionary()
+
+
+def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, Recomputation]:
+    """Result -> what the reference gives for it; empty where it has no such operation, or not in this form.
+
+    It has none of complex numbers.
+    """
+    operation = OPERATIONS.get(step.op)
+    if operation is None or step.is_complex:
+        return {}
+    arguments: dict[str, Any] = trace.operands(step)
+    if step.op == "native_dropout" and arguments["train"]:
+        arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
+    if step.op in LAID_OUT:
+        arguments["layout"] = layout_of(step.arguments["input"])
+    if not multiplies_padding(trace, step, arguments):
+        arguments["multiplies_padding"] = False
+    found = {}
+    try:
+        with np.errstate(all="ignore"):
+            result = operation.compute(**arguments)
+        values = result if isinstance(result, tuple) else (result,)
+        for output, value in enumerate(values):
+            if value is not None and output < len(step.results):
+                u, u_out = ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0))
+                with np.errstate(all="ignore"):  # memory that was never written holds anything
+                    bounds = operation.bound(u=u, u_out=u_out, normwise=normwise, result=result, **arguments)
+                bound = bounds[output] if isinstance(bounds, tuple) else bounds
+                values_held = wrapped(value, step.results[output].dtype)
+                found[output] = Recomputation(values_held, np.zeros(()) if bound is None else bound)
+    except ConvscopeError:
+        return {}
+    if step.op in RANKED and 1 in found:
+        found[1] = _settled(found[1], found[0].values, step.outputs[1], arguments)
+    return found
+
+
+def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: Mapping[str, Any]) -> Recomputation:
+    """Indices that the reference leaves open, because equal numbers compete, decided by what they point at.
+
+    A recorded index is right where it points at the number that was chosen and no other index of its row points there
+    too. Where it is, it is taken over; elsewhere the reference's own stands, and nothing else will do.
+
+    Args:
+        indices: The reference's, with an infinite bound where they are open.
+        chosen: The numbers they belong to.
+        recorded: The recorded indices, of the same shape.
+        arguments: The step's own.
+    """
+    x, dim = np.asarray(arguments["self"]), arguments.get("dim", -1)
+    if not x.ndim or dim is None or recorded.shape != indices.values.shape or recorded.dtype.kind != "i":
+        return Recomputation(indices.values, np.zeros(())) if not x.ndim else indices
+    dropped = recorded.ndim < x.ndim
+    at, number = (np.expand_dims(a, dim) if dropped else a for a in (recorded, chosen))
+    pointed = np.take_along_axis(x, np.clip(at, 0, x.shape[dim] - 1), dim)
+    right = (at >= 0) & (at < x.shape[dim]) & ((pointed == number) | (np.isnan(pointed) & np.isnan(number)))
+    row = np.sort(at, dim)
+    twice = (np.diff(row, axis=dim) == 0).any(dim, keepdims=True)
+    right = (right & ~twice).squeeze(dim) if dropped else right & ~twice
+    open_ = np.isinf(np.broadcast_to(indices.bounds, recorded.shape))
+    return Recomputation(np.where(open_ & right, recorded, indices.values), np.zeros(()))

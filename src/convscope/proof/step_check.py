@@ -1,0 +1,162 @@
+"""Check: one result of a step against its two witnesses, the reference for every number and the rule for a sample.
+
+Knows traces, rules and the reference through their witnesses.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from convscope.errors import ConvscopeError
+from convscope.expr.call import Call, Operand
+from convscope.expr.precision import Precision
+from convscope.ops import convolution
+from convscope.ops.op import Rule
+from convscope.proof.bias_test import offset
+from convscope.proof.recomputation import Array, Cell, Recomputation
+from convscope.proof.tolerance import agree, resolution_of, whole_bound, within_reach
+from convscope.proof.verification_report import Mismatch, Witness
+
+UNABLE = (
+    ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""What a witness may raise for a call that it cannot follow, such as one that no kernel would accept."""
+
+
+class StepCheck:
+    """One result of a step against its two witnesses."""
+
+    def __init__(self, call: Call, recorded: Array, witness: Recomputation, *, normwise: bool = False) -> None:
+        self.call, self.recorded, self.witness, self.normwise = call, recorded, witness, normwise
+        self.explained = 0
+        self.unbounded = 0
+        self.worst = 0.0
+        self.worst_cell: Cell | None = None
+        self.mismatch: Mismatch | None = None
+
+    @property
+    def resolution(self) -> float:
+        """The median bound over the output's root mean square, of the numbers that are finite."""
+        return resolution_of(self.recorded, self.witness.bounds)
+
+    def compare(self) -> bool:
+        """Compare every number with the reference's, then every channel's mean; whether the shapes allow it."""
+        expected = self.witness.values
+        if expected.shape != self.recorded.shape:
+            self.worst = np.inf
+            self.mismatch = Mismatch((), np.nan, np.nan, 0.0, "shape", self.call.output, (expected.shape,))
+            return False
+        if not self.recorded.size:
+            return True
+        ratio = self._ratio()
+        self.worst_cell = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
+        self.worst = float(ratio[self.worst_cell])
+        if self.worst > 1:
+            allowed = float(self._bounds[self.worst_cell])
+            self._contradict(self.worst_cell, float(expected[self.worst_cell]), allowed, "reference")
+        elif self.worst > 0:
+            self._means()
+        return True
+
+    @property
+    def _bounds(self) -> Array:
+        return np.broadcast_to(self.witness.bounds, self.recorded.shape)
+
+    def _ratio(self) -> Array:
+        """Every number's error as a fraction of its bound; nan agrees with nan, infinities with their like.
+
+        A bound that is infinite or no number excludes nothing, so a number that is not exactly the reference's is
+        counted in `unbounded` there instead of as an error.
+        """
+        recorded, expected, bounds = self.recorded, self.witness.values, self._bounds
+        with np.errstate(all="ignore"):
+            error = (recorded != expected).astype(float) if recorded.dtype == bool else np.abs(recorded - expected)
+            ratio: Array = np.atleast_1d(error / bounds).reshape(recorded.shape)
+        exact = (recorded == expected) | (np.isnan(recorded) & np.isnan(expected))
+        open_ = ~np.isfinite(bounds) | ((recorded.dtype == bool) & (bounds >= 1))
+        if np.isinf(recorded).any():
+            beyond, perhaps = within_reach(recorded, expected, bounds, self.call.dtype)
+            exact, open_ = exact | beyond, open_ | perhaps
+        if recorded.dtype.kind == "f" and (lost := np.isnan(recorded) & self._beyond(expected)).any():
+            open_ = open_ | lost
+        open_ = open_ & ~exact
+        self.unbounded = int(np.count_nonzero(open_))
+        ratio[exact | open_] = 0.0
+        ratio[np.isnan(ratio)] = np.inf
+        return ratio
+
+    def _beyond(self, values: Array | float) -> Array:
+        """Which values are too large for the type although all that went in is finite.
+
+        A kernel may get there as an infinity or, where it subtracts two of them, as no number.
+        """
+        large: Array = np.abs(values) >= 0.999 * Precision.of(self.call.dtype).largest
+        operands = self.call.operands().values() if large.any() else ()
+        return large & all(np.isfinite(operand.array).all() for operand in operands)
+
+    def _means(self) -> None:
+        given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
+        found = offset(self.call.op, given, self.witness.values, self._bounds, self.recorded, dtype=self.call.dtype)
+        if found is not None:
+            self.worst = max(self.worst, abs(found.mean) / found.allowed)
+            shown, output = found.expected + found.mean, self.call.output
+            self.mismatch = Mismatch((found.channel,), shown, found.expected, found.allowed, "channel mean", output)
+
+    def explain(self, rule: Rule | None, count: int, random: np.random.Generator) -> bool:
+        """Explain a sample of cells, and compare with the recorded numbers; whether the rule could."""
+        if rule is None:
+            return False
+        precision = self.call.precision
+        for cell in self._sample(count, random):
+            try:
+                value, error = rule(self.call, cell).result(precision)
+            except UNABLE:
+                return False
+            recorded, bound = float(self.recorded[cell]), whole_bound(value, error, precision)
+            if self.normwise:
+                bound = max(bound, convolution.normwise(self.call, cell))
+            if not self._bounded(value, recorded, bound):
+                return False
+            self.explained += 1
+            if not agree(value, recorded, bound, self.call.dtype):
+                share = abs(value - recorded) / bound if bound else np.inf
+                if self.mismatch is None or share > self.worst:
+                    self._contradict(cell, value, bound, "expression")
+                self.worst = max(self.worst, 1.0 if np.isnan(share) else share)
+        return True
+
+    def _bounded(self, value: float, recorded: float, bound: float) -> bool:
+        """Whether a rule's bound says anything: that of an index is open where equal numbers compete, no other."""
+        if self.recorded.dtype.kind != "f" or value == recorded or np.isnan(value):
+            return True
+        if np.isnan(recorded):
+            return not self._beyond(value).any()
+        if np.isinf(recorded):
+            return not bool(within_reach(recorded, value, bound, self.call.dtype)[1])
+        return bool(np.isfinite(bound))
+
+    def _sample(self, count: int, random: np.random.Generator) -> Iterator[Cell]:
+        """Corners and middles of borders, first and last channel, the worst cell, and random ones; each once."""
+        shape = self.recorded.shape
+        size = int(np.prod(shape))
+        if size <= count:
+            yield from (tuple(int(i) for i in np.unravel_index(k, shape)) for k in range(size))
+            return
+        marked = {tuple(int(i) for i in cell) for cell in _landmarks(shape)}
+        if self.worst_cell is not None:
+            marked.add(self.worst_cell)
+        yield from sorted(marked)
+        drawn = random.choice(size, min(size, count + len(marked)), replace=False)
+        others = (tuple(int(i) for i in np.unravel_index(k, shape)) for k in drawn)
+        fresh = (cell for cell in others if cell not in marked)
+        yield from (cell for cell, _ in zip(fresh, range(max(0, count - len(marked))), strict=False))
+
+    def _contradict(self, cell: Cell, expected: float, allowed: float, witness: Witness) -> None:
+        self.mismatch = Mismatch(cell, float(self.recorded[cell]), expected, allowed, witness, self.call.output)
+
+
+def _landmarks(shape: tuple[int, ...]) -> Array:
+    """First, middle and last of up to the last three axes, the first of all before."""
+    axes = [sorted({0, n // 2, n - 1}) if len(shape) - k <= 3 else [0] for k, n in enumerate(shape)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape))

@@ -1,0 +1,105 @@
+"""Agreement: whether a recorded number can be what a kernel makes of an expression. Knows the precision of types."""
+
+import math
+import platform
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.expr.call import Call
+from convscope.expr.precision import Precision
+from convscope.proof.verification_report import RESOLVED
+
+MIXES = platform.machine().lower() not in {"amd64", "i386", "i686", "x86_64"}
+"""Whether PyTorch's convolutions may go through another basis here; on x86 they add products (oneDNN, direct)."""
+
+
+def mixes(call: Call) -> bool:
+    """Whether the kernel of this call may mix whole planes (Winograd, Fourier)."""
+    return MIXES and call.op == "convolution" and not call["transposed"] and call.dtype == "float32"
+
+
+def whole_bound(value: float, error: float, precision: Precision) -> float:
+    """An expression's error, with the rounding of a result that is stored more coarsely than it is added.
+
+    Where the value is no finite number only the same will do: 0.
+    """
+    if not math.isfinite(value):
+        return 0.0
+    if not precision.stored or error == 0.0:
+        return error
+    return error + precision.stored * (abs(value) + error) + precision.tiny
+
+
+def agree(value: float, recorded: float, bound: float, dtype: str) -> bool:
+    """Whether a recorded number can be what a kernel makes of this value.
+
+    A number beyond the type's largest is recorded as an infinity; nan agrees with nan only.
+
+    >>> agree(1.0, 1.00000001, 6e-8, "float32"), agree(1e39, float("inf"), 1e32, "float32")
+    (True, True)
+    """
+    if math.isnan(value) or math.isnan(recorded):
+        return math.isnan(value) and math.isnan(recorded)
+    if math.isinf(recorded):
+        return value == recorded or any(map(bool, within_reach(recorded, value, bound, dtype)))
+    return not abs(value - recorded) > bound  # a bound that is no number excludes none
+
+
+def resolves(value: float, recorded: float, bound: float, dtype: str, size: float) -> bool:
+    """Whether a bound tells a number from others: it is at most a tenth of the step's root mean square, `size`.
+
+    >>> resolves(1.0, 1.0, 0.05, "float32", 1.0), resolves(1.0, 1.0, float("inf"), "float32", 1.0)
+    (True, False)
+    """
+    if (value == recorded and bound == 0) or math.isnan(recorded):
+        return True
+    if math.isinf(recorded):
+        return value == recorded or bool(within_reach(recorded, value, bound, dtype)[0])
+    return bound <= RESOLVED * size
+
+
+def within_reach(recorded: Any, value: Any, bound: Any, dtype: str) -> tuple[Any, Any]:
+    """Which recorded infinities must be what a kernel of this type makes of these values, and which only may be.
+
+    A value that its bound takes beyond the type's largest must; one of an eighth of that may, where the kernel makes
+    larger numbers on the way (hardswish multiplies by up to 6 before it divides). A bound that is not finite adds
+    nothing to either.
+
+    >>> [tuple(map(bool, within_reach(np.inf, value, 1e32, "float32"))) for value in (1e39, 1e38, 1e30)]
+    [(True, False), (False, True), (False, False)]
+    """
+    with np.errstate(all="ignore"):
+        reached = np.sign(recorded) * value + np.where(np.isfinite(bound), bound, 0.0)
+        infinite, largest = np.isinf(recorded), Precision.of(dtype).largest
+        beyond = infinite & (reached >= 0.999 * largest)
+        return beyond, infinite & ~beyond & ((reached >= largest / 8) | ~np.isfinite(bound))
+
+
+def root_mean_square(numbers: NDArray[Any]) -> float:
+    """Of the numbers that are finite; nan where there are none.
+
+    >>> root_mean_square(np.array([1e200, -1e200, np.inf]))
+    1e+200
+    """
+    finite = numbers[np.isfinite(numbers)]
+    largest = float(np.abs(finite).max(initial=0.0)) if finite.size else math.nan
+    if not largest > 0:
+        return largest
+    return largest * math.sqrt(float(np.mean(np.square(np.divide(finite, largest, dtype=np.float64)))))
+
+
+def resolution_of(recorded: NDArray[Any], bounds: NDArray[Any]) -> float:
+    """The median bound as a fraction of the numbers' root mean square; 0 of integers, and where all bounds are 0.
+
+    >>> resolution_of(np.zeros(2), np.float64(1e-9)), resolution_of(np.zeros(2), np.float64(0))
+    (inf, 0.0)
+    """
+    size = root_mean_square(recorded) if recorded.dtype.kind == "f" else math.nan
+    if math.isnan(size):
+        return 0.0
+    finite = np.isfinite(recorded)
+    counted = bounds if finite.all() else np.broadcast_to(bounds, recorded.shape)[finite]
+    median = float(np.median(np.where(np.isnan(counted), np.inf, counted)))
+    return 0.0 if median == 0 else median / size if size > 0 else math.inf

@@ -1,0 +1,245 @@
+"""Reports: what `verify` found, step by step and in total. Knows no traces, no rules, no reference."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from convscope.json_values import plain_value
+
+Witness = Literal["reference", "expression", "channel mean", "shape"]
+Finding = Literal["proved", "proved normwise", "unresolved", "mismatch", "recomputed", "unsupported", "given"]
+PROVED = frozenset({"proved", "proved normwise"})
+MEANS = {
+    "proved": "every number recomputed by the reference, every sampled cell explained, all within their bounds",
+    "proved normwise": "proved, but only within the wider bounds of kernels that mix whole planes (Winograd, Fourier)",
+    "unresolved": "within bounds that are too wide to mean much: the median is above a tenth of the numbers",
+    "mismatch": "a recorded number is not what its operation gives for the recorded inputs",
+    "recomputed": "every number recomputed, but no rule explains the operation",
+    "unsupported": "the reference lacks this operation, this form of it, or a finite bound for these numbers",
+    "given": "drawn at random or put there by the caller: there is nothing to recompute",
+}
+"""What each finding means, in a sentence."""
+RESOLVED = 0.1
+"""The largest bound that still tells a number from others, as a fraction of the root mean square of its step."""
+CHECKED = frozenset({*PROVED, "recomputed", "unresolved"})
+"""Findings of steps whose every number was recomputed and lies within its bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The worst number of a step that is not what it should be."""
+
+    cell: tuple[int, ...]
+    recorded: float
+    expected: float
+    allowed: float
+    """How far the two may lie apart."""
+    witness: Witness
+    """Who contradicts; "channel mean" for an offset below each cell's own bound, `cell` is then the channel alone."""
+    output: int = 0
+    """Which result, of a step that has several."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """The shape that the reference gives, where it is another than the recorded one."""
+    why: str = ""
+    """The explanation of the cell, where it has one."""
+
+    def __str__(self) -> str:
+        if self.witness == "shape":
+            return f"has a shape that the reference contradicts: it gives {self.shapes[0]}"
+        where = f"at {self.cell}" if self.witness != "channel mean" else f"on average over channel {self.cell[0]}"
+        return (
+            f"{where}: recorded {self.recorded:.9g}, {self.witness} {self.expected:.9g}, "
+            f"difference {abs(self.recorded - self.expected):.3g}, allowed {self.allowed:.3g}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What was found about one step."""
+
+    id: int
+    name: str
+    op: str
+    finding: Finding
+    numbers: int
+    """How many numbers the step made."""
+    explained: int = 0
+    """How many of them were sampled and explained."""
+    worst: float = 0.0
+    """The largest error, as a fraction of its bound."""
+    resolution: float = 0.0
+    """The median bound as a fraction of the output's root mean square: a smaller error cannot be seen in one cell.
+
+    The largest of its results; 0 where the bounds are 0, infinite where all numbers are 0 and the bounds are not.
+    """
+    mismatch: Mismatch | None = None
+    hidden: bool = False
+    says: str = ""
+    """The operation in words."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        found = {name: plain_value(getattr(self, name)) for name in self.__slots__ if name != "mismatch"}
+        wrong = self.mismatch
+        found["mismatch"] = None if wrong is None else {n: plain_value(getattr(wrong, n)) for n in wrong.__slots__}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """One tensor of what the model returned, against the step, parameter or input that it came from."""
+
+    name: str
+    """Which part of the output: `the output`, `the output['scores']`, `the output[1]`."""
+    source: str
+    """The step, parameter or input."""
+    held: bool
+    """Whether that holds the same numbers, bit for bit."""
+    why: str = ""
+    """Why not, where it is anything but another number."""
+
+    def __str__(self) -> str:
+        if self.held:
+            return f"{self.name} is what {self.source} holds, bit for bit"
+        return f"{self.name} {self.why or f'is not what {self.source} holds'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found about a whole trace.
+
+    >>> Verification((StepReport(0, "conv1", "convolution", "proved", 6272, 200, 0.3),)).summary()
+    '6,272 numbers in 1 step: 100 % recomputed, 100 % proved; worst error 0.3 of its bound (conv1)'
+    """
+
+    steps: tuple[StepReport, ...]
+    changed: tuple[str, ...] = ()
+    """Parameters that were changed since the trace, so that its numbers are not what the model gives now."""
+    returned: tuple[Returned, ...] = ()
+    """Each tensor of the output, and whether it is what its step holds."""
+    saved: bool = False
+    """Whether the trace was read from a file: then nothing shows that given numbers were drawn or put there."""
+    broken: tuple[str, ...] = ()
+    """Where the chain from input to output is broken, in sentences; such a report is not proved."""
+    remarks: tuple[str, ...] = ()
+    """Other notes of the trace, such as what was not kept."""
+
+    @property
+    def proved(self) -> bool:
+        """Whether every number of the pass is proved, the output included.
+
+        Every step is proved, at least one; no weight changed since; each tensor of the output is what its step holds.
+        What was given needs no proof, but only the pass itself shows that it was: not so in a trace from a file.
+        """
+        return not (self.changed or self.reasons) and all(step.finding in {*PROVED, "given"} for step in self.steps)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the whole is not proved, whatever was found about single steps; empty where nothing speaks against it."""
+        reasons = list[str]()
+        if self.saved and self.given:
+            reasons.append(
+                f"{self.given:,} numbers are given by the file, which alone says that they were not calculated"
+            )
+        if not self.steps:
+            reasons.append("nothing was calculated: the trace has no steps")
+        elif all(step.finding == "given" for step in self.steps):
+            reasons.append("nothing was calculated: all numbers are given")
+        reasons += [str(part) for part in self.returned if not part.held]
+        return (*reasons, *self.broken)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know, in sentences."""
+        changed = (f"{name} changed since the trace: weights changed." for name in self.changed)
+        return (*changed, *(f"{reason[0].upper()}{reason[1:]}." for reason in self.reasons), *self.remarks)
+
+    @property
+    def mismatches(self) -> tuple[StepReport, ...]:
+        """The steps that hold a wrong number."""
+        return tuple(step for step in self.steps if step.finding == "mismatch")
+
+    @property
+    def unresolved(self) -> tuple[StepReport, ...]:
+        """The steps whose bounds are too wide to mean much."""
+        return tuple(step for step in self.steps if step.finding == "unresolved")
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a number is not what it should be: of a step, or of the output."""
+        return bool(self.mismatches) or any(part.source and not part.held for part in self.returned)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the trace has made."""
+        return sum(step.numbers for step in self.steps)
+
+    @property
+    def share(self) -> float:
+        """Which share of the calculated numbers lies in proved steps."""
+        return self._share(PROVED)
+
+    @property
+    def recomputed(self) -> float:
+        """Which share of the calculated numbers the reference has recomputed within their bounds."""
+        return self._share(CHECKED)
+
+    @property
+    def given(self) -> int:
+        """How many numbers were drawn at random or put there by the caller, instead of calculated."""
+        return sum(step.numbers for step in self.steps if step.finding == "given")
+
+    @property
+    def worst(self) -> StepReport | None:
+        """The step with the largest error as a fraction of its bound."""
+        return max(self.steps, key=lambda step: step.worst, default=None)
+
+    def _share(self, findings: Collection[str]) -> float:
+        """Of the calculated numbers; where there are none, 1 if a step without numbers is among these findings."""
+        kept = sum(step.numbers for step in self.steps if step.finding in findings)
+        calculated = self.numbers - self.given
+        return kept / calculated if calculated else float(any(step.finding in findings for step in self.steps))
+
+    def summary(self) -> str:
+        """The report in a line or two; what speaks against the whole comes first."""
+        count = len(self.steps)
+        line = "".join(f"not proved, {reason}; " for reason in self.reasons[:1])
+        line += f"{self.numbers:,} numbers in {count} step{'s' * (count != 1)}: "
+        line += f"{_percent(self.recomputed)} recomputed, {_percent(self.share)} proved"
+        if self.given:
+            line += f" of those calculated, {self.given:,} given"
+        if self.worst is not None and self.worst.worst > 0:
+            line += f"; worst error {self.worst.worst:.2g} of its bound ({self.worst.name})"
+        if self.unresolved:
+            line += f"; unresolved: {_named([step.name for step in self.unresolved])}"
+        lacking = sorted({step.op for step in self.steps if step.finding in {"unsupported", "recomputed"}})
+        if lacking:
+            line += f"; without a witness: {', '.join(lacking)}"
+        return line
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {
+            "proved": self.proved,
+            "numbers": self.numbers,
+            "recomputed": self.recomputed,
+            "share": self.share,
+            "given": self.given,
+            "unresolved": len(self.unresolved),
+            "saved": self.saved,
+            "summary": self.summary(),
+            "notes": list(self.notes),
+            "returned": [{n: plain_value(getattr(part, n)) for n in part.__slots__} for part in self.returned],
+            "steps": [step.to_json() for step in self.steps],
+        }
+
+
+def _named(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _percent(share: float) -> str:
+    """A share that says 100 % only where it is."""
+    return "100 %" if share == 1 else f"{min(share, 0.9999):.2%}".replace("%", " %")

@@ -1,0 +1,47 @@
+"""Channels: the planes of a window, one for each channel that it reaches over. Knows expressions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.expr.expr import Dot, exact_sum
+
+LARGEST = 64
+"""Windows beyond that are no picture to look at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channel:
+    """The terms of one channel of a window."""
+
+    number: int | None
+    """Which channel of the tensor that the window lies in; None where it has but one."""
+    terms: NDArray[np.int64]
+    """Indices into the sum's terms, shape (R, S)."""
+    total: float
+    """What its products sum to."""
+
+
+def area_of(dot: Dot) -> int:
+    """How many terms each plane of the window has, one after the other; 0 where the sum is no window of planes."""
+    grid = dot.left.grid
+    kernel = dot.right is not None and dot.right.source.kind != "computed"
+    if len(grid) - kernel != 2 or len(dot.left.source.shape) < 3 or max(grid[-2:]) > LARGEST or len(dot.left) < 2:
+        return 0
+    return int(np.prod(grid[-2:]))
+
+
+def channels_of(dot: Dot) -> list[Channel]:
+    """The window's planes, a channel each; none where the sum is no window of planes.
+
+    Args:
+        dot: A convolution, a pooling, an interpolation, a mean over planes.
+    """
+    shape = dot.left.source.shape
+    if not area_of(dot):
+        return []
+    planes = np.arange(len(dot.left)).reshape(-1, *dot.left.grid[-2:])
+    products = dot.products
+    numbers = [int(dot.left.cells[plane[0, 0], -3]) if shape[-3] > 1 else None for plane in planes]
+    return [Channel(k, plane, exact_sum(products[plane].ravel())) for k, plane in zip(numbers, planes, strict=True)]

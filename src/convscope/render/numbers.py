@@ -1,0 +1,160 @@
+"""Display: numbers as a person reads them: aligned, rounded to a stated number of decimals, with a true minus sign.
+
+Knows NumPy only. A column of numbers has one `Scale`; what it shows are whole multiples of its last decimal, so that
+shown numbers can be added up exactly.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+MINUS = "−"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberScale:
+    """How a column of numbers is shown: its decimals, and a power of ten for very large and very small ones.
+
+    >>> NumberScale.of([2.44, -0.1234567]).show(-0.1234567)
+    '−0.1235'
+    >>> NumberScale.of([3e-9]).show(3e-9)
+    '3.0000e−09'
+    """
+
+    decimals: int
+    power: int = 0
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> "NumberScale":
+        """Five digits for the largest; fewer where no number needs them, a power of ten where they are extreme."""
+        finite = [abs(n) for n in numbers if math.isfinite(n)]
+        top = max(finite, default=0.0)
+        if top < 1e6 and all(n == int(n) for n in finite):
+            return cls(0)
+        exponent = math.floor(math.log10(top))
+        power = exponent if exponent < -6 or exponent > 7 else 0
+        exponent -= power
+        decimals = max(4 - max(exponent, 0), 0) + max(-exponent - 1, 0)
+        idle = (d for d in range(1, min(decimals, 3)) if not power and all(round(n, d) == n for n in finite))
+        return cls(next(idle, decimals), power)
+
+    @classmethod
+    def fine(cls, number: float, digits: int = 5) -> "NumberScale":
+        """So many significant digits of one number, as `short` shows them.
+
+        >>> NumberScale.fine(0.307431).show(0.307431)
+        '0.30743'
+        """
+        if not math.isfinite(number) or number == 0:
+            return cls(0)
+        exponent = math.floor(math.log10(abs(number)))
+        power = 0 if -6 <= exponent < 7 else exponent
+        return cls(max(digits - 1 - exponent + power, 0), power)
+
+    def units(self, number: float) -> int:
+        """The number in whole units of the last decimal."""
+        scaled: float = number / 10.0**self.power * 10**self.decimals
+        return round(scaled)
+
+    def text(self, units: int) -> str:
+        """Whole units of the last decimal as text."""
+        sign = MINUS if units < 0 else ""
+        whole, rest = divmod(abs(units), 10**self.decimals)
+        power = signed(f"e{self.power:+03d}").replace("+", "") if self.power else ""
+        return f"{sign}{whole}.{rest:0{self.decimals}d}{power}" if self.decimals else f"{sign}{whole}{power}"
+
+    def show(self, number: float) -> str:
+        """The number as text; nan and infinities by their names."""
+        return self.text(self.units(number)) if math.isfinite(number) else signed(str(number))
+
+
+def signed(text: str) -> str:
+    """Text of a number with a true minus sign in front and in its exponent.
+
+    >>> signed("-1e-05")
+    '−1e−05'
+    """
+    return text.replace("-", MINUS)
+
+
+def short(number: float, digits: int = 5) -> str:
+    """A number inside a formula: `digits` significant ones, no idle zeros.
+
+    >>> short(0.5), short(-1234.5678), short(1e-5), short(768.0)
+    ('0.5', '−1234.6', '0.00001', '768')
+    """
+    if not math.isfinite(number) or number == 0:
+        return signed(str(number)) if number else "0"
+    exponent = math.floor(math.log10(abs(number)))
+    if -6 <= exponent < 7:
+        text = f"{number:.{max(digits - 1 - exponent, 0)}f}"
+        return signed(text.rstrip("0").rstrip(".") if "." in text else text)
+    return signed(f"{number:.{digits - 1}g}")
+
+
+def number_of(text: str) -> float:
+    """What a shown number says, for who calculates with it.
+
+    >>> number_of("−0.25")
+    -0.25
+    """
+    return float(text.replace(MINUS, "-"))
+
+
+def small(number: float) -> str:
+    """An error or a bound, written out to two digits.
+
+    >>> small(5.96e-8), small(0.0)
+    ('0.000000060', '0')
+    """
+    if number == 0 or not math.isfinite(number):
+        return "0" if number == 0 else signed(str(number))
+    exponent = math.floor(math.log10(abs(number)))
+    return signed(f"{number:.{max(1 - exponent, 0)}f}" if -12 <= exponent < 6 else f"{number:.1e}")
+
+
+def right(texts: Sequence[str]) -> list[str]:
+    """Texts padded on the left to one width.
+
+    >>> right(["1", "10"])
+    [' 1', '10']
+    """
+    width = max(map(len, texts), default=0)
+    return [text.rjust(width) for text in texts]
+
+
+def table(rows: Sequence[Sequence[str]], alignment: str, gap: str = "  ") -> list[str]:
+    """Rows of texts as lines with aligned columns.
+
+    >>> table([("a", "1"), ("bcd", "10")], "<>")
+    ['a     1', 'bcd  10']
+
+    Args:
+        alignment: One of < and > for each column.
+    """
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(alignment))]
+    lines = []
+    for row in rows:
+        cells = [t.ljust(w) if a == "<" else t.rjust(w) for t, w, a in zip(row, widths, alignment, strict=True)]
+        lines.append(gap.join(cells).rstrip())
+    return lines
+
+
+def beside(blocks: Sequence[Sequence[str]], gaps: Sequence[str]) -> list[str]:
+    """Blocks of lines next to each other, with a sign between them at middle height.
+
+    >>> beside([["a", "b"], ["c", "d"]], [" × "])
+    ['a × c', 'b   d']
+    """
+    height = max(map(len, blocks))
+    middle = (height - 1) // 2
+    lines = []
+    for at in range(height):
+        line = ""
+        for index, block in enumerate(blocks):
+            text = block[at] if at < len(block) else ""
+            line += text.ljust(max(map(len, block)))
+            if index < len(gaps):
+                line += gaps[index] if at == middle else " " * len(gaps[index])
+        lines.append(line.rstrip())
+    return lines

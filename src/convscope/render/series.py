@@ -1,0 +1,174 @@
+"""Series: functions of many cells at once: a maximum and its candidates, a softmax and its row, a variance."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from convscope.expr.call import Array
+from convscope.expr.expr import Apply, Cells, Leaf
+from convscope.render.detail import Detail
+from convscope.render.grids import region
+from convscope.render.numbers import NumberScale, number_of, short, table
+from convscope.render.rows import BLANK, Row
+from convscope.render.sums import ROUNDING
+
+
+def draw_extreme(apply: Apply, detail: Detail) -> list[Row | str]:
+    """The candidates and the winner: as a grid with the winner in brackets, or as a list, the best first."""
+    cells = _cells(apply)
+    smallest = apply.function.endswith("min")
+    winner = int(np.argmin(cells.values) if smallest else np.argmax(cells.values))
+    word = "smallest" if smallest else "largest"
+    picture = _marked(cells, winner)
+    lines: list[Row | str]
+    if picture:
+        found = Row(f"{cells.leaf(winner).label}, the {word}", short(float(cells.values[winner])), term=winner)
+        lines = [*picture, BLANK, found]
+    else:
+        order = best(cells.values if smallest else -cells.values, detail)
+        scale = NumberScale.of(map(float, cells.values[order]))
+        marks = [f"← the {word}" if i == winner else "" for i in order]
+        lines = [
+            Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), mark, int(i))
+            for i, mark in zip(order, marks, strict=True)
+        ]
+        if len(order) < len(cells):
+            lines.append(Row(f"{len(cells) - len(order):,} others, none {'smaller' if smallest else 'larger'}", ""))
+    if "positions" in apply.arguments:
+        lines += [BLANK, Row("its position", short(apply.value(), 12))]
+    return lines
+
+
+def draw_ranked(apply: Apply, detail: Detail) -> list[Row | str]:
+    """The cells in order, as far as the one that was asked for."""
+    cells = _cells(apply)
+    rank, down = (int(a.value()) for a in list(apply.arguments.values())[1:] if not isinstance(a, Cells))
+    order = np.argsort(-cells.values if down else cells.values, kind="stable")
+    first = 0 if rank < detail.count(len(cells)) else rank - detail.terms + 1
+    shown = order[first : max(rank + 1, first + detail.terms)]
+    scale = NumberScale.of(map(float, cells.values[shown]))
+    lines: list[Row | str] = [Row(f"{first:,} before", "")] if first else []
+    lines += [
+        Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), "← this one" * bool(i == order[rank]), int(i))
+        for i in shown
+    ]
+    behind = len(cells) - first - len(shown)
+    lines += [Row(f"{behind:,} behind", "")] if behind else []
+    return [*lines, *([BLANK, Row("its position", short(apply.value(), 12))] if apply.function == "rank_of" else [])]
+
+
+def draw_softmax(apply: Apply, detail: Detail) -> list[Row | str]:
+    """Every cell's exponential below the largest, their sum, and this cell's part of it."""
+    cells, value = _cells(apply), apply.value()
+    top = float(np.max(cells.values))
+    if not math.isfinite(top) or not np.isfinite(value):
+        return [Row(f"the largest of {len(cells):,} cells of {cells.source.name}", short(top))]
+    with np.errstate(all="ignore"):
+        grown = np.exp(cells.values - top)
+    order = best(-grown, detail)
+    scale = NumberScale.of([*map(float, grown[order]), float(grown.sum())])
+    before = NumberScale.of(map(float, cells.values[order]))
+    head = table(
+        [(cells.leaf(int(i)).label, f"exp({before.show(float(cells.values[i]))} − max)") for i in order], "<<", "   "
+    )
+    lines: list[Row | str] = [f"max = {before.show(top)}", BLANK]
+    lines += [Row(text, scale.show(float(grown[i])), term=int(i)) for text, i in zip(head, order, strict=True)]
+    shown = sum(scale.units(float(grown[i])) for i in order)
+    if len(order) < len(cells):
+        rest = float(grown.sum() - grown[order].sum())
+        lines.append(Row(f"{len(cells) - len(order):,} others", scale.show(rest)))
+        shown += scale.units(rest)
+    total = scale.units(float(grown.sum()))
+    if total != shown:
+        lines.append(Row(ROUNDING, scale.text(total - shown)))
+    lines += [Row("sum", scale.text(total)), BLANK]
+    return [*lines, *_from_sum(apply, top, float(grown.sum()))]
+
+
+def draw_variance(apply: Apply, detail: Detail) -> list[Row | str]:
+    """Squared distances from the mean, the largest first, their sum, divided by their number."""
+    cells = _cells(apply)
+    mean, correction = (a.value() for a in list(apply.arguments.values())[1:] if not isinstance(a, Cells))
+    squares = (cells.values - mean) ** 2
+    order = best(-squares, detail)
+    total, value = math.fsum(squares.tolist()), apply.value()
+    scale = NumberScale.of([*map(float, squares[order]), total])
+    texts = [f"({short(float(cells.values[i]))} − mean)²" for i in order]
+    head = table([(cells.leaf(int(i)).label, t) for i, t in zip(order, texts, strict=True)], "<<", "   ")
+    lines: list[Row | str] = [Row(f"mean of {len(cells):,} cells", short(mean)), BLANK]
+    lines += [Row(text, scale.show(float(squares[i])), term=int(i)) for text, i in zip(head, order, strict=True)]
+    shown = sum(scale.units(float(squares[i])) for i in order)
+    if len(order) < len(cells):
+        rest = total - math.fsum(squares[order].tolist())
+        lines.append(Row(f"{len(cells) - len(order):,} others", scale.show(rest)))
+        shown += scale.units(rest)
+    if scale.units(total) != shown:
+        lines.append(Row(ROUNDING, scale.text(scale.units(total) - shown)))
+    lines.append(Row("sum", scale.show(total)))
+    count, fine = len(cells) - correction, NumberScale.fine(value)
+    divided = scale.units(total) / 10**scale.decimals * 10.0**scale.power / count if count > 0 else value
+    rest = fine.units(value) - fine.units(divided) if np.isfinite([value, divided]).all() else 0
+    left = [Row(ROUNDING, fine.text(rest))] if rest else []
+    return [*lines, Row(f"÷ {count:,.9g}", fine.show(divided)), *left]
+
+
+def draw_cells(apply: Apply, detail: Detail) -> list[Row | str]:
+    """Any other function of many cells: the largest of them."""
+    cells = _cells(apply)
+    order = best(-np.abs(cells.values), detail)
+    scale = NumberScale.of(map(float, cells.values[order]))
+    lines: list[Row | str] = [
+        Row(cells.leaf(int(i)).label, scale.show(float(cells.values[i])), term=int(i)) for i in order
+    ]
+    if len(order) < len(cells):
+        lines.append(Row(f"{len(cells) - len(order):,} others", ""))
+    others = {n: a for n, a in apply.arguments.items() if isinstance(a, Leaf) and a.source.kind == "number"}
+    return [*lines, *(Row(name, short(a.number)) for name, a in others.items())]
+
+
+def _from_sum(apply: Apply, top: float, total: float) -> list[Row | str]:
+    """From the sum of exponentials to the result."""
+    value, added = apply.value(), short(total)
+    scale = NumberScale.fine(value)
+    x = apply.arguments.get("x")
+    if x is None:
+        text, shown = f"{_bracket(short(top))} + log({added})", number_of(short(top)) + math.log(float(added))
+    elif apply.function == "log_softmax":
+        assert not isinstance(x, Cells)
+        text = f"{short(x.value())} − {_bracket(short(top))} − log({added})"
+        shown = number_of(short(x.value())) - number_of(short(top)) - math.log(float(added))
+    else:
+        assert not isinstance(x, Cells)
+        part = short(math.exp(x.value() - top))
+        text, shown = f"{part} ÷ {added}", number_of(part) / float(added)
+    rest = scale.units(value) - scale.units(shown)
+    return [Row(text, short(shown)), *([Row(ROUNDING, scale.text(rest))] if rest else [])]
+
+
+def _bracket(text: str) -> str:
+    return f"({text})" if text.startswith("−") else text
+
+
+def _cells(apply: Apply) -> Cells:
+    return next(a for a in apply.arguments.values() if isinstance(a, Cells))
+
+
+def best(keys: Array, detail: Detail) -> Sequence[int]:
+    """The indices of the smallest keys, as many as are shown, the smallest first."""
+    count = detail.count(len(keys))
+    order = np.argsort(np.nan_to_num(keys, nan=-np.inf), kind="stable")
+    return [int(i) for i in (order if count == len(keys) else order[:count])]
+
+
+def _marked(cells: Cells, winner: int) -> list[str]:
+    """The window as a grid, the winner in brackets; nothing where it is no small plane."""
+    if len(cells.grid) != 2 or len(cells.source.shape) < 3 or cells.grid[0] > 8 or cells.grid[1] > 8 or len(cells) < 2:
+        return []
+    scale = NumberScale.of(map(float, cells.values))
+    texts = [scale.show(float(v)) for v in cells.values]
+    width = max(map(len, texts))
+    marked = [(f"[{t}]" if i == winner else f"{t} ").rjust(width + 2) for i, t in enumerate(texts)]
+    step = cells.grid[1]
+    plane = np.arange(len(cells)).reshape(cells.grid)
+    return [region(cells, plane), *(" ".join(marked[at : at + step]).rstrip() for at in range(0, len(marked), step))]

@@ -1,0 +1,158 @@
+"""Paper: a calculation as lines for who draws windows and kernels otherwise than in text, such as a web page.
+
+Everything that is added, rounded and compared is here, so that nobody adds up anything again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from convscope.expr.expr import Apply, Cells, Dot, Expr
+from convscope.render.channels import Channel, area_of, channels_of
+from convscope.render.detail import Detail
+from convscope.render.drawing import BRIEF, SERIES, draw, headline, result, rounding
+from convscope.render.formulas import draw_formula
+from convscope.render.numbers import NumberScale, short
+from convscope.render.page import compared
+from convscope.render.rows import BLANK, RULE, Row
+from convscope.render.series import draw_cells, draw_extreme
+from convscope.render.sums import closing, listed, scale_of
+
+CHANNELS = 8
+"""Channels of a window whose sums have a line of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorksheetLine:
+    """One line: what is added, its number as it is shown, a remark."""
+
+    kind: Literal["row", "rule", "blank", "text"]
+    label: str = ""
+    number: str = ""
+    after: str = ""
+    channel: int | None = None
+    """Whose sum it is, where it is that of one channel of a window."""
+    term: int | None = None
+    """Which term of the sum, or which of the function's cells, it shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worksheet:
+    """A calculation, all but the grids.
+
+    >>> from convscope.expr.call import Source
+    >>> from convscope.expr.expr import number
+    >>> total = Apply("add", {"x": number(1, "x"), "y": number(0.25, "y")})
+    >>> [line.label for line in worksheet(total, 1.25, 0.0).lines if line.kind == "row"]
+    ['x', 'y', '1 + 0.25', 'calculated', 'recorded', 'difference']
+    """
+
+    headline: str
+    """What the number is, in words."""
+    result: str
+    """The number, rounded as the calculation shows it."""
+    lines: tuple[WorksheetLine, ...]
+    """Terms or channel sums, the largest first, then the others; sum, rounding, bias, result, comparison."""
+    scale: NumberScale | None = field(default=None, repr=False)
+    """How products are shown; None where there are none."""
+
+    def products(self, dot: Dot, terms: Iterable[int]) -> list[str]:
+        """Some products of the sum as they are shown."""
+        scale = self.scale or NumberScale(0)
+        products = dot.products
+        return [scale.show(float(products[i])) for i in terms]
+
+    def sums(self, dot: Dot, terms: Iterable[int]) -> list[str]:
+        """What these products, as they are shown, add up to one after the other; each channel of a window by itself.
+
+        The last one of a channel is what its line says; of a sum without channels, it is the sum of these terms.
+        """
+        scale, area, products = self.scale or NumberScale(0), area_of(dot), dot.products
+        finite = bool(np.isfinite(products).all())
+        texts: list[str] = []
+        so_far: float = 0
+        for i in terms:
+            product = float(products[i])
+            added = scale.units(product) if finite else product
+            so_far = added if area and i % area == 0 else so_far + added
+            texts.append(scale.text(int(so_far)) if finite else scale.show(so_far))
+        return texts
+
+
+def worksheet(expr: Expr, recorded: float, bound: float) -> Worksheet:
+    """A calculation as lines.
+
+    Args:
+        expr: What made the number.
+        recorded: What PyTorch gave.
+        bound: How far the two may lie apart.
+    """
+    last = Row("calculated", result(expr), rounding(expr))
+    lines = [*_calculation(expr), *_lines([RULE, last, *compared(expr, recorded, bound)])]
+    scale = scale_of(expr) if isinstance(expr, Dot) and len(expr.left) else None
+    return Worksheet(headline(expr), result(expr), tuple(lines), scale)
+
+
+def _calculation(expr: Expr) -> list[WorksheetLine]:
+    if isinstance(expr, Dot):
+        channels = channels_of(expr)
+        return _window(expr, channels) if channels else _lines(listed(expr, Detail()))
+    if not isinstance(expr, Apply):
+        return _lines(draw(expr))
+    if expr.function in SERIES:
+        drawn = SERIES[expr.function](expr, Detail())
+        rows = [line for line in drawn if isinstance(line, Row) or SERIES[expr.function] is not draw_extreme]
+        return _lines(rows[1:] if rows[:1] == [BLANK] else rows)
+    if any(isinstance(a, Cells) for a in expr.arguments.values()):
+        return _lines(draw_cells(expr, Detail()))
+    return [*_inner(expr), *_lines(draw_formula(expr))]
+
+
+def _inner(apply: Apply) -> list[WorksheetLine]:
+    """The sums and functions that go in as arguments; their terms are not those of the whole."""
+    lines: list[WorksheetLine] = []
+    for name, argument in {} if apply.function in BRIEF else apply.arguments.items():
+        if isinstance(argument, Dot | Apply):
+            inside = [replace(line, channel=None, term=None) for line in _calculation(argument)]
+            end = _lines([RULE, Row(name, result(argument)), BLANK])
+            lines += [WorksheetLine("text", f"{name}: {headline(argument)}"), *inside, *end]
+    return lines
+
+
+def _window(dot: Dot, channels: list[Channel]) -> list[WorksheetLine]:
+    """The channels with the largest sums, a line for the others, and what leads from there to the result."""
+    scale = scale_of(dot)
+    if not np.isfinite([*dot.products, dot.value()]).all():
+        return _lines([Row(f"sum of the {len(dot.left):,} products", short(dot.total()))])
+    order = np.argsort([-abs(channel.total) for channel in channels], kind="stable")
+    shown = [channels[k] for k in order[: len(channels) if len(channels) <= CHANNELS * 1.5 else CHANNELS]]
+    units = [sum(scale.units(float(p)) for p in dot.products[c.terms].ravel()) for c in shown]
+    lines = []
+    if len(channels) > 1:
+        lines = [
+            WorksheetLine(
+                "row", f"{dot.left.source.name} channel {c.number}, sum of {c.terms.size:,}", scale.text(u),
+                channel=c.number,
+            )
+            for c, u in zip(shown, units, strict=True)
+        ]  # fmt: skip
+    if len(shown) < len(channels):
+        left = len(channels) - len(shown)
+        units.append(scale.units(dot.total() - sum(channel.total for channel in shown)))
+        many = f"the other {left:,} channels, sum of {left * shown[0].terms.size:,}"
+        lines.append(WorksheetLine("row", many, scale.text(units[-1])))
+    return [*lines, *_lines([*([RULE] if lines else []), *closing(dot, scale, sum(units), drawn=True)])]
+
+
+def _lines(rows: Iterable[Row | str]) -> list[WorksheetLine]:
+    lines = []
+    for row in rows:
+        if isinstance(row, str):
+            lines.append(WorksheetLine("text", row))
+        elif row in {RULE, BLANK}:
+            lines.append(WorksheetLine("rule" if row == RULE else "blank"))
+        else:
+            lines.append(WorksheetLine("row", row.label, row.number, row.after, term=row.term))
+    return lines

@@ -1,0 +1,240 @@
+"""Explained: why a number is what it is, cut to what an answer may hold, with an honest rest.
+
+Knows `cs.explain` and the dictionaries that it gives; no routes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import convscope as cs
+from convscope.server import schema
+from convscope.server.explanations import speech
+from convscope.server.session.inputs import planes_of_all
+from convscope.server.traces.array_pictures import number, pack
+from convscope.server.traces.passes import TERMS, TracePass
+
+SOME = 256
+"""Terms of a sum where not all are asked for."""
+CHEAP = 40_000_000
+"""Products that the reference adds within some hundredths of a second, also on a busy machine."""
+EACH = 80
+"""Products that any other function costs, for each number that goes in."""
+
+Plain = dict[str, Any]
+
+
+def explained(
+    done: TracePass, step: cs.Step, cell: Sequence[int], *, every: bool = False, channel: int | None = None
+) -> schema.Explained:
+    """Why a number is what it is.
+
+    Args:
+        done: The pass.
+        step: The step that made it.
+        cell: Which number; leading zeros may be left out.
+        every: All terms of a long sum, as far as an answer may hold them.
+        channel: Of a window over several channels, only the terms of this one.
+
+    Raises:
+        UsageError: the step has no such cell.
+    """
+    why = why_of(done, step, cell)
+    cheap = step.id in done.proved or _work(why) <= CHEAP
+    return _told(why, proved(done, why) if cheap else None, TERMS if every else SOME, channel)
+
+
+def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> Any:
+    """The explanation of a cell.
+
+    Raises:
+        UsageError: the step has no such cell, or holds no real numbers.
+    """
+    return cs.explain(done.trace, step, tuple(cell))
+
+
+def probability(step: cs.Step, index: int) -> schema.Explained:
+    """Why a class has its probability: the softmax over the answer, where the model itself has none.
+
+    Args:
+        step: What made the answer.
+        index: Which class.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    softmax = cs.load_model("torch.nn:Softmax", args={"dim": 1})
+    trace = cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
+    why = cs.explain(trace, trace.steps[-1], (index,))
+    proof = schema.Proof(status=why.status, says=why.says, proved=why.proved)
+    found = _told(why, proof, SOME, None)
+    return schema.Explained.model_validate(_renamed(found.model_dump(), step.name))
+
+
+def _renamed(told: Any, name: str) -> Any:
+    """What was told of a softmax over `input`, told of the step that its input really is."""
+    if isinstance(told, dict):
+        known = {"name": name, "kind": "step"} if (told.get("name"), told.get("kind")) == ("input", "input") else {}
+        return {key: _renamed(value, name) for key, value in {**told, **known}.items()}
+    if isinstance(told, list):
+        return [_renamed(value, name) for value in told]
+    return told.replace("input (", f"{name} (") if isinstance(told, str) else told
+
+
+def _told(why: Any, proof: schema.Proof | None, most: int, channel: int | None) -> schema.Explained:
+    """An explanation as the page is told, its sums cut."""
+    plain = why.to_json(proof=proof is not None)
+    sentence = speech.sentence(plain)
+    if plain["expr"] is None:
+        return schema.Explained(explanation=plain, sentence=sentence, rest=None, proof=proof)
+    kept, rest = cut(plain["expr"], most, channel)
+    return schema.Explained(explanation=plain, sentence=sentence, rest=rest, proof=proof, paper=_paper(why, kept))
+
+
+def _paper(why: Any, kept: NDArray[Any] | None) -> schema.Paper:
+    """The calculation in lines; its terms are counted as they are sent."""
+    found = why.paper()
+    sent = None if kept is None else {int(term): place for place, term in enumerate(kept)}
+    lines = []
+    for line in found.lines:
+        term = line.term if sent is None else sent.get(line.term)
+        lines.append(
+            schema.Line(
+                kind=line.kind,
+                label=line.label,
+                number=line.number,
+                after=line.after,
+                channel=line.channel,
+                term=term,
+            )
+        )
+    products, sums = [], []
+    if found.scale is not None:
+        terms = range(len(why.expr.left)) if kept is None else kept.tolist()
+        products, sums = found.products(why.expr, terms), found.sums(why.expr, terms)
+    return schema.Paper(headline=found.headline, result=found.result, lines=lines, products=products, sums=sums)
+
+
+def proved(done: TracePass, why: Any) -> schema.Proof:
+    """What is known about a number; its step is recomputed."""
+    found = schema.Proof(status=why.status, says=why.says, proved=why.proved)
+    if why.step.id in done.proved:
+        done.proved.remove(why.step.id)
+    done.proved.append(why.step.id)
+    return found
+
+
+def _work(why: Any) -> int:
+    """About how many products recomputing the whole step takes."""
+    made, expr = int(np.prod(why.call.shape)), why.raw
+    if hasattr(expr, "left"):
+        return made * len(expr.left)
+    window = max((len(a) for a in getattr(expr, "arguments", {}).values() if hasattr(a, "grid")), default=1)
+    return made * EACH * (window if len(why.call.shape) == 4 else 1)
+
+
+def cut(expr: Plain, most: int, channel: int | None = None) -> tuple[NDArray[Any] | None, Plain | None]:
+    """Leave only the largest terms of the sums in an expression's JSON, in their order.
+
+    A window keeps whole channels, those whose products add up to the most, so that its grid stays one; `rest` of a sum
+    that was cut says how many terms were left out and what their products add up to.
+
+    Returns:
+        Which terms of the outermost sum are left, None for all; and the rest of the outermost sum that was cut.
+    """
+    if expr["type"] == "leaf":
+        return None, None
+    if expr["type"] == "dot":
+        parts = [part for part in (expr["left"], expr["right"]) if part is not None]
+        others = [expr["bias"]] if expr["bias"] is not None else []
+    else:
+        parts = [a for a in expr["arguments"].values() if a["type"] == "cells"]
+        others = [a for a in expr["arguments"].values() if a["type"] != "cells"]
+    kept, rest = _cut_cells(parts, most, channel) if parts else (None, None)
+    if rest is not None:
+        expr["rest"] = rest
+    for other in others:
+        deeper = cut(other, most)[1]
+        rest = rest or deeper
+    return kept, rest
+
+
+def _cut_cells(parts: list[Plain], most: int, channel: int | None) -> tuple[NDArray[Any] | None, Plain | None]:
+    """Keep some of aligned cells, the same of each."""
+    count = len(parts[0]["values"])
+    aligned = [part for part in parts if len(part["values"]) == count]
+    with np.errstate(all="ignore"):
+        products = np.prod([_numbers(part["values"]) for part in aligned], axis=0)
+    products[aligned[0]["padding"]] = 0.0
+    kept = _kept(parts[0], products, most, channel)
+    if kept is None or len(kept) == count:
+        return None, None
+    left_out = np.delete(products, kept)
+    for part in aligned:
+        _keep(part, kept)
+    total = math.fsum(left_out) if np.isfinite(left_out).all() else float(left_out.sum())
+    return kept, {"terms": len(left_out), "total": number(total)}
+
+
+def _kept(cells: Plain, products: NDArray[Any], most: int, channel: int | None) -> NDArray[Any] | None:
+    """Which terms stay, in their order; None for all."""
+    grid, count = cells["grid"], len(products)
+    planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 else None
+    if channel is not None and planes is not None:
+        places = [int(cells["cells"][plane[0]][-3]) for plane in planes]
+        if channel not in places:
+            raise cs.UsageError(f"the window has channels {min(places)} to {max(places)}, not {channel}.")
+        chosen: NDArray[Any] = planes[places.index(channel)]
+        return chosen
+    if count <= most:
+        return None
+    sizes = np.where(np.isfinite(products), np.abs(products), np.inf)
+    if planes is not None and planes.shape[1] <= most:
+        sums = np.where(np.isfinite(products), products, np.inf)[planes].sum(axis=1)
+        best = np.argsort(-np.abs(sums), kind="stable")[: most // planes.shape[1]]
+        return planes[np.sort(best)].ravel()
+    return np.sort(np.argsort(-sizes, kind="stable")[:most])
+
+
+def _keep(part: Plain, kept: NDArray[Any]) -> None:
+    grid = part["grid"]
+    plane = int(np.prod(grid[-2:])) if len(grid) > 2 else 0
+    whole = plane and len(kept) % plane == 0 and bool((kept.reshape(-1, plane)[:, 0] % plane == 0).all())
+    part["grid"] = [len(kept) // plane, *grid[-2:]] if whole else [len(kept)]
+    padding = set(part["padding"])
+    part["padding"] = [place for place, k in enumerate(kept.tolist()) if k in padding]
+    part["cells"] = [part["cells"][k] for k in kept]
+    part["values"] = [part["values"][k] for k in kept]
+
+
+def _numbers(values: list[Any]) -> NDArray[np.float64]:
+    return np.array([float(value) for value in values])
+
+
+def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
+    """A number as contributions of the input's pixels: what is said, each pixel's contribution, each pixel's weight.
+
+    Raises:
+        UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
+    """
+    found = why_of(done, step, cell).to_input()
+    pixels, _ = planes_of_all(found.pixels, filled_with=0.0)
+    weights, _ = planes_of_all(found.weights, filled_with=0.0)
+    info = schema.ContributionsInfo(
+        value=number(found.value),
+        constant=number(found.constant),
+        total=number(found.total),
+        residual=number(found.residual),
+        bound=number(found.bound),
+        linear=found.linear,
+        bent=list(found.bent),
+        broken=list(found.broken),
+        checks=bool(found.checks),
+        shape=list(pixels.shape),
+    )
+    with np.errstate(all="ignore"):
+        parts = [np.ascontiguousarray(array, "<f4").tobytes() for array in (pixels, weights)]
+    return pack({"info": info.model_dump()}, parts)

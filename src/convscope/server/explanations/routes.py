@@ -1,0 +1,79 @@
+"""Routes of explanations: why a number is what it is, whether that is proved, and what each pixel adds to it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from convscope.server.explanations.explanations import contributions_pack, explained, proved, why_of
+from convscope.server.explanations.explanations import probability as explained_probability
+from convscope.server.explanations.schema import Explained, Proof
+from convscope.server.http.message import Id
+from convscope.server.traces.passes import TracePass
+from convscope.server.traces.responses import trace_info
+from convscope.server.traces.routes import RAW, StepId, on
+
+router = APIRouter(tags=["explanations"])
+Cell = Annotated[str, Query(max_length=100, pattern=r"^(\d{1,9}(,\d{1,9})*)?$")]
+
+
+def _cell(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
+
+
+@router.get("/traces/{trace}/steps/{step}/explain")
+async def explain(
+    request: Request,
+    *,
+    trace: Id,
+    step: StepId,
+    cell: Cell,
+    every: Annotated[bool, Query(alias="all")] = False,
+    channel: Annotated[int | None, Query(ge=0)] = None,
+) -> Explained:
+    """Why a number is what it is."""
+
+    def made(done: TracePass) -> Explained:
+        return explained(done, done.step(step), _cell(cell), every=every, channel=channel)
+
+    found: Explained = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/probability/explain")
+async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge=0, le=2**31 - 1)]) -> Explained:
+    """Why a class has its probability, where the model answers with logits."""
+
+    def made(done: TracePass) -> Explained:
+        info = trace_info(done)
+        if info.output is None or not info.answers or info.answers[0].probability is None:
+            raise HTTPException(
+                404, "the model gives no logits for this input, so there are no probabilities besides its own numbers."
+            )
+        return explained_probability(done.step(info.output), cell)
+
+    found: Explained = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/steps/{step}/proof")
+async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
+    """Whether a number is proved; its step is recomputed."""
+
+    def made(done: TracePass) -> Proof:
+        return proved(done, why_of(done, done.step(step), _cell(cell)))
+
+    found: Proof = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/steps/{step}/contributions", response_class=Response, responses=dict(RAW))
+async def contributions(request: Request, trace: Id, step: StepId, cell: Cell) -> Response:
+    """What each pixel adds to a number, as a pack."""
+
+    def made(done: TracePass) -> bytes:
+        return contributions_pack(done, done.step(step), _cell(cell))
+
+    content = await on(request, trace, made, "slow")
+    return Response(content, media_type="application/octet-stream")

@@ -1,0 +1,74 @@
+"""Explained: one number, its calculation on paper, its proof, and what each pixel adds to it."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from convscope.server.http.message import Message, Number
+
+
+class Proof(Message):
+    """What is known about one number; see docs/explanation.md for the statuses."""
+
+    status: str
+    says: str
+    proved: bool
+
+
+class Line(Message):
+    """One line of a calculation on paper: what is added, its number as it is shown, and a remark."""
+
+    kind: Literal["row", "rule", "blank", "text"] = "row"
+    label: str = ""
+    number: str = ""
+    after: str = ""
+    channel: int | None = None
+    """Whose sum it is, where the line is the sum of one input channel of a window."""
+    term: int | None = None
+    """Which term of `left`, or which of the cells of a function, the line shows; counted from 0."""
+
+
+class Paper(Message):
+    """The calculation as `Explanation.to_text()` writes it, for a page: windows and kernels are drawn from the JSON."""
+
+    headline: str
+    """What the number is, in words."""
+    result: str
+    """The number, rounded as the calculation shows it."""
+    lines: list[Line]
+    """All but the grids: terms or channel sums (the largest first, then the others), sum, rounding, bias, rule,
+    calculated, in full, recorded, difference."""
+    products: list[str] = Field(default=[])
+    """Each product as it is shown, aligned with `left` of the expression; empty where there is none."""
+    sums: list[str] = Field(default=[])
+    """What the products as they are shown add up to, one after the other; each channel of a window by itself."""
+
+
+class Explained(Message):
+    """Why a number is what it is."""
+
+    explanation: dict[str, Any]
+    """As `Explanation.to_json()` gives it, its long sums cut to the largest terms."""
+    sentence: str
+    """One sentence for a screen reader."""
+    rest: dict[str, Number] | None
+    """Of a sum that was cut: "terms" and "total" of what was left out."""
+    proof: Proof | None
+    """None: ask `/proof`, the step is being recomputed."""
+    paper: Paper | None = None
+    """The calculation in lines; None where there is no rule."""
+
+
+class ContributionsInfo(Message):
+    """The same number as contributions of the input's pixels plus a constant; the pixels are raw, beside it."""
+
+    value: Number
+    constant: Number
+    total: Number
+    residual: Number
+    bound: Number
+    linear: bool
+    bent: list[str]
+    broken: list[str]
+    checks: bool
+    shape: list[int]

@@ -1,0 +1,1 @@
+"""Jobs: worker threads, their queue, and subscribers to progress."""

@@ -1,0 +1,234 @@
+"""Asking: from a request to a question that is ready to be asked, and from what was found to what a page shows.
+
+Knows the gallery's models, data and images; threads are the matter of `probes`.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import schema
+from convscope.server.probes.catalog import CHANNELS, QUESTIONS, ProbeSubject, Progress, meant
+from convscope.server.probes.commands import command
+from convscope.server.session.inputs import take
+from convscope.server.session.model_handle import ModelHandle, put
+from convscope.server.session.workspace import Workspace
+from convscope.server.traces.array_pictures import base64url, shades, shrunk
+from convscope.server.traces.passes import edited
+
+COLOURS = "color-shapes"
+SIDE = 48
+"""Pixels a side of a small picture, at most."""
+_drawing = Lock()  # matplotlib's settings are those of the whole process
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeArguments:
+    """A request, complete: every choice that it left to the server is made."""
+
+    id: str
+    request: schema.ProbeRequest
+    opened: tuple[ModelHandle, ...]
+    """The models that it names."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """What is kept of a result."""
+
+    shown: schema.ProbeAnswer
+    json: bytes = field(repr=False)
+    svg: bytes = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.json) + len(self.svg)
+
+
+def wanted(gallery: Workspace, request: schema.ProbeRequest) -> ProbeArguments:
+    """What a request means, with an id that is the same for the same meaning.
+
+    Raises:
+        HTTPException: 404, a model or data that are not open; 422, one that is needed is missing.
+    """
+    request = meant(request)
+    opened = tuple(gallery.model(name) for name in (request.model, request.other) if name is not None)
+    _check(request)
+    request = request.model_copy(update=_chosen(gallery, request, opened))
+    asked = opened if request.question != "borders" else _trained_on_colours(gallery)
+    stamps = [(one.id, one.stamp()) for one in asked]
+    digest = hashlib.sha256(f"{request.model_dump_json()} {stamps}".encode()).hexdigest()
+    return ProbeArguments(f"q{digest[:24]}", request, opened)
+
+
+def _check(request: schema.ProbeRequest) -> None:
+    needs = QUESTIONS[request.question].needs
+    if "model" in needs and request.model is None:
+        raise HTTPException(422, "this question is about a model; name one.")
+    if request.question == "compare" and request.other is None:
+        raise HTTPException(422, "two models are compared; name the other one.")
+    same = (request.other, request.other_at) == (request.model, request.at) and not request.edits
+    if request.other is not None and same:
+        raise HTTPException(422, "this is one model with the same weights twice; compare it with another one.")
+    if "input" in needs and request.input is None:
+        raise HTTPException(422, "this question is about an image; name one.")
+
+
+def _chosen(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> dict[str, Any]:
+    """What a request leaves to the server."""
+    question = QUESTIONS[request.question]
+    chosen: dict[str, Any] = {}
+    if opened:
+        chosen["at"] = opened[0].newest() if request.at is None else request.at
+    if len(opened) > 1:
+        chosen["other_at"] = opened[1].newest() if request.other_at is None else request.other_at
+    if "source" in question.needs:
+        chosen["source"] = _source(gallery, request, opened)
+    if question.images is not None:
+        split = (request.split or question.split) if question.split else None
+        known = gallery.sources_known.count(chosen["source"], split)
+        if split is not None and not known:
+            raise HTTPException(422, f"{chosen['source']} has no images of the part {split}; choose another part.")
+        most = min(question.most or 0, known or question.most or 0)
+        chosen |= {"split": split, "images": min(request.images or question.images, most)}
+    if "kind" in question.needs:
+        kind = request.kind or "translation"
+        chosen |= {"kind": kind, "reach": (request.reach or 10) if kind == "translation" else None}
+    if "channels" in question.needs:
+        chosen["channels"] = request.channels or CHANNELS
+    return chosen
+
+
+def _source(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> str:
+    name = request.source or (opened[0].source if opened else None)
+    if name is None:
+        raise HTTPException(422, "this question is about data, and this model brings none; choose some.")
+    gallery.sources_known.find(name)
+    return name
+
+
+def _trained_on_colours(gallery: Workspace) -> list[ModelHandle]:
+    """The runs that are open of trainings on the colour shapes, as far as they have weights."""
+    return [one for one in gallery.opened() if one.run is not None and one.trained_on == COLOURS and one.stamp() != "0"]
+
+
+def copies(wanted: ProbeArguments) -> list[tuple[str, Callable[[], Any]]]:
+    """For each model its id, and what makes a copy of it; to be called while no pass through it is under way."""
+    request = wanted.request
+    if not wanted.opened:
+        return []
+    first, *others = wanted.opened
+    made: list[tuple[str, Callable[[], Any]]] = [(first.id, partial(_edited, first, request))]
+    return [*made, *((one.id, partial(one.own, request.other_at)) for one in others)]
+
+
+def _edited(opened: ModelHandle, request: schema.ProbeRequest) -> Any:
+    model = opened.own(request.at)
+    put(model, edited(request.edits, {**dict(model.named_parameters()), **dict(model.named_buffers())}))
+    return model
+
+
+def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -> ProbeSubject:
+    """What the question is asked of; data are read when they are asked for.
+
+    Raises:
+        HTTPException: 404, there is no such image.
+        Misfit: it has another size, and nobody said how to make it fit.
+        ConvscopeError: the image does not fit the model.
+    """
+    request, taken = wanted.request, None
+    if request.input is not None:
+        card = cs.card_of(models[0])
+        taken = take(gallery.picture(request.input), card, request.change, request.fit)
+    runs: list[cs.Run] = []
+    if request.question == "borders":
+        runs = [one.run for one in _trained_on_colours(gallery) if one.run is not None]
+        if not runs:
+            raise cs.UsageError(f"no training on {COLOURS} is open; train some, with different seeds, then ask them.")
+    run = wanted.opened[0].run if wanted.opened else None
+    split = partial(_split, gallery, request)
+    return ProbeSubject(request, _names(wanted, models), models, run=run, taken=taken, split=split, runs=runs)
+
+
+def _names(wanted: ProbeArguments, models: Sequence[Any]) -> list[str]:
+    """What to call the models: what they are, their ids where that is the same, with the step of their weights."""
+    names = [cs.card_of(model).name for model in models]
+    names = [one.id for one in wanted.opened] if len(set(names)) < len(names) else names
+    steps = (wanted.request.at, wanted.request.other_at)
+    named = [name if at is None else f"{name} at step {at}" for name, at in zip(names, steps, strict=False)]
+    return named if len(set(named)) == len(named) else [f"{named[0]}, edited", *named[1:]]
+
+
+def _split(gallery: Workspace, request: schema.ProbeRequest, split: str) -> cs.Dataset | None:
+    """The first images of a split; all of them where no number is asked for, or where it is drawn from them."""
+    assert request.source is not None
+    if not gallery.sources_known.count(request.source, split):
+        return None
+    data = gallery.sources_known.split(request.source, split)
+    count = request.images if QUESTIONS[request.question].split else None
+    return data if count is None or count >= len(data) else data.part(slice(0, count))
+
+
+def answer(gallery: Workspace, wanted: ProbeArguments, subject: ProbeSubject, progress: Progress) -> ProbeResult:
+    """Ask, and keep what a page shows of the result.
+
+    Raises:
+        ConvscopeError: the question cannot be asked so.
+    """
+    name = wanted.request.question
+    found = QUESTIONS[name].ask(subject, progress)
+    draw = getattr(cs.plot, name.replace("-", "_"))
+    has_picture = not (name == "receptive-field" and wanted.request.step is None)
+    progress("drawing", 0, 0)
+    svg = _drawn(draw, found) if has_picture else b""
+    parts = [_part(part) for part in found.report().parts]
+    first = next((part.lines[0] for part in parts if isinstance(part, schema.TextPart)), QUESTIONS[name].asks)
+    shown = schema.ProbeAnswer(
+        sentence=first,
+        parts=parts,
+        samples=_samples(found) if name == "compare" else [],
+        picture=has_picture,
+        command=command(gallery.sources_known, wanted.request, wanted.opened),
+    )
+    return ProbeResult(shown, cs.json_text(found.to_json()).encode("utf-8", "replace"), svg)
+
+
+def _drawn(draw: Callable[[Any], Any], found: Any) -> bytes:
+    file = BytesIO()
+    with _drawing:
+        draw(found).savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def _part(part: Any) -> schema.TextPart | schema.TablePart:
+    if isinstance(part, str):
+        return schema.TextPart(lines=part.split("\n"))
+    return schema.TablePart(head=list(part.head), rows=[list(row) for row in part.rows], right=list(part.right))
+
+
+def _samples(found: Any) -> list[schema.ProbeSample]:
+    """The images that models disagree on, and what each says."""
+    classes = {**dict(enumerate(found.classes)), -1: "another class"}
+    return [_sample(one, classes) for one in found.disagreements]
+
+
+def _sample(one: Any, classes: Mapping[int, str]) -> schema.ProbeSample:
+    planes = one.picture if len(one.picture) == 3 else one.picture[:1]
+    shown = shades(shrunk(np.clip(planes, 0, 1), SIDE), 0, 1)
+    return schema.ProbeSample(
+        index=one.image,
+        label=classes[one.label],
+        answers=[classes[k] for k in one.answers],
+        right=[k == one.label for k in one.answers],
+        picture=base64url(shown),
+        shape=(shown.shape[0], shown.shape[1], shown.shape[2]),
+    )

@@ -1,0 +1,135 @@
+"""Probes: a question about models and data, how far its answer is, and what the answer says."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from convscope.server.http.message import Fit, Id, Message, Name
+from convscope.server.session.input_schema import Change, InputRef
+from convscope.server.traces.schema import Edit
+
+QuestionName = Literal[
+    "receptive-field", "shift", "compare", "dead", "shortcut", "lint", "patches", "attribution", "borders"
+]
+Split = Literal["train", "test", "all"]
+Need = Literal[
+    "model", "other", "input", "source", "split", "images", "step", "cell", "output", "kind", "reach", "channels"
+]
+
+
+class QuestionInfo(Message):
+    """A question that can be asked."""
+
+    name: QuestionName
+    asks: str
+    """The question in one plain line."""
+    says: str
+    """What is measured, in a line."""
+    needs: list[Need]
+    """What it is about: the fields of a request that have a meaning; all others are left out."""
+    split: Split | None
+    """Which images it is asked of by default, where it needs any."""
+    images: int | None
+    """How many of them by default."""
+    most: int | None
+    """How many at most."""
+    misleads: str
+    """Where the answer misleads."""
+
+
+class ProbeRequest(Message):
+    """Ask a question. What it does not need has no meaning; what it needs and is left out is chosen by the server."""
+
+    question: QuestionName
+    model: Id | None = None
+    at: int | None = Field(default=None, ge=0)
+    """As of a trace, and so are the edits, the input, the change and the fit."""
+    edits: list[Edit] = Field(default=[], max_length=256)
+    input: InputRef | None = None
+    change: Change = Change()
+    fit: Fit | None = None
+    other: Id | None = None
+    """A second model, and the training step of its weights."""
+    other_at: int | None = Field(default=None, ge=0)
+    source: Id | None = None
+    """The data; None: those of the model."""
+    split: Split | None = None
+    images: int | None = Field(default=None, ge=1, le=60_000)
+    """How many, the first ones."""
+    step: Name | None = None
+    """A step by its name; None: those that the question is usually about."""
+    cell: list[int] | None = Field(default=None, max_length=6)
+    """Without the batch axis; None: the place in the middle."""
+    output: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    """A class by its number; None: the one that the model chooses."""
+    kind: Literal["translation", "rotation", "scale", "noise", "erase"] | None = None
+    reach: int | None = Field(default=None, ge=1, le=16)
+    """Of translations, in pixels."""
+    channels: int | None = Field(default=None, ge=1, le=64)
+
+
+class ProbeInfo(Message):
+    """A question that was asked, and how far its answer is."""
+
+    id: Id
+    state: Literal["waiting", "running", "done", "stopped", "failed"]
+    what: str
+    """What is being done."""
+    done: int
+    total: int
+    """Of what is being done, so much of so much; 0: nobody knows."""
+    message: str
+    """Where it failed: why."""
+    request: ProbeRequest
+    """What was asked, with what the server has chosen; edits and painted pixels are left out."""
+
+
+class ProbeCommand(Message):
+    """A word to a probe."""
+
+    command: Literal["cancel"]
+
+
+class TextPart(Message):
+    """Lines of text, as printing the result gives them; indented ones belong to the line above them."""
+
+    kind: Literal["text"] = "text"
+    lines: list[str]
+
+
+class TablePart(Message):
+    """A table, its numbers as printing the result gives them."""
+
+    kind: Literal["table"] = "table"
+    head: list[str]
+    rows: list[list[str]]
+    """A row that is shorter than the head ends in a remark, which reaches over the columns that are left."""
+    right: list[int]
+    """The columns that are aligned by their last digit."""
+
+
+class ProbeSample(Message):
+    """An image that models disagree on, and what each of them says."""
+
+    index: int
+    label: str
+    answers: list[str]
+    """In the order of the models."""
+    right: list[bool]
+    picture: str
+    """Its pixels, uint8, (C, H, W) with C 1 or 3, base64url, at most 48 a side."""
+    shape: tuple[int, int, int]
+
+
+class ProbeAnswer(Message):
+    """What a probe found."""
+
+    sentence: str
+    """Its first one: what the picture shows."""
+    parts: list[TextPart | TablePart]
+    samples: list[ProbeSample]
+    """Images of the data that the answer names: those on which models disagree."""
+    picture: bool
+    """Whether there is one."""
+    command: str | None
+    """The command that gives the same answer; None where none does."""

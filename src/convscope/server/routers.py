@@ -1,0 +1,10 @@
+"""Every router, in the order in which addresses are matched. All addresses begin with /api."""
+
+from convscope.server.explanations.routes import router as explanations
+from convscope.server.probes.routes import router as probes
+from convscope.server.session.input_routes import router as inputs
+from convscope.server.session.routes import router as session
+from convscope.server.traces.routes import router as traces
+from convscope.server.trainings.routes import router as trainings
+
+ROUTERS = (session, inputs, traces, explanations, trainings, probes)

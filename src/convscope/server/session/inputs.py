@@ -1,0 +1,253 @@
+"""Inputs: from what a page names or paints to what a model gets, with words for what was done on the way.
+
+Knows pictures and what a model expects of them; no models, no traces.
+"""
+
+import math
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server import schema
+from convscope.server.traces.array_pictures import Array, base64url, extent, number, shades, shrunk
+
+LARGEST = 512
+"""Pixels a side of what a model without a size of its own is given."""
+SHOWN = 256
+"""Pixels a side of a picture that is sent."""
+
+
+class Misfit(HTTPException):
+    """An image of another size than the model takes, and nobody said how to make it fit."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(409, message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """An image before a model's own needs are met."""
+
+    name: str
+    pixels: Array = field(repr=False)
+    """Shape (C, H, W), from 0 to `white`."""
+    white: float = 255.0
+    label: int | None = None
+    classes: tuple[str, ...] = ()
+    """What the label counts in."""
+    exact: bool = False
+    """Whether its pixels are meant as they are: painted, or prepared before; then nothing is inverted or rounded."""
+    background: str | None = None
+    """Of the data it belongs to: a model of the same kind of data takes it uninverted."""
+    notes: tuple[str, ...] = ()
+    ready: NDArray[np.float32] | None = field(default=None, repr=False)
+    """The very numbers that a model with the preprocess `ready_for` is given."""
+    ready_for: cs.Preprocess | None = None
+    inputs: Any = None
+    """What a model is given that is not one picture; `pixels` then only show it."""
+
+    @property
+    def given(self) -> Any:
+        """What a model of this session was opened with."""
+        prepared = self.pixels if self.ready is None else self.ready
+        return prepared if self.inputs is None else self.inputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """An image as a model gets it."""
+
+    name: str
+    array: NDArray[np.float32] = field(repr=False)
+    """Shape (C, H, W), normalized."""
+    picture: NDArray[np.float32] = field(repr=False)
+    """The same from 0 to 1, as it is shown."""
+    label: int | None
+    notes: tuple[str, ...]
+    inputs: Any = None
+    """What the model gets that is not one picture; `array` then shows it."""
+    parts: tuple[schema.InputPart, ...] = ()
+    """Where several inputs are in `array`."""
+
+    @property
+    def value(self) -> Any:
+        """What the model is called with."""
+        return self.array if self.inputs is None else self.inputs
+
+    def traced(self, named: Mapping[str, Array]) -> "Taken":
+        """The same with the inputs of a pass to look at, where they are not one picture."""
+        if self.inputs is None:
+            return self
+        shown, parts = planes_of_all(named)
+        return replace(self, array=shown, parts=tuple(parts))
+
+    def info(self) -> schema.InputInfo:
+        """What the page is told of it."""
+        shown = shades(shrunk(np.clip(self.picture[:3], 0, 1), SHOWN), 0, 1)
+        shown = shown[:1] if len(shown) == 2 else shown
+        low, high = extent(self.array)
+        return schema.InputInfo(
+            name=self.name,
+            shape=list(self.array.shape),
+            form="picture" if self.inputs is None else "several" if self.parts else "array",
+            parts=list(self.parts),
+            label=self.label,
+            notes=list(self.notes),
+            low=number(low),
+            high=number(high),
+            picture=base64url(shown),
+            picture_shape=(shown.shape[0], shown.shape[1], shown.shape[2]),
+        )
+
+
+def planes_of_all(
+    named: Mapping[str, Array], filled_with: float = math.nan
+) -> tuple[NDArray[np.float32], list[schema.InputPart]]:
+    """The inputs of a pass as one array to look at: a single one without its batch axis, of several all planes.
+
+    >>> shown, parts = planes_of_all({"left": np.zeros((1, 3, 4, 5)), "right": np.ones((2, 6))})
+    >>> shown.shape, [(part.name, part.first) for part in parts]
+    ((4, 4, 6), [('left', 0), ('right', 3)])
+
+    Args:
+        named: An array for each input, as a pass has them or numbers of the same shape.
+        filled_with: What smaller planes are filled up with.
+
+    Returns:
+        The array, and where each of several inputs is in it.
+    """
+    bare = {name: _bare(array) for name, array in named.items()}
+    if len(bare) == 1:
+        return next(iter(bare.values())), []
+    planes = [array.reshape(-1, *((1, 1, *array.shape)[-2:])) for array in bare.values()]
+    edges = [max(plane.shape[axis] for plane in planes) for axis in (1, 2)]
+    shown = np.full((sum(map(len, planes)), *edges), filled_with, np.float32)
+    parts: list[schema.InputPart] = []
+    first = 0
+    for (name, array), plane in zip(bare.items(), planes, strict=True):
+        shown[first : first + len(plane), : plane.shape[1], : plane.shape[2]] = plane
+        parts.append(schema.InputPart(name=name, shape=list(array.shape), first=first))
+        first += len(plane)
+    return shown, parts
+
+
+def _bare(array: Array) -> NDArray[np.float32]:
+    plain = np.abs(array) if array.dtype.kind == "c" else array
+    return np.asarray(plain[0] if plain.ndim > 1 and len(plain) == 1 else plain, np.float32)
+
+
+def painted(ref: schema.PixelsRef) -> Picture:
+    """The pixels that a page sends.
+
+    Raises:
+        HTTPException: 422, they are not as many as their shape says, or no numbers from 0 to 1.
+    """
+    count = math.prod(ref.shape)
+    try:
+        content = urlsafe_b64decode(ref.data + "=" * (-len(ref.data) % 4))
+    except ValueError:
+        raise HTTPException(422, "the pixels of a painted image are float32 in base64url; this text is not.") from None
+    if min(ref.shape) < 1 or len(content) != 4 * count:
+        wanted = "x".join(map(str, ref.shape))
+        raise HTTPException(
+            422, f"a painted image of {wanted} has {4 * count:,} bytes of pixels, not {len(content):,}."
+        )
+    pixels = np.frombuffer(content, "<f4").reshape(ref.shape)
+    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise HTTPException(422, "the pixels of a painted image are numbers from 0 to 1; some of these are not.")
+    return Picture("drawing", pixels, 1.0, exact=True)
+
+
+def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) -> Taken:
+    """Bring a picture to what a model expects, then rotate, shift and add noise.
+
+    Raises:
+        Misfit: it has another size, and nobody said how to make it fit.
+        ShapeError: channels that cannot be turned into those of the model.
+        HTTPException: 422, it is a picture for a model of other inputs, or other inputs are to be changed.
+    """
+    expected, model_name = card.preprocess, card.name
+    if picture.inputs is not None:
+        if change != schema.Change():
+            raise HTTPException(422, f"{picture.name} is not one picture, and cannot be moved or given noise here.")
+        return Taken(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
+    if card.inputs or card.form in {"signal", "tokens"}:
+        other = "signals" if card.form == "signal" else "whole numbers"
+        wants = f"several inputs ({', '.join(card.inputs)})" if card.inputs else other
+        raise HTTPException(
+            422, f"{model_name} takes {wants}, and this is one picture; open the explorer with what it takes: cs.open."
+        )
+    if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
+        return Taken(picture.name, picture.ready, expected.restore(picture.ready), None, picture.notes)
+    expected, notes = _fitted(picture, model_name, expected, fit)
+    shown = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(picture.pixels, picture.white)
+    notes = (*picture.notes, *expected.changes(picture.pixels, picture.white), *notes)
+    changed = changes(shown, change)
+    return Taken(picture.name, replace(expected, scale=1.0).normalize(changed), changed, picture.label, notes)
+
+
+def _fitted(
+    picture: Picture, model_name: str, expected: cs.Preprocess, fit: str | None
+) -> tuple[cs.Preprocess, tuple[str, ...]]:
+    """The preprocess for this picture, and what else there is to say."""
+    _, height, width = picture.pixels.shape
+    same = expected.size == (height, width)
+    if picture.exact:
+        expected = replace(expected, background=None, binary=False, crop_ratio=1.0 if same else expected.crop_ratio)
+    elif picture.background is not None and picture.background == expected.background:
+        expected = replace(expected, background=None)
+    if expected.size is None:
+        longest = max(height, width)
+        if longest <= LARGEST:
+            return expected, ()
+        size = (max(1, round(height * LARGEST / longest)), max(1, round(width * LARGEST / longest)))
+        return replace(expected, size=size), (
+            f"the model names no size; at most {LARGEST} pixels a side are given to it",
+        )
+    if not same and fit is None:
+        wanted = "x".join(map(str, expected.size))
+        raise Misfit(
+            f"the image is {height}x{width} (height x width) and {model_name} takes {wanted}; "
+            "choose to resize it or to pad it."
+        )
+    if fit == "pad":
+        return replace(expected, fit="pad", crop_ratio=1.0), ()
+    return expected, ()
+
+
+def changes(picture: NDArray[np.float32], change: schema.Change) -> NDArray[np.float32]:
+    """A picture (C, H, W) rotated, shifted, with noise; what comes in from outside has the border's brightness."""
+    fill = [_border(plane) for plane in picture]
+    if change.rotate % 360:
+        picture = np.stack([_rotated(p, change.rotate, f) for p, f in zip(picture, fill, strict=True)])
+    if change.down or change.right:
+        picture = np.stack([_shifted(p, change.down, change.right, f) for p, f in zip(picture, fill, strict=True)])
+    if change.noise:
+        noise = np.random.default_rng(change.seed).standard_normal(picture.shape, np.float32)
+        picture = picture + np.float32(change.noise) * noise
+    return np.ascontiguousarray(picture, np.float32)
+
+
+def _border(plane: Array) -> float:
+    return float(np.median(np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])))
+
+
+def _rotated(plane: Array, degrees: float, fill: float) -> Array:
+    turned = Image.fromarray(np.asarray(plane, np.float32)).rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fill)
+    return np.asarray(turned)
+
+
+def _shifted(plane: Array, down: int, right: int, fill: float) -> Array:
+    height, width = plane.shape
+    out = np.full_like(plane, fill)
+    if abs(down) < height and abs(right) < width:
+        to = (slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0)))
+        out[to] = plane[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
+    return out

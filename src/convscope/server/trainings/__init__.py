@@ -1,0 +1,1 @@
+"""Trainings: child processes that train, their events, and the commands they take."""

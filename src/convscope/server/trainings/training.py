@@ -1,0 +1,204 @@
+"""Training: one child process, what it has told so far, and who wants to hear of it.
+
+Knows processes, threads and event loops; no HTTP, no gallery. A thread reads what the child tells; whoever listens is
+woken in an event loop of its own and reads from there what is new.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import convscope as cs
+from convscope.server.jobs.subscribers import Subscribers
+from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainRequest
+
+log = logging.getLogger("convscope.server")
+
+State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
+OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
+SHOWN = ("event", "step", "epoch", "loss", "accuracy", "test_loss", "test_accuracy")
+"""What of a line of the metrics the page gets."""
+PATIENCE = 30.0
+"""Seconds that a training may take to stop by itself."""
+
+
+class Training:
+    """A training in a process of its own.
+
+    Args:
+        name: Its id.
+        request: What was asked for.
+        order: What the child is told to do, see child.py.
+        seen: Called once, from the reading thread, when the run's first weights can be loaded.
+    """
+
+    def __init__(
+        self, name: str, request: TrainRequest, order: Mapping[str, Any], seen: Callable[[str, Path], None]
+    ) -> None:
+        self.name, self.request, self.path, self._seen = name, request, Path(order["out"]), seen
+        self.state: State = "starting"
+        self.message = ""
+        self.now: Mapping[str, Any] = {"step": 0, "epoch": 0}
+        """The last event that says where it is."""
+        self.total = self.epochs = 0
+        self.points: list[dict[str, float | int | str | None]] = []
+        self.history: list[int] = []
+        self.asked_to_stop = False
+        self._lock = threading.RLock()
+        self._followers = Subscribers()
+        command = [sys.executable, "-P", "-m", "convscope.server.trainings.worker"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=_environment(),
+            start_new_session=True,
+        )  # fmt: skip
+        self._send(order)
+        self._reader = threading.Thread(target=self._read, name=f"training {name}", daemon=True)
+        self._reader.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, one way or another."""
+        return self.state in OVER
+
+    @property
+    def listeners(self) -> int:
+        """How many follow it."""
+        return len(self._followers)
+
+    def info(self) -> TrainingInfo:
+        """Where it is."""
+        with self._lock:
+            return TrainingInfo(
+                id=self.name,
+                source=self.request.source,
+                model=self.request.model,
+                state=self.state,
+                message=self.message,
+                step=self.now["step"],
+                total=self.total,
+                epoch=self.now["epoch"],
+                epochs=self.epochs,
+                loss=self.now.get("loss"),
+                accuracy=self.now.get("accuracy"),
+                request=self.request,
+            )
+
+    def command(self, word: TrainCommand) -> None:
+        """Pass a command on; a child that does not stop in time is ended."""
+        if word.command == "stop":
+            self.asked_to_stop = True
+            timer = threading.Timer(PATIENCE, self.process.kill)
+            timer.daemon = True
+            timer.start()
+        self._send(word.model_dump())
+
+    def leave(self) -> None:
+        """Let the child save and end: it does when nobody can command it any more."""
+        self.asked_to_stop = True
+        self._hang_up()
+
+    def end(self, seconds: float) -> None:
+        """Wait for the child's end, for so long; then end it."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self._reader.join()
+
+    async def events(self) -> AsyncGenerator[TrainingEvent | None]:
+        """All that was told so far, then what is new, up to its end; None where there was nothing for a while."""
+        points = history = 0
+        async with aclosing(self._followers.news()) as rounds:
+            async for news in rounds:
+                if not news:
+                    yield None
+                    continue
+                with self._lock:
+                    new = TrainingEvent(info=self.info(), points=self.points[points:], history=self.history[history:])
+                points, history = points + len(new.points), history + len(new.history)
+                yield new
+                if new.info.state in OVER:
+                    return
+
+    def _send(self, what: Mapping[str, Any]) -> None:
+        with self._lock, suppress(OSError, ValueError):  # its end is told by the reading thread
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(what, default=str) + "\n")  # folders as texts
+            self.process.stdin.flush()
+
+    def _hang_up(self) -> None:
+        """Command it no more."""
+        with self._lock, suppress(OSError):
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with suppress(ValueError):  # a line that a kill cut short
+                self._take(json.loads(line))
+        code = self.process.wait()
+        self.process.stdout.close()
+        self._hang_up()
+        with self._lock:
+            if not self.over:
+                self.state, self.message = self._unexpected(code)
+        self._look()
+        self._followers.wake()
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind in {"progress", "end"}:
+            self._look()
+        with self._lock:
+            if kind == "start":
+                self.total, self.epochs = event["total"], event["recipe"]["epochs"]
+                self.state, self.message = "running", ""
+            elif kind == "progress":
+                self.now, self.state = event, event["state"]
+            elif kind == "reading":
+                self.message = event["message"]
+            elif kind == "end":
+                self.state, self.message = event["state"], event["message"]
+            else:
+                self.points.append({name: event[name] for name in SHOWN if name in event})
+        self._followers.wake()
+
+    def _look(self) -> None:
+        """Find new points of the history; the first says that there is a run to look at."""
+        steps = cs.Run(self.path).steps
+        with self._lock:
+            first = not self.history and bool(steps)
+            self.history += sorted(set(steps) - set(self.history))
+        if first:
+            try:
+                self._seen(self.name, self.path)
+            except Exception:  # the training goes on unseen
+                log.exception("%s cannot be opened", self.path)
+
+    def _unexpected(self, code: int) -> tuple[State, str]:
+        """How a child ended that could not say so itself."""
+        kept = f"after step {self.now['step']}; the weights that it had saved are kept." if self.history else "early."
+        if self.asked_to_stop:
+            return "stopped", f"the training did not stop in time and was ended {kept}"
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        return "failed", f"the training's process {how} {kept}"
+
+
+def _environment() -> dict[str, str]:
+    """A child's: no GPU, and at most half of the processors, so that the page stays quick.
+
+    Its threads wait as OpenMP has it, not as those of the page's server: on processors of their own that is faster.
+    """
+    half = max(1, (os.cpu_count() or 1) // 2)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(half, int(given)) if given.isdigit() and int(given) else half
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    return {**inherited, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}

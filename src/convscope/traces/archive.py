@@ -1,0 +1,307 @@
+"""Archive: a trace in one file, arrays as safetensors and everything else as JSON in its header; nothing is pickled.
+
+Arrays are called `output/STEP/RESULT`, `input/NAME`, `parameter/NAME`, `constant/PLACE`, `result/PLACE`, and
+`operand/STEP/ARGUMENT/ITEM` where an argument's numbers are none of these. Knows NumPy and files; no torch.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from convscope.cards.card import Card
+from convscope.errors import DataError, TraceError, UsageError
+from convscope.traces.digest import weights_digest
+from convscope.traces.header import pack, pack_result, unpack_result
+from convscope.traces.header_check import NARROW, STEP, Contents, Outside, check, derivable, fits, parse
+from convscope.traces.step import Array, Kind, Ref, Step, Values, frozen
+
+FORMAT = "convscope-trace-2"
+FORMER = "convscope-trace-1"
+"""The first format, which does not say what the tensors of the result were; it is still read."""
+FAMILY = "convscope-trace-"
+NUMPY = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool", "C64": "complex64",
+    **{f"{sign}{bits}": f"{'u' * (sign == 'U')}int{bits}" for sign in "IU" for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+"""What safetensors calls a type -> what NumPy calls it."""
+
+
+class ArchiveSource(Values, Protocol):
+    """Where a trace is read from: a recording, or an archive."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters and buffers."""
+
+    @property
+    def constants(self) -> int:
+        """How many tensors were read that are neither."""
+
+    @property
+    def modules(self) -> Mapping[str, str]:
+        """Module path -> class name."""
+
+    @property
+    def model_type(self) -> str:
+        """The model's class."""
+
+    @property
+    def weights(self) -> str:
+        """A digest of all parameters and buffers."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know of where the numbers are, in sentences."""
+
+    @property
+    def card(self) -> Card:
+        """The model's card."""
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps."""
+
+    def outside(self) -> Outside:
+        """What was there before the pass."""
+
+    def input(self, name: str) -> Array:
+        """An input."""
+
+    def parameter(self, name: str) -> Array:
+        """A parameter or buffer."""
+
+    def constant(self, place: int) -> Array:
+        """A constant."""
+
+    def result(self) -> Any:
+        """What the model returned."""
+
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the result was; None where that is not known."""
+
+    def changed(self) -> tuple[str, ...]:
+        """Parameters that changed since."""
+
+    @property
+    def saved(self) -> bool:
+        """Whether the numbers are those of a file, not of a pass of this process."""
+
+
+def write(path: str | Path, source: ArchiveSource) -> None:
+    """Write a trace to a file, whole or not at all.
+
+    Raises:
+        TraceError: the weights changed since the trace.
+        UsageError: the file cannot be written.
+    """
+    changed = source.changed()
+    if changed:
+        raise TraceError(f"the trace cannot be saved: {', '.join(changed[:3])} changed since; trace again.")
+    steps, outside, arrays = source.steps(), source.outside(), dict[str, Array]()
+    arrays |= {f"input/{name}": source.input(name) for name in source.inputs}
+    arrays |= {f"parameter/{name}": source.parameter(name) for name in source.parameters}
+    arrays |= {f"constant/{place}": source.constant(place) for place in range(source.constants)}
+    for step in steps:
+        arrays |= {f"output/{step.id}/{i}": output for i, output in enumerate(step.outputs)}
+        for name, item, ref in step.refs():
+            if not derivable(ref, outside, steps):
+                arrays[f"operand/{step.id}/{name}/{item}"] = source.operand(step.id, name, item)
+    header = {
+        "format": FORMAT,
+        "model_type": source.model_type,
+        "weights": source.weights,
+        "card": source.card.to_json(),
+        "modules": dict(source.modules),
+        "outside": [pack(ref) for ref in outside.values()],
+        "steps": [[pack(getattr(step, name)) for name in STEP] for step in steps],
+        "broken": {str(step.id): list(step.broken) for step in steps if step.broken},
+        "result": pack_result(source.result(), arrays),
+    }
+    returned = source.returned()
+    if returned is not None:
+        header["returned"] = [pack(ref) for ref in returned]
+    _save(Path(path), arrays, json.dumps(header, allow_nan=False))
+
+
+def _save(path: Path, arrays: Mapping[str, Array], header: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(
+            {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()},
+            beside,
+            {FORMAT: header},
+        )
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(f"the trace cannot be written to {path}: {error}.") from None
+
+
+class Archive:
+    """A trace in a file, checked when it is opened; arrays are read when they are asked for."""
+
+    saved = True
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        if not self._path.exists():
+            raise DataError(f"there is no file {path}; trace.save(path) writes one.")
+        if not self._path.is_file():
+            raise DataError(f"{path} is not a file; trace.save(path) writes one.")
+        try:
+            self._contents = self._checked()
+        except _DAMAGE as error:
+            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+            raise DataError(f"{path} is no trace saved by convscope, or is damaged ({why}).") from None
+
+    def _checked(self) -> Contents:
+        """Open the file and check all that its header says, and what can be checked of its arrays at once."""
+        self._file = _open(self._path)
+        metadata = self._file.metadata() or {}
+        format_ = next((name for name in (FORMAT, FORMER) if name in metadata), None)
+        if format_ is None:
+            newer = sorted(name for name in metadata if name.startswith(FAMILY))
+            raise ValueError(f"its format is {newer[0]}, of another version" if newer else "it has no header")
+        slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118 - not a mapping
+        shapes = {name: tuple(map(int, part.get_shape())) for name, part in slices.items()}
+        types = {name: NUMPY.get(str(part.get_dtype()), "") for name, part in slices.items()}
+        header = parse(metadata[format_])
+        contents = check(header, {name: (types[name], shapes[name]) for name in slices}, self)
+        if header.get("format") != format_:
+            raise ValueError(f"its header says that it is of the format {header.get('format')!r}")
+        for name, ref in _stored(contents):
+            if (ref.dtype in NARROW or ref.dtype == "bool") and not fits(ref.dtype, self._read(name)):
+                raise ValueError(f"the array {name} has numbers that no {ref.dtype} has")
+        weights = (
+            (r.name, r.dtype, self.parameter(r.name))
+            for (kind, _), r in contents.outside.items()
+            if kind == "parameter"
+        )
+        if weights_digest(weights) != contents.weights:
+            raise ValueError("the weights are not those that the trace was made with")
+        return contents
+
+    def _read(self, name: str) -> Array:
+        return frozen(self._file.get_tensor(name))
+
+    def output(self, step: int, index: int) -> Array:
+        """Result `index` of a step."""
+        return self._read(f"output/{step}/{index}")
+
+    def operand(self, step: int, name: str, item: int) -> Array:
+        """What an argument held when the step ran."""
+        steps, outside = self._contents.steps, self._contents.outside
+        ref = next(r for n, i, r in steps[step].refs() if (n, i) == (name, item))
+        if not derivable(ref, outside, steps):
+            return self._read(f"operand/{step}/{name}/{item}")
+        if ref.kind == "step":
+            return self.output(ref.id, ref.output)
+        if ref.kind != "parameter":
+            return self.constant(ref.id) if ref.kind == "constant" else self.input(ref.name)
+        whole = self.parameter(ref.name).reshape(-1)[ref.offset - outside[ref.kind, ref.id].offset :]
+        stride = [n * whole.itemsize for n in ref.stride]  # inside the array: `checking` has made sure
+        return np.lib.stride_tricks.as_strided(whole, ref.shape, stride, writeable=False)
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps."""
+        return self._contents.steps
+
+    def outside(self) -> Outside:
+        """What was there before the pass."""
+        return self._contents.outside
+
+    def _names(self, kind: Kind) -> tuple[str, ...]:
+        return tuple(ref.name for ref in self._contents.outside.values() if ref.kind == kind)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return self._names("input")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters and buffers."""
+        return self._names("parameter")
+
+    @property
+    def constants(self) -> int:
+        """How many constants there are."""
+        return len(self._names("constant"))
+
+    def input(self, name: str) -> Array:
+        """An input."""
+        return self._read(f"input/{name}")
+
+    def parameter(self, name: str) -> Array:
+        """A parameter or buffer."""
+        return self._read(f"parameter/{name}")
+
+    def constant(self, place: int) -> Array:
+        """A constant."""
+        return self._read(f"constant/{place}")
+
+    def result(self) -> Any:
+        """What the model returned."""
+        return unpack_result(self._contents.result, self._read)
+
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the result was; None in files of the first format, which do not say it."""
+        return self._contents.returned
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None: a file holds all numbers."""
+        return ()
+
+    def changed(self) -> tuple[str, ...]:
+        """Nothing: a file holds its own weights."""
+        return ()
+
+    @property
+    def card(self) -> Card:
+        """The model's card."""
+        return self._contents.card
+
+    @property
+    def modules(self) -> Mapping[str, str]:
+        """Module path -> class name."""
+        return self._contents.modules
+
+    @property
+    def model_type(self) -> str:
+        """The model's class."""
+        return self._contents.model_type
+
+    @property
+    def weights(self) -> str:
+        """A digest of all parameters and buffers."""
+        return self._contents.weights
+
+
+_DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, MemoryError)
+"""What reading a damaged file can end in; `check` itself raises ValueError."""
+
+
+def _open(path: Path) -> Any:
+    return safe_open(path, framework="numpy")
+
+
+def _stored(contents: Contents) -> list[tuple[str, Ref]]:
+    """Every array that a header names, with what it holds."""
+    outside, steps = contents.outside, contents.steps
+    found = [(f"{r.kind}/{r.id if r.kind == 'constant' else r.name}", r) for r in outside.values()]
+    for step in steps:
+        found += [(f"output/{step.id}/{ref.output}", ref) for ref in step.results]
+        found += [(f"operand/{step.id}/{n}/{i}", r) for n, i, r in step.refs() if not derivable(r, outside, steps)]
+    names = list[str]()
+    unpack_result(contents.result, names.append)
+    return found + list(zip(names, contents.returned or (), strict=False))

@@ -1,0 +1,186 @@
+"""Step: one operation of a forward pass, as data. Knows NumPy; no torch, no recording, no explanations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.escaping import spelled
+from convscope.ops import Role, role_of, title_of
+
+Array = NDArray[Any]
+Cell = tuple[int, ...]
+Kind = Literal["step", "parameter", "constant", "input"]
+
+
+class Values(Protocol):
+    """Where the numbers of a trace are: in memory, in a file, or made again when asked for."""
+
+    def output(self, step: int, index: int) -> Array:
+        """Result `index` of a step."""
+
+    def operand(self, step: int, name: str, item: int) -> Array:
+        """What a tensor argument held when the step ran; `item` counts in a list of tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Which tensor an argument was.
+
+    >>> Ref("step", 3, "relu", shape=(1, 8, 26, 26)).name
+    'relu'
+    """
+
+    kind: Kind
+    """"parameter" includes buffers, "constant" is a tensor that `forward` made or closed over."""
+    id: int
+    """The step's id, or the place among the trace's parameters, constants or inputs."""
+    name: str
+    """The step's, parameter's or input's name; `constant0` and so on."""
+    output: int = 0
+    """Which result of the step."""
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    """The recorded type, as PyTorch names it."""
+    stride: tuple[int, ...] = ()
+    """In elements, within the memory that `offset` counts in."""
+    offset: int = 0
+    memory: int = 0
+    """The same for all tensors that shared memory."""
+    rewritten: tuple[int, ...] = ()
+    """Steps that wrote into this memory after it was made, so that it no longer holds that step's result."""
+
+    def address(self, cell: Cell) -> int:
+        """Where a cell lies in memory."""
+        return self.offset + sum(i * s for i, s in zip(cell, self.stride, strict=True))
+
+    def cell_at(self, address: int) -> Cell | None:
+        """The cell that lies there, or None.
+
+        >>> Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2).cell_at(7)
+        (1, 2)
+        """
+        cells, inside = self.cells_at(np.array([address]))
+        return tuple(map(int, cells[0])) if inside[0] else None
+
+    def cells_at(self, addresses: Array) -> tuple[Array, Array]:
+        """The cells that lie at these addresses, (T, axes), and which of them lie in the tensor at all, (T,).
+
+        >>> Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2).cells_at(np.array([7, 99]))[0][0].tolist()
+        [1, 2]
+        """
+        rest = addresses - self.offset
+        cells = np.zeros((len(addresses), len(self.shape)), np.int64)
+        for axis in sorted(range(len(self.shape)), key=lambda a: -self.stride[a]):
+            if self.stride[axis] > 0:
+                at = np.clip(rest // self.stride[axis], 0, self.shape[axis] - 1)
+                cells[:, axis] = at
+                rest = rest - at * self.stride[axis]
+        return cells, rest == 0
+
+
+class Origin(NamedTuple):
+    """Where one number was made: a cell of a step's result, of a parameter, a constant or an input."""
+
+    kind: Kind
+    id: int
+    name: str
+    output: int
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One operation: what it is, what it read, what it made.
+
+    `output`, `outputs` read numbers where the trace keeps them; arrays are read-only, the batch axis first.
+    """
+
+    id: int
+    """Its place in the order of execution, hidden steps counted."""
+    name: str
+    """Readable and unique: `conv1`, `layer1.0.relu#2`, `layer1.0.add`, `flatten`."""
+    module: str
+    """Dotted path of the innermost module it ran in; "" is the model itself."""
+    module_type: str
+    op: str
+    """The ATen name without overload, in-place mark or out: `convolution`, `addmm`, `relu`."""
+    overload: str
+    arguments: Mapping[str, Any]
+    """By the names of ATen's schema, defaults filled in; tensors are `Ref`, lists of tensors tuples of them."""
+    inputs: tuple[int, ...]
+    """Ids of the visible steps it reads, seen through the hidden ones."""
+    parameters: Mapping[str, str]
+    """Argument name -> parameter name."""
+    results: tuple[Ref, ...]
+    """What it made; most operations make one tensor."""
+    view: bool = False
+    """Whether it made nothing new: its result lies in the memory of its first argument."""
+    hidden: bool = False
+    """Layout or preparation that belongs to a visible step."""
+    overridden: bool = False
+    """Its result was given by the caller instead of computed."""
+    broken: tuple[str, ...] = ()
+    """Where it takes numbers that left PyTorch earlier in the pass (`item()`, NumPy, compiled code), in sentences: the
+    chain to the image is broken there."""
+    values: Values | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the first result."""
+        return self.results[0].shape
+
+    @property
+    def dtype(self) -> str:
+        """The first result's recorded type; bfloat16 and half are handed out as float32, exactly."""
+        return self.results[0].dtype
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether it reads or makes complex numbers."""
+        return any(ref.dtype.startswith("complex") for ref in (*self.results, *(ref for _, _, ref in self.refs())))
+
+    @property
+    def role(self) -> Role:
+        """What its operation does with numbers: calculates, moves, creates or draws them."""
+        return role_of(self.op)
+
+    @property
+    def says(self) -> str:
+        """The operation in words: `convolution 3x3, padding 1`."""
+        return "; ".join([title_of(self), *self.broken])
+
+    @property
+    def output(self) -> Array:
+        """The first result."""
+        return self._values.output(self.id, 0)
+
+    @property
+    def outputs(self) -> tuple[Array, ...]:
+        """All results, such as a pooling's maxima and where they were."""
+        return tuple(self._values.output(self.id, index) for index in range(len(self.results)))
+
+    @property
+    def _values(self) -> Values:
+        assert self.values is not None, "a step without numbers"
+        return self.values
+
+    def refs(self) -> Iterator[tuple[str, int, Ref]]:
+        """Its tensor arguments: name, place in a list of tensors (0 where it is none), Ref."""
+        for name, value in self.arguments.items():
+            if isinstance(value, Ref):
+                yield name, 0, value
+            elif isinstance(value, tuple):
+                yield from ((name, i, item) for i, item in enumerate(value) if isinstance(item, Ref))
+
+    def __repr__(self) -> str:
+        return spelled(f"<{self.id} {self.name}: {self.op} {'x'.join(map(str, self.shape))} {self.dtype}>")
+
+
+def frozen(array: Array) -> Array:
+    """A read-only view."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,254 @@
+"""Trace: the ordered steps of one forward pass. Knows NumPy; no torch: where the numbers come from is its source's."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from operator import index
+from pathlib import Path
+from typing import Any, Self
+
+from convscope.cards.card import Card
+from convscope.errors import UnknownName, UsageError
+from convscope.escaping import spelled
+from convscope.traces.archive import Archive, ArchiveSource, write
+from convscope.traces.notes import notes_of
+from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values
+
+__all__ = ["ArchiveSource", "Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Step", "Trace", "Values"]
+
+
+class Parameters(Mapping[str, Array]):
+    """A model's parameters and buffers by name, held by reference: their present numbers, read-only."""
+
+    def __init__(self, source: ArchiveSource) -> None:
+        self._source = source
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._source.parameters:
+            raise UnknownName("parameter", name, self._source.parameters)
+        return self._source.parameter(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source.parameters)
+
+    def __len__(self) -> int:
+        return len(self._source.parameters)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._source.parameters
+
+    def changed(self) -> tuple[str, ...]:
+        """The names of those that were written into or replaced since the trace."""
+        return self._source.changed()
+
+
+class Trace:
+    """Every step of one forward pass, with every number.
+
+    >>> import torch, convscope as cs
+    >>> trace = cs.trace(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()), torch.ones(1, 5, 5))
+    >>> trace.steps
+    (<0 0: convolution 1x2x3x3 float32>, <1 1: relu 1x2x3x3 float32>)
+    >>> trace["1"].output.shape, trace.operand("1", "self").shape
+    ((1, 2, 3, 3), (1, 2, 3, 3))
+    """
+
+    def __init__(self, source: ArchiveSource) -> None:
+        self._source = source
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """Parameters and buffers by name; `trace.parameters.changed()` names those that changed since."""
+        return Parameters(self._source)
+
+    @cached_property
+    def all_steps(self) -> tuple[Step, ...]:
+        """Every operation in order; `all_steps[i].id == i`."""
+        return self._source.steps()
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The operations that a person recognises; layout and preparation are hidden."""
+        return tuple(step for step in self.all_steps if not step.hidden)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.all_steps}
+
+    def __getitem__(self, key: str | int) -> Step:
+        """A step by name or by id.
+
+        Raises:
+            UnknownName: no step is called so; the nearest names are said.
+            UsageError: no step has that id.
+        """
+        if not isinstance(key, str):
+            try:
+                key = index(key)
+            except TypeError:
+                kind = type(key).__name__
+                raise UsageError(f"a step is looked up by its name or its id, not by a {kind}.") from None
+            if not 0 <= key < len(self.all_steps):
+                raise UsageError(f"the trace has steps 0 to {len(self.all_steps) - 1}, not {key}.")
+            return self.all_steps[key]
+        if key not in self._by_name:
+            raise UnknownName("step", key, [step.name for step in self.steps])
+        return self._by_name[key]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __repr__(self) -> str:
+        return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
+
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know, in sentences: what was not kept, where the chain to the image is broken."""
+        return (*self._source.notes, *notes_of(self.all_steps))
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Array]:
+        """The inputs by name, as the model got them: `input` for a single image, the batch axis first."""
+        return {name: self._source.input(name) for name in self._source.inputs}
+
+    @property
+    def input(self) -> Array:
+        """The image: the first of the inputs, the batch axis first."""
+        return next(iter(self.inputs.values()))
+
+    @cached_property
+    def constants(self) -> tuple[Array, ...]:
+        """The tensors that the pass read and that are neither inputs nor parameters, by the id of their Ref."""
+        return tuple(self._source.constant(place) for place in range(self._source.constants))
+
+    @cached_property
+    def output(self) -> Any:
+        """What the model returned: an array, or a tuple or dict of them."""
+        return self._source.result()
+
+    @cached_property
+    def returned(self) -> tuple[Ref, ...] | None:
+        """What each tensor of the output was, in order; None in files of the first format, which do not say it."""
+        return self._source.returned()
+
+    @property
+    def saved(self) -> bool:
+        """Whether the trace was read from a file: its numbers are then what the file says."""
+        return self._source.saved
+
+    @property
+    def card(self) -> Card:
+        """What the model expects and what its outputs mean."""
+        return self._source.card
+
+    @property
+    def model_type(self) -> str:
+        """The model's class, with the module it is defined in."""
+        return self._source.model_type
+
+    @property
+    def modules(self) -> Mapping[str, str]:
+        """Module path -> class name, in the order of definition; "" is the model."""
+        return self._source.modules
+
+    @property
+    def weights(self) -> str:
+        """A digest of all parameters and buffers: two traces of one model with the same weights have the same."""
+        return self._source.weights
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to one file: every number, the image, the weights and what the model was. Nothing is pickled.
+
+        Raises:
+            TraceError: the weights changed since the trace.
+            UsageError: the file cannot be written.
+        """
+        write(path, self._source)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; numbers are read from the file when they are asked for.
+
+        Raises:
+            DataError: there is no such file, it is no trace, or anything in it cannot be true.
+        """
+        return cls(Archive(path))
+
+    def changed(self) -> tuple[str, ...]:
+        """The parameters and buffers that were written into or replaced since; empty for "none"."""
+        return self._source.changed()
+
+    def operand(self, step: Step | str | int, name: str) -> Any:
+        """What a tensor argument held when the step ran, also where it was overwritten later.
+
+        Args:
+            step: The step, its name or its id.
+            name: An argument, by its name in ATen's schema.
+
+        Returns:
+            An array; for an argument that is a list of tensors, a tuple of arrays.
+
+        Raises:
+            UnknownName: the step has no tensor argument of that name.
+        """
+        found = step if isinstance(step, Step) else self[step]
+        value = found.arguments.get(name)
+        if isinstance(value, Ref):
+            return self._source.operand(found.id, name, 0)
+        if isinstance(value, tuple):
+            return tuple(
+                self._source.operand(found.id, name, i) if isinstance(item, Ref) else item
+                for i, item in enumerate(value)
+            )
+        raise UnknownName(f"tensor argument of {found.name}", name, dict.fromkeys(name for name, _, _ in found.refs()))
+
+    def operands(self, step: Step | str | int) -> dict[str, Any]:
+        """All arguments of a step by name, arrays in the place of tensors."""
+        found = step if isinstance(step, Step) else self[step]
+        tensors = {name for name, _, _ in found.refs()}
+        return {name: self.operand(found, name) if name in tensors else v for name, v in found.arguments.items()}
+
+    def origin(self, step: Step | str | int, name: str, cell: Cell, item: int = 0) -> Origin:
+        """Where the number in a cell of an argument was made, through views, copies of shape and writes in place.
+
+        Args:
+            step: The step that read it.
+            name: The argument.
+            cell: Its cell, a full index of the argument.
+            item: Which tensor, of an argument that is a list.
+
+        Returns:
+            The latest step that wrote the number, with the cell of its result; or the parameter, constant or input.
+        """
+        reader = step if isinstance(step, Step) else self[step]
+        ref = next(r for n, i, r in reader.refs() if (n, i) == (name, item))
+        return self._trace_back(ref, cell)
+
+    def _trace_back(self, ref: Ref, cell: Cell) -> Origin:
+        """Follow the memory of `ref` back to what wrote `cell`."""
+        address = ref.address(cell)
+        for writer in reversed(ref.rewritten):
+            for made in self.all_steps[writer].results:
+                at = made.cell_at(address) if made.memory == ref.memory else None
+                if at is not None:
+                    return Origin("step", made.id, made.name, made.output, at)
+        if ref.kind != "step":
+            whole = self.outside[ref.kind, ref.id]
+            return Origin(ref.kind, ref.id, ref.name, 0, whole.cell_at(address) or cell)
+        maker = self.all_steps[ref.id]
+        if maker.view:
+            viewed = next(r for _, _, r in maker.refs())
+            at = viewed.cell_at(address) if viewed.dtype == ref.dtype else None  # else addresses count other units
+            if at is not None:
+                return self._trace_back(viewed, at)
+        return Origin("step", maker.id, maker.name, ref.output, cell)
+
+    @cached_property
+    def outside(self) -> Mapping[tuple[Kind, int], Ref]:
+        """The parameters, constants and inputs as they lie in memory, by the kind and id of the Refs to them."""
+        return self._source.outside()

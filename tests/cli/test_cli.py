@@ -1,0 +1,303 @@
+"""The command line as its users meet it: real processes, what they print, and how they fail."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+import convscope as cs
+from commands import Commands
+from convscope.cards.card import Card, attach
+from convscope.cli import console, main, reference
+
+
+def process(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command as a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "convscope", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **more}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "shapes"
+    cs.train("shapes", seed=0, out=path)
+    return path
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    written = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    assert written == reference.page(), "docs/cli.md is not what the commands say: `make docs` writes it"
+    for command in ("train", "plot kernels", "probe shift", "open", "filter"):
+        assert f"## convscope {command}\n" in written
+    assert "| `--layer, --step LAYER` | The convolution; by default the first. |" in written
+
+
+def test_the_catalogs_list_everything(convscope: Commands) -> None:
+    datasets, models = convscope.said("datasets"), convscope.said("models")
+    for name in ("crosses", "shapes", "color-shapes", "square", "mnist", "fashion-mnist", "kmnist", "folder:", "npz:"):
+        assert name in datasets
+    for parameters in ("10", "64", "669,706", "187,349", "13,610", "15,742", "40", "1,538", "132"):
+        assert f" {parameters} " in models
+    assert {entry["name"] for entry in json.loads(convscope.said("models", "--json"))} >= {"shapes-cnn", "mnist-small"}
+    assert {entry["name"] for entry in json.loads(convscope.said("datasets", "--json"))} >= {"shapes", "mnist"}
+
+
+def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    result = process("train", "crosses", "--out", tmp_path / "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "crosses (10 parameters) on crosses (2 images)" in result.stdout
+    assert "epoch 400  loss" in result.stdout
+    assert f"next: convscope evaluate {tmp_path / 'run'}" in result.stdout
+    assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_evaluating_prints_tables_and_the_same_as_json(convscope: Commands, run: Path) -> None:
+    table, values = convscope.said("evaluate", run), json.loads(convscope.said("evaluate", run, "--json"))
+    assert np.sum(values["confusion"]) == 200
+    assert f"{values['accuracy']:.2%}".replace("%", " %") in table
+    assert "square" in table
+    assert "circle" in table
+
+
+def test_a_drawing_of_ones_own_is_scaled_inverted_and_recognised(
+    convscope: Commands, run: Path, tmp_path: Path
+) -> None:
+    for name, draw in {"square": ImageDraw.ImageDraw.rectangle, "circle": ImageDraw.ImageDraw.ellipse}.items():
+        picture = Image.new("RGB", (300, 300), "white")
+        draw(ImageDraw.Draw(picture), (90, 100, 210, 220), fill="black")
+        picture.save(tmp_path / f"{name}.png")
+        result = convscope("predict", run, tmp_path / f"{name}.png")
+        assert result.out.splitlines()[0] == f"{name}.png: {name}", result.out
+        for word in ("resized from 300x300 to 28x28", "turned to grey", "inverted"):
+            assert word in result.err
+
+
+def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it_expects(tmp_path: Path) -> None:
+    code = "from torch import nn\ndef net(width: int = 2) -> nn.Module:\n"
+    layers = "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, width)"
+    (tmp_path / "net.py").write_text(f"{code}    return nn.Sequential({layers})\n")
+    model = cs.load_model(f"{tmp_path / 'net.py'}:net", args={"width": 3})
+    torch.nn.init.eye_(model[2].weight)  # type: ignore[index]  # a Sequential: channel k is class k
+    torch.nn.init.zeros_(model[2].bias)  # type: ignore[index]
+    torch.save(model.state_dict(), tmp_path / "net.pt")
+    Image.new("RGB", (90, 60), (10, 200, 30)).save(tmp_path / "green.png")
+    options = ["--weights", "net.pt", "--model-arg", "width=3", "--classes", "red, green,blue"]
+    expects = ["--preprocess", "size=8x8", "--preprocess", "mean=0.5", "--preprocess", "std=0.5,0.5,0.25"]
+    result = process("predict", "net.py:net", "green.png", *options, *expects, cwd=tmp_path)
+    assert result.stdout.splitlines()[0] == "green.png: green", result.stderr
+    assert "resized from 60x90 to 8x8" in result.stderr
+    assert "is not trained" not in result.stderr
+    refused = process("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
+    assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad'" in refused.stderr) == (2, True)
+
+
+def test_an_answer_that_should_not_be_believed_says_so(tmp_path: Path) -> None:
+    model = cs.load_model("shapes-cnn")
+    attach(model, Card("net", cs.card_of(model).preprocess, classes=("square",)))
+    said = cs.predict(model, "shapes:test/3")[0]
+    assert (said.best, said.classes) == (0, ("square", "output 1"))
+    assert said.notes[-1] == "the model has 2 outputs and 1 class names; the others are never an answer."
+    with torch.no_grad():
+        model.get_parameter("fc.bias")[0] = math.nan
+    assert "numbers that are not finite, so this says nothing" in " ".join(cs.predict(model, "shapes:test/3")[0].notes)
+
+
+def test_only_the_first_of_several_processes_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_table(["class"], [["square"]])
+    assert "square" in capsys.readouterr().out
+    console.hush()
+    try:
+        console.show_table(["class"], [["square"]])
+    finally:
+        console.out.quiet = False
+    assert capsys.readouterr().out == ""
+
+
+def test_predictions_as_json(convscope: Commands, run: Path) -> None:
+    values = json.loads(convscope.said("predict", run, "shapes:test/0", "shapes:test/1", "--json"))
+    assert [value["image"] for value in values] == ["shapes:test/0", "shapes:test/1"]
+    assert all(abs(sum(value["probabilities"]) - 1) < 1e-9 for value in values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["train", "shappes"], 2, "no data set is called 'shappes'; did you mean 'shapes'"),
+        (["train"], 2, "name a data set to train on"),
+        (["train", "shapes", "--model", "shapes-cn"], 2, "did you mean 'shapes-cnn'"),
+        (["train", "shapes", "--optimizer", "adm"], 2, "did you mean 'adam'"),
+        (["train", "shapes", "--epochs", "many"], 2, "valid integer"),
+        (["train", "shapes", "--size", "0x3"], 2, "a size is a number of pixels"),
+        (["train", "folder:nowhere"], 2, "there is no folder nowhere"),
+        (["evaluate", "nowhere"], 1, "nowhere does not exist"),
+        (["predict", "shapes-cnn", "missing.png"], 1, "there is no file missing.png"),
+        (["predict", "shapes-cnn", "shapes:test/999"], 2, "images 0 to 199, not 999"),
+        (["predict", "shapes-cnn", "shapes:tset/3"], 2, "no split is called 'tset'; did you mean 'test'"),
+        (["train", "shapes", "--model-arg", "kernels=x"], 2, "kernels of shapes-cnn must be 2 values"),
+        (["train", "crosses", "--model", "simple-cnn"], 1, "simple-cnn on an image of 1x3x3 fails: RuntimeError"),
+        (["filter", "square", "--kernel", "sobelx"], 2, "did you mean 'sobel-x'"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    convscope: Commands, empty: Path, arguments: list[str], status: int, message: str
+) -> None:
+    said = convscope(*arguments)
+    assert said.status == status, said.err
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert not list(empty.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["train", "shappes"], 2, "error: no data set is called 'shappes'; did you mean 'shapes'"),
+        (["predict", "shapes-cnn", "missing.png"], 1, "error: there is no file missing.png"),
+    ],
+)
+def test_a_process_that_refuses_ends_with_a_sentence_and_its_status(
+    tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
+    result = process(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (status, ""), result.stderr
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError("Unable to allocate 36.5 GiB")
+
+    monkeypatch.setattr("convscope.data.shapes.paint", refuse)
+    monkeypatch.setattr(sys, "argv", ["convscope", "train", "shapes", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert capsys.readouterr().err.startswith("error: there is not enough memory for this; ask for less")
+
+
+def test_more_images_than_there_is_memory_for_are_refused_before_any_is_drawn(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, convscope: Commands
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing is drawn")
+
+    monkeypatch.setattr("convscope.data.shapes.distinct", refuse)
+    said = convscope("train", "shapes", "--images", str(10**13))
+    assert said.status == 1
+    assert said.err.startswith("error: 10,000,000,000,000 images of shapes need about 23,520,000 GB of memory, and ")
+    assert said.err.endswith(" GB are free here. Ask for fewer.\n")
+    assert not list(empty.iterdir())
+
+
+def test_huge_losses_are_short(empty: Path, convscope: Commands) -> None:
+    said = convscope.said("train", "shapes", "--lr", "1e30", "--epochs", "2", "--out", "run")
+    said += convscope.said("evaluate", "run")
+    losses = re.findall(r"loss (\S+?),?(?:\s|$)", said.split("cross-entropy", 1)[1])
+    assert len(losses) == 5
+    assert all(re.fullmatch(r"\d(\.\d+)?e\+\d\d", loss) for loss in losses), losses
+
+
+def test_clumsy_words_get_a_sentence(run: Path, empty: Path, convscope: Commands) -> None:
+    Image.new("L", (2, 2)).save("tiny.png")
+    big = str(2**64)
+    for command, status, sentence in (
+        (["train", "shapes", "--seed", big, "--out", "r"], 2, f"seed must be at most {2**64 - 1}, not {big}."),
+        (
+            ["evaluate", f"{run}/config.json"],
+            1,
+            f"{run}/config.json is a file, and a run is a folder; did you mean {run}?",
+        ),
+        (["predict", run, "http://a.b/dog.png"], 2, "is an address, and nothing is downloaded; save the picture"),
+        (["predict", run, "tiny.png", "--classes", "a,a"], 2, "have 'a' twice; each output needs a name of its own."),
+        (
+            ["predict", run, "tiny.png", "--classes", "a,"],
+            2,
+            "have an empty name; each output needs a name of its own.",
+        ),
+        (["filter", "tiny.png", "--kernel", "edge"], 2, 'a smaller kernel, or mode="same" (--same).'),
+        (["plot", "kernels", run, "--most", "0"], 2, "greater than or equal to 1"),
+        (["probe", "lint", "shapes-cnn"], 2, "name the data set that shapes-cnn is trained on: shapes, mnist, folder:"),
+    ):
+        said = convscope(*command)
+        assert said.status == status, command
+        assert sentence in said.err, command
+    assert [path.name for path in empty.iterdir()] == ["tiny.png"]
+    said = convscope("predict", run, "tiny.png", "--classes", "a,b,c")
+    assert "the model has 2 outputs and 3 class names; the last names belong to none." in said.err
+
+
+def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:
+    offline = {"XDG_CACHE_HOME": str(tmp_path), "CONVSCOPE_DATA": "", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    result = process("train", "kmnist", "--out", tmp_path / "run", cwd=tmp_path, **offline)
+    assert result.returncode == 1
+    assert "train-images-idx3-ubyte" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_demo_trains_shows_and_may_be_run_again(convscope: Commands, empty: Path) -> None:
+    for _ in range(2):
+        text = convscope.said("demo")
+        assert "Try next:" in text
+        pictures = list((empty / "demo").glob("*.png"))
+        assert len(pictures) >= 4
+        assert all(f"demo/{path.name}" in text for path in pictures)
+    (empty / "mine").mkdir()
+    (empty / "mine" / "thesis.txt").write_text("")
+    refused = convscope("demo", "--out", "mine")
+    assert refused.status == 2
+    assert "is no former demo" in refused.err
+    assert (empty / "mine" / "thesis.txt").exists()
+
+
+def test_mnist_by_the_first_tutorials_command(convscope: Commands, shared_data: Path, tmp_path: Path) -> None:
+    convscope.said("train", "mnist", "--data-dir", shared_data / "mnist", "--epochs", "1", "--out", tmp_path / "run")
+    values = json.loads(convscope.said("evaluate", tmp_path / "run", "--json"))
+    assert values["accuracy"] > 0.96
+    assert sum(c["images"] for c in values["classes"]) == 10_000
+
+
+def test_every_command_takes_a_run_that_is_called_like_a_built_in_network_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convscope: Commands
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cs.train("crosses", epochs=1, out="crosses")
+    for command in (
+        ["explain", "crosses", "crosses:plus", "--at", "pool:0,0,0"],
+        ["trace", "crosses", "crosses:plus"],
+        ["verify", "crosses"],
+        ["predict", "crosses", "crosses:plus"],
+        ["plot", "kernels", "crosses"],
+        ["probe", "dead", "crosses"],
+        ["probe", "lint", "crosses"],
+    ):
+        named = convscope(*command)
+        path = convscope(*("./crosses" if word == "crosses" else word for word in command))
+        assert f"note: crosses is the run in {tmp_path / 'crosses'}, not the built-in network" in named.err, command
+        assert "not trained" not in named.err, command
+        assert (named.out, named.status) == (path.out, path.status), command
+        assert "built-in" not in path.err, command
+    assert "crosses is not trained" in convscope("verify", "crosses", "--model-arg", "published=False").err
+    Path("shapes-cnn").mkdir()  # a folder that is no run
+    assert "shapes-cnn is not trained" in convscope("verify", "shapes-cnn").err

@@ -1,0 +1,194 @@
+"""The commands trace, explain and verify as their users meet them: what they print, and how they fail."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from commands import Commands
+from convscope.proof import recomputation
+from convscope.reference.operation import Operation
+from convscope.reference.table import OPERATIONS
+
+MODEL = '''
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    """A convolution, a ReLU in place, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(1, 2, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(2 * 6 * 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.relu(self.conv1(x)).flatten(1))
+
+
+class Odd(Net):
+    """The same with an operation that has no witness."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.i0(self.conv1(x))
+'''
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("numbers") / "net.py"
+    path.write_text(MODEL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("numbers") / "small.png"
+    Image.frombytes("L", (8, 8), bytes(range(0, 256, 4))).save(path)
+    return path
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference that gets ReLU wrong."""
+    wrong = Operation(lambda x: np.maximum(x, 0.0) + 0.5, OPERATIONS["relu"].error)
+    monkeypatch.setattr(recomputation, "OPERATIONS", {**OPERATIONS, "relu": wrong})
+
+
+def test_trace_lists_the_steps(convscope: Commands, net: Path, image: Path) -> None:
+    listed = convscope("trace", f"{net}:Net", image)
+    assert listed.status == 0
+    lines = [re.split(r"  +", line.strip()) for line in listed.out.splitlines()]
+    assert [line[1:4] for line in lines[1:]] == [
+        ["conv1", "convolution 3x3", "1x2x6x6"],
+        ["relu", "relu", "1x2x6x6"],
+        ["flatten", "flatten to 72", "1x72"],
+        ["fc", "linear 72 to 3", "1x3"],
+    ]
+    assert "conv1.weight, conv1.bias" in listed.out
+    assert "fc.t" in convscope("trace", f"{net}:Net", image, "--hidden").out
+
+
+def test_trace_as_json(convscope: Commands, net: Path, image: Path) -> None:
+    plain = json.loads(convscope("trace", f"{net}:Net", image, "--json").out)
+    first = plain["steps"][0]
+    assert (first["name"], first["op"], first["shape"], first["dtype"]) == (
+        "conv1",
+        "convolution",
+        [1, 2, 6, 6],
+        "float32",
+    )
+    assert first["parameters"] == {"weight": "conv1.weight", "bias": "conv1.bias"}
+    assert float(first["min"]) < float(first["max"])
+
+
+def test_trace_and_verify_say_where_numbers_left(convscope: Commands, image: Path, tmp_path: Path) -> None:
+    net = tmp_path / "leaving.py"
+    net.write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Leaving(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.conv = nn.Conv2d(1, 2, 3)\n\n    def forward(self, x):\n"
+        "        return self.conv(x) / x.abs().max().item()\n"
+    )
+    for command in ("trace", "verify"):
+        out = convscope(command, f"{net}:Leaving", image).out
+        assert "hain to the image is broken at div" in " ".join(out.split())
+    found = json.loads(convscope("trace", f"{net}:Leaving", image, "--json").out)
+    assert "broken at div" in found["notes"][0]
+
+
+def test_explain_prints_the_sum(convscope: Commands, net: Path, image: Path) -> None:
+    said = convscope("explain", f"{net}:Net", image, "--at", "conv1:1,2,3")
+    assert said.status == 0
+    assert said.out.startswith("conv1 (1, 2, 3) = ")
+    assert "conv1.bias[1]" in said.out
+    assert "✓ proved" in said.out
+    deeper = convscope("explain", f"{net}:Net", image, "--at", "relu:1,2,3", "--depth", "2").out
+    assert "where these numbers come from" in deeper
+    assert "conv1 (1, 2, 3) = " in deeper
+
+
+def test_explain_as_json_and_back_to_the_input(convscope: Commands, net: Path, image: Path) -> None:
+    plain = json.loads(convscope("explain", f"{net}:Net", image, "--at", "fc:2", "--json").out)
+    assert plain["cell"] == [0, 2]
+    assert plain["proved"] is True
+    assert convscope("explain", f"{net}:Net", image, "--at", "fc:2", "--to-input").status == 0
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        ("conv1:5,0,0", "its shape is (2, 6, 6), its cells are 0 to 1 x 0 to 5 x 0 to 5"),
+        ("conv2:0,0,0", "conv1"),
+        ("conv1:a,b", "a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not 'conv1:a,b'."),
+    ],
+)
+def test_a_wrong_place_gets_a_sentence(convscope: Commands, net: Path, image: Path, at: str, says: str) -> None:
+    said = convscope("explain", f"{net}:Net", image, "--at", at)
+    assert said.status == 2
+    assert says in said.err.replace("\n", " ")
+    assert not said.out
+
+
+def test_verify_proves_with_an_image_and_with_noise(convscope: Commands, net: Path, image: Path) -> None:
+    for arguments in ([f"{net}:Net", image], ["crosses"]):
+        said = convscope("verify", *arguments)
+        assert said.status == 0, said.err
+        assert "✓ " in said.out
+        assert "100 % recomputed, 100 % proved" in said.out
+        assert "exact" in said.out
+        assert "fc.t" not in said.out  # layout is hidden where it is proved
+
+
+def test_verify_as_json(convscope: Commands, net: Path, image: Path) -> None:
+    plain = json.loads(convscope("verify", f"{net}:Net", image, "--cells", "10", "--json").out)
+    assert plain["proved"] is True
+    assert {step["finding"] for step in plain["steps"]} == {"proved"}
+    assert plain["steps"][0]["explained"] < 30
+
+
+def test_a_mismatch_ends_with_status_1_and_shows_its_worst_cell(
+    convscope: Commands, net: Path, image: Path, broken: Any
+) -> None:
+    said = convscope("verify", f"{net}:Net", image)
+    assert said.status == 1
+    assert "✗ relu at (0, " in said.out
+    assert "✗ mismatch" in said.out
+    assert "✓ " not in said.out.splitlines()[-1]
+    plain = json.loads(convscope("verify", f"{net}:Net", image, "--json").out)
+    assert plain["proved"] is False
+    assert [step["name"] for step in plain["steps"] if step["mismatch"]] == ["relu"]
+
+
+def test_what_has_no_witness_is_named_and_is_no_failure(convscope: Commands, net: Path, image: Path) -> None:
+    said = convscope("verify", f"{net}:Odd", image)
+    assert said.status == 0
+    assert "unsupported" in said.out
+    assert said.out.rstrip().endswith("without a witness: i0")
+    assert "✓ " not in said.out.splitlines()[-1]
+
+
+def test_a_step_of_many_numbers_wants_one_of_them_named(convscope: Commands, net: Path, image: Path) -> None:
+    said = convscope("explain", f"{net}:Net", image, "--at", "conv1")
+    assert said.status == 2
+    assert "conv1 has 2x6x6 numbers; name one of them, counted from 0, such as --at conv1:0,0,0." in said.err.replace(
+        "\n", " "
+    )
+
+
+def test_fresh_weights_are_said_to_be_random(convscope: Commands, net: Path, image: Path) -> None:
+    said = convscope("trace", f"{net}:Net", image)
+    assert "is not trained: its weights are as its code makes them" in said.err.replace("\n", " ")
+    assert "not trained" not in convscope("trace", "crosses", "crosses:plus", "--model-arg", "published=True").err
+    assert "its weights are random" in convscope("trace", "crosses", "crosses:plus").err.replace("\n", " ")
+
+
+def test_explain_asks_for_a_number_and_open_for_a_folder_that_is_there(convscope: Commands) -> None:
+    assert "name a number by --at STEP:CELL" in convscope("explain", "crosses", "crosses:plus").err
+    assert "there is no run folder runs/nope" in convscope("trace", "runs/nope", "crosses:plus").err

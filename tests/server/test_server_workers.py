@@ -1,0 +1,312 @@
+"""The explorer's server at once and for long: its queue, its threads, and what it forgets."""
+
+import asyncio
+import http.client
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.exceptions import HTTPException
+from torch import Tensor, nn
+
+import convscope as cs
+from asking import opened
+from convscope.server import schema
+from convscope.server.app import make_app
+from convscope.server.jobs.memory_trimming import MemoryTrimmer
+from convscope.server.jobs.workers import Workers
+from convscope.server.session.workspace import Workspace
+from convscope.server.traces.passes import TraceStore
+from serving import ACCESS, KEY, served
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    return cs.load_model("shapes-cnn", seed=3)
+
+
+# Memory
+
+
+def test_the_oldest_traces_go_but_each_clients_newest_stays(net: Any) -> None:
+    gallery = Workspace.of_model(net)
+    model = gallery.model("shapes-cnn")
+    gallery.traces = traces = TraceStore(most=300_000)
+
+    def make(index: int, client: str) -> str:
+        shown = schema.SampleRef(source="shapes", split="test", index=index)
+        request = schema.TraceRequest(model="shapes-cnn", input=shown)
+        return traces.make(model, gallery.picture, request, client).id
+
+    mine = make(0, "me")
+    others = [make(index, "another") for index in range(1, 12)]
+    assert traces.get(mine).id == mine
+    assert traces.get(others[-1]).id == others[-1]
+    with pytest.raises(Exception, match="ask for it again"):
+        traces.get(others[0])
+    assert make(1, "another") == others[0]
+    gallery.close()
+
+
+def test_memory_is_given_back_once_after_heavy_work_has_ended() -> None:
+    given = threading.Semaphore(0)
+
+    async def strokes() -> bool:
+        tidy = MemoryTrimmer(0.5, given.release)
+        for _ in range(5):
+            tidy.soon()
+            await asyncio.sleep(0)
+        once = await asyncio.to_thread(given.acquire, timeout=60)
+        await asyncio.sleep(0.2)
+        return once and not given.acquire(blocking=False)
+
+    assert asyncio.run(strokes())
+
+
+def test_a_trace_that_others_are_compared_with_stays(net: Any) -> None:
+    gallery = Workspace.of_model(net)
+    gallery.traces = traces = TraceStore(most=1)
+    model, shown = gallery.model("shapes-cnn"), schema.SampleRef(source="shapes", split="test", index=0)
+
+    def make(right: int) -> str:
+        change = schema.Change(right=right)
+        request = schema.TraceRequest(model="shapes-cnn", input=shown, change=change)
+        return traces.make(model, gallery.picture, request, "me").id
+
+    base, first = make(0), make(1)
+    for right in range(2, 6):
+        assert traces.get(base, "me", base=True).id == base
+        newest = make(right)
+        for _ in range(3):
+            assert traces.get(newest, "me").id == newest
+    with pytest.raises(HTTPException, match="ask for it again"):
+        traces.get(first, "me")
+    gallery.close()
+
+
+def test_uploads_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, net: Any) -> None:
+    monkeypatch.setattr("convscope.server.session.workspace.KEPT_BYTES", 10_000)
+    gallery = Workspace.of_model(net, np.zeros((28, 28), np.uint8))
+    start = gallery.model("shapes-cnn").start
+    kept = [gallery.keep(f"{k}", np.full((1, 50, 50), k, np.uint8)).id for k in range(9)]
+    assert start is not None
+    assert gallery.picture(start)
+    assert gallery.picture(schema.StoredRef(id=kept[-1]))
+    with pytest.raises(Exception, match="upload it again"):
+        gallery.picture(schema.StoredRef(id=kept[0]))
+    gallery.close()
+
+
+# At once
+
+
+class Slow(nn.Module):
+    """Waits until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.reached.set()
+        assert self.go.wait(240)
+        return x.flatten(1)
+
+
+def test_a_slow_model_holds_up_no_other(net: Any) -> None:
+    gallery, slow = Workspace.of_model(net), Slow()
+    name = gallery.open(slow, np.ones((1, 4, 4), np.float32))
+    with opened(gallery) as page:
+        start = gallery.model(name).start
+        assert start is not None
+        found: list[Any] = []
+        waiting = threading.Thread(target=lambda: found.append(page.trace(start.model_dump(), model=name)))
+        waiting.start()
+        assert slow.reached.wait(240)
+        info = page.trace(model="shapes-cnn")
+        assert page.get(f"traces/{info['id']}/steps/0/explain", cell="0,0,0")["proof"]["proved"]
+        assert not found
+        slow.go.set()
+        waiting.join()
+        assert found[0]["error"] is None
+
+
+class Asking:
+    """A request of some client, who may leave."""
+
+    def __init__(self, client: str = "") -> None:
+        self.headers = {"x-client": client}
+        self.client = None
+        self.left = asyncio.Event()
+
+    async def receive(self) -> dict[str, str]:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+def ask(workers: Workers, work: Callable[[], Any], client: str = "", key: str = "") -> tuple[Any, "asyncio.Task[Any]"]:
+    request: Any = Asking(client)
+    return request, asyncio.create_task(workers.run(request, key, work))
+
+
+async def everyone_waits() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_clients_take_turns() -> None:
+    async def many() -> list[str]:
+        workers, gate, order = Workers(threads=1), threading.Event(), list[str]()
+        _, first = ask(workers, lambda: gate.wait(240), "greedy")
+        tasks = [ask(workers, lambda: order.append("greedy"), "greedy")[1] for _ in range(10)]
+        await everyone_waits()
+        tasks += [ask(workers, lambda: order.append("late"), "late")[1] for _ in range(2)]
+        await everyone_waits()
+        gate.set()
+        await asyncio.gather(first, *tasks)
+        workers.close()
+        return order
+
+    order = asyncio.run(many())
+    assert [place for place, client in enumerate(order) if client == "late"] == [1, 3]
+
+
+def test_work_with_one_key_runs_alone_and_what_waits_for_it_holds_no_thread() -> None:
+    async def many() -> tuple[int, str]:
+        workers, gate = Workers(threads=2), threading.Event()
+        running, most = 0, 0
+
+        def slow() -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            assert gate.wait(240)
+            running -= 1
+
+        tasks = [ask(workers, slow, key="slow model")[1] for _ in range(5)]
+        await everyone_waits()
+        other = await workers.run(Asking(), "other", lambda: "done")  # type: ignore[arg-type]  # as far as it is asked
+        gate.set()
+        await asyncio.gather(*tasks)
+        workers.close()
+        return most, other
+
+    assert asyncio.run(many()) == (1, "done")
+
+
+def test_work_that_nobody_waits_for_any_more_is_dropped() -> None:
+    async def leaving() -> list[str]:
+        workers, gate, done = Workers(threads=1), threading.Event(), list[str]()
+        _, first = ask(workers, lambda: gate.wait(240))
+        request, second = ask(workers, lambda: done.append("left"))
+        _, third = ask(workers, lambda: done.append("stayed"))
+        await everyone_waits()
+        request.left.set()
+        with pytest.raises(HTTPException, match="left"):
+            await second
+        gate.set()
+        await asyncio.gather(first, third)
+        workers.close()
+        return done
+
+    assert asyncio.run(leaving()) == ["stayed"]
+
+
+def throw(error: type[BaseException]) -> None:
+    raise error
+
+
+class Halting(nn.Module):
+    """Says when it has begun, waits, and then has a second layer to run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 3), nn.ReLU()
+        self.begun, self.gate, self.ends = threading.Event(), threading.Event(), Counter[str]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        self.begun.set()
+        assert self.gate.wait(240)
+        x = self.second(x)
+        self.ends["whole"] += 1
+        return x
+
+
+def asking(port: int, path: str, body: Any = None) -> http.client.HTTPConnection:
+    """A request on its way, over a connection of its own."""
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
+    headers = {**KEY, "Content-Type": "application/json"}
+    line.request("GET" if body is None else "POST", f"/api/{path}", body and json.dumps(body), headers)
+    return line
+
+
+def test_a_pass_ends_where_it_is_when_its_client_leaves_and_the_model_serves_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Halting().eval()
+    gallery = Workspace.of_model(model, np.ones((1, 9, 9), np.float32))
+    make, leaving = gallery.traces.make, list[threading.Event]()
+
+    def noted(*given: Any) -> Any:
+        leaving.append(given[-1])
+        return make(*given)
+
+    monkeypatch.setattr(gallery.traces, "make", noted)
+    with served(make_app(gallery, ACCESS)) as port, closing(asking(port, "session")) as line:
+        shown = json.load(line.getresponse())["models"][0]
+        wanted = {"model": shown["id"], "input": shown["start"]}
+        with closing(asking(port, "traces", wanted)):
+            assert model.begun.wait(240)
+        assert leaving[0].wait(240), "the server saw that the client left"
+        model.gate.set()
+        with closing(asking(port, "traces", wanted | {"change": {"right": 1}})) as line_of_another:
+            steps = json.load(line_of_another.getresponse())["steps"]
+    assert [step["op"] for step in steps] == ["convolution", "relu"]
+    assert model.ends["whole"] == 1
+
+
+def test_too_many_are_told_to_come_back() -> None:
+    async def flooding() -> None:
+        workers, gate = Workers(threads=1, waiting=5, each=3), threading.Event()
+        tasks = [ask(workers, lambda: gate.wait(240), "a")[1]]
+        await everyone_waits()
+        tasks += [ask(workers, lambda: None, "a")[1] for _ in range(3)]
+        await everyone_waits()
+        with pytest.raises(HTTPException, match="3 of your requests wait already"):
+            await ask(workers, lambda: None, "a")[1]
+        tasks += [ask(workers, lambda: None, "b")[1] for _ in range(2)]
+        await everyone_waits()
+        with pytest.raises(HTTPException) as refused:
+            await ask(workers, lambda: None, "c")[1]
+        assert refused.value.status_code == 503
+        assert refused.value.headers == {"Retry-After": "1"}
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert await ask(workers, lambda: 7, "c")[1] == 7
+        workers.close()
+        with pytest.raises(HTTPException, match="ending"):
+            await ask(workers, lambda: 7, "c")[1]
+
+    asyncio.run(flooding())
+
+
+def test_errors_reach_who_asked_and_the_thread_goes_on() -> None:
+    async def failing() -> int:
+        workers = Workers(threads=1)
+        with pytest.raises(ZeroDivisionError):
+            await ask(workers, lambda: 1 // 0, key="model")[1]
+        for ends in (SystemExit, KeyboardInterrupt, GeneratorExit):
+            with pytest.raises(HTTPException, match=f"broke off with {ends.__name__} instead of an answer"):
+                await ask(workers, partial(throw, ends), key="model")[1]
+        found: int = await ask(workers, lambda: 7, key="model")[1]
+        workers.close()
+        return found
+
+    assert asyncio.run(failing()) == 7

@@ -1,0 +1,116 @@
+"""A real browser for tests: headless Chromium that fails a test on any console error or refused content.
+
+Without Chromium, or without a built page, tests are skipped and say why; CONVSCOPE_BROWSER=required makes
+that a failure.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "src/convscope/server/static/index.html"
+AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WIDE, NARROW = (1280, 830), (390, 844)
+CALM = "if (location.protocol === 'http:') localStorage.setItem('convscope-hints', 'seen')"
+WATCH = (
+    "window.refused = []; addEventListener('securitypolicyviolation', e => window.refused.push(e.violatedDirective))"
+)
+
+
+def missing(why: str) -> None:
+    """Skip, or fail where a browser is required."""
+    if os.environ.get("CONVSCOPE_BROWSER") == "required":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium with a fresh profile."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        missing("no Chromium is installed")
+    if not PAGE.exists():
+        missing("the page is not built: make web")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=executable, args=list(FLAGS))
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+@contextmanager
+def tab(
+    within: Any, *, size: tuple[int, int] = WIDE, scheme: str = "light", first: bool = False, touch: bool = False
+) -> Iterator[Any]:
+    """A page that must end without a console error, an exception or refused content.
+
+    Args:
+        within: The browser.
+        size: Width and height of the window.
+        scheme: light or dark.
+        first: Whether it is a first visit, with hints.
+        touch: Whether it is a telephone or a tablet: fingers, and no mouse.
+    """
+    viewport = {"width": size[0], "height": size[1]}
+    context = within.new_context(viewport=viewport, color_scheme=scheme, has_touch=touch, is_mobile=touch)
+    context.set_default_timeout(90_000)
+    context.add_init_script(WATCH)
+    if not first:
+        context.add_init_script(CALM)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
+    page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
+    page.forgiven = forgiven = list[str]()
+    try:
+        yield page
+        refused = page.evaluate("window.refused")
+    finally:
+        context.close()
+    wrong = [said for said in wrong if not any(word in said for word in forgiven)]
+    assert not wrong, f"the console said {wrong}"
+    assert not refused, f"the content security policy refused {refused}"
+
+
+def forgive(page: Any, *words: str) -> None:
+    """Leave out the console's errors with these words: what a test provokes, whenever the console has it."""
+    page.forgiven += words
+
+
+def accessible(page: Any) -> None:
+    """Assert that axe-core finds nothing wrong."""
+    if not AXE.exists():
+        missing("axe-core is not installed: npm --prefix web ci")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    wrong = [f"{v['id']}: {v['help']}: {[n['html'][:160] for n in v['nodes'][:3]]}" for v in found["violations"]]
+    assert not wrong, "\n".join(wrong)
+
+
+def keep(page: Any, name: str, folder: Path) -> None:
+    """Write a screenshot, and assert that nothing is wider than the window."""
+    wanted = os.environ.get("CONVSCOPE_SCREENSHOTS")
+    place = Path(wanted) if wanted else folder
+    place.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=place / f"{name}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
