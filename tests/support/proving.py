@@ -1,6 +1,7 @@
 """Proving: what every honest trace must pass."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def assert_proved(model: nn.Module, image: Any, cells: int = 60, *, vanishing: b
 
     With `vanishing`, steps may be unresolved whose numbers are nothing but roundings, such as a normalized constant.
     """
-    with torch.no_grad():
+    with fused_transformers(False), torch.no_grad():  # as in a trace
         plain = list(arrays(model(image.clone())))  # it may write into what it is given
     trace = cs.trace(model, image)
     traced = list(arrays(trace.output))
@@ -56,3 +57,14 @@ def arrays(output: Any) -> Iterator[np.ndarray[Any, Any]]:
     elif isinstance(output, list | tuple):
         for item in output:
             yield from arrays(item)
+
+
+@contextmanager
+def fused_transformers(enabled: bool) -> Iterator[None]:
+    """PyTorch's fused transformer layers on or off."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

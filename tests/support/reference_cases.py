@@ -147,26 +147,6 @@ def _attention() -> Iterator[dict[str, Case]]:
             {"enable_gqa": True},
         ),
     }  # fmt: skip
-    e, x = 12, normal(2, 6, 12)
-    weights = (normal(3 * e, e, scale=0.3), normal(3 * e), normal(e, e, scale=0.3), normal(e))
-    left_out = torch.zeros(2, 6, dtype=torch.bool)
-    left_out[0, 4:], left_out[1, 2] = True, True
-    triangle = torch.ones(6, 6, dtype=torch.bool).triu(1)
-    yield _each("_native_multi_head_attention.default", {
-        "plain": (x, x, x, e, 3, *weights),
-        "all weights": (x, x, x, e, 3, *weights, None, True, False),
-        "no weights": (x, x, x, e, 3, *weights, None, False),
-        "padding mask": (x, x, x, e, 3, *weights, left_out, True, True, 1),
-        "square mask": (x, x, x, e, 3, *weights, triangle, True, True, 0),
-    })  # fmt: skip
-    norms = (normal(e), normal(e), normal(e), normal(e))
-    network = (normal(20, e, scale=0.3), normal(20), normal(e, 20, scale=0.3), normal(e))
-    yield _each("_transformer_encoder_layer_fwd.default", {
-        "relu": (x, e, 3, *weights, False, False, 1e-5, *norms, *network),
-        "gelu": (x, e, 3, *weights, True, False, 1e-5, *norms, *network),
-        "norm first": (x, e, 3, *weights, True, True, 1e-3, *norms, *network),
-        "mask": (x, e, 3, *weights, False, False, 1e-5, *norms, *network, triangle, 0),
-    })  # fmt: skip
 
 
 def _normalizations() -> Iterator[dict[str, Case]]:

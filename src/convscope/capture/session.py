@@ -27,6 +27,8 @@ from convscope.traces.step import Array
 
 _LOCKS: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id(module): flags are a module's, not a thread's
 _LOOKING = threading.Lock()
+_FASTPATH = threading.Lock()
+_fastpath_uses = [0, True]  # passes under way, and the user's setting; guarded by _FASTPATH
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +76,8 @@ class TracingSession:
             found, gradients = self.subject.found(), torch.is_grad_enabled()
             torch._C._set_grad_enabled(False)
             try:
-                return self._prepared(recorder)
+                with _without_fused_transformers():
+                    return self._prepared(recorder)
             finally:
                 torch._C._set_grad_enabled(gradients)
                 self.subject.leave_as(found)
@@ -176,3 +179,24 @@ def _ordinary(compiled: bool) -> Iterator[None]:
     stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     with torch.inference_mode(False), stance:
         yield
+
+
+@contextmanager
+def _without_fused_transformers() -> Iterator[None]:
+    """Run transformer layers as the operations that they consist of, so that each one is seen and proved.
+
+    PyTorch's fast path of evaluation runs a whole encoder layer as one operation, whose inner numbers are not accessible.
+    The switch is process-wide: it goes off with the first pass and back to the user's setting with the last one.
+    """
+    with _FASTPATH:
+        if not _fastpath_uses[0]:
+            _fastpath_uses[1] = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+        _fastpath_uses[0] += 1
+    try:
+        yield
+    finally:
+        with _FASTPATH:
+            _fastpath_uses[0] -= 1
+            if not _fastpath_uses[0]:
+                torch.backends.mha.set_fastpath_enabled(bool(_fastpath_uses[1]))

@@ -15,8 +15,6 @@ PLAIN = {  # where the ATen name is not what a person would say
     "_unsafe_view": "reshape",
     "_reshape_alias": "reshape",
     "constant_pad_nd": "pad",
-    "_native_multi_head_attention": "multi_head_attention",
-    "_transformer_encoder_layer_fwd": "transformer_encoder_layer",
 }
 
 

@@ -6,7 +6,6 @@ from convscope.ops import (
     attention,
     convolution,
     creation,
-    fused,
     indexing,
     joining,
     matmul,
@@ -166,11 +165,6 @@ OPS: Mapping[str, Op] = {
     "_scaled_dot_product_flash_attention_for_cpu": Op(
         attention.attention, attention.attention_dependencies, attention.attention_vjp, title=titles.named("attention")
     ),
-    # fused
-    "_native_multi_head_attention": Op(
-        fused.multi_head_attention, fused.sequence_dependencies, fused.multi_head_attention_vjp
-    ),
-    "_transformer_encoder_layer_fwd": Op(fused.encoder_layer, fused.sequence_dependencies, fused.encoder_layer_vjp),
     # pointwise
     **dict.fromkeys(
         (

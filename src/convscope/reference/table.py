@@ -12,8 +12,6 @@ from convscope.reference import activations as act
 from convscope.reference import (
     attention,
     convolution,
-    encoder,
-    error_propagation,
     indexing,
     matmul,
     movement,
@@ -87,10 +85,6 @@ OPERATIONS: Mapping[str, Operation] = {
         attention.flash_attention, attention.flash_attention_error
     ),
     "scaled_dot_product_attention": Operation(attention.attention, attention.attention_error),
-    "_native_multi_head_attention": Operation(
-        encoder.multi_head_attention, error_propagation.multi_head_attention_error
-    ),
-    "_transformer_encoder_layer_fwd": Operation(encoder.encoder_layer, error_propagation.encoder_layer_error),
     # normalization
     "native_batch_norm": _BATCH_NORM,
     "_native_batch_norm_legit": _BATCH_NORM,

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from convscope.errors import UsageError
 from convscope.traces.step import Step
 
-LAST = {"addmm", "mm", "bmm", "baddbmm", "native_layer_norm", "_native_multi_head_attention",
-        "_transformer_encoder_layer_fwd"}  # fmt: skip
+LAST = {"addmm", "mm", "bmm", "baddbmm", "native_layer_norm"}
 """Operations that keep their units on the last axis."""
 
 
