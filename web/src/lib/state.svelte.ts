@@ -3,7 +3,7 @@
  * it. Steps are named by id.
  */
 import { changeFrom, changeText, editsFrom, editsText, inputFrom, inputText } from "./address";
-import { WISH, wishFrom, wishParts, type Wish } from "./wish";
+import { WISH, wishFrom, wishParts, type Wish } from "./probe-settings";
 import type { Cell, Change, Edit, InputRef } from "./types";
 
 export const VIEWS = ["look", "change", "train", "compare", "probe", "kernels"] as const;
