@@ -25,7 +25,7 @@ from convscope.errors import ModelError, RunError, ShapeError, UnknownName, Usag
 from convscope.filters import FILTERS, apply_filter, parse_kernel
 from convscope.images import Preprocess
 from convscope.plot.canvas.fonts import width
-from convscope.plot.canvas.style import ACCENT, DIVERGING, INK, PAGE, ColorScale, number, table
+from convscope.plot.canvas.style import ACCENT, DIVERGING, INK, PAGE, ColorScale
 from convscope.plot.figures.confusion import confusion
 from convscope.plot.figures.feature_maps import maps, maps_by_class
 from convscope.plot.figures.filtered import filtered
@@ -34,6 +34,7 @@ from convscope.plot.figures.kernels import kernels
 from convscope.plot.figures.network import network
 from convscope.plot.figures.pixels import pixels, planes
 from convscope.plot.figures.samples import samples, spread
+from convscope.render.numbers import aligned, compact
 from figures import Residual, Small, assert_legible, cells, data, drawn, events, image, named, texts
 
 
@@ -176,14 +177,14 @@ def test_zero_is_the_page_itself_and_what_is_not_finite_has_a_colour_of_its_own(
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e12, max_value=1e12))
 def test_a_number_is_written_as_it_is_within_its_digits(value: float) -> None:
-    text = number(value)
+    text = compact(value)
     assert "-" not in text
     assert float(text.replace("−", "-")) == pytest.approx(value, rel=1e-3)
 
 
 @given(st.lists(st.floats(-99_999, 99_999).map(lambda v: v if abs(v) > 1e-8 else 0.0), min_size=1, max_size=9))
 def test_a_table_of_numbers_has_equal_decimals_and_fits_its_cells(values: list[float]) -> None:
-    written = table(np.array(values)).tolist()
+    written = aligned(np.array(values)).tolist()
     assert len({len(text.partition(".")[2].partition("e")[0]) for text in written}) == 1
     assert max(map(len, written)) <= 7
     most = max(map(abs, values))

@@ -73,7 +73,7 @@ def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Cal
     ]
     assert said[4] == "answers 4 to a vertical edge, 0 to a horizontal one (measured on test edges)"
     assert said[5].split() == ["input", "1x10x10", "from", "0.0000", "to", "1.0000"]
-    assert said[6].split() == ["output", "1x8x8", "from", "-4.0000", "to", "4.0000"]
+    assert said[6].split() == ["output", "1x8x8", "from", "−4.0000", "to", "4.0000"]
     assert said[7].startswith("wrote edges.svg (")
     assert "<text" in Path("edges.svg").read_text()
     values = json.loads(command("filter", "square:0", "--kernel", "-1 0.5; 0 1/2", "--same", "--json"))

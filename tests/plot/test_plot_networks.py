@@ -13,10 +13,10 @@ import convscope as cs
 from convscope.cards.card import Card, attach
 from convscope.errors import ShapeError, UnknownName
 from convscope.images import Preprocess
-from convscope.plot.canvas.style import number, table
 from convscope.plot.figures.feature_maps import maps, maps_by_class
 from convscope.plot.figures.kernels import kernels
 from convscope.plot.figures.network import network
+from convscope.render.numbers import aligned, compact
 from figures import Residual, Small, assert_legible, cells, data, drawn, image, named, texts
 
 
@@ -34,13 +34,13 @@ def test_kernels_show_the_weights_their_sums_and_their_bias() -> None:
         shown = drawn(figure, f"Conv2d[{k}, {c}]")
         np.testing.assert_array_equal(shown.get_array(), weight[k, c])
         limits.add(shown.get_clim())
-        assert set(table(weight[k, c]).ravel()) <= cells(figure)
+        assert set(aligned(weight[k, c]).ravel()) <= cells(figure)
     most = float(np.abs(weight).max())
     assert limits == {(-most, most)}
-    assert {f"Σ {text}" for text in table(weight.sum(axis=(2, 3))).ravel()} <= cells(figure)
+    assert {f"Σ {text}" for text in aligned(weight.sum(axis=(2, 3))).ravel()} <= cells(figure)
     assert layer.bias is not None
-    assert {f"bias {text:>7}" for text in table(layer.bias.detach().double().numpy())} <= cells(figure)
-    assert {"red", "green", "blue", f"−{number(most)}", f"+{number(most)}"} <= cells(figure)
+    assert {f"bias {text:>7}" for text in aligned(layer.bias.detach().double().numpy())} <= cells(figure)
+    assert {"red", "green", "blue", f"−{compact(most)}", f"+{compact(most)}"} <= cells(figure)
 
 
 def test_many_kernels_become_a_labelled_selection_of_those_with_the_largest_range() -> None:
@@ -76,10 +76,10 @@ def test_maps_are_the_steps_numbers_in_one_symmetric_scale_each() -> None:
             shown = drawn(figure, f"{step}[{k}]")
             np.testing.assert_array_equal(shown.get_array(), trace[step].output[0, k])
             assert shown.get_clim() == (-most, most)
-        assert {number(most), f"+{number(most)}"} & cells(figure)
+        assert {compact(most), f"+{compact(most)}"} & cells(figure)
     assert "the same numbers, laid out anew" in cells(figure)  # flatten
     assert {"square", "circle", "image"} <= cells(figure)
-    assert set(table(trace["fc"].output[0])) <= cells(figure)
+    assert set(aligned(trace["fc"].output[0])) <= cells(figure)
     np.testing.assert_allclose(drawn(figure, "image").get_array(), image(1, 9, 9)[0])
 
 

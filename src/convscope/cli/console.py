@@ -131,24 +131,6 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
     (out if out.is_terminal else Output(width=200, highlight=False, quiet=out.quiet)).print(table)
 
 
-def decimal(value: float, digits: int = 4) -> str:
-    """A number with so many decimals, as people read it also where it is huge.
-
-    >>> decimal(0.6931), decimal(7543923665889678288470126100480.0), decimal(-2, 6)
-    ('0.6931', '7.544e+30', '-2.000000')
-    """
-    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
-
-
-def percent(share: float | None) -> str:
-    """A share as people read it.
-
-    >>> percent(0.9951), percent(None)
-    ('99.51 %', '–')
-    """
-    return "–" if share is None else f"{share:.2%}".replace("%", " %")
-
-
 def duration(seconds: float) -> str:
     """Seconds as people read them.
 

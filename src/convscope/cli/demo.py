@@ -12,10 +12,11 @@ import numpy as np
 import typer
 
 import convscope as cs
-from convscope.cli.console import duration, out_is_terminal, percent, remark, say
+from convscope.cli.console import duration, out_is_terminal, remark, say
 from convscope.cli.demo_folder import left_over, put_in_place, staged
 from convscope.cli.explorer import give_way, stay
 from convscope.cli.training_progress import training_progress
+from convscope.render.numbers import percent
 
 IMAGE = "shapes:test/3"
 

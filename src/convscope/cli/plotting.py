@@ -10,13 +10,14 @@ import typer
 
 import convscope as cs
 from convscope.cli.consent import Trust
-from convscope.cli.console import decimal, reading_progress, remark, say, show_json
+from convscope.cli.console import reading_progress, remark, say, show_json
 from convscope.cli.figure_files import Out, save, target, write
 from convscope.cli.inputs import Inputs
 from convscope.cli.inspection import explained
 from convscope.cli.model_options import Loading, is_run
 from convscope.cli.shared_options import DataDir, Grey, Json, Size, parse_size, spread
 from convscope.cli.training import scores
+from convscope.render.numbers import decimal
 
 ANY_IMAGE = "shapes:test/0"
 

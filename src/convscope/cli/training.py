@@ -8,20 +8,11 @@ import typer
 
 import convscope as cs
 from convscope.cli.consent import Trust, with_consent
-from convscope.cli.console import (
-    decimal,
-    duration,
-    hushed,
-    percent,
-    reading_progress,
-    remark,
-    say,
-    show_json,
-    show_table,
-)
+from convscope.cli.console import duration, hushed, reading_progress, remark, say, show_json, show_table
 from convscope.cli.model_options import Loading, is_run
 from convscope.cli.shared_options import DataDir, Grey, Json, ModelArgs, Size, Strict, parse_size, spread
 from convscope.cli.training_progress import training_progress
+from convscope.render.numbers import decimal, percent
 
 
 def train(

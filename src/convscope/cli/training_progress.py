@@ -7,7 +7,8 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from convscope.cli.console import decimal, drop_output, duration, err, hushed, percent, remark, say
+from convscope.cli.console import drop_output, duration, err, hushed, remark, say
+from convscope.render.numbers import decimal, percent
 
 
 class TrainingProgress:

@@ -1,4 +1,4 @@
-"""Display: numbers as a person reads them: aligned, rounded to a stated number of decimals, with a true minus sign.
+"""Numbers as text: aligned, rounded to a stated number of decimals, with a true minus sign. No other module does this.
 
 Knows NumPy only. A column of numbers has one `Scale`; what it shows are whole multiples of its last decimal, so that
 shown numbers can be added up exactly.
@@ -7,6 +7,10 @@ shown numbers can be added up exactly.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 MINUS = "−"
 
@@ -18,7 +22,7 @@ class NumberScale:
     >>> NumberScale.of([2.44, -0.1234567]).show(-0.1234567)
     '−0.1235'
     >>> NumberScale.of([3e-9]).show(3e-9)
-    '3.0000e−09'
+    '3.0000e−9'
     """
 
     decimals: int
@@ -40,7 +44,7 @@ class NumberScale:
 
     @classmethod
     def fine(cls, number: float, digits: int = 5) -> "NumberScale":
-        """So many significant digits of one number, as `short` shows them.
+        """`digits` significant digits of one number, as `short` shows them.
 
         >>> NumberScale.fine(0.307431).show(0.307431)
         '0.30743'
@@ -60,7 +64,7 @@ class NumberScale:
         """Whole units of the last decimal as text."""
         sign = MINUS if units < 0 else ""
         whole, rest = divmod(abs(units), 10**self.decimals)
-        power = signed(f"e{self.power:+03d}").replace("+", "") if self.power else ""
+        power = signed(f"e{self.power}") if self.power else ""
         return f"{sign}{whole}.{rest:0{self.decimals}d}{power}" if self.decimals else f"{sign}{whole}{power}"
 
     def show(self, number: float) -> str:
@@ -77,19 +81,89 @@ def signed(text: str) -> str:
     return text.replace("-", MINUS)
 
 
+def compact(value: float, digits: int = 4, *, plus: bool = False) -> str:
+    """A number in at most `digits` significant digits, without idle zeros.
+
+    >>> compact(-1.12449), compact(0), compact(2.0, plus=True), compact(0.0000123), compact(1e9)
+    ('−1.124', '0', '+2', '1.23e−5', '1e9')
+
+    web/src/lib/format.ts has the same function; tests/support/number_cases.json holds both to the same results.
+    """
+    if not math.isfinite(value):
+        return signed(str(float(value)))
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if -4 <= exponent < 6:
+        text = f"{value:.{max(digits - 1 - exponent, 0)}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    else:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        text = f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(power)}"
+    return ("+" if plus and value > 0 else "") + signed(text)
+
+
 def short(number: float, digits: int = 5) -> str:
-    """A number inside a formula: `digits` significant ones, no idle zeros.
+    """A number inside a formula: five significant digits, without idle zeros.
 
     >>> short(0.5), short(-1234.5678), short(1e-5), short(768.0)
-    ('0.5', '−1234.6', '0.00001', '768')
+    ('0.5', '−1234.6', '1e−5', '768')
     """
-    if not math.isfinite(number) or number == 0:
-        return signed(str(number)) if number else "0"
-    exponent = math.floor(math.log10(abs(number)))
-    if -6 <= exponent < 7:
-        text = f"{number:.{max(digits - 1 - exponent, 0)}f}"
-        return signed(text.rstrip("0").rstrip(".") if "." in text else text)
-    return signed(f"{number:.{digits - 1}g}")
+    return compact(number, digits)
+
+
+def aligned(values: NDArray[Any]) -> NDArray[np.str_]:
+    """Numbers as text of the same shape, all with the same decimals; seven characters are enough unless all are tiny.
+
+    >>> aligned(np.array([[-1.5447, 0.25], [3, 0]])).tolist()
+    [['−1.5447', '0.2500'], ['3.0000', '0.0000']]
+    >>> aligned(np.array([-1.0, 8.0])).tolist()
+    ['−1', '8']
+    """
+    array = np.asarray(values, np.float64)
+    finite = array[np.isfinite(array)]
+    largest = float(np.abs(finite).max(initial=0))
+    if largest < 1e5 and (finite == np.rint(finite)).all():
+        form = "{:.0f}"
+    elif 1e-3 <= largest < 1e5:
+        form = "{:." + str(4 - max(0, math.floor(math.log10(largest)))) + "f}"
+    else:
+        form = "{:.1e}"
+    texts = [_without_minus_zero(form.format(v)) for v in array.ravel()]
+    return np.array(texts, np.str_).reshape(array.shape)
+
+
+def _without_minus_zero(text: str) -> str:
+    mantissa, e, exponent = text.partition("e")
+    mantissa = mantissa.lstrip("-") if not mantissa.strip("-0.") else mantissa
+    return signed(mantissa + (e + str(int(exponent)) if e else ""))
+
+
+def decimal(value: float, digits: int = 4) -> str:
+    """A number with a fixed number of decimals, for columns of losses; huge ones by their power of ten.
+
+    >>> decimal(0.6931), decimal(7543923665889678288470126100480.0), decimal(-2, 6)
+    ('0.6931', '7.544e30', '−2.000000')
+    """
+    return signed(f"{value:.{digits}f}") if abs(value) < 1e6 else compact(value)
+
+
+def percent(share: float | None) -> str:
+    """A share as per cent, never 100 % for less; a dash for None.
+
+    >>> percent(0.9951), percent(1.0), percent(0.99999), percent(None)
+    ('99.51 %', '100.00 %', '> 99.99 %', '–')
+    """
+    if share is None:
+        return "–"
+    if not math.isfinite(share):
+        return signed(str(share))
+    text = f"{share * 100:.2f}"
+    if text == "100.00" and share < 1:
+        return "> 99.99 %"
+    if text == "0.00" and share > 0:
+        return "< 0.01 %"
+    return f"{text} %"
 
 
 def number_of(text: str) -> float:

@@ -1,5 +1,23 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { cellWords, fixed, full, like, percent, short, size } from "./format";
+
+type Cases = {
+  compact: [number, number, string][];
+  aligned: [number[], string[]][];
+  percent: [number, string][];
+  cell: [number[], string][];
+};
+const CASES = JSON.parse(
+  readFileSync(new URL("../../../tests/support/number_cases.json", import.meta.url), "utf8"),
+) as Cases;
+
+test("numbers are written as Python writes them", () => {
+  for (const [value, digits, text] of CASES.compact) expect(short(value, digits)).toBe(text);
+  for (const [values, texts] of CASES.aligned) expect(values.map(like(values))).toEqual(texts);
+  for (const [share, text] of CASES.percent) expect(percent(share)).toBe(text);
+  for (const [cell, text] of CASES.cell) expect(cellWords(cell)).toBe(text);
+});
 
 test("a number has few digits and a true minus sign", () => {
   expect([-1.12449, 0, 2, 0.0000123, 123456.7, 1e9].map((n) => short(n))).toEqual([

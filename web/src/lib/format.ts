@@ -1,4 +1,4 @@
-/** Numbers and shapes as text: a true minus sign, few digits, no arithmetic that anybody relies on. */
+/** Numbers and shapes as text, by the same rules as convscope/render/numbers.py; tests/support/number_cases.json binds both. */
 import { real, type Num } from "./types";
 
 const MINUS = "−";
@@ -91,7 +91,7 @@ export function cellText(cell: readonly number[]): string {
 export function cellWords(cell: readonly number[]): string {
   const [a, b, c] = cell.map((n) => signed(String(n)));
   if (cell.length === 3) return `channel ${a}, row ${b}, column ${c}`;
-  if (cell.length === 2) return `row ${a}, column ${b}`;
-  if (cell.length === 1) return `number ${a}`;
+  if (cell.length === 2) return `token ${a}, feature ${b}`;
+  if (cell.length === 1) return `unit ${a}`;
   return cell.length ? cellText(cell) : "the number";
 }

@@ -12,7 +12,8 @@ from convscope.plot.canvas.fold import FoldedPart
 from convscope.plot.canvas.fonts import abridge, shorten, width
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import extent, numbers, pick_channels
-from convscope.plot.canvas.style import MUTED, ColorScale, size, table
+from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.render.numbers import aligned
 
 MOST_MAPS, MOST_UNITS = 16, 128
 LISTED = 10  # an answer of up to this many units is written out,
@@ -177,7 +178,7 @@ def _draw_answer(sheet: Sheet, at: tuple[float, float], column: NetworkColumn) -
     shown = list(column.chosen.shown)
     values = column.values[shown]
     best = int(np.argmax(np.nan_to_num(values, nan=-np.inf))) if len(values) > 1 else -1
-    for line, (k, text) in enumerate(zip(shown, table(values), strict=True)):
+    for line, (k, text) in enumerate(zip(shown, aligned(values), strict=True)):
         y, bold = at[1] + 0.1 + LINE * line, line == best
         sheet.text(at[0], y, abridge(column.called[k], FOOT, LONGEST_NAME), points=FOOT, bold=bold)
         sheet.text(at[0] + column.block[0], y, str(text), points=FOOT, mono=True, bold=bold, align="right")

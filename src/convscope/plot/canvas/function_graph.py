@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from convscope.expr.expr import Apply, Leaf
 from convscope.expr.primitives import PRIMITIVES
 from convscope.plot.canvas.sheet import SMALL, TINY, Sheet
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, number
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED
+from convscope.render.numbers import compact
 
 WIDE, HIGH = 2.4, 1.5  # inches
 POINTS = 241
@@ -43,9 +44,9 @@ def draw_graph(sheet: Sheet, top: float, apply: Apply) -> float:
     sheet.line((at, at), (zero, height), ACCENT, 0.7)
     sheet.line((middle, at), (height, height), ACCENT, 0.7)
     sheet.point(at, height, "o", ACCENT)
-    sheet.text(left, top + HIGH + 0.12, number(-reach, 3), points=TINY, mono=True, color=MUTED)
-    sheet.text(right, top + HIGH + 0.12, number(reach, 3), points=TINY, mono=True, color=MUTED, align="right")
-    said = f"from {leaf.label} = {number(x)} to {number(y)}"
+    sheet.text(left, top + HIGH + 0.12, compact(-reach, 3), points=TINY, mono=True, color=MUTED)
+    sheet.text(right, top + HIGH + 0.12, compact(reach, 3), points=TINY, mono=True, color=MUTED, align="right")
+    said = f"from {leaf.label} = {compact(x)} to {compact(y)}"
     sheet.text(WIDE + 0.2, top + HIGH / 2, said, points=SMALL, color=ACCENT, middle=True)
     return top + HIGH + 0.16
 

@@ -14,19 +14,8 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from convscope.plot.canvas.fonts import font, printable, width
-from convscope.plot.canvas.style import (
-    DIVERGING,
-    DPI,
-    INK,
-    LINE,
-    MUTED,
-    NOT_FINITE,
-    ColorScale,
-    Page,
-    number,
-    on,
-    table,
-)
+from convscope.plot.canvas.style import DIVERGING, DPI, INK, LINE, MUTED, NOT_FINITE, ColorScale, Page, on
+from convscope.render.numbers import aligned, compact
 
 TITLE, LABEL, SMALL, FOOT, TINY = 10.5, 8.0, 7.0, 6.5, 5.5
 """Sizes of type, in points."""
@@ -158,7 +147,7 @@ class Sheet:
         """Numbers of shape (H, W), each written into its coloured cell."""
         self.map(values, at, scale, name)
         self.grid(at, values.shape[0], values.shape[1])
-        self.write(table(values), scale.colors(values), at)
+        self.write(aligned(values), scale.colors(values), at)
 
     def write(self, texts: NDArray[np.str_], colors: NDArray[np.float64], at: Place) -> None:
         """Texts of shape (H, W) into the cells of `at`, legible on `colors` of shape (H, W, 3)."""
@@ -192,7 +181,7 @@ class Sheet:
         if low == high:
             self.text(x, y, "all numbers are 0", points=points, color=MUTED, middle=True)
             return
-        left, right = number(low), number(high, plus=low < 0)
+        left, right = compact(low), compact(high, plus=low < 0)
         x_bar = x + width(left, points, mono=True) + 0.06
         w_bar = max(w - (x_bar - x) - width(right, points, mono=True) - 0.06, 0.15)
         self.text(x, y, left, points=points, mono=True, color=MUTED, middle=True)
@@ -214,8 +203,8 @@ class Sheet:
         bar = (snap(x), snap(y), snap(w), 0.05)
         self._image(np.linspace(low, high, 256)[None], bar, "legend", cmap=DIVERGING, norm=scale.norm)
         self.frame(*bar, weight=0.4)
-        self.text(x, y + 0.14, number(low, 3), points=TINY, mono=True, color=MUTED)
-        right = number(high, 3, plus=low < 0) + (" not finite" if scale.strange else "")
+        self.text(x, y + 0.14, compact(low, 3), points=TINY, mono=True, color=MUTED)
+        right = compact(high, 3, plus=low < 0) + (" not finite" if scale.strange else "")
         self.text(x + w, y + 0.14, right, points=TINY, mono=True, color=MUTED, align="right")
 
     def point(self, x: float, y: float, mark: str, color: str) -> None:

@@ -12,7 +12,8 @@ from convscope.errors import ShapeError, UnknownName
 from convscope.plot.canvas.channel_choice import Choice, choose
 from convscope.plot.canvas.fonts import abridge
 from convscope.plot.canvas.sheet import FOOT, TINY, Place, Sheet, snap, tile
-from convscope.plot.canvas.style import MUTED, ColorScale, number, size
+from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.render.numbers import compact
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 
@@ -140,7 +141,9 @@ def draw_units(
             y += 0.52
         return 0.52 * -(-len(values) // across), ""
     chosen = choose(values, MOST_UNITS, "units")
-    top = "largest: " + ", ".join(f"{called[k]} {number(values[k])}" for k in np.argsort(-values)[:5]) if called else ""
+    top = (
+        "largest: " + ", ".join(f"{called[k]} {compact(values[k])}" for k in np.argsort(-values)[:5]) if called else ""
+    )
     shown = values[list(chosen.shown)]
     cell = 0.12
     across = min(len(shown), 64, int(room / cell))

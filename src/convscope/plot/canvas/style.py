@@ -3,7 +3,6 @@
 Knows matplotlib's figures and colours; no pyplot, no global settings, nothing of what is drawn.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,53 +118,6 @@ def on(color: Sequence[float] | NDArray[np.float64]) -> str:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return INK if luminance > 0.2 else PAGE
-
-
-def number(value: float, digits: int = 4, *, plus: bool = False) -> str:
-    """A number in at most `digits` significant digits, with a true minus sign.
-
-    >>> number(-1.12449), number(0), number(2.0, plus=True), number(0.0000123)
-    ('−1.124', '0', '+2', '1.23e−5')
-    """
-    if not math.isfinite(value):
-        return str(float(value)).replace("-", "−")
-    if value == 0:
-        return "0"
-    power = math.floor(math.log10(abs(value)))
-    if -4 <= power < 6:
-        text = f"{value:.{max(digits - 1 - power, 0)}f}"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
-    else:
-        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-        text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return ("+" if plus and value > 0 else "") + text.replace("-", "−")
-
-
-def table(values: NDArray[Any]) -> NDArray[np.str_]:
-    """Numbers as text of the same shape, all with the same decimals; seven characters are enough unless all are tiny.
-
-    >>> table(np.array([[-1.5447, 0.25], [3, 0]])).tolist()
-    [['−1.5447', '0.2500'], ['3.0000', '0.0000']]
-    >>> table(np.array([-1.0, 8.0])).tolist()
-    ['−1', '8']
-    """
-    array = np.asarray(values, np.float64)
-    finite = array[np.isfinite(array)]
-    most = float(np.abs(finite).max(initial=0))
-    if most < 1e5 and (finite == np.rint(finite)).all():
-        form = "{:.0f}"
-    elif 1e-3 <= most < 1e5:
-        form = "{:." + str(4 - max(0, math.floor(math.log10(most)))) + "f}"
-    else:
-        form = "{:.1e}"
-    texts = [_tidy(form.format(v)) for v in array.ravel()]
-    return np.array(texts, np.str_).reshape(array.shape)
-
-
-def _tidy(text: str) -> str:
-    mantissa, e, exponent = text.partition("e")
-    mantissa = mantissa.lstrip("-") if not mantissa.strip("-0.") else mantissa
-    return (mantissa + (e + str(int(exponent)) if e else "")).replace("-", "−")
 
 
 def size(shape: tuple[int, ...]) -> str:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from convscope.plot.canvas.fonts import shorten
 from convscope.plot.canvas.sheet import FOOT, SMALL, Sheet, tile
-from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, number
+from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale
+from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:  # probes know torch, and pictures do without
@@ -39,9 +40,9 @@ def attribution(found: "Attribution") -> Figure:
     kind = "incomplete: some numbers left PyTorch on the way" if found.broken else kind
     refused = [f"{m.method}: {m.refused}" for m in found.methods if m.map is None]
     y = sheet.header(
-        f"{found.output} of {found.model} for {found.image}: {number(found.value)}",
-        f"contributions of pixels add up to {number(float(found.exact.sum()))}, biases and shifts to "
-        f"{number(found.constant)} ({kind})",
+        f"{found.output} of {found.model} for {found.image}: {compact(found.value)}",
+        f"contributions of pixels add up to {compact(float(found.exact.sum()))}, biases and shifts to "
+        f"{compact(found.constant)} ({kind})",
         "shares of each whole, channels added, one scale for all; a frame where one differs most from the exact",
         _blocks(found.exact.shape[1:]),
         shorten(f"does not work here: {'; '.join(refused)}", SMALL, 7.0) if refused else "",

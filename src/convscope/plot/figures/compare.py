@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from convscope.plot.canvas.bars import Bar, bars
 from convscope.plot.canvas.fonts import abridge, shorten, width
 from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Sheet, tile
-from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, number
+from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale
+from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:  # probes know torch, and pictures do without
@@ -43,7 +44,7 @@ def compare(found: "Compare") -> Figure:
         cost = model.cost
         said = (
             f"{cost.parameters:,} parameters, {cost.multiply_adds:,} multiply-adds, "
-            f"{number(cost.milliseconds, 3)} ms an image"
+            f"{compact(cost.milliseconds, 3)} ms an image"
         )
         sheet.text(0, y, f"{model.name}: {said}", points=SMALL, color=MUTED)
         y += 0.15

@@ -10,7 +10,8 @@ from convscope.errors import ShapeError
 from convscope.filters import Filter
 from convscope.images import Preprocess
 from convscope.plot.canvas.sheet import SMALL, TINY, Sheet, snap, tile
-from convscope.plot.canvas.style import MUTED, ColorScale, number, size
+from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.render.numbers import compact
 
 LONGEST = 3.0  # inches, a picture
 CELL = (0.52, 0.34)  # inches, one number of the kernel
@@ -64,7 +65,7 @@ def filtered(picture: NDArray[Any], kernel: Filter, output: NDArray[Any], *, nam
 
 def _facts(kernel: Filter, result: NDArray[np.float64]) -> str:
     finds = f"finds {kernel.finds} · " if kernel.finds else ""
-    return f"{finds}output from {number(float(result.min()))} to {number(float(result.max()))}"
+    return f"{finds}output from {compact(float(result.min()))} to {compact(float(result.max()))}"
 
 
 def _is_picture(kernel: Filter) -> bool:
@@ -81,7 +82,7 @@ def _kernel(sheet: Sheet, x: float, top: float, middle: float, kernel: Filter) -
     draw = sheet.numbers if max(kernel.shape) <= WRITTEN else sheet.map
     draw(kernel.kernel, (snap(x), y, w, h), scale, "kernel")
     sheet.legend(x, y + h + 0.15, max(w, 1.3), scale)
-    sheet.text(x, y + h + 0.38, f"sum {number(kernel.total)}", points=SMALL, mono=True, color=MUTED)
+    sheet.text(x, y + h + 0.38, f"sum {compact(kernel.total)}", points=SMALL, mono=True, color=MUTED)
     return x + max(w, 1.3)
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from convscope.errors import RunError
 from convscope.plot.canvas.fonts import font, printable
 from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, number
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page
+from convscope.render.numbers import compact
 
 Events = Sequence[Mapping[str, Any]]
 Curve = NDArray[np.float64]
@@ -72,7 +73,7 @@ def _facts(events: Events, epochs: Events, batches: Events) -> str:
     steps = [e["step"] for e in events if _known(e.get("step"))]
     said += [f"{max(steps):,} steps"] if steps else []
     seconds = [e["seconds"] for e in events if _known(e.get("seconds"))]
-    said += [f"{number(max(seconds), 3)} s"] if seconds else []
+    said += [f"{compact(max(seconds), 3)} s"] if seconds else []
     together = -(-len(batches) // DENSE)
     said += [f"grey: {'batches' if together == 1 else f'means of {together} batches'}"] if batches and epochs else []
     return " · ".join(said)
@@ -131,9 +132,9 @@ def _frame(axes: Axes, key: str, curves: Sequence[Curve]) -> None:
         decades = every.max() / every.min() > 300
         axes.yaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5), numticks=9))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value, 3)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.set_xlabel("epoch", fontsize=SMALL, color=MUTED, loc="right")
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -166,7 +167,7 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[str, str, float, float]], key: s
 
 
 def _value(value: float, key: str) -> str:
-    return f"{value:.2f} %" if key == "accuracy" else number(value)
+    return f"{value:.2f} %" if key == "accuracy" else compact(value)
 
 
 def _known(value: Any) -> bool:

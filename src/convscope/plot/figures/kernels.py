@@ -16,7 +16,8 @@ from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
 from convscope.plot.canvas.channel_choice import Choice, choose
 from convscope.plot.canvas.fonts import shorten
 from convscope.plot.canvas.sheet import FOOT, SMALL, Place, Sheet, snap, tile
-from convscope.plot.canvas.style import MUTED, ColorScale, size, table
+from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.render.numbers import aligned
 
 MOST_KERNELS, MOST_INPUTS = 24, 12
 WRITTEN = 5  # kernels up to 5x5 are written out in numbers,
@@ -45,17 +46,17 @@ class _KernelLayer:
     @cached_property
     def sums(self) -> NDArray[np.str_]:
         """Of each kernel over each channel, as text of shape (K, C)."""
-        return table(self.weight.sum(axis=(2, 3)))
+        return aligned(self.weight.sum(axis=(2, 3)))
 
     @cached_property
     def totals(self) -> NDArray[np.str_]:
         """Of each kernel over all of its channels, as text of shape (K,)."""
-        return table(self.weight.sum(axis=(1, 2, 3)))
+        return aligned(self.weight.sum(axis=(1, 2, 3)))
 
     @cached_property
     def biases(self) -> NDArray[np.str_]:
         """As text of shape (K,)."""
-        return table(np.zeros(0) if self.bias is None else self.bias)
+        return aligned(np.zeros(0) if self.bias is None else self.bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Place, Sheet, tile
-from convscope.plot.canvas.style import LINE, MUTED, PAGE, number
+from convscope.plot.canvas.style import LINE, MUTED, PAGE
+from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:  # probes know torch, and pictures do without
@@ -72,7 +73,7 @@ def _one(sheet: Sheet, patch: "Patch", at: Place, name: str) -> None:
     x, y, _, h = at
     sheet.picture(_colored(patch), at, name)
     sheet.frame(*at, color=LINE)
-    sheet.text(x, y + h + 0.11, number(patch.value, 3), points=FOOT, mono=True)
+    sheet.text(x, y + h + 0.11, compact(patch.value, 3), points=FOOT, mono=True)
     sheet.text(x, y + h + 0.22, str(patch.image), points=TINY, mono=True, color=MUTED)
 
 

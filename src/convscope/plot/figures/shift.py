@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from convscope.plot.canvas.fonts import shorten
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet, snap
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale, number
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale
+from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
         sheet.text(x, top + 0.1, facts, points=FOOT, color=MUTED)
         sheet.map(values, at, scale, model.model)
         bottom = at[1] + at[3]
-        sheet.text(x, bottom + 0.12, number(rights[0]), points=FOOT, mono=True, color=MUTED)
-        sheet.text(x + side, bottom + 0.12, number(rights[-1]), points=FOOT, mono=True, color=MUTED, align="right")
+        sheet.text(x, bottom + 0.12, compact(rights[0]), points=FOOT, mono=True, color=MUTED)
+        sheet.text(x + side, bottom + 0.12, compact(rights[-1]), points=FOOT, mono=True, color=MUTED, align="right")
         sheet.text(x + side / 2, bottom + 0.12, across, points=FOOT, color=MUTED, align="center")
         for value, place in ((downs[0], at[1] + 0.05), (downs[-1], bottom - 0.05)):
-            sheet.text(x - 0.05, place, number(value), points=FOOT, mono=True, color=MUTED, align="right", middle=True)
+            sheet.text(x - 0.05, place, compact(value), points=FOOT, mono=True, color=MUTED, align="right", middle=True)
     sheet.text(0, bottom + 0.4, "0 %", points=FOOT, mono=True, color=MUTED, middle=True)
     sheet.map(np.linspace(0, 1, 256)[None], (snap(0.3), snap(bottom + 0.37), 1.3, 0.06), scale, "legend")
     sheet.text(1.68, bottom + 0.4, "100 %", points=FOOT, mono=True, color=MUTED, middle=True)
@@ -93,6 +94,6 @@ def _curves(sheet: Sheet, top: float, found: "Shift") -> None:
             sheet.line((x, x), (top + high * (1 - low), top + high * (1 - high_end)), color=color, weight=0.5)
         sheet.text(wide + 0.6, top + 0.16 * k + 0.05, model.model, points=SMALL, color=color)
     for place in (0, len(order) // 2, len(order) - 1):
-        level = number(float(levels[order][place]), 3)
+        level = compact(float(levels[order][place]), 3)
         sheet.text(float(xs[place]), top + high + 0.16, level, points=FOOT, mono=True, color=MUTED, align="center")
     sheet.text(0.45 + wide / 2, top + high + 0.36, found.unit, points=FOOT, color=MUTED, align="center")

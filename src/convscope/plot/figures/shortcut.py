@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from convscope.plot.canvas.bars import Bar, bars
 from convscope.plot.canvas.fonts import abridge
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet
-from convscope.plot.canvas.style import ACCENT, MUTED, number
+from convscope.plot.canvas.style import ACCENT, MUTED
+from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _histogram(sheet: Sheet, at: tuple[float, float], best: "FeatureRule", class
                 sheet.fill(x + step * place, base - tall, step, tall, ACCENT)
         sheet.text(x + wide + 0.1, base - high / 2, abridge(classes[k], LABEL, 1.8), middle=True)
     base = y + (high + 0.16) * len(counts) + 0.12
-    sheet.text(x, base, number(best.edges[0], 4), points=FOOT, mono=True, color=MUTED)
-    sheet.text(x + wide, base, number(best.edges[-1], 4), points=FOOT, mono=True, color=MUTED, align="right")
+    sheet.text(x, base, compact(best.edges[0], 4), points=FOOT, mono=True, color=MUTED)
+    sheet.text(x + wide, base, compact(best.edges[-1], 4), points=FOOT, mono=True, color=MUTED, align="right")
     if len(classes) > LISTED:
         sheet.text(x, base + 0.16, f"and {len(classes) - LISTED} more classes", points=FOOT, color=MUTED)

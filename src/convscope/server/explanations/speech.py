@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convscope.render.numbers import MINUS, compact
+
 AXES: Mapping[int, tuple[str, ...]] = {
     1: ("unit",),
     2: ("token", "feature"),
     3: ("channel", "row", "column"),
 }
 """What the axes of a result are, by how many there are without the batch."""
-MINUS = "−"
 
 
 def cell_words(cell: Sequence[int], shape: Sequence[int]) -> str:
@@ -31,8 +32,7 @@ def aloud(value: float | str) -> str:
     >>> aloud(-0.8692831), aloud("nan")
     ('−0.869283', 'nan')
     """
-    text = value if isinstance(value, str) else f"{value:.6g}"
-    return text.replace("-", MINUS)
+    return value.replace("-", MINUS) if isinstance(value, str) else compact(value, 6)
 
 
 def sentence(found: Mapping[str, Any]) -> str:
