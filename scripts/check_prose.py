@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SEARCHED = ("src/convscope/**/*.py", "docs/**/*.md", "*.md", "web/src/**/*.svelte", "web/src/**/*.ts")
 GENERATED = {"web/src/lib/schema.d.ts", "docs/cli.md"}
 WORDING: Mapping[str, str] = {
-    r"(?<!there )\b(?:is|are|was|were) no (?!longer|more|less|fewer|other)\w": "'is not a ...', 'has no ...' or 'without ...'",
+    r"(?<!there )\b(?:is|are|was|were) no (?!longer|more|less|fewer|other)\w": "'is not a ...' or 'without ...'",
     r"\b(?:some|no)body\b|\bwho(?:m)?ever\b": "name the person or the program, or use the passive",
     r"\bso many\b": "'that many', 'at most N' or a number",
     r"\b(?:is|are|was|were) told\b": "'receives', 'is notified of' or 'reports'",

@@ -13,6 +13,7 @@ import convscope as cs
 from convscope.expr.call import Call, Operand
 from convscope.expr.precision import Precision, rounded
 from convscope.expr.primitives.reductions import softmax, softmax_error
+from convscope.ops import OPS
 from convscope.proof.summation import drift
 from convscope.proof.verification_report import Verification
 from convscope.reference.table import OPERATIONS
@@ -258,7 +259,7 @@ def test_whole_numbers_wrap_around(kind: torch.dtype, function: Callable[[Tensor
 
 def test_a_product_that_does_not_wrap_is_found() -> None:
     x = Operand.of(np.array([200, 7], np.uint8), "x", dtype="uint8")
-    expr = RULES["mul"](Call("mul", {"self": x, "other": 2}, (2,), "uint8"), (0,))
+    expr = OPS["mul"].rule(Call("mul", {"self": x, "other": 2}, (2,), "uint8"), (0,))
     assert expr.value() == 144
     assert "400, which uint8 holds as 144" in getattr(expr, "note", "")
 

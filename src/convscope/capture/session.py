@@ -185,7 +185,7 @@ def _ordinary(compiled: bool) -> Iterator[None]:
 def _without_fused_transformers() -> Iterator[None]:
     """Run transformer layers as the operations that they consist of, so that each one is seen and proved.
 
-    PyTorch's fast path of evaluation runs a whole encoder layer as one operation, whose inner numbers are not accessible.
+    PyTorch's fast path of evaluation runs a whole encoder layer as one operation, whose inner numbers are hidden.
     The switch is process-wide: it goes off with the first pass and back to the user's setting with the last one.
     """
     with _FASTPATH:

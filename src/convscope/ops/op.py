@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from convscope.expr.call import Array, Call, Cell, Rounding
+from convscope.expr.call import Array, Call, Cell
 from convscope.expr.expr import Expr
+from convscope.expr.precision import Rounding
 from convscope.ops.titles import Title, plain_title
 from convscope.ops.vjp import VJP, Varies
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convscope.plot.canvas.step_maps import Step, Trace, reads_image, repeats
+from convscope.plot.canvas.step_maps import reads_image, repeats
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

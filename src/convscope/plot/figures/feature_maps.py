@@ -13,8 +13,6 @@ from convscope.plot.canvas.channel_choice import Choice, choose
 from convscope.plot.canvas.fonts import abridge, shorten, width
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import (
-    Step,
-    Trace,
     draw_maps,
     draw_units,
     extent,
@@ -25,6 +23,8 @@ from convscope.plot.canvas.step_maps import (
     repeats,
 )
 from convscope.plot.canvas.style import LINE, MUTED, ColorScale, size
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16

@@ -11,8 +11,9 @@ from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image
 from convscope.plot.canvas.fold import FoldedPart, fold
 from convscope.plot.canvas.fonts import width
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
-from convscope.plot.canvas.step_maps import Trace, picture_of
+from convscope.plot.canvas.step_maps import picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale
+from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
 MOST_PARTS = 20
