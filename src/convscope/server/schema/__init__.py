@@ -33,7 +33,7 @@ from convscope.server.session.schema import Expected, KernelInfo, Limits, ModelI
 from convscope.server.traces.schema import (
     DifferenceInfo,
     Edit,
-    OutputAnswer,
+    Answer,
     ParameterInfo,
     StepChange,
     StepInfo,
@@ -63,7 +63,7 @@ __all__ = [
     "Name",
     "Need",
     "Number",
-    "OutputAnswer",
+    "Answer",
     "Paper",
     "ParameterInfo",
     "PixelsRef",

@@ -64,7 +64,7 @@ def step_info(step: cs.Step) -> schema.StepInfo:
     )
 
 
-def answers_of(model: Any, output: Any, *, given: bool = False) -> tuple[list[schema.OutputAnswer], list[str]]:
+def answers_of(model: Any, output: Any, *, given: bool = False) -> tuple[list[schema.Answer], list[str]]:
     """What a model says of each class, the largest first, and what there is to note; nothing where it names no class.
 
     Args:
@@ -80,11 +80,11 @@ def answers_of(model: Any, output: Any, *, given: bool = False) -> tuple[list[sc
     shares = None if given else said.probabilities
     if len(values) == 1:
         name = said.classes[said.best]
-        only = schema.OutputAnswer(index=said.best, name=name, value=number(values[0]), probability=None)
+        only = schema.Answer(index=said.best, name=name, value=number(values[0]), probability=None)
         return [only], [f"the model answers with one number; the class nearest to it is {name}."]
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MOST]
     answers = [
-        schema.OutputAnswer(
+        schema.Answer(
             index=int(k),
             name=said.classes[k] if k < len(said.classes) else str(k),
             value=number(values[k]),

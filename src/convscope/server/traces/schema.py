@@ -59,7 +59,7 @@ class ParameterInfo(Message):
     """Whether it was edited in this trace."""
 
 
-class OutputAnswer(Message):
+class Answer(Message):
     """What the model says about one class."""
 
     index: int
@@ -79,7 +79,7 @@ class TraceInfo(Message):
     modules: dict[str, str]
     """Module path -> class, as the model defines them: how steps fold."""
     parameters: list[ParameterInfo]
-    answers: list[OutputAnswer]
+    answers: list[Answer]
     """The largest first, at most 20; empty where the output is no vector."""
     output: int | None
     """The id of the step that made the answer."""
