@@ -12,9 +12,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "convscope"
 ORDER = (
+    "escaping",
     "errors",
+    "type_checks",
     "progress",
     "json_values",
+    "files",
+    "memory",
     "reference",
     "expr",
     "ops",
