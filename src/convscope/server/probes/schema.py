@@ -84,7 +84,7 @@ def _type(setting: cs.probe.Setting, field: cs.probe.Field) -> Any:
     """The type of a field of the request."""
     kinds: dict[str, Any] = {
         "number": Annotated[int, Field(ge=setting.minimum, le=field.maximum)],
-        "choice": Literal[setting.choices or ("",)],  # type: ignore[valid-type]  # from the record
+        "choice": Literal[setting.choices or ("",)],
         "step": Name,
         "cell": Annotated[list[int], Field(max_length=6)],
         "class": Annotated[int, Field(ge=0, le=2**31 - 1)],
