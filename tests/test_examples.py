@@ -15,9 +15,13 @@ SAYS = {
     "mlp_or_cnn.py": ["shapes: 20 test images", "15,742", "all moved"],
     "by_hand.py": ["pool (0, 0, 0) = 0.3760", "pool (0, 0, 0) = 1.1387", "2.4405"],
     "own_network.py": ["fc (0) = ", "100 % recomputed, 100 % proved"],
+    "borders.py": ["The borders of red squares vanish in ", "of 2", "With the red channel black"],
     "what_if.py": ["conv1", "✓ proved"],
 }
-ARGUMENTS = {"mlp_or_cnn.py": ["shapes", "1", "1"]}
+ARGUMENTS = {
+    "mlp_or_cnn.py": ["shapes", "1", "1"],
+    "borders.py": ["FOLDER", "--trainings", "2", "--epochs", "1"],
+}
 """Of the examples that would take long without."""
 IMAGES = 20
 """So many test images are moved to each of 441 places, instead of all."""
@@ -29,14 +33,20 @@ def test_every_example_is_here() -> None:
 
 @pytest.mark.parametrize("name", SAYS)
 def test_an_example(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def few(*names: str, **options: Any) -> cs.Dataset:
         return load(*names, **options).part(slice(0, IMAGES))
 
     load = cs.load_dataset
     monkeypatch.setattr(cs, "load_dataset", few)
-    monkeypatch.setattr(sys, "argv", [name, *ARGUMENTS.get(name, [])])
+    folder = str(tmp_path_factory.mktemp("runs"))
+    arguments = [folder if word == "FOLDER" else word for word in ARGUMENTS.get(name, [])]
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     said = capsys.readouterr().out

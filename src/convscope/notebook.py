@@ -17,19 +17,11 @@ PICTURES: Mapping[str, str] = {
     "traces.trace.Trace": "network",
     "data.dataset.Dataset": "samples",
     "plot.canvas.style.Page": "",
-    "probe.attribution.Attribution": "attribution",
-    "probe.borders.Borders": "borders",
-    "probe.compare.Compare": "compare",
-    "probe.dead.Dead": "dead",
-    "probe.linting.findings.Lint": "lint",
-    "probe.patches.Patches": "patches",
-    "probe.receptive_field.ReceptiveField": "receptive_field",
-    "probe.shortcut.Shortcut": "shortcut",
-    "probe.support.robustness.Shift": "shift",
     "proof.contributions.Contributions": "contributions",
     "proof.explanation.Explanation": "explanation",
     "training.evaluation.Evaluation": "confusion",
     "training.runs.Run": "history",
+    **{probe.result: probe.function for probe in cs.probe.PROBES.values()},
 }
 """The picture of `cs.plot` that shows each kind of object; a picture shows itself."""
 

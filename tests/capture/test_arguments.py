@@ -55,7 +55,6 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "receptive_field(model)": lambda t: api.probe.receptive_field(t["model"], "conv1"),
     "receptive_field(trace, step)": lambda t: api.probe.receptive_field(t["trace"], t["trace"]["conv1"]),
     "receptive_fields(model)": lambda t: api.probe.receptive_fields(t["model"]),
-    "borders(model)": lambda t: api.probe.borders(t["model"]),
     "plot.maps(model)": lambda t: api.plot.maps(t["model"]),
     "plot.maps_by_class(trace, data)": lambda t: api.plot.maps_by_class(t["trace"], t["data"], "conv1", [0]),
     "plot.network(model)": lambda t: api.plot.network(t["model"]),
@@ -64,7 +63,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "plot.contributions(why)": lambda t: api.plot.contributions(api.explain(t["trace"], "conv1", (0, 0, 0))),
     "plot.receptive_field(trace)": lambda t: api.plot.receptive_field(t["trace"]),
     **{f"plot.{name}(trace)": _drawn(name) for name in (
-        "attribution", "borders", "compare", "dead", "lint", "patches", "shift", "shortcut",
+        "attribution", "compare", "dead", "lint", "patches", "shift", "shortcut",
     )},
 }  # fmt: skip
 

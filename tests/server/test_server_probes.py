@@ -22,9 +22,7 @@ from typer.testing import CliRunner
 import convscope as cs
 from asking import Page, opened
 from convscope.cli import app as commands
-from convscope.cli.probe import probe_app
 from convscope.server.probes import catalog, routes, service
-from convscope.server.probes.catalog import QUESTIONS, ProbeQuestion
 from convscope.server.probes.requests import ProbeArguments
 from convscope.server.probes.schema import ProbeRequest
 from convscope.server.session.workspace import Workspace
@@ -33,7 +31,6 @@ from serving import served
 SAMPLE = {"kind": "sample", "source": "shapes", "split": "test", "index": 3}
 PATIENCE = 600
 """Seconds for what comes, also on a machine with much else to do."""
-DOCS = Path(__file__).parents[2] / "docs/probes"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, model, data in (
         ("a", "shapes-cnn", "shapes"),
         ("b", "shapes-cnn-1", "shapes"),
-        ("c", None, "color-shapes"),
     ):
         cs.train(data, model=model, epochs=1, out=made / name)
     return made
@@ -122,7 +118,6 @@ ASKED: dict[str, tuple[dict[str, Any], Callable[[Path], Any]]] = {
         {"model": "a", "input": SAMPLE, "output": 1},
         lambda at: cs.probe.attribution(model(at, "a"), "shapes:test/3", 1),
     ),
-    "borders": ({}, lambda at: cs.probe.borders([at / "c"])),
 }
 """Question -> what a page asks, and the same in Python."""
 TIMED = ("milliseconds", "milliseconds_range", "machine")
@@ -149,9 +144,7 @@ def test_an_answer_is_what_the_probe_says_and_what_its_command_prints(name: str,
     assert picture.headers["content-type"] == "image/svg+xml"
     assert picture.content.startswith(b"<?xml")
 
-    if answer["command"] is None:
-        assert name == "borders"
-        return
+    assert answer["command"] is not None
     program, *words = shlex.split(answer["command"])
     assert program == "convscope"
     done = CliRunner().invoke(commands, [*words, "--json"])
@@ -159,13 +152,11 @@ def test_an_answer_is_what_the_probe_says_and_what_its_command_prints(name: str,
     assert timeless(json.loads(done.stdout)) == timeless(answer["result"])
 
 
-def test_every_question_has_a_command_a_page_and_a_picture(page: Page) -> None:
+def test_every_question_is_listed_with_its_caveats(page: Page) -> None:
     told = {question["name"]: question for question in page.get("questions")}
-    assert set(told) == {command.name for command in probe_app.registered_commands} == set(ASKED)
+    assert set(told) == set(cs.probe.PROBES) == set(ASKED)
     for name, question in told.items():
-        said = " ".join((DOCS / f"{name}.md").read_text().replace("*", "").split())
-        assert question["misleads"].rstrip(".") in said, name
-        assert callable(getattr(cs.plot, name.replace("-", "_")))
+        assert question["misleads"] == cs.probe.PROBES[name].caveats
 
 
 def test_what_has_no_meaning_for_a_question_makes_no_other_one(page: Page) -> None:
@@ -280,11 +271,6 @@ def test_nothing_is_known_of_what_was_never_asked(page: Page) -> None:
     assert "no picture" in page.get(f"probes/{every['id']}/picture", 404)
 
 
-def test_without_trainings_on_colours_the_borders_cannot_be_asked_about(tmp_path: Path) -> None:
-    with opened(Workspace.of_folder(tmp_path)) as page:
-        assert "no training on color-shapes is open" in page.post("probes", 400, question="borders")
-
-
 def test_names_are_hostile_text(page: Page) -> None:
     evil = "<img src=x onerror=alert(1)>"
     net = cs.load_model("shapes-cnn", seed=1, classes=[evil, "</svg><script>"])
@@ -310,7 +296,7 @@ class Slow:
         self.priorities: list[int] = []
         self.go = threading.Event()
 
-    def __call__(self, subject: catalog.ProbeSubject, progress: catalog.Progress) -> Any:
+    def __call__(self, subject: cs.probe.Subject, _: Any, progress: catalog.Progress) -> Any:
         self.models.append(subject.models[0])
         self.priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         while not self.go.wait(0.01):
@@ -321,8 +307,8 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
     made = Slow()
-    table = cast("dict[str, ProbeQuestion]", QUESTIONS)
-    monkeypatch.setitem(table, "dead", replace(table["dead"], ask=made))
+    table = cast("dict[str, cs.probe.Probe]", cs.probe.PROBES)
+    monkeypatch.setitem(table, "dead", replace(table["dead"], run=made))
     yield made
     made.go.set()
 
@@ -479,11 +465,11 @@ def test_the_oldest_answers_are_forgotten_and_can_be_asked_for_again(
 def test_a_mistake_of_ours_is_a_sentence_without_details(
     own: Page, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_subject: catalog.ProbeSubject, _progress: catalog.Progress) -> Any:
+    def broken(_subject: cs.probe.Subject, _settings: Any, _progress: catalog.Progress) -> Any:
         raise RuntimeError("what only the terminal sees")
 
-    table = cast("dict[str, ProbeQuestion]", QUESTIONS)
-    monkeypatch.setitem(table, "dead", replace(table["dead"], ask=broken))
+    table = cast("dict[str, cs.probe.Probe]", cs.probe.PROBES)
+    monkeypatch.setitem(table, "dead", replace(table["dead"], run=broken))
     info = ended(own, own.post("probes", question="dead", model="a"))
     assert info["state"] == "failed"
     assert "should not have happened (RuntimeError)" in info["message"]

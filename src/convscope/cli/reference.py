@@ -31,7 +31,7 @@ def page() -> str:
 def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command that does something, with the words that call it, in the order of `--help`."""
     inner = getattr(command, "commands", {})
-    if not inner:
+    if not inner and not command.hidden:
         yield path, command
     for name, part in inner.items():
         yield from _commands(part, (*path, name))

@@ -7,7 +7,6 @@ Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no 
 """
 
 from convscope.plot.figures.attribution import attribution as attribution
-from convscope.plot.figures.borders import borders as borders
 from convscope.plot.figures.compare import compare as compare
 from convscope.plot.figures.confusion import confusion as confusion
 from convscope.plot.figures.contributions import contributions as contributions

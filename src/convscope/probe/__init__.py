@@ -6,38 +6,47 @@
 
 A probe is a function that gives a frozen dataclass: printed it is what a person reads, `to_json()` is what a script
 reads. It never prints and never draws; `cs.plot` has a picture of the same name.
+`PROBES` has one record for each question: commands, the page's form and the server's catalogue are derived from it.
+Importing this package loads no torch: the names in `public.py` are imported when the first of them is used.
 Knows torch, traces, data and trainings; no pictures, no command line.
 """
 
-from convscope.probe.attribution import Attributed as Attributed
-from convscope.probe.attribution import Attribution as Attribution
-from convscope.probe.attribution import attribution as attribution
-from convscope.probe.borders import Borders as Borders
-from convscope.probe.borders import borders as borders
-from convscope.probe.borders import trainings as trainings
-from convscope.probe.compare import Compare as Compare
-from convscope.probe.compare import Compared as Compared
-from convscope.probe.compare import Disagreement as Disagreement
-from convscope.probe.compare import Pair as Pair
-from convscope.probe.compare import compare as compare
-from convscope.probe.dead import Dead as Dead
-from convscope.probe.dead import Duplicate as Duplicate
-from convscope.probe.dead import StepUnits as StepUnits
-from convscope.probe.dead import dead as dead
-from convscope.probe.linting.findings import Finding as Finding
-from convscope.probe.linting.findings import Lint as Lint
-from convscope.probe.linting.lint import lint as lint
-from convscope.probe.patches import Patch as Patch
-from convscope.probe.patches import Patches as Patches
-from convscope.probe.patches import patches as patches
-from convscope.probe.receptive_field import ReceptiveField as ReceptiveField
-from convscope.probe.receptive_field import receptive_field as receptive_field
-from convscope.probe.receptive_field import receptive_fields as receptive_fields
-from convscope.probe.shift import shift as shift
-from convscope.probe.shortcut import Shortcut as Shortcut
-from convscope.probe.shortcut import shortcut as shortcut
-from convscope.probe.support.equivariance import Motion as Motion
-from convscope.probe.support.proportion import Proportion as Proportion
-from convscope.probe.support.report import Report as Report
-from convscope.probe.support.report import Table as Table
-from convscope.probe.support.robustness import Shift as Shift
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convscope.probe.public import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"convscope.probe has no {name!r}.")
+        value = getattr(importlib.import_module("convscope.probe.public"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        public = importlib.import_module("convscope.probe.public")
+        return sorted({*globals(), *(name for name in vars(public) if not name.startswith("_"))})
+
+
+class _ProbePackage(ModuleType):
+    """A probe's function has the name of its file: importing the file must not take the function's place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in _FUNCTIONS):
+            super().__setattr__(name, value)
+
+
+# below, since the functions of the records look theirs up in this module
+from convscope.probe.records import PROBES as PROBES  # noqa: E402
+from convscope.probe.support.record import Argument as Argument  # noqa: E402
+from convscope.probe.support.record import Field as Field  # noqa: E402
+from convscope.probe.support.record import Probe as Probe  # noqa: E402
+from convscope.probe.support.record import Setting as Setting  # noqa: E402
+from convscope.probe.support.record import Subject as Subject  # noqa: E402
+
+_FUNCTIONS = frozenset(probe.function for probe in PROBES.values())
+sys.modules[__name__].__class__ = _ProbePackage

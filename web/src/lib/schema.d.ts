@@ -606,6 +606,16 @@ export interface components {
             seed: number;
         };
         /**
+         * Condition
+         * @description Another setting, and the value that it must have; None: any.
+         */
+        Condition: {
+            /** Name */
+            name: string;
+            /** Value */
+            value: string | null;
+        };
+        /**
          * DifferenceInfo
          * @description What differs between two traces, step by step, by name.
          */
@@ -939,7 +949,7 @@ export interface components {
              * Question
              * @enum {string}
              */
-            question: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution" | "borders";
+            question: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution";
             /** Reach */
             reach?: number | null;
             /** Source */
@@ -1013,11 +1023,15 @@ export interface components {
              * Name
              * @enum {string}
              */
-            name: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution" | "borders";
+            name: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution";
             /** Needs */
-            needs: ("model" | "other" | "input" | "source" | "split" | "images" | "step" | "cell" | "output" | "kind" | "reach" | "channels")[];
+            needs: ("model" | "other" | "input" | "source" | "split" | "images")[];
             /** Says */
             says: string;
+            /** Settings */
+            settings: components["schemas"]["SettingInfo"][];
+            /** Several */
+            several: boolean;
             /** Split */
             split: ("train" | "test" | "all") | null;
         };
@@ -1057,6 +1071,32 @@ export interface components {
             sources: components["schemas"]["SourceInfo"][];
             /** Version */
             version: string;
+        };
+        /**
+         * SettingInfo
+         * @description A setting of a question: a field of the request, and of the form.
+         */
+        SettingInfo: {
+            /** Choices */
+            choices: string[];
+            /** Default */
+            default: number | string | null;
+            /** Empty */
+            empty: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "number" | "choice" | "step" | "cell" | "class";
+            /** Label */
+            label: string;
+            /** Maximum */
+            maximum: number | null;
+            /** Minimum */
+            minimum: number | null;
+            /** Name */
+            name: string;
+            only: components["schemas"]["Condition"] | null;
         };
         /**
          * SourceInfo

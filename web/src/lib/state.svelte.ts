@@ -111,6 +111,38 @@ function trailFrom(text: string | null): Crumb[] {
   });
 }
 
+/** All but what is chosen for a question, as parts of an address's query. */
+function partsOf(state: State): [string, string | null][] {
+  return [
+    ["view", state.view === START.view ? null : state.view],
+    ["model", state.model],
+    ["input", state.input === null ? null : inputText(state.input)],
+    ["origin", state.origin === null ? null : inputText(state.origin)],
+    ["change", changeText(state.change)],
+    ["edits", editsText(state.edits)],
+    ["at", state.at === null ? null : String(state.at)],
+    ["fit", state.fit],
+    ["step", state.step === null ? null : stepText(state.step)],
+    ["channel", state.channel === 0 ? null : String(state.channel)],
+    ["cell", state.cell === null ? null : state.cell.join(".")],
+    ["window", state.window === null ? null : String(state.window)],
+    ["trail", state.trail.map((c) => `${stepText(c.step)}~${c.cell.join(".")}`).join("_") || null],
+    ["pixels", state.pixels ? "1" : null],
+    ["shared", state.shared ? "1" : null],
+    ["open", state.open.join(",") || null],
+    ["other", state.other],
+    ["otherat", state.otherAt === null ? null : String(state.otherAt)],
+    ["training", state.training],
+    ["layer", state.layer],
+    ["kernel", state.kernel],
+    ["question", state.question],
+    ["asked", state.asked ? "1" : null],
+  ];
+}
+
+/** The names of these parts. */
+const NAMES: ReadonlySet<string> = new Set(partsOf(START).map(([name]) => name));
+
 /** The state that an address's query stands for; what cannot be read is left out. */
 export function parse(query: string): State {
   const has = new URLSearchParams(query);
@@ -139,39 +171,14 @@ export function parse(query: string): State {
     layer: has.get("layer"),
     kernel: has.get("kernel"),
     question: has.get("question"),
-    wish: wishFrom(has),
+    wish: wishFrom(has, NAMES),
     asked: has.get("asked") === "1",
   };
 }
 
 /** The query of an address that stands for this state; what is as at the start is left out. */
 export function query(state: State): string {
-  const parts: [string, string | null][] = [
-    ["view", state.view === START.view ? null : state.view],
-    ["model", state.model],
-    ["input", state.input === null ? null : inputText(state.input)],
-    ["origin", state.origin === null ? null : inputText(state.origin)],
-    ["change", changeText(state.change)],
-    ["edits", editsText(state.edits)],
-    ["at", state.at === null ? null : String(state.at)],
-    ["fit", state.fit],
-    ["step", state.step === null ? null : stepText(state.step)],
-    ["channel", state.channel === 0 ? null : String(state.channel)],
-    ["cell", state.cell === null ? null : state.cell.join(".")],
-    ["window", state.window === null ? null : String(state.window)],
-    ["trail", state.trail.map((c) => `${stepText(c.step)}~${c.cell.join(".")}`).join("_") || null],
-    ["pixels", state.pixels ? "1" : null],
-    ["shared", state.shared ? "1" : null],
-    ["open", state.open.join(",") || null],
-    ["other", state.other],
-    ["otherat", state.otherAt === null ? null : String(state.otherAt)],
-    ["training", state.training],
-    ["layer", state.layer],
-    ["kernel", state.kernel],
-    ["question", state.question],
-    ...wishParts(state.wish),
-    ["asked", state.asked ? "1" : null],
-  ];
+  const parts = [...partsOf(state), ...wishParts(state.wish)];
   const kept = parts.filter((part): part is [string, string] => part[1] !== null);
   const text = new URLSearchParams(kept).toString();
   return text === "" ? "" : `?${text.replaceAll("%7E", "~").replaceAll("%2C", ",")}`;

@@ -43,12 +43,7 @@ test("every part of the state survives the address", () => {
       source: "shapes",
       split: "train",
       images: 200,
-      step: "conv1",
-      cell: [0, 3, 4],
-      output: 1,
-      kind: "scale",
-      reach: 3,
-      channels: 8,
+      settings: { step: "conv1", cell: "0.3.4", output: "1", kind: "scale", reach: "3", channels: "8" },
     },
     asked: true,
   };

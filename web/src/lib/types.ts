@@ -29,6 +29,7 @@ export type Line = Schemas["Line"];
 export type Problem = Schemas["Problem"];
 export type Fit = NonNullable<Problem["fit"]>[number];
 export type QuestionInfo = Schemas["QuestionInfo"];
+export type SettingInfo = Schemas["SettingInfo"];
 export type QuestionName = QuestionInfo["name"];
 export type ProbeRequest = Schemas["ProbeRequest"];
 export type ProbeInfo = Schemas["ProbeInfo"];

@@ -1,95 +1,41 @@
-"""Commands: the command line that asks the same question, where there is one.
+"""Commands: the command line that asks the same question, where there is one, made from the probe's record.
 
 There is none for what a command cannot name: edited weights, weights of the past, uploads, data of one's own.
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import convscope as cs
 from convscope.server import schema
-from convscope.server.probes.catalog import QUESTIONS
 from convscope.server.session.data_sources import DataSource, DataSources
 from convscope.server.session.model_handle import ModelHandle
 
 
 @dataclass(frozen=True)
-class CommandLine:
-    """A request in words that a command takes."""
+class CommandSubject:
+    """What a request is about, in words that a command takes."""
 
-    request: schema.ProbeRequest
     models: list[str]
-    data: list[str] | None
+    data: str | None
     """The data's name; None where there is more to say than a name."""
     own: bool
     """Whether they are those that the first model was trained on, so that nothing has to be said."""
-    image: list[str] | None
+    image: str | None
     """The image's name; None where it has none, or was changed."""
-    usual: Mapping[str, Any]
-    """What the command does where an option is left out."""
 
-    def option(self, name: str, field: str = "") -> list[str]:
-        """An option as it is typed; nothing where nothing else is asked for than the usual."""
-        value = getattr(self.request, field or name)
-        return [] if value is None or value == self.usual.get(name) else [f"--{name}", str(value)]
-
-    @property
-    def amount(self) -> list[str]:
-        """Which images, and how many."""
-        return [*self.option("split"), *self.option("images")]
-
-
-Words = Callable[[CommandLine], list[str] | None]
-
-
-def _receptive_field(said: CommandLine) -> list[str] | None:
-    if said.image is None:
-        return None
-    cell = "" if said.request.cell is None else ":" + ",".join(map(str, said.request.cell))
-    at = [] if said.request.step is None else ["--at", f"{said.request.step}{cell}"]
-    return [*said.models, *said.image, *at]
-
-
-def _attribution(said: CommandLine) -> list[str] | None:
-    return None if said.image is None else [*said.models, *said.image, *said.option("class", "output")]
-
-
-def _shift(said: CommandLine) -> list[str] | None:
-    how = [*said.option("kind"), *said.option("reach"), *said.amount]
-    return None if said.data is None else [*said.data, *said.models, *how]
-
-
-def _compare(said: CommandLine) -> list[str] | None:
-    if said.own or said.data is None:
-        return [*said.models, *said.amount] if said.own else None
-    return [*said.models, "--on", *said.data, *said.amount]
-
-
-def _of_a_model(said: CommandLine) -> list[str] | None:
-    if not said.own and said.data is None:
-        return None
-    named = [] if said.own or said.data is None else said.data
-    return [*said.models, *named, *said.option("step"), *said.option("channels"), *said.amount]
-
-
-COMMANDS: Mapping[schema.QuestionName, Words] = {
-    "receptive-field": _receptive_field,
-    "shift": _shift,
-    "compare": _compare,
-    "dead": _of_a_model,
-    "shortcut": lambda said: said.data,
-    "lint": _of_a_model,
-    "patches": _of_a_model,
-    "attribution": _attribution,
-    "borders": lambda _: None,
-}
-"""Question -> what is typed after `convscope probe NAME`; None where nothing gives the same answer."""
-
-
-USUAL: Mapping[str, Any] = {"kind": "translation", "reach": 10, "channels": 64}
+    def words(self, argument: cs.probe.Argument) -> list[str] | None:
+        """An argument as it is typed; None where no word gives it."""
+        if argument.noun in {"model", "models"}:
+            return self.models
+        if argument.noun == "dataset" and self.own and not argument.required:
+            return []
+        word = self.data if argument.noun == "dataset" else self.image
+        if word is None:
+            return None
+        return [f"--{argument.option}", word] if argument.option else [word]
 
 
 def command(sources: DataSources, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> str | None:
@@ -101,19 +47,43 @@ def command(sources: DataSources, request: schema.ProbeRequest, opened: Sequence
         return None
     own = bool(opened) and request.source is not None and request.source == opened[0].source
     data = None if request.source is None else _data(sources.find(request.source))
-    question = QUESTIONS[request.question]
-    every = sources.count(request.source, request.split) if question.split else question.images
-    usual = {**USUAL, "split": question.split, "images": every}
-    words = COMMANDS[request.question](CommandLine(request, models, data, own, _image(sources, request), usual))
-    return None if words is None else shlex.join(["convscope", "probe", request.question, *words])
+    probe = cs.probe.PROBES[request.question]
+    subject = CommandSubject(models, data, own, _image(sources, request))
+    words: list[str] = []
+    for argument in probe.arguments:
+        typed = subject.words(argument)
+        if typed is None:
+            return None
+        words += typed
+    words += _options(probe, request)
+    every = sources.count(request.source, request.split) if probe.split else probe.images
+    if request.split not in {None, probe.split}:
+        words += ["--split", str(request.split)]
+    if request.images not in {None, every}:
+        words += ["--images", str(request.images)]
+    return shlex.join(["convscope", "probe", probe.name, *words])
 
 
-def _image(sources: DataSources, request: schema.ProbeRequest) -> list[str] | None:
+def _options(probe: cs.probe.Probe, request: schema.ProbeRequest) -> list[str]:
+    """The settings that differ from what the command does without them."""
+    words: list[str] = []
+    for name, (setting, _) in probe.fields.items():
+        value = getattr(request, name)
+        if value is None or value == setting.default:
+            continue
+        if setting.within:
+            words[-1] += ":" + ",".join(map(str, value))
+        else:
+            words += [setting.flag, str(value)]
+    return words
+
+
+def _image(sources: DataSources, request: schema.ProbeRequest) -> str | None:
     image = request.input
     if not isinstance(image, schema.SampleRef) or request.change != schema.Change() or request.fit is not None:
         return None
     data = _data(sources.find(image.source))
-    return None if data is None else [f"{data[0]}:{image.split}/{image.index}"]
+    return None if data is None else f"{data}:{image.split}/{image.index}"
 
 
 def _path(opened: ModelHandle) -> str | None:
@@ -124,7 +94,7 @@ def _path(opened: ModelHandle) -> str | None:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _data(source: DataSource) -> list[str] | None:
+def _data(source: DataSource) -> str | None:
     """The name by which a command finds these very data; None where there is more to say than a name."""
     plain = source.data in cs.DATASETS and source.seed == 0 and not source.options
-    return [source.data] if plain else None
+    return source.data if plain else None

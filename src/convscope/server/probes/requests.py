@@ -5,7 +5,7 @@ Knows the gallery's models, data and images; threads are the matter of `probes`.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from threading import Lock
@@ -16,15 +16,14 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
-from convscope.server.probes.catalog import CHANNELS, QUESTIONS, ProbeSubject, Progress, meant
+from convscope.server.probes.catalog import Progress, check_size, chosen, meant, settings
 from convscope.server.probes.commands import command
-from convscope.server.session.inputs import take
+from convscope.server.session.inputs import Taken, take
 from convscope.server.session.model_handle import ModelHandle, put
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.array_pictures import base64url, shades, shrunk
 from convscope.server.traces.passes import edited
 
-COLOURS = "color-shapes"
 SIDE = 48
 """Pixels a side of a small picture, at most."""
 _drawing = Lock()  # matplotlib's settings are those of the whole process
@@ -64,17 +63,17 @@ def wanted(gallery: Workspace, request: schema.ProbeRequest) -> ProbeArguments:
     opened = tuple(gallery.model(name) for name in (request.model, request.other) if name is not None)
     _check(request)
     request = request.model_copy(update=_chosen(gallery, request, opened))
-    asked = opened if request.question != "borders" else _trained_on_colours(gallery)
-    stamps = [(one.id, one.stamp()) for one in asked]
+    stamps = [(one.id, one.stamp()) for one in opened]
     digest = hashlib.sha256(f"{request.model_dump_json()} {stamps}".encode()).hexdigest()
     return ProbeArguments(f"q{digest[:24]}", request, opened)
 
 
 def _check(request: schema.ProbeRequest) -> None:
-    needs = QUESTIONS[request.question].needs
+    probe = cs.probe.PROBES[request.question]
+    needs, several = probe.needs, probe.argument("models")
     if "model" in needs and request.model is None:
         raise HTTPException(422, "this question is about a model; name one.")
-    if request.question == "compare" and request.other is None:
+    if several is not None and several.least > 1 and request.other is None:
         raise HTTPException(422, "two models are compared; name the other one.")
     same = (request.other, request.other_at) == (request.model, request.at) and not request.edits
     if request.other is not None and same:
@@ -85,27 +84,22 @@ def _check(request: schema.ProbeRequest) -> None:
 
 def _chosen(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> dict[str, Any]:
     """What a request leaves to the server."""
-    question = QUESTIONS[request.question]
-    chosen: dict[str, Any] = {}
+    probe = cs.probe.PROBES[request.question]
+    values = chosen(probe, request)
     if opened:
-        chosen["at"] = opened[0].newest() if request.at is None else request.at
+        values["at"] = opened[0].newest() if request.at is None else request.at
     if len(opened) > 1:
-        chosen["other_at"] = opened[1].newest() if request.other_at is None else request.other_at
-    if "source" in question.needs:
-        chosen["source"] = _source(gallery, request, opened)
-    if question.images is not None:
-        split = (request.split or question.split) if question.split else None
-        known = gallery.sources_known.count(chosen["source"], split)
+        values["other_at"] = opened[1].newest() if request.other_at is None else request.other_at
+    if "source" in probe.needs:
+        values["source"] = _source(gallery, request, opened)
+    if probe.images is not None:
+        split = (request.split or probe.split) if probe.split else None
+        known = gallery.sources_known.count(values["source"], split)
         if split is not None and not known:
-            raise HTTPException(422, f"{chosen['source']} has no images of the part {split}; choose another part.")
-        most = min(question.most or 0, known or question.most or 0)
-        chosen |= {"split": split, "images": min(request.images or question.images, most)}
-    if "kind" in question.needs:
-        kind = request.kind or "translation"
-        chosen |= {"kind": kind, "reach": (request.reach or 10) if kind == "translation" else None}
-    if "channels" in question.needs:
-        chosen["channels"] = request.channels or CHANNELS
-    return chosen
+            raise HTTPException(422, f"{values['source']} has no images of the part {split}; choose another part.")
+        most = min(probe.most or 0, known or probe.most or 0)
+        values |= {"split": split, "images": min(request.images or probe.images, most)}
+    return values
 
 
 def _source(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> str:
@@ -114,11 +108,6 @@ def _source(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[M
         raise HTTPException(422, "this question is about data, and this model brings none; choose some.")
     gallery.sources_known.find(name)
     return name
-
-
-def _trained_on_colours(gallery: Workspace) -> list[ModelHandle]:
-    """The runs that are open of trainings on the colour shapes, as far as they have weights."""
-    return [one for one in gallery.opened() if one.run is not None and one.trained_on == COLOURS and one.stamp() != "0"]
 
 
 def copies(wanted: ProbeArguments) -> list[tuple[str, Callable[[], Any]]]:
@@ -137,7 +126,7 @@ def _edited(opened: ModelHandle, request: schema.ProbeRequest) -> Any:
     return model
 
 
-def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -> ProbeSubject:
+def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -> cs.probe.Subject:
     """What the question is asked of; data are read when they are asked for.
 
     Raises:
@@ -145,18 +134,23 @@ def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -
         Misfit: it has another size, and nobody said how to make it fit.
         ConvscopeError: the image does not fit the model.
     """
-    request, taken = wanted.request, None
-    if request.input is not None:
-        card = cs.card_of(models[0])
-        taken = take(gallery.picture(request.input), card, request.change, request.fit)
-    runs: list[cs.Run] = []
-    if request.question == "borders":
-        runs = [one.run for one in _trained_on_colours(gallery) if one.run is not None]
-        if not runs:
-            raise cs.UsageError(f"no training on {COLOURS} is open; train some, with different seeds, then ask them.")
-    run = wanted.opened[0].run if wanted.opened else None
+    request, run = wanted.request, None
+    if wanted.opened and wanted.opened[0].run is not None:
+        run = wanted.opened[0].run.holding(models[0])
     split = partial(_split, gallery, request)
-    return ProbeSubject(request, _names(wanted, models), models, run=run, taken=taken, split=split, runs=runs)
+    made = cs.probe.Subject(models, _names(wanted, models), run, split, request.split or "test")
+    if request.input is None:
+        return made
+    taken = take(gallery.picture(request.input), cs.card_of(models[0]), request.change, request.fit)
+    return replace(made, image=lambda: _prepared(models[0], taken), trace=lambda tell: _traced(models[0], taken, tell))
+
+
+def _prepared(model: Any, taken: Taken) -> Any:
+    return replace(cs.prepare(taken.array, like=model), name=taken.name, picture=taken.picture)
+
+
+def _traced(model: Any, taken: Taken, progress: Progress) -> cs.Trace:
+    return cs.trace(model, taken.value, progress=progress)
 
 
 def _names(wanted: ProbeArguments, models: Sequence[Any]) -> list[str]:
@@ -174,28 +168,29 @@ def _split(gallery: Workspace, request: schema.ProbeRequest, split: str) -> cs.D
     if not gallery.sources_known.count(request.source, split):
         return None
     data = gallery.sources_known.split(request.source, split)
-    count = request.images if QUESTIONS[request.question].split else None
+    count = request.images if cs.probe.PROBES[request.question].split else None
     return data if count is None or count >= len(data) else data.part(slice(0, count))
 
 
-def answer(gallery: Workspace, wanted: ProbeArguments, subject: ProbeSubject, progress: Progress) -> ProbeResult:
+def answer(gallery: Workspace, wanted: ProbeArguments, subject: cs.probe.Subject, progress: Progress) -> ProbeResult:
     """Ask, and keep what a page shows of the result.
 
     Raises:
         ConvscopeError: the question cannot be asked so.
     """
-    name = wanted.request.question
-    found = QUESTIONS[name].ask(subject, progress)
-    draw = getattr(cs.plot, name.replace("-", "_"))
-    has_picture = not (name == "receptive-field" and wanted.request.step is None)
+    probe = cs.probe.PROBES[wanted.request.question]
+    check_size(probe, wanted.request, subject)
+    given = settings(probe, wanted.request)
+    found = probe.run(subject, given, progress)
+    draw, has_picture = getattr(cs.plot, probe.function), probe.has_picture(given)
     progress("drawing", 0, 0)
     svg = _drawn(draw, found) if has_picture else b""
     parts = [_part(part) for part in found.report().parts]
-    first = next((part.lines[0] for part in parts if isinstance(part, schema.TextPart)), QUESTIONS[name].asks)
+    first = next((part.lines[0] for part in parts if isinstance(part, schema.TextPart)), probe.question)
     shown = schema.ProbeAnswer(
         sentence=first,
         parts=parts,
-        samples=_samples(found) if name == "compare" else [],
+        samples=_samples(found) if isinstance(found, cs.probe.Compare) else [],
         picture=has_picture,
         command=command(gallery.sources_known, wanted.request, wanted.opened),
     )

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+import convscope as cs
 from convscope.server.http.message import Id
 from convscope.server.jobs.event_stream import Events, lines
 from convscope.server.probes import requests
-from convscope.server.probes.catalog import QUESTIONS
+from convscope.server.probes.catalog import info
 from convscope.server.probes.schema import ProbeAnswer, ProbeCommand, ProbeInfo, ProbeRequest, QuestionInfo
 from convscope.server.probes.service import ProbeService, RunningProbe
 
@@ -28,7 +29,7 @@ def _probes(request: Request) -> ProbeService:
 @router.get("/questions")
 def questions() -> list[QuestionInfo]:
     """What can be asked."""
-    return [question.info(name) for name, question in QUESTIONS.items()]
+    return [info(probe) for probe in cs.probe.PROBES.values()]
 
 
 @router.get("/probes")

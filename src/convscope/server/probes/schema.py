@@ -1,20 +1,51 @@
 """Probes: a question about models and data, how far its answer is, and what the answer says."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, create_model
 
+import convscope as cs
 from convscope.server.http.message import Fit, Id, Message, Name
 from convscope.server.session.input_schema import Change, InputRef
 from convscope.server.traces.schema import Edit
 
-QuestionName = Literal[
-    "receptive-field", "shift", "compare", "dead", "shortcut", "lint", "patches", "attribution", "borders"
-]
 Split = Literal["train", "test", "all"]
-Need = Literal[
-    "model", "other", "input", "source", "split", "images", "step", "cell", "output", "kind", "reach", "channels"
-]
+Need = Literal["model", "other", "input", "source", "split", "images"]
+FieldKind = Literal["number", "choice", "step", "cell", "class"]
+
+
+def _known(name: str) -> str:
+    if name not in cs.probe.PROBES:
+        raise ValueError(f"no question is called {name!r}; there are {', '.join(cs.probe.PROBES)}")
+    return name
+
+
+QuestionName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(cs.probe.PROBES)})]
+
+
+class Condition(Message):
+    """Another setting, and the value that it must have; None: any."""
+
+    name: str
+    value: str | None
+
+
+class SettingInfo(Message):
+    """A setting of a question: a field of the request, and of the form."""
+
+    name: str
+    label: str
+    kind: FieldKind
+    choices: list[str]
+    """Of a choice."""
+    minimum: int | None
+    maximum: int | None
+    default: int | str | None
+    """The value where the request leaves it out."""
+    empty: str
+    """The words for a field that is left empty."""
+    only: Condition | None
+    """Where it has a meaning; None: always."""
 
 
 class QuestionInfo(Message):
@@ -26,7 +57,10 @@ class QuestionInfo(Message):
     says: str
     """What is measured, in a line."""
     needs: list[Need]
-    """What it is about: the fields of a request that have a meaning; all others are left out."""
+    """What it is about: the fields of a request that have a meaning, beside the settings; all others are left out."""
+    several: bool
+    """Whether it compares models, so that a second one is needed."""
+    settings: list[SettingInfo]
     split: Split | None
     """Which images it is asked of by default, where it needs any."""
     images: int | None
@@ -37,7 +71,34 @@ class QuestionInfo(Message):
     """Where the answer misleads."""
 
 
-class ProbeRequest(Message):
+def _request_fields() -> dict[str, Any]:
+    """The settings of all probes as optional fields of a request; those of one name have one meaning."""
+    fields: dict[str, Any] = {}
+    for probe in cs.probe.PROBES.values():
+        for setting, field in probe.fields.values():
+            fields[field.name] = (_type(setting, field) | None, None)
+    return fields
+
+
+def _type(setting: cs.probe.Setting, field: cs.probe.Field) -> Any:
+    """The type of a field of the request."""
+    kinds: dict[str, Any] = {
+        "number": Annotated[int, Field(ge=setting.minimum, le=field.maximum)],
+        "choice": Literal[setting.choices or ("",)],
+        "step": Name,
+        "cell": Annotated[list[int], Field(max_length=6)],
+        "class": Annotated[int, Field(ge=0, le=2**31 - 1)],
+    }
+    return kinds[field.kind]
+
+
+if TYPE_CHECKING:
+    ProbeSettings = Message
+else:
+    ProbeSettings = create_model("ProbeSettings", __base__=Message, **_request_fields())
+
+
+class ProbeRequest(ProbeSettings):
     """Ask a question. What it does not need has no meaning; what it needs and is left out is chosen by the server."""
 
     question: QuestionName
@@ -56,16 +117,6 @@ class ProbeRequest(Message):
     split: Split | None = None
     images: int | None = Field(default=None, ge=1, le=60_000)
     """How many, the first ones."""
-    step: Name | None = None
-    """A step by its name; None: those that the question is usually about."""
-    cell: list[int] | None = Field(default=None, max_length=6)
-    """Without the batch axis; None: the place in the middle."""
-    output: int | None = Field(default=None, ge=0, le=2**31 - 1)
-    """A class by its number; None: the one that the model chooses."""
-    kind: Literal["translation", "rotation", "scale", "noise", "erase"] | None = None
-    reach: int | None = Field(default=None, ge=1, le=16)
-    """Of translations, in pixels."""
-    channels: int | None = Field(default=None, ge=1, le=64)
 
 
 class ProbeInfo(Message):

@@ -7,6 +7,7 @@ id that the server gave out; no path and no address ever comes from the page.
 from convscope.server.explanations.schema import ContributionsInfo, Explained, Line, Paper, Proof
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
 from convscope.server.probes.schema import (
+    Condition,
     Need,
     ProbeAnswer,
     ProbeCommand,
@@ -15,6 +16,7 @@ from convscope.server.probes.schema import (
     ProbeSample,
     QuestionInfo,
     QuestionName,
+    SettingInfo,
     Split,
     TablePart,
     TextPart,
@@ -46,6 +48,7 @@ __all__ = [
     "PAINTED",
     "Answer",
     "Change",
+    "Condition",
     "ContributionsInfo",
     "DifferenceInfo",
     "Edit",
@@ -78,6 +81,7 @@ __all__ = [
     "QuestionName",
     "SampleRef",
     "Session",
+    "SettingInfo",
     "SourceInfo",
     "Split",
     "StepChange",

@@ -1,9 +1,13 @@
-"""Borders: do the outlines of red objects vanish in a colour network's first maps? Asked of many trainings.
+"""Do the borders of red objects vanish in tutorial 5's colour network? Trained many times, each training is asked.
 
-A worked example of a question about trainings rather than about one of them: `trainings` makes the sample, a plain
-function answers for one run, and the share of the sample is said with its interval.
+python examples/borders.py [runs/borders] [--trainings 20] [--recipe tutorial] [--epochs N] [--json] [--out borders.png]
+
+How to ask a question of trainings rather than of one of them: `trainings` makes the sample, a plain function answers
+for one run, and the share of the sample is printed with its interval. docs/borders.md describes what is measured.
 """
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,68 +15,45 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
+import convscope as cs
 from convscope.data.shapes import RED, YELLOW, ShapePart, paint
-from convscope.errors import ShapeError, UsageError
-from convscope.probe.support.proportion import Proportion
-from convscope.probe.support.report import Report, Table
-from convscope.progress import Progress, silent
-from convscope.training.evaluation import data_of, evaluate
-from convscope.training.inference import in_eval_mode
-from convscope.training.runs import Run, load_run
-from convscope.training.start import train
-from convscope.type_checks import takes
 
 COLORS: Mapping[str, tuple[int, ...]] = {"red": RED, "yellow": YELLOW}
 PLACE = (11, 8, 8)  # side, top and left of the square that is shown: nothing of it is near a border
 VISIBLE = 0.1
 """An outline is drawn where a map goes beyond both the plain ground and the plain inside by this share of its range."""
 OUTCOMES = ("vanish", "stay", "nowhere")
+POINTS = {"vanish": "#b2182b", "stay": "#2166ac", "nowhere": "#777777"}
+LABELS = {"vanish": "red borders vanish", "stay": "red borders stay", "nowhere": "no borders at all"}
 HEAD = ("run", "accuracy", "no red", "red outline", "yellow outline", "red weights", "red borders")
 
 
 def trainings(
-    dataset: str,
-    model: str | None = None,
-    *,
-    count: int,
-    folder: str | Path,
-    progress: Progress = silent,
-    **settings: Any,
-) -> list[Run]:
+    dataset: str, model: str | None = None, *, count: int, folder: str | Path, **settings: Any
+) -> list[cs.Run]:
     """Train a network several times, from seed 0 on; what the folder already has is not trained again.
 
-    >>> from tempfile import mkdtemp
-    >>> runs = trainings("shapes", "shapes-cnn-1", count=2, folder=mkdtemp(), epochs=1)
-    >>> [run.config["seed"] for run in runs]
-    [0, 1]
-
     Args:
-        dataset: As of `cs.train`.
-        model: As of `cs.train`.
-        count: How many.
+        dataset: The data set's name, as `cs.train` takes it.
+        model: The network's name; None for the data set's own.
+        count: How many trainings.
         folder: Where the runs are, `seed-0`, `seed-1` and so on.
-        progress: Told how many are there.
         settings: More arguments of `cs.train`: recipe, epochs.
-
-    Raises:
-        UsageError: a count below 1.
-        RunError: a folder that another training holds, or that is none.
     """
     if count < 1:
-        raise UsageError(f"a question needs at least one training to be asked of, not {count}.")
+        raise cs.UsageError(f"a question needs at least one training to be asked of, not {count}.")
     runs = []
     for seed in range(count):
-        progress("trainings", seed, count)
         path = Path(folder) / f"seed-{seed}"
         if (path / "config.json").exists():
-            run = load_run(path)
-            runs.append(run if run.finished else train(out=path, resume=True))
+            run = cs.load_run(path)
+            runs.append(run if run.finished else cs.train(out=path, resume=True))
         else:
-            runs.append(train(dataset, model, seed=seed, out=path, **settings))
-    progress("trainings", count, count)
+            runs.append(cs.train(dataset, model, seed=seed, out=path, **settings))
     return runs
 
 
@@ -129,14 +110,14 @@ class Borders:
     visible: float = VISIBLE
     """From which share of a layer's range on an outline counts as drawn."""
 
-    def share(self, outcome: str) -> Proportion:
+    def share(self, outcome: str) -> cs.probe.Proportion:
         """In how many trainings this is what happens."""
-        return Proportion(sum(run.outcome == outcome for run in self.runs), len(self.runs))
+        return cs.probe.Proportion(sum(run.outcome == outcome for run in self.runs), len(self.runs))
 
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> cs.probe.Report:
         """What it says, as sentences and tables."""
         rows = []
         for run in self.runs:
@@ -145,7 +126,7 @@ class Borders:
             shares = (f"{100 * run.accuracy:.1f} %", f"{100 * run.accuracy_without_red:.1f} %")
             rows.append((run.run, *shares, red, yellow, f"{run.red_share:.2f}{first}", run.outcome))
         first, *more = self._said()
-        return Report.of(first, Table(HEAD, rows, right=(1, 2)), more)
+        return cs.probe.Report.of(first, cs.probe.Table(HEAD, rows, right=(1, 2)), more)
 
     def _said(self) -> list[str]:
         vanish, stay, nowhere = (self.share(outcome) for outcome in OUTCOMES)
@@ -168,17 +149,17 @@ class Borders:
         return lines
 
     @property
-    def fainter(self) -> Proportion:
+    def fainter(self) -> cs.probe.Proportion:
         """Of the trainings that draw the borders of yellow squares, those that draw red ones' less strongly."""
         drawn = [run for run in self.runs if run.drawn["yellow"]]
-        return Proportion(sum(run.most("red") < run.most("yellow") for run in drawn), len(drawn))
+        return cs.probe.Proportion(sum(run.most("red") < run.most("yellow") for run in drawn), len(drawn))
 
     @property
-    def lowered(self) -> Proportion:
+    def lowered(self) -> cs.probe.Proportion:
         """Of the trainings that kept their first weights, those whose weights for red have lost in share."""
         pairs = [(run.red_share_at_first, run.red_share) for run in self.runs]
         known = [(first, last) for first, last in pairs if first is not None]
-        return Proportion(sum(last < first for first, last in known), len(known))
+        return cs.probe.Proportion(sum(last < first for first, last in known), len(known))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -191,64 +172,54 @@ class Borders:
         }
 
 
-@takes(runs="list | tuple | Sequence")
-def borders(runs: Sequence[Run | str | Path], *, progress: Progress = silent) -> Borders:
+def borders(runs: Sequence[cs.Run | str | Path]) -> Borders:
     """Ask each training whether its first layer draws the borders of red squares.
-
-    >>> from tempfile import mkdtemp
-    >>> found = borders(trainings("color-shapes", count=1, folder=mkdtemp(), epochs=1))
-    >>> len(found.runs), found.runs[0].outcome in OUTCOMES
-    (1, True)
 
     Args:
         runs: Trainings on color-shapes, or their folders; `trainings` makes some.
-        progress: Told how many are asked.
-
-    Raises:
-        UsageError: no run.
-        ShapeError: a network whose first convolution does not take three channels.
     """
     if not runs:
-        raise UsageError("there is no training to ask; make some: trainings('color-shapes', count=20, folder=...).")
-    found = list[Outline]()
-    progress("trainings asked", 0, len(runs))
-    for run in runs:
-        found.append(_outline(run if isinstance(run, Run) else load_run(run)))
-        progress("trainings asked", len(found), len(runs))
-    return Borders(tuple(found))
+        raise cs.UsageError("there is no training to ask; make some: trainings('color-shapes', count=20, folder=...).")
+    return Borders(tuple(outline(run if isinstance(run, cs.Run) else cs.load_run(run)) for run in runs))
 
 
-def _outline(run: Run) -> Outline:
-    conv = _first(run.model, run.path)
-    test = data_of(run, None, "test", None)
+def outline(run: cs.Run) -> Outline:
+    """What one training does."""
+    conv = first_convolution(run.model, run.path)
+    data = run.config["dataset"]
+    options = {name: value for name, value in data["options"].items() if name != "size"}
+    test = cs.load_dataset(data["source"], split="test", seed=data["seed"], **options)
     images = test.images.copy()
     images[:, 0] = 0
-    without = type(test)(test.name, images, test.labels, test.classes, test.preprocess, test.split)
+    without = cs.Dataset(test.name, images, test.labels, test.classes, test.preprocess, test.split)
     name = next(name for name, module in run.model.named_modules() if module is conv)
     first = run.weights_at(0)[f"{name}.weight"] if 0 in run.steps else None
     return Outline(
         run.path.name,
-        evaluate(run, test).accuracy,
-        evaluate(run, without).accuracy,
-        _excess(conv),
-        _red_share(conv.weight.detach().cpu().numpy()),
-        None if first is None else _red_share(first),
+        cs.evaluate(run, test).accuracy,
+        cs.evaluate(run, without).accuracy,
+        excess_of(conv),
+        red_share(conv.weight.detach().cpu().numpy()),
+        None if first is None else red_share(first),
     )
 
 
-def _first(model: nn.Module, path: Path) -> nn.Conv2d:
+def first_convolution(model: nn.Module, path: Path) -> nn.Conv2d:
+    """A network's first convolution, which must take three channels."""
     found = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if found is None or found.in_channels != 3:
-        raise ShapeError(f"{path} has no first convolution of three channels; this question is for colour networks.")
+        raise cs.ConvscopeError(
+            f"{path} has no first convolution of three channels; this question is for colour networks."
+        )
     return found
 
 
-def _excess(conv: nn.Conv2d) -> dict[str, NDArray[np.float64]]:
+def excess_of(conv: nn.Conv2d) -> dict[str, NDArray[np.float64]]:
     """How far each map goes beyond both the ground and the inside of a square, over the layer's range."""
     maps = {}
     for name, color in COLORS.items():
         square = paint(ShapePart("square", color), np.array([PLACE])) / np.float32(255)  # (1, 3, 28, 28)
-        with torch.no_grad(), in_eval_mode(conv):
+        with torch.no_grad():
             given = torch.from_numpy(square.astype(np.float32)).to(conv.weight)
             maps[name] = conv(given)[0].cpu().double().numpy()  # (K, P, Q)
     side, top, left = PLACE
@@ -264,6 +235,48 @@ def _excess(conv: nn.Conv2d) -> dict[str, NDArray[np.float64]]:
     return excess
 
 
-def _red_share(weight: NDArray[Any]) -> float:
+def red_share(weight: NDArray[Any]) -> float:
+    """Length of the weights for red, as a share of those for red and green together."""
     red, green = (float(np.linalg.norm(weight[:, channel])) for channel in (0, 1))
     return red / float(np.hypot(red, green))
+
+
+def figure_of(result: Borders) -> Figure:
+    """Each training as a point: how strongly it draws the outline of a yellow and of a red square."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for outcome, color in POINTS.items():
+        runs = [run for run in result.runs if run.outcome == outcome]
+        points = ([100 * min(1.0, run.most(name)) for run in runs] for name in ("yellow", "red"))
+        axes.scatter(*points, color=color, label=f"{LABELS[outcome]}: {result.share(outcome)}")
+    axes.axline((0, 0), slope=1, color="black", linewidth=0.5)
+    axes.axhline(100 * result.visible, color="gray", linewidth=0.5)
+    axes.axvline(100 * result.visible, color="gray", linewidth=0.5)
+    axes.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+    axes.set(xlabel="yellow outline, % of the layer's range", ylabel="red outline, % of the layer's range")
+    axes.set_title(f"Borders of squares in the first maps of {len(result.runs)} trainings", fontsize=9)
+    figure.legend(loc="outside lower center", fontsize=7)
+    return figure
+
+
+def main() -> None:
+    """Train what is missing, ask all, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", nargs="?", default="runs/borders", help="where the trainings are, or shall be")
+    parser.add_argument("--trainings", type=int, default=20, metavar="COUNT", help="how many (default 20)")
+    parser.add_argument("--recipe", default="tutorial", help="tutorial, for the published settings, or fast")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", help="also draw it into this file: .png, .svg or .pdf")
+    wanted = parser.parse_args()
+    runs = trainings(
+        "color-shapes", count=wanted.trainings, folder=wanted.folder, recipe=wanted.recipe, epochs=wanted.epochs
+    )
+    result = borders(runs)
+    print(json.dumps(result.to_json(), indent=2) if wanted.json else result)
+    if wanted.out is not None:
+        figure_of(result).savefig(wanted.out)
+
+
+if __name__ == "__main__":
+    main()

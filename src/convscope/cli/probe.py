@@ -1,0 +1,262 @@
+"""The commands that measure: `convscope probe NAME`, each made from its record in `cs.probe.PROBES`.
+
+Each prints a result, or writes it as JSON or as a picture.
+"""
+
+import inspect
+import keyword
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import convscope as cs
+from convscope.cli.consent import Trust
+from convscope.cli.console import hushed, reading_progress, show_json, show_text
+from convscope.cli.figure_files import save, target, write
+from convscope.cli.inputs import Inputs
+from convscope.cli.inspection import parse_cell
+from convscope.cli.model_options import Loading, is_run
+from convscope.cli.process_options import in_many
+from convscope.cli.shared_options import DataDir, Grey, Json, Size, Strict, parse_size, spread
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+FITTED = ("folder:", "hub:")
+"""Places whose images are brought to what the model expects, unless something else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The options of how images are loaded."""
+
+    data_dir: DataDir = None
+    size: Size = None
+    grey: Grey = False
+    strict: Strict = False
+
+    def options(self) -> dict[str, Any]:
+        """Those that are given, as `cs.load_dataset` takes them."""
+        given = {"data_dir": self.data_dir, "image_size": parse_size(self.size), "grey": self.grey}
+        return {name: value for name, value in {**given, "strict": self.strict}.items() if value}
+
+    def load(self, dataset: str, split: str, **more: Any) -> Any:
+        """A data set by its name."""
+        with reading_progress() as progress:
+            return cs.load_dataset(dataset, split=split, progress=progress, **{**more, **self.options()})
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOutput:
+    """The options of how a result is shown; a picture that could not be written is refused before any work."""
+
+    as_json: Json = False
+    out: Annotated[Path | None, typer.Option("--out", help="Also draw it into this file: .png, .svg or .pdf.")] = None
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            object.__setattr__(self, "out", target(self.out))
+
+
+probe_app = typer.Typer(no_args_is_help=True, help="Ask a model a question and measure the answer.")
+
+
+@probe_app.callback()
+def _probe() -> None:
+    pass
+
+
+def command_of(probe: cs.probe.Probe) -> Callable[..., None]:
+    """The command of a record: its arguments and options are those that the record names."""
+
+    def command(**values: Any) -> None:
+        _run(probe, values)
+
+    command.__doc__ = probe.help
+    command.__signature__ = inspect.Signature(list(_parameters(probe)))  # type: ignore[attr-defined]  # where inspect looks
+    laid_out = spread(command)
+    return laid_out if probe.split is None else in_many(laid_out)
+
+
+def _parameters(probe: cs.probe.Probe) -> Iterator[inspect.Parameter]:
+    """What a command takes: arguments, settings, which images, and how model, images and result are handled."""
+    for argument in probe.arguments:
+        yield _of_argument(argument)
+    yield from (_of_setting(setting) for setting in probe.settings if not setting.within)
+    nouns = {argument.noun: argument for argument in probe.arguments}
+    if probe.split is not None:
+        yield _parameter("split", str, typer.Option(probe.split, help="train, test or all."))
+        yield _parameter("first", int | None, typer.Option(None, "--images", min=1, help="Only the first so many."))
+    if "image" in nouns and not nouns["image"].required:
+        yield _group("inputs_as", Inputs)
+    if "model" in nouns:
+        yield _group("loading", Loading)
+    if "dataset" in nouns:
+        yield _group("images_as", Images)
+    elif "image" in nouns:
+        yield inspect.Parameter("data_dir", KEYWORD, default=None, annotation=DataDir)
+    if probe.split is not None:
+        help_text = "A folder for partial results: an interrupted scan goes on from it."
+        yield _parameter("partial", Path | None, typer.Option(None, "--resume-from", help=help_text))
+    if "models" in nouns:
+        yield inspect.Parameter("trust", KEYWORD, default=False, annotation=Trust)
+    yield _group("output_as", ProbeOutput)
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, KEYWORD, default=default, annotation=kind)
+
+
+def _group(name: str, options: type) -> inspect.Parameter:
+    return inspect.Parameter(name, KEYWORD, annotation=options)
+
+
+def _of_argument(argument: cs.probe.Argument) -> inspect.Parameter:
+    kind: Any = list[str] if argument.noun == "models" else str
+    default = ... if argument.required else None
+    if argument.option:
+        return _parameter(argument.noun, kind | None, typer.Option(None, f"--{argument.option}", help=argument.help))
+    return _parameter(
+        argument.noun, kind if argument.required else kind | None, typer.Argument(default, help=argument.help)
+    )
+
+
+def _of_setting(setting: cs.probe.Setting) -> inspect.Parameter:
+    kind: Any = list[str] if setting.several else setting.type
+    default = None if setting.several else setting.default
+    option = typer.Option(default, setting.flag, help=setting.help, min=setting.minimum, metavar=setting.metavar)
+    return _parameter(_key(setting), kind | None if default is None else kind, option)
+
+
+def _key(setting: cs.probe.Setting) -> str:
+    """What the command calls a setting: its option, or its name where Python has a word like that."""
+    return setting.name if keyword.iskeyword(setting.option) else setting.option or setting.name
+
+
+def _run(probe: cs.probe.Probe, values: dict[str, Any]) -> None:
+    """Ask, and show the result."""
+    output: ProbeOutput = values["output_as"]
+    settings = _settings(probe, values)
+    if output.out is not None and not probe.has_picture(settings):
+        assert probe.picture_needs is not None
+        raise cs.UsageError(probe.picture_needs[1])
+    subject = _subject(probe, values, settings)
+    if values.get("partial") is not None:
+        settings["folder"] = values["partial"]
+    with reading_progress() as progress:
+        result = probe.run(subject, settings, progress)
+    show_result(result, getattr(cs.plot, probe.function), output)
+    if probe.fails and result:
+        raise typer.Exit(1)
+
+
+def _settings(probe: cs.probe.Probe, values: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of the probe's function."""
+    settings: dict[str, Any] = {}
+    for setting in probe.settings:
+        if setting.within:
+            whole = settings.get(setting.within)
+            if whole is not None:
+                settings[setting.within], part = parse_cell(whole)
+                settings[setting.name] = part or None
+        else:
+            value = values[_key(setting)]
+            settings[setting.name] = setting.parse(value or ()) if setting.several else value
+    return settings
+
+
+def _subject(probe: cs.probe.Probe, values: dict[str, Any], settings: dict[str, Any]) -> cs.probe.Subject:
+    """The models, images and data that the command line names; all of it is loaded here."""
+    names: list[str] = values.get("models") or [name for name in [values.get("model")] if name is not None]
+    loading = values.get("loading") or Loading(trust=values.get("trust", False))
+    models = [loading.load(name) for name in names]
+    run = None
+    if probe.split is None and names and is_run(names[0]) and loading.weights is None:
+        run = cs.load_run(names[0])  # which knows its recipe and data
+    subject = cs.probe.Subject(models, _names_of(names, models), run, part=values.get("split", ""))
+    if "images_as" in values:
+        return replace(subject, split=_data(probe, values, settings, subject, names))
+    if "inputs_as" in values:
+        trace = _traced(models[0], values)
+        return replace(subject, trace=lambda _: trace)
+    image = cs.prepare(values["image"], like=models[0], data_dir=values["data_dir"])
+    return replace(subject, image=lambda: image)
+
+
+def _traced(model: Any, values: dict[str, Any]) -> Any:
+    inputs: Inputs = values["inputs_as"]
+    if values["image"] is None and not inputs.named:
+        return inputs.trace(model, cs.random_inputs(model))
+    return inputs.trace(model, inputs.take(model, values["image"], values["data_dir"]).value)
+
+
+def _data(
+    probe: cs.probe.Probe,
+    values: dict[str, Any],
+    settings: dict[str, Any],
+    subject: cs.probe.Subject,
+    names: Sequence[str],
+) -> Callable[[str], Any]:
+    """The images of each split that the probe takes."""
+    images: Images = values["images_as"]
+    dataset: str | None = values["dataset"]
+    seed = {name: settings[name] for name in ("seed",) if name in settings}
+    if probe.split is not None:
+        found = _scanned(names[0], subject.model, dataset, values["split"], images, seed)
+        data = found if values["first"] is None else found.part(slice(0, values["first"]))
+        return lambda _: data
+    if dataset is None and names and subject.run is None:
+        raise cs.UsageError(f"name the data set that {names[0]} is trained on: shapes, mnist, folder:PATH, ...")
+    parts = {} if dataset is None else {part: images.load(dataset, part, **seed) for part in ("train", "test")}
+    return parts.get
+
+
+def _scanned(name: str, model: Any, dataset: str | None, split: str, images: Images, seed: dict[str, int]) -> Any:
+    """A data set by name, or a part of the one that a run was trained on."""
+    if dataset is not None:
+        alike = cs.card_of(model).preprocess.as_loaded() if dataset.startswith(FITTED) else {}
+        return images.load(dataset, split, **seed, **alike)
+    if not is_run(name):
+        raise cs.UsageError(f"{name} is no run, so name the data set: shapes, mnist, folder:PATH, ...")
+    config = cs.load_run(name).config["dataset"]
+    if config["source"] is None:
+        raise cs.UsageError(f"{name} was trained on data given by hand; name a data set.")
+    more = {"seed": config["seed"], **config["options"]}
+    if split != "train":
+        more.pop("size", None)
+    return images.load(config["source"], split, **more)
+
+
+def _names_of(names: Sequence[str], models: Sequence[Any]) -> list[str]:
+    """What to call several models: what they are, or as they were named where two are the same."""
+    cards = [cs.card_of(model).name for model in models]
+    return list(names) if len(set(cards)) < len(cards) else cards
+
+
+def show_result(result: Any, draw: Callable[[Any], Any], shown: ProbeOutput) -> None:
+    """Print a probe's result, and write its picture where one is asked for."""
+    if hushed():
+        return
+    figure = None if shown.out is None else draw(result)
+    if shown.as_json:
+        if shown.out is not None:
+            save(figure, shown.out)
+        show_json({**result.to_json(), **({} if shown.out is None else {"figure": str(shown.out)})})
+        return
+    show_text(str(result))
+    if shown.out is not None:
+        write(figure, shown.out)
+
+
+for _record in cs.probe.PROBES.values():
+    probe_app.command(_record.name)(command_of(_record))
+
+
+@probe_app.command("borders", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def borders() -> None:
+    """Say where this question went."""
+    raise cs.UsageError(
+        "borders is an example now, a question asked of many trainings: run examples/borders.py of convscope's "
+        "repository; docs/borders.md describes it."
+    )
