@@ -117,8 +117,8 @@ def test_paused_stepped_and_resumed_it_ends_in_the_weights_of_a_plain_training(
     training = ask(trainings, source="shapes", model="shapes-cnn", epochs=2, seed=3, paused=True)
     assert wait_for(training, "paused").step == 0
     assert training.history == [0]
-    assert isinstance(trainings.gallery, Sources)
-    assert trainings.gallery.runs == {"shapes-cnn": tmp_path / "runs" / "shapes-cnn"}
+    assert isinstance(trainings.workspace, Sources)
+    assert trainings.workspace.runs == {"shapes-cnn": tmp_path / "runs" / "shapes-cnn"}
 
     for step in (1, 2, 3):
         say(trainings, training, "step")
@@ -297,7 +297,7 @@ def test_models_are_offered_for_data_that_they_fit(trainings: Trainings) -> None
 @contextmanager
 def served(trainings: Trainings) -> Iterator[httpx.Client]:
     """A real server on a free port, and a client that may ask it."""
-    app, headers = make_app(trainings.gallery, Access(TOKEN), trainings), {"Authorization": f"Bearer {TOKEN}"}
+    app, headers = make_app(trainings.workspace, Access(TOKEN), trainings), {"Authorization": f"Bearer {TOKEN}"}
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,7 +1,7 @@
-"""Schema: what the page and the server say to each other. The page's TypeScript types are generated from it.
+"""Request and response models of the HTTP API. The page's TypeScript types are generated from them.
 
-Numbers that may be infinite or no number are `Number`: "nan", "inf" and "-inf" as texts. Everything is named by an
-id that the server gave out; no path and no address ever comes from the page.
+Numbers that may be infinite or NaN are `Number`: "nan", "inf" and "-inf" are sent as strings. Everything is named by
+an id that the server issued; the page never sends a path or a URL.
 """
 
 from convscope.server.explanations.schema import ContributionsInfo, Explained, Line, Paper, Proof
@@ -31,9 +31,9 @@ from convscope.server.session.input_schema import (
 )
 from convscope.server.session.schema import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
 from convscope.server.traces.schema import (
+    Answer,
     DifferenceInfo,
     Edit,
-    Answer,
     ParameterInfo,
     StepChange,
     StepInfo,
@@ -44,6 +44,7 @@ from convscope.server.trainings.schema import TrainCommand, TrainingEvent, Train
 
 __all__ = [
     "PAINTED",
+    "Answer",
     "Change",
     "ContributionsInfo",
     "DifferenceInfo",
@@ -63,7 +64,6 @@ __all__ = [
     "Name",
     "Need",
     "Number",
-    "Answer",
     "Paper",
     "ParameterInfo",
     "PixelsRef",
