@@ -1,4 +1,4 @@
-/** What is chosen for a question, beside model, image and second model; null: as the server chooses. */
+/** The settings of a probe besides model, image and second model; null leaves the choice to the server. */
 import type { Cell } from "./types";
 
 export const SPLITS = ["train", "test", "all"] as const;
@@ -8,7 +8,7 @@ export type Wish = Readonly<{
   source: string | null;
   split: (typeof SPLITS)[number] | null;
   images: number | null;
-  /** A step by its name. */
+  /** Name of a step. */
   step: string | null;
   cell: Cell | null;
   output: number | null;
@@ -29,8 +29,8 @@ export const WISH: Wish = {
   channels: null,
 };
 
-/** What each is called in an address. */
-const CALLED = {
+/** The names of the settings in the URL. */
+const PARAMETERS = {
   source: "data",
   split: "split",
   images: "images",
@@ -44,15 +44,15 @@ const CALLED = {
 
 const whole = (text: string | null): number | null => (text !== null && /^\d{1,9}$/.test(text) ? Number(text) : null);
 
-/** A cell as it is typed: 3,10,12; null where this is none. */
+/** Parse a typed cell: 3,10,12; null if it is invalid. */
 export function cellOf(text: string): Cell | null {
   const plain = text.replaceAll(/[()\s]/g, "");
   return /^\d{1,7}([.,]\d{1,7}){0,5}$/.test(plain) ? plain.split(/[.,]/).map(Number) : null;
 }
 
-/** The wish that an address's query stands for; what cannot be read is left out. */
+/** The settings encoded in a URL's query; invalid ones are ignored. */
 export function wishFrom(has: URLSearchParams): Wish {
-  const get = (key: keyof Wish): string | null => has.get(CALLED[key]);
+  const get = (key: keyof Wish): string | null => has.get(PARAMETERS[key]);
   return {
     source: get("source"),
     split: SPLITS.find((split) => split === get("split")) ?? null,
@@ -66,10 +66,10 @@ export function wishFrom(has: URLSearchParams): Wish {
   };
 }
 
-/** A wish as parts of an address's query. */
+/** The settings as parameters of a URL's query. */
 export function wishParts(wish: Wish): [string, string | null][] {
-  return (Object.keys(CALLED) as (keyof Wish)[]).map((key) => {
+  return (Object.keys(PARAMETERS) as (keyof Wish)[]).map((key) => {
     const value = wish[key] ?? null;
-    return [CALLED[key], value === null ? null : typeof value === "object" ? value.join(".") : String(value)];
+    return [PARAMETERS[key], value === null ? null : typeof value === "object" ? value.join(".") : String(value)];
   });
 }

@@ -210,7 +210,7 @@ def _fitted(
             return expected, ()
         size = (max(1, round(height * LARGEST / longest)), max(1, round(width * LARGEST / longest)))
         return replace(expected, size=size), (
-            f"the model has no fixed input size; the picture was reduced to {LARGEST} pixels a side",
+            f"the model has no fixed input size; the picture was reduced to at most {LARGEST} pixels a side",
         )
     if not same and fit is None:
         wanted = "x".join(map(str, expected.size))
