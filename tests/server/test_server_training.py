@@ -250,8 +250,8 @@ SERVER = """
 import sys, time
 from pathlib import Path
 sys.path.append("../support")
-from test_server_training import DataSources, TrainRequest, Trainings
-trainings = Trainings(DataSources(), Path(sys.argv[1]))
+from test_server_training import Sources, TrainRequest, Trainings
+trainings = Trainings(Sources(), Path(sys.argv[1]))
 for paused in (False, True):
     info = trainings.start(TrainRequest(source="shapes", model="mlp-512", epochs=1000, paused=paused))
     print(trainings.get(info.id).process.pid, flush=True)
