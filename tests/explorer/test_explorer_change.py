@@ -219,7 +219,7 @@ def test_a_file_that_is_no_image_gets_a_sentence(page: Any) -> None:
     page.locator(".samples input[type=file]").set_input_files(
         {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
     )
-    words = "This file is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+    words = "This file is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file."
     eventually(page.get_by_role("alert").text_content, words)
 
 

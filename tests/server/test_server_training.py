@@ -386,7 +386,7 @@ def test_bad_requests_get_a_sentence_over_http(trainings: Trainings) -> None:
     post: Any = httpx.Client.post
     with served(trainings) as client:
         for path, body, status, message in [
-            ("/api/trainings", {"source": "nothing", "model": "crosses"}, 404, "there are crosses, shapes"),
+            ("/api/trainings", {"source": "nothing", "model": "crosses"}, 404, "available: crosses, shapes"),
             ("/api/trainings", {"source": "crosses", "model": "crosses", "epochs": 0}, 422, "epochs"),
             ("/api/trainings", {"source": "../etc", "model": "crosses"}, 422, "source"),
             ("/api/trainings", {"source": "crosses", "model": "crosses", "out": "/tmp/x"}, 422, "out"),
