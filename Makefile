@@ -3,13 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# One test process more than processors: some tests wait. Each gets whole files, in the order of tests/conftest.py.
+# One test process more than processors, as some tests wait. Each runs whole files, in the order of tests/conftest.py.
 # Compiled files are kept, as tests start many processes.
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
-# The sources of the explorer's page: where one changes, installing builds it anew (hatch_build.py).
+# The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
 .PHONY: demo test test-all fuzz check format bench docs clean web web-types web-check
@@ -23,13 +23,14 @@ test: .venv/test.stamp
 test-all: .venv/test.stamp
 	$(PYTEST) -m "study or not study"
 
-# The long runs of all tests that generate their input; each is seeded, and has a short run in `make test`.
+# The long runs of all tests that generate their input; they are seeded, and `make test` has a short run of each.
 fuzz: .venv/test.stamp
-	$(PYTEST) -m "study or not study" $(wildcard tests/test_fuzz_*.py)
+	$(PYTEST) -m "study or not study" $(wildcard tests/*/test_fuzz_*.py)
 
 check: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python scripts/check_prose.py
 	$(BIN)/mypy
 
 format: .venv/test.stamp
@@ -45,7 +46,7 @@ docs: .venv/test.stamp
 web: .venv/bin/python
 	$(BIN)/pip install --quiet --no-deps -e .
 
-# These two need node (20.19 or newer) and npm on the PATH; everything else does without.
+# Only these two targets need node (20.19 or newer) and npm on the PATH.
 web-types: .venv/test.stamp web/node_modules/.package-lock.json
 	@mkdir -p build
 	$(BIN)/python -m convscope.server.openapi > build/openapi.json
@@ -55,7 +56,7 @@ web-check: .venv/test.stamp web/node_modules/.package-lock.json
 	@mkdir -p build && cp web/src/lib/schema.d.ts build/schema.d.ts
 	$(MAKE) web-types
 	@cmp build/schema.d.ts web/src/lib/schema.d.ts || \
-		{ echo "web/src/lib/schema.d.ts is not what the server says; keep what \`make web-types\` has just written"; exit 1; }
+		{ echo "web/src/lib/schema.d.ts does not match the server's schema; keep the file that \`make web-types\` has just written"; exit 1; }
 	npm --prefix web run --silent check
 	npm --prefix web test --silent
 
@@ -65,7 +66,7 @@ web/node_modules/.package-lock.json: web/package-lock.json
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "convscope needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+		{ echo "convscope needs Python 3.11 or newer; choose one with make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/demo.stamp: .venv/bin/python pyproject.toml constraints.txt $(PAGE)

@@ -262,7 +262,7 @@ def test_a_picture_for_a_model_of_several_inputs_is_refused_by_the_page() -> Non
         shapes = {"kind": "sample", "source": "crosses", "split": "test", "index": 0}
         assert "takes several inputs (left, right)" in page.trace(shapes, 422, model=model["id"])
         moved = {"rotate": 10, "down": 0, "right": 0, "noise": 0, "seed": 0}
-        assert "is not one picture" in page.trace(model["start"], 422, model=model["id"], change=moved)
+        assert "is not a single picture" in page.trace(model["start"], 422, model=model["id"], change=moved)
 
 
 class Locked(nn.Module):

@@ -182,7 +182,7 @@ def test_a_sum_grows_product_by_product_to_its_line(page: Any, shapes: Any, trac
     assert "sum of these 9" in page.locator(".so-far").inner_text()
 
     page.emulate_media(reduced_motion="no-preference")
-    page.get_by_role("button", name="Once more").click()
+    page.get_by_role("button", name="Show again").click()
     page.get_by_text("product 1 of 9").wait_for()
     page.clock.run_for(10_000)
     page.get_by_text("sum of these 9").wait_for()

@@ -136,7 +136,7 @@ def test_an_edited_kernel_is_told_step_by_step_and_reset(page: Any, model: Any, 
     edited[0, 0, 1, 2] = 2.5
     told(page, model, original, edited)
 
-    page.get_by_label("Put a named kernel in").select_option("sobel-x")
+    page.get_by_label("Use a named kernel").select_option("sobel-x")
     edited[0, 0] = cs.filters.FILTERS["sobel-x"].kernel
     told(page, model, original, edited)
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_no_image_gets_a_sentence(page: Any) -> None:
     page.locator(".samples input[type=file]").set_input_files(
         {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
     )
-    words = "This file is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+    words = "This file is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file."
     eventually(page.get_by_role("alert").text_content, words)
 
 
@@ -229,7 +229,7 @@ def test_a_file_that_need_not_be_sent_gets_a_sentence_at_once(page: Any, tmp_pat
     page.on("request", lambda request: sent.append(request.url) if "/api/inputs" in request.url else None)
     for name, size, words in [
         ("a.svg", 9, "“a.svg” is not a picture that can be read here. Choose a PNG, "),
-        ("a.tif", 21_000_000, "“a.tif” has 21 MB; at most 20 MB are taken. Make the picture smaller"),
+        ("a.tif", 21_000_000, "“a.tif” has 21 MB; the limit is 20 MB. Make the picture smaller"),
     ]:
         with (tmp_path / name).open("wb") as file:
             file.truncate(size)

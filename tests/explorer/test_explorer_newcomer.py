@@ -15,7 +15,7 @@ from exploring import eventually, visit
 
 def test_all_that_differs_is_in_sight_and_the_longest_bar_is_the_largest(page: Any, shapes: Any) -> None:
     visit(page, shapes, "?view=change", "section[aria-label=Kernel] .grid input")
-    page.get_by_label("Put a named kernel in").select_option("sobel-x")
+    page.get_by_label("Use a named kernel").select_option("sobel-x")
     page.wait_for_selector(".differs tbody tr")
     assert page.evaluate("(e => [e, e.parentElement])(document.querySelector('.differs table'))"
                          ".every(e => e.scrollHeight <= e.clientHeight + 1)")  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
     visit(page, explorer, "?view=train&model=deleted", ".history")
     rmtree(folder / "deleted")
     page.reload()
-    page.get_by_role("alert").filter(has_text="the run folder of deleted is gone").wait_for()
+    page.get_by_role("alert").filter(has_text="the run folder of deleted no longer exists").wait_for()
     assert "deleted (nothing kept)" in page.get_by_label("Model", exact=True).first.inner_text()
     forgive(page, "404")  # what the page asked for while the folder went
 

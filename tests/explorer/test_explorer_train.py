@@ -57,7 +57,7 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     page.wait_for_selector("text=paused at step 1")
     page.reload()
     page.wait_for_selector("text=paused at step 1")
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     page.wait_for_selector("text=done: step")
 
     name = state(page)["training"]
@@ -98,7 +98,7 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
     page.get_by_role("button", name="Train", exact=True).click()
     alert = page.get_by_role("alert")
     alert.wait_for()
-    busy = f"{first} and {second} are in training, and 2 at a time is the most; stop one first."
+    busy = f"{first} and {second} are running, and the limit is 2 at a time; stop one first."
     eventually(alert.text_content, busy)
     forgive(page, "409")
 
@@ -129,8 +129,8 @@ def test_two_steps_of_a_training_side_by_side(page: Any, explorer: Any, run: cs.
     slider = page.get_by_role("slider", name="Training step of short").last
     slider.focus()
     page.keyboard.press("End")
-    page.get_by_text(f"Every number of these {len(a.steps)} steps is the same.").wait_for()
-    page.get_by_text("every number is the same in this channel").wait_for()
+    page.get_by_text(f"All numbers of these {len(a.steps)} steps are the same.").wait_for()
+    page.get_by_text("all numbers are the same in this channel").wait_for()
     page.get_by_role("button", name="swap A and B").click()
     eventually(lambda: state(page).get("otherat"), str(last))
 

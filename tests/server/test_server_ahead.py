@@ -108,7 +108,7 @@ def test_it_is_kept_until_somebody_comes() -> None:
     first = make(0, NOBODY)
     assert kept.get(first, NOBODY).id == first
     other = make(1, "me")
-    with pytest.raises(Exception, match="ask for it again"):
+    with pytest.raises(Exception, match="request it again"):
         kept.get(first)
     assert kept.get(other, "me").id == other
     gallery.close()

@@ -100,9 +100,9 @@ def test_nan_and_unsupported_are_said() -> None:
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        ({"model": "other"}, 404, "no model that is open is called 'other'"),
+        ({"model": "other"}, 404, "unknown model 'other'"),
         ({"input": {**SAMPLE, "index": 10**6}}, 404, "has images 0 to 199"),
-        ({"input": {**SAMPLE, "source": "birds"}}, 404, "no data source is called 'birds'"),
+        ({"input": {**SAMPLE, "source": "birds"}}, 404, "unknown data source 'birds'"),
         ({"input": {"kind": "stored", "id": "x"}}, 404, "upload it again"),
         ({"input": {"kind": "pixels", "shape": [1, 28, 28], "data": "AAAA"}}, 422, "has 3,136 bytes of pixels, not 3"),
         ({"input": {"kind": "pixels", "shape": [9**9, 9**9, 9**9], "data": ""}}, 422, "bytes of pixels"),
@@ -131,7 +131,7 @@ def test_a_bad_request_gets_a_sentence(page: Page, body: dict[str, Any], status:
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        ("traces/none", 404, "ask for it again"),
+        ("traces/none", 404, "request it again"),
         ("traces/{t}/steps/99/output", 404, "steps 0 to 8"),
         ("traces/{t}/steps/0/output?channel=8", 404, "channels 0 to 7"),
         ("traces/{t}/steps/8/output?channel=0", 404, "no channels"),
@@ -145,9 +145,9 @@ def test_a_bad_request_gets_a_sentence(page: Page, body: dict[str, Any], status:
         ("traces/{t}/thumbnails?side=5000", 422, "not understood"),
         ("traces/{t}/parameters/conv9", 404, "conv9"),
         ("traces/{t}/parameters/..%2f..%2fetc", 404, ""),
-        ("traces/{t}/difference?base=none", 404, "ask for it again"),
-        ("filtered?trace={t}&kernel=", 404, "no kernel is called"),
-        ("samples?source=none", 404, "no data source"),
+        ("traces/{t}/difference?base=none", 404, "request it again"),
+        ("filtered?trace={t}&kernel=", 404, "unknown kernel"),
+        ("samples?source=none", 404, "unknown data source"),
         ("samples?source=shapes&offset=100000", 404, "has images 0 to 199"),
         ("samples?source=shapes&split=other", 422, "not understood"),
     ],

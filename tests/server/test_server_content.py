@@ -518,12 +518,12 @@ def test_a_training_that_goes_on_shows_its_newest_weights(served: Page, run: cs.
 def test_a_deleted_run_folder_gets_a_sentence(served: Page, run: cs.Run, tmp_path: Path) -> None:
     before = served.trace()
     shutil.rmtree(tmp_path / "a run")
-    assert "is gone" in served.trace(status=410, at=run.steps[0])
+    assert "no longer exists" in served.trace(status=410, at=run.steps[0])
     after = served.trace()
     assert after["answers"] == before["answers"]
     (model,) = served.get("session")["models"]
     assert model["history"] == []
-    assert "is gone" in model["notes"][-1]
+    assert "no longer exists" in model["notes"][-1]
 
 
 def test_a_run_that_was_never_read_and_is_gone(run: cs.Run, tmp_path: Path) -> None:
@@ -532,8 +532,8 @@ def test_a_run_that_was_never_read_and_is_gone(run: cs.Run, tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "b")
     with opened(gallery) as page:
         (model,) = page.get("session")["models"]
-        assert "is gone" in model["notes"][0]
-        assert "is gone" in page.trace(status=410)
+        assert "no longer exists" in model["notes"][0]
+        assert "no longer exists" in page.trace(status=410)
 
 
 def test_runs_that_come_later_are_found_and_other_folders_are_not(run: cs.Run, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_used_up_ports_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "203.0.113.1", "a" * 300, "not a host"])
 def test_an_address_of_another_machine_is_a_sentence(host: str) -> None:
-    with pytest.raises(cs.UsageError, match="is no address of this machine; leave --host out"):
+    with pytest.raises(cs.UsageError, match="is not an address of this machine; omit --host"):
         bind(host, 0)
 
 
@@ -128,10 +128,10 @@ def test_each_server_has_its_own_token_and_port() -> None:
 def test_what_a_person_should_know_is_said(tmp_path: Path) -> None:
     with occupied() as port, cs.serve(tmp_path, port=port) as explorer:
         taken = explorer.address.rstrip("/").rpartition(":")[2]
-        assert explorer.notes == [f"port {port} is in use; this is the next free one, {taken}."]
+        assert explorer.notes == [f"port {port} is in use; using the next free one, {taken}."]
     with cs.serve(tmp_path, host="0.0.0.0", port=0) as explorer:
         assert explorer.address.startswith("http://127.0.0.1:")
-        assert "answers other machines only by a name given with --allow-host, and none is" in explorer.notes[0]
+        assert "reach this page only under a host name passed to --allow-host, and none was" in explorer.notes[0]
         request = urllib.request.Request(explorer.address, headers={"Host": "0.0.0.0"})
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(request)
@@ -145,7 +145,7 @@ def test_what_a_person_should_know_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["http://lab.example", "lab.example:80", "a b", ""])
 def test_a_name_that_is_none_is_a_sentence(name: str) -> None:
-    with pytest.raises(cs.UsageError, match=r"--allow-host takes one like lab\.example"):
+    with pytest.raises(cs.UsageError, match=r"--allow-host takes one such as lab\.example"):
         cs.open("crosses", allow_hosts=[name])
 
 
@@ -199,7 +199,8 @@ SIGNALS = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
 )
 COMMAND = (
-    f"{SIGNALS}import sys, pathlib; from convscope.server import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
+    f"{SIGNALS}import sys, pathlib; from convscope.server.http import page\n"
+    "page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
 )
 
 
@@ -253,7 +254,7 @@ def test_the_command_prints_the_address_and_ends_cleanly(
 STOPPED = """
 import signal, socket, sys, threading, time, pathlib
 from urllib.parse import urlsplit
-from convscope.server import page
+from convscope.server.http import page
 page.STATIC = pathlib.Path(sys.argv[1])
 import convscope as cs
 explorer = cs.serve("runs", port=0, browser=False)
@@ -308,8 +309,8 @@ def test_waiting_threads_give_way_to_the_browser_unless_told_otherwise(
         (("open", "no-such-model"), "no model is called 'no-such-model'"),
         (("open", "stripes", "--image", "nothing.png"), "there is no file nothing.png"),
         (("open", "stripes", "--port", "70000"), "a port is a number from 0"),
-        (("open", "stripes", "--host", "nowhere.invalid"), "'nowhere.invalid' is no address of this machine"),
-        (("serve", "static/index.html"), "static/index.html is a file; name a folder with runs"),
+        (("open", "stripes", "--host", "nowhere.invalid"), "'nowhere.invalid' is not an address of this machine"),
+        (("serve", "static/index.html"), "static/index.html is a file; give a folder that contains runs"),
     ],
 )
 def test_what_cannot_be_opened_is_a_sentence(

@@ -226,8 +226,8 @@ def test_the_second_model_has_its_newest_weights_too_while_its_training_goes_on(
 
 
 BAD = [
-    (404, {"question": "dead", "model": "nobody"}, "no model that is open"),
-    (404, {"question": "dead", "model": "a", "source": "nowhere"}, "no data source"),
+    (404, {"question": "dead", "model": "nobody"}, "unknown model"),
+    (404, {"question": "dead", "model": "a", "source": "nowhere"}, "unknown data source"),
     (422, {"question": "dead"}, "about a model"),
     (422, {"question": "compare", "model": "a"}, "the other one"),
     (422, {"question": "compare", "model": "a", "other": "a"}, "twice"),

@@ -112,7 +112,7 @@ def test_a_header_that_stands_there_twice_is_refused(client: TestClient, name: s
     pairs = [*good.items(), (name, good.get(name, "none"))] + ([] if name in good else [(name, "none")])
     answer = client.post("/api/traces", headers=pairs, content=b"{}")
     assert answer.status_code == 400
-    assert answer.json() == {"message": f"the request has 2 {name} headers; it may have one."}
+    assert answer.json() == {"message": f"the request has 2 {name} headers; only one is allowed."}
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/assets/a.js", 403), ("/api/session", 403)])
@@ -204,7 +204,7 @@ def test_an_invitation_leads_to_the_page_once(app: FastAPI, client: TestClient) 
     assert (first.status_code, first.headers["Location"]) == (303, f"/#token={TOKEN}")
     assert first.headers["Cache-Control"] == "no-store"
     assert second.status_code == 410
-    assert "good once" in second.json()["message"]
+    assert "worked only once" in second.json()["message"]
 
 
 def test_without_a_built_page_a_sentence_is_shown(client: TestClient, static: Path) -> None:

@@ -117,8 +117,8 @@ def test_paused_stepped_and_resumed_it_ends_in_the_weights_of_a_plain_training(
     training = ask(trainings, source="shapes", model="shapes-cnn", epochs=2, seed=3, paused=True)
     assert wait_for(training, "paused").step == 0
     assert training.history == [0]
-    assert isinstance(trainings.gallery, Sources)
-    assert trainings.gallery.runs == {"shapes-cnn": tmp_path / "runs" / "shapes-cnn"}
+    assert isinstance(trainings.workspace, Sources)
+    assert trainings.workspace.runs == {"shapes-cnn": tmp_path / "runs" / "shapes-cnn"}
 
     for step in (1, 2, 3):
         say(trainings, training, "step")
@@ -157,20 +157,20 @@ def test_a_pause_is_where_weights_are_and_a_stop_keeps_them(trainings: Trainings
     kept = run.weights_at(paused.step)
     assert all((weights[name].numpy() == value).all() for name, value in kept.items())
     assert say(trainings, training, "stop").state == "stopped"
-    with pytest.raises(Busy, match=r"mlp-512 is stopped and cannot resume; start it anew"):
+    with pytest.raises(Busy, match=r"mlp-512 is stopped and cannot resume; start a new one"):
         say(trainings, training, "resume")
 
 
 def test_a_killed_child_is_told_and_two_at_a_time_are_the_most(trainings: Trainings) -> None:
     first, second = (ask(trainings, source="crosses", model="crosses", epochs=10_000, paused=True) for _ in range(2))
     assert (first.name, second.name) == ("crosses-2", "crosses-3"), "crosses is another model's id"
-    with pytest.raises(Busy, match=r"crosses-2 and crosses-3 are in training, and 2 at a time is the most"):
+    with pytest.raises(Busy, match=r"crosses-2 and crosses-3 are running, and the limit is 2 at a time"):
         ask(trainings, source="crosses", model="crosses")
     wait_for(first, "paused")
     wait_for(second, "paused")
     first.process.kill()
     assert wait_for(first, "failed").message == (
-        "the training's process was killed by signal 9 after step 0; the weights that it had saved are kept."
+        "the training's process was killed by signal 9 after step 0; its saved weights are kept."
     )
     assert cs.load_model(str(first.path))
     third = ask(trainings, source="crosses", model="crosses", epochs=30, lr=2.0)
@@ -189,7 +189,7 @@ def test_a_child_that_does_not_stop_is_ended_and_nothing_of_it_stays(
     training.process.send_signal(signal.SIGSTOP)
     say(trainings, training, "stop")
     assert wait_for(training, "stopped").message == (
-        "the training did not stop in time and was ended after step 0; the weights that it had saved are kept."
+        "the training did not stop in time and was killed after step 0; its saved weights are kept."
     )
     until(lambda: training.process.stdin is not None and training.process.stdin.closed)
     assert training.process.stdout is not None
@@ -205,14 +205,14 @@ def test_every_draw_of_a_tutorial_is_told(trainings: Trainings) -> None:
 
 def test_what_cannot_be_trained_gets_a_sentence(trainings: Trainings) -> None:
     for request, message in {
-        ("nothing", "crosses"): "no data to train on are called 'nothing'; there are crosses, shapes",
-        ("square", "crosses"): "no data to train on are called 'square'",
-        ("shapes", "crosses"): "no built-in model 'crosses' fits shapes; those that do: shapes-cnn, ",
-        ("shapes", "os:system"): "no built-in model 'os:system' fits shapes",
+        ("nothing", "crosses"): "unknown training data 'nothing'; available: crosses, shapes",
+        ("square", "crosses"): "unknown training data 'square'",
+        ("shapes", "crosses"): "the model 'crosses' does not fit shapes; models that do: shapes-cnn, ",
+        ("shapes", "os:system"): "the model 'os:system' does not fit shapes",
     }.items():
         with pytest.raises(Missing, match=message):
             ask(trainings, source=request[0], model=request[1])
-    with pytest.raises(Missing, match="runs no training called 'none'; none was started yet"):
+    with pytest.raises(Missing, match="unknown training 'none'; none has been started yet"):
         trainings.get("none")
     training = ask(trainings, source="shapes", model="mlp-512", recipe="tutorial")
     info = wait_for(training, "failed")
@@ -242,7 +242,7 @@ def test_the_end_of_the_server_saves_and_ends_its_trainings(trainings: Trainings
     assert info.state == "stopped"
     assert f"{info.step:09d}" in {path.name for path in training.path.glob("snapshots/*")}
     trainings.close()
-    with pytest.raises(Busy, match="the server is ending"):
+    with pytest.raises(Busy, match="the server is shutting down"):
         ask(trainings, source="shapes", model="shapes-cnn")
 
 
@@ -297,7 +297,7 @@ def test_models_are_offered_for_data_that_they_fit(trainings: Trainings) -> None
 @contextmanager
 def served(trainings: Trainings) -> Iterator[httpx.Client]:
     """A real server on a free port, and a client that may ask it."""
-    app, headers = make_app(trainings.gallery, Access(TOKEN), trainings), {"Authorization": f"Bearer {TOKEN}"}
+    app, headers = make_app(trainings.workspace, Access(TOKEN), trainings), {"Authorization": f"Bearer {TOKEN}"}
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -386,7 +386,7 @@ def test_bad_requests_get_a_sentence_over_http(trainings: Trainings) -> None:
     post: Any = httpx.Client.post
     with served(trainings) as client:
         for path, body, status, message in [
-            ("/api/trainings", {"source": "nothing", "model": "crosses"}, 404, "there are crosses, shapes"),
+            ("/api/trainings", {"source": "nothing", "model": "crosses"}, 404, "available: crosses, shapes"),
             ("/api/trainings", {"source": "crosses", "model": "crosses", "epochs": 0}, 422, "epochs"),
             ("/api/trainings", {"source": "../etc", "model": "crosses"}, 422, "source"),
             ("/api/trainings", {"source": "crosses", "model": "crosses", "out": "/tmp/x"}, 422, "out"),

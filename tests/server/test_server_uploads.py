@@ -201,7 +201,7 @@ def test_of_several_pictures_the_first_is_used_and_that_is_said(kind: str) -> No
 
 
 def test_a_picture_that_is_too_large_says_how_large_it_may_be() -> None:
-    with pytest.raises(cs.ImageError, match="is 4,001 pixels wide and 4,000 high; at most 16 million pixels are taken"):
+    with pytest.raises(cs.ImageError, match="is 4,001 pixels wide and 4,000 high; the limit is 16 million pixels"):
         read_upload(BOMBS["just too many pixels"]())
 
 

@@ -48,7 +48,7 @@ def test_the_oldest_traces_go_but_each_clients_newest_stays(net: Any) -> None:
     others = [make(index, "another") for index in range(1, 12)]
     assert traces.get(mine).id == mine
     assert traces.get(others[-1]).id == others[-1]
-    with pytest.raises(Exception, match="ask for it again"):
+    with pytest.raises(Exception, match="request it again"):
         traces.get(others[0])
     assert make(1, "another") == others[0]
     gallery.close()
@@ -85,7 +85,7 @@ def test_a_trace_that_others_are_compared_with_stays(net: Any) -> None:
         newest = make(right)
         for _ in range(3):
             assert traces.get(newest, "me").id == newest
-    with pytest.raises(HTTPException, match="ask for it again"):
+    with pytest.raises(HTTPException, match="request it again"):
         traces.get(first, "me")
     gallery.close()
 
@@ -208,7 +208,7 @@ def test_work_that_nobody_waits_for_any_more_is_dropped() -> None:
         _, third = ask(workers, lambda: done.append("stayed"))
         await everyone_waits()
         request.left.set()
-        with pytest.raises(HTTPException, match="left"):
+        with pytest.raises(HTTPException, match="disconnected"):
             await second
         gate.set()
         await asyncio.gather(first, third)
@@ -279,7 +279,7 @@ def test_too_many_are_told_to_come_back() -> None:
         await everyone_waits()
         tasks += [ask(workers, lambda: None, "a")[1] for _ in range(3)]
         await everyone_waits()
-        with pytest.raises(HTTPException, match="3 of your requests wait already"):
+        with pytest.raises(HTTPException, match="3 of your requests are waiting already"):
             await ask(workers, lambda: None, "a")[1]
         tasks += [ask(workers, lambda: None, "b")[1] for _ in range(2)]
         await everyone_waits()
@@ -291,7 +291,7 @@ def test_too_many_are_told_to_come_back() -> None:
         await asyncio.gather(*tasks)
         assert await ask(workers, lambda: 7, "c")[1] == 7
         workers.close()
-        with pytest.raises(HTTPException, match="ending"):
+        with pytest.raises(HTTPException, match="shutting down"):
             await ask(workers, lambda: 7, "c")[1]
 
     asyncio.run(flooding())
@@ -303,7 +303,7 @@ def test_errors_reach_who_asked_and_the_thread_goes_on() -> None:
         with pytest.raises(ZeroDivisionError):
             await ask(workers, lambda: 1 // 0, key="model")[1]
         for ends in (SystemExit, KeyboardInterrupt, GeneratorExit):
-            with pytest.raises(HTTPException, match=f"broke off with {ends.__name__} instead of an answer"):
+            with pytest.raises(HTTPException, match=f"ended with {ends.__name__} instead of a result"):
                 await ask(workers, partial(throw, ends), key="model")[1]
         found: int = await ask(workers, lambda: 7, key="model")[1]
         workers.close()

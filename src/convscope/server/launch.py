@@ -1,6 +1,6 @@
-"""Launch: from a model or a folder of runs to a page that is open: token, thread, browser, end.
+"""Starting and stopping the explorer: socket, access token, server thread, browser, shutdown.
 
-Knows how a server is started and stopped; what is shown is the gallery's matter, who may ask security's.
+The content comes from `session.workspace`, access control from `http.security`.
 """
 
 import atexit
@@ -28,28 +28,30 @@ from convscope.server.trainings.registry import Trainings
 
 
 class Explorer:
-    """A page that is being served: `url` opens it, `close()` ends it, `wait()` stays until Ctrl-C.
+    """A running explorer: `url` opens its page, `close()` shuts it down, `wait()` blocks until Ctrl-C.
 
-    It is served by a thread of this process; use it as a context manager to have it closed in the end.
+    A thread of this process serves the page. Used as a context manager, the explorer is closed on exit.
     """
 
-    def __init__(self, gallery: Workspace, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]) -> None:
+    def __init__(
+        self, workspace: Workspace, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]
+    ) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
-        self._trainings = Trainings(gallery, folder)
-        app = make_app(gallery, access, self._trainings)
+        self._trainings = Trainings(workspace, folder)
+        app = make_app(workspace, access, self._trainings)
         put_together(app)
-        self._begin = partial(warmup.begin, gallery)
+        self._begin = partial(warmup.begin, workspace)
         self._begun = threading.Lock()
         self.address = address_of(listening)
-        """Where it listens, without the token."""
+        """The server's address, without the token."""
         self.url = f"{self.address}#token={access.token}"
-        """What a browser opens: the page's address with the token in its fragment, which browsers send nowhere."""
+        """The page's address with the token in its fragment, which browsers never send over the network."""
         self.notes: list[str] = []
-        """What a person should know about how it was started."""
+        """Notes on how the server was started, such as a port other than the requested one."""
         self._probes = app.state.probes
         self._invite = app.state.invitations.new
         self._server = make_server(app)
-        self._ended = threading.Event()  # Ctrl-C within `Thread.join` lets a running thread pass for an ended one
+        self._ended = threading.Event()  # after Ctrl-C within `Thread.join`, a running thread is reported as ended
         self._thread = threading.Thread(target=self._serve, args=(listening,), name="explorer", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -66,10 +68,10 @@ class Explorer:
         self.close()
 
     def show(self) -> bool:
-        """Open the page in this machine's browser; whether there is one to try.
+        """Open the page in this machine's browser; returns False if there is none.
 
-        The browser is started with an address that works once: a command line can be read by the machine's other
-        users, and the token must not stand in it.
+        The browser is started with an address that works once: other users of the machine can read its command
+        line, so the token must not appear in it.
         """
         if not has_browser():
             return False
@@ -79,7 +81,7 @@ class Explorer:
         return True
 
     def _make_first_view(self) -> None:
-        """Once, when a page is about to open, or when the program that has the model only waits."""
+        """Prefetch the first view, once: when a page is about to open, or when the calling program starts to wait."""
         if self._begun.acquire(blocking=False):
             self._begin()
 
@@ -87,11 +89,11 @@ class Explorer:
         try:
             self._server.run([listening])
         finally:
-            listening.close()  # a server that is told to end before it has begun leaves it open
+            listening.close()  # a server that is asked to stop before it has started leaves the socket open
             self._ended.set()
 
     def wait(self) -> None:
-        """Serve until Ctrl-C or a request to end, then close."""
+        """Serve until Ctrl-C or SIGTERM, then close."""
         try:
             with _sigterm_like_ctrl_c():
                 self._make_first_view()
@@ -103,10 +105,10 @@ class Explorer:
             self.close()
 
     def close(self) -> None:
-        """End it, its trainings and its questions; nothing happens where it has ended."""
+        """Stop the server with its trainings and probes; calling it again has no effect."""
         atexit.unregister(self.close)
         self._probes.close()
-        self._trainings.close()  # both end the streams of events that the server would wait for
+        self._trainings.close()  # both end their event streams, which the server would otherwise wait for
         self._server.should_exit = True
         if self._thread is not threading.current_thread() and self._ended.wait(60):
             self._thread.join()
@@ -114,7 +116,7 @@ class Explorer:
 
 @contextmanager
 def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """Within it a request to end interrupts; signals are heard by the main thread alone, so nothing else is changed."""
+    """Let SIGTERM raise KeyboardInterrupt within the block; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -125,7 +127,7 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if former is None else former)
 
 
-def open(  # noqa: A001  # people say cs.open
+def open(  # noqa: A001  # users write cs.open
     model: Any,
     image: Any = None,
     *,
@@ -135,7 +137,7 @@ def open(  # noqa: A001  # people say cs.open
     browser: bool | None = None,
     data_dir: str | Path | None = None,
 ) -> Explorer:
-    """Open the explorer, a page on which every number of a network can be clicked, on one model.
+    """Open the explorer on one model: a web page on which every number of the network can be clicked.
 
     ```python
     explorer = cs.open(model, "dog.jpg")  # a thread of this process serves it
@@ -143,20 +145,21 @@ def open(  # noqa: A001  # people say cs.open
     ```
 
     Args:
-        model: What `load_model` takes: a module of this session, a built-in network, your own, or a run folder.
-        image: What to show first, as `load_image` takes it; without one, a sample of the model's data, or noise.
-        host: Address to listen at. Another one than this machine's own opens it to the network; the token is kept.
-        port: Port to listen at, or the next free one; 0 takes any.
-        allow_hosts: Further names by which browsers reach this server.
-        browser: Whether to open the browser; by default where the output is a terminal.
-        data_dir: Where the files of the MNIST family are looked for first.
+        model: A module of this session, or what `load_model` accepts: a built-in network, your own, or a run folder.
+        image: The first input, as `load_image` accepts it; by default a sample of the model's data, or noise.
+        host: Address to listen on. Any but a loopback address opens the page to the network; the token is still
+            required.
+        port: Port to listen on, or else the next free one; 0 picks any free port.
+        allow_hosts: Additional host names under which browsers reach this server.
+        browser: Whether to open the browser; by default only if the output is a terminal.
+        data_dir: Folder searched first for the files of the MNIST family.
 
     Returns:
-        The served page: `.url`, `.close()`, `.wait()`.
+        The running explorer: `.url`, `.close()`, `.wait()`.
 
     Raises:
-        UsageError: the page was not built, the address cannot be listened at, or model or image cannot be meant.
-        ConvscopeError: as `load_model` and `load_image` raise.
+        UsageError: the page was not built, the address is not available, or model or image are invalid.
+        ConvscopeError: as raised by `load_model` and `load_image`.
     """
     _check_page()
     loaded = cs.load_model(model) if isinstance(model, str | Path) else model
@@ -173,27 +176,31 @@ def serve(
     browser: bool | None = None,
     data_dir: str | Path | None = None,
 ) -> Explorer:
-    """Open the explorer on all runs of a folder; trainings that are started in it are written there.
+    """Open the explorer on all runs of a folder; trainings started from the page are saved there.
 
     ```python
     cs.serve("runs").wait()
     ```
 
     Args:
-        folder: The folder with the runs; it need not exist yet.
-        host: As of `open`.
-        port: As of `open`.
-        allow_hosts: As of `open`.
-        browser: As of `open`.
-        data_dir: As of `open`.
+        folder: The folder that contains the runs; it need not exist yet.
+        host: Address to listen on. Any but a loopback address opens the page to the network; the token is still
+            required.
+        port: Port to listen on, or else the next free one; 0 picks any free port.
+        allow_hosts: Additional host names under which browsers reach this server.
+        browser: Whether to open the browser; by default only if the output is a terminal.
+        data_dir: Folder searched first for the files of the MNIST family.
+
+    Returns:
+        The running explorer: `.url`, `.close()`, `.wait()`.
 
     Raises:
-        UsageError: the page was not built, the address cannot be listened at, or `folder` is a file.
+        UsageError: the page was not built, the address is not available, or `folder` is a file.
     """
     _check_page()
     path = Path(folder).expanduser()
     if path.exists() and not path.is_dir():
-        raise cs.UsageError(f"{folder} is a file; name a folder with runs.")
+        raise cs.UsageError(f"{folder} is a file; give a folder that contains runs.")
     make = partial(Workspace.of_folder, path, data_dir=Path(data_dir) if data_dir else None)
     return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
 
@@ -210,7 +217,7 @@ def _launch(
     for name in allow_hosts:
         if not is_host(name):
             raise cs.UsageError(
-                f"{name!r} is no name of a machine; --allow-host takes one like lab.example, without port."
+                f"{name!r} is not a host name; --allow-host takes one such as lab.example, without a port."
             )
     listening = bind(host, port)
     try:
@@ -218,28 +225,28 @@ def _launch(
     except BaseException:
         listening.close()
         raise
-    wished = PORT if port is None else port
-    taken = listening.getsockname()[1]
-    if wished not in {0, taken}:
-        explorer.notes.append(f"port {wished} is in use; this is the next free one, {taken}.")
-    reached = listening.getsockname()[0]
-    if not is_loopback(reached):
-        explorer.notes.append(_who_can_ask(reached, allow_hosts))
+    requested = PORT if port is None else port
+    address, actual = listening.getsockname()[:2]
+    if requested not in {0, actual}:
+        explorer.notes.append(f"port {requested} is in use; using the next free one, {actual}.")
+    if not is_loopback(address):
+        explorer.notes.append(_network_note(address, allow_hosts))
     if sys.stdout.isatty() if browser is None else browser:
         explorer.show()
     return explorer
 
 
-def _who_can_ask(reached: str, allow_hosts: Sequence[str]) -> str:
-    """What a server that listens to the network says: by which names it answers."""
-    names = [*([] if reached in ANYWHERE else [reached]), *(f"{name} (--allow-host)" for name in allow_hosts)]
+def _network_note(address: str, allow_hosts: Sequence[str]) -> str:
+    """The note of a server that listens on the network: the host names it answers to."""
+    names = [*([] if address in ANYWHERE else [address]), *(f"{name} (--allow-host)" for name in allow_hosts)]
     if not names:
         return (
-            "this page answers other machines only by a name given with --allow-host, and none is: "
-            "give this machine's name or address, as in --allow-host lab.example."
+            "other machines can reach this page only under a host name passed to --allow-host, and none was: "
+            "pass this machine's name or address, as in --allow-host lab.example."
         )
     return (
-        f"other machines can reach this page as {', '.join(names)}; whoever has its address with the token can use it."
+        f"other machines can reach this page as {', '.join(names)}; "
+        "anyone who has its address with the token can use it."
     )
 
 

@@ -1,4 +1,7 @@
-"""OpenAPI: prints the document that the page's TypeScript types are made from: `python -m convscope.server.openapi`."""
+"""Print the OpenAPI document that the page's TypeScript types are generated from.
+
+Run as `python -m convscope.server.openapi`.
+"""
 
 import json
 import sys
@@ -8,7 +11,7 @@ from convscope.server.http.security import Access
 
 
 def document() -> str:
-    """What the server answers to, as an OpenAPI document in JSON."""
+    """The server's routes and schemas as an OpenAPI document in JSON."""
     return json.dumps(make_app(None, Access("")).openapi(), indent=1, sort_keys=True) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Every router, in the order in which addresses are matched. All addresses begin with /api."""
+"""All API routers, in the order in which paths are matched. All paths start with /api."""
 
 from convscope.server.explanations.routes import router as explanations
 from convscope.server.probes.routes import router as probes

@@ -1,4 +1,4 @@
-/** Inputs, changes and edits as short texts for the address, and back. Painted pixels travel as bytes. */
+/** Encode inputs, changes and edits as short strings for the URL, and decode them. Painted pixels are encoded as bytes. */
 import { floats, fromBase64, toBase64 } from "./pack";
 import { toBytes } from "./painting";
 import type { Change, Edit, InputRef, SampleRef } from "./types";
@@ -6,9 +6,9 @@ import type { Change, Edit, InputRef, SampleRef } from "./types";
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/;
 const SPLITS: readonly string[] = ["train", "test", "all"];
 
-const LONGEST = 12_000; // bytes of a painting that an address holds
+const LONGEST = 12_000; // maximum bytes of a painting in the URL
 
-/** s~shapes~test~12, u~ID, or p~1x28x28~BYTES; null for a painting that is too large for an address. */
+/** s~shapes~test~12, u~ID, or p~1x28x28~BYTES; null for a painting that is too large for the URL. */
 export function inputText(input: InputRef): string | null {
   if (input.kind === "sample") return `s~${input.source}~${input.split}~${input.index}`;
   if (input.kind === "stored") return `u~${input.id}`;
@@ -17,7 +17,7 @@ export function inputText(input: InputRef): string | null {
   return `p~${input.shape.join("x")}~${toBase64(bytes)}`;
 }
 
-/** The input that such a text stands for; null where there is none. */
+/** The input encoded by such a string; null if it is invalid. */
 export function inputFrom(text: string | null): InputRef | null {
   const [kind, a = "", b = "", c = ""] = (text ?? "").split("~");
   if (kind === "s" && ID.test(a) && SPLITS.includes(b) && /^\d{1,9}$/.test(c)) {
@@ -40,7 +40,7 @@ export function painted(bytes: Uint8Array, shape: readonly [number, number, numb
 
 const CHANGES = { r: "rotate", d: "down", x: "right", n: "noise", s: "seed" } as const;
 
-/** r15,d2: only what is not zero. */
+/** r15,d2: the nonzero parts of a change; null if there are none. */
 export function changeText(change: Change): string | null {
   const parts = Object.entries(CHANGES).flatMap(([letter, name]) =>
     change[name] === 0 ? [] : [`${letter}${change[name]}`],
@@ -48,7 +48,7 @@ export function changeText(change: Change): string | null {
   return parts.join(",") || null;
 }
 
-/** The change that such a text stands for. */
+/** The change encoded by such a string. */
 export function changeFrom(text: string | null): Change | null {
   if (text === null) return null;
   const change: Change = { rotate: 0, down: 0, right: 0, noise: 0, seed: 0 };
@@ -66,7 +66,7 @@ export function editsText(edits: readonly Edit[]): string | null {
   return parts.join(";") || null;
 }
 
-/** The edits that such a text stands for; what cannot be read is left out. */
+/** The edits encoded by such a string; invalid ones are skipped. */
 export function editsFrom(text: string | null): Edit[] {
   return (text ?? "").split(";").flatMap((part) => {
     const [name = "", cell = "", values = ""] = part.split(":");

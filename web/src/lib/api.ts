@@ -1,6 +1,6 @@
 /**
- * The only file that talks to the network. The token comes in the address's fragment once, is kept for this origin, and
- * goes into a header. What fails because the server is gone waits until it is back; a forgotten trace is asked for again.
+ * The HTTP client, the only file that accesses the network. The token arrives once in the URL's fragment, is stored for
+ * this origin and sent in a header. Requests wait while the server is unreachable; evicted traces are requested again.
  */
 import { writable, type Readable } from "svelte/store";
 import { pictures, floats, toBase64, unpack, type Picture, type Tensor } from "./pack";
@@ -29,41 +29,41 @@ import type {
 
 const KEY = "convscope-token";
 const TAB = "convscope-tab";
-const PATIENCE = 1000; // milliseconds between two knocks on a server that is gone
-const BUSY = 6; // how often a busy server is asked again
+const PATIENCE = 1000; // milliseconds between two attempts to reach the server
+const BUSY = 6; // retries while the server is busy
 
-/** An answer that is a sentence: what was asked, what there is, what to do. */
+/** An error response: its message says what was requested, what exists and what to do. */
 export class Refused extends Error {
   constructor(
     readonly status: number,
     message: string,
-    /** Where an image has another size than the model takes: how it can be made to fit. */
+    /** Ways to fit the image, if the error is an image of the wrong size. */
     readonly fit: readonly Fit[] = [],
   ) {
     super(message);
   }
 }
 
-/** How the connection is: "open", "gone" (knocking), or "locked" (no token, or another server's). */
+/** State of the connection: "open", "gone" (retrying), or "locked" (no token, or one of another server). */
 export type Connection = "open" | "gone" | "locked";
 const connectionStore = writable<Connection>("open");
 export const connection: Readable<Connection> = connectionStore;
 
 const token = readToken();
 const tab = readTab();
-let back: Promise<void> | undefined;
+let reconnecting: Promise<void> | undefined;
 const requests = new Map<string, TraceRequest>();
 
 function readToken(): string {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given !== null) {
+  const fromFragment = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (fromFragment !== null) {
     history.replaceState(null, "", location.pathname + location.search);
     try {
-      localStorage.setItem(KEY, given);
+      localStorage.setItem(KEY, fromFragment);
     } catch {
-      // a browser that keeps nothing: the token lives as long as the page
+      // without storage, the token is kept as long as the page is open
     }
-    return given;
+    return fromFragment;
   }
   try {
     return localStorage.getItem(KEY) ?? "";
@@ -72,7 +72,7 @@ function readToken(): string {
   }
 }
 
-/** A name of this tab, at random: the server lets tabs take turns, and keeps what each of them looks at. */
+/** A random name for this tab: the server schedules tabs fairly, and keeps the traces that each of them shows. */
 function readTab(): string {
   const fresh = toBase64(crypto.getRandomValues(new Uint8Array(12)));
   try {
@@ -89,36 +89,37 @@ if (typeof addEventListener !== "undefined") {
     if (new URLSearchParams(location.hash.slice(1)).has("token")) location.reload();
   });
   addEventListener("storage", (event) => {
-    if (event.key === KEY && event.newValue !== null && event.newValue !== token) location.reload(); // of a new server
+    if (event.key === KEY && event.newValue !== null && event.newValue !== token) location.reload(); // the token of a new server
   });
 }
 
-/** Whether an error only says that nobody waits for the answer any more. */
+/** Whether an error only means that the request was aborted. */
 export function aborted(error: unknown): boolean {
   return error instanceof DOMException && error.name === "AbortError";
 }
 
 const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
 
-function heard(answer: Response): void {
+function noteConnection(answer: Response): void {
   connectionStore.set(answer.status === 401 ? "locked" : "open");
 }
 
-function knock(): Promise<void> {
-  back ??= (async () => {
+/** Wait until the server responds again; all requests share one loop of attempts. */
+function reconnect(): Promise<void> {
+  reconnecting ??= (async () => {
     connectionStore.set("gone");
     for (;;) {
       await pause(PATIENCE);
       try {
-        heard(await fetch("api/session", { headers: headers(), cache: "no-store" }));
-        back = undefined;
+        noteConnection(await fetch("api/session", { headers: headers(), cache: "no-store" }));
+        reconnecting = undefined;
         return;
       } catch {
         continue;
       }
     }
   })();
-  return back;
+  return reconnecting;
 }
 
 function headers(extra: Record<string, string> = {}): Record<string, string> {
@@ -138,11 +139,11 @@ async function send(path: string, ask: Ask): Promise<Response> {
   for (;;) {
     try {
       const answer = await fetch(`api/${path}`, init);
-      if (back === undefined) heard(answer); // while it knocks, only an answer to a knock counts: this one may be older
+      if (reconnecting === undefined) noteConnection(answer); // while reconnecting, this response may be an older one
       return answer;
     } catch (error) {
       if (aborted(error) || ask.signal?.aborted) throw error;
-      await knock();
+      await reconnect();
       ask.signal?.throwIfAborted();
     }
   }
@@ -150,10 +151,10 @@ async function send(path: string, ask: Ask): Promise<Response> {
 
 async function refusal(answer: Response): Promise<Refused> {
   try {
-    const said = (await answer.json()) as Partial<Problem>;
-    if (typeof said.message === "string") return new Refused(answer.status, said.message, said.fit);
+    const problem = (await answer.json()) as Partial<Problem>;
+    if (typeof problem.message === "string") return new Refused(answer.status, problem.message, problem.fit);
   } catch {
-    // no JSON: the status is all there is
+    // not JSON: only the status is known
   }
   return new Refused(answer.status, `The server answered ${answer.status} ${answer.statusText}.`);
 }
@@ -167,13 +168,13 @@ async function call(path: string, ask: Ask = {}): Promise<Response> {
       ask.signal?.throwIfAborted();
       continue;
     }
-    const forgotten = answer.status === 404 && attempt === 0 ? await remembered(path, ask.signal) : false;
-    if (!forgotten) throw await refusal(answer);
+    const restored = answer.status === 404 && attempt === 0 ? await restoreTraces(path, ask.signal) : false;
+    if (!restored) throw await refusal(answer);
   }
 }
 
-/** Ask again for every trace of a path that the server may have forgotten; ids are digests, so they stay the same. */
-async function remembered(path: string, signal: AbortSignal | undefined): Promise<boolean> {
+/** Request again the traces in a path, which the server may have evicted; ids are digests, so they stay the same. */
+async function restoreTraces(path: string, signal: AbortSignal | undefined): Promise<boolean> {
   let any = false;
   for (const [id, request] of requests) {
     if (!path.includes(id)) continue;
@@ -249,7 +250,7 @@ export function getInput(trace: string, signal?: AbortSignal): Promise<Tensor> {
   return tensor(`traces/${trace}/input`, signal);
 }
 
-/** The input from 0 to 1, before it was normalized, in its full size. */
+/** The input from 0 to 1, before normalization, in full size. */
 export function getPicture(trace: string, signal?: AbortSignal): Promise<Tensor> {
   return tensor(`traces/${trace}/input?shown=true`, signal);
 }
@@ -279,7 +280,7 @@ export function getProof(trace: string, step: number, cell: Cell, signal?: Abort
   return json(`traces/${trace}/steps/${step}/proof?cell=${at(cell)}`, { signal });
 }
 
-/** A number as contributions of the input's pixels, and the weight of each. */
+/** Contributions of the input's pixels to a number, and their weights. */
 export type Contributions = Readonly<{ info: ContributionsInfo; pixels: Float32Array; weights: Float32Array }>;
 
 export async function getContributions(
@@ -313,7 +314,7 @@ export function getStepDifference(
   return tensor(`traces/${trace}/steps/${step}/difference?base=${base}${which}`, signal);
 }
 
-/** A parameter's numbers: all, or so many kernels along its first axis. */
+/** A parameter's numbers: all, or a range of kernels along its first axis. */
 export function getParameter(
   trace: string,
   parameter: string,
@@ -334,7 +335,7 @@ export const postTraining = (request: TrainRequest): Promise<TrainingInfo> => js
 export const commandTraining = (id: string, command: TrainCommand["command"]): Promise<TrainingInfo> =>
   json(`trainings/${id}`, posting({ command }));
 
-/** Follow a training: one value for each event, until it ends or nobody listens any more. */
+/** Follow a training: yields its events until it ends or the signal aborts. */
 export const followTraining = (id: string, signal: AbortSignal): AsyncGenerator<TrainingEvent> =>
   follow(`trainings/${id}/events`, signal);
 
@@ -348,7 +349,7 @@ export const followProbe = (id: string, signal: AbortSignal): AsyncGenerator<Pro
 export const getProbeAnswer = (id: string, signal?: AbortSignal): Promise<ProbeAnswer> =>
   json(`probes/${id}/answer`, { signal });
 
-/** The picture of an answer, or the result itself, as a file. */
+/** The picture of an answer, or its result as JSON, as a file. */
 export async function getProbeFile(id: string, which: "picture" | "json", signal?: AbortSignal): Promise<Blob> {
   return (await call(`probes/${id}/${which}`, { signal })).blob();
 }

@@ -1,6 +1,6 @@
 /**
- * Colours of data: one diverging map, zero in the middle. Its middle is the page's own neutral, so that what is near
- * zero is quiet in light and in dark. Blue below, red above: ColorBrewer's RdBu, safe for colour-blind eyes.
+ * Colours of data: one diverging colour map centred at zero. Its centre is the page's background, so that numbers near
+ * zero are inconspicuous in both themes. Blue is negative, red positive: ColorBrewer's RdBu, safe for colour-blind eyes.
  */
 export type Theme = "light" | "dark";
 export type Rgb = readonly [number, number, number];
@@ -9,10 +9,10 @@ const STOPS: Record<Theme, readonly string[]> = {
   light: ["#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#fbfaf7", "#fddbc7", "#f4a582", "#d6604d", "#b2182b"],
   dark: ["#7cc0ff", "#4f97e0", "#356aa8", "#243f61", "#1c1c1e", "#58291d", "#994229", "#d56a45", "#ff9d78"],
 };
-const STRANGE: Record<Theme, string> = { light: "#b9a44c", dark: "#8f7f35" }; // a colour that no number has
+const STRANGE: Record<Theme, string> = { light: "#b9a44c", dark: "#8f7f35" }; // for NaN and infinity
 const HALF = 255;
 
-/** Packed little-endian RGBA of 511 levels, the middle one zero, and the colour of what is not finite. */
+/** Packed little-endian RGBA of 511 levels, zero in the middle, and the colour of numbers that are not finite. */
 export type ColourMap = Readonly<{ theme: Theme; levels: Uint32Array; strange: number }>;
 
 function rgb(hex: string): Rgb {
@@ -39,7 +39,7 @@ function build(theme: Theme): ColourMap {
 
 export const DIVERGING: Record<Theme, ColourMap> = { light: build("light"), dark: build("dark") };
 
-/** The packed colour of a number on a scale whose ends are −limit and limit. */
+/** The packed colour of a number on a scale from −limit to limit. */
 export function colour(map: ColourMap, value: number, limit: number): number {
   if (!Number.isFinite(value)) return map.strange;
   const part = limit > 0 ? Math.max(-1, Math.min(1, value / limit)) : 0;
@@ -53,7 +53,7 @@ export function grey(map: ColourMap, level: number): number {
   return pack([byte, byte, byte]);
 }
 
-/** The packed colour of three brightnesses from 0 to 1. */
+/** The packed colour of red, green and blue from 0 to 1. */
 export function mixed(r: number, g: number, b: number): number {
   const byte = (level: number): number => Math.round(Math.max(0, Math.min(1, level)) * 255);
   return pack([byte(r), byte(g), byte(b)]);
@@ -64,7 +64,7 @@ export function css(packed: number): string {
   return `rgb(${packed & 255} ${(packed >> 8) & 255} ${(packed >> 16) & 255})`;
 }
 
-/** Black or white, whichever is easier to read on a packed colour: relative luminance of WCAG 2. */
+/** Black or white, whichever is more legible on a packed colour, by the relative luminance of WCAG 2. */
 export function inkOn(packed: number): string {
   const part = (byte: number): number => {
     const c = byte / 255;
@@ -74,17 +74,17 @@ export function inkOn(packed: number): string {
   return light > 0.179 ? "#000000" : "#ffffff";
 }
 
-/** What the colours of a step mean: zero in the middle, `limit` at both ends. */
+/** The colour scale of a step: from −limit to limit, zero in the middle. */
 export type Scale = Readonly<{ low: number; high: number; limit: number }>;
 
-/** The scale that holds every number from low to high. */
+/** The scale that covers the range from low to high. */
 export function scaleOf(low: number, high: number): Scale {
   const lowest = Number.isFinite(low) ? Math.min(low, 0) : 0;
   const highest = Number.isFinite(high) ? Math.max(high, 0) : 0;
   return { low: lowest, high: highest, limit: Math.max(-lowest, highest) || 1 };
 }
 
-/** The scale that holds all of these numbers. */
+/** The scale that covers all of these numbers. */
 export function scaleOver(values: Iterable<number>): Scale {
   let [low, high] = [0, 0];
   for (const value of values) {
@@ -95,7 +95,7 @@ export function scaleOver(values: Iterable<number>): Scale {
   return scaleOf(low, high);
 }
 
-/** The scale that holds several. */
+/** The scale that covers several scales. */
 export function sharedScale(scales: Iterable<Scale>): Scale {
   let [low, high] = [0, 0];
   for (const scale of scales) {

@@ -32,6 +32,6 @@ test("where there are only epochs, their means are the curve", () => {
   ]);
 });
 
-test("what is no number is no point", () => {
+test("values that are not numbers are left out", () => {
   expect(curves([{ event: "train", step: 1, loss: "nan", accuracy: null }]).loss).toEqual([null]);
 });

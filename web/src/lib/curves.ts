@@ -1,4 +1,4 @@
-/** A training's points as curves over its steps. Knows no DOM and no server. */
+/** Turn a training's metrics into curves over its steps. Knows no DOM and no server. */
 import type { TrainingEvent } from "./types";
 
 /** Curves over training steps; a point that was not measured is null. */
@@ -14,8 +14,8 @@ export type Curves = Readonly<{
 export type Point = TrainingEvent["points"][number];
 
 /**
- * The curves of a training's points: those of batches and those of an epoch may fall on the same step. An epoch's mean
- * lies on the curve only where batches have no points: beside them it would be a jump that nothing in the training made.
+ * The curves of a training's metrics; those of a batch and those of an epoch may share a step. An epoch's mean training
+ * loss is drawn only if there are no batch metrics: next to them, it would look like a jump of the loss.
  */
 export function curves(points: readonly Point[]): Curves {
   const at = new Map<number, Point>();

@@ -1,7 +1,7 @@
-/** Drawing numbers onto canvases: one pixel a number, magnified by CSS without smoothing. Knows no server. */
+/** Draw numbers onto canvases: one pixel per number, magnified by CSS without smoothing. Knows no server. */
 import { colour, grey, mixed, type ColourMap } from "./colours";
 
-/** Numbers of one plane, or of three for a picture in its own colours. */
+/** Numbers of one plane, or three planes of a colour picture. */
 export type Plane = Readonly<{ data: ArrayLike<number>; height: number; width: number }>;
 
 function put(canvas: HTMLCanvasElement, height: number, width: number, at: (i: number) => number): void {
@@ -15,7 +15,7 @@ function put(canvas: HTMLCanvasElement, height: number, width: number, at: (i: n
   context.putImageData(image, 0, 0);
 }
 
-/** Numbers in signed colours. */
+/** Draw numbers in signed colours. */
 export function drawMap(canvas: HTMLCanvasElement, plane: Plane, limit: number, map: ColourMap): void {
   put(canvas, plane.height, plane.width, (i) => {
     const value = plane.data[i];
@@ -23,7 +23,7 @@ export function drawMap(canvas: HTMLCanvasElement, plane: Plane, limit: number, 
   });
 }
 
-/** Bytes that stand for low..high, in signed colours. */
+/** Draw bytes that encode numbers from low to high, in signed colours. */
 export function drawBytes(
   canvas: HTMLCanvasElement,
   plane: Plane,
@@ -41,7 +41,7 @@ export function drawBytes(
   });
 }
 
-/** A picture in its own colours: (C, H, W) bytes, C 1 or 3. */
+/** Draw a grey or colour picture: (C, H, W) bytes, C 1 or 3. */
 export function drawPicture(canvas: HTMLCanvasElement, bytes: ArrayLike<number>, shape: readonly number[]): void {
   const [channels = 1, height = 1, width = 1] = shape;
   const area = height * width;
@@ -51,7 +51,7 @@ export function drawPicture(canvas: HTMLCanvasElement, bytes: ArrayLike<number>,
   );
 }
 
-/** Numbers between low and high in greys. */
+/** Draw numbers between low and high in greys. */
 export function drawGrey(canvas: HTMLCanvasElement, plane: Plane, low: number, high: number, map: ColourMap): void {
   const range = high - low || 1;
   put(canvas, plane.height, plane.width, (i) => grey(map, ((plane.data[i] ?? NaN) - low) / range));

@@ -78,7 +78,7 @@ test("numbers keep their float32", () => {
   for (const value of [0.1, -1 / 3, 1e-7, 123456.789]) expect(Math.fround(float32(value))).toBe(Math.fround(value));
 });
 
-test("a named kernel lies in the middle", () => {
+test("a named kernel is centred", () => {
   const plane = planeOf(of("convolution", [1, 1, 5, 5]), 0, 0);
   const values = placed(
     [

@@ -1,9 +1,9 @@
-/** Which numbers of a parameter are edited together, and the edits themselves. Knows no DOM and no server. */
+/** Edits of parameters, and the planes of a weight that are edited together. Knows no DOM and no server. */
 import type { Edit, StepInfo, TraceInfo } from "./types";
 
-const WRITTEN = 49; // numbers that are shown as fields: a kernel of 7×7
+const WRITTEN = 49; // maximum numbers of a plane shown as input fields: a kernel of 7×7
 
-/** What is edited at once: a kernel of one input channel, or the weights of one unit. */
+/** A part of a weight that is edited at once: a kernel of one input channel, or the weights of one unit. */
 export type Plane = Readonly<{
   parameter: string;
   lead: readonly number[];
@@ -12,7 +12,7 @@ export type Plane = Readonly<{
   written: boolean;
 }>;
 
-/** How a weight falls into planes: so many kernels, each with so many input channels, in groups of kernels. */
+/** How a weight is divided into planes: its numbers of kernels, of input channels per kernel, and of groups. */
 export type Weight = Readonly<{
   name: string;
   shape: readonly number[];
@@ -22,7 +22,7 @@ export type Weight = Readonly<{
   transposed: boolean;
 }>;
 
-/** What PyTorch calls the weight and the bias of a linear layer, where it adds a product of matrices for it. */
+/** The argument names of a linear layer's weight and bias when PyTorch runs it as `addmm`. */
 const LINEAR = { weight: "mat2", bias: "self" } as const;
 
 /** The name of a step's weight or bias. */
@@ -30,7 +30,7 @@ export function parameterOf(step: StepInfo, which: "weight" | "bias"): string | 
   return step.parameters[which] ?? (step.module_type === "Linear" ? step.parameters[LINEAR[which]] : undefined);
 }
 
-/** The weight of a step, where it has kernels or units. */
+/** The weight of a step; null if it has no kernels or units. */
 export function weightOf(step: StepInfo, trace: TraceInfo): Weight | null {
   const name = parameterOf(step, "weight");
   const shape = trace.parameters.find((p) => p.name === name)?.shape;
@@ -43,7 +43,7 @@ export function weightOf(step: StepInfo, trace: TraceInfo): Weight | null {
   return { name, shape, kernels: second * groups, inputs: first / groups, groups, transposed };
 }
 
-/** One plane of a weight: of kernel `kernel` and input channel `input`. */
+/** The plane of a weight for kernel `kernel` and input channel `input`. */
 export function planeOf(weight: Weight, kernel: number, input: number): Plane {
   const { shape, name } = weight;
   if (shape.length === 2) {
@@ -52,18 +52,18 @@ export function planeOf(weight: Weight, kernel: number, input: number): Plane {
     return { parameter: name, lead: [kernel], rows: Math.ceil(length / columns), columns, written: length <= WRITTEN };
   }
   const columns = shape.at(-1) ?? 1;
-  const rows = shape.slice(2, -1).reduce((a, b) => a * b, 1); // a kernel of a volume: its slices below each other
+  const rows = shape.slice(2, -1).reduce((a, b) => a * b, 1); // a 3D kernel: its slices are stacked vertically
   return { parameter: name, lead: leadOf(weight, kernel, input), rows, columns, written: rows * columns <= WRITTEN };
 }
 
-/** Where that plane lies in the weight: a transposed one has its input channels first, group after group. */
+/** The plane's leading index in the weight; transposed weights have the input channels first, group by group. */
 function leadOf(weight: Weight, kernel: number, input: number): number[] {
   if (!weight.transposed) return [kernel, input];
   const each = weight.kernels / weight.groups;
   return [Math.floor(kernel / each) * weight.inputs + input, kernel % each];
 }
 
-/** The full index of one of its numbers, where it is edited alone. */
+/** The full index of one number of a plane, for an edit of this number alone. */
 export function cellIn(plane: Plane, weight: Weight, index: number): number[] {
   const inner = weight.shape.slice(plane.lead.length);
   const at: number[] = [];
@@ -78,26 +78,26 @@ export function cellIn(plane: Plane, weight: Weight, index: number): number[] {
 const same = (a: Edit, b: Pick<Edit, "parameter" | "cell">): boolean =>
   a.parameter === b.parameter && a.cell.join() === b.cell.join();
 
-/** A float32 in so few digits that it is the same float32. */
+/** Round to float32, keeping only the digits that identify it. */
 export const float32 = (value: number): number => Number(Math.fround(value).toPrecision(9));
 
-/** The edits and one more, in the place of a former one of the same cells. */
+/** The edits with one more, which replaces an earlier edit of the same cells. */
 export function withEdit(edits: readonly Edit[], edit: Edit): Edit[] {
   const next = { ...edit, cell: [...edit.cell], values: edit.values.map(float32) };
   return [...edits.filter((e) => !same(e, next)), next];
 }
 
-/** The edits without those inside of some cells. */
+/** The edits without those inside a plane. */
 export function withoutEdits(edits: readonly Edit[], parameter: string, lead: readonly number[]): Edit[] {
   return edits.filter((e) => e.parameter !== parameter || !lead.every((n, i) => e.cell[i] === n));
 }
 
-/** What an edit put into exactly these cells. */
+/** The values of the edit of exactly these cells. */
 export function editOf(edits: readonly Edit[], parameter: string, cell: readonly number[]): readonly number[] | null {
   return edits.find((e) => same(e, { parameter, cell: [...cell] }))?.values ?? null;
 }
 
-/** A named kernel in the middle of a larger one; null where it does not fit. */
+/** A named kernel centred in a plane, padded with zeros; null if it does not fit. */
 export function placed(kernel: readonly (readonly number[])[], plane: Plane): number[] | null {
   const [rows, columns] = [kernel.length, kernel[0]?.length ?? 0];
   if (rows > plane.rows || columns > plane.columns) return null;

@@ -4,7 +4,7 @@ vi.mock("./api", () => ({ Refused: Error, upload: null }));
 vi.mock("./session.svelte", () => ({ opened: () => null }));
 const { refusal } = await import("./files");
 
-describe("a file of somebody's own", () => {
+describe("a file of the user", () => {
   test("is sent where it may be a picture", () => {
     for (const type of ["image/png", "image/tiff", ""]) expect(refusal({ name: "a", size: 100, type }, 100)).toBeNull();
   });
@@ -13,7 +13,7 @@ describe("a file of somebody's own", () => {
       "“a.svg” is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file.",
     );
     expect(refusal({ name: "a.tif", size: 34_000_000, type: "image/tiff" }, 20_000_000)).toBe(
-      "“a.tif” has 34 MB; at most 20 MB are taken. Make the picture smaller, or save it as a JPEG.",
+      "“a.tif” has 34 MB; the limit is 20 MB. Make the picture smaller, or save it as a JPEG.",
     );
   });
 });

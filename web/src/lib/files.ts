@@ -1,28 +1,28 @@
-/** A picture of somebody's own: checked here for what can be said without the server, then uploaded. */
+/** Upload the user's own pictures, after checks that need no server. */
 import { Refused, upload } from "./api";
 import { opened } from "./session.svelte";
 import type { InputRef } from "./types";
 
-/** What a file chooser offers. */
+/** The file types that the file chooser accepts. */
 export const TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff"] as const;
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
-/** Why a file is not even sent; null: the server has a look at it. */
+/** Why a file is not uploaded; null if it may be. */
 export function refusal(file: Pick<File, "name" | "size" | "type">, most: number): string | null {
-  const called = `“${file.name.slice(0, 80)}”`;
+  const title = `“${file.name.slice(0, 80)}”`;
   if (file.type !== "" && !(TYPES as readonly string[]).includes(file.type))
-    return `${called} is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file.`;
+    return `${title} is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file.`;
   if (file.size > most)
-    return `${called} has ${megabytes(file.size)}; at most ${megabytes(most)} are taken. Make the picture smaller, or save it as a JPEG.`;
+    return `${title} has ${megabytes(file.size)}; the limit is ${megabytes(most)}. Make the picture smaller, or save it as a JPEG.`;
   return null;
 }
 
-/** The uploaded picture as an input. Throws `Refused` with a sentence. */
+/** Upload a picture and return it as an input. Throws `Refused` with a message. */
 export async function send(file: File): Promise<InputRef> {
   const why = refusal(file, opened()?.limits.upload_bytes ?? Infinity);
   if (why !== null) throw new Refused(415, why);
-  // a name without an ending has no type: what it is, the server sees by its content
+  // a file without an extension has no type; the server detects the format from the content
   const typed = file.type === "" ? new File([file], file.name, { type: TYPES[0] }) : file;
   try {
     return { kind: "stored", id: (await upload(typed, file.name.slice(0, 200) || "picture")).id };

@@ -11,7 +11,7 @@ function strange(value: number): string {
   return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : `${MINUS}inf`;
 }
 
-/** A number in at most `digits` significant digits, without idle zeros: −1.124, 0, 1.23e−5. */
+/** A number in at most `digits` significant digits, without trailing zeros: −1.124, 0, 1.23e−5. */
 export function short(number: Num, digits = 4): string {
   const value = real(number);
   if (!Number.isFinite(value)) return strange(value);
@@ -25,13 +25,13 @@ export function short(number: Num, digits = 4): string {
   return signed(`${mantissa.replace(/\.?0+$/, "")}e${Number(exponent)}`);
 }
 
-/** Every digit that tells a float64 from its neighbours. */
+/** The shortest text that identifies a float64. */
 export function full(number: Num): string {
   const value = real(number);
   return Number.isFinite(value) ? signed(String(value)) : strange(value);
 }
 
-/** How to write many numbers alike: seven characters are enough unless all are tiny. */
+/** A formatter for several numbers with equal decimals: at most seven characters, unless all are tiny. */
 export function like(values: Iterable<number>): (value: number) => string {
   let most = 0;
   let whole = true;
@@ -51,13 +51,13 @@ export function like(values: Iterable<number>): (value: number) => string {
   };
 }
 
-/** So many decimals; minus zero is zero. */
+/** A number with a fixed number of decimals; minus zero is written as zero. */
 export function fixed(value: number, decimals: number): string {
   const text = value.toFixed(decimals);
   return signed(/[1-9]/.test(text) ? text : text.replace("-", ""));
 }
 
-/** A part of one as per cent: 99.97 %, and never 100 % for less. */
+/** A fraction as a percentage: 99.97 %, and 100 % only for exactly 1. */
 export function percent(number: Num): string {
   const value = real(number);
   if (!Number.isFinite(value)) return strange(value);
@@ -67,12 +67,12 @@ export function percent(number: Num): string {
   return `${text} %`;
 }
 
-/** A shape as people write it: 8×28×28. */
+/** A shape: 8×28×28. */
 export function size(shape: readonly number[]): string {
   return shape.length ? shape.map((n) => n.toLocaleString("en")).join("×") : "1";
 }
 
-/** A whole number with thousands marked. */
+/** A whole number with thousands separators. */
 export function count(value: number): string {
   return value.toLocaleString("en");
 }
@@ -82,12 +82,12 @@ export function plural(value: number, word: string): string {
   return `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 }
 
-/** A cell as a person reads it: (3, 10, 12). */
+/** A cell as an index: (3, 10, 12). */
 export function cellText(cell: readonly number[]): string {
   return `(${cell.map((n) => signed(String(n))).join(", ")})`;
 }
 
-/** A cell in words, for a breadcrumb or a screen reader. */
+/** A cell in words, for breadcrumbs and screen readers. */
 export function cellWords(cell: readonly number[]): string {
   const [a, b, c] = cell.map((n) => signed(String(n)));
   if (cell.length === 3) return `channel ${a}, row ${b}, column ${c}`;

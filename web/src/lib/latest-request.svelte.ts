@@ -1,19 +1,19 @@
 /**
- * An answer that follows something that changes quickly: one request at a time, each for what is wanted then. What is
- * there stays until the next answer comes.
+ * Requests for something that changes quickly: one at a time, always for the newest wish. The current value stays until
+ * the next response arrives.
  */
 import { aborted, Refused } from "./api";
 
 export class Latest<T> {
   value = $state.raw<T | null>(null);
-  /** Why the newest wish has no answer. */
+  /** Why the newest request failed. */
   problem = $state<string | null>(null);
 
   #key = "";
   #ask: (() => Promise<T>) | null = null;
   #running = false;
 
-  /** Ask for this from now on; `key` says what is asked. Null: nothing is wanted. */
+  /** Request this from now on; `key` identifies the request. Null: nothing is needed. */
   want(key: string, ask: (() => Promise<T>) | null): void {
     if (key === this.#key) return;
     this.#key = key;
@@ -24,7 +24,7 @@ export class Latest<T> {
 
   async #run(): Promise<void> {
     this.#running = true;
-    await new Promise((done) => setTimeout(done)); // the strip's pictures are asked for first
+    await new Promise((done) => setTimeout(done)); // let the strip request its thumbnails first
     for (let done: string | null = null; done !== this.#key;) {
       done = this.#key;
       const ask = this.#ask;

@@ -56,7 +56,7 @@ const trace = (steps: StepInfo[]): TraceInfo => ({
   },
 });
 
-/** A stem, then so many blocks of four steps, the last of which adds what went in. */
+/** A stem, then `blocks` blocks of four steps, the last of which adds what went in. */
 function residual(blocks: number): TraceInfo {
   const steps = [step(0, "net.stem", [])];
   for (let b = 0; b < blocks; b++) {
@@ -142,7 +142,7 @@ describe("what reads what", () => {
     expect(found).toContainEqual({ from: -1, to: 0 });
   });
 
-  test("edges that overlap lie in lanes of their own", () => {
+  test("edges that overlap get lanes of their own", () => {
     expect(
       lanes([
         { from: 0, to: 4 },

@@ -1,25 +1,26 @@
 /**
- * The network as the strip shows it: steps, folded by module, and which card reads which. Knows no DOM and no server.
+ * The layout of the network in the strip: steps folded by module, and the edges between their cards. Also how a step's
+ * cells are arranged on a plane. Knows no DOM and no server.
  */
 import { IMAGE, type State } from "./state.svelte";
 import type { InputInfo, ModelInfo, StepInfo, TraceInfo } from "./types";
 
-/** One step, or several of one module that are folded or unfolded. */
+/** One step, or several steps of a module, which is folded or unfolded. */
 export type Node =
   | (Named & Readonly<{ kind: "step"; step: StepInfo }>)
   | (Named & Readonly<{ kind: "folded"; path: string; type: string; steps: readonly StepInfo[] }>)
   | (Named & Readonly<{ kind: "open"; path: string; type: string; nodes: readonly Node[] }>);
 
-/** A key of its own, and what it is called inside of the modules that are drawn around it. */
+/** A unique key, and the name relative to the modules drawn around it. */
 type Named = Readonly<{ key: string; label: string }>;
 
-/** A card of the strip: what it stands for, and what it shows. */
+/** A card of the strip: the steps it represents, and the one whose maps it shows. */
 export type Card = Readonly<{ key: string; steps: readonly StepInfo[]; shown: StepInfo }>;
 
-/** One card reads another: by position, −1 is the image. */
+/** An edge between two cards, by position; −1 is the image. */
 export type Edge = Readonly<{ from: number; to: number }>;
 
-const SMALL = 26; // networks up to so many steps are never folded
+const SMALL = 26; // networks of at most this many steps are never folded
 
 /** The shape of a step's output without the batch axis. */
 export function bare(shape: readonly number[]): readonly number[] {
@@ -36,19 +37,19 @@ function below(path: string, parent: string): string | null {
 
 type Run = Readonly<{ path: string | null; steps: StepInfo[] }>;
 
-/** Neighbouring steps of the same child module of `parent`. */
+/** Consecutive steps grouped by child module of `parent`. */
 function runs(steps: readonly StepInfo[], parent: string): Run[] {
-  const found: Run[] = [];
+  const grouped: Run[] = [];
   for (const step of steps) {
     const path = below(step.module, parent);
-    const last = found.at(-1);
+    const last = grouped.at(-1);
     if (path !== null && last !== undefined && last.path === path) last.steps.push(step);
-    else found.push({ path, steps: [step] });
+    else grouped.push({ path, steps: [step] });
   }
-  return found;
+  return grouped;
 }
 
-/** Which modules are unfolded before anybody touched one: those that are mere wrappers, holding most of the network. */
+/** The modules that are unfolded at first: mere wrappers, which contain most of the network. */
 export function unfolded(steps: readonly StepInfo[]): ReadonlySet<string> {
   const open = new Set<string>();
   if (steps.length <= SMALL) {
@@ -67,12 +68,12 @@ export function unfolded(steps: readonly StepInfo[]): ReadonlySet<string> {
   }
 }
 
-/** A name as it is read inside of a module that is drawn around it. */
+/** A name relative to the module drawn around it. */
 function inner(name: string, around: string): string {
   return around !== "" && name.startsWith(`${around}.`) ? name.slice(around.length + 1) : name;
 }
 
-/** The strip's nodes: modules that are neither unfolded by themselves nor by hand stay folded. */
+/** The strip's nodes: modules are folded unless they are unfolded by default or by the user. */
 export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
   const open = new Set(unfolded(trace.steps));
   for (const path of toggled) {
@@ -88,7 +89,7 @@ export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
         return run.steps.map((step) => ({ kind: "step", key: `s${step.id}`, label: inner(step.name, around), step }));
       }
       const { path } = run;
-      const alone = parent !== "" && run.steps.length === steps.length; // all that is in a module which is open
+      const alone = parent !== "" && run.steps.length === steps.length; // the only child of an open module
       const [key, label, type] = [`${path}@${first.id}`, inner(path, around), trace.modules[path] ?? ""];
       if (alone ? toggled.includes(path) : !open.has(path))
         return [{ kind: "folded", key, label, path, type, steps: run.steps }];
@@ -108,13 +109,13 @@ export function cards(all: readonly Node[]): Card[] {
   });
 }
 
-/** Steps of one folded module, or of none that is worth a name. */
+/** Steps of one folded module; without a path, steps that are not in a folded module. */
 export type Group = Readonly<{ path: string; steps: readonly StepInfo[] }>;
 
-/** Some steps by the modules that the strip folds them into; those of no such module are together under no name. */
+/** Group steps by the modules that the strip folds them into; the others are grouped without a path. */
 export function groups(trace: TraceInfo, steps: readonly StepInfo[]): Group[] {
   const wanted = new Set(steps);
-  const found: { path: string; steps: StepInfo[] }[] = [];
+  const grouped: { path: string; steps: StepInfo[] }[] = [];
   const walk = (all: readonly Node[]): void => {
     for (const node of all) {
       if (node.kind === "open") {
@@ -123,70 +124,70 @@ export function groups(trace: TraceInfo, steps: readonly StepInfo[]): Group[] {
       }
       const path = node.kind === "folded" ? node.path : "";
       const inside = (node.kind === "folded" ? node.steps : [node.step]).filter((step) => wanted.has(step));
-      const last = found.at(-1);
+      const last = grouped.at(-1);
       if (last?.path === path) last.steps.push(...inside);
-      else if (inside.length > 0) found.push({ path, steps: inside });
+      else if (inside.length > 0) grouped.push({ path, steps: inside });
     }
   };
   walk(nodes(trace, []));
-  return found;
+  return grouped;
 }
 
-/** What a step is called inside of its group. */
+/** The name of a step relative to its group. */
 export function within(group: Group, step: StepInfo): string {
   return inner(step.name, group.path);
 }
 
-/** Which card reads which, each pair once. */
+/** The edges between cards, without duplicates: which card reads the results of which. */
 export function edges(of: readonly Card[]): Edge[] {
   const home = new Map<number, number>([[IMAGE, -1]]);
   of.forEach((card, i) => card.steps.forEach((step) => home.set(step.id, i)));
   const seen = new Set<string>();
-  const found: Edge[] = [];
+  const unique: Edge[] = [];
   of.forEach((card, to) => {
     for (const step of card.steps) {
       for (const input of step.inputs.length ? step.inputs : [IMAGE]) {
         const from = home.get(input);
         if (from === undefined || from === to || seen.has(`${from}>${to}`)) continue;
         seen.add(`${from}>${to}`);
-        found.push({ from, to });
+        unique.push({ from, to });
       }
     }
   });
-  return found;
+  return unique;
 }
 
-/** Of edges that skip cards: a lane each, so that none lies on another. Lane 0 is next to the cards. */
+/** Assign a lane to each edge that skips cards, so that none overlap. Lane 0 is next to the cards. */
 export function lanes(skips: readonly Edge[]): number[] {
-  const taken: number[] = []; // where each lane is free again
+  const taken: number[] = []; // lane -> the position from which it is free again
   const order = skips.map((_, i) => i).sort((a, b) => (skips[a] as Edge).from - (skips[b] as Edge).from);
-  const found = new Array<number>(skips.length).fill(0);
+  const assigned = new Array<number>(skips.length).fill(0);
   for (const i of order) {
     const { from, to } = skips[i] as Edge;
     let lane = taken.findIndex((free) => free <= from);
     if (lane < 0) lane = taken.length;
     taken[lane] = to;
-    found[i] = lane;
+    assigned[i] = lane;
   }
-  return found;
+  return assigned;
 }
 
-/** A step that reads no other reads the image, unless it only makes numbers (a constant, noise). */
+/** Whether a step reads the image: it reads no other step (and may also be a constant or noise). */
 export function readsImage(step: StepInfo): boolean {
   return step.inputs.length === 0;
 }
 
-/** What an address has to become where it names a step or a channel that the network has not; null: it is right. */
+/** The correction of a state that names a step or channel the network does not have; null if it is valid. */
 export function mended(steps: readonly StepInfo[], state: Pick<State, "step" | "channel">): Partial<State> | null {
   const { step, channel } = state;
   if (step === null) return channel === 0 ? null : { channel: 0 };
-  const found = steps.find(({ id }) => id === step);
-  if (found === undefined) return step < 0 ? null : { step: null, channel: 0, cell: null, window: null, trail: [] };
-  const { channels } = layout(found.shape);
+  const named = steps.find(({ id }) => id === step);
+  if (named === undefined) return step < 0 ? null : { step: null, channel: 0, cell: null, window: null, trail: [] };
+  const { channels } = layout(named.shape);
   return channel < channels ? null : { channel: channels - 1 };
 }
 
-/** Whether two networks answer with the same classes, so that their answers can be paired: by name, where they have names. */
+/** Whether two networks have the same classes (by name, if they have names), so that their answers can be paired. */
 export function sameClasses(
   model: Pick<ModelInfo, "id" | "classes"> | null,
   a: Pick<TraceInfo, "output" | "steps">,
@@ -200,20 +201,20 @@ export function sameClasses(
   return mine.length === yours.length && mine.every((name, i) => name === yours[i]) && size(a) === size(b);
 }
 
-/** How a step's numbers lie on a plane: leading axes are counted through as channels; a vector is wrapped. */
+/** How a step's numbers are arranged on planes: leading axes are flattened to channels; a vector is wrapped into rows. */
 export type Layout = Readonly<{
   lead: readonly number[];
   channels: number;
   height: number;
   width: number;
-  /** How many numbers there are on a plane; of a wrapped vector the last row may be short. */
+  /** Count of numbers on a plane; the last row of a wrapped vector may be short. */
   length: number;
   wrapped: boolean;
-  /** Of a wrapped vector: how many axes of one number follow, as in 2,048×1×1. */
+  /** Number of trailing axes of length one of a wrapped vector, as in 2,048×1×1. */
   ones: number;
 }>;
 
-/** A vector of at most so many numbers is a column; a longer one is wrapped into a square. */
+/** Vectors up to this length are drawn as a column; longer ones are wrapped into a square. */
 export const COLUMN = 16;
 
 /** The layout of a step's output. */
@@ -232,7 +233,7 @@ export function layout(shape: readonly number[]): Layout {
   return { lead, channels, height, width, length: height * width, wrapped: false, ones };
 }
 
-/** The cell at a row and column of a channel's plane; null outside. */
+/** The cell at a row and column of a channel's plane; null outside of it. */
 export function cellAt(
   of: Layout,
   shape: readonly number[],
@@ -254,7 +255,7 @@ export function cellAt(
   return [...lead, row, column];
 }
 
-/** Where a cell lies: channel, row, column. */
+/** The position of a cell on the planes: channel, row, column. */
 export function placeOf(
   of: Layout,
   cell: readonly number[],
@@ -267,7 +268,7 @@ export function placeOf(
   return { channel, row: cell[of.lead.length] ?? 0, column: cell[of.lead.length + 1] ?? 0 };
 }
 
-/** Where a recorded cell of an input is among the planes that are shown: of several inputs, after those before it. */
+/** The position of a recorded cell of an input among the displayed planes, where several inputs follow each other. */
 export function inputCell(input: InputInfo, name: string, cell: readonly number[]): readonly number[] {
   const part = input.parts.find((each) => each.name === name);
   if (part === undefined) return bareCell([1, ...input.shape], cell);
@@ -278,14 +279,14 @@ export function inputCell(input: InputInfo, name: string, cell: readonly number[
   return [part.first + plane, row ?? 0, column ?? 0];
 }
 
-/** The name of a plane of the input: of several inputs, the one that it belongs to. */
+/** The name of a plane of the input, including the name of the input it belongs to if there are several. */
 export function planeName(input: InputInfo, plane: number): string {
   const part = input.parts.findLast((each) => each.first <= plane);
   if (part === undefined) return `channel ${plane}`;
   return part.shape.length > 2 ? `${part.name}, channel ${plane - part.first}` : part.name;
 }
 
-/** A recorded cell without its batch axis, as the page's cells are. */
+/** A recorded cell without its batch axis, as cells are on the page. */
 export function bareCell(shape: readonly number[], cell: readonly number[]): readonly number[] {
   return shape.length > 1 && shape[0] === 1 && cell.length === shape.length ? cell.slice(1) : cell;
 }

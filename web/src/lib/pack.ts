@@ -1,7 +1,7 @@
-/** Packs and raw arrays: how pictures and tensors travel. A pack is a header length, a JSON header, then bytes. */
+/** Binary formats of pictures and tensors. A pack is the length of its header, a JSON header, then bytes. */
 import type { Num } from "./types";
 
-/** One item of a pack of pictures: `n` planes of bytes, 0 at `low`, 255 at `high`. */
+/** One item of a pack of pictures: planes of bytes, 0 for `low`, 255 for `high`. */
 export type PictureItem = Readonly<{
   id: number;
   shape: readonly [number, number, number];
@@ -15,10 +15,10 @@ export type PictureItem = Readonly<{
 
 export type Picture = PictureItem & Readonly<{ bytes: Uint8Array }>;
 
-/** A tensor: its numbers as the server has them, its shape, and the ends of the whole step's numbers. */
+/** A tensor: its numbers, its shape, and the range of the whole step's numbers. */
 export type Tensor = Readonly<{ data: Float32Array; shape: readonly number[]; low: number; high: number }>;
 
-/** The header and the bytes behind it. */
+/** The header and the bytes of a pack. */
 export function unpack<Header>(buffer: ArrayBuffer): { header: Header; body: Uint8Array } {
   const length = new DataView(buffer).getUint32(0, true);
   const text = new TextDecoder().decode(new Uint8Array(buffer, 4, length));
@@ -39,13 +39,13 @@ export function floats(bytes: Uint8Array): Float32Array {
   return new Float32Array(bytes.slice().buffer);
 }
 
-/** Bytes from base64url, as pictures of inputs come. */
+/** Decode base64url. */
 export function fromBase64(text: string): Uint8Array {
   const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
   return Uint8Array.from(binary, (c) => c.charCodeAt(0));
 }
 
-/** Bytes as base64url without padding. */
+/** Encode bytes as base64url without padding. */
 export function toBase64(bytes: Uint8Array): string {
   let binary = "";
   for (let i = 0; i < bytes.length; i += 0x8000) binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000));

@@ -57,6 +57,6 @@ test("what cannot be painted on says why in a sentence", () => {
   expect(unpaintable({ form: "picture", shape: [3, 398, 512] }, 375_000)).toMatch(
     /^This input has 611.328 numbers, more than the 375.000 .*\.$/,
   );
-  expect(unpaintable({ form: "array", shape: [3, 8, 8] }, 375_000)).toMatch(/not one picture/);
+  expect(unpaintable({ form: "array", shape: [3, 8, 8] }, 375_000)).toMatch(/not a single picture/);
   expect(unpaintable({ form: "picture", shape: [4, 8, 8] }, 375_000)).toMatch(/4 channels/);
 });

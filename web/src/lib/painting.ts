@@ -1,13 +1,13 @@
-/** Painting on the pixels of an image: (C, H, W) bytes. Knows no DOM. */
+/** Paint on the pixels of an image: (C, H, W) bytes. Knows no DOM. */
 import { count } from "./format";
 
-/** A brush: how many pixels wide, and the brightness of each channel that it leaves, 0 to 255. */
+/** A brush: its width in pixels, and the brightness it paints in each channel, 0 to 255. */
 export type Brush = Readonly<{ size: number; ink: readonly number[] }>;
 
-/** Where a brush is, in pixels; the middle of the first pixel is at 0.5. */
+/** A position in pixels; the centre of the first pixel is at 0.5. */
 export type Point = Readonly<{ x: number; y: number }>;
 
-/** How far a point is from the line between two others. */
+/** The distance of a point from a line segment. */
 function distance(x: number, y: number, from: Point, to: Point): number {
   const [dx, dy] = [to.x - from.x, to.y - from.y];
   const length = dx * dx + dy * dy;
@@ -15,10 +15,10 @@ function distance(x: number, y: number, from: Point, to: Point): number {
   return Math.hypot(x - from.x - part * dx, y - from.y - part * dy);
 }
 
-/** One stroke: what it has covered so far, over the picture that it began on. */
+/** One stroke: the coverage so far, and the picture before the stroke. */
 export class Stroke {
   readonly #before: Uint8Array;
-  readonly #covered: Float32Array; // how much of each pixel, 0 to 1
+  readonly #covered: Float32Array; // coverage of each pixel, 0 to 1
 
   constructor(
     readonly bytes: Uint8Array,
@@ -52,31 +52,31 @@ export class Stroke {
     }
   }
 
-  /** Whether it has changed anything. */
+  /** Whether the stroke has changed any pixel. */
   get changed(): boolean {
     return this.bytes.some((byte, i) => byte !== this.#before[i]);
   }
 }
 
-/** A point that lies in the middle of its pixel: where a brush of one pixel paints. */
+/** The centre of a point's pixel, where a brush of one pixel paints. */
 export function middle(at: Point): Point {
   return { x: Math.floor(at.x) + 0.5, y: Math.floor(at.y) + 0.5 };
 }
 
-/** Every brightness turned around. */
+/** The inverted picture. */
 export function inverted(bytes: Uint8Array): Uint8Array {
   return bytes.map((byte) => 255 - byte);
 }
 
-/** Brightness from 0 to 1 as bytes. */
+/** Convert brightness from 0 to 1 to bytes. */
 export function toBytes(levels: Float32Array): Uint8Array {
   return Uint8Array.from(levels, (level) => Math.round(Math.max(0, Math.min(1, level)) * 255));
 }
 
-/** Why an input of this shape cannot be painted on; null where it can. */
+/** Why an input cannot be painted on; null if it can. */
 export function unpaintable(input: Readonly<{ form: string; shape: readonly number[] }>, most: number): string | null {
   if (input.form !== "picture")
-    return "This input is not one picture and cannot be painted on or moved; kernels can be edited.";
+    return "This input is not a single picture and cannot be painted on or moved; kernels can be edited.";
   const [channels = 1, height = 1, width = 1] = input.shape;
   const still = "it can be moved, and kernels can be edited";
   if (channels !== 1 && channels !== 3)

@@ -1,4 +1,4 @@
-/** The plane of numbers that is shown large: one channel of a step, or of the image, kept until the next is there. */
+/** The plane of numbers in the large viewer: one channel of a step or of the image, shown until the next one arrives. */
 import { aborted, getInput, getOutput, Refused } from "./api";
 import { colour, grey, mixed, scaleOf, type ColourMap, type Scale } from "./colours";
 import { layout, type Layout } from "./network";
@@ -6,7 +6,7 @@ import { fromBase64, type Tensor } from "./pack";
 import { IMAGE } from "./state.svelte";
 import { real, type StepInfo, type TraceInfo } from "./types";
 
-/** A channel's numbers with all that is needed to draw them. */
+/** A channel's numbers with everything needed to draw them. */
 export type Shown = Readonly<{
   trace: string;
   step: number;
@@ -14,14 +14,14 @@ export type Shown = Readonly<{
   layout: Layout;
   values: Float32Array;
   scale: Scale;
-  /** Pixels are grey, or in their own colours. */
+  /** Whether these are pixels, drawn in grey or in their own colours. */
   pixels: boolean;
   colours: (map: ColourMap) => (index: number) => number;
 }>;
 
 const KEPT = 24;
 
-/** Follows which plane is wanted. */
+/** Loads the requested plane, with a cache of recent ones. */
 export class PlaneFeed {
   shown = $state.raw<Shown | null>(null);
   problem = $state<string | null>(null);
@@ -42,11 +42,11 @@ export class PlaneFeed {
       return;
     }
     try {
-      const found = step === null ? await image(trace, channel, signal) : await output(trace, step, channel, signal);
+      const loaded = step === null ? await image(trace, channel, signal) : await output(trace, step, channel, signal);
       if (signal.aborted) return;
-      this.#kept.set(key, found);
+      this.#kept.set(key, loaded);
       if (this.#kept.size > KEPT) this.#kept.delete(this.#kept.keys().next().value as string);
-      this.shown = found;
+      this.shown = loaded;
       this.problem = null;
     } catch (error) {
       if (aborted(error) || signal.aborted) return;

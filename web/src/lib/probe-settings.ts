@@ -26,7 +26,7 @@ const NAMES: ReadonlyMap<string, string> = new Map([...CALLED].map(([name, calle
 
 const whole = (text: string | null): number | null => (text !== null && /^\d{1,9}$/.test(text) ? Number(text) : null);
 
-/** A cell as it is typed: 3,10,12; null where this is none. */
+/** Parse a typed cell: 3,10,12; null if it is invalid. */
 export function cellOf(text: string): Cell | null {
   const plain = text.replaceAll(/[()\s]/g, "");
   return /^\d{1,7}([.,]\d{1,7}){0,5}$/.test(plain) ? plain.split(/[.,]/).map(Number) : null;
@@ -67,7 +67,7 @@ export function wishFrom(has: URLSearchParams, others: ReadonlySet<string>): Wis
   };
 }
 
-/** A wish as parts of an address's query. */
+/** The settings as parameters of a URL's query. */
 export function wishParts(wish: Wish): [string, string | null][] {
   return [
     ["data", wish.source],

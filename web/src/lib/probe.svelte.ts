@@ -1,24 +1,24 @@
-/** A question as the page follows it: asked, waited for, answered; asked again when the server has forgotten it. */
+/** The client side of a probe: start it, follow its progress, load its answer; repeat it if the server has lost it. */
 import { aborted, cancelProbe, followProbe, getProbeAnswer, getProbeFile, postProbe, Refused } from "./api";
 import type { Fit, ProbeAnswer, ProbeInfo, ProbeRequest } from "./types";
 
-const AGAIN = 500; // milliseconds until a stream that broke is opened again
+const AGAIN = 500; // milliseconds before reopening a broken stream
 const OVER: readonly ProbeInfo["state"][] = ["done", "stopped", "failed"];
 
 export const isOver = (info: ProbeInfo): boolean => OVER.includes(info.state);
 
-/** Follows one question at a time. */
+/** Follows one probe at a time. */
 export class Asked {
   info = $state.raw<ProbeInfo | null>(null);
   answer = $state.raw<ProbeAnswer | null>(null);
-  /** The answer's picture, as the address of a blob. */
+  /** Blob URL of the answer's picture. */
   picture = $state<string | null>(null);
-  /** Why there is no answer. */
+  /** Why the probe failed. */
   problem = $state<string | null>(null);
-  /** Where that is the image's size: how it can be made to fit. */
+  /** Ways to fit the image, if it failed because of the image's size. */
   fit = $state.raw<readonly Fit[]>([]);
 
-  /** Ask, and follow until there is an answer or the signal says stop. */
+  /** Start a probe and follow it until it is answered or the signal aborts. */
   async ask(request: ProbeRequest, signal: AbortSignal): Promise<void> {
     this.info = this.answer = this.problem = null;
     this.fit = [];
@@ -35,15 +35,15 @@ export class Asked {
           return;
         }
         if (error instanceof Refused && this.info === null) {
-          this.problem = error.message; // what it is about is not there
+          this.problem = error.message; // the model or data that it names does not exist
           return;
         }
       }
-      await new Promise((done) => setTimeout(done, AGAIN)); // the server is another one now, or has forgotten
+      await new Promise((done) => setTimeout(done, AGAIN)); // the server was restarted, or has evicted the probe
     }
   }
 
-  /** Nobody wants the answer any more. */
+  /** Cancel the probe. */
   async cancel(): Promise<void> {
     if (this.info === null) return;
     try {
@@ -53,7 +53,7 @@ export class Asked {
     }
   }
 
-  /** Nothing is asked. */
+  /** Forget the probe and its answer. */
   clear(): void {
     this.info = this.answer = this.problem = null;
     this.fit = [];

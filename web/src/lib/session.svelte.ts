@@ -1,4 +1,4 @@
-/** What is open on the server, asked for once and again when it may have changed. */
+/** The server's session (open models and data), loaded once and refreshed when it may have changed. */
 import { getSession, Refused } from "./api";
 import { here, type State } from "./state.svelte";
 import type { InputRef, ModelInfo, Session, SourceInfo, TraceRequest } from "./types";
@@ -6,17 +6,17 @@ import type { InputRef, ModelInfo, Session, SourceInfo, TraceRequest } from "./t
 let session = $state.raw<Session | null>(null);
 let problem = $state<string | null>(null);
 
-/** The session; null until it is known. */
+/** The session; null until it is loaded. */
 export function opened(): Session | null {
   return session;
 }
 
-/** Why there is no session. */
+/** Why the session could not be loaded. */
 export function sessionProblem(): string | null {
   return problem;
 }
 
-/** Ask the server what is open. */
+/** Load the session from the server. */
 export async function refresh(): Promise<void> {
   try {
     session = await getSession();
@@ -27,12 +27,12 @@ export async function refresh(): Promise<void> {
   }
 }
 
-/** A model by id; the first one where the id is none. */
+/** A model by id, or the first one if the id is null or unknown. */
 export function modelOf(id: string | null): ModelInfo | null {
   return session?.models.find((m) => m.id === id) ?? session?.models[0] ?? null;
 }
 
-/** A model as a menu lists it: a run of which nothing is kept any more, or yet, is marked. */
+/** A model's name in menus; runs without kept weights are marked. */
 export function listed(model: ModelInfo): string {
   return model.run && model.history.length === 0 ? `${model.name} (nothing kept)` : model.name;
 }
@@ -42,7 +42,7 @@ export function sourceOf(id: string | null): SourceInfo | null {
   return session?.sources.find((s) => s.id === id) ?? null;
 }
 
-/** The input that a model is shown with: the chosen one, else its own, else the first sample that suits it. */
+/** The input shown for a model: the chosen one, or its own, or the first sample of its data source. */
 export function inputOf(chosen: InputRef | null, model: ModelInfo): InputRef | null {
   if (chosen !== null) return chosen;
   if (model.start !== null) return model.start;
@@ -52,7 +52,7 @@ export function inputOf(chosen: InputRef | null, model: ModelInfo): InputRef | n
   return { kind: "sample", source: source.id, split: split as "test" | "train" | "all", index: 0 };
 }
 
-/** What the server is asked to trace for a state; null where model or input are missing. */
+/** The trace request for a state; null if model or input are missing. */
 export function requestOf(state: State = here()): TraceRequest | null {
   const model = modelOf(state.model);
   const input = model === null ? null : inputOf(state.input, model);

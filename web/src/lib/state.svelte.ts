@@ -1,6 +1,6 @@
 /**
- * The state of the page: one readonly value, the same as the address. Reload, the back button and a shared link restore
- * it. Steps are named by id.
+ * The state of the page: one readonly value, mirrored in the URL, so that reloading, the back button and shared links
+ * restore it. Steps are identified by id.
  */
 import { changeFrom, changeText, editsFrom, editsText, inputFrom, inputText } from "./address";
 import { WISH, wishFrom, wishParts, type Wish } from "./probe-settings";
@@ -9,29 +9,29 @@ import type { Cell, Change, Edit, InputRef } from "./types";
 export const VIEWS = ["look", "change", "train", "compare", "probe", "kernels"] as const;
 export type View = (typeof VIEWS)[number];
 
-/** The image before the first step, and the probabilities after the last. */
+/** Pseudo-steps: the image before the first step, and the probabilities after the last. */
 export const IMAGE = -1;
 export const SOFTMAX = -2;
 
-/** A number that was looked at: where the breadcrumbs lead back to. */
+/** A previously shown number, which a breadcrumb leads back to. */
 export type Crumb = Readonly<{ step: number; cell: Cell }>;
 
 export type State = Readonly<{
   view: View;
   model: string | null;
   input: InputRef | null;
-  /** What the input was before it was painted on. */
+  /** The input before it was painted on. */
   origin: InputRef | null;
   change: Change;
   edits: readonly Edit[];
-  /** The training step whose weights are used; null: the model as it is. */
+  /** The training step whose weights are used; null for the current weights. */
   at: number | null;
   fit: "resize" | "pad" | null;
   step: number | null;
   channel: number;
-  /** Without the batch axis. */
+  /** The selected cell, without the batch axis. */
   cell: Cell | null;
-  /** The input channel whose window is shown; null: the one with the largest sum. */
+  /** The input channel whose window is shown; null for the one with the largest sum. */
   window: number | null;
   trail: readonly Crumb[];
   /** Whether contributions are shown over the input. */
@@ -47,7 +47,7 @@ export type State = Readonly<{
   /** The parameter whose kernels are shown, and the named kernel. */
   layer: string | null;
   kernel: string | null;
-  /** The question of the Probe view, what is chosen for it, and whether it was asked. */
+  /** The question of the Probe view, its settings, and whether it was started. */
   question: string | null;
   wish: Wish;
   asked: boolean;
@@ -143,7 +143,7 @@ function partsOf(state: State): [string, string | null][] {
 /** The names of these parts. */
 const NAMES: ReadonlySet<string> = new Set(partsOf(START).map(([name]) => name));
 
-/** The state that an address's query stands for; what cannot be read is left out. */
+/** The state encoded in a URL query; invalid parts are ignored. */
 export function parse(query: string): State {
   const has = new URLSearchParams(query);
   const view = has.get("view") as View | null;
@@ -176,7 +176,7 @@ export function parse(query: string): State {
   };
 }
 
-/** The query of an address that stands for this state; what is as at the start is left out. */
+/** The URL query that encodes a state; default values are left out. */
 export function query(state: State): string {
   const parts = [...partsOf(state), ...wishParts(state.wish)];
   const kept = parts.filter((part): part is [string, string] => part[1] !== null);
@@ -184,7 +184,7 @@ export function query(state: State): string {
   return text === "" ? "" : `?${text.replaceAll("%7E", "~").replaceAll("%2C", ",")}`;
 }
 
-/** What the browser keeps beside an address: a painting that is too large for it, in this tab only. */
+/** State that the browser's history keeps besides the URL: a painting that is too large for it, in this tab only. */
 type Beside = Readonly<{ input: InputRef }> | null;
 
 const beside = (state: State): Beside =>
@@ -198,7 +198,7 @@ function read(): State {
 let current = $state.raw<State>(typeof location === "undefined" ? parse("") : read());
 let waiting: ReturnType<typeof setTimeout> | undefined;
 
-/** The state as it is now. */
+/** The current state. */
 export function here(): State {
   return current;
 }
@@ -210,8 +210,8 @@ function write(): void {
 }
 
 /**
- * Change the state. A step that the back button should undo is a new entry of the history; what follows a pointer or a
- * held key replaces the entry, and the address is written when it comes to rest.
+ * Change the state. "push" adds a history entry, which the back button undoes. "replace", for changes that follow a
+ * pointer or a held key, updates the current entry, and the URL is written with a delay.
  */
 export function go(patch: Partial<State>, how: "push" | "replace" = "push"): void {
   const next = { ...current, ...patch };
@@ -223,16 +223,16 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
     return;
   }
   current = next;
-  waiting ??= setTimeout(write, 250); // browsers limit how often an address may be written
+  waiting ??= setTimeout(write, 250); // browsers limit how often the URL may be changed
 }
 
-/** A model from its beginning: nothing chosen, nothing changed. */
+/** The initial state of a model, with nothing selected and nothing changed. */
 export function fresh(model: string | null): Partial<State> {
   const { input, origin, edits, at, step, channel, cell, window, trail, open, layer, wish, asked } = START;
   return { model, input, origin, edits, at, step, channel, cell, window, trail, open, layer, wish, asked };
 }
 
-/** The address that opens this state in another tab. */
+/** The URL of the current state with some changes, for links. */
 export function link(patch: Partial<State>): string {
   return `${location.pathname}${query({ ...current, ...patch })}`;
 }

@@ -1,4 +1,4 @@
-/** Light or dark: as the system says, or as the switch says; and whether the system asks for no motion. */
+/** Light or dark theme, by the system's setting or the page's switch; and the system's setting for reduced motion. */
 import { DIVERGING, type ColourMap, type Theme } from "./colours";
 
 const KEY = "convscope-theme";
@@ -6,31 +6,31 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 
 function kept(): Theme | null {
   try {
-    const said = localStorage.getItem(KEY);
-    return said === "light" || said === "dark" ? said : null;
+    const stored = localStorage.getItem(KEY);
+    return stored === "light" || stored === "dark" ? stored : null;
   } catch {
     return null;
   }
 }
 
-/** Whether the person asked for no motion. */
+/** Whether the user prefers reduced motion. */
 export const still = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 let chosen = $state<Theme | null>(kept());
 let dark = $state(system.matches);
 system.addEventListener("change", (event) => (dark = event.matches));
 
-/** The theme that is shown. */
+/** The current theme. */
 export function theme(): Theme {
   return chosen ?? (dark ? "dark" : "light");
 }
 
-/** The colours of data in that theme. */
+/** The colour map of data in the current theme. */
 export function palette(): ColourMap {
   return DIVERGING[theme()];
 }
 
-/** The other theme from now on; back to the system's where that is the same. */
+/** Switch to the other theme; follow the system again if that is the system's theme. */
 export function switchTheme(): void {
   const next: Theme = theme() === "dark" ? "light" : "dark";
   chosen = next === (dark ? "dark" : "light") ? null : next;
@@ -38,6 +38,6 @@ export function switchTheme(): void {
     if (chosen === null) localStorage.removeItem(KEY);
     else localStorage.setItem(KEY, chosen);
   } catch {
-    // a browser that keeps nothing
+    // storage is not available
   }
 }

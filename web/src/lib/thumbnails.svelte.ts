@@ -1,11 +1,11 @@
-/** Small pictures of the steps that are on screen: asked for together, and only those. */
+/** Thumbnails of the steps that are on screen, requested together. */
 import { SvelteMap } from "svelte/reactivity";
 import { getThumbnails } from "./api";
 import type { Picture } from "./pack";
 
-const MOST = 24; // steps of one request
+const MOST = 24; // maximum steps per request
 
-/** The small pictures of one trace after another; the former stay until the next are there. */
+/** The thumbnails of the current trace; those of the previous one stay until they are replaced. */
 export class Thumbnails {
   readonly pictures = new SvelteMap<number, Picture>();
 
@@ -16,7 +16,7 @@ export class Thumbnails {
   #running = false;
   #models = 0;
 
-  /** Show this trace from now on. What is under way for the former one is still shown: it is newer than what is there. */
+  /** Show this trace from now on. Pending thumbnails of the previous one are still shown, as they are newer. */
   follow(trace: string | null, sameModel: boolean): void {
     if (trace === this.#trace) return;
     this.#trace = trace;
@@ -28,7 +28,7 @@ export class Thumbnails {
     if (!this.#running) void this.#run();
   }
 
-  /** Say whether a step is on screen; what several say at once is asked for together. */
+  /** Report whether a step is on screen; simultaneous reports lead to a single request. */
   see(step: number, visible: boolean): void {
     if (visible) this.#visible.add(step);
     else this.#visible.delete(step);
@@ -44,7 +44,7 @@ export class Thumbnails {
     });
   }
 
-  /** One request at a time, each for what is wanted then. */
+  /** Send one request at a time, each for the steps that are visible then. */
   async #run(): Promise<void> {
     this.#running = true;
     for (let failed = false; !failed;) {
@@ -54,11 +54,11 @@ export class Thumbnails {
       for (const step of steps) this.#asked.add(step);
       const model = this.#models;
       try {
-        const found = await getThumbnails(trace, steps);
-        if (model === this.#models) for (const picture of found) this.pictures.set(picture.id, picture);
+        const pictures = await getThumbnails(trace, steps);
+        if (model === this.#models) for (const picture of pictures) this.pictures.set(picture.id, picture);
       } catch {
         failed = trace === this.#trace;
-        if (failed) for (const step of steps) this.#asked.delete(step); // asked again when it comes into view
+        if (failed) for (const step of steps) this.#asked.delete(step); // requested again when they come into view
       }
     }
     this.#running = false;

@@ -1,16 +1,16 @@
 /**
- * Traces as the page follows them. While a slider moves, one request is under way and only the newest one waits; what
- * is on screen stays until the next answer is there.
+ * The traces shown on the page. While a slider moves, one request is pending and only the newest one waits; the current
+ * trace stays on screen until the next response arrives.
  */
 import { aborted, postTrace, Refused } from "./api";
 import type { Fit, TraceInfo, TraceRequest } from "./types";
 
-/** One trace that follows what is wanted. */
+/** Keeps the trace of the newest request. */
 export class Feed {
   info = $state.raw<TraceInfo | null>(null);
-  /** Why the newest request has no trace. */
+  /** Why the newest request failed. */
   problem = $state<string | null>(null);
-  /** Where that is the image's size: how it can be made to fit. */
+  /** Ways to fit the image, if it failed because of the image's size. */
   fit = $state.raw<readonly Fit[]>([]);
   busy = $state(false);
 
@@ -18,7 +18,7 @@ export class Feed {
   #key = "";
   #running = false;
 
-  /** Follow this request from now on. */
+  /** Show the trace of this request from now on. */
   want(request: TraceRequest | null): void {
     const key = request === null ? "" : JSON.stringify(request);
     if (key === this.#key) return;
@@ -51,5 +51,5 @@ export class Feed {
   }
 }
 
-/** The trace of the page's state: Look and Change show the same one. */
+/** The trace of the page's state, shared by all views but Train. */
 export const main = new Feed();

@@ -1,21 +1,21 @@
-/** A training as the page follows it: where it is, its curves, and the steps whose weights were kept. */
+/** The client side of a training: its progress, its metrics, and the steps whose weights were kept. */
 import { aborted, commandTraining, followTraining, Refused } from "./api";
 import { refresh } from "./session.svelte";
 import type { Point } from "./curves";
 import type { TrainCommand, TrainingEvent, TrainingInfo } from "./types";
 
-const AGAIN = 500; // milliseconds until a stream that broke is opened again
+const AGAIN = 500; // milliseconds before reopening a broken stream
 
 export const OVER: readonly TrainingInfo["state"][] = ["done", "stopped", "failed"];
 
-/** Follows one training at a time, also after the server was gone. */
+/** Follows one training at a time, and reconnects after the server was unreachable. */
 export class Followed {
   info = $state.raw<TrainingInfo | null>(null);
   points = $state.raw<readonly Point[]>([]);
   history = $state.raw<readonly number[]>([]);
   problem = $state<string | null>(null);
 
-  /** Follow this training until the signal says stop. */
+  /** Follow a training until it ends or the signal aborts. */
   async follow(id: string, signal: AbortSignal): Promise<void> {
     this.info = null;
     this.points = this.history = [];
@@ -49,12 +49,12 @@ export class Followed {
         ? [...this.history, ...event.history]
         : this.history;
     this.info = event.info;
-    // the gallery has a new model, or knows more of it
+    // the session has a new model, or new weights of one
     if ((!started && this.history.length > 0) || (before !== event.info.state && OVER.includes(event.info.state)))
       void refresh();
   }
 
-  /** Say a word to it; what it answers is shown, also a refusal. */
+  /** Send a command to the training, and show its new state or the error. */
   async say(command: TrainCommand["command"]): Promise<void> {
     if (this.info === null) return;
     try {

@@ -1,4 +1,4 @@
-/** The server's words, under short names. The types themselves are generated: see schema.d.ts. */
+/** The server's message types under short names. The types themselves are generated: see schema.d.ts. */
 import type { components } from "./schema";
 
 type Schemas = components["schemas"];
@@ -41,7 +41,7 @@ export type TrainingInfo = Schemas["TrainingInfo"];
 export type TrainCommand = Schemas["TrainCommand"];
 export type TrainingEvent = Schemas["TrainingEvent"];
 
-/** What a pack of contributions says of itself: it travels in the pack's header, so the document does not name it. */
+/** The header of a pack of contributions. It is part of a binary response, so the OpenAPI document does not include it. */
 export type ContributionsInfo = Readonly<{
   value: Num;
   constant: Num;
@@ -55,13 +55,13 @@ export type ContributionsInfo = Readonly<{
   shape: readonly number[];
 }>;
 
-/** A number as JSON carries it: what is not finite is a word. */
+/** A number in JSON; NaN and infinities are strings. */
 export type Num = number | "nan" | "inf" | "-inf";
 
 /** A full index of a step's output, without the batch axis. */
 export type Cell = readonly number[];
 
-/** A JSON number as a JavaScript one. */
+/** Convert a JSON number to a JavaScript number. */
 export function real(value: Num): number {
   if (typeof value === "number") return value;
   return value === "nan" ? NaN : value === "inf" ? Infinity : -Infinity;

@@ -1,1 +1,1 @@
-"""HTTP: who may ask, where the server listens, the built page, and the base of every message."""
+"""HTTP: access control, sockets and connections, the built page, and the base class of every message."""

@@ -1,6 +1,6 @@
-"""Places: the address that a server listens at, and whether somebody sits in front of this machine.
+"""Network address: bind the server's socket, and detect whether a browser can be opened on this machine.
 
-Knows sockets and the environment's signs of a browser; nothing of what is served.
+Knows sockets and environment variables; nothing about what is served.
 """
 
 import errno
@@ -14,15 +14,16 @@ import convscope as cs
 HOST = "127.0.0.1"
 PORT = 8765
 TRIED = 50
-"""Ports, from the wished one on, that are tried."""
+"""Number of consecutive ports to try, starting at the requested one."""
 ANYWHERE = frozenset({"0.0.0.0", "::"})
+"""Addresses that listen on every network interface."""
 
 
 def bind(host: str = HOST, port: int | None = None) -> socket.socket:
-    """A socket that listens at `host`: at `port`, or at the next free one; 0 takes any.
+    """A socket that listens on `host`: on `port`, or else the next free one; 0 picks any free port.
 
     Raises:
-        UsageError: `host` is no address of this machine, or none of the ports is free.
+        UsageError: `host` is not an address of this machine, or none of the ports is free.
     """
     first = PORT if port is None else port
     if not 0 <= first < 65536:
@@ -30,9 +31,9 @@ def bind(host: str = HOST, port: int | None = None) -> socket.socket:
     family, address = _resolved(host)
     tried = range(first, min(first + TRIED, 65536)) if first else range(1)
     for number in tried:
-        # named as TCP, so that asyncio sends small answers at once: else each waits 40 ms for an acknowledgement
+        # asyncio sets TCP_NODELAY only if the protocol is given as TCP; without it each small response takes 40 ms
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        if os.name == "posix":  # a port that was just in use is free again; elsewhere this would share a used one
+        if os.name == "posix":  # reuse a port that was just closed; on Windows this would share a port in use
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((address, number))
@@ -49,28 +50,28 @@ def bind(host: str = HOST, port: int | None = None) -> socket.socket:
 
 
 def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
-    """The address that a name stands for, of the older kind where there are both."""
+    """The address that a name resolves to, IPv4 if there is a choice."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        candidates = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise _no_address(host) from None
-    family, *_, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    family, *_, address = min(candidates, key=lambda candidate: candidate[0] != socket.AF_INET)
     return family, str(address[0])
 
 
 def _no_address(host: str) -> cs.UsageError:
-    return cs.UsageError(f"{host!r} is no address of this machine; leave --host out, or name one that is.")
+    return cs.UsageError(f"{host!r} is not an address of this machine; omit --host, or give one that is.")
 
 
 def address_of(listening: socket.socket) -> str:
-    """The page's address, as a browser on this machine writes it."""
+    """The page's URL, for a browser on this machine."""
     host, port = listening.getsockname()[:2]
     here = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
     return f"http://{f'[{here}]' if ':' in here else here}:{port}/"
 
 
 def has_browser() -> bool:
-    """Whether a window can be opened for the person who started this: not over SSH, and not in the terminal itself."""
+    """Whether a graphical browser can be opened for the user: not over SSH, and not one that runs in the terminal."""
     if "SSH_CONNECTION" in os.environ:
         return False
     if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():

@@ -1,7 +1,7 @@
-"""Connection: HTTP/1.1 by uvicorn and h11, for clients that may be slow, silent or many.
+"""HTTP/1.1 connections with timeouts: uvicorn and h11, protected against slow, silent or too many clients.
 
-Knows sockets' timers; a body's size and time are `security`'s. uvicorn itself waits for ever for the head of a
-request and for a client that does not read its answer.
+uvicorn by itself waits indefinitely for the head of a request and for a client that does not read its response. Size
+and time of request bodies are limited in `security`.
 """
 
 import asyncio
@@ -12,20 +12,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class SlowClientProtocol(H11Protocol):
-    """A connection that is closed when its client takes too long, or when there are too many."""
+    """A connection that is closed if its client takes too long, or if too many are open."""
 
     head_seconds = 10.0
-    """For the head of a request, from connecting, or from its first byte."""
+    """Time limit for the head of a request, from connecting or from its first byte."""
     write_seconds = 60.0
-    """For a client to read any of what lies ready for it."""
+    """Time limit for a client to read any part of the pending response."""
     most = 400
-    """Connections at once; a further one is closed unanswered."""
+    """Maximum number of open connections; further ones are closed without a response."""
 
     _head: asyncio.TimerHandle | None = None
     _write: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A client came."""
+        """Start the timer for the first request, or refuse the connection."""
         super().connection_made(transport)
         if len(self.connections) > self.most:
             transport.abort()
@@ -33,7 +33,7 @@ class SlowClientProtocol(H11Protocol):
             self._head = self.loop.call_later(self.head_seconds, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """It sent something: part of a head, or of a body."""
+        """Handle received bytes, which are part of a head or of a body."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._head = _cancelled(self._head)
@@ -41,12 +41,12 @@ class SlowClientProtocol(H11Protocol):
             self._head = self.loop.call_later(self.head_seconds, self.transport.abort)
 
     def pause_writing(self) -> None:
-        """It does not read as fast as we write."""
+        """The send buffer is full: watch whether the client keeps reading."""
         super().pause_writing()
         self._watch(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """It read on."""
+        """The send buffer has room again."""
         super().resume_writing()
         self._write = _cancelled(self._write)
 
@@ -54,7 +54,7 @@ class SlowClientProtocol(H11Protocol):
         self._write = self.loop.call_later(self.write_seconds, self._still_reading, left)
 
     def _still_reading(self, left: int) -> None:
-        """However slowly: one that reads is waited for, one that does not is left."""
+        """Keep waiting for a client that reads, however slowly; drop one that does not read at all."""
         now = self.transport.get_write_buffer_size()
         if now < left:
             self._watch(now)
@@ -62,20 +62,20 @@ class SlowClientProtocol(H11Protocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It left."""
+        """Cancel the timers of a closed connection."""
         self._head, self._write = _cancelled(self._head), _cancelled(self._write)
         super().connection_lost(exc)
 
 
 def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """The timer that there is then: none."""
+    """Cancel a timer; returns None, to be assigned in its place."""
     if timer is not None:
         timer.cancel()
     return None
 
 
 def make_server(app: ASGIApp, connection: type[SlowClientProtocol] = SlowClientProtocol) -> uvicorn.Server:
-    """A server that says nothing by itself, neither in logs nor in headers."""
+    """A server without access logs and without a Server header."""
     config = uvicorn.Config(
         app,
         http=connection,

@@ -1,31 +1,32 @@
-"""Said: what all of the schema is made of: names, ids, numbers that may be none, and the base of every message."""
+"""Building blocks of the schema: ids, names, numbers that may be NaN or infinite, and the base of every message."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Number = float | Literal["nan", "inf", "-inf"]
+"""A float as JSON can carry it."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
-"""An id of a model, a data source, a training, an input or a trace."""
+"""The id of a model, a data source, a training, an input or a trace."""
 PAINTED = 375_000
-"""Numbers of an image that a page may send itself."""
+"""Maximum size of a painted image that the page sends: channels times rows times columns."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-"""A name that something in a model has: a step, a parameter."""
+"""The name of a step or parameter of a model."""
 
 
 Fit = Literal["resize", "pad"]
-"""How an image of another size is made to fit."""
+"""How an image is fitted to the model's input size."""
 
 
 class Message(BaseModel):
-    """Base of all: unknown keys are refused, and what was said stays."""
+    """Base class of all messages: unknown keys are rejected, instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Problem(Message):
-    """Any error: one sentence that says what was asked, what there is and what to do."""
+    """Any error: one sentence that names what was requested, what exists and what to do."""
 
     message: str
     fit: list[Fit] = []
-    """Where an image has another size than the model takes: what the request's `fit` may say."""
+    """Allowed values of the request's `fit`, if the error is an image of the wrong size."""

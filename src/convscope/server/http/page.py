@@ -1,6 +1,6 @@
-"""Page: the built web page and its assets, as they lie in server/static; a sentence where they were not built.
+"""Routes of the web page: the built page with its assets, and the links that open it once.
 
-Knows files of that folder, found by listing it: no path that a browser sends is ever opened.
+Files are looked up in a listing of the static folder: a path sent by a browser is never opened.
 """
 
 import time
@@ -14,31 +14,32 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 
 STATIC = Path(__file__).parents[1] / "static"
 MISSING = (
-    "The explorer's page is not built here: convscope was installed with CONVSCOPE_NO_WEB=1, or from a checkout "
-    "whose page was never built. Run `make web` in the checkout, or install again without that variable."
+    "The explorer's page has not been built: convscope was installed with CONVSCOPE_NO_WEB=1, or from a checkout "
+    "whose page was never built. Run `make web` in the checkout, or reinstall without that variable."
 )
 FOREVER = "public, max-age=31536000, immutable"
-"""For assets: their names change with their content."""
+"""Cache header of assets, whose names contain a hash of their content."""
 INVITED_SECONDS = 60.0
+"""Lifetime of a link that opens the page once."""
 
 router = APIRouter(include_in_schema=False)
 
 
 def is_built() -> bool:
-    """Whether there is a page to show."""
+    """Whether the page has been built."""
     return (STATIC / "index.html").is_file()
 
 
 @router.get("/")
 def index() -> Response:
-    """The page itself."""
+    """The page's HTML."""
     if not is_built():
         return HTMLResponse(f"<!doctype html><title>convscope</title><p>{MISSING}", 503)
     return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
 
 class Invitations:
-    """Addresses that open the page once: what a browser's command line may show to others.
+    """Codes for links that open the page once, so that a browser's command line does not show the token.
 
     >>> invitations = Invitations("secret")
     >>> code = invitations.new()
@@ -51,29 +52,29 @@ class Invitations:
         self._until: dict[str, float] = {}
 
     def new(self) -> str:
-        """A code that is good once, for a minute."""
+        """A code that can be used once, within a minute."""
         code = token_urlsafe(32)
         self._until[code] = time.monotonic() + INVITED_SECONDS
         return code
 
     def take(self, code: str) -> str | None:
-        """The token for a good code, which is then used up."""
+        """The token for a valid code, which becomes invalid; None for any other code."""
         until = self._until.pop(code, 0.0)
         return self._token if time.monotonic() < until else None
 
 
 @router.get("/open/{code}")
 def enter(request: Request, code: str) -> Response:
-    """From an address that works once to the page with its token, in the fragment, which no browser sends."""
+    """Redirect a one-time link to the page, with the token in the fragment, which browsers never send."""
     token = request.app.state.invitations.take(code)
     if token is None:
-        raise HTTPException(410, "this address was good once; open the one that convscope printed.")
+        raise HTTPException(410, "this link worked only once; open the address that convscope printed.")
     return RedirectResponse(f"/#token={token}", 303, headers={"Cache-Control": "no-store"})
 
 
 @router.get("/{name:path}")
 def asset(name: Annotated[str, fastapi.Path(max_length=200)]) -> Response:
-    """A script, a style sheet or a picture of the page."""
+    """A script, style sheet or image of the page."""
     built = {
         path.relative_to(STATIC).as_posix(): path
         for path in STATIC.rglob("*")

@@ -1,6 +1,6 @@
-"""Security: who may ask what, decided before anything else looks at a request. docs/security.md says why.
+"""Access control: an ASGI middleware that checks every request before anything else sees it.
 
-Pure ASGI: knows headers, methods and bytes; no routes, no framework's request, nothing of convscope but its limits.
+docs/security.md gives the reasons. Knows headers, methods and bytes; no routes, and nothing of convscope but limits.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-"""On every answer, also on refusals."""
+"""Headers of every response, including refusals."""
 MAX_JSON = 4_000_000
-"""Bytes of a JSON body: a painted image has up to 2 million (`schema.PAINTED`), the rest is for edits of kernels."""
+"""Maximum bytes of a JSON body: a painted image has up to 2 million (`schema.PAINTED`), kernel edits take the rest."""
 BODY_SECONDS = 30.0
-"""How long a client may take to send what it announced."""
+"""Time limit for a client to send the body."""
 MAX_WAITING = 256
-"""Requests at once; further ones are told to come back."""
+"""Maximum number of concurrent requests; further ones get status 503."""
 READING = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may ask: those who know the token, at the names that the server answers to.
+    """Who has access: clients that know the token and use one of the server's host names.
 
     >>> Access(new_token(), hosts=frozenset({"lab.example"})).knows("lab.example:8000")
     True
@@ -50,21 +50,21 @@ class Access:
 
     token: str = field(repr=False)
     hosts: frozenset[str] = frozenset()
-    """Names, besides those of this machine itself, by which the server is reached."""
+    """Host names that are accepted in addition to loopback names."""
 
     def knows(self, host: str) -> bool:
         """Whether a Host header names this server: a loopback name or one of `hosts`, with any port."""
         name = _name(host)
-        return name is not None and (is_loopback(name) or name in {one.lower().strip("[]") for one in self.hosts})
+        return name is not None and (is_loopback(name) or name in {known.lower().strip("[]") for known in self.hosts})
 
 
 def new_token() -> str:
-    """A fresh secret of 256 bits, in letters that an address takes as they are."""
+    """A random URL-safe secret of 256 bits."""
     return token_urlsafe(32)
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or address means this machine and no other.
+    """Whether a name or address is a loopback one.
 
     >>> [is_loopback(name) for name in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "localhost.example")]
     [True, True, True, False, False]
@@ -78,7 +78,7 @@ def is_loopback(name: str) -> bool:
 
 
 def is_host(name: str) -> bool:
-    """Whether this can be a machine's name or address, without a port.
+    """Whether this is a valid host name or address, without a port.
 
     >>> [is_host(name) for name in ("lab.example", "10.0.0.7", "::1", "lab.example:80", "http://lab.example")]
     [True, True, True, False, False]
@@ -95,7 +95,7 @@ def _name(host: str) -> str | None:
 
 
 class Refusal(Exception):
-    """Why a request goes no further: the answer's status and its sentence."""
+    """A rejected request: the response's status and message."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status, self.message = status, message
@@ -103,18 +103,18 @@ class Refusal(Exception):
 
 
 class Guard:
-    """Middleware around everything: refuses what is not meant for this server, limits bodies, adds headers."""
+    """The outermost middleware: rejects requests not meant for this server, limits bodies, adds headers."""
 
     def __init__(self, app: ASGIApp, access: Access, *, body_seconds: float = BODY_SECONDS) -> None:
         self.app, self.access, self.body_seconds = app, access, body_seconds
         self.active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI has it."""
+        """Handle one ASGI request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # there are no WebSockets here
+        if scope["type"] != "http":  # the server has no WebSockets
             await send({"type": "websocket.close", "code": 1008})
             return
         secured = _with_headers(send, private=scope["path"].startswith("/api"))
@@ -130,71 +130,74 @@ class Guard:
             self.active -= 1
 
     def _admit(self, scope: Scope) -> int:
-        """Check everything that the head of a request tells; returns how many bytes its body may have."""
+        """Check the head of a request; returns the maximum number of bytes of its body."""
         headers = Head(scope)
         _check_origin(scope, headers, self.access)
         if scope["path"].startswith("/api"):
             _check_token(headers, self.access)
         elif scope["method"] not in READING:
-            raise Refusal(405, "the page is read by GET; changes go to addresses under /api.")
+            raise Refusal(405, "pages are read with GET; changes go to paths under /api.")
         if self.active >= MAX_WAITING:
             raise Refusal(503, f"{MAX_WAITING} requests are being answered; try again in a moment.")
         return _check_body(scope, headers)
 
 
 class Head:
-    """The headers of a request, each of which may stand there once."""
+    """The headers of a request; a header that is looked up must not be repeated."""
 
     def __init__(self, scope: Scope) -> None:
         self.pairs: list[tuple[bytes, bytes]] = scope["headers"]
 
     def one(self, name: str) -> str | None:
-        """The header's value; None where it is absent."""
-        found = [value for key, value in self.pairs if key.lower() == name.encode()]
-        if len(found) > 1:
-            raise Refusal(400, f"the request has {len(found)} {name} headers; it may have one.")
-        return found[0].decode("latin-1").strip() if found else None
+        """The header's value, or None if it is absent."""
+        values = [value for key, value in self.pairs if key.lower() == name.encode()]
+        if len(values) > 1:
+            raise Refusal(400, f"the request has {len(values)} {name} headers; only one is allowed.")
+        return values[0].decode("latin-1").strip() if values else None
 
 
 def _check_origin(scope: Scope, headers: Head, access: Access) -> None:
-    """Host names this server, Origin is the page's own, and no other site made the browser ask."""
+    """Check that Host names this server, Origin is the page's own, and no other site caused the request."""
     host = headers.one("host") or ""
     if not access.knows(host):
         raise Refusal(
-            403, f"this server is not {host[:100]!r}: it answers to localhost, and to names given by --allow-host."
+            403, f"unknown host {host[:100]!r}: this server answers to localhost and to names given by --allow-host."
         )
     origin = headers.one("origin")
     if origin is not None and origin.lower() not in {f"http://{host.lower()}", f"https://{host.lower()}"}:
-        raise Refusal(403, f"a page of {origin[:100]!r} may not ask here; open the address that convscope printed.")
+        raise Refusal(
+            403, f"a page of {origin[:100]!r} may not send requests here; open the address that convscope printed."
+        )
     site = headers.one("sec-fetch-site")
     if site in {None, "same-origin", "none"}:
         return
-    followed = headers.one("sec-fetch-mode") == "navigate" and headers.one("sec-fetch-dest") == "document"
-    if not (followed and scope["method"] in READING and scope["path"] == "/"):
-        raise Refusal(403, "another site's page may not ask here; open the address that convscope printed.")
+    # following a link from another site to the page itself is harmless; every other request from there is rejected
+    is_link = headers.one("sec-fetch-mode") == "navigate" and headers.one("sec-fetch-dest") == "document"
+    if not (is_link and scope["method"] in READING and scope["path"] == "/"):
+        raise Refusal(403, "pages of other sites have no access; open the address that convscope printed.")
 
 
 def _check_token(headers: Head, access: Access) -> None:
-    scheme, _, given = (headers.one("authorization") or "").partition(" ")
+    scheme, _, token = (headers.one("authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(
-        given.strip().encode("latin-1"), access.token.encode("latin-1")
+        token.strip().encode("latin-1"), access.token.encode("latin-1")
     ):
-        raise Refusal(401, "the token is missing or of another server; open the address that convscope printed.")
+        raise Refusal(401, "the token is missing or wrong; open the address that convscope printed.")
 
 
 def _check_body(scope: Scope, headers: Head) -> int:
-    """Method, content type and announced length; returns the limit of what may come."""
+    """Check method, content type and declared length; returns the maximum number of bytes of the body."""
     if scope["method"] in READING:
         return 0
     if scope["method"] != "POST":
-        raise Refusal(405, "things are read by GET and changed by POST.")
+        raise Refusal(405, "only GET and POST are supported.")
     kind = (headers.one("content-type") or "").partition(";")[0].strip().lower()
     upload = scope["path"] == "/api/inputs"
     if kind not in (uploads.TYPES if upload else ("application/json",)):
         known = ", ".join(uploads.TYPES) if upload else "application/json"
-        raise Refusal(415, f"the content type {kind[:100]!r} is not taken here; it is {known}.")
+        raise Refusal(415, f"unsupported content type {kind[:100]!r}; use {known}.")
     if headers.one("content-encoding") not in {None, "identity"}:
-        raise Refusal(415, "compressed bodies are not taken; send the body as it is.")
+        raise Refusal(415, "compressed bodies are not supported; send the body uncompressed.")
     limit = uploads.MAX_BYTES if upload else MAX_JSON
     length = headers.one("content-length")
     if length is not None and (not length.isdigit() or int(length[:20]) > limit):
@@ -203,19 +206,19 @@ def _check_body(scope: Scope, headers: Head) -> int:
 
 
 def _too_large(limit: int) -> Refusal:
-    return Refusal(413, f"the body is larger than {limit:,} bytes, which is the most that is taken; send less.")
+    return Refusal(413, f"the body is larger than the limit of {limit:,} bytes; send less.")
 
 
 def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
-    """`receive` that counts while the body streams in, and does not wait for ever.
+    """Wrap `receive` to limit the size and the duration of the body.
 
-    Raises the framework's own exception, as that is what its readers of bodies let through.
+    Raises Starlette's own HTTPException, as its body readers let no other exception through.
     """
-    taken, complete, deadline = 0, False, None
+    received, complete, deadline = 0, False, None
 
     async def counted() -> Message:
-        nonlocal taken, complete, deadline
-        if complete:  # the next message says that the client left
+        nonlocal received, complete, deadline
+        if complete:  # the next message reports that the client disconnected
             return await receive()
         loop = asyncio.get_running_loop()
         deadline = deadline or loop.time() + seconds
@@ -225,9 +228,9 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
         except TimeoutError:
             late = f"the body did not arrive within {seconds:g} seconds; send it again."
             raise HTTPException(408, late, {"Connection": "close"}) from None
-        taken += len(message.get("body", b""))
+        received += len(message.get("body", b""))
         complete = message["type"] != "http.request" or not message.get("more_body", False)
-        if taken > limit:
+        if received > limit:
             refusal = _too_large(limit)
             raise HTTPException(refusal.status, refusal.message, {"Connection": "close"})
         return message
@@ -236,7 +239,7 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
 
 
 def _with_headers(send: Send, *, private: bool) -> Send:
-    """`send` with the headers of every answer; what is under /api is never stored by anybody."""
+    """Wrap `send` to add the security headers; responses under /api must not be cached (`private`)."""
     extra = {**HEADERS, "Cache-Control": "no-store"} if private else HEADERS
     names = {name.lower().encode() for name in extra}
 
@@ -251,7 +254,7 @@ def _with_headers(send: Send, *, private: bool) -> Send:
 
 
 async def _answer(send: Send, refusal: Refusal) -> None:
-    """A refusal, without having read the body: the connection ends with it."""
+    """Send a refusal without reading the body, and close the connection."""
     body = json.dumps({"message": refusal.message}).encode()
     headers = [
         (b"content-type", b"application/json"),

@@ -1,1 +1,1 @@
-"""Jobs: worker threads, their queue, and subscribers to progress."""
+"""Jobs: worker threads with a fair queue, and event streams that report progress."""

@@ -1,7 +1,7 @@
-"""Memory: what heavy passes let go is given back to the system once it is quiet.
+"""Memory trimming: return freed memory to the operating system once no heavy pass follows.
 
-An allocator keeps freed blocks for the next pass, which spares work while passes follow each other, and is a
-hundred megabytes and more afterwards. Knows glibc's `malloc_trim`; where there is another allocator it does nothing.
+The allocator keeps freed blocks for the next pass. That saves time while passes follow each other, but holds a hundred
+megabytes or more afterwards. Uses glibc's `malloc_trim`; does nothing with other allocators.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class MemoryTrimmer:
-    """Gives memory back `seconds` after the last heavy piece of work."""
+    """Trims memory `seconds` after the last heavy job."""
 
     def __init__(self, seconds: float = 1.0, release: Callable[[], None] | None = None) -> None:
         self._seconds = seconds
@@ -18,7 +18,7 @@ class MemoryTrimmer:
         self._timer: asyncio.TimerHandle | None = None
 
     def soon(self) -> None:
-        """Heavy work was done; called on the server's loop."""
+        """Schedule a trim after a heavy job; must be called in the server's event loop."""
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
@@ -26,7 +26,7 @@ class MemoryTrimmer:
 
 
 def give_back() -> None:
-    """Hand freed blocks to the system."""
+    """Return freed blocks to the operating system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,6 +1,6 @@
-"""Followers: who wants to hear of something that goes on; each is woken in an event loop of its own.
+"""Subscribers: coroutines that wait for changes, each in its own event loop, woken from any thread.
 
-Knows event loops; nothing of what goes on.
+Knows event loops; nothing about what changes.
 """
 
 import asyncio
@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 BREATH = 0.05
-"""Seconds between two events of a stream: what happens meanwhile is told together."""
+"""Minimum seconds between two events of a stream; changes in between are reported together."""
 HEARTBEAT = 10.0
-"""Seconds of silence after which a stream says that it is alive."""
+"""Seconds without a change after which a stream sends a sign of life."""
 
 
 class Subscribers:
-    """Those who follow one thing."""
+    """The subscribers to one source of changes."""
 
     def __init__(self) -> None:
         self._all: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
@@ -23,13 +23,13 @@ class Subscribers:
         return len(self._all)
 
     def wake(self) -> None:
-        """Something happened; called from any thread."""
+        """Notify every subscriber of a change; may be called from any thread."""
         for changed, loop in list(self._all.items()):
             with suppress(RuntimeError):  # a loop that has ended meanwhile
                 loop.call_soon_threadsafe(changed.set)
 
     async def news(self) -> AsyncGenerator[bool]:
-        """True at once and whenever something happened, at most every `BREATH`; False after each silent `HEARTBEAT`."""
+        """Yield True at once and after changes, at most every `BREATH`; False after each `HEARTBEAT` without one."""
         changed = asyncio.Event()
         self._all[changed] = asyncio.get_running_loop()
         try:
@@ -44,7 +44,7 @@ class Subscribers:
 
 
 async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event for so long; whether it came."""
+    """Wait for an event; returns whether it was set within `seconds`."""
     try:
         await asyncio.wait_for(changed.wait(), seconds)
     except TimeoutError:

@@ -1,7 +1,7 @@
-"""Workers: threads that do the work, and a queue that is fair to clients and to models.
+"""Worker threads and a job queue that is fair to clients and to models.
 
-Clients take turns, each in its own order; work with the same key, such as all passes of one model, runs one at a time,
-and what waits for it holds no thread. Knows requests and threads; nothing of what the work is.
+Clients take turns, each in the order of its requests. Jobs with the same key, such as all passes of one model, run one
+at a time, and jobs that wait for their key occupy no thread. Knows requests and threads; nothing about the work itself.
 """
 
 import asyncio
@@ -19,32 +19,34 @@ from starlette.requests import Request
 T = TypeVar("T")
 
 THREADS = 8
+"""Worker threads."""
 WAITING = 200
+"""Maximum number of queued jobs."""
 EACH = 64
-"""Of one client: a page that draws sends a few at a time, and forgets those it no longer wants."""
+"""Maximum number of queued jobs of one client; a page sends a few at a time and cancels those it no longer needs."""
 NOBODY = "\0"
-"""For whom work is done before anybody asks for it; no client can be called so."""
+"""The client of prefetched work; a real client cannot have this name."""
 
 
 @dataclass(eq=False)
 class WorkItem:
-    """A piece of work and who is told of its end."""
+    """A queued job with a callback for its result."""
 
     client: str
     key: str
     work: Callable[[], Any]
     tell: Callable[[Any, BaseException | None], object] = field(repr=False)
-    """Called in the thread that did the work, with its result or with what it raised."""
+    """Callback, called in the worker thread with the result and the exception, one of which is None."""
 
 
 def client_of(request: Request) -> str:
-    """Who asks: the name that a page gave itself, else the address it asks from."""
-    named = request.headers.get("x-client", "")[:80]
-    return named or (request.client.host if request.client else "")
+    """The client of a request: the name the page chose for itself, or else its network address."""
+    name = request.headers.get("x-client", "")[:80]
+    return name or (request.client.host if request.client else "")
 
 
 class ClientGone(BaseException):
-    """Ends work that nobody waits for any more; no `except Exception` of a model stops it."""
+    """Aborts work whose client has left. A BaseException, so that `except Exception` in a model does not stop it."""
 
 
 class Workers:
@@ -59,16 +61,16 @@ class Workers:
         self._closed = False
 
     async def run(self, request: Request, key: str, work: Callable[[], T], left: Event | None = None) -> T:
-        """The result of `work`, made in a thread when its turn has come.
+        """Run `work` in a worker thread when its turn comes, and return its result.
 
         Args:
-            request: Who waits; when that client leaves first, work that has not begun is dropped.
-            key: What runs one at a time; empty for work that may run beside any other.
-            work: What is to be done; where `left` is set it may raise `Left`.
-            left: Set when the client left.
+            request: The request that waits; if its client disconnects first, work that has not started is dropped.
+            key: Jobs with the same key run one at a time; an empty key runs in parallel with any other.
+            work: The function to run; it may raise `ClientGone` once `left` is set.
+            left: Set when the client disconnects.
 
         Raises:
-            HTTPException: 503, too many wait already, or the client left.
+            HTTPException: 503, the queue is full, or the client disconnected.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
@@ -80,7 +82,7 @@ class Workers:
             if not done.done():
                 if left is not None:
                     left.set()
-                raise HTTPException(503, "the client left before the answer.")
+                raise HTTPException(503, "the client disconnected before the response was ready.")
             result: T = done.result()
             return result
         finally:
@@ -89,17 +91,17 @@ class Workers:
             done.add_done_callback(_seen)
 
     def begin(self, key: str, work: Callable[[], object]) -> None:
-        """Have work done that nobody waits for yet, so that it is there when somebody does; how it ends is not told.
+        """Run `work` in the background (prefetch); its result and its errors are discarded.
 
         Args:
-            key: What runs one at a time; whoever asks for work of this key waits for its end.
-            work: What is to be done.
+            key: Jobs with the same key run one at a time, so a request with this key waits for the prefetch.
+            work: The function to run.
         """
-        with suppress(HTTPException):  # the server is ending
+        with suppress(HTTPException):  # the server is shutting down
             self._enter(WorkItem(NOBODY, key, work, lambda _result, _error: None))
 
     def close(self) -> None:
-        """Begin nothing more; whatever is being worked on ends by itself, in threads that no exit waits for."""
+        """Start no more jobs; running ones finish in daemon threads, which do not delay the interpreter's exit."""
         with self._lock:
             if self._closed:
                 return
@@ -113,17 +115,17 @@ class Workers:
             mine = self._waiting.get(job.client, ())
             count = sum(map(len, self._waiting.values()))
             if self._closed:
-                raise HTTPException(503, "the server is ending; start it again.")
+                raise HTTPException(503, "the server is shutting down; start it again.")
             if count >= self._most or len(mine) >= self._each:
-                many = f"{len(mine)} of your" if len(mine) >= self._each else f"{count}"
+                queued = f"{len(mine)} of your" if len(mine) >= self._each else f"{count}"
                 raise HTTPException(
-                    503, f"{many} requests wait already; try again in a moment.", headers={"Retry-After": "1"}
+                    503, f"{queued} requests are waiting already; try again in a moment.", headers={"Retry-After": "1"}
                 )
             self._waiting.setdefault(job.client, deque()).append(job)
             self._start()
 
     def _drop(self, job: WorkItem) -> None:
-        """Take a job out of the queue, if it is still there."""
+        """Remove a job from the queue, if it has not started."""
         with self._lock:
             mine = self._waiting.get(job.client)
             if mine is not None and job in mine:
@@ -132,9 +134,9 @@ class Workers:
                     del self._waiting[job.client]
 
     def _start(self) -> None:
-        """Give work to free threads, as long as there is any that may begin; the lock is held.
+        """Hand runnable jobs to free threads; the caller holds the lock.
 
-        The thread that was busy last comes first: each has memory of its own to use again.
+        The thread that finished last is used first, since each thread reuses its own freed memory.
         """
         while self._free and (job := self._next()) is not None:
             self._free -= 1
@@ -146,7 +148,7 @@ class Workers:
             self._idle.pop().put(job)
 
     def _next(self) -> WorkItem | None:
-        """The next job that may begin: the first of each client in turn whose key is free."""
+        """The next runnable job: for each client in turn, its first job whose key is free."""
         for client, mine in self._waiting.items():
             for job in mine:
                 if job.key not in self._busy:
@@ -162,18 +164,18 @@ class Workers:
             pass
 
     def _do_one(self, inbox: "SimpleQueue[WorkItem | None]") -> bool:
-        """Work off one job, and hold on to nothing of it; False at the end."""
+        """Run one job and keep no reference to it; returns False when the thread should end."""
         job = inbox.get()
         if job is None:
             return False
         result, failed = None, None
         try:
             result = job.work()
-        except (Exception, ClientGone) as error:  # handed over to whoever waits
+        except (Exception, ClientGone) as error:  # raised again in the coroutine that waits
             failed = error
         except BaseException as error:  # a model that calls sys.exit, say
             failed = HTTPException(
-                400, f"the work broke off with {type(error).__name__} instead of an answer; a model must not do that."
+                400, f"the work ended with {type(error).__name__} instead of a result; a model must not do that."
             )
         with self._lock:
             self._free += 1
@@ -181,24 +183,24 @@ class Workers:
             self._busy.discard(job.key)
             self._start()
             ended = self._closed
-        with suppress(RuntimeError):  # the loop has ended: nobody waits
+        with suppress(RuntimeError):  # the event loop is closed, so the result is not needed
             job.tell(result, failed)
         return not ended
 
 
 def _finish(done: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    """Hand the result over, in the thread of whoever waits."""
+    """Set the result, in the event loop of the coroutine that waits."""
     if not done.done():
         done.set_exception(error) if error is not None else done.set_result(result)
 
 
 def _seen(done: "asyncio.Future[Any]") -> None:
-    """Look at what failed, also where nobody waits for it any more."""
+    """Retrieve the exception of an abandoned future, which asyncio would otherwise report as never retrieved."""
     if not done.cancelled():
         done.exception()
 
 
 async def _left(request: Request) -> None:
-    """Return when the client has left."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,7 +1,7 @@
-"""Schema: what the page and the server say to each other. The page's TypeScript types are generated from it.
+"""Request and response models of the HTTP API. The page's TypeScript types are generated from them.
 
-Numbers that may be infinite or no number are `Number`: "nan", "inf" and "-inf" as texts. Everything is named by an
-id that the server gave out; no path and no address ever comes from the page.
+Numbers that may be infinite or NaN are `Number`: "nan", "inf" and "-inf" are sent as strings. Everything is named by
+an id that the server issued; the page never sends a path or a URL.
 """
 
 from convscope.server.explanations.schema import ContributionsInfo, Explained, Line, Paper, Proof

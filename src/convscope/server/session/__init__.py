@@ -1,1 +1,1 @@
-"""The session: models, data sources and images that are open, and how an image becomes a model's input."""
+"""The session: open models, data sources and uploaded images, and how an image becomes a model's input."""

@@ -1,6 +1,6 @@
-"""Sources: the data sets whose images are shown, loaded when they are first asked for.
+"""Data sources: the data sets whose images the page shows, loaded on first use.
 
-Knows data sets by `cs.load_dataset`; no models, no requests.
+Loads data sets with `cs.load_dataset`; knows nothing of models and requests.
 """
 
 from collections import OrderedDict
@@ -17,34 +17,34 @@ from convscope.server import schema
 from convscope.server.session.inputs import Picture
 
 SHOWN = ("shapes", "color-shapes", "crosses", "mnist", "fashion-mnist", "kmnist")
-"""Of the data sets that come with convscope; those of the MNIST family where their files are here already."""
+"""The built-in data sets that are offered; those of the MNIST family only if their files are on this machine."""
 LOADED = 4
-"""Splits that are held in memory at once."""
+"""Maximum number of splits kept in memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataSource:
-    """A data set by what `cs.load_dataset` is called with."""
+    """A data set, described by the arguments of `cs.load_dataset`."""
 
     id: str
     data: str
-    """Its name for `cs.load_dataset`: `shapes`, `folder:PATH`."""
+    """The data set's name for `cs.load_dataset`: `shapes`, `folder:PATH`."""
     name: str
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     loading: Any = field(default_factory=Lock, repr=False)
-    """Held while images are loaded, so that this is done once."""
+    """Lock held while images are loaded, so that they are loaded only once."""
 
     def load(self, split: str) -> cs.Dataset:
         """All images of a split."""
-        given = dict(self.options)
+        options = dict(self.options)
         if split != "train":
-            given.pop("size", None)
-        return cs.load_dataset(self.data, split=split, seed=self.seed, **given)
+            options.pop("size", None)
+        return cs.load_dataset(self.data, split=split, seed=self.seed, **options)
 
 
 class DataSources:
-    """The data sets by id, and what of them is in memory."""
+    """The data sets by id, with a cache of their splits."""
 
     def __init__(self, data_dir: Path | None = None) -> None:
         self.data_dir = data_dir
@@ -60,71 +60,73 @@ class DataSources:
                 self.add(DataSource(name, name, name, options=options))
 
     def add(self, source: DataSource) -> None:
-        """Let a data set be known; what the page is told of it is found out here, once.
+        """Register a data set, and compute its description for the page once.
 
         Raises:
             ConvscopeError: it cannot be loaded.
         """
         with self._lock:
-            for key in [key for key in self._loaded if key[0] == source.id]:  # of other data that were called so
+            for key in [
+                key for key in self._loaded if key[0] == source.id
+            ]:  # cached data of a former source of this id
                 del self._loaded[key]
         self._infos[source.id] = self._info(source)
         self._known[source.id] = source
 
-    def find(self, id: str) -> DataSource:  # noqa: A002 - what the page calls it
+    def find(self, id: str) -> DataSource:  # noqa: A002 - the name in the API
         """A source by its id.
 
         Raises:
-            HTTPException: 404, there is none.
+            HTTPException: 404, unknown id.
         """
         if id not in self._known:
-            raise HTTPException(404, f"no data source is called {id!r}; there are {', '.join(self._known)}.")
+            raise HTTPException(404, f"unknown data source {id!r}; available: {', '.join(self._known)}.")
         return self._known[id]
 
     def count(self, id: str | None, split: str | None) -> int:  # noqa: A002
-        """How many images a split has; 0 where there is none."""
+        """Number of images of a split; 0 if there is no such split."""
         return 0 if id is None or split is None else self._infos[id].splits.get(split, 0)
 
     def of_run(self, id: str, config: Mapping[str, Any]) -> str | None:  # noqa: A002
-        """The id of the data set that a run was trained on; None where it was given by hand or cannot be read."""
+        """The id of the data set a run was trained on; None if it was an object in memory or cannot be read."""
         data = config["dataset"]
         if data["source"] is None:
             return None
         options, seed = dict(data["options"]), data["seed"]
-        asked = (data["source"], seed, _drawn(options))
+        wanted = (data["source"], seed, _drawn(options))
         for known in list(self._known.values()):
-            if (known.data, known.seed, _drawn(known.options)) == asked:
+            if (known.data, known.seed, _drawn(known.options)) == wanted:
                 return known.id
         try:
             if not cs.at_hand(data["source"], data_dir=options.get("data_dir")):
                 return None
-            source = DataSource(f"{id}.data", data["source"], self._called(data["name"], seed, id), seed, options)
+            source = DataSource(f"{id}.data", data["source"], self._menu_name(data["name"], seed, id), seed, options)
             self.add(source)
         except (cs.ConvscopeError, OSError, TypeError):
             return None
         return source.id
 
-    def _called(self, name: str, seed: int, run: str) -> str:
-        """A run's data as a menu lists them: with what tells them from others of the same name."""
+    def _menu_name(self, name: str, seed: int, run: str) -> str:
+        """The name of a run's data in menus, made distinct from other data of the same name."""
         same = [s for s in list(self._known.values()) if name in {s.name, s.name.rpartition(" (")[0]}]
         if not same:
             return name
         return f"{name} ({'' if all(s.seed == seed for s in same) else f'seed {seed}, '}of {run})"
 
     def split(self, id: str, split: str) -> cs.Dataset:  # noqa: A002
-        """All images of a split, from memory where they were used lately."""
+        """All images of a split, cached if they were used recently."""
         return self._split(self.find(id), split)
 
     def _split(self, source: DataSource, split: str) -> cs.Dataset:
         key = (source.id, split)
         with source.loading:
-            found = self._loaded.get(key) or source.load(split)
+            data = self._loaded.get(key) or source.load(split)
             with self._lock:
-                self._loaded[key] = found
+                self._loaded[key] = data
                 self._loaded.move_to_end(key)
                 while len(self._loaded) > LOADED:
                     self._loaded.popitem(last=False)
-        return found
+        return data
 
     def picture(self, ref: schema.SampleRef) -> Picture:
         """An image of a data set.
@@ -135,7 +137,7 @@ class DataSources:
         data = self.split(ref.source, ref.split)
         if ref.index >= len(data):
             raise HTTPException(
-                404, f"{data.name}:{ref.split} has images 0 to {len(data) - 1}, and image {ref.index} was asked for."
+                404, f"{data.name}:{ref.split} has images 0 to {len(data) - 1}; there is no image {ref.index}."
             )
         name = f"{data.name}:{data.names[ref.index]}" if data.names else f"{data.name}:{ref.split}/{ref.index}"
         return Picture(
@@ -148,15 +150,15 @@ class DataSources:
         )
 
     def infos(self) -> list[schema.SourceInfo]:
-        """All of them, as the page is told."""
+        """The descriptions of all data sources."""
         return list(self._infos.values())
 
     def _info(self, source: DataSource) -> schema.SourceInfo:
-        """One of them: what comes with convscope is known without loading it."""
+        """The description of a data source; built-in data sets are described without loading them."""
         entry = cs.DATASETS.get(source.data)
         if entry is not None and not source.options.get("size"):
             splits, classes, shape = dict(entry.sizes), entry.classes, entry.shape
-            if entry.options:  # drawn: "all" is every image that is possible
+            if entry.options:  # generated: "all" would be every possible image
                 splits = {split: n for split, n in splits.items() if split != "all"}
         else:
             parts = {split: self._split(source, split) for split in ("train", "test")}
@@ -176,5 +178,5 @@ class DataSources:
 
 
 def _drawn(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide which images there are."""
+    """The options that determine the images."""
     return {name: value for name, value in options.items() if name != "data_dir"}

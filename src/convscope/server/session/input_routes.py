@@ -1,4 +1,4 @@
-"""Route of inputs: a picture that a person gives, as the bytes of its file."""
+"""Route for uploads: the bytes of an image file."""
 
 from typing import Annotated
 
@@ -19,9 +19,9 @@ _BODY = {
 
 @router.post("/inputs", openapi_extra=_BODY)
 async def store(request: Request, name: Annotated[str, Query(max_length=200)] = "picture") -> Stored:
-    """Check and keep an uploaded image."""
+    """Check and store an uploaded image."""
     content = await request.body()
     picture = await run_in_threadpool(uploads.read_upload, content)
     notes = await run_in_threadpool(uploads.notes_on, content)
-    kept: Stored = request.app.state.gallery.keep(name, picture, notes)
-    return kept
+    stored: Stored = request.app.state.gallery.keep(name, picture, notes)
+    return stored

@@ -1,4 +1,4 @@
-"""Inputs: an image that a model is to see, where it comes from and what is done to it first."""
+"""Schema of inputs: where a model's input comes from, how it is changed, and how it is shown."""
 
 from typing import Annotated, Literal
 
@@ -17,14 +17,14 @@ class SampleRef(Message):
 
 
 class StoredRef(Message):
-    """An image that was uploaded or given on the command line."""
+    """An image that was uploaded or passed on the command line."""
 
     kind: Literal["stored"] = "stored"
     id: Id
 
 
 class PixelsRef(Message):
-    """An image that was painted: its pixels themselves, as float32 in 0..1, little-endian, (C, H, W), base64url."""
+    """A painted image: its pixels as float32 in 0..1, little-endian, (C, H, W), base64url."""
 
     kind: Literal["pixels"] = "pixels"
     shape: tuple[int, int, int]
@@ -35,46 +35,46 @@ InputRef = Annotated[SampleRef | StoredRef | PixelsRef, Field(discriminator="kin
 
 
 class Change(Message):
-    """What is done to an input before the model gets it, in this order: rotated, shifted, noise added."""
+    """Changes applied to an input before the model sees it, in this order: rotation, shift, added noise."""
 
     rotate: float = Field(default=0, ge=-180, le=180)
     """Degrees, counter-clockwise."""
     down: int = Field(default=0, ge=-512, le=512)
     right: int = Field(default=0, ge=-512, le=512)
     noise: float = Field(default=0, ge=0, le=2)
-    """Standard deviation, in units of the full range 0..1."""
+    """Standard deviation of the noise; pixels range from 0 to 1."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
 class InputPart(Message):
-    """One of several inputs, as it is among the planes of the whole."""
+    """One of several inputs, and its position among the planes of all."""
 
     name: str
     shape: list[int]
-    """Without a batch axis."""
+    """Shape without the batch axis."""
     first: int
-    """Which plane is its first."""
+    """Index of its first plane."""
 
 
 class InputInfo(Message):
-    """An input as the model gets it."""
+    """An input as the model receives it."""
 
     name: str
     shape: list[int]
-    """(C, H, W) of a picture; another array's own, without a batch axis; (planes, H, W) of several inputs."""
+    """(C, H, W) for a picture; an array's shape without the batch axis; (planes, H, W) for several inputs."""
     form: Literal["picture", "array", "several"]
-    """Only a picture can be painted, moved and exchanged here."""
+    """Kind of input; only a picture can be painted, moved and replaced on the page."""
     parts: list[InputPart]
-    """Of several inputs; of one, nothing."""
+    """The parts of several inputs; empty for a single one."""
     label: int | None
     notes: list[str]
-    """What was done to it: resized, grey, inverted."""
+    """Preprocessing that was applied: resized, converted to grey, inverted."""
     low: Number
     high: Number
     picture: str
-    """Its pixels as they are shown, uint8, (C, H, W) with C 1 or 3, base64url; a larger one is shrunk to 256 pixels."""
+    """Pixels for display, uint8, (C, H, W) with C 1 or 3, base64url; at most 256 pixels a side."""
     picture_shape: tuple[int, int, int]
-    """That of `picture`: where a side of `shape` is longer than 256, both are shrunk by the same factor."""
+    """Shape of `picture`; if a side of `shape` is longer than 256, both sides are reduced by the same factor."""
 
 
 class Stored(Message):

@@ -1,6 +1,6 @@
-"""Inputs: from what a page names or paints to what a model gets, with words for what was done on the way.
+"""Inputs: turn an image that the page names or paints into a model's input, noting the preprocessing applied.
 
-Knows pictures and what a model expects of them; no models, no traces.
+Knows pictures and a model's card; no models, no traces.
 """
 
 import math
@@ -19,13 +19,13 @@ from convscope.server import schema
 from convscope.server.traces.array_pictures import Array, base64url, extent, number, shades, shrunk
 
 LARGEST = 512
-"""Pixels a side of what a model without a size of its own is given."""
+"""Maximum pixels a side of an input for a model without a fixed input size."""
 SHOWN = 256
-"""Pixels a side of a picture that is sent."""
+"""Maximum pixels a side of a picture sent to the page."""
 
 
 class Misfit(HTTPException):
-    """An image of another size than the model takes, and nobody said how to make it fit."""
+    """An image whose size differs from the model's input size, in a request that does not set `fit`."""
 
     def __init__(self, message: str) -> None:
         super().__init__(409, message)
@@ -33,63 +33,63 @@ class Misfit(HTTPException):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An image before a model's own needs are met."""
+    """An image before preprocessing."""
 
     name: str
     pixels: Array = field(repr=False)
-    """Shape (C, H, W), from 0 to `white`."""
+    """Pixels from 0 to `white`, shape (C, H, W)."""
     white: float = 255.0
     label: int | None = None
     classes: tuple[str, ...] = ()
-    """What the label counts in."""
+    """Class names that `label` indexes."""
     exact: bool = False
-    """Whether its pixels are meant as they are: painted, or prepared before; then nothing is inverted or rounded."""
+    """Whether to use the pixels unchanged, neither inverted nor rounded: they were painted or prepared before."""
     background: str | None = None
-    """Of the data it belongs to: a model of the same kind of data takes it uninverted."""
+    """Background of the data set; a model trained on the same background takes the image without inversion."""
     notes: tuple[str, ...] = ()
     ready: NDArray[np.float32] | None = field(default=None, repr=False)
-    """The very numbers that a model with the preprocess `ready_for` is given."""
+    """The preprocessed numbers, valid for a model with the preprocessing `ready_for`."""
     ready_for: cs.Preprocess | None = None
     inputs: Any = None
-    """What a model is given that is not one picture; `pixels` then only show it."""
+    """Model inputs that are not a single picture; `pixels` are then only their display."""
 
     @property
-    def given(self) -> Any:
-        """What a model of this session was opened with."""
+    def model_input(self) -> Any:
+        """The input that a model of this session was opened with."""
         prepared = self.pixels if self.ready is None else self.ready
         return prepared if self.inputs is None else self.inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taken:
-    """An image as a model gets it."""
+    """A preprocessed input, ready for the model."""
 
     name: str
     array: NDArray[np.float32] = field(repr=False)
-    """Shape (C, H, W), normalized."""
+    """Normalized pixels, shape (C, H, W)."""
     picture: NDArray[np.float32] = field(repr=False)
-    """The same from 0 to 1, as it is shown."""
+    """The pixels from 0 to 1, for display."""
     label: int | None
     notes: tuple[str, ...]
     inputs: Any = None
-    """What the model gets that is not one picture; `array` then shows it."""
+    """Model inputs that are not a single picture; `array` is then their display."""
     parts: tuple[schema.InputPart, ...] = ()
-    """Where several inputs are in `array`."""
+    """Positions of several inputs in `array`."""
 
     @property
     def value(self) -> Any:
-        """What the model is called with."""
+        """The argument of the model call."""
         return self.array if self.inputs is None else self.inputs
 
     def traced(self, named: Mapping[str, Array]) -> "Taken":
-        """The same with the inputs of a pass to look at, where they are not one picture."""
+        """A copy that displays the recorded inputs of a pass, if they are not a single picture."""
         if self.inputs is None:
             return self
         shown, parts = planes_of_all(named)
         return replace(self, array=shown, parts=tuple(parts))
 
     def info(self) -> schema.InputInfo:
-        """What the page is told of it."""
+        """The input's description for the page."""
         shown = shades(shrunk(np.clip(self.picture[:3], 0, 1), SHOWN), 0, 1)
         shown = shown[:1] if len(shown) == 2 else shown
         low, high = extent(self.array)
@@ -110,18 +110,18 @@ class Taken:
 def planes_of_all(
     named: Mapping[str, Array], filled_with: float = math.nan
 ) -> tuple[NDArray[np.float32], list[schema.InputPart]]:
-    """The inputs of a pass as one array to look at: a single one without its batch axis, of several all planes.
+    """The inputs of a pass as one array for display: a single input without its batch axis, or the planes of several.
 
     >>> shown, parts = planes_of_all({"left": np.zeros((1, 3, 4, 5)), "right": np.ones((2, 6))})
     >>> shown.shape, [(part.name, part.first) for part in parts]
     ((4, 4, 6), [('left', 0), ('right', 3)])
 
     Args:
-        named: An array for each input, as a pass has them or numbers of the same shape.
-        filled_with: What smaller planes are filled up with.
+        named: One array per input: the recorded inputs, or other numbers of the same shapes.
+        filled_with: Padding of smaller planes.
 
     Returns:
-        The array, and where each of several inputs is in it.
+        The array, and the position of each input in it if there are several.
     """
     bare = {name: _bare(array) for name, array in named.items()}
     if len(bare) == 1:
@@ -144,45 +144,46 @@ def _bare(array: Array) -> NDArray[np.float32]:
 
 
 def painted(ref: schema.PixelsRef) -> Picture:
-    """The pixels that a page sends.
+    """Decode the pixels of a painted image.
 
     Raises:
-        HTTPException: 422, they are not as many as their shape says, or no numbers from 0 to 1.
+        HTTPException: 422, their number does not match the shape, or they are not from 0 to 1.
     """
     count = math.prod(ref.shape)
     try:
         content = urlsafe_b64decode(ref.data + "=" * (-len(ref.data) % 4))
     except ValueError:
-        raise HTTPException(422, "the pixels of a painted image are float32 in base64url; this text is not.") from None
+        raise HTTPException(422, "the pixels of a painted image must be float32 in base64url.") from None
     if min(ref.shape) < 1 or len(content) != 4 * count:
         wanted = "x".join(map(str, ref.shape))
         raise HTTPException(
-            422, f"a painted image of {wanted} has {4 * count:,} bytes of pixels, not {len(content):,}."
+            422, f"a painted image of shape {wanted} has {4 * count:,} bytes of pixels, not {len(content):,}."
         )
     pixels = np.frombuffer(content, "<f4").reshape(ref.shape)
     if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-        raise HTTPException(422, "the pixels of a painted image are numbers from 0 to 1; some of these are not.")
+        raise HTTPException(422, "the pixels of a painted image must be numbers from 0 to 1.")
     return Picture("drawing", pixels, 1.0, exact=True)
 
 
 def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) -> Taken:
-    """Bring a picture to what a model expects, then rotate, shift and add noise.
+    """Preprocess a picture for a model, then rotate, shift and add noise.
 
     Raises:
-        Misfit: it has another size, and nobody said how to make it fit.
-        ShapeError: channels that cannot be turned into those of the model.
-        HTTPException: 422, it is a picture for a model of other inputs, or other inputs are to be changed.
+        Misfit: the picture has another size than the model takes, and `fit` is None.
+        ShapeError: the channels cannot be converted to those of the model.
+        HTTPException: 422, the model does not take pictures, or the input to be changed is not a picture.
     """
     expected, model_name = card.preprocess, card.name
     if picture.inputs is not None:
         if change != schema.Change():
-            raise HTTPException(422, f"{picture.name} is not one picture, and cannot be moved or given noise here.")
+            raise HTTPException(422, f"{picture.name} is not a single picture; it cannot be moved or given noise here.")
         return Taken(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
     if card.inputs or card.form in {"signal", "tokens"}:
         other = "signals" if card.form == "signal" else "whole numbers"
         wants = f"several inputs ({', '.join(card.inputs)})" if card.inputs else other
         raise HTTPException(
-            422, f"{model_name} takes {wants}, and this is one picture; open the explorer with what it takes: cs.open."
+            422,
+            f"{model_name} takes {wants}, not a picture; open the explorer with such an input: cs.open(model, input).",
         )
     if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
         return Taken(picture.name, picture.ready, expected.restore(picture.ready), None, picture.notes)
@@ -196,7 +197,7 @@ def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) ->
 def _fitted(
     picture: Picture, model_name: str, expected: cs.Preprocess, fit: str | None
 ) -> tuple[cs.Preprocess, tuple[str, ...]]:
-    """The preprocess for this picture, and what else there is to say."""
+    """The preprocessing for this picture, and further notes."""
     _, height, width = picture.pixels.shape
     same = expected.size == (height, width)
     if picture.exact:
@@ -209,7 +210,7 @@ def _fitted(
             return expected, ()
         size = (max(1, round(height * LARGEST / longest)), max(1, round(width * LARGEST / longest)))
         return replace(expected, size=size), (
-            f"the model names no size; at most {LARGEST} pixels a side are given to it",
+            f"the model has no fixed input size; the picture was reduced to at most {LARGEST} pixels a side",
         )
     if not same and fit is None:
         wanted = "x".join(map(str, expected.size))
@@ -223,7 +224,7 @@ def _fitted(
 
 
 def changes(picture: NDArray[np.float32], change: schema.Change) -> NDArray[np.float32]:
-    """A picture (C, H, W) rotated, shifted, with noise; what comes in from outside has the border's brightness."""
+    """A picture (C, H, W) rotated, shifted, with noise; uncovered pixels take the median brightness of the border."""
     fill = [_border(plane) for plane in picture]
     if change.rotate % 360:
         picture = np.stack([_rotated(p, change.rotate, f) for p, f in zip(picture, fill, strict=True)])

@@ -1,4 +1,4 @@
-"""Opened: one model of the explorer: given by a session, or read from a run folder whose weights may change meanwhile.
+"""A model that is open in the explorer: an object of this Python session, or a run folder whose weights may change.
 
 Knows models and runs through `cs`; no traces, no requests.
 """
@@ -21,24 +21,26 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(eq=False)
 class ModelHandle:
-    """A model that is open."""
+    """An open model."""
 
     id: str
     name: str
-    given: Any = field(default=None, repr=False)
-    """The model itself; None for one that is read from its run, and read anew when that has new weights."""
+    session_model: Any = field(default=None, repr=False)
+    """The model object of this session; None for a run, whose model is read again when its weights change."""
     run: cs.Run | None = None
     source: str | None = None
+    """The id of the data source whose samples suit the model."""
     start: schema.InputRef | None = None
+    """The input to show first."""
     used: frozenset[str] = frozenset()
-    """The parameters that its steps read, once a trace has shown them."""
+    """Names of the parameters that its steps read; known after the first trace."""
     light: int = 0
-    """The numbers of an input whose pass takes so little memory that all of it is kept without counting."""
+    """Input size (in numbers) up to which a trace is known to be small enough to keep without counting memory."""
     _read: Any = field(default=None, repr=False)
     _stamp: int = 0
     _lock: Any = field(default_factory=Lock, repr=False)
     _config: int = field(init=False, repr=False)
-    """When the run's settings were written."""
+    """Modification time of the run's config.json when the handle was made."""
 
     def __post_init__(self) -> None:
         self._config = self._config_written()
@@ -48,18 +50,18 @@ class ModelHandle:
 
     @property
     def replaced(self) -> bool:
-        """Whether another training, or this one with other settings, has written the folder since."""
-        return self.given is None and self._config_written() not in {0, self._config}
+        """Whether the folder has been overwritten by another training, or by this one with other settings."""
+        return self.session_model is None and self._config_written() not in {0, self._config}
 
     def read(self) -> tuple[Any, str]:
-        """The model, with the newest weights that its run has saved, and what tells these weights from all others.
+        """The model with its run's newest saved weights, and a stamp that identifies these weights.
 
         Raises:
-            HTTPException: 410, its folder is gone and was never read.
-            ConvscopeError: it cannot be read.
+            HTTPException: 410, the folder has no weights or is gone, and the model was not read before.
+            ConvscopeError: the model cannot be read.
         """
-        if self.given is not None or self.run is None:
-            return self.given, _written_into(self.given)
+        if self.session_model is not None or self.run is None:
+            return self.session_model, _written_into(self.session_model)
         with self._lock:
             written = _written(self.run.path / WEIGHTS)
             if not written and self._read is None:
@@ -70,65 +72,65 @@ class ModelHandle:
             return self._read, str(self._stamp)
 
     def stamp(self) -> str:
-        """What tells its weights, and those of its past, from all others; "0" where it has saved none yet."""
-        if self.given is not None or self.run is None:
-            return _written_into(self.given)
+        """A stamp that changes with the weights; "0" if the run has not saved any yet."""
+        if self.session_model is not None or self.run is None:
+            return _written_into(self.session_model)
         return str(_written(self.run.path / WEIGHTS) or self._stamp)
 
     def as_saved(self) -> bool:
-        """Whether it is what its run has saved: one of this session may have been changed since."""
-        if self.given is None or self.run is None:
+        """Whether the weights equal those saved by the run; a model of this session may have changed since."""
+        if self.session_model is None or self.run is None:
             return self.run is not None
         try:
             saved = cs.load_run(self.run.path).model.state_dict()
         except cs.ConvscopeError:
             return False
-        own = self.given.state_dict()
+        own = self.session_model.state_dict()
         return saved.keys() == own.keys() and all(own[name].cpu().equal(saved[name].cpu()) for name in own)
 
     @property
     def trained_on(self) -> str | None:
-        """The name of the data that its run was trained on."""
+        """The name of the data set that the run was trained on."""
         return None if self.run is None else self.run.config["dataset"]["source"]
 
     def own(self, at: int | None) -> Any:
-        """A copy of the model for work that sets hooks and modes of its own, with its newest weights or those of `at`.
+        """A copy of the model for work that sets hooks and modes, with the newest weights or those of step `at`.
 
-        No pass through the model may be under way meanwhile: it would be copied with the model.
+        No pass through the model may be running meanwhile, as its hooks would be copied with the model.
 
         Raises:
-            HTTPException: as `read` and `weights_at` raise.
-            ConvscopeError: it cannot be read, or its own code cannot copy it.
+            HTTPException: as raised by `read` and `weights_at`.
+            ConvscopeError: the model cannot be read or copied.
         """
         model, _ = self.read()
         try:
             copied = copy.deepcopy(model)
         except Exception as error:
-            raise cs.UsageError(
-                f"{self.name} cannot be copied ({error}), and a question needs a copy to ask."
-            ) from None
+            raise cs.UsageError(f"{self.name} cannot be copied ({error}), and a probe works on a copy.") from None
         put(copied, {} if at is None else self.weights_at(at))
         return copied
 
     def _unread(self) -> HTTPException:
-        return HTTPException(410, self.gone or f"{self.name} has saved no weights yet; wait for its first ones.")
+        return HTTPException(
+            410, self.gone or f"{self.name} has not saved any weights yet; try again after its first training steps."
+        )
 
     @property
     def gone(self) -> str:
-        """A sentence where the run's folder is no longer there, else nothing."""
+        """A message if the run's folder no longer exists, else an empty string."""
         if self.run is None or (self.run.path / "config.json").exists():
             return ""
-        left = "" if self._read is None else "; its weights in memory are still shown, its history is not"
-        return f"the run folder of {self.name} is gone{left}."
+        remaining = "" if self._read is None else "; its weights are still in memory, its history is lost"
+        return f"the run folder of {self.name} no longer exists{remaining}."
 
     @property
     def history(self) -> list[int]:
-        """The training steps whose weights are kept."""
+        """The training steps whose weights were kept."""
         return [] if self.run is None else self.run.steps
 
     def newest(self) -> int | None:
-        """The last point of the history, where that is newer than the saved weights: a training goes on."""
-        if self.given is not None or self.run is None:
+        """The last step of the history if it is newer than the saved weights, as during a training; else None."""
+        if self.session_model is not None or self.run is None:
             return None
         steps = self.history
         last = self.run.path / "history" / f"{steps[-1]:09d}.safetensors" if steps else None
@@ -136,13 +138,13 @@ class ModelHandle:
         return steps[-1] if newer else None
 
     def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
-        """The weights after so many training steps.
+        """The weights after training step `step`.
 
         Raises:
-            HTTPException: 404, none were kept there; 410, the run's folder is gone.
+            HTTPException: 404, no weights were kept at this step; 410, the run's folder no longer exists.
         """
         if self.run is None:
-            raise HTTPException(404, f"{self.name} has no history: it does not come from a run.")
+            raise HTTPException(404, f"{self.name} has no history, as it was not loaded from a run.")
         if self.gone:
             raise HTTPException(410, self.gone)
         steps = self.history
@@ -155,13 +157,13 @@ class ModelHandle:
             raise HTTPException(410, self.gone or f"{self.name} no longer has its weights at step {step}.") from None
 
     def info(self) -> schema.ModelInfo:
-        """What the page is told of it, without loading a run's model; where it cannot be read, why."""
+        """The model's description for the page, without loading a run's model; notes say why one cannot be read."""
         try:
             card, parameters = self._described()
         except (cs.ConvscopeError, HTTPException) as error:
-            said = error.detail if isinstance(error, HTTPException) else str(error)
+            message = error.detail if isinstance(error, HTTPException) else str(error)
             nothing = schema.Expected(channels=None, height=None, width=None, fixed=False)
-            return self._info(0, [], nothing, [said])
+            return self._info(0, [], nothing, [message])
         size = card.preprocess.size or (None, None)
         expects = schema.Expected(
             channels=card.preprocess.channels, height=size[0], width=size[1], fixed=card.fixed_size
@@ -169,13 +171,13 @@ class ModelHandle:
         return self._info(parameters, list(card.classes), expects, [*card.notes, *([self.gone] if self.gone else [])])
 
     def _described(self) -> tuple[Any, int]:
-        """The model's card, and how many parameters it has."""
-        if self.given is not None or self.run is None:
-            return cs.card_of(self.given), sum(p.numel() for p in self.given.parameters())
+        """The model's card and its number of parameters."""
+        if self.session_model is not None or self.run is None:
+            return cs.card_of(self.session_model), sum(p.numel() for p in self.session_model.parameters())
         if self._read is None and not _written(self.run.path / WEIGHTS):
             raise self._unread()
         if self.run.config["model"]["source"] is None:
-            self.read()  # says that only the person who made the network can build it
+            self.read()  # raises the error that explains why only the network's author can build it
         return self.run.card, self.run.parameters
 
     def _info(
@@ -196,12 +198,12 @@ class ModelHandle:
 
 
 def lacks_shapes(model: Any) -> bool:
-    """Whether some parameters get their shapes from the first input."""
+    """Whether the model has lazy parameters, which get their shapes from the first input."""
     return any("Uninitialized" in type(tensor).__name__ for tensor in (*model.parameters(), *model.buffers()))
 
 
 def put(model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Give parameters and buffers, by name, these numbers."""
+    """Copy arrays into the parameters and buffers of the same names."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, array in arrays.items():
         if name in tensors:
@@ -209,7 +211,7 @@ def put(model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _written(path: Path) -> int:
-    """When a file was last written, in nanoseconds; 0 where there is none."""
+    """A file's modification time in nanoseconds; 0 if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -217,7 +219,7 @@ def _written(path: Path) -> int:
 
 
 def _written_into(model: Any) -> str:
-    """What changes when a model's weights do: their place in memory and how often they were written into."""
+    """A stamp of the weights in memory: the tensors' addresses and version counters."""
     tensors = [*model.parameters(), *model.buffers()]
     return str(hash(tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)))
 
@@ -225,5 +227,5 @@ def _written_into(model: Any) -> str:
 def _version(tensor: Any) -> int:
     try:
         return int(tensor._version)
-    except RuntimeError:  # tensors of inference mode do not count
+    except RuntimeError:  # inference tensors have no version counter
         return 0

@@ -1,4 +1,4 @@
-"""Routes of what is open: the session, and the samples of its data sources."""
+"""Routes of the session: what is open, and thumbnails of the data sources' images."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -13,16 +13,16 @@ from convscope.server.traces.array_pictures import pack_of_pictures, shades, shr
 
 router = APIRouter(tags=["session"])
 SIDE = 64
-"""Pixels a side of a sample's thumbnail, at most."""
+"""Maximum pixels a side of a thumbnail."""
 
 
 @router.get("/session")
 async def session(request: Request) -> Session:
-    """Everything that is open."""
-    gallery = request.app.state.gallery
-    made = partial(gallery.session, can_train=request.app.state.trainings is not None)
-    found: Session = await gallery.workers.run(request, "session", made)
-    return found
+    """The open models, data sources and kernels."""
+    workspace = request.app.state.gallery
+    describe = partial(workspace.session, can_train=request.app.state.trainings is not None)
+    info: Session = await workspace.workers.run(request, "session", describe)
+    return info
 
 
 @router.get("/samples", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
@@ -34,13 +34,13 @@ async def samples(
     limit: Annotated[int, Query(ge=1, le=500)] = 48,
 ) -> Response:
     """Thumbnails of a data source's images, as a pack."""
-    gallery = request.app.state.gallery
+    workspace = request.app.state.gallery
 
-    def made() -> bytes:
-        data = gallery.sources_known.split(source, split)
+    def make_pack() -> bytes:
+        data = workspace.sources_known.split(source, split)
         if offset and offset >= len(data):
             raise HTTPException(
-                404, f"{source}:{split} has images 0 to {len(data) - 1}; there is none from {offset} on."
+                404, f"{source}:{split} has images 0 to {len(data) - 1}; offset {offset} is beyond them."
             )
         items = []
         for index in range(offset, min(offset + limit, len(data))):
@@ -49,4 +49,5 @@ async def samples(
             items.append(({**about, "label": int(data.labels[index])}, picture))
         return pack_of_pictures(items)
 
-    return Response(await gallery.workers.run(request, f"source {source}", made), media_type="application/octet-stream")
+    content = await workspace.workers.run(request, f"source {source}", make_pack)
+    return Response(content, media_type="application/octet-stream")

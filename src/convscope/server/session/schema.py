@@ -1,17 +1,17 @@
-"""Opened: the models, data and kernels that a server has, and what it takes."""
+"""Schema of the session: open models, data sources, kernels, and the server's limits."""
 
 from convscope.server.http.message import PAINTED, Id, Message
 from convscope.server.session.input_schema import InputRef
 
 
 class Expected(Message):
-    """What a model takes."""
+    """The input that a model expects."""
 
     channels: int | None
     height: int | None
     width: int | None
     fixed: bool
-    """Whether it takes no other size."""
+    """Whether the model accepts only this size."""
 
 
 class ModelInfo(Message):
@@ -23,23 +23,23 @@ class ModelInfo(Message):
     classes: list[str]
     expects: Expected
     source: Id | None
-    """The data source whose samples suit it."""
+    """The data source whose samples suit the model."""
     run: bool
-    """Whether it comes from a run folder."""
+    """Whether the model belongs to a run folder."""
     history: list[int]
-    """The training steps whose weights were kept, in order; empty where there are none."""
+    """The training steps whose weights were kept, in order; may be empty."""
     start: InputRef | None
     """The input to show first."""
     notes: list[str]
 
 
 class SourceInfo(Message):
-    """A data set whose images can be shown, and trained on."""
+    """A data set that can be shown and, if `trainable`, trained on."""
 
     id: Id
     name: str
     splits: dict[str, int]
-    """Split -> how many images."""
+    """Split -> number of images."""
     classes: list[str]
     channels: int
     height: int
@@ -56,18 +56,18 @@ class KernelInfo(Message):
 
 
 class Limits(Message):
-    """What the server takes."""
+    """The server's limits."""
 
     upload_bytes: int
     upload_pixels: int
     terms: int
-    """Terms of a sum in one answer."""
+    """Maximum number of terms of a sum in one response."""
     painted: int = PAINTED
-    """Numbers of an image that was painted: channels times rows times columns."""
+    """Maximum size of a painted image: channels times rows times columns."""
 
 
 class Session(Message):
-    """Everything that is open."""
+    """The open models, data sources and kernels."""
 
     version: str
     models: list[ModelInfo]

@@ -1,4 +1,4 @@
-"""Uploads: the bytes of somebody's picture, checked before they are decoded, then its pixels and nothing else.
+"""Uploads: check the bytes of an image file before decoding it, and keep only its pixels.
 
 Knows limits and `cs.read_image`; no routes, no models.
 """
@@ -15,14 +15,14 @@ import convscope as cs
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 16_000_000
-"""A photo of 4,000 by 4,000. Decoding takes at most about 12 bytes a pixel for a moment."""
+"""Maximum number of pixels, as of a photo of 4,000 by 4,000. Decoding needs up to about 12 bytes a pixel."""
 TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
-"""What an upload may call itself; what it is is told by its content, among the formats of `cs.read_image`."""
+"""Accepted content types; the actual format is detected from the content, among those of `cs.read_image`."""
 
 CHOOSE = "Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file."
-AGAIN = "Save it anew in a picture program, or choose another one."
+AGAIN = "Save it again in an image editor, or choose another one."
 
-_one_at_a_time = Lock()  # so that many large uploads at once take the memory of one
+_one_at_a_time = Lock()  # so that several large uploads at once need the memory of one
 
 
 def read_upload(content: bytes) -> NDArray[np.generic]:
@@ -35,7 +35,7 @@ def read_upload(content: bytes) -> NDArray[np.generic]:
         Pixels from 0 to 255: uint8, or float32 for deeper grey files; shape (C, H, W), C = 1 or 3.
 
     Raises:
-        ImageError: empty, no picture of the formats that are taken, damaged, or of too many pixels.
+        ImageError: the file is empty, damaged, of an unsupported format, or has too many pixels.
     """
     if not content:
         raise cs.ImageError(f"this file is empty. {CHOOSE}")
@@ -48,28 +48,31 @@ def read_upload(content: bytes) -> NDArray[np.generic]:
 
 
 def notes_on(content: bytes) -> tuple[str, ...]:
-    """What a person should know about an upload that was read: that it holds several pictures."""
+    """Notes on an upload: that only the first of several pictures is used."""
     several = False
-    with suppress(Exception), Image.open(BytesIO(content), formats=cs.FORMATS) as opened:  # the second may be damaged
+    with (
+        suppress(Exception),
+        Image.open(BytesIO(content), formats=cs.FORMATS) as opened,
+    ):  # the second picture may be damaged
         several = getattr(opened, "is_animated", False)
     return ("the file has several pictures; the first one is used",) if several else ()
 
 
 def _check_head(content: bytes) -> None:
-    """What the head of a file already says.
+    """Check format and size, which the head of a file states.
 
     Raises:
-        ImageError: it is no picture, or one of too many pixels.
+        ImageError: the file is not an image, or has too many pixels.
     """
     try:
         with Image.open(BytesIO(content), formats=cs.FORMATS) as opened:
             width, height = opened.size
     except UnidentifiedImageError:
         raise cs.ImageError(f"this file is not a picture that can be read here. {CHOOSE}") from None
-    except Exception:  # a damaged head; what is wrong with it, `read_image` says
+    except Exception:  # a damaged head, which `read_image` reports in detail
         return
     if width * height > MAX_PIXELS:
         raise cs.ImageError(
-            f"this picture is {width:,} pixels wide and {height:,} high; at most {MAX_PIXELS / 1e6:,.0f} million "
-            "pixels are taken, 4,000 by 4,000, say. Make it smaller in a picture program."
+            f"this picture is {width:,} pixels wide and {height:,} high; the limit is {MAX_PIXELS / 1e6:,.0f} million "
+            "pixels, such as 4,000 by 4,000. Make it smaller in an image editor."
         )

@@ -1,6 +1,6 @@
-"""Gallery: everything that is open in the explorer: models, data sources, images that people gave.
+"""The workspace: everything that is open in the explorer: models, data sources, uploaded images.
 
-Knows where they come from; what is made of them is in `traces`.
+The forward passes made from them are in `traces`.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from convscope.server.session.model_handle import ModelHandle, lacks_shapes
 from convscope.server.traces.passes import TERMS, TraceStore
 
 KEPT_BYTES = 100_000_000
-"""Of images that people gave; the oldest go first."""
+"""Memory limit of uploaded images; the least recently used are dropped first."""
 
 
 class Workspace:
-    """What is open. Routes find it as `app.state.gallery`.
+    """Everything that is open. Routes access it as `app.state.gallery`.
 
     >>> Workspace().session().models
     []
@@ -47,66 +47,68 @@ class Workspace:
         self._folder: Path | None = None
         self._lock = Lock()
         self._adding = RLock()
-        """Held while runs are added, so that none is found twice."""
-        self._imports = Thread(target=_get_ready, name="convscope imports", daemon=True)
+        """Lock held while runs are added, so that none is added twice."""
+        self._imports = Thread(target=_prefetch_imports, name="convscope imports", daemon=True)
         self._imports.start()
 
     @classmethod
     def of_model(cls, model: Any, image: Any = None, *, data_dir: Path | None = None) -> Self:
-        """One model, and the image to begin with.
+        """A workspace with one model and its first input.
 
         Args:
-            model: What `cs.load_model` gave, or any other model.
-            image: As `cs.load_image` takes it; None begins with a sample or with noise.
-            data_dir: Where the files of the MNIST family are looked for first.
+            model: A model from `cs.load_model`, or any other module.
+            image: As `cs.load_image` accepts it; None starts with a sample of the model's data, or with noise.
+            data_dir: Folder searched first for the files of the MNIST family.
 
         Raises:
             ConvscopeError: the image cannot be read or does not fit.
         """
-        gallery = cls(data_dir)
-        gallery.open(model, image)
-        return gallery
+        workspace = cls(data_dir)
+        workspace.open(model, image)
+        return workspace
 
     @classmethod
     def of_folder(cls, folder: str | Path, *, data_dir: Path | None = None) -> Self:
-        """All runs of a folder, those that come into it later too; or the one run that it is.
+        """A workspace with all runs of a folder, including those added later, or with the folder as a single run.
 
         Args:
-            folder: It need not exist yet.
-            data_dir: Where the files of the MNIST family are looked for first.
+            folder: The folder; it need not exist yet.
+            data_dir: Folder searched first for the files of the MNIST family.
 
         Raises:
-            UsageError: it is a file.
+            UsageError: `folder` is a file.
         """
-        gallery = cls(data_dir)
-        gallery._folder = Path(os.path.realpath(Path(folder).expanduser()))
-        if gallery._folder.is_file():
-            raise cs.UsageError(f"{folder} is a file; name the folder that has the runs.")
-        gallery._look_for_runs()
-        return gallery
+        workspace = cls(data_dir)
+        workspace._folder = Path(os.path.realpath(Path(folder).expanduser()))
+        if workspace._folder.is_file():
+            raise cs.UsageError(f"{folder} is a file; give the folder that contains the runs.")
+        workspace._look_for_runs()
+        return workspace
 
     def open(self, model: Any, image: Any = None) -> str:
-        """Add a model of this session; its id."""
+        """Add a model of this session; returns its id."""
         card = cs.card_of(model)
         run = _run_of(card.source)
         with self._lock:
-            opened = ModelHandle(self._new_id(run.path.name if run else card.name), card.name, given=model, run=run)
+            opened = ModelHandle(
+                self._new_id(run.path.name if run else card.name), card.name, session_model=model, run=run
+            )
             self._models[opened.id] = opened
         opened.source = self._source_of(opened)
         if image is None:
             opened.start = self._start(opened)
         else:
-            given = cs.prepare_inputs(image, like=model, data_dir=self.sources_known.data_dir)
-            opened.start = self._keep_inputs(given, card)
+            prepared = cs.prepare_inputs(image, like=model, data_dir=self.sources_known.data_dir)
+            opened.start = self._keep_inputs(prepared, card)
         if lacks_shapes(model):
-            cs.trace(model, self.picture(opened.start).given)
+            cs.trace(model, self.picture(opened.start).model_input)
         return opened.id
 
-    def add_run(self, id: str, path: Path) -> None:  # noqa: A002 - what the page calls it
-        """Add a run folder; its newest weights are read whenever they are asked for.
+    def add_run(self, id: str, path: Path) -> None:  # noqa: A002 - the name in the API
+        """Add a run folder; its newest weights are read on each use.
 
         Raises:
-            RunError: it is none.
+            RunError: `path` is not a run folder.
         """
         with self._adding:
             run = cs.load_run(os.path.realpath(path))
@@ -117,7 +119,7 @@ class Workspace:
                 self._models[id] = opened
 
     def opened(self) -> list[ModelHandle]:
-        """Every model that is open."""
+        """All open models."""
         self._look_for_runs()
         return list(self._models.values())
 
@@ -129,39 +131,39 @@ class Workspace:
         """A model by its id.
 
         Raises:
-            HTTPException: 404, none has it.
+            HTTPException: 404, unknown id.
         """
         if id not in self._models:
             self._look_for_runs()
         if id not in self._models:
-            there = ", ".join(list(self._models)[:20]) or "none"
-            raise HTTPException(404, f"no model that is open is called {id!r}; there are: {there}.")
+            known = ", ".join(list(self._models)[:20]) or "none"
+            raise HTTPException(404, f"unknown model {id!r}; open models: {known}.")
         return self._models[id]
 
-    def given(self) -> list[ModelHandle]:
-        """The models of this session; those of runs are not loaded before they are looked at."""
-        return [opened for opened in list(self._models.values()) if opened.given is not None]
+    def session_models(self) -> list[ModelHandle]:
+        """The models that are objects of this Python session; those of runs are loaded on first use."""
+        return [opened for opened in list(self._models.values()) if opened.session_model is not None]
 
     def sources(self) -> list[schema.SourceInfo]:
         """The data sources."""
         return self.sources_known.infos()
 
     def training_data(self, id: str) -> tuple[str, Mapping[str, Any]]:  # noqa: A002
-        """What `cs.train` is called with for a source: the data set's name and its `data_options`.
+        """The arguments of `cs.train` for a data source: the data set's name and its `data_options`.
 
         Raises:
-            HTTPException: 404, no source has this id.
+            HTTPException: 404, unknown id.
         """
         source = self.sources_known.find(id)
         return source.data, {name: str(v) if isinstance(v, Path) else v for name, v in source.options.items()}
 
     def keep(self, name: str, pixels: NDArray[Any], notes: tuple[str, ...] = ()) -> schema.Stored:
-        """Keep an image that somebody gave.
+        """Store an uploaded image.
 
         Args:
-            name: What it is called.
-            pixels: From 0 to 255, shape (C, H, W), as `cs.read_image` gives them.
-            notes: What a person should know about it.
+            name: The name to show.
+            pixels: Pixels from 0 to 255, shape (C, H, W), as `cs.read_image` returns them.
+            notes: Notes to show with it.
         """
         picture = Picture(_clean(name), pixels, notes=notes)
         channels, height, width = pixels.shape
@@ -175,10 +177,10 @@ class Workspace:
         )
 
     def picture(self, ref: schema.InputRef) -> Picture:
-        """The image that a page names or paints.
+        """The image that a request names or contains.
 
         Raises:
-            HTTPException: 404, there is no such sample, or the server forgot the upload; 422, no pixels.
+            HTTPException: 404, unknown sample or upload; 422, invalid pixels.
         """
         match ref:
             case schema.SampleRef():
@@ -188,12 +190,12 @@ class Workspace:
             case schema.StoredRef():
                 with self._lock:
                     if ref.id not in self._kept:
-                        raise HTTPException(404, "this server does not have that image any more; upload it again.")
+                        raise HTTPException(404, "the server no longer has this image; upload it again.")
                     self._kept.move_to_end(ref.id)
                     return self._kept[ref.id]
 
     def session(self, *, can_train: bool = False) -> schema.Session:
-        """Everything that is open, as the page is told; whether the server can train, it knows itself."""
+        """The description of everything that is open, for the page."""
         self._look_for_runs()
         models = [opened.info() for opened in list(self._models.values())]
         kernels = [
@@ -209,30 +211,30 @@ class Workspace:
         )
 
     def close(self) -> None:
-        """Begin no more work, and leave no import half done."""
+        """Start no more jobs, and wait for the background import to finish."""
         self.workers.close()
         self._imports.join()
 
     def _look_for_runs(self) -> None:
-        """Add the runs that are new in the folder, and anew those that were replaced."""
+        """Add new runs of the folder, and reopen those that were replaced."""
         if self._folder is None:
             return
         with self._adding:
             known = {opened.run.path: opened for opened in list(self._models.values()) if opened.run is not None}
             for config in sorted([*self._folder.glob("config.json"), *self._folder.glob("*/config.json")]):
-                path = config.parent.resolve()  # a link to a run is that run
-                there = known.get(path)
-                if there is None or there.replaced:
-                    name = self._new_id(path.name) if there is None else there.id
-                    with suppress(cs.ConvscopeError):  # a folder with another config.json, or a run just being made
+                path = config.parent.resolve()  # a symlink to a run counts as that run
+                handle = known.get(path)
+                if handle is None or handle.replaced:
+                    name = self._new_id(path.name) if handle is None else handle.id
+                    with suppress(cs.ConvscopeError):  # an unrelated config.json, or a run that is being created
                         self.add_run(name, path)
                         known[path] = self._models[name]
 
     def _source_of(self, opened: ModelHandle) -> str | None:
-        """The data source whose samples suit a model."""
+        """The data source whose samples suit a model, by its card or by shape and number of classes."""
         if opened.run is not None:
             return self.sources_known.of_run(opened.id, opened.run.config)
-        card = cs.card_of(opened.given)
+        card = cs.card_of(opened.session_model)
         entry = cs.MODELS.get(card.source)
         names = entry.data if entry else ()
         expected = card.preprocess
@@ -249,19 +251,19 @@ class Workspace:
         sample = self._sample(opened.source)
         if sample is not None:
             return sample
-        noise = cs.prepare_inputs(cs.random_inputs(opened.given), like=opened.given)
-        return self._keep_inputs(noise, cs.card_of(opened.given), "noise")
+        noise = cs.prepare_inputs(cs.random_inputs(opened.session_model), like=opened.session_model)
+        return self._keep_inputs(noise, cs.card_of(opened.session_model), "noise")
 
     def _sample(self, source: str | None) -> schema.SampleRef | None:
         return None if source is None else schema.SampleRef(source=source, split="test", index=0)
 
-    def _keep_inputs(self, given: Any, card: Any, name: str = "") -> schema.StoredRef:
-        """Keep what a model of this session is given."""
-        if given.prepared is not None:
-            return self._keep_prepared(given.prepared, card.preprocess, name)
-        notes = (*given.notes, given.described(card))
-        shown = _clean(name or given.name)
-        picture = Picture(shown, given.picture, 1.0, exact=True, notes=notes, inputs=given.value)
+    def _keep_inputs(self, prepared_inputs: Any, card: Any, name: str = "") -> schema.StoredRef:
+        """Store the inputs of a model of this session."""
+        if prepared_inputs.prepared is not None:
+            return self._keep_prepared(prepared_inputs.prepared, card.preprocess, name)
+        notes = (*prepared_inputs.notes, prepared_inputs.described(card))
+        shown = _clean(name or prepared_inputs.name)
+        picture = Picture(shown, prepared_inputs.picture, 1.0, exact=True, notes=notes, inputs=prepared_inputs.value)
         return schema.StoredRef(id=self._remember(picture))
 
     def _keep_prepared(self, prepared: Any, expected: cs.Preprocess, name: str = "") -> schema.StoredRef:
@@ -279,10 +281,10 @@ class Workspace:
         return schema.StoredRef(id=self._remember(picture))
 
     def _remember(self, picture: Picture) -> str:
-        """Keep an image under a digest of its pixels, as long as there is room."""
+        """Store an image under a digest of its pixels, and drop old ones beyond the memory limit."""
         digest = hashlib.sha256(f"{picture.name} {picture.pixels.shape} {picture.white}".encode())
         digest.update(np.ascontiguousarray(picture.pixels).data)
-        if picture.inputs is not None:  # different ones may look the same
+        if picture.inputs is not None:  # different inputs may have the same display
             digest.update(pickle.dumps(picture.inputs))
         name = f"i{digest.hexdigest()[:24]}"
         with self._lock:
@@ -295,22 +297,22 @@ class Workspace:
         return name
 
     def _new_id(self, name: str) -> str:
-        """An id for a model of this name; the lock is held or nobody else adds."""
+        """A new id for a model of this name; the caller holds a lock that prevents concurrent additions."""
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:60] or "model"
-        number, found = 1, plain
-        while found in self._models:
+        number, candidate = 1, plain
+        while candidate in self._models:
             number += 1
-            found = f"{plain}.{number}"
-        return found
+            candidate = f"{plain}.{number}"
+        return candidate
 
 
-def _get_ready() -> None:
-    """Import what the first click needs, while nobody waits for it."""
+def _prefetch_imports() -> None:
+    """Import the modules that the first click needs, in the background (attributes of `cs` are imported lazily)."""
     _ = cs.interpret, cs.trace, cs.explain
 
 
 def _run_of(source: str) -> cs.Run | None:
-    """The run that a model was loaded from, if it was."""
+    """The run that a model was loaded from, or None."""
     if not source or source in cs.MODELS or not (Path(source) / "config.json").is_file():
         return None
     try:
@@ -320,5 +322,5 @@ def _run_of(source: str) -> cs.Run | None:
 
 
 def _clean(name: str) -> str:
-    """A name without what cannot be shown, and not too long."""
+    """A name without unprintable characters, of limited length."""
     return "".join(c for c in name if c.isprintable())[:120].strip() or "picture"

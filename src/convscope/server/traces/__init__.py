@@ -1,1 +1,1 @@
-"""Traces: forward passes for the page, their arrays as small pictures, and the newest ones kept."""
+"""Traces: forward passes for the page, a cache of the newest, and their arrays as small pictures."""

@@ -1,4 +1,4 @@
-"""Pictures: numbers as small bounded pictures, and packs, which carry many arrays in one answer.
+"""Arrays as small pictures of bounded size, and packs, which carry many arrays in one response.
 
 Knows NumPy; no models, no traces, no requests.
 """
@@ -17,19 +17,19 @@ Array = NDArray[Any]
 
 
 def number(value: float) -> Any:
-    """A number as `schema.Number`: "nan", "inf" and "-inf" for what JSON has no numbers for."""
+    """A float as `schema.Number`: "nan", "inf" and "-inf" for values that JSON cannot express."""
     return float(value) if math.isfinite(value) else str(float(value))
 
 
 def base64url(values: Array) -> str:
-    """The bytes of an array, little-endian, as text that an address could hold."""
+    """The bytes of an array, little-endian, as URL-safe base64."""
     return urlsafe_b64encode(np.ascontiguousarray(values).tobytes()).rstrip(b"=").decode()
 
 
 def pack(header: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
-    """A header and what it describes: its length as uint32, the header as JSON, the bytes.
+    """Concatenate the header's length as uint32, the header as JSON, and the parts.
 
-    The header is filled up with spaces so that the bytes begin at a multiple of 4.
+    The header is padded with spaces so that the parts start at a multiple of 4.
 
     >>> pack({}, [b"ab"])
     b'\\x04\\x00\\x00\\x00{}  ab'
@@ -40,17 +40,17 @@ def pack(header: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
 
 
 def pack_of_pictures(items: Sequence[tuple[dict[str, Any], Array]]) -> bytes:
-    """Pictures (n, h, w) of uint8 one after the other, each with what is said of it."""
-    said, parts, offset = [], [], 0
+    """Pack uint8 pictures (n, h, w), each with a description; shape and offset are added to it."""
+    descriptions, parts, offset = [], [], 0
     for about, picture in items:
-        said.append({**about, "shape": list(picture.shape), "offset": offset})
+        descriptions.append({**about, "shape": list(picture.shape), "offset": offset})
         parts.append(picture.tobytes())
         offset += picture.size
-    return pack({"items": said}, parts)
+    return pack({"items": descriptions}, parts)
 
 
 def planes_of(output: Array) -> Array:
-    """A step's result as planes (n, h, w): feature maps, one map of tokens, or one row of units.
+    """A step's result as planes (n, h, w): feature maps, a matrix of tokens, or one row of units.
 
     >>> [planes_of(np.zeros(shape)).shape for shape in ((1, 8, 5, 4), (1, 7, 6), (1, 10), (1, 9, 1, 1), ())]
     [(8, 5, 4), (1, 7, 6), (1, 1, 10), (1, 1, 9), (1, 1, 1)]
@@ -64,13 +64,13 @@ def planes_of(output: Array) -> Array:
 
 
 def first_image(output: Array) -> Array:
-    """A result without the batch axis, where that is one image; of complex numbers their magnitudes."""
+    """A result without its batch axis, if the batch has one image; complex numbers become magnitudes."""
     output = np.abs(output) if output.dtype.kind == "c" else output
     return output[0] if output.ndim > 1 and output.shape[0] == 1 else output
 
 
 def extent(values: Array) -> tuple[float, float]:
-    """The smallest and the largest finite number; nan twice where none is finite."""
+    """The minimum and maximum of the finite numbers; (nan, nan) if there are none."""
     if not values.size:
         return math.nan, math.nan
     values = np.abs(values) if values.dtype.kind == "c" else values
@@ -82,9 +82,9 @@ def extent(values: Array) -> tuple[float, float]:
 
 
 def shrunk(planes: Array, side: int) -> Array:
-    """Planes (n, h, w) averaged down until rows and columns are at most `side`; a single row to at most `side` squared.
+    """Average planes (n, h, w) down to at most `side` rows and columns, or a single row to `side` squared columns.
 
-    Every number goes into exactly one average; proportions stay, and so do smaller planes.
+    Every number contributes to exactly one average. Proportions are preserved; smaller planes are unchanged.
 
     >>> shrunk(np.arange(16.0).reshape(1, 4, 4), 2)[0]
     array([[ 2.5,  4.5],
@@ -104,7 +104,7 @@ def shrunk(planes: Array, side: int) -> Array:
 
 
 def shades(planes: Array, low: float, high: float) -> NDArray[np.uint8]:
-    """Numbers from `low` to `high` as 0 to 255; what is not a number is 0."""
+    """Map numbers from `low` to `high` to 0 to 255; NaN becomes 0."""
     span = high - low
     if not math.isfinite(span) or span <= 0:
         return np.zeros(planes.shape, np.uint8)

@@ -1,6 +1,6 @@
-"""Traces: a request becomes a pass through a model, and the newest passes are kept.
+"""Forward passes: run a model as a request asks, and cache the newest passes.
 
-Knows `cs.trace`; no routes. Edits and weights of the past are overrides: model and run stay as they are.
+Knows `cs.trace`; no routes. Edits and earlier weights are passed as overrides, so model and run are never changed.
 """
 
 import hashlib
@@ -25,27 +25,27 @@ from convscope.server.traces.array_pictures import extent
 Find = Callable[[schema.InputRef], Picture]
 
 TERMS = 4096
-"""Terms of a sum in one answer."""
+"""Maximum number of terms of a sum in one response."""
 KEPT_BYTES = 200_000_000
-"""Of all traces that are kept."""
+"""Memory limit of all cached traces."""
 SPARED = 4
-"""Clients whose newest trace is kept whatever it takes; of the one who asked last two, for they are compared."""
+"""Number of clients whose newest trace is never evicted; the most recent client keeps two, which it may compare."""
 KEEP = 800.0
-"""Megabytes that one trace may take, half of them for what is made again because there was no room to keep it."""
+"""Memory limit of one trace in megabytes; half of it is for tensors that are recomputed for lack of room."""
 LIGHT = 50_000_000
-"""Bytes of a trace that are not counted while it is made, which takes half the time."""
+"""Bytes below which a trace is recorded without counting memory, which is twice as fast."""
 RECOMPUTED = 4
-"""Steps of a trace whose recomputation the library keeps."""
+"""Number of steps of a trace whose recomputation the library caches."""
 
 
 @dataclass(eq=False)
 class TracePass:
-    """One pass through a model, whole or as far as it came."""
+    """One forward pass, complete or up to the step that failed."""
 
     id: str
     opened: ModelHandle
     model: Any = field(repr=False)
-    """The model itself, as its run had it then."""
+    """The model, with the weights it had at the time."""
     request: schema.TraceRequest
     taken: Taken
     trace: cs.Trace
@@ -53,22 +53,22 @@ class TracePass:
     notes: tuple[str, ...]
     edited: frozenset[str]
     proved: "deque[int]" = field(default_factory=lambda: deque(maxlen=RECOMPUTED))
-    """The steps that were recomputed lately."""
-    told: schema.TraceInfo | None = field(default=None, repr=False)
-    """What the page is told of it; `answers` makes it once."""
+    """The ids of the steps recomputed most recently."""
+    info: schema.TraceInfo | None = field(default=None, repr=False)
+    """Cached description for the page, made by `responses.trace_info`."""
     _extents: dict[int, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def size(self) -> int:
-        """Bytes that it takes, at most."""
+        """Upper bound of its memory in bytes."""
         made = sum(4 * int(np.prod(ref.shape)) for s in self.trace.all_steps if not s.view for ref in s.results)
         return min(made, int(KEEP * 1e6 / 2)) + self.taken.array.nbytes + self.taken.picture.nbytes
 
-    def step(self, id: int) -> cs.Step:  # noqa: A002 - what the page calls it
+    def step(self, id: int) -> cs.Step:  # noqa: A002 - the name in the API
         """A step by its id.
 
         Raises:
-            HTTPException: 404, it has none of that id.
+            HTTPException: 404, unknown id.
         """
         if not 0 <= id < len(self.trace.all_steps):
             raise HTTPException(
@@ -77,39 +77,39 @@ class TracePass:
         return self.trace.all_steps[id]
 
     def extent(self, step: cs.Step) -> tuple[float, float]:
-        """The smallest and largest finite number of a step's whole result."""
+        """The minimum and maximum of the finite numbers of a step's whole result."""
         if step.id not in self._extents:
             self._extents[step.id] = extent(step.output)
         return self._extents[step.id]
 
 
 class TraceStore:
-    """The passes that were used last, bounded by the memory they take."""
+    """A least-recently-used cache of passes, limited by their memory."""
 
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most
         self._kept: OrderedDict[str, TracePass] = OrderedDict()
         self._total = 0
         self._used: OrderedDict[str, list[str]] = OrderedDict()
-        """Client -> the ids of the passes it used last, two at most, the newest last."""
+        """Client -> the ids of its most recent passes, at most two, the newest last."""
         self._base: dict[str, str] = {}
-        """Client -> the pass that it compares others with."""
+        """Client -> the id of the pass it compares others with."""
         self._lock = Lock()
 
     def get(self, id: str, client: str = "", *, base: bool = False) -> TracePass:  # noqa: A002
-        """A pass that is kept.
+        """A cached pass.
 
         Args:
-            id: Its id.
-            client: Who asks.
-            base: Whether to compare others with it: then it stays while others come and go.
+            id: The pass's id.
+            client: The client that asks.
+            base: Whether the client compares others with this pass, which keeps it in the cache meanwhile.
 
         Raises:
-            HTTPException: 404, it was forgotten, or never made.
+            HTTPException: 404, it was evicted, or never made.
         """
         with self._lock:
             if id not in self._kept:
-                raise HTTPException(404, "this server does not have that trace any more; ask for it again.")
+                raise HTTPException(404, "the server no longer has this trace; request it again.")
             if base:
                 self._base[client] = id
             self._touch(id, client)
@@ -118,62 +118,65 @@ class TraceStore:
     def make(
         self, opened: ModelHandle, find: Find, request: schema.TraceRequest, client: str, left: Event | None = None
     ) -> TracePass:
-        """The pass of a request: the one that is kept, or a new one.
+        """The pass of a request: from the cache, or a new one.
 
         Args:
             opened: The model that the request names.
-            find: Gives the picture that an input names.
-            request: What is asked.
-            client: Who asks: the newest trace of each is kept.
-            left: Set when the client has left.
+            find: Returns the picture of an input reference.
+            request: The request.
+            client: The client that asks; its newest trace stays in the cache.
+            left: Set when the client has disconnected.
 
         Raises:
-            Left: it did, so the pass was not ended.
-            HTTPException, ConvscopeError: the request names what is not there, or cannot be meant.
+            ClientGone: the client disconnected, so the pass was aborted.
+            HTTPException, ConvscopeError: the request is invalid or names something unknown.
         """
         model, weights = opened.read()
         at = opened.newest() if request.at is None else request.at
         name = _digest(request, weights, at)
         with self._lock:
-            found = self._kept.get(name)
-        if found is None or found.trace.changed():
+            done = self._kept.get(name)
+        if done is None or done.trace.changed():
             picture = find(request.input)
             self._make_room(opened, client)
-            found = _run(picture, request, opened, model=model, name=name, at=at, left=left)
+            done = _run(picture, request, opened, model=model, name=name, at=at, left=left)
         with self._lock:
             self._forget(name)
-            self._kept[name] = found
-            self._total += found.size
+            self._kept[name] = done
+            self._total += done.size
             self._touch(name, client)
             self._trim()
-        return found
+        return done
 
     def _make_room(self, opened: ModelHandle, client: str) -> None:
-        """Let go what would go anyway once there is another pass of this model."""
+        """Evict, before a pass runs, what would be evicted after it anyway, to lower the peak of memory."""
         with self._lock:
+            # the new pass will be about as large as the model's last one
             coming = next((p.size for p in reversed(self._kept.values()) if p.opened is opened), 0)
             mine = self._used.get(client, [])
             mine[:] = [self._base[client]] if self._base.get(client) in self._kept else mine[-1:]
             self._trim(coming)
 
     def _touch(self, id: str, client: str) -> None:  # noqa: A002
-        """Note that a pass was used; the lock is held. What was made for nobody is kept until somebody comes."""
-        if client != NOBODY:
+        """Mark a pass as used; the caller holds the lock."""
+        if client != NOBODY:  # prefetched passes are protected only until the first client comes
             self._used.pop(NOBODY, None)
         self._kept.move_to_end(id)
         mine = self._used.setdefault(client, [])
+        # a client keeps this pass and one more: the one it compares with, or else the one before
         base = self._base.get(client)
         others = [other for other in mine if other != id]
         mine[:] = [*([base] if base in others else others[-1:]), id]
         self._used.move_to_end(client)
+        # only the most recent client keeps two passes
         for other in list(self._used)[:-1]:
             del self._used[other][:-1]
         while len(self._used) > SPARED:
-            gone, _ = self._used.popitem(last=False)
-            self._base.pop(gone, None)
+            oldest, _ = self._used.popitem(last=False)
+            self._base.pop(oldest, None)
 
     def _trim(self, coming: int = 0) -> None:
-        """Forget the passes that were used longest ago, as far as memory asks for it; the lock is held."""
+        """Evict the least recently used passes until memory is within its limit; the caller holds the lock."""
         spared = {id for ids in self._used.values() for id in ids}  # noqa: A001
         if self._total + coming > self._most:
             for old in [key for key in self._kept if key not in spared]:
@@ -182,14 +185,14 @@ class TraceStore:
                     break
 
     def _forget(self, id: str) -> None:  # noqa: A002
-        gone = self._kept.pop(id, None)
-        self._total -= gone.size if gone is not None else 0
+        removed = self._kept.pop(id, None)
+        self._total -= removed.size if removed is not None else 0
 
 
 def _digest(request: schema.TraceRequest, weights: str, at: int | None) -> str:
-    """A name for what a request means: model, weights, input, change and edits."""
-    meant = f"{request.model_copy(update={'at': at}).model_dump_json()} {weights}"
-    return f"t{hashlib.sha256(meant.encode()).hexdigest()[:24]}"
+    """The trace id of a request: a digest of model, weights, input, change and edits."""
+    content = f"{request.model_copy(update={'at': at}).model_dump_json()} {weights}"
+    return f"t{hashlib.sha256(content.encode()).hexdigest()[:24]}"
 
 
 def _run(
@@ -226,14 +229,14 @@ def _recorded(
     keep: float | None = KEEP,
     left: Event | None = None,
 ) -> tuple[cs.Trace, str | None]:
-    """The trace, and what failed where it is only part of one."""
+    """Run the model; returns the trace, and the error's message if the pass failed part of the way."""
 
-    def going_on(_what: str, _done: int, _total: int) -> None:
+    def stop_if_gone(_what: str, _done: int, _total: int) -> None:
         if left is not None and left.is_set():
             raise ClientGone
 
     try:
-        return cs.trace(model, taken.value, keep=keep, overrides=overrides or None, progress=going_on), None
+        return cs.trace(model, taken.value, keep=keep, overrides=overrides or None, progress=stop_if_gone), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise
@@ -241,7 +244,7 @@ def _recorded(
 
 
 def _past(opened: ModelHandle, model: Any, taken: Taken, at: int) -> dict[str, NDArray[Any]]:
-    """The weights after so many training steps, of those parameters that a step reads."""
+    """The weights after training step `at` of those parameters that the model's steps read."""
     weights = opened.weights_at(at)
     if not opened.used:
         steps = _recorded(model, taken, {})[0].all_steps
@@ -250,12 +253,12 @@ def _past(opened: ModelHandle, model: Any, taken: Taken, at: int) -> dict[str, N
 
 
 def _parameters(model: Any) -> dict[str, Any]:
-    """Parameters and buffers by name, as they are."""
+    """The model's parameters and buffers by name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """The parameters that are edited, with their new numbers.
+    """The edited parameters by name, with their new values.
 
     >>> weight = np.zeros((2, 1, 1, 2), np.float32)
     >>> edit = schema.Edit(parameter="weight", cell=[1, 0, 0], values=[3.0, 4.0])
@@ -263,13 +266,13 @@ def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[
     [0.0, 0.0, 3.0, 4.0]
 
     Raises:
-        HTTPException: 404, no such parameter; 422, it has no such cell, or the values do not fill it.
+        HTTPException: 404, unknown parameter; 422, the cell does not exist, or the number of values is wrong.
     """
     changed: dict[str, NDArray[Any]] = {}
     for edit in edits:
         if edit.parameter not in parameters:
-            near = ", ".join(list(parameters)[:20])
-            raise HTTPException(404, f"the model has no parameter {edit.parameter!r}; it has {near}.")
+            known = ", ".join(list(parameters)[:20])
+            raise HTTPException(404, f"the model has no parameter {edit.parameter!r}; it has {known}.")
         if edit.parameter not in changed:
             now = parameters[edit.parameter]
             plain = now.detach().cpu().float().numpy() if hasattr(now, "detach") else np.asarray(now)
@@ -283,14 +286,14 @@ def _put(array: NDArray[Any], edit: schema.Edit) -> None:
     inside = len(cell) <= len(shape) and all(0 <= i < n for i, n in zip(cell, shape, strict=False))
     if not inside:
         raise HTTPException(
-            422, f"{edit.parameter} has the shape {_size(shape)}, and no cell {_size(cell, ', ')} in it."
+            422, f"{edit.parameter} has the shape {_size(shape)}, so it has no cell {_size(cell, ', ')}."
         )
     count = int(np.prod(shape[len(cell) :]))
     if len(edit.values) != count:
         raise HTTPException(
             422,
             f"the cell {_size(cell, ', ') or '()'} of {edit.parameter} holds {count:,} numbers, "
-            f"and {len(edit.values):,} were given.",
+            f"but {len(edit.values):,} were sent.",
         )
     with np.errstate(all="ignore"):
         array[cell] = np.asarray(edit.values).astype(array.dtype).reshape(shape[len(cell) :])

@@ -1,4 +1,4 @@
-"""Answers: what the page is told of a pass, of a number and of what differs. Knows traces; no routes."""
+"""Response messages built from a pass: its description, the model's answers, and the difference from another pass."""
 
 import math
 from itertools import dropwhile, takewhile
@@ -13,21 +13,24 @@ from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import TracePass
 
 MOST = 20
-"""Classes in an answer."""
+"""Maximum number of classes in a response."""
 
 
 def trace_info(done: TracePass) -> schema.TraceInfo:
-    """A pass, all but its numbers; worked out once."""
-    if done.told is None:
-        done.told = _trace_info(done)
-    return done.told
+    """The description of a pass, without its numbers; computed once."""
+    if done.info is None:
+        done.info = _trace_info(done)
+    return done.info
 
 
 def _trace_info(done: TracePass) -> schema.TraceInfo:
     trace = done.trace
     made_by = _output_steps(done)
-    given = any(step.op == "_softmax" for step in made_by)
-    answers, said = ([], []) if done.error is not None else answers_of(done.model, trace.output, given=given)
+    has_softmax = any(step.op == "_softmax" for step in made_by)
+    answers: list[schema.Answer] = []
+    notes: list[str] = []
+    if done.error is None:
+        answers, notes = answers_of(done.model, trace.output, are_probabilities=has_softmax)
     return schema.TraceInfo(
         id=done.id,
         model=done.opened.id,
@@ -40,13 +43,13 @@ def _trace_info(done: TracePass) -> schema.TraceInfo:
         ],
         answers=answers,
         output=made_by[0].id if made_by else None,
-        notes=[*done.notes, *said],
+        notes=[*done.notes, *notes],
         error=done.error,
     )
 
 
 def step_info(step: cs.Step) -> schema.StepInfo:
-    """A step, all but its numbers; the shape has the batch axis that the model works with."""
+    """The description of a step, without its numbers; the shape includes the batch axis."""
     return schema.StepInfo(
         id=step.id,
         name=step.name,
@@ -64,31 +67,31 @@ def step_info(step: cs.Step) -> schema.StepInfo:
     )
 
 
-def answers_of(model: Any, output: Any, *, given: bool = False) -> tuple[list[schema.Answer], list[str]]:
-    """What a model says of each class, the largest first, and what there is to note; nothing where it names no class.
+def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> tuple[list[schema.Answer], list[str]]:
+    """The model's score for each class, the largest first, and notes; both empty if the output is not class scores.
 
     Args:
-        model: What gave the output.
-        output: What it returned: one number for each class, or something else, such as maps.
-        given: Whether these already are probabilities; then there are no others besides.
+        model: The model that returned `output`.
+        output: One number per class, or anything else, such as feature maps.
+        are_probabilities: Whether the numbers already are probabilities; then no others are added.
     """
     try:
-        said = cs.interpret(model, output)
-    except cs.UsageError:  # something else than scores of classes
+        scores = cs.interpret(model, output)
+    except cs.UsageError:  # the output is not class scores
         return [], []
-    values = said.output.astype(np.float64)
-    shares = None if given else said.probabilities
+    values = scores.output.astype(np.float64)
+    probabilities = None if are_probabilities else scores.probabilities
     if len(values) == 1:
-        name = said.classes[said.best]
-        only = schema.Answer(index=said.best, name=name, value=number(values[0]), probability=None)
-        return [only], [f"the model answers with one number; the class nearest to it is {name}."]
+        name = scores.classes[scores.best]
+        only = schema.Answer(index=scores.best, name=name, value=number(values[0]), probability=None)
+        return [only], [f"the model returns a single number; the class nearest to it is {name}."]
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MOST]
     answers = [
         schema.Answer(
             index=int(k),
-            name=said.classes[k] if k < len(said.classes) else str(k),
+            name=scores.classes[k] if k < len(scores.classes) else str(k),
             value=number(values[k]),
-            probability=None if shares is None else number(shares[k]),
+            probability=None if probabilities is None else number(probabilities[k]),
         )
         for k in order
     ]
@@ -96,8 +99,8 @@ def answers_of(model: Any, output: Any, *, given: bool = False) -> tuple[list[sc
 
 
 def difference_info(base: TracePass, done: TracePass) -> schema.DifferenceInfo:
-    """What differs between two passes."""
-    found = cs.difference(base.trace, done.trace)
+    """The difference between two passes, step by step."""
+    difference = cs.difference(base.trace, done.trace)
     return schema.DifferenceInfo(
         steps=[
             schema.StepChange(
@@ -108,22 +111,22 @@ def difference_info(base: TracePass, done: TracePass) -> schema.DifferenceInfo:
                 largest=number(step.largest),
                 rms=number(step.rms),
             )
-            for step in found.steps
+            for step in difference.steps
         ],
-        missing=list(found.missing),
-        added=list(found.added),
+        missing=list(difference.missing),
+        added=list(difference.added),
     )
 
 
 def tensor_of(output: Any) -> NDArray[Any] | None:
-    """The array that a model answers with, also where it answers with several by name."""
+    """The output array of a model, also if it returns a dictionary with logits or a single entry."""
     if isinstance(output, dict):
         output = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
     return output if isinstance(output, np.ndarray) else None
 
 
 def _output_steps(done: TracePass) -> list[cs.Step]:
-    """The visible step that made the answer, the last with its numbers; then those before it, differing in shape."""
+    """The visible steps that hold the model's output, the last one first; those before it differ only in shape."""
     array = tensor_of(done.trace.output) if done.error is None else None
     if array is None:
         return []
@@ -134,8 +137,8 @@ def _output_steps(done: TracePass) -> list[cs.Step]:
         return not np.array_equal(made, row, equal_nan=made.dtype.kind == "f")
 
     sized = (step for step in reversed(done.trace.steps) if math.prod(step.shape) == row.size)
-    found = dropwhile(differs, sized)
-    return [*takewhile(lambda step: not differs(step), found)]
+    from_output = dropwhile(differs, sized)
+    return [*takewhile(lambda step: not differs(step), from_output)]
 
 
 def _shapes(trace: cs.Trace) -> list[tuple[str, tuple[int, ...]]]:

@@ -1,4 +1,4 @@
-"""Routes of traces: a pass through a model, its maps as pictures and as numbers, and what differs between two."""
+"""Routes of traces: run a forward pass, read its tensors as thumbnails or numbers, and compare two passes."""
 
 from collections.abc import Callable, Mapping
 from threading import Event
@@ -19,9 +19,9 @@ from convscope.server.traces.schema import DifferenceInfo, TraceInfo, TraceReque
 
 router = APIRouter(tags=["traces"])
 MOST = 4_000_000
-"""Numbers in one answer."""
+"""Maximum count of numbers in one response."""
 MOST_THUMBNAILS = 16_000_000
-"""Bytes of pictures in one answer."""
+"""Maximum bytes of thumbnails in one response."""
 RAW: Mapping[int | str, dict[str, Any]] = {
     200: {
         "description": "float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack.",
@@ -34,38 +34,37 @@ StepId = Annotated[int, Path(ge=0)]
 @router.post("/traces")
 async def make(request: Request, body: TraceRequest) -> TraceInfo:
     """Run a model on an input."""
-    gallery = request.app.state.gallery
+    workspace = request.app.state.gallery
     client = client_of(request)
-
     left = Event()
 
-    def made() -> tuple[TraceInfo, bool]:
-        opened = gallery.model(body.model)
-        done = gallery.traces.make(opened, gallery.picture, body, client, left)
+    def run_pass() -> tuple[TraceInfo, bool]:
+        opened = workspace.model(body.model)
+        done = workspace.traces.make(opened, workspace.picture, body, client, left)
         return responses.trace_info(done), done.size > LIGHT
 
     info: TraceInfo
-    info, heavy = await gallery.workers.run(request, f"model {body.model}", made, left)
+    info, heavy = await workspace.workers.run(request, f"model {body.model}", run_pass, left)
     if heavy:
         request.app.state.tidy.soon()
     return info
 
 
 async def on(request: Request, trace: str, work: Callable[[TracePass], Any], line: str = "") -> Any:
-    """What `work` makes of a trace, when it is its turn: one piece of work at a time for each trace and `line`."""
-    gallery = request.app.state.gallery
-    done: TracePass = gallery.traces.get(trace, client_of(request))
+    """Run `work` on a cached trace in a worker thread, one job at a time per trace and `line`."""
+    workspace = request.app.state.gallery
+    done: TracePass = workspace.traces.get(trace, client_of(request))
 
-    def worked() -> Any:
-        with np.errstate(all="ignore"):  # infinite numbers are answers too
+    def quietly() -> Any:
+        with np.errstate(all="ignore"):  # infinite numbers are valid results
             return work(done)
 
-    return await gallery.workers.run(request, f"trace {trace} {line}", worked)
+    return await workspace.workers.run(request, f"trace {trace} {line}", quietly)
 
 
 @router.get("/traces/{trace}")
 async def read(request: Request, trace: Id) -> TraceInfo:
-    """A pass that was made before."""
+    """A cached trace."""
     info: TraceInfo = await on(request, trace, responses.trace_info)
     return info
 
@@ -80,24 +79,26 @@ async def thumbnails(
     side: Annotated[int, Query(ge=1, le=256)] = 32,
     first: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
-    """Small pictures of steps' results, as a pack; all visible steps where none are named."""
+    """Thumbnails of steps' results, as a pack; of all visible steps by default."""
 
-    def made(done: TracePass) -> bytes:
-        wanted = [s.id for s in done.trace.steps] if steps is None else list(dict.fromkeys(map(int, steps.split(","))))
+    def make_pack(done: TracePass) -> bytes:
+        step_ids = (
+            [s.id for s in done.trace.steps] if steps is None else list(dict.fromkeys(map(int, steps.split(","))))
+        )
         items, size = [], 0
-        for number in wanted:
-            about, picture = thumbnail(done, done.step(number), slice(first, first + channels), side)
+        for step_id in step_ids:
+            about, picture = thumbnail(done, done.step(step_id), slice(first, first + channels), side)
             items.append((about, picture))
             size += picture.size
             if size > MOST_THUMBNAILS:
-                raise HTTPException(413, "these pictures are too many for one answer; ask for fewer steps or channels.")
+                raise HTTPException(413, "too many thumbnails for one response; request fewer steps or channels.")
         return array_pictures.pack_of_pictures(items)
 
-    return Response(await on(request, trace, made), media_type="application/octet-stream")
+    return Response(await on(request, trace, make_pack), media_type="application/octet-stream")
 
 
 def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    """One step's planes as a picture, and what is said of it; the only plane there is always is one of them."""
+    """The planes `which` of a step's result as a picture with its description; a single plane is always included."""
     planes = array_pictures.planes_of(step.output)
     which = slice(None) if len(planes) == 1 else which
     low, high = done.extent(step)
@@ -115,14 +116,14 @@ def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[
 
 
 def raw(array: NDArray[Any], extent: tuple[float, float] | None = None) -> Response:
-    """Numbers as they are, float32, with their shape.
+    """A response of float32 numbers, with shape and range in its headers.
 
     Raises:
-        HTTPException: 413, too many for one answer.
+        HTTPException: 413, too many numbers for one response.
     """
     if array.size > MOST:
         raise HTTPException(
-            413, f"these are {array.size:,} numbers, and at most {MOST:,} are sent; ask for one channel."
+            413, f"these are {array.size:,} numbers, and at most {MOST:,} are sent; request a single channel."
         )
     headers = {"X-Shape": ",".join(map(str, array.shape))}
     low, high = array_pictures.extent(array) if extent is None else extent
@@ -131,13 +132,13 @@ def raw(array: NDArray[Any], extent: tuple[float, float] | None = None) -> Respo
 
 
 def _channel(array: NDArray[Any], channel: int | None, name: str) -> NDArray[Any]:
-    """One channel of a result, or all of the first image."""
+    """One channel of a result, or all channels, without the batch axis."""
     one = array_pictures.first_image(array)
     if channel is None:
         return one
     if one.ndim < 2 or channel >= len(one):
         have = f"channels 0 to {len(one) - 1}" if one.ndim > 1 else "no channels"
-        raise HTTPException(404, f"{name} has {have}, and channel {channel} was asked for.")
+        raise HTTPException(404, f"{name} has {have}; there is no channel {channel}.")
     plane: NDArray[Any] = one[channel]
     return plane
 
@@ -149,19 +150,19 @@ Channel = Annotated[int | None, Query(ge=0)]
 async def output(request: Request, trace: Id, step: StepId, channel: Channel = None) -> Response:
     """A step's numbers: one channel, or all."""
 
-    def made(done: TracePass) -> Response:
-        found = done.step(step)
-        return raw(_channel(found.output, channel, found.name), done.extent(found))
+    def read_output(done: TracePass) -> Response:
+        record = done.step(step)
+        return raw(_channel(record.output, channel, record.name), done.extent(record))
 
-    answer: Response = await on(request, trace, made)
-    return answer
+    response: Response = await on(request, trace, read_output)
+    return response
 
 
 @router.get("/traces/{trace}/input", response_class=Response, responses=dict(RAW))
 async def image(request: Request, trace: Id, shown: bool = False) -> Response:
-    """The input as the model got it; `shown`: from 0 to 1, before it was normalized."""
-    answer: Response = await on(request, trace, lambda done: raw(done.taken.picture if shown else done.taken.array))
-    return answer
+    """The input as the model received it; with `shown`, its pixels from 0 to 1, before normalization."""
+    response: Response = await on(request, trace, lambda done: raw(done.taken.picture if shown else done.taken.array))
+    return response
 
 
 @router.get("/traces/{trace}/parameters/{name}", response_class=Response, responses=dict(RAW))
@@ -172,20 +173,20 @@ async def parameter(
     first: Annotated[int, Query(ge=0)] = 0,
     count: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
-    """A parameter's numbers, as this pass used them: all, or `count` kernels from `first` on, along its first axis."""
+    """A parameter's numbers in this pass: all, or `count` kernels starting at `first`, along the first axis."""
 
-    def made(done: TracePass) -> Response:
+    def read_parameter(done: TracePass) -> Response:
         whole = np.asarray(done.trace.parameters[name])
         part = whole if whole.ndim == 0 else whole[first : None if count is None else first + count]
         return raw(part, array_pictures.extent(whole))
 
-    answer: Response = await on(request, trace, made)
-    return answer
+    response: Response = await on(request, trace, read_parameter)
+    return response
 
 
 @router.get("/traces/{trace}/difference")
 async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
-    """What differs between two passes, step by step."""
+    """The difference between two passes, step by step."""
     other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
     info: DifferenceInfo = await on(request, trace, lambda done: responses.difference_info(other, done))
     return info
@@ -193,32 +194,32 @@ async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
 
 @router.get("/traces/{trace}/steps/{step}/difference", response_class=Response, responses=dict(RAW))
 async def step_difference(request: Request, trace: Id, step: StepId, base: Id, channel: Channel = None) -> Response:
-    """How one step's numbers differ from those of another pass: this minus the other."""
+    """The difference of one step's numbers from another pass: this pass minus the base."""
     other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
 
-    def made(done: TracePass) -> Response:
+    def subtract(done: TracePass) -> Response:
         name = done.step(step).name
         return raw(_channel(cs.difference(other.trace, done.trace).cells(name), channel, name))
 
-    answer: Response = await on(request, trace, made)
-    return answer
+    response: Response = await on(request, trace, subtract)
+    return response
 
 
 @router.get("/filtered", response_class=Response, responses=dict(RAW))
 async def filtered(request: Request, trace: Id, kernel: Annotated[str, Query(max_length=60)]) -> Response:
-    """A named kernel on the input, as a grey picture from 0 to 1."""
-    answer: Response = await on(
+    """The input filtered with a named kernel, as a grey picture from 0 to 1."""
+    response: Response = await on(
         request, trace, lambda done: raw(cs.filters.apply_filter(done.taken.picture, named(kernel)))
     )
-    return answer
+    return response
 
 
 def named(kernel: str) -> Any:
     """A kernel by its name.
 
     Raises:
-        HTTPException: 404, none has it.
+        HTTPException: 404, unknown name.
     """
     if kernel not in cs.filters.FILTERS:
-        raise HTTPException(404, f"no kernel is called {kernel!r}; there are {', '.join(cs.filters.FILTERS)}.")
+        raise HTTPException(404, f"unknown kernel {kernel!r}; available: {', '.join(cs.filters.FILTERS)}.")
     return cs.filters.FILTERS[kernel]

@@ -1,4 +1,4 @@
-"""Traces: a pass through a model, its steps and answers, and what differs between two passes."""
+"""Schema of traces: the request of a forward pass, its steps and answers, and the difference between two passes."""
 
 from pydantic import Field
 
@@ -7,11 +7,11 @@ from convscope.server.session.input_schema import Change, InputInfo, InputRef
 
 
 class Edit(Message):
-    """One number of a parameter replaced, or a whole kernel."""
+    """New values for one number of a parameter, or for a whole kernel."""
 
     parameter: Name
     cell: list[int] = Field(max_length=6)
-    """A full index, or the leading part of one: then `values` fill the rest, in row-major order."""
+    """A full index of the parameter, or its leading part; `values` then fill the rest in row-major order."""
     values: list[float] = Field(min_length=1, max_length=4096)
 
 
@@ -23,13 +23,13 @@ class TraceRequest(Message):
     change: Change = Change()
     edits: list[Edit] = Field(default=[], max_length=256)
     at: int | None = Field(default=None, ge=0)
-    """The training step whose weights are used; None: the model as it is."""
+    """The training step whose weights to use; None for the current weights."""
     fit: Fit | None = None
-    """How an image of another size is made to fit; None: it is left, and the model may refuse it."""
+    """How to fit an image of another size; None leaves it unchanged, and the model may reject it."""
 
 
 class StepInfo(Message):
-    """One operation that a person recognises."""
+    """One visible step of a trace."""
 
     id: int
     name: str
@@ -41,11 +41,11 @@ class StepInfo(Message):
     shape: list[int]
     dtype: str
     inputs: list[int]
-    """Ids of the visible steps it reads; empty for one that reads the image."""
+    """Ids of the visible steps whose results it reads; empty for a step that reads the image."""
     parameters: dict[str, str]
-    """Argument -> parameter."""
+    """Argument -> name of the parameter."""
     transposed: bool = False
-    """Whether it is a transposed convolution: the axes of its weight are (C, K / groups, R, S)."""
+    """Whether the step is a transposed convolution, whose weight has the axes (C, K / groups, R, S)."""
     outputs: int
     overridden: bool
 
@@ -60,13 +60,13 @@ class ParameterInfo(Message):
 
 
 class Answer(Message):
-    """What the model says about one class."""
+    """The model's score for one class."""
 
     index: int
     name: str
     value: Number
     probability: Number | None
-    """By a softmax over the values; None where the values already come from one, and for a single value."""
+    """Softmax over the values; None if the values already come from a softmax, and for a single value."""
 
 
 class TraceInfo(Message):
@@ -77,19 +77,19 @@ class TraceInfo(Message):
     input: InputInfo
     steps: list[StepInfo]
     modules: dict[str, str]
-    """Module path -> class, as the model defines them: how steps fold."""
+    """Module path -> class name, in the model's order; steps are grouped by module."""
     parameters: list[ParameterInfo]
     answers: list[Answer]
-    """The largest first, at most 20; empty where the output is no vector."""
+    """The classes with the largest scores, at most 20, largest first; empty if the output is not a vector."""
     output: int | None
-    """The id of the step that made the answer."""
+    """The id of the step that made the output."""
     notes: list[str]
     error: str | None
-    """Why the pass did not come to its end; the steps are then those before."""
+    """Why the pass failed; `steps` are then those before the failure."""
 
 
 class StepChange(Message):
-    """What differs between one step of two traces."""
+    """The difference between two traces in one step."""
 
     name: str
     comparable: bool
@@ -100,7 +100,7 @@ class StepChange(Message):
 
 
 class DifferenceInfo(Message):
-    """What differs between two traces, step by step, by name."""
+    """The difference between two traces, step by step, matched by name."""
 
     steps: list[StepChange]
     missing: list[str]

@@ -1,7 +1,6 @@
-"""Ahead: the pass that a page begins with, made while its browser still starts.
+"""Warm-up: run the forward pass that the page shows first while the browser is still starting.
 
-Knows the gallery and its queue; no requests. A trace is named by what is asked, so that the page's own request finds
-the pass, or waits for it.
+A trace's id is a digest of its request, so the page's own request finds this trace, or waits for it.
 """
 
 from functools import partial
@@ -13,15 +12,15 @@ from convscope.server.session.workspace import Workspace
 from convscope.server.traces import responses
 
 
-def begin(gallery: Workspace) -> None:
-    """Have the first view of each model of this session made, in a thread of the queue."""
-    for opened in gallery.given():
-        gallery.workers.begin(f"model {opened.id}", partial(_first_view, gallery, opened))
+def begin(workspace: Workspace) -> None:
+    """Start to trace the first input of each model of this session, in the worker threads."""
+    for opened in workspace.session_models():
+        workspace.workers.begin(f"model {opened.id}", partial(_first_view, workspace, opened))
 
 
-def _first_view(gallery: Workspace, opened: ModelHandle) -> schema.TraceInfo | None:
-    """What the page asks for where its address names nothing else."""
+def _first_view(workspace: Workspace, opened: ModelHandle) -> schema.TraceInfo | None:
+    """The trace that the page requests if its URL specifies nothing else."""
     if opened.start is None:
         return None
     request = schema.TraceRequest(model=opened.id, input=opened.start)
-    return responses.trace_info(gallery.traces.make(opened, gallery.picture, request, NOBODY))
+    return responses.trace_info(workspace.traces.make(opened, workspace.picture, request, NOBODY))

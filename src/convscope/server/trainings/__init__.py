@@ -1,1 +1,1 @@
-"""Trainings: child processes that train, their events, and the commands they take."""
+"""Trainings: child processes that train a model, report events and accept commands."""

@@ -1,4 +1,4 @@
-"""Routes of trainings: what can be trained, start, command, follow."""
+"""Routes of trainings: list the options, start, command and follow a training."""
 
 from typing import Annotated
 
@@ -10,16 +10,16 @@ from convscope.server.trainings.registry import Busy, Trainings
 from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
 
 LISTENERS = 32
-"""Streams that one training may have."""
+"""Maximum number of event streams per training."""
 
 router = APIRouter(tags=["training"])
 
 
 def _trainings(request: Request) -> Trainings:
-    found: Trainings | None = request.app.state.trainings
-    if found is None:
-        raise HTTPException(404, "this server trains nothing.")
-    return found
+    trainings: Trainings | None = request.app.state.trainings
+    if trainings is None:
+        raise HTTPException(404, "this server cannot train.")
+    return trainings
 
 
 Here = Annotated[Trainings, Depends(_trainings)]
@@ -28,19 +28,19 @@ TrainingId = Annotated[Id, Path(alias="id")]
 
 @router.get("/training")
 def options(trainings: Here) -> TrainOptions:
-    """What can be trained on what."""
+    """The models that fit each data source."""
     return trainings.options()
 
 
 @router.get("/trainings")
 def started(trainings: Here) -> list[TrainingInfo]:
-    """Every training that this server started."""
+    """All trainings that this server has started."""
     return trainings.infos()
 
 
 @router.post("/trainings")
 def start(trainings: Here, wanted: TrainRequest) -> TrainingInfo:
-    """Start a training in a process of its own."""
+    """Start a training in its own process."""
     try:
         return trainings.start(wanted)
     except Busy as error:
@@ -49,7 +49,7 @@ def start(trainings: Here, wanted: TrainRequest) -> TrainingInfo:
 
 @router.post("/trainings/{id}")
 def command(trainings: Here, name: TrainingId, word: TrainCommand) -> TrainingInfo:
-    """Pause, resume, step or stop."""
+    """Pause, resume, step or stop a training."""
     try:
         return trainings.command(name, word)
     except Busy as error:
@@ -57,13 +57,13 @@ def command(trainings: Here, name: TrainingId, word: TrainCommand) -> TrainingIn
 
 
 STREAM = {"content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/TrainingEvent"}}}}
-"""What follows, for the OpenAPI document: each event's data is a `TrainingEvent`."""
+"""The response's OpenAPI description: the data of each event is a `TrainingEvent`."""
 
 
 @router.get("/trainings/{id}/events", response_model=TrainingEvent, responses={200: STREAM})
 async def events(trainings: Here, name: TrainingId) -> Events:
-    """Follow a training: its metrics so far, then what happens, until it is over."""
+    """Follow a training: its metrics so far, then further events until it ends."""
     training = trainings.get(name)
     if training.listeners >= LISTENERS:
-        raise HTTPException(503, f"{LISTENERS} pages follow {name} already; close one.")
+        raise HTTPException(503, f"{LISTENERS} pages are following {name} already; close one.")
     return Events(lines(training.events()))

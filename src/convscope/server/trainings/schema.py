@@ -1,4 +1,4 @@
-"""Training: what can be trained, how a training is told what to do, and what it tells."""
+"""Schema of trainings: options, requests, commands and events."""
 
 from typing import Literal
 
@@ -19,14 +19,14 @@ class TrainRequest(Message):
     lr: float | None = Field(default=None, gt=0, le=100)
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     paused: bool = False
-    """Wait before the first step."""
+    """Whether to wait before the first step."""
 
 
 class TrainOptions(Message):
-    """What can be trained on what."""
+    """The models that fit each data source."""
 
     models: dict[str, list[str]]
-    """Data source id -> built-in models that fit it, the default one first."""
+    """Data source id -> built-in models that fit it, the default first."""
     recipes: list[str]
 
 
@@ -34,33 +34,34 @@ class TrainingInfo(Message):
     """A training that this server started."""
 
     id: Id
-    """Also the id of its model, once it has weights."""
+    """The training's id; also that of its model, once it has weights."""
     source: Id
     model: str
     state: Literal["starting", "running", "paused", "done", "stopped", "failed"]
     message: str
-    """Where it failed: why; while it starts: what it reads."""
+    """The reason of a failure, or what is being loaded during the start."""
     step: int
     total: int
     epoch: int
     epochs: int
     loss: float | None = None
-    """Mean over the epoch so far, and so is the accuracy."""
+    """Mean loss over the epoch so far."""
     accuracy: float | None = None
+    """Mean accuracy over the epoch so far."""
     request: TrainRequest
 
 
 class TrainCommand(Message):
-    """A word to a training."""
+    """A command to a training."""
 
     command: Literal["pause", "resume", "step", "stop"]
 
 
 class TrainingEvent(Message):
-    """One server-sent event of a training: `data` of the stream. The first ones repeat all metrics so far."""
+    """One server-sent event of a training. The first event contains all metrics so far."""
 
     info: TrainingInfo
     points: list[dict[str, float | int | str | None]]
-    """New lines of the metrics: "event" ("train" or "epoch"), step, epoch, loss, accuracy, test_loss, test_accuracy."""
+    """New metrics: "event" ("train" or "epoch"), step, epoch, loss, accuracy, test_loss, test_accuracy."""
     history: list[int]
-    """New training steps whose weights can be traced by `at`."""
+    """New training steps whose weights were kept; a trace request selects them with `at`."""

@@ -1,7 +1,7 @@
-"""Training: one child process, what it has told so far, and who wants to hear of it.
+"""One training: its child process, the events it has reported so far, and their subscribers.
 
-Knows processes, threads and event loops; no HTTP, no gallery. A thread reads what the child tells; whoever listens is
-woken in an event loop of its own and reads from there what is new.
+A thread reads the child's events and wakes the subscribers, each in its own event loop; they then read what is new.
+Knows processes, threads and event loops; no HTTP.
 """
 
 import json
@@ -24,19 +24,19 @@ log = logging.getLogger("convscope.server")
 State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
 SHOWN = ("event", "step", "epoch", "loss", "accuracy", "test_loss", "test_accuracy")
-"""What of a line of the metrics the page gets."""
+"""Keys of the metrics that are sent to the page."""
 PATIENCE = 30.0
-"""Seconds that a training may take to stop by itself."""
+"""Seconds that a training has to stop by itself before it is killed."""
 
 
 class Training:
-    """A training in a process of its own.
+    """A training in its own process.
 
     Args:
-        name: Its id.
-        request: What was asked for.
-        order: What the child is told to do, see child.py.
-        seen: Called once, from the reading thread, when the run's first weights can be loaded.
+        name: The training's id.
+        request: The request that started it.
+        order: The arguments for the child process, see worker.py.
+        seen: Callback, called once in the reading thread when the run's first weights can be loaded.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Training:
         self.state: State = "starting"
         self.message = ""
         self.now: Mapping[str, Any] = {"step": 0, "epoch": 0}
-        """The last event that says where it is."""
+        """The latest progress event."""
         self.total = self.epochs = 0
         self.points: list[dict[str, float | int | str | None]] = []
         self.history: list[int] = []
@@ -64,16 +64,16 @@ class Training:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, one way or another."""
+        """Whether the training has ended, for whatever reason."""
         return self.state in OVER
 
     @property
     def listeners(self) -> int:
-        """How many follow it."""
+        """Number of subscribers."""
         return len(self._followers)
 
     def info(self) -> TrainingInfo:
-        """Where it is."""
+        """The training's current state and progress."""
         with self._lock:
             return TrainingInfo(
                 id=self.name,
@@ -91,7 +91,7 @@ class Training:
             )
 
     def command(self, word: TrainCommand) -> None:
-        """Pass a command on; a child that does not stop in time is ended."""
+        """Send a command to the child; one that does not stop in time is killed."""
         if word.command == "stop":
             self.asked_to_stop = True
             timer = threading.Timer(PATIENCE, self.process.kill)
@@ -100,12 +100,12 @@ class Training:
         self._send(word.model_dump())
 
     def leave(self) -> None:
-        """Let the child save and end: it does when nobody can command it any more."""
+        """Let the child save and end, which it does when its standard input is closed."""
         self.asked_to_stop = True
         self._hang_up()
 
     def end(self, seconds: float) -> None:
-        """Wait for the child's end, for so long; then end it."""
+        """Wait for the child to exit; after `seconds`, kill it."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -113,7 +113,7 @@ class Training:
         self._reader.join()
 
     async def events(self) -> AsyncGenerator[TrainingEvent | None]:
-        """All that was told so far, then what is new, up to its end; None where there was nothing for a while."""
+        """Everything reported so far, then new events until the training ends; None after each silent interval."""
         points = history = 0
         async with aclosing(self._followers.news()) as rounds:
             async for news in rounds:
@@ -127,14 +127,14 @@ class Training:
                 if new.info.state in OVER:
                     return
 
-    def _send(self, what: Mapping[str, Any]) -> None:
-        with self._lock, suppress(OSError, ValueError):  # its end is told by the reading thread
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with self._lock, suppress(OSError, ValueError):  # the reading thread reports a child that has ended
             assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(what, default=str) + "\n")  # folders as texts
+            self.process.stdin.write(json.dumps(message, default=str) + "\n")  # paths become strings
             self.process.stdin.flush()
 
     def _hang_up(self) -> None:
-        """Command it no more."""
+        """Close the child's standard input."""
         with self._lock, suppress(OSError):
             assert self.process.stdin is not None
             self.process.stdin.close()
@@ -142,7 +142,7 @@ class Training:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with suppress(ValueError):  # a line that a kill cut short
+            with suppress(ValueError):  # a line truncated by a kill
                 self._take(json.loads(line))
         code = self.process.wait()
         self.process.stdout.close()
@@ -172,7 +172,7 @@ class Training:
         self._followers.wake()
 
     def _look(self) -> None:
-        """Find new points of the history; the first says that there is a run to look at."""
+        """Look for new weights in the history; the first ones mean that the run can be opened."""
         steps = cs.Run(self.path).steps
         with self._lock:
             first = not self.history and bool(steps)
@@ -180,25 +180,25 @@ class Training:
         if first:
             try:
                 self._seen(self.name, self.path)
-            except Exception:  # the training goes on unseen
+            except Exception:  # the training continues, but is not shown
                 log.exception("%s cannot be opened", self.path)
 
     def _unexpected(self, code: int) -> tuple[State, str]:
-        """How a child ended that could not say so itself."""
-        kept = f"after step {self.now['step']}; the weights that it had saved are kept." if self.history else "early."
+        """State and message of a child that ended without reporting it."""
+        kept = f"after step {self.now['step']}; its saved weights are kept." if self.history else "early."
         if self.asked_to_stop:
-            return "stopped", f"the training did not stop in time and was ended {kept}"
+            return "stopped", f"the training did not stop in time and was killed {kept}"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         return "failed", f"the training's process {how} {kept}"
 
 
 def _environment() -> dict[str, str]:
-    """A child's: no GPU, and at most half of the processors, so that the page stays quick.
+    """The child's environment: no GPU, and at most half of the processors, so that the page stays responsive.
 
-    Its threads wait as OpenMP has it, not as those of the page's server: on processors of their own that is faster.
+    The server's OMP_WAIT_POLICY is not inherited: OpenMP's default is faster for threads with their own processors.
     """
     half = max(1, (os.cpu_count() or 1) // 2)
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = min(half, int(given)) if given.isdigit() and int(given) else half
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(half, int(requested)) if requested.isdigit() and int(requested) else half
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     return {**inherited, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}

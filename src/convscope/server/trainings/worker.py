@@ -1,7 +1,8 @@
-"""Child: one training in a process of its own, `python -m convscope.server.trainings.worker`.
+"""The child process of a training: `python -m convscope.server.trainings.worker`.
 
-It reads JSON lines: first what to train, then commands; it writes JSON lines: the events of `cs.train`, its state, its
-end. When its input ends, whoever asked for it is gone: it saves and ends too. Knows no HTTP.
+It reads JSON lines from standard input, first the training's arguments, then commands, and writes JSON lines to
+standard output: the events of `cs.train`, its state and its end. When its input is closed, the server has exited: the
+training saves and ends too.
 """
 
 import json
@@ -18,15 +19,15 @@ from typing import IO, Any
 import convscope as cs
 
 POINTS = 5_000
-"""Lines of the metrics of one kind that are passed on; of more, only every second, third, ..."""
+"""Maximum number of metrics of one kind that are reported; longer trainings report every second, third, ... one."""
 QUIET = 0.05
-"""Seconds between two reports of progress."""
+"""Minimum seconds between two progress events."""
 PATIENCE = 60.0
-"""Seconds that a training may take to save itself when nobody listens any more."""
+"""Seconds that a training has to save after its input was closed."""
 
 
 class TrainingWorker:
-    """A training that obeys: it tells what happens, and waits where it is told to.
+    """A training that reports events and can be paused, stepped and stopped by commands.
 
     Every method but `_listen` runs in the training's own thread.
     """
@@ -36,19 +37,19 @@ class TrainingWorker:
         self.order: Mapping[str, Any] = json.loads(commands.readline())
         self.changed = threading.Condition()
         self.steps: float = 0 if self.order["paused"] else math.inf
-        """How many steps may still be taken before it waits."""
+        """Number of steps to take before waiting; infinite while running."""
         self.stop = False
         self.stopping = False
         self.kept = True
-        """Whether the weights of this very step are in the history; those before the first step are."""
+        """Whether the weights of the current step are in the history; the initial ones always are."""
         self.every = {"train": 1, "epoch": 1}
         self.total = 0
         self.step = 0
-        self.told = -math.inf
+        self.last_report = -math.inf
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
 
     def work(self) -> None:
-        """Train, and tell how it ended."""
+        """Train, and report how it ended."""
         try:
             cs.train(
                 self.order["dataset"],
@@ -68,11 +69,11 @@ class TrainingWorker:
             self.tell({"event": "end", "state": "failed", "message": str(error)})
         except Exception as error:
             traceback.print_exc()
-            message = f"this should not have happened ({type(error).__name__}: {error}); the terminal says more."
+            message = f"unexpected error ({type(error).__name__}: {error}); the terminal shows the traceback."
             self.tell({"event": "end", "state": "failed", "message": message})
 
     def watch(self, event: Mapping[str, Any]) -> float | None:
-        """Pass an event on; after a step, wait if that is wanted. See `Watch` in training/loop.py."""
+        """Report an event; after a step, wait if paused. See `Watch` in training/loop.py."""
         kind, self.step = event["event"], event["step"]
         if kind == "progress":
             return self._pace(event)
@@ -83,14 +84,14 @@ class TrainingWorker:
         return None
 
     def reading(self, what: str, done: int, total: int) -> None:
-        """Say how far reading or downloading is."""
+        """Report the progress of loading or downloading."""
         if self.stop:
             raise KeyboardInterrupt
         share = f", {done / total:.0%}" if total else ""
         self._tell_now_and_then({"event": "reading", "message": f"{what}{share}"}, at_once=done in {0, total})
 
     def tell(self, event: Mapping[str, Any]) -> None:
-        """Write one line; nobody there to read it is a reason to stop."""
+        """Write one event; if the pipe is closed, stop the training."""
         try:
             self.events.write(json.dumps(event) + "\n")
             self.events.flush()
@@ -103,7 +104,7 @@ class TrainingWorker:
         self.every = {"train": event["log_every"] * thin, "epoch": math.ceil(event["recipe"]["epochs"] / POINTS)}
 
     def _pace(self, event: Mapping[str, Any]) -> float | None:
-        """Wait while no step may be taken: only where the weights were kept, so that they can be looked at."""
+        """Wait while paused, but only at steps whose weights were kept, so that the page can show them."""
         with self.changed:
             over = self.step >= self.total
             if self.steps == 0 and self.kept and not (over or self.stop):
@@ -121,18 +122,18 @@ class TrainingWorker:
 
     def _tell_now_and_then(self, event: Mapping[str, Any], *, at_once: bool) -> None:
         now = time.monotonic()
-        if at_once or now - self.told > QUIET:
-            self.told = now
+        if at_once or now - self.last_report > QUIET:
+            self.last_report = now
             self.tell(event)
 
     def _obey_stop(self) -> None:
-        """Stop as Ctrl-C stops a training: after this step, with everything saved."""
+        """Stop as Ctrl-C does: after this step, with everything saved."""
         if self.stop and not self.stopping:
             self.stopping = True
             signal.raise_signal(signal.SIGINT)
 
     def _listen(self, commands: IO[str]) -> None:
-        """Take commands until there can be no more of them."""
+        """Handle commands until the input is closed, then stop; exit after `PATIENCE` seconds at the latest."""
         for line in commands:
             command = json.loads(line)["command"]
             with self.changed:
@@ -150,9 +151,9 @@ class TrainingWorker:
 
 
 def main() -> None:
-    """Train what standard input says. What else is printed goes to standard error.
+    """Run the training described on standard input. All other output goes to standard error.
 
-    It leaves without the interpreter's goodbye: a thread still waits for commands.
+    Exits without the interpreter's clean-up, as a thread still waits for commands.
     """
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
