@@ -20,7 +20,7 @@ from convscope.proof.padding import multiplies_padding
 from convscope.proof.tolerance import agree
 from convscope.reference.casting import wrapped
 from convscope.reference.operation import Operation
-from convscope.reference.parts import CELLS, CUTS, Box, parts_of
+from convscope.reference.parts import CELLS, Box, parts_of
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -110,12 +110,9 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
         return {}
     arguments = _arguments(trace, step)
     try:
-        found = _evaluate(operation, step, arguments, normwise=normwise)
+        return _settled_ranks(step, _evaluate(operation, step, arguments, normwise=normwise), arguments)
     except ConvscopeError:
         return {}
-    if step.op in RANKED and 1 in found:
-        found[1] = _settled(found[1], found[0].values, step.outputs[1], arguments)
-    return found
 
 
 def recompute_in_parts(
@@ -129,12 +126,28 @@ def recompute_in_parts(
     operation = _operation(step)
     if operation is None:
         return
-    if step.op not in CUTS or math.prod(step.shape) <= cells:
-        yield RecomputedPart(None, None, recompute(trace, step, normwise=normwise))
+    arguments = _arguments(trace, step)
+    if not _is_large(step, cells):
+        found = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
+        yield RecomputedPart(None, None, _settled_ranks(step, found, arguments))
         return
-    for part in parts_of(step.op, _arguments(trace, step), step.shape, cells, normwise=normwise):
-        found = _evaluate(operation, step, part.arguments, normwise=normwise)
+    for part in parts_of(step.op, arguments, step.shape, cells, normwise=normwise):
+        found = _evaluate(operation, step, part.arguments, normwise=normwise, lean=True)
+        if part.is_whole:
+            found = _settled_ranks(step, found, arguments)
         yield RecomputedPart(part.box, part.box if part.others is None else part.others, found)
+
+
+def _is_large(step: Step, cells: int) -> bool:
+    return any(math.prod(ref.shape) > cells for ref in (*step.results, *(ref for _, _, ref in step.refs())))
+
+
+def _settled_ranks(
+    step: Step, found: dict[int, Recomputation], arguments: Mapping[str, Any]
+) -> dict[int, Recomputation]:
+    if step.op in RANKED and 1 in found:
+        found[1] = _settled(found[1], found[0].values, step.outputs[1], arguments)
+    return found
 
 
 def _operation(step: Step) -> Operation | None:
@@ -154,20 +167,15 @@ def _arguments(trace: Trace, step: Step) -> dict[str, Any]:
 
 
 def _evaluate(
-    operation: Operation, step: Step, arguments: Mapping[str, Any], *, normwise: bool
+    operation: Operation, step: Step, arguments: Mapping[str, Any], *, normwise: bool, lean: bool = False
 ) -> dict[int, Recomputation]:
-    found = {}
-    with np.errstate(all="ignore"):  # memory that was never written holds anything
-        result = operation.compute(**arguments)
-        values = result if isinstance(result, tuple) else (result,)
-        for output, value in enumerate(values):
-            if value is not None and output < len(step.results):
-                u, u_out = ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0))
-                bounds = operation.bound(u=u, u_out=u_out, normwise=normwise, result=result, **arguments)
-                bound = bounds[output] if isinstance(bounds, tuple) else bounds
-                values_held = wrapped(value, step.results[output].dtype)
-                found[output] = Recomputation(values_held, np.zeros(()) if bound is None else bound)
-    return found
+    roundoffs = [ROUNDOFF.get(made.dtype, (2.0**-24, 0.0)) for made in step.results]
+    made = operation.evaluate(roundoffs, normwise=normwise, lean=lean, **arguments)
+    return {
+        output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
+        for output, one in enumerate(made)
+        if one is not None
+    }
 
 
 def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: Mapping[str, Any]) -> Recomputation:

@@ -32,6 +32,11 @@ class Part(NamedTuple):
     others: Box | None = None
     """Where they are in its other results, if not at the same place."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all cells."""
+        return all(at == ALL for at in self.box)
+
 
 Cut = Callable[[Mapping[str, Any], Shape, int], Iterator[Part]]
 """(arguments by their ATen names, shape of the first result, cells) -> parts of at most so many cells."""
@@ -63,9 +68,11 @@ def parts_of(
     Args:
         normwise: For bounds of kernels that mix whole planes: nothing is cut but the batch.
     """
-    cut = partial(_along, lambda *_: (0,)) if normwise else CUTS.get(op)
-    if cut is None or math.prod(shape) <= cells:
+    cut = CUTS.get(op)
+    if cut is None:
         yield Part((ALL,) * len(shape), arguments)
+    elif normwise:
+        yield from _along(lambda *_: (0,), arguments, shape, cells)
     else:
         yield from cut(arguments, shape, cells)
 
@@ -135,11 +142,29 @@ def _batch_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Itera
 
 
 def _group_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
-    """Each image by itself."""
+    """Each image and each group by itself."""
     name, x = _first(arguments)
-    for box in boxes(shape, [0], cells):
-        images = {"N": len(x[box])} if "N" in arguments else {}
-        yield Part(box, {**arguments, name: x[box], **images})
+    key = "num_groups" if "num_groups" in arguments else "group"
+    groups, each = arguments[key], shape[1] // arguments[key]
+    for box in boxes((shape[0], groups, math.prod(shape[2:]) * each), (0, 1), cells):
+        first, end, _ = box[1].indices(groups)
+        at = (box[0], slice(first * each, end * each))
+        given = {n: arguments[n][at[1]] for n in ("weight", "bias") if isinstance(arguments.get(n), np.ndarray)}
+        given |= {name: x[at], key: end - first}
+        given |= {n: size for n, size in (("N", len(x[at])), ("C", (end - first) * each)) if n in arguments}
+        yield Part((*at, *[ALL] * (len(shape) - 2)), {**arguments, **given}, box[:2])
+
+
+def _reduced(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """A reduction: the axes before the first that it goes along."""
+    name, x = _first(arguments)
+    dim = arguments.get("dim")
+    along = [
+        axis % max(1, x.ndim) for axis in (dim if isinstance(dim, list | tuple) else [dim] if dim is not None else [])
+    ]
+    kept = min(along, default=0)
+    for box in boxes(shape, range(kept), max(1, cells * math.prod(shape) // max(1, x.size))):
+        yield Part(box, {**arguments, name: x[box[:kept]]})
 
 
 def _product(left: str, right: str, arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
@@ -203,7 +228,7 @@ def _convolution(arguments: Mapping[str, Any], shape: Shape, cells: int, transpo
         for n, default in (("stride", 1), ("dilation", 1), ("output_padding", 0))
     )
     borders = borders_of(arguments.get("padding", 0), weight.shape[2:], dilation)
-    s, span, (before, after) = stride[0], dilation[0] * (weight.shape[2] - 1), borders[0]
+    s, span, (before, _) = stride[0], dilation[0] * (weight.shape[2] - 1), borders[0]
     for box in boxes(shape, (0, 2), cells):
         first, end, _ = box[2].indices(shape[2])
         given: dict[str, Any] = {}
@@ -236,7 +261,8 @@ _POINTWISE = (
     "floor_divide", "remainder", "fmod", "addcmul", "addcdiv", "lerp", "clone", "detach", "alias", "contiguous", "lift",
     "lift_fresh", "_to_copy",
 )  # fmt: skip
-_POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "adaptive_max_pool")
+_NEAREST = ("upsample_nearest", "_upsample_nearest_exact")
+_POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
 
 CUTS: Mapping[str, Cut] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
@@ -252,14 +278,16 @@ CUTS: Mapping[str, Cut] = {
         ("_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax", "cumsum"), partial(_along, _except_dim)
     ),
     **{f"{name}{rank}d": _planes(rank) for name in _POOLS for rank in (1, 2, 3)},
+    **{f"_adaptive_avg_pool{rank}d": _planes(rank) for rank in (2, 3)},
     **{f"max_pool{rank}d_with_indices": _planes(rank) for rank in (1, 2, 3)},
-    **{f"{name}{rank}d": _planes(rank) for name in ("upsample_nearest", "_upsample_nearest_exact") for rank in (1, 2, 3)},
+    **{f"{name}{rank}d": _planes(rank) for name in _NEAREST for rank in (1, 2, 3)},
     **{f"{name}_pad{rank}d": _planes(rank) for name in ("reflection", "replication") for rank in (1, 2, 3)},
     "upsample_linear1d": _planes(1),
     "upsample_bilinear2d": _planes(2),
     "upsample_bicubic2d": _planes(2),
     "upsample_trilinear3d": _planes(3),
     "constant_pad_nd": partial(_along, _padded),
+    **dict.fromkeys(("sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "var", "std"), _reduced),
     "linear": _linear,
     "mm": partial(_product, "self", "mat2"),
     "bmm": partial(_product, "self", "mat2"),
