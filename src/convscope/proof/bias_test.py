@@ -78,10 +78,10 @@ def offset(
     op: str,
     arguments: Mapping[str, Any],
     channel: int,
+    *,
     values: Array,
     bounds: Array,
     recorded: Array,
-    *,
     dtype: str = "float32",
 ) -> Offset | None:
     """A suspect output channel whose mean error is more than rounding can give, also with a direction; or None.

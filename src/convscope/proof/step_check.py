@@ -136,8 +136,15 @@ class StepCheck:
                 at = (box[0], *box[2:])
                 values[at] = part.values[:, channel]
                 bounds[at] = np.broadcast_to(part.bounds, part.values.shape)[:, channel]
-            recorded, dtype = self.recorded[:, channel], self.call.dtype
-            found = offset(self.call.op, given, channel, values, bounds, recorded, dtype=dtype)
+            found = offset(
+                self.call.op,
+                given,
+                channel,
+                values=values,
+                bounds=bounds,
+                recorded=self.recorded[:, channel],
+                dtype=self.call.dtype,
+            )
             if found is not None:
                 self.worst = max(self.worst, abs(found.mean) / found.allowed)
                 shown, output = found.expected + found.mean, self.call.output

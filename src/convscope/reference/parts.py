@@ -156,15 +156,23 @@ def _group_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Itera
 
 
 def _reduced(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
-    """A reduction: the axes before the first that it goes along."""
+    """A reduction: the axes that it does not go along."""
     name, x = _first(arguments)
     dim = arguments.get("dim")
-    along = [
-        axis % max(1, x.ndim) for axis in (dim if isinstance(dim, list | tuple) else [dim] if dim is not None else [])
-    ]
-    kept = min(along, default=0)
-    for box in boxes(shape, range(kept), max(1, cells * math.prod(shape) // max(1, x.size))):
-        yield Part(box, {**arguments, name: x[box[:kept]]})
+    axes = dim if isinstance(dim, list | tuple) else () if dim is None else (dim,)
+    along = {axis % max(1, x.ndim) for axis in axes}
+    kept = [axis for axis in range(x.ndim) if axis not in along] if along else []
+    places = kept if len(shape) == x.ndim else range(len(kept))
+    for box in boxes(shape, places, _fewer(cells, shape, x)):
+        inside = [ALL] * x.ndim
+        for axis, place in zip(kept, places, strict=True):
+            inside[axis] = box[place]
+        yield Part(box, {**arguments, name: x[tuple(inside)]})
+
+
+def _fewer(cells: int, shape: Shape, x: Array) -> int:
+    """How many cells of a result are made of so many cells of its input."""
+    return max(1, min(cells, cells * math.prod(shape) // max(1, x.size)))
 
 
 def _product(left: str, right: str, arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
@@ -174,7 +182,7 @@ def _product(left: str, right: str, arguments: Mapping[str, Any], shape: Shape, 
     if x.ndim != len(shape) or y.ndim < 2 or len(shape) < 2:
         yield Part((ALL,) * len(shape), arguments)
         return
-    for box in boxes(shape, range(len(shape) - 1), cells):
+    for box in boxes(shape, range(len(shape) - 1), _fewer(cells, shape, x)):
         rows = tuple(ALL if n == 1 else at for n, at in zip(x.shape[:-1], box, strict=False))
         batch = box[len(shape) - y.ndim : -2]
         given = {
@@ -187,7 +195,7 @@ def _product(left: str, right: str, arguments: Mapping[str, Any], shape: Shape, 
 
 def _linear(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
     name, x = _first(arguments)
-    for box in boxes(shape, range(len(shape) - 1), cells):
+    for box in boxes(shape, range(len(shape) - 1), _fewer(cells, shape, x)):
         yield Part(box, {**arguments, name: x[box[:-1]]})
 
 
