@@ -93,7 +93,7 @@ class Explorer:
     def wait(self) -> None:
         """Serve until Ctrl-C or a request to end, then close."""
         try:
-            with _sigterm_like_ctrl_c():
+            with _ends_like_ctrl_c():
                 self._make_first_view()
                 while not self._ended.wait(3600):
                     pass
@@ -113,16 +113,24 @@ class Explorer:
 
 
 @contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """Within it a request to end interrupts; signals are heard by the main thread alone, so nothing else is changed."""
+def _ends_like_ctrl_c() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP (a closed terminal) interrupt as Ctrl-C does.
+
+    Signals are heard by the main thread alone, so nothing else is changed. A SIGHUP that is ignored, as `nohup` has it,
+    stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    former = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if former is None else former)
+        for number, handler in former.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def open(  # noqa: A001  # people say cs.open

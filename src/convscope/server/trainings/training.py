@@ -181,7 +181,7 @@ class Training:
             try:
                 self._seen(self.name, self.path)
             except Exception:  # the training goes on unseen
-                log.exception("%s cannot be opened", self.path)
+                log.exception("%s cannot be opened", cs.spelled(str(self.path)))
 
     def _unexpected(self, code: int) -> tuple[State, str]:
         """How a child ended that could not say so itself."""
