@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.rule_cases import CASES, recorded
 
 import convscope as cs
 from convscope.proof import verification
@@ -18,6 +17,7 @@ from convscope.reference.parts import CUTS
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from rule_cases import CASES, recorded
 
 
 def test_every_operation_that_is_cut_has_a_reference() -> None:

@@ -119,7 +119,7 @@ def _by_channel(array: Array) -> Array:
 
 def _allowed(bounds: Array) -> Array:
     """How far the mean of numbers with these bounds may lie from 0."""
-    return _hoeffding(np.mean(np.square(bounds)), len(bounds))
+    return _hoeffding(float(np.mean(np.square(bounds))), len(bounds))
 
 
 def _hoeffding(square: Array | float, count: int) -> Array:

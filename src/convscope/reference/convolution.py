@@ -155,7 +155,7 @@ def borders_of(padding: Padding, kernel: Sequence[int], dilation: Sequence[int])
         padding = 0
     if not isinstance(padding, int | np.integer) and any(isinstance(p, tuple) for p in padding):
         return [(int(before), int(after)) for before, after in padding]  # type: ignore[misc]  # pairs, all of them
-    return [(p, p) for p in per_axis(padding, len(kernel))]
+    return [(p, p) for p in per_axis(padding, len(kernel))]  # type: ignore[arg-type]  # no pairs here
 
 
 def _gather(

@@ -128,10 +128,11 @@ class Operation:
             for u, u_out in set(roundoffs[: len(values)]):
                 bound = self._bound(outputs, given, u, u_out, normwise=normwise)
                 bounds[u, u_out] = bound if isinstance(bound, tuple) else (bound,)
-        return [
-            None if value is None else (value, np.zeros(()) if bounds[by][place] is None else bounds[by][place])
-            for place, (value, by) in enumerate(zip(values, roundoffs, strict=False))
-        ]
+        made: list[tuple[Array, Array] | None] = []
+        for place, (value, by) in enumerate(zip(values, roundoffs, strict=False)):
+            limit = bounds[by][place]
+            made.append(None if value is None else (value, np.asarray(0.0 if limit is None else limit)))
+        return made
 
     def _bound(self, outputs: Result, given: Mapping[str, Any], u: float, u_out: float, *, normwise: bool) -> Result:
         error_of = self.normwise if normwise and self.normwise else self.error
