@@ -198,9 +198,7 @@ def test_no_browser_is_started_where_nobody_sits(monkeypatch: pytest.MonkeyPatch
 SIGNALS = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
 )
-COMMAND = (
-    f"{SIGNALS}import sys, pathlib; from convscope.server import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
-)
+COMMAND = f"{SIGNALS}import sys, pathlib; from convscope.server.http import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
 
 
 @contextmanager
@@ -254,7 +252,7 @@ def test_the_command_prints_the_address_and_ends_cleanly(
 STOPPED = """
 import signal, socket, sys, threading, time, pathlib
 from urllib.parse import urlsplit
-from convscope.server import page
+from convscope.server.http import page
 page.STATIC = pathlib.Path(sys.argv[1])
 import convscope as cs
 explorer = cs.serve("runs", port=0, browser=False)
