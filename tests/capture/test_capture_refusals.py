@@ -160,3 +160,23 @@ def scripted() -> nn.Module:
 def test_models_that_cannot_be_traced(build: Callable[[], Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         cs.trace(build(), torch.ones(1, 5, 5))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nested_tensors_in_a_pass_are_refused_with_a_sentence() -> None:
+    class Nests(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nested.nested_tensor([x[0], x[0]])
+
+    with pytest.raises(TraceError, match="the model makes nested tensors, whose rows differ in length"):
+        list(cs.trace(nn.Sequential(nn.Conv2d(1, 2, 3), Nests()), torch.ones(1, 5, 5)).steps)
+
+
+def test_a_result_without_numbers_is_a_sentence() -> None:
+    class Shapes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.zeros_like(x, device="meta")
+
+    trace = cs.trace(Shapes(), torch.ones(1, 5, 5))
+    with pytest.raises(TraceError, match="is on the meta device and has no numbers"):
+        cs.verify(trace)

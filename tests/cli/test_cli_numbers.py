@@ -192,3 +192,15 @@ def test_fresh_weights_are_said_to_be_random(convscope: Commands, net: Path, ima
 def test_explain_asks_for_a_number_and_open_for_a_folder_that_is_there(convscope: Commands) -> None:
     assert "name a number by --at STEP:CELL" in convscope("explain", "crosses", "crosses:plus").err
     assert "there is no run folder runs/nope" in convscope("trace", "runs/nope", "crosses:plus").err
+
+
+def test_explain_repeats_the_notes_of_its_trace(convscope: Commands, tmp_path: Path) -> None:
+    (tmp_path / "breaks.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(1, 2, 3)\n"
+        "    def forward(self, x):\n        return torch.from_numpy(self.conv(x).detach().numpy() * 2) + 1\n"
+    )
+    arguments = ("explain", f"{tmp_path / 'breaks.py'}:Net", "shapes:test/3", "--at", "add:0,0,0")
+    assert "note: the chain to the image is broken at" in convscope(*arguments).out
+    assert "the chain to the image is broken at" in json.loads(convscope(*arguments, "--json").out)["notes"][0]

@@ -234,6 +234,7 @@ def wait_until_caught(what: signal.Signals, process: int) -> None:
     [
         (("open", "crosses", "--model-arg", "published=True", "--image", "crosses:plus"), signal.SIGINT),
         (("serve", "no-runs-yet"), signal.SIGTERM),
+        (("serve", "no-runs-yet"), signal.SIGHUP),
     ],
 )
 def test_the_command_prints_the_address_and_ends_cleanly(
@@ -244,7 +245,7 @@ def test_the_command_prints_the_address_and_ends_cleanly(
         address, _, token = process.stdout.readline().removeprefix("the explorer: ").strip().partition("#token=")
         assert process.stdout.readline() == "Ctrl-C ends it\n"
         assert asked(f"{address}api/session", token)[0] == 200
-        wait_until_caught(signal.SIGTERM, process.pid)
+        wait_until_caught(signal.SIGTERM if how == signal.SIGINT else how, process.pid)
         process.send_signal(how)
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")

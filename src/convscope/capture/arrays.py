@@ -7,13 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convscope.errors import TraceError
 from convscope.traces.step import Array, frozen
 
 NARROW = {torch.bfloat16, torch.float16}
 
 
 def array_of(tensor: Tensor) -> Array:
-    """A tensor's numbers, read-only, without a copy where it lies in main memory; narrow types exactly as float32."""
+    """A tensor's numbers, read-only, without a copy where it lies in main memory; narrow types exactly as float32.
+
+    Raises:
+        TraceError: it is on the meta device, so it has none.
+    """
+    if tensor.is_meta:
+        raise TraceError("a result of this pass is on the meta device and has no numbers.")
     tensor = tensor.detach()
     if tensor.is_nested:
         tensor = tensor.to_padded_tensor(0.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from convscope.capture.recorder import writes_of
 from convscope.capture.tape import Call, Tape, memory, tensors_in
+from convscope.errors import TraceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class TensorIds:
     def slot(self, tensor: Tensor, seen: Tensor | None = None) -> TensorMeta:
         """The tensor's slot; `seen` is the tensor as it was then, where its shape has changed since."""
         shown = tensor if seen is None else seen
+        if shown.is_nested:
+            raise TraceError("the model makes nested tensors, whose rows differ in length; trace it with padded ones.")
         dtype = str(shown.dtype).removeprefix("torch.")
         lies = memory(shown)
         place = self._memories.get(lies)

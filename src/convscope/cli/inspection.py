@@ -71,14 +71,15 @@ def explain(
         raise cs.UsageError(
             "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
         )
-    why = explained(traced(model, image, loading, data_dir, inputs), at)
-    if to_input:
-        answer = why.to_input()
-        show_json(answer.to_json()) if as_json else show_text(str(answer))
-    elif as_json:
-        show_json(why.to_json(depth=depth))
-    else:
-        show_text(why.to_text(all=everything, depth=depth))
+    found = traced(model, image, loading, data_dir, inputs)
+    why = explained(found, at)
+    if as_json:
+        answer = why.to_input().to_json() if to_input else why.to_json(depth=depth)
+        show_json({**answer, "notes": list(found.notes)})
+        return
+    show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth))
+    for note in found.notes:
+        say(f"note: {note}")
 
 
 @spread

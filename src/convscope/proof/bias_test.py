@@ -40,15 +40,57 @@ class Offset(NamedTuple):
     """Their mean value."""
 
 
+class ChannelErrors:
+    """The errors of each output channel added up, part by part.
+
+    Args:
+        channels: How many there are.
+        dtype: Type of the recorded numbers, as PyTorch names it.
+    """
+
+    def __init__(self, channels: int, dtype: str) -> None:
+        self._dtype = dtype
+        self._errors, self._squares = np.zeros(channels), np.zeros(channels)
+        self._finite, self._cells = np.ones(channels, bool), 0
+
+    def add(self, values: Array, bounds: Array, recorded: Array) -> None:
+        """Some cells of every channel: what the reference gives, how far each may lie off, what the trace holds."""
+        with np.errstate(all="ignore"):
+            error, bound = (_by_channel(a) for a in (recorded - cast(values, self._dtype), bounds))
+            self._finite &= np.isfinite(error).all(1) & np.isfinite(bound).all(1)
+            self._errors += error.sum(1)
+            self._squares += np.square(bound).sum(1)
+        self._cells += error.shape[1]
+
+    def suspects(self) -> list[int]:
+        """The channels whose mean error is more than rounding without direction can give."""
+        with np.errstate(invalid="ignore"):
+            mean, allowed = self._errors / self._cells, _hoeffding(self._squares / self._cells, self._cells)
+            return [int(channel) for channel in np.flatnonzero(self._finite & (np.abs(mean) > allowed))]
+
+
+def tests_means(op: str, recorded: Array) -> bool:
+    """Whether the channels of such a result are tested: convolutions of numbers with a fraction."""
+    return op in CONVOLUTIONS and recorded.dtype.kind == "f" and recorded.size > 0
+
+
 def offset(
-    op: str, arguments: Mapping[str, Any], values: Array, bounds: Array, recorded: Array, *, dtype: str = "float32"
+    op: str,
+    arguments: Mapping[str, Any],
+    channel: int,
+    *,
+    values: Array,
+    bounds: Array,
+    recorded: Array,
+    dtype: str = "float32",
 ) -> Offset | None:
-    """The first output channel whose mean error is more than rounding can give; None where there is none.
+    """A suspect output channel whose mean error is more than rounding can give, also with a direction; or None.
 
     Args:
         op: The operation.
         arguments: As its ATen schema names them.
-        values: What the reference gives, shape (N, K, ...).
+        channel: Which.
+        values: What the reference gives for it, shape (N, ...).
         bounds: How far each number may lie from it, the same shape.
         recorded: What the trace holds, the same shape.
         dtype: Its type, as PyTorch names it.
@@ -59,21 +101,15 @@ def offset(
     from each other in every input channel. What has a direction is `drift`, doubled, because a kernel's own order of
     addition is none of those tried.
     """
-    if op not in CONVOLUTIONS or recorded.dtype.kind != "f" or not recorded.size:
-        return None
     with np.errstate(all="ignore"):
         held = cast(values, dtype)
-        error, bound, value = (_by_channel(array) for array in (recorded - held, bounds, values))
-    finite = np.isfinite(error).all(1) & np.isfinite(bound).all(1)
-    with np.errstate(invalid="ignore"):
-        suspect = finite & (np.abs(error.mean(1)) > _allowed(bound))
-    for channel in np.flatnonzero(suspect):
-        differ = _different(op, arguments, int(channel), len(values))
-        mean, allowed = error[channel, differ].mean(), _allowed(bound[channel, differ])
-        if abs(mean) > allowed:
-            allowed += 2 * drift(op, arguments, int(channel), held[:, channel].reshape(-1), differ, dtype=dtype)
-        if abs(mean) > allowed:
-            return Offset(int(channel), float(mean), float(allowed), float(value[channel, differ].mean()))
+        error, bound = (recorded - held).reshape(-1), bounds.reshape(-1)
+    differ = _different(op, arguments, channel, len(values))
+    mean, allowed = error[differ].mean(), _allowed(bound[differ])
+    if abs(mean) > allowed:
+        allowed += 2 * drift(op, arguments, channel, held.reshape(-1), differ, dtype=dtype)
+    if abs(mean) > allowed:
+        return Offset(channel, float(mean), float(allowed), float(values.reshape(-1)[differ].mean()))
     return None
 
 
@@ -82,9 +118,13 @@ def _by_channel(array: Array) -> Array:
 
 
 def _allowed(bounds: Array) -> Array:
-    """How far the mean of the last axis may lie from 0, by Hoeffding's inequality."""
-    squares: Array = np.sqrt(2 * np.log(2 / DOUBT) * np.mean(np.square(bounds), axis=-1) / bounds.shape[-1])
-    return squares
+    """How far the mean of numbers with these bounds may lie from 0."""
+    return _hoeffding(float(np.mean(np.square(bounds))), len(bounds))
+
+
+def _hoeffding(square: Array | float, count: int) -> Array:
+    """The same, of so many numbers whose bounds have this mean square."""
+    return np.asarray(np.sqrt(2 * np.log(2 / DOUBT) * square / count))
 
 
 def _different(op: str, arguments: Mapping[str, Any], channel: int, images: int) -> Array:

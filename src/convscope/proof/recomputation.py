@@ -3,11 +3,12 @@
 Knows traces and the reference; nothing of rules and expressions.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +19,8 @@ from convscope.proof.calls import LAID_OUT, layout_of
 from convscope.proof.padding import multiplies_padding
 from convscope.proof.tolerance import agree
 from convscope.reference.casting import wrapped
+from convscope.reference.operation import Operation
+from convscope.reference.parts import CELLS, Box, parts_of
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -56,6 +59,22 @@ class Recomputation:
         return agree(float(self.values[cell]), recorded, self.bound(cell), dtype)
 
 
+class RecomputedPart(NamedTuple):
+    """Some cells of a step's results."""
+
+    box: Box | None
+    """Where they are in the first result; None for all of it."""
+    others: Box | None
+    """Where they are in the other results."""
+    found: dict[int, Recomputation]
+    """Result -> what the reference gives for them."""
+
+    def box_in(self, output: int, axes: int) -> Box:
+        """Where they are in a result of so many axes."""
+        box = self.others if output else self.box
+        return (slice(None),) * axes if box is None else box[:axes]
+
+
 def recomputed(trace: Trace, step: Step, output: int = 0, *, normwise: bool = False) -> Recomputation | None:
     """What the reference gives for a step; None where it has no such operation, or not in this form.
 
@@ -86,9 +105,57 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
 
     It has none of complex numbers.
     """
-    operation = OPERATIONS.get(step.op)
-    if operation is None or step.is_complex:
+    operation = _operation(step)
+    if operation is None:
         return {}
+    arguments = _arguments(trace, step)
+    try:
+        return _settled_ranks(step, _evaluate(operation, step, arguments, normwise=normwise), arguments)
+    except ConvscopeError:
+        return {}
+
+
+def recompute_in_parts(
+    trace: Trace, step: Step, *, normwise: bool = False, cells: int = CELLS
+) -> Iterator[RecomputedPart]:
+    """As `recompute`, some cells at a time, so that little memory is needed; nothing where the reference has nothing.
+
+    Raises:
+        ConvscopeError: the reference cannot compute one of the parts.
+    """
+    operation = _operation(step)
+    if operation is None:
+        return
+    arguments = _arguments(trace, step)
+    if not _is_large(step, cells):
+        found = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
+        yield RecomputedPart(None, None, _settled_ranks(step, found, arguments))
+        return
+    for part in parts_of(step.op, arguments, step.shape, cells, normwise=normwise):
+        found = _evaluate(operation, step, part.arguments, normwise=normwise, lean=True)
+        if part.is_whole:
+            found = _settled_ranks(step, found, arguments)
+        yield RecomputedPart(part.box, part.box if part.others is None else part.others, found)
+
+
+def _is_large(step: Step, cells: int) -> bool:
+    return any(math.prod(ref.shape) > cells for ref in (*step.results, *(ref for _, _, ref in step.refs())))
+
+
+def _settled_ranks(
+    step: Step, found: dict[int, Recomputation], arguments: Mapping[str, Any]
+) -> dict[int, Recomputation]:
+    if step.op in RANKED and 1 in found:
+        found[1] = _settled(found[1], found[0].values, step.outputs[1], arguments)
+    return found
+
+
+def _operation(step: Step) -> Operation | None:
+    return None if step.is_complex else OPERATIONS.get(step.op)
+
+
+def _arguments(trace: Trace, step: Step) -> dict[str, Any]:
+    """What the reference takes: the step's operands, and what no argument says."""
     arguments: dict[str, Any] = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
@@ -96,24 +163,19 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
         arguments["layout"] = layout_of(step.arguments["input"])
     if not multiplies_padding(trace, step, arguments):
         arguments["multiplies_padding"] = False
-    found = {}
-    try:
-        with np.errstate(all="ignore"):
-            result = operation.compute(**arguments)
-        values = result if isinstance(result, tuple) else (result,)
-        for output, value in enumerate(values):
-            if value is not None and output < len(step.results):
-                u, u_out = ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0))
-                with np.errstate(all="ignore"):  # memory that was never written holds anything
-                    bounds = operation.bound(u=u, u_out=u_out, normwise=normwise, result=result, **arguments)
-                bound = bounds[output] if isinstance(bounds, tuple) else bounds
-                values_held = wrapped(value, step.results[output].dtype)
-                found[output] = Recomputation(values_held, np.zeros(()) if bound is None else bound)
-    except ConvscopeError:
-        return {}
-    if step.op in RANKED and 1 in found:
-        found[1] = _settled(found[1], found[0].values, step.outputs[1], arguments)
-    return found
+    return arguments
+
+
+def _evaluate(
+    operation: Operation, step: Step, arguments: Mapping[str, Any], *, normwise: bool, lean: bool = False
+) -> dict[int, Recomputation]:
+    roundoffs = [ROUNDOFF.get(made.dtype, (2.0**-24, 0.0)) for made in step.results]
+    made = operation.evaluate(roundoffs, normwise=normwise, lean=lean, **arguments)
+    return {
+        output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
+        for output, one in enumerate(made)
+        if one is not None
+    }
 
 
 def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: Mapping[str, Any]) -> Recomputation:

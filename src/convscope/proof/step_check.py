@@ -3,7 +3,8 @@
 Knows traces, rules and the reference through their witnesses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from convscope.expr.call import Call, Operand
 from convscope.expr.precision import Precision
 from convscope.ops import convolution
 from convscope.ops.op import Rule
-from convscope.proof.bias_test import offset
+from convscope.proof.bias_test import ChannelErrors, offset, tests_means
 from convscope.proof.recomputation import Array, Cell, Recomputation
 from convscope.proof.tolerance import agree, resolution_of, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
+from convscope.reference.parts import Box, boxes
 
 UNABLE = (
     ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
@@ -27,49 +29,77 @@ UNABLE = (
 class StepCheck:
     """One result of a step against its two witnesses."""
 
-    def __init__(self, call: Call, recorded: Array, witness: Recomputation, *, normwise: bool = False) -> None:
-        self.call, self.recorded, self.witness, self.normwise = call, recorded, witness, normwise
+    def __init__(self, call: Call, recorded: Array, *, normwise: bool = False) -> None:
+        self.call, self.recorded, self.normwise = call, recorded, normwise
         self.explained = 0
         self.unbounded = 0
         self.worst = 0.0
         self.worst_cell: Cell | None = None
         self.mismatch: Mismatch | None = None
-
-    @property
-    def resolution(self) -> float:
+        self.resolution = 0.0
         """The median bound over the output's root mean square, of the numbers that are finite."""
-        return resolution_of(self.recorded, self.witness.bounds)
+        self._bounds: Array = np.zeros(())
+        self._worst = (-1.0, 0)  # the largest share of a bound, and minus the place of its cell
+        self._expected = (np.nan, 0.0)
+        self._means = ChannelErrors(recorded.shape[1], call.dtype) if tests_means(call.op, recorded) else None
 
-    def compare(self) -> bool:
-        """Compare every number with the reference's, then every channel's mean; whether the shapes allow it."""
-        expected = self.witness.values
-        if expected.shape != self.recorded.shape:
+    def compare(self, box: Box, part: Recomputation) -> bool:
+        """Compare the numbers in a box with the reference's; whether the shapes allow it."""
+        recorded = self.recorded[box]
+        if part.values.shape != recorded.shape:
             self.worst = np.inf
-            self.mismatch = Mismatch((), np.nan, np.nan, 0.0, "shape", self.call.output, (expected.shape,))
+            self.mismatch = Mismatch((), np.nan, np.nan, 0.0, "shape", self.call.output, (part.values.shape,))
             return False
-        if not self.recorded.size:
-            return True
-        ratio = self._ratio()
-        self.worst_cell = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
-        self.worst = float(ratio[self.worst_cell])
-        if self.worst > 1:
-            allowed = float(self._bounds[self.worst_cell])
-            self._contradict(self.worst_cell, float(expected[self.worst_cell]), allowed, "reference")
-        elif self.worst > 0:
-            self._means()
+        self._keep(box, part.bounds)
+        bounds = np.broadcast_to(part.bounds, recorded.shape)
+        if recorded.size and self._means is not None:
+            self._means.add(part.values, bounds, recorded)
+        for inner in boxes(recorded.shape, range(recorded.ndim)):
+            self._compare(box, inner, recorded[inner], part.values[inner], bounds[inner])
         return True
 
-    @property
-    def _bounds(self) -> Array:
-        return np.broadcast_to(self.witness.bounds, self.recorded.shape)
+    def conclude(self, again: Callable[[], Iterable[tuple[Box, Recomputation]]]) -> None:
+        """Judge what all parts gave: the worst number, then every channel's mean, then the resolution.
 
-    def _ratio(self) -> Array:
+        Args:
+            again: The parts once more, in which a channel is looked at whose mean is suspect.
+        """
+        if self.recorded.size and self.mismatch is None:
+            self.worst = self._worst[0]
+            self.worst_cell = tuple(int(i) for i in np.unravel_index(-self._worst[1], self.recorded.shape))
+            if self.worst > 1:
+                self._contradict(self.worst_cell, *self._expected, "reference")
+            elif self.worst > 0 and self._means is not None:
+                self._judge_means(self._means.suspects(), again)
+        self.resolution = resolution_of(self.recorded, self._bounds, spend=True)
+        self._bounds = np.zeros(())
+
+    def _keep(self, box: Box, bounds: Array) -> None:
+        """Keep the bounds of a box until the end: their median is asked for."""
+        if bounds.shape == self.recorded.shape or all(at == slice(None) for at in box):
+            self._bounds = bounds
+        elif bounds.any() or self._bounds.ndim:
+            if not self._bounds.ndim:
+                self._bounds = np.zeros(self.recorded.shape)
+            self._bounds[box] = bounds
+
+    def _compare(self, box: Box, inner: Box, recorded: Array, expected: Array, bounds: Array) -> None:
+        if not recorded.size:
+            return
+        ratio = self._ratio(recorded, expected, bounds)
+        cell = np.unravel_index(int(ratio.argmax()), ratio.shape)
+        starts = ((o.start or 0) + (i.start or 0) for o, i in zip(box, inner, strict=True))
+        whole = tuple(int(start + at) for start, at in zip(starts, cell, strict=True))
+        share = float(ratio[cell]), -int(np.ravel_multi_index(whole, self.recorded.shape)) if whole else 0
+        if share > self._worst:
+            self._worst, self._expected = share, (float(expected[cell]), float(bounds[cell]))
+
+    def _ratio(self, recorded: Array, expected: Array, bounds: Array) -> Array:
         """Every number's error as a fraction of its bound; nan agrees with nan, infinities with their like.
 
         A bound that is infinite or no number excludes nothing, so a number that is not exactly the reference's is
         counted in `unbounded` there instead of as an error.
         """
-        recorded, expected, bounds = self.recorded, self.witness.values, self._bounds
         with np.errstate(all="ignore"):
             error = (recorded != expected).astype(float) if recorded.dtype == bool else np.abs(recorded - expected)
             ratio: Array = np.atleast_1d(error / bounds).reshape(recorded.shape)
@@ -81,7 +111,7 @@ class StepCheck:
         if recorded.dtype.kind == "f" and (lost := np.isnan(recorded) & self._beyond(expected)).any():
             open_ = open_ | lost
         open_ = open_ & ~exact
-        self.unbounded = int(np.count_nonzero(open_))
+        self.unbounded += int(np.count_nonzero(open_))
         ratio[exact | open_] = 0.0
         ratio[np.isnan(ratio)] = np.inf
         return ratio
@@ -92,16 +122,34 @@ class StepCheck:
         A kernel may get there as an infinity or, where it subtracts two of them, as no number.
         """
         large: Array = np.abs(values) >= 0.999 * Precision.of(self.call.dtype).largest
-        operands = self.call.operands().values() if large.any() else ()
-        return large & all(np.isfinite(operand.array).all() for operand in operands)
+        return large & (bool(large.any()) and self._takes_finite)
 
-    def _means(self) -> None:
+    @cached_property
+    def _takes_finite(self) -> bool:
+        return all(bool(np.isfinite(operand.array).all()) for operand in self.call.operands().values())
+
+    def _judge_means(self, suspects: Iterable[int], again: Callable[[], Iterable[tuple[Box, Recomputation]]]) -> None:
         given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
-        found = offset(self.call.op, given, self.witness.values, self._bounds, self.recorded, dtype=self.call.dtype)
-        if found is not None:
-            self.worst = max(self.worst, abs(found.mean) / found.allowed)
-            shown, output = found.expected + found.mean, self.call.output
-            self.mismatch = Mismatch((found.channel,), shown, found.expected, found.allowed, "channel mean", output)
+        for channel in suspects:
+            values, bounds = np.zeros((2, len(self.recorded), *self.recorded.shape[2:]))
+            for box, part in again():
+                at = (box[0], *box[2:])
+                values[at] = part.values[:, channel]
+                bounds[at] = np.broadcast_to(part.bounds, part.values.shape)[:, channel]
+            found = offset(
+                self.call.op,
+                given,
+                channel,
+                values=values,
+                bounds=bounds,
+                recorded=self.recorded[:, channel],
+                dtype=self.call.dtype,
+            )
+            if found is not None:
+                self.worst = max(self.worst, abs(found.mean) / found.allowed)
+                shown, output = found.expected + found.mean, self.call.output
+                self.mismatch = Mismatch((channel,), shown, found.expected, found.allowed, "channel mean", output)
+                return
 
     def explain(self, rule: Rule | None, count: int, random: np.random.Generator) -> bool:
         """Explain a sample of cells, and compare with the recorded numbers; whether the rule could."""
@@ -131,7 +179,7 @@ class StepCheck:
         if self.recorded.dtype.kind != "f" or value == recorded or np.isnan(value):
             return True
         if np.isnan(recorded):
-            return not self._beyond(value).any()
+            return not np.any(self._beyond(value))
         if np.isinf(recorded):
             return not bool(within_reach(recorded, value, bound, self.call.dtype)[1])
         return bool(np.isfinite(bound))

@@ -2,6 +2,7 @@
 
 import math
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from convscope.expr.call import Call
 from convscope.expr.precision import Precision
 from convscope.proof.verification_report import RESOLVED
+from convscope.reference.parts import boxes
 
 MIXES = platform.machine().lower() not in {"amd64", "i386", "i686", "x86_64"}
 """Whether PyTorch's convolutions may go through another basis here; on x86 they add products (oneDNN, direct)."""
@@ -83,23 +85,40 @@ def root_mean_square(numbers: NDArray[Any]) -> float:
     >>> root_mean_square(np.array([1e200, -1e200, np.inf]))
     1e+200
     """
-    finite = numbers[np.isfinite(numbers)]
-    largest = float(np.abs(finite).max(initial=0.0)) if finite.size else math.nan
+    largest, count, squares = 0.0, 0, 0.0
+    for part in _finite_parts(numbers):
+        largest, count = max(largest, float(np.abs(part).max(initial=0.0))), count + part.size
     if not largest > 0:
-        return largest
-    return largest * math.sqrt(float(np.mean(np.square(np.divide(finite, largest, dtype=np.float64)))))
+        return largest if count else math.nan
+    for part in _finite_parts(numbers):
+        squares += float(np.square(np.divide(part, largest, dtype=np.float64)).sum())
+    return largest * math.sqrt(squares / count)
 
 
-def resolution_of(recorded: NDArray[Any], bounds: NDArray[Any]) -> float:
+def _finite_parts(numbers: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The finite numbers of an array, some at a time."""
+    for box in boxes(numbers.shape, range(numbers.ndim)):
+        part = numbers[box]
+        yield part[np.isfinite(part)]
+
+
+def resolution_of(recorded: NDArray[Any], bounds: NDArray[Any], *, spend: bool = False) -> float:
     """The median bound as a fraction of the numbers' root mean square; 0 of integers, and where all bounds are 0.
 
     >>> resolution_of(np.zeros(2), np.float64(1e-9)), resolution_of(np.zeros(2), np.float64(0))
     (inf, 0.0)
+
+    Args:
+        spend: Whether the bounds are needed no more, so that they may be put in another order.
     """
     size = root_mean_square(recorded) if recorded.dtype.kind == "f" else math.nan
     if math.isnan(size):
         return 0.0
     finite = np.isfinite(recorded)
-    counted = bounds if finite.all() else np.broadcast_to(bounds, recorded.shape)[finite]
-    median = float(np.median(np.where(np.isnan(counted), np.inf, counted)))
+    if finite.all():
+        counted = bounds if spend and bounds.flags.writeable and bounds.dtype == np.float64 else np.array(bounds, float)
+    else:
+        counted = np.broadcast_to(bounds, recorded.shape)[finite]
+    counted[np.isnan(counted)] = np.inf
+    median = float(np.median(counted, overwrite_input=True))
     return 0.0 if median == 0 else median / size if size > 0 else math.inf

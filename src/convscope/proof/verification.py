@@ -4,8 +4,9 @@ Knows traces, rules and the reference through their witnesses; draws and prints 
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of
 from convscope.proof.explanation import explain
 from convscope.proof.output_check import returned
-from convscope.proof.recomputation import recompute
+from convscope.proof.recomputation import Recomputation, recompute_in_parts
 from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
 from convscope.proof.verification_report import RESOLVED, Finding, Mismatch, StepReport, Verification
+from convscope.reference.parts import Box
 from convscope.traces.notes import broken_chains
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -144,15 +146,25 @@ def _check(
 ) -> tuple[list[StepCheck], bool]:
     """Each result that the reference gives against both witnesses; whether the rules could explain all of them."""
     outputs = step.outputs
-    checks = [
-        StepCheck(call_of(trace, step, output), outputs[output], witness, normwise=normwise)
-        for output, witness in recompute(trace, step, normwise=normwise).items()
-    ]
-    explained = [
-        check.compare() and check.explain(ops[step.op].rule if step.op in ops else None, cells, random)
-        for check in checks
-    ]
-    return checks, all(explained)
+    checks: dict[int, StepCheck] = {}
+    comparable: dict[int, bool] = {}
+    for part in recompute_in_parts(trace, step, normwise=normwise):
+        for output, found in part.found.items():
+            if output not in checks:
+                checks[output] = StepCheck(call_of(trace, step, output), outputs[output], normwise=normwise)
+            box = part.box_in(output, outputs[output].ndim)
+            comparable[output] = comparable.get(output, True) and checks[output].compare(box, found)
+    for output, check in checks.items():
+        check.conclude(partial(_again, trace, step, output, normwise=normwise))
+    rule = ops[step.op].rule if step.op in ops else None
+    explained = [comparable[output] and check.explain(rule, cells, random) for output, check in checks.items()]
+    return list(checks.values()), all(explained)
+
+
+def _again(trace: Trace, step: Step, output: int, *, normwise: bool) -> Iterator[tuple[Box, Recomputation]]:
+    """The parts of one result."""
+    for part in recompute_in_parts(trace, step, normwise=normwise):
+        yield part.box_in(output, len(step.results[output].shape)), part.found[output]
 
 
 def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, ops: Mapping[str, Op]) -> Mismatch | None:

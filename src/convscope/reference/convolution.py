@@ -14,7 +14,7 @@ from convscope.errors import ShapeError
 from convscope.reference.roundoff import Array, carried, gamma
 
 Sizes = int | Sequence[int]
-Padding = Sizes | str
+Padding = Sizes | str | Sequence[tuple[int, int]]
 
 BLOCK = 2**19
 """Cells of the unfolded input that exist at a time: 4 MB of float64, which a processor's cache holds."""
@@ -43,7 +43,8 @@ def convolution(
         bias: One number per output channel, shape (K,), or None.
         stride: Step between windows, in input cells (transposed: in output cells); one per axis, or one for all.
         padding: Rings of zeros around the input (transposed: rings cut off the output); or "valid" for none,
-            or "same" for as many as keep its size, the odd one at the end.
+            or "same" for as many as keep its size, the odd one at the end; or for each axis how many cells of them
+            are before and after it.
         dilation: Step between the cells of one window.
         transposed: The transpose: each input cell adds itself times the kernel to the output.
         output_padding: Rows and columns to add at the end of a transposed output.
@@ -152,7 +153,9 @@ def borders_of(padding: Padding, kernel: Sequence[int], dilation: Sequence[int])
         return [(span // 2, span - span // 2) for span in spans]
     if isinstance(padding, str):
         padding = 0
-    return [(p, p) for p in per_axis(padding, len(kernel))]
+    if not isinstance(padding, int | np.integer) and any(isinstance(p, tuple) for p in padding):
+        return [(int(before), int(after)) for before, after in padding]  # type: ignore[misc]  # pairs, all of them
+    return [(p, p) for p in per_axis(padding, len(kernel))]  # type: ignore[arg-type]  # no pairs here
 
 
 def _gather(

@@ -4,7 +4,7 @@ Knows roundoff and errors; no operation in particular.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from typing import Any
@@ -57,6 +57,8 @@ class Operation:
     """
     normwise: Callable[..., Any] | None = None
     """The error of kernels that go through another basis (Winograd, Fourier), where the operation has such."""
+    moves: bool = False
+    """Whether it only moves numbers, whatever their type."""
 
     def compute(self, /, **arguments: Any) -> Result:
         """The result, in float64 (integers and booleans as they are).
@@ -94,21 +96,58 @@ class Operation:
             UsageError: as `compute`.
         """
         given = prepared(self.forward, arguments)
-        error_of = self.normwise if normwise and self.normwise else self.error
         with np.errstate(all="ignore"):
             outputs = self._result_of(given) if result is None else result
-            if "u_out" in _signature(error_of).parameters:
-                error = error_of(outputs, u + OURS, u_out=u_out, **given)
-            else:
-                error = error_of(outputs, max(u, u_out) + OURS, **given)
-            exact = isinstance(error, float) and error == 0.0
-            if not isinstance(outputs, tuple):
-                return _settle(error, outputs, u, 0.0 if exact else u_out)
-            errors = error if isinstance(error, tuple) else (error,) * len(outputs)
-            return tuple(
-                None if y is None else _settle(e, y, u, 0.0 if exact else u_out)
-                for e, y in zip(errors, outputs, strict=True)
-            )
+            return self._bound(outputs, given, u, u_out, normwise=normwise)
+
+    def evaluate(
+        self,
+        /,
+        roundoffs: Sequence[tuple[float, float]],
+        *,
+        normwise: bool = False,
+        lean: bool = False,
+        **arguments: Any,
+    ) -> list[tuple[Array, Array] | None]:
+        """The result and its bound for each output, from arguments that are widened to float64 only once.
+
+        Args:
+            roundoffs: `u` and `u_out` of each output, as for `bound`.
+            normwise: As for `bound`.
+            lean: Leave numbers that are only moved in the type they have.
+            **arguments: As for `compute`.
+
+        Raises:
+            UsageError: as `compute`.
+        """
+        given = prepared(self.forward, arguments, widen=not (lean and self.moves))
+        with np.errstate(all="ignore"):
+            outputs = self._result_of(given)
+            values = outputs if isinstance(outputs, tuple) else (outputs,)
+            bounds = {}
+            for u, u_out in set(roundoffs[: len(values)]):
+                bound = self._bound(outputs, given, u, u_out, normwise=normwise)
+                bounds[u, u_out] = bound if isinstance(bound, tuple) else (bound,)
+        made: list[tuple[Array, Array] | None] = []
+        for place, (value, by) in enumerate(zip(values, roundoffs, strict=False)):
+            limit = bounds[by][place]
+            made.append(None if value is None else (value, np.asarray(0.0 if limit is None else limit)))
+        return made
+
+    def _bound(self, outputs: Result, given: Mapping[str, Any], u: float, u_out: float, *, normwise: bool) -> Result:
+        error_of = self.normwise if normwise and self.normwise else self.error
+        if "u_out" in _signature(error_of).parameters:
+            error = error_of(outputs, u + OURS, u_out=u_out, **given)
+        else:
+            error = error_of(outputs, max(u, u_out) + OURS, **given)
+        exact = isinstance(error, float) and error == 0.0
+        if not isinstance(outputs, tuple):
+            return _settle(error, outputs, u, 0.0 if exact else u_out)
+        errors = error if isinstance(error, tuple) else (error,) * len(outputs)
+        return tuple(
+            None if y is None else _settle(e, y, u, 0.0 if exact else u_out)
+            for e, y in zip(errors, outputs, strict=True)
+        )
 
     def _result_of(self, given: Mapping[str, Any]) -> Result:
         try:
@@ -148,11 +187,12 @@ def first(function: Callable[..., Any]) -> Callable[..., Any]:
     return only
 
 
-def prepared(forward: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def prepared(forward: Callable[..., Any], arguments: Mapping[str, Any], *, widen: bool = True) -> dict[str, Any]:
     """`arguments` as `forward` takes them: our names, float64, without those that change no value."""
     takes = _signature(forward)
     renamed = {name if name in takes.parameters else NAMES.get(name, name): value for name, value in arguments.items()}
-    given = {n: _widened(v) for n, v in renamed.items() if n in takes.parameters or n not in SILENT}
+    taken = {n: v for n, v in renamed.items() if n in takes.parameters or n not in SILENT}
+    given = {n: _widened(v) for n, v in taken.items()} if widen else taken
     try:
         takes.bind(**given)
     except TypeError as error:

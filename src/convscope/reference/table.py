@@ -33,6 +33,10 @@ def _move(function: object) -> Operation:
     return Operation(function, exact)  # type: ignore[arg-type]  # every entry below is a function
 
 
+def _carry(function: object) -> Operation:
+    return Operation(function, exact, moves=True)  # type: ignore[arg-type]  # every entry below is a function
+
+
 def _smooth(function: np.ufunc) -> Operation:
     return Operation(point.unary(lambda x: function(point.floating(x))), wide(ulps(FUNCTION)))
 
@@ -56,9 +60,9 @@ _CLAMP = Operation(point.clamp, point.clamp_error)
 _LINEAR_UP = Operation(resampling.linear, resampling.linear_error)
 _NEAREST = _move(resampling.nearest)
 _NEAREST_EXACT = _move(partial(resampling.nearest, shift=0.5))
-_REFLECT, _REPLICATE = (_move(pads.bordered(place)) for place in (pads.reflected, pads.repeated))
+_REFLECT, _REPLICATE = (_carry(pads.bordered(place)) for place in (pads.reflected, pads.repeated))
 _ZEROS, _ONES = indexing.of_value(0.0), indexing.of_value(1.0)
-_SAME, _VIEW = _move(movement.same), _move(movement.view)
+_SAME, _VIEW = _carry(movement.same), _carry(movement.view)
 
 OPERATIONS: Mapping[str, Operation] = {
     # convolution
@@ -254,10 +258,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "replication_pad1d": _REPLICATE,
     "replication_pad2d": _REPLICATE,
     "replication_pad3d": _REPLICATE,
-    "_pad_circular": _move(pads.bordered(pads.circular)),
+    "_pad_circular": _carry(pads.bordered(pads.circular)),
     "im2col": _move(pads.im2col),
     "col2im": Operation(pads.col2im, pads.col2im_error),
-    "unfold": _move(movement.windows),
+    "unfold": _carry(movement.windows),
     # moves
     "clone": _SAME,
     "detach": _SAME,
@@ -265,57 +269,57 @@ OPERATIONS: Mapping[str, Operation] = {
     "contiguous": _SAME,
     "lift": _SAME,
     "lift_fresh": _SAME,
-    "copy": _move(movement.copy),
+    "copy": _carry(movement.copy),
     "_to_copy": _move(point.converted),
     "view": _VIEW,
     "_unsafe_view": _VIEW,
-    "_reshape_alias": _move(lambda x, size, stride: movement.view(x, size)),  # noqa: ARG005  # the same cells
-    "reshape": _move(movement.reshape),
-    "flatten": _move(movement.flatten),
-    "unflatten": _move(movement.unflatten),
-    "squeeze": _move(movement.squeeze),
-    "unsqueeze": _move(movement.unsqueeze),
-    "transpose": _move(movement.transpose),
-    "t": _move(movement.turned),
-    "permute": _move(movement.permute),
-    "movedim": _move(movement.move_axis),
-    "expand": _move(movement.expand),
-    "expand_as": _move(movement.expand_as),
-    "repeat": _move(movement.repeat),
-    "tile": _move(movement.tile),
-    "repeat_interleave": _move(movement.repeat_each),
-    "cat": _move(movement.cat),
-    "stack": _move(movement.stack),
-    "split": _move(movement.split),
-    "unsafe_split": _move(movement.split),
-    "split_with_sizes": _move(movement.split_sizes),
-    "unsafe_split_with_sizes": _move(movement.split_sizes),
-    "chunk": _move(movement.chunk),
-    "unsafe_chunk": _move(movement.chunk),
-    "unbind": _move(movement.unbind),
-    "slice": _move(movement.part),
-    "narrow": _move(movement.narrow),
-    "select": _move(movement.select),
-    "roll": _move(movement.roll),
-    "flip": _move(movement.flip),
-    "diagonal": _move(movement.diagonal),
-    "tril": _move(movement.lower),
-    "triu": _move(movement.upper),
-    "as_strided": _move(movement.strided),
-    "pixel_shuffle": _move(movement.pixel_shuffle),
-    "pixel_unshuffle": _move(movement.pixel_unshuffle),
-    "channel_shuffle": _move(movement.channel_shuffle),
-    "native_channel_shuffle": _move(movement.channel_shuffle),
+    "_reshape_alias": _carry(lambda x, size, stride: movement.view(x, size)),  # noqa: ARG005  # the same cells
+    "reshape": _carry(movement.reshape),
+    "flatten": _carry(movement.flatten),
+    "unflatten": _carry(movement.unflatten),
+    "squeeze": _carry(movement.squeeze),
+    "unsqueeze": _carry(movement.unsqueeze),
+    "transpose": _carry(movement.transpose),
+    "t": _carry(movement.turned),
+    "permute": _carry(movement.permute),
+    "movedim": _carry(movement.move_axis),
+    "expand": _carry(movement.expand),
+    "expand_as": _carry(movement.expand_as),
+    "repeat": _carry(movement.repeat),
+    "tile": _carry(movement.tile),
+    "repeat_interleave": _carry(movement.repeat_each),
+    "cat": _carry(movement.cat),
+    "stack": _carry(movement.stack),
+    "split": _carry(movement.split),
+    "unsafe_split": _carry(movement.split),
+    "split_with_sizes": _carry(movement.split_sizes),
+    "unsafe_split_with_sizes": _carry(movement.split_sizes),
+    "chunk": _carry(movement.chunk),
+    "unsafe_chunk": _carry(movement.chunk),
+    "unbind": _carry(movement.unbind),
+    "slice": _carry(movement.part),
+    "narrow": _carry(movement.narrow),
+    "select": _carry(movement.select),
+    "roll": _carry(movement.roll),
+    "flip": _carry(movement.flip),
+    "diagonal": _carry(movement.diagonal),
+    "tril": _carry(movement.lower),
+    "triu": _carry(movement.upper),
+    "as_strided": _carry(movement.strided),
+    "pixel_shuffle": _carry(movement.pixel_shuffle),
+    "pixel_unshuffle": _carry(movement.pixel_unshuffle),
+    "channel_shuffle": _carry(movement.channel_shuffle),
+    "native_channel_shuffle": _carry(movement.channel_shuffle),
     # indexing
-    "index": _move(indexing.index),
-    "index_select": _move(indexing.index_select),
+    "index": _carry(indexing.index),
+    "index_select": _carry(indexing.index_select),
     "index_put": Operation(indexing.write_index, indexing.write_index_error),
-    "gather": _move(indexing.gather),
+    "gather": _carry(indexing.gather),
     "scatter": Operation(indexing.scatter, indexing.scatter_error),
     "scatter_add": Operation(indexing.scatter_add, indexing.scatter_add_error),
     "slice_scatter": _move(indexing.write_part),
     "select_scatter": _move(indexing.write_select),
-    "embedding": _move(indexing.embedding),
+    "embedding": _carry(indexing.embedding),
     # tensors made of numbers
     "zeros": _move(_ZEROS["plain"]),
     "ones": _move(_ONES["plain"]),

@@ -95,7 +95,7 @@ class Explorer:
     def wait(self) -> None:
         """Serve until Ctrl-C or SIGTERM, then close."""
         try:
-            with _sigterm_like_ctrl_c():
+            with _ends_like_ctrl_c():
                 self._make_first_view()
                 while not self._ended.wait(3600):
                     pass
@@ -115,16 +115,24 @@ class Explorer:
 
 
 @contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt within the block; does nothing outside the main thread."""
+def _ends_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt within the block, as Ctrl-C does.
+
+    Does nothing outside the main thread, which alone receives signals. A SIGHUP that is ignored, as under `nohup`,
+    stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    former = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if former is None else former)
+        for number, handler in former.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def open(  # noqa: A001  # users write cs.open

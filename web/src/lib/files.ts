@@ -4,7 +4,18 @@ import { opened } from "./session.svelte";
 import type { InputRef } from "./types";
 
 /** The file types that the file chooser accepts. */
-export const TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff"] as const;
+export const TYPES = [
+  "image/png",
+  "image/jpeg",
+  "image/webp",
+  "image/gif",
+  "image/bmp",
+  "image/tiff",
+  "image/x-portable-pixmap",
+  "image/x-portable-graymap",
+  "image/x-portable-bitmap",
+  "image/x-portable-anymap",
+] as const;
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
@@ -12,7 +23,11 @@ const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e
 export function refusal(file: Pick<File, "name" | "size" | "type">, most: number): string | null {
   const title = `“${file.name.slice(0, 80)}”`;
   if (file.type !== "" && !(TYPES as readonly string[]).includes(file.type))
+<<<<<<< HEAD
     return `${title} is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file.`;
+=======
+    return `${called} is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file.`;
+>>>>>>> two-attack
   if (file.size > most)
     return `${title} has ${megabytes(file.size)}; the limit is ${megabytes(most)}. Make the picture smaller, or save it as a JPEG.`;
   return null;

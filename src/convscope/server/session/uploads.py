@@ -16,7 +16,10 @@ import convscope as cs
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 16_000_000
 """Maximum number of pixels, as of a photo of 4,000 by 4,000. Decoding needs up to about 12 bytes a pixel."""
-TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
+TYPES = (
+    "image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff",
+    "image/x-portable-pixmap", "image/x-portable-graymap", "image/x-portable-bitmap", "image/x-portable-anymap",
+)  # fmt: skip
 """Accepted content types; the actual format is detected from the content, among those of `cs.read_image`."""
 
 CHOOSE = "Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file."

@@ -181,7 +181,7 @@ class Training:
             try:
                 self._seen(self.name, self.path)
             except Exception:  # the training continues, but is not shown
-                log.exception("%s cannot be opened", self.path)
+                log.exception("%s cannot be opened", cs.spelled(str(self.path)))
 
     def _unexpected(self, code: int) -> tuple[State, str]:
         """State and message of a child that ended without reporting it."""

@@ -1,0 +1,309 @@
+"""Parts: how a large result is recomputed some cells at a time, so that its float64 arrays never exist as a whole.
+
+A part is the same operation on slices of its arguments: cells that read nothing of each other may be computed apart.
+Knows convolution's sizes and NumPy.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convscope.reference.convolution import borders_of, per_axis
+from convscope.reference.roundoff import Array
+
+Box = tuple[slice, ...]
+Shape = tuple[int, ...]
+
+CELLS = 2**18
+"""Cells of a part, where the operation can be cut so finely: 2 MB of float64."""
+ALL = slice(None)
+
+
+class Part(NamedTuple):
+    """Some cells of a result."""
+
+    box: Box
+    """Where they are in the first result."""
+    arguments: Mapping[str, Any]
+    """What the operation takes to make them."""
+    others: Box | None = None
+    """Where they are in its other results, if not at the same place."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all cells."""
+        return all(at == ALL for at in self.box)
+
+
+Cut = Callable[[Mapping[str, Any], Shape, int], Iterator[Part]]
+"""(arguments by their ATen names, shape of the first result, cells) -> parts of at most so many cells."""
+
+
+def boxes(shape: Shape, axes: Sequence[int], cells: int = CELLS) -> Iterator[Box]:
+    """Boxes that fill an array, cut along `axes`, the first axis first, until none has more than `cells` cells.
+
+    >>> [box[0] for box in boxes((3, 4), (0,), 8)]
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    size = math.prod(shape)
+    if size <= cells or not axes:
+        yield (ALL,) * len(shape)
+        return
+    axis, *rest = axes
+    each = max(1, cells * shape[axis] // size)
+    for start in range(0, shape[axis], each):
+        length = min(each, shape[axis] - start)
+        for box in boxes((*shape[:axis], length, *shape[axis + 1 :]), rest, cells):
+            yield (*box[:axis], slice(start, start + length), *box[axis + 1 :])
+
+
+def parts_of(
+    op: str, arguments: Mapping[str, Any], shape: Shape, cells: int = CELLS, *, normwise: bool = False
+) -> Iterator[Part]:
+    """The parts of an operation's result; the whole where it is small, or is not known to fall into parts.
+
+    Args:
+        normwise: For bounds of kernels that mix whole planes: nothing is cut but the batch.
+    """
+    cut = CUTS.get(op)
+    if cut is None:
+        yield Part((ALL,) * len(shape), arguments)
+    elif normwise:
+        yield from _along(lambda *_: (0,), arguments, shape, cells)
+    else:
+        yield from cut(arguments, shape, cells)
+
+
+def _first(arguments: Mapping[str, Any]) -> tuple[str, Array]:
+    """The input's name and numbers: the first argument."""
+    name = next(iter(arguments))
+    return name, arguments[name]
+
+
+def _aligned(array: Any, box: Box, shape: Shape) -> Any:
+    """What a broadcast array gives to a box of the result."""
+    if not isinstance(array, np.ndarray) or not array.ndim:
+        return array
+    inside = box[len(shape) - array.ndim :]
+    return array[tuple(ALL if n == 1 else at for n, at in zip(array.shape, inside, strict=True))]
+
+
+def _pointwise(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """Each cell reads the cells at its place."""
+    arrays = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+    if not arrays or np.broadcast_shapes(*(array.shape for array in arrays)) != shape:
+        yield Part((ALL,) * len(shape), arguments)
+        return
+    for box in boxes(shape, range(len(shape)), cells):
+        yield Part(box, {name: _aligned(value, box, shape) for name, value in arguments.items()})
+
+
+def _along(
+    axes: Callable[[Mapping[str, Any], Shape], Sequence[int]], arguments: Mapping[str, Any], shape: Shape, cells: int
+) -> Iterator[Part]:
+    """Cells that differ in these axes read nothing of each other; the input has them as the result does."""
+    name, x = _first(arguments)
+    cut = [axis for axis in axes(arguments, shape) if axis < x.ndim and x.shape[axis] == shape[axis]]
+    for box in boxes(shape, cut, cells):
+        inside = tuple(box[axis] if axis in cut else ALL for axis in range(x.ndim))
+        yield Part(box, {**arguments, name: x[inside]})
+
+
+def _except_dim(arguments: Mapping[str, Any], shape: Shape) -> list[int]:
+    dim = int(arguments.get("dim", -1)) % max(1, len(shape))
+    return [axis for axis in range(len(shape)) if axis != dim]
+
+
+def _rows(arguments: Mapping[str, Any], shape: Shape) -> range:
+    """The axes that are not normalized."""
+    return range(len(shape) - len(arguments["normalized_shape"]))
+
+
+def _planes(rank: int) -> Cut:
+    """Operations with so many spatial axes, on each channel by itself."""
+    return partial(_along, lambda _, shape: range(len(shape) - rank))
+
+
+def _padded(arguments: Mapping[str, Any], shape: Shape) -> range:
+    return range(len(shape) - len(arguments["pad"]) // 2)
+
+
+def _batch_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """In evaluation each cell by itself; in training each channel."""
+    name, x = _first(arguments)
+    own = arguments.get("training") or arguments.get("running_mean") is None or arguments.get("running_var") is None
+    vectors = ("weight", "bias", "running_mean", "running_var")
+    for box in boxes(shape, [1] if own else range(len(shape)), cells):
+        given = {n: arguments[n][box[1]] for n in vectors if isinstance(arguments.get(n), np.ndarray)}
+        yield Part(box, {**arguments, name: x[box], **given}, box[1:2])
+
+
+def _group_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """Each image and each group by itself."""
+    name, x = _first(arguments)
+    key = "num_groups" if "num_groups" in arguments else "group"
+    groups, each = arguments[key], shape[1] // arguments[key]
+    for box in boxes((shape[0], groups, math.prod(shape[2:]) * each), (0, 1), cells):
+        first, end, _ = box[1].indices(groups)
+        at = (box[0], slice(first * each, end * each))
+        given = {n: arguments[n][at[1]] for n in ("weight", "bias") if isinstance(arguments.get(n), np.ndarray)}
+        given |= {name: x[at], key: end - first}
+        given |= {n: size for n, size in (("N", len(x[at])), ("C", (end - first) * each)) if n in arguments}
+        yield Part((*at, *[ALL] * (len(shape) - 2)), {**arguments, **given}, box[:2])
+
+
+def _reduced(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """A reduction: the axes that it does not go along."""
+    name, x = _first(arguments)
+    dim = arguments.get("dim")
+    axes = dim if isinstance(dim, list | tuple) else () if dim is None else (dim,)
+    along = {axis % max(1, x.ndim) for axis in axes}
+    kept = [axis for axis in range(x.ndim) if axis not in along] if along else []
+    places = kept if len(shape) == x.ndim else range(len(kept))
+    for box in boxes(shape, places, _fewer(cells, shape, x)):
+        inside = [ALL] * x.ndim
+        for axis, place in zip(kept, places, strict=True):
+            inside[axis] = box[place]
+        yield Part(box, {**arguments, name: x[tuple(inside)]})
+
+
+def _fewer(cells: int, shape: Shape, x: Array) -> int:
+    """How many cells of a result are made of so many cells of its input."""
+    return max(1, min(cells, cells * math.prod(shape) // max(1, x.size)))
+
+
+def _product(left: str, right: str, arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """Each row of the left matrix by itself, and each matrix of a batch."""
+    x, y = arguments[left], arguments[right]
+    added = {n: v for n, v in arguments.items() if isinstance(v, np.ndarray) and n not in {left, right}}
+    if x.ndim != len(shape) or y.ndim < 2 or len(shape) < 2:
+        yield Part((ALL,) * len(shape), arguments)
+        return
+    for box in boxes(shape, range(len(shape) - 1), _fewer(cells, shape, x)):
+        rows = tuple(ALL if n == 1 else at for n, at in zip(x.shape[:-1], box, strict=False))
+        batch = box[len(shape) - y.ndim : -2]
+        given = {
+            left: x[rows],
+            right: y[tuple(ALL if n == 1 else at for n, at in zip(y.shape[:-2], batch, strict=True))],
+            **{n: _aligned(array, box, shape) for n, array in added.items()},
+        }
+        yield Part(box, {**arguments, **given})
+
+
+def _linear(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    name, x = _first(arguments)
+    for box in boxes(shape, range(len(shape) - 1), _fewer(cells, shape, x)):
+        yield Part(box, {**arguments, name: x[box[:-1]]})
+
+
+def _attention(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """Each head of each image by itself, where query, key and value have as many; rows where all keys are seen."""
+    query, key, value, mask = (arguments.get(name) for name in ("query", "key", "value", "attn_mask"))
+    lead = len(shape) - 2
+    same = [axis for axis in range(lead) if query.shape[axis] == key.shape[axis] == value.shape[axis]]  # type: ignore[union-attr]
+    rows = [] if arguments.get("is_causal") else [lead]
+    for box in boxes(shape, [*same, *rows], cells):
+        given = {"query": query[box[:-1]], "key": key[box[:lead]], "value": value[box[:lead]]}  # type: ignore[index]
+        if mask is not None:
+            given["attn_mask"] = _aligned(mask, (*box[:-1], ALL), shape)
+        yield Part(box, {**arguments, **given}, box[:-1])
+
+
+def _joined(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """cat: the axes that it does not join along."""
+    name, tensors = _first(arguments)
+    cut = _except_dim({"dim": arguments.get("dim", 0)}, shape)
+    if any(tensor.ndim != len(shape) for tensor in tensors):
+        cut = []
+    for box in boxes(shape, cut, cells):
+        yield Part(box, {**arguments, name: tuple(tensor[box] for tensor in tensors) if cut else tensors})
+
+
+def _convolution(arguments: Mapping[str, Any], shape: Shape, cells: int, transposed: bool = False) -> Iterator[Part]:
+    """Each image by itself, and each row of the result with the rows of the input that it reads."""
+    name, x = _first(arguments)
+    weight = arguments["weight"]
+    rank = weight.ndim - 2
+    if x.ndim != rank + 2:  # without batch axis: no kernel is called so
+        yield Part((ALL,) * len(shape), arguments)
+        return
+    transposed = transposed or bool(arguments.get("transposed"))
+    stride, dilation, extra = (
+        per_axis(arguments.get(n) or default, rank)
+        for n, default in (("stride", 1), ("dilation", 1), ("output_padding", 0))
+    )
+    borders = borders_of(arguments.get("padding", 0), weight.shape[2:], dilation)
+    s, span, (before, _) = stride[0], dilation[0] * (weight.shape[2] - 1), borders[0]
+    for box in boxes(shape, (0, 2), cells):
+        first, end, _ = box[2].indices(shape[2])
+        given: dict[str, Any] = {}
+        if transposed:  # input row i is added to rows i·s - before to i·s + span - before
+            low = max(0, min(-(-(first + before - span) // s), (first + before) // s))
+            high = max(low + 1, min(x.shape[2], (end - 1 + before) // s + 1))
+            if low >= x.shape[2]:  # rows that output padding alone makes
+                low, high = x.shape[2] - 1, x.shape[2]
+            skipped = first + before - low * s
+            rest = (high - low - 1) * s + span + 1 - skipped - (end - first)
+            pads = (skipped, max(0, rest))
+            given["output_padding"] = [max(0, -rest), *extra[1:]]
+        else:
+            low, high = (min(max(0, at), x.shape[2]) for at in (first * s - before, (end - 1) * s + span + 1 - before))
+            pads = (low - (first * s - before), (end - 1) * s + span + 1 - before - high)
+            if high == low:
+                pads = (0, span + 1 + (end - 1 - first) * s)
+        given["padding"] = [pads, *borders[1:]]
+        yield Part(box, {**arguments, name: x[box[0], :, low:high], **given})
+
+
+_POINTWISE = (
+    "maximum", "minimum", "where", "masked_fill", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
+    "logical_xor", "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "isnan", "isinf",
+    "isfinite", "relu", "relu6", "leaky_relu", "_prelu_kernel", "elu", "celu", "hardtanh", "hardsigmoid", "hardswish",
+    "sigmoid", "silu", "mish", "softplus", "gelu", "hardshrink", "softshrink", "threshold", "native_dropout", "dropout",
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "square", "pow", "sin",
+    "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "erf", "erfc", "neg", "abs", "sign", "sgn",
+    "floor", "ceil", "trunc", "frac", "round", "clamp", "clamp_min", "clamp_max", "add", "sub", "rsub", "mul", "div",
+    "floor_divide", "remainder", "fmod", "addcmul", "addcdiv", "lerp", "clone", "detach", "alias", "contiguous", "lift",
+    "lift_fresh", "_to_copy",
+)  # fmt: skip
+_NEAREST = ("upsample_nearest", "_upsample_nearest_exact")
+_POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
+
+CUTS: Mapping[str, Cut] = {
+    **dict.fromkeys(_POINTWISE, _pointwise),
+    **dict.fromkeys(("convolution", "_convolution", "conv1d", "conv2d", "conv3d"), _convolution),
+    **{f"conv_transpose{rank}d": partial(_convolution, transposed=True) for rank in (1, 2, 3)},
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "batch_norm"),
+        _batch_norm,
+    ),
+    **dict.fromkeys(("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm"), partial(_along, _rows)),
+    **dict.fromkeys(("native_group_norm", "group_norm"), _group_norm),
+    **dict.fromkeys(
+        ("_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax", "cumsum"), partial(_along, _except_dim)
+    ),
+    **{f"{name}{rank}d": _planes(rank) for name in _POOLS for rank in (1, 2, 3)},
+    **{f"_adaptive_avg_pool{rank}d": _planes(rank) for rank in (2, 3)},
+    **{f"max_pool{rank}d_with_indices": _planes(rank) for rank in (1, 2, 3)},
+    **{f"{name}{rank}d": _planes(rank) for name in _NEAREST for rank in (1, 2, 3)},
+    **{f"{name}_pad{rank}d": _planes(rank) for name in ("reflection", "replication") for rank in (1, 2, 3)},
+    "upsample_linear1d": _planes(1),
+    "upsample_bilinear2d": _planes(2),
+    "upsample_bicubic2d": _planes(2),
+    "upsample_trilinear3d": _planes(3),
+    "constant_pad_nd": partial(_along, _padded),
+    **dict.fromkeys(("sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "var", "std"), _reduced),
+    "linear": _linear,
+    "mm": partial(_product, "self", "mat2"),
+    "bmm": partial(_product, "self", "mat2"),
+    "matmul": partial(_product, "self", "other"),
+    "addmm": partial(_product, "mat1", "mat2"),
+    "baddbmm": partial(_product, "batch1", "batch2"),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "scaled_dot_product_attention": _attention,
+    "cat": _joined,
+}  # fmt: skip
+"""ATen name -> how its result falls into parts."""

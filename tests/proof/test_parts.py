@@ -1,0 +1,149 @@
+"""Parts: what is recomputed some cells at a time is what is recomputed as a whole, and takes little memory."""
+
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import convscope as cs
+from convscope.proof import verification
+from convscope.proof.recomputation import recompute, recompute_in_parts
+from convscope.reference.parts import CUTS
+from convscope.reference.table import OPERATIONS
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+from rule_cases import CASES, recorded
+
+
+def test_every_operation_that_is_cut_has_a_reference() -> None:
+    assert set(CUTS) <= set(OPERATIONS)
+
+
+def _put_together(trace: Trace, step: Step, cells: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """The values and bounds that the parts add up to."""
+    whole: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for part in recompute_in_parts(trace, step, cells=cells):
+        for output, found in part.found.items():
+            shape = step.results[output].shape
+            values, bounds = whole.setdefault(output, (np.full(shape, 77.0), np.full(shape, 77.0)))
+            box = part.box_in(output, len(shape))
+            assert values[box].shape == found.values.shape
+            values[box], bounds[box] = found.values, found.bounds
+    return whole
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parts_add_up_to_the_whole(name: str) -> None:
+    trace, *_ = recorded(name)
+    for step in trace.all_steps:
+        if step.op not in CUTS:
+            continue
+        parts = _put_together(trace, step, cells=7)
+        whole = recompute(trace, step)
+        assert parts.keys() == whole.keys()
+        for output, found in whole.items():
+            values, bounds = parts[output]
+            np.testing.assert_allclose(values, found.values, rtol=1e-12, atol=1e-13, err_msg=f"{step.op} {output}")
+            np.testing.assert_allclose(
+                bounds, np.broadcast_to(found.bounds, values.shape), rtol=1e-9, err_msg=f"{step.op} {output}"
+            )
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_convolution_falls_into_rows(data: st.DataObject) -> None:
+    draw = data.draw
+    transposed, kernel, stride = draw(st.booleans()), draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    dilation, padding, rows = draw(st.integers(1, 3)), draw(st.integers(0, 4)), draw(st.integers(1, 9))
+    if transposed:
+        extra = draw(st.integers(0, max(stride, dilation) - 1))
+        layer: torch.nn.Module = torch.nn.ConvTranspose2d(
+            2, 4, kernel, stride, padding, output_padding=extra, groups=2, dilation=dilation
+        )
+    else:
+        layer = torch.nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups=2)
+    try:
+        layer(torch.ones(2, 2, rows, 7))
+    except RuntimeError:
+        assume(False)
+    trace = cs.trace(layer, torch.rand(2, 2, rows, 7))
+    step = trace.all_steps[-1]
+    values, bounds = _put_together(trace, step, cells=7)[0]
+    whole = recompute(trace, step)[0]
+    np.testing.assert_allclose(values, whole.values, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(bounds, whole.bounds, rtol=1e-9)
+
+
+class Network(torch.nn.Module):
+    """One of each: convolution, normalisation, activation, pooling, attention, classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
+        self.fc = torch.nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.max_pool2d(torch.relu(self.bn(self.conv(x))), 2)
+        rows = x.flatten(2).transpose(1, 2)
+        weights = torch.softmax(rows @ rows.transpose(1, 2), -1)
+        result: torch.Tensor = self.fc((weights @ rows).mean(1))
+        return result
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_report_does_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch, damaged: bool) -> None:
+    torch.manual_seed(0)
+    model = Network().eval()
+    change = {"conv": lambda y: y + 1e-3, "fc": lambda y: y * 1.001} if damaged else {}
+    trace = cs.trace(model, torch.rand(2, 3, 16, 16))
+    for step in trace.all_steps:
+        if step.name in change:
+            array = step.output
+            array.flags.writeable = True
+            array[...] = change[step.name](array)
+    whole = cs.verify(trace, cells=20)
+    monkeypatch.setattr(verification, "recompute_in_parts", partial(recompute_in_parts, cells=50))
+    parts = cs.verify(trace, cells=20)
+    assert bool(whole.mismatches) == damaged
+    for one, other in zip(whole.steps, parts.steps, strict=True):
+        assert (one.finding, one.explained, one.numbers) == (other.finding, other.explained, other.numbers)
+        assert one.worst == pytest.approx(other.worst, rel=1e-6)
+        assert one.resolution == pytest.approx(other.resolution, rel=1e-9)
+        if one.mismatch is not None and other.mismatch is not None:
+            assert (one.mismatch.cell, one.mismatch.witness) == (other.mismatch.cell, other.mismatch.witness)
+
+
+MEASURE = """
+import tracemalloc, torch, convscope as cs
+from torch import nn
+
+class Softmax(nn.Module):
+    def forward(self, x):
+        return torch.softmax(x, -1)
+
+class Weighted(nn.Module):
+    def forward(self, x):
+        rows = x.flatten(2)[:, :1].reshape(1, 1000, -1)
+        return torch.softmax(rows @ rows.transpose(1, 2), -1) @ rows
+
+x = torch.randn(1, 8, 400, 400)
+for model in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), Softmax(), Weighted(), nn.PixelShuffle(2)):
+    trace = cs.trace(model.eval(), x)
+    tracemalloc.start()
+    cs.verify(trace, cells=5)
+    print(type(model).__name__, tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+"""
+
+
+def test_verify_needs_little_more_than_three_times_the_largest_step() -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    peaks = {name: int(size) for name, size in map(str.split, done.stdout.splitlines())}
+    step, buffers = 8 * 400 * 400 * 4, 24_000_000
+    assert len(peaks) == 6
+    assert max(peaks.values()) < 3 * step + buffers, peaks
