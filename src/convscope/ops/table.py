@@ -404,7 +404,8 @@ OPS: Mapping[str, Op] = {
         ),
         Op(creation.filled, everything, role="create"),
     ),
-    **dict.fromkeys(("arange", "linspace", "eye"), Op(creation.counted, everything, role="create")),
+    **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
+    "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
 }
 
 OTHER_ROLES: Mapping[str, Role] = {
