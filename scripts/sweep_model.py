@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import convscope as cs
 from convscope.errors import ConvscopeError
+from proving import fused_transformers
 from zoo import ZOO
 from zoo_studies import STUDIED
 
@@ -87,6 +88,8 @@ def build(name: str) -> tuple[nn.Module, Iterator[tuple[int, ...]]]:
     """A model with random weights, and the image shapes to try."""
     library, _, rest = name.partition("/")
     if library == "zoo":
+        with contextlib.suppress(ImportError):  # transformers imports it where it is installed
+            importable("torchvision")
         animal = (ZOO | STUDIED)[rest]
         return animal.build(), iter([animal.shape])
     if library == "torchvision":
@@ -116,7 +119,7 @@ def accepted(model: nn.Module, shapes: Iterator[tuple[int, ...]], batched: Calla
     for shape in shapes:
         image = batched(shape)
         try:
-            with torch.no_grad():
+            with fused_transformers(False), torch.no_grad():  # as in a trace
                 torch.manual_seed(1)
                 return image, model(image.clone())
         except Exception as caught:  # any model raises its own
