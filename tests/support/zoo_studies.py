@@ -12,6 +12,10 @@ VIT: dict[str, Any] = {
     "patch_size": 8,
 }  # fmt: skip
 FOUR: dict[str, Any] = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 12, 16, 20]}
+VIT_DET: dict[str, Any] = {
+    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+    "window_size": 2,
+}  # fmt: skip
 HEADS: dict[str, Any] = {"num_attention_heads": [1, 2, 3, 4]}
 
 
@@ -78,5 +82,27 @@ STUDIED: Mapping[str, Animal] = {
     "EfficientNet of monai": _of_monai(
         "EfficientNetBN", "efficientnet-b0", pretrained=False, in_channels=3, num_classes=4, shape=(3, 32, 32)
     ),
+    "DINOv2 with registers": _classifier(
+        "Dinov2WithRegisters", 32, **{name: VIT[name] for name in VIT if name != "intermediate_size"}, mlp_ratio=2
+    ),
+    "VitDet": _classifier("VitDet", 32, "Model", **VIT_DET),
+    "HGNetV2": _classifier(
+        "HGNetV2", 64, embedding_size=8, stem_channels=[3, 8, 8], stage_in_channels=[8, 12, 16, 20],
+        stage_mid_channels=[4, 4, 4, 4], stage_out_channels=[12, 16, 20, 24], hidden_sizes=[12, 16, 20, 24],
+        depths=[1, 1, 1, 1], stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[1, 1, 1, 1],
+    ),
+    "TextNet": _classifier("TextNet", 64, image_size=[64, 64]),
+    "Swin2SR": _classifier(
+        "Swin2SR", 16, "ForImageSuperResolution", image_size=16, embed_dim=12, depths=[1, 1], num_heads=[2, 2],
+        window_size=4, upscale=2,
+    ),
+    "ResNet of monai": _of_monai(
+        "ResNet", "basic", [1, 1, 1, 1], [4, 8, 8, 12], spatial_dims=2, n_input_channels=1, num_classes=4,
+        shape=(1, 32, 32),
+    ),
+    "Discriminator": _of_monai("Discriminator", (1, 32, 32), (4, 8), (2, 2), shape=(1, 32, 32)),
+    "Critic": _of_monai("Critic", (1, 32, 32), (4, 8), (2, 2), shape=(1, 32, 32)),
+    "Classifier": _of_monai("Classifier", (1, 32, 32), 3, (4, 8), (2, 2), shape=(1, 32, 32)),
+    "SegResNetDS": _of_monai("SegResNetDS", 2, init_filters=8, blocks_down=(1, 2), shape=(1, 32, 32)),
 }  # fmt: skip
 """What the daily suite leaves out."""
