@@ -1,4 +1,4 @@
-"""The sweep: architectures of other libraries, traced and verified one by one: `python scripts/sweep.py --out sweep.jsonl`.
+"""The sweep: architectures of other libraries, traced and verified: `python scripts/sweep.py --out sweep.jsonl`.
 
 Each model runs in a process of its own, with random weights (nothing is downloaded), within a limit of time and memory.
 Each adds one line to the file: parameters, seconds, peak memory, what was found. A second start goes on with what is
@@ -22,7 +22,17 @@ from typing import Any
 
 CHILD = Path(__file__).with_name("sweep_model.py")
 LIBRARIES = ("zoo", "torchvision", "timm")
-OUTCOMES = ("proved", "partly proved", "mismatch", "refused", "traceback", "out of time", "out of memory", "died", "not built")
+OUTCOMES = (
+    "proved",
+    "partly proved",
+    "mismatch",
+    "refused",
+    "traceback",
+    "out of time",
+    "out of memory",
+    "died",
+    "not built",
+)
 UNFINISHED = {"refused", "traceback", "out of time", "out of memory", "died", "not built"}
 GIGABYTE = 10**9
 
@@ -92,7 +102,11 @@ def run(name: str, seconds: float, memory: float) -> dict[str, Any]:
         out.seek(0)
         err.seek(0)
         text, remarks = out.read().strip(), err.read().strip().splitlines()
-    record: dict[str, Any] = {"model": name, "seconds": round(time.monotonic() - start, 1), "peak_gb": round(peak / 1e9, 2)}
+    record: dict[str, Any] = {
+        "model": name,
+        "seconds": round(time.monotonic() - start, 1),
+        "peak_gb": round(peak / 1e9, 2),
+    }
     if stopped:
         return record | {"outcome": stopped}
     if child.returncode or not text:
@@ -126,7 +140,9 @@ def table(kept: dict[str, dict[str, Any]]) -> Iterator[str]:
         cells = " | ".join(str(counts[outcome]) for outcome in shown)
         yield f"| {library} | {len(mine)} | {cells} | {times} | {max(r['peak_gb'] for r in mine)} GB |"
     yield ""
-    yield from (line(record) for record in kept.values() if record["outcome"] != "proved" or not record.get("same_bits"))
+    yield from (
+        line(record) for record in kept.values() if record["outcome"] != "proved" or not record.get("same_bits")
+    )
 
 
 def sweep(file: Path, chosen: list[str], seconds: float, memory: float, retry: bool) -> None:

@@ -1,6 +1,6 @@
 """One model of the sweep: built with random weights, traced and verified; prints one JSON object.
 
-    python sweep_model.py NAME             one model, such as torchvision/resnet18, timm/resnet:resnet10t or zoo/ConvNeXt
+    python sweep_model.py NAME             one model: torchvision/resnet18, timm/resnet:resnet10t, zoo/ConvNeXt
     python sweep_model.py --list LIBRARY   the names of a library's models: zoo, torchvision or timm
 
 `sweep.py` runs this once per model, so that nothing that a model does reaches the next.
@@ -178,7 +178,11 @@ def described(report: Any) -> dict[str, Any]:
     """A report as a few plain values."""
     operations = {
         key: sorted({step.op for step in report.steps if step.finding == finding})
-        for key, finding in (("unsupported", "unsupported"), ("unexplained", "recomputed"), ("normwise", "proved normwise"))
+        for key, finding in (
+            ("unsupported", "unsupported"),
+            ("unexplained", "recomputed"),
+            ("normwise", "proved normwise"),
+        )
     }
     return {
         "outcome": "mismatch" if report.wrong else "proved" if report.proved else "partly proved",

@@ -12,6 +12,7 @@ from proving import assert_proved, fused_transformers
 from zoo import ZOO, born
 from zoo_studies import STUDIED
 
+
 def animal(name: str) -> tuple[nn.Module, Tensor]:
     """A model with weights, biases and running statistics that are nowhere 0 or 1, and an image for it."""
     if name in STUDIED:
