@@ -111,7 +111,8 @@ def run(name: str, seconds: float, memory: float) -> dict[str, Any]:
         return record | {"outcome": stopped}
     if child.returncode or not text:
         return record | {"outcome": "died", "error": f"status {child.returncode}: {(remarks or [''])[-1]}"[:400]}
-    return record | json.loads(text.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return record | answer
 
 
 def line(record: dict[str, Any]) -> str:

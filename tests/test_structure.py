@@ -163,3 +163,13 @@ def test_make_fuzz_runs_the_long_run_of_every_test_that_generates_its_input() ->
     generating = re.compile(r"@pytest\.mark\.study\n(?:@.*\n)*@given|^def fuzz\b|schemathesis\.", re.MULTILINE)
     wanted = {path for path in (ROOT / "tests").rglob("test_*.py") if generating.search(path.read_text())}
     assert wanted - listed == set()
+
+
+def test_the_page_on_reliability_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    files = set(re.findall(r"`(test_\w+\.py)`", text))
+    functions = set(re.findall(r"`(test_\w+)`", text))
+    assert len(files) > 5
+    assert files <= tests.keys(), files - tests.keys()
+    assert functions <= {name for body in tests.values() for name in re.findall(r"def (test_\w+)", body)}
