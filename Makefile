@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all fuzz check format bench docs clean web web-types web-check
+.PHONY: demo test test-all fuzz sweep check format bench docs clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -23,9 +23,23 @@ test: .venv/test.stamp
 test-all: .venv/test.stamp
 	$(PYTEST) -m "study or not study"
 
-# The long runs of all tests that generate their input; they are seeded, and `make test` has a short run of each.
+# The long runs of all tests that generate their input; each is seeded and bounded, and has a short run in `make test`.
+FUZZ := tests/*/test_fuzz_*.py tests/*/test_*_fuzz.py tests/*/test_*_properties.py tests/capture/test_capture_networks.py \
+	tests/ops/test_operator_database.py tests/proof/test_verify.py tests/proof/test_verify_networks.py \
+	tests/server/test_server_api.py tests/training/test_run_damage.py
 fuzz: .venv/test.stamp
-	$(PYTEST) -m "study or not study" $(wildcard tests/*/test_fuzz_*.py)
+	$(PYTEST) --hypothesis-seed=0 -m "study or not study" $(FUZZ)
+
+# Architectures of other libraries, traced and verified; torchvision and timm are installed beside .venv, not into it.
+sweep: build/sweep/installed.stamp
+	PYTHONPATH=src build/sweep/bin/python scripts/sweep.py --out build/sweep.jsonl
+
+build/sweep/installed.stamp: .venv/test.stamp
+	$(PYTHON) -m venv build/sweep
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > build/sweep/main.pth
+	cp build/sweep/main.pth "$$(build/sweep/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
+	build/sweep/bin/pip install --quiet --no-deps torchvision timm
+	@touch $@
 
 check: .venv/test.stamp
 	$(BIN)/ruff format --check .

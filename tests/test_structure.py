@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,3 +155,25 @@ def test_the_repository_speaks_of_the_product_alone() -> None:
         if path.suffix in {".py", ".md", ".toml", ".txt", ".yml"} or name in {"Makefile", ".ci/run"}:
             text = path.read_text()
             assert not any(word in text for word in words), name
+
+
+def test_make_fuzz_runs_the_long_run_of_every_test_that_generates_its_input() -> None:
+    variable = re.search(r"^FUZZ := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert variable is not None
+    patterns = variable[1].replace("\\\n", " ").split()
+    empty = [pattern for pattern in patterns if not list(ROOT.glob(pattern))]
+    assert not empty, f"no such tests: {empty}"
+    listed = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    generating = re.compile(r"@pytest\.mark\.study\n(?:@.*\n)*@given|^def fuzz\b|schemathesis\.", re.MULTILINE)
+    wanted = {path for path in (ROOT / "tests").rglob("test_*.py") if generating.search(path.read_text())}
+    assert wanted - listed == set()
+
+
+def test_the_page_on_reliability_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    files = set(re.findall(r"`(test_\w+\.py)`", text))
+    functions = set(re.findall(r"`(test_\w+)`", text))
+    assert len(files) > 5
+    assert files <= tests.keys(), files - tests.keys()
+    assert functions <= {name for body in tests.values() for name in re.findall(r"def (test_\w+)", body)}

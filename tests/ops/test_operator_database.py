@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("expecttest", reason="the operator database of PyTorch's tests imports it")
-SCRIPT = Path(__file__).with_name("operator_database.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "operator_database.py"
 TYPES = ("float32", "float64", "bfloat16", "float16")
 
 

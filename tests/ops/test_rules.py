@@ -1,6 +1,8 @@
 """Rules: every cell of every operation adds up, within a bound that is sound and says something."""
 
+import importlib
 import math
+import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,10 @@ import pytest
 import torch
 
 from convscope.errors import UnknownName, UsageError
+from convscope.expr import primitives
 from convscope.expr.call import Call, Operand, full_cell
 from convscope.expr.expr import Apply, Dot, Leaf
+from convscope.expr.primitives import PRIMITIVES, Primitive
 from convscope.ops import OPS, Op, explain_cell, role_of
 from convscope.ops.dependencies import everything
 from convscope.proof.explanation import Explanation, explain
@@ -285,3 +289,10 @@ def test_a_step_lies_and_is_caught() -> None:
     assert why.proved
     assert lying.status == "mismatch"
     assert "✗ mismatch" in str(lying)
+
+
+def test_every_primitive_is_in_the_table() -> None:
+    for module in pkgutil.iter_modules(primitives.__path__, f"{primitives.__name__}."):
+        for table in vars(importlib.import_module(module.name)).values():
+            if isinstance(table, dict) and any(isinstance(value, Primitive) for value in table.values()):
+                assert table.keys() <= PRIMITIVES.keys(), module.name

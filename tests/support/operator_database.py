@@ -83,6 +83,7 @@ def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
         counts[found] += 1
         if found in {"traceback", "mismatch"}:
             lines.append(f"{name}: {found}: {line}")
+            print(lines[-1], file=sys.stderr, flush=True)  # noqa: T201
     return {"counts": counts, "lines": lines}
 
 
