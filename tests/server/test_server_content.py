@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_an_explanation_is_that_of_cs(page: Page, net: Any) -> None:
         found = page.get(f"traces/{info['id']}/steps/{step.id}/explain", cell=",".join(map(str, cell)))
         why = cs.explain(trace, step, cell)
         assert found["explanation"] == json.loads(json.dumps(why.to_json()))
-        assert found["proof"] == {"status": "proved", "says": why.says, "proved": True}
+        assert found["proof"] == {"status": "proved", "proved": True, **asdict(cs.STATUSES["proved"])}
         assert found["rest"] is None
         assert page.get(f"traces/{info['id']}/steps/{step.id}/proof", cell=",".join(map(str, cell))) == found["proof"]
     assert found["sentence"].startswith("fc, unit 1, is ")

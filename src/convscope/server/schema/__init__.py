@@ -31,9 +31,9 @@ from convscope.server.session.input_schema import (
 )
 from convscope.server.session.schema import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
 from convscope.server.traces.schema import (
+    Answer,
     DifferenceInfo,
     Edit,
-    Answer,
     ParameterInfo,
     StepChange,
     StepInfo,
@@ -44,6 +44,7 @@ from convscope.server.trainings.schema import TrainCommand, TrainingEvent, Train
 
 __all__ = [
     "PAINTED",
+    "Answer",
     "Change",
     "ContributionsInfo",
     "DifferenceInfo",
@@ -63,7 +64,6 @@ __all__ = [
     "Name",
     "Need",
     "Number",
-    "Answer",
     "Paper",
     "ParameterInfo",
     "PixelsRef",
