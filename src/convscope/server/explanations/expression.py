@@ -3,22 +3,21 @@
 Knows no expressions and cuts nothing. A key that may be left out is `NotRequired`, as in the JSON that users save.
 """
 
-from typing import (
-    Annotated,
-    Literal,
-    NotRequired,  # Python 3.11's own has too little for pydantic
-)
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field
-from typing_extensions import TypedDict
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # that of Python 3.11 has too little for pydantic
 
 import convscope as cs
 from convscope.server.http.message import Number
 
 Kind = Literal["input", "step", "parameter", "constant", "number", "computed"]
 """What a number comes from."""
+EXACT = ConfigDict(extra="forbid")
+"""A key that is not declared is a mistake, not left out."""
 
 
+@with_config(EXACT)
 class RestJson(TypedDict):
     """What was left out of a sum."""
 
@@ -27,6 +26,7 @@ class RestJson(TypedDict):
     """What the products of these terms add up to."""
 
 
+@with_config(EXACT)
 class LeafJson(TypedDict):
     """One number."""
 
@@ -38,6 +38,7 @@ class LeafJson(TypedDict):
     value: Number
 
 
+@with_config(EXACT)
 class CellsJson(TypedDict):
     """Many numbers of one tensor."""
 
@@ -53,6 +54,7 @@ class CellsJson(TypedDict):
     """Which of them are padding, counted from 0."""
 
 
+@with_config(EXACT)
 class DotJson(TypedDict):
     """A sum of products: Σ left · right × scale ÷ divisor + bias."""
 
@@ -68,6 +70,7 @@ class DotJson(TypedDict):
     rest: NotRequired[RestJson]
 
 
+@with_config(EXACT)
 class ApplyJson(TypedDict):
     """A function of expressions or of cells."""
 
@@ -84,6 +87,7 @@ ExprJson = Annotated[LeafJson | DotJson | ApplyJson, Field(discriminator="type")
 ArgumentJson = Annotated[LeafJson | CellsJson | DotJson | ApplyJson, Field(discriminator="type")]
 
 
+@with_config(EXACT)
 class StepJson(TypedDict):
     """The step whose number is explained."""
 
@@ -93,6 +97,7 @@ class StepJson(TypedDict):
     op: str
 
 
+@with_config(EXACT)
 class ExplanationJson(TypedDict):
     """As `Explanation.to_json()` gives it, its long sums cut to the largest terms; docs/explanation.md has the keys."""
 
