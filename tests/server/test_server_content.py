@@ -310,7 +310,7 @@ def test_long_sums_are_cut_with_an_honest_rest() -> None:
 def test_cutting_keeps_the_largest_and_what_is_left_adds_up(values: list[float], most: int, padding: int) -> None:
     cells = {"type": "cells", "grid": [len(values)], "cells": [[i] for i in range(len(values))], "values": list(values)}
     cells["padding"] = list(range(min(padding, len(values))))
-    expr = {"type": "dot", "left": cells, "right": None, "bias": None, "scale": 1.0, "divisor": 1.0}
+    expr: Any = {"type": "dot", "left": cells, "right": None, "bias": None, "scale": 1.0, "divisor": 1.0}
     products = np.array([0.0 if i < padding else v for i, v in enumerate(values)])
     kept, rest = cut(expr, most)
     if kept is None:

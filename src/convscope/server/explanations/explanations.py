@@ -97,7 +97,7 @@ def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | Non
     found, expr = why.paper(), cast("Any", why.expr)
     if found is None:
         return None
-    sent = None if kept is None else {int(term): place for place, term in enumerate(kept)}
+    sent: dict[int | None, int] | None = None if kept is None else {int(term): place for place, term in enumerate(kept)}
     lines = []
     for line in found.lines:
         term = line.term if sent is None else sent.get(line.term)
