@@ -177,3 +177,23 @@ def test_the_page_on_reliability_names_tests_that_exist() -> None:
     assert len(files) > 5
     assert files <= tests.keys(), files - tests.keys()
     assert functions <= {name for body in tests.values() for name in re.findall(r"def (test_\w+)", body)}
+
+
+HELD = ("Card", "Contributions", "Evaluation", "Explanation", "Prediction", "Run", "Trace", "Verification")
+
+
+def test_what_users_are_handed_can_be_named_in_annotations() -> None:
+    import convscope as cs
+
+    assert {*HELD} <= {*dir(cs)}
+    assert all(isinstance(getattr(cs, name), type) for name in HELD)
+    for function, name in ((cs.explain, "Explanation"), (cs.verify, "Verification"), (cs.evaluate, "Evaluation")):
+        assert function.__annotations__["return"] in {getattr(cs, name), name}
+
+
+def test_names_for_our_own_commands_resolve_and_are_not_listed() -> None:
+    import convscope as cs
+
+    assert not {*cs._INTERNAL} & {*cs._PUBLIC}
+    assert not {*cs._INTERNAL} & {*dir(cs)}
+    assert all(getattr(cs, name) is not None for name in cs._INTERNAL)

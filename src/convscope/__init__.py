@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from convscope import probe as probe
     from convscope import reference as reference
     from convscope.capture.tracing import trace as trace
+    from convscope.cards.card import Card as Card
     from convscope.cards.card_inference import card_of as card_of
     from convscope.data.catalog import DATASETS as DATASETS
     from convscope.data.catalog import PLACES as PLACES
@@ -41,8 +42,14 @@ if TYPE_CHECKING:
     from convscope.models.loading import load_model as load_model
     from convscope.models.network_arguments import parse_model_args as parse_model_args
     from convscope.models.user_code import files_of as files_of
+    from convscope.proof.contributions import Contributions as Contributions
+    from convscope.proof.explanation import Explanation as Explanation
     from convscope.proof.explanation import explain as explain
+    from convscope.proof.status import STATUSES as STATUSES
+    from convscope.proof.status import Status as Status
+    from convscope.proof.status import Tone as Tone
     from convscope.proof.verification import verify as verify
+    from convscope.proof.verification_report import Verification as Verification
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
     from convscope.traces.difference import Difference as Difference
@@ -50,6 +57,8 @@ if TYPE_CHECKING:
     from convscope.traces.step import Ref as Ref
     from convscope.traces.step import Step as Step
     from convscope.traces.trace import Trace as Trace
+    from convscope.training.evaluation import Evaluation as Evaluation
+    from convscope.training.evaluation import Prediction as Prediction
     from convscope.training.evaluation import evaluate as evaluate
     from convscope.training.evaluation import interpret as interpret
     from convscope.training.evaluation import predict as predict
@@ -66,40 +75,38 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 __version__ = "0.1.0"
 
 _ROOMS = ("filters", "plot", "probe", "reference")
-_NAMES = {
+_PUBLIC = {
+    "Card": "cards",
+    "Contributions": "proof",
     "ConvscopeError": "errors",
     "DATASETS": "data",
-    "DEFAULT_MODELS": "models",
     "Dataset": "data.dataset",
     "Difference": "traces.difference",
+    "Evaluation": "training",
+    "Explanation": "proof",
     "ImageError": "errors",
     "MODELS": "models",
-    "PLACES": "data",
-    "FORMATS": "images",
+    "Prediction": "training",
     "Preprocess": "images",
     "Ref": "traces.step",
     "Run": "training",
+    "STATUSES": "proof.status",
     "Step": "traces.step",
     "Trace": "traces.trace",
     "TraceError": "errors",
     "TrustError": "errors",
     "UsageError": "errors",
-    "at_hand": "data",
+    "Verification": "proof",
     "card_of": "cards",
     "difference": "traces.difference",
     "evaluate": "training",
     "explain": "proof",
-    "files_of": "models",
-    "free_path": "training",
-    "interpret": "training",
-    "json_text": "json_values",
     "launch": "training",
     "load_dataset": "data",
     "load_image": "inputs.pictures",
     "load_model": "models",
     "load_run": "training",
     "open": "server.launch",
-    "parse_model_args": "models",
     "predict": "training",
     "prepare": "inputs.pictures",
     "prepare_inputs": "inputs.model_inputs",
@@ -107,12 +114,28 @@ _NAMES = {
     "random_inputs": "inputs.model_inputs",
     "read_image": "images",
     "serve": "server.launch",
-    "spelled": "escaping",
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+}
+"""Names for users: where each is defined."""
+_INTERNAL = {
+    "DEFAULT_MODELS": "models",
+    "FORMATS": "images",
+    "PLACES": "data",
+    "Status": "proof.status",
+    "Tone": "proof.status",
+    "at_hand": "data",
+    "files_of": "models",
+    "free_path": "training",
+    "interpret": "training",
+    "json_text": "json_values",
+    "parse_model_args": "models",
+    "spelled": "escaping",
     "write_whole": "files",
 }
+"""Names that the command line and the server need besides; `dir` does not list them."""
+_NAMES = {**_PUBLIC, **_INTERNAL}
 
 
 def __getattr__(name: str) -> Any:
@@ -124,7 +147,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_ROOMS, *_NAMES])
+    return sorted([*_ROOMS, *_PUBLIC])
 
 
 def _in_notebook() -> None:

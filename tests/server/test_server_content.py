@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_an_explanation_is_that_of_cs(page: Page, net: Any) -> None:
         found = page.get(f"traces/{info['id']}/steps/{step.id}/explain", cell=",".join(map(str, cell)))
         why = cs.explain(trace, step, cell)
         assert found["explanation"] == json.loads(json.dumps(why.to_json()))
-        assert found["proof"] == {"status": "proved", "says": why.says, "proved": True}
+        assert found["proof"] == {"status": "proved", "proved": True, **asdict(cs.STATUSES["proved"])}
         assert found["rest"] is None
         assert page.get(f"traces/{info['id']}/steps/{step.id}/proof", cell=",".join(map(str, cell))) == found["proof"]
     assert found["sentence"].startswith("fc, unit 1, is ")
@@ -309,7 +310,7 @@ def test_long_sums_are_cut_with_an_honest_rest() -> None:
 def test_cutting_keeps_the_largest_and_what_is_left_adds_up(values: list[float], most: int, padding: int) -> None:
     cells = {"type": "cells", "grid": [len(values)], "cells": [[i] for i in range(len(values))], "values": list(values)}
     cells["padding"] = list(range(min(padding, len(values))))
-    expr = {"type": "dot", "left": cells, "right": None, "bias": None, "scale": 1.0, "divisor": 1.0}
+    expr: Any = {"type": "dot", "left": cells, "right": None, "bias": None, "scale": 1.0, "divisor": 1.0}
     products = np.array([0.0 if i < padding else v for i, v in enumerate(values)])
     kept, rest = cut(expr, most)
     if kept is None:

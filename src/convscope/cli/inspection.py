@@ -155,7 +155,7 @@ def _show_report(report: Any) -> None:
             _resolution(step),
         )
         for step in report.steps
-        if not step.hidden or step.finding in {"mismatch", "unresolved", "recomputed", "unsupported"}
+        if not step.hidden or cs.STATUSES[step.finding].tone in {"bad", "open"}
     ]
     columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
     show_table(columns, rows, right=columns[3:])

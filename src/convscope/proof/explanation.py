@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from convscope.proof.calls import call_of
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
+from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
 from convscope.render.detail import Detail
 from convscope.render.numbers import short
@@ -29,29 +30,6 @@ from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
-Status = Literal[
-    "proved",
-    "proved normwise",
-    "unresolved",
-    "mismatch",
-    "not recomputed",
-    "not explained",
-    "unsupported",
-    "given",
-    "weights changed",
-]
-SAYS: Mapping[Status, str] = {
-    "proved": "✓ proved: explained here and recomputed by the NumPy reference, both within the bound",
-    "proved normwise": "✓ proved normwise: both agree within the bound of kernels that mix planes (Winograd, Fourier)",
-    "unresolved": "unresolved: within the bound, but that is above a tenth of the step's numbers: too wide",
-    "mismatch": "✗ mismatch: the recorded number is not what its operation gives for the recorded inputs",
-    "not recomputed": "explained, within the bound; not recomputed, because the NumPy reference lacks it",
-    "not explained": "recomputed by the NumPy reference, within the bound; not explained, because it lacks a rule",
-    "unsupported": "unsupported: neither rule nor reference has this operation",
-    "given": "given, not calculated: drawn at random, or put in the place of a result",
-    "weights changed": "weights changed since the trace: the numbers shown are not those it ran with",
-}
-"""What each status means, in a sentence."""
 FORMAT = "convscope explanation 1"
 
 
@@ -130,7 +108,7 @@ class Explanation:
 
     @cached_property
     def status(self) -> Status:
-        """What is known about this number; see `SAYS`. Recomputes the step when first asked."""
+        """What is known about this number; see `STATUSES`. Recomputes the step when first asked."""
         if self.step.overridden or self.step.role == "random":
             return "given"
         if self.changed:
@@ -149,7 +127,7 @@ class Explanation:
         if not self._resolved(witness):
             return "unresolved"
         proved: Status = "proved normwise" if self.normwise else "proved"
-        return "not explained" if self.raw is None else proved
+        return "recomputed" if self.raw is None else proved
 
     def _resolved(self, witness: Recomputation) -> bool:
         """Whether both witnesses' bounds tell this number from others; those of integers do, or are open for ties."""
@@ -163,13 +141,13 @@ class Explanation:
 
     @property
     def says(self) -> str:
-        """What the status means, in a sentence."""
-        return SAYS[self.status]
+        """The status and what it means, in a line."""
+        return STATUSES[self.status].line
 
     @property
     def proved(self) -> bool:
         """Whether expression and reference both agree with the recorded number."""
-        return self.status.startswith("proved")
+        return self.status in PROVED
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -214,10 +192,10 @@ class Explanation:
             depth: How many steps back; 2 adds the calculation of each number in this one.
         """
         if self.expr is None:
-            return joined([f"{self.name} = {short(self.recorded)}", *self.notes, "", SAYS[self.status]])
+            return joined([f"{self.name} = {short(self.recorded)}", *self.notes, "", self.says])
         detail = Detail(everything=all)
         lines = page(self.name, self.expr, self.recorded, self.bound, detail)
-        lines += ["", *self.notes, SAYS[self.status]]
+        lines += ["", *self.notes, self.says]
         if depth > 1:
             deeper = self._deeper(detail, depth)
             lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
@@ -332,7 +310,7 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
     found = whole.follow(part)
     if found is None:
         return []
-    mark = {"proved": "✓ proved", "mismatch": "✗ mismatch"}.get(found.status, found.status)
+    mark = STATUSES[found.status].word
     if found.expr is None:
         return [f"{found.name} = {short(found.recorded)}   {mark}", *found.notes, ""]
     lines = [*passage(found.name, found.expr, mark, detail), ""]

@@ -16,9 +16,10 @@ from convscope.proof.calls import call_of
 from convscope.proof.explanation import explain
 from convscope.proof.output_check import returned
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
+from convscope.proof.status import StepStatus
 from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
-from convscope.proof.verification_report import RESOLVED, Finding, Mismatch, StepReport, Verification
+from convscope.proof.verification_report import RESOLVED, Mismatch, StepReport, Verification
 from convscope.reference.parts import Box
 from convscope.traces.notes import broken_chains
 from convscope.traces.step import Step
@@ -86,7 +87,7 @@ def _verify_step(
     *,
     read: Collection[tuple[int, int]],
 ) -> StepReport:
-    def report(finding: Finding, checks: Sequence[StepCheck] = ()) -> StepReport:
+    def report(finding: StepStatus, checks: Sequence[StepCheck] = ()) -> StepReport:
         wrong = max((check for check in checks if check.mismatch), key=lambda check: check.worst, default=None)
         return StepReport(
             step.id,
@@ -106,7 +107,7 @@ def _verify_step(
         return report("given")
     try:
         checks, explained = _check(trace, step, cells, random, ops)
-        proved: Finding = "proved"
+        proved: StepStatus = "proved"
         if any(check.mismatch for check in checks) and mixes(checks[0].call):
             checks, explained = _check(trace, step, cells, random, ops, normwise=True)
             proved = "proved normwise"
@@ -117,7 +118,7 @@ def _verify_step(
     return report(_finding(checks, _resolution(step, checks, read), proved if explained else "recomputed"), checks)
 
 
-def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: Finding) -> Finding:
+def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
     """What the checks of a step add up to.
 
     A number without a finite bound is no mismatch, for the kernel may be right; nor is it proved, for any other number

@@ -5,24 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from convscope.json_values import plain_value
+from convscope.proof.status import CHECKED, PROVED, StepStatus
 
 Witness = Literal["reference", "expression", "channel mean", "shape"]
-Finding = Literal["proved", "proved normwise", "unresolved", "mismatch", "recomputed", "unsupported", "given"]
-PROVED = frozenset({"proved", "proved normwise"})
-MEANS = {
-    "proved": "every number recomputed by the reference, every sampled cell explained, all within their bounds",
-    "proved normwise": "proved, but only within the wider bounds of kernels that mix whole planes (Winograd, Fourier)",
-    "unresolved": "within bounds that are too wide to mean much: the median is above a tenth of the numbers",
-    "mismatch": "a recorded number is not what its operation gives for the recorded inputs",
-    "recomputed": "every number recomputed, but no rule explains the operation",
-    "unsupported": "the reference lacks this operation, this form of it, or a finite bound for these numbers",
-    "given": "drawn at random or put there by the caller: there is nothing to recompute",
-}
-"""What each finding means, in a sentence."""
 RESOLVED = 0.1
 """The largest bound that still tells a number from others, as a fraction of the root mean square of its step."""
-CHECKED = frozenset({*PROVED, "recomputed", "unresolved"})
-"""Findings of steps whose every number was recomputed and lies within its bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +47,8 @@ class StepReport:
     id: int
     name: str
     op: str
-    finding: Finding
+    finding: StepStatus
+    """What is known about its numbers; see `STATUSES`."""
     numbers: int
     """How many numbers the step made."""
     explained: int = 0

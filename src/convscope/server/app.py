@@ -6,7 +6,6 @@ Knows FastAPI and the shape of what is served; no models, no ports.
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import Any, get_args
 
 from fastapi import FastAPI, Request
@@ -25,13 +24,10 @@ from convscope.server.session.inputs import Misfit
 
 log = logging.getLogger("convscope.server")
 
-CODES = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 503)
-PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"description": HTTPStatus(code).phrase, **({"content": PROBLEM} if i else {"model": schema.Problem})}
-    for i, code in enumerate(CODES)
+    "default": {"description": "An error, with its status code and one sentence.", "model": schema.Problem}
 }
-"""Every route's refusals; the model stands there once, for each one costs half a millisecond when a server starts."""
+"""What every route answers instead, in the OpenAPI document: any code but 200 comes with a `Problem`."""
 SENTENCES: Mapping[str, str] = {
     "Not Found": "there is nothing at this address; start from the page's own address.",
     "Method Not Allowed": "this address does not take that method; things are read by GET and changed by POST.",

@@ -1,54 +1,17 @@
-/** The JSON of an explanation, as docs/explanation.md describes it, with types; and what the page asks of it. */
+/** The JSON of an explanation, as docs/explanation.md describes it, under short names; and what the page asks of it. */
+import type { components } from "./schema";
 import type { Cell, Num } from "./types";
 import { real } from "./types";
 
-export type Kind = "input" | "step" | "parameter" | "constant" | "number" | "computed";
+type Schemas = components["schemas"];
 
-export type Leaf = Readonly<{ type: "leaf"; name: string; kind: Kind; output?: number; cell: Cell; value: Num }>;
-export type Cells = Readonly<{
-  type: "cells";
-  name: string;
-  kind: Kind;
-  output?: number;
-  grid: readonly number[];
-  cells: readonly Cell[];
-  values: readonly Num[];
-  padding: readonly number[];
-}>;
-export type Dot = Readonly<{
-  type: "dot";
-  left: Cells;
-  right: Cells | null;
-  bias: Expr | null;
-  scale: Num;
-  divisor: Num;
-  note: string;
-  value: Num;
-}>;
-export type Apply = Readonly<{
-  type: "apply";
-  function: string;
-  formula: string;
-  arguments: Readonly<Record<string, Expr | Cells>>;
-  note: string;
-  value: Num;
-}>;
-export type Expr = Leaf | Dot | Apply;
-
-export type Explanation = Readonly<{
-  step: Readonly<{ id: number; name: string; module: string; op: string }>;
-  shape: readonly number[];
-  dtype: string;
-  cell: Cell;
-  name: string;
-  value: Num;
-  recorded: Num;
-  difference: Num;
-  bound: Num;
-  status?: string;
-  notes: readonly string[];
-  expr: Expr | null;
-}>;
+export type Leaf = Schemas["LeafJson"];
+export type Cells = Schemas["CellsJson"];
+export type Dot = Schemas["DotJson"];
+export type Apply = Schemas["ApplyJson"];
+export type Explanation = Schemas["ExplanationJson"];
+export type Expr = NonNullable<Explanation["expr"]>;
+export type Kind = Cells["kind"];
 
 /** Where one term of many stands. */
 export type Term = Readonly<{ name: string; kind: Kind; cell: Cell; value: Num }>;

@@ -4,7 +4,6 @@ Knows expressions and how they are written; no trace but through the explanation
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,6 +17,8 @@ from convscope.plot.canvas.function_graph import draw_graph
 from convscope.plot.canvas.products import SLIM, WIDE, WRITTEN, Grey, draw_products
 from convscope.plot.canvas.sheet import SMALL, Place, Sheet, snap, tile
 from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale
+from convscope.proof.explanation import Explanation
+from convscope.proof.status import PROVED, STATUSES, Status, Tone
 from convscope.render.channels import Channel, channels_of
 from convscope.render.detail import Detail
 from convscope.render.drawing import draw, headline, result
@@ -28,27 +29,14 @@ from convscope.render.rows import BLANK, RULE, Row
 from convscope.render.sums import chosen, closing, scale_of
 from convscope.type_checks import takes
 
-if TYPE_CHECKING:  # proof knows torch, and pictures do without
-    from convscope.proof.explanation import Explanation
-
 EXTREMES = frozenset({"max", "min", "argmax", "argmin"})
 WRONG = "#b2182b"
-_SAYS: Mapping[str, tuple[str, str]] = {
-    "proved": ("✓ proved by two witnesses", ACCENT),
-    "proved normwise": ("✓ proved by two witnesses, normwise", ACCENT),
-    "unresolved": ("unresolved: the bound is too wide to prove it", MUTED),
-    "mismatch": ("✗ mismatch: not what its operation gives", WRONG),
-    "not recomputed": ("explained within the bound, not recomputed", MUTED),
-    "not explained": ("recomputed within the bound, not explained", MUTED),
-    "unsupported": ("unsupported: no rule and no reference", MUTED),
-    "given": ("given, not calculated", MUTED),
-    "weights changed": ("weights changed since the trace", WRONG),
-}
-"""What the badge says of each status, and in which colour."""
+_COLORS: Mapping[Tone, str] = {"good": ACCENT, "bad": WRONG, "open": MUTED, "neutral": MUTED}
+"""The badge's colour."""
 
 
 @takes(why="Explanation")
-def explanation(why: "Explanation", *, most: int = 4) -> Figure:
+def explanation(why: Explanation, *, most: int = 4) -> Figure:
     """Why one number is what it is: window × kernel = products and their sum, or the calculation that made it.
 
     A long sum shows its largest terms as bars and the total of the others, a maximum its candidates with the winner
@@ -73,20 +61,28 @@ def explanation(why: "Explanation", *, most: int = 4) -> Figure:
     expr = why.expr
     if expr is None:
         y = sheet.header(f"{why.name} = {short(why.recorded)}", *why.notes)
-        badge(sheet, y + 0.1, *_SAYS.get(why.status, (why.status, MUTED)))
+        _verdict(sheet, y + 0.1, why.status)
         return sheet.finish()
     y = sheet.header(f"{why.name} = {result(expr)}", *_wrapped(headline(expr)), *why.notes)
     y, rows, bars = _body(sheet, y + 0.12, why, expr, most)
     y = ledger(sheet, y + 0.2, [*rows, RULE, Row("calculated", result(expr)), *_compared(why, expr)], bars)
-    badge(sheet, y + 0.18, *_SAYS.get(why.status, (why.status, MUTED)))
+    _verdict(sheet, y + 0.18, why.status)
     return sheet.finish()
+
+
+def _verdict(sheet: Sheet, y: float, status: Status) -> None:
+    """The badge, its upper edge at y; below it what it means, unless the number is proved."""
+    text = STATUSES[status]
+    badge(sheet, y, text.word, _COLORS[text.tone])
+    if status not in PROVED:
+        sheet.text(0, y + 0.4, text.sentence, points=SMALL, color=MUTED)
 
 
 Body = tuple[float, list[Row | str], frozenset[int]]
 """Where the drawing ends, the lines below it, and which of these have a bar."""
 
 
-def _body(sheet: Sheet, y: float, why: "Explanation", expr: Expr, most: int) -> Body:
+def _body(sheet: Sheet, y: float, why: Explanation, expr: Expr, most: int) -> Body:
     """What is drawn, and the lines that lead from it to the result."""
     if isinstance(expr, Dot):
         channels = channels_of(expr)
@@ -104,7 +100,7 @@ def _body(sheet: Sheet, y: float, why: "Explanation", expr: Expr, most: int) -> 
     return y - 0.12, rows, frozenset(terms)
 
 
-def _window(sheet: Sheet, y: float, why: "Explanation", dot: Dot, channels: list[Channel], *, most: int) -> Body:
+def _window(sheet: Sheet, y: float, why: Explanation, dot: Dot, channels: list[Channel], *, most: int) -> Body:
     """The channels with the largest sums, each drawn; one line for the others, so that it adds up."""
     scale = scale_of(dot)
     totals = np.array([channel.total for channel in channels])
@@ -140,7 +136,7 @@ def _terms(y: float, dot: Dot) -> Body:
     return y - 0.24, rows, frozenset(range(shown))
 
 
-def _candidates(sheet: Sheet, y: float, why: "Explanation", apply: Apply, cells: Cells) -> float:
+def _candidates(sheet: Sheet, y: float, why: Explanation, apply: Apply, cells: Cells) -> float:
     """The cells that a maximum chose from, the winner framed."""
     shape = cells.grid
     values = cells.values.reshape(shape)
@@ -165,7 +161,7 @@ def _candidates(sheet: Sheet, y: float, why: "Explanation", apply: Apply, cells:
     return at[1] + h + 0.1
 
 
-def _moved(sheet: Sheet, y: float, why: "Explanation", leaf: Leaf) -> float:
+def _moved(sheet: Sheet, y: float, why: Explanation, leaf: Leaf) -> float:
     """The plane that a moved number came from, its cell framed; nothing where there is no plane."""
     source = leaf.source
     arrays = why.trace.inputs if source.kind == "input" else {}
@@ -193,7 +189,7 @@ def _frame(sheet: Sheet, at: Place, shape: Sequence[int], cell: tuple[int, int])
     sheet.frame(x, y, w, h, color=INK, weight=1.6)
 
 
-def _compared(why: "Explanation", expr: Expr) -> list[Row | str]:
+def _compared(why: Explanation, expr: Expr) -> list[Row | str]:
     """Recorded and difference, with PyTorch named."""
     return [
         Row("recorded by PyTorch", row.number, row.after) if isinstance(row, Row) and row.label == "recorded" else row
@@ -201,7 +197,7 @@ def _compared(why: "Explanation", expr: Expr) -> list[Row | str]:
     ]
 
 
-def _grey(why: "Explanation", cells: Cells) -> Grey | None:
+def _grey(why: Explanation, cells: Cells) -> Grey | None:
     """How bright the pixels of the image are, where these cells are such and can be shown."""
     if cells.source.kind != "input":
         return None

@@ -1,11 +1,11 @@
-"""Explained: why a number is what it is, cut to what an answer may hold, with an honest rest.
+"""Explanations: why a number is what it is, cut to what an answer may hold, with an honest rest.
 
-Knows `cs.explain` and the dictionaries that it gives; no routes.
+Knows `cs.explain` and the JSON that it gives; no routes.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import convscope as cs
 from convscope.server import schema
 from convscope.server.explanations import speech
+from convscope.server.explanations.expression import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
 from convscope.server.session.inputs import planes_of_all
 from convscope.server.traces.array_pictures import number, pack
 from convscope.server.traces.passes import TERMS, TracePass
@@ -23,8 +24,6 @@ CHEAP = 40_000_000
 """Products that the reference adds within some hundredths of a second, also on a busy machine."""
 EACH = 80
 """Products that any other function costs, for each number that goes in."""
-
-Plain = dict[str, Any]
 
 
 def explained(
@@ -44,10 +43,10 @@ def explained(
     """
     why = why_of(done, step, cell)
     cheap = step.id in done.proved or _work(why) <= CHEAP
-    return _told(why, proved(done, why) if cheap else None, TERMS if every else SOME, channel)
+    return _answer(why, proved(done, why) if cheap else None, TERMS if every else SOME, channel)
 
 
-def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> Any:
+def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanation:
     """The explanation of a cell.
 
     Raises:
@@ -69,24 +68,23 @@ def probability(step: cs.Step, index: int) -> schema.Explained:
     softmax = cs.load_model("torch.nn:Softmax", args={"dim": 1})
     trace = cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
     why = cs.explain(trace, trace.steps[-1], (index,))
-    proof = schema.Proof(status=why.status, says=why.says, proved=why.proved)
-    found = _told(why, proof, SOME, None)
-    return schema.Explained.model_validate(_renamed(found.model_dump(), step.name))
+    answer = _answer(why, _proof(why), SOME, None)
+    return schema.Explained.model_validate(_renamed(answer.model_dump(), step.name))
 
 
-def _renamed(told: Any, name: str) -> Any:
-    """What was told of a softmax over `input`, told of the step that its input really is."""
-    if isinstance(told, dict):
-        known = {"name": name, "kind": "step"} if (told.get("name"), told.get("kind")) == ("input", "input") else {}
-        return {key: _renamed(value, name) for key, value in {**told, **known}.items()}
-    if isinstance(told, list):
-        return [_renamed(value, name) for value in told]
-    return told.replace("input (", f"{name} (") if isinstance(told, str) else told
+def _renamed(value: Any, name: str) -> Any:
+    """The JSON of a softmax over `input`, with the name of the step that its input really is."""
+    if isinstance(value, dict):
+        step = {"name": name, "kind": "step"} if (value.get("name"), value.get("kind")) == ("input", "input") else {}
+        return {key: _renamed(part, name) for key, part in {**value, **step}.items()}
+    if isinstance(value, list):
+        return [_renamed(part, name) for part in value]
+    return value.replace("input (", f"{name} (") if isinstance(value, str) else value
 
 
-def _told(why: Any, proof: schema.Proof | None, most: int, channel: int | None) -> schema.Explained:
-    """An explanation as the page is told, its sums cut."""
-    plain = why.to_json(proof=proof is not None)
+def _answer(why: cs.Explanation, proof: schema.Proof | None, most: int, channel: int | None) -> schema.Explained:
+    """An explanation as the page gets it, its sums cut."""
+    plain = cast("ExplanationJson", why.to_json(proof=proof is not None))
     sentence = speech.sentence(plain)
     if plain["expr"] is None:
         return schema.Explained(explanation=plain, sentence=sentence, rest=None, proof=proof)
@@ -94,10 +92,12 @@ def _told(why: Any, proof: schema.Proof | None, most: int, channel: int | None) 
     return schema.Explained(explanation=plain, sentence=sentence, rest=rest, proof=proof, paper=_paper(why, kept))
 
 
-def _paper(why: Any, kept: NDArray[Any] | None) -> schema.Paper:
+def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | None:
     """The calculation in lines; its terms are counted as they are sent."""
-    found = why.paper()
-    sent = None if kept is None else {int(term): place for place, term in enumerate(kept)}
+    found, expr = why.paper(), cast("Any", why.expr)
+    if found is None:
+        return None
+    sent: dict[int | None, int] | None = None if kept is None else {int(term): place for place, term in enumerate(kept)}
     lines = []
     for line in found.lines:
         term = line.term if sent is None else sent.get(line.term)
@@ -113,30 +113,37 @@ def _paper(why: Any, kept: NDArray[Any] | None) -> schema.Paper:
         )
     products, sums = [], []
     if found.scale is not None:
-        terms = range(len(why.expr.left)) if kept is None else kept.tolist()
-        products, sums = found.products(why.expr, terms), found.sums(why.expr, terms)
+        terms = range(len(expr.left)) if kept is None else kept.tolist()
+        products, sums = found.products(expr, terms), found.sums(expr, terms)
     return schema.Paper(headline=found.headline, result=found.result, lines=lines, products=products, sums=sums)
 
 
-def proved(done: TracePass, why: Any) -> schema.Proof:
+def proved(done: TracePass, why: cs.Explanation) -> schema.Proof:
     """What is known about a number; its step is recomputed."""
-    found = schema.Proof(status=why.status, says=why.says, proved=why.proved)
+    proof = _proof(why)
     if why.step.id in done.proved:
         done.proved.remove(why.step.id)
     done.proved.append(why.step.id)
-    return found
+    return proof
 
 
-def _work(why: Any) -> int:
+def _proof(why: cs.Explanation) -> schema.Proof:
+    text = cs.STATUSES[why.status]
+    return schema.Proof(status=why.status, word=text.word, sentence=text.sentence, tone=text.tone, proved=why.proved)
+
+
+def _work(why: cs.Explanation) -> int:
     """About how many products recomputing the whole step takes."""
-    made, expr = int(np.prod(why.call.shape)), why.raw
+    made, expr = int(np.prod(why.call.shape)), cast("Any", why.raw)
     if hasattr(expr, "left"):
         return made * len(expr.left)
     window = max((len(a) for a in getattr(expr, "arguments", {}).values() if hasattr(a, "grid")), default=1)
     return made * EACH * (window if len(why.call.shape) == 4 else 1)
 
 
-def cut(expr: Plain, most: int, channel: int | None = None) -> tuple[NDArray[Any] | None, Plain | None]:
+def cut(
+    expr: LeafJson | DotJson | ApplyJson, most: int, channel: int | None = None
+) -> tuple[NDArray[Any] | None, RestJson | None]:
     """Leave only the largest terms of the sums in an expression's JSON, in their order.
 
     A window keeps whole channels, those whose products add up to the most, so that its grid stays one; `rest` of a sum
@@ -151,8 +158,8 @@ def cut(expr: Plain, most: int, channel: int | None = None) -> tuple[NDArray[Any
         parts = [part for part in (expr["left"], expr["right"]) if part is not None]
         others = [expr["bias"]] if expr["bias"] is not None else []
     else:
-        parts = [a for a in expr["arguments"].values() if a["type"] == "cells"]
-        others = [a for a in expr["arguments"].values() if a["type"] != "cells"]
+        parts = [argument for argument in expr["arguments"].values() if argument["type"] == "cells"]
+        others = [argument for argument in expr["arguments"].values() if argument["type"] != "cells"]
     kept, rest = _cut_cells(parts, most, channel) if parts else (None, None)
     if rest is not None:
         expr["rest"] = rest
@@ -162,12 +169,12 @@ def cut(expr: Plain, most: int, channel: int | None = None) -> tuple[NDArray[Any
     return kept, rest
 
 
-def _cut_cells(parts: list[Plain], most: int, channel: int | None) -> tuple[NDArray[Any] | None, Plain | None]:
+def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[NDArray[Any] | None, RestJson | None]:
     """Keep some of aligned cells, the same of each."""
     count = len(parts[0]["values"])
     aligned = [part for part in parts if len(part["values"]) == count]
     with np.errstate(all="ignore"):
-        products = np.prod([_numbers(part["values"]) for part in aligned], axis=0)
+        products = np.prod([np.array(part["values"], np.float64) for part in aligned], axis=0)
     products[aligned[0]["padding"]] = 0.0
     kept = _kept(parts[0], products, most, channel)
     if kept is None or len(kept) == count:
@@ -179,7 +186,7 @@ def _cut_cells(parts: list[Plain], most: int, channel: int | None) -> tuple[NDAr
     return kept, {"terms": len(left_out), "total": number(total)}
 
 
-def _kept(cells: Plain, products: NDArray[Any], most: int, channel: int | None) -> NDArray[Any] | None:
+def _kept(cells: CellsJson, products: NDArray[Any], most: int, channel: int | None) -> NDArray[Any] | None:
     """Which terms stay, in their order; None for all."""
     grid, count = cells["grid"], len(products)
     planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 else None
@@ -199,7 +206,7 @@ def _kept(cells: Plain, products: NDArray[Any], most: int, channel: int | None) 
     return np.sort(np.argsort(-sizes, kind="stable")[:most])
 
 
-def _keep(part: Plain, kept: NDArray[Any]) -> None:
+def _keep(part: CellsJson, kept: NDArray[Any]) -> None:
     grid = part["grid"]
     plane = int(np.prod(grid[-2:])) if len(grid) > 2 else 0
     whole = plane and len(kept) % plane == 0 and bool((kept.reshape(-1, plane)[:, 0] % plane == 0).all())
@@ -208,10 +215,6 @@ def _keep(part: Plain, kept: NDArray[Any]) -> None:
     part["padding"] = [place for place, k in enumerate(kept.tolist()) if k in padding]
     part["cells"] = [part["cells"][k] for k in kept]
     part["values"] = [part["values"][k] for k in kept]
-
-
-def _numbers(values: list[Any]) -> NDArray[np.float64]:
-    return np.array([float(value) for value in values])
 
 
 def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:

@@ -1,17 +1,24 @@
 """Explained: one number, its calculation on paper, its proof, and what each pixel adds to it."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
+import convscope as cs
+from convscope.server.explanations.expression import ExplanationJson, RestJson
 from convscope.server.http.message import Message, Number
 
 
 class Proof(Message):
     """What is known about one number; see docs/explanation.md for the statuses."""
 
-    status: str
-    says: str
+    status: cs.Status
+    word: str
+    """What the badge says."""
+    sentence: str
+    """What that means."""
+    tone: cs.Tone
+    """The badge's colour."""
     proved: bool
 
 
@@ -47,12 +54,11 @@ class Paper(Message):
 class Explained(Message):
     """Why a number is what it is."""
 
-    explanation: dict[str, Any]
-    """As `Explanation.to_json()` gives it, its long sums cut to the largest terms."""
+    explanation: ExplanationJson
     sentence: str
     """One sentence for a screen reader."""
-    rest: dict[str, Number] | None
-    """Of a sum that was cut: "terms" and "total" of what was left out."""
+    rest: RestJson | None
+    """Of the outermost sum that was cut."""
     proof: Proof | None
     """None: ask `/proof`, the step is being recomputed."""
     paper: Paper | None = None
