@@ -115,7 +115,7 @@ def test_models_that_are_no_row_of_its_layers_are_refused() -> None:
         r"MaxPool2d with ceil_mode=True \(0\)": nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)),
         r"Conv2d with padding_mode='reflect'": nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")),
         r"Softmax before the last layer": nn.Sequential(nn.Softmax(1), nn.Flatten()),
-        r"each fed by the one before, and Residual is none": Residual(),
+        r"trains sequential networks, and Residual is not sequential": Residual(),
         r"and Twice is none": Twice(),
     }
     for said, model in cases.items():

@@ -227,8 +227,8 @@ def test_a_training_begins_where_none_has_begun(tmp_path: Path, whole: Path, lef
     cs.train(**SMALL, out=out, resume=resume, watch=events.append)
     assert same_weights(out, whole)
     notes = " ".join(events[0]["notes"])
-    assert ("the training begins." in notes) == (resume and left in {"nothing", "an empty folder"})
-    assert ("it begins anew." in notes) == (left not in {"nothing", "an empty folder"})
+    assert ("a new training starts." in notes) == (resume and left in {"nothing", "an empty folder"})
+    assert ("it starts again." in notes) == (left not in {"nothing", "an empty folder"})
     assert not events[0]["resumed"]
 
 
@@ -248,9 +248,9 @@ def test_the_same_command_begins_goes_on_and_has_finished(tmp_path: Path, convsc
     command += ["--images", "100", "--device", "cpu", "--batch-size", "10", "--resume", "--out", str(tmp_path / "run")]
     first, second = convscope(*command), convscope(*command)
     assert (first.status, second.status) == (0, 0), first.err + second.err
-    assert "holds no run to go on with yet, so the training begins" in first.err
+    assert "holds no run to resume yet, so a new training starts" in first.err
     assert "was finished before" in second.out
-    with pytest.raises(UsageError, match=r"was begun with shapes-cnn\(kernels=\[4, 6\]\), not \[2, 2\]"):
+    with pytest.raises(UsageError, match=r"was started with shapes-cnn\(kernels=\[4, 6\]\), not \[2, 2\]"):
         cs.train(resume=True, out=tmp_path / "run", model_args={"kernels": [2, 2]})
 
 

@@ -12,7 +12,7 @@ import fastapi
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 MISSING = (
     "The explorer's page is not built here: convscope was installed with CONVSCOPE_NO_WEB=1, or from a checkout "
     "whose page was never built. Run `make web` in the checkout, or install again without that variable."
