@@ -193,7 +193,7 @@ def test_too_little_memory_is_one_sentence(
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 1
-    assert capsys.readouterr().err.startswith("error: there is not enough memory for this; ask for less")
+    assert capsys.readouterr().err.startswith("error: not enough memory; use smaller batches")
 
 
 def test_more_images_than_there_is_memory_for_are_refused_before_any_is_drawn(
@@ -267,7 +267,7 @@ def test_the_demo_trains_shows_and_may_be_run_again(convscope: Commands, empty: 
     (empty / "mine" / "thesis.txt").write_text("")
     refused = convscope("demo", "--out", "mine")
     assert refused.status == 2
-    assert "is no former demo" in refused.err
+    assert "is not an earlier demo" in refused.err
     assert (empty / "mine" / "thesis.txt").exists()
 
 

@@ -252,9 +252,7 @@ def test_too_few_outputs_and_one_class(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
-    with pytest.raises(
-        TrainingError, match=r"no longer finite at step \d+ .*weights of step 0 are kept.*--lr"
-    ):
+    with pytest.raises(TrainingError, match=r"no longer finite at step \d+ .*weights of step 0 are kept.*--lr"):
         cs.train(digits(), cs.load_model("simple-cnn"), optimizer="sgd", lr=1e30, out=tmp_path / "run")
     kept = cs.load_run(tmp_path / "run").weights_at(0)
     assert all(np.isfinite(value).all() for value in kept.values())
@@ -320,7 +318,7 @@ def test_a_folder_that_is_taken_or_no_run(tmp_path: Path) -> None:
     cs.train("crosses", epochs=1, out=tmp_path / "run")
     with pytest.raises(RunError, match="exists and is not empty; continue it with --resume"):
         cs.train("crosses", out=tmp_path / "run")
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         cs.load_run(tmp_path)
     with pytest.raises(RunError, match="does not exist"):
         cs.load_run(tmp_path / "nothing")

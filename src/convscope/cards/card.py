@@ -30,7 +30,7 @@ class Card:
     name: str
     preprocess: Preprocess = field(default_factory=Preprocess)
     classes: tuple[str, ...] = ()
-    """Names of the outputs, in order; empty where nobody said."""
+    """Class names of the outputs, in order; empty if unknown."""
     source: str = ""
     """How to load it again: a name, `file.py:Class`, a run folder."""
     notes: tuple[str, ...] = ()

@@ -121,7 +121,7 @@ def check_loaded(module: ModuleType) -> None:
 
 
 def checked(spec: ModuleSpec) -> ModuleSpec:
-    """The same module, executed from the very bytes that were checked; unchanged where nobody watches.
+    """The same module, executed from the very bytes that were checked; unchanged if imports are not recorded.
 
     Raises:
         ModelError: its file is not allowed, or cannot be read.

@@ -50,12 +50,12 @@ def _first(name: str, folders: Sequence[str]) -> ModuleSpec | None:
 
 
 def statements(file: Path) -> list[ast.AST]:
-    """The syntax tree of a Python file as a list, without running it; empty where it is no Python, or too deep."""
+    """The syntax tree of a Python file as a list, without running it; empty if it is invalid or too deep."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # about escapes in texts, for instance: it is said when the file is imported
+            )  # about escapes in strings, for instance; reported when the file is imported
             return list(ast.walk(ast.parse(file.read_bytes())))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []

@@ -62,12 +62,12 @@ def give_shapes(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[st
 
 
 def settle(model: nn.Module, size: tuple[int, int] | None, channels: int | None, seed: int) -> tuple[str, ...]:
-    """Give a model that was just loaded its shapes, if what it takes is known by now; what there is to say about it.
+    """Give a newly loaded model with lazy layers its shapes, if its input is known; returns notes.
 
     Args:
         model: Any model.
-        size: Of a picture, height and width, where it is said.
-        channels: Of a picture, where they are said.
+        size: Height and width of a picture, if known.
+        channels: Number of channels of a picture, if known.
         seed: What fresh weights are drawn by.
     """
     lazy = [module for module in model.modules() if isinstance(module, nn.modules.lazy.LazyModuleMixin)]
@@ -76,8 +76,8 @@ def settle(model: nn.Module, size: tuple[int, int] | None, channels: int | None,
     _SEEDS[model] = seed
     if not lacks_shapes(model):  # weights gave them
         _complete(lazy)
-        found = expectation(model)
-        size, channels = size or (found.size if found else None), channels or (found.channels if found else None)
+        result = expectation(model)
+        size, channels = size or (result.size if result else None), channels or (result.channels if result else None)
     if channels is None or (size is None and lacks_shapes(model)):
         return (NOTE,) if lacks_shapes(model) else ()
     give_shapes(model, [torch.zeros(1, channels, *(size or (64, 64)))])

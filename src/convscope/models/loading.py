@@ -98,11 +98,11 @@ def load_model(
     elif weights_key is not None:
         raise UsageError("weights_key says where in a file of weights they are; give weights too.")
     if preprocess is not None:
-        found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
-        same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
+        result, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
+        same = (result.size, result.channels) == (card.preprocess.size, card.preprocess.channels)
         card = replace(card, fixed_size=card.fixed_size and same, size_found=card.size_found and same)
-        if not same and found.size is not None:  # what was noted of that size no longer holds
-            about = f"pictures of {found.size[0]}x{found.size[1]}"
+        if not same and result.size is not None:  # what was noted of that size no longer holds
+            about = f"pictures of {result.size[0]}x{result.size[1]}"
             card = replace(card, notes=tuple(note for note in card.notes if about not in note))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
@@ -142,7 +142,7 @@ Built = tuple[nn.Module, Card, str | Path | None]  # a model, its card, and the 
 
 
 def _as_path(folder: str | Path) -> str:
-    """A run folder, spelled so that nobody takes it for a built-in network of that name: ./shapes-cnn."""
+    """A run folder, spelled so that it is not mistaken for a built-in network of that name: ./shapes-cnn."""
     return f"./{folder}" if str(folder) in MODELS else str(folder)
 
 
@@ -240,7 +240,7 @@ def _config(run: Path) -> dict[str, Any]:
     try:
         return read_config(run, ModelConfig)
     except FileNotFoundError:
-        raise RunError(f"{run} is no run folder: it has no config.json. {HINT}") from None
+        raise RunError(f"{run} is not a run folder: it has no config.json. {HINT}") from None
 
 
 def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
@@ -252,7 +252,7 @@ def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
-    """The card with what an image processor's config beside the weights says, where nobody else said anything."""
+    """The card completed by the image processor's config next to the weights, where it is still unspecified."""
     if card.source in MODELS or not (weights.parent / "preprocessor_config.json").is_file():
         return card
     beside = infer_card(model, weights.parent)

@@ -20,10 +20,10 @@ from convscope.json_values import parse_json
 
 CONFIG = "config.json"
 FORMAT = 2
-"""Of the file; 1 had no digest."""
+"""Version of the file; version 1 had no digest."""
 DIGEST = "sha256"
 LARGEST = 1 << 16
-"""Of an edge in pixels, and of a number of channels."""
+"""Upper limits of an edge in pixels, and of the number of channels."""
 
 Text = Annotated[str, Field(max_length=100_000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -1,7 +1,7 @@
 """Sealed weights: safetensors files that hold the SHA-256 of themselves, so that damage is seen before it is used.
 
 The digest is in the file's own metadata, not in a file beside it: a crash cannot part the two. It is that of the whole
-file with 64 zeros where the digest is. It shows damage, no more: whoever changes a file on purpose can seal it anew.
+file with 64 zeros where the digest is. It only detects damage: anyone who changes a file on purpose can seal it again.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def check_seal(path: Path) -> None:
 
     Raises:
         WeightsError: its digest is another than that of its content.
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     with open_to_read(path) as file:
         size = file.read(8)

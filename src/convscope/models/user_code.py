@@ -214,7 +214,7 @@ def _is_dotted_name(name: str) -> bool:
 def _working_folder_of(name: str) -> Path | None:
     """The working folder where a module comes from there; None where Python finds it without looking there.
 
-    What lies in the working folder must not stand in for an installed package that is named.
+    Files in the working folder must not shadow an installed package that is named.
 
     Raises:
         UsageError: both have it.
@@ -261,7 +261,7 @@ def _call(what: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except SyntaxError as error:
-        raise ModelError(f"{what} is no valid Python: {error.msg} ({error.filename}, line {error.lineno}).") from error
+        raise ModelError(f"{what} is not valid Python: {error.msg} ({error.filename}, line {error.lineno}).") from error
     except (Exception, SystemExit) as error:
         raise failed(what, error) from error
 

@@ -123,7 +123,7 @@ def _check_no_tar(path: Path, file: BinaryIO) -> None:
 
 
 def damaged(path: Path) -> str:
-    """What is said of a file that cannot be read."""
+    """The message for a file that cannot be read."""
     return (
         f"{path} is damaged or was not written by torch.save; weights are read from .safetensors files and from "
         "PyTorch's (.pt, .pth, .bin, .ckpt, .pth.tar)."

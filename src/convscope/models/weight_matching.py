@@ -31,7 +31,7 @@ COUNTERS = frozenset({"total_ops", "total_params", "n_averaged", "_extra_state"}
 
 
 COMPARED = 16
-"""Of at most so many places that fit are the numbers compared."""
+"""Maximum number of matching positions whose numbers are compared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
     Args:
         model: Any module.
         path: A safetensors file, or what `torch.save` wrote: a state dict, or a checkpoint that holds one under any
-            key. Files are told by their content, not by their suffix.
+            key. Files are recognized by their content, not by their suffix.
         key: Where in a checkpoint the weights are, such as "state_dict_ema" or "ema.model"; None finds them.
 
     Returns:
@@ -63,14 +63,14 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
     match, others = find_weights(entries, own, key, type(model).__name__, str(path))
     among, beside = left_over(match, entries)
     _check(match, entries, own, among, f"the weights in {path} do not fit {type(model).__name__}")
-    found = {name: entries[dotted].tensor for name, dotted in match.names.items()}
+    results = {name: entries[dotted].tensor for name, dotted in match.names.items()}
     try:
-        model.load_state_dict(found, strict=False)
+        model.load_state_dict(results, strict=False)
     except (RuntimeError, TypeError, ValueError) as error:  # a module may load its state by code of its own
         raise WeightsError(
             f"{type(model).__name__} does not take the weights in {path}: {str(error).splitlines()[0]}"
         ) from error
-    return (*_moves(match, entries), *_others(match, others), *_ignored(beside), *_conversions(found, own))
+    return (*_moves(match, entries), *_others(match, others), *_ignored(beside), *_conversions(results, own))
 
 
 def _as_path(path: object) -> Path:

@@ -70,11 +70,11 @@ def region(cells: Cells, plane: Array) -> str:
 
 
 def _span(name: str, positions: Array) -> str:
-    found = np.unique(positions)
-    texts = [str(p).replace("-", "−") for p in found]
-    if len(found) == 1:
+    result = np.unique(positions)
+    texts = [str(p).replace("-", "−") for p in result]
+    if len(result) == 1:
         return f"{name} {texts[0]}"
-    steps = np.diff(found)
+    steps = np.diff(result)
     if (steps == 1).all():
         return f"{name}s {texts[0]} to {texts[-1]}"
     return f"{name}s {', '.join(texts)}"

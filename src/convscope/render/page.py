@@ -79,7 +79,7 @@ def compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
 
 
 def _decimals(bound: float, value: float) -> int | None:
-    """Decimals that show the bound with two digits; None where that is no way to write these numbers."""
+    """Number of decimals that shows the bound with two digits; None if these numbers need scientific notation."""
     if not bound:
         return None
     decimals = max(1 - math.floor(math.log10(bound)), 0)

@@ -57,12 +57,12 @@ class Evaluation:
     @cached_property
     def per_class(self) -> list[dict[str, Any]]:
         """For each class: number of images, recall and precision."""
-        found, given, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
+        result, given, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
         return [
             {
                 "class": name,
-                "images": int(found[k]),
-                "recall": float(right[k] / found[k]) if found[k] else None,
+                "images": int(result[k]),
+                "recall": float(right[k] / result[k]) if result[k] else None,
                 "precision": float(right[k] / given[k]) if given[k] else None,
             }
             for k, name in enumerate(self.classes)

@@ -204,9 +204,7 @@ class Loop:
 
     def _refuse(self, step: int) -> None:
         if self.saved < 0:
-            raise TrainingError(
-                "a weight of the model is not finite before the first step; initialize it differently."
-            )
+            raise TrainingError("a weight of the model is not finite before the first step; initialize it differently.")
         if step == 1 and self.position.step == 0:
             raise TrainingError(
                 "the loss is not finite at the very first step, before anything was learned: the model overflows on "

@@ -117,8 +117,7 @@ def check_classes(scores: Tensor, classes: int, *, one_number: bool = True) -> N
     outputs = scores.shape[1]
     if outputs < classes and not (outputs == 1 and one_number):
         raise ShapeError(
-            f"the model has {outputs} output{'s' * (outputs != 1)} for an image, and the data has {classes} "
-            "classes."
+            f"the model has {outputs} output{'s' * (outputs != 1)} for an image, and the data has {classes} classes."
         )
 
 
