@@ -339,7 +339,7 @@ def test_a_run_without_weights_or_code_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"trained on gone\.py:Net, which cannot be built here: there is no file gone"):
         load_model(run)
     (run / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match=r"has no weights\.safetensors: its training saved none yet"):
+    with pytest.raises(RunError, match=r"has no weights\.safetensors: its training has not saved any weights yet"):
         load_model(run)
 
 

@@ -1,4 +1,4 @@
-"""Running: what a model takes, found by running a copy of it on inputs of several forms, channels and sizes.
+"""Trial runs: determine a model's input by running a copy of it on inputs of several forms, channels and sizes.
 
 Knows torch, through `ghost`. Nothing here is timed: the work is bounded by counting, so the answer is always the same.
 """

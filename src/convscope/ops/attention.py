@@ -180,7 +180,7 @@ def _sum(weights: Array, values: Array) -> float:
 
 
 def attention_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The query of the same place; keys and values of all places that it may look at."""
+    """The query at the same position; keys and values of all positions that it may attend to."""
     mask = as_mask(mask)
     shapes = {name: operand.shape for name, operand in call.operands().items()}
     heads, queries = shapes["query"][1], shapes["query"][2]
@@ -200,7 +200,7 @@ def attention_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> d
 
 
 def _allowed(call: Call, queries: int, keys: int) -> Array:
-    """(..., L, S): where a query may look; a score of minus infinity forbids it."""
+    """(..., L, S): the positions that a query may attend to; a score of minus infinity excludes one."""
     allowed: Array = np.ones((queries, keys), np.float32)
     if call.get("is_causal"):
         allowed = np.tri(queries, keys, dtype=np.float32)

@@ -30,7 +30,7 @@ def convolution(call: Call, cell: Cell) -> Dot:
 
 
 def normwise(call: Call, cell: Cell) -> float:
-    """How far a kernel may lie that goes through another basis (Fourier, Winograd) instead of adding products.
+    """The error bound of kernels that use another basis (Fourier, Winograd) instead of adding products.
 
     Such kernels mix whole planes, so their error is a share of the planes' norms, whatever the window holds: a Fourier
     transform of n points is within about 6·log2(n)·u of its norm (Higham 2002, theorem 24.2), and there are three; a
@@ -124,7 +124,7 @@ def convolution_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def _direct_vjp(call: Call, weights: Array) -> Array:
-    """For every place in the kernel: its weight times the result's, at the input cells it was laid on.
+    """Add up, for every kernel position, its weight times the result's, at the input cells that it covers.
 
     Only the smallest box of the result that holds all weights is visited: for one deep cell, its receptive field.
     """
@@ -150,7 +150,7 @@ def _direct_vjp(call: Call, weights: Array) -> Array:
 
 
 def _transposed_vjp(call: Call, weights: Array) -> Array:
-    """For every place in the kernel: the weights of the result cells that it reached, gathered."""
+    """Gather, for every kernel position, the weights of the result cells that it reached."""
     shape = call["input"].shape
     strides, paddings, dilations, _ = _settings_vjp(call)
     kernels = wide(call["weight"])  # (C, Kg, *R)
@@ -211,7 +211,7 @@ def convolution_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
 
 
 def _kernels(call: Call, mask: Array) -> Array:
-    """Which kernels the marked channels use."""
+    """Mask of the kernels used by the masked channels."""
     used = mask.max(axis=(0, *range(2, mask.ndim)))  # (K,)
     shape = call["weight"].shape
     if call["transposed"]:  # (C, K / G, ...): a kernel for each input channel
@@ -221,7 +221,7 @@ def _kernels(call: Call, mask: Array) -> Array:
 
 
 def _kernel_dependencies(call: Call) -> list[Matrix]:
-    """For each axis which input cells each cell of the result lies over."""
+    """For each axis, the input cells that each cell of the result covers."""
     axes = len(call.shape) - 2
     settings = zip(
         call["input"].shape[2:],

@@ -1,4 +1,4 @@
-"""Channels: the planes of a window, one for each channel that it reaches over. Knows expressions."""
+"""Channels: the planes of a window, one for each channel that it covers. Knows expressions."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Channel:
     terms: NDArray[np.int64]
     """Indices into the sum's terms, shape (R, S)."""
     total: float
-    """What its products sum to."""
+    """The sum of its products."""
 
 
 def area_of(dot: Dot) -> int:

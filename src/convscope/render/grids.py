@@ -12,7 +12,7 @@ CHANNELS = 4
 
 
 def grids(dot: Dot, scale: NumberScale, everything: bool = False) -> list[str]:
-    """The lines of the drawing; none where the sum has no plane, or is too large to be read as one.
+    """The lines of the drawing; empty if the sum has no plane, or one too large to display.
 
     Args:
         dot: A convolution, a pooling, an interpolation, a mean over planes.
@@ -61,7 +61,7 @@ def _numbers(values: Array, plane: Array, scale: NumberScale, window: Cells | No
 
 
 def region(cells: Cells, plane: Array) -> str:
-    """Where a plane of cells lies: `conv1 channel 3, rows 0 to 2, columns 4 to 6`."""
+    """The region of a plane of cells: `conv1 channel 3, rows 0 to 2, columns 4 to 6`."""
     where = cells.cells[plane]
     spans = [_span(name, where[..., axis]) for name, axis in (("row", -2), ("column", -1))]
     many = len(cells.source.shape) > 2 and cells.source.shape[-3] > 1

@@ -1,4 +1,4 @@
-"""Parts: the numbers that an expression is made of, the most important first: what one can go on to explain."""
+"""Operands: the numbers in an expression that can be explained next, the most important first."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from convscope.render.sums import chosen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inner:
-    """An intermediate number of a fused operation, which no step has recorded."""
+    """An intermediate number of a fused operation, which was not recorded."""
 
     label: str
     expr: Expr
