@@ -111,12 +111,14 @@ class Twice(nn.Module):
 
 def test_models_that_are_no_row_of_its_layers_are_refused() -> None:
     cases: dict[str, nn.Module] = {
-        r"no BatchNorm2d \(0\); its layers are Conv2d, Linear, ReLU": nn.Sequential(nn.BatchNorm2d(1), nn.Flatten()),
+        r"does not support BatchNorm2d \(0\); its layers are Conv2d, Linear, ReLU": nn.Sequential(
+            nn.BatchNorm2d(1), nn.Flatten()
+        ),
         r"MaxPool2d with ceil_mode=True \(0\)": nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)),
         r"Conv2d with padding_mode='reflect'": nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")),
         r"Softmax before the last layer": nn.Sequential(nn.Softmax(1), nn.Flatten()),
         r"trains sequential networks, and Residual is not sequential": Residual(),
-        r"and Twice is none": Twice(),
+        r"and Twice is not sequential": Twice(),
     }
     for said, model in cases.items():
         with pytest.raises(UsageError, match=said):

@@ -220,7 +220,7 @@ def test_each_precision_learns_and_keeps_its_weights(tmp_path: Path, precision: 
         ({"optimizer": "adm"}, UnknownName, "did you mean 'adam'"),
         ({"loss": "cross-entrpy"}, UnknownName, "did you mean 'cross-entropy'"),
         ({"precision": "float16"}, UnknownName, "no precision is called 'float16'"),
-        ({"device": "cuda:7"}, UsageError, "device 'cuda:7' cannot be used here"),
+        ({"device": "cuda:7"}, UsageError, "device 'cuda:7' is not available"),
         ({"epochs": 0}, UsageError, "epochs must be a whole number greater than 0, not 0"),
         ({"lr": -1.0}, UsageError, "lr must be a number greater than 0"),
         (
