@@ -128,7 +128,7 @@ def test_models_that_are_no_row_of_its_layers_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"model": "mlp-512"}, "no Dropout .dropout1.; its layers are Conv2d, Linear"),
+        ({"model": "mlp-512"}, "does not support Dropout .dropout1.; its layers are Conv2d, Linear"),
         ({"optimizer": "sgd"}, "does not support optimizer sgd; its optimizers are adam, adadelta. Train with PyTorch"),
         ({"loss": "nll"}, "does not support loss nll; its losses are cross-entropy, mse"),
         ({"precision": "bfloat16"}, "on the CPU in float64, not with precision bfloat16; leave it out"),

@@ -120,7 +120,7 @@ REFUSED: Mapping[str, tuple[Callable[[Tensor], Any], str]] = {
     "a number": (lambda _: 3.0, "returns a float"),
     "complex": (lambda scores: scores.to(torch.complex64), "numbers of type complex64"),
     "truth values": (lambda scores: scores > 0, "numbers of type bool"),
-    "empty": (lambda scores: scores[:, :0], r"numbers of shape \d+x0"),
+    "empty": (lambda scores: scores[:, :0], r"returns shape \d+x0"),
     "one mean": (lambda scores: torch.cat([scores, scores]), "one row of scores per image"),
     "sparse": (lambda scores: scores.to_sparse(), "sparse or nested tensor"),
 }
@@ -204,7 +204,7 @@ def test_outputs_of_a_sigmoid_are_probabilities_by_themselves() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Sigmoid())
     prediction = cs.predict(model, np.ones((1, 8, 8), np.float32))[0]
     np.testing.assert_array_equal(prediction.probabilities, prediction.output)
-    assert "do not add up" in prediction.notes[-1]
+    assert "need not add up" in prediction.notes[-1]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
