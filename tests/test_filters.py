@@ -116,7 +116,7 @@ def test_names_and_fractions_are_read_too() -> None:
         ("", UnknownName, "Or type numbers, rows separated by semicolons: '1 0; 0 1'"),
         ("1 0; 1", UsageError, "rows of 2 and 1 numbers; every row needs as many"),
         ("1 2; 3 4; 5", UsageError, "rows of 2, 2 and 1 numbers"),
-        ("1 x; 3 4", UsageError, "'x' in the kernel '1 x; 3 4' is no number"),
+        ("1 x; 3 4", UsageError, "'x' in the kernel '1 x; 3 4' is not a number"),
         ("1 nan", UsageError, "'nan' in the kernel"),
         ("1e999 0", UsageError, "'1e999' in the kernel"),
         ("1/0 0", UsageError, "'1/0' in the kernel"),

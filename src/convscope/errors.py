@@ -53,7 +53,7 @@ class DataError(ConvscopeError, ValueError):
 
 
 class ImageError(DataError):
-    """A file that is no readable image, or one too large to read safely."""
+    """A file that is not a readable image, or that is too large to read safely."""
 
 
 class DataWarning(UserWarning):

@@ -123,7 +123,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Of what is there, links followed; None where nothing is. A link to itself is an OSError."""
+    """The status of a path, following links; None if it does not exist. A link to itself raises an OSError."""
     try:
         return path.stat()
     except FileNotFoundError:

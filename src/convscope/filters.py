@@ -98,7 +98,7 @@ def parse_kernel(text: str) -> Filter:
 
     Raises:
         UnknownName: no kernel has this name.
-        UsageError: the rows have different lengths, or something in them is no finite number.
+        UsageError: the rows have different lengths, or hold something other than finite numbers.
     """
     asked = text.strip()
     if asked.lower() in FILTERS:
@@ -123,7 +123,7 @@ def _number(word: str, asked: str) -> float:
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{word!r} in the kernel {asked!r} is no number. {HINT}")
+        raise UsageError(f"{word!r} in the kernel {asked!r} is not a number. {HINT}")
     return value
 
 
@@ -140,7 +140,7 @@ def apply_filter(
     Args:
         picture: Pixels from 0 to 1, shape (C, H, W) or (H, W).
         kernel: A Filter, numbers of shape (R, S), or what `parse_kernel` reads.
-        mode: "valid" takes only windows that lie within the picture; "same" surrounds it with zeros so that the
+        mode: "valid" takes only windows inside the picture; "same" surrounds it with zeros so that the
             output is as large as the picture (for an even kernel one more row below and column on the right).
         per_channel: Filter each channel by itself instead of turning colours to grey.
 
@@ -215,9 +215,9 @@ def edge_response(kernel: Filter | NDArray[Any] | str) -> EdgeResponse:
         answers = np.concatenate([apply_filter(e, chosen).ravel() for e in (edge, 1 - edge)])
         return float(max(answers.max() - plain[1], plain[0] - answers.min(), 0.0))
 
-    found = EdgeResponse(beyond(dark_left), beyond(dark_above))
+    result = EdgeResponse(beyond(dark_left), beyond(dark_above))
     size = float(np.abs(chosen.kernel).sum()) * 1e-9
-    return EdgeResponse(*(value if value > size else 0.0 for value in (found.vertical, found.horizontal)))
+    return EdgeResponse(*(value if value > size else 0.0 for value in (result.vertical, result.horizontal)))
 
 
 def _as_filter(kernel: NDArray[Any] | str) -> Filter:

@@ -29,7 +29,7 @@ Others start a program (EPS starts Ghostscript), have no signature (TGA), or are
 NAMED_FORMATS = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
 MAX_PIXELS = 100_000_000
 MAX_SCANS = 200
-"""Of a JPEG: each scan passes over all pixels, and a small file can hold thousands. Encoders write about ten."""
+"""Maximum scans of a JPEG: each passes over all pixels, and a small file can hold thousands; ten are usual."""
 STRIP = 500_000  # pixels that are turned into numbers at a time
 WHITE = 255.0  # what a pixel of a file counts up to, whatever the file's own depth
 
@@ -126,12 +126,12 @@ def _scans(content: bytes) -> int:
     Source: ITU-T T.81, annex B: a segment says its length; only the data of a scan have none and end at a marker.
     """
     count, position = 0, 2
-    while count <= MAX_SCANS and (found := _MARKER.search(content, position)) is not None:
-        kind = found.group()[1]
+    while count <= MAX_SCANS and (result := _MARKER.search(content, position)) is not None:
+        kind = result.group()[1]
         if kind == 0xD9:  # the end of the picture; what follows is a preview, a film, another picture
             break
         count += kind == 0xDA
-        position = found.start() + 2 + max(2, int.from_bytes(content[found.end() : found.end() + 2], "big"))
+        position = result.start() + 2 + max(2, int.from_bytes(content[result.end() : result.end() + 2], "big"))
     return count
 
 
@@ -158,7 +158,7 @@ def pixels(picture: Image.Image, name: str = "the picture", *, alpha: bool = Fal
     mode = "RGBA" if alpha else "L" if picture.mode in {"1", "L", "LA", "La"} else "RGB"
     shown = np.empty((len(mode), picture.height, picture.width), np.uint8)
     rows = max(1, STRIP // max(1, picture.width))
-    for top in range(0, picture.height, rows):  # in strips, so that no more than the result stands beside the picture
+    for top in range(0, picture.height, rows):  # in strips, so that only picture and result are in memory
         strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
         strip = strip.convert("LA") if strip.mode == "La" else strip  # which Pillow turns into nothing else
         levels = np.asarray((strip if alpha else _opaque(strip)).convert(mode))

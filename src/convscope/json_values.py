@@ -33,13 +33,13 @@ def plain_value(value: Any) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says, whoever wrote it.
+    """Parse JSON text from an untrusted source.
 
     >>> parse_json('{"epochs": 5}')
     {'epochs': 5}
 
     Raises:
-        ValueError: it is no JSON, not UTF-8, or nested more deeply than can be read.
+        ValueError: it is not JSON, not UTF-8, or nested too deeply.
     """
     try:
         return json.loads(text)

@@ -34,7 +34,7 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
         f"{found.dataset}: {found.accuracy:.2%} of {int(found.confusion.sum()):,} images right, loss {found.loss:.4g}"
     ),
 }
-"""What is said of an object where a cell shows text alone; of the others, their usual form."""
+"""Type -> the text shown where a cell shows only text; other types keep their usual form."""
 
 
 def register(display: Any) -> None:

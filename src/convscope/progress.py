@@ -1,4 +1,4 @@
-"""Progress: how long work tells whoever watches how far it is. Imports nothing of convscope."""
+"""Progress: callbacks for long-running work. Imports nothing of convscope."""
 
 from collections.abc import Callable
 
@@ -7,4 +7,4 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore all progress."""

@@ -339,7 +339,7 @@ def test_what_was_not_kept_needs_the_same_weights(small: Small) -> None:
     with torch.no_grad():
         small.conv1.weight[0, 0, 0, 0] = 7
     assert trace.changed() == ("conv1.weight",)
-    with pytest.raises(TraceError, match=r"cannot be made again: conv1\.weight changed since the trace"):
+    with pytest.raises(TraceError, match=r"cannot be recomputed: conv1\.weight changed since the trace"):
         _ = trace["fc"].output
 
 
@@ -512,7 +512,7 @@ def test_files_that_are_no_trace(tmp_path: Path, small: Small) -> None:
     with pytest.raises(DataError, match=r"there is no file .*x; trace\.save"):
         cs.Trace.load(tmp_path / "x")
     (tmp_path / "y").write_text("hello")
-    with pytest.raises(DataError, match="is no trace saved by convscope"):
+    with pytest.raises(DataError, match="is not a trace saved by convscope"):
         cs.Trace.load(tmp_path / "y")
     trace = cs.trace(small, image(2, 6, 5))
     with pytest.raises(UsageError, match="cannot be written to"):

@@ -131,7 +131,7 @@ def test_where_they_left_is_said() -> None:
     trace = cs.trace(Runs(BREAK["numpy in place"]), torch.rand(1, 8, 8))
     assert trace["mul"].broken == ("self was written into outside PyTorch, which got its memory at conv by numpy()",)
     trace = cs.trace(Runs(BREAK["pointer"]), torch.rand(1, 8, 8))
-    assert trace["mul"].broken == ("self holds numbers that no operation of PyTorch wrote",)
+    assert trace["mul"].broken == ("self holds numbers that were not written by a PyTorch operation",)
 
 
 TABLE = torch.tensor([0.25, 0.5])

@@ -95,7 +95,7 @@ def test_what_was_kept_is_said_by_trace_report_and_print(deep: Deep, picture: Te
     recorder = trace._source._recorder  # type: ignore[attr-defined]
     assert 0 < recorder.kept <= 2 * MEGABYTE
     (note,) = trace.notes
-    assert note == f"kept {recorder.kept / 1e6:.2g} of 4.8 MB of results; other steps are recomputed when asked for."
+    assert note == f"kept {recorder.kept / 1e6:.2g} of 4.8 MB of results; other steps are recomputed on demand."
     assert note in str(trace)
     assert note in cs.verify(trace).notes
 

@@ -54,12 +54,12 @@ def test_an_error_that_the_model_handles_is_none() -> None:
     [
         (nn.Conv2d(3, 4, 3), (1, 8, 8), r"of shape \(1, 1, 8, 8\): the layer \(Conv2d\) expects 3 channels"),
         (nn.Sequential(nn.Conv2d(1, 4, 3)), (3, 8, 8), r"0 \(Conv2d\) expects 1 channel, .* 3; .*images of 1 channel"),
-        (nn.Sequential(nn.Conv2d(1, 4, 5)), (1, 3, 3), r"kernel of \(5, 5\), larger than .* given, \(1, 1, 3, 3\)"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), (1, 4, 4), r"1 \(Linear\) expects 9 numbers .* given \(1, 16\)"),
+        (nn.Sequential(nn.Conv2d(1, 4, 5)), (1, 3, 3), r"kernel of \(5, 5\), larger than its input \(1, 1, 3, 3\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), (1, 4, 4), r"1 \(Linear\) expects 9 .* received \(1, 16\)"),
         (nn.Sequential(nn.BatchNorm2d(3)), (1, 4, 4), r"0 \(BatchNorm2d\) expects 3 channels"),
         (nn.Sequential(nn.LayerNorm(3)), (1, 4, 4), r"0 \(LayerNorm\) expects \(3,\) as its last axes"),
-        (nn.Sequential(nn.MaxPool2d(9)), (1, 4, 4), r"0 \(MaxPool2d\) finds no room for its kernel of 9"),
-        (nn.Conv2d(3, 4, 3), (2, 2, 3, 8, 8), r"expects 4 axes, the batch first, and was given \(2, 2, 3, 8, 8\)"),
+        (nn.Sequential(nn.MaxPool2d(9)), (1, 4, 4), r"0 \(MaxPool2d\) has a kernel of 9, larger than its input"),
+        (nn.Conv2d(3, 4, 3), (2, 2, 3, 8, 8), r"expects 4 axes, the batch first, but received \(2, 2, 3, 8, 8\)"),
     ],
 )  # fmt: skip
 def test_an_image_that_does_not_fit(model: nn.Module, shape: tuple[int, ...], said: str) -> None:
@@ -73,16 +73,16 @@ def test_an_image_that_does_not_fit(model: nn.Module, shape: tuple[int, ...], sa
 @pytest.mark.parametrize(
     ("image", "error", "said"),
     [
-        (np.ones((1, 5, 5), np.uint8), ShapeError, r"the image is uint8; a model takes fractions: .* / 255"),
+        (np.ones((1, 5, 5), np.uint8), ShapeError, r"the image is uint8; .* floating-point numbers: .* / 255"),
         (torch.ones(1, 5, 5, dtype=torch.int64), ShapeError, "the image is int64"),
-        (np.ones((1, 0, 5), np.float32), ShapeError, r"the image of shape \(1, 0, 5\) holds no numbers"),
+        (np.ones((1, 0, 5), np.float32), ShapeError, r"the image of shape \(1, 0, 5\) is empty"),
         ("dog.jpg", UsageError, "an image is an array or a tensor .* not a str; cs.load_image reads one from a file"),
         (None, UsageError, "not nothing"),
         ([1, 2], UsageError, "not a list"),
-        (np.array(["a"]), UsageError, "the image is an array of <U1; a model takes numbers"),
-        ({}, UsageError, "no input is an array"),
-        ((3,), UsageError, "no input is an array"),
-        ((object(),), UsageError, "input 0 is a object; give a NumPy array or a tensor"),
+        (np.array(["a"]), UsageError, "the image is an array of <U1; a model needs numbers"),
+        ({}, UsageError, "none of the inputs is an array"),
+        ((3,), UsageError, "none of the inputs is an array"),
+        ((object(),), UsageError, "input 0 is a object; pass a NumPy array or a tensor"),
         (torch.ones(1, 5, 5, device="meta"), UsageError, "the image is on the meta device"),
     ],
 )
@@ -108,7 +108,7 @@ class Two(nn.Module):
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        (torch.ones(1, 2, 2), "cannot be called with one input: .*'y'; give a tuple for several inputs, or a dict"),
+        (torch.ones(1, 2, 2), "cannot be called with one input: .*'y'; pass a tuple for several inputs, or a dict"),
         ((torch.ones(2),) * 3, "cannot be called with 3 inputs"),
         ({"x": torch.ones(2), "z": torch.ones(2)}, "cannot be called with inputs named x, z: .*'z'"),
     ],
@@ -147,12 +147,12 @@ def scripted() -> nn.Module:
     [
         (scripted, ModelError, "it is TorchScript, which has no Python forward"),
         (lambda: nn.Sequential(scripted()), ModelError, "its module '0' is TorchScript"),
-        (lambda: nn.Sequential(Quantised()), ModelError, "its module '0' is quantised .* before quantisation"),
+        (lambda: nn.Sequential(Quantised()), ModelError, "its module '0' is quantized .* before quantization"),
         (lambda: nn.Conv2d(1, 1, 3, device="meta"), ModelError, "'weight' is on the meta device .* load the weights"),
         (
             lambda: nn.Conv2d,
             UsageError,
-            "a model is a torch.nn.Module, not the class Conv2d; give cs.trace an instance",
+            "a model is a torch.nn.Module, not the class Conv2d; pass an instance",
         ),
         (lambda: torch.relu, UsageError, "not a builtin_function_or_method"),
     ],

@@ -112,10 +112,10 @@ def test_an_answer_that_should_not_be_believed_says_so(tmp_path: Path) -> None:
     attach(model, Card("net", cs.card_of(model).preprocess, classes=("square",)))
     said = cs.predict(model, "shapes:test/3")[0]
     assert (said.best, said.classes) == (0, ("square", "output 1"))
-    assert said.notes[-1] == "the model has 2 outputs and 1 class names; the others are never an answer."
+    assert said.notes[-1] == "the model has 2 outputs and 1 class names; the others are never predicted."
     with torch.no_grad():
         model.get_parameter("fc.bias")[0] = math.nan
-    assert "numbers that are not finite, so this says nothing" in " ".join(cs.predict(model, "shapes:test/3")[0].notes)
+    assert "values that are not finite, so this means nothing" in " ".join(cs.predict(model, "shapes:test/3")[0].notes)
 
 
 def test_only_the_first_of_several_processes_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +193,7 @@ def test_too_little_memory_is_one_sentence(
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 1
-    assert capsys.readouterr().err.startswith("error: there is not enough memory for this; ask for less")
+    assert capsys.readouterr().err.startswith("error: not enough memory; use smaller batches")
 
 
 def test_more_images_than_there_is_memory_for_are_refused_before_any_is_drawn(
@@ -244,7 +244,7 @@ def test_clumsy_words_get_a_sentence(run: Path, empty: Path, convscope: Commands
         assert sentence in said.err, command
     assert [path.name for path in empty.iterdir()] == ["tiny.png"]
     said = convscope("predict", run, "tiny.png", "--classes", "a,b,c")
-    assert "the model has 2 outputs and 3 class names; the last names belong to none." in said.err
+    assert "the model has 2 outputs and 3 class names; the last names have no output." in said.err
 
 
 def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_the_demo_trains_shows_and_may_be_run_again(convscope: Commands, empty: 
     (empty / "mine" / "thesis.txt").write_text("")
     refused = convscope("demo", "--out", "mine")
     assert refused.status == 2
-    assert "is no former demo" in refused.err
+    assert "is not an earlier demo" in refused.err
     assert (empty / "mine" / "thesis.txt").exists()
 
 

@@ -184,7 +184,7 @@ def test_a_step_of_many_numbers_wants_one_of_them_named(convscope: Commands, net
 
 def test_fresh_weights_are_said_to_be_random(convscope: Commands, net: Path, image: Path) -> None:
     said = convscope("trace", f"{net}:Net", image)
-    assert "is not trained: its weights are as its code makes them" in said.err.replace("\n", " ")
+    assert "is not trained: its weights are as initialized by its code" in said.err.replace("\n", " ")
     assert "not trained" not in convscope("trace", "crosses", "crosses:plus", "--model-arg", "published=True").err
     assert "its weights are random" in convscope("trace", "crosses", "crosses:plus").err.replace("\n", " ")
 

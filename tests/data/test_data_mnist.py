@@ -51,9 +51,9 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off": (lambda c: c[:-1], "is cut off or too long: it has 31 bytes and its header says 2x2x4"),
     "too long": (lambda c: c + b"\0", "is cut off or too long"),
     "no header": (lambda c: c[:7], "is cut off within its header"),
-    "empty": (lambda _: b"", "is no IDX file of unsigned bytes; it begins with nothing"),
+    "empty": (lambda _: b"", "is not an IDX file of unsigned bytes; it begins with nothing"),
     "a page": (lambda _: b"<!DOCTYPE html>", "it begins with 3c 21 44 4f"),
-    "floats": (lambda c: c[:2] + b"\x0d" + c[3:], "is no IDX file of unsigned bytes"),
+    "floats": (lambda c: c[:2] + b"\x0d" + c[3:], "is not an IDX file of unsigned bytes"),
     "labels": (lambda _: to_idx(np.zeros(5, np.uint8)), "holds an array of 1 dimensions where 3 are needed"),
 }
 

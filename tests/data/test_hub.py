@@ -102,7 +102,7 @@ def test_any_index_reads_as_an_array_would(places: dict[str, str], form: str) ->
     np.testing.assert_array_equal(data.scaled([1, 0]), held[[1, 0]] / np.float32(255))
     with pytest.raises(IndexError):
         data.images[130]
-    with pytest.raises(cs.UsageError, match="is never loaded whole"):
+    with pytest.raises(cs.UsageError, match="is never loaded completely"):
         np.asarray(data.images)
 
 
@@ -213,7 +213,7 @@ REFUSED: dict[str, Callable[[Path], str]] = {
     r"has no column that is the image; of label, name it": without_image,
     r"has several columns that can be the image; of image, mask, label, name it": two_images,
     r"no image of hub:.* can be read. image 0 of hub:.* is not an image that can be read.* Remove it": corrupt,
-    r"lies at https://nowhere.invalid/x.png; convscope reads files here and on the Hub": remote,
+    r"is stored at https://nowhere.invalid/x.png; convscope reads only files here and on the Hub": remote,
     r"there is no folder or file .*nothing/here": lambda path: f"hub:{path}/nothing/here",
     r"cannot be opened as a data set": lambda path: f"hub:{path}",
     r"no option of .* is called 'lable'; did you mean 'label'": lambda path: f"hub:{path}?lable=x",
@@ -239,7 +239,7 @@ def test_a_name_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) 
         raise ConnectionError("Couldn't reach 'owner/name' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(DownloadError, match=r"hub:owner/name is no folder or file here, and cannot be reached by name"):
+    with pytest.raises(DownloadError, match=r"hub:owner/name is not a folder or file here, and cannot be reached"):
         cs.load_dataset("hub:owner/name")
 
 

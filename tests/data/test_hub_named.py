@@ -87,7 +87,7 @@ def test_a_name_gives_the_images_mapped_and_streamed_and_then_without_a_connecti
     with hub_of(files) as hub:
         found = ask(hub, tmp_path, mapped, streamed, wrong)
     assert found[mapped] == found[streamed] == expected()
-    assert found[wrong].startswith(f"{wrong} is no folder or file here, and cannot be reached by name: ")
+    assert found[wrong].startswith(f"{wrong} is not a folder or file here, and cannot be reached by name: ")
     assert any(each.startswith("GET ") and each.endswith("/data/train-00000-of-00001.parquet") for each in hub.asked)
     assert not [each for each in hub.asked if "program.py" in each]
 

@@ -304,12 +304,12 @@ def test_sequences_are_given_as_they_are() -> None:
 
 
 def test_fractions_for_words_and_words_for_pictures_get_a_sentence() -> None:
-    with pytest.raises(ShapeError, match="the input is float32, and the model takes whole numbers"):
+    with pytest.raises(ShapeError, match=r"the input is float32, but .* embedding, which takes int64"):
         cs.trace(Words(), torch.rand(1, 7))
-    with pytest.raises(ShapeError, match="the image is int64; a model takes fractions"):
+    with pytest.raises(ShapeError, match="the image is int64; the model takes floating-point numbers"):
         cs.trace(nn.Conv2d(1, 1, 3), torch.ones(1, 5, 5, dtype=torch.int64))
     place = Built({"place": lambda: nn.Embedding(4, 3), "body": lambda: nn.Conv2d(3, 3, 3)}, ("place", "body"), by_body)
-    with pytest.raises(ShapeError, match="the image is uint8; a model takes fractions"):
+    with pytest.raises(ShapeError, match="the image is uint8; the model takes floating-point numbers"):
         cs.trace(place, torch.ones(3, 5, 5, dtype=torch.uint8))
 
 

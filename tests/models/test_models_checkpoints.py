@@ -205,7 +205,7 @@ def test_the_command_line_asks_for_a_key(tmp_path: Path) -> None:
     (tmp_path / "n.py").write_text(code)
     torch.save({"state_dict": weights(1), "ema": weights(2)}, tmp_path / "w.pt")
     assert number_in(Loading(weights=tmp_path / "w.pt", weights_key="ema").load(f"{tmp_path / 'n.py'}:net")) == 2
-    with pytest.raises(UsageError, match="give weights too"):
+    with pytest.raises(UsageError, match="pass weights too"):
         Loading(weights_key="ema").load(f"{tmp_path / 'n.py'}:net")
 
 
@@ -308,7 +308,7 @@ def test_what_is_often_found_in_the_place_of_weights_is_recognised(
     tmp_path: Path, content: bytes, message: str, name: str
 ) -> None:
     if name.endswith(".safetensors") and message.startswith(("damaged", "is JSON")):
-        message = "is damaged or no safetensors file"
+        message = "is damaged or not a safetensors file"
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=message):
         loaded(tmp_path / name)

@@ -211,7 +211,7 @@ def test_a_network_from_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 BROKEN: Mapping[str, tuple[str, str]] = {
     "raises": ("import torch\nx = 1 / 0", r"bad\.py fails: ZeroDivisionError: division by zero \(.*bad\.py, line 2\)"),
-    "no Python": ("def broken(:\n    pass", r"is no valid Python: .* \(.*bad\.py, line 1\)"),
+    "no Python": ("def broken(:\n    pass", r"is not valid Python: .* \(.*bad\.py, line 1\)"),
     "missing import": ("import nothing_of_this_name", r"ModuleNotFoundError: No module named .* \(.*bad\.py, line 1\)"),
     "exits": ("raise SystemExit('bye')", r"SystemExit: bye \(.*bad\.py, line 1\)"),
 }
@@ -273,7 +273,7 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "fails while it is built": ("FILE:fails", {"size": 2}, ModelError, r"RuntimeError: .*\(.*net\.py, line 13\)"),
     "made already": ("FILE:ready", {"kernels": 2}, UsageError, "already built; it takes no arguments"),
     "weights alone": ("FOLDER/w.pt", {}, UsageError, "weights do not say the network; name it, and give weights="),
-    "a folder": ("FOLDER", {}, RunError, "is no run folder: it has no config.json"),
+    "a folder": ("FOLDER", {}, RunError, "is not a run folder: it has no config.json"),
     "a colon and nothing": ("FILE:", {}, UsageError, "names no network; write file.py:Class"),
 }
 
@@ -339,7 +339,7 @@ def test_a_run_without_weights_or_code_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"trained on gone\.py:Net, which cannot be built here: there is no file gone"):
         load_model(run)
     (run / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match=r"has no weights\.safetensors: its training saved none yet"):
+    with pytest.raises(RunError, match=r"has no weights\.safetensors: its training has not saved any weights yet"):
         load_model(run)
 
 

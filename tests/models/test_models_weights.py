@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         "text.pt": "is damaged or was not written by torch.save",
         "empty.pth": r"is empty \(0 bytes\)",
         "cut.pt": "is damaged or was not written by torch.save",
-        "half.safetensors": "is damaged or no safetensors file",
+        "half.safetensors": "is damaged or not a safetensors file",
         "gone.pt": "there is no file .*; check the path",
         "net.onnx": "is damaged or was not written by torch.save; weights are read from .safetensors files",
         "tensor.pt": r"holds no state dict \(it is a Tensor\)",

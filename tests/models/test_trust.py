@@ -493,7 +493,7 @@ def test_a_real_terminal_is_asked(own: Path, typed: bytes, status: int) -> None:
     shown = os.read(main, 100_000).decode()
     os.close(main)
     assert process.returncode == status, shown
-    assert "Code can do all that you can. Trust it and run it? [y/N]" in shown
+    assert "This code can do anything you can do. Trust it and run it? [y/N]" in shown
     assert ("square" in out.decode()) == (status == 0)
 
 

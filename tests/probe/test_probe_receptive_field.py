@@ -246,7 +246,7 @@ def test_the_picture_is_legible_and_veils_the_rest() -> None:
     assert image is not None
     assert np.asarray(image)[5, 22].tolist() == [1, 1, 1]
     assert np.asarray(image)[20, 22].max() < 1
-    with pytest.raises(cs.UsageError, match="an input of 4×9×9 is no grey or colour picture"):
+    with pytest.raises(cs.UsageError, match="an input of 4×9×9 is not a grey or colour picture"):
         cs.plot.receptive_field(cs.probe.receptive_field(cs.trace(nn.Conv2d(4, 1, 3), torch.ones(4, 9, 9)), "conv2d"))
 
 

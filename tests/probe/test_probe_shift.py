@@ -269,7 +269,7 @@ def test_classes_that_share_no_name_go_by_number_and_it_is_said() -> None:
     attach(model, Card("net", data.preprocess, classes=("box", "disc")))
     for found in (cs.probe.shift(model, data, reach=1), cs.probe.compare([model, "shapes-cnn"], data)):
         (note,) = found.notes
-        assert "shapes and net share no class name, so classes go by number: square is box, circle is disc" in note
+        assert "share no class name, so classes are matched by number: square is box, circle is disc" in note
         assert f"note: {note}" in str(found).splitlines()
         assert found.to_json()["notes"] == [note]
     assert cs.probe.shift("shapes-cnn", data, reach=1).notes == ()

@@ -243,7 +243,7 @@ def test_the_command_prints_the_address_and_ends_cleanly(
     with started(static, *arguments, "--port", "0", cwd=tmp_path) as process:
         assert process.stdout is not None
         address, _, token = process.stdout.readline().removeprefix("the explorer: ").strip().partition("#token=")
-        assert process.stdout.readline() == "Ctrl-C ends it\n"
+        assert process.stdout.readline() == "press Ctrl-C to stop\n"
         assert asked(f"{address}api/session", token)[0] == 200
         wait_until_caught(signal.SIGTERM if how == signal.SIGINT else how, process.pid)
         process.send_signal(how)

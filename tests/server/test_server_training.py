@@ -216,7 +216,7 @@ def test_what_cannot_be_trained_gets_a_sentence(trainings: Trainings) -> None:
         trainings.get("none")
     training = ask(trainings, source="shapes", model="mlp-512", recipe="tutorial")
     info = wait_for(training, "failed")
-    assert info.message.startswith("no tutorial publishes how it trains 'mlp-512'")
+    assert info.message.startswith("no tutorial recipe exists for 'mlp-512'")
     assert training.history == []
 
 

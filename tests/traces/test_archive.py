@@ -92,7 +92,7 @@ VIEWS: dict[str, Callable[[list[Any]], Any]] = {
 @pytest.mark.parametrize("name", VIEWS)
 def test_no_view_reaches_beyond_its_array(name: str, original: tuple[Arrays, Header], tmp_path: Path) -> None:
     path = forged(tmp_path / "t", original, header=lambda h: VIEWS[name](ref(h, "conv1", "weight")))
-    with pytest.raises(DataError, match="is no trace saved by convscope, or is damaged"):
+    with pytest.raises(DataError, match="is not a trace saved by convscope, or is damaged"):
         cs.Trace.load(path)
 
 
@@ -240,15 +240,15 @@ def header_of(text: str) -> Callable[[Path], Any]:
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a folder": (lambda path: path.mkdir(), "is not a file"),
     "a pipe": (os.mkfifo, "is not a file"),
-    "nothing": (lambda path: path.write_bytes(b""), "is no trace"),
-    "a header longer than any": (lambda path: path.write_bytes((2**60).to_bytes(8, "little") + b"{}"), "is no trace"),
-    "90 MB that are not there": (lambda path: path.write_bytes((9 * 10**7).to_bytes(8, "little")), "is no trace"),
+    "nothing": (lambda path: path.write_bytes(b""), "is not a trace"),
+    "a header longer than any": (lambda path: path.write_bytes((2**60).to_bytes(8, "little") + b"{}"), "is not a tra"),
+    "90 MB that are not there": (lambda path: path.write_bytes((9 * 10**7).to_bytes(8, "little")), "is not a trace"),
     "another kind of metadata": (lambda path: save_file({}, path, {"format": "pt"}), "it has no header"),
-    "a later format": (lambda path: save_file({}, path, {"convscope-trace-9": "{}"}), "of another version"),
-    "not JSON": (header_of("{"), "is no trace"),
+    "a later format": (lambda path: save_file({}, path, {"convscope-trace-9": "{}"}), "belongs to another version"),
+    "not JSON": (header_of("{"), "is not a trace"),
     "a list": (header_of("[]"), "the header is not an object"),
-    "NaN": (header_of('{"model_type": NaN}'), "not a number that JSON has"),
-    "a number beyond floats": (header_of('{"steps": [1e999]}'), "not a number that JSON has"),
+    "NaN": (header_of('{"model_type": NaN}'), "not a JSON number"),
+    "a number beyond floats": (header_of('{"steps": [1e999]}'), "not a JSON number"),
     "a number of 5,000 digits": (header_of('{"steps": [' + "9" * 5000 + "]}"), "beyond 64 bits"),
     "200,000 brackets": (header_of("[" * 200_000), "nested too deeply"),
     "nested arguments": (
@@ -287,5 +287,5 @@ def test_narrow_types_are_saved_and_loaded(dtype: torch.dtype, tmp_path: Path) -
     original = written(tmp_path / "t", nn.Conv2d(1, 2, 3).to(dtype), image=torch.rand(1, 1, 6, 6).to(dtype))
     assert cs.verify(cs.Trace.load(tmp_path / "t")).proved
     path = forged(tmp_path / "u", original, arrays=lambda a: a["output/0/0"].__setitem__((0, 0, 0, 0), 1.0001))
-    with pytest.raises(DataError, match=f"has numbers that no {str(dtype)[6:]} has"):
+    with pytest.raises(DataError, match=f"has numbers that {str(dtype)[6:]} cannot represent"):
         cs.Trace.load(path)

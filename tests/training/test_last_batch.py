@@ -31,7 +31,7 @@ def trained(out: Path, count: int = 33, *, norm: bool = True, **more: Any) -> cs
 def test_a_last_image_joins_the_batch_before_it(tmp_path: Path, count: int, steps: int) -> None:
     run = trained(tmp_path / "run", count)
     assert run.config["recipe"]["join_last"] == (count == 33)
-    assert any("so its images join the one before" in note for note in run.config["notes"]) == (count == 33)
+    assert any("its images are added to the batch before it" in note for note in run.config["notes"]) == (count == 33)
     assert [event["step"] for event in run.history if event["event"] == "epoch"] == [steps, 2 * steps]
     assert run.finished
 
@@ -39,7 +39,7 @@ def test_a_last_image_joins_the_batch_before_it(tmp_path: Path, count: int, step
 def test_without_batch_norm_batches_are_as_they_were(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", norm=False)
     assert run.config["recipe"]["join_last"] is False
-    assert not any("join the one" in note for note in run.config["notes"])
+    assert not any("are added to the batch" in note for note in run.config["notes"])
 
 
 def test_a_training_that_goes_on_has_the_same_batches_and_ends_in_the_same_bits(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_the_command_starts_its_processes_and_speaks_once(whole: tuple[Path, str]) -> None:
     path, said = whole
-    assert said.count("is written after") == 1
+    assert said.count("was written after") == 1
     assert cs.Run(path).config["environment"]["processes"] == 2
 
 
@@ -182,7 +182,7 @@ def assert_agents_train_together(address: str, folder: Path, prefixes: Sequence[
     assert [process.returncode for process in started] == [0, 0], said
     runs = [run for run in folder.glob("host*/runs/shapes-cnn") if (run / "weights.safetensors").exists()]
     assert len(runs) == 1, said
-    assert "".join(said).count("is written after") == 1
+    assert "".join(said).count("was written after") == 1
     assert cs.load_run(runs[0]).config["environment"]["processes"] == 2
 
 

@@ -111,12 +111,14 @@ class Twice(nn.Module):
 
 def test_models_that_are_no_row_of_its_layers_are_refused() -> None:
     cases: dict[str, nn.Module] = {
-        r"no BatchNorm2d \(0\); its layers are Conv2d, Linear, ReLU": nn.Sequential(nn.BatchNorm2d(1), nn.Flatten()),
+        r"does not support BatchNorm2d \(0\); its layers are Conv2d, Linear, ReLU": nn.Sequential(
+            nn.BatchNorm2d(1), nn.Flatten()
+        ),
         r"MaxPool2d with ceil_mode=True \(0\)": nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)),
         r"Conv2d with padding_mode='reflect'": nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")),
         r"Softmax before the last layer": nn.Sequential(nn.Softmax(1), nn.Flatten()),
-        r"each fed by the one before, and Residual is none": Residual(),
-        r"and Twice is none": Twice(),
+        r"trains sequential networks, and Residual is not sequential": Residual(),
+        r"and Twice is not sequential": Twice(),
     }
     for said, model in cases.items():
         with pytest.raises(UsageError, match=said):
@@ -126,9 +128,9 @@ def test_models_that_are_no_row_of_its_layers_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"model": "mlp-512"}, "no Dropout .dropout1.; its layers are Conv2d, Linear"),
-        ({"optimizer": "sgd"}, "no optimizer sgd; its optimizers are adam, adadelta. Train with PyTorch"),
-        ({"loss": "nll"}, "no loss nll; its losses are cross-entropy, mse"),
+        ({"model": "mlp-512"}, "does not support Dropout .dropout1.; its layers are Conv2d, Linear"),
+        ({"optimizer": "sgd"}, "does not support optimizer sgd; its optimizers are adam, adadelta. Train with PyTorch"),
+        ({"loss": "nll"}, "does not support loss nll; its losses are cross-entropy, mse"),
         ({"precision": "bfloat16"}, "on the CPU in float64, not with precision bfloat16; leave it out"),
         ({"device": "cuda"}, "on the CPU in float64, not with device cuda"),
     ],

@@ -104,7 +104,7 @@ def test_answers_without_a_gradient_are_refused_in_training(tmp_path: Any, monke
 
 
 REFUSED: Mapping[str, tuple[Callable[[Tensor], Any], str]] = {
-    "maps": (lambda scores: scores[:, :, None, None].expand(-1, -1, 8, 8), "maps of 2x8x8 numbers, as segmentation"),
+    "maps": (lambda scores: scores[:, :, None, None].expand(-1, -1, 8, 8), "maps of 2x8x8 numbers, like"),
     "one map": (lambda scores: scores[:, :1, None, None].expand(-1, -1, 8, 8), "maps of 1x8x8 numbers"),
     "maps in a dict, as torchvision's": (
         lambda scores: OrderedDict(out=scores[:, :, None, None].expand(-1, -1, 8, 8)),
@@ -114,13 +114,13 @@ REFUSED: Mapping[str, tuple[Callable[[Tensor], Any], str]] = {
     "volumes": (lambda scores: scores[..., None, None, None].expand(-1, -1, 3, 3, 3), "numbers of shape 2x3x3x3"),
     "several outputs": (lambda scores: (scores, scores), "2 tensors .*none of them is called logits"),
     "several named": (lambda scores: {"a": scores, "b": scores}, r"2 tensors \(a: \d+x2, b: \d+x2\)"),
-    "none": (lambda _: None, "answers with None"),
-    "an empty list": (lambda _: [], "answers with a list"),
-    "a text": (lambda _: "cat", "answers with a str"),
-    "a number": (lambda _: 3.0, "answers with a float"),
+    "none": (lambda _: None, "returns None"),
+    "an empty list": (lambda _: [], "returns a list"),
+    "a text": (lambda _: "cat", "returns a str"),
+    "a number": (lambda _: 3.0, "returns a float"),
     "complex": (lambda scores: scores.to(torch.complex64), "numbers of type complex64"),
     "truth values": (lambda scores: scores > 0, "numbers of type bool"),
-    "empty": (lambda scores: scores[:, :0], r"numbers of shape \d+x0"),
+    "empty": (lambda scores: scores[:, :0], r"returns shape \d+x0"),
     "one mean": (lambda scores: torch.cat([scores, scores]), "one row of scores per image"),
     "sparse": (lambda scores: scores.to_sparse(), "sparse or nested tensor"),
 }
@@ -153,7 +153,7 @@ def test_what_names_no_class_is_refused_in_one_sentence_by_all_that_ask(
 
 def test_maps_are_refused_with_what_takes_them_and_that_does() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1))
-    with pytest.raises(ShapeError, match="trace, explain and verify take it as it is"):
+    with pytest.raises(ShapeError, match="trace, explain and verify accept it"):
         cs.predict(model, np.zeros((1, 8, 8), np.float32))
     trace = cs.trace(model, np.zeros((1, 8, 8), np.float32))
     assert cs.verify(trace).proved
@@ -175,7 +175,7 @@ def test_one_number_for_each_image_is_the_nearest_class_number(form: Callable[[T
     prediction = cs.predict(model, np.zeros((1, 8, 8), np.float32))[0]
     assert (prediction.output.shape, prediction.probabilities) == ((1,), None)
     assert prediction.best == int(wanted.float().round().clamp(0, 1))
-    assert "no class names say what it means" in prediction.notes[-1]
+    assert "no class names that say what it means" in prediction.notes[-1]
     assert len(cs.probe.compare([model, model], images).models) == 2
 
 
@@ -204,7 +204,7 @@ def test_outputs_of_a_sigmoid_are_probabilities_by_themselves() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Sigmoid())
     prediction = cs.predict(model, np.ones((1, 8, 8), np.float32))[0]
     np.testing.assert_array_equal(prediction.probabilities, prediction.output)
-    assert "do not add up" in prediction.notes[-1]
+    assert "need not add up" in prediction.notes[-1]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -224,7 +224,7 @@ def test_evaluating_counts_the_answers_that_are_not_finite(tmp_path: Any, monkey
         for weight in run.model.parameters():
             weight.fill_(float("nan"))
     result = cs.evaluate(run)
-    assert re.match(r"(\d+) of the \1 answers have numbers that are not finite", result.notes[-1])
+    assert re.match(r"(\d+) of the \1 outputs have values that are not finite", result.notes[-1])
 
 
 SHAPES = st.lists(st.integers(0, 4), max_size=5)
@@ -259,7 +259,7 @@ def test_the_command_line_refuses_maps_in_one_sentence(
         with pytest.raises(SystemExit) as caught:
             main()
         assert caught.value.code == 2, command
-        assert re.search(r"error: the model answers an image with maps of 2x28x28", capsys.readouterr().err), command
+        assert re.search(r"error: for each image the model returns maps of 2x28x28", capsys.readouterr().err), command
 
 
 def test_the_explorer_names_no_class_for_maps_and_reads_logits_in_a_dict() -> None:

@@ -172,7 +172,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(convscope: Commands, whole: Path, tm
     assert "Traceback" not in errors
     assert "everything is saved; go on with" in errors
     assert f"convscope train --resume --out '{run}'" in errors
-    assert "going on after step" in convscope.said("train", "--resume", "--out", run)
+    assert "continuing after step" in convscope.said("train", "--resume", "--out", run)
     assert_same_bits(run, whole)
 
 
@@ -227,7 +227,7 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_used(
     events: list[Mapping[str, Any]] = []
     cs.train(resume=True, out=interrupted, watch=events.append)
     assert events[0]["step"] == int(older.name)
-    assert any(str(newest) in note and "damaged and passed over" in note for note in events[0]["notes"])
+    assert any(str(newest) in note and "damaged and skipped" in note for note in events[0]["notes"])
     assert_same_bits(interrupted, small)
 
 
@@ -248,7 +248,7 @@ def test_damaged_weights_are_named_and_those_of_the_last_good_snapshot_used(tmp_
 def test_no_good_snapshot_and_a_damaged_config(interrupted: Path) -> None:
     for path in interrupted.glob("snapshots/*/position.json"):
         path.write_text("{")
-    with pytest.raises(RunError, match="has no snapshot to go on from"):
+    with pytest.raises(RunError, match="has no snapshot to resume from"):
         cs.train(resume=True, out=interrupted)
     (interrupted / "config.json").write_text('{"recipe": {')
     with pytest.raises(RunError, match=r"config\.json is damaged"):
@@ -268,13 +268,13 @@ def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(small: Path, interr
 
 
 def test_resuming_with_other_settings_or_data_is_refused(interrupted: Path) -> None:
-    with pytest.raises(UsageError, match="was begun with seed 1, not 2"):
+    with pytest.raises(UsageError, match="was started with seed 1, not 2"):
         cs.train(resume=True, out=interrupted, seed=2)
-    with pytest.raises(UsageError, match="was begun with dataset shapes, not mnist"):
+    with pytest.raises(UsageError, match="was started with dataset shapes, not mnist"):
         cs.train("mnist", resume=True, out=interrupted)
-    with pytest.raises(UsageError, match="was begun with epochs 6, not 20"):
+    with pytest.raises(UsageError, match="was started with epochs 6, not 20"):
         cs.train(resume=True, out=interrupted, epochs=20)
-    with pytest.raises(RunError, match="was begun with other data"):
+    with pytest.raises(RunError, match="was started with other data"):
         cs.train(resume=True, out=interrupted, data_options={"size": 500})
 
 
@@ -288,7 +288,7 @@ def test_more_epochs_at_a_constant_rate_are_an_uninterrupted_training(tmp_path: 
 
 def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="no unfinished run lies in runs/"):
+    with pytest.raises(RunError, match="runs/ has no unfinished run"):
         cs.train(resume=True)
     with pytest.raises(UsageError, match="name a data set to train on"):
         cs.train()

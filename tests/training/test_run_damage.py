@@ -268,7 +268,7 @@ def test_a_snapshot_whose_digests_are_none_is_passed_over(unfinished: Path, whol
     (newest / "sha256.json").write_text(digests)
     events: list[Mapping[str, Any]] = []
     cs.train(resume=True, out=unfinished, watch=events.append)
-    assert any(f"{newest} is damaged and passed over" in note for note in events[0]["notes"])
+    assert any(f"{newest} is damaged and skipped" in note for note in events[0]["notes"])
     assert bits(unfinished) == bits(whole)
 
 
@@ -290,7 +290,7 @@ def test_a_snapshot_that_is_none_though_its_digests_are_right_is_passed_over(
     reseal(newest, name, content)
     events: list[Mapping[str, Any]] = []
     cs.train(resume=True, out=unfinished, watch=events.append)
-    assert any("is damaged and passed over" in note for note in events[0]["notes"])
+    assert any("is damaged and skipped" in note for note in events[0]["notes"])
     assert bits(unfinished) == bits(whole)
 
 

@@ -227,8 +227,8 @@ def test_a_training_begins_where_none_has_begun(tmp_path: Path, whole: Path, lef
     cs.train(**SMALL, out=out, resume=resume, watch=events.append)
     assert same_weights(out, whole)
     notes = " ".join(events[0]["notes"])
-    assert ("the training begins." in notes) == (resume and left in {"nothing", "an empty folder"})
-    assert ("it begins anew." in notes) == (left not in {"nothing", "an empty folder"})
+    assert ("a new training starts." in notes) == (resume and left in {"nothing", "an empty folder"})
+    assert ("it starts again." in notes) == (left not in {"nothing", "an empty folder"})
     assert not events[0]["resumed"]
 
 
@@ -248,9 +248,9 @@ def test_the_same_command_begins_goes_on_and_has_finished(tmp_path: Path, convsc
     command += ["--images", "100", "--device", "cpu", "--batch-size", "10", "--resume", "--out", str(tmp_path / "run")]
     first, second = convscope(*command), convscope(*command)
     assert (first.status, second.status) == (0, 0), first.err + second.err
-    assert "holds no run to go on with yet, so the training begins" in first.err
-    assert "was finished before" in second.out
-    with pytest.raises(UsageError, match=r"was begun with shapes-cnn\(kernels=\[4, 6\]\), not \[2, 2\]"):
+    assert "holds no run to resume yet, so a new training starts" in first.err
+    assert "is already finished" in second.out
+    with pytest.raises(UsageError, match=r"was started with shapes-cnn\(kernels=\[4, 6\]\), not \[2, 2\]"):
         cs.train(resume=True, out=tmp_path / "run", model_args={"kernels": [2, 2]})
 
 
@@ -268,7 +268,7 @@ def test_a_folder_with_anything_else_is_not_begun_in(tmp_path: Path, name: str) 
     leave(tmp_path / "run")
     (tmp_path / "run" / name).write_text("mine")
     for resume in (True, False):
-        with pytest.raises(RunError, match=r"is no run folder|exists and is not empty"):
+        with pytest.raises(RunError, match=r"is not a run folder|exists and is not empty"):
             cs.train(**SMALL, out=tmp_path / "run", resume=resume)
     assert (tmp_path / "run" / name).read_text() == "mine"
 
@@ -409,7 +409,7 @@ def test_a_training_goes_on_where_nobody_reads_its_output(tmp_path: Path) -> Non
     process.stdout = None
     errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0, errors
-    assert "note: standard output: Broken pipe; the training goes on without it." in errors
+    assert "note: standard output: Broken pipe; the training continues without it." in errors
     assert "Exception ignored" not in errors
     assert cs.load_run(tmp_path / "run").finished
 
@@ -420,7 +420,7 @@ def test_a_full_standard_output_is_named(tmp_path: Path, whole: Path) -> None:
         process = start(tmp_path / "run", stdout=full)
         errors = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 0
-        assert "note: standard output: No space left on device; the training goes on without it." in errors
+        assert "note: standard output: No space left on device; the training continues without it." in errors
         for more in ([], ["--json"]):
             command = [sys.executable, "-m", "convscope", "predict", str(whole), "crosses:plus", *more]
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -464,9 +464,9 @@ def test_a_demo_replaces_a_former_one_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("run/more.txt", r"run/more\.txt was not made by a demo"),
-        ("run/config.json", r"run/config\.json has been changed since a demo made it"),
-        ("run/history/best/w.txt", "was not made by a demo"),
+        ("run/more.txt", r"run/more\.txt was not written by a demo"),
+        ("run/config.json", r"run/config\.json has been changed since a demo wrote it"),
+        ("run/history/best/w.txt", "was not written by a demo"),
         ("maps.png", "has been changed since"),
     ],
 )
@@ -492,7 +492,7 @@ def test_a_list_that_names_nothing_makes_nothing_the_demo_s(tmp_path: Path, mark
         (out / name).write_text(text)
     before = content(out)
     answer = convscope("demo", "--out", out)
-    assert (answer.status, "more.txt was not made by a demo" in answer.err) == (2, True)
+    assert (answer.status, "more.txt was not written by a demo" in answer.err) == (2, True)
     assert content(out) == before
     shutil.rmtree(out / "run")
     fake_demo(out, "two")
@@ -505,7 +505,7 @@ def test_links_in_a_demo_are_not_followed(tmp_path: Path, victim: Path) -> None:
     fake_demo(out, "one")
     shutil.rmtree(out / "run")
     (out / "run").symlink_to(victim)
-    with pytest.raises(UsageError, match="run was not made by a demo"):
+    with pytest.raises(UsageError, match="run was not written by a demo"):
         fake_demo(out, "two")
     assert untouched(victim)
 

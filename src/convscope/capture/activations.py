@@ -1,7 +1,7 @@
-"""Watching: some steps of a model, for many batches, at the cost of its forward passes alone.
+"""Activations: read the results of chosen steps over many batches, at the cost of the forward passes alone.
 
-A trace of the first images says which calls the steps are; in every pass the results of these calls are shown as they
-are made, and nothing is kept. Knows torch's dispatch; no files, no data sets.
+A trace of the first images finds the calls behind the steps; in every pass the results of these calls are handed to a
+callback, and nothing is stored. Knows torch's dispatch; no files, no data sets.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ Read = Callable[[Step, Tensor], Any]
 
 
 class ActivationWatch:
-    """Runs a model on batches and shows the results of some of its steps.
+    """Runs a model on batches and hands out the results of chosen steps.
 
     >>> import torch
     >>> watch = ActivationWatch(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), ["1"])
@@ -32,7 +32,7 @@ class ActivationWatch:
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
-        """Choose the steps, by the names that a trace gives them.
+        """Choose the steps, by their names in a trace.
 
         Raises:
             ModelError: the model cannot be traced.
@@ -43,22 +43,22 @@ class ActivationWatch:
         self._calls: dict[bool, Mapping[int, Step]] = {}
 
     def __call__(self, images: Tensor, read: Read, *, whole: bool = False) -> dict[str, Any]:
-        """Run the model on a batch, as it is: evaluation mode and gradients are the caller's.
+        """Run the model on a batch as it is; the caller sets eval mode and disables gradients.
 
         Args:
             images: Shape (N, C, H, W), on the model's device.
-            read: Called with each step and its result, shape (N, ...), while the model runs; the tensor may be written
-                into later, so what is to last must be a copy.
-            whole: Run the model to its end, and give its output under the name "".
+            read: Called with each step and its result, shape (N, ...), while the model runs; the tensor may be
+                overwritten later, so copy what you keep.
+            whole: Run the model to its end, and return its output under the name "".
 
         Returns:
-            What `read` gave, by the step's name.
+            The return value of `read` for each step, by name.
 
         Raises:
             UnknownName: the model has no step of that name.
-            TraceError: the model does something else for this batch than for its first images.
+            TraceError: the model runs other operations for this batch than for its first images.
         """
-        several = len(images) > 1  # for one image some operations are views that copy for several
+        several = len(images) > 1  # some operations are views for one image and copies for several
         if several not in self._calls:
             self._calls[several] = _calls(self._model, images[:2], self._names)
         watcher = _ActivationRecorder(self._calls[several], read, whole)
@@ -69,12 +69,13 @@ class ActivationWatch:
             output = None
         missing = [step.name for step in self._calls[several].values() if step.name not in watcher.found]
         if missing:
-            raise TraceError(f"the model did not run {', '.join(missing)} for this batch; it runs by what it is given.")
+            steps = ", ".join(missing)
+            raise TraceError(f"the model did not run {steps} for this batch; its control flow depends on the input.")
         return {**watcher.found, **({"": output} if whole else {})}
 
 
 class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
-    """Counts the calls and shows those that are wanted."""
+    """Counts the calls and hands out the results of the chosen ones."""
 
     def __init__(self, wanted: Mapping[int, Step], read: Read, whole: bool) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
         self._count = 0
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
-        """Nothing is kept, so nothing is copied."""
+        """Nothing is stored, so nothing needs to be copied."""
 
     def _note(self, call: Call) -> None:
         step, now = self._wanted.get(self._count), self._count
@@ -93,8 +94,8 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
         if step is not None:
             if signature_of(call[0]).op != step.op:
                 raise TraceError(
-                    f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({step.op}) before; it runs by "
-                    "what it is given, so its steps cannot be compared over images."
+                    f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({step.op}) before; its "
+                    "control flow depends on the input, so its steps cannot be compared between images."
                 )
             self.found[step.name] = self._read(step, results_of(call)[0])
         if now >= self._last:
@@ -102,13 +103,13 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
 
 
 def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Step]:
-    """Which calls the steps are."""
+    """The calls behind the steps, by their number in the pass."""
     sketch = trace(model, images, keep=0)
     return {_time(step): step for step in map(sketch.__getitem__, names)}
 
 
 def _time(step: Step) -> int:
-    """Which of torch's calls a step is."""
+    """The number of a step's call in the pass."""
     assert isinstance(step.values, Recording)
     time = step.values.entries[step.id].time
     return time - sum(other < time for other in step.values.tape.undispatched)

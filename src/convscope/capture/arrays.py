@@ -1,4 +1,4 @@
-"""Arrays: torch's tensors as NumPy arrays, and what a model returned as plain containers of them."""
+"""Arrays: convert tensors to NumPy arrays, and a model's output to plain containers of them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -14,13 +14,7 @@ NARROW = {torch.bfloat16, torch.float16}
 
 
 def array_of(tensor: Tensor) -> Array:
-    """A tensor's numbers, read-only, without a copy where it lies in main memory; narrow types exactly as float32.
-
-    Raises:
-        TraceError: it is on the meta device, so it has none.
-    """
-    if tensor.is_meta:
-        raise TraceError("a result of this pass is on the meta device and has no numbers.")
+    """A tensor as a read-only array, without a copy for CPU tensors; bfloat16 and half are widened to float32."""
     tensor = tensor.detach()
     if tensor.is_nested:
         tensor = tensor.to_padded_tensor(0.0)
@@ -30,13 +24,13 @@ def array_of(tensor: Tensor) -> Array:
         tensor = tensor.dequantize()
     if tensor.dtype in NARROW or str(tensor.dtype).startswith("torch.float8"):
         tensor = tensor.float()
-    if tensor.dtype == torch.complex32:  # NumPy has no such type
+    if tensor.dtype == torch.complex32:  # NumPy lacks this type
         tensor = tensor.to(torch.complex64)
     return frozen(tensor.resolve_conj().resolve_neg().cpu().numpy())
 
 
 def in_structure(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """A model's output with each tensor changed: mappings and dataclasses as dict, sequences as tuple."""
+    """A model's output with `change` applied to each tensor; mappings and dataclasses become dict, sequences tuple."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
@@ -50,6 +44,6 @@ def in_structure(value: Any, change: Callable[[Tensor], Any]) -> Any:
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
     """The tensors of a model's output, in order."""
-    found: list[Tensor] = []
-    in_structure(value, found.append)
-    return iter(found)
+    results: list[Tensor] = []
+    in_structure(value, results.append)
+    return iter(results)

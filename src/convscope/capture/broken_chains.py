@@ -1,8 +1,8 @@
-"""Breaks: steps that take numbers which left PyTorch earlier in the pass, so that no chain leads to the image.
+"""Broken chains: steps that use numbers which left PyTorch earlier in the pass, so their path to the image is broken.
 
-A number that depends on the image leaves at a departure (`item()`, `numpy()`). Whatever comes into the pass after that
-and was not known before may hold it: a tensor that no step made, a number among an operation's arguments. Conditions,
-sizes and indexes are choices of a path, not numbers of it. Knows rows; no torch.
+A number that depends on the image leaves at a departure (`item()`, `numpy()`). Anything new that enters the pass
+afterwards may hold it: a tensor that no step made, or a number among an operation's arguments. Conditions, sizes and
+indices choose the path and are not numbers on it. Knows linked calls; no torch.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ UNWRITTEN = ("empty", "new_empty")
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A departure, linked."""
+    """A departure of numbers from PyTorch, linked to its source."""
 
     time: int
     link: TensorLink
-    """What left."""
+    """The tensor whose numbers left."""
     way: str
     number: Any = None
-    """The number, where it was a single one."""
+    """The number, if it was a single one."""
     changed: bool = False
-    """Whether the tensor's memory was then written into from outside."""
+    """Whether other code then wrote into the tensor's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class Break:
 
     argument: str
     how: str
-    """`holds`, `may hold`, `was written into`, `unwritten`."""
+    """How the argument is affected: `holds`, `may hold`, `was written into`, `unwritten`."""
     left: Left | None = None
-    """Where they left."""
+    """The departure of these numbers."""
 
     def says(self, name: str) -> str:
-        """In words; `name` is what the step or input is called that they left at."""
+        """The break as a sentence; `name` is the step or input at which the numbers left."""
         if self.left is None:
-            return f"{self.argument} holds numbers that no operation of PyTorch wrote"
+            return f"{self.argument} holds numbers that were not written by a PyTorch operation"
         if self.how == "was written into":
             return (
                 f"{self.argument} was written into outside PyTorch, which got its memory at {name} by {self.left.way}"
@@ -52,27 +52,27 @@ class Break:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Before:
-    """What was known before the pass, and the numbers of tensors that hold one."""
+    """Tensors and numbers known before the pass."""
 
     memories: Collection[int] = ()
-    """Of tensors that the model holds."""
+    """Memories of the tensors that the model holds."""
     numbers: Collection[Any] = ()
-    """That the model holds or its code contains."""
+    """Numbers that the model holds or its code contains."""
     scalars: Callable[[int], Any] = lambda _: None
-    """Constant -> its number, of one that holds a single one; else None."""
+    """Constant -> its number if it holds exactly one, else None."""
     own: Callable[[int], bool] = lambda _: False
-    """Visit -> whether a layer of torch's own ran, which takes numbers from its settings alone."""
+    """Visit -> whether a built-in torch layer ran, whose numbers come from its settings alone."""
 
 
 @dataclass(slots=True)
 class _Chain:
-    """What is known while rows are followed in order."""
+    """The state while rows are followed in order."""
 
     before: Before
     image: set[int] = field(default_factory=set)
-    """Memories that hold numbers which depend on the image, or on what broke."""
+    """Memories whose numbers depend on the image, or on a broken chain."""
     blank: set[int] = field(default_factory=set)
-    """Memories that nothing has written."""
+    """Memories that have not been written yet."""
     left: list[Left] = field(default_factory=list)
     """Departures of such numbers so far."""
 
@@ -80,33 +80,33 @@ class _Chain:
 def breaks_of(
     rows: Sequence[LinkedCall], departures: Sequence[Left], inputs: Collection[int], before: Before
 ) -> dict[int, tuple[Break, ...]]:
-    """Row -> what of its arguments may come from outside; rows without any are left out.
+    """Row -> its arguments that may come from outside; rows without any are left out.
 
     Args:
-        rows: All of them, in order.
+        rows: All linked calls, in order.
         departures: Numbers that left PyTorch, in order.
-        inputs: The memories of the inputs.
-        before: What was known before the pass.
+        inputs: Memories of the inputs.
+        before: Tensors and numbers known before the pass.
     """
-    chain, found, waiting = _Chain(before, set(inputs)), dict[int, tuple[Break, ...]](), list(departures)
+    chain, result, waiting = _Chain(before, set(inputs)), dict[int, tuple[Break, ...]](), list(departures)
     for number, row in enumerate(rows):
         while waiting and waiting[0].time <= row.entry.time:
             _depart(chain, waiting.pop(0))
         broken = tuple(dict.fromkeys(_breaks(chain, row)))
         if broken:
-            found[number] = broken
+            result[number] = broken
         _note(chain, row, broken=bool(broken))
-    return found
+    return result
 
 
 def _depart(chain: _Chain, left: Left) -> None:
-    """Conditions choose a path; whatever else leaves may come back."""
+    """Record a departure, unless it only decides a condition: other numbers may come back."""
     if left.link.slot.memory in chain.image and not isinstance(left.number, bool):
         chain.left.append(left)
 
 
 def _note(chain: _Chain, row: LinkedCall, *, broken: bool) -> None:
-    """What the row's results and writes hold from now on."""
+    """Update the state with the row's results and writes."""
     entry = row.entry
     made = {slot.memory for slot in (*entry.results, *entry.writes)}
     reads = any(link.slot.memory in chain.image for link in row.links) and not makes(entry.op)
@@ -135,11 +135,11 @@ def _breaks(chain: _Chain, row: LinkedCall) -> Iterator[Break]:
 
 
 PLACES = frozenset({"copy"})
-"""Operations whose first operand says only where to write."""
+"""Operations whose first operand is only the destination of a write."""
 
 
 def _of_number(chain: _Chain, name: str, number: Any, *, inside: bool = False) -> Iterator[Break]:
-    """Whether a number, or a tensor of several (None), may be one that left."""
+    """The break, if a number, or a tensor of several (None), may be one that left."""
     same = next((left for left in reversed(chain.left) if number is not None and left.number == number), None)
     if same is not None:
         yield Break(name, "holds", same)
@@ -150,7 +150,8 @@ def _of_number(chain: _Chain, name: str, number: Any, *, inside: bool = False) -
 def sentences(
     broken: Mapping[int, tuple[Break, ...]], named: Callable[[TensorLink], str]
 ) -> dict[int, tuple[str, ...]]:
-    """Row -> its breaks in words."""
+    """Row -> its breaks as sentences."""
     return {
-        row: tuple(b.says("" if b.left is None else named(b.left.link)) for b in found) for row, found in broken.items()
+        row: tuple(b.says("" if b.left is None else named(b.left.link)) for b in result)
+        for row, result in broken.items()
     }

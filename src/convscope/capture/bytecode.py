@@ -1,7 +1,7 @@
-"""Code: whether a model's `forward` may do more than call torch's operations, as far as its bytecode tells.
+"""Bytecode: inspect whether a model's `forward` may do more than call torch operations.
 
-Most models do not, and need less watching: random generators of Python and NumPy, methods that torch does not
-dispatch, and objects of the model's own cost as much to watch as a small network takes to run. Runs nothing.
+Most models do not, and then need less monitoring: watching the generators of Python and NumPy, methods that torch does
+not dispatch, and the model's own objects takes as long as a small network's forward pass. Runs no code of the model.
 """
 
 import dis
@@ -21,21 +21,21 @@ BESIDE = frozenset(
         "storage", "tolist", "untyped_storage", "vars",
     }
 )  # fmt: skip
-"""Names through which code does what torch does not dispatch, or through which it reaches such names."""
+"""Names through which code can do things that torch does not dispatch, or reach such names."""
 
 
 def runs_other_code(modules: Collection[nn.Module]) -> bool:
-    """Whether any of these modules may run code that is neither torch's nor plain arithmetic on tensors."""
+    """Whether any of these modules may run code other than torch's and plain arithmetic on tensors."""
     return any(type(module) not in PLAIN and _does_more(module) for module in modules) or any(map(_hooked, modules))
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether something of the user's runs with a module."""
+    """Whether a module has user hooks."""
     return bool(module.__dict__["_forward_hooks"] or module.__dict__["_forward_pre_hooks"])
 
 
 def _does_more(module: nn.Module) -> bool:
-    """False only where all that `forward` names is torch's, a builtin, a module, a tensor or a plain value."""
+    """False only if every name in `forward` is torch's, a builtin, a module, a tensor or a plain value."""
     names = _doubtful(type(module))  # type: ignore[arg-type]  # a class is hashable
     if names is None:
         return True
@@ -45,7 +45,7 @@ def _does_more(module: nn.Module) -> bool:
 
 @cache
 def _doubtful(kind: type[nn.Module]) -> tuple[str, ...] | None:
-    """The names in a class's `forward` that its instances may give a meaning; None if it may do more as it is."""
+    """The names in a class's `forward` that its instances resolve; None if the code itself may do more."""
     if _ours(kind):
         return ()
     code = getattr(kind.forward, "__code__", None)
@@ -75,6 +75,6 @@ _PLAIN_VALUES = (
 
 
 def _ours(thing: Any) -> bool:
-    """Whether a module, class or function belongs to torch or to Python's mathematics."""
+    """Whether a module, class or function belongs to torch or to Python's math modules."""
     home = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
     return isinstance(home, str) and home.partition(".")[0] in {"torch", "math", "builtins", "typing"}

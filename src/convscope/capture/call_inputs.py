@@ -1,6 +1,6 @@
-"""Intake: what a user gives as an image, as the tensors that the model is called with.
+"""Call inputs: convert a user's image or inputs into the tensors that the model is called with.
 
-Knows torch; whether an input has a batch axis is told by the model's card, or by runs of a copy of the model.
+Knows torch; the model's card, or trial runs of a copy of the model, decide whether an input has a batch axis.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,13 +27,13 @@ UNBATCHED = (
     nn.TransformerDecoderLayer,
     nn.TransformerEncoderLayer,
 )
-"""Layers whose input of three axes is no picture."""
+"""Layers for which an input with three axes is not a picture."""
 _ARRAYS = (Tensor, np.ndarray)
 
 
 @dataclass(slots=True, eq=False)
 class CallInputs:
-    """The inputs of one pass; tensors are copies, so nothing that happens to the caller's changes a trace."""
+    """The inputs of one pass; tensors are copies, so later changes to the caller's do not affect the trace."""
 
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
@@ -46,15 +46,15 @@ def as_call_inputs(subject: ModelState, image: Any, batched: bool | None = None)
 
     Args:
         subject: The model.
-        image: One array or tensor, (C, H, W) or with a batch axis first; a tuple for positional inputs; a mapping for
-            inputs by name; a list for one input that is a list. Each may be a list, tuple or mapping of arrays. Arrays
-            of fractions get the model's type; all go to its device.
-        batched: Whether arrays have a batch axis; without one they get it. None finds out for a single array, and
-            leaves the arrays of several inputs as they are unless only with a batch axis they run.
+        image: One array or tensor, (C, H, W) or with a batch axis first; a tuple of positional inputs; a mapping of
+            named inputs; a list for one input that is a list. Each may be a list, tuple or mapping of arrays.
+            Floating-point arrays are converted to the model's dtype; everything is moved to its device.
+        batched: Whether arrays have a batch axis; False adds one. None decides for a single array, and adds one to
+            several inputs only if the model runs with it and not without.
 
     Raises:
-        ShapeError: a single image of whole numbers for a model that takes fractions, or the other way round.
-        UsageError: something that is no array.
+        ShapeError: an integer image for a model that takes floating-point numbers, or the other way round.
+        UsageError: an input is not an array.
     """
     if isinstance(image, _ARRAYS):
         tensor = _tensor(subject, image, "the image")
@@ -65,7 +65,7 @@ def as_call_inputs(subject: ModelState, image: Any, batched: bool | None = None)
     arguments, keywords = _several(subject, image)
     tensors = dict(_named_tensors({**arguments, **keywords}))
     if not tensors:
-        raise UsageError("no input is an array; give the model at least one.")
+        raise UsageError("none of the inputs is an array; pass at least one.")
     given = {**arguments, **keywords}
     lacking = _lacking(subject, arguments, keywords) if batched is None else set() if batched else set(given)
     given = {name: in_structure(v, _with_batch) if name in lacking else v for name, v in given.items()}
@@ -74,24 +74,24 @@ def as_call_inputs(subject: ModelState, image: Any, batched: bool | None = None)
 
 
 def _several(subject: ModelState, image: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs by position, each with the name it gets, and inputs by name."""
+    """Positional inputs, by the names they get, and named inputs."""
     if isinstance(image, Mapping):
         return {}, {str(name): _structure(subject, value, str(name)) for name, value in image.items()}
     if isinstance(image, tuple):
         return {f"input{i}": _structure(subject, value, f"input {i}") for i, value in enumerate(image)}, {}
     if isinstance(image, list):
-        found = {"input": _structure(subject, image, "the image")}
-        if next(_named_tensors(found), None) is not None:
-            return found, {}
-    given = "nothing" if image is None else f"a {type(image).__name__}"
+        arguments = {"input": _structure(subject, image, "the image")}
+        if next(_named_tensors(arguments), None) is not None:
+            return arguments, {}
+    kind = "nothing" if image is None else f"a {type(image).__name__}"
     raise UsageError(
-        f"an image is an array or a tensor of shape (C, H, W), not {given}; "
-        "cs.load_image reads one from a file, and a tuple or a dict gives a model several inputs."
+        f"an image is an array or a tensor of shape (C, H, W), not {kind}; "
+        "cs.load_image reads one from a file, and a tuple or a dict passes several inputs."
     )
 
 
 def _structure(subject: ModelState, value: Any, what: str) -> Any:
-    """The same lists, tuples and mappings, with tensors in the place of arrays."""
+    """The same lists, tuples and mappings, with arrays replaced by tensors."""
     if isinstance(value, list):
         return [_structure(subject, item, f"{what}[{i}]") for i, item in enumerate(value)]
     if type(value) is tuple:
@@ -102,7 +102,7 @@ def _structure(subject: ModelState, value: Any, what: str) -> Any:
 
 
 def _named_tensors(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor with a name: that of its input, and where it is in a list or mapping, as in `images[0]`."""
+    """Every tensor with its name, such as `images[0]` for the first item of a list."""
     for name, value in values.items():
         if isinstance(value, Tensor):
             yield name, value
@@ -113,19 +113,19 @@ def _named_tensors(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _tensor(subject: ModelState, value: Any, what: str) -> Any:
-    """An array as a tensor of its own on the model's device; what is none passes as it is."""
+    """An array as a new tensor on the model's device; other values are returned unchanged."""
     if isinstance(value, Tensor):
         tensor = value.detach().clone() if value.requires_grad else value.clone()
     elif isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind not in "biufc":
-            raise UsageError(f"{what} is an array of {value.dtype}; a model takes numbers.")
+            raise UsageError(f"{what} is an array of {value.dtype}; a model needs numbers.")
         tensor = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     elif isinstance(value, bool | int | float | str | None):
         return value
     else:
-        raise UsageError(f"{what} is a {type(value).__name__}; give a NumPy array or a tensor.")
+        raise UsageError(f"{what} is a {type(value).__name__}; pass a NumPy array or a tensor.")
     if tensor.is_meta:
-        raise UsageError(f"{what} is on the meta device and has no numbers.")
+        raise UsageError(f"{what} is on the meta device and has no data.")
     if subject.dtype in {None, tensor.dtype} or not tensor.dtype.is_floating_point:
         return tensor if tensor.device == subject.device else tensor.to(subject.device)
     return tensor.to(subject.device, subject.dtype)
@@ -136,22 +136,22 @@ def _with_batch(tensor: Tensor) -> Tensor:
 
 
 def _check_numbers(subject: ModelState, tensor: Tensor) -> None:
-    """Refuse whole numbers for a model of fractions, fractions for a model of whole numbers, and no numbers at all."""
+    """Reject integers for a floating-point model, floating-point numbers for an integer model, and empty tensors."""
     if not tensor.numel():
-        raise ShapeError(f"the image of shape {tuple(tensor.shape)} holds no numbers.")
+        raise ShapeError(f"the image of shape {tuple(tensor.shape)} is empty.")
     whole = not tensor.dtype.is_floating_point and not tensor.is_complex()
     kind = str(tensor.dtype).removeprefix("torch.")
     if whole and not _takes_whole(subject, tensor):
         raise ShapeError(
-            f"the image is {kind}; a model takes fractions: let cs.load_image prepare it, or scale it yourself, "
-            "as in image.astype('float32') / 255."
+            f"the image is {kind}; the model takes floating-point numbers: let cs.load_image prepare it, or scale it "
+            "yourself, as in image.astype('float32') / 255."
         )
     if not whole and not only_pictures(subject.modules.values()) and card_of(subject.model).form == "tokens":
-        raise ShapeError(f"the input is {kind}, and the model takes whole numbers, as its embedding does; give int64.")
+        raise ShapeError(f"the input is {kind}, but the model starts with an embedding, which takes int64.")
 
 
 def _takes_whole(subject: ModelState, tensor: Tensor) -> bool:
-    """Whether a model takes whole numbers, as those that begin with an embedding do."""
+    """Whether a model takes integers, because it starts with an embedding."""
     if not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in subject.modules.values()):
         return False
     told = [runs(subject.model, [tried], {}) for tried in (tensor, tensor[None])]
@@ -159,7 +159,7 @@ def _takes_whole(subject: ModelState, tensor: Tensor) -> bool:
 
 
 def _lacks_batch(subject: ModelState, tensor: Tensor) -> bool:
-    """Whether a single input has no batch axis, told by its number of axes; where that is not sure, by runs."""
+    """Whether a single input lacks a batch axis, judged by its number of axes or, if that is ambiguous, trial runs."""
     model = subject.model
     if only_pictures(subject.modules.values()):
         return tensor.dim() == 3
@@ -169,15 +169,15 @@ def _lacks_batch(subject: ModelState, tensor: Tensor) -> bool:
     told, more = runs(model, [tensor], {}), runs(model, [tensor[None]], {})
     if more is not None and told != more:
         return more
-    found = expectation(model) if card is None else None
-    sure = card is not None or (found is not None and found.ran)
+    result = expectation(model) if card is None else None
+    sure = card is not None or (result is not None and result.ran)
     return tensor.dim() == (AXES[card_of(model).form] if sure else _axes(type(_first_layer(subject))))  # type: ignore[arg-type]  # a class is hashable
 
 
 def _lacking(subject: ModelState, arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> set[str]:
-    """Which of several inputs have no batch axis: those of three axes, if the model runs when they get one.
+    """The inputs that lack a batch axis: those with three axes, if the model runs once they get one.
 
-    Where it runs on them as they are too, as a convolution does, they are pictures in a model of pictures alone.
+    If it also runs without, as a convolution does, they count as single pictures only in a model of pictures.
     """
     given = {**arguments, **keywords}
     pictures = {n for n, v in given.items() if isinstance(v, Tensor) and v.dim() == 3 and v.is_floating_point()}
@@ -201,12 +201,12 @@ def _lacking(subject: ModelState, arguments: Mapping[str, Any], keywords: Mappin
 
 @cache
 def _axes(first: type[nn.Module]) -> int:
-    """How many axes one image has for a first layer of this kind; 0 where that cannot be told from a batch."""
+    """Number of axes of one image for a first layer of this class; 0 if it cannot be told apart from a batch."""
     if issubclass(first, (*UNBATCHED, nn.BatchNorm1d)):
         return 0
     return 2 if "1d" in first.__name__ else 4 if "3d" in first.__name__ else 3
 
 
 def _first_layer(subject: ModelState) -> nn.Module:
-    """The first module that has no others inside, in the order of definition."""
+    """The first leaf module, in the order of definition."""
     return next(module for module in subject.modules.values() if not module._modules or isinstance(module, UNBATCHED))

@@ -1,6 +1,6 @@
-"""Describe: what a call says once its tensors are gone: operation, named arguments, and which tensors those were.
+"""Call records: a call without its tensors: operation, named arguments, and the identity of each tensor.
 
-Knows torch's schemas; keeps no tensor.
+Knows torch's schemas; holds no tensors.
 """
 
 import weakref
@@ -19,12 +19,12 @@ from convscope.errors import TraceError
 
 @dataclass(frozen=True, slots=True)
 class TensorMeta:
-    """One tensor: which it was, in which memory, and how it lay there."""
+    """A tensor's identity, its memory, and its layout there."""
 
     serial: int
-    """The same for the same tensor, whatever is written into it."""
+    """Identifies the tensor, whatever is written into it."""
     memory: int
-    """The same for all tensors that share memory."""
+    """Identifies the memory, shared by all views of it."""
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
@@ -33,37 +33,37 @@ class TensorMeta:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call, described."""
+    """The description of one call."""
 
     op: str
     overload: str
     arguments: dict[str, Any]
-    """As in a Step, with a Slot for each tensor."""
+    """The arguments as in a Step, with a TensorMeta for each tensor."""
     results: tuple[TensorMeta, ...]
     writes: tuple[TensorMeta, ...]
     view: bool
-    """Whether its results lie in the memory of its arguments, unwritten."""
+    """Whether its results are views of its arguments and it writes nothing."""
     visit: int
     time: int
-    """Which call of its tape it is."""
+    """The call's index in its tape."""
     scalars: tuple[str, ...] = ()
-    """The arguments that may be numbers to calculate with and are not what they are by default."""
+    """Names of numeric arguments that differ from their defaults."""
 
 
 class TensorIds:
-    """Gives every tensor its number. With `weak`, tensors may die and others may later lie where they lay."""
+    """Numbers the tensors. With `weak`, tensors may be freed and their memory reused by others."""
 
     def __init__(self, *, weak: bool = False) -> None:
         self._weak = weak
         self._known: dict[int, tuple[int, Any]] = {}
         self._lay: dict[int, set[int]] = {}
-        """By tensor, where weak: the memories that it has lain in; `.data = ...` gives it another."""
+        """With `weak`: tensor -> the memories it has used; `.data = ...` gives it another."""
         self._memories: dict[int, int] = {}
         self._users: dict[int, int] = {}
         self._count = 0
 
     def slot(self, tensor: Tensor, seen: Tensor | None = None) -> TensorMeta:
-        """The tensor's slot; `seen` is the tensor as it was then, where its shape has changed since."""
+        """The tensor's description; `seen` is the tensor as it was then, if its shape has changed since."""
         shown = tensor if seen is None else seen
         if shown.is_nested:
             raise TraceError("the model makes nested tensors, whose rows differ in length; trace it with padded ones.")
@@ -100,7 +100,7 @@ class TensorIds:
 
 
 def describe(call: Call, time: int, tape: Tape, census: TensorIds) -> CallRecord:
-    """A call as an Entry."""
+    """The record of a call."""
     func, args, kwargs, _, visit = call
     signature = signature_of(func)
     given = dict(zip(signature.names, args, strict=False)) | (kwargs or {})
@@ -121,12 +121,12 @@ def describe(call: Call, time: int, tape: Tape, census: TensorIds) -> CallRecord
 
 
 def results_of(call: Call) -> list[Tensor]:
-    """The tensors that a call returned, or where it returned none, those that it wrote into."""
+    """The tensors that a call returned or, if there are none, those that it wrote into."""
     return list(tensors_in(call[3])) or writes_of(call)
 
 
 def argument_of(call: Call, name: str, item: int) -> Tensor:
-    """The tensor that a call was given."""
+    """The tensor passed to a call as argument `name`."""
     func, args, kwargs, _, _ = call
     names = signature_of(func).names
     place = names.index(name)
@@ -137,7 +137,7 @@ def argument_of(call: Call, name: str, item: int) -> Tensor:
 
 
 class OpSignature(NamedTuple):
-    """What a function's schema says, in the form that is needed for every call."""
+    """A function's schema, in the form needed for every call."""
 
     function: Any
     op: str
@@ -146,17 +146,17 @@ class OpSignature(NamedTuple):
     defaults: dict[str, Any]
     view: bool
     scalars: tuple[str, ...]
-    """The arguments that may be numbers to calculate with; a tensor may be given as one."""
+    """Names of numeric arguments; a tensor may be passed for one."""
 
 
 CALCULATED = ("Tensor", "number", "float", "complex")
-"""Types, in a schema's words, of arguments that are calculated with; sizes and indexes are `int`."""
+"""Schema types of numeric arguments; sizes and indices are `int`."""
 NUMBERS = {int, float, complex}
 _SIGNATURES: dict[int, OpSignature] = {}  # by id(function)
 
 
 def signature_of(func: Any) -> OpSignature:
-    """The signature of an overload, read once."""
+    """The signature of an overload, cached."""
     known = _SIGNATURES.get(id(func))
     if known is None:
         known = _SIGNATURES[id(func)] = _signature(func)
@@ -181,7 +181,7 @@ def _signature(func: Any) -> OpSignature:
 
 
 def _plain(value: Any, slot: Callable[[Tensor], TensorMeta]) -> Any:
-    """An argument without torch's own kinds of value."""
+    """An argument with torch's own value types replaced by plain ones."""
     if isinstance(value, Tensor):
         return slot(value)
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Links: which call made what each call reads. Knows entries only; no torch, no names of steps."""
+"""Data flow: link each tensor argument to the call that made it. Knows call records only; no torch, no step names."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ class TensorLink:
 
 @dataclass(slots=True)
 class LinkedCall:
-    """An entry and its arguments' links, in the order of `slots_in`."""
+    """A call record and the links of its arguments, in the order of `slots_in`."""
 
     entry: CallRecord
     links: tuple[TensorLink, ...]
 
     def reads(self) -> Iterator[int]:
-        """The rows that made or wrote what it reads."""
+        """The rows that made or wrote the tensors it reads."""
         for link in self.links:
             if link.kind == "step":
                 yield link.id
@@ -36,22 +36,22 @@ class LinkedCall:
 
 @dataclass(slots=True)
 class OutsideTensors:
-    """The tensors that were there before the pass: which they are, and their names in order."""
+    """The tensors that existed before the pass: identities, and names in order."""
 
     parameters: Mapping[str, TensorMeta]
     inputs: Mapping[str, TensorMeta]
     constants: list[tuple[int, TensorMeta, str, int]] = field(default_factory=list)
-    """(time, slot, argument, place in it) of the first use of each tensor that nobody announced."""
+    """(time, slot, argument, index in it) of the first use of each tensor that is not a parameter or input."""
 
 
 class Linker:
-    """Links rows, one after the other in the order of execution."""
+    """Links call records one by one, in the order of execution."""
 
     def __init__(self, outside: OutsideTensors) -> None:
         self._outside = outside
-        self._made: dict[int, tuple[Kind, int, int]] = {}  # serial -> what it is
-        self._writers: dict[int, list[int]] = {}  # memory -> rows that wrote into it
-        self._parameters: dict[int, list[tuple[int, TensorMeta]]] = {}  # memory -> parameters that lie there
+        self._made: dict[int, tuple[Kind, int, int]] = {}  # serial -> (kind, id, output)
+        self._writers: dict[int, list[int]] = {}  # memory -> rows that wrote to it
+        self._parameters: dict[int, list[tuple[int, TensorMeta]]] = {}  # memory -> parameters stored there
         for place, slot in enumerate(outside.parameters.values()):
             self._made.setdefault(slot.serial, ("parameter", place, 0))
             self._parameters.setdefault(slot.memory, []).append((place, slot))
@@ -59,7 +59,7 @@ class Linker:
             self._made[slot.serial] = ("input", place, 0)
 
     def row(self, entry: CallRecord, number: int) -> LinkedCall:
-        """The row of the next entry; `number` is its id."""
+        """The linked call of the next record; `number` is its id."""
         links = tuple(self.link(slot, entry.time, name, item) for name, item, slot in slots_in(entry.arguments))
         for slot in entry.writes:
             self._writers.setdefault(slot.memory, []).append(number)
@@ -68,7 +68,7 @@ class Linker:
         return LinkedCall(entry, links)
 
     def link(self, slot: TensorMeta, time: int, name: str, item: int) -> TensorLink:
-        """Where a tensor that is read now came from."""
+        """The source of a tensor that is read now."""
         writers = self._writers.get(slot.memory, ())
         if not writers:
             parameter = self._parameter(slot)
@@ -82,12 +82,12 @@ class Linker:
         return TensorLink(kind, place, output, slot, tuple(row for row in writers if row > since))
 
     def seen(self, slot: TensorMeta) -> TensorLink | None:
-        """Where a tensor came from that nobody reads now; None for one that was never read."""
+        """The source of a tensor without reading it; None if it has never been read."""
         known = slot.serial in self._made or (slot.memory not in self._writers and self._parameter(slot) is not None)
         return self.link(slot, -1, "", 0) if known else None
 
     def _parameter(self, slot: TensorMeta) -> int | None:
-        """The parameter that a tensor is, or is a view of."""
+        """The parameter that a tensor equals or is a view of."""
         known = self._made.get(slot.serial)
         if known is not None and known[0] == "parameter":
             return known[1]
@@ -98,7 +98,7 @@ class Linker:
 
 
 def _covers(whole: TensorMeta, part: TensorMeta) -> bool:
-    """Whether all numbers of `part` lie among those of `whole`, which is taken to be dense."""
+    """Whether all cells of `part` belong to `whole`, which is assumed to be dense."""
     return whole.dtype == part.dtype and whole.offset <= part.offset and _end(part) <= _end(whole)
 
 
@@ -107,7 +107,7 @@ def _end(slot: TensorMeta) -> int:
 
 
 def slots_in(arguments: Mapping[str, Any]) -> Iterator[tuple[str, int, TensorMeta]]:
-    """The tensors among the arguments: name, place in a list of tensors, slot."""
+    """The tensors among the arguments: name, index in a list of tensors, slot."""
     for name, value in arguments.items():
         if isinstance(value, TensorMeta):
             yield name, 0, value

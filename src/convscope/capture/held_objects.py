@@ -1,6 +1,6 @@
-"""Holdings: the containers and objects that a model keeps things in, as they were before a pass, and put back.
+"""Held objects: save the state of a model's containers and objects before a pass, and restore it afterwards.
 
-Knows Python's containers and NumPy's arrays; runs no code of the model: attributes are read and set past its methods.
+Knows Python's containers and NumPy's arrays; runs no code of the model: attribute access bypasses its methods.
 """
 
 import sys
@@ -15,29 +15,29 @@ import numpy as np
 from torch import Tensor, nn
 
 MOST = 10_000
-"""Objects that are looked at, at most: a model may hold a whole data set."""
+"""Maximum number of objects to visit: a model may hold a whole data set."""
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 OTHERS = frozenset({"convscope", "torch", "numpy", *sys.stdlib_module_names})
-"""Packages whose objects keep their state to themselves."""
+"""Packages whose objects are not inspected."""
 _NEITHER = (nn.Module, Tensor, type, types.ModuleType, types.FunctionType, types.MethodType)
 _SIMPLE = {str, bool, int, float, complex, bytes, type(None)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldState:
-    """A container, an array or an object, and what it held."""
+    """A container, an array or an object, and its saved content."""
 
     holder: Any
     held: Any
 
     def put_back(self) -> None:
-        """Let it hold that again; what is still so is left alone."""
+        """Restore the saved content; unchanged parts are left alone."""
         holder, held = self.holder, self.held
         if isinstance(holder, np.ndarray):
             if not np.array_equal(holder.view(np.uint8), held.view(np.uint8)):
                 holder[...] = held
         elif isinstance(holder, dict):
-            kind = OrderedDict if isinstance(holder, OrderedDict) else dict  # which keeps an order of its own
+            kind = OrderedDict if isinstance(holder, OrderedDict) else dict  # it has an order of its own
             if not _same([*kind.items(holder)], [*held.items()]):
                 kind.clear(holder)
                 kind.update(holder, held)
@@ -52,27 +52,27 @@ class HeldState:
 
 
 def states_of(roots: Iterable[Any]) -> list[HeldState]:
-    """The states of all that can be reached from some values: containers, arrays, objects of the model's own."""
-    found = []
+    """The states of all containers, arrays and model objects that are reachable from `roots`."""
+    results = []
     for value in reached(roots):
         if isinstance(value, dict):
-            found.append(HeldState(value, dict(value)))
+            results.append(HeldState(value, dict(value)))
         elif isinstance(value, list | set | deque):
-            found.append(HeldState(value, list(value)))
+            results.append(HeldState(value, list(value)))
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and value.flags.c_contiguous and not value.dtype.hasobject and value.ndim:
-                found.append(HeldState(value, value.copy()))
+                results.append(HeldState(value, value.copy()))
         elif is_own(value):
-            found.append(HeldState(value, attributes_of(value)))
-    return found
+            results.append(HeldState(value, attributes_of(value)))
+    return results
 
 
 def reached(roots: Iterable[Any], more: Callable[[Any], Iterable[Any]] = lambda _: ()) -> Iterator[Any]:
-    """Every object that can be reached from some, each once; modules, tensors and classes end the way.
+    """Every reachable object, each once; modules, tensors and classes are not entered.
 
     Args:
-        roots: Where to begin.
-        more: What else an object leads to.
+        roots: Objects to start from.
+        more: Returns additional objects that an object refers to.
     """
     seen: set[int] = set()
     left = deque(roots)
@@ -93,7 +93,7 @@ def reached(roots: Iterable[Any], more: Callable[[Any], Iterable[Any]] = lambda 
 
 
 def is_own(value: Any) -> bool:
-    """Whether this is an object of the model's own code, whose attributes are its state."""
+    """Whether this is an object of the user's code, whose attributes are its state."""
     return _is_own_kind(type(value))  # type: ignore[arg-type]  # a class is hashable
 
 
@@ -106,12 +106,12 @@ def _is_own_kind(kind: type) -> bool:
 
 @cache
 def holds(kind: type) -> bool:
-    """Whether objects of a class may hold something that `states_of` keeps."""
+    """Whether objects of a class may have state that `states_of` saves."""
     return issubclass(kind, (*CONTAINERS, np.ndarray)) or _is_own_kind(kind)  # type: ignore[arg-type]  # a class is hashable
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """The attributes of an object, those in slots too."""
+    """The attributes of an object, including those in slots."""
     attributes = dict(_dict_of(value))
     for name, member in _slots_of(value):
         try:
@@ -129,7 +129,7 @@ def _put_back_attributes(holder: Any, held: dict[str, Any]) -> None:
         else:
             try:
                 member.__delete__(holder)
-            except AttributeError:  # not set now either
+            except AttributeError:  # still not set
                 continue
     for name in [name for name in attributes if name not in held]:
         del attributes[name]
@@ -138,10 +138,10 @@ def _put_back_attributes(holder: Any, held: dict[str, Any]) -> None:
 
 def _dict_of(value: Any) -> dict[str, Any]:
     try:
-        found = object.__getattribute__(value, "__dict__")
+        result = object.__getattribute__(value, "__dict__")
     except (AttributeError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}
 
 
 def _slots_of(value: Any) -> Iterator[tuple[str, Any]]:
@@ -152,7 +152,7 @@ def _slots_of(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _same(now: Iterable[Any], before: Iterable[Any]) -> bool:
-    """Whether two hold the very same objects, in one order; pairs are compared inside."""
+    """Whether both hold identical objects in the same order; pairs are compared item by item."""
     ours, theirs = [*now], [*before]
     return len(ours) == len(theirs) and all(
         a is b or (isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) and all(map(_is, a, b)))

@@ -1,6 +1,6 @@
-"""Known: the tensors and numbers that a model has without any image: held, closed over, or written in its code.
+"""Known constants: tensors and numbers that a model has without any image: attributes, closures, literals in its code.
 
-Knows Python's functions and torch's modules; runs nothing of the model.
+Knows Python's functions and torch's modules; runs no code of the model.
 """
 
 import types
@@ -20,14 +20,14 @@ NUMBERS = (int, float, complex, np.number)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownConstants:
-    """What could be read without the image: tensors and numbers that were there before the pass."""
+    """Tensors and numbers that existed before the pass and so do not depend on the image."""
 
     tensors: tuple[Tensor, ...]
     numbers: frozenset[Any]
 
 
 def known_to(modules: Iterable[nn.Module]) -> KnownConstants:
-    """The tensors and numbers that modules hold, or that their functions name or contain."""
+    """The tensors and numbers that modules hold, or that their functions refer to or contain."""
     tensors: list[Tensor] = []
     numbers: set[Any] = {0, 1, -1, 2}
     roots: list[Any] = []
@@ -53,7 +53,7 @@ def _of_functions(value: Any) -> Iterable[Any]:
 
 
 def _of_function(value: Any) -> list[Any]:
-    """What a function contains: constants, defaults, what it closes over, and the globals that it names."""
+    """A function's constants, defaults, closure and the globals that it names."""
     if isinstance(value, property):
         return [value.fget, value.fset]
     function = getattr(value, "__func__", value)
@@ -72,7 +72,7 @@ def _of_code(function: types.FunctionType) -> Iterator[Any]:
                 codes.append(constant)
             else:
                 yield constant
-        if function.__module__.partition(".")[0] != "torch":  # of torch's functions what they contain is enough
+        if function.__module__.partition(".")[0] != "torch":  # torch's own globals are not needed
             for name in code.co_names:
                 yield scope.get(name)
                 yield getattr(nn.functional, name, None)

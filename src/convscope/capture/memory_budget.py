@@ -1,4 +1,4 @@
-"""Budget: every call is kept while memory allows; beyond half of what was free, no more than half of that.
+"""Memory budget: keep every call until half of the free memory is used, then only a quarter of it.
 
 Knows torch; nothing of steps.
 """
@@ -15,19 +15,19 @@ from convscope.capture.tape import Call, Departure, memory, size_of, tensors_in
 from convscope.memory import available
 
 UNCOUNTED = 16 * MEGABYTE
-"""Numbers that calls may make before the bytes they take are counted: counting each would cost as much as it spares."""
+"""Numbers that calls may make before their bytes are counted: counting each would cost more than it saves."""
 LARGE = MEGABYTE
-"""Numbers of a tensor from which on every call is looked at; before, the calls are looked at in groups."""
+"""Size of a tensor above which every call is checked; below it, calls are checked in groups."""
 CALLS = 16
-"""How many calls are looked at together: looking at each would take a twentieth of a small network's time."""
+"""Calls per group: checking each one would take a twentieth of a small network's time."""
 UNASKED = 256 * MEGABYTE
-"""Bytes that may be added before the system is asked how much memory is free, which takes up to a millisecond."""
+"""Bytes that may be added before the system is queried for free memory, which takes up to a millisecond."""
 
 
 class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
-    """Keeps every call, until those take as much memory as is left; from then on as `keep=NUMBER` would.
+    """Keeps every call until they take as much memory as is still free; then works like `keep=NUMBER`.
 
-    What it then holds is half of that budget, so that the other half is there for what is made again.
+    It then holds half of that budget and leaves the other half for recomputed calls.
     """
 
     def __init__(self, session: TracingSession) -> None:
@@ -47,19 +47,19 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         self._ask_at = UNASKED
 
     def begin(self) -> None:
-        """What is there before the pass is looked at only when calls are no longer kept."""
+        """Do nothing yet: the state before the pass is needed only once calls are no longer kept."""
         if not self.whole:
             super().begin()
 
     def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
-        """With the tensor, while all are kept."""
+        """Record the departure with its tensor, as long as all tensors are kept."""
         if self.whole:
             self.tape.departures.append(Departure(len(self.tape.calls), tensor, way, number))
         else:
             super().departs(tensor, way, number)
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
-        """Copy what will be overwritten."""
+        """Copy the memory that is about to be overwritten."""
         if self.whole:
             self.tape.save_memory(tensor, now)
             self._copied += size_of(tensor)
@@ -77,7 +77,7 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
             self._look()
 
     def _look(self) -> None:
-        """Add up how many numbers the latest calls made."""
+        """Add up the numbers made by the latest calls."""
         calls = self.tape.calls
         sizes = [tensor.numel() for call in calls[self._looked :] if call for tensor in tensors_in(call[3])]
         self._looked = len(calls)
@@ -88,7 +88,7 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
             self._count()
 
     def _count(self) -> None:
-        """Add up what is held, and go over to holding less where that is as much as is still free."""
+        """Add up the bytes held, and start to economize once they reach what is still free."""
         self._uncounted = 0
         for call in self.tape.calls[self._counted :]:
             for tensor in tensors_in([*call[1], *(call[2] or {}).values(), call[3]] if call else []):
@@ -103,10 +103,10 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         free = free_memory(self._session.subject.device)
         self._ask_at = held + max(UNASKED, (free - held) // 8)
         if held >= free:
-            self._economise((held + free) / 2)
+            self._economize((held + free) / 2)
 
-    def _economise(self, budget: float) -> None:
-        """Describe every call so far, and keep of them what fits into half of the budget."""
+    def _economize(self, budget: float) -> None:
+        """Describe every call so far, and keep the tensors of those that fit into half of the budget."""
         calls, departures = self.tape.calls, self.tape.departures
         self.tape.calls, self.tape.departures = [], []
         self._leave_out(self._session, lambda _: True, budget / 2)
@@ -127,7 +127,7 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that tensors on a device can still get, those that torch holds unused included."""
+    """Bytes available to tensors on a device, including those that torch has cached."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused

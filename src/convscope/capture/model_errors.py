@@ -1,6 +1,6 @@
-"""Failure: what a model that raised is said to have raised, and where, in one sentence.
+"""Model errors: explain an exception raised by a model, and where it happened, in one sentence.
 
-Knows torch's layers and what they expect; runs nothing.
+Knows torch's layers and their expected inputs; runs nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from convscope.errors import InputError, TraceError
 
 
 def failure(session: TracingSession, error: Exception, recorder: Recorder, trace: Any) -> TraceError:
-    """The error to raise in the place of what the model raised."""
+    """The error to raise instead of the model's exception."""
     known = recorder.failed if recorder.failed is not None and recorder.failed[0] is error else None
     path, arguments = (known[1], known[2]) if known else ("", ())
     module = session.subject.modules[path]
@@ -34,7 +34,7 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
     if isinstance(error, TypeError) and not path and not recorder.tape.calls:
         return TraceError(
             f"the model cannot be called with {_calls(session)}: {_first_line(error)}; "
-            "give a tuple for several inputs, or a dict for inputs by name.",
+            "pass a tuple for several inputs, or a dict for named inputs.",
             path,
             trace,
         )
@@ -49,43 +49,44 @@ def _calls(session: TracingSession) -> str:
     return "one input" if count == 1 else f"{count} inputs"
 
 
-def _unfit(module: nn.Module, given: Tensor) -> str:
-    """What a layer expects that it was not given, or nothing."""
-    said = next((check(module, tuple(given.shape)) for kind, check in EXPECTS.items() if isinstance(module, kind)), "")
+def _unfit(module: nn.Module, received: Tensor) -> str:
+    """How the input violates a layer's expectations, or ""."""
+    shape = tuple(received.shape)
+    reason = next((check(module, shape) for kind, check in EXPECTS.items() if isinstance(module, kind)), "")
     weight = getattr(module, "weight", None)
-    if not said and isinstance(weight, Tensor) and given.is_floating_point() and weight.dtype != given.dtype:
-        return f"holds {weight.dtype} and was given {given.dtype}".replace("torch.", "")
-    return said
+    if not reason and isinstance(weight, Tensor) and received.is_floating_point() and weight.dtype != received.dtype:
+        return f"holds {weight.dtype} but received {received.dtype}".replace("torch.", "")
+    return reason
 
 
 def _convolution(module: Any, shape: tuple[int, ...]) -> str:
     kernel = module.kernel_size
     if len(shape) not in {len(kernel) + 1, len(kernel) + 2}:
-        return f"expects {len(kernel) + 2} axes, the batch first, and was given {shape}"
+        return f"expects {len(kernel) + 2} axes, the batch first, but received {shape}"
     channels = shape[-len(kernel) - 1]
     if channels != module.in_channels:
-        return f"expects {_count(module.in_channels)}, and was given {channels}"
+        return f"expects {_count(module.in_channels)}, but received {channels}"
     small = any(n < k for n, k in zip(shape[-len(kernel) :], kernel, strict=True))
-    return f"has a kernel of {kernel}, larger than what it was given, {shape}" if small else ""
+    return f"has a kernel of {kernel}, larger than its input {shape}" if small else ""
 
 
 def _linear(module: Any, shape: tuple[int, ...]) -> str:
     fits = shape[-1:] == (module.in_features,)
-    return "" if fits else f"expects {module.in_features:,} numbers in the last axis, and was given {shape}"
+    return "" if fits else f"expects {module.in_features:,} numbers in the last axis, but received {shape}"
 
 
 def _batch_norm(module: Any, shape: tuple[int, ...]) -> str:
     fits = len(shape) > 1 and shape[1] == module.num_features
-    return "" if fits else f"expects {_count(module.num_features)}, and was given {shape}"
+    return "" if fits else f"expects {_count(module.num_features)}, but received {shape}"
 
 
 def _layer_norm(module: Any, shape: tuple[int, ...]) -> str:
     wanted = tuple(module.normalized_shape)
-    return "" if shape[-len(wanted) :] == wanted else f"expects {wanted} as its last axes, and was given {shape}"
+    return "" if shape[-len(wanted) :] == wanted else f"expects {wanted} as its last axes, but received {shape}"
 
 
 def _pooling(module: Any, shape: tuple[int, ...]) -> str:
-    return f"finds no room for its kernel of {module.kernel_size} in what it was given, {shape}"
+    return f"has a kernel of {module.kernel_size}, larger than its input {shape}"
 
 
 def _count(channels: int) -> str:
@@ -100,7 +101,7 @@ EXPECTS: Mapping[Any, Callable[[Any, tuple[int, ...]], str]] = {
     nn.modules.pooling._MaxPoolNd: _pooling,
     nn.modules.pooling._AvgPoolNd: _pooling,
 }
-"""What layers say of the shape of an input that made them fail."""
+"""Layer class -> the function that explains why a shape does not fit."""
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Subject: the model that is traced, and how it is left exactly as found.
+"""Model state: the model to be traced, and how to restore it exactly after a pass.
 
 Knows torch's modules; no operations, no steps.
 """
@@ -16,7 +16,7 @@ from convscope.errors import ModelError, UnknownName, UsageError
 
 _MAIN = torch.device("cpu")
 PLAIN = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
-"""torch's own layers, which keep nothing of what they were given."""
+"""torch's own layers, which hold no references to their inputs."""
 OF_MODULES = frozenset(nn.Module().__dict__)
 """The attributes that every module has."""
 _UNINITIALISED = {nn.UninitializedParameter, nn.UninitializedBuffer}
@@ -29,15 +29,15 @@ class Unshaped(ModelError):
 
 @dataclass(slots=True, eq=False)
 class SavedState:
-    """Attributes of modules as they were."""
+    """Saved attributes of modules."""
 
     grads: list[tuple[Tensor, Tensor | None]]
     mappings: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
-    """Each with its copy."""
+    """Each dictionary with its copy."""
     empty: list[dict[str, Any]] = field(default_factory=list)
-    """Registries that held nothing."""
+    """Registries that were empty."""
     states: list[HeldState] = field(default_factory=list)
-    """Of containers and objects that modules hold."""
+    """Saved states of the containers and objects that modules hold."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,25 +47,25 @@ class ModelState:
     model: nn.Module
     modules: Mapping[str, nn.Module]
     parameters: Mapping[str, Tensor]
-    """Parameters and buffers, each once, by reference."""
+    """Parameters and buffers by name, each once, by reference."""
     device: torch.device
     dtype: torch.dtype | None
-    """Of the first parameter that holds fractions; None where there is none: inputs then keep their own."""
+    """dtype of the first floating-point parameter; None if there is none: inputs then keep their own."""
     compiled: bool
-    """Whether it came through torch.compile; then the model inside is traced, uncompiled."""
+    """Whether the model was wrapped by torch.compile; then the original model is traced, uncompiled."""
 
     @classmethod
     def of(cls, model: Any) -> "ModelState":
-        """Look at a model.
+        """Inspect a model.
 
         Raises:
-            UsageError: it is no `nn.Module`.
-            ModelError: it is of a kind that cannot be traced: TorchScript, quantised, without weights.
+            UsageError: it is not an `nn.Module`.
+            ModelError: it cannot be traced: TorchScript, quantized, without weights.
         """
         if not isinstance(model, nn.Module):
-            given = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+            kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
             raise UsageError(
-                f"a model is a torch.nn.Module, not {given}; give cs.trace an instance, or let cs.load_model make one."
+                f"a model is a torch.nn.Module, not {kind}; pass an instance, or load one with cs.load_model."
             )
         walk = _Walk()
         walk.visit(model, "")
@@ -76,11 +76,11 @@ class ModelState:
 
     @classmethod
     def unshaped(cls, model: nn.Module) -> "ModelState":
-        """A model whose parameters get their shapes from the first input: only to take that in."""
+        """A model whose parameters get their shapes from its first input; usable only to convert that input."""
         return cls(model, dict(model.named_modules()), {}, _MAIN, torch.float32, False)
 
     def found(self) -> "SavedState":
-        """What a pass may change of the modules, to be put back by `leave_as`."""
+        """Save everything that a pass may change in the modules, for `leave_as` to restore."""
         now = SavedState([(tensor, tensor.grad) for tensor in self.parameters.values()])
         held: list[Any] = []
         for module in self.modules.values():
@@ -102,7 +102,7 @@ class ModelState:
         return now
 
     def leave_as(self, found: "SavedState") -> None:
-        """Undo what happened to the modules' attributes: flags, hooks, registries, caches, gradients, `forward`."""
+        """Restore the modules' attributes: flags, hooks, registries, caches, gradients, `forward`."""
         for now, before in found.mappings:
             now.update(before)
             if len(now) != len(before):
@@ -117,17 +117,17 @@ class ModelState:
                 tensor.grad = grad
 
     def evaluate(self) -> None:
-        """Set every module to evaluation, without `eval`, which some models override to change their weights."""
+        """Set every module to eval mode without calling `eval`, which some models override to change their weights."""
         for module in self.modules.values():
             module.__dict__["training"] = False
 
     def uncompile(self) -> None:
-        """Let no module run compiled; between `found` and `leave_as`."""
+        """Disable compiled forwards of all modules; call between `found` and `leave_as`."""
         for module in self.modules.values():
             module.__dict__["_compiled_call_impl"] = None
 
     def put(self, name: str, value: Tensor) -> Tensor:
-        """Let `value` be the parameter `name`, wherever the model holds it; between `found` and `leave_as`."""
+        """Replace the parameter `name` by `value` wherever the model holds it; call between `found` and `leave_as`."""
         before = self.parameters[name]
         after = nn.Parameter(value, requires_grad=False) if isinstance(before, nn.Parameter) else value
         for module in self.modules.values():
@@ -138,7 +138,7 @@ class ModelState:
         return after
 
     def parameters_now(self) -> dict[str, Tensor]:
-        """Parameters and buffers as the model holds them at this moment."""
+        """The model's current parameters and buffers."""
         walk = _Walk()
         walk.visit(self.model, "")
         return walk.parameters
@@ -147,7 +147,7 @@ class ModelState:
         """A parameter or buffer by name.
 
         Raises:
-            UnknownName: there is none of that name.
+            UnknownName: the model has no parameter or buffer of that name.
         """
         if name not in self.parameters:
             raise UnknownName("parameter", name, self.parameters)
@@ -155,12 +155,12 @@ class ModelState:
 
 
 def version(tensor: Tensor) -> int:
-    """How often a tensor was written into, as torch counts; 0 for one that does not count."""
+    """torch's count of in-place writes to a tensor; 0 if it does not count them."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 class _Walk:
-    """Modules by path and tensors by name, each once, in the order of definition; without torch.compile's wrappers."""
+    """Collects modules by path and tensors by name, in the order of definition, without torch.compile's wrappers."""
 
     def __init__(self) -> None:
         self.modules: dict[str, nn.Module] = {}
@@ -169,7 +169,7 @@ class _Walk:
         self._seen: set[int] = set()
 
     def visit(self, module: nn.Module, path: str) -> None:
-        """Find what is in a module.
+        """Collect a module's submodules and tensors.
 
         Raises:
             ModelError: it cannot be traced.
@@ -200,7 +200,7 @@ class _Walk:
                 self.visit(child, prefix + name)
 
     def _stands_for_another(self, module: nn.Module, path: str) -> bool:
-        """Whether a module is only torch.compile's wrapper of another, which is then visited."""
+        """Whether a module only is torch.compile's wrapper of another one, which is then visited."""
         reason = _unfollowable(type(module))  # type: ignore[arg-type]  # a class is hashable
         if reason:
             where = f"its module {path!r}" if path else "it"
@@ -214,7 +214,7 @@ class _Walk:
 
 def _remove_new(now: dict[str, Any], before: Mapping[str, Any]) -> None:
     if "forward" not in before:
-        now.pop("forward", None)  # mostly the only one
+        now.pop("forward", None)  # usually the only new attribute
     if len(now) != len(before):
         for name in now.keys() - before.keys():
             del now[name]
@@ -224,11 +224,11 @@ def _refuse_parameter(tensor: Tensor, name: str) -> None:
     if type(tensor) in _UNINITIALISED:
         raise Unshaped(
             f"the model cannot be traced: its parameter {name!r} gets its shape from the first input; "
-            "run the model once before."
+            "run the model once first."
         )
     raise ModelError(
-        f"the model cannot be traced: its parameter {name!r} is on the meta device and has no numbers; "
-        "load the weights, or call model.to_empty(device='cpu') and initialise them."
+        f"the model cannot be traced: its parameter {name!r} is on the meta device and has no data; "
+        "load the weights, or call model.to_empty(device='cpu') and initialize them."
     )
 
 
@@ -236,10 +236,10 @@ def _refuse_parameter(tensor: Tensor, name: str) -> None:
 def _unfollowable(kind: type[nn.Module]) -> str:
     """Why modules of a class cannot be traced, or nothing."""
     if issubclass(kind, torch.jit.ScriptModule):
-        return "is TorchScript, which has no Python forward to follow; trace the Python model that it was made from"
+        return "is TorchScript, which has no Python forward to trace; trace the Python model that it was made from"
     if ".quantized" in kind.__module__ and kind.__module__.startswith(("torch.ao.nn", "torch.nn")):
         return (
-            f"is quantised ({kind.__name__}), whose integer arithmetic is not followed here; "
-            "trace the model as it was before quantisation"
+            f"is quantized ({kind.__name__}), and integer arithmetic is not supported; "
+            "trace the model before quantization"
         )
     return ""

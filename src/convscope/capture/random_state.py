@@ -1,7 +1,7 @@
-"""Randomness: the states of the random generators, kept before a run and put back after it.
+"""Random state: save the states of the random generators before a run and restore them after it.
 
-Runs may overlap in several threads. The state to put back is that from before the first of them; whoever leaves last
-puts it back, and whoever drew does, which one run at a time may.
+Runs may overlap in several threads. The state to restore is that from before the first of them. The last run to end
+restores it, and so does a run that drew numbers, which only one run at a time may do.
 """
 
 import random
@@ -15,36 +15,38 @@ import torch
 _COUNTING = threading.Lock()
 _DRAWING = threading.RLock()
 _FOUND: dict[Any, Any] = {}
-"""The states from before the runs that overlap now, by generator."""
+"""The states from before the current, overlapping runs, by generator."""
 _running = 0
 
 
 class RandomState:
-    """What decides what will be drawn next: torch's generators, and Python's and NumPy's where a model may use them."""
+    """The states of torch's generators, and of Python's and NumPy's if the model may use them."""
 
     def __init__(self, device: torch.device, *, others: bool) -> None:
-        """Keep the states of torch's generators, with `others` those of Python and NumPy too."""
+        """Save the states of torch's generators; with `others`, those of Python and NumPy too."""
         self._device = None if device.type == "cpu" else device
         self._generators: list[tuple[torch.Generator, torch.Tensor]] = []
         self._drew = False
         with _COUNTING:
             self._enter()
-            self._torch = _found("torch", torch.default_generator.get_state)
-            self._accelerator = _found(device, torch.get_device_module(device).get_rng_state) if self._device else None
-            self._python = _found("python", random.getstate) if others else None
-            self._numpy = _found("numpy", np.random.get_state) if others else None
+            self._torch = _initial_state("torch", torch.default_generator.get_state)
+            self._accelerator = (
+                _initial_state(device, torch.get_device_module(device).get_rng_state) if self._device else None
+            )
+            self._python = _initial_state("python", random.getstate) if others else None
+            self._numpy = _initial_state("numpy", np.random.get_state) if others else None
 
     def _enter(self) -> None:
-        global _running  # noqa: PLW0603 - how many run is the process's, as its generators are
+        global _running  # noqa: PLW0603
         if not _running:
             _FOUND.clear()
         _running += 1
 
     def drawing(self, generator: torch.Generator | None) -> None:
-        """Told before numbers are drawn: from here to the end no other run draws.
+        """Called before numbers are drawn: from here to the end of this run no other run may draw.
 
         Args:
-            generator: The one that is about to be used, kept the first time; None is the default one.
+            generator: The generator about to be used, saved on its first use; None is the default generator.
         """
         if not self._drew:
             _DRAWING.acquire()
@@ -60,7 +62,7 @@ class RandomState:
         earlier._put_back()
 
     def restore(self) -> None:
-        """Put every state back; the run is over."""
+        """Restore every state at the end of the run."""
         global _running  # noqa: PLW0603
         with _COUNTING:
             _running -= 1
@@ -80,8 +82,8 @@ class RandomState:
             np.random.set_state(self._numpy)  # noqa: NPY002
 
 
-def _found(name: Any, state: Callable[[], Any]) -> Any:
-    """The state of a generator from before the runs that overlap now."""
+def _initial_state(name: Any, state: Callable[[], Any]) -> Any:
+    """The state of a generator from before the current, overlapping runs."""
     if name not in _FOUND:
         _FOUND[name] = state()
     return _FOUND[name]

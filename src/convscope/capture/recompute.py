@@ -1,6 +1,6 @@
-"""Keeping: traces that keep less than everything, and make the rest again, bit for bit, when it is asked for.
+"""Recomputation: traces that store only some numbers and recompute the rest, bit for bit, on demand.
 
-Knows torch; the steps and numbers are those of a trace that keeps all.
+Knows torch; steps and numbers equal those of a trace that keeps everything.
 """
 
 import math
@@ -22,17 +22,17 @@ from convscope.errors import TraceError
 
 MEGABYTE = 1_000_000
 WINDOW = 64 * MEGABYTE
-"""What is held at once of the calls that are made again."""
+"""Maximum bytes of recomputed calls held at once."""
 UNWRITTEN = ("empty", "new_empty", "resize")
-"""Beginnings of operations whose results hold whatever was in memory before."""
+"""Name prefixes of operations whose results are uninitialized memory."""
 COPIES = frozenset({"_to_copy", "cat", "clone", "contiguous", "copy"})
-"""Operations that carry such numbers on."""
+"""Operations that pass such memory on."""
 WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By the bytes of a number: the type that reads its bits as a whole number."""
+"""Bytes per number -> the integer type that reads its bits."""
 
 
 class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
-    """Describes every call and holds the tensors of those that `wanted` accepts, as many bytes as `budget` allows."""
+    """Describes every call, and holds the tensors of those that `wanted` accepts, up to `budget` bytes."""
 
     def __init__(
         self, session: TracingSession, wanted: Callable[[int], bool], budget: float, *, enough: bool = False
@@ -46,15 +46,15 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self.whole = False
         """Whether nothing was left out so far."""
         self.window: float = WINDOW
-        """How many bytes of calls that are made again may be held."""
+        """Maximum bytes of recomputed calls to hold."""
         self.entries: list[CallRecord] = []
         self.sums: dict[int, int] = {}
-        """By time: a sum over the bits of what a call made, to tell whether a repetition made the same."""
+        """Time -> checksum of a call's results, to check that a repetition gives the same."""
         self._unwritten: set[int] = set()
         self.numbers: dict[int, Any] = {}
-        """By the serial of a tensor that came in during the pass and holds one number: that number."""
+        """Serial -> value of a single-number tensor that entered during the pass."""
         self.kept = 0
-        """Bytes of the tensors that are held."""
+        """Bytes of the tensors held."""
         self.census = TensorIds(weak=True)
         self.outside: tuple[dict[str, TensorMeta], dict[str, TensorMeta]] = ({}, {})
         self._session = session
@@ -68,18 +68,18 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self._last: Call | None = None
 
     def begin(self) -> None:
-        """Note what is there before the pass: overrides stand in the place of parameters by now."""
+        """Record the state before the pass; overrides have already replaced parameters."""
         self.outside = outside_slots(self._session, self.census)
         given = (*self._session.tensors.values(), *self._session.intake.tensors.values())
         self._given = set(map(memory, given))
 
     def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
-        """Noted with the tensor's slot, because the tensor may not be kept."""
+        """Record the departure with the tensor's slot, because the tensor may not be kept."""
         slot = self.census.slot(tensor, self.tape.shaped(tensor, len(self.tape.calls)))
         self.tape.departures.append(Departure(len(self.tape.calls), slot, way, number))
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
-        """Copy what will be overwritten, if it is held, about to be, or was there before the pass."""
+        """Copy memory about to be overwritten, if it is held, will be, or existed before the pass."""
         place = memory(tensor)
         if place in self._held or place not in self.born or (self._wanted(now) and not self._full):
             super().about_to_write(tensor, now)
@@ -87,7 +87,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
             self.kept += size_of(tensor)
 
     def _note(self, call: Call) -> None:
-        self._last = call  # torch calls `detach` on new tensors that someone holds, so each is held for a moment
+        self._last = call  # torch calls `detach` on new tensors that are referenced, so hold each one briefly
         time = len(self.tape.calls)
         _, args, kwargs, result, _ = call
         if self.tape.departures:
@@ -107,9 +107,9 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
             raise StopRecording
 
     def _is_written(self, entry: CallRecord) -> bool:
-        """Whether what a call made holds none of the numbers that were in memory before, which no pass repeats.
+        """Whether a call's result is free of uninitialized memory, which differs from pass to pass.
 
-        Memory that began unwritten may be filled in parts, some of which are copied before they are.
+        Uninitialized memory may be filled in parts, and copied before it is complete.
         """
         copied = [slot for _, _, slot in slots_in(entry.arguments)] if entry.op in COPIES else []
         begins = entry.op.startswith(UNWRITTEN)
@@ -119,14 +119,14 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         return True
 
     def _note_numbers(self, arguments: list[Any]) -> None:
-        """Numbers that come in as tensors, because the tensors may not be kept."""
+        """Record numbers that enter as tensors, because the tensors may not be kept."""
         for tensor in tensors_in(arguments):
             if not tensor.dim() and memory(tensor) not in self.born and memory(tensor) not in self._given:
                 with torch._C._DisableTorchDispatch():
                     self.numbers[self.census.slot(tensor).serial] = tensor.item()
 
     def _holds(self, call: Call) -> bool:
-        """Whether there is room for what the call adds; the call that a pass is repeated for always has it."""
+        """Whether the budget has room for the call's results; the call that a pass is repeated for always fits."""
         _, args, kwargs, result, _ = call
         sizes = {memory(t): size_of(t) for t in tensors_in([*args, *(kwargs or {}).values(), result])}
         added = {p: size for p, size in sizes.items() if p not in self._held and p not in self._given}
@@ -141,7 +141,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
 
 
 def sum_of_bits(tensor: Tensor) -> int:
-    """A sum over the bits of a tensor's numbers, the same in any order; 0 for tensors without plain memory.
+    """A checksum over the bits of a tensor, independent of the order; 0 for tensors without strided memory.
 
     >>> sum_of_bits(torch.tensor([1.0, 2.0])) == sum_of_bits(torch.tensor([2.0, 1.0])) != 0
     True
@@ -161,7 +161,7 @@ def outside_slots(session: TracingSession, census: TensorIds) -> tuple[dict[str,
 
 
 def readable(size: int, beside: int = 0) -> str:
-    """Bytes as a person reads them, without the unit where the number beside has the same.
+    """Bytes in human-readable form; `beside` is a number printed next to it, whose unit then serves for both.
 
     >>> readable(3_140_000_000), readable(3_140_000_000, 20_000_000_000), readable(70_000)
     ('3.1 GB', '3.1', '0.07 MB')
@@ -173,12 +173,12 @@ def readable(size: int, beside: int = 0) -> str:
 
 
 def bytes_of(dtype: str) -> int:
-    """How many bytes a number of this type takes."""
+    """Bytes per number of this type."""
     return int(getattr(torch, dtype).itemsize)
 
 
 class Recomputing(Recording):
-    """A pass of which some calls were kept; the others are made again, a window of them at a time."""
+    """A pass of which only some calls were kept; the others are recomputed, a window at a time."""
 
     def __init__(self, session: TracingSession, recorder: SparseRecorder, result: Any) -> None:
         super().__init__(session, recorder, result)
@@ -193,10 +193,10 @@ class Recomputing(Recording):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How much was kept."""
+        """A note on how much was kept."""
         made = sum(math.prod(s.shape) * bytes_of(s.dtype) for e in self.entries if not e.view for s in e.results)
         kept = f"kept {readable(self._recorder.kept, made)} of {readable(made)}"
-        return (f"{kept} of results; other steps are recomputed when asked for.", *super().notes)
+        return (f"{kept} of results; other steps are recomputed on demand.", *super().notes)
 
     def _slots_outside(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return self._recorder.outside
@@ -216,10 +216,10 @@ class Recomputing(Recording):
         return self._recorder.numbers.get(use[1].serial)
 
     def fetch(self, time: int) -> tuple[Tape, Call]:
-        """A call with its tensors, made again if it was not kept.
+        """A call with its tensors, recomputed if it was not kept.
 
         Raises:
-            TraceError: the weights changed since, or the model no longer does the same.
+            TraceError: the weights changed since, or the model no longer does the same computation.
         """
         for tape in (self.tape, self._again):
             call = tape.calls[time] if tape is not None and time < len(tape.calls) else None
@@ -231,10 +231,10 @@ class Recomputing(Recording):
         changed = self.changed()
         if changed:
             raise TraceError(
-                f"this number was not kept and cannot be made again: {', '.join(changed[:3])} changed since the trace; "
+                f"this number was not kept and cannot be recomputed: {', '.join(changed[:3])} changed since the trace; "
                 "trace again."
             )
-        self._again = None  # its memory goes first
+        self._again = None  # free its memory first
         recorder = SparseRecorder(self.session, lambda t: t >= time, self._recorder.window, enough=True)
         self.session.run(recorder)
         before, now = (
@@ -245,8 +245,8 @@ class Recomputing(Recording):
         call = recorder.tape.calls[time] if time < len(recorder.tape.calls) else None
         if now != before or call is None:
             raise TraceError(
-                "this number was not kept and cannot be made again: the model did something else the second time; "
+                "this number was not kept and cannot be recomputed: the model did something else the second time; "
                 "trace it with keep='all'."
             )
-        self._again = again = recorder.tape  # another thread may be here too
+        self._again = again = recorder.tape  # another thread may do the same
         return again, call

@@ -1,7 +1,7 @@
 """Recorder: writes every ATen call of a forward pass onto a tape.
 
-Does as little as it can while the model runs: what a call means is found out later, from the tape. Knows torch's
-dispatch and what each operation does besides returning a result; no names, no steps.
+Does as little as possible while the model runs: calls are interpreted later, from the tape. Knows torch's dispatch and
+the side effects of each operation; no names, no steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,23 +24,23 @@ UNDECLARED = {  # operations that write into arguments when `training` is set, a
 
 
 class StopRecording(BaseException):
-    """Ends a pass of which no more is wanted; no model's `except Exception` stops it."""
+    """Ends a pass early; a BaseException, so that a model's `except Exception` does not catch it."""
 
 
 class OpTraits(NamedTuple):
-    """What an operation does besides returning a result."""
+    """An operation's side effects."""
 
     function: Any
     writes: tuple[tuple[int, str], ...]
-    """Place and name of the arguments that it writes into."""
+    """Index and name of the arguments that it writes into."""
     moves: bool
     """Whether it changes the shape of its first argument in place."""
     draws: bool
     """Whether it draws random numbers."""
     training: int = -1
-    """Place of the flag without which it writes nothing, or -1."""
+    """Index of the flag without which it writes nothing, or -1."""
     reads: bool = False
-    """Whether it hands a number of its first argument to Python."""
+    """Whether it returns a number of its first argument to Python."""
 
     def written(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
         """The tensors that a call with these arguments writes into."""
@@ -49,29 +49,29 @@ class OpTraits(NamedTuple):
                 yield from tensors_in(args[place] if place < len(args) else kwargs.get(name))
 
 
-_HABITS: dict[int, OpTraits | None] = {}  # by id(function), which is held too; None is no habit at all
+_TRAITS: dict[int, OpTraits | None] = {}  # by id(function); None without any traits
 _HELD: list[Any] = []
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
-    """Keeps every call with its tensors on `tape`; while it is entered, torch hands it every operation."""
+    """Keeps every call with its tensors on `tape`; while it is entered, torch dispatches every operation to it."""
 
     def __init__(self, replace: Mapping[int, Array] | None = None) -> None:
         self.tape = Tape()
         self.visit = 0
         self.failed: tuple[BaseException, str, tuple[Any, ...]] | None = None
-        """The last error, the innermost module that it left, and that module's arguments."""
+        """The last exception, the innermost module that raised it, and that module's arguments."""
         self.born: set[int] | None = None
-        """Memories that the pass made, of a recorder that does not keep every call."""
+        """Memories allocated by the pass; only for a recorder that does not keep every call."""
         self.replaces = replace or {}
-        """What stands in the place of the first result of a call, by time."""
+        """Time -> array that replaces the first result of a call."""
         self.drawing: Callable[[torch.Generator | None], None] | None = None
-        """Told before numbers are drawn, with the generator where it is not the default one."""
+        """Called before random numbers are drawn, with the generator unless it is the default one."""
         self.progress: Progress | None = None
-        """Told when a module begins."""
+        """Called when a module starts."""
 
     def __enter__(self) -> Self:
-        """Start; the flags that the base class would set are for torch.compile, which is off here."""
+        """Start recording, without the base class's flags for torch.compile, which is off here."""
         torch._C._push_on_torch_dispatch_stack(self)
         return self
 
@@ -79,64 +79,64 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         torch._C._pop_torch_dispatch_stack(None)
 
     def begin(self) -> None:
-        """Told when parameters and inputs are in place, before the first call."""
+        """Called when parameters and inputs are in place, before the first call."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else each call would pass through torch.compile's guard, whose import takes a second
+        return False  # otherwise each call would go through torch.compile's guard, whose import takes a second
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        habit = _HABITS.get(id(func), _UNSEEN)
-        if habit is not None:
-            self._before(func, args, kwargs or {}, habit)
+        traits = _TRAITS.get(id(func), _UNSEEN)
+        if traits is not None:
+            self._before(func, args, kwargs or {}, traits)
         result = func(*args, **kwargs) if kwargs else func(*args)
         if self.replaces:
             result = self._replaced(result, args)
-        if habit is not None and func is _ITEM:
+        if traits is not None and func is _ITEM:
             self.departs(args[0], "item()", result)
         self._note((func, args, kwargs, result, self.visit))
         return result
 
-    def _before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], habit: OpTraits) -> None:
-        if habit is _UNSEEN:
-            seen = _HABITS[id(func)] = _habit(func)
+    def _before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], traits: OpTraits) -> None:
+        if traits is _UNSEEN:
+            first_seen = _TRAITS[id(func)] = _traits(func)
             _HELD.append(func)
-            if seen is None:
+            if first_seen is None:
                 return
-            habit = seen
+            traits = first_seen
         now = len(self.tape.calls)
-        for tensor in habit.written(args, kwargs):
+        for tensor in traits.written(args, kwargs):
             self.about_to_write(tensor, now)
-        if habit.moves:
+        if traits.moves:
             self.tape.save_shape(args[0], now)
-        if habit.draws and self.drawing is not None:
+        if traits.draws and self.drawing is not None:
             self.drawing(kwargs.get("generator"))
 
     def _note(self, call: Call) -> None:
         self.tape.calls.append(call)
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
-        """Copy what will be overwritten."""
+        """Copy the memory that is about to be overwritten."""
         self.tape.save_memory(tensor, now)
 
     def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
-        """Told when numbers of a tensor leave PyTorch: one by `item()`, or all of them by `numpy()` and the like."""
+        """Called when numbers of a tensor leave PyTorch: one by `item()`, or all of them by `numpy()` and the like."""
         self.tape.departures.append(Departure(len(self.tape.calls), tensor, way, number))
 
     def shares(self, tensor: Tensor, way: str) -> None:
-        """Told when other code gets the memory of a tensor, which it may also write into: what it holds is copied."""
+        """Called when other code gets a tensor's memory and may write into it: copies the memory."""
         now = len(self.tape.calls)
         with torch._C._DisableTorchDispatch():
             self.tape.save_memory(tensor, now)
         self.tape.shared[len(self.tape.departures)] = memory(tensor)
         self.departs(tensor, way)
         self.tape.undispatched.append(now)
-        self.tape.calls.append(None)  # a time of its own, so that what was before is told from what is after
+        self.tape.calls.append(None)  # takes a time step of its own, to separate before from after
 
     def assigns(self, tensor: Tensor, source: Tensor, assign: Callable[[Tensor, Tensor], None]) -> None:
-        """`tensor.data = source`, which torch does not dispatch: now `tensor` is another view of that memory."""
+        """`tensor.data = source`, which torch does not dispatch: `tensor` becomes a view of other memory."""
         with torch._C._DisableTorchDispatch():
             self.tape.save_shape(tensor, len(self.tape.calls))
             assign(tensor, source)
@@ -144,7 +144,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             self._note((_DETACH, (source,), None, tensor, self.visit))
 
     def _replaced(self, result: Any, args: tuple[Any, ...]) -> Any:
-        """The result, or what the caller wants in its place; an operation in place stays one."""
+        """The result, or its override; an in-place operation stays in place."""
         array = self.replaces.get(len(self.tape.calls))
         if array is None:
             return result
@@ -156,9 +156,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         return given.clone() if isinstance(result, Tensor) else type(result)([given.clone(), *result[1:]])
 
     def follow(self, module: nn.Module, path: str, shortcuts: Mapping[Any, Shortcut]) -> None:
-        """Note whenever `module` runs, by an attribute `forward` that hides its method until it is removed.
+        """Record each run of `module`, through an instance attribute `forward` that shadows its method.
 
-        A hook would do too, but modules with hooks leave torch's fused paths, and with them the same bits.
+        A hook would work too, but modules with hooks leave torch's fused paths, which changes the last bits.
         """
         short = shortcuts.get(type(module)) if "forward" not in module.__dict__ else None
         forward = module.forward
@@ -190,11 +190,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         module.__dict__["forward"] = followed
 
     def _shortened(self, short: Shortcut, module: nn.Module, x: Tensor) -> Made | None:
-        """What a shortcut makes, while this recorder is off."""
+        """The result of a shortcut, computed while this recorder is off."""
         torch._C._pop_torch_dispatch_stack(None)
         try:
             return short(module, x)
-        except Exception:  # then the layer itself says what is wrong
+        except Exception:  # let the layer itself raise the error
             return None
         finally:
             torch._C._push_on_torch_dispatch_stack(self)
@@ -203,11 +203,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 def writes_of(call: Call) -> list[Tensor]:
     """The tensors that a call wrote into."""
     func, args, kwargs, _, _ = call
-    habit = _HABITS.get(id(func))
-    return list(habit.written(args, kwargs or {})) if habit else []
+    traits = _TRAITS.get(id(func))
+    return list(traits.written(args, kwargs or {})) if traits else []
 
 
-def _habit(func: Any) -> OpTraits | None:
+def _traits(func: Any) -> OpTraits | None:
     schema = func._schema
     undeclared = UNDECLARED.get(schema.name, ())
     writes = tuple(

@@ -1,6 +1,6 @@
-"""Recording: the tape of a pass as a source of steps and numbers; nothing is worked out before it is asked for.
+"""Recording: a lazy source of steps and numbers, from the tape of a pass.
 
-Knows torch and hands out NumPy arrays.
+Knows torch; returns NumPy arrays.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class Recording:
 
     @cached_property
     def linked(self) -> RecordedPass:
-        """The pass with all that each call read."""
+        """The pass with the source of everything that each call read."""
         slots = self._slots_outside()
         outside = OutsideTensors(*slots)
         linker = Linker(outside)
@@ -61,7 +61,7 @@ class Recording:
         return RecordedPass(rows, outside, self.tape.visits, types, returned, replaced, broken)
 
     def _rows(self, linker: Linker) -> tuple[list[LinkedCall], list[Left]]:
-        """Every entry linked, and the numbers that left on the way."""
+        """Every record linked, and the departures of numbers in between."""
         rows: list[LinkedCall] = []
         left: list[Left] = []
         waiting = list(enumerate(self.tape.departures))
@@ -78,7 +78,7 @@ class Recording:
         return self._census.slot(gone.tensor, self.tape.shaped(gone.tensor, gone.time))
 
     def _before(self, outside: OutsideTensors) -> Before:
-        """What was known before the pass; looked at only where numbers left during it."""
+        """Tensors and numbers known before the pass; needed only if numbers left during it."""
         known = self.session.known
         if known is None:
             return Before()
@@ -92,7 +92,7 @@ class Recording:
         )
 
     def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> Any:
-        """The number of a constant that holds one, by its first use."""
+        """The value of a single-number constant, by its first use."""
         time, slot, name, item = use
         return None if slot.shape else self._argument(time, name, item).item()
 
@@ -108,7 +108,7 @@ class Recording:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know of the pass, in sentences."""
+        """Further notes on the pass."""
         return ()
 
     def steps(self) -> tuple[Step, ...]:
@@ -116,7 +116,7 @@ class Recording:
         return build_steps(self.linked, self)
 
     def outside(self) -> Mapping[tuple[Kind, int], Ref]:
-        """What was there before the pass, whole."""
+        """The tensors that existed before the pass, as a whole."""
         return outside_refs(self.linked)
 
     def fetch(self, time: int) -> tuple[Tape, Call]:
@@ -132,7 +132,7 @@ class Recording:
         return array_of(tape.at(results_of(call)[index], time + 1))
 
     def operand(self, step: int, name: str, item: int) -> Array:
-        """What an argument held when the step ran."""
+        """The value of an argument when the step ran."""
         return self._argument(self.entries[step].time, name, item)
 
     def _argument(self, time: int, name: str, item: int) -> Array:
@@ -151,7 +151,7 @@ class Recording:
 
     @property
     def constants(self) -> int:
-        """How many tensors the pass read that are neither."""
+        """Number of other tensors that the pass read."""
         return len(self.linked.outside.constants)
 
     def input(self, name: str) -> Array:
@@ -159,7 +159,7 @@ class Recording:
         return array_of(self.tape.at(self.session.intake.tensors[name], 0))
 
     def parameter(self, name: str) -> Array:
-        """A parameter or buffer: its present numbers, or what overrode them."""
+        """A parameter or buffer: its current numbers, or its override."""
         return array_of(self.session.tensors[name])
 
     def constant(self, place: int) -> Array:
@@ -167,15 +167,15 @@ class Recording:
         time, _, name, item = self.linked.outside.constants[place]
         if time < len(self.tape.calls):
             return self._argument(time, name, item)
-        return array_of(self.tape.at(list(tensors_of(self._result))[item], time))  # returned, never read
+        return array_of(self.tape.at(list(tensors_of(self._result))[item], time))  # returned but never read
 
     def result(self) -> Any:
-        """What the model returned, arrays in the place of tensors."""
+        """The model's return value, with tensors as arrays."""
         end = len(self.tape.calls)
         return in_structure(self._result, lambda tensor: array_of(self.tape.at(tensor, end)))
 
     def returned(self) -> tuple[Ref, ...]:
-        """What each tensor of the result was."""
+        """The reference of each tensor in the result."""
         return returned_refs(self.linked)
 
     def changed(self) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ class Recording:
 
     @cached_property
     def card(self) -> Card:
-        """What the model expects and what its outputs mean."""
+        """The model's card."""
         return card_of(self.session.subject.model)
 
     @property
@@ -201,5 +201,5 @@ class Recording:
 
     @property
     def modules(self) -> Mapping[str, str]:
-        """Module path -> class name, those that never ran included."""
+        """Module path -> class name, including modules that never ran."""
         return self.linked.types

@@ -1,4 +1,4 @@
-"""Session: a model, its input and how it is to run; runs it under a recorder, again with the same bits if need be.
+"""Session: a model, its input and its settings; runs it under a recorder, and again with the same bits if needed.
 
 Knows torch; no steps, no names.
 """
@@ -20,51 +20,51 @@ from convscope.capture.model_state import ModelState, version
 from convscope.capture.random_state import RandomState
 from convscope.capture.recorder import Recorder, StopRecording
 from convscope.capture.shortcuts import SHORTCUTS
-from convscope.capture.tape import settle
+from convscope.capture.tape import finalize
 from convscope.capture.undispatched import watched
 from convscope.progress import Progress
 from convscope.traces.step import Array
 
-_LOCKS: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id(module): flags are a module's, not a thread's
+_LOCKS: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id(module): flags belong to modules, not threads
 _LOOKING = threading.Lock()
 _FASTPATH = threading.Lock()
-_fastpath_uses = [0, True]  # passes under way, and the user's setting; guarded by _FASTPATH
+_fastpath_uses = [0, True]  # number of running passes, and the user's setting; guarded by _FASTPATH
 
 
 @dataclass(slots=True, eq=False)
 class TracingSession:
-    """How one trace was made; `run` makes it."""
+    """Everything that determines one trace; `run` makes it."""
 
     subject: ModelState
     intake: CallInputs
     training: bool = False
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
-    """What stands in the place of the model's own, by name."""
+    """Overrides of parameters, by name."""
     results: Mapping[int, Array] = field(default_factory=dict)
-    """What stands in the place of the first result of a call, by time."""
+    """Overrides of the first result of a call, by time."""
     tensors: Mapping[str, Tensor] = field(init=False)
-    """Parameters and buffers as they were used, by name."""
+    """The parameters and buffers used, by name."""
     stamps: dict[str, tuple[int, int]] = field(init=False)
-    """By name: which memory each parameter was in, and how often it had been written into."""
+    """Parameter name -> its memory and its count of writes."""
     start: RandomState | None = None
-    """The random states that the first run started from."""
+    """The random state at the start of the first run."""
     known: KnownConstants | None = None
-    """What the model held before the pass, where numbers left PyTorch during it."""
+    """The model's constants before the pass; needed only if numbers left PyTorch during it."""
     progress: Progress | None = None
-    """Told when a module begins; what it raises ends the run."""
+    """Called when a module starts; an exception from it ends the run."""
 
     def __post_init__(self) -> None:
         self.tensors = self.subject.parameters
         self.stamps = stamps(self.subject.parameters)
 
     def run(self, recorder: Recorder) -> Any:
-        """Run the model once, each operation recorded, and leave everything as it was.
+        """Run the model once, recording each operation, and restore everything afterwards.
 
         Returns:
-            What the model returned; its tensors hold their numbers on the recorder's tape.
+            The model's return value; the numbers of its tensors are on the recorder's tape.
 
         Raises:
-            Exception: whatever the model raised; the recorder has what happened until then.
+            Exception: any exception of the model; the recorder has everything up to then.
         """
         if self.subject.compiled or torch.is_inference_mode_enabled():
             with _ordinary(self.subject.compiled):
@@ -73,14 +73,14 @@ class TracingSession:
 
     def _run(self, recorder: Recorder) -> Any:
         with _alone(self.subject):
-            found, gradients = self.subject.found(), torch.is_grad_enabled()
+            result, gradients = self.subject.found(), torch.is_grad_enabled()
             torch._C._set_grad_enabled(False)
             try:
                 with _without_fused_transformers():
                     return self._prepared(recorder)
             finally:
                 torch._C._set_grad_enabled(gradients)
-                self.subject.leave_as(found)
+                self.subject.leave_as(result)
                 if recorder.tape.departures and self.known is None:
                     self.known = known_to(self.subject.modules.values())
 
@@ -104,7 +104,7 @@ class TracingSession:
             now.restore()
 
     def _drawing_like(self, now: RandomState, recorder: Recorder) -> Any:
-        """Run from the random states of the first run."""
+        """Run from the random state of the first run."""
         subject = self.subject
         recorder.drawing, recorder.progress = now.drawing, self.progress
         recorder.begin()
@@ -121,20 +121,20 @@ class TracingSession:
         except StopRecording:
             return None
         finally:
-            settle(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
+            finalize(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
             if recorder.tape.writes:
                 self._uncount()
 
     def _uncount(self) -> None:
-        """Forget that parameters and buffers were written into: their numbers are as they were."""
+        """Refresh the write counts of parameters and buffers, whose numbers have been restored."""
         for name, tensor in self.subject.parameters.items():
             before = self.stamps[name][1]
             if version(tensor) != before and name not in self.parameters:
                 torch._C._autograd._unsafe_set_version_counter((tensor,), (before,))
 
     def changed(self) -> tuple[str, ...]:
-        """The parameters and buffers that are no longer those of the trace."""
-        with _alone(self.subject):  # a pass puts overrides in the place of parameters
+        """The parameters and buffers that changed since the trace."""
+        with _alone(self.subject):  # a pass may have replaced parameters by overrides
             held, now = self.subject.parameters_now(), stamps(self.subject.parameters)
         return tuple(
             name
@@ -145,12 +145,12 @@ class TracingSession:
 
 @contextmanager
 def _alone(subject: ModelState) -> Iterator[None]:
-    """While no other thread runs any of a model's modules here; other models run meanwhile."""
+    """Exclude other threads that run a module of this model; other models may run meanwhile."""
     with _LOOKING:
         locks = [_LOCKS.setdefault(id(module), threading.RLock()) for module in subject.modules.values()]
     held = []
     try:
-        for lock in sorted(locks, key=id):  # in one order, so that no two threads wait for each other
+        for lock in sorted(locks, key=id):  # a fixed order prevents deadlocks
             lock.acquire()
             held.append(lock)
         yield
@@ -160,22 +160,22 @@ def _alone(subject: ModelState) -> Iterator[None]:
 
 
 def stamps(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """What changes when a tensor is written into or gets other memory, by name."""
+    """Name -> values that change when a tensor is written into or gets other memory."""
     try:
         return {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()}
-    except RuntimeError:  # tensors of inference mode do not count
+    except RuntimeError:  # inference tensors do not count writes
         return {name: (tensor.data_ptr(), version(tensor)) for name, tensor in tensors.items()}
 
 
 def _undisturbed() -> bool:
-    """Whether nobody else changes what torch's functions do."""
+    """Whether torch's functions are not intercepted by another mode or override."""
     modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
     return not modes and not torch.is_autocast_enabled("cpu")
 
 
 @contextmanager
 def _ordinary(compiled: bool) -> Iterator[None]:
-    """Outside of inference mode, whose tensors do not count how often they are written into, and uncompiled."""
+    """Leave inference mode, whose tensors do not count writes, and disable torch.compile."""
     stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     with torch.inference_mode(False), stance:
         yield
@@ -183,10 +183,10 @@ def _ordinary(compiled: bool) -> Iterator[None]:
 
 @contextmanager
 def _without_fused_transformers() -> Iterator[None]:
-    """Run transformer layers as the operations that they consist of, so that each one is seen and proved.
+    """Run transformer layers as their individual operations, so that each one is recorded and proved.
 
-    PyTorch's fast path of evaluation runs a whole encoder layer as one operation, whose inner numbers are hidden.
-    The switch is process-wide: it goes off with the first pass and back to the user's setting with the last one.
+    PyTorch's inference fast path runs a whole encoder layer as one operation and hides its inner numbers. The switch
+    is process-wide: the first pass turns it off, and the last one restores the user's setting.
     """
     with _FASTPATH:
         if not _fastpath_uses[0]:

@@ -1,7 +1,7 @@
-"""Shortcuts: the commonest layers as the ATen calls that they come down to, made without torch's dispatch to Python.
+"""Shortcuts: call the ATen operations of common layers directly, without torch's dispatch to Python.
 
-That dispatch costs as much as a small layer. Each shortcut makes exactly the calls that its layer would, so numbers and
-record are the same; a test compares them. Whatever is not plainly such a layer is left to the layer itself.
+That dispatch takes as long as a small layer. Each shortcut makes exactly the calls of its layer, so numbers and record
+are the same; a test compares them. Any unusual configuration is left to the layer itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 Made = tuple[Tensor, tuple[tuple[Any, tuple[Any, ...], Any], ...]]
-"""What a shortcut did: the layer's result, and (function, arguments, result) of each ATen call."""
+"""A shortcut's result: the layer's output, and (function, arguments, result) of each ATen call."""
 
 Shortcut = Callable[[Any, Tensor], Made | None]
-"""From a layer and its input; None for what the layer itself must do."""
+"""(layer, input) -> result; None if the layer itself must run."""
 
 
 def _convolution(layer: Any, x: Tensor) -> Made | None:
@@ -67,7 +67,7 @@ def _two(size: Any) -> Any:
 
 
 def _plain(weight: Any) -> bool:
-    """Whether a weight is an ordinary tensor in main memory."""
+    """Whether a weight is an ordinary CPU tensor."""
     return type(weight) is nn.Parameter and weight.dtype is torch.float32 and weight.is_cpu
 
 

@@ -1,4 +1,4 @@
-"""Steps: a linked pass as the Steps that a trace shows. Knows rows and names; no torch, no numbers."""
+"""Step builder: turn a linked pass into the Steps of a trace. Knows linked calls and names; no torch, no numbers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from convscope.traces.step import Kind, Ref, Step, Values
 
 @dataclass(frozen=True, slots=True)
 class RecordedPass:
-    """One forward pass, linked."""
+    """One forward pass as linked calls."""
 
     rows: Sequence[LinkedCall]
     outside: OutsideTensors
@@ -22,15 +22,15 @@ class RecordedPass:
     types: Mapping[str, str]
     """Module path -> class name."""
     outputs: Sequence[TensorLink]
-    """What the model returned."""
+    """Links of the returned tensors."""
     replaced: Collection[int] = ()
-    """Rows whose result was given by the caller."""
+    """Rows whose result the caller overrode."""
     broken: Mapping[int, tuple[Break, ...]] = field(default_factory=dict)
-    """Rows that take numbers which left PyTorch."""
+    """Row -> sentences on the numbers it uses that had left PyTorch."""
 
 
 def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
-    """All steps of a pass, hidden ones included."""
+    """All steps of a pass, including hidden ones."""
     hidden = _hidden(done)
     names = _names(done, hidden)
     shown = _shown_inputs(done.rows, hidden)
@@ -62,7 +62,7 @@ def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
 
 
 def returned_refs(done: RecordedPass) -> tuple[Ref, ...]:
-    """What each tensor that the model returned was, in order."""
+    """The reference of each returned tensor, in order."""
     names = _names(done, _hidden(done))
     return tuple(_ref(link, names[link.kind, link.id]) for link in done.outputs)
 
@@ -79,8 +79,8 @@ def _names(done: RecordedPass, hidden: Sequence[bool]) -> dict[tuple[Kind, int],
 
 
 def outside_refs(done: RecordedPass) -> dict[tuple[Kind, int], Ref]:
-    """What was there before the pass, whole."""
-    found: dict[tuple[Kind, int], Ref] = {}
+    """The tensors that existed before the pass, as a whole."""
+    results: dict[tuple[Kind, int], Ref] = {}
     groups: tuple[tuple[Kind, Mapping[str, TensorMeta]], ...] = (
         ("parameter", done.outside.parameters),
         ("input", done.outside.inputs),
@@ -88,8 +88,8 @@ def outside_refs(done: RecordedPass) -> dict[tuple[Kind, int], Ref]:
     )
     for kind, slots in groups:
         for place, (name, slot) in enumerate(slots.items()):
-            found[kind, place] = _ref(TensorLink(kind, place, 0, slot), name)
-    return found
+            results[kind, place] = _ref(TensorLink(kind, place, 0, slot), name)
+    return results
 
 
 def _ref(link: TensorLink, name: str) -> Ref:
@@ -109,7 +109,7 @@ def _ref(link: TensorLink, name: str) -> Ref:
 
 
 def _named_arguments(row: LinkedCall, names: Mapping[tuple[Kind, int], str]) -> dict[str, Any]:
-    """The arguments with a Ref for each tensor."""
+    """The arguments, with a Ref for each tensor."""
     links = iter(row.links)
 
     def named(value: Any) -> Any:
@@ -126,18 +126,18 @@ def _reads(link: TensorLink) -> tuple[int, ...]:
 
 
 def _shown_source(rows: Sequence[LinkedCall], hidden: Sequence[bool], link: TensorLink) -> tuple[Kind, int]:
-    """What a person looks for behind a hidden copy or view."""
+    """The visible source behind a hidden copy or view."""
     while link.kind == "step" and hidden[link.id] and moves_only(rows[link.id].entry.op) and rows[link.id].links:
         link = rows[link.id].links[0]
     return link.kind, link.id
 
 
 def _shown_inputs(rows: Sequence[LinkedCall], hidden: Sequence[bool]) -> list[tuple[int, ...]]:
-    """For each row the visible rows that it reads, seen through the hidden ones."""
+    """For each row, the visible rows that it reads, directly or through hidden ones."""
     shown: list[tuple[int, ...]] = []
     for row in rows:
-        found: dict[int, None] = {}
+        results: dict[int, None] = {}
         for read in row.reads():
-            found.update(dict.fromkeys(shown[read] if hidden[read] else (read,)))
-        shown.append(tuple(sorted(found)))
+            results.update(dict.fromkeys(shown[read] if hidden[read] else (read,)))
+        shown.append(tuple(sorted(results)))
     return shown

@@ -1,4 +1,4 @@
-"""Naming: what a person calls each step. Knows rows and module paths; no torch."""
+"""Step names: a readable, unique name for each step. Knows linked calls and module paths; no torch."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from convscope.capture.call_records import CallRecord, TensorMeta
 from convscope.capture.dataflow import LinkedCall
 
-PLAIN = {  # where the ATen name is not what a person would say
+PLAIN = {  # ATen names that differ from the documented names
     "addmm": "linear",
     "mm": "matmul",
     "bmm": "matmul",
@@ -21,8 +21,8 @@ PLAIN = {  # where the ATen name is not what a person would say
 def names_of(rows: Sequence[LinkedCall], hidden: Sequence[bool], visits: Sequence[tuple[str, int]]) -> list[str]:
     """A unique name for each row; visible ones get theirs first.
 
-    A leaf module with one visible step gives it its path; any other step is called `path.operation`, in the model's
-    own `forward` just `operation`. What repeats is numbered: `relu`, `relu#2`.
+    The only visible step of a leaf module takes the module's path; any other step is named `path.operation`, or just
+    `operation` in the model's own `forward`. Repeated names are numbered: `relu`, `relu#2`.
     """
     callers = {caller for _, caller in visits}
     shown: dict[int, int] = {}
@@ -47,7 +47,7 @@ def _numbered(name: str, used: dict[str, int]) -> str:
 
 
 def plain_name(row: LinkedCall) -> str:
-    """What the operation is called in PyTorch's own documentation."""
+    """The operation's name in PyTorch's documentation."""
     op, slots = row.entry.op, [link.slot for link in row.links]
     if op in {"convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution"} and len(slots) > 1:
         transposed = "_transpose" if row.entry.arguments.get("transposed") else ""
@@ -64,7 +64,7 @@ def plain_name(row: LinkedCall) -> str:
 
 
 def _flattens(before: TensorMeta, entry: CallRecord) -> bool:
-    """Whether trailing axes became one."""
+    """Whether the trailing axes were merged into one."""
     after = entry.results[0]
     if not 1 <= len(after.shape) < len(before.shape):
         return False

@@ -1,6 +1,6 @@
-"""Tape: the calls of one forward pass with their tensors, and what each tensor held at any call.
+"""Tape: the calls of one forward pass with their tensors, and the contents of each tensor at the time of any call.
 
-Knows torch's memory: tensors that share it, and writes into it. No names, no steps.
+Knows torch's memory: tensors that share it, and writes to it. No names, no steps.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -16,7 +16,7 @@ Call = tuple[Any, tuple[Any, ...], dict[str, Any] | None, Any, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """A memory that was written into."""
+    """A memory that was written to."""
 
     bytes: Tensor
     """The memory itself, flat."""
@@ -28,34 +28,34 @@ class Departure(NamedTuple):
     """Numbers of a tensor that left PyTorch during the pass, for Python, NumPy or compiled code."""
 
     time: int
-    """The call that came next, or was the departure itself."""
+    """Time of the next call, or of the call that is the departure itself."""
     tensor: Any
-    """The tensor, or its Slot where tensors are not kept."""
+    """The tensor, or its slot if tensors are not kept."""
     way: str
     number: Any = None
-    """The number, where it was a single one."""
+    """The number, if it was a single one."""
 
 
 @dataclass(slots=True, eq=False)
 class Tape:
-    """What was recorded. Time is counted in calls: a write at time t happens while call t runs."""
+    """The recording. Time is counted in calls: a write at time t happens during call t."""
 
     calls: list[Call | None] = field(default_factory=list)
-    """None for a call whose tensors were not kept, and where memory was handed out between calls."""
+    """The calls; None for one whose tensors were not kept, or for memory handed out between calls."""
     visits: list[tuple[str, int]] = field(default_factory=lambda: [("", -1)])
-    """(module path, visit that it was called from) of each call of a module."""
+    """(module path, index of the calling visit) of each call of a module."""
     writes: dict[int, Written] = field(default_factory=dict)
-    """By memory."""
+    """Memory -> its contents before each write."""
     moves: dict[int, list[tuple[int, Tensor, Tensor]]] = field(default_factory=dict)
     """id(tensor) -> (time, its shape and memory before the change, the tensor), for `t_`, `resize_`, `set_`,
     `.data =`."""
     undispatched: list[int] = field(default_factory=list)
-    """The times that are no calls of torch: memory was handed out, or `.data` was assigned to."""
+    """Times without a torch call: memory was handed out, or `.data` was assigned."""
     departures: list[Departure] = field(default_factory=list)
     shared: dict[int, int] = field(default_factory=dict)
-    """Departure -> the memory that was handed out then."""
+    """Departure -> the memory handed out at that time."""
     changed: set[int] = field(default_factory=set)
-    """Departures after which that memory was written into by other code; known when the tape is settled."""
+    """Departures after which other code wrote to that memory; known once the tape is finalized."""
 
     def at(self, tensor: Tensor, time: int) -> Tensor:
         """`tensor` with the numbers it held when call `time` began."""
@@ -73,7 +73,7 @@ class Tape:
         return next((before for t, before, _ in self.moves.get(id(tensor), ()) if t >= time), tensor)
 
     def save_memory(self, tensor: Tensor, time: int) -> None:
-        """Copy the memory of `tensor`, all of it, because call `time` is about to write into it."""
+        """Copy the whole memory of `tensor`, because call `time` is about to write to it."""
         key = memory(tensor)
         written = self.writes.get(key)
         if written is None:
@@ -81,18 +81,18 @@ class Tape:
         written.copies.append((time, flat(tensor).clone()))
 
     def save_shape(self, tensor: Tensor, time: int) -> None:
-        """Keep the shape of `tensor`, because call `time` is about to change it in place."""
+        """Save the shape of `tensor`, because call `time` is about to change it in place."""
         alias = torch.ops.aten.alias.default(tensor)
         self.moves.setdefault(id(tensor), []).append((time, alias, tensor))
 
 
-def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = None) -> None:
-    """End a tape: it no longer depends on tensors that are not the model's, and what was there before is as it was.
+def finalize(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = None) -> None:
+    """Finalize a tape: make it independent of foreign tensors, and restore all memory that existed before the pass.
 
     Args:
-        tape: The tape of a pass that has ended.
-        given: The parameters, buffers and inputs, all of which are referred to, not copied.
-        born: The memories that the pass made, where not every call is on the tape.
+        tape: The tape of a completed pass.
+        given: The parameters, buffers and inputs, which are referenced, not copied.
+        born: Memories allocated by the pass; needed only if not every call is on the tape.
     """
     end = len(tape.calls)
     if tape.shared:
@@ -102,20 +102,22 @@ def settle(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = N
     foreign = _foreign(tape, set(map(id, given)))
     if not foreign and not tape.writes:
         return
-    mine = set(map(memory, given))
+    own = set(map(memory, given))
+    # Other tensors may change after the pass, so the tape takes copies of their memory.
     for key, tensor in foreign.items():
-        if key not in mine and (born is None or key not in born):
+        if key not in own and (born is None or key not in born):
             tape.save_memory(tensor, end)
+    # Memory from before the pass gets its first contents back; the tape keeps a copy of the last ones.
     for key, written in tape.writes.items():
-        was_there = key in mine or (key in foreign if born is None else key not in born)
-        if was_there and written.copies[0][0] < end:
+        existed_before = key in own or (key in foreign if born is None else key not in born)
+        if existed_before and written.copies[0][0] < end:
             if written.copies[-1][0] < end:
                 written.copies.append((end, written.bytes.clone()))
             written.bytes.untyped_storage().copy_(written.copies[0][1].untyped_storage())
 
 
 def _written_outside(tape: Tape, key: int, departure: int) -> bool:
-    """Whether memory that was handed out no longer held the same at the next recorded write, or at the end."""
+    """Whether memory that was handed out had changed by the next recorded write, or by the end."""
     written, since = tape.writes.get(key), tape.departures[departure].time
     if written is None:
         return False
@@ -124,35 +126,35 @@ def _written_outside(tape: Tape, key: int, departure: int) -> bool:
 
 
 def _put_back_shapes(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None) -> None:
-    """Give tensors that were there before the pass their shape and memory back; the tape keeps those of the end."""
-    end, mine = len(tape.calls), set(map(id, given))
+    """Restore shape and memory of tensors that existed before the pass; the tape keeps the final ones."""
+    end, own = len(tape.calls), set(map(id, given))
     made = {id(t): time for time, call in reversed([*enumerate(tape.calls)]) if call for t in tensors_in(call[3])}
     for key, moves in tape.moves.items():
         first, before, tensor = moves[0]
-        here = made.get(key, end) < first if born is None else memory(before) in born
-        if key in mine or not here:
+        made_by_pass = made.get(key, end) < first if born is None else memory(before) in born
+        if key in own or not made_by_pass:
             tape.save_shape(tensor, end)
             assign_data(tensor, before)
 
 
 def assign_data(tensor: Tensor, source: Tensor) -> None:
-    """`tensor.data = source`, seen by no recorder."""
+    """`tensor.data = source`, bypassing all recorders."""
     torch._C.TensorBase.data.__set__(tensor, source)  # type: ignore[attr-defined]  # a descriptor of C
 
 
 def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
-    """One tensor for each memory that calls read although nothing on the tape made it."""
+    """One tensor for each memory that calls read and that no call on the tape made."""
     foreign: list[Tensor] = []
     for call in tape.calls:
         if call is None:
             continue
         function, args, kwargs, result, _ = call
-        places = _PLACES.get(id(function))
-        if places is None:
-            places = _PLACES[id(function)] = _places(function)
-        for place in places[0]:
-            if place < len(args) and id(args[place]) not in known and args[place] is not None:
-                foreign += [tensor for tensor in tensors_in(args[place]) if id(tensor) not in known]
+        positions = _POSITIONS.get(id(function))
+        if positions is None:
+            positions = _POSITIONS[id(function)] = _tensor_positions(function)
+        for position in positions[0]:
+            if position < len(args) and id(args[position]) not in known and args[position] is not None:
+                foreign += [tensor for tensor in tensors_in(args[position]) if id(tensor) not in known]
         if kwargs:
             foreign += [tensor for tensor in tensors_in([*kwargs.values()]) if id(tensor) not in known]
         if isinstance(result, tuple | list):
@@ -162,36 +164,36 @@ def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
     return {memory(tensor): tensor for tensor in reversed(foreign)}
 
 
-_PLACES: dict[int, tuple[tuple[int, ...], Any]] = {}  # by id(function), which is held too
+_POSITIONS: dict[int, tuple[tuple[int, ...], Any]] = {}  # by id(function); the value keeps the function alive
 
 
-def _places(function: Any) -> tuple[tuple[int, ...], Any]:
-    """Which arguments of a function may be tensors or lists of them."""
+def _tensor_positions(function: Any) -> tuple[tuple[int, ...], Any]:
+    """Indices of a function's arguments that may be tensors or lists of them."""
     arguments = enumerate(function._schema.arguments)
-    return tuple(place for place, argument in arguments if "Tensor" in str(argument.type)), function
+    return tuple(position for position, argument in arguments if "Tensor" in str(argument.type)), function
 
 
 def memory(tensor: Tensor) -> int:
-    """What tensors share whose numbers lie in the same memory."""
+    """An identifier of a tensor's memory, shared by all of its views."""
     return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else id(tensor)
 
 
 def size_of(tensor: Tensor) -> int:
-    """How many bytes that memory has; for a tensor that lies in none of its own kind, as many as it stands for."""
+    """Bytes of a tensor's memory; for a non-strided tensor, the bytes of its elements."""
     if tensor.layout is torch.strided:
         return int(tensor.untyped_storage().nbytes())
     return tensor.numel() * tensor.element_size()
 
 
 def flat(tensor: Tensor) -> Tensor:
-    """All bytes of the memory that `tensor` lies in."""
+    """All bytes of a tensor's memory."""
     if tensor.layout is not torch.strided:
         return tensor
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
 
 
 def _seen(tensor: Tensor, copy: Tensor) -> Tensor:
-    """A copied memory, seen through the shape of `tensor`."""
+    """A view of a copied memory with the shape and strides of `tensor`."""
     if tensor.layout is not torch.strided:
         return copy
     view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
@@ -199,7 +201,7 @@ def _seen(tensor: Tensor, copy: Tensor) -> Tensor:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of an argument or a result: itself, or those in its lists."""
+    """The tensors of an argument or a result: the value itself, or those in its lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Run: `trace`, the verb that runs a model once and keeps every number."""
+"""Tracing: `trace` runs a model once and records every number."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -35,7 +35,7 @@ def trace(
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Trace:
-    """Run a model once and record every operation with its numbers; the model is left exactly as found.
+    """Run a model once and record every operation with its numbers; the model is left unchanged.
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Conv2d(3, 5, 7, padding="same"), torch.zeros(3, 20, 20))
@@ -45,31 +45,31 @@ def trace(
     (5, 3, 7, 7)
 
     Args:
-        model: Any `nn.Module`, a bare layer too. It runs in evaluation mode and without gradients. Lazy layers get
-            their shapes from this input, as from any first call.
-        image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and type. A tuple gives
-            several inputs in order, a mapping gives them by name, a list is one input that is a list. A model of
-            signals, volumes or whole numbers takes arrays of its own shapes.
-        training: Leave each module's training flag as it is; running statistics are put back afterwards.
-        batched: Whether arrays have a batch axis first; where they have none, one is added. None finds out by the
-            number of axes and, where the model's layers leave that open, by what runs.
-        keep: None keeps everything that fits into half of the memory that is free, "all" everything. Names of steps
-            keep only those, a number keeps at most that many megabytes (10^6 bytes). Whatever else is asked for later
-            is recomputed, with the same bits; `trace.notes` says how much was kept.
-        overrides: Numbers by name, in whose place the pass is to run: `{"conv1.weight": array}` for a parameter,
+        model: Any `nn.Module`, including a single layer. It runs in eval mode without gradients. Lazy layers get their
+            shapes from this input, as from any first call.
+        image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and dtype. A tuple holds
+            several positional inputs, a mapping named inputs, and a list is one input that is a list. Models of
+            signals, volumes or token ids take arrays of their own shapes.
+        training: Keep each module's training flag; running statistics are restored afterwards.
+        batched: Whether arrays have a batch axis; False adds one. None decides by the number of axes and, if that is
+            ambiguous, by what the model accepts.
+        keep: None keeps everything that fits into half of the free memory, "all" keeps everything. Names of steps keep
+            only those, and a number keeps at most that many megabytes (10^6 bytes). Anything else is recomputed on
+            demand, with the same bits; `trace.notes` says how much was kept.
+        overrides: Arrays by name that replace the model's own: `{"conv1.weight": array}` for a parameter,
             `{"conv1": array}` for a step's result.
-        progress: Called as `progress("tracing", modules begun, 0)` each time that a module begins; a KeyboardInterrupt,
-            or another error that no `except Exception` stops, ends the pass there and the model is left as found.
+        progress: Called as `progress("tracing", modules started, 0)` whenever a module starts. A KeyboardInterrupt, or
+            another BaseException, raised there ends the pass and leaves the model unchanged.
 
     Returns:
-        The trace; its arrays are read-only, those of bfloat16 and half widened exactly to float32.
+        The trace; its arrays are read-only, with bfloat16 and half widened exactly to float32.
 
     Raises:
-        UsageError: `model` or `image` is none, or a name that does not exist.
-        ShapeError: an image of whole numbers, or an override of another shape.
-        ModelError: a model that cannot be traced: TorchScript, quantised, without weights.
-        InputError: an image that a layer cannot take.
-        TraceError: the model raised, or returned no tensor; `.module` says where, `.trace` has what was recorded.
+        UsageError: `model` or `image` is of the wrong type, or a name does not exist.
+        ShapeError: an integer image, or an override of another shape.
+        ModelError: a model that cannot be traced: TorchScript, quantized, without weights.
+        InputError: an image that a layer cannot process.
+        TraceError: the model raised, or returned no tensor; `.module` says where, `.trace` has the partial trace.
     """
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
@@ -84,12 +84,12 @@ def trace(
         subject = ModelState.of(model)
     session = TracingSession(subject, as_call_inputs(subject, image, batched), training, progress=progress)
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
-    session.progress = None  # it was told of this pass; not of numbers that are made again
+    session.progress = None  # not called again when numbers are recomputed
     return done
 
 
 def _overridden(session: TracingSession, keep: Keep, overrides: Mapping[str, ArrayLike | Tensor]) -> Trace:
-    """Run a session with numbers in the place of others."""
+    """Run a session with overrides."""
     subject = session.subject
     mine = {name: value for name, value in overrides.items() if name in subject.parameters}
     session.parameters = {name: _fitting(subject, name, value) for name, value in mine.items()}
@@ -100,7 +100,7 @@ def _overridden(session: TracingSession, keep: Keep, overrides: Mapping[str, Arr
 
 
 def _keep(session: TracingSession, keep: Keep) -> Trace:
-    """Run a session, keeping what is wanted."""
+    """Run a session, keeping the requested numbers."""
     if keep is None:
         return _recorded(session, BudgetRecorder(session))
     if keep == "all":
@@ -108,7 +108,7 @@ def _keep(session: TracingSession, keep: Keep) -> Trace:
     if isinstance(keep, int | float):
         if keep < 0:
             raise UsageError(f"keep is a budget in megabytes, 0 or more, not {keep}.")
-        half = keep * MEGABYTE / 2  # the other half is for what is made again
+        half = keep * MEGABYTE / 2  # the other half is for recomputed calls
         recorder = SparseRecorder(session, lambda _: True, half)
         recorder.window = half
         return _recorded(session, recorder)
@@ -119,15 +119,15 @@ def _keep(session: TracingSession, keep: Keep) -> Trace:
 
 
 def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
-    """Run a session; what it raises says where it happened and has the partial trace."""
+    """Run a session; its errors say where they happened and hold the partial trace."""
     try:
         result = session.run(recorder)
     except Exception as error:
         raise failure(session, error, recorder, _told(session, recorder, None)) from error
     told = _told(session, recorder, result)
     if not isinstance(result, Tensor) and next(tensors_of(result), None) is None:
-        said = "nothing" if result is None else f"a {type(result).__name__} without tensors"
-        raise TraceError(f"the model returned {said}; its forward must return a tensor.", "", told)
+        kind = "nothing" if result is None else f"a {type(result).__name__} without tensors"
+        raise TraceError(f"the model returned {kind}; its forward must return a tensor.", "", told)
     return told
 
 
@@ -138,7 +138,7 @@ def _told(session: TracingSession, recorder: Recorder, result: Any) -> Trace:
 
 
 def _results(session: TracingSession, given: Mapping[str, ArrayLike | Tensor]) -> dict[int, Array]:
-    """Overrides of steps, by the time of their calls; which those are, only a run can say."""
+    """Overrides of steps, by the time of their calls, which a first run determines."""
     if not given:
         return {}
     sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
@@ -149,7 +149,7 @@ def _results(session: TracingSession, given: Mapping[str, ArrayLike | Tensor]) -
             raise UnknownName("step or parameter", name, [*known, *session.subject.parameters])
         step = sketch[name]
         array = torch.as_tensor(value).detach().cpu().numpy()
-        _same_shape(name, array.shape, step.shape)
+        _check_same_shape(name, array.shape, step.shape)
         results[_time(step)] = array
     return results
 
@@ -160,24 +160,24 @@ def _time(step: Step) -> int:
 
 
 def _fitting(subject: ModelState, name: str, value: ArrayLike | Tensor) -> Tensor:
-    """A copy of an override as a tensor like the parameter that it stands for."""
+    """A copy of an override as a tensor like the parameter that it replaces."""
     mine = subject.parameters[name]
     tensor = torch.as_tensor(value).detach().to(mine.device, mine.dtype, copy=True)
-    _same_shape(name, tuple(tensor.shape), tuple(mine.shape))
+    _check_same_shape(name, tuple(tensor.shape), tuple(mine.shape))
     return tensor
 
 
-def _same_shape(name: str, given: tuple[int, ...], mine: tuple[int, ...]) -> None:
-    if given != mine:
-        raise ShapeError(f"{name} has the shape {mine}; the override for it has {given}.")
+def _check_same_shape(name: str, override: tuple[int, ...], own: tuple[int, ...]) -> None:
+    if override != own:
+        raise ShapeError(f"{name} has shape {own}, but its override has {override}.")
 
 
 def _used(session: TracingSession, done: Trace) -> None:
-    """An override that no step reads would say that a parameter does nothing."""
+    """Reject an override that no step reads: it would suggest that the parameter has no effect."""
     read = {ref.name for step in done.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"}
     for name in session.parameters:
         if name not in read:
             raise UsageError(
-                f"no step read the override of {name}: the model does not use this parameter, or holds it in "
-                "another place too."
+                f"no step read the override of {name}: the model does not use this parameter, or also "
+                "holds it elsewhere."
             )

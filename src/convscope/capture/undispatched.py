@@ -1,8 +1,8 @@
-"""Departing: methods of tensors that torch does not dispatch, watched while a pass runs in this thread.
+"""Undispatched methods: tensor methods that torch does not dispatch, intercepted while a pass runs in this thread.
 
 Through them numbers leave PyTorch (`numpy()`, `tolist()`, pointers for compiled code), or a tensor gets other memory
-(`.data = ...`). They are replaced on the class while any pass runs, and put back by the last one that ends; other
-threads pass through. Hooks and modes that would see them too make torch take slower paths, with other bits.
+(`.data = ...`). They are replaced on the class while any pass runs, and restored by the last one to end; other threads
+are unaffected. Hooks and modes could intercept them too, but make torch take slower paths with other last bits.
 """
 
 import threading
@@ -22,15 +22,15 @@ _originals: dict[str, Any] = {}
 _running = 0
 
 SHARING = ("numpy", "data_ptr", "__dlpack__")
-"""What hands out a tensor's memory: whoever has it may read and write; `__array__` goes through `numpy`."""
+"""Methods that expose a tensor's memory for reading and writing; `__array__` calls `numpy`."""
 READING = ("tolist",)
-"""What hands out numbers alone; `item`, `float`, `bool` and iteration are dispatched."""
+"""Methods that return numbers only; `item`, `float`, `bool` and iteration are dispatched."""
 
 
 @contextmanager
 def watched(recorder: Recorder) -> Iterator[None]:
-    """Tell `recorder` of what this thread's tensors do beside torch's dispatch."""
-    global _running  # noqa: PLW0603 - the class is the process's
+    """Notify `recorder` of undispatched methods called in this thread."""
+    global _running  # noqa: PLW0603 - the class is shared by the whole process
     outer = getattr(_HERE, "recorder", None)
     with _COUNTING:
         if not _running:
@@ -64,13 +64,13 @@ def _put_back() -> None:
 
 
 def _watching(name: str, *, shares: bool) -> Callable[..., Any]:
-    """A method that tells the recorder of this thread before it does what torch's own does."""
+    """A replacement method that notifies this thread's recorder and then calls the original."""
     own = getattr(Tensor, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         recorder = getattr(_HERE, "recorder", None)
         if recorder is not None:
-            _HERE.recorder = None  # torch's own may use the others
+            _HERE.recorder = None  # the original may call other intercepted methods
             try:
                 result = own(self, *args, **kwargs)
                 (recorder.shares if shares else recorder.departs)(self, f"{name.strip('_')}()")
@@ -87,8 +87,8 @@ _WATCHING = {name: _watching(name, shares=name in SHARING) for name in (*SHARING
 
 
 def _data(tensor: Tensor) -> Tensor:
-    found: Tensor = torch._C.TensorBase.data.__get__(tensor)  # type: ignore[attr-defined]  # a descriptor of C
-    return found
+    result: Tensor = torch._C.TensorBase.data.__get__(tensor)  # type: ignore[attr-defined]  # a descriptor of C
+    return result
 
 
 def _assign(tensor: Tensor, source: Tensor) -> None:

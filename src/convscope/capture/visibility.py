@@ -1,15 +1,15 @@
-"""Visibility: which calls a person is shown as steps, and which are preparation that belongs to them.
+"""Visibility: which calls are shown as steps, and which are hidden because they only prepare others.
 
-Hidden are, by these rules in this order:
+These rules, in this order, hide:
 
-1. *preparation*: what depends on no input, unless it is arithmetic on parameters; and updates of the model's own state,
+1. *preparation*: calls that depend on no input, except arithmetic on parameters; and updates of the model's own state,
    such as running statistics;
-2. *copies* and bookkeeping (`clone`, `detach`, a cast to the same type), wherever they are;
+2. *copies* and bookkeeping (`clone`, `detach`, a cast to the same type), anywhere;
 3. inside a leaf module (one that calls no other), *layout* (views, slices, transpositions) around its arithmetic;
-4. the layout that a matrix product needs for its operands and its result, where it merges and splits leading axes;
-5. in a run of layout operations of one `forward`, all but the last.
+4. the layout that a matrix product needs for its operands and its result, if it merges and splits leading axes;
+5. in a sequence of layout operations in one `forward`, all but the last.
 
-Knows rows; no torch, no names.
+Knows linked calls; no torch, no names.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,17 +19,17 @@ from convscope.capture.dataflow import LinkedCall, TensorLink
 from convscope.ops import role_of
 
 MADE_HERE = {"empty", "zeros", "ones", "full", "arange", "eye", "linspace", "rand", "randn", "randint", "randperm"}
-"""Beginnings of `*_like` and the like: they read a tensor's shape, none of its numbers."""
+"""First parts of the names of `*_like` and similar operations, which read a tensor's shape but not its numbers."""
 PRODUCTS = {"bmm", "mm", "addmm", "baddbmm"}
 RESHAPES = {"view", "_unsafe_view", "expand", "clone", "reshape"}
 
 
 def hidden_rows(rows: Sequence[LinkedCall], visits: Sequence[tuple[str, int]], outputs: Collection[int]) -> list[bool]:
-    """For each row whether it is hidden.
+    """For each row, whether it is hidden.
 
     Args:
-        rows: All of them, in order.
-        visits: (module path, calling visit) by visit.
+        rows: All linked calls, in order.
+        visits: (module path, calling visit) of each visit.
         outputs: The rows whose results the model returned.
     """
     hidden = [prepares or _copies(row.entry, row.links) for row, prepares in zip(rows, _prepared(rows), strict=True)]
@@ -45,14 +45,14 @@ def hidden_rows(rows: Sequence[LinkedCall], visits: Sequence[tuple[str, int]], o
         run = [_continues(row.entry, rows[reader].entry) and reader not in products for reader in readers[number]]
         layout = moves_only(row.entry.op) and number not in outputs and bool(run) and all(run)
         hidden[number] = hidden[number] or layout or number in products
-    for number in outputs:  # what was returned is shown, unless it repeats what is
+    for number in outputs:  # returned results are shown, unless they repeat a shown one
         if role_of(rows[number].entry.op) == "copy":
             _show_source(number, rows, hidden)
     return hidden if not all(hidden) else [False] * len(hidden)
 
 
 def moves_only(op: str) -> bool:
-    """Whether an operation only shows the same numbers in another shape or in other memory."""
+    """Whether an operation only moves numbers to another shape or other memory."""
     return role_of(op) in {"view", "copy"}
 
 
@@ -67,22 +67,22 @@ def _prepared(rows: Sequence[LinkedCall]) -> list[bool]:
     prepared = []
     for row in rows:
         entry = row.entry
-        found = 0
+        result = 0
         for link in row.links:
             outside = {"input": 1, "parameter": 2}.get(link.kind, 0)
             if link.kind == "parameter":
                 state.add(link.slot.memory)
             if not makes(entry.op):
-                found |= outside | depends.get(link.slot.memory, 0)
+                result |= outside | depends.get(link.slot.memory, 0)
         for slot in (*entry.results, *entry.writes):
-            depends[slot.memory] = depends.get(slot.memory, 0) | found
+            depends[slot.memory] = depends.get(slot.memory, 0) | result
         updates = any(slot.memory in state for slot in entry.writes) and not _returns_new(entry)
-        prepared.append(updates or found == 0 or (found == 2 and moves_only(entry.op)))
+        prepared.append(updates or result == 0 or (result == 2 and moves_only(entry.op)))
     return prepared
 
 
 def makes(op: str) -> bool:
-    """Whether an operation only makes a tensor."""
+    """Whether an operation only creates a tensor."""
     name = op.removeprefix("new_").removesuffix("_like")
     return name in MADE_HERE or name.startswith(("empty", "bernoulli"))
 
@@ -118,7 +118,7 @@ def _readers(rows: Sequence[LinkedCall]) -> list[list[int]]:
 
 
 def _around(product: int, rows: Sequence[LinkedCall], readers: Sequence[Sequence[int]]) -> Iterator[int]:
-    """Rule 4: what a matrix product is wrapped in."""
+    """Rule 4: the layout operations around a matrix product."""
     folded = False
     for link in rows[product].links:
         row = link.id
@@ -138,7 +138,7 @@ def _around(product: int, rows: Sequence[LinkedCall], readers: Sequence[Sequence
 
 
 def _merges(whole: TensorMeta, merged: TensorMeta) -> bool:
-    """Whether leading axes were merged or repeated, and the last ones left as they were."""
+    """Whether leading axes were merged or repeated, and the last ones unchanged."""
     kept = len(merged.shape) - 1
     longer = len(whole.shape) >= max(3, len(merged.shape))
     return kept > 0 and longer and whole.shape[-kept:] == merged.shape[-kept:]

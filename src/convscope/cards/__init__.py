@@ -1,4 +1,4 @@
-"""Cards: what a model expects of a picture and what its outputs mean, said by us or found in the model's own config."""
+"""Cards: a model's expected input and the meaning of its outputs, defined here or read from the model's config."""
 
 from convscope.cards.card import ATTRIBUTE, AXES, SHAPES, Card, attach, attached
 from convscope.cards.card_inference import at_size, card_of, entering, infer_card

@@ -30,7 +30,7 @@ class Card:
     name: str
     preprocess: Preprocess = field(default_factory=Preprocess)
     classes: tuple[str, ...] = ()
-    """Names of the outputs, in order; empty where nobody said."""
+    """Class names of the outputs, in order; empty if unknown."""
     source: str = ""
     """How to load it again: a name, `file.py:Class`, a run folder."""
     notes: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Card:
     fixed_size: bool = False
     """Whether the model is known to take no other size and channels than `preprocess` has."""
     size_found: bool = False
-    """Whether the size was found by running the model, so that a picture of another size that runs keeps its own."""
+    """Whether the size was determined by trial runs, so that a picture of another accepted size keeps its own."""
     form: Form = "picture"
     """What one input is: a picture (C, H, W), a signal (C, L), a volume (C, D, H, W), whole numbers, or any array."""
     inputs: tuple[str, ...] = ()

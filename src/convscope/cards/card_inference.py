@@ -52,21 +52,21 @@ def infer_card(model: Any, folder: Path | None = None) -> Card:
         note = "its config says no mean and standard deviation: pixels are scaled to 0..1, no more"
         return Card(name, expected, classes, notes=(note,))
     form, preprocess, notes = _found(model)
-    found = preprocess.size is not None and not hasattr(model, "graph")
-    return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model), size_found=found)
+    result = preprocess.size is not None and not hasattr(model, "graph")
+    return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model), size_found=result)
 
 
 def _from_processor(path: Path, config: Any) -> tuple[Preprocess, tuple[str, ...]]:
     try:
         settings = parse_json(read_file(path))
-        found = preprocess_from_processor(settings)
+        result = preprocess_from_processor(settings)
     except UsageError as error:
         return Preprocess(size=_image_size(config), channels=_channels(config)), (f"{path}: {error}",)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read as the config of an image processor: {error}.") from None
     channels = _channels(config)
-    found = replace(found, channels=channels) if channels and len(found.mean) in {1, channels} else found
-    return found, (f"pictures are prepared as {path} says", *_other_filter(settings))
+    result = replace(result, channels=channels) if channels and len(result.mean) in {1, channels} else result
+    return result, (f"pictures are prepared as {path} says", *_other_filter(settings))
 
 
 def _other_filter(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -82,20 +82,20 @@ def _found(model: Any) -> Found:
     declared = _declared(model)
     if declared is not None:
         return declared
-    found = _expectation(model)
-    if found is None:
+    result = _expectation(model)
+    if result is None:
         return "picture", *_from_layers(input_layers(model))
-    first = found.layers[0] if found.layers else None
-    if not found.ran and found.form == "picture" and (first is None or first.kind == "numbers"):
-        return "picture", *_from_layers([*found.layers, *input_layers(model)])
-    preprocess = Preprocess(size=found.size, channels=found.channels)
-    if found.size is None or found.channels is None:
-        return found.form, preprocess, ()
+    first = result.layers[0] if result.layers else None
+    if not result.ran and result.form == "picture" and (first is None or first.kind == "numbers"):
+        return "picture", *_from_layers([*result.layers, *input_layers(model)])
+    preprocess = Preprocess(size=result.size, channels=result.channels)
+    if result.size is None or result.channels is None:
+        return result.form, preprocess, ()
     if first is not None and first.kind == "numbers":
-        return found.form, preprocess, (_note(first, found.channels, found.size[0]),)
-    edges = "x".join(map(str, found.size))
+        return result.form, preprocess, (_note(first, result.channels, result.size[0]),)
+    edges = "x".join(map(str, result.size))
     note = f"it runs with pictures of {edges}, so pictures are resized to that; preprocess size=... says another size"
-    return found.form, preprocess, (note,)
+    return result.form, preprocess, (note,)
 
 
 def entering(model: Any) -> list[InputLayer]:
@@ -103,8 +103,8 @@ def entering(model: Any) -> list[InputLayer]:
 
     A card that a model carries says what it takes already; then nothing is run.
     """
-    found = None if attached(model) is not None else _expectation(model)
-    layers = [] if found is None else [layer for layer in found.layers if layer.name]
+    result = None if attached(model) is not None else _expectation(model)
+    layers = [] if result is None else [layer for layer in result.layers if layer.name]
     return layers or input_layers(model)
 
 
@@ -187,13 +187,13 @@ def _channels(config: Any) -> int | None:
 
 
 def _class_names(config: Any, model: Any) -> tuple[str, ...]:
-    """Real names only: transformers fills in LABEL_0, LABEL_1 where nobody gave any."""
+    """Class names, without the placeholders LABEL_0, LABEL_1 that transformers fills in."""
     labels = getattr(config, "id2label", None)
     if isinstance(labels, Mapping) and labels:
         names = tuple(str(labels[key]) for key in sorted(labels, key=int))
         return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
-    found = _settings(getattr(model, "pretrained_cfg", None)).get("label_names")
-    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
+    result = _settings(getattr(model, "pretrained_cfg", None)).get("label_names")
+    return tuple(map(str, result)) if isinstance(result, list | tuple) else ()
 
 
 def _settings(config: Any) -> Mapping[str, Any]:

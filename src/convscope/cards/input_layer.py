@@ -38,7 +38,7 @@ def input_layers(model: Any) -> list[InputLayer]:
 
 
 def square(layer: InputLayer, channels: int) -> int:
-    """The edge of the square picture of so many channels that has the numbers that a linear layer takes, or 0.
+    """The edge of the square picture with `channels` channels that has the linear layer's number of inputs, or 0.
 
     >>> square(InputLayer("fc", "numbers", 784), 1), square(InputLayer("fc", "numbers", 784), 3)
     (28, 0)

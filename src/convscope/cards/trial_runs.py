@@ -1,4 +1,4 @@
-"""Running: what a model takes, found by running a copy of it on inputs of several forms, channels and sizes.
+"""Trial runs: determine a model's input by running a copy of it on inputs of several forms, channels and sizes.
 
 Knows torch, through `ghost`. Nothing here is timed: the work is bounded by counting, so the answer is always the same.
 """
@@ -309,5 +309,5 @@ def _counts(ghosts: Ghosts) -> list[int]:
 def _widths(model: nn.Module) -> list[int]:
     """Numbers that a place of a sequence may hold, as recurrent, attention and linear layers take them."""
     names = ("input_size", "embed_dim", "in_features")
-    found = (getattr(module, name, None) for module in model.modules() for name in names)
-    return list(dict.fromkeys(width for width in found if isinstance(width, int)))[: MOST // 2]
+    result = (getattr(module, name, None) for module in model.modules() for name in names)
+    return list(dict.fromkeys(width for width in result if isinstance(width, int)))[: MOST // 2]

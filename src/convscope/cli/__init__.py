@@ -54,12 +54,12 @@ def main() -> None:
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 gets escapes, not an error
+            stream.reconfigure(errors="backslashreplace")  # print escapes on a terminal without UTF-8
     try:
         with notes_on_data():
             status = app(standalone_mode=False)
     except ClickException as error:
-        message = cs.spelled(error.format_message())  # it repeats what was typed, or came out of a script's variable
+        message = cs.spelled(error.format_message())  # it may contain control characters from the arguments
         error.format_message = lambda: message
         rich_format_error(error)
         sys.exit(error.exit_code)
@@ -68,7 +68,7 @@ def main() -> None:
             remark(f"error: {error}")
         sys.exit(error.exit_status)
     except MemoryError as error:
-        remark(f"error: there is not enough memory for this; ask for less at once. {error}".rstrip())
+        remark(f"error: not enough memory; use smaller batches or fewer images. {error}".rstrip())
         sys.exit(1)
     except OSError as error:
         remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
@@ -81,6 +81,6 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Warnings as a line that a person can read."""
+    """Print a warning as one line."""
     if not hushed():
         remark(f"warning: {message}")

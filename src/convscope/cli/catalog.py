@@ -1,4 +1,4 @@
-"""What there is: the commands datasets and models."""
+"""The commands that list data sets and models."""
 
 import convscope as cs
 from convscope.cli.console import say, show_json, show_table
@@ -22,7 +22,7 @@ def datasets(as_json: Json = False) -> None:
         for e in entries.values()
     ]
     show_table(
-        ["name", "image", "train", "test", "all", "classes", "what it is"],
+        ["name", "image", "train", "test", "all", "classes", "description"],
         rows,
         right=["image", "train", "test", "all", "classes"],
     )
@@ -42,7 +42,7 @@ def models(as_json: Json = False) -> None:
         return
     rows = [(e.name, str(e.tutorial or "–"), e.input, f"{e.parameters:,}", e.summary) for e in entries.values()]
     show_table(
-        ["name", "tutorial", "input", "parameters", "what it is"], rows, right=["tutorial", "input", "parameters"]
+        ["name", "tutorial", "input", "parameters", "description"], rows, right=["tutorial", "input", "parameters"]
     )
     say()
-    say("A model is also file.py:Class, package.module:factory or a run folder.")
+    say("A model can also be file.py:Class, package.module:factory or a run folder.")

@@ -1,4 +1,4 @@
-"""Consent: asking once, in a terminal, whether the code that a run names may be executed."""
+"""Consent: ask once, in a terminal, whether the code that a run names may be executed."""
 
 import os
 import sys
@@ -12,20 +12,18 @@ from convscope.cli.console import remark
 
 Result = TypeVar("Result")
 
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Trust the code that a run names, now and as long as it does not change.")
-]
+Trust = Annotated[bool, typer.Option("--trust", help="Trust the code that a run names, as long as it does not change.")]
 
 
 def with_consent(action: Callable[[bool], Result], *, trust: bool) -> Result:
-    """Do what may need the code that a run names; where it is not trusted yet, ask whether it is.
+    """Run an action that may need the code that a run names; if it is not trusted yet, ask the user.
 
     Args:
-        action: Called with whether the run is trusted from now on.
-        trust: Whether the command line says so.
+        action: Called with whether to trust the run from now on.
+        trust: Whether --trust was given.
 
     Raises:
-        TrustError: the code is not trusted, and a person says so, or cannot be asked.
+        TrustError: the code is not trusted, and the user declined or cannot be asked.
     """
     try:
         return action(trust)
@@ -36,17 +34,17 @@ def with_consent(action: Callable[[bool], Result], *, trust: bool) -> Result:
 
 
 def _may_ask() -> bool:
-    """Whether a person is at the terminal, and no program reads the answer."""
+    """Whether the command runs in an interactive terminal."""
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     return alone and "--json" not in sys.argv and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _agreed(error: cs.TrustError) -> bool:
-    """Show which code would run, and ask."""
+    """Show the code that would run, and ask."""
     remark(f"{error}")
     for file in cs.files_of(error.source):
         remark(f"  {file!r}")
     try:
-        return typer.confirm("Code can do all that you can. Trust it and run it?", default=False, err=True)
+        return typer.confirm("This code can do anything you can do. Trust it and run it?", default=False, err=True)
     except typer.Abort:
         return False

@@ -1,7 +1,7 @@
-"""Console: how the command line speaks: tables, lines, progress, JSON. Knows Rich; no torch, no data, no models.
+"""Console: the output of the command line: tables, lines, progress, JSON. Knows Rich; no torch, no data, no models.
 
-Everything that a command prints passes through here, where names of files, classes, layers and runs lose what would
-steer the terminal: control characters and newlines are spelled out, and Rich reads no markup in them.
+Everything that a command prints passes through here, where names of files, classes, layers and runs are escaped:
+control characters and newlines are spelled out, and Rich interprets no markup in them.
 """
 
 import logging
@@ -21,16 +21,16 @@ import convscope as cs
 
 
 class Output(Console):
-    """A console whose failures name the stream, and which leaves it to its caller what a closed one means."""
+    """A console whose errors name the stream, and which leaves a broken pipe to its caller."""
 
     def print(self, *objects: Any, **style: Any) -> None:
-        """As Rich prints, or an OSError that says where."""
+        """Print like Rich; an OSError names the stream."""
         with _named("standard error" if self.stderr else "standard output"):
             super().print(*objects, **style)
 
     def on_broken_pipe(self) -> None:
-        """Raise what Rich would end the process for."""
-        raise  # noqa: PLE0704  # Rich calls this where it has caught a BrokenPipeError
+        """Re-raise the error for which Rich would end the process."""
+        raise  # noqa: PLE0704  # called by Rich while it handles a BrokenPipeError
 
 
 @contextmanager
@@ -43,10 +43,10 @@ def _named(stream: str) -> Iterator[None]:
 
 
 def drop_output() -> None:
-    """Print nowhere from here on: standard output is closed or full, and what waits in it would fail once more."""
+    """Discard all further output: standard output is closed or full, and flushing its buffer would fail again."""
     try:
         number = sys.stdout.fileno()
-    except (OSError, ValueError):  # a notebook's, or that of a test
+    except (OSError, ValueError):  # the stream of a notebook or a test
         return
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), number)
@@ -58,32 +58,32 @@ _noted: set[str] = set()
 
 
 def out_is_terminal() -> bool:
-    """Whether a person reads standard output."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def hush() -> None:
-    """From here on only errors are told: another process does the talking."""
+    """Print only errors from now on: another process prints the rest."""
     out.quiet = True
 
 
 def hushed() -> bool:
-    """Whether another process does the talking, and the drawing."""
+    """Whether another process prints and draws."""
     return out.quiet
 
 
 def say(line: str = "") -> None:
-    """One line to standard output."""
+    """Print one line to standard output."""
     out.print(Text(cs.spelled(line)))
 
 
 def show_text(text: str) -> None:
-    """Print the text of a result, whose newlines are convscope's own: those of names are spelled out in it already."""
+    """Print the text of a result, whose newlines are convscope's own; those in names are already escaped."""
     out.print(Text("\n".join(map(cs.spelled, text.split("\n")))))
 
 
 def remark(line: str) -> None:
-    """One line to standard error: what is worth knowing and no result; of a command, the same note or warning once."""
+    """Print one line to standard error; a command prints the same note or warning only once."""
     if line.startswith(("note: ", "warning: ")):
         if line in _noted:
             return
@@ -93,7 +93,7 @@ def remark(line: str) -> None:
 
 @contextmanager
 def notes_on_data() -> Iterator[None]:
-    """Within it, what loaders of data assume is a line of the output: `Dataset.notes`."""
+    """Within it, assumptions made by data loaders (`Dataset.notes`) are printed as notes."""
     log, handler = logging.getLogger("convscope.data"), _Notes()
     level = log.level
     _noted.clear()
@@ -122,7 +122,7 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print rows under a quiet header; the columns named in `right` are aligned by their last digit."""
+    """Print rows under a dim header; the columns named in `right` are right-aligned."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(Text(cs.spelled(column)), justify="right" if column in right else "left", overflow="fold")
@@ -132,7 +132,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them.
+    """Seconds in human-readable form.
 
     >>> duration(3.21), duration(75), duration(7260)
     ('3.2 s', '1:15', '2:01:00')
@@ -146,7 +146,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def reading_progress() -> Iterator[Any]:
-    """A callback for work that tells its progress: bars on a terminal, silence elsewhere."""
+    """A progress callback: draws bars on a terminal, and nothing elsewhere."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(30), MofNCompleteColumn())
     with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bars:
         tasks: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The command demo: a network trained, scored and shown, in one go."""
+"""The command demo: train, evaluate and visualize a network in one go."""
 
 import os
 import shlex
@@ -22,14 +22,12 @@ IMAGE = "shapes:test/3"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where run and pictures go; they replace those of a former demo.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for run and figures; replaces an earlier demo's.")] = Path("demo"),
 ) -> None:
-    """Train the shapes network, score it, write its pictures, explain one of its numbers, open the explorer on it."""
+    """Train the shapes network, evaluate it, draw its figures, explain one of its numbers, and open the explorer."""
     give_way()
     for path in left_over(out):
-        remark(f"note: {path} is left of a demo that was killed; it can be removed.")
+        remark(f"note: {path} is left over from a demo that was killed; you can remove it.")
     with staged(out, MADE) as stage:
         _make(stage, out)
         put_in_place(stage, out, MADE)
@@ -56,13 +54,13 @@ def demo(
 
 
 def _make(stage: Path, out: Path) -> None:
-    """Train and draw into a folder that will take the place of `out`."""
+    """Train and draw in a folder that will replace `out`."""
     say("1. A network learns to tell squares from circles")
     with training_progress() as watcher:
         try:
             run = cs.train("shapes", seed=0, out=stage / "run", watch=watcher.tell)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"stopped; {out} is as it was before.") from None
+            raise KeyboardInterrupt(f"stopped; {out} is unchanged.") from None
     result = cs.evaluate(run)
     took = duration(run.metrics["seconds"])
     say(f"   {percent(result.accuracy)} of {result.confusion.sum()} test images right, after {took} of training")
@@ -76,7 +74,7 @@ def _make(stage: Path, out: Path) -> None:
 def _open(run: Any) -> None:
     try:
         explorer = cs.open(run.path, IMAGE)
-    except cs.UsageError as error:  # the page is not built: the rest of the demo is there all the same
+    except cs.UsageError as error:  # the page is not built; the rest of the demo still works
         remark(f"   {error}")
     else:
         stay(explorer)
@@ -96,15 +94,15 @@ def _samples(_run: Any) -> Any:
 
 
 PICTURES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "samples": ("what it was shown", _samples),
-    "history": ("how it learned", lambda run: cs.plot.history(run)),  # noqa: PLW0108  # loads matplotlib when called
+    "samples": ("training images", _samples),
+    "history": ("loss and accuracy", lambda run: cs.plot.history(run)),  # noqa: PLW0108  # loads matplotlib when called
     "kernels": ("the eight kernels of conv1, with their numbers", lambda run: cs.plot.kernels(run.model, "conv1")),
     "maps": ("every feature map of one image", lambda run: cs.plot.maps(_trace(run))),
-    "network": ("the network, from the image to the answer", lambda run: cs.plot.network(_trace(run))),
-    "confusion": ("who is taken for whom", lambda run: _confusion(cs.evaluate(run))),
+    "network": ("the network, from the image to the output", lambda run: cs.plot.network(_trace(run))),
+    "confusion": ("confusion matrix", lambda run: _confusion(cs.evaluate(run))),
 }
 MADE = ("run", *(f"{name}.png" for name in PICTURES))
-"""What a demo makes in its folder."""
+"""Names of everything that a demo writes into its folder."""
 NEXT = (
     "convscope open {run} --image shapes:test/3",
     "convscope explain {run} shapes:test/3 --at fc:0",

@@ -1,4 +1,4 @@
-"""The demo's folder: a demo is made beside the former one, then takes its place; what others put there stays."""
+"""The demo's folder: a new demo is built beside the old one, then replaces it; other files there are kept."""
 
 import hashlib
 import json
@@ -12,24 +12,24 @@ from pathlib import Path
 import convscope as cs
 
 MARK = "demo.json"
-"""The list of what a demo made: the SHA-256 of each file, by its path in the folder."""
+"""Name of the manifest: the SHA-256 of each file that a demo wrote, by its path in the folder."""
 STAGE = ".convscope-demo-"
-"""How the names of folders begin in which a demo is made."""
+"""Name prefix of the temporary folders in which a demo is built."""
 
 Files = Mapping[str, Collection[str]]
-"""The digests that a file may have, by its path; two while one demo takes the place of another."""
+"""Path -> the digests that the file may have; two while one demo replaces another."""
 
 
 @contextmanager
 def staged(out: Path, names: Collection[str]) -> Iterator[Path]:
-    """A folder within `out` to make a demo in; what is not put in place within the block is removed.
+    """A temporary folder in `out` to build a demo in; removed at the end of the block.
 
     Args:
         out: The demo's folder.
-        names: What a demo makes in it: names of files, and of folders.
+        names: Names of the files and folders that a demo writes.
 
     Raises:
-        UsageError: a demo in `out` would remove something that no demo made, or that has been changed since.
+        UsageError: a demo in `out` would remove files that no demo wrote, or that have been changed since.
     """
     _replaceable(out, names)
     existed = out.exists()
@@ -45,12 +45,12 @@ def staged(out: Path, names: Collection[str]) -> Iterator[Path]:
 
 
 def put_in_place(stage: Path, out: Path, names: Collection[str]) -> None:
-    """Let what was made in `stage` take the place of the former demo in `out`, file by whole file.
+    """Replace the old demo in `out` by the files in `stage`, each one atomically.
 
-    The list of files is written before and after, so that also after a kill in between both demos' files are known.
+    The manifest is written before and after, so that the files of both demos are known even after a kill in between.
 
     Raises:
-        UsageError: something in `out` has been changed meanwhile.
+        UsageError: a file in `out` has been changed in the meantime.
     """
     former = _replaceable(out, names)
     made = {name: {_digest(path)} for name, path in _entries(stage, [path.name for path in stage.iterdir()])}
@@ -65,27 +65,27 @@ def put_in_place(stage: Path, out: Path, names: Collection[str]) -> None:
 
 
 def left_over(out: Path) -> list[Path]:
-    """Folders of demos that were killed before they could put anything in place, or remove it."""
+    """Temporary folders of demos that were killed."""
     return sorted(out.glob(f"{STAGE}*"))
 
 
 def _replaceable(out: Path, names: Collection[str]) -> Files:
-    """The files of the former demo in `out`; refuses where a new demo would remove anything else."""
+    """The files of the old demo in `out`; raises if a new demo would remove anything else."""
     if out.exists() and not out.is_dir():
         raise cs.UsageError(f"{out} is a file; choose a folder with --out.")
     if not out.exists() or all(path.name.startswith(STAGE) for path in out.iterdir()):
         return {}
     if not (out / MARK).is_file():
-        raise cs.UsageError(f"{out} exists and is no former demo; choose another folder with --out.")
+        raise cs.UsageError(f"{out} exists and is not an earlier demo; choose another folder with --out.")
     former = _listed(out / MARK)
     folders = {str(parent) for name in former for parent in Path(name).parents}
     for name, path in _entries(out, {*names, *(Path(name).parts[0] for name in former)}):
         if path.is_dir() and not path.is_symlink() and name in folders:
             continue
         if path.is_symlink() or not path.is_file() or name not in former:
-            how = "was not made by a demo"
+            how = "was not written by a demo"
         elif _digest(path) not in former[name]:
-            how = "has been changed since a demo made it"
+            how = "has been changed since a demo wrote it"
         else:
             continue
         raise cs.UsageError(f"{path} {how}, and a new demo would replace it; choose another folder with --out.")
@@ -93,7 +93,7 @@ def _replaceable(out: Path, names: Collection[str]) -> Files:
 
 
 def _entries(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path]]:
-    """What is at these names of a folder, and in the folders there: files, and folders that hold none."""
+    """The files at these names of a folder, files in subfolders, and empty subfolders."""
     for name in sorted(names):
         top = folder / name
         if top.is_dir() and not top.is_symlink():
@@ -108,7 +108,7 @@ def _entries(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path]]
 
 
 def _listed(mark: Path) -> Files:
-    """What the list of a former demo names; nothing where it is no such list, as before there were any."""
+    """The files in the manifest of an earlier demo; empty if there is no valid manifest."""
     try:
         files = json.loads(mark.read_bytes())["files"]
         listed = {str(name): tuple(map(str, digests)) for name, digests in files.items()}

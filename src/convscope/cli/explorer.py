@@ -13,10 +13,10 @@ from convscope.cli.inspection import Model
 from convscope.cli.model_options import Loading
 from convscope.cli.shared_options import DataDir, spread
 
-Port = Annotated[int | None, typer.Option(help="Port to listen at, or the next free one; 0 takes any.")]
-Host = Annotated[str, typer.Option(help="Address to listen at; another than this machine's own opens it to others.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on, or the next free one; 0 chooses any.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; other than loopback, others can reach it.")]
 AllowHost = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="A further name by which browsers reach it; repeatable.")
+    list[str] | None, typer.Option(metavar="NAME", help="Another host name by which browsers reach it; repeatable.")
 ]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
@@ -36,7 +36,7 @@ def open_model(
     no_browser: NoBrowser = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Open the explorer on any model: a page where every number can be clicked."""
+    """Open the explorer on a model: a page where every number can be clicked."""
     give_way()
     loaded = loading.load(model)
     browser = out_is_terminal() and not no_browser
@@ -45,7 +45,7 @@ def open_model(
 
 
 def serve(
-    folder: Annotated[Path, typer.Argument(help="The folder with the runs; it need not exist yet.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="The folder of the runs; it need not exist yet.")] = Path("runs"),
     port: Port = None,
     host: Host = "127.0.0.1",
     allow_host: AllowHost = None,
@@ -59,17 +59,17 @@ def serve(
 
 
 def give_way() -> None:
-    """Let threads that wait for others sleep, not spin, so that the browser beside them gets the processors.
+    """Let waiting threads sleep instead of spin, so that the browser gets its share of the processors.
 
-    OpenMP reads this when it is loaded, with torch; a spinning neighbour made small passes up to ten times slower.
+    OpenMP reads this when torch loads it; spinning threads made small passes up to ten times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def stay(explorer: Any) -> None:
-    """Say where the page is, and serve it until Ctrl-C."""
+    """Print the address of the page, and serve it until Ctrl-C."""
     for note in explorer.notes:
         remark(f"note: {note}")
     say(f"the explorer: {explorer.url}")
-    say("Ctrl-C ends it")
+    say("press Ctrl-C to stop")
     explorer.wait()

@@ -1,4 +1,4 @@
-"""Figures: where a command writes its picture, and what it says of it. Knows no torch, no data, no models."""
+"""Figure files: where and how a command writes its figure. Knows no torch, no data, no models."""
 
 import os
 import re
@@ -13,25 +13,25 @@ import convscope as cs
 from convscope.cli.console import hushed, say
 
 TIMELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-"""The formats, and what their writers are told so that the same figure gives the same file."""
+"""Format -> options of its writer, so that the same figure gives the same file."""
 
 Out = Annotated[
-    Path | None, typer.Option(help="The file to write: .png, .svg or .pdf. By default a PNG in the working folder.")
+    Path | None, typer.Option(help="Output file: .png, .svg or .pdf. By default a PNG in the current folder.")
 ]
 
 
 def target(out: Path | None, *words: str | None) -> Path:
-    """Where the figure goes; refused before any work where it could not be written there."""
+    """The figure's path; raises before any work is done if it cannot be written."""
     path = out or Path("-".join(_short(word) for word in words if word) + ".png")
     if path.suffix.lower().lstrip(".") not in TIMELESS:
-        raise cs.UsageError(f"{path} does not say a format that figures have; end it in .png, .svg or .pdf.")
+        raise cs.UsageError(f"unsupported figure format {path.suffix!r} of {path}; use .png, .svg or .pdf.")
     if not path.parent.is_dir():
-        raise cs.UsageError(f"{path.parent} is no folder; make it first, or give --out another place.")
+        raise cs.UsageError(f"{path.parent} is not a folder; create it first, or choose another --out.")
     return path
 
 
 def _short(word: str) -> str:
-    """A model, image or layer as a part of a file's name."""
+    """A model, image or layer as part of a file name."""
     path = Path(word)
     name = (
         path.stem if path.is_file() else word if ":" in word else Path(os.path.realpath(path)).name
@@ -40,7 +40,7 @@ def _short(word: str) -> str:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Save the figure, the same file for the same figure; drawn in memory first, as a disk may be full."""
+    """Save the figure reproducibly; it is drawn in memory first, because the disk may be full."""
     if hushed():
         return
     form, drawn = path.suffix.lower().lstrip("."), BytesIO()
@@ -52,7 +52,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 def write(figure: Any, path: Path) -> None:
-    """Save the figure and say so in one line."""
+    """Save the figure and print its path and size."""
     save(figure, path)
     if hushed():
         return

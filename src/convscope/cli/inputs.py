@@ -1,4 +1,4 @@
-"""Inputs of a command: one IMAGE, or several inputs by name, and what there is to say about them."""
+"""Inputs of a command: one IMAGE, or several named inputs, with notes on their preparation."""
 
 import inspect
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Named = Annotated[
     typer.Option(
         "--input",
         metavar="NAME=FILE",
-        help="An input of a model that takes several, by the name that its forward has: a picture, an array (.npy), or "
+        help="An input of a model with several, by its name in forward: a picture, an array (.npy), or "
         "dataset:split/index; repeatable.",
     ),
 ]
@@ -23,39 +23,39 @@ Batched = Annotated[
     bool | None,
     typer.Option(
         "--batched/--unbatched",
-        help="Whether arrays have a batch axis first; by default it is found out from the model.",
+        help="Whether arrays start with a batch axis; by default decided from the model.",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The options of what a model is given."""
+    """The options for a model's inputs."""
 
     named: Named = None
     batched: Batched = None
 
     def take(self, loaded: Any, image: str | None, data_dir: Path | None) -> Any:
-        """What the command line gives this model, prepared, as `cs.prepare_inputs` gives it; what was done is said.
+        """The command line's inputs prepared for this model, like `cs.prepare_inputs`; notes on them are printed.
 
         Raises:
             UsageError: neither IMAGE nor --input, both, or an input that is not NAME=FILE.
         """
-        taken = cs.prepare_inputs(self.source(loaded, image), loaded, data_dir=data_dir)
-        for note in taken.notes:
-            remark(f"note: {note if taken.prepared is None and self.named else f'{taken.name}: {note}'}")
-        return taken
+        prepared = cs.prepare_inputs(self.source(loaded, image), loaded, data_dir=data_dir)
+        for note in prepared.notes:
+            remark(f"note: {note if prepared.prepared is None and self.named else f'{prepared.name}: {note}'}")
+        return prepared
 
     def trace(self, loaded: Any, value: Any) -> Any:
         """The model's trace for these inputs."""
         return cs.trace(loaded, value, batched=self.batched)
 
     def source(self, loaded: Any, image: str | None) -> Any:
-        """The IMAGE, or what is given by name."""
+        """The IMAGE, or the named inputs."""
         named = parse_inputs(self.named or [])
         card = cs.card_of(loaded)
         if named and image is not None:
-            raise cs.UsageError("an IMAGE and --input both say what the model is given; give every input by --input.")
+            raise cs.UsageError("IMAGE and --input cannot be combined; pass every input by --input.")
         if not named and image is None:
             wanted = f"each of its inputs by --input: {', '.join(card.inputs)}" if card.inputs else "an IMAGE"
             raise cs.UsageError(f"{card.name} needs {wanted}; a picture, an array (.npy), or one such as mnist:test/7.")
@@ -64,7 +64,7 @@ class Inputs:
 
 
 def _check_names(model: str, named: dict[str, str], wanted: tuple[str, ...], loaded: Any) -> None:
-    """Refuse a name that forward does not have, and leave none out that it needs."""
+    """Reject a name that forward does not have, and a missing input."""
     if not named:
         return
     parameters = inspect.signature(loaded.forward).parameters
@@ -73,7 +73,7 @@ def _check_names(model: str, named: dict[str, str], wanted: tuple[str, ...], loa
             raise cs.UsageError(f"{model} has no input {name!r}; its forward takes {', '.join(parameters)}.")
     missing = [name for name in wanted if name not in named]
     if missing:
-        raise cs.UsageError(f"{model} also takes {', '.join(missing)}; give it by --input {missing[0]}=FILE.")
+        raise cs.UsageError(f"{model} also takes {', '.join(missing)}; pass it by --input {missing[0]}=FILE.")
 
 
 def parse_inputs(arguments: list[str]) -> dict[str, str]:
@@ -86,7 +86,7 @@ def parse_inputs(arguments: list[str]) -> dict[str, str]:
     for argument in arguments:
         name, equals, file = argument.partition("=")
         if not equals or not name.isidentifier() or not file:
-            raise cs.UsageError(f"an input is given as NAME=FILE, such as --input left=a.png, not {argument!r}.")
+            raise cs.UsageError(f"an input is written NAME=FILE, such as --input left=a.png, not {argument!r}.")
         if name in named:
             raise cs.UsageError(f"--input {name} is given twice; a model takes each input once.")
         named[name] = file

@@ -29,15 +29,15 @@ def trace(
     inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
-    hidden: Annotated[bool, typer.Option("--hidden", help="Also the steps that only lay numbers out.")] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also list hidden steps that prepare others.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the steps of a forward pass: name, operation, shape, parameters, range."""
-    found = traced(model, image, loading, data_dir, inputs)
-    steps = found.all_steps if hidden else found.steps
+    result = traced(model, image, loading, data_dir, inputs)
+    steps = result.all_steps if hidden else result.steps
     if as_json:
-        notes = list(found.notes)
-        show_json({"model": found.card.name, "steps": [_as_json(step) for step in steps], "notes": notes})
+        notes = list(result.notes)
+        show_json({"model": result.card.name, "steps": [_as_json(step) for step in steps], "notes": notes})
         return
     rows = [
         (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
@@ -46,7 +46,7 @@ def trace(
     show_table(
         ["step", "name", "operation", "shape", "parameters", "least", "most"], rows, right=["step", "least", "most"]
     )
-    for note in found.notes:
+    for note in result.notes:
         say(f"note: {note}")
 
 
@@ -58,15 +58,15 @@ def explain(
     at: Annotated[
         str | None, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")
     ] = None,
-    depth: Annotated[int, typer.Option(min=1, help="How many steps back.")] = 1,
-    everything: Annotated[bool, typer.Option("--all", help="Every term of a long sum.")] = False,
-    to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    depth: Annotated[int, typer.Option(min=1, help="How many steps to go back.")] = 1,
+    everything: Annotated[bool, typer.Option("--all", help="Print every term of a long sum.")] = False,
+    to_input: Annotated[bool, typer.Option("--to-input", help="Explain by contributions of input pixels.")] = False,
     inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Why is this number this number? `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
+    """Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
     if at is None:
         raise cs.UsageError(
             "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
@@ -92,14 +92,14 @@ def verify(
     inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
-    cells: Annotated[int, typer.Option(min=1, help="Cells explained of each step.")] = 200,
+    cells: Annotated[int, typer.Option(min=1, help="Number of cells to explain in each step.")] = 200,
     as_json: Json = False,
 ) -> None:
-    """Recompute every number independently; exit status 1 if one is not what it should be."""
+    """Recompute every number independently; exit status 1 if any does not match."""
     noise = image is None and not inputs.named
-    found = traced(model, image, loading, data_dir, inputs, noise=noise)
+    result = traced(model, image, loading, data_dir, inputs, noise=noise)
     with reading_progress() as progress:
-        report = cs.verify(found, cells=cells, progress=progress)
+        report = cs.verify(result, cells=cells, progress=progress)
     if as_json:
         show_json(report.to_json())
     else:
@@ -122,7 +122,7 @@ def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
 
 
 def explained(trace: Any, at: str) -> Any:
-    """The explanation of STEP:CELL; a step of several numbers wants one of them named."""
+    """The explanation of STEP:CELL; the cell is needed if the step has several numbers."""
     step, cell = parse_cell(at)
     shape = trace[step].shape[1:] if trace[step].shape[:1] == (1,) else trace[step].shape
     if not cell and max(shape, default=1) > 1:
@@ -136,7 +136,7 @@ def explained(trace: Any, at: str) -> Any:
 def traced(
     model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs, *, noise: bool = False
 ) -> Any:
-    """A model's trace for its inputs, or for noise; what was done to either is said."""
+    """A model's trace for its inputs, or for noise; notes on either are printed."""
     loaded = loading.load(model)
     if noise:
         return inputs.trace(loaded, cs.random_inputs(loaded))
@@ -178,7 +178,7 @@ def _show_report(report: Any) -> None:
 
 
 def _resolution(step: Any) -> str:
-    """The resolution of a step in words: what was not recomputed has none, bounds of 0 are exact."""
+    """The resolution of a step as text: empty if it was not recomputed, "exact" for bounds of 0."""
     if step.finding in {"given", "unsupported"}:
         return ""
     return f"{step.resolution:.1e}" if step.resolution else "exact"
@@ -209,6 +209,6 @@ def _range(step: Any) -> tuple[str, str]:
     values = step.output
     if not values.size:
         return "", ""
-    if values.dtype.kind == "c":  # complex numbers have no order, their magnitudes have
+    if values.dtype.kind == "c":  # complex numbers are compared by magnitude
         return f"|{abs(values).min():.4g}|", f"|{abs(values).max():.4g}|"
     return f"{values.min():.4g}", f"{values.max():.4g}"

@@ -1,4 +1,4 @@
-"""Loading a model for a command: the options that say how, and what there is to say about it."""
+"""Load a model for a command: its options, and notes on the model."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,25 +15,25 @@ Weights = Annotated[
     Path | None, typer.Option(help="Weights: a safetensors file, or a state dict or checkpoint that torch.save wrote.")
 ]
 WeightsKey = Annotated[
-    str | None, typer.Option(metavar="KEY", help="Where in a checkpoint the weights are, such as state_dict_ema.")
+    str | None, typer.Option(metavar="KEY", help="Key of the weights in a checkpoint, such as state_dict_ema.")
 ]
 Expects = Annotated[
     list[str] | None,
     typer.Option(
         "--preprocess",
         metavar="NAME=VALUE",
-        help="How the model expects pictures: size=224 (or 48x64), channels=1, scale=255, mean=0.485,0.456,0.406, "
+        help="The model's input format: size=224 (or 48x64), channels=1, scale=255, mean=0.485,0.456,0.406, "
         "std=..., fit=crop, background=dark, ...; repeatable.",
     ),
 ]
 ClassNames = Annotated[
-    str | None, typer.Option("--classes", metavar="NAME,NAME,...", help="What the model's outputs mean, in order.")
+    str | None, typer.Option("--classes", metavar="NAME,NAME,...", help="Class names of the model's outputs, in order.")
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The options of how a model is loaded."""
+    """The options for loading a model."""
 
     weights: Weights = None
     weights_key: WeightsKey = None
@@ -44,11 +44,11 @@ class Loading:
 
     @property
     def given(self) -> bool:
-        """Whether any is that says how the model is loaded; trust alone does not."""
+        """Whether any option other than --trust is set."""
         return replace(self, trust=False) != Loading()
 
     def load(self, model: str) -> Any:
-        """The model, by its name; its notes are said, and that nothing has trained it."""
+        """The model, by its name; prints its notes, and a note if it is not trained."""
         args = cs.parse_model_args(self.model_arg or [])
         preprocess = parse_preprocess(self.preprocess or []) or None
         classes = [name.strip() for name in self.classes.split(",")] if self.classes else None
@@ -69,18 +69,18 @@ class Loading:
             remark(f"note: {note}")
         trained = is_run(model) and cs.card_of(loaded).source not in cs.MODELS
         if self.weights is None and not trained and not args.get("published") and _trainable(loaded):
-            made = "as its code makes them" if ":" in model else "random"
-            remark(f"note: {model} is not trained: its weights are {made}; name a run folder, or give --weights.")
+            origin = "as initialized by its code" if ":" in model else "random"
+            remark(f"note: {model} is not trained: its weights are {origin}; name a run folder, or pass --weights.")
         return loaded
 
 
 def is_run(model: str) -> bool:
-    """Whether this is a run folder, and so no network without training."""
+    """Whether this is a run folder, whose model is trained."""
     return Path(model, "config.json").is_file()
 
 
 def parse_preprocess(arguments: list[str]) -> dict[str, Any]:
-    """Fields of a Preprocess as typed: sizes as people write them, one number for all channels.
+    """Fields of a Preprocess from the command line; one number serves for all channels.
 
     >>> parse_preprocess(["size=48x64", "mean=0.5", "fit=crop"])
     {'size': (48, 64), 'mean': (0.5,), 'fit': 'crop'}

@@ -1,4 +1,4 @@
-"""The commands that draw: filter, and the group plot. Each writes one figure and says where."""
+"""The commands that draw: filter, and the group plot. Each writes one figure and prints its path."""
 
 import os
 from dataclasses import replace
@@ -26,10 +26,10 @@ plot_app = typer.Typer(no_args_is_help=True, help="Draw data, kernels, feature m
 Image = Annotated[str, typer.Argument(help="A file, or an image of a data set: mnist:test/7, crosses:damaged-plus.")]
 Model = Annotated[str, typer.Argument(help="A built-in model, a run folder, file.py:Class or package.module:factory.")]
 RunFolder = Annotated[str, typer.Argument(help="A run folder.")]
-Shared = Annotated[bool, typer.Option("--shared", help="One colour scale for all steps.")]
+Shared = Annotated[bool, typer.Option("--shared", help="Use one colour scale for all steps.")]
 Crop = Annotated[
     tuple[int, int, int, int] | None,
-    typer.Option(metavar="TOP LEFT HEIGHT WIDTH", help="Which pixels to write out."),
+    typer.Option(metavar="TOP LEFT HEIGHT WIDTH", help="Region whose pixel values to write out."),
 ]
 
 
@@ -37,9 +37,9 @@ def filter_image(
     image: Image,
     kernel: Annotated[str, typer.Option(help="A name such as sobel-x, or numbers: '1 0; 0 1'.")],
     out: Out = None,
-    same: Annotated[bool, typer.Option("--same", help="Pad with zeros: an output as large as the picture.")] = False,
+    same: Annotated[bool, typer.Option("--same", help="Pad with zeros to keep the picture's size.")] = False,
     per_channel: Annotated[
-        bool, typer.Option("--per-channel", help="Filter each colour by itself instead of turning to grey.")
+        bool, typer.Option("--per-channel", help="Filter each colour channel separately instead of converting to grey.")
     ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -80,8 +80,8 @@ def filter_image(
 def samples(
     dataset: Annotated[str, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")],
     split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
-    per_class: Annotated[int, typer.Option(help="How many images of each class.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of generated data.")] = 0,
+    per_class: Annotated[int, typer.Option(help="Number of images of each class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of generated data.")] = 0,
     data_dir: DataDir = None,
     size: Size = None,
     grey: Grey = False,
@@ -106,7 +106,7 @@ def samples(
 def pixels(
     image: Image,
     crop: Crop = None,
-    unit: Annotated[bool, typer.Option("--unit", help="Numbers from 0 to 1 instead of 0 to 255.")] = False,
+    unit: Annotated[bool, typer.Option("--unit", help="Show values from 0 to 1 instead of 0 to 255.")] = False,
     data_dir: DataDir = None,
     out: Out = None,
 ) -> None:
@@ -124,7 +124,7 @@ def kernels(
     layer: Annotated[
         str | None, typer.Option("--layer", "--step", help="The convolution; by default the first.")
     ] = None,
-    most: Annotated[int, typer.Option(min=1, help="How many kernels at most.")] = 24,
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of kernels.")] = 24,
     loading: Loading,
     out: Out = None,
 ) -> None:
@@ -142,10 +142,10 @@ def maps(
     image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
     *,
     inputs: Inputs,
-    step: Annotated[list[str] | None, typer.Option(help="Only this step; repeatable.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Many images of this data set, class beside class.")] = None,
-    split: Annotated[str, typer.Option(help="Of --dataset: train, test or all.")] = "test",
-    per_class: Annotated[int, typer.Option(help="Of --dataset: how many images of each class.")] = 6,
+    step: Annotated[list[str] | None, typer.Option(help="Draw only this step; repeatable.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Draw many images of this data set, grouped by class.")] = None,
+    split: Annotated[str, typer.Option(help="Split of --dataset: train, test or all.")] = "test",
+    per_class: Annotated[int, typer.Option(help="Number of images of each class of --dataset.")] = 6,
     shared: Shared = False,
     loading: Loading,
     data_dir: DataDir = None,
@@ -157,7 +157,7 @@ def maps(
     card = cs.card_of(loaded)
     if dataset is not None:
         if image is not None or step is None or len(step) != 1:
-            raise cs.UsageError("maps with --dataset draws one step for many images: give --step NAME and no IMAGE.")
+            raise cs.UsageError("with --dataset, maps draws one step for many images: pass --step NAME and no IMAGE.")
         data = cs.load_dataset(dataset, split=split, data_dir=data_dir)
         indices = cs.plot.spread(data, per_class)
         expected = replace(card.preprocess, background=None)
@@ -176,13 +176,13 @@ def network(
     image: Annotated[str | None, typer.Argument(help="An image; by default one of the run's own data.")] = None,
     *,
     inputs: Inputs,
-    depth: Annotated[int | None, typer.Option(help="How many levels of modules to open.")] = None,
+    depth: Annotated[int | None, typer.Option(help="How many levels of modules to expand.")] = None,
     shared: Shared = False,
     loading: Loading,
     data_dir: DataDir = None,
     out: Out = None,
 ) -> None:
-    """Draw the whole network for one image: each step with its maps, branches included; deep ones by module."""
+    """Draw the whole network for one image: each step with its maps, including branches; deep networks by module."""
     path = target(out, "network", model)
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
@@ -199,12 +199,12 @@ def number(
     inputs: Inputs,
     at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
-    most: Annotated[int, typer.Option(min=1, help="How many channels of a window at most.")] = 4,
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of channels of a window.")] = 4,
     loading: Loading,
     data_dir: DataDir = None,
     out: Out = None,
 ) -> None:
-    """Draw why one number is what it is: the window, the kernel, the products and their sum."""
+    """Draw how one number is computed: the window, the kernel, the products and their sum."""
     path = target(out, "number", model, at)
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
@@ -228,7 +228,7 @@ def confusion(
     trust: Trust = False,
     out: Out = None,
 ) -> None:
-    """Draw which class a trained model takes for which."""
+    """Draw the confusion matrix of a trained model."""
     path = target(out, "confusion", run)
     result = scores(run, trust, dataset, split=split, data_dir=data_dir)
     for note in result.notes:
@@ -237,12 +237,12 @@ def confusion(
 
 
 def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None, inputs: Inputs) -> Any:
-    """The inputs asked for, or an image of the data that a run was trained on, or one that any model can be shown."""
+    """The requested inputs, else an image of the run's own data, else a default image."""
     if image is None and not inputs.named and not cs.card_of(loaded).inputs:
         data = cs.load_run(model).config["dataset"] if is_run(model) else {}
         image = f"{data['source']}:test/0" if data.get("source") else ANY_IMAGE
         data_dir = data_dir or data.get("options", {}).get("data_dir")
-        remark(f"note: no image is given, so {image} is drawn")
+        remark(f"note: no image was given, so {image} is drawn")
     return inputs.take(loaded, image, data_dir)
 
 
@@ -255,7 +255,7 @@ def _range(values: Any) -> dict[str, float]:
 
 
 def _aligned(kernel: Any) -> list[str]:
-    """A kernel's numbers in columns."""
+    """A kernel's numbers in aligned columns."""
     texts = [[f"{value:.4f}".rstrip("0").rstrip(".") for value in row] for row in kernel]
     wide = max(len(text) for row in texts for text in row)
     return ["  ".join(f"{text:>{wide}}" for text in row) for row in texts]

@@ -1,4 +1,4 @@
-"""Many processes: the options of commands that several processes, on one host or many, can run together."""
+"""Process options: run a command in several processes, on one host or many."""
 
 import functools
 import inspect
@@ -10,16 +10,16 @@ import typer
 import convscope as cs
 from convscope.cli.console import hush
 
-Devices = Annotated[int | None, typer.Option(help="Processes on each host; on GPUs each has one of its own.")]
+Devices = Annotated[int | None, typer.Option(help="Processes per host; on GPUs, one GPU each.")]
 Nodes = Annotated[
     int | None,
-    typer.Option(help="Hosts; start the same command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set."),
+    typer.Option(help="Number of hosts; start the command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set."),
 ]
-Patience = Annotated[float, typer.Option(help="Seconds until a process or host that has not joined is given up.")]
+Patience = Annotated[float, typer.Option(help="Seconds to wait for all processes and hosts to join.")]
 
 
 def in_many(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command with --devices and --num-nodes; of several processes only the first speaks and draws."""
+    """The same command with --devices and --num-nodes; with several processes only the first one prints."""
     added = {
         "devices": inspect.Parameter("devices", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Devices),
         "num_nodes": inspect.Parameter("num_nodes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Nodes),

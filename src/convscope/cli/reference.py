@@ -1,4 +1,4 @@
-"""Reference: docs/cli.md, written from the commands themselves: `make docs`, or `python -m convscope.cli.reference`."""
+"""CLI reference: generates docs/cli.md from the commands: `make docs`, or `python -m convscope.cli.reference`."""
 
 import sys
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from convscope.cli import app
 
 HEAD = """# The command line
 
-Every command with its arguments and options, as `convscope COMMAND --help` says them. What an *image*, a *model* and a
-*cell* are: [tour.md](tour.md). Reading commands take `--json`. Exit status: 0, 2 for an argument that cannot be meant,
-1 for a job that failed, 130 after Ctrl-C. This page is generated: `make docs`.
+Every command with its arguments and options, as printed by `convscope COMMAND --help`. The terms *image*, *model* and
+*cell* are explained in [tour.md](tour.md). Commands that read take `--json`. Exit status: 0, 2 for an invalid argument,
+1 for a failed job, 130 after Ctrl-C. This page is generated: `make docs`.
 """
 
 
@@ -24,12 +24,12 @@ def page() -> str:
     True
     """
     return "\n".join(
-        [HEAD, *(line for path, command in _commands(get_command(app), ()) for line in _said(path, command))]
+        [HEAD, *(line for path, command in _commands(get_command(app), ()) for line in _section(path, command))]
     )
 
 
 def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command that does something, with the words that call it, in the order of `--help`."""
+    """Every command that is not a group, with its path, in the order of `--help`."""
     inner = getattr(command, "commands", {})
     if not inner and not command.hidden:
         yield path, command
@@ -37,14 +37,14 @@ def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
         yield from _commands(part, (*path, name))
 
 
-def _said(path: tuple[str, ...], command: Any) -> Iterator[str]:
+def _section(path: tuple[str, ...], command: Any) -> Iterator[str]:
     arguments = [part for part in command.params if part.param_type_name == "argument"]
     options = [part for part in command.params if part.param_type_name == "option" and not part.hidden]
     yield f"## convscope {' '.join(path)}"
     yield ""
     yield " ".join((command.help or "").split())
     yield ""
-    yield f"`{' '.join(['convscope', *path, *map(_place, arguments)])}`"
+    yield f"`{' '.join(['convscope', *path, *map(_usage, arguments)])}`"
     yield ""
     yield "| | |"
     yield "|---|---|"
@@ -57,19 +57,19 @@ def _said(path: tuple[str, ...], command: Any) -> Iterator[str]:
     yield ""
 
 
-def _place(argument: Any) -> str:
+def _usage(argument: Any) -> str:
     name = argument.name.upper() + "..." * (argument.nargs == -1)
     return name if argument.required else f"[{name}]"
 
 
 def _help(part: Any) -> str:
-    """What an argument or option says of itself, and its default where there is one to tell."""
-    said = " ".join((part.help or "").split()).replace("|", "\\|")
+    """The help text of an argument or option, with its default if there is one."""
+    text = " ".join((part.help or "").split()).replace("|", "\\|")
     notes = ["required"] * bool(part.required and part.param_type_name == "option")
     if isinstance(part.default, str | int | float | Path) and not isinstance(part.default, bool):
         plain = f"{part.default:g}" if isinstance(part.default, float) else str(part.default)
         notes.append(f"by default `{plain}`")
-    return f"{said} ({', '.join(notes)})" if notes else said
+    return f"{text} ({', '.join(notes)})" if notes else text
 
 
 if __name__ == "__main__":

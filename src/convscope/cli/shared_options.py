@@ -1,4 +1,4 @@
-"""Options that several commands share. Those that always come together are a dataclass, which `spread` lays out."""
+"""Shared options of several commands. Groups of options are dataclasses, which `spread` expands."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ import convscope as cs
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """A size as people type it.
+    """Parse a size from the command line.
 
     >>> parse_size("64"), parse_size("48x64")
     ((64, 64), (48, 64))
@@ -27,19 +27,19 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where the MNIST family's files lie.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the MNIST family's files.")]
 Size = Annotated[
     str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Resize a folder's images to this: 48x64, or 64 for 64x64.")
 ]
-Grey = Annotated[bool, typer.Option("--grey", help="Turn a folder's images to grey.")]
-Strict = Annotated[bool, typer.Option("--strict", help="An image that cannot be read is an error, not only skipped.")]
+Grey = Annotated[bool, typer.Option("--grey", help="Convert a folder's images to grey.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Treat an unreadable image as an error instead of skipping it.")]
 ModelArgs = Annotated[
-    list[str] | None, typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of the model; repeatable.")
+    list[str] | None, typer.Option("--model-arg", metavar="NAME=VALUE", help="A model argument; repeatable.")
 ]
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, whose parameters that are dataclasses are laid out as one option for each field.
+    """The same command, with each dataclass parameter expanded into one option per field.
 
     >>> import dataclasses
     >>> @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""The commands that train and ask: train, evaluate, predict."""
+"""The commands train, evaluate and predict."""
 
 import shlex
 from pathlib import Path
@@ -25,23 +25,23 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="fast (default), or tutorial for the published settings.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate, the highest where it varies.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; the peak, if the schedule varies it.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd, adadelta, rmsprop, ...")] = None,
     loss: Annotated[str | None, typer.Option(help="cross-entropy, mse or nll.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the learning rate: constant or one-cycle.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of generated data, initial weights and order.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Learning rate schedule: constant or one-cycle.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of generated data, initial weights and order.")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None,
-    engine: Annotated[str | None, typer.Option(help="Who calculates: torch (default) or numpy.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Compute engine: torch (default) or numpy.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in --out, or with the newest unfinished one; begin in --out where nothing is.",
+            help="Continue the run in --out, or the newest unfinished one; start a new one if --out is empty.",
         ),
     ] = False,
-    images: Annotated[int | None, typer.Option(help="How many images to generate (shapes, color-shapes).")] = None,
+    images: Annotated[int | None, typer.Option(help="Number of images to generate (shapes, color-shapes).")] = None,
     data_dir: DataDir = None,
     size: Size = None,
     grey: Grey = False,
@@ -85,13 +85,13 @@ def train(
         return run, watcher
 
     run, watcher = with_consent(begin, trust=trust)
-    if hushed():  # where another process speaks, the run may lie on its disk alone
+    if hushed():  # another process prints, and the run may exist only on its disk
         return
     if not watcher.start:
-        more = " Give it more epochs with --epochs." if run.recipe.schedule == "constant" else ""
-        say(f"{run.path} was finished before; nothing is left to train.{more}")
+        more = " Train longer with --epochs." if run.recipe.schedule == "constant" else ""
+        say(f"{run.path} is already finished; nothing is left to train.{more}")
         return
-    say(f"{run.path} is written after {duration(run.metrics['seconds'])} of training")
+    say(f"{run.path} was written after {duration(run.metrics['seconds'])} of training")
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")
 
 
@@ -104,7 +104,7 @@ def evaluate(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Score a run: accuracy, loss, each class, who is taken for whom."""
+    """Evaluate a run: accuracy, loss, recall and precision of each class, confusion matrix."""
     result = scores(run, trust, dataset, split=split, data_dir=data_dir, strict=strict)
     for note in result.notes:
         remark(f"note: {note}")
@@ -116,15 +116,15 @@ def evaluate(
     say(f"{result.dataset}: {percent(result.accuracy)} of {total:,} images right, loss {decimal(result.loss)}{skipped}")
     say()
     rows = [(c["class"], f"{c['images']:,}", percent(c["recall"]), percent(c["precision"])) for c in result.per_class]
-    show_table(["class", "images", "found", "right when said"], rows, right=["images", "found", "right when said"])
+    show_table(["class", "images", "recall", "precision"], rows, right=["images", "recall", "precision"])
     say()
-    say("true class (rows) and what the model says (columns)")
+    say("confusion matrix: true class (rows), predicted class (columns)")
     counts = [[name, *(f"{n:,}" for n in line)] for name, line in zip(result.classes, result.confusion, strict=True)]
     show_table(["", *result.classes], counts, right=result.classes)
 
 
 def scores(run: str, trust: bool, dataset: str | None, **options: Any) -> Any:
-    """What `cs.evaluate` says of a run, once its code is trusted."""
+    """The result of `cs.evaluate` for a run, once its code is trusted."""
 
     def measure(trusted: bool) -> Any:
         if trusted:
@@ -144,10 +144,10 @@ def predict(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a trained model about pictures, also your own."""
+    """Predict the classes of pictures, including your own."""
     subject = loading.load(run)
     if is_run(run) and not loading.given:
-        subject = cs.load_run(run)  # which knows where its data lie
+        subject = cs.load_run(run)  # a run knows where its data is
     predictions = cs.predict(subject, *images, data_dir=data_dir)
     if as_json:
         show_json([prediction.to_json() for prediction in predictions])

@@ -1,4 +1,4 @@
-"""Watching a training: its events as a bar with numbers on a terminal, as plain lines elsewhere."""
+"""Training progress: a training's events as a progress bar on a terminal, as plain lines elsewhere."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +20,7 @@ class TrainingProgress:
         self.began: tuple[int, float] | None = None
 
     def tell(self, event: Mapping[str, Any]) -> None:
-        """Draw one event; a training goes on where nobody reads of it any more, or a full disk takes no more lines."""
+        """Draw one event; the training continues even if the output is closed or the disk is full."""
         kinds = {"start": self._start, "progress": self._progress, "train": self._train, "epoch": self._epoch}
         try:
             kinds[event["event"]](event)
@@ -28,7 +28,7 @@ class TrainingProgress:
             if error.filename == "standard output":
                 drop_output()
                 with suppress(OSError):
-                    remark(f"note: standard output: {error.strerror}; the training goes on without it.")
+                    remark(f"note: standard output: {error.strerror}; the training continues without it.")
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self.start = event
@@ -43,7 +43,7 @@ class TrainingProgress:
         for note in event["notes"]:
             remark(f"note: {note}")
         if event["resumed"]:
-            say(f"going on after step {event['step']:,} of {event['total']:,}")
+            say(f"continuing after step {event['step']:,} of {event['total']:,}")
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         if self.began is None:
@@ -73,14 +73,14 @@ class TrainingProgress:
         say(f"{line}  {duration(event['seconds'])}")
 
     def _worth_a_line(self, epoch: int) -> bool:
-        """All of up to thirty epochs; of more, thirty evenly, and the last."""
+        """Whether to print an epoch: all of up to thirty, else thirty of them evenly, and the last."""
         epochs = self.start["recipe"]["epochs"]
         return bool(epoch == epochs or epoch % max(1, epochs // 30) == 0)
 
 
 @contextmanager
 def training_progress() -> Iterator[TrainingProgress]:
-    """A watcher whose bar is gone when the training is over; Ctrl-C ends with what `cs.train` says of it."""
+    """A watcher whose bar is removed when the training ends; Ctrl-C prints the message of `cs.train`."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
     try:
         with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bar:

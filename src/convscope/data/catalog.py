@@ -1,4 +1,4 @@
-"""Catalog: every data set by its name, and `load_dataset`, which loads one. The room's other files lie below it."""
+"""Catalog: every data set by its name, and `load_dataset`, which loads one. Imports the other files of this folder."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -23,23 +23,23 @@ log = logging.getLogger("convscope.data")
 
 @dataclass(frozen=True, slots=True)
 class DatasetEntry:
-    """What is known of a data set without loading it."""
+    """Information on a data set that is known without loading it."""
 
     name: str
     summary: str
     shape: tuple[int, int, int]
     """(C, H, W) of each image."""
     sizes: Mapping[str, int]
-    """Split -> number of images; of the shapes sets as many as are drawn unless another number is asked for."""
+    """Split -> number of images; for the shapes sets the default number to generate."""
     classes: tuple[str, ...]
     preprocess: Preprocess
     source: str
     load: Loader = field(repr=False)
     options: frozenset[str] = frozenset()
-    """The arguments of `load_dataset` that it takes and others do not."""
+    """Arguments of `load_dataset` that only some data sets take, this one included."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, all but how it is loaded."""
+        """As plain values, without its loader."""
         return {
             "name": self.name,
             "summary": self.summary,
@@ -53,7 +53,7 @@ class DatasetEntry:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSource:
-    """A data set of the user's own, named by where it is."""
+    """A kind of user data set, named by its location."""
 
     name: str
     """How it is written: `folder:PATH`."""
@@ -155,26 +155,26 @@ def load_dataset(
     Args:
         name: One of `DATASETS`, `folder:PATH`, `npz:PATH` or `hub:PLACE` (see `convscope/data/hub.py`).
         split: "train", "test" or "all".
-        seed: What the shapes sets are drawn by, and what splits a folder or an archive that has no split of its own:
-            give train and test the same.
-        size: How many images of a shapes set to draw, half of each class.
+        seed: Seed for generating the shapes sets, and for splitting a folder or archive without splits of its own; use
+            the same for train and test.
+        size: Number of images of a shapes set to generate, half of each class.
         sampling: "split" draws the shapes of train and test from parts that share no image; "published" draws each
             image independently, as the tutorial does, so that they overlap (see `overlap`).
-        data_dir: Where the files of the MNIST family are looked for first.
-        image_size: (height, width) in pixels to which the images of a folder, or of `hub:`, are brought.
-        fit: How those of another aspect ratio are: "stretch", "crop" or "pad", as in `Preprocess`.
-        crop_ratio: The crop's share, as in `Preprocess`.
-        grey: Whether they become grey.
+        data_dir: Folder in which to look first for the files of the MNIST family.
+        image_size: (height, width) in pixels to which the images of a folder, or of `hub:`, are resized.
+        fit: How to fit images of another aspect ratio: "stretch", "crop" or "pad", as in `Preprocess`.
+        crop_ratio: The crop ratio, as in `Preprocess`.
+        grey: Whether to convert them to grey.
         strict: Whether an unreadable image of a folder, or of `hub:`, is an error rather than skipped with a warning.
-        progress: Told how far reading or downloading is.
+        progress: Called with the progress of reading or downloading.
 
     Returns:
         A `Dataset`: uint8 or float32 images of shape (N, C, H, W), labels, class names, `Preprocess`.
 
     Raises:
-        UsageError: no such data set, split or sampling, or an argument that this data set does not take.
-        DataError: files that are there and cannot be used.
-        DownloadError: files that are neither here nor reachable.
+        UsageError: unknown data set, split or sampling, or an argument that this data set does not take.
+        DataError: files that exist but cannot be used.
+        DownloadError: files that are neither on this machine nor reachable.
     """
     entry = entry_of(name)
     request = DatasetOptions(
@@ -212,13 +212,13 @@ def load_dataset(
 
 
 def entry_of(name: str) -> DatasetEntry | DatasetSource:
-    """What is known of a data set by its name, without loading it.
+    """Information on a data set by its name, without loading it.
 
     >>> entry_of("folder:pets").name
     'folder:PATH'
 
     Raises:
-        UnknownName: no data set has this name.
+        UnknownName: unknown data set.
         UsageError: `folder:` or `npz:` without a path.
     """
     prefix, colon, path = name.partition(":")
@@ -240,11 +240,11 @@ def at_hand(name: str, *, data_dir: str | Path | None = None) -> bool:
     True
 
     Args:
-        name: As of `load_dataset`.
-        data_dir: Where the files of the MNIST family are looked for first.
+        name: A data set's name, as in `load_dataset`.
+        data_dir: Folder in which to look first for the files of the MNIST family.
 
     Raises:
-        UsageError: no data set has this name, or `data_dir` is no folder.
+        UsageError: unknown data set, or `data_dir` is not a folder.
     """
     entry = entry_of(name)
     if name.startswith("hub:"):

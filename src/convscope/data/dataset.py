@@ -17,35 +17,35 @@ AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Labelled images, in memory or `Stored` where they are too many for it.
+    """Labelled images, in memory or as `LazyImages` if they do not fit.
 
     >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))
     >>> len(data), data.shape, data.image(0).dtype
     (2, (1, 3, 3), dtype('float32'))
 
     Raises:
-        DataError: the images are no (N, C, H, W) of uint8 or float32, a label is outside the classes, or their
-            numbers differ.
+        DataError: the images are not (N, C, H, W) of uint8 or float32, a label is outside the classes, or the numbers
+            of images and labels differ.
     """
 
     name: str
     images: Array = field(repr=False)
-    """uint8 or float32, shape (N, C, H, W); read-only. `Stored` ones are read from disk wherever they are indexed."""
+    """uint8 or float32, shape (N, C, H, W); read-only. `LazyImages` are read from disk when they are indexed."""
     labels: NDArray[np.int64] = field(repr=False)
     """int64, shape (N,), an index into `classes`; read-only."""
     classes: tuple[str, ...]
     preprocess: Preprocess = field(default_factory=Preprocess)
-    """How raw values become what a model takes, and back."""
+    """Conversion of raw values to a model's input, and back."""
     split: str = "all"
     source: str = ""
     """Where the images come from: a paper, a generator with its seed, a folder."""
     names: tuple[str, ...] = field(default=(), repr=False)
-    """A name per image where they have one (`damaged-plus`, a file's path), else empty."""
+    """A name for each image (`damaged-plus`, a file's path), or empty."""
     skipped: int = 0
-    """How many images more were left out when it was loaded, for they cannot be read."""
+    """Number of images left out on loading because they cannot be read."""
     notes: tuple[str, ...] = ()
-    """What was assumed when it was loaded, where its files do not say: which folders are its splits, in which layout
-    and range its numbers are. The command line prints them; Python logs them at level INFO as `convscope.data`."""
+    """Assumptions made on loading where the files do not specify something: the folders of the splits, or the layout
+    and range of the values. The command line prints them; Python logs them at level INFO as `convscope.data`."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -60,7 +60,7 @@ class Dataset:
 
     @property
     def listed(self) -> int:
-        """How many images there are, those that cannot be read included."""
+        """Number of images, including unreadable ones."""
         return len(self) + self.skipped
 
     @property
@@ -80,7 +80,7 @@ class Dataset:
         return number % len(self)
 
     def image(self, key: int | str) -> NDArray[np.float32]:
-        """One image as a model takes it: float32, shape (C, H, W), scaled and normalized.
+        """One image as a model's input: float32, shape (C, H, W), scaled and normalized.
 
         Args:
             key: Index, or the image's name.
@@ -88,11 +88,11 @@ class Dataset:
         return self.preprocess.normalize(self.images[self.index(key)])
 
     def picture(self, key: int | str) -> NDArray[np.float32]:
-        """One image as a person sees it: float32 from 0 to 1, shape (C, H, W)."""
+        """One image for display: float32 from 0 to 1, shape (C, H, W)."""
         return np.asarray(self.images[self.index(key)] / np.float32(self.preprocess.scale), np.float32)
 
     def scaled(self, which: Any = slice(None)) -> NDArray[np.float32]:
-        """Many images as a model takes them: float32, shape (n, C, H, W).
+        """Several images as a model's input: float32, shape (n, C, H, W).
 
         Args:
             which: Anything that indexes the first axis: a slice, an array of indices or of booleans.
@@ -100,10 +100,10 @@ class Dataset:
         return self.preprocess.normalize(self.images[which])
 
     def readable(self, which: Any = slice(None)) -> tuple[Array, NDArray[np.intp]]:
-        """Raw images that can be read, (n, C, H, W), and their indices, (n,): of stored ones some may be corrupt.
+        """Raw readable images, (n, C, H, W), and their indices, (n,): some images on disk may be corrupt.
 
         Args:
-            which: As of `scaled`.
+            which: A slice, an array of indices or of booleans, as in `scaled`.
 
         Warns:
             DataWarning: some cannot be read; they are left out.
@@ -122,31 +122,31 @@ class Dataset:
             DataError: none can be read.
         """
         for start in range(0, len(self), count):
-            found, _ = self.readable(slice(start, start + count))
-            if len(found):
-                return found
+            result, _ = self.readable(slice(start, start + count))
+            if len(result):
+                return result
         raise DataError(f"no image of {self.name}:{self.split} can be read.")
 
     def part(self, which: Any) -> Self:
-        """The same data set with only some of its images: those at a slice, indices or booleans."""
+        """A subset of the data set: the images at a slice, indices or booleans."""
         images = self.images.subset(which).as_array() if isinstance(self.images, LazyImages) else self.images[which]
         names = tuple(self.names[at] for at in places(which, len(self))) if self.names else ()
-        found = replace(self, images=images, labels=self.labels[which], names=names)
-        return found if len(found) == len(self) else replace(found, skipped=0)
+        result = replace(self, images=images, labels=self.labels[which], names=names)
+        return result if len(result) == len(self) else replace(result, skipped=0)
 
     def counts(self) -> dict[str, int]:
-        """How many images each class has."""
-        found = np.bincount(self.labels, minlength=len(self.classes))
-        return dict(zip(self.classes, map(int, found), strict=True))
+        """Number of images in each class."""
+        result = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, map(int, result), strict=True))
 
 
 def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[str, ...]:
-    """What to say where a data set and a model share no class name: their classes go by number.
+    """A note if a data set and a model share no class name, so that classes are matched by number.
 
     >>> data = Dataset("two", np.zeros((1, 1, 3, 3), np.uint8), np.array([0]), ("plus", "cross"))
     >>> matched_by_number(data, ("a", "b"), "net")[0][:59]
-    'two and net share no class name, so classes go by number: p'
-    >>> matched_by_number(data, ("0", "1"), "net")  # mere numbers need no word
+    'two and net share no class name, so classes are matched by '
+    >>> matched_by_number(data, ("0", "1"), "net")  # plain numbers need no note
     ()
     """
     if all(name.isdigit() for name in data.classes) or all(name.isdigit() for name in known):
@@ -154,8 +154,8 @@ def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[
     pairs = [f"{name} is {other}" for name, other in zip(data.classes, known, strict=True)]
     more = f" and so on, {len(pairs)} in all" if len(pairs) > 3 else ""
     return (
-        f"{data.name} and {model} share no class name, so classes go by number: {', '.join(pairs[:3])}{more}. Name the "
-        "classes alike where that is not meant.",
+        f"{data.name} and {model} share no class name, so classes are matched by number: {', '.join(pairs[:3])}{more}. "
+        "Rename the classes if that is not intended.",
     )
 
 
@@ -174,14 +174,14 @@ def shared(train: Dataset, test: Dataset) -> NDArray[np.intp]:
     if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
         return np.zeros(0, np.intp)
     prints, indices = _prints(test)
-    found: NDArray[np.intp] = indices[np.isin(prints, _prints(train)[0])]
-    return found
+    result: NDArray[np.intp] = indices[np.isin(prints, _prints(train)[0])]
+    return result
 
 
 def _prints(data: Dataset) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
     """A fingerprint of each image that can be read, and its index.
 
-    Of 64 bits: among a million images two agree by chance once in 10^7 sets.
+    Fingerprints have 64 bits: two of a million images collide by chance in one of 10^7 sets.
     """
     prints, indices = np.empty(len(data), np.uint64), np.empty(len(data), np.intp)
     count = 0
@@ -195,7 +195,7 @@ def _prints(data: Dataset) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
 
 
 def check_trainable(data: Dataset) -> None:
-    """Refuse a data set from which nothing can be learned.
+    """Reject a data set from which nothing can be learned.
 
     Raises:
         DataError: all its images are of one class.

@@ -36,13 +36,13 @@ class FolderListing:
 def load_folder(request: DatasetOptions) -> Dataset:
     """Load `folder:PATH?options`: a sub-folder per class, or train/ and test/ (or val/) with these.
 
-    Folders called like splits (train_set, seg_train) are read as splits where they hold the same classes. Without a
+    Folders named like splits (train_set, seg_train) are read as splits if they hold the same classes. Without a
     training split, or without class folders in the test split, a fifth of each class, chosen by the seed, is test.
     Options, joined by `&`: `train=FOLDER` and `test=FOLDER` name the splits, `splits=none` makes every sub-folder a
     class.
 
-    Where some pictures are grey and some in colour, all become RGB. Hidden files, and files that are no images by their
-    name, are passed over.
+    If some pictures are grey and some in colour, all become RGB. Hidden files, and files without an image's extension,
+    are ignored.
 
     Returns:
         uint8 images, or float32 from 0 to 255 where a file is deeper; `names` are paths relative to the folder.
@@ -60,10 +60,10 @@ def load_folder(request: DatasetOptions) -> Dataset:
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; check the path.")
     layout = layout_of(root, request.options(OPTIONS))
-    found = _find(root, layout, request)
+    result = _find(root, layout, request)
     for warning in layout.warnings:
         warnings.warn(f"{warning}.", DataWarning, stacklevel=2)
-    kept, images = _decode(root, found, request)
+    kept, images = _decode(root, result, request)
     stacked = _stacked(images)
     expected = Preprocess((stacked.shape[2], stacked.shape[3]), fit=request.fit, crop_ratio=request.crop_ratio)
     return Dataset(
@@ -75,7 +75,7 @@ def load_folder(request: DatasetOptions) -> Dataset:
         split=request.split,
         source=str(root),
         names=tuple(file.path.relative_to(root).as_posix() for file in kept),
-        skipped=len(found) - len(kept),
+        skipped=len(result) - len(kept),
         notes=tuple(f"{note}." for note in layout.notes),
     )
 
@@ -92,7 +92,7 @@ def _find(root: Path, layout: FolderLayout, request: DatasetOptions) -> list[Fol
         raise DataError(f"{root} has a test split and no train/; add one, or ask for the split test or all.")
     own = layout.test or not layout.train  # the test split has folders, or all are one
     parts = {"train": layout.train, "test": layout.test if own else layout.train}.get(request.split) or layout.whole
-    found = [
+    results = [
         FolderListing(path, label)
         for part in parts
         for label, name in enumerate(classes)
@@ -100,9 +100,9 @@ def _find(root: Path, layout: FolderLayout, request: DatasetOptions) -> list[Fol
         for path in _images(part / name)
     ]
     if not layout.test:
-        chosen = split_indices([file.label for file in found], request.split, request.seed)
-        found = [found[index] for index in chosen]
-    return found
+        chosen = split_indices([file.label for file in results], request.split, request.seed)
+        results = [results[index] for index in chosen]
+    return results
 
 
 def _images(folder: Path) -> list[Path]:

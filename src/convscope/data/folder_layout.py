@@ -62,9 +62,9 @@ def layout_of(root: Path, options: Mapping[str, str]) -> FolderLayout:
         return _named(root, options)
     inner = _unwrapped(root)
     for base in dict.fromkeys((root, inner)):
-        found = _by_names(base)
-        if found is not None:
-            return found if base == root else _inside(found, base, root)
+        result = _by_names(base)
+        if result is not None:
+            return result if base == root else _inside(result, base, root)
     _check_levels(inner)
     return FolderLayout(whole=(root,)) if inner == root else _inside(FolderLayout(whole=(inner,)), inner, root)
 

@@ -1,7 +1,7 @@
 """Hub: image data sets in the formats of Hugging Face `datasets`, on disk or by name, memory-mapped or streamed.
 
-Knows that library, which is imported only here; stored.py reads and decodes the images. Nothing of a data set is run as
-code, and nothing is loaded whole but its labels.
+Knows that library, which is imported only here; lazy_images.py reads and decodes the images. No code of a data set is
+run, and only its labels are loaded completely.
 """
 
 import re
@@ -25,9 +25,9 @@ from convscope.images import Array, Preprocess
 
 OPTIONS = ("config", "image", "label", "stream")
 LOOKED_AT = 16
-"""Images whose colours decide whether the data set is grey."""
+"""Number of images that decide whether the data set is grey."""
 WINDOW = 1024
-"""Images of a stream that are kept, still encoded, and shuffled among each other."""
+"""Size of the shuffle buffer of a stream: encoded images kept in memory."""
 LABELS = 10_000
 FILES = {".parquet": "parquet", ".arrow": "arrow"}
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -35,11 +35,11 @@ NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class HubSplit:
-    """One split as the library holds it."""
+    """One split in the library's form."""
 
     rows: Any
     labels: NDArray[np.int64]
-    """Class numbers, -1 where there is none."""
+    """Class numbers; -1 if missing."""
 
 
 def load_hub(request: DatasetOptions) -> Dataset:
@@ -59,9 +59,9 @@ def load_hub(request: DatasetOptions) -> Dataset:
         DownloadError: a name that cannot be reached.
     """
     place, options = _parsed(request.name)
-    found = _open(request.name, place, options)
-    image, label = _columns(request.name, next(iter(found.values())).features, options)
-    parts, classes = _labelled(request.name, found, label)
+    result = _open(request.name, place, options)
+    image, label = _columns(request.name, next(iter(result.values())).features, options)
+    parts, classes = _labelled(request.name, result, label)
     chosen, where, notes = _chosen(parts, request)
     labels = np.concatenate([part.labels for part in chosen])
     _check_labels(request, labels if where is None else labels[where])
@@ -105,28 +105,28 @@ def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
         raise DataError("hub: data need Hugging Face datasets: pip install 'convscope[hub]'.") from None
     path = Path(place).expanduser()
     if not path.exists() and (not NAME.fullmatch(place) or path.suffix in FILES):
-        raise UsageError(f"there is no folder or file {path}, and {place!r} is no name of the Hub (OWNER/NAME).")
+        raise UsageError(f"there is no folder or file {path}, and {place!r} is not a name on the Hub (OWNER/NAME).")
     more: dict[str, Any] = {"name": options.get("config"), "streaming": "stream" in options}
     try:
         with _quietly(datasets, quiet=path.exists()):
             if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-                found: Any = datasets.load_from_disk(str(path))
+                result: Any = datasets.load_from_disk(str(path))
             elif path.is_file():
                 if path.suffix not in FILES:
                     raise UsageError(f"{path} is a file; hub: takes {' and '.join(FILES)} files, and folders.")
-                found = datasets.load_dataset(FILES[path.suffix], data_files=str(path), **more)
+                result = datasets.load_dataset(FILES[path.suffix], data_files=str(path), **more)
             else:
-                found = datasets.load_dataset(str(path) if path.exists() else place, **more)
+                result = datasets.load_dataset(str(path) if path.exists() else place, **more)
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise DownloadError(
-            f"{name} is no folder or file here, and cannot be reached by name: {_line(error)}. Check the name and the "
-            "connection, or give the folder where its files are."
+            f"{name} is not a folder or file here, and cannot be reached by name: {_line(error)}. Check the name and "
+            "the connection, or pass the folder of its files."
         ) from None
     except UsageError:
         raise
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # a script, say
         raise DataError(f"{name} cannot be opened as a data set: {_line(error)}.") from None
-    return dict(found) if isinstance(found, dict) else {"all": found}
+    return dict(result) if isinstance(result, dict) else {"all": result}
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def _line(error: Exception) -> str:
 
 
 def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str, str]) -> tuple[str, str]:
-    """The columns that hold the images and their classes."""
+    """Names of the columns with the images and their classes."""
     kinds = {column: type(kind).__name__ for column, kind in (features or {}).items()}
     for option in ("image", "label"):
         if option in options and options[option] not in kinds:
@@ -156,15 +156,15 @@ def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str
     images = images or [column for column in ("image", "img") if column in kinds]
     named = [column for column in kinds if column in {"label", "labels", "class"}]
     labels = named or [column for column, kind in kinds.items() if kind == "ClassLabel"]
-    for option, found in (("image", images), ("label", labels)):
-        if option not in options and len(found) != 1:
-            what = f"several columns that can be the {option}" if found else f"no column that is the {option}"
+    for option, result in (("image", images), ("label", labels)):
+        if option not in options and len(result) != 1:
+            what = f"several columns that can be the {option}" if result else f"no column that is the {option}"
             raise DataError(f"{name} has {what}; of {', '.join(kinds)}, name it: {name}?{option}=COLUMN.")
     return options.get("image", images[0] if images else ""), options.get("label", labels[0] if labels else "")
 
 
 def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str, HubSplit], tuple[str, ...]]:
-    """The splits with their class numbers, and the names of the classes."""
+    """The splits with their class numbers, and the class names."""
     kind = next(iter(found.values())).features[label]
     columns = {split: list(_values(rows, label)) for split, rows in found.items()}
     if hasattr(kind, "names"):
@@ -193,8 +193,8 @@ def _values(rows: Any, label: str) -> Iterator[Any]:
 def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArray[np.int64]:
     """Class numbers; -1 for what is missing."""
     if numbers is not None:
-        found = [[numbers.get(value, -1) for value in part.to_pylist()] for part in column]
-        return np.array([number for part in found for number in part], np.int64)
+        results = [[numbers.get(value, -1) for value in part.to_pylist()] for part in column]
+        return np.array([number for part in results for number in part], np.int64)
     whole = [np.asarray(part.cast("int64").fill_null(-1), np.int64) for part in column]
     return np.concatenate([np.zeros(0, np.int64), *whole])
 
@@ -202,7 +202,7 @@ def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArra
 def _chosen(
     parts: Mapping[str, HubSplit], request: DatasetOptions
 ) -> tuple[list[HubSplit], NDArray[np.intp] | None, tuple[str, ...]]:
-    """The parts that make the wanted split, which of their images where not all are meant, and what was assumed."""
+    """The parts of the requested split, the indices of its images (None: all), and notes on assumptions."""
     labelled = {split: part for split, part in parts.items() if (part.labels >= 0).any()} or dict(parts)
     train = next((labelled[split] for split in TRAIN if split in labelled), None)
     if request.split == "all":
@@ -284,7 +284,7 @@ def _encoded(name: str, row: Any) -> Encoded:
     if "://" not in path:
         return Path(path)
     if not path.startswith("hf://"):
-        raise DataError(f"an image of {name} lies at {path}; convscope reads files here and on the Hub.")
+        raise DataError(f"an image of {name} is stored at {path}; convscope reads only files here and on the Hub.")
     import fsspec  # noqa: PLC0415  # comes with datasets
 
     with fsspec.open(path) as file:

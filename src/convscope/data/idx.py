@@ -60,8 +60,8 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
 
     Args:
         content: The uncompressed file.
-        dimensions: How many the array must have: 3 for images (N, H, W), 1 for labels (N,).
-        where: What messages call the file.
+        dimensions: Required number of dimensions: 3 for images (N, H, W), 1 for labels (N,).
+        where: Name of the file in messages.
 
     Raises:
         DataError: no IDX file of unsigned bytes, other dimensions, or not as long as its header says.
@@ -72,7 +72,7 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
         raise DataError(f"{where} is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`.")
     if content[:2] != b"\x00\x00" or len(content) < 4 or content[2] != UINT8:
         raise DataError(
-            f"{where} is no IDX file of unsigned bytes; it begins with {content[:4].hex(' ') or 'nothing'}."
+            f"{where} is not an IDX file of unsigned bytes; it begins with {content[:4].hex(' ') or 'nothing'}."
         )
     if content[3] != dimensions:
         raise DataError(f"{where} holds an array of {content[3]} dimensions where {dimensions} are needed.")

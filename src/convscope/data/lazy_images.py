@@ -1,6 +1,6 @@
-"""Stored: images that stay where they are, and are read and decoded where somebody asks for them.
+"""Lazy images: images that stay on disk, or in a stream, and are read and decoded on access.
 
-Knows Pillow's bytes and threads; not where the bytes come from.
+Knows Pillow and threads; not where the bytes come from.
 """
 
 import copy
@@ -23,20 +23,20 @@ from convscope.images import WHITE, Array, Preprocess, read_image
 
 Indices = NDArray[np.intp]
 Encoded = bytes | Path | None
-"""An image as its file has it, or the file; None where there is neither."""
+"""An encoded image or its file; None if both are missing."""
 Read = Callable[[Indices], Sequence[Encoded]]
 """The encoded images at some indices, in their order."""
 
 THREADS = min(8, os.cpu_count() or 1)
 MARKS = 256
 NAMED = 5
-"""How many images that cannot be read are named; others are only counted."""
+"""Maximum number of unreadable images to name; the others are only counted."""
 WINDOWS = 3
-"""Windows of a stream that are kept: a batch may begin in one and end in the next."""
+"""Number of stream windows kept: a batch may begin in one and end in the next."""
 
 
 class LazyImages:
-    """Images like an array (N, C, H, W) of uint8: indexing it by its first axis reads them; nothing else is in memory.
+    """Like an array (N, C, H, W) of uint8: indexing by the first axis reads the images; nothing else is in memory.
 
     >>> from PIL import Image
     >>> def dot(value):
@@ -63,18 +63,18 @@ class LazyImages:
         grey: bool = False,
         strict: bool = False,
     ) -> None:
-        """Say where images come from.
+        """Set the source of the images.
 
         Args:
-            name: What messages call them.
-            read: Where they come from.
-            count: How many `read` can be asked for.
-            expected: Their size and channels, both given.
-            window: They can only be read well in order, so many at a time; None where any is read as fast as the next.
-            where: Which of them are meant, in order; None: all.
-            resize: Whether those of another size are brought to the expected one, rather than refused.
-            grey: Whether coloured ones become grey where one channel is expected, rather than refused.
-            strict: Whether `readable` refuses what cannot be read, rather than to leave it out.
+            name: Name of the data set in messages.
+            read: Returns the encoded images at given indices.
+            count: Number of images that `read` can return.
+            expected: Their size and channels, both set.
+            window: Images that are read together, in order, because random access is slow; None if it is fast.
+            where: Indices of the images to use, in order; None: all.
+            resize: Resize images of another size instead of raising an error.
+            grey: Convert colour images to grey if one channel is expected, instead of raising an error.
+            strict: Whether `readable` raises for unreadable images instead of leaving them out.
         """
         assert expected.size is not None, "the size is known"
         assert expected.channels is not None, "the channels are known"
@@ -89,7 +89,7 @@ class LazyImages:
 
     @property
     def size(self) -> int:
-        """How many numbers the images have together."""
+        """Total number of values in all images."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     def __getitem__(self, which: Any) -> Array:
@@ -104,7 +104,7 @@ class LazyImages:
         return one
 
     def original(self, index: int) -> Array:
-        """One image as its file has it, not brought to the expected size and channels: (C, H, W), 0 to 255.
+        """One image as stored, without conversion to the expected size and channels: (C, H, W), 0 to 255.
 
         Raises:
             DataError: it cannot be read.
@@ -133,22 +133,21 @@ class LazyImages:
         return images[kept], indices[kept]
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise UsageError(f"{self.name} is never loaded whole; index some of its images: data.images[:100].")
+        raise UsageError(f"{self.name} is never loaded completely; index some of its images: data.images[:100].")
 
     def as_array(self) -> Array:
-        """Itself, where an array is expected; `isinstance(data.images, Stored)` tells."""
+        """This object, typed as an array; `isinstance(data.images, LazyImages)` distinguishes the two."""
         return cast("Array", self)
 
     def subset(self, which: Any) -> "LazyImages":
-        """Some of the images, still where they are."""
+        """A subset of the images, still unread."""
         chosen = (np.arange(self._count) if self._where is None else self._where)[which]
-        found = copy.copy(self)
-        found._where, found.shape = chosen, (len(chosen), *self.shape[1:])
-        return found
+        result = copy.copy(self)
+        result._where, result.shape = chosen, (len(chosen), *self.shape[1:])
+        return result
 
     def marks(self) -> range:
-        """The indices of some images that say whether this is the same data: spread, or the first where reading jumps
-        is slow."""
+        """Indices of sample images for a digest: spread over the data, or the first ones if random access is slow."""
         if self.window is not None:
             return range(min(len(self), MARKS // 4))
         return range(0, len(self), max(1, len(self) // MARKS))
@@ -160,14 +159,14 @@ class LazyImages:
         return images
 
     def _tried(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
-        """The images, and by their places why some cannot be read."""
+        """The images, and the errors of unreadable ones by position."""
         encoded = self._read(indices if self._where is None else self._where[indices])
         images = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if len(indices) == 1 or THREADS == 1:
             return images, self._fill(images, encoded, indices, range(len(indices)))
         shares = [range(start, len(indices), THREADS) for start in range(min(THREADS, len(indices)))]
-        found = _pool().map(lambda share: self._fill(images, encoded, indices, share), shares)
-        return images, dict(sorted(pair for errors in found for pair in errors.items()))
+        result = _pool().map(lambda share: self._fill(images, encoded, indices, share), shares)
+        return images, dict(sorted(pair for errors in result for pair in errors.items()))
 
     def _fill(self, images: Array, encoded: Sequence[Encoded], indices: Indices, share: range) -> dict[int, DataError]:
         errors: dict[int, DataError] = {}
@@ -181,7 +180,7 @@ class LazyImages:
         return errors
 
     def _tell(self, errors: Mapping[int, DataError]) -> None:
-        """Name each image once, the first few of them."""
+        """Warn of unreadable images once each, and name only the first few."""
         for index, error in errors.items():
             number = index if self._where is None else int(self._where[index])
             if number in self._unreadable:
@@ -211,7 +210,7 @@ class LazyImages:
 
 
 def places(which: Any, count: int) -> Indices:
-    """Of `count` images, the indices of those at a slice, indices or booleans.
+    """The indices, among `count` images, that a slice, indices or booleans select.
 
     >>> places(slice(2, None), 5)
     array([2, 3, 4])
@@ -234,7 +233,7 @@ def decoded(encoded: Encoded, name: str) -> Array:
 
 
 class BlockShuffle:
-    """Records that come in order only, kept a few windows at a time; a step back begins again.
+    """Records of a stream, kept a few windows at a time; going back restarts the stream.
 
     >>> windows = BlockShuffle(lambda start: iter(range(start, 10)), window=4)
     >>> windows(np.array([5, 4, 1]))
@@ -242,7 +241,7 @@ class BlockShuffle:
     """
 
     def __init__(self, begin: Callable[[int], Iterator[Any]], window: int) -> None:
-        """Say how the records from one on are begun."""
+        """Set the function that starts the stream at a record."""
         self._begin, self._window = begin, window
         self._kept: dict[int, list[Any]] = {}
         self._next, self._records = 0, begin(0)
@@ -251,14 +250,14 @@ class BlockShuffle:
     def __call__(self, indices: Indices) -> list[Any]:
         """The records at some indices, in their order."""
         with self._lock:
-            found: dict[int, Any] = {}
+            results: dict[int, Any] = {}
             for number in np.unique(indices // self._window).tolist():
                 window = self._read(number)
                 chosen = indices[indices // self._window == number].tolist()
                 if max(chosen) - number * self._window >= len(window):
                     raise DataError(f"the stream of images ends before image {max(chosen)}; it has changed meanwhile.")
-                found |= {index: window[index - number * self._window] for index in chosen}
-        return [found[index] for index in indices.tolist()]
+                results |= {index: window[index - number * self._window] for index in chosen}
+        return [results[index] for index in indices.tolist()]
 
     def _read(self, number: int) -> list[Any]:
         if number in self._kept:

@@ -1,4 +1,4 @@
-"""Memory: whether as many images as are asked for can be held here, said before any work."""
+"""Memory: check that the requested images fit into memory before any work is done."""
 
 import math
 from collections.abc import Sequence
@@ -8,35 +8,35 @@ from convscope.memory import available
 
 
 def check_memory(name: str, count: int, shape: Sequence[int], remedy: str, *, copies: int) -> None:
-    """Refuse more images than this machine has memory for.
+    """Raise an error if the images do not fit into memory.
 
     >>> check_memory("x", 10**12, (1, 28, 28), "Ask for fewer.", copies=3)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     convscope.errors.DataError: 1,000,000,000,000 images of x need about 2,352,000 GB of memory, and ... Ask for fewer.
 
     Args:
-        name: What the images are called.
-        count: How many there are.
-        shape: (C, H, W) of each.
-        remedy: What to do.
-        copies: How often they lie in memory while they are made, a byte for each number.
+        name: Name of the images in messages.
+        count: Number of images.
+        shape: (C, H, W) of each image.
+        remedy: Advice for the user.
+        copies: Number of copies in memory while they are made, one byte per value.
 
     Raises:
-        DataError: they need more than is left.
+        DataError: they need more memory than is free.
     """
     check_bytes(f"{count:,} images of {name}", copies * count * math.prod(shape), remedy)
 
 
 def check_bytes(what: str, needed: int, remedy: str) -> None:
-    """Refuse what takes more memory than is free.
+    """Raise an error if something needs more memory than is free.
 
     Args:
-        what: What it is called, in the plural.
-        needed: Bytes.
-        remedy: What to do.
+        what: Its name in messages, a plural.
+        needed: Number of bytes.
+        remedy: Advice for the user.
 
     Raises:
-        DataError: it takes more than is left.
+        DataError: it needs more memory than is free.
     """
     left = available()
     if needed > left:

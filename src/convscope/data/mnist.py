@@ -30,10 +30,10 @@ def load_mnist(request: DatasetOptions) -> Dataset:
     that CONVSCOPE_DATA names likewise, else from the user's cache, else they are downloaded into that.
 
     Warns:
-        DataWarning: a file of `data_dir` or CONVSCOPE_DATA is not the published one; it is used all the same.
+        DataWarning: a file of `data_dir` or CONVSCOPE_DATA is not the published one; it is used anyway.
 
     Raises:
-        UsageError: `data_dir` is no folder.
+        UsageError: `data_dir` is not a folder.
         DataError: a file is damaged, or belongs to another data set of the family.
         DownloadError: the files are neither here nor reachable; the message says where to put them.
     """
@@ -94,7 +94,7 @@ def _folders(request: DatasetOptions) -> Iterator[Path]:
 
 
 def _spelled(folder: Path, file: File) -> Path | None:
-    """The file in this folder under one of the names it goes by."""
+    """The file in this folder under one of its known names."""
     names = (file.name, file.name.replace("-idx", ".idx"))
     return next((path for name in names for end in ("", ".gz") if (path := folder / f"{name}{end}").is_file()), None)
 
@@ -110,7 +110,7 @@ def _checked(name: str, path: Path, file: File) -> bytes:
     if not published and (owner := _owner(content)) not in {None, name}:
         raise DataError(f"{path} belongs to {owner}, not to {name}; name the folder of {name}.")
     if published is False:
-        message = f"{path} is not the published file of {name} (its checksum differs); it is used all the same."
+        message = f"{path} is not the published file of {name} (its checksum differs); it is used anyway."
         warnings.warn(message, DataWarning, stacklevel=2)
     return content
 
@@ -151,8 +151,8 @@ def is_published(file: File, stored: bytes, content: bytes) -> bool | None:
     """Whether a file is the published one; None where only the digest of its packed form is known, and it is plain.
 
     Args:
-        file: What it should be.
-        stored: Its bytes as they lie on the disk.
+        file: The published file to compare with.
+        stored: The bytes on disk.
         content: The same, uncompressed.
     """
     if file.packed and not stored.startswith(GZIP):

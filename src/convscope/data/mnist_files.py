@@ -10,7 +10,7 @@ class File:
 
     name: str
     sha256: str
-    """Of the uncompressed bytes."""
+    """SHA-256 of the uncompressed bytes."""
     packed: bool = False
     """The digest is of the published .gz file instead, since only that one is known."""
 

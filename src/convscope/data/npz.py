@@ -66,18 +66,18 @@ def load_npz(request: DatasetOptions) -> Dataset:
     path, options = request.path, request.options(OPTIONS)
     if not path.exists():
         raise UsageError(f"there is no file {path}; check the path.")
-    found = headers(path, KNOWN)
-    names = _names(path, found)
-    _check_headers(path, names, found)
-    order, notes = _order(path, [found[pair[0]] for pair in names.values()], options.get("layout"))
-    raw = {split: numbers(path, found[pair[0]]).transpose(order) for split, pair in names.items()}
+    result = headers(path, KNOWN)
+    names = _names(path, result)
+    _check_headers(path, names, result)
+    order, notes = _order(path, [result[pair[0]] for pair in names.values()], options.get("layout"))
+    raw = {split: numbers(path, result[pair[0]]).transpose(order) for split, pair in names.items()}
     images, scale, note = _images(path, raw, options.get("white"))
     del raw
-    labels = {split: _labels(path, numbers(path, found[pair[1]])) for split, pair in names.items()}
+    labels = {split: _labels(path, numbers(path, result[pair[1]])) for split, pair in names.items()}
     parts = list(names) if request.split == "all" or "all" in names else [request.split]
     if parts[0] not in names:
         raise DataError(f"{path} has no images of the split {request.split}; it has {', '.join(names)}.")
-    classes = _classes(path, numbers(path, found[CLASSES]) if CLASSES in found else None, labels.values())
+    classes = _classes(path, numbers(path, result[CLASSES]) if CLASSES in result else None, labels.values())
     for part in parts:
         _check_range(path, names[part][1], labels[part], len(classes))
     chosen, labels_chosen = (np.concatenate([of[part] for part in parts]) for of in (images, labels))

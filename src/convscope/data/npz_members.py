@@ -63,23 +63,23 @@ def headers(path: Path, wanted: Collection[str]) -> dict[str, Member]:
     if why := unsuitable(path):
         raise DataError(f"{path} {why}.")
     with _archive(path) as archive:
-        found: dict[str, Member] = {}
+        results: dict[str, Member] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name not in wanted:
                 continue
-            if name in found:
+            if name in results:
                 raise ValueError(f"it has the array {name} twice")
             if info.flag_bits & 1:
                 raise ValueError(f"its array {name} is encrypted")
             with archive.open(info) as file:
-                found[name] = _header(file, info.filename, name)
-            claimed = info.file_size - found[name].start
-            if found[name].size != claimed:
+                results[name] = _header(file, info.filename, name)
+            claimed = info.file_size - results[name].start
+            if results[name].size != claimed:
                 raise ValueError(
-                    f"the header of {name} says {found[name].size:,} bytes and the archive has {claimed:,}"
+                    f"the header of {name} says {results[name].size:,} bytes and the archive has {claimed:,}"
                 )
-        return found
+        return results
 
 
 def numbers(path: Path, member: Member) -> Array:

@@ -1,4 +1,4 @@
-"""Request: what `load_dataset` was asked for, checked once. Knows no data set."""
+"""Options: the validated arguments of `load_dataset`. Knows no data set."""
 
 import operator
 from collections.abc import Sequence
@@ -18,28 +18,28 @@ MOST_SEED = 2**64 - 1  # as PyTorch's generators take
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """The arguments of `load_dataset`, as its loaders take them.
+    """The arguments of `load_dataset`, in the form passed to loaders.
 
     >>> DatasetOptions("shapes", split="test").seed
     0
 
     Raises:
-        UnknownName: no such split, sampling or fit.
-        UsageError: a seed, number or size of images that cannot be meant.
+        UnknownName: unknown split, sampling or fit.
+        UsageError: an invalid seed, number of images or image size.
     """
 
     name: str
-    """As asked: `mnist`, `folder:PATH`."""
+    """The name as requested: `mnist`, `folder:PATH`."""
     split: str = "train"
     seed: int = 0
     size: int | None = None
-    """How many images to generate; None takes the data set's own number."""
+    """Number of images to generate; None takes the data set's default."""
     sampling: str = "split"
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
-    """(height, width) to which the images of a folder are brought."""
+    """(height, width) to which the images of a folder are resized."""
     fit: Fit = "stretch"
-    """How those of another aspect ratio are brought there, as in `Preprocess`."""
+    """How to fit images of another aspect ratio, as in `Preprocess`."""
     crop_ratio: float = 1.0
     grey: bool = False
     strict: bool = False
@@ -93,7 +93,7 @@ def check_seed(seed: object) -> int:
     7
 
     Raises:
-        UsageError: it is no whole number, or none that PyTorch's generators take.
+        UsageError: it is not an integer, or outside the range of PyTorch's generators.
     """
     number = _whole("seed", seed, 0)
     if number > MOST_SEED:
@@ -103,7 +103,7 @@ def check_seed(seed: object) -> int:
 
 def _whole(what: str, value: object, least: int) -> int:
     try:
-        number = operator.index(value)  # type: ignore[arg-type]  # whatever is no integer raises TypeError
+        number = operator.index(value)  # type: ignore[arg-type]  # raises TypeError unless it is an integer
     except TypeError:
         number = least - 1
     if number < least:

@@ -139,10 +139,10 @@ def every(kind: Kind) -> Places:
     (3309, 580)
     """
     if kind == "square":
-        found = [(side, i, j) for side in SIDES for i in range(EDGE - side) for j in range(EDGE - side)]
+        results = [(side, i, j) for side in SIDES for i in range(EDGE - side) for j in range(EDGE - side)]
     else:
-        found = [(r, i, j) for r in RADII for i in range(r, EDGE - r) for j in range(r, EDGE - r)]
-    places = np.array(found, np.int64)
+        results = [(r, i, j) for r in RADII for i in range(r, EDGE - r) for j in range(r, EDGE - r)]
+    places = np.array(results, np.int64)
     places.flags.writeable = False
     return places
 

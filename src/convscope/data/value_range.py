@@ -1,7 +1,7 @@
-"""Units: in which layout and range the numbers of images are, where their file does not say. Knows shapes and ranges.
+"""Value range: infer layout and value range of images whose file does not specify them. Knows shapes and ranges.
 
-One rule for all loaders: what is clear is taken, what was assumed is a note, what is ambiguous is refused with the
-option that decides.
+One rule for all loaders: a clear case is accepted, an assumption becomes a note, and an ambiguous case raises an error
+that names the option to decide it.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout
     'images of the shape (20, 64, 64, 13) are read as 13 channels of 64x64; if they are not, add layout=nchw.'
 
     Args:
-        name: What messages call the images.
+        name: Name of the images in messages.
         shape: (N, a, b, c).
-        said: What the user says.
+        said: The user's setting, or None.
 
     Raises:
-        UnknownName: the user says something else than nchw or nhwc.
-        DataError: both are as likely.
+        UnknownName: the setting is neither nchw nor nhwc.
+        DataError: both layouts are plausible.
     """
     if said is not None:
         if said not in get_args(Layout):
@@ -76,15 +76,15 @@ def white_of(name: str, low: float, high: float, kind: str, said: str | None) ->
     (1.0, 'values from 0 to 1.0001 are read as 0 to 1; if another value is white, add white=VALUE.')
 
     Args:
-        name: What messages call the images.
-        low: The least of all values, or 0.
-        high: The largest, or 0.
-        kind: Of their type: "b", "u" or "i" for whole numbers, "f" for floating-point ones.
-        said: What the user says.
+        name: Name of the images in messages.
+        low: The smallest value, or 0.
+        high: The largest value, or 0.
+        kind: NumPy's kind of their type: "b", "u" or "i" for integers, "f" for floating-point numbers.
+        said: The user's setting, or None.
 
     Raises:
-        UsageError: the user says what is no positive number.
-        DataError: no known range, or two are as likely.
+        UsageError: the setting is not a positive number.
+        DataError: the range is unknown, or two are plausible.
     """
     if said is not None:
         return _said(said), ""

@@ -143,7 +143,7 @@ def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result"
     (0, 3, 10, 12)
 
     Raises:
-        UsageError: more numbers than the tensor has axes, one outside its axis, or something that is no whole number.
+        UsageError: more indices than the tensor has axes, an index out of range, or one that is not an integer.
     """
     try:
         given = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))

@@ -251,9 +251,9 @@ class Apply:
                 values.append(argument.values.astype(np.float64))
                 errors.append(0.0 if argument.errors is None else argument.errors)
             else:
-                found = argument.result(precision)
-                values.append(found.value)
-                errors.append(found.error)
+                result = argument.result(precision)
+                values.append(result.value)
+                errors.append(result.error)
         with np.errstate(all="ignore"):
             value = float(function.value(*values))
             return Result(value, float(function.error(precision, value, values, errors)))

@@ -37,8 +37,8 @@ def exact(value: Any) -> float | int:
     >>> exact(np.int64(3)), exact(np.int64(2**62 + 1))
     (3.0, 4611686018427387905)
     """
-    found = float(value)
-    return found if not isinstance(value, np.integer) or int(found) == int(value) else int(value)
+    result = float(value)
+    return result if not isinstance(value, np.integer) or int(result) == int(value) else int(value)
 
 
 def widened(array: NDArray[Any]) -> NDArray[Any]:

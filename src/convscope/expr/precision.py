@@ -55,12 +55,12 @@ class Precision:
             dtype: As PyTorch names it: "float32", "bfloat16", "int64".
             rounding: Where the kernel rounds numbers of a narrow type.
         """
-        found = PRECISIONS.get(dtype, EXACT)
-        if not found.stored:
-            return found
+        result = PRECISIONS.get(dtype, EXACT)
+        if not result.stored:
+            return result
         if rounding == "narrow":
-            return replace(found, sum=found.stored, inner=found.stored)
-        return replace(found, inner=found.stored) if rounding == "stores between" else found
+            return replace(result, sum=result.stored, inner=result.stored)
+        return replace(result, inner=result.stored) if rounding == "stores between" else result
 
 
 EXACT = Precision(OUR_OWN, 0.0, 0.0, float("inf"))

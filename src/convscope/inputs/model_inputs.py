@@ -80,7 +80,7 @@ def prepare_inputs(source: Any, like: Any = None, *, data_dir: str | Path | None
 
 
 def random_inputs(like: Any, *, seed: int = 0) -> Any:
-    """Noise in the shape that a model expects, for each of its inputs: what there is to trace where nothing is given.
+    """Noise in the shape that a model expects, for each of its inputs: the default input of a trace.
 
     >>> random_inputs(Card("net", form="signal")).shape
     (3, 64)

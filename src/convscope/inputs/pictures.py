@@ -194,7 +194,7 @@ def _from_pixels(name: str, image: Array, expected: Preprocess, like: Any, white
 
 
 def _at_size(like: Any, expected: Preprocess, image: Array) -> Preprocess:
-    """What is expected of this picture: its own size where the model runs on it, and nobody said another."""
+    """The preprocessing for this picture; it keeps its own size if the model accepts that and no size was requested."""
     if expected.size is None or image.ndim != 3 or not hasattr(like, "named_modules"):
         return expected
     height, width = image.shape[1:]
@@ -214,8 +214,8 @@ def _from_name(
         raise UsageError(f"{source} is a whole data set; name one of its images: {source}:test/0.")
     if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
         data, index = _find(name, image, data_dir, expected)
-        found = _from_dataset(data, index, expected, like)
-        return replace(found, label=_known(int(data.labels[index]), data.classes, known))
+        result = _from_dataset(data, index, expected, like)
+        return replace(result, label=_known(int(data.labels[index]), data.classes, known))
     if colon and "/" not in name and "." not in name:
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
     raise ImageError(f"there is no file {source}; check the path, or name a data set's image, such as mnist:test/7.")
@@ -288,7 +288,7 @@ def _image_shaped(array: Array, expected: Preprocess | None = None) -> Array:
 
 
 def random_image(like: Any, *, seed: int = 0) -> NDArray[np.float32]:
-    """An image of noise in the shape that a model expects: what there is to trace where no picture is at hand.
+    """An image of noise in the shape that a model expects, to trace without a picture.
 
     >>> random_image(Card("net", Preprocess(size=(28, 28), channels=1))).shape
     (1, 28, 28)

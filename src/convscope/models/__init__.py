@@ -1,4 +1,4 @@
-"""Models: the tutorials' networks by name, and any network of yours, loaded with what it expects of a picture."""
+"""Models: the built-in networks, and user-defined ones, loaded with a card that describes their input."""
 
 from convscope.cards.card_inference import card_of
 from convscope.models.catalog import DEFAULT_MODELS, MODELS, ModelEntry

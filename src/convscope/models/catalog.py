@@ -1,4 +1,4 @@
-"""Catalog: every built-in network by its name, with what is known of it without building it."""
+"""Catalog: every built-in network by its name, with the facts known without building it."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -36,25 +36,25 @@ class ModelEntry:
 
     name: str
     build: Callable[..., nn.Module] = field(repr=False)
-    """The class, or the class with other arguments than its defaults."""
+    """The class, possibly with non-default arguments."""
     tutorial: int
-    """1 to 5, in the order of docs/tour.md; 0 for none."""
+    """Number of its tutorial, 1 to 5 in the order of docs/tour.md; 0 for none."""
     shape: tuple[int, int, int]
-    """(C, H, W) of its input, as built without arguments; H and W are 0 where any will do."""
+    """(C, H, W) of its input with default arguments; H and W are 0 if any size works."""
     parameters: int
-    """How many numbers it has, fixed ones included."""
+    """Number of parameters, including fixed ones."""
     summary: str
     data: tuple[str, ...] = ()
     """The data sets it is made for; `DEFAULT_MODELS` says which model each data set takes by itself."""
 
     @property
     def input(self) -> str:
-        """The input's shape in words: 1x28x28, or 1xHxW where any size will do."""
+        """The input's shape as text: 1x28x28, or 1xHxW if any size works."""
         channels, height, width = self.shape
         return f"{channels}x{height or 'H'}x{width or 'W'}"
 
     def card(self, args: Mapping[str, Any]) -> Card:
-        """What the network expects when it is built with `args`."""
+        """The network's input when it is built with `args`."""
         channels, height, width = self.shape
         size = (args.get("size", height), args.get("size", width)) if height else None
         shown = DATASETS[self.data[0]].preprocess if self.data else Preprocess()
@@ -84,7 +84,7 @@ class ModelEntry:
         return {name: value for name, value in wanted.items() if name in takes and takes[name].default != value}
 
     def check(self, args: Mapping[str, Any]) -> None:
-        """Refuse arguments that count nothing: all whole numbers that networks take here are counts.
+        """Reject counts below 1: all integer arguments of these networks are counts.
 
         Raises:
             UsageError: one is less than 1.
@@ -95,7 +95,7 @@ class ModelEntry:
                     raise UsageError(f"{name} of {self.name} must be at least 1, not {number}.")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, all but how it is built."""
+        """As plain values, without its constructor."""
         return {
             "name": self.name,
             "tutorial": self.tutorial,
@@ -157,4 +157,4 @@ DEFAULT_MODELS: Mapping[str, str] = {
     "fashion-mnist": "simple-cnn",
     "kmnist": "simple-cnn",
 }
-"""The model that a data set is trained with unless another is asked for."""
+"""Data set -> the model that is trained on it by default."""

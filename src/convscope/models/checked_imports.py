@@ -1,4 +1,4 @@
-"""Imports: the files that the code of a network is imported from, each checked before it is executed.
+"""Checked imports: the files from which a network's code is imported, each checked before it is executed.
 
 While a network is built, and later when its code imports more, a finder reads every Python file outside the standard
 library, site-packages and convscope once, compares or notes its digest, and executes exactly these bytes: cached
@@ -31,7 +31,7 @@ from convscope.errors import ModelError
 
 @dataclass(eq=False)
 class Imports:
-    """The files that the code of one network may be imported from, and those that it was imported from.
+    """The files that a network's code may be imported from, and those that it has been imported from.
 
     >>> imports = Imports()
     >>> imports.admit("/home/me/net.py", b"pass")
@@ -40,18 +40,18 @@ class Imports:
     """
 
     allowed: Mapping[str, str] | None = None
-    """Absolute path -> SHA-256 of its content; None where any file may be imported, because the user named the code."""
+    """Absolute path -> SHA-256 of its content; None if any file may be imported, because the user named the code."""
     files: dict[str, str] = field(default_factory=dict)
-    """Those that were imported, in the same form."""
+    """The imported files, in the same form."""
     folder: str = ""
-    """The folder whose modules are found before all others, as that of a script that Python runs."""
+    """The folder searched first for modules, like the folder of a script."""
     refused: str = ""
-    """The last file that was asked for and is not allowed."""
+    """The last rejected file."""
     outer: "Imports | None" = None
-    """Those of the code that is being imported around this one."""
+    """The imports of the enclosing code that is currently being imported."""
 
     def admit(self, file: str, content: bytes) -> None:
-        """Note a file that is about to be executed.
+        """Record a file that is about to be executed.
 
         Raises:
             ModelError: it is not one of the allowed files, or its content differs.
@@ -65,7 +65,7 @@ class Imports:
         self.files[file] = digest
 
     def check(self) -> None:
-        """Refuse to go on where a file was not allowed, also where the code that imports it would go on without.
+        """Raise an error if a file was rejected, even if the importing code caught the ImportError.
 
         Raises:
             ModelError: says which.
@@ -79,12 +79,12 @@ class Imports:
 
 _ACTIVE: ContextVar[Imports | None] = ContextVar("imports", default=None)
 _CODE_OF: dict[str, Imports] = {}
-"""File -> the imports that it belongs to: they hold as well for what its code imports later."""
+"""File -> the imports that it belongs to, which also apply to later imports of its code."""
 
 
 @contextmanager
 def watching(imports: Imports) -> Iterator[None]:
-    """Within it, every file of user code that this thread imports is checked or noted.
+    """Within it, every file of user code that this thread imports is checked or recorded.
 
     Raises:
         ModelError: a file that is not allowed was asked for.
@@ -103,7 +103,7 @@ def watching(imports: Imports) -> Iterator[None]:
 
 
 def look_in(folder: Path) -> None:
-    """Let the code that is being imported find the modules of a folder, now and later."""
+    """Make the modules of a folder importable for the code that is being imported, now and later."""
     imports = _ACTIVE.get()
     if imports is not None:
         imports.folder = str(folder)
@@ -121,7 +121,7 @@ def check_loaded(module: ModuleType) -> None:
 
 
 def checked(spec: ModuleSpec) -> ModuleSpec:
-    """The same module, executed from the very bytes that were checked; unchanged where nobody watches.
+    """The same module, executed from the very bytes that were checked; unchanged if imports are not recorded.
 
     Raises:
         ModelError: its file is not allowed, or cannot be read.
@@ -147,7 +147,7 @@ def checked(spec: ModuleSpec) -> ModuleSpec:
 
 
 class _Finder(MetaPathFinder):
-    """Stands before all other finders and checks what they find."""
+    """The first finder, which checks the results of all others."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -167,7 +167,7 @@ class _Finder(MetaPathFinder):
 
 
 def _folders(imports: Imports | None) -> Iterator[str]:
-    """Where user code finds its own modules; sys.path stays as it is, as other threads import by it."""
+    """Search path for user code's own modules; sys.path is left unchanged, because other threads use it."""
     while imports is not None:
         if imports.folder:
             yield imports.folder
@@ -178,7 +178,7 @@ _FINDER = _Finder()
 
 
 class _Source(SourceFileLoader):
-    """Executes the content that was checked; neither reads nor writes cached bytecode."""
+    """Executes the checked content; neither reads nor writes cached bytecode."""
 
     def __init__(self, fullname: str, path: str, content: bytes) -> None:
         super().__init__(fullname, path)
@@ -193,7 +193,7 @@ class _Source(SourceFileLoader):
 
 
 class _Bytecode(SourcelessFileLoader):
-    """The same for a module that exists as bytecode alone."""
+    """The same for a module that exists only as bytecode."""
 
     def __init__(self, fullname: str, path: str, content: bytes) -> None:
         super().__init__(fullname, path)
@@ -204,7 +204,7 @@ class _Bytecode(SourcelessFileLoader):
 
 
 def _current() -> Imports | None:
-    """The innermost imports that hold now: of what is being loaded, or of the user code that asks for an import."""
+    """The innermost active imports: of the code being loaded, or of the user code that requests an import."""
     active, callers = _ACTIVE.get(), _of_callers()
     around = callers
     while around is not None and around is not active:
@@ -213,7 +213,7 @@ def _current() -> Imports | None:
 
 
 def _of_callers() -> Imports | None:
-    """The imports of the user code that asks for an import now, if user code does."""
+    """The imports of the user code that requests the current import, if any."""
     frame = sys._getframe() if _CODE_OF else None
     while frame is not None:
         if frame.f_code.co_filename in _CODE_OF:
@@ -223,7 +223,7 @@ def _of_callers() -> Imports | None:
 
 
 def _library_folders() -> tuple[str, ...]:
-    """Where Python, installed packages and convscope are.
+    """Folders of Python, installed packages and convscope.
 
     A folder of sys.path counts by its name, site-packages, because clusters and tools add theirs so; the working folder
     does not, whatever it is called.

@@ -1,4 +1,4 @@
-"""Checkpoint: what a training script saved, read without running anything of it.
+"""Checkpoint: read a file saved by a training script without running any of its code.
 
 Knows safetensors, `torch.save` and the types that scripts keep beside their tensors; not the model.
 """
@@ -25,7 +25,7 @@ from convscope.models.weight_formats import WRITTEN, damaged, format_of
 
 
 class Omitted:
-    """Stands for an object of a checkpoint that is not a tensor: it takes its arguments and its state, and drops them.
+    """A stand-in for a checkpoint's non-tensor objects: accepts arguments and state, and discards them.
 
     Reading builds this class instead of the one that the file names, so nothing of that name is imported, looked up or
     called. It has no attribute that could be set and cannot be called.
@@ -34,7 +34,7 @@ class Omitted:
     __slots__ = ()
 
     def __new__(cls, *_arguments: object) -> "Omitted":
-        """Made by any arguments."""
+        """Accept any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_arguments: object) -> None: ...
@@ -43,7 +43,7 @@ class Omitted:
 
 
 class OmittedMapping:
-    """Builds a plain OrderedDict for the subclasses of dict in a checkpoint: their items are kept, all else is not.
+    """Builds a plain OrderedDict for a checkpoint's dict subclasses: keeps their items and discards everything else.
 
     The default factory of a defaultdict is one of the arguments, and so dropped.
     """
@@ -54,7 +54,7 @@ class OmittedMapping:
 
 
 class OmittedSequence:
-    """Builds a plain list for the deques in a checkpoint."""
+    """Builds a plain list for a checkpoint's deques."""
 
     def __new__(cls, *_arguments: object) -> list[Any]:  # type: ignore[misc]
         """Empty; the unpickler adds the items."""
@@ -95,7 +95,7 @@ VALUES = (
     *_named("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
     *_named("pytorch_lightning.callbacks.early_stopping", "EarlyStopping"),
 )
-"""Names that scripts keep beside their tensors and that mean values only; each is replaced by `Omitted`."""
+"""Names of plain value types that scripts save next to tensors; each is replaced by `Omitted`."""
 MAPPINGS = (
     "collections.defaultdict",
     "easydict.EasyDict",
@@ -118,16 +118,16 @@ STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
     *((OmittedMapping, name) for name in MAPPINGS),
     (OmittedSequence, "collections.deque"),
 )
-"""What is built for each name beside PyTorch's own. A name is harmless here by what is built for it, never by what the
-name means elsewhere; any other name is refused."""
+"""Name -> what is built for it, in addition to PyTorch's own. A name is safe because of what is built for it here, not
+because of what it means elsewhere; any other name is rejected."""
 SYSTEM = frozenset({"os", "posix", "nt", "sys", "subprocess", "shutil", "runpy", "importlib", "socket", "webbrowser"})
-"""Modules whose functions are the usual means of a hostile pickle."""
+"""Modules whose functions are typical of a malicious pickle."""
 _reading = Lock()
-"""`safe_globals` changes a table of the whole process, so one file is read at a time."""
+"""`safe_globals` changes a process-wide table, so only one file is read at a time."""
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a file of weights holds, its tensors on the CPU, all other objects but containers and numbers left out.
+    """The content of a weights file, with tensors on the CPU; objects other than containers and numbers are left out.
 
     Raises:
         WeightsError: it cannot be read, is something else, or names code.
@@ -146,7 +146,7 @@ def read_checkpoint(path: Path) -> Any:
         check_seal(path)
         return load_file(path)
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.") from None
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}.") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise WeightsError(f"{path} cannot be read: {reason or error}.") from None
@@ -155,12 +155,12 @@ def read_checkpoint(path: Path) -> Any:
 def _read_torch(path: Path, file: BinaryIO) -> Any:
     try:
         return _unpickled(file, STAND_INS)
-    except Exception as error:  # on a damaged file PyTorch's reader raises whatever it stumbles over
+    except Exception as error:  # PyTorch's reader raises many kinds of errors for a damaged file
         raise _refusal(path, file, error) from None
 
 
 def _unpickled(file: BinaryIO, stand_ins: Iterable[tuple[Callable[..., Any], str]]) -> Any:
-    """What `torch.load` makes of a file, of no types but tensors, containers, numbers and the stand-ins."""
+    """The result of `torch.load`, restricted to tensors, containers, numbers and the stand-ins."""
     file.seek(0)
     with _reading, warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
         warnings.simplefilter("ignore")  # about the pickle protocol of files that torch.save did not write
@@ -168,7 +168,7 @@ def _unpickled(file: BinaryIO, stand_ins: Iterable[tuple[Callable[..., Any], str
 
 
 def _refusal(path: Path, file: BinaryIO, error: Exception) -> WeightsError:
-    """Why a file was refused: a TorchScript archive, a name of code, another protocol, or damage."""
+    """Why a file was rejected: a TorchScript archive, a reference to code, another protocol, or damage."""
     message = str(error)
     if "TorchScript" in message:
         return WeightsError(
@@ -194,7 +194,7 @@ def _refusal(path: Path, file: BinaryIO, error: Exception) -> WeightsError:
 
 
 def _advice(path: Path, file: BinaryIO) -> str:
-    """How to save the tensors alone, by what the file's outline looks like; nothing is run to see it."""
+    """Advice on how to save only the tensors, judged by the file's outline, which is read without running code."""
     try:
         operations = _operations(file)
         outline = _outline(file, operations)
@@ -220,7 +220,7 @@ def _advice(path: Path, file: BinaryIO) -> str:
 
 
 def _outline(file: BinaryIO, operations: Iterable[str]) -> Any:
-    """The file with every name that it has replaced by `Omitted`; None where it cannot be seen that way."""
+    """The file's content with every name replaced by `Omitted`; None if it cannot be read that way."""
     known = {name for _, name in STAND_INS}
     named = {operation.partition(" ")[2].replace(" ", ".") for operation in operations if operation[:7] == "GLOBAL "}
     try:  # PyTorch's own types come before these

@@ -1,4 +1,4 @@
-"""Modes: training and evaluation of every module, also of those that refuse to be told, such as torch.export's."""
+"""Evaluation mode: switch every module to eval mode and back, also those whose `eval` fails, as torch.export's does."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def evaluate(model: nn.Module) -> nn.Module:
-    """Set a model to evaluation: by its own `eval`, or where that fails, module by module.
+    """Set a model to eval mode: by its own `eval` or, if that fails, module by module.
 
     >>> evaluate(nn.Dropout()).training
     False
@@ -22,7 +22,7 @@ def evaluate(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Within it the model evaluates; then each of its modules is in the mode it was in."""
+    """Within it the model is in eval mode; afterwards each module returns to its previous mode."""
     before = [(module, module.training) for module in model.modules()]
     evaluate(model)
     try:

@@ -1,4 +1,4 @@
-"""Statements: what Python files define and import, as their text says; nothing is imported or executed."""
+"""Import statements: what Python files define and import, from their text; nothing is imported or executed."""
 
 import ast
 import os
@@ -13,7 +13,7 @@ from convscope.models.checked_imports import is_library
 
 
 def locate(name: str, folders: Sequence[str]) -> list[ModuleSpec]:
-    """What importing a dotted name would execute, packages first, found without importing; empty where nothing is.
+    """The files that importing a dotted name would execute, packages first, without importing; empty if none exist.
 
     >>> import sys
     >>> [spec.name for spec in locate("json.decoder", sys.path)]
@@ -34,7 +34,7 @@ def locate(name: str, folders: Sequence[str]) -> list[ModuleSpec]:
 
 
 def _first(name: str, folders: Sequence[str]) -> ModuleSpec | None:
-    """A module in the first folder that has it; a folder without `__init__.py` only where none has."""
+    """A module in the first folder that has it; a folder without `__init__.py` only as a last resort."""
     spaces = []
     for folder in folders:
         finder = pkgutil.get_importer(folder or str(Path.cwd()))
@@ -50,19 +50,19 @@ def _first(name: str, folders: Sequence[str]) -> ModuleSpec | None:
 
 
 def statements(file: Path) -> list[ast.AST]:
-    """The syntax tree of a Python file as a list, without running it; empty where it is no Python, or too deep."""
+    """The syntax tree of a Python file as a list, without running it; empty if it is invalid or too deep."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # about escapes in texts, for instance: it is said when the file is imported
+            )  # about escapes in strings, for instance; reported when the file is imported
             return list(ast.walk(ast.parse(file.read_bytes())))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
 
 
 def reachable(start: Sequence[ModuleSpec], folders: Sequence[str]) -> list[str]:
-    """The files of user code that modules import, themselves included, as their import statements say.
+    """The files of user code that modules import, themselves included, according to their import statements.
 
     Nothing is executed. Statements within functions count too; names that are computed are not seen.
 
@@ -84,7 +84,7 @@ def reachable(start: Sequence[ModuleSpec], folders: Sequence[str]) -> list[str]:
 
 
 def _imported_names(spec: ModuleSpec, file: Path) -> Iterator[str]:
-    """The modules that a file's import statements can mean; `from a import b` can mean `a.b`."""
+    """The modules that a file's import statements may refer to; `from a import b` may mean `a.b`."""
     package = spec.name if spec.submodule_search_locations is not None else spec.name.rpartition(".")[0]
     for node in statements(file):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Lazies: a model whose layers get their shapes from the first input, given one here, with weights drawn by a seed.
+"""Lazy layers: initialize a model whose layers get their shapes from the first input, with seeded weights.
 
 Knows torch's lazy modules.
 """
@@ -18,7 +18,7 @@ from convscope.errors import ModelError
 from convscope.models.evaluation_mode import in_evaluation
 
 _SEEDS: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
-"""What the weights of a loaded model are drawn by once they have shapes."""
+"""Model -> the seed for its weights, to be drawn once they have shapes."""
 NOTE = (
     "its lazy layers get their shapes from the first image; say them now by preprocess: channels=... and size=..., "
     "or by weights"
@@ -35,7 +35,7 @@ def lacks_shapes(model: nn.Module) -> bool:
 
 
 def give_shapes(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any] | None = None) -> None:
-    """Run a model that lacks shapes once, so that it gets them; fresh weights are drawn by the seed of its loading.
+    """Run a lazy model once to give it shapes; its weights are drawn with the seed that it was loaded with.
 
     >>> net = nn.Sequential(nn.LazyConv2d(4, 3))
     >>> give_shapes(net, [torch.zeros(1, 3, 8, 8)])
@@ -62,12 +62,12 @@ def give_shapes(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[st
 
 
 def settle(model: nn.Module, size: tuple[int, int] | None, channels: int | None, seed: int) -> tuple[str, ...]:
-    """Give a model that was just loaded its shapes, if what it takes is known by now; what there is to say about it.
+    """Give a newly loaded model with lazy layers its shapes, if its input is known; returns notes.
 
     Args:
         model: Any model.
-        size: Of a picture, height and width, where it is said.
-        channels: Of a picture, where they are said.
+        size: Height and width of a picture, if known.
+        channels: Number of channels of a picture, if known.
         seed: What fresh weights are drawn by.
     """
     lazy = [module for module in model.modules() if isinstance(module, nn.modules.lazy.LazyModuleMixin)]
@@ -76,8 +76,8 @@ def settle(model: nn.Module, size: tuple[int, int] | None, channels: int | None,
     _SEEDS[model] = seed
     if not lacks_shapes(model):  # weights gave them
         _complete(lazy)
-        found = expectation(model)
-        size, channels = size or (found.size if found else None), channels or (found.channels if found else None)
+        result = expectation(model)
+        size, channels = size or (result.size if result else None), channels or (result.channels if result else None)
     if channels is None or (size is None and lacks_shapes(model)):
         return (NOTE,) if lacks_shapes(model) else ()
     give_shapes(model, [torch.zeros(1, channels, *(size or (64, 64)))])
@@ -85,7 +85,7 @@ def settle(model: nn.Module, size: tuple[int, int] | None, channels: int | None,
 
 
 def _complete(lazy: Sequence[nn.Module]) -> None:
-    """The counts that lazy layers leave at 0 when weights are loaded into them, and the classes they turn into."""
+    """Set the sizes and final classes of lazy layers, which loading weights leaves at 0 and unchanged."""
     for module in lazy:
         weight = getattr(module, "weight", None)
         shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
@@ -103,7 +103,7 @@ def _complete(lazy: Sequence[nn.Module]) -> None:
 
 
 def _become(module: Any) -> None:
-    """What torch does after a lazy module's first call: its hooks go, and its class is that of an ordinary layer."""
+    """Do what torch does after a lazy module's first call: remove its hooks and become the ordinary layer's class."""
     for name in ("_initialize_hook", "_load_hook"):
         if hasattr(module, name):
             getattr(module, name).remove()

@@ -1,4 +1,4 @@
-"""Loading: one call from a name, a file, a run folder or a module to a model with its card.
+"""Loading: turn a name, a file, a run folder or a module into a model with its card.
 
 Knows what each of these is; `usercode` builds, `trust` knows whose code a run may name, `weights` fills, `cards`
 infers.
@@ -32,7 +32,7 @@ from convscope.models.weights import load_weights
 HINT = "A model is also file.py:Class, package.module:factory or a run folder."
 RUN_WEIGHTS = "weights.safetensors"
 SMALL = 10_000_000
-"""Numbers of a network that are built whatever its run has: 40 MB."""
+"""Networks up to this many numbers (40 MB) are built whatever the size of the run's weights."""
 
 
 def load_model(
@@ -46,7 +46,7 @@ def load_model(
     seed: int = 0,
     trust: bool = False,
 ) -> nn.Module:
-    """Load a model: a built-in network, one of your own, or what a training left in a run folder.
+    """Load a model: a built-in network, your own network, or a run folder.
 
     >>> load_model("simple-cnn", args={"kernels": 4}).conv1
     Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
@@ -96,13 +96,13 @@ def load_model(
         notes = _filled(model, weights, weights_key)
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
     elif weights_key is not None:
-        raise UsageError("weights_key says where in a file of weights they are; give weights too.")
+        raise UsageError("weights_key is the key of the weights in a file; pass weights too.")
     if preprocess is not None:
-        found, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
-        same = (found.size, found.channels) == (card.preprocess.size, card.preprocess.channels)
+        result, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
+        same = (result.size, result.channels) == (card.preprocess.size, card.preprocess.channels)
         card = replace(card, fixed_size=card.fixed_size and same, size_found=card.size_found and same)
-        if not same and found.size is not None:  # what was noted of that size no longer holds
-            about = f"pictures of {found.size[0]}x{found.size[1]}"
+        if not same and result.size is not None:  # what was noted of that size no longer holds
+            about = f"pictures of {result.size[0]}x{result.size[1]}"
             card = replace(card, notes=tuple(note for note in card.notes if about not in note))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
@@ -111,7 +111,7 @@ def load_model(
 
 
 def _settled(model: nn.Module, card: Card, seed: int) -> Card:
-    """Give lazy layers their shapes where those are known by now; the card with what they say and what is to know."""
+    """Give lazy layers their shapes if these are known; returns the updated card and notes."""
     lazy = any(isinstance(module, nn.modules.lazy.LazyModuleMixin) for module in model.modules())
     notes = settle(model, card.preprocess.size, card.preprocess.channels, seed)
     if lazy and not notes and card.preprocess == Preprocess():
@@ -122,7 +122,7 @@ def _settled(model: nn.Module, card: Card, seed: int) -> Card:
 
 
 def _filled(model: nn.Module, weights: str | Path, key: str | None) -> tuple[str, ...]:
-    """Load weights; where a run's own are damaged, those of its newest snapshot that is good, with a warning."""
+    """Load weights; if a run's own are damaged, those of its newest good snapshot, with a warning."""
     try:
         return load_weights(model, weights, key)
     except WeightsError as error:
@@ -142,12 +142,12 @@ Built = tuple[nn.Module, Card, str | Path | None]  # a model, its card, and the 
 
 
 def _as_path(folder: str | Path) -> str:
-    """A run folder, spelled so that nobody takes it for a built-in network of that name: ./shapes-cnn."""
+    """A run folder, spelled so that it is not mistaken for a built-in network of that name: ./shapes-cnn."""
     return f"./{folder}" if str(folder) in MODELS else str(folder)
 
 
 def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int, *, trust: bool) -> Built:
-    """What a string names, with fresh weights."""
+    """The model that a string names, with fresh weights."""
     if spec in MODELS:
         MODELS[spec].check(args)
         model = _seeded(seed, lambda: user_code.build(spec, MODELS[spec].build, args))
@@ -163,7 +163,7 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
     if path.is_file():
         raise UsageError(f"{spec} is a file, and weights do not say the network; name it, and give weights={spec!r}.")
     if ":" not in spec and path.name != spec:
-        raise RunError(f"there is no run folder {spec}; `convscope train DATASET` makes one and says where.")
+        raise RunError(f"there is no run folder {spec}; `convscope train DATASET` writes one and prints its path.")
     if ":" not in spec:
         raise UnknownName("model", spec, MODELS, HINT)
     return *_from_code(spec, args, seed, Imports()), weights
@@ -183,10 +183,10 @@ def _from_run(run: Path, weights: str | Path | None, seed: int, *, trust: bool) 
     source, args = config["model"]["source"], config["model"]["args"]
     own = run / RUN_WEIGHTS
     if weights is None and not own.is_file():
-        raise RunError(f"{run} has no {RUN_WEIGHTS}: its training saved none yet.")
+        raise RunError(f"{run} has no {RUN_WEIGHTS}: its training has not saved any weights yet.")
     if source is None:
         raise RunError(
-            f"{run} was trained from a module given by hand ({config['card']['name']}), which cannot be built from a "
+            f"{run} was trained from a module passed in ({config['card']['name']}), which cannot be built from a "
             f"name: build it yourself and load its weights into it: load_model(module, weights={str(own)!r})."
         )
     filled = own if weights is None else Path(weights)
@@ -200,7 +200,7 @@ def _from_run(run: Path, weights: str | Path | None, seed: int, *, trust: bool) 
 
 
 def _check_size(run: Path, source: str, args: Mapping[str, Any], weights: Path) -> None:
-    """Refuse arguments that the network does not take, or that ask for far more numbers than the weights have bytes."""
+    """Reject arguments that the network does not take, or that need far more numbers than the weights file can hold."""
     config, build = run / "config.json", MODELS[source].build
     MODELS[source].check(args)
     with torch.device("meta"):  # which takes no memory
@@ -240,11 +240,11 @@ def _config(run: Path) -> dict[str, Any]:
     try:
         return read_config(run, ModelConfig)
     except FileNotFoundError:
-        raise RunError(f"{run} is no run folder: it has no config.json. {HINT}") from None
+        raise RunError(f"{run} is not a run folder: it has no config.json. {HINT}") from None
 
 
 def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
-    """Build with fresh weights drawn by `seed`, PyTorch's random state left alone."""
+    """Build with fresh weights drawn from `seed`, without touching PyTorch's random state."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # said when it is asked for an answer
         torch.default_generator.manual_seed(seed)
@@ -252,7 +252,7 @@ def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
-    """The card with what an image processor's config beside the weights says, where nobody else said anything."""
+    """The card completed by the image processor's config next to the weights, where it is still unspecified."""
     if card.source in MODELS or not (weights.parent / "preprocessor_config.json").is_file():
         return card
     beside = infer_card(model, weights.parent)
@@ -260,7 +260,7 @@ def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
 
 
 def _classes(given: Sequence[str]) -> tuple[str, ...]:
-    """The names of the outputs, each its own."""
+    """The class names, checked to be unique."""
     names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
     if not names or not all(isinstance(name, str) for name in names):
         raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {given!r:.80}.')

@@ -1,4 +1,4 @@
-"""Arguments: what a network is built with, as typed on a command line, and whether they are of the kind it takes.
+"""Network arguments: parse them from the command line and check their types.
 
 Knows signatures and type hints; builds nothing.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from convscope.errors import UnknownName, UsageError
 
 WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None, "null": None}
-"""What people type for Python's own names, in small letters too."""
+"""Spellings of Python's constants, in lower case too."""
 
 KINDS: Mapping[Any, tuple[str, tuple[type, ...]]] = {
     bool: ("True or False", (bool, np.bool_, Integral)),
@@ -26,7 +26,7 @@ KINDS: Mapping[Any, tuple[str, tuple[type, ...]]] = {
     str: ("a text", (str,)),
     type(None): ("None", (type(None),)),
 }
-"""The hints that are checked: in words, and as the types that fit."""
+"""The type hints that are checked: description, and the accepted types."""
 
 
 def parse_model_args(arguments: list[str]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def parse_model_args(arguments: list[str]) -> dict[str, Any]:
 
 
 def check_arguments(what: str, factory: Callable[..., Any], args: Mapping[str, Any]) -> None:
-    """Refuse arguments that a class or function does not take, and text where its hints say otherwise.
+    """Reject arguments that a class or function does not accept, or whose type does not fit its hints.
 
     >>> check_arguments("Net", lambda width: width, {"wdith": 3})
     Traceback (most recent call last):
@@ -87,7 +87,7 @@ def check_arguments(what: str, factory: Callable[..., Any], args: Mapping[str, A
 
 
 def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, guess: bool = False) -> list[str]:
-    """A sentence for each argument that is not of the kind that the hints of what is called say.
+    """A sentence for each argument that does not fit its type hint.
 
     >>> def net(width: int = 8): ...
     >>> unfit("net", net, {"width": 4.5})
@@ -113,7 +113,7 @@ def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, gu
 
 
 def _hints(factory: Any) -> dict[str, Any]:
-    """The hints of what is called; none where they cannot be read."""
+    """The type hints of a callable; empty if they cannot be read."""
     called = factory.func if isinstance(factory, partial) else factory
     try:
         return typing.get_type_hints(called.__init__ if inspect.isclass(called) else called)
@@ -150,7 +150,7 @@ def _all_fit(values: Sequence[Any], origin: Any, parts: tuple[Any, ...]) -> bool
 
 
 def _in_words(hint: Any) -> str:
-    """A hint as people say it.
+    """A type hint in plain words.
 
     >>> _in_words(tuple[int, int]), _in_words(int | None), _in_words(typing.Literal["max", "mean"])
     ('2 values, each a whole number', 'a whole number or None', "'max' or 'mean'")

@@ -1,4 +1,4 @@
-"""A run's config.json: how it is written, and read back with every value checked before it is used.
+"""Run config: write a run's config.json, and read it back with every value checked before it is used.
 
 The file holds the SHA-256 of the rest of itself, so that damage is seen. It is data and may come from anybody: what it
 names is neither imported nor called here.
@@ -20,28 +20,28 @@ from convscope.json_values import parse_json
 
 CONFIG = "config.json"
 FORMAT = 2
-"""Of the file; 1 had no digest."""
+"""Version of the file; version 1 had no digest."""
 DIGEST = "sha256"
 LARGEST = 1 << 16
-"""Of an edge in pixels, and of a number of channels."""
+"""Upper limits of an edge in pixels, and of the number of channels."""
 
 Text = Annotated[str, Field(max_length=100_000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Edge = Annotated[int, Field(ge=1, le=LARGEST)]
 Size = tuple[Edge, Edge]
 Flag = Annotated[bool, Field(strict=False)]
-"""Python callers may have given 0 or 1."""
+"""Python callers may have passed 0 or 1."""
 Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
 
 
 class Checked(BaseModel):
-    """A part of config.json; values of other types are refused, keys that it does not name are left alone."""
+    """A part of config.json; values of other types are rejected, unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True)
 
 
 class PreprocessPart(Checked):
-    """As `Preprocess` is written."""
+    """The JSON form of `Preprocess`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,7 +64,7 @@ class PreprocessPart(Checked):
 
 
 class CardPart(Checked):
-    """As `Card` is written."""
+    """The JSON form of `Card`."""
 
     name: Text
     preprocess: PreprocessPart
@@ -74,7 +74,7 @@ class CardPart(Checked):
 
 
 class ModelPart(Checked):
-    """Which network it is, and how to build it; `source` None: only the user can."""
+    """The network and how to build it; `source` is None if only the user can."""
 
     source: Text | None
     args: dict[str, Any]
@@ -82,7 +82,7 @@ class ModelPart(Checked):
 
 
 class OptionsPart(Checked):
-    """The further arguments of `load_dataset`."""
+    """Further arguments of `load_dataset`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -97,7 +97,7 @@ class OptionsPart(Checked):
 
 
 class DatasetPart(Checked):
-    """What it was trained on; `source` None: data given by hand."""
+    """The training data; `source` is None for data passed as arrays."""
 
     name: Text
     source: Text | None
@@ -107,14 +107,14 @@ class DatasetPart(Checked):
 
 
 class EnvironmentPart(Checked):
-    """What a training's numbers depend on besides its settings."""
+    """What results depend on besides the settings."""
 
     threads: Annotated[int, Field(ge=1, le=4096)]
     launch: Text | None = None
 
 
 class ModelConfig(Checked):
-    """What the model of a run needs: for `load_model`."""
+    """The part of the config needed to load the model."""
 
     format: Annotated[int, Field(ge=1)] = 1
     model: ModelPart
@@ -122,7 +122,7 @@ class ModelConfig(Checked):
 
 
 class RunConfig(ModelConfig):
-    """What a whole run needs: to be scored, and to go on from. The recipe is the training's to judge."""
+    """The part needed to evaluate or resume a run. The recipe is checked by the training."""
 
     dataset: DatasetPart
     test: Text | None = None
@@ -136,7 +136,7 @@ class RunConfig(ModelConfig):
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """What to write into config.json."""
+    """The text of config.json."""
     rest = {name: value for name, value in config.items() if name not in {"format", DIGEST}}
     digest = _digest({"format": FORMAT, **rest})
     return json.dumps({"format": FORMAT, DIGEST: digest, **rest}, indent=1)
@@ -176,7 +176,7 @@ def read_config(run: Path, schema: type[ModelConfig] = RunConfig) -> dict[str, A
 
 
 def _check(path: Path, config: dict[str, Any], schema: type[ModelConfig]) -> None:
-    """Refuse what a training of this version, or of one before, does not write."""
+    """Reject anything that no training of this or an earlier version writes."""
     form = config.get("format")
     if isinstance(form, int) and form > FORMAT:
         raise RunError(f"{path} was written by a newer convscope (format {form}; this one reads {FORMAT}); update it.")
@@ -190,7 +190,7 @@ def _check(path: Path, config: dict[str, Any], schema: type[ModelConfig]) -> Non
 
 
 def _first(error: ValidationError) -> str:
-    """The first of the values that are wrong, and what is wrong with it."""
+    """The first invalid value, and why it is invalid."""
     first = error.errors(include_url=False, include_context=False)[0]
     name = ".".join(map(str, first["loc"])) or "it"
     if first["type"] == "missing":
@@ -205,7 +205,7 @@ def _damaged(path: Path, why: str) -> RunError:
 
 
 def _digest(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the values, however they are laid out."""
+    """SHA-256 of the values, independent of formatting."""
     try:
         text = json.dumps(config, sort_keys=True, separators=(",", ":"))
     except RecursionError:

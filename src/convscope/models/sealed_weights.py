@@ -1,7 +1,7 @@
-"""Sealed weights: safetensors files that hold the SHA-256 of themselves, so that damage is seen before it is used.
+"""Sealed weights: safetensors files that contain their own SHA-256, so that damage is detected before use.
 
 The digest is in the file's own metadata, not in a file beside it: a crash cannot part the two. It is that of the whole
-file with 64 zeros where the digest is. It shows damage, no more: whoever changes a file on purpose can seal it anew.
+file with 64 zeros where the digest is. It only detects damage: anyone who changes a file on purpose can seal it again.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ EMPTY = "0" * 64
 LONGEST = 100_000_000
 """Bytes of the longest header that safetensors reads."""
 _SEAL = re.compile(rb'\A\{"__metadata__":\{"convscope":"1 sha256 ([0-9a-f]{64})"\}')
-"""How a sealed header begins: safetensors writes metadata first."""
+"""Start of a sealed header: safetensors writes metadata first."""
 _PIECE = 1 << 20
 
 
@@ -38,11 +38,11 @@ def sealed(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def check_seal(path: Path) -> None:
-    """Refuse a file that is not as it was written; one without a seal, which others write, is not judged.
+    """Reject a file that differs from what was written; files of other programs, without a seal, are accepted.
 
     Raises:
         WeightsError: its digest is another than that of its content.
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     with open_to_read(path) as file:
         size = file.read(8)
@@ -56,4 +56,4 @@ def check_seal(path: Path) -> None:
         while piece := file.read(_PIECE):
             digest.update(piece)
     if digest.hexdigest().encode() != seal[1]:
-        raise WeightsError(f"{path} is damaged: it is not what was written, by the SHA-256 that it holds.")
+        raise WeightsError(f"{path} is damaged: its content does not match the SHA-256 that it contains.")

@@ -1,4 +1,4 @@
-"""Trust: whose code a run folder may have executed here.
+"""Trust: whose code may be executed when a run folder is loaded.
 
 A run names its network. A built-in one loads; any other is code, and nothing of it is imported before the user has
 named it, or has trusted the run: by training it here, or by saying so once. A record in the user's state folder,
@@ -24,12 +24,12 @@ from convscope.models import user_code
 from convscope.models.checked_imports import Imports
 
 STATE = "CONVSCOPE_STATE_DIR"
-"""The environment's variable that names another state folder."""
+"""Environment variable that names another state folder."""
 SHOWN = 400
-"""Letters of a network's arguments that a message shows."""
+"""Maximum characters of a network's arguments shown in a message."""
 
 _IN_PROCESS: dict[Path, dict[str, Any]] = {}
-"""Records that could not be written, which hold in this process."""
+"""Records that could not be written, which are valid in this process only."""
 
 
 def state_folder() -> Path:
@@ -39,7 +39,7 @@ def state_folder() -> Path:
 
 
 def allowed_imports(run: Path, source: str, args: Mapping[str, Any], *, trust: bool = False) -> Imports:
-    """What the code that a run names may import; asks the record and imports nothing.
+    """The files that the code named by a run may import, according to the record; imports nothing.
 
     Args:
         run: The run's folder.
@@ -79,7 +79,7 @@ def refusal(run: Path, source: str, args: Mapping[str, Any], why: str) -> TrustE
 
 
 def _in_words(source: str, args: Mapping[str, Any]) -> str:
-    """Code and arguments as a message shows them: nothing of a run's words can pass for the message itself."""
+    """Code and arguments quoted for a message, so that a run's text cannot be mistaken for the message itself."""
     said = ", ".join(f"{name if name.isidentifier() else repr(name)}={value!r}" for name, value in args.items())
     if len(said) > SHOWN:
         said = f"{said[:SHOWN]} (and {len(said) - SHOWN:,} letters more in its config.json)"
@@ -120,7 +120,7 @@ def _digest(source: str, args: Mapping[str, Any]) -> str:
 
 
 def _file_digest(file: str) -> str | None:
-    """The digest of a file's content; None where it is gone, or is something else than a file."""
+    """The digest of a file's content; None if it does not exist or is not a regular file."""
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else None
     except (OSError, ValueError):
@@ -132,7 +132,7 @@ def _file_of(run: Path) -> Path:
 
 
 def _record(run: Path) -> dict[str, Any] | None:
-    """What was recorded of a run; None where nothing was that can be relied on."""
+    """The record of a run; None if there is no reliable one."""
     if run in _IN_PROCESS:
         return _IN_PROCESS[run]
     file = _file_of(run)
@@ -146,7 +146,7 @@ def _record(run: Path) -> dict[str, Any] | None:
 
 
 def _read_own(file: Path) -> bytes:
-    """The content of a file that this user alone can write, in a folder that this user alone can write."""
+    """The content of a file that only this user can write, in a folder that only this user can write."""
     handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as opened:
         for status in (os.fstat(handle), file.parent.stat()):
@@ -156,7 +156,7 @@ def _read_own(file: Path) -> bytes:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for this user alone."""
+    """Write a file atomically, readable by this user only."""
     if not file.is_absolute():
         raise NotADirectoryError(20, "not an absolute path", str(state_folder()))
     file.parent.mkdir(parents=True, exist_ok=True)

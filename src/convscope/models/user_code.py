@@ -1,4 +1,4 @@
-"""User code: a network written elsewhere, by `file.py:Class` or `package.module:factory`.
+"""User code: a network defined by the user, as `file.py:Class` or `package.module:factory`.
 
 Knows importing and nothing of the built-in networks; imports.py checks the files. Whatever the user's code raises
 becomes one sentence with its file and line.
@@ -29,7 +29,7 @@ from convscope.models.network_arguments import check_arguments, unfit
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
-    """What `file.py:Name` or `package.module:Name` names, and the file if it is one; called within `watching`.
+    """The object that `file.py:Name` or `package.module:Name` names, and its file if any; called within `watching`.
 
     Raises:
         UsageError: no such file, module or name in it.
@@ -46,7 +46,7 @@ def find(spec: str) -> tuple[Any, Path | None]:
 
 
 def split(spec: str) -> tuple[str, str, Path | None]:
-    """The file or module that a name of a network names, the name in it, and the file's path; nothing is imported.
+    """The file or module in a network's name, the name in it, and the file's path; nothing is imported.
 
     >>> split("torch.nn:Linear")
     ('torch.nn', 'Linear', None)
@@ -68,7 +68,7 @@ def split(spec: str) -> tuple[str, str, Path | None]:
 
 
 def check_exists(spec: str) -> None:
-    """Refuse a name of a network whose file is missing, or does not define it, as far as its text says so.
+    """Reject a network whose file is missing or, judging by its text, does not define it.
 
     Nothing is imported, so a module that is not found here may still be imported.
 
@@ -86,7 +86,7 @@ def check_exists(spec: str) -> None:
 
 
 def files_of(spec: str) -> list[str]:
-    """The files of the user's that a network comes from: its own and those that its import statements mean.
+    """The user's files that a network comes from: its own and those in its import statements.
 
     >>> files_of("torch.nn:Linear")
     []
@@ -147,14 +147,14 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
 
 
 def _complete(what: str, module: nn.Module) -> nn.Module:
-    """A module whose own `__init__` has begun with that of nn.Module."""
+    """A module that has called nn.Module's `__init__`."""
     if "_modules" not in module.__dict__:
         raise ModelError(f"{what} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
     return module
 
 
 def as_module(value: Any) -> Any:
-    """The module of a program of torch.export; anything else as it is."""
+    """The module of an exported program of torch.export; anything else unchanged."""
     return value.module() if isinstance(value, torch.export.ExportedProgram) else value
 
 
@@ -163,7 +163,7 @@ def _is_module_class(factory: Any) -> bool:
 
 
 def _name_of(path: Path) -> str:
-    """A module's name of its own, so that no module of the same name is replaced."""
+    """A unique module name, so that no module of the same name is replaced."""
     return f"convscope_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
@@ -188,7 +188,7 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _module(name: str) -> ModuleType:
-    """Import a module as Python does; from the current folder where only that has it."""
+    """Import a module like Python, also from the current folder if only that has it."""
     missing = f"there is no module {name!r}; check the name, or write it as a file: {name.replace('.', '/')}.py:NAME."
     if not _is_dotted_name(name):
         raise UsageError(missing)
@@ -212,9 +212,9 @@ def _is_dotted_name(name: str) -> bool:
 
 
 def _working_folder_of(name: str) -> Path | None:
-    """The working folder where a module comes from there; None where Python finds it without looking there.
+    """The working folder if a module comes from there; None if Python finds it elsewhere.
 
-    What lies in the working folder must not stand in for an installed package that is named.
+    Files in the working folder must not shadow an installed package that is named.
 
     Raises:
         UsageError: both have it.
@@ -230,7 +230,7 @@ def _working_folder_of(name: str) -> Path | None:
 
 @contextmanager
 def _apart(folder: Path | None) -> Iterator[None]:
-    """Let the modules of a folder be imported also where others of the same name already are."""
+    """Make the modules of a folder importable even if others of the same name are already imported."""
     if folder is None:
         yield
         return
@@ -257,17 +257,17 @@ def _called(what: str, args: Mapping[str, Any]) -> str:
 
 
 def _call(what: str, action: Callable[[], Any]) -> Any:
-    """Do what the user's code does; what it raises becomes one sentence that names its file and line."""
+    """Run the user's code; an exception becomes one sentence that names its file and line."""
     try:
         return action()
     except SyntaxError as error:
-        raise ModelError(f"{what} is no valid Python: {error.msg} ({error.filename}, line {error.lineno}).") from error
+        raise ModelError(f"{what} is not valid Python: {error.msg} ({error.filename}, line {error.lineno}).") from error
     except (Exception, SystemExit) as error:
         raise failed(what, error) from error
 
 
 def failed(what: str, error: BaseException) -> ModelError:
-    """What the user's code raised as one sentence, with the last file and line of theirs that it went through."""
+    """An exception of the user's code as one sentence, with the last of their files and lines in its traceback."""
     theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
     where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
@@ -286,7 +286,7 @@ def networks_in_file(path: Path) -> list[str]:
 
 
 def _names_in_file(path: Path) -> set[str] | None:
-    """The names that a Python file binds anywhere, without running it; None where its text cannot say."""
+    """The names that a Python file binds anywhere, without running it; None if its text does not determine them."""
     nodes = statements(path)
     names: set[str] = set()
     for node in nodes:
@@ -303,7 +303,7 @@ def _names_in_file(path: Path) -> set[str] | None:
 
 
 def _networks_in(module: ModuleType) -> list[str]:
-    """The networks that a module defines, or all of its functions where it has none."""
+    """The networks that a module defines or, if there are none, all of its functions."""
     own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
     classes = [name for name, value in own.items() if _is_module_class(value)]
     return classes or [name for name, value in own.items() if inspect.isfunction(value)]

@@ -1,4 +1,4 @@
-"""Formats: what a file of weights is, told by its first bytes whatever it calls itself.
+"""Weight formats: recognize a weights file by its first bytes, whatever its name.
 
 Knows files; reads no tensor.
 """
@@ -13,9 +13,9 @@ from typing import BinaryIO
 from convscope.errors import WeightsError
 
 WRITTEN = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-"""What files of weights are usually called; used to list a folder, never to decide how a file is read."""
+"""Usual suffixes of weights files; used to list a folder, never to decide how a file is read."""
 SAFETENSORS_HEADER = 100_000_000
-"""The longest header that a safetensors file may have, as its specification says."""
+"""The maximum header length of a safetensors file, according to its specification."""
 LEGACY_TAR = frozenset({"storages", "tensors", "pickle"})
 """Members of the archives that PyTorch wrote before 0.2."""
 HEAD = 512  # bytes that are looked at
@@ -32,7 +32,7 @@ FOREIGN: Mapping[bytes, str] = {
     b"\x93NUMPY": "is a NumPy array; weights are read from PyTorch's and safetensors files",
     b"GGUF": "is a GGUF file; weights are read from PyTorch's and safetensors files",
 }
-"""How files begin that are often found in the place of weights, and what to do then."""
+"""First bytes of files that are often mistaken for weights -> advice."""
 
 
 def format_of(path: Path, file: BinaryIO) -> str:
@@ -80,7 +80,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
-    """Refuse zip archives of something else, and those that would unpack to more than they hold.
+    """Reject zip archives of other content, and those that would unpack to more than their size.
 
     `torch.save` stores without compression, so its members are never larger than the file; one that is compressed
     or that names the same bytes several times could fill the memory.
@@ -104,7 +104,7 @@ def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
 
 
 def _check_no_tar(path: Path, file: BinaryIO) -> None:
-    """Refuse tar archives before PyTorch sees them: releases before 2.6 run code from those (CVE-2025-32434)."""
+    """Reject tar archives before PyTorch sees them: releases before 2.6 run code from those (CVE-2025-32434)."""
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             names = [member.name for member, _ in zip(archive, range(20), strict=False)]
@@ -123,7 +123,7 @@ def _check_no_tar(path: Path, file: BinaryIO) -> None:
 
 
 def damaged(path: Path) -> str:
-    """What is said of a file that cannot be read."""
+    """The message for a file that cannot be read."""
     return (
         f"{path} is damaged or was not written by torch.save; weights are read from .safetensors files and from "
         "PyTorch's (.pt, .pth, .bin, .ckpt, .pth.tar)."

@@ -1,4 +1,4 @@
-"""Matching: which tensors of a checkpoint are a model's, by names and shapes rather than by a list of keys.
+"""Weight matching: find a model's tensors in a checkpoint by names and shapes instead of a list of keys.
 
 A checkpoint is seen as one list of dotted names: `{"state_dict": {"module.conv.weight": ...}}` holds
 `state_dict.module.conv.weight`. A model's own names occur in it behind a prefix, here `state_dict.module.`; the prefix
@@ -17,21 +17,21 @@ from torch.nn.parameter import Parameter, is_lazy
 from convscope.errors import UnknownName, WeightsError
 
 DEPTH = 6
-"""How many containers deep tensors are looked for."""
+"""Maximum nesting depth at which to look for tensors."""
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""What DataParallel, torch.compile, FSDP and checkpointing put into names, also in the middle of them."""
+"""Parts that DataParallel, torch.compile, FSDP and checkpointing insert anywhere into names."""
 PLAIN = WRAPPERS | {
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params"
 }  # fmt: skip
 """Keys and prefixes of the weights that were trained; others, such as `ema`, may hold averages or another network."""
 BESIDE = frozenset({"criterion", "loss", "loss_fn", "loss_func", "loss_function"})
-"""Modules of training scripts whose tensors are not the network's."""
+"""Modules of training scripts whose tensors do not belong to the network."""
 COUNTERS = frozenset({"total_ops", "total_params", "n_averaged", "_extra_state"})
-"""Last parts of names that FLOP counters, weight averaging and other tools add, which no output depends on."""
+"""Last name parts of tensors added by FLOP counters, weight averaging and other tools, which do not affect outputs."""
 
 
 COMPARED = 16
-"""Of at most so many places that fit are the numbers compared."""
+"""Maximum number of matching positions whose numbers are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +45,20 @@ class CheckpointEntry:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where in a checkpoint a model's names occur."""
+    """A place in a checkpoint at which a model's names occur."""
 
     prefix: str
-    """What stands before the model's names in the checkpoint, with its last dot."""
+    """Prefix of the model's names in the checkpoint, including the last dot."""
     added: str
-    """What stands before the checkpoint's names in the model, with its last dot."""
+    """Prefix of the checkpoint's names in the model, including the last dot."""
     names: Mapping[str, str]
-    """The checkpoint's dotted name of each of the model's names that occurs."""
+    """The model's names that occur -> the checkpoint's dotted names."""
     view: Mapping[str, str]
     """The checkpoint's dotted names by what they were compared as: themselves, or without wrappers."""
 
     @property
     def key(self) -> str:
-        """What chooses it: the prefix without its last dot."""
+        """The key that selects it: the prefix without its last dot."""
         return self.prefix.removesuffix(".")
 
     @property
@@ -123,7 +123,7 @@ def keys_of(entries: Mapping[str, CheckpointEntry], most: int = 12) -> list[str]
 
 
 def _chosen(matches: list[Match], name: str, path: str) -> tuple[Match, list[Match]]:
-    """The only match, or the only plain one among several."""
+    """The only match, or the only one without a prefix among several."""
     plain = [match for match in matches if match.plain]
     if len(matches) == 1 or len(plain) == 1:
         chosen = plain[0] if len(plain) == 1 else matches[0]
@@ -137,7 +137,7 @@ def _chosen(matches: list[Match], name: str, path: str) -> tuple[Match, list[Mat
 
 
 def _matches(entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> list[Match]:
-    """All places where every name of the model occurs with its shape; where there is none, the best place."""
+    """All places where every name of the model occurs with its shape; if there are none, the best place."""
     same = {name: name for name in entries}
     for view in (same, _without_wrappers(entries)):
         for added in _common_prefixes(own):
@@ -210,7 +210,7 @@ def fitting(match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[s
 
 
 def misfit(tensor: Tensor, wanted: Tensor) -> str:
-    """Why a tensor cannot be copied into one of a model, "" where it can."""
+    """Why a tensor cannot be copied into one of a model; "" if it can."""
     odd = _oddity(tensor)
     if odd:
         return odd
@@ -223,7 +223,7 @@ def misfit(tensor: Tensor, wanted: Tensor) -> str:
 
 
 def _oddity(tensor: Tensor) -> str:
-    """What a tensor is that is not an ordinary one with its numbers in memory."""
+    """Description of a tensor that is not an ordinary one in memory, or ""."""
     if type(tensor) is not Tensor:
         return f"a {type(tensor).__name__}"
     if tensor.layout is not torch.strided or tensor.is_nested:

@@ -1,4 +1,4 @@
-"""Weights: what a file holds, put into a model, all or nothing.
+"""Weights: load a file into a model, all or nothing.
 
 Knows what loading has to say; `checkpoint` reads, `matching` finds the model's tensors.
 """
@@ -28,7 +28,7 @@ LISTED = 3  # how many names of each kind a message lists
 
 
 def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> tuple[str, ...]:
-    """Put the weights of a file into a model; where they do not fit, nothing changes.
+    """Load the weights of a file into a model; if they do not fit, nothing changes.
 
     >>> load_weights(net, "net.pth.tar")  # doctest: +SKIP
     ("took the weights from 'state_dict'", "removed the prefix 'module.' from 42 names")
@@ -36,7 +36,7 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
     Args:
         model: Any module.
         path: A safetensors file, or what `torch.save` wrote: a state dict, or a checkpoint that holds one under any
-            key. Files are told by their content, not by their suffix.
+            key. Files are recognized by their content, not by their suffix.
         key: Where in a checkpoint the weights are, such as "state_dict_ema" or "ema.model"; None finds them.
 
     Returns:
@@ -63,14 +63,14 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
     match, others = find_weights(entries, own, key, type(model).__name__, str(path))
     among, beside = left_over(match, entries)
     _check(match, entries, own, among, f"the weights in {path} do not fit {type(model).__name__}")
-    found = {name: entries[dotted].tensor for name, dotted in match.names.items()}
+    results = {name: entries[dotted].tensor for name, dotted in match.names.items()}
     try:
-        model.load_state_dict(found, strict=False)
+        model.load_state_dict(results, strict=False)
     except (RuntimeError, TypeError, ValueError) as error:  # a module may load its state by code of its own
         raise WeightsError(
             f"{type(model).__name__} does not take the weights in {path}: {str(error).splitlines()[0]}"
         ) from error
-    return (*_moves(match, entries), *_others(match, others), *_ignored(beside), *_conversions(found, own))
+    return (*_moves(match, entries), *_others(match, others), *_ignored(beside), *_conversions(results, own))
 
 
 def _as_path(path: object) -> Path:
@@ -87,7 +87,7 @@ def _described(content: Any) -> str:
 
 
 def _moves(match: Match, entries: Mapping[str, CheckpointEntry]) -> list[str]:
-    """From which keys the weights were taken, and how their names became the model's."""
+    """A note on the keys that the weights were taken from, and how names were matched."""
     container = entries[next(iter(match.names.values()))].container if match.names else ""
     inside = f"{container}." if container and match.prefix.startswith(f"{container}.") else ""
     notes = [f"took the weights from {part!r}" for part in container.split(".")] if inside else []
@@ -104,7 +104,7 @@ def _moves(match: Match, entries: Mapping[str, CheckpointEntry]) -> list[str]:
 
 
 def _others(match: Match, others: list[Match]) -> list[str]:
-    """Which other weights of the file fit too."""
+    """A note on other weights in the file that fit too."""
     if not others:
         return []
     keys = _some(repr(other.key) for other in others)
@@ -122,7 +122,7 @@ def _ignored(beside: list[str]) -> list[str]:
 
 
 def _conversions(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Which types had to become the model's own."""
+    """A note on types that were converted to the model's."""
     pairs = {
         (str(tensor.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
         for name, tensor in found.items()

@@ -63,9 +63,9 @@ def shares_of(scores: Cells, call: Call) -> Cells:
 
 def _one(cells: Cells, index: int) -> Dot | Apply:
     assert cells.derive is not None
-    found = cells.derive(index)
-    assert isinstance(found, Dot | Apply)
-    return found
+    result = cells.derive(index)
+    assert isinstance(result, Dot | Apply)
+    return result
 
 
 def _scores(call: Call, place: Cell) -> Cells:
@@ -140,12 +140,12 @@ def attention_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     shares = _shares(scores, -1)
     by_share = weights @ np.swapaxes(value, -1, -2)
     by_score = shares * (by_share - (by_share * shares).sum(axis=-1, keepdims=True))
-    found = {
+    results = {
         "query": by_score @ key * scale,
         "key": _per_head(np.swapaxes(by_score, -1, -2) @ query * scale, repeats),
         "value": _per_head(np.swapaxes(shares, -1, -2) @ weights, repeats),
     }
-    gradients = {name: gradient for name, gradient in found.items() if name in varies}
+    gradients = {name: gradient for name, gradient in results.items() if name in varies}
     if "attn_mask" in varies:
         only(call, varies, *gradients)
     if set(gradients) == {"value"}:
@@ -179,33 +179,33 @@ def _sum(weights: Array, values: Array) -> float:
     return float(np.sum(np.where(weights == 0, 0.0, weights * values)))
 
 
-def attention_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The query of the same place; keys and values of all places that it may look at."""
-    marks = as_mask(marks)
+def attention_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The query at the same position; keys and values of all positions that it may attend to."""
+    mask = as_mask(mask)
     shapes = {name: operand.shape for name, operand in call.operands().items()}
     heads, queries = shapes["query"][1], shapes["query"][2]
     shared, keys = heads // shapes["key"][1], shapes["key"][2]
-    asks = marks.reshape((*shapes["query"][:3], -1))  # (N, H, L, D); of the log-sum of exponentials (N, H, L)
+    asks = mask.reshape((*shapes["query"][:3], -1))  # (N, H, L, D); of the log-sum of exponentials (N, H, L)
     looked = np.matmul(np.swapaxes(asks, -1, -2), _allowed(call, queries, keys))  # (N, H, D, S)
     seen = as_mask(np.swapaxes(looked, -1, -2))  # (N, H, S, D)
     seen = seen.reshape(seen.shape[0], -1, shared, *seen.shape[2:]).max(axis=2)
-    found = {
+    results = {
         "query": np.broadcast_to(asks.max(axis=-1, keepdims=True), shapes["query"]),
         "key": np.broadcast_to(seen.max(axis=-1, keepdims=True), shapes["key"]),
         "value": seen if seen.shape == shapes["value"] else np.ones(shapes["value"], np.float32),
     }
     if "attn_mask" in varies:
-        found["attn_mask"] = np.ones(shapes["attn_mask"], np.float32)
-    return {name: np.array(found[name]) for name in varies}
+        results["attn_mask"] = np.ones(shapes["attn_mask"], np.float32)
+    return {name: np.array(results[name]) for name in varies}
 
 
 def _allowed(call: Call, queries: int, keys: int) -> Array:
-    """(..., L, S): where a query may look; a score of minus infinity forbids it."""
+    """(..., L, S): the positions that a query may attend to; a score of minus infinity excludes one."""
     allowed: Array = np.ones((queries, keys), np.float32)
     if call.get("is_causal"):
         allowed = np.tri(queries, keys, dtype=np.float32)
-    mask = call.get("attn_mask")
-    if mask is not None:
-        open_ = mask.array if mask.source.dtype == "bool" else mask.array > -np.inf
+    attn_mask = call.get("attn_mask")
+    if attn_mask is not None:
+        open_ = attn_mask.array if attn_mask.source.dtype == "bool" else attn_mask.array > -np.inf
         allowed = allowed * open_
     return allowed

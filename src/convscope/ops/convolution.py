@@ -30,7 +30,7 @@ def convolution(call: Call, cell: Cell) -> Dot:
 
 
 def normwise(call: Call, cell: Cell) -> float:
-    """How far a kernel may lie that goes through another basis (Fourier, Winograd) instead of adding products.
+    """The error bound of kernels that use another basis (Fourier, Winograd) instead of adding products.
 
     Such kernels mix whole planes, so their error is a share of the planes' norms, whatever the window holds: a Fourier
     transform of n points is within about 6·log2(n)·u of its norm (Higham 2002, theorem 24.2), and there are three; a
@@ -124,7 +124,7 @@ def convolution_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def _direct_vjp(call: Call, weights: Array) -> Array:
-    """For every place in the kernel: its weight times the result's, at the input cells it was laid on.
+    """Add up, for every kernel position, its weight times the result's, at the input cells that it covers.
 
     Only the smallest box of the result that holds all weights is visited: for one deep cell, its receptive field.
     """
@@ -136,21 +136,21 @@ def _direct_vjp(call: Call, weights: Array) -> Array:
     batch, places = weights.shape[0], grouped.shape[2:]
     grouped = grouped.reshape(batch, call["groups"], -1, int(np.prod(places)))  # (N, G, Kg, P)
     room = [n + 2 * p for n, p in zip(shape[2:], paddings, strict=True)]
-    found = np.zeros((*shape[:2], *room))
+    result = np.zeros((*shape[:2], *room))
     for tap in np.ndindex(kernels.shape[3:]):
         part = kernels[(slice(None), slice(None), slice(None), *tap)].transpose(0, 2, 1) @ grouped  # (N, G, Cg, P)
         at = tuple(
             slice(b.start * s + t * d, (b.stop - 1) * s + t * d + 1, s)
             for b, s, d, t in zip(box, strides, dilations, tap, strict=True)
         )
-        found[(slice(None), slice(None), *at)] += part.reshape(batch, shape[1], *places)
+        result[(slice(None), slice(None), *at)] += part.reshape(batch, shape[1], *places)
     inner = tuple(slice(p, p + n) for p, n in zip(paddings, shape[2:], strict=True))
     assert count == len(inner)
-    return found[(slice(None), slice(None), *inner)]
+    return result[(slice(None), slice(None), *inner)]
 
 
 def _transposed_vjp(call: Call, weights: Array) -> Array:
-    """For every place in the kernel: the weights of the result cells that it reached, gathered."""
+    """Gather, for every kernel position, the weights of the result cells that it reached."""
     shape = call["input"].shape
     strides, paddings, dilations, _ = _settings_vjp(call)
     kernels = wide(call["weight"])  # (C, Kg, *R)
@@ -165,15 +165,15 @@ def _transposed_vjp(call: Call, weights: Array) -> Array:
     )
     inner = tuple(slice(p, p + n) for p, n in zip(paddings, weights.shape[2:], strict=True))
     room[(slice(None), slice(None), *inner)] = weights
-    found = np.zeros((shape[0], groups, shape[1] // groups, int(np.prod(shape[2:]))))
+    result = np.zeros((shape[0], groups, shape[1] // groups, int(np.prod(shape[2:]))))
     for tap in np.ndindex(kernels.shape[3:]):
         at = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s)
             for n, s, d, t in zip(shape[2:], strides, dilations, tap, strict=True)
         )
         seen = room[(slice(None), slice(None), *at)].reshape(shape[0], groups, per_group, -1)
-        found += kernels[(slice(None), slice(None), slice(None), *tap)] @ seen
-    return found.reshape(shape)
+        result += kernels[(slice(None), slice(None), slice(None), *tap)] @ seen
+    return result.reshape(shape)
 
 
 def _settings_vjp(call: Call) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
@@ -190,29 +190,29 @@ def _box(weights: Array) -> tuple[slice, ...]:
     used = np.any(weights != 0, axis=(0, 1))
     box = []
     for axis in range(used.ndim):
-        found = np.flatnonzero(used.any(axis=tuple(a for a in range(used.ndim) if a != axis)))
-        box.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 1))
+        result = np.flatnonzero(used.any(axis=tuple(a for a in range(used.ndim) if a != axis)))
+        box.append(slice(int(result[0]), int(result[-1]) + 1) if len(result) else slice(0, 1))
     return tuple(box)
 
 
-def convolution_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """Of each group of channels all, under the kernel; a kernel that varies is read whole, its bias too."""
-    marks, found = as_mask(marks), {}
+def convolution_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """All channels of the group, under the kernel; if the kernel varies, all of it and its bias."""
+    mask, results = as_mask(mask), {}
     if "input" in varies:
         shape, groups = call["input"].shape, call["groups"]
-        grouped = marks.reshape(marks.shape[0], groups, -1, *marks.shape[2:]).max(axis=2)  # (N, G, *P)
+        grouped = mask.reshape(mask.shape[0], groups, -1, *mask.shape[2:]).max(axis=2)  # (N, G, *P)
         spread = through_windows(grouped, _kernel_dependencies(call), shape[2:])
-        found["input"] = np.repeat(spread, shape[1] // groups, axis=1)
+        results["input"] = np.repeat(spread, shape[1] // groups, axis=1)
     if "weight" in varies:
-        found["weight"] = _kernels(call, marks)
+        results["weight"] = _kernels(call, mask)
     if "bias" in varies:
-        found["bias"] = marks.max(axis=(0, *range(2, marks.ndim)))
-    return found
+        results["bias"] = mask.max(axis=(0, *range(2, mask.ndim)))
+    return results
 
 
-def _kernels(call: Call, marks: Array) -> Array:
-    """Which kernels the marked channels use."""
-    used = marks.max(axis=(0, *range(2, marks.ndim)))  # (K,)
+def _kernels(call: Call, mask: Array) -> Array:
+    """Mask of the kernels used by the masked channels."""
+    used = mask.max(axis=(0, *range(2, mask.ndim)))  # (K,)
     shape = call["weight"].shape
     if call["transposed"]:  # (C, K / G, ...): a kernel for each input channel
         by_group = used.reshape(call["groups"], -1)  # (G, K / G)
@@ -221,7 +221,7 @@ def _kernels(call: Call, marks: Array) -> Array:
 
 
 def _kernel_dependencies(call: Call) -> list[Matrix]:
-    """For each axis which input cells each cell of the result lies over."""
+    """For each axis, the input cells that each cell of the result covers."""
     axes = len(call.shape) - 2
     settings = zip(
         call["input"].shape[2:],

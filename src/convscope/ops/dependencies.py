@@ -13,14 +13,14 @@ from convscope.expr.call import Array, Call
 from convscope.ops.vjp import VJP, Matrix, Varies
 
 
-def as_mask(marks: Array) -> Array:
+def as_mask(mask: Array) -> Array:
     """Any array as a mask: 1 where it is not 0."""
-    return np.not_equal(marks, 0).astype(np.float32)
+    return np.not_equal(mask, 0).astype(np.float32)
 
 
-def everything(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def everything(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """All cells of each operand: for operations whose dependencies are not known more narrowly."""
-    share = np.float32(marks.any())
+    share = np.float32(mask.any())
     return {name: np.full(operand.shape, share) for name, operand in call.operands().items() if name in varies}
 
 
@@ -34,29 +34,29 @@ def window_matrix(length: int, wanted: int, window: Sequence[int]) -> Matrix:
         window: Its size, stride, padding and dilation.
     """
     size, stride, padding, dilation = window
-    found = np.zeros((wanted, length), np.float32)
+    result = np.zeros((wanted, length), np.float32)
     at = np.arange(wanted)[:, None] * stride - padding + np.arange(size) * dilation  # (P, R)
     inside = (at >= 0) & (at < length)
-    found[np.nonzero(inside)[0], at[inside]] = 1.0
-    return found
+    result[np.nonzero(inside)[0], at[inside]] = 1.0
+    return result
 
 
-def through_windows(marks: Array, matrices: Sequence[Matrix], shape: Sequence[int]) -> Array:
-    """Marks on a result as marks on the cells that it reads along its last axes.
+def through_windows(mask: Array, matrices: Sequence[Matrix], shape: Sequence[int]) -> Array:
+    """A mask on a result as a mask on the cells that it reads along its last axes.
 
-    Only the smallest box that holds all marks is looked at: for one deep cell that is little.
+    Only the smallest box around all cells of the mask is used, which is small for one deep cell.
 
     Args:
-        marks: Shape (..., P, Q).
-        matrices: For each of these axes (P, H): which cells each place reads.
+        mask: Shape (..., P, Q).
+        matrices: For each of these axes (P, H): the cells that each position reads.
         shape: (H, W).
 
     Returns:
         Shape (..., H, W), 1 and 0.
     """
-    axes, lead = len(matrices), marks.shape[: marks.ndim - len(matrices)]
-    flat = marks.reshape(-1, *marks.shape[marks.ndim - axes :])
-    found = np.zeros((len(flat), *shape), np.float32)
+    axes, lead = len(matrices), mask.shape[: mask.ndim - len(matrices)]
+    flat = mask.reshape(-1, *mask.shape[mask.ndim - axes :])
+    result = np.zeros((len(flat), *shape), np.float32)
     seen: Array = flat.max(axis=0, initial=0.0)
     rows, columns = [], []
     for axis, matrix in enumerate(matrices):
@@ -68,8 +68,8 @@ def through_windows(marks: Array, matrices: Sequence[Matrix], shape: Sequence[in
     part = flat[(slice(None), *rows)]
     for axis, matrix in enumerate(matrices):
         part = np.moveaxis(np.moveaxis(part, axis + 1, -1) @ matrix[rows[axis], columns[axis]], -1, axis + 1)
-    found[(slice(None), *columns)] = part > 0
-    return found.reshape(*lead, *shape)
+    result[(slice(None), *columns)] = part > 0
+    return result.reshape(*lead, *shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from convscope.ops.vjp import VJP, Varies, only, wide
 
 
 def cat(call: Call, cell: Cell) -> Leaf | Apply:
-    """The tensor along the axis that this cell lies in."""
+    """The tensor along the axis that contains this cell."""
     axis, at = call["dim"], 0
     tensors = [t for t in call["tensors"] if t.shape != (0,)]
     axis %= len(cell)
@@ -21,7 +21,7 @@ def cat(call: Call, cell: Cell) -> Leaf | Apply:
         if cell[axis] < at + operand.shape[axis]:
             return as_type(leaf(operand, tuple(i - at if a == axis else i for a, i in enumerate(cell))), call.dtype)
         at += operand.shape[axis]
-    raise AssertionError("the cell lies in none of the tensors")
+    raise AssertionError("the cell is outside all of the tensors")
 
 
 def stack(call: Call, cell: Cell) -> Leaf | Apply:
@@ -58,7 +58,7 @@ def im2col(call: Call, cell: Cell) -> Leaf:
 
 
 def col2im(call: Call, cell: Cell) -> Dot:
-    """The sum of all window cells that lie on this pixel."""
+    """The sum of all window cells that cover this pixel."""
     *lead, channel, _, _ = cell
     sizes, dilations, paddings, strides = (pair(call[n], 2) for n in ("kernel_size", "dilation", "padding", "stride"))
     axes = []
@@ -76,7 +76,7 @@ def col2im(call: Call, cell: Cell) -> Dot:
 def _scattered(operand: Operand, lead: Cell, rows: Array, columns: Array) -> Dot:
     cells = np.column_stack([np.tile(np.array(lead, np.int64), (len(rows), 1)), rows, columns]).astype(np.int64)
     values = operand.array[tuple(cells.T)].astype(np.float64)
-    note = f"the sum of the {len(rows)} window cells that lie here"
+    note = f"the sum of the {len(rows)} window cells that cover this pixel"
     return Dot(Cells(values, operand.source, cells, (len(rows),)), note=note)
 
 
@@ -128,10 +128,10 @@ def constant_pad_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         axis, before, after = weights.ndim - 1 - back, pads[2 * back], pads[2 * back + 1]
         inner[axis] = slice(max(before, 0), weights.shape[axis] - max(after, 0))
         target[axis] = slice(max(-before, 0), shape[axis] - max(-after, 0))
-    found = np.zeros(shape)
-    found[tuple(target)] = weights[tuple(inner)]
+    result = np.zeros(shape)
+    result[tuple(target)] = weights[tuple(inner)]
     outside = weights.sum() - weights[tuple(inner)].sum()
-    return VJP({"self": found}, float(call["value"]) * float(outside) if call["value"] else 0.0)
+    return VJP({"self": result}, float(call["value"]) * float(outside) if call["value"] else 0.0)
 
 
 def im2col_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -162,7 +162,7 @@ def _windows_vjp(call: Call, size: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]]:
-    """For each place in the window: which pixels it lies on, and in which windows."""
+    """For each position in the window: the pixels that it covers, and in which windows."""
     dilations, paddings, strides = (pair(call[n], 2) for n in ("dilation", "padding", "stride"))
     counts = _windows_vjp(call, size)
     for tap in np.ndindex(*pair(call["kernel_size"], 2)):

@@ -71,13 +71,13 @@ def addmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """addmm, addmv, baddbmm: what is added is a constant, or passes its own weights on."""
     names = {"addmm": ("mat1", "mat2"), "addmv": ("mat", "vec"), "baddbmm": ("batch1", "batch2")}
     beta = float(call["beta"])
-    found = _product_vjp(call, *names[call.op], weights * float(call["alpha"]), varies - {"self"})
+    result = _product_vjp(call, *names[call.op], weights * float(call["alpha"]), varies - {"self"})
     if "self" in varies:
         return VJP(
-            {**found.gradients, "self": fitted(weights, call["self"].shape) * beta}, found.constant, found.linear
+            {**result.gradients, "self": fitted(weights, call["self"].shape) * beta}, result.constant, result.linear
         )
     added = float(np.sum(weights * beta * wide(call["self"]))) if beta else 0.0
-    return VJP(found.gradients, found.constant + added, found.linear)
+    return VJP(result.gradients, result.constant + added, result.linear)
 
 
 def _product_vjp(call: Call, first: str, second: str, weights: Array, varies: Varies) -> VJP:
@@ -98,7 +98,7 @@ def _product_vjp(call: Call, first: str, second: str, weights: Array, varies: Va
     return VJP(gradients, -product, linear=False) if gradients else VJP({}, product)
 
 
-def product_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def product_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The row of the first matrix and the column of the second; what is added, the same cell."""
     names = {
         "mv": ("self", "vec"),
@@ -108,16 +108,16 @@ def product_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> di
         "baddbmm": ("batch1", "batch2"),
     }
     first, second = names.get(call.op, ("self", "mat2"))
-    marks, found, operands = as_mask(marks), {}, call.operands()
+    mask, results, operands = as_mask(mask), {}, call.operands()
     vector = call.op in {"mv", "dot", "addmv"}
-    rows = marks if vector else marks.max(axis=-1)
+    rows = mask if vector else mask.max(axis=-1)
     if first in varies:
         shape = operands[first].shape
-        found[first] = np.broadcast_to(rows if call.op == "dot" else rows[..., None], shape).copy()
+        results[first] = np.broadcast_to(rows if call.op == "dot" else rows[..., None], shape).copy()
     if second in varies:
         shape = operands[second].shape
-        columns = marks.max(axis=-1) if vector else marks.max(axis=-2)[..., None, :]
-        found[second] = np.broadcast_to(columns, shape).copy()
+        columns = mask.max(axis=-1) if vector else mask.max(axis=-2)[..., None, :]
+        results[second] = np.broadcast_to(columns, shape).copy()
     if "self" in varies and "self" not in {first, second}:
-        found["self"] = as_mask(fitted(marks, operands["self"].shape))
-    return found
+        results["self"] = as_mask(fitted(mask, operands["self"].shape))
+    return results

@@ -17,15 +17,15 @@ from convscope.ops.vjp import VJP, Varies, only
 
 
 def moved(call: Call, cell: Cell) -> Leaf | Apply:
-    """The cell of the input that stands here now, unchanged unless the type is a coarser one.
+    """The cell of the input that is moved here, unchanged unless the new type is coarser.
 
     >>> x = Operand.of(np.arange(6.0).reshape(2, 3), "x")
     >>> moved(Call("t", {"self": x}, (3, 2), "float64"), (2, 1)).label
     'x (1, 2)'
     """
     operand: Operand = call[SOURCES.get(call.op, "self")]
-    found = MOVES[call.op](call, np.array([cell], np.int64).reshape(1, len(cell)))[0]
-    return as_type(leaf(operand, tuple(map(int, found))), call.dtype)
+    result = MOVES[call.op](call, np.array([cell], np.int64).reshape(1, len(cell)))[0]
+    return as_type(leaf(operand, tuple(map(int, result))), call.dtype)
 
 
 def converted(call: Call, cell: Cell) -> Leaf | Apply:
@@ -83,26 +83,26 @@ def moved_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     if call.op in _RELAID:
         return VJP({name: weights.reshape(shape)})
     cells = np.argwhere(weights)
-    found = np.zeros(shape)
-    np.add.at(found, tuple(MOVES[call.op](call, cells).T), weights[tuple(cells.T)])
-    return VJP({name: found})
+    result = np.zeros(shape)
+    np.add.at(result, tuple(MOVES[call.op](call, cells).T), weights[tuple(cells.T)])
+    return VJP({name: result})
 
 
-def moved_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def moved_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cell that was moved."""
     if not varies:
         return {}
     if call.op in {"permute", "transpose", "t"}:
-        return {"self": _turned_back(call, as_mask(marks))}
+        return {"self": _turned_back(call, as_mask(mask))}
     with np.errstate(invalid="ignore"):  # constants beside it may be infinite
-        pulled = moved_vjp(call, as_mask(marks), varies)
+        pulled = moved_vjp(call, as_mask(mask), varies)
     return {name: as_mask(gradient) for name, gradient in pulled.gradients.items()}
 
 
-def _turned_back(call: Call, marks: Array) -> Array:
+def _turned_back(call: Call, mask: Array) -> Array:
     """Axes in their old order."""
     if call.op == "permute":
-        return np.transpose(marks, np.argsort([axis % marks.ndim for axis in call["dims"]]))
-    if marks.ndim < 2:
-        return marks
-    return np.swapaxes(marks, *((call["dim0"], call["dim1"]) if call.op == "transpose" else (0, 1)))
+        return np.transpose(mask, np.argsort([axis % mask.ndim for axis in call["dims"]]))
+    if mask.ndim < 2:
+        return mask
+    return np.swapaxes(mask, *((call["dim0"], call["dim1"]) if call.op == "transpose" else (0, 1)))

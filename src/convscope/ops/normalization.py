@@ -141,8 +141,8 @@ def group_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     pulled = (weights * scale).reshape(grouped)
     far, root = _centred(image.reshape(grouped), (2,), call["eps"])
     gradient = _through(pulled, far, root, (2,)).reshape(image.shape)
-    found = (far / root).reshape(image.shape) * scale + bias
-    return tangent({"input": gradient}, call, float(np.sum(weights * found)))
+    result = (far / root).reshape(image.shape) * scale + bias
+    return tangent({"input": gradient}, call, float(np.sum(weights * result)))
 
 
 def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Array, bias: Array) -> VJP:
@@ -168,14 +168,14 @@ def _line(operand: Operand | None, line: list[int], empty: float) -> Array:
     return np.asarray(empty) if operand is None else wide(operand).reshape(line)
 
 
-def batch_norm_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def batch_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """By recorded statistics the same cell; by its own the whole channel of the whole batch."""
     own = own_statistics(call)
     shape = call["input"].shape
     if call.output:  # the statistics, one for each channel
-        line = as_mask(marks).reshape(1, -1, *[1] * (len(shape) - 2))
+        line = as_mask(mask).reshape(1, -1, *[1] * (len(shape) - 2))
     else:
-        line = as_mask(marks)
+        line = as_mask(mask)
         line = line.max(axis=tuple(a for a in range(line.ndim) if a != 1), keepdims=True) if own else line
     return _with_scale(call, varies, np.broadcast_to(line, shape).copy())
 
@@ -185,18 +185,18 @@ def own_statistics(call: Call) -> bool:
     return bool(call.get("training", call.op.endswith("batch_norm_legit"))) or call.get("running_mean") is None
 
 
-def layer_norm_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def layer_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """All cells along the last axes."""
     shape = call["input"].shape
     axes = tuple(range(len(shape) - len(call["normalized_shape"]), len(shape)))
-    kept = as_mask(marks).max(axis=axes, keepdims=True)
+    kept = as_mask(mask).max(axis=axes, keepdims=True)
     return _with_scale(call, varies, np.broadcast_to(kept, shape).copy())
 
 
-def group_norm_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def group_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """All cells of a group of channels."""
     shape = call["input"].shape
-    grouped = as_mask(marks).reshape(shape[0], call["group"], -1)
+    grouped = as_mask(mask).reshape(shape[0], call["group"], -1)
     wide = int(np.prod(shape)) // (shape[0] * call["group"])
     kept = np.broadcast_to(grouped.max(axis=2, keepdims=True), (shape[0], call["group"], wide))
     return _with_scale(call, varies, kept.reshape(shape).copy())

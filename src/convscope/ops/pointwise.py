@@ -239,22 +239,22 @@ def through_vjp(
         names: Which operand each is; "" for a number.
         shapes: Of each operand.
     """
-    found = PRIMITIVES[function]
+    result = PRIMITIVES[function]
     moving = tuple(names[argument] in varies for argument in values)
     with np.errstate(all="ignore"):
-        if found.slopes is None:
+        if result.slopes is None:
             flat = {names[a]: np.zeros(shapes[names[a]]) for a, moves in zip(values, moving, strict=True) if moves}
-            return VJP(flat, _sum_vjp(weights, found.value(*values.values())))
-        slopes = found.slopes(*values.values())
+            return VJP(flat, _sum_vjp(weights, result.value(*values.values())))
+        slopes = result.slopes(*values.values())
         gradients: dict[str, Array] = {}
         for argument, slope, moves in zip(values, slopes, moving, strict=True):
             if moves:
                 name = names[argument]
                 gradients[name] = gradients.get(name, 0.0) + fitted(_times(weights, slope), shapes[name])
-        offset = found.offset(moving, *values.values()) if found.offset else None
+        offset = result.offset(moving, *values.values()) if result.offset else None
         if offset is not None:
             return VJP(gradients, _sum_vjp(weights, offset))
-        flat_value = _sum_vjp(weights, found.value(*values.values()))
+        flat_value = _sum_vjp(weights, result.value(*values.values()))
         parts = zip(values.values(), slopes, moving, strict=True)
         return VJP(gradients, flat_value - sum(_sum_vjp(weights, v * s) for v, s, m in parts if m), linear=False)
 
@@ -271,10 +271,10 @@ def glu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     axis = call["dim"] % weights.ndim
     x, gate = np.split(wide(call["self"]), 2, axis=axis)
-    found = PRIMITIVES["glu"]
-    assert found.slopes is not None
-    one, other = found.slopes(x, gate)
-    value = _sum_vjp(weights, found.value(x, gate)) - _sum_vjp(weights, one * x + other * gate)
+    result = PRIMITIVES["glu"]
+    assert result.slopes is not None
+    one, other = result.slopes(x, gate)
+    value = _sum_vjp(weights, result.value(x, gate)) - _sum_vjp(weights, one * x + other * gate)
     return VJP({"self": np.concatenate([weights * one, weights * other], axis=axis)}, value, linear=False)
 
 
@@ -319,13 +319,13 @@ def _sum_vjp(weights: Array, values: Array) -> float:
     return float(np.sum(_times(weights, values)))
 
 
-def pointwise_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def pointwise_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The same cell of each operand, broadcast."""
-    operands, marks = call.operands(), as_mask(marks)
-    return {name: as_mask(fitted(marks, operands[name].shape)) for name in varies}
+    operands, mask = call.operands(), as_mask(mask)
+    return {name: as_mask(fitted(mask, operands[name].shape)) for name in varies}
 
 
-def glu_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def glu_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The same cell of both halves."""
-    marks = as_mask(marks)
-    return {"self": np.concatenate([marks, marks], axis=call["dim"] % marks.ndim)} if varies else {}
+    mask = as_mask(mask)
+    return {"self": np.concatenate([mask, mask], axis=call["dim"] % mask.ndim)} if varies else {}

@@ -70,12 +70,14 @@ def max_unpool(call: Call, cell: Cell) -> Dot:
     values, places = call["self"], call["indices"]
     plane = tuple(cell[:-axes])
     flat = np.ravel_multi_index(cell[-axes:], call.shape[-axes:])
-    found = np.argwhere(places.array[plane] == flat)[-1:]
-    cells = np.column_stack([np.tile(plane, (len(found), 1)).reshape(len(found), len(plane)), found]).astype(np.int64)
+    result = np.argwhere(places.array[plane] == flat)[-1:]
+    cells = np.column_stack([np.tile(plane, (len(result), 1)).reshape(len(result), len(plane)), result]).astype(
+        np.int64
+    )
     numbers = values.array[tuple(cells.T)].astype(np.float64)
     return Dot(
-        Cells(numbers, values.source, cells, (len(found),)),
-        note="the cell whose index points here" if len(found) else "no index points here",
+        Cells(numbers, values.source, cells, (len(result),)),
+        note="the cell whose index points here" if len(result) else "no index points here",
     )
 
 
@@ -219,18 +221,18 @@ def max_unpool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     axes = len(call["output_size"])
     places = call["indices"].array
     flat = weights.reshape(*weights.shape[:-axes], -1)
-    found = np.take_along_axis(flat, places.reshape(*places.shape[:-axes], -1), axis=-1)
-    return VJP({"self": found.reshape(places.shape)})
+    result = np.take_along_axis(flat, places.reshape(*places.shape[:-axes], -1), axis=-1)
+    return VJP({"self": result.reshape(places.shape)})
 
 
 def _placed(weights: Array, winner: Array, lead: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     planes = int(np.prod(lead))
-    found = np.zeros((planes, int(np.prod(shape)) // max(planes, 1)))
-    np.add.at(found, (np.arange(planes)[:, None], winner.reshape(planes, -1)), weights.reshape(planes, -1))
-    return found.reshape(shape)
+    result = np.zeros((planes, int(np.prod(shape)) // max(planes, 1)))
+    np.add.at(result, (np.arange(planes)[:, None], winner.reshape(planes, -1)), weights.reshape(planes, -1))
+    return result.reshape(shape)
 
 
-def pool_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def pool_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The window, of the same channel."""
     axes = int(call.op.split("pool")[1][0])
     sizes = pair(call["kernel_size"], axes)
@@ -239,12 +241,10 @@ def pool_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[
     shape = call["self"].shape[-axes:]
     windows = zip(sizes, strides, paddings, dilations, strict=True)
     lengths = zip(shape, call.shape[-axes:], windows, strict=True)
-    return (
-        {"self": through_windows(as_mask(marks), [window_matrix(*line) for line in lengths], shape)} if varies else {}
-    )
+    return {"self": through_windows(as_mask(mask), [window_matrix(*line) for line in lengths], shape)} if varies else {}
 
 
-def adaptive_pool_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def adaptive_pool_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """Windows whose size follows from the shapes."""
     axes = len(call["output_size"])
     shape = call["self"].shape[-axes:]
@@ -253,7 +253,7 @@ def adaptive_pool_dependencies(call: Call, marks: Array, varies: frozenset[str])
         at = np.arange(wanted)
         start, end = at * length // wanted, -(-(at + 1) * length // wanted)
         matrices.append(((np.arange(length) >= start[:, None]) & (np.arange(length) < end[:, None])).astype(np.float32))
-    return {"self": through_windows(as_mask(marks), matrices, shape)} if varies else {}
+    return {"self": through_windows(as_mask(mask), matrices, shape)} if varies else {}
 
 
 def max_unpool_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:

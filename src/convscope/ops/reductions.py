@@ -49,8 +49,8 @@ def variance(call: Call, cell: Cell) -> Apply | Dot:
     kernel = "variance" if call.dtype == "float32" else "variance_in_turn"
     if call.output == 1:
         return mean_of(cells, kernel)
-    found = variance_of(cells, _correction(call), kernel)
-    return Apply("sqrt", {"x": found}, note="the standard deviation") if call.op.startswith("std") else found
+    result = variance_of(cells, _correction(call), kernel)
+    return Apply("sqrt", {"x": result}, note="the standard deviation") if call.op.startswith("std") else result
 
 
 def largest(call: Call, cell: Cell) -> Apply:
@@ -193,16 +193,16 @@ def ranked_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     axis = call["dim"] % max(image.ndim, 1)
     down = call.get("descending", call.get("largest", False))
     order = np.argsort(-image if down else image, axis=axis, kind="stable")
-    found = np.zeros(image.shape)
-    np.put_along_axis(found, np.take(order, range(weights.shape[axis]), axis=axis), weights, axis=axis)
-    return VJP({"self": found})
+    result = np.zeros(image.shape)
+    np.put_along_axis(result, np.take(order, range(weights.shape[axis]), axis=axis), weights, axis=axis)
+    return VJP({"self": result})
 
 
 def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """The product of all others, for each cell."""
     only(call, varies, "self")
     image, dims = wide(call["self"]), dims_of(call, call["self"])
-    found = image.prod(axis=dims, keepdims=True)
+    result = image.prod(axis=dims, keepdims=True)
     others = np.empty_like(image)
     for cell in np.ndindex(image.shape):
         line = tuple(slice(None) if a in dims else i for a, i in enumerate(cell))
@@ -210,7 +210,7 @@ def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         kept[tuple(i for a, i in enumerate(cell) if a in dims)] = 1.0
         others[cell] = kept.prod()
     kept_weights = _kept(call, weights)
-    return tangent({"self": kept_weights * others}, call, float(np.sum(kept_weights * found)))
+    return tangent({"self": kept_weights * others}, call, float(np.sum(kept_weights * result)))
 
 
 def norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -255,28 +255,28 @@ def _kept(call: Call, weights: Array) -> Array:
     return weights.reshape([1 if a in dims else n for a, n in enumerate(shape)])
 
 
-def reduction_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def reduction_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """All cells along the axes that are reduced."""
     if not varies:
         return {}
     shape, dims = call["self"].shape, dims_of(call, call["self"])
-    kept = as_mask(marks).reshape([1 if axis in dims else n for axis, n in enumerate(shape)])
+    kept = as_mask(mask).reshape([1 if axis in dims else n for axis, n in enumerate(shape)])
     return {"self": np.broadcast_to(kept, shape).copy()}
 
 
-def along_axis_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def along_axis_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """All cells along one axis: a softmax, a ranking."""
     if not varies:
         return {}
     shape = call["self"].shape
     axis = call["dim"] % max(len(shape), 1)
-    kept = as_mask(marks).max(axis=axis, keepdims=True) if shape else as_mask(marks)
+    kept = as_mask(mask).max(axis=axis, keepdims=True) if shape else as_mask(mask)
     return {"self": np.broadcast_to(kept, shape).copy()}
 
 
-def cumsum_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def cumsum_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cell and those before it on one axis."""
-    if not varies or not marks.ndim:
-        return {"self": as_mask(marks)} if varies else {}
-    axis = call["dim"] % marks.ndim
-    return {"self": np.flip(np.maximum.accumulate(np.flip(as_mask(marks), axis), axis), axis)}
+    if not varies or not mask.ndim:
+        return {"self": as_mask(mask)} if varies else {}
+    axis = call["dim"] % mask.ndim
+    return {"self": np.flip(np.maximum.accumulate(np.flip(as_mask(mask), axis), axis), axis)}

@@ -62,7 +62,7 @@ def _interpolated(call: Call, cell: Cell, taps: Callable[..., Taps]) -> Dot:
 
 
 def _spatial(call: Call, cell: Cell) -> list[tuple[int, int]]:
-    """The spatial axes, counted from 0, and where the cell stands on each."""
+    """The spatial axes, counted from 0, and the cell's index on each."""
     return list(enumerate(cell[-len(call["output_size"]) :]))
 
 
@@ -215,7 +215,7 @@ def _back(call: Call, weights: Array, varies: Varies, taps: Callable[[Call, int,
     return VJP({"self": along(weights, matrices)})
 
 
-def resampling_dependencies(call: Call, marks: Array, varies: frozenset[str]) -> dict[str, Array]:
+def resampling_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cells around a place that have a share in it."""
     taps = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
     axes = len(call["output_size"])
@@ -227,4 +227,4 @@ def resampling_dependencies(call: Call, marks: Array, varies: frozenset[str]) ->
             positions, shares, _ = taps(call, axis, at)
             matrix[at, positions[shares != 0]] = 1.0
         matrices.append(matrix)
-    return {"self": through_windows(as_mask(marks), matrices, shape)} if varies else {}
+    return {"self": through_windows(as_mask(mask), matrices, shape)} if varies else {}

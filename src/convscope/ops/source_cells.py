@@ -40,10 +40,10 @@ def transpose(call: Call, cells: Array) -> Array:
 
 def permute(call: Call, cells: Array) -> Array:
     """All axes in another order."""
-    found = np.empty_like(cells)
+    result = np.empty_like(cells)
     for at, axis in enumerate(call["dims"]):
-        found[:, axis % cells.shape[1]] = cells[:, at]
-    return found
+        result[:, axis % cells.shape[1]] = cells[:, at]
+    return result
 
 
 def select(call: Call, cells: Array) -> Array:
@@ -73,10 +73,10 @@ def squeeze(call: Call, cells: Array) -> Array:
 
 def flip(call: Call, cells: Array) -> Array:
     """Axes turned over."""
-    found = cells.copy()
+    result = cells.copy()
     for axis in call["dims"]:
-        found[:, axis] = call.shape[axis] - 1 - cells[:, axis]
-    return found
+        result[:, axis] = call.shape[axis] - 1 - cells[:, axis]
+    return result
 
 
 def roll(call: Call, cells: Array) -> Array:
@@ -85,10 +85,10 @@ def roll(call: Call, cells: Array) -> Array:
     if not axes:
         flat = _flat(cells, call.shape)
         return _unflat((flat - shifts[0]) % max(int(np.prod(call.shape)), 1), call.shape)
-    found = cells.copy()
+    result = cells.copy()
     for shift, axis in zip(shifts, axes, strict=True):
-        found[:, axis] = (found[:, axis] - shift) % call.shape[axis]
-    return found
+        result[:, axis] = (result[:, axis] - shift) % call.shape[axis]
+    return result
 
 
 def repeat(call: Call, cells: Array) -> Array:
@@ -105,11 +105,11 @@ def as_strided(call: Call, cells: Array) -> Array:
     memory = call.get("storage_offset") or 0
     flat = cells @ np.array(call["stride"], np.int64).reshape(-1) + memory
     steps = [stride // array.itemsize for stride in array.strides]
-    found = np.zeros((len(cells), array.ndim), np.int64)
+    result = np.zeros((len(cells), array.ndim), np.int64)
     for axis in sorted(range(array.ndim), key=lambda a: -steps[a]):
         if array.shape[axis] > 1:
-            found[:, axis], flat = flat // steps[axis], flat % steps[axis]
-    return found
+            result[:, axis], flat = flat // steps[axis], flat % steps[axis]
+    return result
 
 
 def split(call: Call, cells: Array) -> Array:
@@ -138,11 +138,11 @@ def diagonal(call: Call, cells: Array) -> Array:
     """The cells where two axes have the same index, as a new last axis."""
     count = len(call["self"].shape)
     one, other = call["dim1"] % count, call["dim2"] % count
-    found = np.empty((len(cells), count), np.int64)
-    found[:, [a for a in range(count) if a not in {one, other}]] = cells[:, :-1]
-    found[:, one] = cells[:, -1] + max(-call["offset"], 0)
-    found[:, other] = cells[:, -1] + max(call["offset"], 0)
-    return found
+    result = np.empty((len(cells), count), np.int64)
+    result[:, [a for a in range(count) if a not in {one, other}]] = cells[:, :-1]
+    result[:, one] = cells[:, -1] + max(-call["offset"], 0)
+    result[:, other] = cells[:, -1] + max(call["offset"], 0)
+    return result
 
 
 def pixel_shuffle(call: Call, cells: Array) -> Array:
@@ -236,7 +236,7 @@ def _axes_named(given: tuple[Operand | None, ...]) -> list[tuple[int, Array]]:
         if operand is None:
             axis += 1
         elif operand.array.dtype == bool:
-            named += [(axis + i, found) for i, found in enumerate(np.nonzero(operand.array))]
+            named += [(axis + i, result) for i, result in enumerate(np.nonzero(operand.array))]
             axis += operand.array.ndim
         else:
             named.append((axis, operand.array))
@@ -246,19 +246,19 @@ def _axes_named(given: tuple[Operand | None, ...]) -> list[tuple[int, Array]]:
 
 def _padded(call: Call, cells: Array, inner: Callable[[Array, int], Array]) -> Array:
     """`padding` names what was added before and after, from the last axis on."""
-    found = cells.copy()
+    result = cells.copy()
     shape = call["self"].shape
     for back, before in enumerate(call["padding"][::2]):
         axis = cells.shape[1] - 1 - back
-        found[:, axis] = inner(cells[:, axis] - before, shape[axis])
-    return found
+        result[:, axis] = inner(cells[:, axis] - before, shape[axis])
+    return result
 
 
 def _with(cells: Array, axis: int, values: Array) -> Array:
-    found = cells.copy()
-    if found.shape[1]:
-        found[:, axis] = values
-    return found
+    result = cells.copy()
+    if result.shape[1]:
+        result[:, axis] = values
+    return result
 
 
 def _broadcast(cells: Array, shape: tuple[int, ...]) -> Array:
@@ -273,10 +273,10 @@ def _flat(cells: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _unflat(flat: Array, shape: tuple[int, ...]) -> Array:
-    found = np.empty((len(flat), len(shape)), np.int64)
+    result = np.empty((len(flat), len(shape)), np.int64)
     for axis in reversed(range(len(shape))):
-        flat, found[:, axis] = np.divmod(flat, max(shape[axis], 1))
-    return found
+        flat, result[:, axis] = np.divmod(flat, max(shape[axis], 1))
+    return result
 
 
 def _relaid(cells: Array, given: tuple[int, ...], wanted: tuple[int, ...]) -> Array:
@@ -325,4 +325,4 @@ MOVES: Mapping[str, Move] = {
     "index": index,
 }
 SOURCES: Mapping[str, str] = {"copy": "src", "embedding": "weight"}
-"""Which argument is moved; `self` where nothing else is said."""
+"""Operation -> the argument whose cells are moved; by default `self`."""

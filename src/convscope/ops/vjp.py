@@ -84,8 +84,8 @@ def along(weights: Array, matrices: Sequence[Matrix]) -> Array:
     >>> along(np.ones((1, 2)), [np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])]).tolist()
     [[1.0, 0.5, 0.5]]
     """
-    found = weights
+    result = weights
     for back, matrix in enumerate(reversed(matrices)):
-        axis = found.ndim - 1 - back
-        found = np.moveaxis(np.moveaxis(found, axis, -1) @ matrix, -1, axis)
-    return found
+        axis = result.ndim - 1 - back
+        result = np.moveaxis(np.moveaxis(result, axis, -1) @ matrix, -1, axis)
+    return result

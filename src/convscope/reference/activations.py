@@ -123,7 +123,7 @@ def silu_error(y: Array, u: float, x: Array) -> Array:
 
 
 def softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:
-    """log(1 + exp(beta·x)) / beta; simply x where beta·x lies above the threshold.
+    """log(1 + exp(beta·x)) / beta; simply x if beta·x is above the threshold.
 
     >>> softplus(np.array([30.0]))
     array([30.])
@@ -208,7 +208,7 @@ def shrink_error(y: Array, u: float, x: Array, lambd: float = 0.5) -> Array:
 
 
 def threshold(x: Array, threshold: float, value: float) -> Array:
-    """x where it lies above `threshold`, else `value`."""
+    """x where it is above `threshold`, else `value`."""
     return np.where(~(x <= threshold), x, value)
 
 

@@ -49,7 +49,7 @@ def convolution(
         transposed: The transpose: each input cell adds itself times the kernel to the output.
         output_padding: Rows and columns to add at the end of a transposed output.
         groups: Channel groups that do not see each other.
-        multiplies_padding: Whether zeros of padding are multiplied, as they stand there: an infinite weight makes nan
+        multiplies_padding: Whether the zeros of the padding are multiplied too: an infinite weight makes nan
             of them. Some kernels leave them out instead.
 
     Returns:

@@ -122,7 +122,7 @@ def _root(n: int, constant: float, levels: float) -> float:
 
 
 def _second_order(depth: float, u: float) -> float:
-    """u, with what errors of errors add to it over so many merges; infinite where that says nothing."""
+    """u, with the higher-order errors of `merges` merges; infinite if these dominate."""
     return u / (1 - 2 * depth * u) if 2 * depth * u < 1 else np.inf
 
 

@@ -128,7 +128,7 @@ def split_sizes(x: Array, split_sizes: Sizes, dim: int = 0) -> tuple[Array, ...]
 
 
 def chunk(x: Array, chunks: int, dim: int = 0) -> tuple[Array, ...]:
-    """chunk: at most so many pieces, of one size but for the last."""
+    """chunk: at most that many pieces, all of the same size except the last."""
     return split(x, max(1, -(-x.shape[dim] // chunks)), dim)
 
 
@@ -181,7 +181,7 @@ def upper(x: Array, diagonal: int = 0) -> Array:
 
 
 def strided(x: Array, size: Sizes, stride: Sizes, storage_offset: int | None = None) -> Array:
-    """as_strided: cells of memory at fixed steps; `x` is taken to lie in memory in reading order."""
+    """as_strided: cells of memory at fixed steps; `x` is assumed to be contiguous in memory."""
     memory = np.ascontiguousarray(x).ravel()[storage_offset or 0 :]
     return as_strided(memory, tuple(size), tuple(s * memory.itemsize for s in stride), writeable=False)
 

@@ -14,7 +14,7 @@ from convscope.reference.moments import Kernel, moments, moments_error
 from convscope.reference.roundoff import Array, gamma
 
 Layout = Literal["contiguous", "channels last", "other"]
-"""How a tensor lies in memory; kernels differ with it."""
+"""Memory format of a tensor; it selects the kernel."""
 
 
 def batch_norm(
@@ -38,7 +38,7 @@ def batch_norm(
         running_mean, running_var: Shape (C,); not used in training.
         training: Take mean and variance (divided by n) over everything but the channel.
         eps: Added to the variance.
-        layout: How the input lies in memory. Changes no number, but how the kernel adds.
+        layout: Memory format of the input. Affects only the order in which the kernel adds.
 
     Returns:
         The normalized input; in training also mean and 1 / sqrt(variance + eps) per channel, else None.
@@ -105,7 +105,7 @@ def group_norm(
         group: How many groups the channels form.
         eps: Added to the variance.
         images, channels, cells: N, C and the cells of one channel, where the call says them; they must be those of `x`.
-        layout: How the input lies in memory. Changes no number, but how the kernel adds.
+        layout: Memory format of the input. Affects only the order in which the kernel adds.
 
     Returns:
         The normalized input, and per image and group, shape (N, groups), mean and 1 / sqrt(variance + eps).

@@ -106,7 +106,7 @@ def divide(x: Array, right: Any, rounding_mode: str | None = None) -> Array:
 def divide_error(y: Array, u: float, x: Array, right: Any, rounding_mode: str | None = None) -> Any:
     """One rounding, two where a kernel multiplies by the reciprocal, one for a written operand.
 
-    A rounded quotient is exact unless the quotient lies within its own error of a whole number, or has more digits
+    A rounded quotient is exact unless the quotient is within its own error of a whole number, or has more digits
     than the type.
     """
     if y.dtype.kind != "f":
@@ -194,7 +194,7 @@ def power_error(y: Array, u: float, x: Any, exponent: Any) -> Any:
         return 0.0
     size = np.abs(y)
     base = np.abs(floating(x))
-    logs = np.abs(np.log(np.clip(base, 5e-324, 1.7e308)))  # of an infinite base that of the largest: 0·inf is no error
+    logs = np.abs(np.log(np.clip(base, 5e-324, 1.7e308)))  # clipped, because 0·inf must not become an error
     by_exponent = np.where(base > 0, logs, 0.0) * scalar(exponent, u)
     return size * (FUNCTION * u + by_exponent + np.abs(exponent) * np.where(base > 0, scalar(x, u) / base, 0.0))
 

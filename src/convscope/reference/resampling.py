@@ -32,7 +32,7 @@ class Taps:
     stored: Array
     """How far it may be off where a kernel stores it in the type of the result, shape (P, T), in units of that type."""
     crosses: Array
-    """Whether a kernel's coordinate may lie on the other side of a cell, so that its window is another, shape (P,)."""
+    """Whether rounding may move a kernel's coordinate across a cell, and so to another window, shape (P,)."""
 
 
 def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **scales: Any) -> Array:
@@ -109,7 +109,7 @@ def _sizes(
 
 
 def _coordinates(have: int, many: int, align_corners: bool, factor: float | None) -> Array:
-    """Where each output cell lies on the input axis, shape (P,)."""
+    """Coordinate of each output cell on the input axis, shape (P,)."""
     steps = np.arange(many, dtype=np.float64)
     if align_corners:
         return steps * ((have - 1) / (many - 1)) if many > 1 else np.zeros(many)

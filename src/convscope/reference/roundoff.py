@@ -21,7 +21,7 @@ The C library, SLEEF (its u10 functions), MKL's vector functions and PyTorch's o
 
 
 def gamma(roundings: float, u: float) -> float:
-    """The largest relative change that so many roundings in a row can make: n·u / (1 - n·u).
+    """The largest relative error of n successive roundings: n·u / (1 - n·u).
 
     >>> gamma(2, 0.25)
     1.0

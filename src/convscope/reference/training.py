@@ -100,11 +100,11 @@ def backward(layers: Sequence[Layer], params: Params, values: Sequence[Array], g
         values: What `forward` returned.
         grad: Gradient of the loss with respect to the output.
     """
-    found: dict[str, Array] = {}
+    results: dict[str, Array] = {}
     for layer, x, y in zip(reversed(layers), reversed(values[:-1]), reversed(values[1:]), strict=True):
         grad, *own = _kind(layer).backward(grad, x, y, _own(layer, params), layer.settings)
-        found |= dict(zip(_names(layer, params), own, strict=False))  # a layer without bias drops its gradient
-    return found
+        results |= dict(zip(_names(layer, params), own, strict=False))  # a layer without bias drops its gradient
+    return results
 
 
 def step(

@@ -1,4 +1,4 @@
-"""Channels: the planes of a window, one for each channel that it reaches over. Knows expressions."""
+"""Channels: the planes of a window, one for each channel that it covers. Knows expressions."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from convscope.expr.expr import Dot, exact_sum
 
 LARGEST = 64
-"""Windows beyond that are no picture to look at."""
+"""Larger windows are not drawn."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,15 +16,15 @@ class Channel:
     """The terms of one channel of a window."""
 
     number: int | None
-    """Which channel of the tensor that the window lies in; None where it has but one."""
+    """The channel of the tensor that contains the window; None if there is only one."""
     terms: NDArray[np.int64]
     """Indices into the sum's terms, shape (R, S)."""
     total: float
-    """What its products sum to."""
+    """The sum of its products."""
 
 
 def area_of(dot: Dot) -> int:
-    """How many terms each plane of the window has, one after the other; 0 where the sum is no window of planes."""
+    """Number of consecutive terms in each plane of the window; 0 if the sum is not a window of planes."""
     grid = dot.left.grid
     kernel = dot.right is not None and dot.right.source.kind != "computed"
     if len(grid) - kernel != 2 or len(dot.left.source.shape) < 3 or max(grid[-2:]) > LARGEST or len(dot.left) < 2:
@@ -33,7 +33,7 @@ def area_of(dot: Dot) -> int:
 
 
 def channels_of(dot: Dot) -> list[Channel]:
-    """The window's planes, a channel each; none where the sum is no window of planes.
+    """The window's planes, one per channel; empty if the sum is not a window of planes.
 
     Args:
         dot: A convolution, a pooling, an interpolation, a mean over planes.

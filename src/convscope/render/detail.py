@@ -16,5 +16,5 @@ class Detail:
     everything: bool = False
 
     def count(self, of: int) -> int:
-        """How many of so many terms are shown."""
+        """Number of terms to show out of a total."""
         return of if self.everything or of <= self.terms * 1.5 else self.terms

@@ -25,7 +25,7 @@ SERIES = {
     **dict.fromkeys(KERNELS, draw_variance),
 }
 BRIEF = frozenset({"normalize", "normalize_weight", "normalize_affine", "inverse_std"})
-"""Functions whose statistics are told in a line, not drawn."""
+"""Functions whose statistics are written in a line instead of drawn."""
 
 
 def draw(expr: Expr, detail: Detail | None = None) -> list[Row | str]:

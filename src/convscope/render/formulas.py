@@ -1,4 +1,4 @@
-"""Formulas: a function with the numbers put in, what each number is, and what their rounding leaves over."""
+"""Formulas: a function with its numbers substituted, a description of each, and the remainder due to rounding."""
 
 from collections.abc import Mapping
 
@@ -39,7 +39,7 @@ def draw_formula(apply: Apply) -> list[Row | str]:
 
 
 def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
-    """The formula with the numbers as they are shown, and what their rounding leaves over."""
+    """The formula with the displayed numbers substituted, and the remainder due to their rounding."""
     function = PRIMITIVES[apply.function]
     values = [_exact(a) for a in apply.arguments.values()]
     with np.errstate(all="ignore"):
@@ -55,7 +55,7 @@ def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
 
 
 def describe(argument: Argument) -> str:
-    """What a number is: where it stands, or how it was made."""
+    """A description of a number: its cell, or how it was computed."""
     if isinstance(argument, Leaf):
         return "" if argument.source.kind == "number" else argument.label
     if isinstance(argument, Cells):
@@ -86,7 +86,7 @@ def _exact(argument: Argument) -> float:
 
 
 def _filled(template: str, shown: Mapping[str, str]) -> str:
-    """Numbers put in; a negative one in brackets unless it stands alone between commas or brackets."""
+    """The template with numbers substituted; a negative one gets brackets unless it is alone between commas."""
     text = template
     for name, number in shown.items():
         mark = "{" + name + "}"

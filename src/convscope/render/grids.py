@@ -12,7 +12,7 @@ CHANNELS = 4
 
 
 def grids(dot: Dot, scale: NumberScale, everything: bool = False) -> list[str]:
-    """The lines of the drawing; none where the sum has no plane, or is too large to be read as one.
+    """The lines of the drawing; empty if the sum has no plane, or one too large to display.
 
     Args:
         dot: A convolution, a pooling, an interpolation, a mean over planes.
@@ -61,7 +61,7 @@ def _numbers(values: Array, plane: Array, scale: NumberScale, window: Cells | No
 
 
 def region(cells: Cells, plane: Array) -> str:
-    """Where a plane of cells lies: `conv1 channel 3, rows 0 to 2, columns 4 to 6`."""
+    """The region of a plane of cells: `conv1 channel 3, rows 0 to 2, columns 4 to 6`."""
     where = cells.cells[plane]
     spans = [_span(name, where[..., axis]) for name, axis in (("row", -2), ("column", -1))]
     many = len(cells.source.shape) > 2 and cells.source.shape[-3] > 1
@@ -70,11 +70,11 @@ def region(cells: Cells, plane: Array) -> str:
 
 
 def _span(name: str, positions: Array) -> str:
-    found = np.unique(positions)
-    texts = [str(p).replace("-", "−") for p in found]
-    if len(found) == 1:
+    result = np.unique(positions)
+    texts = [str(p).replace("-", "−") for p in result]
+    if len(result) == 1:
         return f"{name} {texts[0]}"
-    steps = np.diff(found)
+    steps = np.diff(result)
     if (steps == 1).all():
         return f"{name}s {texts[0]} to {texts[-1]}"
     return f"{name}s {', '.join(texts)}"

@@ -167,7 +167,7 @@ def percent(share: float | None) -> str:
 
 
 def number_of(text: str) -> float:
-    """What a shown number says, for who calculates with it.
+    """Parse a number as it is displayed.
 
     >>> number_of("−0.25")
     -0.25

@@ -1,4 +1,4 @@
-"""Parts: the numbers that an expression is made of, the most important first: what one can go on to explain."""
+"""Operands: the numbers in an expression that can be explained next, the most important first."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from convscope.render.sums import chosen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inner:
-    """An intermediate number of a fused operation, which no step has recorded."""
+    """An intermediate number of a fused operation, which was not recorded."""
 
     label: str
     expr: Expr
@@ -29,10 +29,10 @@ def parts(expr: Expr, detail: Detail | None = None) -> list[Leaf | Inner]:
     Args:
         detail: How many of the terms of a long sum.
     """
-    found: dict[str, Leaf | Inner] = {}
+    results: dict[str, Leaf | Inner] = {}
     for part in _parts(expr, detail or Detail()):
-        found.setdefault(part.label, part)
-    return list(found.values())
+        results.setdefault(part.label, part)
+    return list(results.values())
 
 
 def _parts(expr: Expr, detail: Detail) -> list[Leaf | Inner]:
@@ -44,10 +44,12 @@ def _parts(expr: Expr, detail: Detail) -> list[Leaf | Inner]:
             sides = [expr.left] if expr.right is None or expr.right is expr.left else [expr.left, expr.right]
             return [_part(side, int(i)) for i in chosen(expr, detail) for side in sides if _real(side, int(i))] + bias
         case Apply():
-            found: list[Leaf | Inner] = []
+            results: list[Leaf | Inner] = []
             for argument in expr.arguments.values():
-                found += _of_cells(expr, argument, detail) if isinstance(argument, Cells) else _parts(argument, detail)
-            return found
+                results += (
+                    _of_cells(expr, argument, detail) if isinstance(argument, Cells) else _parts(argument, detail)
+                )
+            return results
 
 
 def _of_cells(apply: Apply, cells: Cells, detail: Detail) -> list[Leaf | Inner]:

@@ -33,7 +33,7 @@ def page(name: str, expr: Expr, recorded: float, bound: float, detail: Detail) -
 
 
 def passage(name: str, expr: Expr, mark: str, detail: Detail) -> list[str]:
-    """The number and its calculation alone, as one of the parts of another."""
+    """Only the number and its calculation, as a part of another explanation."""
     rows = draw(expr, detail)
     drawn = [f"{name} = {result(expr)}{f'   {mark}' if mark else ''}", headline(expr), ""]
     line = _in_one_line(rows)
@@ -58,7 +58,7 @@ def _in_one_line(rows: list[Row | str]) -> str | None:
 
 
 def compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
-    """The same number in full, what PyTorch recorded, and how far they may lie apart."""
+    """The same number in full, the number PyTorch recorded, and the allowed difference."""
     value = expr.value()
     if not math.isfinite(value) or not math.isfinite(recorded) or not math.isfinite(bound):
         return [Row("recorded", short(recorded, 9))]
@@ -79,7 +79,7 @@ def compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
 
 
 def _decimals(bound: float, value: float) -> int | None:
-    """Decimals that show the bound with two digits; None where that is no way to write these numbers."""
+    """Number of decimals that shows the bound with two digits; None if these numbers need scientific notation."""
     if not bound:
         return None
     decimals = max(1 - math.floor(math.log10(bound)), 0)

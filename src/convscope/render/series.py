@@ -23,8 +23,8 @@ def draw_extreme(apply: Apply, detail: Detail) -> list[Row | str]:
     picture = _marked(cells, winner)
     lines: list[Row | str]
     if picture:
-        found = Row(f"{cells.leaf(winner).label}, the {word}", short(float(cells.values[winner])), term=winner)
-        lines = [*picture, BLANK, found]
+        result = Row(f"{cells.leaf(winner).label}, the {word}", short(float(cells.values[winner])), term=winner)
+        lines = [*picture, BLANK, result]
     else:
         order = best(cells.values if smallest else -cells.values, detail)
         scale = NumberScale.of(map(float, cells.values[order]))
@@ -162,7 +162,7 @@ def best(keys: Array, detail: Detail) -> Sequence[int]:
 
 
 def _marked(cells: Cells, winner: int) -> list[str]:
-    """The window as a grid, the winner in brackets; nothing where it is no small plane."""
+    """The window as a grid, the winner in brackets; empty unless it is a small plane."""
     if len(cells.grid) != 2 or len(cells.source.shape) < 3 or cells.grid[0] > 8 or cells.grid[1] > 8 or len(cells) < 2:
         return []
     scale = NumberScale.of(map(float, cells.values))

@@ -1,6 +1,6 @@
 """Paper: a calculation as lines for who draws windows and kernels otherwise than in text, such as a web page.
 
-Everything that is added, rounded and compared is here, so that nobody adds up anything again.
+Everything that is added, rounded and compared is here, so that callers need not compute anything again.
 """
 
 from collections.abc import Iterable

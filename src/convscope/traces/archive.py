@@ -1,7 +1,7 @@
-"""Archive: a trace in one file, arrays as safetensors and everything else as JSON in its header; nothing is pickled.
+"""Archive: a trace in one safetensors file, with everything but the arrays as JSON in its header; nothing is pickled.
 
-Arrays are called `output/STEP/RESULT`, `input/NAME`, `parameter/NAME`, `constant/PLACE`, `result/PLACE`, and
-`operand/STEP/ARGUMENT/ITEM` where an argument's numbers are none of these. Knows NumPy and files; no torch.
+Arrays are named `output/STEP/RESULT`, `input/NAME`, `parameter/NAME`, `constant/INDEX`, `result/INDEX`, and
+`operand/STEP/ARGUMENT/ITEM` for arguments that equal none of these. Knows NumPy and files; no torch.
 """
 
 import json
@@ -23,17 +23,17 @@ from convscope.traces.step import Array, Kind, Ref, Step, Values, frozen
 
 FORMAT = "convscope-trace-2"
 FORMER = "convscope-trace-1"
-"""The first format, which does not say what the tensors of the result were; it is still read."""
+"""The first format, which lacks the references of the returned tensors; it can still be read."""
 FAMILY = "convscope-trace-"
 NUMPY = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool", "C64": "complex64",
     **{f"{sign}{bits}": f"{'u' * (sign == 'U')}int{bits}" for sign in "IU" for bits in (8, 16, 32, 64)},
 }  # fmt: skip
-"""What safetensors calls a type -> what NumPy calls it."""
+"""Type name of safetensors -> NumPy's type name."""
 
 
 class ArchiveSource(Values, Protocol):
-    """Where a trace is read from: a recording, or an archive."""
+    """The data source of a trace: a recording or an archive."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ class ArchiveSource(Values, Protocol):
 
     @property
     def constants(self) -> int:
-        """How many tensors were read that are neither."""
+        """Number of other tensors that the pass read."""
 
     @property
     def modules(self) -> Mapping[str, str]:
@@ -61,7 +61,7 @@ class ArchiveSource(Values, Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know of where the numbers are, in sentences."""
+        """Notes on where the numbers are stored."""
 
     @property
     def card(self) -> Card:
@@ -71,7 +71,7 @@ class ArchiveSource(Values, Protocol):
         """All steps."""
 
     def outside(self) -> Outside:
-        """What was there before the pass."""
+        """The tensors that existed before the pass."""
 
     def input(self, name: str) -> Array:
         """An input."""
@@ -83,21 +83,21 @@ class ArchiveSource(Values, Protocol):
         """A constant."""
 
     def result(self) -> Any:
-        """What the model returned."""
+        """The model's return value."""
 
     def returned(self) -> tuple[Ref, ...] | None:
-        """What each tensor of the result was; None where that is not known."""
+        """The reference of each tensor in the result; None if unknown."""
 
     def changed(self) -> tuple[str, ...]:
-        """Parameters that changed since."""
+        """Parameters that changed since the trace."""
 
     @property
     def saved(self) -> bool:
-        """Whether the numbers are those of a file, not of a pass of this process."""
+        """Whether the numbers come from a file instead of a pass in this process."""
 
 
 def write(path: str | Path, source: ArchiveSource) -> None:
-    """Write a trace to a file, whole or not at all.
+    """Write a trace to a file atomically.
 
     Raises:
         TraceError: the weights changed since the trace.
@@ -147,7 +147,7 @@ def _save(path: Path, arrays: Mapping[str, Array], header: str) -> None:
 
 
 class Archive:
-    """A trace in a file, checked when it is opened; arrays are read when they are asked for."""
+    """A trace in a file, checked on opening; arrays are read on demand."""
 
     saved = True
 
@@ -161,33 +161,33 @@ class Archive:
             self._contents = self._checked()
         except _DAMAGE as error:
             why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-            raise DataError(f"{path} is no trace saved by convscope, or is damaged ({why}).") from None
+            raise DataError(f"{path} is not a trace saved by convscope, or is damaged ({why}).") from None
 
     def _checked(self) -> Contents:
-        """Open the file and check all that its header says, and what can be checked of its arrays at once."""
+        """Open the file, check its whole header, and whatever can be checked about its arrays at this point."""
         self._file = _open(self._path)
         metadata = self._file.metadata() or {}
         format_ = next((name for name in (FORMAT, FORMER) if name in metadata), None)
         if format_ is None:
             newer = sorted(name for name in metadata if name.startswith(FAMILY))
-            raise ValueError(f"its format is {newer[0]}, of another version" if newer else "it has no header")
+            raise ValueError(f"its format, {newer[0]}, belongs to another version" if newer else "it has no header")
         slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118 - not a mapping
         shapes = {name: tuple(map(int, part.get_shape())) for name, part in slices.items()}
         types = {name: NUMPY.get(str(part.get_dtype()), "") for name, part in slices.items()}
         header = parse(metadata[format_])
         contents = check(header, {name: (types[name], shapes[name]) for name in slices}, self)
         if header.get("format") != format_:
-            raise ValueError(f"its header says that it is of the format {header.get('format')!r}")
+            raise ValueError(f"its header names the format {header.get('format')!r}")
         for name, ref in _stored(contents):
             if (ref.dtype in NARROW or ref.dtype == "bool") and not fits(ref.dtype, self._read(name)):
-                raise ValueError(f"the array {name} has numbers that no {ref.dtype} has")
+                raise ValueError(f"the array {name} has numbers that {ref.dtype} cannot represent")
         weights = (
             (r.name, r.dtype, self.parameter(r.name))
             for (kind, _), r in contents.outside.items()
             if kind == "parameter"
         )
         if weights_digest(weights) != contents.weights:
-            raise ValueError("the weights are not those that the trace was made with")
+            raise ValueError("the weights differ from those that the trace was made with")
         return contents
 
     def _read(self, name: str) -> Array:
@@ -198,7 +198,7 @@ class Archive:
         return self._read(f"output/{step}/{index}")
 
     def operand(self, step: int, name: str, item: int) -> Array:
-        """What an argument held when the step ran."""
+        """The value of an argument when the step ran."""
         steps, outside = self._contents.steps, self._contents.outside
         ref = next(r for n, i, r in steps[step].refs() if (n, i) == (name, item))
         if not derivable(ref, outside, steps):
@@ -208,7 +208,7 @@ class Archive:
         if ref.kind != "parameter":
             return self.constant(ref.id) if ref.kind == "constant" else self.input(ref.name)
         whole = self.parameter(ref.name).reshape(-1)[ref.offset - outside[ref.kind, ref.id].offset :]
-        stride = [n * whole.itemsize for n in ref.stride]  # inside the array: `checking` has made sure
+        stride = [n * whole.itemsize for n in ref.stride]  # stays inside the array, as header_check has made sure
         return np.lib.stride_tricks.as_strided(whole, ref.shape, stride, writeable=False)
 
     def steps(self) -> tuple[Step, ...]:
@@ -216,7 +216,7 @@ class Archive:
         return self._contents.steps
 
     def outside(self) -> Outside:
-        """What was there before the pass."""
+        """The tensors that existed before the pass."""
         return self._contents.outside
 
     def _names(self, kind: Kind) -> tuple[str, ...]:
@@ -234,7 +234,7 @@ class Archive:
 
     @property
     def constants(self) -> int:
-        """How many constants there are."""
+        """Number of constants."""
         return len(self._names("constant"))
 
     def input(self, name: str) -> Array:
@@ -250,20 +250,20 @@ class Archive:
         return self._read(f"constant/{place}")
 
     def result(self) -> Any:
-        """What the model returned."""
+        """The model's return value."""
         return unpack_result(self._contents.result, self._read)
 
     def returned(self) -> tuple[Ref, ...] | None:
-        """What each tensor of the result was; None in files of the first format, which do not say it."""
+        """The reference of each tensor in the result; None in files of the first format, which lack it."""
         return self._contents.returned
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """None: a file holds all numbers."""
+        """Empty: a file holds all numbers."""
         return ()
 
     def changed(self) -> tuple[str, ...]:
-        """Nothing: a file holds its own weights."""
+        """Empty: a file holds its own weights."""
         return ()
 
     @property
@@ -288,7 +288,7 @@ class Archive:
 
 
 _DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, MemoryError)
-"""What reading a damaged file can end in; `check` itself raises ValueError."""
+"""Errors that reading a damaged file can raise; `check` itself raises ValueError."""
 
 
 def _open(path: Path) -> Any:
@@ -296,12 +296,12 @@ def _open(path: Path) -> Any:
 
 
 def _stored(contents: Contents) -> list[tuple[str, Ref]]:
-    """Every array that a header names, with what it holds."""
+    """Every array that a header names, with its reference."""
     outside, steps = contents.outside, contents.steps
-    found = [(f"{r.kind}/{r.id if r.kind == 'constant' else r.name}", r) for r in outside.values()]
+    results = [(f"{r.kind}/{r.id if r.kind == 'constant' else r.name}", r) for r in outside.values()]
     for step in steps:
-        found += [(f"output/{step.id}/{ref.output}", ref) for ref in step.results]
-        found += [(f"operand/{step.id}/{n}/{i}", r) for n, i, r in step.refs() if not derivable(r, outside, steps)]
+        results += [(f"output/{step.id}/{ref.output}", ref) for ref in step.results]
+        results += [(f"operand/{step.id}/{n}/{i}", r) for n, i, r in step.refs() if not derivable(r, outside, steps)]
     names = list[str]()
     unpack_result(contents.result, names.append)
-    return found + list(zip(names, contents.returned or (), strict=False))
+    return results + list(zip(names, contents.returned or (), strict=False))

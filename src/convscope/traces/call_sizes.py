@@ -1,7 +1,7 @@
-"""Sizes: whether a recorded call could be made again in about the memory that its recorded tensors take.
+"""Call sizes: whether recomputing a recorded call needs about as much memory as its recorded tensors.
 
-An honest call can: its result is recorded. A forged one may ask for any size, and recomputing it would take that much.
-Knows steps; no NumPy, no torch.
+A genuine call does, because its result was recorded. A forged one may request any size, and recomputing it would
+allocate that much. Knows steps; no NumPy, no torch.
 """
 
 import math
@@ -11,22 +11,22 @@ from typing import Any
 from convscope.traces.step import Step
 
 FACTOR = 16
-"""How many times as many cells as a call's largest tensor it may handle in between: a padded input, for one."""
+"""Intermediate cells that a call may need, as a multiple of its largest tensor: a padded input, for example."""
 ROOM = 2**16
-"""Cells that any call may handle."""
+"""Cells that any call may need."""
 SIZES = ("size", "output_size", "repeats", "steps")
-"""Arguments that say how large a result is."""
+"""Arguments that determine the size of the result."""
 
 
 def modest(step: Step) -> bool:
-    """Whether a step's arguments ask for no more cells than its tensors lead to expect."""
+    """Whether a step's arguments request no more cells than its tensors suggest."""
     tensors = (*step.results, *(ref for _, _, ref in step.refs()))
     room = FACTOR * (max(math.prod(ref.shape) for ref in tensors) + ROOM)
     return all(cells <= room for cells in _cells(step))
 
 
 def _cells(step: Step) -> Iterator[float]:
-    """How many cells the arguments ask for, each in its way."""
+    """The numbers of cells that the arguments request, one for each kind of argument."""
     arguments = step.arguments
     shape = next((ref.shape for _, _, ref in step.refs()), ())
     for name in SIZES:
@@ -47,7 +47,7 @@ def _cells(step: Step) -> Iterator[float]:
 
 
 def _counted(step: Step) -> Iterator[float]:
-    """Of operations that count up, or make a square."""
+    """The numbers of cells requested by `arange`-like operations, and by those that make a square."""
     arguments = step.arguments
     if step.op in {"arange", "range"}:
         start, end, by = (
@@ -64,12 +64,12 @@ def _product(numbers: Iterator[float]) -> float:
 
 
 def _last(shape: tuple[int, ...], numbers: list[float]) -> tuple[int, ...]:
-    """As many axes as there are numbers, the last ones."""
+    """The last axes, one for each of `numbers`."""
     return shape[len(shape) - len(numbers) :] if 0 < len(numbers) <= len(shape) else ()
 
 
 def _numbers(value: Any) -> list[float]:
-    """The numbers of an argument that is one, or a list of them."""
+    """The numbers of an argument that is a number or a list of numbers."""
     listed = value if isinstance(value, list) else [value]
     return [number for number in listed if isinstance(number, int | float)]
 

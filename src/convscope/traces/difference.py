@@ -1,4 +1,4 @@
-"""Difference: what a changed pixel, kernel cell or bias did, step by step. Knows traces and NumPy; no torch."""
+"""Difference: the effect of a changed pixel, kernel cell or bias, step by step. Knows traces and NumPy; no torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from convscope.type_checks import takes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepDifference:
-    """How the results of one step differ between two traces."""
+    """The differences between the results of one step in two traces."""
 
     name: str
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
-    """In the first trace and in the second; where they differ, no cells can be compared."""
+    """Shapes in the first and the second trace; if they differ, cells cannot be compared."""
     count: int
     """Cells."""
     changed: int
-    """Cells whose numbers are not the same; a NaN is the same as a NaN."""
+    """Number of cells that differ; NaN equals NaN."""
     largest: float
-    """The largest absolute difference; NaN where a number became NaN or ceased to be."""
+    """The largest absolute difference; NaN if a number is NaN in only one trace."""
     rms: float
     """The root of the mean squared difference over all cells."""
 
     @property
     def comparable(self) -> bool:
-        """Whether both results have one shape."""
+        """Whether both results have the same shape."""
         return self.shapes[0] == self.shapes[1]
 
     def __str__(self) -> str:
@@ -44,27 +44,27 @@ class StepDifference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Difference:
-    """What differs between two traces; printed, one line for each step."""
+    """The differences between two traces; prints one line per step."""
 
     first: Trace
     second: Trace
     steps: tuple[StepDifference, ...]
-    """For the visible steps that both have, in order."""
+    """The visible steps of both traces, in order."""
     missing: tuple[str, ...]
-    """Visible steps of the first trace only."""
+    """Names of visible steps in the first trace only."""
     added: tuple[str, ...]
-    """Visible steps of the second trace only."""
+    """Names of visible steps in the second trace only."""
 
     def __getitem__(self, name: str) -> StepDifference:
         """The difference of one step.
 
         Raises:
-            UnknownName: no step that both traces show has that name.
+            UnknownName: no visible step of both traces has that name.
         """
-        found = next((step for step in self.steps if step.name == name), None)
-        if found is None:
+        result = next((step for step in self.steps if step.name == name), None)
+        if result is None:
             raise UnknownName("step of both traces", name, [step.name for step in self.steps])
-        return found
+        return result
 
     def __iter__(self) -> Iterator[StepDifference]:
         return iter(self.steps)
@@ -91,7 +91,7 @@ class Difference:
         """
         a, b = self.first[name].output, self.second[name].output
         if a.shape != b.shape:
-            raise UsageError(f"{name} has the shape {a.shape} in one trace and {b.shape} in the other.")
+            raise UsageError(f"{name} has shape {a.shape} in one trace and {b.shape} in the other.")
         return _minus(b, a)
 
 
@@ -146,6 +146,6 @@ def _minus(b: Array, a: Array) -> Array:
 
 
 def _same(a: Array, b: Array) -> NDArray[np.bool_]:
-    """Where numbers are equal, a NaN to a NaN."""
+    """Mask of equal numbers; NaN equals NaN."""
     both: NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
     return both

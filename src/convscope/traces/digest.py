@@ -1,4 +1,4 @@
-"""Digest: one text for all weights of a model, the same for the same weights. Knows NumPy; no torch, no files."""
+"""Digest: a hash of all weights of a model. Knows NumPy; no torch, no files."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Packing: what a trace holds besides arrays, as JSON and back. Knows steps; no files, no torch."""
+"""Header: pack everything in a trace except its arrays as JSON, and unpack it. Knows steps; no files, no torch."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from convscope.traces.step import Array, Ref
 
 REF = [f.name for f in fields(Ref)]
 DEEPEST = 64
-"""How deep values are nested at most; arguments of operations are lists of lists at the deepest."""
+"""Maximum nesting depth of values; arguments of operations are at most lists of lists."""
 
 
 def pack(value: Any) -> Any:
-    """As JSON: what JSON has no word for is an object with one key."""
+    """A value as JSON; types that JSON lacks become an object with one key."""
     if isinstance(value, Ref):
         return {"ref": [pack(getattr(value, name)) for name in REF]}
     if isinstance(value, tuple):
@@ -29,10 +29,10 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any, depth: int = 0) -> Any:
-    """What `pack` was given.
+    """The inverse of `pack`.
 
     Raises:
-        ValueError: the value is nothing that `pack` returns.
+        ValueError: `pack` cannot have returned this value.
     """
     if depth > DEEPEST:
         raise ValueError(f"values are nested more than {DEEPEST} deep")
@@ -47,7 +47,7 @@ def unpack(value: Any, depth: int = 0) -> Any:
 
 
 def _only(value: Mapping[str, Any]) -> tuple[str, Any]:
-    """The one key of an object, and its value."""
+    """The only key of an object, and its value."""
     if len(value) != 1:
         raise ValueError(f"an object with {len(value)} keys instead of one")
     return next(iter(value.items()))
@@ -91,7 +91,7 @@ UNPACK: Mapping[str, Callable[[Any, int], Any]] = {
 
 
 def pack_result(value: Any, arrays: dict[str, Array]) -> Any:
-    """What a model returned as JSON, its arrays among the others."""
+    """A model's return value as JSON; its arrays are added to `arrays`."""
     if isinstance(value, np.ndarray):
         name = f"result/{sum(key.startswith('result/') for key in arrays)}"
         arrays[name] = value
@@ -104,10 +104,10 @@ def pack_result(value: Any, arrays: dict[str, Array]) -> Any:
 
 
 def unpack_result(value: Any, read: Callable[[str], Any], depth: int = 0) -> Any:
-    """What `pack_result` was given; `read` takes an array's name.
+    """The inverse of `pack_result`; `read` returns an array by name.
 
     Raises:
-        ValueError: the value is nothing that `pack_result` returns.
+        ValueError: `pack_result` cannot have returned this value.
     """
     if depth > DEEPEST:
         raise ValueError(f"the result is nested more than {DEEPEST} deep")

@@ -1,7 +1,7 @@
-"""Checking: whether the header of a saved trace can be true, before any of its numbers is read.
+"""Header check: validate the header of a saved trace before any of its numbers is read.
 
-A file may be damaged, or written by another program to do harm. All that later code relies on is checked here, once:
-types, ids that exist and come earlier, names, shapes, and that every view lies inside the array that it is a view of.
+A file may be damaged or malicious. Everything that later code relies on is checked here, once: types, ids that exist
+and come earlier, names, shapes, and that every view stays inside its base array.
 Knows steps and JSON; no files, no torch.
 """
 
@@ -24,7 +24,7 @@ Outside = Mapping[tuple[Kind, int], Ref]
 Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name -> NumPy type and shape of an array in the file."""
 
-NARROW = {  # how many of float32's 24 significant bits a number of the type has at most
+NARROW = {  # the type's significant bits, of float32's 24
     "bfloat16": 8, "float16": 11, "float8_e4m3fn": 4, "float8_e4m3fnuz": 4, "float8_e5m2": 3, "float8_e5m2fnuz": 3,
     "float8_e8m0fnu": 1,
 }  # fmt: skip
@@ -35,12 +35,12 @@ STORED = {
 }
 """Recorded type -> NumPy type of the array that holds it."""
 LARGEST = 2**62
-"""No place in memory and no number of cells reaches this, so that none overflows an int64."""
+"""Limit of addresses and numbers of cells, so that none overflows an int64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a header says, checked."""
+    """The checked contents of a header."""
 
     model_type: str
     weights: str
@@ -49,23 +49,23 @@ class Contents:
     outside: Outside
     steps: tuple[Step, ...]
     result: Any
-    """As `pack_result` wrote it."""
+    """The model's return value, as packed by `pack_result`."""
     returned: tuple[Ref, ...] | None
-    """What each tensor of the result was; None in files of the first format, which do not say it."""
+    """The reference of each tensor in the result; None in files of the first format, which lack it."""
 
 
 def parse(text: str) -> Any:
-    """JSON without what JSON itself does not have: NaN, infinities, numbers beyond 64 bits.
+    """Parse strict JSON, without NaN, infinities or numbers beyond 64 bits.
 
     Raises:
-        ValueError: it is no such JSON.
-        RecursionError: it is nested too deeply to be read.
+        ValueError: it is not strict JSON.
+        RecursionError: it is nested too deeply.
     """
     return json.loads(text, parse_constant=_no_number, parse_float=_float, parse_int=_int)
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is not a number that JSON has")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _float(text: str) -> float:
@@ -85,10 +85,10 @@ def check(header: Any, arrays: Arrays, values: Values) -> Contents:
     Args:
         header: What `parse` returned.
         arrays: The arrays in the file.
-        values: Where the steps read their numbers.
+        values: The source of the steps' numbers.
 
     Raises:
-        ValueError: something in it cannot be; the message says what.
+        ValueError: something in it is impossible; the message says what.
     """
     _require(isinstance(header, dict), "the header is not an object")
     modules = _texts(header.get("modules"), "modules")
@@ -105,7 +105,7 @@ def check(header: Any, arrays: Arrays, values: Values) -> Contents:
         reader.check(number, step, modules)
         steps.append(step)
     names = [step.name for step in steps]
-    _require(len(set(names)) == len(names), "two steps have one name")
+    _require(len(set(names)) == len(names), "two steps have the same name")
     returned = None if "returned" not in header else tuple(map(unpack, _items(header, "returned")))
     _result(header.get("result"), returned, reader)
     return Contents(
@@ -121,14 +121,14 @@ def check(header: Any, arrays: Arrays, values: Values) -> Contents:
 
 
 def _broken(header: Any) -> Mapping[str, tuple[str, ...]]:
-    """Where the chain to the image is broken: sentences by step; archives from before it was noted have none."""
+    """Step -> sentences on broken chains to the image; older archives have none."""
     lists = isinstance(header, dict) and all(isinstance(value, list) for value in header.values())
     _require(lists and all(isinstance(text, str) for value in header.values() for text in value), "broken is damaged")
     return {number: tuple(texts) for number, texts in header.items()}
 
 
 def fits(dtype: str, array: Array) -> bool:
-    """Whether all numbers of an array are numbers of the recorded type.
+    """Whether the recorded type can represent all numbers of an array.
 
     >>> fits("bfloat16", np.float32([1.5])), fits("bfloat16", np.float32([1.001])), fits("float16", np.float32([1e6]))
     (True, False, False)
@@ -144,7 +144,7 @@ def fits(dtype: str, array: Array) -> bool:
 
 
 def dense(ref: Ref) -> bool:
-    """Whether a tensor lies in memory row by row."""
+    """Whether a tensor is contiguous, row by row."""
     size, row_by_row = 1, True
     for n, stride in zip(reversed(ref.shape), reversed(ref.stride), strict=True):
         row_by_row, size = row_by_row and (stride == size or n == 1), size * n
@@ -152,7 +152,7 @@ def dense(ref: Ref) -> bool:
 
 
 def derivable(ref: Ref, outside: Outside, steps: Sequence[Step]) -> bool:
-    """Whether an operand is what another stored array says."""
+    """Whether an operand's numbers can be read from another stored array."""
     if ref.rewritten:
         return False
     if ref.kind == "parameter":
@@ -163,16 +163,16 @@ def derivable(ref: Ref, outside: Outside, steps: Sequence[Step]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Checks steps one after the other; each may refer to those before it only."""
+    """Checks steps in order; each may refer only to earlier ones."""
 
     outside: Outside
     steps: list[Step]
     arrays: Arrays
     largest: int
-    """Cells of the largest array in the file."""
+    """Number of cells of the largest array in the file."""
 
     def check(self, number: int, step: Step, modules: Mapping[str, str]) -> None:
-        """Raise ValueError unless everything about a step can be true."""
+        """Raise ValueError unless everything about a step is possible."""
         where = f"step {number}"
         _require(type(step.id) is int and step.id == number, f"{where} has the id {step.id!r}")
         texts = (step.name, step.module, step.module_type, step.op, step.overload)
@@ -180,7 +180,7 @@ class _Reader:
         _require(modules.get(step.module) == step.module_type, f"{where} ran in a module that the model does not have")
         called = step.name.partition("#")[0]
         own = called == step.module or called.startswith(f"{step.module}.".lstrip("."))
-        _require(own, f"{where} is called {step.name!r} but ran in {step.module!r}")
+        _require(own, f"{where} is named {step.name!r} but ran in {step.module!r}")
         flags = (step.view, step.hidden, step.overridden)
         _require(all(isinstance(flag, bool) for flag in flags), f"{where} has a flag that is neither true nor false")
         _require(_increasing(step.inputs, number), f"{where} reads steps that do not come before it")
@@ -195,7 +195,7 @@ class _Reader:
         _require(isinstance(step.parameters, dict) and step.parameters == read, f"{where} names other parameters")
         _require(not step.view or any(True for _ in step.refs()), f"{where} is a view of nothing")
         self._results(number, step)
-        _require(_sayable(step), f"{where} has arguments that {step.op} cannot have")
+        _require(_describable(step), f"{where} has arguments that {step.op} cannot have")
         _require(modest(step), f"{where} asks for far more cells than its tensors have")
 
     def _results(self, number: int, step: Step) -> None:
@@ -204,11 +204,11 @@ class _Reader:
         for index, ref in enumerate(step.results):
             _shape_of(ref, f"result {index} of {where}")
             own = (ref.kind, ref.id, ref.name, ref.output, ref.rewritten)
-            _require(own == ("step", number, step.name, index, ()), f"a result of {where} is said to be another's")
+            _require(own == ("step", number, step.name, index, ()), f"a result of {where} belongs to another step")
             self.stored(f"output/{number}/{index}", ref)
 
     def reference(self, ref: Ref, number: int, where: str) -> None:
-        """Raise ValueError unless a step of this number, or the end of the pass, can have read this tensor."""
+        """Raise ValueError unless step `number`, or the end of the pass, can have read this tensor."""
         _shape_of(ref, where)
         if ref.kind == "step":
             _require(ref.id < number, f"{where} is a step that does not come before it")
@@ -219,7 +219,7 @@ class _Reader:
             _require((ref.kind, ref.id) in self.outside, f"{where} is a {ref.kind} that the trace does not have")
             _require(ref.output == 0, f"{where} is a second result of a {ref.kind}")
             name, since = self.outside[ref.kind, ref.id].name, -1
-        _require(ref.name == name, f"{where} is called {ref.name!r}, elsewhere {name!r}")
+        _require(ref.name == name, f"{where} is named {ref.name!r}, elsewhere {name!r}")
         _require(
             _increasing(ref.rewritten, number, since + 1), f"{where} was rewritten by steps that do not come between"
         )
@@ -227,7 +227,7 @@ class _Reader:
             self._view(ref, self.outside[ref.kind, ref.id], where)
 
     def _view(self, ref: Ref, whole: Ref, where: str) -> None:
-        """A view of a parameter reads its own cells only, and no more of them than some step made."""
+        """Check that a view of a parameter stays inside it, and has no more cells than the largest array."""
         _require(ref.dtype == whole.dtype, f"{where} has another type than the parameter")
         first, cells, size = ref.offset - whole.offset, math.prod(ref.shape), math.prod(whole.shape)
         inside = first + _reach(ref) < size if cells else first <= size
@@ -235,16 +235,16 @@ class _Reader:
         _require(cells <= max(self.largest, size), f"{where} has more cells than any array in the file")
 
     def stored(self, name: str, ref: Ref) -> None:
-        """Raise ValueError unless the file has an array of this name that can hold these numbers."""
-        found = self.arrays.get(name)
-        _require(found is not None, f"the array {name} is missing")
+        """Raise ValueError unless the file has an array of this name with the right type and shape."""
+        result = self.arrays.get(name)
+        _require(result is not None, f"the array {name} is missing")
         _require(
-            found == (STORED[ref.dtype], ref.shape), f"the array {name} has another type or shape than the header says"
+            result == (STORED[ref.dtype], ref.shape), f"the array {name} has another type or shape than the header says"
         )
 
 
-def _sayable(step: Step) -> bool:
-    """Whether lists of arguments hold plain values, and the operation can be put in words with them."""
+def _describable(step: Step) -> bool:
+    """Whether lists of arguments hold plain values, from which the operation's title can be written."""
     lists = [value for value in step.arguments.values() if isinstance(value, list)]
     if any(isinstance(item, list | tuple | dict) for value in lists for item in value):
         return False
@@ -255,24 +255,24 @@ def _sayable(step: Step) -> bool:
 
 
 def _outside(packed: list[Any], arrays: Arrays) -> Outside:
-    found = dict[tuple[Kind, int], Ref]()
+    result = dict[tuple[Kind, int], Ref]()
     names = set[tuple[str, str]]()
     reader = _Reader({}, [], arrays, 0)
     for value in packed:
         ref = unpack(value)
         _shape_of(ref, "a tensor that the pass read")
-        place = sum(kind == ref.kind for kind, _ in found)
+        place = sum(kind == ref.kind for kind, _ in result)
         _require(ref.kind != "step" and ref.id == place, f"a {ref.kind} has the id {ref.id}")
-        _require((ref.kind, ref.name) not in names, f"two tensors are called {ref.name!r}")
+        _require((ref.kind, ref.name) not in names, f"two tensors are named {ref.name!r}")
         _require(ref.output == 0 and ref.rewritten == (), f"{ref.name!r} was rewritten before the pass")
         names.add((ref.kind, ref.name))
         reader.stored(f"{ref.kind}/{ref.id if ref.kind == 'constant' else ref.name}", ref)
-        found[ref.kind, ref.id] = ref
-    return found
+        result[ref.kind, ref.id] = ref
+    return result
 
 
 def _result(packed: Any, returned: tuple[Any, ...] | None, reader: _Reader) -> None:
-    """The arrays of the result exist; where the file says what each was, that can be so."""
+    """Check that the arrays of the result exist, and that their references, if present, are possible."""
     read = list[str]()
     unpack_result(packed, read.append)
     for name in read:
@@ -286,9 +286,9 @@ def _result(packed: Any, returned: tuple[Any, ...] | None, reader: _Reader) -> N
 
 
 def _shape_of(ref: Any, where: str) -> None:
-    """A reference whose every entry has its type, and whose cells have places that fit an int64."""
+    """Check the types of a reference's entries, and that the addresses of its cells fit an int64."""
     _require(isinstance(ref, Ref), f"{where} is not a tensor")
-    _require(isinstance(ref.kind, str) and ref.kind in get_args(Kind), f"{where} is of the unknown kind {ref.kind!r}")
+    _require(isinstance(ref.kind, str) and ref.kind in get_args(Kind), f"{where} has the unknown kind {ref.kind!r}")
     _require(isinstance(ref.name, str) and bool(ref.name), f"{where} has no name")
     _require(isinstance(ref.dtype, str) and ref.dtype in STORED, f"{where} has the unknown type {ref.dtype!r}")
     _require(all(map(_count, (ref.id, ref.output, ref.offset, ref.memory))), f"{where} has a number below 0, or none")
@@ -301,7 +301,7 @@ def _shape_of(ref: Any, where: str) -> None:
 
 
 def _reach(ref: Ref) -> int:
-    """How far the last cell lies behind the first, in cells."""
+    """Distance from the first cell to the last, in cells."""
     return sum((n - 1) * stride for n, stride in zip(ref.shape, ref.stride, strict=True) if n)
 
 
@@ -332,7 +332,7 @@ def _real(value: Any) -> bool:
 
 
 def _count(value: Any) -> bool:
-    """Whether a value is a whole number from 0 on; true is none."""
+    """Whether a value is an integer of at least 0; booleans are not."""
     return type(value) is int and 0 <= value < LARGEST
 
 
@@ -341,7 +341,7 @@ def _counts(values: Any) -> bool:
 
 
 def _increasing(ids: Any, end: int, start: int = 0) -> bool:
-    """Whether these are ids of steps in order, from `start` to below `end`."""
+    """Whether these are increasing step ids, from `start` to below `end`."""
     return _counts(ids) and list(ids) == sorted(set(ids)) and all(start <= i < end for i in ids)
 
 

@@ -16,18 +16,18 @@ Kind = Literal["step", "parameter", "constant", "input"]
 
 
 class Values(Protocol):
-    """Where the numbers of a trace are: in memory, in a file, or made again when asked for."""
+    """The source of a trace's numbers: memory, a file, or recomputation on demand."""
 
     def output(self, step: int, index: int) -> Array:
         """Result `index` of a step."""
 
     def operand(self, step: int, name: str, item: int) -> Array:
-        """What a tensor argument held when the step ran; `item` counts in a list of tensors."""
+        """The value of a tensor argument when the step ran; `item` is the index in a list of tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Which tensor an argument was.
+    """Identifies the tensor behind an argument.
 
     >>> Ref("step", 3, "relu", shape=(1, 8, 26, 26)).name
     'relu'
@@ -36,28 +36,28 @@ class Ref:
     kind: Kind
     """"parameter" includes buffers, "constant" is a tensor that `forward` made or closed over."""
     id: int
-    """The step's id, or the place among the trace's parameters, constants or inputs."""
+    """The step's id, or the index among the trace's parameters, constants or inputs."""
     name: str
-    """The step's, parameter's or input's name; `constant0` and so on."""
+    """The name of the step, parameter or input; `constant0` etc. for constants."""
     output: int = 0
-    """Which result of the step."""
+    """Index among the step's results."""
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
     """The recorded type, as PyTorch names it."""
     stride: tuple[int, ...] = ()
-    """In elements, within the memory that `offset` counts in."""
+    """Strides in elements, in the memory in which `offset` counts."""
     offset: int = 0
     memory: int = 0
-    """The same for all tensors that shared memory."""
+    """Identifies the memory, shared by all views of it."""
     rewritten: tuple[int, ...] = ()
-    """Steps that wrote into this memory after it was made, so that it no longer holds that step's result."""
+    """Steps that wrote to this memory after it was made, so that it no longer holds the original result."""
 
     def address(self, cell: Cell) -> int:
-        """Where a cell lies in memory."""
+        """The address of a cell, in elements."""
         return self.offset + sum(i * s for i, s in zip(cell, self.stride, strict=True))
 
     def cell_at(self, address: int) -> Cell | None:
-        """The cell that lies there, or None.
+        """The cell at an address, or None.
 
         >>> Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2).cell_at(7)
         (1, 2)
@@ -66,7 +66,7 @@ class Ref:
         return tuple(map(int, cells[0])) if inside[0] else None
 
     def cells_at(self, addresses: Array) -> tuple[Array, Array]:
-        """The cells that lie at these addresses, (T, axes), and which of them lie in the tensor at all, (T,).
+        """The cells at these addresses, (T, axes), and a mask of the addresses that belong to the tensor, (T,).
 
         >>> Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2).cells_at(np.array([7, 99]))[0][0].tolist()
         [1, 2]
@@ -82,7 +82,7 @@ class Ref:
 
 
 class Origin(NamedTuple):
-    """Where one number was made: a cell of a step's result, of a parameter, a constant or an input."""
+    """The origin of a number: a cell of a step's result, a parameter, a constant or an input."""
 
     kind: Kind
     id: int
@@ -93,38 +93,38 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One operation: what it is, what it read, what it made.
+    """One operation with its arguments and results.
 
-    `output`, `outputs` read numbers where the trace keeps them; arrays are read-only, the batch axis first.
+    `output` and `outputs` read numbers from the trace's source; arrays are read-only and start with the batch axis.
     """
 
     id: int
-    """Its place in the order of execution, hidden steps counted."""
+    """Index in the order of execution, counting hidden steps."""
     name: str
-    """Readable and unique: `conv1`, `layer1.0.relu#2`, `layer1.0.add`, `flatten`."""
+    """Readable, unique name: `conv1`, `layer1.0.relu#2`, `layer1.0.add`, `flatten`."""
     module: str
-    """Dotted path of the innermost module it ran in; "" is the model itself."""
+    """Dotted path of the innermost module that ran it; "" is the model itself."""
     module_type: str
     op: str
-    """The ATen name without overload, in-place mark or out: `convolution`, `addmm`, `relu`."""
+    """ATen name without overload, in-place mark or out: `convolution`, `addmm`, `relu`."""
     overload: str
     arguments: Mapping[str, Any]
-    """By the names of ATen's schema, defaults filled in; tensors are `Ref`, lists of tensors tuples of them."""
+    """Arguments by their names in ATen's schema, including defaults; tensors are `Ref`, lists of tensors tuples."""
     inputs: tuple[int, ...]
-    """Ids of the visible steps it reads, seen through the hidden ones."""
+    """Ids of the visible steps that it reads, directly or through hidden ones."""
     parameters: Mapping[str, str]
-    """Argument name -> parameter name."""
+    """Argument name -> name of the parameter passed."""
     results: tuple[Ref, ...]
-    """What it made; most operations make one tensor."""
+    """References of its results; most operations have one."""
     view: bool = False
-    """Whether it made nothing new: its result lies in the memory of its first argument."""
+    """Whether its result is a view of its first argument."""
     hidden: bool = False
-    """Layout or preparation that belongs to a visible step."""
+    """Whether it is layout or preparation that belongs to a visible step."""
     overridden: bool = False
-    """Its result was given by the caller instead of computed."""
+    """Whether the caller provided its result by an override."""
     broken: tuple[str, ...] = ()
-    """Where it takes numbers that left PyTorch earlier in the pass (`item()`, NumPy, compiled code), in sentences: the
-    chain to the image is broken there."""
+    """Sentences on its numbers that had left PyTorch earlier in the pass (`item()`, NumPy, compiled code), which breaks
+    the chain to the image."""
     values: Values | None = field(default=None, repr=False)
 
     @property
@@ -134,7 +134,7 @@ class Step:
 
     @property
     def dtype(self) -> str:
-        """The first result's recorded type; bfloat16 and half are handed out as float32, exactly."""
+        """The first result's recorded type; bfloat16 and half are returned as float32, exactly."""
         return self.results[0].dtype
 
     @property
@@ -144,7 +144,7 @@ class Step:
 
     @property
     def role(self) -> Role:
-        """What its operation does with numbers: calculates, moves, creates or draws them."""
+        """Whether its operation calculates, moves, creates or draws numbers."""
         return role_of(self.op)
 
     @property
@@ -159,7 +159,7 @@ class Step:
 
     @property
     def outputs(self) -> tuple[Array, ...]:
-        """All results, such as a pooling's maxima and where they were."""
+        """All results, such as a pooling's maxima and their indices."""
         return tuple(self._values.output(self.id, index) for index in range(len(self.results)))
 
     @property
@@ -168,7 +168,7 @@ class Step:
         return self.values
 
     def refs(self) -> Iterator[tuple[str, int, Ref]]:
-        """Its tensor arguments: name, place in a list of tensors (0 where it is none), Ref."""
+        """Its tensor arguments: name, index in a list of tensors (0 for a single one), Ref."""
         for name, value in self.arguments.items():
             if isinstance(value, Ref):
                 yield name, 0, value

@@ -1,4 +1,4 @@
-"""Trace: the ordered steps of one forward pass. Knows NumPy; no torch: where the numbers come from is its source's."""
+"""Trace: the ordered steps of one forward pass. Knows NumPy; no torch: numbers come from an `ArchiveSource`."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -17,7 +17,7 @@ __all__ = ["ArchiveSource", "Array", "Cell", "Kind", "Origin", "Parameters", "Re
 
 
 class Parameters(Mapping[str, Array]):
-    """A model's parameters and buffers by name, held by reference: their present numbers, read-only."""
+    """A model's parameters and buffers by name, held by reference: their current numbers, read-only."""
 
     def __init__(self, source: ArchiveSource) -> None:
         self._source = source
@@ -37,12 +37,12 @@ class Parameters(Mapping[str, Array]):
         return name in self._source.parameters
 
     def changed(self) -> tuple[str, ...]:
-        """The names of those that were written into or replaced since the trace."""
+        """Names of those that were modified or replaced since the trace."""
         return self._source.changed()
 
 
 class Trace:
-    """Every step of one forward pass, with every number.
+    """Every step of one forward pass, with all its numbers.
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()), torch.ones(1, 5, 5))
@@ -57,7 +57,7 @@ class Trace:
 
     @cached_property
     def parameters(self) -> Parameters:
-        """Parameters and buffers by name; `trace.parameters.changed()` names those that changed since."""
+        """Parameters and buffers by name; `trace.parameters.changed()` names those changed since the trace."""
         return Parameters(self._source)
 
     @cached_property
@@ -67,7 +67,7 @@ class Trace:
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """The operations that a person recognises; layout and preparation are hidden."""
+        """The visible operations; layout and preparation are hidden."""
         return tuple(step for step in self.all_steps if not step.hidden)
 
     @cached_property
@@ -78,15 +78,15 @@ class Trace:
         """A step by name or by id.
 
         Raises:
-            UnknownName: no step is called so; the nearest names are said.
-            UsageError: no step has that id.
+            UnknownName: unknown name; the message lists the closest ones.
+            UsageError: unknown id.
         """
         if not isinstance(key, str):
             try:
                 key = index(key)
             except TypeError:
                 kind = type(key).__name__
-                raise UsageError(f"a step is looked up by its name or its id, not by a {kind}.") from None
+                raise UsageError(f"a step is looked up by name or id, not by a {kind}.") from None
             if not 0 <= key < len(self.all_steps):
                 raise UsageError(f"the trace has steps 0 to {len(self.all_steps) - 1}, not {key}.")
             return self.all_steps[key]
@@ -108,47 +108,47 @@ class Trace:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know, in sentences: what was not kept, where the chain to the image is broken."""
+        """Notes on the pass: what was not kept, and where the chain to the image is broken."""
         return (*self._source.notes, *notes_of(self.all_steps))
 
     @cached_property
     def inputs(self) -> Mapping[str, Array]:
-        """The inputs by name, as the model got them: `input` for a single image, the batch axis first."""
+        """The inputs by name, as the model received them: `input` for a single image, with a batch axis."""
         return {name: self._source.input(name) for name in self._source.inputs}
 
     @property
     def input(self) -> Array:
-        """The image: the first of the inputs, the batch axis first."""
+        """The image: the first input, with a batch axis."""
         return next(iter(self.inputs.values()))
 
     @cached_property
     def constants(self) -> tuple[Array, ...]:
-        """The tensors that the pass read and that are neither inputs nor parameters, by the id of their Ref."""
+        """Tensors that are neither inputs nor parameters but were read by the pass, indexed by the id of their Ref."""
         return tuple(self._source.constant(place) for place in range(self._source.constants))
 
     @cached_property
     def output(self) -> Any:
-        """What the model returned: an array, or a tuple or dict of them."""
+        """The model's return value: an array, or a tuple or dict of arrays."""
         return self._source.result()
 
     @cached_property
     def returned(self) -> tuple[Ref, ...] | None:
-        """What each tensor of the output was, in order; None in files of the first format, which do not say it."""
+        """The reference of each tensor in the output, in order; None in files of the first format, which lack it."""
         return self._source.returned()
 
     @property
     def saved(self) -> bool:
-        """Whether the trace was read from a file: its numbers are then what the file says."""
+        """Whether the trace was read from a file, so that its numbers are only as trustworthy as the file."""
         return self._source.saved
 
     @property
     def card(self) -> Card:
-        """What the model expects and what its outputs mean."""
+        """The model's expected input and the meaning of its outputs."""
         return self._source.card
 
     @property
     def model_type(self) -> str:
-        """The model's class, with the module it is defined in."""
+        """The model's class, with its Python module."""
         return self._source.model_type
 
     @property
@@ -158,11 +158,11 @@ class Trace:
 
     @property
     def weights(self) -> str:
-        """A digest of all parameters and buffers: two traces of one model with the same weights have the same."""
+        """A digest of all parameters and buffers: traces of a model with the same weights have the same digest."""
         return self._source.weights
 
     def save(self, path: str | Path) -> None:
-        """Write the trace to one file: every number, the image, the weights and what the model was. Nothing is pickled.
+        """Write the trace to one file: numbers, image, weights and the model's description. Nothing is pickled.
 
         Raises:
             TraceError: the weights changed since the trace.
@@ -172,23 +172,23 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote; numbers are read from the file when they are asked for.
+        """Open a file written by `save`; numbers are read from it on demand.
 
         Raises:
-            DataError: there is no such file, it is no trace, or anything in it cannot be true.
+            DataError: the file does not exist, is not a trace, or holds something impossible.
         """
         return cls(Archive(path))
 
     def changed(self) -> tuple[str, ...]:
-        """The parameters and buffers that were written into or replaced since; empty for "none"."""
+        """The parameters and buffers that were modified or replaced since the trace."""
         return self._source.changed()
 
     def operand(self, step: Step | str | int, name: str) -> Any:
-        """What a tensor argument held when the step ran, also where it was overwritten later.
+        """The value of a tensor argument when the step ran, even if it was overwritten later.
 
         Args:
             step: The step, its name or its id.
-            name: An argument, by its name in ATen's schema.
+            name: Name of the argument in ATen's schema.
 
         Returns:
             An array; for an argument that is a list of tensors, a tuple of arrays.
@@ -196,31 +196,33 @@ class Trace:
         Raises:
             UnknownName: the step has no tensor argument of that name.
         """
-        found = step if isinstance(step, Step) else self[step]
-        value = found.arguments.get(name)
+        result = step if isinstance(step, Step) else self[step]
+        value = result.arguments.get(name)
         if isinstance(value, Ref):
-            return self._source.operand(found.id, name, 0)
+            return self._source.operand(result.id, name, 0)
         if isinstance(value, tuple):
             return tuple(
-                self._source.operand(found.id, name, i) if isinstance(item, Ref) else item
+                self._source.operand(result.id, name, i) if isinstance(item, Ref) else item
                 for i, item in enumerate(value)
             )
-        raise UnknownName(f"tensor argument of {found.name}", name, dict.fromkeys(name for name, _, _ in found.refs()))
+        raise UnknownName(
+            f"tensor argument of {result.name}", name, dict.fromkeys(name for name, _, _ in result.refs())
+        )
 
     def operands(self, step: Step | str | int) -> dict[str, Any]:
-        """All arguments of a step by name, arrays in the place of tensors."""
-        found = step if isinstance(step, Step) else self[step]
-        tensors = {name for name, _, _ in found.refs()}
-        return {name: self.operand(found, name) if name in tensors else v for name, v in found.arguments.items()}
+        """All arguments of a step by name, with tensors as arrays."""
+        result = step if isinstance(step, Step) else self[step]
+        tensors = {name for name, _, _ in result.refs()}
+        return {name: self.operand(result, name) if name in tensors else v for name, v in result.arguments.items()}
 
     def origin(self, step: Step | str | int, name: str, cell: Cell, item: int = 0) -> Origin:
-        """Where the number in a cell of an argument was made, through views, copies of shape and writes in place.
+        """The origin of the number in a cell of an argument, through views, reshaping copies and in-place writes.
 
         Args:
             step: The step that read it.
             name: The argument.
-            cell: Its cell, a full index of the argument.
-            item: Which tensor, of an argument that is a list.
+            cell: A full index of the argument.
+            item: Index of the tensor, if the argument is a list.
 
         Returns:
             The latest step that wrote the number, with the cell of its result; or the parameter, constant or input.
@@ -230,7 +232,7 @@ class Trace:
         return self._trace_back(ref, cell)
 
     def _trace_back(self, ref: Ref, cell: Cell) -> Origin:
-        """Follow the memory of `ref` back to what wrote `cell`."""
+        """Follow the memory of `ref` back to whatever wrote `cell`."""
         address = ref.address(cell)
         for writer in reversed(ref.rewritten):
             for made in self.all_steps[writer].results:
@@ -243,12 +245,12 @@ class Trace:
         maker = self.all_steps[ref.id]
         if maker.view:
             viewed = next(r for _, _, r in maker.refs())
-            at = viewed.cell_at(address) if viewed.dtype == ref.dtype else None  # else addresses count other units
+            at = viewed.cell_at(address) if viewed.dtype == ref.dtype else None  # else addresses have other units
             if at is not None:
                 return self._trace_back(viewed, at)
         return Origin("step", maker.id, maker.name, ref.output, cell)
 
     @cached_property
     def outside(self) -> Mapping[tuple[Kind, int], Ref]:
-        """The parameters, constants and inputs as they lie in memory, by the kind and id of the Refs to them."""
+        """The parameters, constants and inputs with their memory layout, by kind and id."""
         return self._source.outside()

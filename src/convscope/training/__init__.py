@@ -1,4 +1,4 @@
-"""Training: from a data set and a model to a run that nothing can lose, then what the run scores.
+"""Training: from a data set and a model to a run folder that survives a crash, then its evaluation.
 
 Knows torch, data, models and inputs; no plots, no HTTP, no command line.
 """

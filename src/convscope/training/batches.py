@@ -1,4 +1,4 @@
-"""Batches: a data set's images as tensors, from memory without Python per image, or from disk ahead of their use."""
+"""Batches: a data set's images as tensors, sliced in memory without a Python loop, or prefetched from disk."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -12,19 +12,19 @@ from convscope.data.lazy_images import LazyImages
 from convscope.training.prefetch import prefetch
 
 Stream = Generator[tuple[Tensor, Tensor], None, None]
-"""Images (n, C, H, W) and labels (n,), batch after batch; to be closed where it is left early.
+"""Images (n, C, H, W) and labels (n,), batch after batch; close it when leaving early.
 
-Stored images that cannot be read are left out: a batch may have fewer than were asked for, or none."""
+Unreadable images on disk are left out: a batch may have fewer than requested, or none."""
 
 FLOAT_BYTES = 1 << 30
 """Data sets up to this size are normalized once; larger ones stay as they are and are normalized batch by batch."""
 
-AHEAD_BYTES = 4 << 20
-"""Batches that fit into this together are read together: half the time per batch of small images."""
+GROUP_BYTES = 4 << 20
+"""Small batches are gathered in groups of up to this size, which halves the time per batch of small images."""
 
 
 class Batches(Protocol):
-    """A data set as a training or a score takes it: batches on one device, in the layout and type of its model."""
+    """A data set as training and evaluation use it: batches on one device, in the model's memory format and dtype."""
 
     @property
     def labels(self) -> Tensor:
@@ -32,31 +32,31 @@ class Batches(Protocol):
 
     @property
     def data(self) -> Dataset:
-        """What the batches are of."""
+        """The data set that the batches come from."""
 
     @property
     def window(self) -> int | None:
-        """How many neighbours an epoch's order mixes; None: all images."""
+        """Size of the windows within which an epoch is shuffled; None: the whole data set."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images (n, C, H, W), normalized, and labels (n,) at `indices`."""
 
     def taken(self, parts: Sequence[Tensor]) -> Stream:
-        """The batches at `parts`, one by one."""
+        """The batches with the indices `parts`, one by one."""
 
     def in_order(self, size: int, first: int = 0, every: int = 1) -> Stream:
-        """All batches from first to last; or each `every`-th, from batch `first`."""
+        """All batches in order; or every `every`-th, starting at batch `first`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldBatches:
     """Batches of a data set in memory.
 
-    Images lie as (N, H, W, C), so that a batch is channels-last by a mere change of view; `channels_last` says
-    whether the model gets it so or copied to (N, C, H, W).
+    Images are stored as (N, H, W, C), so that a permuted view of a batch is channels-last; `channels_last` decides
+    whether the model receives that view or a contiguous copy (N, C, H, W).
     """
 
     images: Tensor
@@ -75,8 +75,8 @@ class HeldBatches:
         return self._shown(self.images.index_select(0, indices)), self.labels.index_select(0, indices)
 
     def taken(self, parts: Sequence[Tensor]) -> Stream:
-        """See `Batches`; small ones are read several at once."""
-        together = max(1, AHEAD_BYTES // max(1, 4 * self.images[0].numel() * max(map(len, parts), default=1)))
+        """See `Batches`; small batches are gathered several at once."""
+        together = max(1, GROUP_BYTES // max(1, 4 * self.images[0].numel() * max(map(len, parts), default=1)))
         for start in range(0, len(parts), together):
             group = parts[start : start + together]
             images, labels = self.take(torch.cat(list(group)))
@@ -86,11 +86,11 @@ class HeldBatches:
     def in_order(self, size: int, first: int = 0, every: int = 1) -> Stream:
         """See `Batches`."""
         for start in range(first * size, len(self), every * size):
-            images = self.images[start : start + size].clone()  # a model may write into what it is given
+            images = self.images[start : start + size].clone()  # a model may modify its input in place
             yield self._shown(images), self.labels[start : start + size]
 
     def _shown(self, images: Tensor) -> Tensor:
-        """Images (n, H, W, C) as the model gets them: (n, C, H, W) in its layout."""
+        """Images (n, H, W, C) as the model receives them: (n, C, H, W) in its memory format."""
         values = images.permute(0, 3, 1, 2)
         if not self.ready:
             values = normalized(values, self.data, self.dtype)
@@ -100,7 +100,7 @@ class HeldBatches:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredBatches:
-    """Batches of a data set on disk: read and decoded in other threads while the model works on those before."""
+    """Batches of a data set on disk: read and decoded in background threads while the model works on earlier ones."""
 
     labels: Tensor
     data: Dataset
@@ -113,10 +113,10 @@ class StoredBatches:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See `Batches`."""
-        found, kept = self.data.readable(indices.cpu().numpy())
-        raw = torch.from_numpy(found).to(self.labels.device)
+        pixels, kept = self.data.readable(indices.cpu().numpy())
+        raw = torch.from_numpy(pixels).to(self.labels.device)
         values = normalized(raw, self.data, self.dtype)
-        if self.channels_last:  # by hand: for one channel contiguous() would leave the strides as they are
+        if self.channels_last:  # explicitly: with one channel, contiguous() would keep the strides
             rows = values.permute(0, 2, 3, 1)
             values = rows.reshape(-1).view(rows.shape).permute(0, 3, 1, 2)
         return values, self.labels[torch.from_numpy(kept).to(self.labels.device)]
@@ -132,7 +132,7 @@ class StoredBatches:
 
 
 def normalized(values: Tensor, data: Dataset, dtype: torch.dtype) -> Tensor:
-    """Raw values (n, C, H, W) as the model takes them: the arithmetic of `Preprocess.normalize`, on tensors."""
+    """Raw values (n, C, H, W) normalized for the model: the arithmetic of `Preprocess.normalize`, on tensors."""
     preprocess = data.preprocess
     values = values.to(dtype)
     if preprocess.scale != 1:
@@ -148,7 +148,7 @@ def normalized(values: Tensor, data: Dataset, dtype: torch.dtype) -> Tensor:
 def as_batches(
     data: Dataset, device: torch.device, dtype: torch.dtype = torch.float32, *, channels_last: bool
 ) -> Batches:
-    """Put a data set on the device, normalized once if it is small enough; a stored one stays where it is."""
+    """Put a data set on the device, normalized once if it is small enough; a data set on disk stays there."""
     if isinstance(data.images, LazyImages):
         labels = torch.tensor(data.labels, device=device)
         return StoredBatches(labels, data, channels_last, dtype, data.images.window)
@@ -161,13 +161,13 @@ def as_batches(
 
 
 def shifted(images: Tensor, most: int) -> Tensor:
-    """The batch (N, C, H, W) moved up to `most` pixels each way, drawn from PyTorch's random state."""
+    """The batch (N, C, H, W) shifted by up to `most` pixels each way, drawn from PyTorch's random state."""
     down, right = torch.randint(-most, most + 1, (2,)).tolist()
     return torch.roll(images, (down, right), (2, 3))
 
 
 def batch_count(images: int, size: int, *, join_last: bool = False) -> int:
-    """How many batches an epoch has.
+    """Number of batches in an epoch.
 
     >>> batch_count(33, 32), batch_count(33, 32, join_last=True), batch_count(20, 32, join_last=True)
     (2, 1, 1)
@@ -177,7 +177,7 @@ def batch_count(images: int, size: int, *, join_last: bool = False) -> int:
 
 
 def batch_parts(order: Tensor, size: int, *, join_last: bool = False) -> tuple[Tensor, ...]:
-    """An epoch's indices (N,) in batches; with `join_last`, what is left over is part of the last whole batch.
+    """An epoch's indices (N,) in batches; with `join_last`, an incomplete last batch joins the one before.
 
     >>> [len(part) for part in batch_parts(torch.arange(9), 4)]
     [4, 4, 1]

@@ -1,4 +1,4 @@
-"""Agreement: what the processes of a group tell each other, so that all do the same. Alone, all answer at once.
+"""Collectives: how the processes of a group exchange values, so that all act alike. With one process, each is trivial.
 
 Knows torch.distributed; no models, no data, no files.
 """
@@ -17,26 +17,26 @@ Value = TypeVar("Value")
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this group anew after one of its processes died."""
+    """Whether torchrun restarted this group after one of its processes died."""
     return any(gathered(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))))
 
 
-def gathered(mine: Value) -> list[Value]:
-    """What every process has, by its number.
+def gathered(value: Value) -> list[Value]:
+    """The value of every process, by rank.
 
     >>> gathered("a")
     ['a']
     """
     if world() == 1:
-        return [mine]
-    told: list[Any] = [None] * world()
+        return [value]
+    values: list[Any] = [None] * world()
     with companions():
-        distributed.all_gather_object(told, mine)
-    return told
+        distributed.all_gather_object(values, value)
+    return values
 
 
 def first_says(work: Callable[[], Value]) -> Value:
-    """What the first process makes of `work`, which the others do not do; what it refuses all refuse.
+    """The result of `work` in the first process, broadcast to all; an error there is raised in all of them.
 
     >>> first_says(lambda: 3)
     3
@@ -47,14 +47,14 @@ def first_says(work: Callable[[], Value]) -> Value:
     answer: list[Any] = [(value, Refused.of(refused))]
     with companions():
         distributed.broadcast_object_list(answer, src=0)
-    told, theirs = answer[0]
-    if theirs is not None:
-        raise _shared(refused or theirs)
-    return told  # type: ignore[no-any-return]  # it went through a list of objects
+    result, error = answer[0]
+    if error is not None:
+        raise _shared(refused or error)
+    return result  # type: ignore[no-any-return]  # it went through a list of objects
 
 
 def all_do(work: Callable[[], Value]) -> Value:
-    """What this process makes of `work`, which all do; where one refuses, all do.
+    """The result of `work`, which every process runs; an error in one of them is raised in all.
 
     >>> all_do(lambda: 3)
     3
@@ -65,11 +65,11 @@ def all_do(work: Callable[[], Value]) -> Value:
     for number, theirs in enumerate(gathered(Refused.of(refused))):
         if theirs is not None:
             raise _shared(refused or Refused(f"process {number}: {theirs}", theirs.exit_status))
-    return value  # type: ignore[return-value]  # nobody refused
+    return value  # type: ignore[return-value]  # no process raised
 
 
 class Refused(ConvscopeError):
-    """What another process has refused, in its words."""
+    """An error raised in another process, with its message."""
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message, exit_status)
@@ -77,7 +77,7 @@ class Refused(ConvscopeError):
 
     @classmethod
     def of(cls, error: ConvscopeError | None) -> Self | None:
-        """An error so that it can be sent."""
+        """An error in a form that can be pickled and sent."""
         return None if error is None else cls(str(error), error.exit_status)
 
     def __str__(self) -> str:
@@ -97,12 +97,12 @@ def _outcome(work: Callable[[], Value]) -> tuple[Value | None, ConvscopeError | 
 
 
 def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
-    """Refuse to go on where processes differ in a fact.
+    """Raise an error in all processes if they differ in a fact.
 
     >>> agree("training", lambda: {"data": "6bc1"})
 
     Raises:
-        DataError: says in what, and who.
+        DataError: names the fact and the two processes that differ.
     """
     if world() == 1:
         return
@@ -117,17 +117,17 @@ def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
 
 @contextmanager
 def companions() -> Iterator[None]:
-    """Within it the death or silence of another process is a sentence.
+    """Within it, the failure or timeout of another process raises one readable error.
 
     Raises:
-        TrainingError: another process has ended, or says nothing any more.
+        TrainingError: another process has ended or no longer responds.
     """
     try:
         yield
     except RuntimeError as error:
-        if world() == 1 or not any(sign in str(error).lower() for sign in ("gloo", "nccl", "peer", "timed out")):
+        if world() == 1 or not any(word in str(error).lower() for word in ("gloo", "nccl", "peer", "timed out")):
             raise
         raise TrainingError(
-            f"another process has ended or cannot be reached any more ({said(error)}, says process {rank()}). What "
-            "was saved is intact; go on with --resume."
+            f"another process has ended or can no longer be reached ({said(error)}, reported by process {rank()}). "
+            "What was saved is intact; continue with --resume."
         ) from None

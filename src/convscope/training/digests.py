@@ -1,4 +1,4 @@
-"""Digests: whether data or weights are the same as in another process, or as when a training began."""
+"""Digests: compare data or weights between processes, or with those that a training started with."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ SAMPLE = 256
 
 
 def whole_digest(data: Dataset) -> str:
-    """SHA-256 of images, labels, classes and scaling; of stored images, the quick one.
+    """SHA-256 of images, labels, classes and scaling; for images on disk, the quick digest.
 
     >>> data = Dataset("one", np.zeros((1, 1, 2, 2), np.uint8), np.array([0]), ("black",))
     >>> whole_digest(data) == whole_digest(data.part(slice(0, 1)))
@@ -34,12 +34,12 @@ def quick_digest(data: Dataset) -> str:
     >>> quick_digest(data) == quick_digest(data.part(slice(0, 1)))
     True
     """
-    found = hashlib.sha256(f"{data.images.shape} {data.images.dtype} {data.classes} {data.preprocess}".encode())
-    found.update(data.labels.tobytes())
+    digest = hashlib.sha256(f"{data.images.shape} {data.images.dtype} {data.classes} {data.preprocess}".encode())
+    digest.update(data.labels.tobytes())
     spread = range(0, len(data), max(1, len(data) // SAMPLE))
     for at in data.images.marks() if isinstance(data.images, LazyImages) else spread:
-        found.update(np.ascontiguousarray(data.readable([at])[0]).tobytes())
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(data.readable([at])[0]).tobytes())
+    return digest.hexdigest()
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -48,10 +48,10 @@ def weights_digest(model: nn.Module) -> str:
     >>> weights_digest(nn.Conv2d(1, 1, 3)) == weights_digest(nn.Conv2d(1, 1, 3))
     False
     """
-    found = hashlib.sha256(type(model).__qualname__.encode())
+    digest = hashlib.sha256(type(model).__qualname__.encode())
     for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, Tensor):  # what a module keeps besides
+        if not isinstance(tensor, Tensor):  # extra state of a module
             continue
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

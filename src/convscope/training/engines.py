@@ -1,4 +1,4 @@
-"""Engines: who calculates one step of a training. PyTorch here; numpy_engine.py does it in plain NumPy."""
+"""Engines: what computes one training step. PyTorch here; numpy_engine.py does it in plain NumPy."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,16 +19,16 @@ ENGINES = ("torch", "numpy")
 
 
 class Engine(Protocol):
-    """Whatever can train a model by one batch."""
+    """Trains a model by one batch at a time."""
 
     def step(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Forward, loss, backward, optimizer; the model's weights are then the new ones.
+        """Forward, loss, backward, optimizer step; updates the model's weights.
 
         Args:
-            images: Shape (n, C, H, W), as the model takes them.
+            images: Normalized for the model, shape (n, C, H, W).
             labels: Shape (n,).
-            share: Which part of the whole batch these images are, of 1: less than 1 with several processes, or where
-                some images cannot be read.
+            share: These images as a fraction of the whole batch: less than 1 with several processes, or if some
+                images cannot be read.
 
         Returns:
             The loss before the step, and the outputs (n, K).
@@ -59,8 +59,8 @@ class TorchEngine:
             output = scores_of(said, len(images))
             if not output.requires_grad:
                 raise TrainingError(
-                    "the model's answers have no gradient (its forward uses argmax, detach, NumPy or no_grad), so "
-                    "nothing can be learned from them; let forward return the scores themselves."
+                    "the model's output has no gradient (its forward uses argmax, detach, NumPy or no_grad), so "
+                    "nothing can be learned from it; let forward return the scores themselves."
                 )
             loss = self.loss(output, labels)
         self.stepper.zero_grad()
@@ -70,14 +70,14 @@ class TorchEngine:
 
 
 def check_engine(engine: str, device: str | None, precision: str | None) -> tuple[str, str]:
-    """The device and precision to train with, "auto" and "float32" where PyTorch calculates and nothing is said.
+    """The device and precision to train with; the defaults of PyTorch's engine are "auto" and "float32".
 
     >>> check_engine("numpy", None, None)
     ('cpu', 'float64')
 
     Raises:
         UnknownName: no engine has this name.
-        UsageError: another device or precision than the NumPy engine has.
+        UsageError: a device or precision that the NumPy engine does not have.
     """
     if engine not in ENGINES:
         raise UnknownName("engine", engine, ENGINES)
@@ -95,7 +95,7 @@ def runtime_for(engine: str, device: str, precision: str) -> Runtime:
     """The runtime of this process.
 
     Raises:
-        UsageError: several processes, and the engine is NumPy.
+        UsageError: several processes with the NumPy engine.
     """
     runtime = make_runtime(device, precision)
     if engine == "numpy" and runtime.world > 1:
@@ -106,7 +106,7 @@ def runtime_for(engine: str, device: str, precision: str) -> Runtime:
 def make_engine(
     engine: str, model: nn.Module, recipe: Recipe, loss: Loss, runtime: Runtime
 ) -> tuple[Engine, torch.optim.Optimizer]:
-    """The engine by name, and the optimizer that holds what it remembers."""
+    """The engine by name, and the optimizer that holds its state."""
     if engine == "numpy":
         mover = NumpyOptimizer(model, recipe)
         return NumpyEngine(model, mover, recipe), mover

@@ -1,4 +1,4 @@
-"""What a training's numbers depend on besides its settings: versions, processor, threads. Written into config.json."""
+"""Environment: what results depend on besides the settings (versions, processor, threads), for config.json."""
 
 import platform
 import time
@@ -14,11 +14,11 @@ from convscope.training.rendezvous import launch_id
 from convscope.training.runtime import Runtime
 
 SMALL = 5_000
-"""Up to so many parameters one thread is as fast as several, and is not held up by whatever else the machine does."""
+"""Models up to this many parameters train as fast on one thread, and are less disturbed by other programs."""
 
 
 def environment(parameters: int, runtime: Runtime) -> dict[str, Any]:
-    """Versions, processor, device, processes, and the threads to train a model of so many parameters with."""
+    """Versions, processor, device, processes, and how many threads to train a model of `parameters` parameters with."""
     return {
         "convscope": convscope.__version__,
         "torch": torch.__version__,
@@ -34,9 +34,9 @@ def environment(parameters: int, runtime: Runtime) -> dict[str, Any]:
 
 
 def differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is not as it was when a training began, so that resumed weights may differ in a last bit."""
+    """Notes on what has changed since a training began, so that resumed weights may differ in the last bit."""
     return tuple(
-        f"resumed with {name} {here[name]}, begun with {stored[name]}: the last bits of the weights may differ."
+        f"resumed with {name} {here[name]}, started with {stored[name]}: the last bits of the weights may differ."
         for name in ("torch", "numpy", "processor", "device", "processes")
         if name in stored and here[name] != stored[name]
     )

@@ -1,4 +1,4 @@
-"""Evaluation: what a model scores on a data set, and what it says of one picture. Knows torch; writes nothing."""
+"""Evaluation: a model's scores on a data set, and its prediction for one image. Knows torch; writes no files."""
 
 import math
 from dataclasses import dataclass, replace
@@ -31,38 +31,38 @@ from convscope.type_checks import takes
 
 BATCH = 1000
 BATCH_BYTES = 16 << 20
-"""A batch that is scored has at most so many images, and so many bytes of them."""
+"""Upper limits of an evaluation batch: number of images, and their bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model scores on a data set."""
+    """A model's scores on a data set."""
 
     dataset: str
     classes: tuple[str, ...]
     loss: float
-    """Mean over the images, by the loss it was trained with."""
+    """Mean loss over the images, with the loss function of the training."""
     confusion: NDArray[np.int64]
-    """How many images of class row were given class column, shape (K, K)."""
+    """Confusion matrix: number of images of class row predicted as class column, shape (K, K)."""
     skipped: int = 0
-    """How many images more could not be read."""
+    """Number of images that could not be read, not counted in the scores."""
     notes: tuple[str, ...] = ()
-    """What somebody should know of it before believing the numbers."""
+    """Caveats."""
 
     @cached_property
     def accuracy(self) -> float:
-        """Share of images given their own class."""
+        """Fraction of images predicted correctly."""
         return float(np.trace(self.confusion) / self.confusion.sum())
 
     @cached_property
     def per_class(self) -> list[dict[str, Any]]:
-        """For each class: images, recall (share of them found), precision (share of its answers that are right)."""
-        found, given, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
+        """For each class: number of images, recall and precision."""
+        result, given, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
         return [
             {
                 "class": name,
-                "images": int(found[k]),
-                "recall": float(right[k] / found[k]) if found[k] else None,
+                "images": int(result[k]),
+                "recall": float(right[k] / result[k]) if result[k] else None,
                 "precision": float(right[k] / given[k]) if given[k] else None,
             }
             for k, name in enumerate(self.classes)
@@ -84,21 +84,21 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a model says of one picture."""
+    """A model's prediction for one image."""
 
     image: str
     classes: tuple[str, ...]
     output: NDArray[np.float32]
     """What the model returned, shape (K,)."""
     probabilities: NDArray[np.float64] | None
-    """Softmax of the output, or the output itself where it already is probabilities, shape (K,); None for a model of
-    one number."""
+    """Softmax of the output, or the output itself if it already holds probabilities, shape (K,); None for a model
+    with a single output."""
     best: int
-    """The class with the largest output, or nearest to the one number."""
+    """The class with the largest output; for a single output, the class number nearest to it."""
     label: int | None = None
-    """The true class, where the picture came with one."""
+    """The true class, if the image has a label."""
     notes: tuple[str, ...] = ()
-    """What was done to the picture before the model saw it, and what is strange about the answer."""
+    """How the image was preprocessed, and caveats about the prediction."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -115,13 +115,13 @@ class Prediction:
 
 
 def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) -> Evaluation:
-    """Score a model, in eval mode, on all of a data set, up to a thousand images at a time.
+    """Evaluate a model, in eval mode, on a whole data set, up to a thousand images at a time.
 
-    Several processes share the batches and add them up in order: each gives the same answer as one would.
+    Several processes share the batches and add the results up in order: each returns what a single process would.
 
     Raises:
         DataError: none of the images can be read.
-        ShapeError: the model answers with something else than one score per class, or with too few of them.
+        ShapeError: the model's output is not one score per class, or has too few of them.
     """
     classes = batches.data.classes
     confusion = np.zeros((len(classes), len(classes)), np.int64)
@@ -138,16 +138,16 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
             losses.append(float(loss(output, labels)) * len(labels))
             strange += int((~output.isfinite()).any(1).sum())
             np.add.at(confusion, (labels.cpu().numpy(), decide(output, len(classes)).cpu().numpy()), 1)
-    found = gathered((losses, confusion, strange))
-    total = 0.0
+    gathered_parts = gathered((losses, confusion, strange))
+    total = 0.0  # the losses are added in the order of the batches, so that any number of processes gives the same sum
     for number in range(math.ceil(len(batches) / size)):
-        total += found[number % runtime.world][0][number // runtime.world]
-    counts = sum((theirs for _, theirs, _ in found), np.zeros_like(confusion))
+        total += gathered_parts[number % runtime.world][0][number // runtime.world]
+    counts = sum((part for _, part, _ in gathered_parts), np.zeros_like(confusion))
     name, read = f"{batches.data.name}:{batches.data.split}", int(counts.sum())
     if not read:
         raise DataError(f"no image of {name} can be read.")
-    odd = sum(theirs for *_, theirs in found)
-    notes = (f"{odd:,} of the {read:,} answers have numbers that are not finite, so their classes say nothing.",)
+    odd = sum(part for *_, part in gathered_parts)
+    notes = (f"{odd:,} of the {read:,} outputs have values that are not finite, so their classes mean nothing.",)
     return Evaluation(name, classes, total / read, counts, batches.data.listed - read, notes if odd else ())
 
 
@@ -161,18 +161,18 @@ def evaluate(
     device: str = "auto",
     strict: bool = False,
 ) -> Evaluation:
-    """Score a trained run on a data set, by default on the test images of the one it was trained on.
+    """Evaluate a trained run on a data set, by default on the test split of its own data.
 
-    Several processes (see `cs.launch`) share the work and all get the answer. Images of a folder, or of `hub:`, that
+    Several processes (see `cs.launch`) share the work and all return the result. Images of a folder, or of `hub:`, that
     cannot be read are named and skipped, unless `strict`.
 
     >>> cs.evaluate("runs/shapes-cnn").accuracy  # doctest: +SKIP
     0.995
 
     Raises:
-        RunError: the folder is no run.
-        UnknownName: there is no such data set.
-        DataError: the run was trained on data given by hand, and none are given now; or processes have different data.
+        RunError: the folder is not a run.
+        UnknownName: unknown data set.
+        DataError: the run was trained on data passed as arrays, and none is passed now; or the processes' data differ.
     """
     join()
     run = run if isinstance(run, Run) else load_run(run)
@@ -189,7 +189,7 @@ def evaluate(
 
 
 def as_expected(data: Dataset, card: Card) -> tuple[Dataset, tuple[str, ...]]:
-    """A data set normalized as a model expects it, its classes numbered as the model numbers them; and what to know.
+    """A data set normalized and with its classes numbered as a model expects them, and notes on it.
 
     Raises:
         DataError: it has classes that the model does not know.
@@ -211,22 +211,22 @@ def as_expected(data: Dataset, card: Card) -> tuple[Dataset, tuple[str, ...]]:
 
 
 def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None, *, strict: bool = False) -> Dataset:
-    """The data that a run was trained on, or other data as its model takes them.
+    """The data that a run was trained on, or other data prepared for its model.
 
     Args:
         run: A trained run.
         name: Another data set's name; None for the run's own.
         split: "train", "test" or "all".
-        data_dir: Where the MNIST family's files lie, where not as when it was trained.
+        data_dir: Folder of the MNIST family's files, if it has changed since the training.
         strict: Whether an image that cannot be read is an error rather than skipped.
 
     Raises:
-        DataError: the run was trained on data given by hand.
+        DataError: the run was trained on data passed as arrays.
     """
     options = run.config["dataset"]
     if name is None and options["source"] is None:
         raise DataError(
-            f"{run.path} was trained on data given by hand ({options['name']}); give the data to evaluate on."
+            f"{run.path} was trained on data passed as arrays ({options['name']}); pass the data to evaluate on."
         )
     if name is not None:
         alike = card_of(run.model).preprocess.as_loaded() if name.startswith(("folder:", "hub:")) else {}
@@ -245,21 +245,21 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None,
 def predict(
     model: nn.Module | Run | str | Path, *images: Any, data_dir: str | Path | None = None, device: str = "auto"
 ) -> list[Prediction]:
-    """What a model says of pictures.
+    """A model's predictions for images.
 
     >>> cs.predict("runs/shapes-cnn", "drawing.png")[0].best  # doctest: +SKIP
     1
 
     Args:
-        model: A run, a run's folder, or any model with class names or without.
+        model: A run, a run's folder, or any model, with or without class names.
         images: Files, `dataset:split/index`, or arrays (C, H, W).
-        data_dir: Where the MNIST family's files lie; a run knows where it read them.
+        data_dir: Folder of the MNIST family's files; a run remembers where it read them.
         device: Where to move the model; "auto" leaves it where it is.
 
     Raises:
         ImageError: a file cannot be read.
-        ShapeError: a picture that cannot be brought to what the model expects; or the model answers with something
-            else than one score per class or one number, such as segmentation maps.
+        ShapeError: a picture cannot be converted to the model's input, or the model's output is neither one score per
+            class nor a single number, such as a segmentation map.
     """
     if isinstance(model, str | Path) and (Path(model) / "config.json").exists():
         model = load_run(model)
@@ -285,20 +285,20 @@ def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction
 
 
 def interpret(model: nn.Module, output: Any, *, card: Card | None = None) -> Prediction:
-    """What a model's output for one image means: the class, and the probabilities where there are several.
+    """What a model's output for one image means: the class, and the probabilities if there are several outputs.
 
     >>> interpret(nn.Linear(1, 2), np.zeros((1, 2), np.float32)).probabilities
     array([0.5, 0.5])
 
     Args:
-        model: What gave the output; one that ends in a softmax gives probabilities already, one that ends in a sigmoid
-            a probability of each output by itself.
-        output: Logits or probabilities, shape (1, K) or (K,); or what holds them, as `model(images)` or a trace's
-            `output` gives it: a dict or an object with `logits`.
-        card: What its outputs mean; the model's own where nothing is said. Outputs without a name are no answers.
+        model: The model that made the output. After a final softmax the outputs already are probabilities; after a
+            final sigmoid each output is a probability of its own.
+        output: Logits or probabilities, shape (1, K) or (K,); or a dict or object with `logits`, as returned by
+            `model(images)` or stored in a trace's `output`.
+        card: What the outputs mean; by default the model's own card. Outputs without a class name are never predicted.
 
     Raises:
-        ShapeError: the model answers with something else, such as segmentation maps; the message says with what.
+        ShapeError: the output is something else, such as a segmentation map; the message says what.
     """
     row = scores_of(output, 1).detach().float().cpu()  # (1, K)
     names = (card or card_of(model)).classes
@@ -308,7 +308,8 @@ def interpret(model: nn.Module, output: Any, *, card: Card | None = None) -> Pre
         shares = row.double() if are_probabilities(model, row) else row.double().softmax(1)
         if ends_in(model, nn.Sigmoid):
             shares = row.double()
-            notes = (*notes, "the model ends in a sigmoid: each output is a probability by itself, they do not add up.")
+            sigmoid = "the model ends in a sigmoid: each output is a probability of its own; they need not add up to 1."
+            notes = (*notes, sigmoid)
         probabilities = shares[0].numpy()
     best = int(decide(row, len(classes))[0])
     named = (*classes, *(f"output {k}" for k in range(len(classes), row.shape[1])))
@@ -316,16 +317,16 @@ def interpret(model: nn.Module, output: Any, *, card: Card | None = None) -> Pre
 
 
 def _strange(row: Tensor, classes: int, *, named: bool) -> tuple[str, ...]:
-    """Caveats of an answer."""
+    """Caveats of a prediction."""
     notes = []
     if not torch.isfinite(row).all():
-        notes.append("the model answers with numbers that are not finite, so this says nothing; look at its weights.")
+        notes.append("the model's output has values that are not finite, so this means nothing; check its weights.")
     if row.shape[1] == 1 and not named:
         notes.append(
-            "the model answers with one number, and no class names say what it means; it is read as a class number."
+            "the model has a single output and no class names that say what it means; it is read as a class number."
         )
     if row.shape[1] > classes:
-        notes.append(f"the model has {row.shape[1]} outputs and {classes} class names; the others are never an answer.")
+        notes.append(f"the model has {row.shape[1]} outputs and {classes} class names; the others are never predicted.")
     if 1 < row.shape[1] < classes:
-        notes.append(f"the model has {row.shape[1]} outputs and {classes} class names; the last names belong to none.")
+        notes.append(f"the model has {row.shape[1]} outputs and {classes} class names; the last names have no output.")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Stepping: an optimizer's step without what PyTorch does around each one. Knows optimizers, no models."""
+"""Fast Adam: optimizer steps without the overhead that PyTorch adds to each one. Knows optimizers, no models."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,21 +10,21 @@ from torch.optim.adamw import adamw
 
 
 class Stepper(Protocol):
-    """What moves the weights: an optimizer, or something that does the same."""
+    """Updates the weights: an optimizer, or an equivalent of one."""
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
 
     def step(self) -> Any:
-        """Move the weights by their gradients."""
+        """Update the weights by their gradients."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdamStepper:
-    """Steps of Adam and AdamW by their functional form, on the optimizer's own state: the same bits.
+    """Adam and AdamW in their functional form, on the optimizer's own state: the results are bitwise equal.
 
-    `Optimizer.step` and `zero_grad` also mark themselves for the profiler, call hooks and look every setting over; for
-    a small network that takes a tenth of the whole step (bench/training.py).
+    `Optimizer.step` and `zero_grad` also open a profiler range, call hooks and check every setting; for a small
+    network this takes a tenth of the whole training step (bench/training.py).
     """
 
     optimizer: torch.optim.Adam
@@ -36,7 +36,7 @@ class AdamStepper:
                 weight.grad = None
 
     def step(self) -> None:
-        """See `Stepper`; the first step is the optimizer's own, which makes its state."""
+        """See `Stepper`; the first step is the optimizer's own, which creates its state."""
         moved = [[w for w in group["params"] if w.grad is not None] for group in self.optimizer.param_groups]
         if any(not self.optimizer.state.get(weight) for weights in moved for weight in weights):
             self.optimizer.step()
@@ -67,6 +67,6 @@ class AdamStepper:
 
 
 def stepper_of(optimizer: torch.optim.Optimizer) -> Stepper:
-    """How to step with an optimizer that `make_optimizer` made."""
+    """The fastest stepper for an optimizer from `make_optimizer`."""
     plain = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) and optimizer.param_groups[0]["fused"]
     return AdamStepper(optimizer) if plain else optimizer  # type: ignore[arg-type]  # just checked

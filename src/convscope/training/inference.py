@@ -1,6 +1,6 @@
-"""Modes: asking a model for an answer, in eval mode for a while, each of its modules left as it was.
+"""Inference: run a model in eval mode and restore the mode of each of its modules afterwards.
 
-What a model raises becomes one sentence, also while it trains.
+An exception raised by the model becomes one readable error, also during training.
 """
 
 from collections.abc import Iterator
@@ -18,23 +18,23 @@ from convscope.training.outputs import scores_of
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Within it the model evaluates: batch norm by its running statistics, dropout off."""
+    """Within it the model is in eval mode: batch norm uses its running statistics, dropout is off."""
     with in_evaluation(model):
         yield model
 
 
 def answer(model: nn.Module, images: Tensor) -> Tensor:
-    """What a model answers to images (N, C, H, W) as it is, in the mode it is in: (N, K).
+    """A model's scores (N, K) for images (N, C, H, W), in the mode it is in.
 
     Raises:
         ModelError: the model fails on them; the message says where in the user's code.
-        ShapeError: it answers with something else than one score per class or one number for each image.
+        ShapeError: its output is neither one score per class nor one number for each image.
     """
     return scores_of(returned(model, images), len(images))
 
 
 def returned(model: nn.Module, images: Tensor) -> object:
-    """What a model returns for images, whatever it is.
+    """A model's raw return value for images.
 
     Raises:
         ModelError: the model fails on them; the message says where in the user's code.
@@ -46,11 +46,11 @@ def returned(model: nn.Module, images: Tensor) -> object:
 
 
 def refusal(model: nn.Module, images: Tensor, error: Exception) -> ConvscopeError:
-    """The error to raise in the place of what a model raised on images (N, C, H, W)."""
+    """The error to raise instead of the exception that a model raised on images (N, C, H, W)."""
     if isinstance(error, ConvscopeError):
         return error
     count, shape = len(images), "x".join(map(str, images.shape[1:]))
     name = card_of(model).name
     if isinstance(error, torch.OutOfMemoryError):
-        return ModelError(f"{name} finds no memory for {count} images of {shape} at once; take a smaller --batch-size.")
+        return ModelError(f"{name} runs out of memory on {count} images of {shape}; use a smaller --batch-size.")
     return failed(f"{name} on {f'{count} images' if count > 1 else 'an image'} of {shape}", error)

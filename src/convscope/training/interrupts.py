@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C, a polite kill and a closed terminal as a question that a loop can ask between two steps."""
+"""Interrupts: SIGINT, SIGTERM and SIGHUP set a flag that a loop checks between two steps."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Interrupt:
-    """Whether somebody asked to stop; a second Ctrl-C does not wait for the answer."""
+    """Whether a stop was requested; a second Ctrl-C interrupts at once."""
 
     asked = False
 
@@ -21,9 +21,9 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within it, SIGINT, SIGTERM and SIGHUP only set `asked` (in the main thread; in others they are left as they are).
+    """Within it, SIGINT, SIGTERM and SIGHUP only set `asked` (in the main thread; other threads leave them unchanged).
 
-    A SIGHUP that is ignored, as `nohup` has it, stays ignored.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():

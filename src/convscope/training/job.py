@@ -1,4 +1,4 @@
-"""A training job: from names and settings to data, model and recipe, and what config.json says of them."""
+"""A training job: from names and settings to data, model and recipe, and their entries in config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,23 +30,23 @@ from convscope.training.recipes import ANY, Recipe, recipe_for
 from convscope.training.runtime import Runtime
 
 MODEL_OF_STRANGERS = "mnist-small"
-"""What is trained on data without a model of their own: it takes any square size, channels and classes."""
+"""The default model for data sets without one of their own: it takes any square size, channels and classes."""
 
 BY_HAND = "given by hand"
-JOINED = "the last batch of an epoch would be too small for batch norm, so its images join the one before."
+JOINED = "the last batch of an epoch would be too small for batch norm, so its images are added to the batch before it."
 
 DataSource = str | Dataset | tuple[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """What a user may say about a training; None leaves a choice to the recipe."""
+    """A user's settings for a training; None leaves a choice to the recipe."""
 
     dataset: DataSource | None
     model: str | nn.Module | None = None
     model_args: Mapping[str, Any] | None = None
     model_name: str | None = None
-    """What the model is called, where a run that is resumed already says so."""
+    """The model's name, if the run that is resumed already has one."""
     recipe: str | Recipe = "fast"
     recipe_name: str = "fast"
     changes: Mapping[str, Any] | None = None
@@ -59,12 +59,12 @@ class Settings:
     precision: str = "float32"
     engine: str = "torch"
     imports: Imports | None = None
-    """What the code of the model may import, where a run that is resumed names it; else whatever it does."""
+    """What the model's code may import, as recorded in a run that is resumed; otherwise there is no limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingJob:
-    """All that a training needs, checked to fit together."""
+    """Everything that a training needs, checked to be consistent."""
 
     train: Dataset
     test: Dataset | None
@@ -91,7 +91,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
     """Load the data, build the model, choose the recipe; refuse what does not fit.
 
     Raises:
-        UnknownName: of a data set, model, recipe, optimizer or loss.
+        UnknownName: unknown data set, model, recipe, optimizer or loss.
         DataError: data that cannot be trained on.
         ShapeError: a model that does not take these images or has too few outputs.
     """
@@ -106,13 +106,14 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
     notes = (*notes, *_empty_classes_note(train))
     wanted, recipe = recipe, recipe.for_images(len(train))
     if recipe.epochs > wanted.epochs:
-        few = f"{len(train):,} images are few, so there are {recipe.epochs} epochs: {wanted.least_steps} steps in all."
+        epochs = f"{recipe.epochs} epochs, {wanted.least_steps} steps in all."
+        few = f"{len(train):,} images are few, so the training takes {epochs}"
         notes = (*notes, few)
     imports = settings.imports or Imports()
     with watching(imports):
         model, source, args = build_model(settings, name, recipe, train, seed)
     if not isinstance(settings.recipe, Recipe) and leaves_one(model, recipe, len(train), runtime.world):
-        recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # a resumed run keeps what it began with
+        recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # stays so when resumed
     if settings.engine == "numpy":
         check_numpy(model, recipe)
     config = {
@@ -134,7 +135,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
 
 
 def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress) -> tuple[Dataset, Dataset | None]:
-    """The training images, and the test images where there are any."""
+    """The training images, and the test images if there are any."""
     if isinstance(settings.dataset, str):
         options = dict(settings.data_options or {}) | {"seed": seed, "progress": progress}
         if recipe.sampling != "split":
@@ -149,7 +150,7 @@ def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress)
 
 
 def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> Dataset:
-    """A data set from a name, a Dataset or (images, labels) arrays; classes as `like` has them, else by number.
+    """A data set from a name, a Dataset or (images, labels) arrays; classes as in `like`, else by number.
 
     >>> as_dataset((np.zeros((2, 28, 28), np.uint8), [0, 1]), "train").shape
     (1, 28, 28)
@@ -166,7 +167,7 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
     if images.ndim == 4 and channels_first(*images.shape[1:]) is False:
         raise ShapeError(
             f"images are (N, C, H, W), and {images.shape} looks like (N, H, W, C); give images.transpose(0, 3, 1, 2), "
-            "or a cs.Dataset if it is meant."
+            "or pass a cs.Dataset if this layout is intended."
         )
     if labels.dtype.kind not in "iu":
         raise DataError(f"labels must be class numbers (integers), not {labels.dtype}.")
@@ -176,7 +177,7 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
 
 
 def leaves_one(model: nn.Module, recipe: Recipe, images: int, processes: int) -> bool:
-    """Whether a process would have a single image at the end of an epoch, whose batch norm takes no batch of one."""
+    """Whether a process would end an epoch with a batch of one image, which batch norm does not accept."""
     left = images = recipe.draws or images
     left %= recipe.batch_size
     normalizes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
@@ -184,7 +185,7 @@ def leaves_one(model: nn.Module, recipe: Recipe, images: int, processes: int) ->
 
 
 def check_alike(train: Dataset, test: Dataset | None) -> None:
-    """Refuse test data that the trained model could not be asked about."""
+    """Reject test data with another shape or other classes than the training data."""
     if test is not None and (test.shape, test.classes) != (train.shape, train.classes):
         raise DataError(
             f"the test data have images of {test.shape} in {len(test.classes)} classes, the training data of "
@@ -195,7 +196,7 @@ def check_alike(train: Dataset, test: Dataset | None) -> None:
 def build_model(
     settings: Settings, name: str, recipe: Recipe, data: Dataset, seed: int
 ) -> tuple[nn.Module, str | None, dict[str, Any]]:
-    """The model with a card that says what it is trained on; how to build it again, None where only the user can."""
+    """The model with a card that describes its data; how to build it again, or None if only the user can."""
     args = dict(settings.model_args or {})
     if isinstance(settings.model, nn.Module):
         model, source = settings.model, None
@@ -213,14 +214,14 @@ def build_model(
 
 
 def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
-    """Refuse a recipe that names what is not there, and a model that cannot take these images or name these classes."""
+    """Reject a recipe with unknown names, and a model that does not fit the images or the number of classes."""
     make_loss(recipe)
     make_optimizer(model, recipe)
     first = data.preprocess.normalize(data.first())
-    check_input(model, first[0], "take another model, or build yours for these images")
+    check_input(model, first[0], "use another model, or build yours for these images")
     others = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
     if others:
-        raise ModelError(f"the model keeps {others[0]} in its state, which is no tensor; a run holds tensors alone.")
+        raise ModelError(f"the model's state has {others[0]}, which is not a tensor; a run can store only tensors.")
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
         output = answer(model, torch.from_numpy(first).to(parameter.device, parameter.dtype))
@@ -233,7 +234,7 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
 
 
 def _recipe(settings: Settings, model: str) -> tuple[Recipe, str]:
-    """The recipe with the user's changes, and its name."""
+    """The recipe with the user's changes applied, and its name."""
     if isinstance(settings.recipe, Recipe):
         return settings.recipe, settings.recipe_name
     known = isinstance(settings.dataset, str) and settings.dataset in made_for(model)
@@ -242,7 +243,7 @@ def _recipe(settings: Settings, model: str) -> tuple[Recipe, str]:
     recipe = recipe_for(model, settings.recipe)
     if not known and isinstance(settings.dataset, str):
         raise UsageError(
-            f"the tutorial trains {model} on {made_for(model)[0]}, not on {settings.dataset}; use the recipe fast."
+            f"the tutorial trains {model} on {made_for(model)[0]}, not on {settings.dataset}; use --recipe fast."
         )
     return recipe.with_changes(**(settings.changes or {})), settings.recipe
 
@@ -278,7 +279,7 @@ def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) 
 def _empty_classes_note(train: Dataset) -> tuple[str, ...]:
     counts = np.bincount(train.labels, minlength=len(train.classes))
     empty = [name for name, count in zip(train.classes, counts, strict=True) if not count]
-    return (f"no training image is of the class {', '.join(empty)}: the model cannot learn it.",) if empty else ()
+    return (f"no training image belongs to the class {', '.join(empty)}: the model cannot learn it.",) if empty else ()
 
 
 def _overlap_note(train: Dataset, test: Dataset | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Processes: how a command becomes several, on one host or many. torchrun starts them, or `launch` does.
+"""Launcher: run a command in several processes, on one host or many, started by torchrun or by `launch`.
 
-Knows Lightning Fabric, which is imported only then; joining.py knows how they find each other, agreement.py what they
-tell each other.
+Lightning Fabric is imported only when it is needed. rendezvous.py lets the processes find each other; collectives.py
+exchanges values between them.
 """
 
 import os
@@ -13,21 +13,21 @@ FABRIC = "several processes need Lightning Fabric: pip install 'convscope[distri
 
 
 def launch(devices: int | None = None, num_nodes: int | None = None, *, patience: float = PATIENCE) -> int:
-    """Make this program one of several processes; the others run the same command. Call it first.
+    """Make this program one of several processes that run the same command. Call it first.
 
-    Where `num_nodes` is more than 1, the same command is started by hand on every host, with MASTER_ADDR, MASTER_PORT
-    and NODE_RANK (0, 1, ...) in its environment. Under torchrun, which has started all processes, it only checks.
+    With `num_nodes` greater than 1, start the same command on every host, with MASTER_ADDR, MASTER_PORT and NODE_RANK
+    (0, 1, ...) in its environment. Under torchrun, which has already started all processes, it only checks.
 
     >>> launch(1)
     0
 
     Args:
-        devices: Processes on each host; on GPUs each has one of its own.
-        num_nodes: Hosts.
-        patience: Seconds until whoever has not joined is given up.
+        devices: Number of processes on each host; each gets a GPU of its own if the host has GPUs.
+        num_nodes: Number of hosts.
+        patience: Seconds to wait for all processes to join.
 
     Returns:
-        The number of this process, from 0.
+        The rank of this process, from 0.
 
     Raises:
         UsageError: less than one process, or more or fewer than torchrun has started.
@@ -55,7 +55,7 @@ def _check_torchrun(devices: int | None, num_nodes: int | None) -> None:
 
 
 def _start(devices: int, num_nodes: int, patience: float) -> None:
-    """Let Fabric start the other processes of this host, and say in the environment, as torchrun does, who is who."""
+    """Let Fabric start the other processes of this host, and set the environment variables that torchrun would set."""
     try:
         from lightning_fabric import Fabric  # noqa: PLC0415  # 1.6 s of import that one process does not need
         from lightning_fabric.strategies import DDPStrategy  # noqa: PLC0415
@@ -66,7 +66,7 @@ def _start(devices: int, num_nodes: int, patience: float) -> None:
         _check_hosts(node, num_nodes)
 
     class Patient(DDPStrategy):  # type: ignore[misc]  # Lightning is optional, so its types are not known here
-        """Joins by our own rules, once the processes are started."""
+        """Uses our own rendezvous once the processes are started."""
 
         def setup_environment(self) -> None:
             local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -89,4 +89,4 @@ def _check_hosts(node: int, num_nodes: int) -> None:
             f"NODE_RANK (0 to {num_nodes - 1}); set {', '.join(missing)} in the environment."
         )
     if not 0 <= node < num_nodes:
-        raise UsageError(f"NODE_RANK is {node}; of {num_nodes} hosts it is 0 to {num_nodes - 1}, another on each.")
+        raise UsageError(f"NODE_RANK is {node}; it must be 0 to {num_nodes - 1}, a different number on each host.")

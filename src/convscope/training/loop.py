@@ -1,7 +1,7 @@
-"""The loop: forward, loss, backward, step; and around it metrics, history, snapshots and the check for NaN.
+"""The training loop: forward, loss, backward, step; and around it metrics, history, snapshots and the check for NaN.
 
-A chunk of steps runs without any bookkeeping; between two chunks everything else happens. Knows no names, no
-command line, no data set formats.
+A chunk of steps runs without any bookkeeping; everything else happens between two chunks. Knows no names of models or
+data sets, no command line, no data set formats.
 """
 
 import contextlib
@@ -32,23 +32,23 @@ from convscope.training.writer import STEPPED, Writer, history_steps
 
 Watch = Callable[[Mapping[str, Any]], float | None]
 """Called with each event: "progress" once before the first step and then about ten times a second, and the "train"
-and "epoch" events of the metrics. The training waits for its answer. What it answers to "progress" sets the pace: the
-seconds until the next, or 0 for after one step, whose weights are then kept too; None leaves it at a tenth of a second.
-(Several processes train at their own pace.)"""
+and "epoch" events of the metrics. The training waits until it returns. Its return value for "progress" sets the pace:
+seconds until the next one, or 0 for a single step, whose weights are then kept too; None keeps a tenth of a second.
+(Several processes ignore the pace.)"""
 
 TICK = 0.1
 MANY = 1_000_000
-"""Steps enough for a history as long as it may be."""
+"""More steps than the longest possible history has."""
 SUMS = ("loss", "hits", "images")
 ALL_SUMS = (*SUMS, *("epoch_" + name for name in SUMS))
-"""What a position sums up: since the last line of the metrics, and over the epoch."""
+"""The running sums of a position: since the last line of the metrics, and over the epoch."""
 CHEAP = 100
-"""At the end of an epoch there is a snapshot where the last one cost less than this part of the time since."""
+"""An epoch ends with a snapshot if the last one took less than this fraction of the time since."""
 
 
 @dataclass(slots=True, eq=False)
 class Loop:
-    """One training: its parts and where it is. `run()` goes from `position` to the end."""
+    """One training: its parts and its position. `run()` continues from `position` to the end."""
 
     model: nn.Module
     engine: Engine
@@ -68,16 +68,16 @@ class Loop:
     saved: int = -1
     """The step of the newest snapshot; -1 before there is one."""
     agreed: bool = field(init=False, default=False)
-    """Whether a process was asked to stop."""
+    """Whether any process received a stop request."""
     due: bool = field(init=False, default=False)
-    """Whether it is time for a snapshot, by the first process' clock."""
+    """Whether it is time for a snapshot, by the clock of the first process."""
     pace: float | None = field(init=False, default=None)
-    """What the watcher last answered."""
+    """The watcher's last return value."""
     room: int = field(init=False)
-    """How many more points the history may hold beyond `kept`."""
+    """Number of points that the history may still take in addition to `kept`."""
     saved_at: float = field(init=False, default_factory=time.perf_counter)
     cost: float = field(init=False, default=0.0)
-    """How long the newest snapshot took to write, in seconds."""
+    """Seconds that it took to write the newest snapshot."""
 
     def __post_init__(self) -> None:
         self.kept = frozenset(history_steps(self.model, self.total))
@@ -87,7 +87,7 @@ class Loop:
 
     @property
     def stopping(self) -> bool:
-        """Whether to stop: several processes agree on it between two chunks."""
+        """Whether to stop; several processes agree on it between two chunks."""
         return self.interrupt.asked if self.runtime.world == 1 else self.agreed
 
     @property
@@ -107,7 +107,7 @@ class Loop:
         return self.recipe.log_every or max(1, self.total // 50)
 
     def run(self) -> bool:
-        """Train to the end, or until interrupted; says whether it came to the end.
+        """Train to the end, or until interrupted; returns whether it reached the end.
 
         Raises:
             TrainingError: the loss or a weight is no longer a finite number; the last good weights are kept.
@@ -137,7 +137,7 @@ class Loop:
             self._end_epoch()
 
     def _chunk(self, parts: tuple[Tensor, ...], batches: Stream) -> None:
-        """Steps up to the next log line, history point or end of the epoch; alone, for no longer than the pace says."""
+        """Run steps up to the next log line, history point or end of epoch; a single process also obeys the pace."""
         start, first = time.perf_counter(), self.position.batch
         last = first + self._until_next()
         pace = TICK if self.pace is None else self.pace
@@ -175,7 +175,7 @@ class Loop:
                 group["lr"] = lr
 
     def _summed(self, losses: list[Tensor], outputs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """The running sums with a chunk's steps added one by one, over all processes; refuses what is not finite."""
+        """The running sums with a chunk's steps added one by one, over all processes; raises if one is not finite."""
         values = torch.stack(losses)
         values = values.cpu().double() if self.runtime.world == 1 else values.double()
         labels = torch.cat([labels for _, labels in outputs])
@@ -197,28 +197,26 @@ class Loop:
         return sums
 
     def _is_late(self, steps: int) -> bool:
-        """Whether it is time for a snapshot, so many steps on; at the end of an epoch a cheap one comes sooner."""
+        """Whether a snapshot is due after `steps` more steps; a cheap one comes sooner, at the end of an epoch."""
         ends = self.position.batch + steps == self.batches
         patience = min(self.snapshot_seconds, CHEAP * self.cost) if ends else self.snapshot_seconds
         return time.perf_counter() - self.saved_at > patience
 
     def _refuse(self, step: int) -> None:
         if self.saved < 0:
-            raise TrainingError(
-                "a weight of the model is no finite number before the first step; give it other weights."
-            )
+            raise TrainingError("a weight of the model is not finite before the first step; initialize it differently.")
         if step == 1 and self.position.step == 0:
             raise TrainingError(
-                "the loss is no finite number at the very first step, before anything was learnt: the model overflows "
-                "on these images, or they hold no numbers; look at what it gives for one."
+                "the loss is not finite at the very first step, before anything was learned: the model overflows on "
+                "these images, or they hold NaN; look at its output for one of them."
             )
         raise TrainingError(
-            f"the loss is no longer a finite number at step {step} (epoch {self.position.epoch + 1}); "
+            f"the loss is no longer finite at step {step} (epoch {self.position.epoch + 1}); "
             f"the weights of step {self.saved} are kept. Try a smaller --lr than {self.recipe.lr:g}."
         )
 
     def _between(self) -> None:
-        """Between two chunks: a metrics line, a point of the history, a snapshot, a word to the watcher."""
+        """Between two chunks: a metrics line, a point of the history, a snapshot, a report to the watcher."""
         step = self.position.step
         if step % self.log_every == 0:
             self._log("train", **self._means(""))
@@ -229,7 +227,7 @@ class Loop:
         self._report()
 
     def _report(self) -> None:
-        """Tell the watcher where the training is; it may wait before it answers."""
+        """Report progress to the watcher, which may take its time before it returns."""
         event = self._event("progress", total=self.total, epochs=self.recipe.epochs, **self._means("epoch_"))
         self.pace = self.watch(event)
 
@@ -249,7 +247,7 @@ class Loop:
             self._save()
 
     def _means(self, prefix: str) -> dict[str, float]:
-        """Mean loss and accuracy; nothing before there were images."""
+        """Mean loss and accuracy; empty before the first image."""
         sums = self.position.sums
         images = sums[prefix + "images"]
         return {"loss": sums[prefix + "loss"] / images, "accuracy": sums[prefix + "hits"] / images} if images else {}
@@ -270,14 +268,14 @@ class Loop:
         self.watch(event)
 
     def _keep(self) -> None:
-        """Add the weights to the history, at its points and where the watcher goes step by step."""
+        """Add the weights to the history, at its points and whenever the watcher single-steps."""
         point = self.position.step in self.kept
         if point or (self.pace == 0 and self.room):
             self.room -= not point
             self.writer.keep(self.position.step, self.model)
 
     def _save(self) -> None:
-        """A snapshot, unless a weight is not finite: what is saved can always be gone on with."""
+        """Write a snapshot, unless a weight is not finite: any saved state can be resumed."""
         if not all(torch.isfinite(value).all() for value in self.model.parameters()):
             self._refuse(self.position.step)
         began = time.perf_counter()
@@ -287,5 +285,5 @@ class Loop:
 
 
 def _nothing(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Where no image of a batch can be read: a black one of class 0, which is given no weight."""
+    """A stand-in for a batch without readable images: a black one of class 0 with weight 0."""
     return images.new_zeros(1, *images.shape[1:]), labels.new_zeros(1)

@@ -1,4 +1,4 @@
-"""Layout: how weights and maps lie in memory during a training. Weights stay as they are; sums may round otherwise."""
+"""Memory format: train in channels_last where it is faster. Values do not change, but sums may round differently."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +17,9 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 @contextmanager
 def trained_channels_last(model: nn.Module, data: Dataset, *, wanted: bool) -> Iterator[bool]:
-    """Within it the model lies channels-last, if that is wanted, it convolves images and it runs so; says whether.
+    """Train in channels_last memory format if requested and supported; yields whether it is active.
 
-    On CPUs PyTorch's pooling is several times faster so (bench/training.py).
+    PyTorch's CPU pooling is several times faster in this format (bench/training.py).
     """
     if not (wanted and _convolves(model)):
         yield False
@@ -42,7 +42,7 @@ def _convolves(model: nn.Module) -> bool:
 
 
 def _runs(model: nn.Module, data: Dataset) -> bool:
-    """Whether two images go through; a `view` in the model would not take them."""
+    """Whether the model accepts two images in this format; a `view` in the model would fail."""
     first = data.first(2)
     some = replace(data, images=first, labels=data.labels[: len(first)], names=())
     sample = as_batches(some, torch.device("cpu"), channels_last=True).take(torch.arange(len(first)))[0]
@@ -56,7 +56,7 @@ def _runs(model: nn.Module, data: Dataset) -> bool:
 
 
 def _ask_channels_last(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-    """Lay the gradient of a pooling's result out as the result: else its backward pass copies the whole map twice."""
+    """Give the gradient of a pooling result the result's memory format: else backward copies the whole map twice."""
     if output.requires_grad and output.dim() == 4:
         output.register_hook(_channels_last)  # type: ignore[no-untyped-call]  # torch ships this one without types
 
@@ -66,7 +66,7 @@ def _channels_last(gradient: Tensor) -> Tensor:
 
 
 def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
-    """Lay out all weights of four axes as `layout`; their values stay."""
+    """Convert all four-dimensional weights to the memory format `layout`; their values do not change."""
     for weight in model.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""Metrics: the lines of metrics.jsonl, each with a checksum, so that a damaged one is left out and not believed."""
+"""Metrics: the lines of metrics.jsonl, each with a checksum, so that damaged ones are detected and left out."""
 
 import json
 import re
@@ -15,19 +15,19 @@ METRICS = "metrics.jsonl"
 WHOLE = ("step", "epoch")
 """The values of an event that are integers."""
 REAL = ("loss", "accuracy", "test_loss", "test_accuracy", "lr", "seconds", "skipped")
-"""Those that are numbers, where an event has them."""
+"""The values of an event that are numbers, if present."""
 _CHECKED = re.compile(rb'\A(.*), "crc32": "([0-9a-f]{8})"\}\Z', re.DOTALL)
 _LARGEST = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What metrics.jsonl holds."""
+    """The content of metrics.jsonl."""
 
     lines: tuple[tuple[bytes, dict[str, Any]], ...]
-    """Each intact line, without its end, and its event."""
+    """Each intact line, without its line break, and its event."""
     damaged: tuple[int, ...]
-    """The numbers of the lines that are not as they were written, from 1."""
+    """Line numbers of damaged lines, from 1."""
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ class Metrics:
 
     @property
     def size(self) -> int:
-        """The bytes of the intact lines."""
+        """Size of the intact lines in bytes."""
         return sum(len(line) + 1 for line, _ in self.lines)
 
 
@@ -44,20 +44,20 @@ def metrics_line(event: Mapping[str, Any]) -> bytes:
     """An event as a line of metrics.jsonl.
 
     >>> metrics_line({"event": "train", "step": 1, "epoch": 1})
-    b'{"event": "train", "step": 1, "epoch": 1, "crc32": "9ed1ea6e"}\\n'
+    b'{"event": "train", "step": 1, "epoch": 1, "crc32": "bbcb045a"}\\n'
     """
     text = json.dumps(event).encode()
     return text[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(text)
 
 
 def read_metrics(run: Path) -> Metrics:
-    """The intact lines of a run's metrics.jsonl; none where it has none.
+    """The intact lines of a run's metrics.jsonl; empty if there is no such file.
 
-    A last line without its end, as a crash or a training under way leaves it, is not there yet and counts as neither.
-    Lines of earlier versions have no checksum; they are taken where they have the form of an event.
+    An unfinished last line, as a crash or a running training leaves it, counts neither as intact nor as damaged.
+    Lines of earlier versions have no checksum; they are accepted if they have the form of an event.
 
     Raises:
-        OSError: the file cannot be read, or is no regular file.
+        OSError: the file cannot be read, or is not a regular file.
     """
     try:
         content = read_file(run / METRICS)
@@ -85,7 +85,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     if isinstance(event, dict):
-        event.pop("crc32", None)  # of a line whose checksum is damaged, and nothing else
+        event.pop("crc32", None)  # present if only the checksum of the line is damaged
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
     whole = all(type(event.get(name)) is int and abs(event[name]) < _LARGEST for name in WHOLE)

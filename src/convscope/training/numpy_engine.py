@@ -1,9 +1,9 @@
-"""The NumPy engine: one step of a training calculated by `convscope.reference` alone, forward, backward and optimizer.
+"""The NumPy engine: a training step computed by `convscope.reference` alone, forward, backward and optimizer.
 
-Everything is float64, the model's parameters too: what NumPy calculates is stored as it is, so a resumed training goes
-on bit for bit. Begun with the same weights and batches it stays within 1e-5 of PyTorch's float64 for hundreds of steps,
-and of its float32 too where no rounding is amplified (very small batches of a deep network with Adam can reach 1e-4).
-PyTorch holds the parameters and what the optimizer remembers, and calculates none of it.
+Everything is float64, including the model's parameters, so results are stored unrounded and a training resumes bit for
+bit. From the same weights and batches it stays within 1e-5 of PyTorch's float64 for hundreds of steps, and of its
+float32 too unless roundings are amplified (very small batches of a deep network with Adam can reach 1e-4).
+PyTorch only stores the parameters and the optimizer's state; it computes none of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ LAYERS: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     nn.AvgPool2d: ("avg_pool2d", _pooling),
     nn.Flatten: ("flatten", lambda _: {}),
 }
-"""What a module is called in `convscope.reference.LAYERS`, and its settings there."""
+"""Module class -> its name in `convscope.reference.LAYERS`, and a function that gives its settings there."""
 
 PLAIN: Mapping[type[nn.Module], Mapping[str, tuple[Any, ...]]] = {
     nn.Conv2d: {"padding_mode": ("zeros",)},
@@ -46,10 +46,10 @@ PLAIN: Mapping[type[nn.Module], Mapping[str, tuple[Any, ...]]] = {
     nn.AvgPool2d: {"ceil_mode": (False,), "count_include_pad": (True,), "divisor_override": (None,)},
     nn.Flatten: {"start_dim": (1,), "end_dim": (-1,)},
 }
-"""The only settings that a module may have where the reference has no such argument."""
+"""The supported values of settings for which the reference has no argument."""
 
 FUNCTIONS: Mapping[Any, str] = {torch.flatten: "flatten", torch.relu: "relu", torch.tanh: "tanh"}
-"""Functions that a `forward` may call on its way."""
+"""Functions that a `forward` may call."""
 
 OPTIMIZERS = ("adam", "adadelta")
 LOSSES: Mapping[str, str] = {"cross-entropy": "cross_entropy", "mse": "mse"}
@@ -57,7 +57,7 @@ LOSSES: Mapping[str, str] = {"cross-entropy": "cross_entropy", "mse": "mse"}
 
 @dataclass(slots=True, eq=False)
 class NumpyEngine:
-    """Trains a row of layers by NumPy; the interface is `Engine`."""
+    """Trains a sequential network in NumPy; implements `Engine`."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -80,14 +80,14 @@ class NumpyEngine:
         return torch.tensor(loss(output, target), dtype=torch.float64), torch.from_numpy(output)
 
     def _target(self, output: Array, labels: Array) -> Array:
-        """What the loss compares with: labels; for the squared error class numbers, or one-hot rows."""
+        """The target of the loss: labels; for the squared error class numbers or one-hot rows."""
         if self.recipe.loss != "mse":
             return labels
         return labels[:, None].astype(np.float64) if output.shape[1] == 1 else np.eye(output.shape[1])[labels]
 
 
 class NumpyOptimizer(torch.optim.Optimizer):
-    """An optimizer of `convscope.reference`, which keeps its memory where PyTorch's keep theirs: snapshots save it."""
+    """An optimizer of `convscope.reference`; its state is kept where PyTorch keeps it, so that snapshots save it."""
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.update = reference.OPTIMIZERS[recipe.optimizer]
@@ -95,7 +95,7 @@ class NumpyOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # there is no closure to call again
-        """Move every parameter by its gradient."""
+        """Update every parameter by its gradient."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -106,10 +106,10 @@ class NumpyOptimizer(torch.optim.Optimizer):
 
 
 def check_numpy(model: nn.Module, recipe: Recipe) -> None:
-    """Refuse what the NumPy engine cannot train.
+    """Reject models and recipes that the NumPy engine cannot train.
 
     Raises:
-        UsageError: a layer, optimizer, loss or setting that it lacks.
+        UsageError: an unsupported layer, optimizer, loss or setting.
     """
     layers_of(model)
     if recipe.optimizer not in OPTIMIZERS:
@@ -118,17 +118,18 @@ def check_numpy(model: nn.Module, recipe: Recipe) -> None:
         raise _lacks(f"loss {recipe.loss}", "losses", LOSSES)
     for name in ("weight_decay", "label_smoothing"):
         if getattr(recipe, name):
-            raise UsageError(f"the NumPy engine has no {name.replace('_', ' ')}; train with PyTorch, --engine torch.")
+            setting = name.replace("_", " ")
+            raise UsageError(f"the NumPy engine does not support {setting}; train with PyTorch, --engine torch.")
 
 
 def layers_of(model: nn.Module) -> list[reference.Layer]:
-    """A model as a row of layers.
+    """A sequential model as a list of layers.
 
     >>> [layer.op for layer in layers_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))]
     ['flatten', 'linear']
 
     Raises:
-        UsageError: a layer that the NumPy engine lacks, or a model that is no row of layers.
+        UsageError: an unsupported layer, or a model that is not sequential.
     """
     layers: list[reference.Layer] = []
     last = None
@@ -139,10 +140,10 @@ def layers_of(model: nn.Module) -> list[reference.Layer]:
             layers.append(_layer(model, node))
             last = node
         elif node.op != "output" or node.args[0] is not last:
-            raise _no_row(model)
+            raise _not_sequential(model)
     names = [layer.name for layer in layers if layer.name]
     if len(set(names)) < len(names):  # its gradients would have to be added up
-        raise _no_row(model)
+        raise _not_sequential(model)
     if "softmax" in [layer.op for layer in layers[:-1]]:
         raise _lacks("Softmax before the last layer", "layers", _names())
     return layers
@@ -151,8 +152,8 @@ def layers_of(model: nn.Module) -> list[reference.Layer]:
 def _graph(model: nn.Module) -> fx.Graph:
     try:
         return fx.symbolic_trace(model).graph
-    except Exception as error:  # whatever a model's own code raises when it is given a stand-in for a tensor
-        raise _no_row(model) from error
+    except Exception as error:  # the model's own code may raise anything when called with an fx proxy
+        raise _not_sequential(model) from error
 
 
 def _layer(model: nn.Module, node: fx.Node) -> reference.Layer:
@@ -179,12 +180,13 @@ def _names() -> list[str]:
 
 def _lacks(what: str, kind: str, known: Any) -> UsageError:
     return UsageError(
-        f"the NumPy engine has no {what}; its {kind} are {', '.join(known)}. Train with PyTorch, --engine torch."
+        f"the NumPy engine does not support {what}; its {kind} are {', '.join(known)}. "
+        "Train with PyTorch, --engine torch."
     )
 
 
-def _no_row(model: nn.Module) -> UsageError:
+def _not_sequential(model: nn.Module) -> UsageError:
     return UsageError(
-        f"the NumPy engine trains a row of layers, each fed by the one before, and {type(model).__name__} is none; "
+        f"the NumPy engine trains sequential networks, and {type(model).__name__} is not sequential; "
         f"its layers are {', '.join(_names())}. Train with PyTorch, --engine torch."
     )

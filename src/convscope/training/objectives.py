@@ -27,17 +27,17 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over the model's trainable parameters, fused where PyTorch has a fused one.
 
-    `sgd` has Nesterov momentum 0.9; all else are PyTorch's defaults.
+    `sgd` has Nesterov momentum 0.9; everything else is PyTorch's default.
 
     Raises:
-        UnknownName: no optimizer has this name.
-        TrainingError: the model has nothing to train.
+        UnknownName: unknown optimizer.
+        TrainingError: the model has no trainable parameters.
     """
     if recipe.optimizer not in OPTIMIZERS:
         raise UnknownName("optimizer", recipe.optimizer, OPTIMIZERS)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
-        raise TrainingError("this model has no parameter to train (all are fixed or there are none).")
+        raise TrainingError("this model has no trainable parameters (there are none, or all of them are frozen).")
     kind = OPTIMIZERS[recipe.optimizer]
     options: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if recipe.optimizer == "sgd" else {}
     if "fused" in inspect.signature(kind).parameters and all(p.dtype.is_floating_point for p in parameters):
@@ -63,7 +63,7 @@ def make_loss(recipe: Recipe) -> Loss:
     """The recipe's loss: (outputs (N, K), labels (N,)) -> scalar, the mean over the batch.
 
     Raises:
-        UnknownName: no loss has this name.
+        UnknownName: unknown loss.
     """
     if recipe.loss not in LOSSES:
         raise UnknownName("loss", recipe.loss, LOSSES)

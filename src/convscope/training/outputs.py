@@ -1,7 +1,7 @@
-"""Outputs: what a model's answer to images means, one rule for all that ask for classes.
+"""Outputs: interpret a model's return value as class scores; every caller that needs classes uses this.
 
-A classifier answers N images with one score per class, shape (N, K), or with one number each, (N, 1). Whatever says so
-in another form is brought to this one; whatever does not, such as a segmentation map, is refused in one sentence.
+For N images a classifier returns one score per class, shape (N, K), or one number each, (N, 1). Equivalent forms are
+converted to this one; anything else, such as a segmentation map, raises an error with a clear message.
 Knows torch; no data, no files.
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from convscope.errors import ShapeError
 
-INSTEAD = "trace, explain and verify take it as it is"
+INSTEAD = "trace, explain and verify accept it"
 
 
 def logits_of(output: object) -> Tensor:
-    """The tensor among what a model answers with: the only one, or the one called logits.
+    """The tensor of scores in a model's return value: the only tensor, or the one called logits.
 
     >>> logits_of({"logits": torch.ones(1, 2), "features": torch.ones(1, 9)}).shape
     torch.Size([1, 2])
@@ -27,7 +27,7 @@ def logits_of(output: object) -> Tensor:
         output: A tensor or an array; a dict, a tuple, or an output object of transformers.
 
     Raises:
-        ShapeError: there is none, or there are several and none is called logits.
+        ShapeError: there is no tensor, or there are several and none is called logits.
     """
     if isinstance(output, np.ndarray):
         return _from_numpy(output)
@@ -47,16 +47,16 @@ def logits_of(output: object) -> Tensor:
     if tensors:
         listed = ", ".join(f"{name}: {_size(part.shape)}" for name, part in [*tensors.items()][:6])
         raise ShapeError(
-            f"the model answers with {len(tensors)} tensors ({listed}) and none of them is called logits, so what its "
-            f"classes are is not known; {INSTEAD}, and a wrapper whose forward returns one of them can be used here."
+            f"the model returns {len(tensors)} tensors ({listed}) and none of them is called logits, so its classes "
+            f"are unknown; {INSTEAD}, and a wrapper whose forward returns one of them can be used here."
         )
     raise ShapeError(
-        f"the model answers with {_article(type(output).__name__)}; training and predictions need a tensor of logits."
+        f"the model returns {_article(type(output).__name__)}; training and predictions need a tensor of logits."
     )
 
 
 def scores_of(output: object, images: int) -> Tensor:
-    """What a model answers to some images as one score per class or one number: shape (N, K), of a real type.
+    """A model's return value as one score per class or one number per image: shape (N, K), of a real type.
 
     >>> scores_of(torch.zeros(2, 10, 1, 1), 2).shape
     torch.Size([2, 10])
@@ -64,39 +64,39 @@ def scores_of(output: object, images: int) -> Tensor:
     torch.Size([2, 1])
 
     Args:
-        output: What the model returned, as `logits_of` takes it.
-        images: How many images it was asked about, N. Axes of length one, as global pooling leaves them, are dropped;
-            without a batch axis the answer to one image is its scores, to several one number each.
+        output: The model's return value, in any form that `logits_of` accepts.
+        images: Number of images N. Axes of length one, as left by global pooling, are dropped; an output without a
+            batch axis holds the scores of one image, or one number for each of several.
 
     Raises:
-        ShapeError: it is something else: maps, sequences, complex numbers or truth values, nothing at all.
+        ShapeError: it is something else: maps, sequences, complex numbers, booleans, or empty.
     """
     logits = logits_of(output)
     if logits.is_complex() or logits.dtype == torch.bool:
-        raise ShapeError(f"the model answers with numbers of type {_type(logits)}; classes are told by real scores.")
+        raise ShapeError(f"the model returns numbers of type {_type(logits)}; classes need real-valued scores.")
     if logits.layout is not torch.strided or logits.is_nested:
-        raise ShapeError("the model answers with a sparse or nested tensor; classes are told by a dense one.")
+        raise ShapeError("the model returns a sparse or nested tensor; classes need a dense one.")
     rows = _rows(logits, images)
     return rows if rows.is_floating_point() else rows.float()
 
 
 def _rows(logits: Tensor, images: int) -> Tensor:
-    """The answer with one row per image."""
+    """The output with one row per image."""
     shape = tuple(logits.shape)
     if len(shape) <= 1 and images == 1 and logits.numel():
         return logits.reshape(1, -1)
     if not shape or shape[0] != images or not logits.numel():
         raise ShapeError(
-            f"the model answers {images} image{'s' * (images != 1)} with numbers of shape {_size(shape)}; classes are "
-            f"told by one row of scores per image, ({images}, number of classes)."
+            f"for {images} image{'s' * (images != 1)} the model returns shape {_size(shape)}; classes need one row of "
+            f"scores per image, ({images}, number of classes)."
         )
     if len(shape) == 2:
         return logits
     inner = [size for size in shape[1:] if size != 1]
     if len(inner) > 1:
-        kind = f"maps of {_size(shape[1:])} numbers, as segmentation does, not" if len(shape) == 4 else _inner(shape)
+        kind = f"maps of {_size(shape[1:])} numbers, like a segmentation" if len(shape) == 4 else _inner(shape)
         raise ShapeError(
-            f"the model answers an image with {kind} with one score per class, so it gives an image no class; "
+            f"for each image the model returns {kind}, not one score per class, so an image has no predicted class; "
             f"{INSTEAD}."
         )
     return logits.reshape(images, -1)
@@ -104,26 +104,25 @@ def _rows(logits: Tensor, images: int) -> Tensor:
 
 def _inner(shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
-        return f"{shape[1]} rows of {shape[2]} numbers, a sequence, not"
-    return f"numbers of shape {_size(shape[1:])}, not"
+        return f"{shape[1]} rows of {shape[2]} numbers, a sequence"
+    return f"numbers of shape {_size(shape[1:])}"
 
 
 def check_classes(scores: Tensor, classes: int, *, one_number: bool = True) -> None:
-    """Refuse scores (N, K) of fewer classes than there are; one number is the nearest class number where that is meant.
+    """Reject scores (N, K) for fewer classes than the data has; a single number may be read as a class number.
 
     Raises:
-        ShapeError: 1 < K < classes, or K = 1 and one number is not meant.
+        ShapeError: 1 < K < classes, or K = 1 and not `one_number`.
     """
     outputs = scores.shape[1]
     if outputs < classes and not (outputs == 1 and one_number):
         raise ShapeError(
-            f"the model answers with {outputs} number{'s' * (outputs != 1)} for an image, and the data has {classes} "
-            "classes."
+            f"the model has {outputs} output{'s' * (outputs != 1)} for an image, and the data has {classes} classes."
         )
 
 
 def decide(output: Tensor, classes: int) -> Tensor:
-    """The class of each output: the largest of the first `classes`, the nearest class number of a single one.
+    """The predicted class for each output: argmax of the first `classes`, or the class number nearest to a single one.
 
     >>> decide(torch.tensor([[0.376], [1.139]]), 2)
     tensor([0, 1])
@@ -140,10 +139,10 @@ def ends_in(model: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ..
 
 
 def are_probabilities(model: nn.Module, row: Tensor) -> bool:
-    """Whether scores (1, K), K > 1, already are shares of one: the model ends in a softmax, or they add up to 1.
+    """Whether scores (1, K), K > 1, already are probabilities: the model ends in a softmax, or they add up to 1.
 
-    A softmax in float32 divides by a sum of K terms, which K roundings of 2**-24 may have moved, and rounds each share
-    once more. Whole numbers, such as 1 and 0, are the scores of a network made by hand rather than shares.
+    A softmax in float32 divides by a sum of K terms with K roundings of 2**-24, and rounds each quotient once more.
+    Whole numbers, such as 1 and 0, are taken for the scores of a hand-made network rather than probabilities.
     """
     if ends_in(model, nn.Softmax):
         return True
@@ -155,7 +154,7 @@ def _from_numpy(output: np.ndarray[Any, Any]) -> Tensor:
     try:
         return torch.from_numpy(np.array(output))
     except TypeError:
-        raise ShapeError(f"the model answers with an array of type {output.dtype}; numbers are needed.") from None
+        raise ShapeError(f"the model returns an array of type {output.dtype}; numbers are needed.") from None
 
 
 def _type(tensor: Tensor) -> str:

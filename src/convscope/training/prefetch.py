@@ -1,4 +1,4 @@
-"""Ahead: what is needed next is made in another thread while the caller uses what it has."""
+"""Prefetch: compute the next items in a background thread while the caller uses the current one."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -12,7 +12,7 @@ DEPTH = 3
 
 
 def prefetch(make: Callable[[Item], Made], items: Iterable[Item], depth: int = DEPTH) -> Generator[Made, None, None]:
-    """`make(item)` of every item in order, up to `depth` of them made before they are asked for.
+    """`make(item)` for every item in order, computing up to `depth` of them in advance.
 
     >>> list(prefetch(str, [1, 2, 3]))
     ['1', '2', '3']

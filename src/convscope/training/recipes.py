@@ -1,4 +1,4 @@
-"""Recipes: every setting of a training, by the tutorials' letter or as fast as we know. Knows no torch."""
+"""Recipes: every setting of a training, as published by the tutorials or tuned for speed. Knows no torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -9,19 +9,19 @@ from convscope.errors import UnknownName, UsageError
 
 Schedule = Literal["constant", "one-cycle"]
 MOST = 10**9
-"""Of epochs, of draws, and of images in a batch: far beyond use, and within what PyTorch counts by."""
+"""Largest number of epochs, draws and images in a batch: beyond practical use, and within PyTorch's integer types."""
 LIMITS: Mapping[str, tuple[float, float]] = {
     "weight_decay": (0, inf),
     "label_smoothing": (0, 1),
     "least_steps": (0, MOST),
     "shift": (0, MOST),
 }
-"""The least and the largest value of settings that PyTorch would refuse later, or not at all."""
+"""The smallest and largest values of settings that PyTorch would reject later, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What decides a training besides data, model and seed.
+    """The settings of a training besides data, model and seed.
 
     >>> Recipe(epochs=3).with_changes(lr=0.01).lr
     0.01
@@ -29,17 +29,17 @@ class Recipe:
 
     epochs: int = 5
     least_steps: int = 0
-    """A small data set gets more epochs, so that there are at least so many steps."""
+    """Minimum number of steps: a small data set gets more epochs to reach it."""
     batch_size: int = 64
     optimizer: str = "adam"
     lr: float = 1e-3
     loss: str = "cross-entropy"
     schedule: Schedule = "constant"
-    """How the learning rate goes: constant, or up for a fifth of the steps and then down to nothing."""
+    """Learning rate schedule: constant, or one-cycle, which rises for a fifth of the steps and then falls to zero."""
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     shift: int = 0
-    """Each batch is moved by up to so many pixels, around the border: for data whose border is empty."""
+    """Each batch is rolled by up to this many pixels: for data with an empty border."""
     draws: int | None = None
     """An epoch is this many random draws with replacement; None: every image once, shuffled."""
     sampling: str = "split"
@@ -49,14 +49,14 @@ class Recipe:
     log_every: int | None = None
     """Batches between two lines of the metrics; None: about fifty lines in all."""
     seed: int = 0
-    """The seed where the user gives none."""
+    """The default seed."""
     join_last: bool = False
-    """Whether the images that are left over at the end of an epoch join the batch before them."""
+    """Whether an incomplete last batch of an epoch joins the batch before it."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
             value = getattr(self, name)
-            if not limit[0] <= value <= limit[1]:  # not either for NaN
+            if not limit[0] <= value <= limit[1]:  # also true for NaN
                 shown = f"{name.replace('_', '-')} must be a number from {limit[0]:g} to {limit[1]:g}, not {value}."
                 raise UsageError(shown)
         for name in ("epochs", "batch_size", "draws", "log_every"):
@@ -71,7 +71,7 @@ class Recipe:
             raise UnknownName("schedule", self.schedule, ["constant", "one-cycle"])
 
     def with_changes(self, **changes: Any) -> Self:
-        """The same recipe with the settings that are given; a None changes nothing, and epochs given are exact."""
+        """The same recipe with changed settings; None keeps a setting, and an explicit number of epochs is exact."""
         given = {name: value for name, value in changes.items() if value is not None}
         if "epochs" in given:
             given["least_steps"] = 0
@@ -92,14 +92,14 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave, from a file that may be damaged.
+        """Read the values of `to_json`, from a file that may be damaged.
 
         >>> Recipe.from_json({"epochs": "5"})
         Traceback (most recent call last):
         convscope.errors.UsageError: the recipe's epochs cannot be '5'.
 
         Raises:
-            UsageError: a setting that does not exist, or of another type.
+            UsageError: an unknown setting, or one of the wrong type.
         """
         types = get_type_hints(cls)
         for name, value in values.items():
@@ -136,7 +136,7 @@ TUTORIAL: Mapping[str, Recipe] = {
     "shapes-cnn": replace(_SHAPES, epochs=10),
     "color-cnn": replace(_SHAPES, epochs=20),
 }
-"""What the tutorials published, by model; see the list of tutorials in docs/tour.md."""
+"""The settings published by the tutorials, by model; see the list of tutorials in docs/tour.md."""
 
 FAST: Mapping[str, Recipe] = {
     "crosses": Recipe(epochs=400, batch_size=2, lr=0.2, loss="mse", schedule="one-cycle"),
@@ -158,10 +158,10 @@ FAST: Mapping[str, Recipe] = {
         shift=1,
     ),
 }
-"""The settings that reach the tutorials' accuracy in the least time we measured (bench/training.py)."""
+"""The settings that reached the tutorials' accuracy in the shortest measured time (bench/training.py)."""
 
 ANY = Recipe(epochs=5, least_steps=600, batch_size=64, lr=2e-3, schedule="one-cycle")
-"""The fast recipe of a model, or of data, that convscope does not know."""
+"""The fast recipe for models and data that convscope does not know."""
 
 
 def recipe_for(model: str, name: str) -> Recipe:
@@ -171,8 +171,8 @@ def recipe_for(model: str, name: str) -> Recipe:
     10
 
     Raises:
-        UnknownName: no recipe has this name.
-        UsageError: no tutorial trains this model.
+        UnknownName: unknown recipe.
+        UsageError: there is no tutorial for this model.
     """
     if name == "fast":
         return FAST.get(model, ANY)
@@ -180,6 +180,6 @@ def recipe_for(model: str, name: str) -> Recipe:
         raise UnknownName("recipe", name, ["fast", "tutorial"])
     if model not in TUTORIAL:
         raise UsageError(
-            f"no tutorial publishes how it trains {model!r}; it does for {', '.join(TUTORIAL)}. Use the recipe fast."
+            f"no tutorial recipe exists for {model!r}; one exists for {', '.join(TUTORIAL)}. Use --recipe fast."
         )
     return TUTORIAL[model]

@@ -1,4 +1,4 @@
-"""Joining: how the processes of a group find each other, again after a death, and how long they wait for it.
+"""Rendezvous: how the processes of a group find each other, also after a restart, and how long they wait.
 
 Knows torch.distributed and the environment that torchrun defines.
 """
@@ -20,17 +20,17 @@ from convscope.errors import TrainingError
 PATIENCE = 300.0
 """Seconds in which all processes must have joined."""
 SILENCE = timedelta(minutes=30)
-"""How long a process that has joined may say nothing, while it downloads data for instance."""
+"""How long a process that has joined may stay silent, for instance while it downloads data."""
 
 
 def join(patience: float = PATIENCE) -> None:
-    """Join the other processes, if the environment says that there are any and it has not been done.
+    """Join the other processes, if the environment names any and this process has not joined yet.
 
     Raises:
         TrainingError: not all have joined in time.
     """
-    wanted = int(os.environ.get("WORLD_SIZE", "1"))
-    if wanted == 1 or distributed.is_initialized():
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or distributed.is_initialized():
         return
     number = int(os.environ["RANK"])
     wait = timedelta(seconds=patience)
@@ -39,22 +39,22 @@ def join(patience: float = PATIENCE) -> None:
     try:
         if number > 0:
             _reach(address, patience)
-        store, _, _ = next(iter(rendezvous("env://", number, wanted, timeout=wait)))
-        store = _fresh(store, number, wanted, patience)
-        distributed.init_process_group(backend, store=store, rank=number, world_size=wanted, timeout=SILENCE)
+        store, _, _ = next(iter(rendezvous("env://", number, size, timeout=wait)))
+        store = _fresh_store(store, number, size, patience)
+        distributed.init_process_group(backend, store=store, rank=number, world_size=size, timeout=SILENCE)
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
         here = f"process {number} on {socket.gethostname()} waited at {address[0]}:{address[1]} ({said(error)})"
         raise TrainingError(
-            f"not all of {wanted} processes have joined within {patience:g} s: {here}. Start the same command on every "
-            "host, let them reach this address, and name the network between them by GLOO_SOCKET_IFNAME where a host "
-            "has several."
+            f"not all of {size} processes have joined within {patience:g} s: {here}. Start the same command on every "
+            "host, make sure that this address can be reached, and if a host has several networks, name the right one "
+            "in GLOO_SOCKET_IFNAME."
         ) from None
 
 
-def _fresh(store: Store, number: int, wanted: int, patience: float) -> Store:
-    """A part of the store that only those use who are here now; torchrun's still holds what a group that died has said.
+def _fresh_store(store: Store, number: int, size: int, patience: float) -> Store:
+    """A prefix of the store for this group only: torchrun's store still has the entries of a group that died.
 
-    Everybody else says hello by a name of its own; the first welcomes each hello until all have answered.
+    Every other process posts a random name; the first process answers each name with the prefix until all confirm it.
     """
     own, until = uuid4().hex, time.monotonic() + patience
     if number > 0:
@@ -63,7 +63,7 @@ def _fresh(store: Store, number: int, wanted: int, patience: float) -> Store:
         group = store.get(f"welcome/{own}").decode()
         store.set(f"{group}/{number}", "here")
         return PrefixStore(group, store)
-    missing = set(range(1, wanted))
+    missing = set(range(1, size))
     while missing:
         for other in sorted(missing):
             if store.check([f"{own}/{other}"]):
@@ -77,7 +77,7 @@ def _fresh(store: Store, number: int, wanted: int, patience: float) -> Store:
 
 
 def _reach(address: tuple[str, int], patience: float) -> None:
-    """Wait until somebody listens there; PyTorch would wait too, and fill the screen when it gives up."""
+    """Wait until a process listens there; PyTorch would wait too, but floods the screen when it times out."""
     until = time.monotonic() + patience
     while True:
         try:
@@ -91,28 +91,28 @@ def _reach(address: tuple[str, int], patience: float) -> None:
 
 
 def rank() -> int:
-    """Which process this is, from 0."""
+    """The rank of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def launch_id() -> str | None:
-    """What this group of processes is called, the same after a restart; None without torchrun.
+    """An identifier of this group of processes that survives a restart; None without torchrun.
 
-    Without `--rdzv-id` torchrun calls every group "none"; then it is the torchrun itself, by its process and start.
+    Without `--rdzv-id` torchrun names every group "none"; then torchrun's process number and start time identify it.
     """
-    named = os.environ.get("TORCHELASTIC_RUN_ID")
-    if named != "none":
-        return named
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run_id != "none":
+        return run_id
     parent = Path(f"/proc/{os.getppid()}/stat")
     started = parent.read_text().rpartition(")")[2].split()[19] if parent.exists() else ""
     return f"{socket.gethostname()} {os.getppid()} {started}"
 
 
 def said(error: Exception) -> str:
-    """The first line of what PyTorch says of the network."""
+    """The first line of PyTorch's message about the network."""
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")[:200]

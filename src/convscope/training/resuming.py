@@ -1,4 +1,4 @@
-"""Resuming: which run to go on with, by which settings, and from where."""
+"""Resuming: which run to continue, with which settings, and from which snapshot."""
 
 import shlex
 from collections.abc import Collection, Mapping
@@ -24,17 +24,17 @@ from convscope.training.snapshots import Position, hidden_buffers, newest_good, 
 from convscope.training.writer import BUSY, is_held
 
 LEFT = {"lock", METRICS, "snapshots", "history", ".config.json.part"}
-"""All that a training has written when it is killed, or out of space, before its config.json is there."""
+"""Everything that a training can have written if it is killed, or the disk is full, before its config.json exists."""
 
 
 def find_run(out: str | Path | None, *, may_begin: bool = False) -> Run | None:
-    """The run to go on with: the folder named, else the newest unfinished one in `runs/`.
+    """The run to continue: the folder given, else the newest unfinished one in `runs/`.
 
-    The first process looks; the others, which may see another disk, take its word.
+    The first process decides for all, because the others may see another disk.
 
     Args:
         out: The run's folder.
-        may_begin: Whether a training may begin there instead, where no run has been begun: the answer is None.
+        may_begin: Return None, so that a training can start there, if the folder holds no run yet.
 
     Raises:
         RunError: there is none.
@@ -48,48 +48,48 @@ def find_run(out: str | Path | None, *, may_begin: bool = False) -> Run | None:
             raise RunError(BUSY.format(out))
         if unbegun and Path(out or "").exists():
             raise RunError(
-                f"{out} holds no run yet: its training ended before it had written its settings. Name what to train "
-                f"on, to begin it anew: convscope train DATASET --resume --out {shlex.quote(str(out))}"
+                f"{out} holds no run yet: its training ended before it had written its settings. To start it again, "
+                f"name the data: convscope train DATASET --resume --out {shlex.quote(str(out))}"
             )
-        return _found(out).remembered()
+        return _resumable(out).remembered()
 
     return first_says(look)
 
 
 def is_unbegun(path: Path) -> bool:
-    """Whether a path is free, an empty folder, or one as a training leaves it that ends before its config.json."""
+    """Whether a path is free, an empty folder, or the remains of a training that ended before its config.json."""
     if not path.exists():
         return not path.is_symlink()
     if not path.is_dir():
         return False
-    there = list(path.iterdir())
-    whole = all(item.is_dir() == (item.name in {"snapshots", "history"}) and not item.is_symlink() for item in there)
-    if not whole or not {item.name for item in there} <= LEFT:
+    items = list(path.iterdir())
+    regular = all(item.is_dir() == (item.name in {"snapshots", "history"}) and not item.is_symlink() for item in items)
+    if not regular or not {item.name for item in items} <= LEFT:
         return False
-    inside = [file for item in there if item.is_dir() for file in item.iterdir()]
-    return not inside and not any(item.stat().st_size for item in there if item.name in {"lock", METRICS})
+    inside = [file for item in items if item.is_dir() for file in item.iterdir()]
+    return not inside and not any(item.stat().st_size for item in items if item.name in {"lock", METRICS})
 
 
 def run_before_restart(out: str | Path | None) -> Run | None:
-    """The run that these processes had begun, where torchrun has started them anew; None where they had begun none.
+    """The run that these processes had started before torchrun restarted them; None if there is none.
 
     Raises:
-        RunError: it lies on another host than that of the first process.
+        RunError: it is stored on another host than that of the first process.
     """
     if not restarted():
         return None
-    mine = _own_run(out)
-    holders = [number for number, there in enumerate(gathered(mine is not None)) if there]
+    run = _own_run(out)
+    holders = [number for number, has_run in enumerate(gathered(run is not None)) if has_run]
     if holders and holders[0] != 0:
         raise RunError(
-            f"the run that was begun lies with process {holders[0]}, and process 0, which goes on with it, does not "
-            "find it; copy its folder to this host, or let the host that has it be the first."
+            f"the run is stored on the host of process {holders[0]}, and process 0, which continues it, cannot find "
+            "it; copy its folder to this host, or make the host that has it the first one."
         )
-    return first_says(lambda: None if mine is None else mine.remembered())
+    return first_says(lambda: None if run is None else run.remembered())
 
 
 def _own_run(out: str | Path | None) -> Run | None:
-    """The newest run, of those that `out` can mean, that this group of processes wrote."""
+    """The newest run written by this group of processes, in `out` or among all runs."""
     own = []
     for config in [Path(out) / "config.json"] if out is not None else RUNS.glob("*/config.json"):
         run = Run(config.parent)
@@ -99,7 +99,7 @@ def _own_run(out: str | Path | None) -> Run | None:
     return max(own, key=lambda pair: pair[0])[1] if own else None
 
 
-def _found(out: str | Path | None) -> Run:
+def _resumable(out: str | Path | None) -> Run:
     if out is not None:
         return load_run(out)
     unfinished = []
@@ -109,21 +109,21 @@ def _found(out: str | Path | None) -> Run:
             if not run.finished:
                 unfinished.append((config.stat().st_mtime, run))
     if not unfinished:
-        raise RunError(f"no unfinished run lies in {RUNS}/; name the folder to go on with: --out RUN.")
+        raise RunError(f"{RUNS}/ has no unfinished run; name the folder to continue: --out RUN.")
     return max(unfinished, key=lambda pair: pair[0])[1]
 
 
 def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: bool = False) -> Settings:
-    """The settings that a run was begun with; refuses arguments that say something else.
+    """The settings that a run was started with; rejects contradicting arguments.
 
     Args:
         run: The run.
-        given: The arguments that say what is trained.
-        asked: The others, by name.
-        trust: Whether the code that the run names is trusted from now on.
+        given: The arguments that say what to train.
+        asked: The other arguments, by name.
+        trust: Trust the code that the run names from now on.
 
     Raises:
-        UsageError: an argument says something else, or is missing.
+        UsageError: an argument contradicts the run, or is missing.
         TrustError: the run names code that the user has not trusted.
     """
     config, recipe = run.config, run.recipe
@@ -132,25 +132,25 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: b
     stored["engine"] = config.get("engine", "torch")
     stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
     names = {"dataset": given.dataset, "model": given.model}
-    if stored["engine"] == "numpy" and asked.get("device") == "auto":  # which that engine has resolved
+    if stored["engine"] == "numpy" and asked.get("device") == "auto":  # resolved by that engine
         asked = {**asked, "device": None}
     for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
         extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
         if value is not None and value != stored[name] and not extends:
             raise UsageError(
-                f"{run.path} was begun with {name.replace('_', '-')} {stored[name]}, not {value}; "
-                "leave it out to go on, or train anew into another --out."
+                f"{run.path} was started with {name.replace('_', '-')} {stored[name]}, not {value}; "
+                "leave it out to continue, or start a new training in another --out."
             )
     _check_model(run, given)
     if source is not None and given.dataset is not None and not isinstance(given.dataset, str):
-        raise UsageError(f"{run.path} loads {source} by itself; leave the data out to go on.")
+        raise UsageError(f"{run.path} loads {source} by itself; leave the data out to continue.")
     if config["test"] == BY_HAND and given.test is None:
-        raise UsageError(f"{run.path} was measured on test data given by hand; give the same to go on.")
+        raise UsageError(f"{run.path} was evaluated on test data passed as arrays; pass the same data to continue.")
     imports = _imports(run, trust=trust)
     if source is None and given.dataset is None:
-        raise UsageError(f"{run.path} was trained on data given by hand; give the same data to go on.")
+        raise UsageError(f"{run.path} was trained on data passed as arrays; pass the same data to continue.")
     if made_from is None and not isinstance(given.model, nn.Module):
-        raise UsageError(f"{run.path} was trained on a module given by hand; give one of the same kind to go on.")
+        raise UsageError(f"{run.path} trained a module that was passed in; pass one of the same class to continue.")
     return Settings(
         source or given.dataset,
         made_from or given.model,
@@ -169,7 +169,7 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: b
 
 
 def _imports(run: Run, *, trust: bool) -> Imports | None:
-    """What the code that a run names may import, as the first process, where the run is, has recorded it."""
+    """What the code that a run names may import, as recorded in the run, which the first process reads."""
     source, args = run.config["model"]["source"], run.config["model"]["args"]
     if source is None or source in MODELS:
         return None
@@ -177,23 +177,23 @@ def _imports(run: Run, *, trust: bool) -> Imports | None:
 
 
 def _check_model(run: Run, given: Settings) -> None:
-    """Refuse another model, or other arguments, than those that a run builds its model from."""
+    """Reject a model, or model arguments, that differ from the run's."""
     model = run.config["model"]
     if model["source"] is None:
         return
     if isinstance(given.model, nn.Module):
-        raise UsageError(f"{run.path} builds its own {model['name']}; leave the model out to go on.")
+        raise UsageError(f"{run.path} builds its own {model['name']}; leave the model out to continue.")
     for name, value in (given.model_args or {}).items():
         own = model["args"].get(name)
         if own != value:
             raise UsageError(
-                f"{run.path} was begun with {model['name']}({name}={own!r}), not {value!r}; leave it out to go on, or "
-                "train anew into another --out."
+                f"{run.path} was started with {model['name']}({name}={own!r}), not {value!r}; leave it out to continue "
+                "or start a new training in another --out."
             )
 
 
 def settings_again(run: Run, given: Settings) -> Settings:
-    """The settings of a run whose processes were started anew, with the same arguments."""
+    """The settings of a run whose processes were restarted with the same arguments."""
     by_hand = Settings(
         None if isinstance(given.dataset, str) else given.dataset,
         given.model if isinstance(given.model, nn.Module) else None,
@@ -205,16 +205,16 @@ def settings_again(run: Run, given: Settings) -> Settings:
 def restore(
     path: Path, stored: Mapping[str, Any], job: TrainingJob, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Position, list[str]]:
-    """Bring model, optimizer and random state to the newest good snapshot, which the first process reads for all."""
+    """Restore model, optimizer and random state from the newest good snapshot; the first process reads it for all."""
     if job.config["dataset"]["sha256"] != stored["dataset"]["sha256"]:
         raise RunError(
-            f"{path} was begun with other data than {job.train.name} now holds; train anew into another --out."
+            f"{path} was started with other data than {job.train.name} has now; start a new training in another --out."
         )
-    said = differences(stored["environment"], job.config["environment"])
+    notes = differences(stored["environment"], job.config["environment"])
     folder = path / "snapshots"
     snapshot = first_says(lambda: newest_good(folder) if snapshot_folders(folder) else None)
-    if snapshot is None:  # stopped before there was one
-        return Position(), list(said)
+    if snapshot is None:  # stopped before the first one
+        return Position(), list(notes)
     position, weights, state, damaged = snapshot
     states = [state["random"], *state.get("others", [])]
     try:
@@ -222,21 +222,21 @@ def restore(
         optimizer.load_state_dict(state["optimizer"])
         for name, buffer in hidden_buffers(model).items():
             model.get_buffer(name).copy_(state.get("buffers", {}).get(name, buffer))
-        if rank() < len(states):  # of a training that goes on in more processes, the new ones have none yet
+        if rank() < len(states):  # processes added since the snapshot have no state yet
             restore_random_state(states[rank()])
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise RunError(
-            f"{path} was trained on another kind of model than {type(model).__qualname__}: {error}"
+            f"{path} was trained with another model class than {type(model).__qualname__}: {error}"
         ) from None
-    return position, [*said, *damaged, *first_says(lambda: intact_metrics(path)[1])]
+    return position, [*notes, *damaged, *first_says(lambda: intact_metrics(path)[1])]
 
 
 def check_position(path: Path, position: Position, batches: int, epochs: int, sums: Collection[str]) -> None:
-    """Refuse a position that no training with these settings comes to.
+    """Reject a position that a training with these settings cannot reach.
 
     Args:
         path: The run's folder.
-        position: Where its snapshot says that it is.
+        position: The position in its snapshot.
         batches: Steps in an epoch.
         epochs: Epochs in all.
         sums: The names of the running sums.
@@ -244,10 +244,10 @@ def check_position(path: Path, position: Position, batches: int, epochs: int, su
     Raises:
         RunError: the snapshot and config.json do not belong together.
     """
-    whole = position.step == position.epoch * batches + position.batch and position.batch < batches
-    if not whole or position.step > epochs * batches or position.sums.keys() != set(sums):
+    consistent = position.step == position.epoch * batches + position.batch and position.batch < batches
+    if not consistent or position.step > epochs * batches or position.sums.keys() != set(sums):
         raise RunError(
-            f"{path} cannot be gone on with: its snapshot is at step {position.step}, batch {position.batch} of epoch "
-            f"{position.epoch + 1}, and its settings give {epochs * batches} in all, {batches} in an epoch. One of "
-            "them is damaged or was edited; take the folder from a copy, or train anew into another --out."
+            f"{path} cannot be resumed: its snapshot is at step {position.step}, batch {position.batch} of epoch "
+            f"{position.epoch + 1}, but its settings give {epochs * batches} steps in all, {batches} per epoch. One of "
+            "them is damaged or was edited; restore the folder from a backup, or start a new training in another --out."
         )

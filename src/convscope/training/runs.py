@@ -1,4 +1,4 @@
-"""Runs: reading the folder that a training makes.
+"""Runs: read the folder that a training writes.
 
 config.json           all that is needed to repeat the training, versions included; holds its own SHA-256
 weights.safetensors   the newest good weights; hold their own SHA-256
@@ -32,14 +32,14 @@ from convscope.training.snapshots import newest_position
 from convscope.training.writer import history_step
 
 RUNS = Path("runs")
-"""Where runs go by themselves."""
+"""Default folder for runs."""
 COUNTED = ("running_mean", "running_var", "num_batches_tracked")
-"""What normalization layers count beside their parameters."""
+"""Counters in the buffers of normalization layers, which are not parameters."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training's folder.
+    """The folder that a training writes.
 
     >>> run = cs.train("crosses", out=folder / "crosses")  # doctest: +SKIP
     >>> run.metrics["accuracy"]  # doctest: +SKIP
@@ -50,7 +50,7 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """All that is needed to repeat the training."""
+        """Everything that is needed to repeat the training."""
         return read_config(self.path)
 
     @cached_property
@@ -61,7 +61,7 @@ class Run:
             RunError: metrics.jsonl cannot be read.
 
         Warns:
-            DataWarning: lines of it are damaged and left out, or its end is missing.
+            DataWarning: damaged lines were left out, or the end of the file is missing.
         """
         events, notes = intact_metrics(self.path)
         for note in notes:
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The last epoch's metrics: loss, accuracy, test_loss, test_accuracy, ...; empty before one has ended."""
+        """The last epoch's metrics: loss, accuracy, test_loss, test_accuracy, ...; empty before the first has ended."""
         return next((event for event in reversed(self.history) if event["event"] == "epoch"), {})
 
     @cached_property
@@ -85,19 +85,19 @@ class Run:
 
     @cached_property
     def parameters(self) -> int:
-        """How many parameters the model has, by the head of weights.safetensors alone; other buffers count as well.
+        """Number of parameters, read from the header of weights.safetensors only; buffers are included.
 
         Raises:
-            RunError: the training saved no weights yet, or they are damaged.
+            RunError: the training has not saved any weights yet, or they are damaged.
         """
         path = self.path / "weights.safetensors"
         try:
-            open_to_read(path).close()  # which waits for no pipe, as the next would
+            open_to_read(path).close()  # rejects a pipe, on which safe_open would block
             with safe_open(path, "numpy") as weights:
                 names = [name for name in weights.keys() if not name.endswith(COUNTED)]  # noqa: SIM118  # no dict
                 shapes = [weights.get_slice(name).get_shape() for name in names]
         except FileNotFoundError:
-            raise RunError(f"{self.path} has no {path.name}: its training saved none yet.") from None
+            raise RunError(f"{self.path} has no {path.name}: its training has not saved any weights yet.") from None
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
         except SafetensorError as error:
@@ -116,13 +116,13 @@ class Run:
         return position is not None and bool(position.epoch == self.recipe.epochs)
 
     def holding(self, model: nn.Module) -> Self:
-        """The same run with a model that is in memory already, so that nothing is read for it."""
+        """The same run with a model that is already in memory, so that it is not read from disk."""
         held = replace(self)
         vars(held)["model"] = model
         return held
 
     def remembered(self) -> Self:
-        """The same run with its settings read, so that they go with it to a process on another host."""
+        """The same run with its settings loaded, so that they are sent with it to a process on another host."""
         _ = self.config
         return self
 
@@ -141,7 +141,7 @@ class Run:
         """
         path = self.path / "history" / f"{step:09d}.safetensors"
         if not path.exists():
-            raise UsageError(f"{self.path} kept no weights at step {step}; it did at {self.steps}.")
+            raise UsageError(f"{self.path} has no weights for step {step}; it has them for {self.steps}.")
         try:
             check_seal(path)
             weights: dict[str, NDArray[Any]] = load_file(path)
@@ -149,7 +149,7 @@ class Run:
             raise RunError(f"{path} is damaged: {error}.") from None
         except WeightsError as error:
             raise RunError(str(error)) from None
-        except FileNotFoundError:  # a training has removed it meanwhile
+        except FileNotFoundError:  # removed by a running training in the meantime
             raise
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
@@ -160,7 +160,7 @@ def load_run(path: str | Path) -> Run:
     """Open the folder that a training made.
 
     Raises:
-        RunError: the folder is none that a training made, or its config.json is damaged.
+        RunError: the folder is not a run, or its config.json is damaged.
     """
     run = Run(Path(path))
     _ = run.config
@@ -168,21 +168,21 @@ def load_run(path: str | Path) -> Run:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A run's config.json, with a recipe that can be trained by.
+    """A run's config.json, with a valid recipe.
 
     Raises:
-        RunError: there is none, it cannot be read, or it is damaged.
+        RunError: it does not exist, cannot be read, or is damaged.
     """
     try:
         config = run_config.read_config(path)
     except FileNotFoundError:
-        there = "is no run folder: it has no config.json" if path.is_dir() else "does not exist"
+        reason = "is not a run folder: it has no config.json" if path.is_dir() else "does not exist"
         near = RUNS / path.name
-        meant = f"; did you mean {near}?" if (near / "config.json").exists() else ";"
-        raise RunError(f"{path} {there}{meant} `convscope train DATASET` makes a run and says where.") from None
+        hint = f"; did you mean {near}?" if (near / "config.json").exists() else ";"
+        raise RunError(f"{path} {reason}{hint} `convscope train DATASET` writes a run and prints its path.") from None
     except NotADirectoryError:
-        meant = f"; did you mean {path.parent}?" if (path.parent / "config.json").exists() else "."
-        raise RunError(f"{path} is a file, and a run is a folder{meant}") from None
+        hint = f"; did you mean {path.parent}?" if (path.parent / "config.json").exists() else "."
+        raise RunError(f"{path} is a file, and a run is a folder{hint}") from None
     try:
         Recipe.from_json(config["recipe"])
     except (UsageError, UnknownName) as error:
@@ -202,8 +202,8 @@ def intact_metrics(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
     if metrics.damaged:
-        some = ", ".join(map(str, metrics.damaged[:5])) + ", ..." * (len(metrics.damaged) > 5)
-        lines = f"line {some} is" if len(metrics.damaged) == 1 else f"lines {some} are"
+        numbers = ", ".join(map(str, metrics.damaged[:5])) + ", ..." * (len(metrics.damaged) > 5)
+        lines = f"line {numbers} is" if len(metrics.damaged) == 1 else f"lines {numbers} are"
         return metrics.events, [f"{path}: {lines} damaged and left out."]
     position = newest_position(run / "snapshots")
     if position is not None and metrics.size < position.metrics_bytes:

@@ -22,7 +22,7 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
-"""`bfloat16` computes convolutions and matrix products in it and keeps float32 weights (autocast)."""
+"""`bfloat16` computes convolutions and matrix products in bfloat16 and keeps float32 weights (autocast)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Runtime:
         return torch.float64 if self.precision == "float64" else torch.float32
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Stepper]:
-        """The model, and what to step with; several processes get theirs joined."""
+        """The model and its stepper; with several processes, wrapped for distributed training."""
         if self.fabric is None:
             return model, stepper_of(optimizer)
         joined, stepped = self.fabric.setup(model, optimizer)
@@ -58,7 +58,7 @@ class Runtime:
         return contextlib.nullcontext()
 
     def mine(self, batch: Tensor) -> Tensor:
-        """This process' share of a batch of indices; one that does not count where there are fewer than processes."""
+        """This process' share of a batch of indices; a placeholder that does not count if the batch is too small."""
         return batch if self.world == 1 else batch[min(self.rank, len(batch) - 1) :: self.world]
 
     def count(self, batch: Tensor) -> int:
@@ -83,13 +83,13 @@ class Runtime:
         ]
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the first one's buffers, such as the running means of batch norm."""
+        """Copy the first process' buffers, such as batch norm's running statistics, to every process."""
         if self.world > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
 
     def meet(self) -> None:
-        """Wait until all processes are here."""
+        """Wait for all processes (a barrier)."""
         if self.fabric is not None:
             self.fabric.barrier()
 
@@ -109,7 +109,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device by name; "auto" takes CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        UsageError: this machine or this PyTorch has no such device.
+        UsageError: this machine or this build of PyTorch does not have the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -120,7 +120,7 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UsageError(
-            f"device {name!r} cannot be used here; PyTorch {torch.__version__} finds {', '.join(_devices())}."
+            f"device {name!r} is not available; PyTorch {torch.__version__} finds {', '.join(_devices())}."
         ) from None
     return device
 
@@ -134,9 +134,9 @@ def make_runtime(device: str = "auto", precision: str = "float32") -> Runtime:
     """The runtime of this process: alone, or one of `WORLD_SIZE` that torchrun started.
 
     Raises:
-        UnknownName: no such precision.
-        UsageError: no such device.
-        TrainingError: several processes, and Lightning Fabric is not installed.
+        UnknownName: unknown precision.
+        UsageError: the device is not available.
+        TrainingError: several processes without Lightning Fabric installed.
     """
     if precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)

@@ -1,7 +1,7 @@
 """Snapshots: a training's whole state as one folder, written so that a kill or a full disk cannot harm it.
 
-Knows torch and safetensors; not what a training is. Nothing here is ever unpickled: weights are safetensors, the
-optimizer's state is read with `weights_only=True`.
+Knows torch and safetensors; nothing of the training itself. Nothing here is ever unpickled: weights are safetensors,
+and the optimizer's state is read with `weights_only=True`.
 """
 
 import hashlib
@@ -25,35 +25,35 @@ from convscope.files import make_folder, read_file, sync_folder, write_file
 from convscope.json_values import parse_json
 
 KEPT = 2
-"""Snapshots kept: the newest, and one to fall back to."""
+"""Number of snapshots kept: the newest, and one to fall back to."""
 WEIGHTS, OPTIMIZER, POSITION, DIGESTS = "weights.safetensors", "optimizer.pt", "position.json", "sha256.json"
 FILES = (WEIGHTS, OPTIMIZER, POSITION, DIGESTS)
-"""What a snapshot holds."""
+"""The files of a snapshot."""
 _NAMED = re.compile(r"\d{9,18}", re.ASCII)
 _ASIDE = re.compile(r"\.\d{9,18}\.(part|old)", re.ASCII)
-"""A snapshot that is being written, or that has been replaced."""
+"""Suffixes of a snapshot that is being written, and of one that is being replaced."""
 _LARGEST = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a training is, and what it has summed up so far."""
+    """How far a training has come, and its running sums."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     """The next batch of the epoch."""
     seconds: float = 0.0
-    """Time spent training, over all its parts."""
+    """Seconds spent training, interruptions excluded."""
     metrics_bytes: int = 0
-    """How long metrics.jsonl is at this point."""
+    """Size of metrics.jsonl at this point."""
     sums: Mapping[str, float] = field(default_factory=dict)
-    """What the running means are made of."""
+    """The running sums, by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """A training at one moment: all that a snapshot holds."""
+    """A training at one moment: the content of a snapshot."""
 
     position: Position
     model: nn.Module
@@ -74,18 +74,18 @@ def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash it is there whole, or as it was before."""
+    """Write a file so that after a crash it is either complete or unchanged."""
     with refused(path):
         write_file(path, content)
 
 
 def write_snapshot(folder: Path, state: State, weights: bytes) -> None:
-    """Write one snapshot as a whole, and drop those older than the one before it.
+    """Write one snapshot atomically, and delete all but the one before it.
 
     Args:
         folder: Where the snapshots are.
         state: What to save.
-        weights: Its model's weights, as a sealed file.
+        weights: The model's weights, as a sealed safetensors file.
     """
     buffer = io.BytesIO()
     first, *others = state.randoms
@@ -118,12 +118,12 @@ def write_snapshot(folder: Path, state: State, weights: bytes) -> None:
         _carry(old, final)
     aside = [path for path in folder.glob(".*") if _ASIDE.fullmatch(path.name) and path != part]
     for path in [*snapshot_folders(folder)[KEPT:], *aside]:
-        with suppress(OSError):  # it costs space, no more
+        with suppress(OSError):  # a leftover only costs disk space
             _remove(path)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a snapshot: the files that `write_snapshot` wrote; a folder that holds anything else stays, with that."""
+    """Remove the files that `write_snapshot` wrote; a folder with any other file stays."""
     if folder.is_symlink() or not folder.is_dir():
         return
     for name in FILES:
@@ -134,7 +134,7 @@ def _remove(folder: Path) -> None:
 
 
 def _carry(old: Path, new: Path) -> None:
-    """Bring what others have put into a replaced snapshot into the new one."""
+    """Move foreign files from a replaced snapshot into the new one."""
     if old.is_dir() and not old.is_symlink():
         for path in old.iterdir():
             path.rename(new / path.name)
@@ -142,14 +142,14 @@ def _carry(old: Path, new: Path) -> None:
 
 
 def snapshot_folders(folder: Path) -> list[Path]:
-    """The snapshots in a folder, newest first: what has the name of one, is no link and holds a file of one."""
+    """The snapshots in a folder, newest first: folders, not links, with the name and a file of a snapshot."""
     named = (path for path in folder.glob("[0-9]*") if _NAMED.fullmatch(path.name))
     own = [path for path in named if not path.is_symlink() and any((path / name).is_file() for name in FILES)]
     return sorted(own, key=lambda path: int(path.name), reverse=True)
 
 
 def newest_position(folder: Path) -> Position | None:
-    """The position of the newest snapshot whose position is as it was written; None where there is none."""
+    """The position of the newest snapshot whose position file is intact; None if there is none."""
     for path in snapshot_folders(folder):
         with suppress(OSError, ValueError):
             content = read_file(path / POSITION)
@@ -159,44 +159,44 @@ def newest_position(folder: Path) -> Position | None:
 
 
 def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any], list[str]]:
-    """The newest snapshot whose files are all as they were written.
+    """The newest snapshot whose files are all intact.
 
     Returns:
-        Its position, its weights, its other state (optimizer, buffers, random, and that of the others), and a sentence
-        for each damaged one that was passed over.
+        Its position, its weights, its other state (optimizer, buffers, random, and the random states of the other
+        processes), and a sentence for each damaged snapshot that was skipped.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no intact snapshot.
     """
     damaged: list[str] = []
     for path in snapshot_folders(folder):
         try:
             return *_read(path), damaged
         except FileNotFoundError as error:
-            damaged.append(f"{path} is damaged and passed over: {Path(error.filename).name} is missing.")
+            damaged.append(f"{path} is damaged and skipped: {Path(error.filename).name} is missing.")
         except OSError as error:
-            damaged.append(f"{path} cannot be read and is passed over: {error.strerror or error}.")
+            damaged.append(f"{path} cannot be read and is skipped: {error.strerror or error}.")
         except (ValueError, SafetensorError) as error:
             why = str(error).partition("\n")[0].rstrip(".")
-            damaged.append(f"{path} is damaged and passed over: {why}.")
-    raise RunError(f"{folder.parent} has no snapshot to go on from; train again. {' '.join(damaged)}".rstrip())
+            damaged.append(f"{path} is damaged and skipped: {why}.")
+    raise RunError(f"{folder.parent} has no snapshot to resume from; train again. {' '.join(damaged)}".rstrip())
 
 
 def _read(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any]]:
     """A snapshot's position, weights and other state.
 
     Raises:
-        OSError: a file of it cannot be read.
-        ValueError: it is damaged, or no snapshot.
+        OSError: one of its files cannot be read.
+        ValueError: it is damaged, or not a snapshot.
     """
     contents = {}
     for name, digest in _digests(path).items():
         contents[name] = read_file(path / name)
         if hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"{name} differs from what was written")
     try:
         saved = torch.load(io.BytesIO(contents[OPTIMIZER]), weights_only=True, map_location="cpu")
-    except Exception as error:  # PyTorch's reader raises whatever it stumbles over, and a message of many lines
+    except Exception as error:  # PyTorch's reader raises many kinds of errors, with messages of many lines
         raise ValueError(f"{OPTIMIZER} is not a training's state ({type(error).__name__})") from None
     if not isinstance(saved, dict) or not {"optimizer", "random"} <= saved.keys():
         raise ValueError(f"{OPTIMIZER} is not a training's state")
@@ -231,11 +231,11 @@ def _position(content: bytes) -> Position:
 
 @contextmanager
 def refused(path: Path) -> Iterator[None]:
-    """An operating system's refusal as a sentence of ours."""
+    """Turn an operating system's error into a RunError with advice."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
             f"{path} cannot be written: {error.strerror or error}. What was saved before is intact; "
-            "make room or choose another --out, then go on with --resume."
+            "free some space or choose another --out, then continue with --resume."
         ) from error

@@ -1,4 +1,4 @@
-"""Starting a training, or going on with one: its settings, its run folder, its parts."""
+"""Start or resume a training: settings, run folder, and the parts put together."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -64,10 +64,10 @@ def train(
     snapshot_seconds: float = 10.0,
     trust: bool = False,
 ) -> Run:
-    """Train a model and write a run folder; or, with `resume`, go on with one.
+    """Train a model and write a run folder; or, with `resume`, continue one.
 
-    In several processes (see `cs.launch`) all train one model, and the first writes the folder. Where torchrun starts
-    them anew after one of them died, they go on from the last snapshot.
+    Several processes (see `cs.launch`) train one model together, and the first writes the folder. If torchrun
+    restarts them after one has died, they continue from the last snapshot.
 
     >>> run = cs.train("shapes", seed=0)  # doctest: +SKIP
     >>> run.metrics["test_accuracy"]  # doctest: +SKIP
@@ -75,40 +75,40 @@ def train(
 
     Args:
         dataset: A name (see `cs.load_dataset`), a Dataset, or arrays (images (N, C, H, W) or (N, H, W), labels (N,)).
-        model: A name or `file.py:Class`, or a module, which is then trained in place; None takes the data set's own.
+        model: A name or `file.py:Class`, or a module, which is trained in place; None takes the data set's own.
         recipe: "fast" (default), or "tutorial" for the published settings.
-        epochs: Passes over the data. This and the next five, where given, replace the recipe's setting.
+        epochs: Passes over the data. This and the next five arguments override the recipe.
         batch_size: Images per step.
-        lr: Learning rate, the highest where the recipe varies it.
+        lr: Learning rate; the peak, if the schedule varies it.
         optimizer: adam, adamw, sgd, adadelta, ...
         loss: cross-entropy, mse or nll.
-        schedule: How the learning rate goes: constant or one-cycle.
-        seed: Of the generated data, the initial weights and the order; None takes the recipe's.
+        schedule: Learning rate schedule: constant or one-cycle.
+        seed: Seed of the generated data, the initial weights and the order; None takes the recipe's.
         device: "auto" (default), "cpu", "cuda", "cuda:1", "mps".
         precision: "float32" (default), "bfloat16" (autocast) or "float64".
-        engine: "torch" (default), or "numpy": `convscope.reference` calculates every step, in float64, for the
+        engine: "torch" (default), or "numpy": `convscope.reference` computes every step, in float64, for the
             networks of the tutorials.
-        out: The run's folder; by default `runs/MODEL` (`runs/pets` for `folder:pets`), numbered where that exists.
-        resume: Go on with the run in `out`, or with the newest unfinished one; a finished one is returned. Its own
-            settings hold; of the arguments only `epochs` may differ (and only where the learning rate does not depend
-            on it). Where `out` does not exist, or holds only what a training leaves that is killed before its first
-            snapshot, and `dataset` is given, the training begins there, so that one command can be repeated.
-        test: Data to measure the accuracy on after each epoch, where `dataset` is no name.
-        model_args: Keyword arguments of the model.
+        out: The run's folder; by default `runs/MODEL` (`runs/pets` for `folder:pets`), with a number if that exists.
+        resume: Continue the run in `out`, or the newest unfinished one; a finished one is returned. The run's own
+            settings apply; only `epochs` may differ (and only if the learning rate does not depend on it). If
+            `dataset` is given and `out` does not exist, or holds only the remains of a training that was killed before
+            its first snapshot, a new training starts there, so that the same command can be repeated.
+        test: Data to evaluate on after each epoch, if `dataset` is not a name.
+        model_args: Keyword arguments for the model.
         data_options: More arguments of `cs.load_dataset`: size, data_dir, image_size, grey, strict.
         watch: Called with every event, see `Watch` in training/loop.py.
-        progress: Called while data are read or downloaded.
+        progress: Called while data is read or downloaded.
         snapshot_seconds: Time between two snapshots.
-        trust: Whether the code that a resumed run names may be executed; one that was begun here needs no trust.
+        trust: Whether the code that a resumed run names may be executed; a run started on this machine needs no trust.
 
     Raises:
-        UnknownName: of a data set, model, recipe, optimizer, loss, precision or engine.
-        UsageError: a model or setting that the NumPy engine lacks.
-        DataError: data that cannot be trained on, or that differ from process to process.
+        UnknownName: unknown data set, model, recipe, optimizer, loss, precision or engine.
+        UsageError: a model or setting that the NumPy engine does not support.
+        DataError: data that cannot be trained on, or that differs between processes.
         ShapeError: a model that does not fit the data.
-        RunError: a folder that cannot be written, that exists already, or that another training holds.
-        TrustError: a run to go on with names code that you have not trusted, or that has changed since.
-        TrainingError: the loss is no longer a number, or the disk is full; what was saved is intact.
+        RunError: a folder that cannot be written, that exists already, or that another training is writing to.
+        TrustError: a resumed run names code that you have not trusted, or that has changed since.
+        TrainingError: the loss is no longer finite, or the disk is full; what was saved is intact.
         KeyboardInterrupt: after Ctrl-C, when everything is saved.
     """
     changes = {
@@ -130,25 +130,25 @@ def train(
             return begun
     else:
         if dataset is None:
-            raise UsageError("name a data set to train on, such as shapes or mnist, or go on with --resume.")
+            raise UsageError("name a data set to train on, such as shapes or mnist, or continue with --resume.")
         others["device"], others["precision"] = check_engine(engine or "torch", device, precision)
-        said: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
+        chosen: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
         settings = Settings(
-            dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **said
+            dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **chosen
         )
     runtime = runtime_for(settings.engine, settings.device, settings.precision)
     job = all_do(lambda: prepare_job(settings, runtime, progress))
     agree("training", job.facts)
     if begun is None:
-        path, anew = first_says(lambda: new_path(out, _name_of(settings, job), resume=resume))
-        job = replace(job, notes=(*job.notes, *anew))
+        path, restart_notes = first_says(lambda: new_path(out, _name_of(settings, job), resume=resume))
+        job = replace(job, notes=(*job.notes, *restart_notes))
     else:
         path = begun.path
     with ExitStack() as stack:
         writer = all_do(lambda: stack.enter_context(RunWriter(path) if runtime.rank == 0 else Writer()))
         stack.enter_context(own_random_state(job.config["seed"]))
         stack.enter_context(companions())
-        return _run(job, path, runtime, writer, watch or _nobody, begun=begun, snapshot_seconds=snapshot_seconds)
+        return _run(job, path, runtime, writer, watch or _ignore, begun=begun, snapshot_seconds=snapshot_seconds)
 
 
 def _run(
@@ -161,7 +161,7 @@ def _run(
     begun: Run | None,
     snapshot_seconds: float,
 ) -> Run:
-    """Put the parts together, as the last snapshot left them, and train; the model ends in its usual form."""
+    """Assemble the parts, restored from the last snapshot, and train; the model ends on the CPU in eval mode."""
     model = job.model.to(runtime.device, runtime.dtype)
     wanted = job.config["engine"] == "torch" and runtime.device.type == "cpu"
     with trained_channels_last(model, job.train, wanted=wanted) as channels_last, interruptible() as interrupt:
@@ -171,14 +171,14 @@ def _run(
         engine, optimizer = make_engine(job.config["engine"], model, job.recipe, loss, runtime)
         position, notes = Position(), [*job.notes, *runtime.notes(model)]
         if begun is not None:
-            position, said = restore(path, stored, job, model, optimizer)
-            notes += said
+            position, restore_notes = restore(path, stored, job, model, optimizer)
+            notes += restore_notes
         writer.configure({**job.config, "environment": stored["environment"]})
         notes += _remembered(path, job) if runtime.rank == 0 else []
         train, test = _batches(job, runtime, channels_last=channels_last)
         loop = Loop(
             model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer,
-            watch if runtime.rank == 0 else _nobody, interrupt, snapshot_seconds, position,
+            watch if runtime.rank == 0 else _ignore, interrupt, snapshot_seconds, position,
             saved=position.step if position.sums else -1,
         )  # fmt: skip
         if begun is not None and position.sums:
@@ -190,20 +190,20 @@ def _run(
     if not finished:
         raise KeyboardInterrupt(
             f"stopped at step {loop.position.step} of {loop.total}, everything is saved; "
-            f"go on with: convscope train --resume --out {shlex.quote(str(path))}"
+            f"continue with: convscope train --resume --out {shlex.quote(str(path))}"
         )
     return Run(path).holding(model.cpu())
 
 
 def _remembered(path: Path, job: TrainingJob) -> list[str]:
-    """Let the run be trusted, as the user named its code; a note where that cannot be remembered."""
+    """Trust the run, because the user named its code; returns a note if the trust cannot be stored."""
     source, args = job.config["model"]["source"], job.config["model"]["args"]
     note = "" if source is None or source in MODELS else remember(path, source, args, job.imports)
     return [note] if note else []
 
 
 def _batches(job: TrainingJob, runtime: Runtime, *, channels_last: bool) -> tuple[Batches, Batches | None]:
-    """The training images, and the test images where there are any."""
+    """The training images, and the test images if there are any."""
     train = as_batches(job.train, runtime.device, runtime.dtype, channels_last=channels_last)
     if job.test is None:
         return train, None
@@ -211,22 +211,22 @@ def _batches(job: TrainingJob, runtime: Runtime, *, channels_last: bool) -> tupl
 
 
 def _name_of(settings: Settings, job: TrainingJob) -> str:
-    """What a run is called by itself: as its model; data that bring no model of their own give it their name."""
+    """A run's default name: that of its model, or of its data if these use the default model."""
     if settings.model is None and isinstance(settings.dataset, str) and ":" in settings.dataset:
         return Path(settings.dataset.partition(":")[2].partition("?")[0]).stem or "run"
     return str(job.config["model"]["name"])
 
 
 def free_path(name: str, folder: Path = RUNS, is_taken: Callable[[Path], bool] = Path.exists) -> Path:
-    """`runs/NAME`, or with the next free number: where a training writes its run by itself.
+    """`runs/NAME`, or with the next free number: a training's default folder.
 
     >>> free_path("shapes-cnn", Path("runs"), lambda path: path.name == "shapes-cnn").name
     'shapes-cnn-2'
 
     Args:
-        name: What the run is called: its model.
-        folder: Where runs are.
-        is_taken: Whether there is something at a path.
+        name: Name of the run.
+        folder: Parent folder of the runs.
+        is_taken: Tells whether a path is in use.
     """
     stem = Path(name.partition(":")[0]).stem if ":" in name else name
     path, number = folder / stem, 2
@@ -236,28 +236,28 @@ def free_path(name: str, folder: Path = RUNS, is_taken: Callable[[Path], bool] =
 
 
 def new_path(out: str | Path | None, name: str, *, resume: bool) -> tuple[Path, tuple[str, ...]]:
-    """Where a new run goes, and a note where `resume` was asked for, or an earlier training had begun there.
+    """The path of a new run, and notes if `resume` was requested or an earlier training left something there.
 
     Raises:
-        RunError: something is there.
+        RunError: the path is in use.
     """
     path = free_path(name) if out is None else Path(out)
     if path.is_symlink() and not path.exists():
-        raise RunError(f"{path} is a link to nothing; a run needs a folder. Choose another --out.")
+        raise RunError(f"{path} is a broken link; a run needs a folder. Choose another --out.")
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a run needs a folder. Choose another --out.")
     if is_held(path):
         raise RunError(BUSY.format(path))
     if not is_unbegun(path):
         how = (
-            "go on with it by --resume, or choose another --out"
+            "continue it with --resume, or choose another --out"
             if (path / "config.json").exists()
             else "choose another --out"
         )
         raise RunError(f"{path} exists and is not empty; {how}.")
     if path.exists() and any(path.iterdir()):
-        return path, (f"{path} holds only what a training leaves that ends before its first step; it begins anew.",)
-    return path, (f"{path} holds no run to go on with yet, so the training begins.",) * resume
+        return path, (f"{path} has only the remains of a training that ended before its first step; it starts again.",)
+    return path, (f"{path} holds no run to resume yet, so a new training starts.",) * resume
 
 
 def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> dict[str, Any]:
@@ -277,5 +277,5 @@ def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, 
     }
 
 
-def _nobody(event: Mapping[str, Any]) -> None:
-    """Watches nothing."""
+def _ignore(event: Mapping[str, Any]) -> None:
+    """The default watcher: ignores every event."""

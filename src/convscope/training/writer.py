@@ -1,4 +1,4 @@
-"""Writers: how a training's folder is written, by one training at a time, nothing lost. runs.py lists its files."""
+"""Writers: write a run folder durably, by one training at a time. runs.py lists its files."""
 
 import fcntl
 import os
@@ -20,18 +20,18 @@ from convscope.training.metrics import METRICS, metrics_line, read_metrics
 from convscope.training.snapshots import Position, State, refused, weights_of, write_durably, write_snapshot
 
 HISTORY_POINTS = 160
-"""Points of the history that lie evenly over the training."""
+"""Number of history points, spread evenly over the training."""
 HISTORY_BYTES = 40_000_000
 _POINT = re.compile(r"\d{9,18}\.safetensors", re.ASCII)
 _PART = re.compile(r"\.\d{9,18}\.safetensors\.part|\d{9,18}\.part", re.ASCII)
-"""A point of the history that a kill left half written, by this version or one before."""
-BUSY = "another training is writing to {}; wait for its end or choose another --out."
+"""Name of a half-written history point, left by a kill of this or an earlier version."""
+BUSY = "another training is writing to {}; wait for it to end or choose another --out."
 STEPPED = 4
-"""One more for each so many: of steps that somebody watched one by one, or of a training that got more epochs."""
+"""Extra history points: one for each this many single steps, or steps added by more epochs."""
 
 
 def is_held(path: Path) -> bool:
-    """Whether a training is writing to this folder now."""
+    """Whether a training is currently writing to this folder."""
     try:
         with open_to_read(path / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -43,7 +43,7 @@ def is_held(path: Path) -> bool:
 
 
 class Writer:
-    """What a training tells whoever keeps it; this one keeps nothing (of several processes only the first writes)."""
+    """Receives a training's results; this base class writes nothing (with several processes only the first writes)."""
 
     def __enter__(self) -> Self:
         return self
@@ -52,18 +52,18 @@ class Writer:
         return
 
     def configure(self, config: Mapping[str, Any]) -> None:
-        """Say what is trained, and how."""
+        """Set the configuration of the training."""
 
-    def begin(self, position: Position, points: Collection[int], others: int) -> int:  # noqa: ARG002  # this one keeps nothing
-        """Go on from `position`; whatever was written after it goes.
+    def begin(self, position: Position, points: Collection[int], others: int) -> int:  # noqa: ARG002  # the base class writes nothing
+        """Continue from `position`; anything written after it is deleted.
 
         Args:
-            position: Where the training is.
+            position: Position of the training.
             points: The steps of its history.
-            others: How many other steps the history may hold; of more it keeps some, evenly.
+            others: Maximum number of other steps in the history; any more are thinned out evenly.
 
         Returns:
-            How many others it holds.
+            The number of other steps that are left.
         """
         return 0
 
@@ -80,10 +80,10 @@ class Writer:
 class RunWriter(Writer):
     """Writes a run folder; entering it takes the folder's lock.
 
-    The folder may come from elsewhere: no link in it is followed, and nothing is removed but what a training has named.
+    The folder may come from elsewhere, so no link in it is followed and only files named by a training are removed.
 
     Raises:
-        RunError: the folder cannot be written, or another training holds it.
+        RunError: the folder cannot be written, or another training is writing to it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,7 +112,7 @@ class RunWriter(Writer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # where the disk is full, what could not be written was refused before
+        with suppress(OSError):  # on a full disk, the failed write has already raised its own error
             self._metrics.close()
         self._lock.close()
 
@@ -121,27 +121,27 @@ class RunWriter(Writer):
         write_durably(self.path / "config.json", config_text(config).encode())
 
     def begin(self, position: Position, points: Collection[int], others: int) -> int:
-        """Cut metrics and history back to `position`, and leave out the damaged lines of the metrics."""
+        """Cut metrics and history back to `position`, and drop damaged lines of the metrics."""
         with refused(self.path):
             self._cut_metrics(position)
-            left = []
+            other_points = []
             for path in sorted((self.path / "history").iterdir()):
                 step = history_step(path)
                 if (step is not None and step > position.step) or _PART.fullmatch(path.name):
                     path.unlink()
                 elif step is not None and step not in points:
-                    left.append(path)
-            kept = left[:: -(-len(left) // others)] if others and left else []
-            for path in set(left) - set(kept):
+                    other_points.append(path)
+            kept = other_points[:: -(-len(other_points) // others)] if others and other_points else []
+            for path in set(other_points) - set(kept):
                 path.unlink()
         return len(kept)
 
     def _cut_metrics(self, position: Position) -> None:
-        """Keep the intact lines up to `position`; a file that shares its content by a hard link is written anew."""
-        there = os.fstat(self._metrics.fileno())
+        """Keep the intact lines up to `position`; a file with several hard links is replaced by a new one."""
+        status = os.fstat(self._metrics.fileno())
         kept = [line for line, event in read_metrics(self.path).lines if event["step"] <= position.step]
         content = b"".join(line + b"\n" for line in kept)
-        if there.st_nlink == 1 and there.st_size == len(content):
+        if status.st_nlink == 1 and status.st_size == len(content):
             return
         write_file(self.path / METRICS, content)
         self._metrics.close()
@@ -171,7 +171,7 @@ class RunWriter(Writer):
 
 
 def history_step(path: Path) -> int | None:
-    """The step whose weights a file of the history holds; None for a file that no training has named.
+    """The step of a history file; None for a file with another name.
 
     >>> history_step(Path("history/000000040.safetensors")), history_step(Path("history/best.safetensors"))
     (40, None)
@@ -180,9 +180,9 @@ def history_step(path: Path) -> int | None:
 
 
 def history_steps(model: nn.Module, total: int) -> list[int]:
-    """At which steps the weights are kept: evenly from first to last, within 160 files and 40 MB.
+    """The steps at which weights are kept: evenly from first to last, within 160 files and 40 MB.
 
-    A point costs as much as a step of a small network, so beyond twenty points only every fortieth step is one.
+    A point takes as long as a step of a small network, so beyond twenty points only every fortieth step is one.
 
     >>> history_steps(nn.Linear(2, 1), 4)
     [0, 1, 2, 3, 4]

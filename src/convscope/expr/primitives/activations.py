@@ -28,7 +28,7 @@ def sigmoid(x: Numbers) -> Numbers:
 
 
 def gelu(x: Numbers) -> Numbers:
-    """x times the share of a normal distribution that lies below x."""
+    """x times the standard normal distribution function at x."""
     return x * 0.5 * (1 + erf(x / ROOT_2))
 
 

@@ -101,7 +101,7 @@ def _floor_error(precision: Precision, result: float, values: Sequence[Any], err
 
 
 def _erf_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    """Of narrow types PyTorch's own erf, 1 - polynomial × exp(-x²), is as exact near 0 as near 1 (vec/functional)."""
+    """For narrow types PyTorch's own erf, 1 - polynomial × exp(-x²), is as exact near 0 as near 1 (vec/functional)."""
     own = 4 * precision.sum * (abs(result) + 2 * bool(precision.stored)) + precision.tiny * (result != 0)
     return float(own + 1.13 * errors[0])
 

@@ -34,6 +34,6 @@ def choose(values: NDArray[Any], most: int, what: str) -> Choice:
         return Choice(count, tuple(range(count)), "")
     flat = np.nan_to_num(np.asarray(values, np.float64).reshape(count, -1))
     reach = np.ptp(flat, axis=1) if flat.shape[1] > 1 else np.abs(flat[:, 0])
-    found = np.sort(np.argsort(-reach, kind="stable")[:most])
+    result = np.sort(np.argsort(-reach, kind="stable")[:most])
     how = "the largest range" if flat.shape[1] > 1 else "the largest magnitude"
-    return Choice(count, tuple(map(int, found)), f"{most:,} of {count:,} {what}, those with {how}")
+    return Choice(count, tuple(map(int, result)), f"{most:,} of {count:,} {what}, those with {how}")

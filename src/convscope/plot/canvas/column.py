@@ -1,4 +1,4 @@
-"""Column: one part of a network as it stands on the strip: name, shape, and its maps, units or answer."""
+"""Column: one part of a network in the figure: name, shape, and its maps, units or output."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

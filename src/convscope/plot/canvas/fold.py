@@ -57,9 +57,9 @@ def _groups(steps: Sequence[Step], limit: int, depth: int | None) -> list[list[S
     if len(steps) <= limit:
         return [[step] for step in steps]
     deepest = max(step.module.count(".") + 1 for step in steps)
-    found = [groups for d in range(1, deepest + 1) if len(groups := _at_depth(steps, d)) <= limit]
-    if found and len(found[-1]) > 1:
-        return found[-1]
+    results = [groups for d in range(1, deepest + 1) if len(groups := _at_depth(steps, d)) <= limit]
+    if results and len(results[-1]) > 1:
+        return results[-1]
     size = -(-len(steps) // limit)  # no modules to go by: equal runs
     return [list(steps[i : i + size]) for i in range(0, len(steps), size)]
 

@@ -52,7 +52,7 @@ def draw_graph(sheet: Sheet, top: float, apply: Apply) -> float:
 
 
 def _variable(apply: Apply) -> tuple[Leaf | None, Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
-    """The one argument that is no number of the call itself, and the function of it alone."""
+    """The only argument that is not a constant of the call, and the primitive as a function of it alone."""
     arguments = list(apply.arguments.values())
     leaves = [a for a in arguments if isinstance(a, Leaf)]
     moving = [i for i, a in enumerate(leaves) if a.source.kind != "number"]
@@ -60,12 +60,12 @@ def _variable(apply: Apply) -> tuple[Leaf | None, Callable[[NDArray[np.float64]]
 
     def function(xs: NDArray[np.float64]) -> NDArray[np.float64]:
         numbers = [leaf.number for leaf in leaves]
-        found = []
+        results = []
         with np.errstate(all="ignore"):
             for x in xs:
                 numbers[moving[0]] = float(x)
-                found.append(float(value(*numbers)))
-        return np.array(found)
+                results.append(float(value(*numbers)))
+        return np.array(results)
 
     return (leaves[moving[0]] if len(leaves) == len(arguments) and len(moving) == 1 else None), function
 

@@ -39,11 +39,11 @@ def pick(trace: Trace, names: Iterable[str]) -> list[Step]:
     Raises:
         UnknownName: no step has one of the names.
     """
-    found = {step.name: step for step in trace.steps}
+    results = {step.name: step for step in trace.steps}
     for name in names:
-        if name not in found:
-            raise UnknownName("step", name, found)
-    return [found[name] for name in names]
+        if name not in results:
+            raise UnknownName("step", name, results)
+    return [results[name] for name in names]
 
 
 def numbers(step: Step, image: int = 0) -> NDArray[np.float64]:

@@ -93,7 +93,7 @@ def _added(plane: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _blocks(shape: tuple[int, ...]) -> str:
-    """What is said of an image whose pixels are added up."""
+    """The caption of an image whose contributions are added up."""
     height, width = (min(length, CELLS) for length in shape)
     if (height, width) == shape:
         return ""

@@ -28,7 +28,7 @@ from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
-LEFT = 1.75  # inches, for what is said of one step
+LEFT = 1.75  # inches, for the labels of one step
 ROOM = 8.8  # inches, for its maps
 SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
@@ -50,7 +50,7 @@ def maps(
 
     Args:
         trace: A trace of one image (of several, the first is drawn).
-        steps: Names of the steps to draw, by default all; of more than 24, every so many, and the figure says so.
+        steps: Names of the steps to draw, by default all; more than 24 are thinned out evenly, and the figure says so.
         shared: One colour scale for all steps instead of one for each.
         picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
         name: What the image is called.
@@ -63,15 +63,15 @@ def maps(
     chosen, said = _steps(trace, steps)
     names = tuple(classes) or trace.card.classes
     by_id = {step.id: step for step in trace.steps}
-    found = {step.id: numbers(step) for step in chosen}
-    common = ColorScale.of(*found.values()) if shared else None
+    results = {step.id: numbers(step) for step in chosen}
+    common = ColorScale.of(*results.values()) if shared else None
     sheet = Sheet()
     how = "one colour scale for all steps" if shared else "one colour scale per step, over all of its channels"
     y = sheet.header(f"feature maps of {name}" if name else "feature maps", how, said) + 0.1
     if common:
         sheet.legend(0, y, 2.4, common)
         y += 0.24
-    channels = _channels(chosen, found, most)
+    channels = _channels(chosen, results, most)
     side = _side(channels)
     rules = []
     y = _image(sheet, y, picture_of(trace) if picture is None else np.asarray(picture))
@@ -79,7 +79,7 @@ def maps(
     for place, step in enumerate(chosen):
         called = names if step is trace.steps[-1] else ()
         again = place > 0 and repeats(step, by_id)
-        shown = None if again else found[step.id]
+        shown = None if again else results[step.id]
         y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), side=side, called=called)
         rules.append(y)
     across = sheet.right
@@ -193,18 +193,18 @@ def maps_by_class(
         UnknownName: no step has this name.
         ShapeError: the batch does not hold that many images.
     """
-    (found,) = pick(trace, [step])
-    if len(found.output) != len(indices):
-        raise ShapeError(f"the trace holds {len(found.output)} images, but {len(indices)} indices were given.")
-    values = np.stack([numbers(found, i) for i in range(len(indices))])  # (N, K, P, Q) or (N, U)
+    (result,) = pick(trace, [step])
+    if len(result.output) != len(indices):
+        raise ShapeError(f"the trace holds {len(result.output)} images, but {len(indices)} indices were given.")
+    values = np.stack([numbers(result, i) for i in range(len(indices))])  # (N, K, P, Q) or (N, U)
     values = values[..., None, None] if values.ndim == 2 else values
     chosen = choose(values.swapaxes(0, 1), most, "channels")
     scale = ColorScale.of(values)
     sheet = Sheet()
-    shape = extent(found)
+    shape = extent(result)
     title = f"{step} of {name} on {dataset.name}" if name else f"{step} on {dataset.name}"
     y = (
-        sheet.header(title, f"{found.says} · {shape} · one colour scale over all channels and images", chosen.said)
+        sheet.header(title, f"{result.says} · {shape} · one colour scale over all channels and images", chosen.said)
         + 0.12
     )
     order = sorted(range(len(indices)), key=lambda i: (int(dataset.labels[indices[i]]), i))

@@ -20,7 +20,7 @@ from convscope.render.numbers import compact
 Events = Sequence[Mapping[str, Any]]
 Curve = NDArray[np.float64]
 BATCHES = "#b9b5ac"  # the noisy curve behind the others
-DENSE = 400  # more batches than this are drawn as the means of so many that lie together
+DENSE = 400  # more batches than this are averaged in groups of neighbours
 WIDE_RANGE = 20.0  # a loss that falls further than this is drawn on a logarithmic axis
 
 
@@ -107,12 +107,12 @@ def _points(events: Events, key: str, epochs: Events) -> tuple[Curve, Curve]:
     last = max((e["epoch"] for e in epochs if _known(e.get("epoch"))), default=0)
     most = max((e["step"] for e in epochs if _known(e.get("step"))), default=0)
     per_step = last / most if last and most else 0
-    found = [e for e in events if _known(e.get(key)) and np.isfinite(e[key])]
+    results = [e for e in events if _known(e.get(key)) and np.isfinite(e[key])]
     places = [
         e["step"] * per_step if per_step and _known(e.get("step")) else e.get("epoch") or e.get("step") or i
-        for i, e in enumerate(found)
+        for i, e in enumerate(results)
     ]
-    return np.array(places, np.float64), np.array([e[key] for e in found], np.float64)
+    return np.array(places, np.float64), np.array([e[key] for e in results], np.float64)
 
 
 def _thinned(x: Curve, y: Curve) -> tuple[Curve, Curve]:

@@ -24,7 +24,7 @@ WRITTEN = 5  # kernels up to 5x5 are written out in numbers,
 WRITTEN_INPUTS = 8  # of up to eight input channels
 GAP = 0.12  # inches
 PAGE_WIDTH = 9.6  # inches
-LEFT = 1.0  # inches, for what is said of one kernel
+LEFT = 1.0  # inches, for the labels of one kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,12 @@ class _KernelLayer:
 
     @cached_property
     def sums(self) -> NDArray[np.str_]:
-        """Of each kernel over each channel, as text of shape (K, C)."""
+        """Sum of each kernel over each channel, as text of shape (K, C)."""
         return aligned(self.weight.sum(axis=(2, 3)))
 
     @cached_property
     def totals(self) -> NDArray[np.str_]:
-        """Of each kernel over all of its channels, as text of shape (K,)."""
+        """Sum of each kernel over all of its channels, as text of shape (K,)."""
         return aligned(self.weight.sum(axis=(1, 2, 3)))
 
     @cached_property
@@ -89,8 +89,8 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
     Raises:
         ModelError: the model has no convolution.
         UnknownName: no convolution has this name.
-        ShapeError: the weights are no kernels.
-        UsageError: `most` is no positive number.
+        ShapeError: the weights are not convolution kernels.
+        UsageError: `most` is not a positive number.
     """
     if most < 1:
         raise UsageError(f"most must be 1 or more kernels, not {most}.")
@@ -187,18 +187,18 @@ def _layer(model: Any, name: str | None) -> _KernelLayer:
         weight = np.asarray(model, np.float64)
         weight = weight[None, None] if weight.ndim == 2 else weight
         return _KernelLayer(name or "", _checked(weight), None, 1, (), True)
-    found = {path: module for path, module in model.named_modules() if _is_convolution(module)}
-    if not found and any("Uninitialized" in type(weight).__name__ for weight in model.parameters()):
+    results = {path: module for path, module in model.named_modules() if _is_convolution(module)}
+    if not results and any("Uninitialized" in type(weight).__name__ for weight in model.parameters()):
         raise ModelError(
             f"the kernels of {type(model).__name__} have no shapes yet: its layers are lazy; run it once, or load it "
             "with weights, or say by preprocess the size and channels of a picture."
         )
-    if not found:
+    if not results:
         raise ModelError(f"{type(model).__name__} has no convolution, so it has no kernels to draw.")
-    if name is not None and name not in found:
-        raise UnknownName("convolution of this model", name, found)
-    path = name if name is not None else next(iter(found))
-    module = found[path]
+    if name is not None and name not in results:
+        raise UnknownName("convolution of this model", name, results)
+    path = name if name is not None else next(iter(results))
+    module = results[path]
     groups = int(getattr(module, "groups", 1))
     weight = _array(module.weight)
     if getattr(module, "transposed", False):  # (C, K / groups, R, S): the channel that is read comes first
@@ -206,9 +206,9 @@ def _layer(model: Any, name: str | None) -> _KernelLayer:
         weight = parts.reshape(-1, *parts.shape[2:])
     weight = weight[:, :, None] if weight.ndim == 3 else weight
     bias = getattr(module, "bias", None)
-    others = tuple(p for p in found if p != path)
+    others = tuple(p for p in results if p != path)
     title = path or type(module).__name__
-    first = path == next(iter(found))
+    first = path == next(iter(results))
     return _KernelLayer(title, _checked(weight), None if bias is None else _array(bias), groups, others, first)
 
 

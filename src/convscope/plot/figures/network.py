@@ -20,7 +20,7 @@ MOST_PARTS = 20
 GAP = 0.34  # inches between parts, for the arrow
 PAGE_WIDTH = 11.5
 ROOMY = 13.2
-"""A page this wide, where all that is left then stands on one line: no part ends alone below the others."""
+"""Page width at which the remaining parts fit on one line, so that no single part is left for the last line."""
 LANE = 0.13  # inches between lines that go round
 
 
@@ -88,7 +88,7 @@ def _columns(parts: Sequence[FoldedPart], picture: NDArray[Any], classes: tuple[
 
 
 def _rows(columns: Sequence[NetworkColumn]) -> list[list[int]]:
-    """Which parts stand on which line: as many as fit, broken where the fewest branches are cut."""
+    """The parts on each line: as many as fit, broken where the fewest branches are cut."""
     rows, start = [], 0
     while start < len(columns):
         room, end = 0.0, start
@@ -135,7 +135,7 @@ def _draw_branches(
 ) -> int:
     """Lines below the strip from a part to the later parts, beyond the next, that read it; returns how many lanes.
 
-    Where a reader stands on another line of the figure, the line ends with its name.
+    If a connection leads to another line of the figure, it ends with the name of its target.
     """
     busy: list[float] = []  # how far to the right each lane is taken
     for source in range(max(lefts) + 1):

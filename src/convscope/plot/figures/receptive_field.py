@@ -36,10 +36,10 @@ def receptive_field(found: "ReceptiveField") -> Figure:
         found: The result of `cs.probe.receptive_field`.
 
     Raises:
-        UsageError: the input is no grey or colour picture.
+        UsageError: the input is not a grey or colour picture.
     """
     if found.cells.ndim != 3 or len(found.cells) not in {1, 3}:
-        raise UsageError(f"an input of {size(found.cells.shape)} is no grey or colour picture to draw the field on.")
+        raise UsageError(f"an input of {size(found.cells.shape)} is not a grey or colour picture to draw the field on.")
     sheet = Sheet()
     said = [line for part in str(found).splitlines() for line in textwrap.wrap(part, LINE)]
     y = sheet.header(f"What {found.name} can depend on", *said) + 0.12

@@ -29,7 +29,7 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
         per_class: How many images of each class at most, evenly spaced over the class; never more than 100.
 
     Raises:
-        UsageError: `per_class` is no positive number.
+        UsageError: `per_class` is not a positive number.
     """
     per_class = min(per_class, MOST_IMAGES)
     sheet = Sheet()
@@ -64,16 +64,16 @@ def spread(dataset: Dataset, per_class: int) -> list[int]:
     [0, 2, 3, 4]
 
     Raises:
-        UsageError: `per_class` is no positive number.
+        UsageError: `per_class` is not a positive number.
     """
     if per_class < 1:
         raise UsageError(f"per_class must be 1 or more, not {per_class}.")
-    found: list[int] = []
+    results: list[int] = []
     for k in range(len(dataset.classes)):
         members = np.flatnonzero(dataset.labels == k)
         places = np.linspace(0, len(members) - 1, min(per_class, MOST_IMAGES, len(members))).round().astype(np.intp)
-        found += dataset.readable(members[places])[1].tolist()
-    return found
+        results += dataset.readable(members[places])[1].tolist()
+    return results
 
 
 def _names(dataset: Dataset, chosen: list[int], room: float) -> dict[int, str]:
