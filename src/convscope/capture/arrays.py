@@ -13,7 +13,13 @@ NARROW = {torch.bfloat16, torch.float16}
 
 
 def array_of(tensor: Tensor) -> Array:
-    """A tensor as a read-only array, without a copy for CPU tensors; bfloat16 and half are widened to float32."""
+    """A tensor as a read-only array, without a copy for CPU tensors; bfloat16 and half are widened to float32.
+
+    Raises:
+        TraceError: The tensor is on the meta device, so it has no numbers.
+    """
+    if tensor.is_meta:
+        raise TraceError("a result of this pass is on the meta device and has no numbers.")
     tensor = tensor.detach()
     if tensor.is_nested:
         tensor = tensor.to_padded_tensor(0.0)

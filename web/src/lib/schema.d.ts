@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * Filtered
-         * @description A named kernel on the input, as a grey picture from 0 to 1.
+         * @description The input filtered with a named kernel, as a grey picture from 0 to 1.
          */
         get: operations["filtered_api_filtered_get"];
         put?: never;
@@ -35,7 +35,7 @@ export interface paths {
         put?: never;
         /**
          * Store
-         * @description Check and keep an uploaded image.
+         * @description Check and store an uploaded image.
          */
         post: operations["store_api_inputs_post"];
         delete?: never;
@@ -221,7 +221,7 @@ export interface paths {
         };
         /**
          * Session
-         * @description Everything that is open.
+         * @description The open models, data sources and kernels.
          */
         get: operations["session_api_session_get"];
         put?: never;
@@ -261,7 +261,7 @@ export interface paths {
         };
         /**
          * Read
-         * @description A pass that was made before.
+         * @description A cached trace.
          */
         get: operations["read_api_traces__trace__get"];
         put?: never;
@@ -281,7 +281,7 @@ export interface paths {
         };
         /**
          * Difference
-         * @description What differs between two passes, step by step.
+         * @description The difference between two passes, step by step.
          */
         get: operations["difference_api_traces__trace__difference_get"];
         put?: never;
@@ -301,7 +301,7 @@ export interface paths {
         };
         /**
          * Image
-         * @description The input as the model got it; `shown`: from 0 to 1, before it was normalized.
+         * @description The input as the model received it; with `shown`, its pixels from 0 to 1, before normalization.
          */
         get: operations["image_api_traces__trace__input_get"];
         put?: never;
@@ -321,7 +321,7 @@ export interface paths {
         };
         /**
          * Parameter
-         * @description A parameter's numbers, as this pass used them: all, or `count` kernels from `first` on, along its first axis.
+         * @description A parameter's numbers in this pass: all, or `count` kernels starting at `first`, along the first axis.
          */
         get: operations["parameter_api_traces__trace__parameters__name__get"];
         put?: never;
@@ -381,7 +381,7 @@ export interface paths {
         };
         /**
          * Step Difference
-         * @description How one step's numbers differ from those of another pass: this minus the other.
+         * @description The difference of one step's numbers from another pass: this pass minus the base.
          */
         get: operations["step_difference_api_traces__trace__steps__step__difference_get"];
         put?: never;
@@ -461,7 +461,7 @@ export interface paths {
         };
         /**
          * Thumbnails
-         * @description Small pictures of steps' results, as a pack; all visible steps where none are named.
+         * @description Thumbnails of steps' results, as a pack; of all visible steps by default.
          */
         get: operations["thumbnails_api_traces__trace__thumbnails_get"];
         put?: never;
@@ -481,7 +481,7 @@ export interface paths {
         };
         /**
          * Options
-         * @description What can be trained on what.
+         * @description The models that fit each data source.
          */
         get: operations["options_api_training_get"];
         put?: never;
@@ -501,13 +501,13 @@ export interface paths {
         };
         /**
          * Started
-         * @description Every training that this server started.
+         * @description All trainings that this server has started.
          */
         get: operations["started_api_trainings_get"];
         put?: never;
         /**
          * Start
-         * @description Start a training in a process of its own.
+         * @description Start a training in its own process.
          */
         post: operations["start_api_trainings_post"];
         delete?: never;
@@ -527,7 +527,7 @@ export interface paths {
         put?: never;
         /**
          * Command
-         * @description Pause, resume, step or stop.
+         * @description Pause, resume, step or stop a training.
          */
         post: operations["command_api_trainings__id__post"];
         delete?: never;
@@ -545,7 +545,7 @@ export interface paths {
         };
         /**
          * Events
-         * @description Follow a training: its metrics so far, then what happens, until it is over.
+         * @description Follow a training: its metrics so far, then further events until it ends.
          */
         get: operations["events_api_trainings__id__events_get"];
         put?: never;
@@ -562,7 +562,7 @@ export interface components {
     schemas: {
         /**
          * Answer
-         * @description What the model says about one class.
+         * @description The model's score for one class.
          */
         Answer: {
             /** Index */
@@ -628,7 +628,7 @@ export interface components {
         };
         /**
          * Change
-         * @description What is done to an input before the model gets it, in this order: rotated, shifted, noise added.
+         * @description Changes applied to an input before the model sees it, in this order: rotation, shift, added noise.
          */
         Change: {
             /**
@@ -669,7 +669,7 @@ export interface components {
         };
         /**
          * DifferenceInfo
-         * @description What differs between two traces, step by step, by name.
+         * @description The difference between two traces, step by step, matched by name.
          */
         DifferenceInfo: {
             /** Added */
@@ -705,7 +705,7 @@ export interface components {
         };
         /**
          * Edit
-         * @description One number of a parameter replaced, or a whole kernel.
+         * @description New values for one number of a parameter, or for a whole kernel.
          */
         Edit: {
             /** Cell */
@@ -717,7 +717,7 @@ export interface components {
         };
         /**
          * Expected
-         * @description What a model takes.
+         * @description The input that a model expects.
          */
         Expected: {
             /** Channels */
@@ -781,7 +781,7 @@ export interface components {
         };
         /**
          * InputInfo
-         * @description An input as the model gets it.
+         * @description An input as the model receives it.
          */
         InputInfo: {
             /**
@@ -814,7 +814,7 @@ export interface components {
         };
         /**
          * InputPart
-         * @description One of several inputs, as it is among the planes of the whole.
+         * @description One of several inputs, and its position among the planes of all.
          */
         InputPart: {
             /** First */
@@ -862,7 +862,7 @@ export interface components {
         };
         /**
          * Limits
-         * @description What the server takes.
+         * @description The server's limits.
          */
         Limits: {
             /**
@@ -969,7 +969,7 @@ export interface components {
         };
         /**
          * PixelsRef
-         * @description An image that was painted: its pixels themselves, as float32 in 0..1, little-endian, (C, H, W), base64url.
+         * @description A painted image: its pixels as float32 in 0..1, little-endian, (C, H, W), base64url.
          */
         PixelsRef: {
             /** Data */
@@ -1115,7 +1115,7 @@ export interface components {
         };
         /**
          * Problem
-         * @description Any error: one sentence that says what was asked, what there is and what to do.
+         * @description Any error: one sentence that names what was requested, what exists and what to do.
          */
         Problem: {
             /**
@@ -1209,7 +1209,7 @@ export interface components {
         };
         /**
          * Session
-         * @description Everything that is open.
+         * @description The open models, data sources and kernels.
          */
         Session: {
             /** Can Train */
@@ -1252,7 +1252,7 @@ export interface components {
         };
         /**
          * SourceInfo
-         * @description A data set whose images can be shown, and trained on.
+         * @description A data set that can be shown and, if `trainable`, trained on.
          */
         SourceInfo: {
             /** Channels */
@@ -1276,7 +1276,7 @@ export interface components {
         };
         /**
          * StepChange
-         * @description What differs between one step of two traces.
+         * @description The difference between two traces in one step.
          */
         StepChange: {
             /** Changed */
@@ -1294,7 +1294,7 @@ export interface components {
         };
         /**
          * StepInfo
-         * @description One operation that a person recognises.
+         * @description One visible step of a trace.
          */
         StepInfo: {
             /** Dtype */
@@ -1363,7 +1363,7 @@ export interface components {
         };
         /**
          * StoredRef
-         * @description An image that was uploaded or given on the command line.
+         * @description An image that was uploaded or passed on the command line.
          */
         StoredRef: {
             /** Id */
@@ -1464,7 +1464,7 @@ export interface components {
         };
         /**
          * TrainCommand
-         * @description A word to a training.
+         * @description A command to a training.
          */
         TrainCommand: {
             /**
@@ -1475,7 +1475,7 @@ export interface components {
         };
         /**
          * TrainingEvent
-         * @description One server-sent event of a training: `data` of the stream. The first ones repeat all metrics so far.
+         * @description One server-sent event of a training. The first event contains all metrics so far.
          */
         TrainingEvent: {
             /** History */
@@ -1520,7 +1520,7 @@ export interface components {
         };
         /**
          * TrainOptions
-         * @description What can be trained on what.
+         * @description The models that fit each data source.
          */
         TrainOptions: {
             /** Models */
@@ -1617,6 +1617,10 @@ export interface operations {
                 "image/png": string;
                 "image/tiff": string;
                 "image/webp": string;
+                "image/x-portable-anymap": string;
+                "image/x-portable-bitmap": string;
+                "image/x-portable-graymap": string;
+                "image/x-portable-pixmap": string;
             };
         };
         responses: {
