@@ -198,7 +198,10 @@ def test_no_browser_is_started_where_nobody_sits(monkeypatch: pytest.MonkeyPatch
 SIGNALS = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
 )
-COMMAND = f"{SIGNALS}import sys, pathlib; from convscope.server.http import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
+COMMAND = (
+    f"{SIGNALS}import sys, pathlib\n"
+    "from convscope.server.http import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
+)
 
 
 @contextmanager
