@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convscope.errors import TraceError
 from convscope.traces.step import Array, frozen
 
 NARROW = {torch.bfloat16, torch.float16}

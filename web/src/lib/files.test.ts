@@ -6,7 +6,8 @@ const { refusal } = await import("./files");
 
 describe("a file of the user", () => {
   test("is sent where it may be a picture", () => {
-    for (const type of ["image/png", "image/tiff", "image/x-portable-pixmap", ""]) expect(refusal({ name: "a", size: 100, type }, 100)).toBeNull();
+    for (const type of ["image/png", "image/tiff", "image/x-portable-pixmap", ""])
+      expect(refusal({ name: "a", size: 100, type }, 100)).toBeNull();
   });
   test("is refused in plain words where it is none, or too large", () => {
     expect(refusal({ name: "a.svg", size: 1, type: "image/svg+xml" }, 100)).toBe(

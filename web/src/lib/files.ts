@@ -23,11 +23,7 @@ const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e
 export function refusal(file: Pick<File, "name" | "size" | "type">, most: number): string | null {
   const title = `“${file.name.slice(0, 80)}”`;
   if (file.type !== "" && !(TYPES as readonly string[]).includes(file.type))
-<<<<<<< HEAD
-    return `${title} is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP or TIFF file.`;
-=======
-    return `${called} is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file.`;
->>>>>>> two-attack
+    return `${title} is not a picture that can be read here. Choose a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file.`;
   if (file.size > most)
     return `${title} has ${megabytes(file.size)}; the limit is ${megabytes(most)}. Make the picture smaller, or save it as a JPEG.`;
   return null;
