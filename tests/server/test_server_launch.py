@@ -199,13 +199,8 @@ SIGNALS = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
 )
 COMMAND = (
-<<<<<<< HEAD
     f"{SIGNALS}import sys, pathlib; from convscope.server.http import page\n"
     "page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
-=======
-    f"{SIGNALS}import sys, pathlib\n"
-    "from convscope.server.http import page; page.STATIC = pathlib.Path(sys.argv.pop(1))\n"
->>>>>>> two-attack
 )
 
 
