@@ -390,7 +390,7 @@ def test_bad_requests_get_a_sentence_over_http(trainings: Trainings) -> None:
             ("/api/trainings", {"source": "crosses", "model": "crosses", "epochs": 0}, 422, "epochs"),
             ("/api/trainings", {"source": "../etc", "model": "crosses"}, 422, "source"),
             ("/api/trainings", {"source": "crosses", "model": "crosses", "out": "/tmp/x"}, 422, "out"),
-            ("/api/trainings/none", {"command": "stop"}, 404, "no training called 'none'"),
+            ("/api/trainings/none", {"command": "stop"}, 404, "unknown training 'none'"),
             ("/api/trainings/none", {"command": "explode"}, 422, "command"),
         ]:
             answer = post(client, path, json=body)

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import nn
 
 import convscope as cs
-from convscope.data.lazy_images import Stored
+from convscope.data.lazy_images import LazyImages
 from convscope.images import Preprocess
 from convscope.probe.support.scan import scan
 from convscope.training.rendezvous import rank
@@ -48,7 +48,7 @@ def png(pixels):
 
 shapes = cs.load_dataset("shapes", split="train", seed=0)
 files = [png(image) for image in shapes.images]
-stored = Stored("files", lambda which: [files[i] for i in which], len(files), Preprocess(size=(28, 28), channels=1))
+stored = LazyImages("files", lambda which: [files[i] for i in which], len(files), Preprocess(size=(28, 28), channels=1))
 filed = cs.Dataset("files", stored.as_array(), shapes.labels, shapes.classes)
 cs.train(filed, "shapes-cnn-1", epochs=2, batch_size=64, out="stored", test=filed, **settings)
 

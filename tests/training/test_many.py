@@ -114,7 +114,7 @@ def test_what_cannot_be_meant_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
     monkeypatch.setenv("NODE_RANK", "2")
-    with pytest.raises(cs.UsageError, match="NODE_RANK is 2; of 2 hosts it is 0 to 1"):
+    with pytest.raises(cs.UsageError, match="NODE_RANK is 2; it must be 0 to 1"):
         cs.launch(num_nodes=2)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
