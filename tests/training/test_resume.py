@@ -170,7 +170,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(convscope: Commands, whole: Path, tm
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert "everything is saved; go on with" in errors
+    assert "everything is saved; continue with" in errors
     assert f"convscope train --resume --out '{run}'" in errors
     assert "continuing after step" in convscope.said("train", "--resume", "--out", run)
     assert_same_bits(run, whole)
