@@ -411,9 +411,9 @@ def test_an_override_of_a_step_changes_what_follows(small: Small) -> None:
         (
             {"conv1.weight": np.zeros(3)},
             ShapeError,
-            r"conv1.weight has the shape \(4, 2, 3, 3\); the override .* \(3,\)",
+            r"conv1.weight has shape \(4, 2, 3, 3\), but its override has \(3,\)",
         ),
-        ({"conv1": np.zeros(3)}, ShapeError, r"conv1 has the shape \(1, 4, 6, 5\); the override .* \(3,\)"),
+        ({"conv1": np.zeros(3)}, ShapeError, r"conv1 has shape \(1, 4, 6, 5\), but its override has \(3,\)"),
         ({"bn.num_batches_tracked": np.array(3)}, UsageError, "no step read the override of bn.num_batches_tracked"),
     ],
 )

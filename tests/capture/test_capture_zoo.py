@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import convscope as cs
+from proving import fused_transformers
 from replay import assert_replays, assert_same_output, same
 from zoo import ZOO, born
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # other people's models warn 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_trace_has_the_bits_of_an_untraced_run_and_every_step_replays(name: str) -> None:
     model, image = born(name)
-    with torch.no_grad():
+    with fused_transformers(False), torch.no_grad():  # as in a trace
         expected = model.eval()(image)
     trace = cs.trace(model, image)
     assert_same_output(expected, trace.output)

@@ -30,7 +30,7 @@ def test_all_that_differs_is_in_sight_and_the_longest_bar_is_the_largest(page: A
 def test_without_the_token_there_is_one_sentence_and_no_hint(chromium: Any, shapes: Any) -> None:
     with tab(chromium, first=True) as page:
         page.goto(shapes.address)
-        page.get_by_text("The page needs this server's token").wait_for()
+        page.get_by_text("The page needs the server's token").wait_for()
         eventually(lambda: page.locator("main").inner_text().strip(), "")
         assert page.locator("aside").count() == 0
         forgive(page, "401")

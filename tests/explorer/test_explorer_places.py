@@ -253,7 +253,7 @@ def test_a_model_whose_data_are_gone_begins_with_a_drawing(page: Any, tmp_path: 
 
 def test_without_the_token_no_view_is_offered(page: Any, shapes: Any) -> None:
     page.goto(shapes.address)
-    page.get_by_text("The page needs this server's token").wait_for()
+    page.get_by_text("The page needs the server's token").wait_for()
     assert page.get_by_role("navigation").count() == 0
     forgive(page, "401")
 

@@ -194,7 +194,7 @@ def test_a_forgotten_trace_is_asked_for_again(page: Any, shapes: Any, traced: cs
 
 def test_without_the_token_the_page_says_where_it_is(page: Any, shapes: Any) -> None:
     page.goto(shapes.address)
-    page.get_by_text("The page needs this server's token").wait_for()
+    page.get_by_text("The page needs the server's token").wait_for()
     forgive(page, "401")
 
 

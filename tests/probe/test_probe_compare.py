@@ -140,7 +140,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(cs.UsageError, match="compare takes two or more models"):
         cs.probe.compare([Corner(0)], data())
     few = cs.Dataset("many", data().images, np.arange(12), tuple(map(str, range(12))))
-    with pytest.raises(cs.ConvscopeError, match="the model answers with 2 numbers for an image, and the data has 12"):
+    with pytest.raises(cs.ConvscopeError, match="the model has 2 outputs for an image, and the data has 12"):
         cs.probe.compare([Corner(0), Corner(1)], few)
 
 

@@ -215,7 +215,7 @@ def test_models_that_do_not_fit_the_data_are_refused_in_a_sentence() -> None:
     with pytest.raises(cs.ConvscopeError, match=r"missing 1 required positional argument: 'mask'"):
         cs.probe.shift(Two(), spots())
     three = cs.Dataset("three", np.zeros((3, 1, 6, 6), np.uint8), np.arange(3), ("a", "b", "c"))
-    with pytest.raises(cs.ConvscopeError, match="the model answers with 2 numbers for an image, and the data has 3"):
+    with pytest.raises(cs.ConvscopeError, match="the model has 2 outputs for an image, and the data has 3"):
         cs.probe.shift(Few(), three, reach=1)
     known = Few()
     attach(known, Card("few", classes=("a", "b")))

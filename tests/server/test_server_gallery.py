@@ -238,4 +238,4 @@ def test_a_run_of_a_network_given_by_hand_says_so_at_once(run: cs.Run, tmp_path:
     (tmp_path / "own" / "config.json").write_text(json.dumps(config))
     with opened(Workspace.of_folder(tmp_path)) as page:
         (model,) = page.get("session")["models"]
-        assert "trained from a module given by hand" in model["notes"][0]
+        assert "trained from a module passed in" in model["notes"][0]

@@ -78,7 +78,7 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path) -> None:
     assert parts.config["engine"] == "numpy"
     for key, value in weights(whole).items():
         np.testing.assert_array_equal(weights(parts)[key], value)
-    with pytest.raises(UsageError, match="begun with engine numpy, not torch"):
+    with pytest.raises(UsageError, match="started with engine numpy, not torch"):
         cs.train(resume=True, engine="torch", out=tmp_path / "parts")
 
 

@@ -180,7 +180,7 @@ def test_what_is_not_as_it_was_is_said_when_a_training_goes_on(small: Path, inte
     edit_config(interrupted, lambda config: config["environment"].update(processes=3, device="cuda:2"))
     events: list[Mapping[str, Any]] = []
     cs.train(resume=True, out=interrupted, watch=events.append)
-    for sentence in ("resumed with processes 1, begun with 3", "resumed with device cpu, begun with cuda:2"):
+    for sentence in ("resumed with processes 1, started with 3", "resumed with device cpu, started with cuda:2"):
         assert f"{sentence}: the last bits of the weights may differ." in events[0]["notes"]
     assert_same_bits(interrupted, small)
 

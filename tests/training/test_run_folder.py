@@ -387,7 +387,7 @@ def test_a_closed_terminal_saves_as_a_polite_kill_does(tmp_path: Path, number: i
     process.send_signal(number)
     errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130
-    assert "everything is saved; go on with" in errors
+    assert "everything is saved; continue with" in errors
     assert max(int(path.name) for path in run.glob("snapshots/[0-9]*")) > 0
 
 

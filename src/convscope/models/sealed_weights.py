@@ -28,6 +28,7 @@ _PIECE = 1 << 20
 def sealed(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as a safetensors file that `check_seal` can check.
 
+    >>> import torch
     >>> sealed({"bias": torch.zeros(1)})[8:38]
     b'{"__metadata__":{"convscope":"'
     """

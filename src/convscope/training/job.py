@@ -149,7 +149,7 @@ def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress)
     return train, None if settings.test is None else as_dataset(settings.test, "test", train)
 
 
-def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> Dataset:
+def as_dataset(source: DataSource, split: str, like: Dataset | None = None, *, any_layout: bool = False) -> Dataset:
     """A data set from a name, a Dataset or (images, labels) arrays; classes as in `like`, else by number.
 
     >>> as_dataset((np.zeros((2, 28, 28), np.uint8), [0, 1]), "train").shape
@@ -164,7 +164,7 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None) -> D
         images = images.astype(np.float32)
     if images.ndim == 3:
         images = images[:, None]
-    if images.ndim == 4 and channels_first(*images.shape[1:]) is False:
+    if not any_layout and images.ndim == 4 and channels_first(*images.shape[1:]) is False:
         raise ShapeError(
             f"images are (N, C, H, W), and {images.shape} looks like (N, H, W, C); give images.transpose(0, 3, 1, 2), "
             "or pass a cs.Dataset if this layout is intended."
