@@ -64,6 +64,8 @@ def moments_error(
     """
     n = _count(x, axes)
     average = _mean(x, axes)
+    if n == 1:  # the number itself, and the square of its distance from itself: no kernel rounds either
+        return np.zeros_like(average), np.zeros_like(average)
     variance = _mean((x - average) ** 2, axes)
     span = np.asarray(x.max(axes, keepdims=True) - x.min(axes, keepdims=True)) if n else np.zeros_like(average)
     depth, deviation = _depth(n, kernel), np.sqrt(variance)

@@ -144,7 +144,8 @@ def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress)
         if settings.test is None:
             return train, load_dataset(settings.dataset, split="test", **{**options, "size": None})
     else:
-        assert settings.dataset is not None, "a training without data was refused before"
+        if settings.dataset is None:
+            raise RunError("config.json names no dataset; pass the one the run was trained on: train(dataset, ..., resume=True)")
         train = as_dataset(settings.dataset, "train")
     return train, None if settings.test is None else as_dataset(settings.test, "test", train)
 
