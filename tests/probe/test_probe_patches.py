@@ -165,5 +165,5 @@ def test_the_command(tmp_path: Path) -> None:
     found = json.loads(run("shapes-cnn", "shapes", "--channels", "2", "--json"))
     assert [row["channel"] for row in found["channels"]] == [0, 1]
     assert len(found["channels"][0]["most"]) == 6
-    with pytest.raises(cs.UsageError, match="shapes-cnn is no run, so name the data set"):
+    with pytest.raises(cs.UsageError, match="shapes-cnn is not a run, so name the data set"):
         run("shapes-cnn")

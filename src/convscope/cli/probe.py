@@ -24,7 +24,7 @@ from convscope.cli.shared_options import DataDir, Grey, Json, Size, Strict, pars
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 FITTED = ("folder:", "hub:")
-"""Places whose images are brought to what the model expects, unless something else is said."""
+"""Sources whose images are preprocessed as the model expects, unless options say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _parameters(probe: cs.probe.Probe) -> Iterator[inspect.Parameter]:
     nouns = {argument.noun: argument for argument in probe.arguments}
     if probe.split is not None:
         yield _parameter("split", str, typer.Option(probe.split, help="train, test or all."))
-        yield _parameter("first", int | None, typer.Option(None, "--images", min=1, help="Only the first so many."))
+        yield _parameter("first", int | None, typer.Option(None, "--images", min=1, help="Only the first N images."))
     if "image" in nouns and not nouns["image"].required:
         yield _group("inputs_as", Inputs)
     if "model" in nouns:
@@ -218,7 +218,7 @@ def _scanned(name: str, model: Any, dataset: str | None, split: str, images: Ima
         alike = cs.card_of(model).preprocess.as_loaded() if dataset.startswith(FITTED) else {}
         return images.load(dataset, split, **seed, **alike)
     if not is_run(name):
-        raise cs.UsageError(f"{name} is no run, so name the data set: shapes, mnist, folder:PATH, ...")
+        raise cs.UsageError(f"{name} is not a run, so name the data set: shapes, mnist, folder:PATH, ...")
     config = cs.load_run(name).config["dataset"]
     if config["source"] is None:
         raise cs.UsageError(f"{name} was trained on data given by hand; name a data set.")

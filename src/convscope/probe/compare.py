@@ -107,7 +107,7 @@ class Compare:
     machine: str
     """Where the times were measured."""
     notes: tuple[str, ...] = ()
-    """What somebody should know of it before believing the accuracies."""
+    """What to know before relying on the accuracies."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file; pixels are not in it."""

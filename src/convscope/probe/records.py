@@ -228,7 +228,8 @@ LINT = Probe(
     images=256,
     most=2_048,
     fails=True,
-    caveats="Silence means that none of these mistakes was seen on these images. It is no proof that there is none.",
+    caveats="Silence means that none of these mistakes was seen on these images. "
+    "It does not prove that there are none.",
 )
 PATCHES = Probe(
     name="patches",

@@ -20,7 +20,7 @@ DRAWN = frozenset(
 """Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""
 
 LAID_OUT = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "group_norm", "native_group_norm"})
-"""Operations whose kernels add as their input lies in memory, which no argument says."""
+"""Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
 
 
 def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
@@ -53,7 +53,7 @@ def source_of(ref: Ref, argument: str = "") -> Source:
 
 
 def layout_of(ref: Ref) -> str:
-    """How a tensor lies in memory: "contiguous", "channels last", or "other".
+    """The memory layout of a tensor: "contiguous", "channels last", or "other".
 
     >>> layout_of(Ref("input", 0, "x", shape=(1, 3, 2, 2), stride=(12, 1, 6, 3)))
     'channels last'

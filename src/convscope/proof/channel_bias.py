@@ -118,19 +118,19 @@ def _by_channel(array: Array) -> Array:
 
 
 def _allowed(bounds: Array) -> Array:
-    """How far the mean of numbers with these bounds may lie from 0."""
+    """How far the mean of numbers with these bounds may be from 0."""
     return _hoeffding(float(np.mean(np.square(bounds))), len(bounds))
 
 
 def _hoeffding(square: Array | float, count: int) -> Array:
-    """The same, of so many numbers whose bounds have this mean square."""
+    """The same, for `count` numbers whose bounds have this mean square."""
     return np.asarray(np.sqrt(2 * np.log(2 / DOUBT) * square / count))
 
 
 def _different(op: str, arguments: Mapping[str, Any], channel: int, images: int) -> Array:
     """Cells of one output channel whose windows differ in every input channel, as places in the flattened channel.
 
-    A window is told from another by three sums of its numbers with random weights; a window of zeros has no roundings.
+    Windows are distinguished by three sums of their numbers with random weights; a window of zeros has no rounding.
     """
     x, weight, groups = arguments["input"], arguments["weight"], int(arguments.get("groups", 1))
     transposed = bool(arguments.get("transposed"))

@@ -97,7 +97,7 @@ class Explanation:
 
     @property
     def agrees(self) -> bool:
-        """Whether the expression's value lies within the bound of the recorded number; nan agrees with nan."""
+        """Whether the expression's value is within the bound of the recorded number; nan agrees with nan."""
         return self.raw is not None and agree(self.value, self.recorded, self.bound, self.call.dtype)
 
     @cached_property
@@ -123,7 +123,7 @@ class Explanation:
         return self._within(witness)
 
     def _within(self, witness: Recomputation) -> Status:
-        """The status of a number that lies within the reference's bound, and the rule's where it has one."""
+        """The status of a number that is within the reference's bound, and within the rule's where it has one."""
         if not self._resolved(witness):
             return "unresolved"
         proved: Status = "proved normwise" if self.normwise else "proved"

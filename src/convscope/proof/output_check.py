@@ -82,9 +82,9 @@ def _wrote(step: Step, memory: int) -> bool:
 
 
 def final(trace: Trace, ref: Ref) -> Array | None:
-    """What a tensor holds at the end: what it was made as, with all that was written into its memory since.
+    """The final values of a tensor: those it was created with, and everything written into its memory since.
 
-    None where that is not recorded: writes that are no step's result, or of numbers of another type.
+    None where they are not recorded: writes that are not a step's result, or that have another data type.
     """
     whole, base = _made(trace, ref)
     if not ref.rewritten and (ref.kind == "step" or _lie_alike(base, ref)):
@@ -113,7 +113,7 @@ def _lie_alike(one: Ref, other: Ref) -> bool:
 
 
 def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
-    """The numbers of the whole tensor that a reference means, and how they lie in memory."""
+    """The numbers of the whole tensor that a reference refers to, and a reference that gives their memory layout."""
     if ref.kind == "step":
         step = trace.all_steps[ref.id]
         return step.outputs[ref.output], step.results[ref.output]
@@ -129,7 +129,7 @@ def _outside(trace: Trace, ref: Ref) -> Array:
 
 
 def _addresses(ref: Ref) -> NDArray[np.int64]:
-    """Where each cell of a tensor lies in memory, in the order of its cells."""
+    """The memory offset of each cell of a tensor, in the order of its cells."""
     place = np.full((), ref.offset, np.int64)
     for n, stride in zip(ref.shape, ref.stride, strict=True):
         place = place[..., None] + np.arange(n, dtype=np.int64) * stride

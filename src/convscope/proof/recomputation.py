@@ -51,11 +51,11 @@ class Recomputation:
     """How far the recorded numbers may lie from these; broadcasts to `values`."""
 
     def bound(self, cell: Cell) -> float:
-        """How far a recorded number may lie from this one."""
+        """How much a recorded number may differ from this one."""
         return float(np.broadcast_to(self.bounds, self.values.shape)[cell])
 
     def agrees(self, cell: Cell, recorded: float, dtype: str) -> bool:
-        """Whether a recorded number of this type lies within its bound; nan agrees with nan."""
+        """Whether a recorded number of this type is within its bound; nan agrees with nan."""
         return agree(float(self.values[cell]), recorded, self.bound(cell), dtype)
 
 
@@ -70,7 +70,7 @@ class RecomputedPart(NamedTuple):
     """Result -> what the reference gives for them."""
 
     def box_in(self, output: int, axes: int) -> Box:
-        """Where they are in a result of so many axes."""
+        """Where they are in a result with this number of axes."""
         box = self.others if output else self.box
         return (slice(None),) * axes if box is None else box[:axes]
 

@@ -25,7 +25,7 @@ def mixes(call: Call) -> bool:
 def whole_bound(value: float, error: float, precision: Precision) -> float:
     """An expression's error, with the rounding of a result that is stored more coarsely than it is added.
 
-    Where the value is no finite number only the same will do: 0.
+    Where the value is not finite, only the same value is accepted: 0.
     """
     if not math.isfinite(value):
         return 0.0
@@ -46,7 +46,7 @@ def agree(value: float, recorded: float, bound: float, dtype: str) -> bool:
         return math.isnan(value) and math.isnan(recorded)
     if math.isinf(recorded):
         return value == recorded or any(map(bool, within_reach(recorded, value, bound, dtype)))
-    return not abs(value - recorded) > bound  # a bound that is no number excludes none
+    return not abs(value - recorded) > bound  # a bound that is nan excludes no value
 
 
 def resolves(value: float, recorded: float, bound: float, dtype: str, size: float) -> bool:

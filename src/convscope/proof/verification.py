@@ -121,8 +121,8 @@ def _verify_step(
 def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
     """What the checks of a step add up to.
 
-    A number without a finite bound is no mismatch, for the kernel may be right; nor is it proved, for any other number
-    would be as well. The reference has nothing to say about it: unsupported.
+    A number without a finite bound is not a mismatch, because the kernel may be right; nor is it proved, because any
+    other number would be accepted too. The reference cannot decide: unsupported.
     """
     if any(check.mismatch for check in checks):
         return "mismatch"

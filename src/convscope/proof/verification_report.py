@@ -164,12 +164,12 @@ class Verification:
 
     @property
     def share(self) -> float:
-        """Which share of the calculated numbers lies in proved steps."""
+        """The share of the calculated numbers that belong to proved steps."""
         return self._share(PROVED)
 
     @property
     def recomputed(self) -> float:
-        """Which share of the calculated numbers the reference has recomputed within their bounds."""
+        """The share of the calculated numbers that the reference has recomputed within their bounds."""
         return self._share(CHECKED)
 
     @property

@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 Cut = Callable[[Mapping[str, Any], Shape, int], Iterator[Part]]
-"""(arguments by their ATen names, shape of the first result, cells) -> parts of at most so many cells."""
+"""(arguments by their ATen names, shape of the first result, cells) -> parts of at most `cells` cells."""
 
 
 def boxes(shape: Shape, axes: Sequence[int], cells: int = CELLS) -> Iterator[Box]:
@@ -123,7 +123,7 @@ def _rows(arguments: Mapping[str, Any], shape: Shape) -> range:
 
 
 def _planes(rank: int) -> Cut:
-    """Operations with so many spatial axes, on each channel by itself."""
+    """Operations with `rank` spatial axes, on each channel by itself."""
     return partial(_along, lambda _, shape: range(len(shape) - rank))
 
 
@@ -171,7 +171,7 @@ def _reduced(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator
 
 
 def _fewer(cells: int, shape: Shape, x: Array) -> int:
-    """How many cells of a result are made of so many cells of its input."""
+    """How many cells of a result are calculated from this number of cells of its input."""
     return max(1, min(cells, cells * math.prod(shape) // max(1, x.size)))
 
 

@@ -109,6 +109,6 @@ def _asked_wrongly(_request: Request, error: Exception) -> Response:
 
 
 def _our_mistake(_request: Request, error: Exception) -> Response:
-    """A mistake of ours: its kind is said, its traceback goes to the terminal that started the server."""
+    """An internal error: the response names its type, its traceback goes to the terminal that started the server."""
     log.error("a request failed", exc_info=error)
     return problem(500, f"this should not have happened ({type(error).__name__}); the server's terminal says more.")

@@ -34,7 +34,7 @@ export function planesOf(dot: Dot): Planes | null {
   return { channels: Math.max(1, dot.left.values.length / (rows * columns)), rows, columns };
 }
 
-/** The cells that a function chose from, where they lie on one small plane. */
+/** The cells that a function chose from, where they form one small plane. */
 export function candidates(apply: Apply): Cells | null {
   const cells = Object.values(apply.arguments).find((a): a is Cells => a.type === "cells");
   if (cells === undefined || cells.grid.length !== 2 || cells.values.length < 2 || cells.values.length > 1024)
@@ -82,7 +82,7 @@ export type Frame = Readonly<{
   right: number;
 }>;
 
-/** The frame of a window's cells in one channel; null where nothing of it lies on a map. */
+/** The frame of a window's cells in one channel; null where none of them is on a map. */
 export function frameOf(of: Cells, channel: number | null): Frame | null {
   const real = of.cells.filter((_, i) => !of.padding.includes(i));
   const chosen = channel ?? real[0]?.at(-3) ?? 0;

@@ -14,9 +14,9 @@ from convscope.probe.support.proportion import Proportion
 from convscope.training.outputs import decide
 
 LARGE = 20.0
-"""Inputs beyond this are pixels that nobody scaled: normalized ones stay below 5."""
+"""Inputs beyond this are unscaled pixels: normalized ones stay below 5."""
 CLEARER = 0.05
-"""How much more of the images another preparation must get right to be said, beside being significant."""
+"""By how much another preprocessing must raise the accuracy to be reported, besides being significant."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MNIST = ((0.1307,), (0.3081,))
 
@@ -148,7 +148,7 @@ def _right(seen: Evidence, images: Tensor) -> np.ndarray[tuple[int], np.dtype[np
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """How likely at least so many of the images that changed sides were gained, if either side were as likely.
+    """One-sided p-value of McNemar's exact test: of at least `gained` gains, if gains and losses are equally likely.
 
     >>> round(mcnemar(5, 0), 5)
     0.03125

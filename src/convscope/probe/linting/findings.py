@@ -21,14 +21,12 @@ LESSONS: Mapping[str, Lesson] = {
     "softmax-before-cross-entropy": Lesson(
         "a softmax before a cross-entropy that applies its own",
         "Cross-entropy turns logits into probabilities by itself. Given probabilities, it takes them for logits: "
-        "they lie "
-        "between 0 and 1, so even a perfect answer gets at most e/(e + K - 1) after the second softmax. The loss "
-        "cannot "
-        "fall below ln(1 + (K - 1)/e), and its gradient is flattened where the answer is sure.",
+        "they are between 0 and 1, so even a perfect answer gets at most e/(e + K - 1) after the second softmax. "
+        "The loss cannot fall below ln(1 + (K - 1)/e), and its gradient is flattened where the answer is sure.",
         "Leave the softmax out while training and give the loss logits; apply it only to show probabilities.",
     ),
     "nll-without-log": Lesson(
-        "a negative log-likelihood of numbers that are no log-probabilities",
+        "a negative log-likelihood of numbers that are not log-probabilities",
         "This loss only picks the number of the right class and turns its sign: it expects log-probabilities, whose "
         "exponentials add up to 1. Anything else it lets grow without end.",
         "End the network in log_softmax, or use cross-entropy on logits.",
@@ -61,8 +59,8 @@ LESSONS: Mapping[str, Lesson] = {
     "batch-norm-in-training-mode": Lesson(
         "batch norm answers in training mode",
         "In training mode it normalizes by the mean and variance of the batch: an image's answer depends on which "
-        "images "
-        "happen to lie beside it, and each answer moves the running statistics that evaluation will use.",
+        "other images happen to be in its batch, and each answer moves the running statistics that evaluation will "
+        "use.",
         "Call model.eval() before asking. A batch of one image cannot be normalized at all.",
     ),
     "missing-train": Lesson(

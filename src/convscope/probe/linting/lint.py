@@ -69,7 +69,7 @@ def lint(
     >>> [finding.check for finding in found.findings]
     ['softmax-before-cross-entropy']
     >>> print(found.findings[0].evidence[:58])
-    all 256 rows given to the loss lie between 0 and 1 and add
+    all 256 rows given to the loss have values between 0 and 1
 
     Args:
         model: A module, in the mode in which it is asked for predictions; or a run, which brings its data and its loss.

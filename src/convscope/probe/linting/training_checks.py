@@ -30,9 +30,8 @@ def softmax_before_cross_entropy(seen: Evidence) -> Iterator[Finding]:
             classes = call.output.shape[1]
             floor = floor_of(classes)
             said = (
-                f"all {len(call.output)} rows given to the loss lie between 0 and 1 and add up to 1: with {classes} "
-                f"classes "
-                f"the loss cannot fall below {floor:.4f}; at best the right class gets "
+                f"all {len(call.output)} rows given to the loss have values between 0 and 1 and sum to 1: "
+                f"with {classes} classes the loss cannot fall below {floor:.4f}; at best the right class gets "
                 f"{math.exp(-floor):.1%} after the second softmax"
             )
             yield Finding("softmax-before-cross-entropy", "", said, {"floor": floor, "classes": classes})
@@ -130,10 +129,10 @@ def dead_layer(seen: Evidence) -> Iterator[Finding]:
 
 
 def saturated_layer(seen: Evidence) -> Iterator[Finding]:
-    """A tanh or sigmoid nearly all of whose answers lie at its ends."""
+    """A tanh or sigmoid nearly all of whose outputs are saturated."""
     for layer in seen.layers:
         if layer.flat > 0.98:
-            said = f"{layer.flat:.1%} of the answers of {layer.name} ({layer.kind}) lie within 0.001 of its ends"
+            said = f"{layer.flat:.1%} of the outputs of {layer.name} ({layer.kind}) are within 0.001 of its limits"
             yield Finding("saturated-layer", layer.name, said, {"share": layer.flat})
 
 

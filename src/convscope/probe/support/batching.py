@@ -17,7 +17,7 @@ from convscope.models.lazy_layers import give_shapes
 
 MOST_IMAGES = 256
 MOST_BYTES = 16 << 20
-"""A batch has at most so many images and so many bytes of them: sizes at which small networks run fastest."""
+"""The most images in a batch, and the most bytes that they take: sizes at which small networks run fastest."""
 
 
 def batch_size(data: Dataset) -> int:

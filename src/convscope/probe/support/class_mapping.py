@@ -22,7 +22,7 @@ class Classes:
     """For each output the class of the data set that it means, -1 for one that it does not have; None: the outputs are
     in the data set's order."""
     notes: tuple[str, ...] = ()
-    """What somebody should know of it before believing an answer."""
+    """What to know before relying on an answer."""
 
     def decide(self, output: object, images: int) -> Tensor:
         """The class that the output for each of some images means, shape (N,); -1 for one that the data does not have.
@@ -68,7 +68,7 @@ def classes_of(model: nn.Module, data: Dataset) -> Classes:
 
 
 def notes_of(classes: Sequence[Classes]) -> tuple[str, ...]:
-    """What there is to know of the classes of several models, each once.
+    """The notes on the classes of several models, without repetitions.
 
     >>> notes_of([Classes(2, None, ("by number",)), Classes(2, None), Classes(2, None, ("by number",))])
     ('by number',)

@@ -32,7 +32,7 @@ class Cropper:
         """Which pixels one number can depend on, in any channel of the image: (H, W).
 
         Raises:
-            UsageError: the model's input is no picture.
+            UsageError: the model's input is not an image.
         """
         if (unit, place) not in self._fields:
             axes = axes_of(self.step)
@@ -64,7 +64,7 @@ class Cropper:
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """The pixels of a field in the frame, (C, h, w), and what each cell of the frame is, (h, w).
 
-        A field that the image's border cuts off lies in the frame where it would lie if it were whole.
+        A field that is cut off by the image's border is placed in the frame as if it were whole.
         """
         seen, picture, box = self.field_at(unit, place), self.pictures(image), self.box_at(unit, place)
         shown = np.zeros((len(picture), *frame), np.float32)

@@ -1,6 +1,6 @@
-"""Answers: what several models make of each batch: their classes, and how alike their layers are there.
+"""Answers: the classes that several models predict for each batch, and how similar their layers are on it.
 
-Knows torch, watched steps and similarities; not what is said of it.
+Knows torch, watched steps and similarities; not how the results are reported.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from convscope.probe.support.similarity import LEAST, dependence, gram
 from convscope.traces.trace import Trace
 
 LAYERS = 12
-"""At most so many layers of each model are compared, evenly spread."""
+"""The most layers of a model that are compared, evenly spread."""
 
 
 class Answers:

@@ -19,7 +19,7 @@ def sample_size(images: int, skipped: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """So many of so many.
+    """A count out of a total.
 
     >>> print(Proportion(189, 200))
     94.5 % of 200 (90.4 to 96.9 %)

@@ -10,10 +10,10 @@ from convscope.escaping import joined, spelled
 class Table:
     """Rows of text under a head.
 
-    >>> print(Table(("step", "units", "dead"), (("relu1", "8", "0"), ("fc", "is no activation")), right=(1, 2)))
+    >>> print(Table(("step", "units", "dead"), (("relu1", "8", "0"), ("fc", "not an activation")), right=(1, 2)))
     step   units  dead
     relu1      8     0
-    fc     is no activation
+    fc     not an activation
     """
 
     head: tuple[str, ...]

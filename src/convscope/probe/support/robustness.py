@@ -51,7 +51,7 @@ class Shift:
     """Images of which nothing that is not background has left the picture, at each level, shape (L,)."""
     models: tuple[Steadiness, ...]
     notes: tuple[str, ...] = ()
-    """What somebody should know of it before believing the numbers."""
+    """What to know before relying on the numbers."""
 
     @property
     def unit(self) -> str:

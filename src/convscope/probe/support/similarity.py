@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LEAST = 4
-"""The estimator needs at least so many images in a batch."""
+"""The fewest images in a batch from which the estimator can be calculated."""
 
 
 def gram(result: Tensor) -> Tensor:

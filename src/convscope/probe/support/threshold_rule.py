@@ -1,4 +1,4 @@
-"""Rule: one number decides the class, by the interval that it lies in. Fitted exactly; knows NumPy alone."""
+"""Rule: one number decides the class, by the interval that contains it. Fitted exactly; knows NumPy alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-DISTINCT = 256  # up to so many different values are told apart, more are put into as many equally full bins
+DISTINCT = 256  # up to this number of distinct values are kept; more are put into as many equally full bins
 FOLDS = 5
 
 
@@ -44,7 +44,7 @@ class Rule:
         return found
 
     def words(self, name: str, classes: Sequence[str], most: int = 3) -> str:
-        """The rule as a sentence, with at most so many intervals listed."""
+        """The rule as a sentence, with at most `most` classes and `most` intervals of each listed."""
         labels = [piece.label for piece in self.pieces]
         rest = max(sorted(set(labels)), key=labels.count)
         if len(set(labels)) == 1:
@@ -70,7 +70,7 @@ class Rule:
 
 
 def _more(count: int, what: str) -> str:
-    """So many more.
+    """How many more there are, in words.
 
     >>> _more(1, "class"), _more(2, "class"), _more(3, "interval")
     ('1 more class', '2 more classes', '3 more intervals')
@@ -83,7 +83,7 @@ def fit_rule(values: Numbers, labels: Labels, classes: int, *, seed: int = 0) ->
     """The intervals that get the most images right, as few as cross-validation finds no worse.
 
     For each number of intervals the best ones are found exactly (dynamic programming). Their number is the smallest
-    whose accuracy, over five folds, lies within one standard error of the best (Breiman et al., Classification and
+    whose accuracy, over five folds, is within one standard error of the best (Breiman et al., Classification and
     Regression Trees, 1984).
 
     Args:

@@ -18,7 +18,7 @@ RESTING = frozenset({"relu", "threshold", "hardtanh", "clamp", "clamp_min", "har
 FLAT = 0.01
 """A value is saturated where the activation's slope is below this share of its largest."""
 COLUMNS = 2048
-"""At most so many values of each unit go into a batch's correlations, spread evenly over images and places."""
+"""The most values of a unit that are used for a batch's correlations, spread evenly over images and places."""
 MOST_UNITS = 1024
 """Steps with more units are not searched for duplicates."""
 Flat = Callable[[Step, Tensor], Tensor]

@@ -218,7 +218,7 @@ def _keep(part: CellsJson, kept: NDArray[Any]) -> None:
 
 
 def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
-    """A number as contributions of the input's pixels: what is said, each pixel's contribution, each pixel's weight.
+    """A number as contributions of the input's pixels: a summary, each pixel's contribution, each pixel's weight.
 
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.

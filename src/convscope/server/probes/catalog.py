@@ -1,4 +1,4 @@
-"""Catalog: what the page is told of each question, and how its requests become settings; all of it from the records."""
+"""Catalog: how questions are described to the page, and how its requests become settings; all from the records."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -131,7 +131,7 @@ def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -
 
     Raises:
         HTTPException: 404, there is no such image.
-        Misfit: it has another size, and nobody said how to make it fit.
+        Misfit: it has another size, and the request does not say how to make it fit.
         ConvscopeError: the image does not fit the model.
     """
     request, run = wanted.request, None

@@ -128,7 +128,7 @@ class ProbeInfo(Message):
     """What is being done."""
     done: int
     total: int
-    """Of what is being done, so much of so much; 0: nobody knows."""
+    """How many units of work there are, of which `done` are finished; 0: unknown."""
     message: str
     """Where it failed: why."""
     request: ProbeRequest

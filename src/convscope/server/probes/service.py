@@ -50,12 +50,12 @@ class RunningProbe:
         self.state: State = "waiting"
         self.message = ""
         self.at: tuple[str, int, int] = ("", 0, 0)
-        """What is being done, so much of so much."""
+        """What is being done, how many units of it are finished, and how many there are."""
         self.answer: ProbeResult | None = None
         self.left = False
-        """Whether nobody wants the answer any more."""
+        """Whether the answer is no longer wanted."""
         self.used = time.monotonic()
-        """When somebody last wanted to know of it."""
+        """When it was last asked for."""
         self.followers = Subscribers()
 
     def info(self) -> ProbeInfo:
@@ -92,14 +92,14 @@ class RunningProbe:
             self._turn("failed", f"this should not have happened ({type(error).__name__}); the terminal says more.")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Note how far it is; ends the work that nobody wants any more."""
+        """Record the progress; end the work if its answer is no longer wanted."""
         if self.left:
             raise ClientGone
         self.at = (what, done, total)
         self.followers.wake()
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more: what waits ends at once, what runs when it next tells how far it is."""
+        """End work that is no longer wanted: at once if it waits, when it next reports progress if it is running."""
         if self.state not in OVER:
             self.left = True
             if self.state == "waiting":
@@ -235,7 +235,7 @@ class ProbeService:
                 self._trim(probe)
 
     def _trim(self, newest: RunningProbe) -> None:
-        """Forget the answers that nobody wanted for longest, where there are too many; the lock is held."""
+        """Drop the answers that were asked for least recently, where there are too many; the lock is held."""
         ended = [probe for probe in self._all.values() if probe.state in OVER and probe is not newest]
         ended.sort(key=lambda probe: probe.used)
         size = sum(probe.answer.size for probe in [*ended, newest] if probe.answer is not None)
