@@ -14,7 +14,7 @@ from convscope.data.catalog import entry_of, load_dataset
 from convscope.data.dataset import Dataset, check_trainable, overlap
 from convscope.data.options import check_seed
 from convscope.data.value_range import channels_first
-from convscope.errors import DataError, ModelError, ShapeError, UsageError
+from convscope.errors import DataError, ModelError, RunError, ShapeError, UsageError
 from convscope.images import Preprocess
 from convscope.inputs.pictures import check_input
 from convscope.models.catalog import DEFAULT_MODELS, MODELS
@@ -145,7 +145,9 @@ def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress)
             return train, load_dataset(settings.dataset, split="test", **{**options, "size": None})
     else:
         if settings.dataset is None:
-            raise RunError("config.json names no dataset; pass the one the run was trained on: train(dataset, ..., resume=True)")
+            raise RunError(
+                "config.json names no dataset; pass the one the run was trained on: train(dataset, ..., resume=True)"
+            )
         train = as_dataset(settings.dataset, "train")
     return train, None if settings.test is None else as_dataset(settings.test, "test", train)
 
