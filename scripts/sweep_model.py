@@ -34,9 +34,9 @@ SIDES = (64, 96, 128)
 
 def declare_operators() -> torch.library.Library:
     """Declare the two operators that a torchvision built for CUDA expects of a torch built without; keep the result."""
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     return library
 
 
@@ -90,7 +90,7 @@ def build(name: str) -> tuple[nn.Module, Iterator[tuple[int, ...]]]:
     if library == "zoo":
         with contextlib.suppress(ImportError):  # transformers imports it where it is installed
             importable("torchvision")
-        animal = (ZOO | STUDIED)[rest]
+        animal = {**ZOO, **STUDIED}[rest]
         return animal.build(), iter([animal.shape])
     if library == "torchvision":
         model = importable(library).models.get_model(rest, weights=None)

@@ -33,8 +33,8 @@ def assert_proved(model: nn.Module, image: Any, cells: int = 60, *, vanishing: b
     wrong = [f"{s.name}: {s.op} {s.finding} {s.mismatch or ''}" for s in calculated if s.finding != "proved"]
     assert not wrong, wrong
     assert all(part.held for part in report.returned)
-    assert report.proved or nothing
-    assert report.share == 1 or nothing
+    assert report.proved or nothing or not calculated  # a model of no steps proves nothing
+    assert report.share == 1 or nothing or not calculated
     return report
 
 
