@@ -17,9 +17,9 @@ from launching import free_port
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[Any]:
-    """A server that has room only for the traces which somebody looks at."""
+    """A server that has room only for the traces that are being looked at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workspace, "Traces", partial(TraceStore, most=1))
+        patch.setattr(workspace, "TraceStore", partial(TraceStore, most=1))
         explorer = cs.open(cs.load_model("shapes-cnn", seed=3), "shapes:test/12", port=0, browser=False)
     with explorer:
         yield explorer
