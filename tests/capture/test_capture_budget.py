@@ -125,7 +125,7 @@ def test_verify_proves_such_a_trace_in_few_passes(
 
 def test_a_model_that_is_not_the_same_again_is_refused_not_mixed(picture: Tensor, scarce: Any) -> None:
     class Drifts(nn.Module):
-        """Multiplies by a number from a generator that nobody can put back."""
+        """Multiplies by a number from a generator whose state cannot be restored."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Verify on architectures that nobody here wrote: the same bits as an untraced run, and 100 % proved."""
+"""Verify on architectures from other libraries: the same bits as an untraced run, and 100 % proved."""
 
 from typing import Any
 
