@@ -105,10 +105,10 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
 def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Step]:
     """The calls behind the steps, by their number in the pass."""
     sketch = trace(model, images, keep=0)
-    return {_time(step): step for step in map(sketch.__getitem__, names)}
+    return {_dispatch_index(step): step for step in map(sketch.__getitem__, names)}
 
 
-def _time(step: Step) -> int:
+def _dispatch_index(step: Step) -> int:
     """The number of a step's call in the pass."""
     assert isinstance(step.values, Recording)
     time = step.values.entries[step.id].time

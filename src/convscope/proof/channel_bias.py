@@ -20,7 +20,6 @@ from convscope.proof.summation import drift
 from convscope.reference.casting import cast
 from convscope.reference.table import OPERATIONS
 
-Array = NDArray[Any]
 
 CONVOLUTIONS = frozenset(["convolution", "_convolution", "conv1d", "conv2d", "conv3d"])
 DOUBT = 1e-12

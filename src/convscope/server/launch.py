@@ -23,7 +23,7 @@ from convscope.server.http.address import ANYWHERE, HOST, PORT, address_of, bind
 from convscope.server.http.connection import make_server
 from convscope.server.http.security import Access, is_host, is_loopback, new_token
 from convscope.server.session.workspace import Workspace
-from convscope.server.traces import warmup
+from convscope.server.traces.warmup import begin_first_views
 from convscope.server.trainings.registry import Trainings
 
 
@@ -40,7 +40,7 @@ class Explorer:
         self._trainings = Trainings(workspace, folder)
         app = make_app(workspace, access, self._trainings)
         put_together(app)
-        self._begin = partial(warmup.begin, workspace)
+        self._begin = partial(begin_first_views, workspace)
         self._begun = threading.Lock()
         self.address = address_of(listening)
         """The server's address, without the token."""

@@ -118,5 +118,5 @@ def _distances(row: Row, mean: float, deviation: float, u: float, *, chunked: bo
     return u * float(largest)
 
 
-_FORMULA = "sum of ({cells} − {mean})² ÷ (n − {correction})"
-MOMENTS: Mapping[str, Primitive] = {name: Primitive(_FORMULA, variance, partial(_error, name)) for name in KERNELS}
+_VARIANCE_FORMULA = "sum of ({cells} − {mean})² ÷ (n − {correction})"
+MOMENTS: Mapping[str, Primitive] = {name: Primitive(_VARIANCE_FORMULA, variance, partial(_error, name)) for name in KERNELS}

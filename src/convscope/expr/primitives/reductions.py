@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from convscope.expr.precision import Precision, gamma
 from convscope.expr.primitives.primitive import Primitive
 
-Row = NDArray[np.float64]
 EXP = 40.0
 """Roundings of one exp: softmax and attention use a fast one of up to 20 units in the last place."""
 
@@ -215,7 +214,7 @@ def _stored_error(precision: Precision, result: float, values: Sequence[Any], er
     return float(errors[0] + 2.1 * precision.inner * abs(result))
 
 
-_FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"
+_NORMALIZE_FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"
 REDUCTIONS: Mapping[str, Primitive] = {
     "max": Primitive("the largest of {cells}", np.max, _largest_error),
     "min": Primitive("the smallest of {cells}", np.min, _largest_error),
@@ -226,9 +225,9 @@ REDUCTIONS: Mapping[str, Primitive] = {
     "product": Primitive("the product of {cells}", np.prod, _product_error),
     "any": Primitive("1 if any of {cells} is not 0", lambda row: 1.0 * np.any(row), _exact),
     "all": Primitive("1 if none of {cells} is 0", lambda row: 1.0 * np.all(row), _exact),
-    "normalize": Primitive(_FORMULA, _normalize, _normalize_error),
-    "normalize_weight": Primitive(f"{_FORMULA} × {{weight}}", _normalize, _normalize_error),
-    "normalize_affine": Primitive(f"{_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error),
+    "normalize": Primitive(_NORMALIZE_FORMULA, _normalize, _normalize_error),
+    "normalize_weight": Primitive(f"{_NORMALIZE_FORMULA} × {{weight}}", _normalize, _normalize_error),
+    "normalize_affine": Primitive(f"{_NORMALIZE_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error),
     "stored": Primitive("{x}, as it was stored in between", lambda x: x, _stored_error),
     "inverse_std": Primitive("1 ÷ √({var} + {eps})", _inverse_std, _inverse_std_error),
     "norm": Primitive("(sum of |{cells}| to the {order}) to the 1 ÷ {order}", _norm, _norm_error),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 DISTINCT = 256  # up to this number of distinct values are kept; more are put into as many equally full bins

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import convscope as cs
 from convscope.server import schema
-from convscope.server.explanations import speech
+from convscope.server.explanations.speech import spoken_sentence
 from convscope.server.explanations.expression import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
 from convscope.server.session.inputs import planes_of_all
 from convscope.server.traces.array_pictures import number, pack
@@ -85,7 +85,7 @@ def _renamed(value: Any, name: str) -> Any:
 def _answer(why: cs.Explanation, proof: schema.Proof | None, most: int, channel: int | None) -> schema.Explained:
     """An explanation as the page gets it, its sums cut."""
     plain = cast("ExplanationJson", why.to_json(proof=proof is not None))
-    sentence = speech.sentence(plain)
+    sentence = spoken_sentence(plain)
     if plain["expr"] is None:
         return schema.Explained(explanation=plain, sentence=sentence, rest=None, proof=proof)
     kept, rest = cut(plain["expr"], most, channel)

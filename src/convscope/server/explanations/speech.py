@@ -35,7 +35,7 @@ def aloud(value: float | str) -> str:
     return value.replace("-", MINUS) if isinstance(value, str) else compact(value, 6)
 
 
-def sentence(found: Mapping[str, Any]) -> str:
+def spoken_sentence(found: Mapping[str, Any]) -> str:
     """An explanation in one sentence for a screen reader, from its JSON, not yet cut."""
     where = cell_words(found["cell"], found["shape"])
     head = f"{found['step']['name']}, {where}, is {aloud(found['recorded'])}"

@@ -8,7 +8,6 @@ from starlette.concurrency import run_in_threadpool
 from convscope.server.session import uploads
 from convscope.server.session.input_schema import Stored
 
-router = APIRouter(tags=["inputs"])
 _BODY = {
     "requestBody": {
         "required": True,

@@ -12,7 +12,7 @@ from convscope.server import schema
 from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import TracePass
 
-MOST = 20
+MAX_ANSWERS = 20
 """Maximum number of classes in a response."""
 
 
@@ -85,7 +85,7 @@ def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> t
         name = scores.classes[scores.best]
         only = schema.Answer(index=scores.best, name=name, value=number(values[0]), probability=None)
         return [only], [f"the model returns a single number; the class nearest to it is {name}."]
-    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MOST]
+    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MAX_ANSWERS]
     answers = [
         schema.Answer(
             index=int(k),

@@ -13,14 +13,14 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server.http.message import Id
 from convscope.server.jobs.workers import client_of
-from convscope.server.traces import array_pictures, responses
+from convscope.server.traces import array_pictures
 from convscope.server.traces.passes import LIGHT, TracePass
 from convscope.server.traces.schema import DifferenceInfo, TraceInfo, TraceRequest
 
 router = APIRouter(tags=["traces"])
-MOST = 4_000_000
+MAX_VALUES = 4_000_000
 """Maximum count of numbers in one response."""
-MOST_THUMBNAILS = 16_000_000
+MAX_THUMBNAIL_VALUES = 16_000_000
 """Maximum bytes of thumbnails in one response."""
 RAW: Mapping[int | str, dict[str, Any]] = {
     200: {
@@ -41,7 +41,7 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
     def run_pass() -> tuple[TraceInfo, bool]:
         opened = workspace.model(body.model)
         done = workspace.traces.make(opened, workspace.picture, body, client, left)
-        return responses.trace_info(done), done.size > LIGHT
+        return trace_info(done), done.size > LIGHT
 
     info: TraceInfo
     info, heavy = await workspace.workers.run(request, f"model {body.model}", run_pass, left)
@@ -65,7 +65,7 @@ async def on(request: Request, trace: str, work: Callable[[TracePass], Any], lin
 @router.get("/traces/{trace}")
 async def read(request: Request, trace: Id) -> TraceInfo:
     """A cached trace."""
-    info: TraceInfo = await on(request, trace, responses.trace_info)
+    info: TraceInfo = await on(request, trace, trace_info)
     return info
 
 
@@ -90,7 +90,7 @@ async def thumbnails(
             about, picture = thumbnail(done, done.step(step_id), slice(first, first + channels), side)
             items.append((about, picture))
             size += picture.size
-            if size > MOST_THUMBNAILS:
+            if size > MAX_THUMBNAIL_VALUES:
                 raise HTTPException(413, "too many thumbnails for one response; request fewer steps or channels.")
         return array_pictures.pack_of_pictures(items)
 
@@ -121,9 +121,9 @@ def raw(array: NDArray[Any], extent: tuple[float, float] | None = None) -> Respo
     Raises:
         HTTPException: 413, too many numbers for one response.
     """
-    if array.size > MOST:
+    if array.size > MAX_VALUES:
         raise HTTPException(
-            413, f"these are {array.size:,} numbers, and at most {MOST:,} are sent; request a single channel."
+            413, f"these are {array.size:,} numbers, and at most {MAX_VALUES:,} are sent; request a single channel."
         )
     headers = {"X-Shape": ",".join(map(str, array.shape))}
     low, high = array_pictures.extent(array) if extent is None else extent
@@ -188,7 +188,7 @@ async def parameter(
 async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
     """The difference between two passes, step by step."""
     other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
-    info: DifferenceInfo = await on(request, trace, lambda done: responses.difference_info(other, done))
+    info: DifferenceInfo = await on(request, trace, lambda done: difference_info(other, done))
     return info
 
 

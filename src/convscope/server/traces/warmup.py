@@ -9,10 +9,10 @@ from convscope.server import schema
 from convscope.server.jobs.workers import NOBODY
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
-from convscope.server.traces import responses
+from convscope.server.traces.responses import trace_info
 
 
-def begin(workspace: Workspace) -> None:
+def begin_first_views(workspace: Workspace) -> None:
     """Start to trace the first input of each model of this session, in the worker threads."""
     for opened in workspace.session_models():
         workspace.workers.begin(f"model {opened.id}", partial(_first_view, workspace, opened))
@@ -23,4 +23,4 @@ def _first_view(workspace: Workspace, opened: ModelHandle) -> schema.TraceInfo |
     if opened.start is None:
         return None
     request = schema.TraceRequest(model=opened.id, input=opened.start)
-    return responses.trace_info(workspace.traces.make(opened, workspace.picture, request, NOBODY))
+    return trace_info(workspace.traces.make(opened, workspace.picture, request, NOBODY))
