@@ -116,7 +116,7 @@ def test_it_is_kept_until_somebody_comes() -> None:
 
 def test_it_is_made_once_and_only_where_a_page_comes(static: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Workspace] = []
-    monkeypatch.setattr(warmup, "begin", begun.append)
+    monkeypatch.setattr(launch, "begin_first_views", begun.append)
     monkeypatch.setattr(launch, "has_browser", lambda: True)
     monkeypatch.setattr("webbrowser.open", lambda _: True)
     with cs.open(cs.load_model("shapes-cnn"), port=0, browser=False) as explorer:
