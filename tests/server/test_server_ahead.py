@@ -10,9 +10,9 @@ import convscope as cs
 from asking import opened
 from convscope.server import launch, schema
 from convscope.server.jobs.workers import NOBODY
+from convscope.server.launch import begin_first_views
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces import passes as trace_passes
-from convscope.server.traces.warmup import begin_first_views
 from convscope.server.traces.passes import TraceStore
 
 CALM = {"rotate": 0, "down": 0, "right": 0, "noise": 0, "seed": 0}

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import convscope as cs
-from convscope.training.rendezvous import launch_id
+from convscope.training.process_group import launch_id
 from launching import SEVERAL, torchrun
 
 pytestmark = SEVERAL
@@ -29,7 +29,7 @@ import convscope as cs
 from convscope.data.lazy_images import LazyImages
 from convscope.images import Preprocess
 from convscope.probe.support.scan import scan
-from convscope.training.rendezvous import rank
+from convscope.training.process_group import rank
 
 notes = []
 watch = lambda event: notes.extend(event.get("notes", ()))
