@@ -1,5 +1,6 @@
 """Process group: how processes find each other and exchange values, so that all act alike. Knows torch.distributed."""
 
+import atexit
 import os
 import socket
 import time
@@ -42,6 +43,7 @@ def join(patience: float = PATIENCE) -> None:
         store, _, _ = next(iter(rendezvous("env://", number, size, timeout=wait)))
         store = _fresh_store(store, number, size, patience)
         distributed.init_process_group(backend, store=store, rank=number, world_size=size, timeout=SILENCE)
+        atexit.register(_leave)
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
         here = f"process {number} on {socket.gethostname()} waited at {address[0]}:{address[1]} ({said(error)})"
         raise TrainingError(
@@ -49,6 +51,12 @@ def join(patience: float = PATIENCE) -> None:
             "host, make sure that this address can be reached, and if a host has several networks, name the right one "
             "in GLOO_SOCKET_IFNAME."
         ) from None
+
+
+def _leave() -> None:
+    """End the group's threads; a process that exits while they run may be aborted by the C++ runtime."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _fresh_store(store: Store, number: int, size: int, patience: float) -> Store:
