@@ -43,8 +43,8 @@ def without_node(folder: Path) -> str:
     """A PATH on which a shell is found, and no node."""
     folder.mkdir()
     for name in ("sh", "env", "gcc", "uname"):
-        if found := next((path for path in Path("/usr/bin").glob(name)), None):
-            (folder / name).symlink_to(found)
+        if result := next((path for path in Path("/usr/bin").glob(name)), None):
+            (folder / name).symlink_to(result)
     return str(folder)
 
 

@@ -136,8 +136,8 @@ def _scans(content: bytes) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(said).rstrip(".")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(reason).rstrip(".")
 
 
 def pixels(picture: Image.Image, name: str = "the picture", *, alpha: bool = False) -> Array:
@@ -272,9 +272,9 @@ class Preprocess:
         Raises:
             ShapeError: the mean or standard deviation is for another number of channels.
         """
-        given = max(len(self.mean), len(self.std))
-        if given not in {1, images.shape[-3]}:
-            raise ShapeError(f"mean and std are for {given} channels; the picture has {images.shape[-3]}.")
+        channels = max(len(self.mean), len(self.std))
+        if channels not in {1, images.shape[-3]}:
+            raise ShapeError(f"mean and std are for {channels} channels; the picture has {images.shape[-3]}.")
         values: Array = images.astype(np.float32)
         if self.scale != 1:
             values /= np.float32(self.scale)
@@ -323,18 +323,18 @@ class Preprocess:
         ('resized from 300x200 to 28x28', 'turned to grey', 'inverted (the data has a dark background)')
         """
         shown = _three(image)
-        said = []
+        parts = []
         if self.size and not _fits(shown, self.size, self.fit, self.crop_ratio):
             verb = {"stretch": "resized", "crop": "resized and cropped", "pad": "resized and padded"}[self.fit]
-            said.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
+            parts.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
         if self.channels and shown.shape[0] != self.channels:
             names = {1: "grey", 3: "RGB", 4: "RGBA, opaque"}
-            said.append(f"turned to {names.get(self.channels, f'{self.channels} equal channels')}")
+            parts.append(f"turned to {names.get(self.channels, f'{self.channels} equal channels')}")
         if self.inverts(image, white):
-            said.append(f"inverted (the data has a {self.background} background)")
+            parts.append(f"inverted (the data has a {self.background} background)")
         if self.binary and not np.isin(shown, (0, white)).all():
-            said.append("made black and white (the data has no greys)")
-        return tuple(said)
+            parts.append("made black and white (the data has no greys)")
+        return tuple(parts)
 
     def as_loaded(self) -> dict[str, Any]:
         """How `load_dataset` brings the images of a folder, or of `hub:`, to this size and these channels.

@@ -289,8 +289,8 @@ def test_what_cannot_be_loaded_gets_a_sentence(
 
 def write_run(folder: Path, source: str | None, args: Mapping[str, Any], model: nn.Module, **card: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    said = Card("net", Preprocess((6, 6), 1, background="dark"), ("a", "b", "c"), **card).to_json()
-    config = {"model": {"name": "net", "source": source, "args": dict(args)}, "card": said}
+    message = Card("net", Preprocess((6, 6), 1, background="dark"), ("a", "b", "c"), **card).to_json()
+    config = {"model": {"name": "net", "source": source, "args": dict(args)}, "card": message}
     (folder / "config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "weights.safetensors")
     return folder

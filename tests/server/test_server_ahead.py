@@ -61,8 +61,8 @@ class Slow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.begun.set()
         assert self.go_on.wait(240)
-        found: Tensor = self.one(x)
-        return found
+        result: Tensor = self.one(x)
+        return result
 
 
 def test_a_request_that_comes_meanwhile_waits_for_it(passes: list[str]) -> None:

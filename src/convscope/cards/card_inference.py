@@ -26,8 +26,8 @@ def preprocess_from_processor(config: Mapping[str, Any]) -> Preprocess:
 
     >>> config = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224, "image_mean": [0.5] * 3,
     ...           "image_std": [0.5] * 3}
-    >>> found = preprocess_from_processor(config)
-    >>> found.size, found.fit, found.crop_ratio, found.mean
+    >>> result = preprocess_from_processor(config)
+    >>> result.size, result.fit, result.crop_ratio, result.mean
     ((224, 224), 'crop', 0.875, (0.5, 0.5, 0.5))
 
     Args:
@@ -188,9 +188,9 @@ def infer_card(model: Any, folder: Path | None = None) -> Card:
     config = getattr(model, "config", None)
     name = type(model).__name__
     classes = _class_names(config, model)
-    for place in (folder, _folder_of(config)):
-        if place is not None and (place / PROCESSOR).is_file():
-            preprocess, notes = _from_processor(place / PROCESSOR, config)
+    for candidate in (folder, _folder_of(config)):
+        if candidate is not None and (candidate / PROCESSOR).is_file():
+            preprocess, notes = _from_processor(candidate / PROCESSOR, config)
             return Card(name, preprocess, classes, notes=notes)
     timm = _settings(getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None))
     if timm.get("input_size"):

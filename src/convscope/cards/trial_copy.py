@@ -97,11 +97,11 @@ class Ghosts:
         where: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
         ran = True
         with _unseen(), where:
-            given = [in_structure(value, lambda t: t.detach().clone().to(device)) for value in arguments]
+            copies = [in_structure(value, lambda t: t.detach().clone().to(device)) for value in arguments]
             named = {name: in_structure(v, lambda t: t.detach().clone().to(device)) for name, v in keywords.items()}
             with watch:
                 try:
-                    ghost(*given, **named)
+                    ghost(*copies, **named)
                 except Exception:  # whatever a forward raises on an input that is not for it
                     ran = False
         self.calls += watch.calls + ATTEMPT

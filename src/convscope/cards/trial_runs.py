@@ -89,8 +89,8 @@ _KNOWN: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
 def expectation(model: Any) -> Expectation | None:
     """What a model takes; None where no copy of it can be run.
 
-    >>> found = expectation(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 2)))
-    >>> found.channels, found.size
+    >>> result = expectation(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 2)))
+    >>> result.channels, result.size
     (3, (28, 28))
 
     Args:

@@ -193,7 +193,7 @@ def load_dataset(
         strict=strict,
         progress=progress,
     )
-    for option, flag, given in (
+    for option, flag, arguments in (
         ("size", " (--images)", size is not None),
         ("sampling", "", sampling != "split"),
         ("image_size", " (--size)", image_size is not None),
@@ -201,7 +201,7 @@ def load_dataset(
         ("crop_ratio", "", crop_ratio != 1),
         ("grey", " (--grey)", grey),
     ):
-        if given and option not in entry.options:
+        if arguments and option not in entry.options:
             known: list[DatasetEntry | DatasetSource] = [*DATASETS.values(), *PLACES.values()]
             takers = [other.name for other in known if option in other.options]
             raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")

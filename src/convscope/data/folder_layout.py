@@ -133,8 +133,8 @@ def _has_loose_pictures(folder: Path) -> bool:
 
 
 def _inside(found: FolderLayout, base: Path, root: Path) -> FolderLayout:
-    said = f"the data set is read from {base.relative_to(root)}/, the only folder in {root}"
-    return FolderLayout(found.train, found.test, found.whole, (said, *found.notes), found.warnings)
+    note = f"the data set is read from {base.relative_to(root)}/, the only folder in {root}"
+    return FolderLayout(found.train, found.test, found.whole, (note, *found.notes), found.warnings)
 
 
 def _by_names(root: Path) -> FolderLayout | None:

@@ -81,8 +81,8 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
         raise DataError(f"{where} is cut off within its header; replace it with a fresh copy.")
     shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
     if len(content) != header + math.prod(shape):
-        said = "x".join(map(str, shape))
-        raise DataError(f"{where} is cut off or too long: it has {len(content):,} bytes and its header says {said}.")
+        size = "x".join(map(str, shape))
+        raise DataError(f"{where} is cut off or too long: it has {len(content):,} bytes and its header says {size}.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

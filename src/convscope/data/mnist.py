@@ -252,12 +252,12 @@ def at_hand(request: DatasetOptions) -> bool:
 def _pair(request: DatasetOptions, family: Family, split: str) -> tuple[Array, Array]:
     """The images (N, 28, 28) and the labels (N,) of one split."""
     files = family.files[split]
-    given = _given(request, files)
-    if given:
-        contents = [_checked(request.name, path, file) for path, file in zip(given, files, strict=True)]
+    paths = _given(request, files)
+    if paths:
+        contents = [_checked(request.name, path, file) for path, file in zip(paths, files, strict=True)]
     else:
         contents = [_cached(request, family, file) for file in files]
-    where = [str(path) for path in given] or [file.name for file in files]
+    where = [str(path) for path in paths] or [file.name for file in files]
     return parse_idx(contents[0], 3, where[0]), parse_idx(contents[1], 1, where[1])
 
 

@@ -144,12 +144,12 @@ def _header(file: IO[bytes], name: str, array: str) -> Member:
 
 def _literal(text: str, array: str) -> Mapping[str, Any]:
     try:
-        said = ast.literal_eval(text)
+        header = ast.literal_eval(text)
     except (*DAMAGE, AttributeError):
-        said = None
-    if not isinstance(said, dict) or said.keys() != {"descr", "fortran_order", "shape"}:
+        header = None
+    if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError(f"the header of {array} is damaged")
-    return said
+    return header
 
 
 def _parsed(said: Mapping[str, Any], name: str, array: str, start: int) -> Member:

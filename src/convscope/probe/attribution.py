@@ -96,7 +96,7 @@ class Attribution:
                 "bent": list(self.bent),
                 "broken": list(self.broken),
             },
-            "methods": [_plain(found) for found in self.methods],
+            "methods": [_plain(methods_done) for methods_done in self.methods],
         }
 
     def __str__(self) -> str:
@@ -110,7 +110,9 @@ class Attribution:
             kind = f"what they add through numbers that left PyTorch is unknown: {_few(self.broken)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
-        return Report.of([head, adds], Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
+        return Report.of(
+            [head, adds], Table(HEAD, [_row(methods_done) for methods_done in self.methods], right=(1, 2, 3, 4))
+        )
 
 
 @takes(model="Module")
@@ -125,8 +127,8 @@ def attribution(
     """Captum's methods beside the exact contributions of each pixel to an output.
 
     >>> import convscope as cs
-    >>> found = attribution(cs.load_model("simple-cnn"), "shapes:test/3", 2, methods=["input-x-gradient"])
-    >>> round(found.methods[0].correlation, 6), found.linear
+    >>> result = attribution(cs.load_model("simple-cnn"), "shapes:test/3", 2, methods=["input-x-gradient"])
+    >>> round(result.methods[0].correlation, 6), result.linear
     (1.0, True)
 
     Args:
@@ -154,12 +156,12 @@ def attribution(
     contributions = explain(traced, last.name, cell).to_input()
     exact = contributions.pixels[next(iter(contributions.pixels))][0]
     with in_eval_mode(model):
-        found = list[Attributed]()
-        asked = _asked(model, prepared.array, which, traced, lambda: progress("methods", len(found), len(names)))
+        methods_done = list[Attributed]()
+        asked = _asked(model, prepared.array, which, traced, lambda: progress("methods", len(methods_done), len(names)))
         without = _output_for_zeros(asked)
         for name in names:
-            found.append(_compared(name, attributed(name, asked, attr), exact, float(values[which]) - without))
-            progress("methods", len(found), len(names))
+            methods_done.append(_compared(name, attributed(name, asked, attr), exact, float(values[which]) - without))
+            progress("methods", len(methods_done), len(names))
     card = card_of(model)
     return Attribution(
         card.name,
@@ -171,7 +173,7 @@ def attribution(
         contributions.constant,
         contributions.linear,
         contributions.bent,
-        tuple(found),
+        tuple(methods_done),
         contributions.broken,
     )
 
@@ -249,7 +251,9 @@ def _compared(name: str, made: Tensor | str, exact: Map, promised: float) -> Att
 def _shared(one: Map, other: Map) -> float:
     """The share of the strongest pixels that both maps name."""
     count = max(1, round(STRONGEST * one.size))
-    strongest = [set(np.argsort(-np.abs(found).ravel(), kind="stable")[:count].tolist()) for found in (one, other)]
+    strongest = [
+        set(np.argsort(-np.abs(methods_done).ravel(), kind="stable")[:count].tolist()) for methods_done in (one, other)
+    ]
     return len(strongest[0] & strongest[1]) / count
 
 

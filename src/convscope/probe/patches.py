@@ -91,8 +91,8 @@ class Patches:
         size, sample = f"{self.frame[0]}x{self.frame[1]}", sample_size(self.images, self.skipped)
         head = f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels"
         rows = []
-        for unit, found in self.most.items():
-            one, other = found[0], self.least[unit][0]
+        for unit, result in self.most.items():
+            one, other = result[0], self.least[unit][0]
             ends = [(f"{patch.value:.4g}", str(patch.image), _at(patch)) for patch in (one, other)]
             rows.append((str(unit), *ends[0], *ends[1]))
         shown = len(self.most)
@@ -115,8 +115,8 @@ def patches(
 
     >>> import convscope as cs
     >>> model, data = cs.load_model("crosses", args={"published": True}), cs.load_dataset("crosses")
-    >>> found = patches(model, data, "conv1", count=1)
-    >>> found.most[0][0].place, round(found.most[0][0].value, 4)
+    >>> result = patches(model, data, "conv1", count=1)
+    >>> result.most[0][0].place, round(result.most[0][0].value, 4)
     ((0, 2), 2.8925)
 
     Args:
@@ -140,10 +140,10 @@ def patches(
     here = sketch[last_convolution(sketch.steps) if step is None else step]
     units = here.shape[axes_of(here).unit]
     shown = min(channels, units)
-    found = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
-    frame, cuts = _cut(Cropper(DependencyWalk(sketch), here, pictures(data, model)), found)
+    result = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
+    frame, cuts = _cut(Cropper(DependencyWalk(sketch), here, pictures(data, model)), result)
     name, dataset = card_of(model).name, f"{data.name}:{data.split}"
-    images = int(found[READ])
+    images = int(result[READ])
     skipped = data.listed - images
     return Patches(name, dataset, here.name, images, skipped, units, frame, cuts["most"], cuts["least"])
 

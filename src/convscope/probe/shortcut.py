@@ -96,13 +96,13 @@ class Shortcut:
     def _verdict(self, best: FeatureRule) -> str:
         if best.test.interval[0] <= self.guess.share:
             return "No single one of these features does measurably better than guessing."
-        said = f"{best.name.capitalize()} alone ({best.means}) gets {best.test} right: {best.rule}."
+        message = f"{best.name.capitalize()} alone ({best.means}) gets {best.test} right: {best.rule}."
         if best.exact is not None and self.possible is not None:
-            said += (
+            message += (
                 f" Of all {self.possible:,} possible images, each as likely as the tutorial draws it, that is "
                 f"{100 * best.exact:.1f} %."
             )
-        return f"{said} A network that scores no more need not have seen more."
+        return f"{message} A network that scores no more need not have seen more."
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -129,10 +129,10 @@ def shortcut(
 ) -> Shortcut:
     """Fit a simple rule to each trivial feature of the training images, and score it on the test images.
 
-    >>> found = shortcut("shapes")
-    >>> found.features[0].name, found.features[0].rule
+    >>> result = shortcut("shapes")
+    >>> result.features[0].name, result.features[0].rule
     ('area', 'circle where area is 81 or 113, else square')
-    >>> round(found.features[0].exact, 4)
+    >>> round(result.features[0].exact, 4)
     0.9444
 
     Args:
@@ -147,7 +147,7 @@ def shortcut(
         DataError: all images are of one class, or the test images are of other classes.
     """
     train, held_out = _parts(data, test, seed, data_dir)
-    given = train.listed + held_out.listed
+    listed = train.listed + held_out.listed
     (numbers, train), (unseen, held_out) = (_measured(part, progress) for part in (train, held_out))
     check_trainable(train)
     classes = len(train.classes)
@@ -174,7 +174,7 @@ def shortcut(
         together=_score(_added_up(numbers, train.labels, classes, unseen), held_out),
         guess=_score(np.full(len(held_out), frequent), held_out),
         possible=possible,
-        skipped=given - len(train) - len(held_out),
+        skipped=listed - len(train) - len(held_out),
     )
 
 
@@ -243,8 +243,8 @@ def _added_up(
 
     known, wanted = coded(numbers), np.eye(classes)[labels]
     curves = np.linalg.solve(known.T @ known + RIDGE * np.eye(known.shape[1]), known.T @ wanted)
-    given: NDArray[np.intp] = (coded(unseen) @ curves).argmax(axis=1)
-    return given
+    listed: NDArray[np.intp] = (coded(unseen) @ curves).argmax(axis=1)
+    return listed
 
 
 def _span(found: Proportion) -> str:

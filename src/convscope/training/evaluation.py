@@ -64,13 +64,13 @@ class Evaluation:
     @cached_property
     def per_class(self) -> list[dict[str, Any]]:
         """For each class: number of images, recall and precision."""
-        result, given, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
+        result, options_used, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
         return [
             {
                 "class": name,
                 "images": int(result[k]),
                 "recall": float(right[k] / result[k]) if result[k] else None,
-                "precision": float(right[k] / given[k]) if given[k] else None,
+                "precision": float(right[k] / options_used[k]) if options_used[k] else None,
             }
             for k, name in enumerate(self.classes)
         ]
@@ -238,14 +238,14 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None,
     if name is not None:
         alike = card_of(run.model).preprocess.as_loaded() if name.startswith(("folder:", "hub:")) else {}
         return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], strict=strict, **alike)
-    given = dict(options["options"])
+    options_used = dict(options["options"])
     if split != "train":
-        given.pop("size", None)
+        options_used.pop("size", None)
     if data_dir is not None:
-        given["data_dir"] = data_dir
+        options_used["data_dir"] = data_dir
     if strict:
-        given["strict"] = True
-    return load_dataset(options["source"], split=split, seed=options["seed"], **given)
+        options_used["strict"] = True
+    return load_dataset(options["source"], split=split, seed=options["seed"], **options_used)
 
 
 @takes(model="Module | Run | str | Path")

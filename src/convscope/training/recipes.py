@@ -72,10 +72,10 @@ class Recipe:
 
     def with_changes(self, **changes: Any) -> Self:
         """The same recipe with changed settings; None keeps a setting, and an explicit number of epochs is exact."""
-        given = {name: value for name, value in changes.items() if value is not None}
-        if "epochs" in given:
-            given["least_steps"] = 0
-        return replace(self, **given)
+        settings = {name: value for name, value in changes.items() if value is not None}
+        if "epochs" in settings:
+            settings["least_steps"] = 0
+        return replace(self, **settings)
 
     def for_images(self, count: int) -> Self:
         """The recipe for a data set of `count` images, with as many epochs as `least_steps` needs.

@@ -74,18 +74,18 @@ class Watching(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Note the call, then make it."""
-        given = kwargs or {}
+        arguments = kwargs or {}
         if func in LOSSES:
-            named = _bound(func, args, given)
+            named = _bound(func, args, arguments)
             output, target = named.get("input"), named.get("target")
             if isinstance(output, Tensor) and isinstance(target, Tensor):
                 self.seen.losses.append(LossCall(LOSSES[func], output.detach(), target.detach()))
         elif func in MODAL:
-            named = _bound(func, args, given)
+            named = _bound(func, args, arguments)
             rate = named.get("p", 1.0)
             if rate:
                 self.seen.modes.append((MODAL[func], bool(named.get("training", True))))
-        return func(*args, **given)
+        return func(*args, **arguments)
 
 
 def _bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -286,13 +286,13 @@ def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], Any]) -> tupl
 
 def _layers(model: nn.Module, images: Tensor) -> tuple[LayerEvidence, ...]:
     """What each module without children gave, in the order of their calls."""
-    found: list[LayerEvidence] = []
+    result: list[LayerEvidence] = []
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
 
     def look(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and output.shape[:1] == images.shape[:1] and output.is_floating_point():
             fed = given[0] if given and isinstance(given[0], Tensor) else images
-            found.append(
+            result.append(
                 LayerEvidence(
                     names[module], type(module).__name__, _constant(output), _constant(fed), _flat(module, output)
                 )
@@ -307,7 +307,7 @@ def _layers(model: nn.Module, images: Tensor) -> tuple[LayerEvidence, ...]:
     finally:
         for hook in hooks:
             hook.remove()
-    return tuple(found)
+    return tuple(result)
 
 
 def _constant(values: Tensor) -> bool:

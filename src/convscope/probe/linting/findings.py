@@ -222,9 +222,9 @@ class Lint:
         """What it says, as sentences and tables."""
         on = f" on {self.images:,} images" if self.images else ""
         count = len(self.findings)
-        said = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
+        evidence = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
         made = len(self.looked_for)
-        head = f"{self.subject}: {said} found by {made} check{'s' * (made != 1)}{on}"
+        head = f"{self.subject}: {evidence} found by {made} check{'s' * (made != 1)}{on}"
         parts = [[head], *(finding.lines() for finding in self.findings)]
         reasons = sorted(set(self.skipped.values()))
         for reason in reasons:

@@ -66,10 +66,10 @@ def lint(
     >>> from torch import nn
     >>> import convscope as cs
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2), nn.Softmax(dim=1))
-    >>> found = lint(net, cs.load_dataset("shapes"))
-    >>> [finding.check for finding in found.findings]
+    >>> result = lint(net, cs.load_dataset("shapes"))
+    >>> [finding.check for finding in result.findings]
     ['softmax-before-cross-entropy']
-    >>> print(found.findings[0].evidence[:58])
+    >>> print(result.findings[0].evidence[:58])
     all 256 rows given to the loss have values between 0 and 1
 
     Args:

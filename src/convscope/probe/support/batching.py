@@ -101,10 +101,10 @@ def pictures(data: Dataset, model: nn.Module) -> Callable[[int], NDArray[np.floa
 
 def _expected(data: Dataset, model: nn.Module) -> Preprocess:
     """What the model's card says; where it says nothing of values, the data set's own."""
-    said = at_size(model, card_of(model), data.shape[1:])
-    if replace(said, size=None, channels=None) == Preprocess():
-        said = replace(data.preprocess, size=said.size, channels=said.channels)
-    return replace(said, background=None) if said.background == data.preprocess.background else said
+    preprocess = at_size(model, card_of(model), data.shape[1:])
+    if replace(preprocess, size=None, channels=None) == Preprocess():
+        preprocess = replace(data.preprocess, size=preprocess.size, channels=preprocess.channels)
+    return replace(preprocess, background=None) if preprocess.background == data.preprocess.background else preprocess
 
 
 def kind_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
