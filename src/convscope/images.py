@@ -110,15 +110,15 @@ def _check_scans(file: Any, name: str) -> None:
     too_many = _scans(file.read()) > MAX_SCANS
     file.seek(position)
     if too_many:
-        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans, too many to be read; save it anew.")
+        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans, too many to be read; save it again with fewer.")
 
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""What begins a segment of a JPEG: not a stuffed byte, a restart, a start of image or a filling."""
+"""Bytes that begin a segment of a JPEG: not a stuffed byte, a restart, a start of image or padding."""
 
 
 def _scans(content: bytes) -> int:
-    """How many scans the first picture of a JPEG file has, counted up to one more than are read.
+    """The number of scans of the first image of a JPEG file, counted up to one more than are read.
 
     >>> _scans(bytes.fromhex("ffd8 ffe00004ffda ffda000201 ff00 02 ffda0002 ffd9 ffda0002"))
     2
@@ -197,14 +197,14 @@ def _deep(values: Array, name: str) -> Array:
 
 
 OVERSHOOT = 0.1
-"""How far values may lie outside their range, as a share of it: resampling by cubic or Lanczos kernels rings by up to a
+"""Tolerance outside the value range, relative to the range: resampling by cubic or Lanczos kernels rings by up to a
 tenth at a step, and sums of weights near 1 end at 1.0000001."""
 DARK = 16
 """Floating-point pixels that count to 255 and are all darker than this, of 255, are not told from others."""
 
 
 def white_of_floats(low: float, high: float) -> float | None:
-    """What floating-point pixels between these two count up to: 1 or 255; None where that is not clear.
+    """The white value of floating-point pixels between these two: 1 or 255; None if ambiguous.
 
     >>> white_of_floats(0, 0.5), white_of_floats(0, 1.0001), white_of_floats(-3, 254), white_of_floats(0, 3)
     (1.0, 1.0, 255.0, None)
@@ -217,7 +217,7 @@ def white_of_floats(low: float, high: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """What becomes of a picture before a model sees it: size, channels, scale, then mean and standard deviation.
+    """The preprocessing of an image for a model: size, channels, scale, then mean and standard deviation.
 
     >>> expected = Preprocess(size=(28, 28), channels=1)
     >>> expected.apply(np.full((3, 300, 200), 255, np.uint8)).shape
@@ -237,11 +237,11 @@ class Preprocess:
     std: tuple[float, ...] = (1.0,)
     """Divided by after that; one number, or one per channel."""
     fit: Fit = "stretch"
-    """How another aspect ratio is brought to `size`: stretched, cropped in the centre, or padded with zeros."""
+    """How an image of another aspect ratio is fitted to `size`: stretched, cropped in the centre, or zero-padded."""
     crop_ratio: float = 1.0
     """With fit="crop": the crop's share of the shorter edge; with "stretch", of both (0.875: to 256, then crop 224)."""
     background: Literal["dark", "light"] | None = None
-    """What the data's background is; a picture with the other one is inverted. None never inverts."""
+    """The background of the data; an image with the other background is inverted. None never inverts."""
     binary: bool = False
     """Whether the data have only 0 and 1, so that a picture's greys are rounded to them."""
 
@@ -317,7 +317,7 @@ class Preprocess:
         return light == (self.background == "dark")
 
     def changes(self, image: Array, white: float = WHITE) -> tuple[str, ...]:
-        """What `apply` will do to this picture, in words; nothing for one that already fits.
+        """A description of what `apply` will do to this image; empty if it already fits.
 
         >>> Preprocess(size=(28, 28), channels=1, background="dark").changes(np.full((3, 300, 200), 255, np.uint8))
         ('resized from 300x200 to 28x28', 'turned to grey', 'inverted (the data has a dark background)')
@@ -346,7 +346,7 @@ class Preprocess:
         return grey | ({"image_size": self.size, "fit": self.fit, "crop_ratio": self.crop_ratio} if self.size else {})
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; `from_json` reads them back."""
+        """Plain values for JSON; `from_json` reads them back."""
         return asdict(self)
 
     @classmethod

@@ -77,7 +77,7 @@ def test_maps_are_the_steps_numbers_in_one_symmetric_scale_each() -> None:
             np.testing.assert_array_equal(shown.get_array(), trace[step].output[0, k])
             assert shown.get_clim() == (-most, most)
         assert {compact(most), f"+{compact(most)}"} & cells(figure)
-    assert "the same numbers, laid out anew" in cells(figure)  # flatten
+    assert "the same numbers, reshaped" in cells(figure)  # flatten
     assert {"square", "circle", "image"} <= cells(figure)
     assert set(aligned(trace["fc"].output[0])) <= cells(figure)
     np.testing.assert_allclose(drawn(figure, "image").get_array(), image(1, 9, 9)[0])
@@ -159,7 +159,7 @@ def test_the_network_shows_names_shapes_and_the_answer() -> None:
     figure = network(cs.trace(Small(), image(1, 9, 9)))
     assert {"small", "image", "conv1", "relu", "pool", "fc", "4×9×9", "4×3×3", "square", "circle"} <= cells(figure)
     assert "flatten" not in cells(figure)
-    assert any("and 1 that only lays numbers out anew" in text for text in texts(figure))
+    assert any("and 1 that only reshapes" in text for text in texts(figure))
     assert texts(figure).count("→") == 4
 
 

@@ -20,7 +20,7 @@ RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box",
 
 
 def preprocess_from_processor(config: Mapping[str, Any]) -> Preprocess:
-    """What transformers' `preprocessor_config.json` says, as a Preprocess.
+    """The Preprocess that transformers' `preprocessor_config.json` describes.
 
     Pictures are scaled bilinearly, whatever the processor's own filter is.
 
@@ -48,7 +48,7 @@ def preprocess_from_processor(config: Mapping[str, Any]) -> Preprocess:
 
 
 def preprocess_from_timm(config: Mapping[str, Any]) -> Preprocess:
-    """What timm's `pretrained_cfg` says, as a Preprocess.
+    """The Preprocess that timm's `pretrained_cfg` describes.
 
     >>> preprocess_from_timm({"input_size": (3, 224, 224), "mean": (0.5,), "std": (0.5,), "crop_pct": 0.875}).crop_ratio
     0.875
@@ -110,7 +110,7 @@ def _cropped(crop: tuple[int, int], fit: Fit, scaled: tuple[int, int]) -> Geomet
 
 
 def _edge(config: Mapping[str, Any]) -> int | None:
-    """What the shorter edge is scaled to; None where both are given."""
+    """The target length of the shorter edge; None if both are specified."""
     size = config.get("size")
     if isinstance(size, Mapping):
         if size.get("longest_edge"):
@@ -177,7 +177,7 @@ def card_of(model: Any) -> Card:
 
 
 def infer_card(model: Any, folder: Path | None = None) -> Card:
-    """What a model's own config says of its input and outputs, else what runs of a copy of it show, else its layers.
+    """A card from the model's own config, else from trial runs of a copy, else from its layers.
 
     The card's `notes` say what was found where.
 
@@ -226,7 +226,7 @@ Found = tuple[Form, Preprocess, tuple[str, ...]]
 
 
 def _found(model: Any) -> Found:
-    """What the form, the channels and the size of an input are, without a config."""
+    """The form, channels and size of a model's input without a config."""
     declared = _declared(model)
     if declared is not None:
         return declared
@@ -257,7 +257,7 @@ def entering(model: Any) -> list[InputLayer]:
 
 
 def at_size(model: Any, card: Card, size: tuple[int, int]) -> Preprocess:
-    """What a card says of pictures, without a size that running found where a picture's own size runs too."""
+    """The card's Preprocess, without the size found by trial runs if the image's own size runs too."""
     expected = card.preprocess
     if not card.size_found or size == expected.size or not hasattr(model, "named_modules"):
         return expected
@@ -285,7 +285,7 @@ def _inputs(model: Any) -> tuple[str, ...]:
 
 
 def _declared(model: Any) -> Found | None:
-    """What the inputs of a program of torch.export are: it notes the shapes that it was exported with."""
+    """The inputs of a program of torch.export, from the shapes with which it was exported."""
     nodes = [node for node in getattr(getattr(model, "graph", None), "nodes", ()) if node.op == "placeholder"]
     shapes = [getattr(node.meta.get("val"), "shape", None) for node in nodes]
     forms: Mapping[int, Form] = {axes + 1: form for form, axes in AXES.items() if axes}  # type: ignore[misc]

@@ -58,7 +58,7 @@ class DatasetSource:
     """A kind of user data set, named by its location."""
 
     name: str
-    """How it is written: `folder:PATH`."""
+    """The syntax: `folder:PATH`."""
     summary: str
     load: Loader = field(repr=False)
     options: frozenset[str] = frozenset()

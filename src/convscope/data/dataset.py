@@ -38,7 +38,7 @@ class Dataset:
     """Conversion of raw values to a model's input, and back."""
     split: str = "all"
     source: str = ""
-    """Where the images come from: a paper, a generator with its seed, a folder."""
+    """The source of the images: a paper, a generator with its seed, a folder."""
     names: tuple[str, ...] = field(default=(), repr=False)
     """A name for each image (`damaged-plus`, a file's path), or empty."""
     skipped: int = 0
@@ -160,7 +160,7 @@ def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[
 
 
 def overlap(train: Dataset, test: Dataset) -> int:
-    """How many images of `test` also occur in `train`, byte for byte.
+    """The number of images of `test` that also occur in `train`, byte for byte.
 
     >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))
     >>> overlap(data, data)

@@ -18,7 +18,7 @@ LONGEST_HEAD = 4 + 4 * 255  # bytes of a header of as many dimensions as can be 
 
 
 def uncompressed(stored: bytes, where: str) -> bytes:
-    """What a file holds, unpacked where it begins as a gzip file does.
+    """The content of a file, unpacked if it is a gzip file.
 
     >>> uncompressed(gzip.compress(b"seven"), "a file")
     b'seven'
@@ -44,7 +44,7 @@ def uncompressed(stored: bytes, where: str) -> bytes:
 
 
 def _size(head: bytes) -> int:
-    """How many bytes an IDX file has by its header; 0 where this is none."""
+    """The size of an IDX file in bytes by its header; 0 if it is not an IDX file."""
     dimensions = head[3] if len(head) > 3 and head[:3] == b"\x00\x00\x08" else 0
     header = 4 + 4 * dimensions
     if not dimensions or len(head) < header:

@@ -26,7 +26,7 @@ HTTP = {
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `~/.cache/convscope` on Linux, its like elsewhere."""
+    """The folder of downloads: `~/.cache/convscope` on Linux, the user's cache folder elsewhere."""
     import pooch  # noqa: PLC0415  # it takes a fifth of a second, which most data sets need not wait for
 
     return Path(pooch.os_cache("convscope"))
@@ -92,7 +92,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Bar:
-    """What pooch takes for a progress bar: it sets `total`, then calls the rest."""
+    """A progress bar for pooch, which sets `total` and then calls the methods."""
 
     def __init__(self, what: str, progress: Progress) -> None:
         self.what, self.progress = what, progress

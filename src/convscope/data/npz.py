@@ -37,12 +37,12 @@ DAMAGE = (
     OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError, SyntaxError,
     RecursionError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What the readers of damaged archives raise; an unknown compression is a NotImplementedError, so a RuntimeError."""
+"""Exceptions of damaged archives; an unknown compression is a NotImplementedError, so a RuntimeError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What the header of an array says."""
+    """The header of an array."""
 
     file: str
     """Its name in the archive."""
@@ -50,7 +50,7 @@ class Member:
     shape: tuple[int, ...]
     fortran: bool
     start: int
-    """Where its numbers begin, in bytes."""
+    """The offset of its numbers in bytes."""
 
     @property
     def size(self) -> int:
@@ -303,7 +303,7 @@ def _check_names(path: Path, classes: Member) -> None:
 
 
 def _order(path: Path, images: list[Member], said: str | None) -> tuple[tuple[int, ...] | None, str]:
-    """How the axes of the images become (N, C, H, W), and what was assumed; None adds the channel."""
+    """The permutation of the axes to (N, C, H, W), and what was assumed; None adds the channel."""
     shape = images[0].shape
     if len(shape) == 3:
         if said is not None:

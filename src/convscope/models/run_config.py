@@ -107,7 +107,7 @@ class DatasetPart(Checked):
 
 
 class EnvironmentPart(Checked):
-    """What results depend on besides the settings."""
+    """The environment that results depend on besides the settings."""
 
     threads: Annotated[int, Field(ge=1, le=4096)]
     launch: Text | None = None

@@ -38,7 +38,7 @@ Map = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attributed:
-    """What one of Captum's methods says."""
+    """The result of one of Captum's methods."""
 
     method: str
     map: Map | None = field(repr=False)
@@ -48,11 +48,11 @@ class Attributed:
     total: float = float("nan")
     """All numbers of the map added up."""
     promised: float | None = None
-    """What they claim to add up to: the output minus the output for zeros; None for methods that claim nothing."""
+    """The sum the method promises: the output minus the output for zeros; None if it promises none."""
     correlation: float = float("nan")
     """With the exact contributions over pixels, channels added; of magnitudes where the method has no sign."""
     shared: float = float("nan")
-    """Of the strongest twentieth of the pixels, the share that both maps name."""
+    """The share of the strongest 5 % of pixels that both maps have in common."""
     apart: tuple[int, int] | None = None
     """Row and column where they differ most, as shares of each whole; None where only rounding differs."""
 
@@ -70,9 +70,9 @@ class Attribution:
     picture: NDArray[np.float32] = field(repr=False)
     """The image from 0 to 1, (C, H, W)."""
     exact: Map = field(repr=False)
-    """What each cell of the image adds, (C, H, W)."""
+    """The contribution of each cell of the image, (C, H, W)."""
     constant: float
-    """What biases and shifts add."""
+    """The contribution of biases and shifts."""
     linear: bool
     """Whether the exact contributions are the output itself, not its tangent at this image."""
     bent: tuple[str, ...]
@@ -82,7 +82,7 @@ class Attribution:
     """The steps that take numbers which left PyTorch: what pixels add through these is unknown."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; the maps in row-major order."""
+        """Plain values for JSON; the maps in row-major order."""
         return {
             "model": self.model,
             "image": self.image,
@@ -103,7 +103,7 @@ class Attribution:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         total = float(self.exact.sum())
         kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
         if self.broken:

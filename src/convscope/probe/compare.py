@@ -89,24 +89,24 @@ class Compare:
     """Name and split."""
     classes: tuple[str, ...]
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     models: tuple[Compared, ...]
     pairs: tuple[Pair, ...]
     disagreements: tuple[Disagreement, ...]
     """The first of them, in the order of the data set."""
     disagreeing: int
-    """How many images not all models give the same class."""
+    """The number of images for which the models predict different classes."""
     alike_on: int
     """Images that the similarities are calculated from."""
     machine: str
-    """Where the times were measured."""
+    """The device on which the times were measured."""
     notes: tuple[str, ...] = ()
-    """What to know before relying on the accuracies."""
+    """Caveats of the accuracies."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; pixels are not in it."""
+        """Plain values for JSON, without pixels."""
         return {
             "dataset": self.dataset,
             "images": self.images,
@@ -126,7 +126,7 @@ class Compare:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         rows = [
             (
                 model.name,
@@ -236,7 +236,7 @@ def _pair(found: BatchResult, one: int, other: int, images: int) -> Pair:
 
 
 def _costs(models: Sequence[nn.Module], data: Dataset) -> tuple[tuple[Cost, ...], str]:
-    """What each model costs, and where that was measured."""
+    """The cost of each model, and the device on which it was measured."""
     runtime = make_runtime(str(kind_of(models[0])[0]))
     with at_work(models, runtime):
         batches = []

@@ -32,7 +32,7 @@ SATURATED = 0.95
 ALIKE = 0.999
 """Two units are duplicates from this correlation on, of either sign."""
 UNITS = ("convolution", "addmm", "mm")
-"""What is looked at in a network without activations."""
+"""The operations examined in a network without activations."""
 HEAD = ("step", "operation", "units", "dead", "saturated", "duplicates")
 
 
@@ -101,13 +101,13 @@ class Dead:
     dataset: str
     """Name and split."""
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     steps: tuple[StepUnits, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "model": self.model,
             "dataset": self.dataset,
@@ -120,7 +120,7 @@ class Dead:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         rows = []
         for step in self.steps:
             saturated = "–" if step.flat is None else str(len(step.saturated))
@@ -194,7 +194,7 @@ def _activations(sketch: Trace) -> list[Step]:
 
 
 def _units(step: Step, found: BatchResult, images: int) -> StepUnits:
-    """What a step's counts say of its units."""
+    """The state of a step's units, from its counts."""
     low, high, searched = found["low"], found["high"], "products" in found
     made = StepUnits(
         step.name, step.op, images, low, high, found.get("active"), found.get("flat"), found["bad"], (), searched

@@ -37,13 +37,13 @@ class Patch:
     value: float
     """The number."""
     place: tuple[int, ...]
-    """Where in the channel: row and column; empty for a vector's unit."""
+    """Row and column in the channel; empty for a unit of a vector."""
     box: Box
     """First and last row, first and last column of the image; (0, -1) where nothing is read."""
     picture: NDArray[np.float32] = field(repr=False)
     """The patch in the frame that all patches have, from 0 to 1: shape (C, h, w), 0 outside the image."""
     kind: NDArray[np.uint8] = field(repr=False)
-    """Of each cell of the frame: 0 it lies outside the image, 1 the number cannot depend on it, 2 it can: (h, w)."""
+    """For each cell of the frame (h, w): 0 outside the image, 1 the number cannot depend on it, 2 it can."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +55,11 @@ class Patches:
     """Name and split."""
     step: str
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     units: int
-    """How many channels or units the step has; those without patches here were not asked for."""
+    """The number of channels or units of the step; those without patches here were not requested."""
     frame: tuple[int, int]
     """(height, width) of every patch: the largest field that occurs."""
     most: Mapping[int, tuple[Patch, ...]] = field(repr=False)
@@ -68,7 +68,7 @@ class Patches:
     """By channel, the smallest number first."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; pixels are not in it."""
+        """Plain values for JSON, without pixels."""
         return {
             "model": self.model,
             "dataset": self.dataset,
@@ -87,7 +87,7 @@ class Patches:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         size, sample = f"{self.frame[0]}x{self.frame[1]}", sample_size(self.images, self.skipped)
         head = f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels"
         rows = []

@@ -37,7 +37,7 @@ class ReceptiveField:
     """The step and cell, as a person reads them."""
     step: str
     cells: Marks = field(repr=False)
-    """Which cells of the image, in its shape without the batch axis: (C, H, W)."""
+    """Mask of the cells of the image, shape (C, H, W)."""
     picture: NDArray[np.float32] = field(repr=False)
     """The image that was traced, from 0 to 1 where the model says how it was normalized."""
     whole_from: str = ""
@@ -68,7 +68,7 @@ class ReceptiveField:
 
     @cached_property
     def count(self) -> int:
-        """How many cells."""
+        """The number of cells."""
         return int(np.count_nonzero(self.cells))
 
     @property
@@ -82,7 +82,7 @@ class ReceptiveField:
         return self.count == int(np.prod([last - first + 1 for first, last in self.box]))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "name": self.name,
             "step": self.step,
@@ -104,7 +104,7 @@ class ReceptiveField:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         return Report.of(_lines(self))
 
 
@@ -164,14 +164,14 @@ class ReceptiveFields:
     fields: tuple[ReceptiveField, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {"fields": [result.to_json() for result in self.fields]}
 
     def __str__(self) -> str:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         rows = [
             (
                 result.step,
@@ -293,7 +293,7 @@ def _lines(found: ReceptiveField) -> list[str]:
 
 
 def _extents(found: ReceptiveField) -> list[str]:
-    """How many cells of the image, and which."""
+    """The number of cells of the image, and their ranges."""
     if not found.count:
         unknown = f"which cells of the image {found.name} depends on is unknown"
         return [unknown if found.broken else f"{found.name} depends on no cell of the image"]

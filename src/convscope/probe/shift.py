@@ -27,7 +27,7 @@ from convscope.training.outputs import answer, in_eval_mode, scores_of
 from convscope.type_checks import takes
 
 CHECKED = 1e-4
-"""How far shared layers may differ from the model itself, as a share of the largest output."""
+"""Tolerance between shared layers and the model itself, relative to the largest output."""
 
 
 @takes(models="Module | str | Path | Sequence | list | tuple | dict | Mapping", data="Dataset | str")
@@ -186,7 +186,7 @@ def _outputs(
     net: nn.Module, shared: ShiftCache | None, part: Tensor, *, kind: str, levels: Sequence[Level], fill: Tensor,
     generator: torch.Generator,
 ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
-    """What a model says of some images at each level."""
+    """A model's outputs for some images at each level."""
     if shared is not None:
         whole = [(int(down), int(right)) for down, right in levels]
         for position, output in shared.outputs(part, whole, fill):
@@ -197,7 +197,7 @@ def _outputs(
 
 
 def _whole(images: Tensor, fill: Tensor, kind: str, levels: Sequence[Level]) -> Tensor:
-    """Of which images nothing but background has left the picture at each level, shape (L, n)."""
+    """Whether only background has left the image at each level, shape (L, n)."""
     if kind != "translation":
         return torch.ones(len(levels), len(images), dtype=torch.bool, device=images.device)
     lit = (images != fill).any(dim=1)  # (n, H, W)

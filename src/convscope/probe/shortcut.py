@@ -29,11 +29,11 @@ BINS, RIDGE = 16, 1.0  # of the rule that adds all features up
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureRule:
-    """What one feature alone achieves."""
+    """The accuracy of one feature alone."""
 
     name: str
     means: str
-    """What the feature is, in words."""
+    """A description of the feature."""
     rule: str
     """Its rule in words, fitted on the training images."""
     test: Proportion
@@ -43,12 +43,12 @@ class FeatureRule:
     exact: float | None
     """Share of all possible images, each as likely as the tutorial draws it; None where they are not known."""
     edges: Numbers = field(repr=False)
-    """Of the histogram of the training images, shape (B + 1,)."""
+    """Bin edges of the histogram of the training images, shape (B + 1,)."""
     counts: NDArray[np.int64] = field(repr=False)
     """Training images of each class in each bin, shape (K, B)."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         exact = {} if self.exact is None else {"of_all_possible_images": self.exact}
         return {
             "name": self.name,
@@ -67,22 +67,22 @@ class Shortcut:
     dataset: str
     classes: tuple[str, ...]
     trained_on: int
-    """How many images the rules were fitted on."""
+    """The number of images that the rules were fitted on."""
     features: tuple[FeatureRule, ...]
     together: Proportion
     """Test images that all features together get right, each with a curve of its own, added up."""
     guess: Proportion
     """Test images that are right when each is given the most frequent class."""
     possible: int | None
-    """How many different images the data set can have, where that is known."""
+    """The number of different images that the data set can have, if known."""
     skipped: int = 0
-    """How many images more could not be read."""
+    """The number of images that could not be read."""
 
     def __str__(self) -> str:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         best = self.features[0]
         rows = [(f.name, f"{100 * f.test.share:.1f} %", _span(f.test), f.rule) for f in self.features]
         rows.append(("all, added up", f"{100 * self.together.share:.1f} %", _span(self.together), ""))
@@ -105,7 +105,7 @@ class Shortcut:
         return f"{message} A network that scores no more need not have seen more."
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "dataset": self.dataset,
             "classes": list(self.classes),
@@ -221,7 +221,7 @@ def _score(given: NDArray[Any], data: Dataset) -> Proportion:
 
 
 def _histogram(values: Numbers, data: Dataset) -> tuple[Numbers, NDArray[np.int64]]:
-    """How many images of each class have which value."""
+    """The number of images of each class in each bin."""
     low, high = float(values.min()), float(values.max())
     whole = bool((values == np.rint(values)).all()) and high - low < 4 * HISTOGRAM
     step = max(1, -int(-(high - low + 1) // HISTOGRAM))

@@ -76,7 +76,7 @@ class Evaluation:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "dataset": self.dataset,
             "accuracy": self.accuracy,
@@ -96,7 +96,7 @@ class Prediction:
     image: str
     classes: tuple[str, ...]
     output: NDArray[np.float32]
-    """What the model returned, shape (K,)."""
+    """The model's output, shape (K,)."""
     probabilities: NDArray[np.float64] | None
     """Softmax of the output, or the output itself if it already holds probabilities, shape (K,); None for a model
     with a single output."""
@@ -105,10 +105,10 @@ class Prediction:
     label: int | None = None
     """The true class, if the image has a label."""
     notes: tuple[str, ...] = ()
-    """How the image was preprocessed, and caveats about the prediction."""
+    """The preprocessing of the image, and caveats about the prediction."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "image": self.image,
             "class": self.classes[self.best],
@@ -292,7 +292,7 @@ def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction
 
 
 def interpret(model: nn.Module, output: Any, *, card: Card | None = None) -> Prediction:
-    """What a model's output for one image means: the class, and the probabilities if there are several outputs.
+    """The class that a model's output for one image means, and the probabilities if there are several outputs.
 
     >>> interpret(nn.Linear(1, 2), np.zeros((1, 2), np.float32)).probabilities
     array([0.5, 0.5])

@@ -58,7 +58,7 @@ class Settings:
     precision: str = "float32"
     engine: str = "torch"
     imports: Imports | None = None
-    """What the model's code may import, as recorded in a run that is resumed; otherwise there is no limit."""
+    """The files that the model's code may import, as recorded in a resumed run; None without a limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,11 +71,11 @@ class TrainingJob:
     recipe: Recipe
     config: Mapping[str, Any]
     imports: Imports
-    """What the code of the model imported."""
+    """The files that the model's code imported."""
     notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """What all processes of a training must agree on."""
+        """The facts on which all processes of a training must agree."""
         weights = [(name, tuple(value.shape)) for name, value in self.model.state_dict().items()]
         settings = {name: self.config[name] for name in ("recipe", "seed", "precision", "engine")}
         return {

@@ -43,7 +43,7 @@ class Recipe:
     draws: int | None = None
     """An epoch is this many random draws with replacement; None: every image once, shuffled."""
     sampling: str = "split"
-    """How generated data are sampled: "split" (train and test share no image) or "published"."""
+    """Sampling of generated data: "split" (train and test share no image) or "published"."""
     softmax: bool = False
     """Whether the network ends in the softmax that the tutorial published before its cross-entropy."""
     log_every: int | None = None
@@ -87,7 +87,7 @@ class Recipe:
         return replace(self, epochs=max(self.epochs, epochs), least_steps=0)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; `from_json` reads them back."""
+        """Plain values for JSON; `from_json` reads them back."""
         return asdict(self)
 
     @classmethod

@@ -107,7 +107,7 @@ def reads_image(step: Step) -> bool:
 
 
 def repeats(step: Step, by_id: Mapping[int, Step]) -> bool:
-    """Whether a step only lays out the numbers it read anew, as flatten does, or passes them on, as dropout does."""
+    """Whether a step only reshapes its input, as flatten does, or passes it on, as dropout does."""
     read = [by_id[i] for i in step.inputs if i in by_id]
     if len(read) != 1:
         return False
@@ -218,7 +218,7 @@ def fold(trace: Trace, limit: int, depth: int | None = None) -> tuple[list[Folde
         depth: How many levels of modules to open: 1 folds each child of the model to one part.
 
     Returns:
-        The parts in order, and how many steps were left out because they only lay numbers out anew.
+        The parts in order, and how many steps were left out because they only reshape.
     """
     by_id = {step.id: step for step in trace.steps}
     source: dict[int, int] = {}

@@ -138,7 +138,7 @@ def _row(
     sheet.text(0, y + 0.28, _words(step.says, LEFT - 0.2), points=SMALL, color=MUTED)
     sheet.text(0, y + 0.43, extent(step), points=SMALL, mono=True, color=MUTED)
     if values is None:
-        sheet.text(LEFT, y + 0.28, "the same numbers, laid out anew", points=SMALL, color=MUTED)
+        sheet.text(LEFT, y + 0.28, "the same numbers, reshaped", points=SMALL, color=MUTED)
         return y + 0.58
     scale = common or ColorScale.of(values)
     if channels is None:

@@ -35,7 +35,7 @@ def network(
 
         cs.plot.network(cs.trace(model, image))
 
-    Steps that only lay numbers out anew are left out. More than twenty are folded by module. A line below the strip
+    Steps that only reshape are left out. More than twenty are folded by module. A line below the strip
     leads from a step to a later one that also reads it: a branch, a skip connection.
 
     Args:
@@ -67,7 +67,7 @@ def network(
 def _facts(parts: Sequence[FoldedPart], hidden: int, shared: bool) -> str:
     count = sum(len(part.steps) for part in parts)
     folded = f" in {len(parts)} part{'s' * (len(parts) != 1)}" if count > len(parts) else ""
-    left = f", and {hidden} that only lay{'s' if hidden == 1 else ''} numbers out anew" if hidden else ""
+    left = f", and {hidden} that only reshape{'s' if hidden == 1 else ''}" if hidden else ""
     scale = "one colour scale for all steps" if shared else "each in its own colour scale"
     return f"{count} step{'s' if count > 1 else ''}{folded}{left} · {scale}"
 

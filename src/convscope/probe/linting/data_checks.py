@@ -260,7 +260,7 @@ def own_scales(figure: Any) -> Iterator[Finding]:
 
 
 def _known(seen: Evidence, test: Dataset, both: NDArray[np.intp]) -> str:
-    """How the model does on test images that it was trained on, and on the others."""
+    """The accuracy on test images that the model was trained on, and on the others."""
     if seen.asked.error or len(both) == len(test):
         return ""
     hits, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)

@@ -42,9 +42,9 @@ class Shift:
     unmoved: int
     """The place in `levels` of the one that changes nothing."""
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     whole: NDArray[np.int64] = field(repr=False)
     """Images of which nothing that is not background has left the picture, at each level, shape (L,)."""
     models: tuple[Steadiness, ...]
@@ -78,7 +78,7 @@ class Shift:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         sample = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({self.unit})"
         table = self._grid() if self.kind in {"translation", "erase"} else self._table()
@@ -147,7 +147,7 @@ class Shift:
         return f"{_percent(float(found.kept[moved].mean()) / self.images)} of the moved pictures, none of them whole"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "dataset": self.dataset,
             "kind": self.kind,

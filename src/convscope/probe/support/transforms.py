@@ -18,7 +18,7 @@ class ImageChange:
     """One kind of change."""
 
     unit: str
-    """What a level is, in words."""
+    """A description of a level."""
     unmoved: Level
     """The level that changes nothing."""
     apply: Callable[[Tensor, Level, Tensor, torch.Generator], Tensor]
@@ -114,7 +114,7 @@ def levels_of(kind: str, size: tuple[int, int], reach: int) -> list[Level]:
 
 
 TOLERANCE = 1e-4
-"""Of a layer's spread: what differs by less moves along."""
+"""Tolerance relative to a layer's spread, within which maps count as moving along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Motion:
         return moves
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "layer": self.layer,
             "kind": self.kind,
