@@ -362,7 +362,7 @@ def test_a_jpeg_of_very_many_scans_is_refused_and_what_follows_a_picture_is_not_
     last = whole[scans[-1] : -2]
     (tmp_path / "many.jpg").write_bytes(whole[:-2] + last * 5000 + whole[-2:])
     with pytest.raises(
-        ImageError, match=r"many\.jpg is a JPEG of more than 200 scans, too many to be read; save it anew"
+        ImageError, match=r"many\.jpg is a JPEG of more than 200 scans, too many to be read; save it again with fewer"
     ):
         read_image(tmp_path / "many.jpg")
     (tmp_path / "film.jpg").write_bytes(whole + b"\xff\xda" * 5000)  # as a telephone appends a film

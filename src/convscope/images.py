@@ -110,7 +110,9 @@ def _check_scans(file: Any, name: str) -> None:
     too_many = _scans(file.read()) > MAX_SCANS
     file.seek(position)
     if too_many:
-        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans, too many to be read; save it again with fewer.")
+        raise ImageError(
+            f"{name} is a JPEG of more than {MAX_SCANS} scans, too many to be read; save it again with fewer."
+        )
 
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")

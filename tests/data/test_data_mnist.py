@@ -97,7 +97,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def family(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
-    """`mnist` with small files, and servers that nobody answers at."""
+    """`mnist` with small files, and servers that do not answer."""
     pairs = {
         split: tuple(
             File(f"{part}-{kind}-ubyte", digest(PLAIN[f"{part}-{kind}-ubyte"]))

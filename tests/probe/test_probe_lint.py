@@ -338,7 +338,7 @@ def test_an_untrained_network_is_not_told_that_other_data_would_suit_it() -> Non
         assert not cs.probe.lint(cs.load_model("shapes-cnn", seed=seed), "shapes")
 
 
-def test_pixels_that_nobody_scaled_are_found_before_any_training() -> None:
+def test_unscaled_pixels_are_found_before_any_training() -> None:
     data = shapes()
     raw = (data.images.astype(np.float32), data.labels)
     result = cs.probe.lint(net(), raw)

@@ -306,7 +306,7 @@ class Bits(nn.Module):
         return x.view(torch.int16).float()
 
 
-def test_of_bits_that_are_seen_as_another_type_nobody_claims_to_know_which_are_read() -> None:
+def test_dependencies_of_bits_viewed_as_another_type_are_unknown() -> None:
     trace = cs.trace(Bits(), torch.ones(1, 4, 4))
     result = cs.probe.receptive_field(trace, trace.steps[-1].name, (0, 1, 5))
     assert result.cells.all()

@@ -199,7 +199,7 @@ def test_work_with_one_key_runs_alone_and_what_waits_for_it_holds_no_thread() ->
     assert asyncio.run(many()) == (1, "done")
 
 
-def test_work_that_nobody_waits_for_any_more_is_dropped() -> None:
+def test_work_without_a_waiting_client_is_dropped() -> None:
     async def leaving() -> list[str]:
         workers, gate, done = Workers(threads=1), threading.Event(), list[str]()
         _, first = ask(workers, lambda: gate.wait(240))

@@ -76,7 +76,7 @@ def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that nobody disturbed."""
+    """An uninterrupted training."""
     out = tmp_path_factory.mktemp("whole") / "run"
     return cs.train("shapes", "mlp-512", epochs=12, seed=1, out=out, snapshot_seconds=0.05).path
 
