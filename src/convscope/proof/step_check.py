@@ -13,7 +13,7 @@ from convscope.expr.call import Call, Operand
 from convscope.expr.precision import Precision
 from convscope.ops import convolution
 from convscope.ops.op import Rule
-from convscope.proof.channel_bias import ChannelErrors, offset, has_channel_means
+from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
 from convscope.proof.recomputation import Array, Cell, Recomputation
 from convscope.proof.tolerance import agree, resolution_of, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
