@@ -17,7 +17,8 @@ from PIL import ExifTags, Image
 import convscope as cs
 from convscope import images
 from convscope.errors import DataWarning, ImageError, ShapeError, UsageError
-from convscope.images import FORMATS, Array, Fit, Preprocess, pixels, read_image, resize
+from convscope.images import FORMATS, Array, pixels, read_image
+from convscope.preprocess import Fit, Preprocess, resize
 
 COLOR = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 8  # (H, W, C)
 GREY = COLOR[..., 0]

@@ -19,10 +19,10 @@ from convscope.cards.card_inference import card_of
 from convscope.data.catalog import DATASETS, load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
-from convscope.images import Fit, Preprocess
 from convscope.inputs.pictures import check_input, load_image, prepare
 from convscope.models.catalog import MODELS
 from convscope.models.loading import load_model
+from convscope.preprocess import Fit, Preprocess
 
 DIGIT = Preprocess(size=(28, 28), channels=1, background="dark")
 

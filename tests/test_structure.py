@@ -25,6 +25,7 @@ ORDER = (
     "ops",
     "render",
     "images",
+    "preprocess",
     "data",
     "filters",
     "cards",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UnknownName, UsageError
-from convscope.images import Preprocess
+from convscope.preprocess import Preprocess
 from convscope.reference.tutorial import conv2d
 
 Mode = Literal["valid", "same"]

@@ -18,8 +18,9 @@ from torch import nn
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card, preprocess_from_processor, preprocess_from_timm
 from convscope.errors import ModelError, UsageError
-from convscope.images import Preprocess, pixels
+from convscope.images import pixels
 from convscope.models.loading import load_model
+from convscope.preprocess import Preprocess
 
 # Settings as transformers saves them, and what each is the first to exercise.
 PROCESSORS: Mapping[str, tuple[str, Mapping[str, Any]]] = {

@@ -18,10 +18,10 @@ import convscope as cs
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.errors import ModelError, RunError, UnknownName, UsageError
-from convscope.images import Preprocess
 from convscope.models.catalog import MODELS
 from convscope.models.loading import load_model
 from convscope.models.network_arguments import parse_model_args
+from convscope.preprocess import Preprocess
 
 NET = """
 from __future__ import annotations

@@ -23,7 +23,6 @@ import convscope as cs
 from convscope.data.dataset import Dataset
 from convscope.errors import ModelError, RunError, ShapeError, UnknownName, UsageError
 from convscope.filters import FILTERS, apply_filter, parse_kernel
-from convscope.images import Preprocess
 from convscope.plot.canvas.style import ACCENT, DIVERGING, INK, PAGE, ColorScale, width
 from convscope.plot.figures.confusion import confusion
 from convscope.plot.figures.feature_maps import maps, maps_by_class
@@ -33,6 +32,7 @@ from convscope.plot.figures.kernels import kernels
 from convscope.plot.figures.network import network
 from convscope.plot.figures.pixels import pixels, planes
 from convscope.plot.figures.samples import samples, spread
+from convscope.preprocess import Preprocess
 from convscope.render.numbers import aligned, compact
 from figures import Residual, Small, assert_legible, cells, data, drawn, events, image, named, texts
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 import convscope as cs
 from convscope.cards.card import Card, attach
 from convscope.errors import ShapeError, UnknownName
-from convscope.images import Preprocess
 from convscope.plot.figures.feature_maps import maps, maps_by_class
 from convscope.plot.figures.kernels import kernels
 from convscope.plot.figures.network import network
+from convscope.preprocess import Preprocess
 from convscope.render.numbers import aligned, compact
 from figures import Residual, Small, assert_legible, cells, data, drawn, image, named, texts
 

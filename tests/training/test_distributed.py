@@ -27,7 +27,7 @@ from torch import distributed, nn
 
 import convscope as cs
 from convscope.data.lazy_images import LazyImages
-from convscope.images import Preprocess
+from convscope.preprocess import Preprocess
 from convscope.probe.support.scan import scan
 from convscope.training.process_group import rank
 

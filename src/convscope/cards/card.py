@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 from weakref import WeakKeyDictionary
 
-from convscope.images import Preprocess
+from convscope.preprocess import Preprocess
 
 ATTRIBUTE = "convscope_card"
 Form = Literal["picture", "signal", "volume", "tokens", "any"]

@@ -9,8 +9,9 @@ from typing import Any
 from convscope.cards.card import AXES, Card, Form, InputLayer, attached, input_layers, square
 from convscope.errors import ModelError, UsageError
 from convscope.files import read_file
-from convscope.images import WHITE, Fit, Preprocess
+from convscope.images import WHITE
 from convscope.json_values import parse_json
+from convscope.preprocess import Fit, Preprocess
 
 Geometry = tuple[tuple[int, int] | None, Fit, float]  # size, fit and crop_ratio of a Preprocess
 

@@ -16,7 +16,7 @@ from convscope.data.mnist import FAMILIES
 from convscope.data.npz import load_npz
 from convscope.data.options import DatasetOptions
 from convscope.errors import UnknownName, UsageError
-from convscope.images import Fit, Preprocess
+from convscope.preprocess import Fit, Preprocess
 from convscope.progress import Progress, silent
 
 Loader = Callable[[DatasetOptions], Dataset]

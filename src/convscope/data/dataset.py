@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from convscope.data.lazy_images import LazyImages, places
 from convscope.errors import DataError, UnknownName, UsageError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
+from convscope.preprocess import Preprocess
 
 AT_ONCE = 256
 

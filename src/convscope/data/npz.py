@@ -25,7 +25,8 @@ from convscope.data.options import DatasetOptions, check_bytes, split_indices
 from convscope.data.value_range import layout_of, white_of
 from convscope.errors import DataError, UsageError
 from convscope.files import unsuitable
-from convscope.images import WHITE, Array, Preprocess
+from convscope.images import WHITE, Array
+from convscope.preprocess import Preprocess
 
 MAGIC = b"\x93NUMPY"
 LENGTHS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convscope.errors import DataError, UnknownName, UsageError
-from convscope.images import Fit
 from convscope.memory import available
+from convscope.preprocess import Fit
 from convscope.progress import Progress, silent
 
 SPLITS = ("train", "test", "all")

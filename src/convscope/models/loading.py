@@ -18,7 +18,6 @@ from torch import nn
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
-from convscope.images import Preprocess
 from convscope.models import user_code
 from convscope.models.catalog import MODELS
 from convscope.models.checked_imports import Imports, watching
@@ -28,6 +27,7 @@ from convscope.models.network_arguments import unfit
 from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
+from convscope.preprocess import Preprocess
 
 HINT = "A model is also file.py:Class, package.module:factory or a run folder."
 RUN_WEIGHTS = "weights.safetensors"

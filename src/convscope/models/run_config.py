@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from convscope.cards.card import Card
 from convscope.errors import ConvscopeError, RunError
 from convscope.files import read_file
-from convscope.images import Fit
 from convscope.json_values import parse_json
+from convscope.preprocess import Fit
 
 CONFIG = "config.json"
 FORMAT = 2

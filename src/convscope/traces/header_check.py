@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from convscope.cards.card import Card
-from convscope.images import Fit
+from convscope.preprocess import Fit
 from convscope.traces.header import modest, unpack, unpack_result
 from convscope.traces.step import Array, Kind, Ref, Step, Values
 

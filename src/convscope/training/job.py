@@ -15,11 +15,11 @@ from convscope.data.dataset import Dataset, check_trainable, overlap
 from convscope.data.options import check_seed
 from convscope.data.value_range import channels_first
 from convscope.errors import DataError, ModelError, RunError, ShapeError, UsageError
-from convscope.images import Preprocess
 from convscope.inputs.pictures import check_input
 from convscope.models.catalog import DEFAULT_MODELS, MODELS
 from convscope.models.checked_imports import Imports, watching
 from convscope.models.loading import load_model
+from convscope.preprocess import Preprocess
 from convscope.progress import Progress
 from convscope.training.numpy_engine import check_numpy
 from convscope.training.objectives import make_loss, make_optimizer

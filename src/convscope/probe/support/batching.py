@@ -14,10 +14,11 @@ from convscope.cards.card_inference import at_size, card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
 from convscope.inputs.pictures import check_input
 from convscope.models.lazy_layers import give_shapes
 from convscope.models.loading import load_model
+from convscope.preprocess import Preprocess
 from convscope.training.outputs import check_classes, decide, scores_of
 
 Model = nn.Module | str | Path
