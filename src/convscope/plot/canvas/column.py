@@ -125,7 +125,7 @@ def part_column(
         called = classes if len(classes) == len(values) else tuple(map(str, range(len(values))))
         chosen = _largest(values)
         if len(classes) == len(values) > 1:
-            shares, origin = _shares(values)
+            shares, origin = _shares(values, part.last.op)
             notes.append(origin)
     else:
         chosen = choose(values, MOST_UNITS, "units")
@@ -136,9 +136,9 @@ def part_column(
     return NetworkColumn(kind, part.name, shape, values, chosen, tuple(notes), reads, called, operation, shares)
 
 
-def _shares(values: NDArray[np.float64]) -> tuple[tuple[str, ...], str]:
+def _shares(values: NDArray[np.float64], op: str) -> tuple[tuple[str, ...], str]:
     """The probabilities of an answer as text, and where they come from: the numbers themselves, or their softmax."""
-    if values.min() >= 0 and abs(values.sum() - 1) < 1e-4:
+    if "sigmoid" in op or (values.min() >= 0 and abs(values.sum() - 1) < 1e-4):
         return tuple(map(percent, values.tolist())), "percent: the numbers themselves"
     return tuple(map(percent, softmax(values).tolist())), "percent: softmax of the numbers"
 
