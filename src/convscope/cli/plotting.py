@@ -205,6 +205,9 @@ def number(
     inputs: Inputs,
     at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    depth: Annotated[
+        int, typer.Option(min=1, max=2, help="2 also draws the windows behind the numbers that it is made of.")
+    ] = 1,
     most: Annotated[int, typer.Option(min=1, help="Maximum number of channels of a window.")] = 4,
     loading: Loading,
     data_dir: DataDir = None,
@@ -215,7 +218,8 @@ def number(
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
     why = explained(inputs.trace(loaded, shown.value), at)
-    write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
+    figure = cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most, depth=depth)
+    write(figure, path)
 
 
 @plot_app.command()
