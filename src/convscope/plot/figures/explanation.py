@@ -75,7 +75,8 @@ def explanation(why: Explanation, *, most: int = 4, depth: int = 1) -> Figure:
 
 def _draw_parts(sheet: Sheet, y: float, why: Explanation) -> None:
     """The products of the windows behind the numbers that this one is made of, in the order of their cells."""
-    parts = [part for leaf in why.parts(all=True) if (part := why.follow(leaf)) is not None]
+    leaves = [leaf for leaf in why.parts(all=True) if isinstance(leaf, Leaf)]
+    parts = [part for leaf in leaves if (part := why.follow(leaf)) is not None]
     windows = [
         (part, part.expr, part.expr.products[channels[0].terms])
         for part in parts
