@@ -15,7 +15,7 @@ from convscope.expr.precision import gamma
 from convscope.ops.convolution import convolution
 
 RESULTS = ("input", "weight", "bias")
-"""What `output_mask` asks for, in this order; what it leaves out is no result of the recorded call."""
+"""What `output_mask` asks for, in this order; the recorded call has only these results."""
 Window = tuple[Cells, Cells]
 
 
