@@ -112,9 +112,9 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
         parts = {"x": grads.leaf(index), "y": leaf(weight, places[index])}
         return Apply("mul", {**parts}, note="the gradient × the weight there")
 
-    source = Source("grad × weight", "computed", (len(values),), call.dtype)
+    source = Source("grad × weight", "computed", grads.source.shape, call.dtype)
     errors = call.precision.sum * np.abs(values)
-    return Cells(values, source, np.arange(len(values))[:, None], grads.grid, errors=errors, derive=derive)
+    return Cells(values, source, grads.cells, grads.grid, errors=errors, derive=derive)
 
 
 def _weight_place(call: Call, cell: Cell) -> Cell:
@@ -126,13 +126,13 @@ def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call)
     """How far the cells of a line are from their mean."""
     cells = outer(x, line)
     values = cells.values - mean.value()
-    source = Source("distance from the mean", "computed", (len(values),), call.dtype)
+    source = Source("distance from the mean", "computed", x.shape, call.dtype)
 
     def derive(index: int) -> Apply:
         return Apply("sub", {"x": cells.leaf(index), "y": mean}, note="its distance from the mean")
 
     errors = call.precision.sum * np.abs(values)
-    return Cells(values, source, np.arange(len(values))[:, None], cells.grid, errors=errors, derive=derive)
+    return Cells(values, source, cells.cells, cells.grid, errors=errors, derive=derive)
 
 
 def _scale(call: Call, line: Sequence[Axis], mean: Leaf, rate: Leaf | Apply) -> Apply:
