@@ -164,7 +164,7 @@ def roundings(products: Array, u: float, *, whole: bool = False) -> float:
 
 
 def _in_lanes(rows: Array) -> float:
-    """The largest partial sum of a row that is added in up to 64 lanes, each with every 64th cell or more of them, in any order.
+    """The largest partial sum of a row that is added in lanes, 64 at most, each of every 64th cell or oftener.
 
     64 lanes are 4 vectors of 16, or more of fewer. A lane's partial sum is one of successive cells of it, at most the
     span of its running sums; fewer lanes, and joined ones, are sums of these.
