@@ -29,10 +29,10 @@ class Repair:
 
     def __str__(self) -> str:
         if self.setting == "flatten before":
-            return f"flatten before {self.where}"
+            return f"flatten before {_named(self.where)}"
         if self.setting == "size":
             return f"{self.where}({', '.join(map(str, self.value))})"
-        return f"{self.where}: {self.setting}={self.value}"
+        return f"{_named(self.where)}: {self.setting}={self.value}"
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +53,17 @@ class TorchCall:
         """The layer that owns the weight; the function's name where none does."""
         owner, _, _ = self.parameter.rpartition(".")
         return owner or (self.parameter if self.parameter not in {"weight", ""} else self.name)
+
+    @property
+    def title(self) -> str:
+        """The layer in a sentence."""
+        return _named(self.layer)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of its tensors, also those in a list."""
+        values = [item for value in self.arguments.values() for item in (value if isinstance(value, list | tuple) else [value])]
+        return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
 
     @property
     def weight_is_own(self) -> bool:
@@ -134,7 +145,7 @@ def _linear(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
         return None
     if x.dim() == 4:
         maps = "·".join(map(str, x.shape[1:]))
-        result = Diagnosis(f"{call.layer} expects {expected:,} numbers; it receives maps of {_size(x)}, which have {maps} = {numbers:,}")
+        result = Diagnosis(f"{call.title} expects {expected:,} numbers; it receives maps of {_size(x)}, which have {maps} = {numbers:,}")
         flat = (Repair(call.layer, "flatten before", numbers),)
         if numbers == expected:
             result.options.append(Option(flat, {call.index: lambda a: {**a, "input": a["input"].flatten(1)}}))
@@ -144,7 +155,7 @@ def _linear(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
                 Option(repairs, {call.index: lambda a: {**_weights(a, (out, numbers)), "input": a["input"].flatten(1)}})
             )
         return result
-    result = Diagnosis(f"{call.layer} expects {expected:,} numbers, but receives {_origin(x, before)}{received:,}")
+    result = Diagnosis(f"{call.title} expects {expected:,} numbers, but receives {_origin(x, before)}{received:,}")
     repair = _weight_repair(call, "in_features", received, (out, received))
     result.options.append(Option((repair,), {call.index: lambda a: _weights(a, (out, received))}))
     result.options += _makers(before, "out_features", received, expected)
@@ -159,7 +170,7 @@ def _convolution(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | No
     expected = weight.shape[0] if transposed else weight.shape[1] * groups
     received = x.shape[1 - weight.dim()]
     if received != expected:
-        result = Diagnosis(f"{call.layer} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
+        result = Diagnosis(f"{call.title} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
         if received % groups == 0:
             shape = (received, *weight.shape[1:]) if transposed else (weight.shape[0], received // groups, *weight.shape[2:])
             repair = _weight_repair(call, "in_channels", received, shape)
@@ -167,7 +178,7 @@ def _convolution(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | No
         result.options += _makers(before, "out_channels", received, expected)
         return result
     kernel = weight.shape[2:]
-    return Diagnosis(f"{call.layer} has a kernel of {_times(kernel)}, but its input is {_size(x)}")
+    return Diagnosis(f"{call.title} has a kernel of {_times(kernel)}, but its input is {_size(x)}")
 
 
 def _batch_norm(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
@@ -189,7 +200,7 @@ def _norm(call: TorchCall, before: Sequence[TorchCall], setting: str, names: Seq
         fresh = {n: arguments[n].new_ones(received) for n in names if isinstance(arguments.get(n), Tensor)}
         return {**arguments, **fresh}
 
-    result = Diagnosis(f"{call.layer} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
+    result = Diagnosis(f"{call.title} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
     result.options.append(Option((Repair(call.layer, setting, received),), {call.index: widened}))
     result.options += _makers(before, "out_channels", received, expected)
     return result
@@ -205,7 +216,7 @@ def _layer_norm(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | Non
         fresh = {n: arguments[n].new_ones(received) for n in ("weight", "bias") if isinstance(arguments.get(n), Tensor)}
         return {**arguments, **fresh, "normalized_shape": received}
 
-    result = Diagnosis(f"{call.layer} normalizes {_times(expected)}, but receives {_times(received)}")
+    result = Diagnosis(f"{call.title} normalizes {_times(expected)}, but receives {_times(received)}")
     result.options.append(Option((Repair(call.layer, "normalized_shape", received),), {call.index: resized}))
     return result
 
@@ -368,6 +379,11 @@ def _origin(x: Tensor, before: Sequence[TorchCall]) -> str:
     return ""
 
 
+def _named(layer: str) -> str:
+    """`fc1`, but `layer 3` for a number, as in nn.Sequential."""
+    return f"layer {layer}" if layer.isdigit() else layer
+
+
 def _per_axis(value: Any, axes: int) -> list[int]:
     if isinstance(value, list | tuple):
         return [int(n) for n in value] * (axes if len(value) == 1 else 1)
@@ -379,8 +395,9 @@ def _channels(count: int) -> str:
 
 
 def _size(x: Tensor) -> str:
-    return _times(x.shape[1:])
+    return "x".join(map(str, x.shape[1:]))
 
 
 def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
+    shown = shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+    return "x".join(map(str, shown))

@@ -26,7 +26,7 @@ SMALL = 30_000_000
 """Numbers of parameters up to which a ghost has real ones, so that a forward may look at values."""
 NEAR = 128 * 128
 """Places of a map up to which a ghost with real numbers is run, whatever the work."""
-WORK = 20_000_000_000
+WORK = 100_000_000
 """Multiplications, at most, of a convolutional network's pass up to which it is run on more places."""
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}

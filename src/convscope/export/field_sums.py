@@ -102,7 +102,7 @@ def field_sums(trace: Trace) -> dict[int, FieldSum | None]:
         state = None if not start or lost or not step.arguments else _after(step, before) if known else ()
         states[step.id] = state
         loose = any(reach.loose for reach in state or ())
-        result[step.id] = _field(state, known[0] if known else ()) if state and not loose else None
+        result[step.id] = _field(state, known) if state and not loose else None
     return result
 
 
@@ -113,12 +113,12 @@ def _state(ref: Ref, states: Mapping[int, State | None], start: State) -> State 
     return start if ref.kind == "input" else states[ref.id] if ref.kind == "step" else ()
 
 
-def _field(state: State, before: State) -> FieldSum:
+def _field(state: State, before: Sequence[State]) -> FieldSum:
     widened = [reach for reach in state if reach.sum]
     whole = all(reach.whole for reach in state)
     sizes = tuple(reach.size for reach in state)
-    same = bool(before) and sizes == tuple(reach.size for reach in before)
-    changes = not same and not (whole and bool(before) and all(reach.whole for reach in before))
+    same = any(sizes == tuple(reach.size for reach in other) for other in before)
+    changes = not same and not (whole and any(all(reach.whole for reach in other) for other in before))
     return FieldSum(sizes, whole, changes, widened[0].sum if widened and changes else "")
 
 

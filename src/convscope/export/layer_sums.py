@@ -260,7 +260,8 @@ def _product_cost(left: str) -> Callable[[Step], Sum]:
     """Each cell of a matrix product adds as many products as the left operand is wide."""
 
     def cost(step: Step) -> Sum:
-        return _multiplied(step.shape, _shape(step, left)[-1:], ())
+        cells = tuple(n for n in step.shape if n != 1) or (1,)
+        return _multiplied(cells, _shape(step, left)[-1:], ())
 
     return cost
 
