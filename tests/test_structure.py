@@ -35,6 +35,7 @@ ORDER = (
     "capture",
     "proof",
     "probe",
+    "export",
     "plot",
     "server",
     "cli",

@@ -1,4 +1,4 @@
-"""The commands that show numbers and prove them: trace, explain, verify."""
+"""The commands that show numbers and prove them: trace, explain, verify, summary."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +104,46 @@ def verify(
         _show_report(report)
     if report.wrong:
         raise typer.Exit(1)
+
+
+@spread
+def summary(
+    model: Model,
+    size: Annotated[
+        str | None,
+        typer.Argument(metavar="[SIZE]", help="3x224x224, or 224 with the model's channels; else what the model expects."),
+    ] = None,
+    *,
+    loading: Loading,
+    short: Annotated[bool, typer.Option("--short", help="One line for each layer, without its sums.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sizes, parameters and costs of every layer as arithmetic; exit status 1 if the model fails on SIZE.
+
+    Where it fails, the calculation that went wrong follows, and the size or setting that would fit:
+    `convscope summary simple-cnn 1x32x32`
+    """
+    result = cs.summary(loading.load(model), parse_shape(size))
+    if as_json:
+        show_json(result.to_json())
+    else:
+        show_text(result.to_text(short=short))
+    if result.failure is not None:
+        raise typer.Exit(1)
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """A size of any number of axes.
+
+    >>> parse_shape("3x224x224"), parse_shape("224")
+    ((3, 224, 224), (224,))
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise cs.UsageError(f"a size is written CHANNELSxHEIGHTxWIDTH, such as 3x224x224, or 224, not {text!r}.")
+    return tuple(map(int, parts))
 
 
 def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
