@@ -141,7 +141,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 and int(part) > 0 for part in parts):
         raise cs.UsageError(f"a size is written CHANNELSxHEIGHTxWIDTH, such as 3x224x224, or 224, not {text!r}.")
     return tuple(map(int, parts))
 

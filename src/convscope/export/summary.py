@@ -25,7 +25,7 @@ from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
-MOST = 10**9
+MOST = 10**8
 """Numbers that an input may hold."""
 Size = int | Sequence[int]
 
@@ -35,6 +35,8 @@ class Layer:
     """One step of the forward pass, as arithmetic."""
 
     name: str
+    op: str
+    """ATen name: `convolution`, `addmm`."""
     operation: str
     """In words: `convolution 3x3, padding 1`."""
     module_type: str
@@ -74,6 +76,7 @@ class Layer:
         """As plain values for a JSON file."""
         return {
             "name": self.name,
+            "op": self.op,
             "operation": self.operation,
             "module_type": self.module_type,
             "shape": list(self.shape),
@@ -117,7 +120,7 @@ class Summary:
         """As text: each layer with its sums, or in one line each; then the totals."""
         shapes = " and ".join(_shape(shape[1:]) for shape in self.input.values())
         head = [f"{self.model} on {shapes or 'its input'}", ""]
-        body = _short(self.layers) if short else _long(self.layers)
+        body = (_short(self.layers) if short else _long(self.layers)) if self.layers else []
         return "\n".join([*head, *body, *([""] if body else []), *self._failed(), *self._totals()])
 
     def _failed(self) -> list[str]:
@@ -126,13 +129,13 @@ class Summary:
     def _totals(self) -> list[str]:
         ran = "" if self.failure is None else " (of the steps that ran)"
         lines = [f"parameters     {self.parameters:,}, {_bytes(self.weight_bytes)} with buffers"]
-        if self.unread:
+        if self.unread and self.failure is None:
             names = ", ".join(list(self.unread)[:3]) + ", ..." * (len(self.unread) > 3)
-            lines.append(f"               {sum(self.unread.values()):,} of them are not read{ran}: {names}")
+            lines.append(f"               {sum(self.unread.values()):,} of them are not read: {names}")
         lines.append(f"multiply-adds  {self.multiply_adds:,}{ran}: convolutions, matrix products, attention")
         lines.append(
             f"memory         {_bytes(self.memory.total)} for all results{ran}; at most {_bytes(self.memory.peak)} in use "
-            f"at once in evaluation" + f", at {self.memory.peak_at}" * bool(self.memory.peak_at)
+            f"at once in evaluation" + f", at step {self.memory.peak_at}" * bool(self.memory.peak_at)
         )
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
@@ -200,6 +203,7 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
         layers.append(
             Layer(
                 step.name,
+                step.op,
                 step.says,
                 step.module_type,
                 step.shape,
@@ -289,7 +293,7 @@ def _long(layers: Sequence[Layer]) -> list[str]:
     """A line for each layer, and one for each of its sums below."""
     rows = [(layer.name, layer.operation, _shape(_without_batch(layer.shape)), _memory(layer)) for layer in layers]
     lines = list[str]()
-    for layer, line in zip(layers, table(rows, "<<<>") if rows else [], strict=True):
+    for layer, line in zip(layers, table(rows, "<<<>"), strict=True):
         lines.append(line.rstrip())
         lines += [f"    {what:<14} {text}" for what, text in layer.sums()]
     return lines
