@@ -35,10 +35,10 @@ def trace(
     steps = result.all_steps if hidden else result.steps
     if as_json:
         notes = list(result.notes)
-        show_json({"model": result.card.name, "steps": [_as_json(step) for step in steps], "notes": notes})
+        show_json({"model": result.card.name, "steps": [_as_json(result, step) for step in steps], "notes": notes})
         return
     rows = [
-        (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
+        (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(result.parameters_of(step)), *_range(step))
         for step in steps
     ]
     show_table(
@@ -222,8 +222,9 @@ def _resolution(step: Any) -> str:
     return f"{step.resolution:.1e}" if step.resolution else "exact"
 
 
-def _as_json(step: Any) -> dict[str, Any]:
+def _as_json(trace: Any, step: Any) -> dict[str, Any]:
     low, high = _range(step)
+    named = step.parameters.values()
     return {
         "id": step.id,
         "name": step.name,
@@ -234,6 +235,7 @@ def _as_json(step: Any) -> dict[str, Any]:
         "dtype": step.dtype,
         "inputs": list(step.inputs),
         "parameters": dict(step.parameters),
+        "parameter_shapes": {name: list(trace.parameters[name].shape) for name in named if name in trace.parameters},
         "min": low,
         "max": high,
     }

@@ -186,7 +186,7 @@ def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summar
     try:
         trace = record(model, inputs, keep=0, batched=False)
     except TraceError as error:
-        if not isinstance(error.trace, Trace):
+        if not isinstance(error.trace, Trace) or isinstance(error.__cause__, TypeError):  # called with other inputs
             raise
         return _summary(model, error.trace, shape_failure(model, inputs, error))
     return _summary(model, trace, None)
@@ -261,10 +261,14 @@ def _notes(trace: Trace) -> tuple[str, ...]:
 def _noise(card: Card, size: Size | Mapping[str, Size]) -> Any:
     """Random inputs of a size, or a sentence on why there are none."""
     if isinstance(size, Mapping):
-        return {str(name): _noise(card, part) for name, part in size.items()}
+        return {str(name): _one(card, part) for name, part in size.items()}
     if len(card.inputs) > 1:
         wanted = ", ".join(f"{name!r}: (3, 64, 64)" for name in card.inputs)
         raise UsageError(f"{card.name} takes several inputs; give the size of each: size={{{wanted}}}.")
+    return _one(card, size)
+
+
+def _one(card: Card, size: Size) -> Any:
     shape = _whole(card, size)
     if card.form == "tokens":
         return np.zeros(shape, np.int64)
@@ -275,7 +279,7 @@ def _whole(card: Card, size: Size) -> tuple[int, ...]:
     """A size with its channels: 224 and (224, 224) take those that the model expects."""
     shown = size if isinstance(size, int) else tuple(size)
     numbers = (size,) if isinstance(size, int) else tuple(size)
-    if not numbers or not all(isinstance(n, int | np.integer) and n > 0 for n in numbers):
+    if not numbers or not all(isinstance(n, int | np.integer) and n is not True and n > 0 for n in numbers):
         raise UsageError(f"a size has whole numbers above 0, such as (3, 224, 224), not {shown!r}.")
     axes, channels = {"picture": 2, "signal": 1, "volume": 3}.get(card.form, 0), card.preprocess.channels or 3
     if axes and len(numbers) == 1 and axes > 1:
