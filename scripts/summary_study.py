@@ -54,7 +54,9 @@ def answers(chosen: list[str], seconds: float, gigabytes: float) -> Iterator[dic
 
 def line(record: dict[str, Any]) -> str:
     """A record in a line."""
-    counts = f"{record['parameters']:,} parameters, {record['multiply_adds']:,} multiply-adds" if "layers" in record else ""
+    counts = (
+        f"{record['parameters']:,} parameters, {record['multiply_adds']:,} multiply-adds" if "layers" in record else ""
+    )
     return f"{record['model']}: {record['outcome']} {counts} {record.get('error', '')}".rstrip()
 
 

@@ -123,7 +123,11 @@ def ragged(net: Any, x: Tensor) -> Tensor:
 FIELDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "windows": (
         lambda: nn.Sequential(
-            nn.Conv2d(1, 2, 3, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, (2, 3), dilation=2), nn.MaxPool2d(3, 1)
+            nn.Conv2d(1, 2, 3, 2, 1),
+            nn.BatchNorm2d(2),
+            nn.ReLU(),
+            nn.Conv2d(2, 2, (2, 3), dilation=2),
+            nn.MaxPool2d(3, 1),
         ),
         (1, 41, 37),
     ),
@@ -157,7 +161,7 @@ def test_receptive_fields_are_the_exact_ones(name: str) -> None:
         box = exact[layer.name].box[1:]
         assert layer.field.whole == exact[layer.name].whole or size[0] > 1, layer
         for (first, last), cells, length in zip(box, layer.field.size, size[1:], strict=True):
-            if 0 < first and last < length - 1:  # the border of the image does not cut it
+            if first > 0 and last < length - 1:  # the border of the image does not cut it
                 assert cells == last - first + 1, layer
                 compared += 1
             else:
@@ -242,9 +246,7 @@ def test_several_inputs_want_a_size_each() -> None:
     assert layer.multiply_adds.value == 3 * 4 * 6 * 5
 
 
-@pytest.mark.parametrize(
-    "model", ["simple-cnn", np.zeros(3), nn.Conv2d], ids=["name", "array", "class"]
-)
+@pytest.mark.parametrize("model", ["simple-cnn", np.zeros(3), nn.Conv2d], ids=["name", "array", "class"])
 def test_what_is_no_model_gets_a_sentence(model: Any) -> None:
     with pytest.raises(cs.UsageError, match=r"summary takes a torch\.nn\.Module as its model"):
         cs.summary(model)

@@ -1,4 +1,4 @@
-"""A model that fails on a size: what ran, the calculation that went wrong, and proposals that run when applied for real."""
+"""A model that fails on a size: what ran, the calculation that went wrong, proposals that run once applied."""
 
 import copy
 import json
@@ -103,7 +103,9 @@ def test_a_size_that_mixes_the_images_of_a_batch_is_not_proposed() -> None:
     failure = cs.summary(net, (1, 28, 30)).failure
     assert failure is not None
     assert (1, 28, 28) not in failure.sizes
-    assert "one image gives 4 rows of output: a reshape mixes the images of a batch" in str(cs.summary(net, (1, 28, 28)))
+    assert "one image gives 4 rows of output: a reshape mixes the images of a batch" in str(
+        cs.summary(net, (1, 28, 28))
+    )
 
 
 def test_what_is_no_shape_error_proposes_nothing() -> None:

@@ -43,6 +43,11 @@ class Lambda(nn.Module):
         return self.function(self, x)
 
 
+def residual(net: Any, x: Tensor) -> Tensor:
+    x = net.conv1(x)
+    return net.conv2(F.relu(x)) + x
+
+
 def lenet(features: int = 16 * 5 * 5) -> nn.Module:
     """The network of PyTorch's first tutorial, for 32x32."""
 
@@ -104,9 +109,7 @@ CASES: dict[str, ShapeErrorCase] = {
         lenet, (3, 64, 64), sizes=((3, 32, 32),), repairs=(("fc1", "in_features", 16 * 13 * 13),)
     ),
     "linear miscounted": ShapeErrorCase(
-        lambda: nn.Sequential(
-            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 14 * 14, 10)
-        ),
+        lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 14 * 14, 10)),
         (1, 28, 28),
         repairs=(("4", "in_features", 8 * 13 * 13),),
     ),
@@ -165,7 +168,7 @@ CASES: dict[str, ShapeErrorCase] = {
     ),
     "residual without padding": ShapeErrorCase(
         lambda: Lambda(
-            lambda net, x: (lambda y: net.conv2(F.relu(y)) + y)(net.conv1(x)),
+            residual,
             conv1=nn.Conv2d(3, 8, 3, padding=1),
             conv2=nn.Conv2d(8, 8, 3),
         ),
@@ -174,7 +177,7 @@ CASES: dict[str, ShapeErrorCase] = {
     ),
     "residual with more channels": ShapeErrorCase(
         lambda: Lambda(
-            lambda net, x: (lambda y: net.conv2(F.relu(y)) + y)(net.conv1(x)),
+            residual,
             conv1=nn.Conv2d(3, 16, 3, padding=1),
             conv2=nn.Conv2d(16, 32, 3, padding=1),
         ),
@@ -183,9 +186,7 @@ CASES: dict[str, ShapeErrorCase] = {
     ),
     "U-Net on an odd size": ShapeErrorCase(unet, (1, 50, 50), sizes=((1, 52, 52), (1, 48, 48))),
     "too small for its pooling": ShapeErrorCase(
-        lambda: nn.Sequential(
-            *[layer for _ in range(4) for layer in (nn.Conv2d(3, 3, 3, padding=1), nn.MaxPool2d(2))]
-        ),
+        lambda: nn.Sequential(*[layer for _ in range(4) for layer in (nn.Conv2d(3, 3, 3, padding=1), nn.MaxPool2d(2))]),
         (3, 8, 8),
         sizes=((3, 16, 16),),
     ),

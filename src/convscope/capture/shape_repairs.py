@@ -7,6 +7,7 @@ that a person would type. Nothing is claimed here: `shape_trials` runs every opt
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -62,7 +63,11 @@ class TorchCall:
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """Of its tensors, also those in a list."""
-        values = [item for value in self.arguments.values() for item in (value if isinstance(value, list | tuple) else [value])]
+        values = [
+            item
+            for value in self.arguments.values()
+            for item in (value if isinstance(value, list | tuple) else [value])
+        ]
         return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
 
     @property
@@ -114,11 +119,21 @@ PARAMETERS: Mapping[str, Sequence[str]] = {
 }
 """Function -> the names of its arguments, in order."""
 ALIASES: Mapping[str, str] = {
-    **{f"{prefix}{name}{suffix}": name for name in _BINARY for prefix in ("", "__", "__i", "__r") for suffix in ("", "_", "__")},
+    **{
+        f"{prefix}{name}{suffix}": name
+        for name in _BINARY
+        for prefix in ("", "__", "__i", "__r")
+        for suffix in ("", "_", "__")
+    },
     **dict.fromkeys(("__truediv__", "true_divide"), "div"),
     **dict.fromkeys(("__matmul__", "__rmatmul__", "mm", "bmm"), "matmul"),
     **dict.fromkeys(("concat", "concatenate"), "cat"),
-    **{f"{kind}_pool{n}d{end}": f"{kind}_pool{n}d" for kind in ("max", "avg") for n in "123" for end in ("", "_with_indices")},
+    **{
+        f"{kind}_pool{n}d{end}": f"{kind}_pool{n}d"
+        for kind in ("max", "avg")
+        for n in "123"
+        for end in ("", "_with_indices")
+    },
     **{f"_max_pool{n}d": f"max_pool{n}d" for n in "123"},
 }
 """Other names of these functions."""
@@ -145,7 +160,9 @@ def _linear(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
         return None
     if x.dim() == 4:
         maps = "·".join(map(str, x.shape[1:]))
-        result = Diagnosis(f"{call.title} expects {expected:,} numbers; it receives maps of {_size(x)}, which have {maps} = {numbers:,}")
+        result = Diagnosis(
+            f"{call.title} expects {expected:,} numbers; it receives maps of {_size(x)}: {maps} = {numbers:,}"
+        )
         flat = (Repair(call.layer, "flatten before", numbers),)
         if numbers == expected:
             result.options.append(Option(flat, {call.index: lambda a: {**a, "input": a["input"].flatten(1)}}))
@@ -172,7 +189,11 @@ def _convolution(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | No
     if received != expected:
         result = Diagnosis(f"{call.title} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
         if received % groups == 0:
-            shape = (received, *weight.shape[1:]) if transposed else (weight.shape[0], received // groups, *weight.shape[2:])
+            shape = (
+                (received, *weight.shape[1:])
+                if transposed
+                else (weight.shape[0], received // groups, *weight.shape[2:])
+            )
             repair = _weight_repair(call, "in_channels", received, shape)
             result.options.append(Option((repair,), {call.index: lambda a: {**a, "weight": weight.new_zeros(shape)}}))
         result.options += _makers(before, "out_channels", received, expected)
@@ -206,7 +227,7 @@ def _norm(call: TorchCall, before: Sequence[TorchCall], setting: str, names: Seq
     return result
 
 
-def _layer_norm(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+def _layer_norm(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     x, expected = call.tensor("input"), tuple(call.arguments.get("normalized_shape") or ())
     if x is None or not expected or x.dim() < len(expected):
         return None
@@ -226,7 +247,9 @@ def _binary(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
     if a is None or b is None:
         return None
     left, right = tuple(a.shape), tuple(b.shape)
-    unequal = [i for i in range(1, min(len(left), len(right)) + 1) if left[-i] != right[-i] and 1 not in {left[-i], right[-i]}]
+    unequal = [
+        i for i in range(1, min(len(left), len(right)) + 1) if left[-i] != right[-i] and 1 not in {left[-i], right[-i]}
+    ]
     if not unequal:
         return None
     numbers = " and ".join(f"{left[-i]:,} against {right[-i]:,}" for i in reversed(unequal))
@@ -235,9 +258,16 @@ def _binary(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
     if call.parameter:  # such as a position embedding
         name = "other" if b.is_leaf and call.arguments.get("parameter of") != "input" else "input"
         mine, other = (right, left) if name == "other" else (left, right)
-        shape = tuple(o if i + len(mine) - len(other) >= 0 and mine[i] != 1 else mine[i] for i, o in enumerate(other)) if len(mine) == len(other) else other
+        shape = (
+            tuple(o if i + len(mine) - len(other) >= 0 and mine[i] != 1 else mine[i] for i, o in enumerate(other))
+            if len(mine) == len(other)
+            else other
+        )
         result.options.append(
-            Option((Repair(call.parameter, "shape", shape),), {call.index: lambda args: {**args, name: args[name].new_zeros(shape)}})
+            Option(
+                (Repair(call.parameter, "shape", shape),),
+                {call.index: lambda args: {**args, name: args[name].new_zeros(shape)}},
+            )
         )
         return result
     result.options += _sizes_of_layers(before, left, right)
@@ -250,13 +280,15 @@ def _concatenation(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | 
         return None
     shapes = [tuple(part.shape) for part in parts]
     odd = next((shape for shape in shapes if shape != shapes[0]), shapes[1])
-    result = Diagnosis(f"{' and '.join(map(_times, shapes))} cannot be concatenated along axis {call.arguments.get('dim') or 0}")
+    result = Diagnosis(
+        f"{' and '.join(map(_times, shapes))} cannot be concatenated along axis {call.arguments.get('dim') or 0}"
+    )
     if len(odd) == len(shapes[0]):
         result.options += _sizes_of_layers(before, shapes[0], odd)
     return result
 
 
-def _matmul(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+def _matmul(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     a, b = call.tensor("input"), call.tensor("other")
     if a is None or b is None or b.dim() != 2 or not call.parameter or a.shape[-1] == b.shape[0]:
         return None
@@ -267,24 +299,30 @@ def _matmul(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
     return result
 
 
-def _view(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+def _view(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     x, size = call.tensor("input"), call.arguments.get("size")
     if x is None or not isinstance(size, list | tuple) or not all(isinstance(n, int) for n in size):
         return None
     numbers, wanted = x.numel(), math.prod(n for n in size if n != -1)
     shown = ", ".join(map(str, size))
-    ratio = f"{numbers:,} / {wanted:,} = {numbers / wanted:.4g}, not a whole number" if -1 in size else f"{wanted:,} are wanted"
-    result = Diagnosis(f"{call.name}({shown}) receives {'·'.join(map(str, x.shape[1:]))} = {numbers:,} numbers: {ratio}")
+    ratio = (
+        f"{numbers:,} / {wanted:,} = {numbers / wanted:.4g}, not a whole number"
+        if -1 in size
+        else f"{wanted:,} are wanted"
+    )
+    result = Diagnosis(
+        f"{call.name}({shown}) receives {'·'.join(map(str, x.shape[1:]))} = {numbers:,} numbers: {ratio}"
+    )
     for place in range(len(size) - 1, 0, -1):
         rest = math.prod(n for i, n in enumerate(size) if i != place and n != -1)
         if rest and numbers % rest == 0 and size[place] != -1:
             fitting = tuple(numbers // rest if i == place else n for i, n in enumerate(size))
-            change = {call.index: lambda a, fitting=fitting: {**a, "size": fitting}}
+            change = {call.index: partial(_with, size=fitting)}
             result.options.append(Option((Repair(call.name, "size", fitting),), change))
     return result
 
 
-def _pooling(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+def _pooling(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     x = call.tensor("input")
     if x is None:
         return None
@@ -312,7 +350,7 @@ RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]
 
 
 def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -> list[Option]:
-    """The last layer that made so many channels or numbers, changed to make as many as are wanted."""
+    """The last layer that made this number of channels or features, changed to make as many as are wanted."""
     kinds = ("linear",) if setting == "out_features" else ("conv",)
     for call in reversed(before):
         weight = call.tensor("weight")
@@ -324,7 +362,7 @@ def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -
             return []
         shape = tuple(wanted if i == axis else n for i, n in enumerate(weight.shape))
         repair = _weight_repair(call, setting, wanted, shape)
-        return [Option((repair,), {call.index: lambda a: _weights(a, shape, wanted)})]
+        return [Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})]
     return []
 
 
@@ -339,17 +377,17 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
             wanted = left[1] if weight.shape[0] == right[1] else right[1]
             shape = (wanted, *weight.shape[1:])
             repair = _weight_repair(call, "out_channels", wanted, shape)
-            yield Option((repair,), {call.index: lambda a, s=shape, w=wanted: _weights(a, s, w)})
+            yield Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})
         kernel = weight.shape[2:]
         padding = _per_axis(call.arguments.get("padding"), len(kernel)) or [0] * len(kernel)
         dilation = _per_axis(call.arguments.get("dilation"), len(kernel)) or [1] * len(kernel)
         same = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
         if not channels and same != list(padding):
             value = same[0] if len(set(same)) == 1 else tuple(same)
-            yield Option((Repair(call.layer, "padding", value),), {call.index: lambda a, p=same: {**a, "padding": p}})
+            yield Option((Repair(call.layer, "padding", value),), {call.index: partial(_with, padding=same)})
         stride = _per_axis(call.arguments.get("stride"), len(kernel)) or [1] * len(kernel)
         if not channels and set(stride) != {1}:
-            yield Option((Repair(call.layer, "stride", 1),), {call.index: lambda a, n=len(kernel): {**a, "stride": [1] * n}})
+            yield Option((Repair(call.layer, "stride", 1),), {call.index: partial(_with, stride=[1] * len(kernel))})
 
 
 def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[int]) -> Repair:
@@ -359,6 +397,11 @@ def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[in
     if call.parameter == "weight" and call.arguments.get("bare layer"):
         return Repair("the layer", setting, value)
     return Repair(call.parameter or call.name, "shape", tuple(shape))
+
+
+def _with(arguments: Arguments, **changed: Any) -> Arguments:
+    """Arguments with some replaced."""
+    return {**arguments, **changed}
 
 
 def _weights(arguments: Arguments, shape: Sequence[int], out: int = 0) -> Arguments:

@@ -71,7 +71,8 @@ class ShapeFailure:
             "sum": self.sum,
             "sizes": [list(shape) for shape in self.sizes],
             "repairs": [
-                [{"where": r.where, "setting": r.setting, "value": r.value} for r in repairs] for repairs in self.repairs
+                [{"where": r.where, "setting": r.setting, "value": r.value} for r in repairs]
+                for repairs in self.repairs
             ],
         }
 
@@ -128,7 +129,10 @@ class _Watched(CountingMode):
         return result
 
     def _parameter(self, arguments: Mapping[str, Any]) -> str:
-        return next((self.names[id(arguments[n])] for n in ("weight", "other", "input") if id(arguments.get(n)) in self.names), "")
+        return next(
+            (self.names[id(arguments[n])] for n in ("weight", "other", "input") if id(arguments.get(n)) in self.names),
+            "",
+        )
 
 
 def _bound(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +224,9 @@ class _Trials:
         for group in self._candidates(given, self._depends_on_size(asked, outcome)):
             found = list[tuple[int, ...]]()
             for shapes in group:
-                fitting = (s for s in shapes if s != given and self.ghosts.calls <= CALLS and self._fits(s, asked.dtype))
+                fitting = (
+                    s for s in shapes if s != given and self.ghosts.calls <= CALLS and self._fits(s, asked.dtype)
+                )
                 found += itertools.islice(fitting, 1)
             if found:
                 return tuple(dict.fromkeys(found))
@@ -243,7 +249,7 @@ class _Trials:
         return False
 
     def _candidates(self, asked: tuple[int, ...], search: bool) -> Iterator[list[list[tuple[int, ...]]]]:
-        """Groups of lists, of each of which the first that fits is proposed; groups after the first that has any are not.
+        """Groups of lists; the first that fits of each list in the first group that has any is proposed.
 
         The size with the right channels, and what the model expects; the next multiples above and below; all near ones.
         """

@@ -111,7 +111,9 @@ def summary(
     model: Model,
     size: Annotated[
         str | None,
-        typer.Argument(metavar="[SIZE]", help="3x224x224, or 224 with the model's channels; else what the model expects."),
+        typer.Argument(
+            metavar="[SIZE]", help="3x224x224, or 224 with the model's channels; else what the model expects."
+        ),
     ] = None,
     *,
     loading: Loading,

@@ -19,7 +19,7 @@ from convscope.cli.console import (
     remark,
     say,
     show_json,
-    show_table,
+    show_text,
 )
 from convscope.cli.options import (
     DataDir,

@@ -153,7 +153,9 @@ def _joined(states: Sequence[State]) -> State | None:
         if running and any(not r.whole for r in fixed):
             return None
         kind = fixed[0] if fixed else running[0]
-        joined.append(replace(kind, first=min(r.first for r in fixed or running), last=max(r.last for r in fixed or running)))
+        joined.append(
+            replace(kind, first=min(r.first for r in fixed or running), last=max(r.last for r in fixed or running))
+        )
     return tuple(joined)
 
 
@@ -176,7 +178,11 @@ def _windows(step: Step, given: Given) -> State | None:
         if reach.merged and k > 1:
             return None
         wider = dilation * (k - 1)
-        text = f"{reach.size} + ({k} - 1)·{reach.jump}" if dilation == 1 else f"{reach.size} + {dilation}·({k} - 1)·{reach.jump}"
+        text = (
+            f"{reach.size} + ({k} - 1)·{reach.jump}"
+            if dilation == 1
+            else f"{reach.size} + {dilation}·({k} - 1)·{reach.jump}"
+        )
         result.append(
             replace(
                 reach,
@@ -209,7 +215,9 @@ def _padded(step: Step, given: Given) -> State | None:
     return tuple(
         r
         if r.place is None or r.place not in left
-        else replace(r, first=r.first - left[r.place] * r.jump, last=r.last - left[r.place] * r.jump, count=step.shape[r.place])
+        else replace(
+            r, first=r.first - left[r.place] * r.jump, last=r.last - left[r.place] * r.jump, count=step.shape[r.place]
+        )
         for r in state
     )
 
@@ -246,7 +254,7 @@ def _layer_norm(step: Step, given: Given) -> State | None:
     return _without(state, set(range(len(ref.shape) - count, len(ref.shape))), keep=True)
 
 
-def _group_norm(step: Step, given: Given) -> State | None:
+def _group_norm(_step: Step, given: Given) -> State | None:
     ref, state = given[0]
     return _without(state, set(range(1, len(ref.shape))), keep=True)
 
@@ -277,7 +285,7 @@ def _product(left: str, right: str) -> Callable[[Step, Given], State | None]:
     return rule
 
 
-def _attention(step: Step, given: Given) -> State | None:
+def _attention(_step: Step, given: Given) -> State | None:
     return _joined([tuple(r.together() for r in state) for _, state in given if state])
 
 
@@ -351,7 +359,9 @@ def _sliced(step: Step, given: Given) -> State | None:
     return tuple(
         r
         if r.place != axis or r.merged
-        else replace(r, first=r.first + start * r.jump, last=r.last + start * r.jump, jump=r.jump * by, count=step.shape[axis])
+        else replace(
+            r, first=r.first + start * r.jump, last=r.last + start * r.jump, jump=r.jump * by, count=step.shape[axis]
+        )
         for r in state
     )
 

@@ -75,10 +75,10 @@ def window_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *
     return Sum(f"⌈{text}⌉ + 1", count)
 
 
-def transposed_size(n: int, kernel: int, stride: int, padding: int, dilation: int, more: int) -> Sum:
+def transposed_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *, more: int) -> Sum:
     """The size that a transposed convolution makes of an axis.
 
-    >>> print(transposed_size(7, 2, 2, 0, 1, 0))
+    >>> print(transposed_size(7, 2, 2, 0, 1, more=0))
     (7 - 1)·2 - 2·0 + 1·(2 - 1) + 0 + 1 = 14
 
     Source: PyTorch documentation, torch.nn.ConvTranspose2d.
@@ -104,7 +104,7 @@ def _convolution(step: Step) -> AxisSums:
     first = len(shape) - len(kernel)
     if step.arguments.get("transposed"):
         more = _per_axis(step, "output_padding", len(kernel))
-        sums = [transposed_size(*numbers, extra) for numbers, extra in zip(spatial, more, strict=True)]
+        sums = [transposed_size(*numbers, more=extra) for numbers, extra in zip(spatial, more, strict=True)]
     else:
         sums = [window_size(*numbers) for numbers in spatial]
     return tuple(enumerate(sums, first))
@@ -206,12 +206,12 @@ SIZES: Mapping[str, Callable[[Step], AxisSums]] = {
 """Operation -> the calculation of its output size."""
 
 
-def parameter_sum(shapes: Sequence[Shape], op: str) -> Sum:
+def parameter_sum(shapes: Sequence[Shape]) -> Sum:
     """The number of a step's parameters.
 
-    >>> print(parameter_sum([(16, 8, 3, 3), (16,)], "convolution"))
+    >>> print(parameter_sum([(16, 8, 3, 3), (16,)]))
     (3·3·8 + 1)·16 = 1,168
-    >>> print(parameter_sum([(64,), (64,)], "native_batch_norm"))
+    >>> print(parameter_sum([(64,), (64,)]))
     2·64 = 128
     """
     count = sum(map(math.prod, shapes))

@@ -1,4 +1,4 @@
-"""Memory sums: the bytes that the steps of a trace allocate, and how many are in use at once. Knows traces; no torch."""
+"""Memory sums: bytes that the steps of a trace allocate, and how many are in use at once. Knows traces; no torch."""
 
 import math
 import re

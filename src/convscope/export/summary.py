@@ -15,13 +15,12 @@ from convscope.capture.shape_trials import ShapeFailure, shape_failure
 from convscope.capture.tracing import trace as record
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
-from convscope.errors import ConvscopeError, TraceError, UsageError
+from convscope.errors import TraceError, UsageError
 from convscope.export.field_sums import FieldSum, field_sums
 from convscope.export.layer_sums import AxisSums, Sum, multiply_adds, parameter_sum, size_sums
 from convscope.export.memory_sums import MemoryUse, memory_use
 from convscope.inputs.model_inputs import random_inputs
 from convscope.render.numbers import table
-from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
@@ -61,8 +60,7 @@ class Layer:
 
     def sums(self) -> Iterator[tuple[str, str]]:
         """Its sums in words: what, and the calculation."""
-        for what, text in _size_texts(self):
-            yield what, text
+        yield from _size_texts(self)
         if self.parameters.value:
             yield "parameters", str(self.parameters)
         if self.shared:
@@ -134,8 +132,8 @@ class Summary:
             lines.append(f"               {sum(self.unread.values()):,} of them are not read: {names}")
         lines.append(f"multiply-adds  {self.multiply_adds:,}{ran}: convolutions, matrix products, attention")
         lines.append(
-            f"memory         {_bytes(self.memory.total)} for all results{ran}; at most {_bytes(self.memory.peak)} in use "
-            f"at once in evaluation" + f", at step {self.memory.peak_at}" * bool(self.memory.peak_at)
+            f"memory         {_bytes(self.memory.total)} for all results{ran}; at most {_bytes(self.memory.peak)} "
+            "in use at once in evaluation" + f", at step {self.memory.peak_at}" * bool(self.memory.peak_at)
         )
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
@@ -208,7 +206,7 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
                 step.module_type,
                 step.shape,
                 size_sums(step),
-                parameter_sum(sorted((shapes[name] for name in fresh), key=len, reverse=True), step.op),
+                parameter_sum(sorted((shapes[name] for name in fresh), key=len, reverse=True)),
                 tuple(shared),
                 multiply_adds(step),
                 fields[step.id],
@@ -284,9 +282,9 @@ def _whole(card: Card, size: Size) -> tuple[int, ...]:
     axes, channels = {"picture": 2, "signal": 1, "volume": 3}.get(card.form, 0), card.preprocess.channels or 3
     if axes and len(numbers) == 1 and axes > 1:
         numbers = (*numbers * axes,)
-    if axes and len(numbers) == axes and card.preprocess.channels is not None:
-        numbers = (channels, *numbers)
-    elif card.form == "picture" and len(numbers) == 2:
+    if (axes and len(numbers) == axes and card.preprocess.channels is not None) or (
+        card.form == "picture" and len(numbers) == 2
+    ):
         numbers = (channels, *numbers)
     if math.prod(numbers) > MOST:
         raise UsageError(f"a size of {_shape(numbers)} has {math.prod(numbers):,} numbers; at most {MOST:,} are run.")

@@ -55,7 +55,9 @@ class Run:
         """What was trained on what, how, and how well; the path alone where the folder is damaged or unfinished."""
         try:
             recipe, config = self.recipe, self.config
-            scores = [f"{name.replace('_', ' ')} {decimal(self.metrics[name])}" for name in SCORES if name in self.metrics]
+            scores = [
+                f"{name.replace('_', ' ')} {decimal(self.metrics[name])}" for name in SCORES if name in self.metrics
+            ]
             lines = [
                 f"{self.path}: {self.card.name} trained on {config['dataset']['name']}, {self.parameters:,} parameters",
                 f"{recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.loss} loss, batches of {recipe.batch_size}, "
@@ -98,7 +100,7 @@ class Run:
 
     @property
     def card(self) -> Card:
-        """What the model expects and what its outputs mean, without loading it."""
+        """The model's card: its input and the meaning of its outputs, without loading it."""
         return Card.from_json(self.config["card"])
 
     @cached_property
