@@ -35,6 +35,8 @@ def studied(name: str) -> dict[str, Any]:
         model, shapes = build(name)
         model.eval()
         image, _ = accepted(model, shapes, lambda shape: torch.randn(1, *shape))
+    except MemoryError:
+        return {"model": name, "outcome": "out of memory"}
     except Exception as error:
         return {"model": name, "outcome": "not built", "error": f"{type(error).__name__}: {error}"[:300]}
     start = time.perf_counter()
@@ -42,6 +44,8 @@ def studied(name: str) -> dict[str, Any]:
         result = cs.summary(model, tuple(image.shape[1:]))
     except ConvscopeError as error:
         return {"model": name, "outcome": "refused", "error": str(error)[:300]}
+    except MemoryError:
+        return {"model": name, "outcome": "out of memory"}
     except Exception as error:  # that is what is looked for
         return {"model": name, "outcome": "failed", "error": f"{type(error).__name__}: {error}"[:300]}
     seconds = round(time.perf_counter() - start, 2)

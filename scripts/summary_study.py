@@ -21,7 +21,7 @@ from sweep import append, names, records
 
 CHILD = Path(__file__).with_name("summary_model.py")
 LIBRARIES = ("torchvision", "timm")
-OUTCOMES = ("equal", "unequal", "refused", "failed", "out of time", "died", "not built")
+OUTCOMES = ("equal", "unequal", "refused", "failed", "out of time", "out of memory", "died", "not built")
 
 
 def answers(chosen: list[str], seconds: float, gigabytes: float) -> Iterator[dict[str, Any]]:

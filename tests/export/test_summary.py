@@ -113,11 +113,13 @@ def test_counts_are_those_of_pytorch(name: str) -> None:
 
 def residual(net: Any, x: Tensor) -> Tensor:
     x = net.stem(x)
-    return net.two(torch.relu(net.one(x))) + x[:, :8]
+    result: Tensor = net.two(torch.relu(net.one(x))) + x[:, :8]
+    return result
 
 
 def ragged(net: Any, x: Tensor) -> Tensor:
-    return net.conv(F.pad(x, (2, 0, 0, 1)))[:, :, 1::2, 2:]
+    result: Tensor = net.conv(F.pad(x, (2, 0, 0, 1)))[:, :, 1::2, 2:]
+    return result
 
 
 FIELDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -215,7 +217,7 @@ def test_json_holds_what_the_text_says() -> None:
 @pytest.mark.parametrize("kind", ["picture", "edges", "one edge", "none"])
 def test_a_size_may_leave_out_what_the_model_says(kind: str) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 2))
-    size = {"picture": (3, 28, 28), "edges": (28, 28), "one edge": 28, "none": None}[kind]
+    size: Any = {"picture": (3, 28, 28), "edges": (28, 28), "one edge": 28, "none": None}[kind]
     assert cs.summary(net, size).input == {"input": (1, 3, 28, 28)}
 
 
@@ -250,3 +252,9 @@ def test_several_inputs_want_a_size_each() -> None:
 def test_what_is_no_model_gets_a_sentence(model: Any) -> None:
     with pytest.raises(cs.UsageError, match=r"summary takes a torch\.nn\.Module as its model"):
         cs.summary(model)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_unsaid_channel_is_the_models_own(channels: int) -> None:
+    net = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.ReLU())
+    assert cs.summary(net, (12, 13)).input == {"input": (1, channels, 12, 13)}

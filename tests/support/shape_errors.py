@@ -45,7 +45,8 @@ class Lambda(nn.Module):
 
 def residual(net: Any, x: Tensor) -> Tensor:
     x = net.conv1(x)
-    return net.conv2(F.relu(x)) + x
+    result: Tensor = net.conv2(F.relu(x)) + x
+    return result
 
 
 def lenet(features: int = 16 * 5 * 5) -> nn.Module:
@@ -55,7 +56,8 @@ def lenet(features: int = 16 * 5 * 5) -> nn.Module:
         x = F.max_pool2d(F.relu(net.conv1(x)), 2)
         x = F.max_pool2d(F.relu(net.conv2(x)), 2)
         x = torch.flatten(x, 1)
-        return net.fc2(F.relu(net.fc1(x)))
+        result: Tensor = net.fc2(F.relu(net.fc1(x)))
+        return result
 
     return Lambda(
         forward,
@@ -74,7 +76,8 @@ def unet() -> nn.Module:
         b = F.relu(net.down2(F.max_pool2d(a, 2)))
         c = F.relu(net.bottom(F.max_pool2d(b, 2)))
         d = F.relu(net.merge2(torch.cat([net.up2(c), b], 1)))
-        return net.merge1(torch.cat([net.up1(d), a], 1))
+        result: Tensor = net.merge1(torch.cat([net.up1(d), a], 1))
+        return result
 
     return Lambda(
         forward,

@@ -135,7 +135,7 @@ def regrouped(before: Shape, after: Shape) -> list[tuple[Shape, tuple[int, ...]]
     >>> regrouped((1, 16, 5, 5), (1, 400))
     [((1,), (0,)), ((16, 5, 5), (1,))]
     """
-    groups, i, j = [], 0, 0
+    groups, i, j = list[tuple[Shape, tuple[int, ...]]](), 0, 0
     while i < len(before) and j < len(after):
         rows, columns = [i], [j]
         left, right = before[i], after[j]
@@ -304,7 +304,7 @@ def _shape(step: Step, name: str) -> Shape:
 def _per_axis(step: Step, name: str, axes: int) -> list[int]:
     """A setting per axis: one number serves for all."""
     value = step.arguments.get(name)
-    numbers = list(value) if isinstance(value, list | tuple) else [value]
     usual = {"padding": 0, "output_padding": 0}.get(name, 1)
-    numbers = [usual if n is None else int(n) for n in numbers] or [usual]
+    listed = value if isinstance(value, list | tuple) else [value]
+    numbers = [usual if n is None else int(n) for n in listed] or [usual]
     return numbers * axes if len(numbers) == 1 else numbers
