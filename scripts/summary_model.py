@@ -33,27 +33,36 @@ def studied(name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     try:
         model, shapes = build(name)
-        model.eval()
+        model.eval().requires_grad_(False)  # FlopCounterMode follows modules by hooks that want a graph or none
         image, _ = accepted(model, shapes, lambda shape: torch.randn(1, *shape))
     except MemoryError:
         return {"model": name, "outcome": "out of memory"}
     except Exception as error:
-        return {"model": name, "outcome": "not built", "error": f"{type(error).__name__}: {error}"[:300]}
-    start = time.perf_counter()
+        return {"model": name, "outcome": "not built", "error": described(error)}
     try:
-        result = cs.summary(model, tuple(image.shape[1:]))
+        return {"model": name, **summarized(model, image)}
     except ConvscopeError as error:
         return {"model": name, "outcome": "refused", "error": str(error)[:300]}
     except MemoryError:
         return {"model": name, "outcome": "out of memory"}
     except Exception as error:  # that is what is looked for
-        return {"model": name, "outcome": "failed", "error": f"{type(error).__name__}: {error}"[:300]}
+        return {"model": name, "outcome": "failed", "error": described(error)}
+
+
+def described(error: Exception) -> str:
+    """An exception in a line."""
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def summarized(model: nn.Module, image: torch.Tensor) -> dict[str, Any]:
+    """A summary's counts beside PyTorch's."""
+    start = time.perf_counter()
+    result = cs.summary(model, tuple(image.shape[1:]))
     seconds = round(time.perf_counter() - start, 2)
     if result.failure is not None:
-        return {"model": name, "outcome": "refused", "error": result.failure.error[:300]}
+        return {"outcome": "refused", "error": result.failure.error[:300]}
     differences = compared(model, result, operations(model, image))
     return {
-        "model": name,
         "outcome": "unequal" if differences else "equal",
         "error": "; ".join(differences)[:300],
         "image": list(image.shape[1:]),

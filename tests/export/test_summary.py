@@ -258,3 +258,10 @@ def test_what_is_no_model_gets_a_sentence(model: Any) -> None:
 def test_every_unsaid_channel_is_the_models_own(channels: int) -> None:
     net = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.ReLU())
     assert cs.summary(net, (12, 13)).input == {"input": (1, channels, 12, 13)}
+
+
+@pytest.mark.parametrize(("n", "windows"), [(4, 1), (5, 2)])
+def test_a_last_window_does_not_start_in_the_padding(n: int, windows: int) -> None:
+    (layer,) = cs.summary(nn.MaxPool2d(2, 5, 1, ceil_mode=True), (1, n, n)).layers
+    assert [total.value for _, total in layer.size] == [windows] * 2 == list(layer.shape[2:])
+    check(cs.summary(nn.MaxPool2d(2, 5, 1, ceil_mode=True), (1, n, n)))
