@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -74,6 +75,6 @@ def test_a_wrong_count_is_seen(scripts: dict[str, ModuleType], wrong: str) -> No
     result, counted = cs.summary(net, (1, 6, 6)), model.operations(net, image)
     assert model.compared(net, result, counted) == []
     layer = result.layers[0]
-    value = ((2, Sum("6 - 3", 3)),) if wrong == "size" else Sum("1", 1)
+    value: Any = ((2, Sum("6 - 3", 3)),) if wrong == "size" else Sum("1", 1)
     planted = replace(result, layers=(replace(layer, **{wrong: value}), *result.layers[1:]))
     assert model.compared(net, planted, counted)

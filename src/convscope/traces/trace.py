@@ -118,7 +118,10 @@ class Trace:
     def parameters_of(self, step: Step) -> tuple[str, ...]:
         """The parameters of a step with their shapes: `conv1.weight 8x1x3x3`."""
         shapes = {ref.name: ref.shape for ref in self.outside.values() if ref.kind == "parameter"}
-        return tuple(f"{name} {_size(shapes[name])}" if name in shapes else name for name in step.parameters.values())
+        names = sorted(
+            step.parameters.values(), key=lambda name: -len(shapes.get(name, ()))
+        )  # a weight before its bias
+        return tuple(f"{name} {_size(shapes[name])}" if name in shapes else name for name in names)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
