@@ -220,16 +220,16 @@ class _Trials:
 
     def sizes(self, asked: Tensor, outcome: _Outcome) -> tuple[tuple[int, ...], ...]:
         """Sizes near the one asked for on which the model runs."""
-        given = tuple(asked.shape[1:])
-        for group in self._candidates(given, self._depends_on_size(asked, outcome)):
-            found = list[tuple[int, ...]]()
+        shape = tuple(asked.shape[1:])
+        for group in self._candidates(shape, self._depends_on_size(asked, outcome)):
+            proposals = list[tuple[int, ...]]()
             for shapes in group:
                 fitting = (
-                    s for s in shapes if s != given and self.ghosts.calls <= CALLS and self._fits(s, asked.dtype)
+                    s for s in shapes if s != shape and self.ghosts.calls <= CALLS and self._fits(s, asked.dtype)
                 )
-                found += itertools.islice(fitting, 1)
-            if found:
-                return tuple(dict.fromkeys(found))
+                proposals += itertools.islice(fitting, 1)
+            if proposals:
+                return tuple(dict.fromkeys(proposals))
         return ()
 
     def _depends_on_size(self, asked: Tensor, outcome: _Outcome) -> bool:

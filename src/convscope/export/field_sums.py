@@ -130,13 +130,13 @@ def _after(step: Step, before: Sequence[tuple[Ref, State | None]]) -> State | No
     return rule(step, states) if rule is not None else None
 
 
-Given = Sequence[tuple[Ref, State]]
+Operands = Sequence[tuple[Ref, State]]
 
 
-def _cell_by_cell(step: Step, given: Given) -> State | None:
+def _cell_by_cell(step: Step, operands: Operands) -> State | None:
     """Operands of equal or broadcast shapes."""
     moved = []
-    for ref, state in given:
+    for ref, state in operands:
         shift = len(step.shape) - len(ref.shape)
         if state:
             moved.append(tuple(r if r.place is None else replace(r, place=r.place + shift) for r in state))
@@ -159,12 +159,12 @@ def _joined(states: Sequence[State]) -> State | None:
     return tuple(joined)
 
 
-def _windows(step: Step, given: Given) -> State | None:
+def _windows(step: Step, operands: Operands) -> State | None:
     """A convolution or pooling."""
     if step.arguments.get("transposed"):
         return None
-    ref, state = given[0]
-    kernel = _kernel(step, given)
+    ref, state = operands[0]
+    kernel = _kernel(step, operands)
     settings = [_spread(step.arguments.get(n), len(kernel), usual) for n, usual in SETTINGS]
     if not _listed(step.arguments.get("stride")):
         settings[0] = list(kernel)  # of a pooling
@@ -199,15 +199,15 @@ def _windows(step: Step, given: Given) -> State | None:
 SETTINGS = (("stride", 1), ("padding", 0), ("dilation", 1))
 
 
-def _kernel(step: Step, given: Given) -> list[int]:
+def _kernel(step: Step, operands: Operands) -> list[int]:
     if step.op == "convolution":
-        return list(given[1][0].shape[2:])
+        return list(operands[1][0].shape[2:])
     return _spread(step.arguments.get("kernel_size"), int(step.op.partition("d")[0][-1]), 1)
 
 
-def _padded(step: Step, given: Given) -> State | None:
+def _padded(step: Step, operands: Operands) -> State | None:
     """Zeros around; the cells move."""
-    (ref, state), pad = given[0], _listed(step.arguments.get("pad"))
+    (ref, state), pad = operands[0], _listed(step.arguments.get("pad"))
     left = {len(ref.shape) - 1 - i: n for i, n in enumerate(pad[::2])}
     right = {len(ref.shape) - 1 - i: n for i, n in enumerate(pad[1::2])}
     if any(r.merged and r.place is not None and (left.get(r.place) or right.get(r.place)) for r in state):
@@ -222,11 +222,11 @@ def _padded(step: Step, given: Given) -> State | None:
     )
 
 
-def _reduced(names: Sequence[str], *, kept: bool = False) -> Callable[[Step, Given], State | None]:
+def _reduced(names: Sequence[str], *, kept: bool = False) -> Callable[[Step, Operands], State | None]:
     """A mean, a softmax: axes that every number reads wholly; `kept` where the result has them still."""
 
-    def rule(step: Step, given: Given) -> State | None:
-        ref, state = given[0]
+    def rule(step: Step, operands: Operands) -> State | None:
+        ref, state = operands[0]
         axes = next((_listed(step.arguments[n]) for n in names if step.arguments.get(n) is not None), [])
         places = {int(a) % len(ref.shape) for a in axes} or set(range(len(ref.shape)))
         keep = kept or bool(step.arguments.get("keepdim"))
@@ -248,28 +248,28 @@ def _without(state: State, places: set[int], *, keep: bool = False) -> State:
     return tuple(result)
 
 
-def _layer_norm(step: Step, given: Given) -> State | None:
-    ref, state = given[0]
+def _layer_norm(step: Step, operands: Operands) -> State | None:
+    ref, state = operands[0]
     count = len(_listed(step.arguments.get("normalized_shape")))
     return _without(state, set(range(len(ref.shape) - count, len(ref.shape))), keep=True)
 
 
-def _group_norm(_step: Step, given: Given) -> State | None:
-    ref, state = given[0]
+def _group_norm(_step: Step, operands: Operands) -> State | None:
+    ref, state = operands[0]
     return _without(state, set(range(1, len(ref.shape))), keep=True)
 
 
-def _batch_norm(step: Step, given: Given) -> State | None:
+def _batch_norm(step: Step, operands: Operands) -> State | None:
     if not step.arguments.get("training"):
-        return given[0][1]
-    return _without(given[0][1], set(range(2, len(given[0][0].shape))), keep=True)
+        return operands[0][1]
+    return _without(operands[0][1], set(range(2, len(operands[0][0].shape))), keep=True)
 
 
-def _product(left: str, right: str) -> Callable[[Step, Given], State | None]:
+def _product(left: str, right: str) -> Callable[[Step, Operands], State | None]:
     """A matrix product: the left operand's last axis and the right one's last but one are read wholly."""
 
-    def rule(step: Step, given: Given) -> State | None:
-        by_id = {id(ref): state for ref, state in given}
+    def rule(step: Step, operands: Operands) -> State | None:
+        by_id = {id(ref): state for ref, state in operands}
         a, b = step.arguments[left], step.arguments[right]
         mine, theirs = by_id[id(a)], by_id[id(b)]
         if mine and theirs:  # a number of both; exact once either was read wholly
@@ -285,15 +285,15 @@ def _product(left: str, right: str) -> Callable[[Step, Given], State | None]:
     return rule
 
 
-def _attention(_step: Step, given: Given) -> State | None:
-    return _joined([tuple(r.together() for r in state) for _, state in given if state])
+def _attention(_step: Step, operands: Operands) -> State | None:
+    return _joined([tuple(r.together() for r in state) for _, state in operands if state])
 
 
-def _moved(axes: Callable[[Step, int], Sequence[int | None]]) -> Callable[[Step, Given], State | None]:
+def _moved(axes: Callable[[Step, int], Sequence[int | None]]) -> Callable[[Step, Operands], State | None]:
     """Axes in another order; `axes` gives the input's axis for each axis of the result."""
 
-    def rule(step: Step, given: Given) -> State | None:
-        ref, state = given[0]
+    def rule(step: Step, operands: Operands) -> State | None:
+        ref, state = operands[0]
         order = list(axes(step, len(ref.shape)))
         return tuple(r if r.place is None else replace(r, place=order.index(r.place)) for r in state)
 
@@ -317,9 +317,9 @@ def _added(step: Step, rank: int) -> list[int | None]:
     return order
 
 
-def _reshaped(step: Step, given: Given) -> State | None:
+def _reshaped(step: Step, operands: Operands) -> State | None:
     """Axes of equal products; several that become one are merged, one that becomes several is lost."""
-    ref, state = given[0]
+    ref, state = operands[0]
     places = dict[int, tuple[int, bool]]()
     at = 0
     for sizes, axes in regrouped(ref.shape, step.shape):
@@ -343,16 +343,16 @@ def _reshaped(step: Step, given: Given) -> State | None:
     return tuple(result)
 
 
-def _concatenated(step: Step, given: Given) -> State | None:
+def _concatenated(step: Step, operands: Operands) -> State | None:
     axis = int(step.arguments.get("dim") or 0) % len(step.shape)
-    states = [state for _, state in given if state]
+    states = [state for _, state in operands if state]
     if any(r.place == axis and not r.merged for state in states for r in state):
         return None
     return _joined(states)
 
 
-def _sliced(step: Step, given: Given) -> State | None:
-    (ref, state), a = given[0], step.arguments
+def _sliced(step: Step, operands: Operands) -> State | None:
+    (ref, state), a = operands[0], step.arguments
     axis = int(a.get("dim") or 0) % len(ref.shape)
     start, by = int(a.get("start") or 0), int(a.get("step") or 1)
     start = start + ref.shape[axis] if start < 0 else start
@@ -366,16 +366,16 @@ def _sliced(step: Step, given: Given) -> State | None:
     )
 
 
-def _selected(step: Step, given: Given) -> State | None:
-    ref, state = given[0]
+def _selected(step: Step, operands: Operands) -> State | None:
+    ref, state = operands[0]
     axis = int(step.arguments.get("dim") or 0) % len(ref.shape)
     if any(r.place == axis for r in state):
         return None
     return _without(state, {axis})
 
 
-def _squeezed(step: Step, given: Given) -> State | None:
-    ref, state = given[0]
+def _squeezed(step: Step, operands: Operands) -> State | None:
+    ref, state = operands[0]
     dims = _listed(step.arguments.get("dim")) or range(len(ref.shape))
     gone = {int(d) % len(ref.shape) for d in dims}
     return _without(state, {axis for axis in gone if ref.shape[axis] == 1})
@@ -390,7 +390,7 @@ def _spread(value: Any, axes: int, usual: int) -> list[int]:
     return numbers * axes if len(numbers) == 1 else numbers
 
 
-RULES: Mapping[str, Callable[[Step, Given], State | None]] = {
+RULES: Mapping[str, Callable[[Step, Operands], State | None]] = {
     **dict.fromkeys(
         ("convolution", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"), _windows
     ),
