@@ -36,6 +36,7 @@ ORDER = (
     "capture",
     "proof",
     "probe",
+    "export",
     "plot",
     "server",
     "cli",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
     from convscope.escaping import spelled as spelled
+    from convscope.export.summary import Summary as Summary
+    from convscope.export.summary import summary as summary
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import read_image as read_image
@@ -92,6 +94,7 @@ _PUBLIC = {
     "Run": "training",
     "STATUSES": "proof.status",
     "Step": "traces.step",
+    "Summary": "export",
     "Trace": "traces.trace",
     "TraceError": "errors",
     "TrustError": "errors",
@@ -114,6 +117,7 @@ _PUBLIC = {
     "random_inputs": "inputs.model_inputs",
     "read_image": "images",
     "serve": "server.launch",
+    "summary": "export",
     "trace": "capture",
     "train": "training",
     "verify": "proof",

@@ -72,7 +72,8 @@ def test_trace_lists_the_steps(convscope: Commands, net: Path, image: Path) -> N
         ["flatten", "flatten to 72", "1x72"],
         ["fc", "linear 72 to 3", "1x3"],
     ]
-    assert "conv1.weight, conv1.bias" in listed.out
+    assert "conv1.weight 2x1x3x3, conv1.bias 2" in listed.out
+    assert "fc.weight 3x72, fc.bias 3" in listed.out
     assert "fc.t" in convscope("trace", f"{net}:Net", image, "--hidden").out
 
 
