@@ -464,6 +464,9 @@ FUSED: Mapping[str, Case] = {  # many layers in one: bounds of bounds
         resolution=1 / 10,
     ),
 }
+
+from rule_cases_layers import LAYERS  # noqa: E402  # it needs what is above
+
 CASES: Mapping[str, Case] = {
     **CONVOLUTION,
     **LINEAR,
@@ -478,4 +481,5 @@ CASES: Mapping[str, Case] = {
     **RESAMPLING,
     **ATTENTION,
     **FUSED,
+    **LAYERS,
 }

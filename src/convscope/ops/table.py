@@ -18,7 +18,9 @@ from convscope.ops import (
     titles,
 )
 from convscope.ops.dependencies import MovedCells, everything
+from convscope.ops.distances import DISTANCES
 from convscope.ops.op import Op, Role
+from convscope.ops.outer_products import OUTER_PRODUCTS
 from convscope.ops.titles import Title
 
 OPS: Mapping[str, Op] = {
@@ -406,6 +408,10 @@ OPS: Mapping[str, Op] = {
     ),
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
     "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
+    # families that have their rows beside their rules
+    "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
+    **DISTANCES,
+    **OUTER_PRODUCTS,
 }
 
 OTHER_ROLES: Mapping[str, Role] = {

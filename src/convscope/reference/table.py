@@ -24,8 +24,10 @@ from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
+from convscope.reference.distances import DISTANCES
 from convscope.reference.erf import erf, erfc
 from convscope.reference.operation import Operation, exact, first, ulps, wide
+from convscope.reference.outer_products import OUTER_PRODUCTS
 from convscope.reference.roundoff import FUNCTION
 
 
@@ -336,6 +338,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "arange": Operation(indexing.counted, indexing.counted_error),
     "linspace": Operation(indexing.spaced, indexing.spaced_error),
     "eye": _move(indexing.identity),
+    # families that have their rows beside their definitions
+    "vdot": _PRODUCT,
+    **DISTANCES,
+    **OUTER_PRODUCTS,
 }
 """ATen name -> Operation."""
 
