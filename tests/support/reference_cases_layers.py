@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from reference_cases import Case, normal
+import torch
+
+from reference_cases import Case, normal, positive, whole
 from reference_cases_pointwise import Family
 
 
@@ -43,5 +45,46 @@ def _outer_products() -> Iterator[dict[str, Case]]:
     }
 
 
+def _losses() -> Iterator[dict[str, Case]]:
+    x, y, share, far = normal(4, 5), normal(4, 5), positive(4, 5) / 1.2, normal(4, 5, scale=20)
+    sign, classes, weight = torch.where(y > 0, 1.0, -1.0).double(), whole(4, high=5), positive(5)
+    labels = torch.tensor([[3, 0, -1, 1, 4], [2, -1, 0, 0, 0], [0, 1, 2, 3, 4], [-1, 0, 0, 0, 0]])
+    for name, reduction in (("none", 0), ("mean", 1), ("sum", 2)):
+        yield {
+            f"mse_loss {name}": Case("mse_loss.default", (x, y, reduction)),
+            f"smooth_l1_loss {name}": Case("smooth_l1_loss.default", (x, y, reduction, 0.7)),
+            f"huber_loss {name}": Case("huber_loss.default", (x, y, reduction, 0.7)),
+            f"soft_margin_loss {name}": Case("soft_margin_loss.default", (x, sign, reduction)),
+            f"soft_margin_loss far {name}": Case("soft_margin_loss.default", (far, sign, reduction)),
+            f"binary_cross_entropy {name}": Case("binary_cross_entropy.default", (share, y.sigmoid(), None, reduction)),
+            f"binary_cross_entropy weighted {name}": Case(
+                "binary_cross_entropy.default", (share, y.sigmoid(), weight, reduction)
+            ),
+            f"logits {name}": Case("binary_cross_entropy_with_logits.default", (x, share, None, None, reduction)),
+            f"logits weighted {name}": Case(
+                "binary_cross_entropy_with_logits.default", (far, share, weight, weight + 1, reduction)
+            ),
+            f"nll_loss {name}": Case("nll_loss_forward.default", (x, classes, None, reduction, -100)),
+            f"nll_loss weighted {name}": Case("nll_loss_forward.default", (x, classes, weight, reduction, 1)),
+            f"nll_loss of one {name}": Case("nll_loss_forward.default", (x[0], classes[0], weight, reduction, 7)),
+            f"nll_loss2d {name}": Case(
+                "nll_loss2d_forward.default", (normal(2, 5, 3, 4), whole(2, 3, 4, high=5), weight, reduction, 1)
+            ),
+            f"multi_margin_loss {name}": Case("multi_margin_loss.default", (x, classes, 1, 1, None, reduction)),
+            f"multi_margin_loss squared {name}": Case(
+                "multi_margin_loss.default", (x, classes, 2, 0.7, weight, reduction)
+            ),
+            f"multi_margin_loss of one {name}": Case(
+                "multi_margin_loss.default", (x[0], classes[0], 1, 1, weight, reduction)
+            ),
+            f"multilabel_margin_loss {name}": Case("multilabel_margin_loss_forward.default", (x, labels, reduction)),
+        }
+    yield {
+        "nll_loss of nothing": Case("nll_loss_forward.default", (x, classes * 0, None, 1, 0)),
+        "smooth_l1_loss, wide": Case("smooth_l1_loss.default", (far, y, 0, 30.0)),
+        "multilabel_margin_loss of one": Case("multilabel_margin_loss_forward.default", (x[0], labels[0], 1)),
+    }
+
+
 def layers() -> tuple[Family, ...]:
-    return _distances, _outer_products
+    return _distances, _outer_products, _losses

@@ -33,4 +33,52 @@ PRODUCTS: Mapping[str, Case] = {
     "bilinear layer": layer(lambda: nn.Bilinear(4, 3, 5), (2, 4), (2, 3)),
     "product of three": call(lambda x, y, z: aten._trilinear(x, y, z, [2], [1], [0], [1], 1), (3, 4), (3, 5), (4, 5)),
 }
-LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS}
+CLASSES, MASK = torch.tensor([1, 0, 4, 2]), torch.tensor([[1.0, -1.0, 1.0, -1.0, 1.0]])
+LABELS = torch.tensor([[3, 0, -1, 1, 2]] * 4)
+PIXELS = torch.tensor([[[1, 0, 2], [2, 2, 1]]])
+
+
+def _class_weights(x: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([0.5, 0.7, 1.2, 0.3, 0.9]).to(x)
+
+
+PAIRED = {
+    "mean squared error": F.mse_loss,
+    "smooth L1 loss": partial(F.smooth_l1_loss, beta=0.7),
+    "huber loss": partial(F.huber_loss, delta=0.7),
+    "soft margin loss": lambda x, y, **how: F.soft_margin_loss(3 * x, MASK.to(x).expand(4, 5), **how),
+    "binary cross-entropy": lambda x, y, **how: F.binary_cross_entropy(x.sigmoid(), y.sigmoid(), **how),
+    "binary cross-entropy, weighted": lambda x, y, **how: F.binary_cross_entropy(
+        x.sigmoid(), y.sigmoid(), _class_weights(x), **how
+    ),
+    "binary cross-entropy of logits": lambda x, y, **how: F.binary_cross_entropy_with_logits(x, y.sigmoid(), **how),
+    "binary cross-entropy of logits, weighted": lambda x, y, **how: F.binary_cross_entropy_with_logits(
+        x, y.sigmoid(), y.abs(), pos_weight=_class_weights(x), **how
+    ),
+    "negative log-likelihood": lambda x, y, **how: F.nll_loss(x, CLASSES, **how),
+    "negative log-likelihood, weighted": lambda x, y, **how: F.nll_loss(
+        x, CLASSES, _class_weights(x), ignore_index=4, **how
+    ),
+    "negative log-likelihood, one image": lambda x, y, **how: F.nll_loss(x[0], CLASSES[2], _class_weights(x), **how),
+    "multi-class margin": lambda x, y, **how: F.multi_margin_loss(x, CLASSES, **how),
+    "multi-class margin, squared": lambda x, y, **how: F.multi_margin_loss(
+        x, CLASSES, 2, 0.7, weight=_class_weights(x), **how
+    ),
+    "multi-label margin": lambda x, y, **how: F.multilabel_margin_loss(x, LABELS, **how),
+}
+LOSSES: Mapping[str, Case] = {
+    **{
+        f"{name}, {reduction}": call(partial(does, reduction=reduction), (4, 5), (4, 5))
+        for name, does in PAIRED.items()
+        for reduction in ("none", "mean", "sum")
+    },
+    **{
+        f"negative log-likelihood of pixels, {reduction}": call(
+            partial(lambda x, **how: F.nll_loss(x, PIXELS, torch.tensor([0.3, 1.0, 0.7]).to(x), **how), reduction=reduction),
+            (1, 3, 2, 3),
+        )
+        for reduction in ("none", "mean", "sum")
+    },
+    "multi-label margin, one image": call(lambda x: F.multilabel_margin_loss(x, LABELS[0]), (5,)),
+}
+LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES}

@@ -17,8 +17,10 @@ from convscope.ops import (
     resampling,
     titles,
 )
+from convscope.ops.class_losses import CLASS_LOSSES
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.distances import DISTANCES
+from convscope.ops.losses import LOSSES
 from convscope.ops.op import Op, Role
 from convscope.ops.outer_products import OUTER_PRODUCTS
 from convscope.ops.titles import Title
@@ -410,7 +412,9 @@ OPS: Mapping[str, Op] = {
     "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
     # families that have their rows beside their rules
     "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
+    **CLASS_LOSSES,
     **DISTANCES,
+    **LOSSES,
     **OUTER_PRODUCTS,
 }
 

@@ -26,6 +26,7 @@ from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
 from convscope.reference.distances import DISTANCES
 from convscope.reference.erf import erf, erfc
+from convscope.reference.losses import LOSSES
 from convscope.reference.operation import Operation, exact, first, ulps, wide
 from convscope.reference.outer_products import OUTER_PRODUCTS
 from convscope.reference.roundoff import FUNCTION
@@ -341,6 +342,7 @@ OPERATIONS: Mapping[str, Operation] = {
     # families that have their rows beside their definitions
     "vdot": _PRODUCT,
     **DISTANCES,
+    **LOSSES,
     **OUTER_PRODUCTS,
 }
 """ATen name -> Operation."""

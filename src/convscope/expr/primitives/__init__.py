@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from convscope.expr.primitives.activations import ACTIVATIONS
 from convscope.expr.primitives.arithmetic import ARITHMETIC
 from convscope.expr.primitives.distances import DISTANCES
+from convscope.expr.primitives.losses import PAIRED
 from convscope.expr.primitives.moments import MOMENTS
 from convscope.expr.primitives.primitive import Primitive as Primitive
 from convscope.expr.primitives.reductions import REDUCTIONS
 
-PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **DISTANCES, **MOMENTS, **REDUCTIONS}
+PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **DISTANCES, **PAIRED, **MOMENTS, **REDUCTIONS}
