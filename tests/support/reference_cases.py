@@ -19,6 +19,8 @@ class Case:
     """ATen name with overload: `convolution.default`."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    single: tuple[int, ...] = ()
+    """The arguments that kernels take in float32 alone."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "args", tuple(map(_float32, self.args)))

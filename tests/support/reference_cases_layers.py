@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from reference_cases import Case, normal, positive, whole
+from reference_cases import Case, normal, odd, positive, whole
 from reference_cases_pointwise import Family
 
 
@@ -86,5 +86,59 @@ def _losses() -> Iterator[dict[str, Case]]:
     }
 
 
+def _embedding_bags() -> Iterator[dict[str, Case]]:
+    table, rows, starts = normal(7, 3), whole(9, high=7), torch.tensor([0, 2, 2, 5])
+    ends = torch.tensor([0, 2, 2, 9])
+    for name, mode in (("sum", 0), ("mean", 1), ("largest", 2)):
+        yield {
+            f"_embedding_bag {name}": Case("_embedding_bag.default", (table, rows, starts, False, mode)),
+            f"_embedding_bag_forward_only {name}": Case(
+                "_embedding_bag_forward_only.default", (table, rows, ends, False, mode, False, None, True, 3)
+            ),
+        }
+    yield {
+        "_embedding_bag weighted": Case(
+            "_embedding_bag_forward_only.default", (table, rows, starts, False, 0, False, normal(9), False, 2)
+        )
+    }
+
+
+def _randomized() -> Iterator[dict[str, Case]]:
+    x, y = normal(2, 3, 9, 11), normal(1, 2, 6, 7, 8)
+    yield {
+        "rrelu": Case("rrelu_with_noise.default", (normal(4, 5), normal(4, 5), 0.1, 0.4, False)),
+        "fractional_max_pool2d": Case("fractional_max_pool2d.default", (x, [3, 2], [4, 5], positive(2, 3, 2) / 1.2)),
+        "fractional_max_pool2d odd": Case(
+            "fractional_max_pool2d.default", (odd(3, 6, 7), [2, 2], [5, 1], positive(1, 3, 2) / 1.2)
+        ),
+        "fractional_max_pool3d": Case(
+            "fractional_max_pool3d.default", (y, [2, 3, 2], [3, 2, 4], positive(1, 2, 3) / 1.2)
+        ),
+    }
+
+
+def _quantization() -> Iterator[dict[str, Case]]:
+    x, far = normal(4, 5), normal(4, 5, scale=30)
+    name, sizes = "fake_quantize_per_channel_affine_cachemask.default", positive(5).float()
+    yield {
+        "fake quantize": Case("fake_quantize_per_tensor_affine_cachemask.default", (x, 0.13, 3, 0, 15)),
+        "fake quantize ties": Case("fake_quantize_per_tensor_affine_cachemask.default", (x.round(), 2.0, 0, -2, 3)),
+        "fake quantize far": Case("fake_quantize_per_tensor_affine_cachemask.default", (far, 0.1, -3, -128, 127)),
+        "fake quantize odd": Case("fake_quantize_per_tensor_affine_cachemask.default", (odd(4, 5), 0.1, 3, 0, 15)),
+        "fake quantize by tensors": Case(
+            "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default",
+            (x, torch.tensor([0.13]), torch.tensor([3]), torch.tensor([1]), 0, 15),
+            single=(1,),
+        ),
+        "fake quantize off": Case(
+            "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default",
+            (x, torch.tensor([0.13]), torch.tensor([3]), torch.tensor([0]), 0, 15),
+            single=(1,),
+        ),
+        "fake quantize channels": Case(name, (x, sizes, torch.tensor([0, 1, 2, 0, 3], dtype=torch.int32), 1, -8, 7), single=(1,)),
+        "fake quantize channels, shifted": Case(name, (x, sizes, positive(5).float() * 3, 1, -8, 7), single=(1, 2)),
+    }
+
+
 def layers() -> tuple[Family, ...]:
-    return _distances, _outer_products, _losses
+    return _distances, _outer_products, _losses, _embedding_bags, _randomized, _quantization

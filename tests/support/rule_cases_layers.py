@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,4 +82,53 @@ LOSSES: Mapping[str, Case] = {
     },
     "multi-label margin, one image": call(lambda x: F.multilabel_margin_loss(x, LABELS[0]), (5,)),
 }
-LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES}
+BAGS, OFFSETS = torch.tensor([0, 3, 2, 2, 1, 3]), torch.tensor([0, 0, 2, 5])
+
+
+def _bag(table: torch.Tensor, *scales: torch.Tensor, **how: Any) -> torch.Tensor:
+    offsets = torch.tensor([0, 2, 6]) if how.get("include_last_offset") else OFFSETS
+    return F.embedding_bag(BAGS, table, offsets, **how, per_sample_weights=scales[0] if scales else None)
+
+
+EMBEDDING_BAG: Mapping[str, Case] = {
+    "bag of embeddings, sum": call(partial(_bag, mode="sum")),
+    "bag of embeddings, weighted": call(partial(_bag, mode="sum"), (4, 5), (6,)),
+    "bag of embeddings, mean": call(partial(_bag, mode="mean", padding_idx=2)),
+    "bag of embeddings, largest": call(partial(_bag, mode="max")),
+    "bag of embeddings, last offset": call(partial(_bag, mode="sum", include_last_offset=True)),
+    "bag of embeddings for a backward pass": call(
+        lambda x: torch.ops.aten._embedding_bag(x, BAGS, OFFSETS, False, 1)[0], slopes=False
+    ),
+}
+RANDOMIZED: Mapping[str, Case] = {
+    "rrelu": call(lambda x: aten.rrelu_with_noise(x, torch.zeros_like(x), 0.1, 0.4, False)),
+    "fractional max pooling": call(
+        lambda x: F.fractional_max_pool2d(x, (3, 2), (4, 5), _random_samples=torch.rand(2, 3, 2).to(x)), (2, 3, 9, 11)
+    ),
+    "fractional max pooling, 3-d": call(
+        lambda x: F.fractional_max_pool3d(x, (2, 3, 2), (3, 2, 4), _random_samples=torch.rand(1, 2, 3).to(x)),
+        (1, 2, 6, 7, 8),
+    ),
+    "positions of fractional max pooling": call(
+        lambda x: F.fractional_max_pool2d(x, 2, 3, return_indices=True, _random_samples=torch.rand(1, 2, 2).to(x))[1],
+        (2, 6, 7),
+        slopes=False,
+    ),
+}
+QUANTIZATION: Mapping[str, Case] = {
+    "fake quantization": call(lambda x: torch.fake_quantize_per_tensor_affine(x, 0.13, 3, 0, 15)),
+    "fake quantization by tensors": call(
+        lambda x: torch.fake_quantize_per_tensor_affine(x, torch.tensor(0.13), torch.tensor(3), 0, 15)
+    ),
+    "fake quantization of channels": call(
+        lambda x: torch.fake_quantize_per_channel_affine(
+            x, torch.tensor([0.13, 0.2, 0.7, 0.4, 0.3]), torch.tensor([0, 1, 2, 0, 3], dtype=torch.int32), 1, -8, 7
+        )
+    ),
+    "fake quantization of channels, shifted": call(
+        lambda x: torch.fake_quantize_per_channel_affine(
+            x, torch.tensor([0.13, 0.2, 0.7, 0.4]), torch.tensor([0.3, 1.2, 2.5, 0.0]), 0, -8, 7
+        )
+    ),
+}
+LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES, **EMBEDDING_BAG, **RANDOMIZED, **QUANTIZATION}

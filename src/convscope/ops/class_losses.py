@@ -49,8 +49,8 @@ class _Picked(NamedTuple):
 
 def _picked(call: Call) -> _Picked:
     targets: Array = np.asarray(call["target"].array)
-    places = np.argwhere(np.asarray(targets != call["ignore_index"]))
-    classes = targets[tuple(places.T)].reshape(-1).astype(np.int64)
+    counts = np.asarray(targets != call["ignore_index"])
+    places, classes = np.argwhere(counts), targets[counts].astype(np.int64)
     axis = min(1, targets.ndim)  # after the images; a single vector has no images
     cells = np.insert(places, axis, classes, axis=1).astype(np.int64)
     weight: Operand | None = call.get("weight")

@@ -20,6 +20,9 @@ from convscope.ops import (
 from convscope.ops.class_losses import CLASS_LOSSES
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.distances import DISTANCES
+from convscope.ops.quantization import QUANTIZATION
+from convscope.ops.embedding_bag import EMBEDDING_BAG
+from convscope.ops.randomized import RANDOMIZED
 from convscope.ops.losses import LOSSES
 from convscope.ops.op import Op, Role
 from convscope.ops.outer_products import OUTER_PRODUCTS
@@ -414,6 +417,9 @@ OPS: Mapping[str, Op] = {
     "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
     **CLASS_LOSSES,
     **DISTANCES,
+    **QUANTIZATION,
+    **EMBEDDING_BAG,
+    **RANDOMIZED,
     **LOSSES,
     **OUTER_PRODUCTS,
 }

@@ -25,6 +25,9 @@ from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
 from convscope.reference.distances import DISTANCES
+from convscope.reference.quantization import QUANTIZATION
+from convscope.reference.embedding_bag import EMBEDDING_BAG
+from convscope.reference.randomized import RANDOMIZED
 from convscope.reference.erf import erf, erfc
 from convscope.reference.losses import LOSSES
 from convscope.reference.operation import Operation, exact, first, ulps, wide
@@ -342,6 +345,9 @@ OPERATIONS: Mapping[str, Operation] = {
     # families that have their rows beside their definitions
     "vdot": _PRODUCT,
     **DISTANCES,
+    **QUANTIZATION,
+    **EMBEDDING_BAG,
+    **RANDOMIZED,
     **LOSSES,
     **OUTER_PRODUCTS,
 }
