@@ -1,6 +1,7 @@
 """Calls of the operations behind layers and losses, for comparison with the reference."""
 
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 
@@ -140,5 +141,28 @@ def _quantization() -> Iterator[dict[str, Case]]:
     }
 
 
+def _sampling() -> Iterator[dict[str, Case]]:
+    x, grid, y, volume = normal(2, 3, 6, 7), normal(2, 4, 5, 2), normal(2, 3, 4, 5, 6), normal(2, 3, 2, 4, 3)
+    for mode, padding, corners in product(range(3), range(3), (False, True)):
+        name = f"{mode} {padding} {corners}"
+        yield {f"grid_sampler_2d {name}": Case("grid_sampler_2d.default", (x, grid, mode, padding, corners))}
+        if mode < 2:
+            yield {f"grid_sampler_3d {name}": Case("grid_sampler_3d.default", (y, volume, mode, padding, corners))}
+    for corners in (False, True):
+        yield {
+            f"affine_grid {corners}": Case("affine_grid_generator.default", (normal(2, 2, 3), [2, 3, 4, 5], corners)),
+            f"affine_grid of a volume {corners}": Case(
+                "affine_grid_generator.default", (normal(2, 3, 4), [2, 3, 4, 5, 1], corners)
+            ),
+        }
+    for name in ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):
+        yield {
+            f"{name} down": Case(f"{name}.default", (normal(2, 3, 9, 11), [4, 3], False)),
+            f"{name} up": Case(f"{name}.default", (normal(2, 3, 9, 11), [20, 24], False)),
+            f"{name} corners": Case(f"{name}.default", (normal(2, 3, 9, 11), [4, 15], True)),
+            f"{name} factors": Case(f"{name}.vec", (normal(2, 3, 9, 11), None, False, [0.45, 1.7])),
+        }
+
+
 def layers() -> tuple[Family, ...]:
-    return _distances, _outer_products, _losses, _embedding_bags, _randomized, _quantization
+    return _distances, _outer_products, _losses, _embedding_bags, _randomized, _quantization, _sampling

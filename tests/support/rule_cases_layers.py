@@ -131,4 +131,38 @@ QUANTIZATION: Mapping[str, Case] = {
         )
     ),
 }
-LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES, **EMBEDDING_BAG, **RANDOMIZED, **QUANTIZATION}
+GRIDS = ((2, 3, 6, 7), (2, 4, 5, 2))
+
+
+def _sampled(x: torch.Tensor, grid: torch.Tensor, **how: Any) -> torch.Tensor:
+    return F.grid_sample(x, grid * 0.8, **how)
+
+
+SAMPLING: Mapping[str, Case] = {
+    **{
+        f"{mode} samples, {padding}{', corners' if corners else ''}": call(
+            partial(_sampled, mode=mode, padding_mode=padding, align_corners=corners), *GRIDS
+        )
+        for mode in ("bilinear", "nearest", "bicubic")
+        for padding in ("zeros", "border", "reflection")
+        for corners in (False, True)
+    },
+    **{
+        f"{mode} samples of a volume": call(
+            partial(_sampled, mode=mode, padding_mode=padding, align_corners=False), (2, 3, 4, 5, 6), (2, 3, 2, 4, 3)
+        )
+        for mode, padding in (("bilinear", "reflection"), ("nearest", "zeros"))
+    },
+    "affine grid": call(lambda x: F.affine_grid(x, [2, 3, 4, 5], align_corners=False), (2, 2, 3)),
+    "affine grid of corners": call(lambda x: F.affine_grid(x, [2, 3, 4, 5], align_corners=True), (2, 2, 3)),
+    "affine grid of a volume": call(lambda x: F.affine_grid(x, [2, 3, 4, 5, 2], align_corners=False), (2, 3, 4)),
+}
+ANTIALIASING: Mapping[str, Case] = {
+    f"antialiased {mode} to {size}{' by corners' if corners else ''}": call(
+        partial(F.interpolate, size=size, mode=mode, align_corners=corners, antialias=True), (2, 3, 9, 11)
+    )
+    for mode in ("bilinear", "bicubic")
+    for size in ((4, 5), (13, 3), (20, 24))
+    for corners in (False, True)
+}
+LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES, **EMBEDDING_BAG, **RANDOMIZED, **QUANTIZATION, **SAMPLING, **ANTIALIASING}

@@ -20,6 +20,8 @@ from convscope.ops import (
 from convscope.ops.class_losses import CLASS_LOSSES
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.distances import DISTANCES
+from convscope.ops.sampling import SAMPLING
+from convscope.ops.antialiasing import ANTIALIASING
 from convscope.ops.quantization import QUANTIZATION
 from convscope.ops.embedding_bag import EMBEDDING_BAG
 from convscope.ops.randomized import RANDOMIZED
@@ -417,6 +419,8 @@ OPS: Mapping[str, Op] = {
     "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
     **CLASS_LOSSES,
     **DISTANCES,
+    **SAMPLING,
+    **ANTIALIASING,
     **QUANTIZATION,
     **EMBEDDING_BAG,
     **RANDOMIZED,

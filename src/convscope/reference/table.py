@@ -25,6 +25,8 @@ from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
 from convscope.reference.distances import DISTANCES
+from convscope.reference.sampling import SAMPLING
+from convscope.reference.antialiasing import ANTIALIASING
 from convscope.reference.quantization import QUANTIZATION
 from convscope.reference.embedding_bag import EMBEDDING_BAG
 from convscope.reference.randomized import RANDOMIZED
@@ -345,6 +347,8 @@ OPERATIONS: Mapping[str, Operation] = {
     # families that have their rows beside their definitions
     "vdot": _PRODUCT,
     **DISTANCES,
+    **SAMPLING,
+    **ANTIALIASING,
     **QUANTIZATION,
     **EMBEDDING_BAG,
     **RANDOMIZED,
