@@ -6,9 +6,16 @@ from convscope.expr.primitives.activations import ACTIVATIONS
 from convscope.expr.primitives.arithmetic import ARITHMETIC
 from convscope.expr.primitives.distances import DISTANCES
 from convscope.expr.primitives.losses import PAIRED
-from convscope.expr.primitives.moments import MOMENTS
 from convscope.expr.primitives.primitive import Primitive as Primitive
 from convscope.expr.primitives.quantization import FAKE
-from convscope.expr.primitives.reductions import REDUCTIONS
+from convscope.expr.primitives.reductions import MOMENTS, REDUCTIONS
 
-PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **DISTANCES, **FAKE, **PAIRED, **MOMENTS, **REDUCTIONS}
+PRIMITIVES: Mapping[str, Primitive] = {
+    **ACTIVATIONS,
+    **ARITHMETIC,
+    **DISTANCES,
+    **FAKE,
+    **PAIRED,
+    **MOMENTS,
+    **REDUCTIONS,
+}
