@@ -101,6 +101,8 @@ def check(recorded: Outputs, result: Outputs, bound: Outputs) -> float:
 @pytest.mark.parametrize("dtype", U, ids=["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
 def test_pytorch_lies_within_the_bound_of_the_reference(name: str, dtype: torch.dtype) -> None:
+    if dtype == torch.float64 and CASES[name].op.startswith("mkldnn"):
+        pytest.skip("oneDNN has this layer in float32 alone")
     result, bound = both(CASES[name], U[dtype])
     check(run(CASES[name], dtype), result, bound)
 

@@ -164,5 +164,24 @@ def _sampling() -> Iterator[dict[str, Case]]:
         }
 
 
+def _recurrent() -> Iterator[dict[str, Case]]:
+    x, h, c = normal(6, 2, 3), normal(2, 4), normal(2, 4)
+    weights = normal(16, 3), normal(16, 4), normal(16), normal(16)
+    for reverse, biases in product((False, True), repeat=2):
+        yield {
+            f"mkldnn_rnn_layer {reverse} {biases}": Case(
+                "mkldnn_rnn_layer.default",
+                (x, *weights, h, c, reverse, [], 2, 4, 1, biases, False, False, False),
+                single=tuple(range(7)),
+            )
+        }
+    yield {
+        "_pack_padded_sequence": Case("_pack_padded_sequence.default", (x, torch.tensor([6, 4]), False)),
+        "_pack_padded_sequence batch first": Case(
+            "_pack_padded_sequence.default", (normal(3, 5, 2), torch.tensor([5, 3, 1]), True)
+        ),
+    }
+
+
 def layers() -> tuple[Family, ...]:
-    return _distances, _outer_products, _losses, _embedding_bags, _randomized, _quantization, _sampling
+    return _distances, _outer_products, _losses, _embedding_bags, _randomized, _quantization, _sampling, _recurrent

@@ -165,4 +165,34 @@ ANTIALIASING: Mapping[str, Case] = {
     for size in ((4, 5), (13, 3), (20, 24))
     for corners in (False, True)
 }
-LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES, **EMBEDDING_BAG, **RANDOMIZED, **QUANTIZATION, **SAMPLING, **ANTIALIASING}
+SEQUENCE = (6, 2, 3)
+
+
+class _Recurrent(nn.Module):
+    """The results of a recurrent layer as tensors."""
+
+    def __init__(self, recurrent: nn.Module, *, packed: bool = False) -> None:
+        super().__init__()
+        self.recurrent, self.packed = recurrent, packed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.packed:
+            return 1 * self.recurrent(x)[0]  # the last step of the trace
+        sequences = nn.utils.rnn.pack_padded_sequence(x, [6, 4])
+        return 1 * self.recurrent(sequences)[0].data
+
+
+RECURRENT: Mapping[str, Case] = {
+    "LSTM": Case(lambda: _Recurrent(nn.LSTM(3, 4)), (SEQUENCE,)),
+    "LSTM, both ways, two layers": Case(lambda: _Recurrent(nn.LSTM(3, 4, 2, bidirectional=True)), (SEQUENCE,)),
+    "LSTM without biases, batch first": Case(
+        lambda: _Recurrent(nn.LSTM(3, 4, bias=False, batch_first=True)), (SEQUENCE,)
+    ),
+    "last states of an LSTM": Case(lambda: nn.LSTM(3, 4), (SEQUENCE,)),
+    "LSTM of packed sequences": Case(lambda: _Recurrent(nn.LSTM(3, 4), packed=True), (SEQUENCE,)),
+    "GRU of packed sequences": Case(lambda: _Recurrent(nn.GRU(3, 4), packed=True), (SEQUENCE,)),
+    "packing": call(
+        lambda x: aten._pack_padded_sequence(x, torch.tensor([5, 3, 1]), True)[0] * 1, (3, 5, 2)
+    ),
+}
+LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES, **EMBEDDING_BAG, **RANDOMIZED, **QUANTIZATION, **SAMPLING, **ANTIALIASING, **RECURRENT}

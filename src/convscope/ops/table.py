@@ -20,6 +20,7 @@ from convscope.ops import (
 from convscope.ops.class_losses import CLASS_LOSSES
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.distances import DISTANCES
+from convscope.ops.recurrent import RECURRENT
 from convscope.ops.sampling import SAMPLING
 from convscope.ops.antialiasing import ANTIALIASING
 from convscope.ops.quantization import QUANTIZATION
@@ -419,6 +420,7 @@ OPS: Mapping[str, Op] = {
     "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
     **CLASS_LOSSES,
     **DISTANCES,
+    **RECURRENT,
     **SAMPLING,
     **ANTIALIASING,
     **QUANTIZATION,

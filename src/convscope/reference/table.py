@@ -25,6 +25,7 @@ from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
 from convscope.reference.distances import DISTANCES
+from convscope.reference.recurrent import RECURRENT
 from convscope.reference.sampling import SAMPLING
 from convscope.reference.antialiasing import ANTIALIASING
 from convscope.reference.quantization import QUANTIZATION
@@ -347,6 +348,7 @@ OPERATIONS: Mapping[str, Operation] = {
     # families that have their rows beside their definitions
     "vdot": _PRODUCT,
     **DISTANCES,
+    **RECURRENT,
     **SAMPLING,
     **ANTIALIASING,
     **QUANTIZATION,
