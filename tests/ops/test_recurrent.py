@@ -1,4 +1,4 @@
-"""LSTM layers in one operation: their gradients, bounds that do not grow with the sequence, broken rules that turn red."""
+"""LSTM layers in one operation: gradients, bounds that do not grow with the sequence, broken rules that turn red."""
 
 from collections.abc import Mapping
 from dataclasses import replace

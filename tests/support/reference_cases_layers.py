@@ -136,7 +136,9 @@ def _quantization() -> Iterator[dict[str, Case]]:
             (x, torch.tensor([0.13]), torch.tensor([3]), torch.tensor([0]), 0, 15),
             single=(1,),
         ),
-        "fake quantize channels": Case(name, (x, sizes, torch.tensor([0, 1, 2, 0, 3], dtype=torch.int32), 1, -8, 7), single=(1,)),
+        "fake quantize channels": Case(
+            name, (x, sizes, torch.tensor([0, 1, 2, 0, 3], dtype=torch.int32), 1, -8, 7), single=(1,)
+        ),
         "fake quantize channels, shifted": Case(name, (x, sizes, positive(5).float() * 3, 1, -8, 7), single=(1, 2)),
     }
 

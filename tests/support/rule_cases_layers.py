@@ -47,7 +47,7 @@ PAIRED = {
     "mean squared error": F.mse_loss,
     "smooth L1 loss": partial(F.smooth_l1_loss, beta=0.7),
     "huber loss": partial(F.huber_loss, delta=0.7),
-    "soft margin loss": lambda x, y, **how: F.soft_margin_loss(3 * x, MASK.to(x).expand(4, 5), **how),
+    "soft margin loss": lambda x, _, **how: F.soft_margin_loss(3 * x, MASK.to(x).expand(4, 5), **how),
     "binary cross-entropy": lambda x, y, **how: F.binary_cross_entropy(x.sigmoid(), y.sigmoid(), **how),
     "binary cross-entropy, weighted": lambda x, y, **how: F.binary_cross_entropy(
         x.sigmoid(), y.sigmoid(), _class_weights(x), **how
@@ -56,16 +56,16 @@ PAIRED = {
     "binary cross-entropy of logits, weighted": lambda x, y, **how: F.binary_cross_entropy_with_logits(
         x, y.sigmoid(), y.abs(), pos_weight=_class_weights(x), **how
     ),
-    "negative log-likelihood": lambda x, y, **how: F.nll_loss(x, CLASSES, **how),
-    "negative log-likelihood, weighted": lambda x, y, **how: F.nll_loss(
+    "negative log-likelihood": lambda x, _, **how: F.nll_loss(x, CLASSES, **how),
+    "negative log-likelihood, weighted": lambda x, _, **how: F.nll_loss(
         x, CLASSES, _class_weights(x), ignore_index=4, **how
     ),
-    "negative log-likelihood, one image": lambda x, y, **how: F.nll_loss(x[0], CLASSES[2], _class_weights(x), **how),
-    "multi-class margin": lambda x, y, **how: F.multi_margin_loss(x, CLASSES, **how),
-    "multi-class margin, squared": lambda x, y, **how: F.multi_margin_loss(
+    "negative log-likelihood, one image": lambda x, _, **how: F.nll_loss(x[0], CLASSES[2], _class_weights(x), **how),
+    "multi-class margin": lambda x, _, **how: F.multi_margin_loss(x, CLASSES, **how),
+    "multi-class margin, squared": lambda x, _, **how: F.multi_margin_loss(
         x, CLASSES, 2, 0.7, weight=_class_weights(x), **how
     ),
-    "multi-label margin": lambda x, y, **how: F.multilabel_margin_loss(x, LABELS, **how),
+    "multi-label margin": lambda x, _, **how: F.multilabel_margin_loss(x, LABELS, **how),
 }
 LOSSES: Mapping[str, Case] = {
     **{
@@ -75,7 +75,9 @@ LOSSES: Mapping[str, Case] = {
     },
     **{
         f"negative log-likelihood of pixels, {reduction}": call(
-            partial(lambda x, **how: F.nll_loss(x, PIXELS, torch.tensor([0.3, 1.0, 0.7]).to(x), **how), reduction=reduction),
+            partial(
+                lambda x, **how: F.nll_loss(x, PIXELS, torch.tensor([0.3, 1.0, 0.7]).to(x), **how), reduction=reduction
+            ),
             (1, 3, 2, 3),
         )
         for reduction in ("none", "mean", "sum")
@@ -191,8 +193,16 @@ RECURRENT: Mapping[str, Case] = {
     "last states of an LSTM": Case(lambda: nn.LSTM(3, 4), (SEQUENCE,)),
     "LSTM of packed sequences": Case(lambda: _Recurrent(nn.LSTM(3, 4), packed=True), (SEQUENCE,)),
     "GRU of packed sequences": Case(lambda: _Recurrent(nn.GRU(3, 4), packed=True), (SEQUENCE,)),
-    "packing": call(
-        lambda x: aten._pack_padded_sequence(x, torch.tensor([5, 3, 1]), True)[0] * 1, (3, 5, 2)
-    ),
+    "packing": call(lambda x: aten._pack_padded_sequence(x, torch.tensor([5, 3, 1]), True)[0] * 1, (3, 5, 2)),
 }
-LAYERS: Mapping[str, Case] = {**DISTANCES, **PRODUCTS, **LOSSES, **EMBEDDING_BAG, **RANDOMIZED, **QUANTIZATION, **SAMPLING, **ANTIALIASING, **RECURRENT}
+LAYERS: Mapping[str, Case] = {
+    **DISTANCES,
+    **PRODUCTS,
+    **LOSSES,
+    **EMBEDDING_BAG,
+    **RANDOMIZED,
+    **QUANTIZATION,
+    **SAMPLING,
+    **ANTIALIASING,
+    **RECURRENT,
+}

@@ -144,9 +144,13 @@ def margin(call: Call, cell: Cell) -> Expr:
         return _hinge(call, hinges, index)
 
     places = np.stack([hinges.image, hinges.wrong], axis=1)
-    cells = Cells(values, Source("hinge", "computed", _rows(call), call.dtype), places, (len(values),), None, errors, derive)
+    cells = Cells(
+        values, Source("hinge", "computed", _rows(call), call.dtype), places, (len(values),), None, errors, derive
+    )
     divisor = _rows(call)[1] * (_rows(call)[0] if call["reduction"] == MEAN else 1)
-    return Dot(cells, divisor=divisor, note=f"{len(values):,} pairs of classes, by how much they break the margin", extra=2)
+    return Dot(
+        cells, divisor=divisor, note=f"{len(values):,} pairs of classes, by how much they break the margin", extra=2
+    )
 
 
 def _rows(call: Call) -> tuple[int, int]:

@@ -58,7 +58,9 @@ def paired_loss(call: Call, cell: Cell) -> Apply | Dot:
 
 def _of_pair(call: Call, cell: Cell) -> Apply:
     name, arguments = _arguments(call)
-    return Apply(name, {key: broadcast(given, cell, key) for key, given in arguments.items()}, note="the loss of a pair")
+    return Apply(
+        name, {key: broadcast(given, cell, key) for key, given in arguments.items()}, note="the loss of a pair"
+    )
 
 
 def _arguments(call: Call) -> tuple[str, dict[str, Operand | float]]:

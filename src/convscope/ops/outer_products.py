@@ -147,9 +147,7 @@ def _axes(call: Call, place: str) -> list[int]:
 
 
 def _read(operand: Operand, axes: Sequence[int], at: Sequence[int | Array], count: int) -> Cells:
-    columns = [
-        np.broadcast_to(np.asarray(0 if operand.shape[i] == 1 else at[a]), (count,)) for i, a in enumerate(axes)
-    ]
+    columns = [np.broadcast_to(np.asarray(0 if operand.shape[i] == 1 else at[a]), (count,)) for i, a in enumerate(axes)]
     cells = np.stack(columns, axis=1).astype(np.int64)
     return Cells(operand.array[tuple(cells.T)].astype(np.float64), operand.source, cells, (count,))
 

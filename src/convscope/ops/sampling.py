@@ -1,4 +1,4 @@
-"""Sampling at coordinates that another tensor names: grid_sample and the grids of affine maps (spatial transformers)."""
+"""Sampling at places that another tensor names: grid_sample, and the grids of affine maps (spatial transformers)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -42,7 +42,7 @@ def grid_sample(call: Call, cell: Cell) -> Dot | Leaf:
     aten/src/ATen/native/GridSampler.h.
 
     Raises:
-        UsageError: a coordinate is not finite, or one of the cells around is not and rounding decides whether it counts.
+        UsageError: a coordinate is not finite, or a cell around is not and rounding decides whether it counts.
     """
     image, grid = call["input"], call["grid"]
     place = (cell[0], *cell[2:])

@@ -17,18 +17,18 @@ from convscope.ops import (
     resampling,
     titles,
 )
+from convscope.ops.antialiasing import ANTIALIASING
 from convscope.ops.class_losses import CLASS_LOSSES
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.distances import DISTANCES
-from convscope.ops.recurrent import RECURRENT
-from convscope.ops.sampling import SAMPLING
-from convscope.ops.antialiasing import ANTIALIASING
-from convscope.ops.quantization import QUANTIZATION
 from convscope.ops.embedding_bag import EMBEDDING_BAG
-from convscope.ops.randomized import RANDOMIZED
 from convscope.ops.losses import LOSSES
 from convscope.ops.op import Op, Role
 from convscope.ops.outer_products import OUTER_PRODUCTS
+from convscope.ops.quantization import QUANTIZATION
+from convscope.ops.randomized import RANDOMIZED
+from convscope.ops.recurrent import RECURRENT
+from convscope.ops.sampling import SAMPLING
 from convscope.ops.titles import Title
 
 OPS: Mapping[str, Op] = {

@@ -71,10 +71,8 @@ def _weights(
     (the steepest slope of both filters); the curve itself rounds 24 times 1; the sum that divides carries all of this.
     Cells where the filter ends may enter or leave: their weight is as small as that error.
     """
-    if align_corners:
-        step = (have - 1) / (many - 1) if many > 1 else 0.0
-    else:
-        step = 1.0 / factor if factor else have / many
+    apart = (have - 1) / (many - 1) if many > 1 else 0.0
+    step = apart if align_corners else 1.0 / (factor or many / have)
     width = max(1.0, step)
     middle = (step * (np.arange(many) + 0.5))[:, None]
     far = (np.arange(have) + 0.5 - middle) / width

@@ -1,4 +1,4 @@
-"""Distances between rows, lengths, weight norm: cdist, pdist, norm, _weight_norm_interface. Knows roundoff and NumPy."""
+"""Distances between rows, lengths of vectors, weight norm. Knows roundoff and NumPy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,8 +21,8 @@ def norm_error(y: Array, u: float, x: Array, p: float | None = 2, dim: Axes = No
     return vector_norm_error(y, u, x, 2 if p is None else p, dim)
 
 
-def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Array:  # noqa: ARG001  # kernels differ
-    """_cdist_forward: the p-norm of every row of `x1` minus every row of `x2`, (..., P, M) and (..., R, M) to (..., P, R).
+def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Array:  # kernels differ
+    """_cdist_forward: the p-norm of each row of `x1`, (..., P, M), minus each row of `x2`, (..., R, M): (..., P, R).
 
     >>> cdist(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [1.0, 0.0]]), 2.0)
     array([[5., 1.]])
@@ -34,7 +34,7 @@ def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Ar
     return result
 
 
-def cdist_error(y: Array, u: float, x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Any:  # noqa: ARG001
+def cdist_error(y: Array, u: float, x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Any:
     """As `_length_error`."""
     return _length_error(y, u, x1.shape[-1], p)
 

@@ -42,7 +42,9 @@ def paired_error(each: Each, rounded: Each, on_the_way: Each | None = None) -> C
     Where a number `on_the_way` is beyond the type's range, nothing is known of the loss.
     """
 
-    def off(_y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **how: Any) -> Array:
+    def off(
+        _y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **how: Any
+    ) -> Array:
         losses = np.asarray(each(x, target, **how))
         errors = np.broadcast_to((u + u_out) * rounded(x, target, **how), losses.shape)
         if on_the_way is not None:
@@ -73,7 +75,7 @@ def smooth(x: Array, target: Array, beta: float = 1.0) -> Array:
 
 
 def smooth_rounded(x: Array, target: Array, beta: float = 1.0) -> Array:
-    """A parabola: its difference twice, a square, two scales; a line: a difference of |x - y| and beta, both rounded."""
+    """A parabola: its difference twice, a square, two scales; a line: |x - y| minus beta, both rounded."""
     apart = np.abs(x - target)
     line = apart > 0.98 * beta
     return 6 * np.abs(smooth(x, target, beta)) + np.where(line, 2 * (apart + beta), 0.0)
@@ -135,9 +137,7 @@ def logit_entropy_rounded(
     return scale * size + 2 * np.abs(logit_entropy(x, target, weight, pos_weight))
 
 
-def nll(
-    x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int
-) -> tuple[Array, Array]:
+def nll(x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int) -> tuple[Array, Array]:
     """nll_loss_forward, nll_loss2d_forward: minus the score of the right class, weighted; and the sum of the weights.
 
     >>> nll(np.array([[-1.0, -3.0]]), np.array([1]), None, 1, -100)
@@ -222,9 +222,7 @@ def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, A
     return _reduced(each, reduction), right
 
 
-def multilabel_margin_error(
-    _y: Any, u: float, x: Array, target: Array, reduction: int
-) -> tuple[Array, Array]:
+def multilabel_margin_error(_y: Any, u: float, x: Array, target: Array, reduction: int) -> tuple[Array, Array]:
     """Two roundings of each pair's magnitudes, a sum of all pairs, a division."""
     gaps, _ = _label_gaps(x, target)
     rows, classes = np.atleast_2d(x), max(np.atleast_2d(x).shape[1], 1)

@@ -13,7 +13,7 @@ Windows = list[Array]
 """For each axis the first cell of every window."""
 
 
-def rrelu(x: Array, noise: Array, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Array:  # noqa: ARG001
+def rrelu(x: Array, noise: Array, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Array:
     """rrelu_with_noise in evaluation: a leaky relu with the middle slope.
 
     Raises:
@@ -24,7 +24,7 @@ def rrelu(x: Array, noise: Array, lower: float = 1 / 8, upper: float = 1 / 3, tr
     return leaky_relu(x, (lower + upper) / 2)
 
 
-def rrelu_error(y: Array, u: float, x: Array, noise: Array, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Array:  # noqa: ARG001, E501  # fmt: skip
+def rrelu_error(y: Array, u: float, x: Array, noise: Array, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Array:  # noqa: E501  # fmt: skip
     """As a leaky relu's, with a slope that is rounded twice."""
     return 2 * leaky_relu_error(y, u, x, (lower + upper) / 2)
 
@@ -63,7 +63,7 @@ def fractional_max_pool(
 def fractional_max_pool_error(
     _y: object, u: float, x: Array, kernel_size: Sequence[int], output_size: Sequence[int], random_samples: Array,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Exact, but where rounding may move the start of a window to the next cell: any number of the plane may be next."""
+    """Exact, but where rounding may move the start of a window to the next cell: then any number may be next."""
     open_ = np.zeros((*x.shape[: -len(kernel_size)], *output_size))
     for plane, _, doubts in _drawn(x, kernel_size, output_size, random_samples, u):
         for cell in np.ndindex(*output_size):

@@ -23,7 +23,7 @@ def lstm(
 
     Args:
         x: Shape (T, N, I).
-        weight0, weight1, weight2, weight3: W, shape (4H, I); R, (4H, H); and their biases, (4H,); the rows of i, f, g, o.
+        weight0, weight1, weight2, weight3: W, shape (4H, I); R, (4H, H); their biases, (4H,); rows of i, f, g, o.
         hx_, cx_: The first h and c, shape (N, H).
         reverse: From the last step to the first.
         has_biases: Without, `weight2` and `weight3` mean nothing.
@@ -36,7 +36,9 @@ def lstm(
         UsageError: another kind of layer.
     """
     del num_layers, bidirectional, batch_first, train, hidden_size  # of the network that the layer is part of
-    outputs, _, c = _run(x, (weight0, weight1, weight2, weight3), hx_, cx_, reverse, batch_sizes, mode, has_biases, states)
+    outputs, _, c = _run(
+        x, (weight0, weight1, weight2, weight3), hx_, cx_, reverse, batch_sizes, mode, has_biases, states
+    )
     return outputs, outputs[0 if reverse else -1], c, None
 
 
@@ -45,7 +47,7 @@ def lstm_error(
     reverse: bool, batch_sizes: Sequence[int], mode: int, hidden_size: int, num_layers: int, has_biases: bool,
     bidirectional: bool, batch_first: bool, train: bool, states: Array | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """Step by step: gamma(I + H + 4) of a gate's magnitudes, at most a quarter of it behind a sigmoid, and FUNCTION + 4.
+    """Step by step: gamma(I + H + 4) of a gate's magnitudes, a quarter of it behind a sigmoid, and FUNCTION + 4.
 
     c inherits f times its own error, h inherits o times that of tanh(c). Where the states are not recorded, their error
     enters the next gates times |R|.

@@ -15,9 +15,7 @@ from convscope.reference.roundoff import Array, gamma
 Curve = Callable[[Array], Array]
 
 
-def grid_sample(
-    x: Array, grid: Array, interpolation_mode: int, padding_mode: int, align_corners: bool
-) -> Array:
+def grid_sample(x: Array, grid: Array, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Array:
     """grid_sampler_{2,3}d: the input at the places of a grid, between its cells by interpolation.
 
     >>> image = np.array([[[[0.0, 2.0], [4.0, 6.0]]]])
@@ -47,7 +45,7 @@ def grid_sample_error(
 ) -> Array:
     """The products and sums, and coordinates that are a few roundings off.
 
-    A sum of T weighted cells, each weight a product over the axes: gamma(T + 2·axes + 2) of the magnitudes. A coordinate
+    A sum of T weighted cells, each weight a product over the axes: gamma(T + 2·axes + 2) of the magnitudes. A place
     that is off by d moves each weight of its axis by at most 1.5·d, those of the cells beside the window, which it may
     cross to, included; and the weights round themselves, 24 times where they are cubic. Of the nearest cell nothing is
     known where a coordinate is that close to the middle between two, and of any where d is half a cell.
@@ -83,9 +81,7 @@ class _Cells:
         self.values = x[(batch, channel, *reachable)]
 
 
-def _places(
-    x: Array, grid: Array, mode: int, padding: int, align_corners: bool
-) -> list[tuple[Array, Array]]:
+def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool) -> list[tuple[Array, Array]]:
     """For each axis of the input its coordinates, shape (N, places...), and how far they may be off, in units of u."""
     if not np.isfinite(grid).all():
         raise UsageError("the reference has no sample at a coordinate that is not finite.")
@@ -111,7 +107,12 @@ def _mirrored(at: Array, n: int, align_corners: bool) -> Array:
 
 
 def _taps(
-    x: Array, places: Sequence[Array], mode: int, padding: int, align_corners: bool, sways: Sequence[Array] | None = None
+    x: Array,
+    places: Sequence[Array],
+    mode: int,
+    padding: int,
+    align_corners: bool,
+    sways: Sequence[Array] | None = None,
 ) -> Iterator[tuple[_Cells, Array, Array]]:
     """Every cell around a place with its weight, shape (N, 1, places...), and that weight at its largest.
 

@@ -24,18 +24,18 @@ from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
-from convscope.reference.distances import DISTANCES
-from convscope.reference.recurrent import RECURRENT
-from convscope.reference.sampling import SAMPLING
 from convscope.reference.antialiasing import ANTIALIASING
-from convscope.reference.quantization import QUANTIZATION
+from convscope.reference.distances import DISTANCES
 from convscope.reference.embedding_bag import EMBEDDING_BAG
-from convscope.reference.randomized import RANDOMIZED
 from convscope.reference.erf import erf, erfc
 from convscope.reference.losses import LOSSES
 from convscope.reference.operation import Operation, exact, first, ulps, wide
 from convscope.reference.outer_products import OUTER_PRODUCTS
+from convscope.reference.quantization import QUANTIZATION
+from convscope.reference.randomized import RANDOMIZED
+from convscope.reference.recurrent import RECURRENT
 from convscope.reference.roundoff import FUNCTION
+from convscope.reference.sampling import SAMPLING
 
 
 def _move(function: object) -> Operation:

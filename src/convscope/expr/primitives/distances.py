@@ -1,5 +1,7 @@
 """Distances: the p-norm of the difference of two rows, cell by cell or expanded into products."""
 
+# ruff: noqa: ARG001 - what is called through one table has one signature
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

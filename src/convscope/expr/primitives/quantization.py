@@ -1,5 +1,7 @@
 """Fake quantization of one number: to the nearest step of a scale, inside the range of an integer type."""
 
+# ruff: noqa: ARG001 - what is called through one table has one signature
+
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -55,7 +57,12 @@ def _may_round_twice(precision: Precision, values: Sequence[Any], *, shifted: bo
 
 
 def _error(
-    precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any], *, shifted: bool  # noqa: ARG001
+    precision: Precision,
+    result: float,
+    values: Sequence[Any],
+    errors: Sequence[Any],
+    *,
+    shifted: bool,
 ) -> float:
     """The product rounds once, a shift once more; a step too far is a whole scale, beyond integers it is any number."""
     x, scale, zero, low, high = values
@@ -67,7 +74,12 @@ def _error(
 
 
 def _mask_error(
-    precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any], *, shifted: bool  # noqa: ARG001
+    precision: Precision,
+    result: float,
+    values: Sequence[Any],
+    errors: Sequence[Any],
+    *,
+    shifted: bool,
 ) -> float:
     return 1.0 if _may_round_twice(precision, values, shifted=shifted) else 0.0
 
