@@ -37,7 +37,7 @@ def layer_trace(steps: int = 6, inputs: int = 3, hidden: int = 4) -> Trace:
 def by_hand(reverse: bool) -> tuple[Call, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     """A layer in float64 as a call, its inputs, and PyTorch's results for them."""
     torch.manual_seed(3)
-    lstm = nn.LSTM(3, 4).double()
+    lstm: Any = nn.LSTM(3, 4).double()
     inputs = tuple(torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 2, 3), (2, 4), (2, 4)))
     x, h, c = inputs
     states, (last, cell) = lstm(x.flip(0) if reverse else x, (h[None], c[None]))

@@ -18,6 +18,8 @@ def _distances() -> Iterator[dict[str, Case]]:
         }
     v = normal(5, 3, 2)
     yield {
+        "dist": Case("dist.default", (x, y[:1, :1], 2)),
+        "dist, largest": Case("dist.default", (x, y[:1, :1], float("inf"))),
         "_cdist_forward far": Case("_cdist_forward.default", (x + 100, y + 100, 2.0, 2)),
         "_euclidean_dist": Case("_euclidean_dist.default", (x, y)),
         "_euclidean_dist far": Case("_euclidean_dist.default", (x + 30, y + 30)),
@@ -81,6 +83,17 @@ def _losses() -> Iterator[dict[str, Case]]:
             f"multilabel_margin_loss {name}": Case("multilabel_margin_loss_forward.default", (x, labels, reduction)),
         }
     yield {
+        "_ctc_loss": Case(
+            "_ctc_loss.default",
+            (normal(7, 2, 4).log_softmax(2), torch.tensor([[1, 2, 2], [3, 0, 0]]), [7, 5], [3, 1]),
+        ),
+        "_ctc_loss of joined targets": Case(
+            "_ctc_loss.Tensor",
+            (normal(7, 3, 4).log_softmax(2), torch.tensor([1, 0, 3, 3]), *torch.tensor([[7, 4, 2], [1, 3, 0]]), 2),
+        ),
+        "_ctc_loss, no alignment": Case(
+            "_ctc_loss.default", (normal(2, 1, 4).log_softmax(2), torch.tensor([[1, 1]]), [2], [2])
+        ),
         "nll_loss of nothing": Case("nll_loss_forward.default", (x, classes * 0, None, 1, 0)),
         "smooth_l1_loss, wide": Case("smooth_l1_loss.default", (far, y, 0, 30.0)),
         "multilabel_margin_loss of one": Case("multilabel_margin_loss_forward.default", (x[0], labels[0], 1)),

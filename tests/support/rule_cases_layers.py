@@ -1,6 +1,6 @@
 """More operations for the rules: distances, losses, samplers, recurrent layers, bags of embeddings, quantization."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ DISTANCES: Mapping[str, Case] = {
     "cdist, largest difference": call(partial(torch.cdist, p=float("inf")), (4, 5), (3, 5)),
     "cdist by products": call(aten._euclidean_dist, (4, 5), (3, 5)),
     "pdist": call(F.pdist, (4, 5)),
+    "distance of two tensors": call(partial(torch.dist, p=3), (4, 5), (5,)),
     "pairwise distance": call(F.pairwise_distance, (4, 5), (4, 5)),
     "norm without an order": call(lambda x: aten.norm.ScalarOpt_dim(x, None, [1], True), (4, 5)),
     "weight norm": weighing(lambda x, v, g: x @ torch._weight_norm(v, g, 0), (5, 3), (5, 1)),
@@ -43,7 +44,7 @@ def _class_weights(x: torch.Tensor) -> torch.Tensor:
     return torch.tensor([0.5, 0.7, 1.2, 0.3, 0.9]).to(x)
 
 
-PAIRED = {
+PAIRED: Mapping[str, Callable[..., torch.Tensor]] = {
     "mean squared error": F.mse_loss,
     "smooth L1 loss": partial(F.smooth_l1_loss, beta=0.7),
     "huber loss": partial(F.huber_loss, delta=0.7),
@@ -82,6 +83,22 @@ LOSSES: Mapping[str, Case] = {
         )
         for reduction in ("none", "mean", "sum")
     },
+    "CTC loss": call(
+        lambda x: F.ctc_loss(
+            x.log_softmax(2),
+            torch.tensor([[1, 2, 2], [3, 0, 0]]),
+            torch.tensor([6, 5]),
+            torch.tensor([3, 1]),
+            reduction="none",
+        ),
+        (6, 2, 4),
+    ),
+    "CTC loss of joined targets": call(
+        lambda x: F.ctc_loss(
+            x.log_softmax(2), torch.tensor([1, 2, 3]), *torch.tensor([[6, 4], [1, 2]]), reduction="sum"
+        ),
+        (6, 2, 4),
+    ),
     "multi-label margin, one image": call(lambda x: F.multilabel_margin_loss(x, LABELS[0]), (5,)),
 }
 BAGS, OFFSETS = torch.tensor([0, 3, 2, 2, 1, 3]), torch.tensor([0, 0, 2, 5])
@@ -179,9 +196,11 @@ class _Recurrent(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.packed:
-            return 1 * self.recurrent(x)[0]  # the last step of the trace
+            result: torch.Tensor = 1 * self.recurrent(x)[0]  # the last step of the trace
+            return result
         sequences = nn.utils.rnn.pack_padded_sequence(x, [6, 4])
-        return 1 * self.recurrent(sequences)[0].data
+        packed: torch.Tensor = 1 * self.recurrent(sequences)[0].data
+        return packed
 
 
 RECURRENT: Mapping[str, Case] = {

@@ -1,15 +1,16 @@
 """Distances between rows, and lengths of vectors: cdist, pdist, norm, the scaled directions of weight norm."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, broadcast_cell
+from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
 from convscope.expr.cells import leaf, outer, row
-from convscope.expr.expr import Apply, Dot, Expr, number
+from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.ops import reductions
-from convscope.ops.dependencies import as_mask
+from convscope.ops.dependencies import as_mask, everything
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, tangent, wide
 
@@ -52,6 +53,31 @@ def pdist(call: Call, cell: Cell) -> Apply:
     return Apply("distance", {"x": x, "y": y, "order": number(call["p"], "p")}, note="the distance of two rows")
 
 
+def dist(call: Call, cell: Cell) -> Apply:  # noqa: ARG001  # its result has one cell
+    """The distance of two tensors of any shape, all of their cells in one row."""
+    full = np.broadcast_shapes(call["self"].shape, call["other"].shape)
+    x, y = (_spread(operand, full) for operand in (call["self"], call["other"]))
+    return Apply("distance", {"x": x, "y": y, "order": number(call["p"], "p")}, note="the distance of two tensors")
+
+
+def _spread(operand: Operand, full: tuple[int, ...]) -> Cells:
+    """All cells of a tensor in one row, repeated where it is broadcast."""
+    shape = operand.shape
+    flat = np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), full).ravel()
+    cells = np.stack(np.unravel_index(flat, shape), axis=1) if shape else np.zeros((len(flat), 0), np.int64)
+    return Cells(wide(operand).ravel()[flat], operand.source, cells, (len(flat),))
+
+
+def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To both tensors the direction from the other."""
+    only(call, varies, "self", "other")
+    apart = wide(call["self"]) - wide(call["other"])
+    slopes, distance = _directions(apart.ravel(), float(call["p"]))
+    along = (weights * slopes).reshape(apart.shape)
+    found = {"self": fitted(along, call["self"].shape), "other": fitted(-along, call["other"].shape)}
+    return tangent({name: found[name] for name in varies}, call, float(np.sum(weights * distance)))
+
+
 def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """To each row the direction from the other, in its p-norm."""
     only(call, varies, "x1", "x2")
@@ -81,7 +107,7 @@ def _directions(apart: Array, order: float) -> tuple[Array, Array]:
     if order == 0:
         return np.zeros_like(apart), np.asarray(np.count_nonzero(apart, axis=-1), np.float64)
     if np.isinf(order):
-        distances = sizes.max(axis=-1, initial=0.0)
+        distances = sizes.max(axis=-1, initial=0.0) if order > 0 else sizes.min(axis=-1)
         return np.sign(apart) * (sizes == distances[..., None]), distances
     distances = (sizes**order).sum(axis=-1) ** (1 / order)
     with np.errstate(all="ignore"):
@@ -154,6 +180,7 @@ def weight_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
 
 DISTANCES: Mapping[str, Op] = {
     "norm": Op(norm, reductions.reduction_dependencies, norm_vjp),
+    "dist": Op(dist, everything, dist_vjp, rounding="stores between"),
     "_cdist_forward": Op(cdist, cdist_dependencies, cdist_vjp),
     "_euclidean_dist": Op(cdist, cdist_dependencies, cdist_vjp, rounding="stores between"),
     "_pdist_forward": Op(pdist, pdist_dependencies, pdist_vjp),

@@ -105,7 +105,7 @@ def trilinear(call: Call, cell: Cell) -> Dot:
     """
     sizes, summed = _sizes(call), _summed(call)
     spots = iter(cell)
-    at = [0 if a in summed else next(spots) for a in range(len(sizes))]
+    at: list[int | Array] = [0 if a in summed else next(spots) for a in range(len(sizes))]
     where = np.indices([sizes[a] for a in summed]).reshape(len(summed), -1)
     for axis, positions in zip(summed, where, strict=True):
         at[axis] = positions

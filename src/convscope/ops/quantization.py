@@ -63,10 +63,10 @@ def fake_quantize_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     if not _enabled(call):
         return VJP({"self": weights})
     settings = [_spread(call, name) for name in ("scale", "zero_point")]
-    limits = float(call["quant_min"]), float(call["quant_max"])
+    settings += [float(call[name]) for name in ("quant_min", "quant_max")]
     shifted = _function(call) != "fake_quantize"
-    gradient = weights * is_representable(image, *settings, *limits, shifted=shifted)
-    value = float(np.sum(weights * fake_quantized(image, *settings, *limits, shifted=shifted)))
+    gradient = weights * is_representable(image, *settings, shifted=shifted)
+    value = float(np.sum(weights * fake_quantized(image, *settings, shifted=shifted)))
     return VJP({"self": gradient}, value - float(np.sum(gradient * image)), linear=False)
 
 

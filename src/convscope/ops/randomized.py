@@ -122,7 +122,7 @@ Windows = Sequence[tuple[Cell, tuple[slice, ...]]]
 def _planes(call: Call) -> list[tuple[Cell, Windows]]:
     """For every plane its place, and the cells of its result with their windows."""
     axes = len(call["kernel_size"])
-    found = []
+    found: list[tuple[Cell, Windows]] = []
     for plane, place in enumerate(np.ndindex(*call["self"].shape[:-axes])):
         starts = _starts(call, plane)
         windows = [

@@ -1,7 +1,7 @@
 """Sampling at places that another tensor names: grid_sample, and the grids of affine maps (spatial transformers)."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -215,7 +215,8 @@ def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
         spots = [_across(t.positions + 3, axis, axes) for axis, t in enumerate(taps)]
         share = _multiplied([_across(t.weights != 0, axis, axes) for axis, t in enumerate(taps)])
         wanted = np.moveaxis(mask, 1, -1).reshape(*share.shape[: axes + 1], *[1] * axes, -1)
-        np.maximum.at(padded, (batch, slice(None), *spots), (share[..., None] * wanted).astype(np.float32))
+        at: Any = (batch, slice(None), *spots)
+        np.maximum.at(padded, at, (share[..., None] * wanted).astype(np.float32))
         found["input"] = padded[(slice(None), slice(None), *[slice(3, -3)] * axes)]
     if "grid" in varies:
         reached = mask.max(axis=1, initial=0.0)[..., None]

@@ -19,6 +19,7 @@ from convscope.ops import (
 )
 from convscope.ops.antialiasing import ANTIALIASING
 from convscope.ops.class_losses import CLASS_LOSSES
+from convscope.ops.ctc import CTC
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.distances import DISTANCES
 from convscope.ops.embedding_bag import EMBEDDING_BAG
@@ -420,6 +421,7 @@ OPS: Mapping[str, Op] = {
     "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
     **CLASS_LOSSES,
     **DISTANCES,
+    **CTC,
     **RECURRENT,
     **SAMPLING,
     **ANTIALIASING,

@@ -104,7 +104,7 @@ def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
-    """What no argument says: random numbers, states of a recurrent layer, memory layout, whether padding was left out."""
+    """What no argument says: random numbers, states of a recurrent layer, memory layout, padding left out."""
     if not multiplies_padding(trace, step):
         return {"multiplies padding": False}
     if step.op == "native_dropout":

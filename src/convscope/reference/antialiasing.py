@@ -95,9 +95,13 @@ def _times(x: Array, weights: Array, axis: int) -> Array:
     return np.moveaxis(np.stack(parts, -1), -1, axis)
 
 
-_BILINEAR = {"curve": triangle, "support": 1}
-_BICUBIC = {"curve": keys, "support": 2}
+def _with(curve: Filter, support: int) -> Operation:
+    return Operation(
+        partial(antialiased, curve=curve, support=support), partial(antialiased_error, curve=curve, support=support)
+    )
+
+
 ANTIALIASING: Mapping[str, Operation] = {
-    "_upsample_bilinear2d_aa": Operation(partial(antialiased, **_BILINEAR), partial(antialiased_error, **_BILINEAR)),
-    "_upsample_bicubic2d_aa": Operation(partial(antialiased, **_BICUBIC), partial(antialiased_error, **_BICUBIC)),
+    "_upsample_bilinear2d_aa": _with(triangle, 1),
+    "_upsample_bicubic2d_aa": _with(keys, 2),
 }

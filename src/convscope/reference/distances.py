@@ -21,6 +21,20 @@ def norm_error(y: Array, u: float, x: Array, p: float | None = 2, dim: Axes = No
     return vector_norm_error(y, u, x, 2 if p is None else p, dim)
 
 
+def dist(x: Array, right: Array, p: float = 2) -> Array:
+    """dist: the p-norm of the difference of two tensors, all cells together."""
+    return vector_norm(np.asarray(x - right), p)
+
+
+def dist_error(y: Array, u: float, x: Array, right: Array, p: float = 2, u_out: float = 0.0) -> Any:
+    """A rounding of each difference, to the type of the tensors; and `vector_norm_error` of what comes then."""
+    apart = np.asarray(x - right)
+    if p == 0:
+        return 0.0
+    lost = (apart.size * smallest(u)) ** (1 / max(p, 1.0)) if np.isfinite(p) else 0.0
+    return vector_norm_error(y, u, apart, p) + (2 * u + 2 * u_out) * np.abs(y) + lost
+
+
 def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Array:  # kernels differ
     """_cdist_forward: the p-norm of each row of `x1`, (..., P, M), minus each row of `x2`, (..., R, M): (..., P, R).
 
@@ -114,6 +128,7 @@ def weight_norm_error(y: tuple[Array, Array], u: float, v: Array, g: Array, dim:
 
 DISTANCES: Mapping[str, Operation] = {
     "norm": Operation(norm, wide(norm_error)),
+    "dist": Operation(dist, dist_error),
     "_cdist_forward": Operation(cdist, wide(cdist_error)),
     "_euclidean_dist": Operation(euclidean, euclidean_error),
     "_pdist_forward": Operation(pdist, wide(pdist_error)),

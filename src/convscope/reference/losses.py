@@ -56,7 +56,7 @@ def paired_error(each: Each, rounded: Each, on_the_way: Each | None = None) -> C
 
 def squared(x: Array, target: Array) -> Array:
     """mse_loss of one pair: the square of the difference."""
-    return np.square(x - target)
+    return np.asarray(np.square(x - target))
 
 
 def squared_rounded(x: Array, target: Array) -> Array:
@@ -71,7 +71,7 @@ def smooth(x: Array, target: Array, beta: float = 1.0) -> Array:
     [0.125, 2.5]
     """
     apart = np.abs(x - target)
-    return np.where(apart < beta, np.divide(np.square(apart), 2 * beta), apart - beta / 2)
+    return np.asarray(np.where(apart < beta, np.divide(np.square(apart), 2 * beta), apart - beta / 2))
 
 
 def smooth_rounded(x: Array, target: Array, beta: float = 1.0) -> Array:
@@ -84,7 +84,7 @@ def smooth_rounded(x: Array, target: Array, beta: float = 1.0) -> Array:
 def huber(x: Array, target: Array, delta: float = 1.0) -> Array:
     """huber_loss of one pair: a parabola up to delta, a line of slope delta beyond."""
     apart = np.abs(x - target)
-    return np.where(apart <= delta, np.square(apart) / 2, delta * (apart - delta / 2))
+    return np.asarray(np.where(apart <= delta, np.square(apart) / 2, delta * (apart - delta / 2)))
 
 
 def huber_rounded(x: Array, target: Array, delta: float = 1.0) -> Array:
@@ -96,20 +96,20 @@ def huber_rounded(x: Array, target: Array, delta: float = 1.0) -> Array:
 
 def soft_margin(x: Array, target: Array) -> Array:
     """soft_margin_loss of one pair: log(1 + exp(-x·target))."""
-    return np.logaddexp(0, -x * target)
+    return np.asarray(np.logaddexp(0, -x * target))
 
 
 def soft_margin_rounded(x: Array, target: Array) -> Array:
     """The product moves the logarithm by at most as much; so does the exponential's error, times e / (1 + e)."""
     at = -x * target
     part = 1 / (1 + np.exp(-at))
-    return part * (2.5 * np.abs(at) + FUNCTION) + (FUNCTION + 1) * soft_margin(x, target)
+    return np.asarray(part * (2.5 * np.abs(at) + FUNCTION) + (FUNCTION + 1) * soft_margin(x, target))
 
 
 def entropy(x: Array, target: Array, weight: Array | None = None) -> Array:
     """binary_cross_entropy of one pair, its logarithms at least -100."""
     yes, no = (np.maximum(f, -100.0) for f in (np.log(x), np.log1p(-x)))
-    return (1.0 if weight is None else weight) * ((target - 1) * no - target * yes)
+    return np.asarray((1.0 if weight is None else weight) * ((target - 1) * no - target * yes))
 
 
 def entropy_rounded(x: Array, target: Array, weight: Array | None = None) -> Array:
@@ -117,13 +117,13 @@ def entropy_rounded(x: Array, target: Array, weight: Array | None = None) -> Arr
     yes, no = (np.abs(np.maximum(f, -100.0)) for f in (np.log(x), np.log1p(-x)))
     size = np.abs(target - 1) * no + np.abs(target) * yes
     scale = 1.0 if weight is None else np.abs(weight)
-    return scale * (FUNCTION + 3) * size + 2 * np.abs(entropy(x, target, weight))
+    return np.asarray(scale * (FUNCTION + 3) * size + 2 * np.abs(entropy(x, target, weight)))
 
 
 def logit_entropy(x: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None) -> Array:
     """binary_cross_entropy_with_logits of one pair: of the sigmoid, found without it."""
     scale = 1.0 if pos_weight is None else (pos_weight - 1) * target + 1
-    return (1.0 if weight is None else weight) * ((1 - target) * x + scale * np.logaddexp(0, -x))
+    return np.asarray((1.0 if weight is None else weight) * ((1 - target) * x + scale * np.logaddexp(0, -x)))
 
 
 def logit_entropy_rounded(
@@ -134,7 +134,7 @@ def logit_entropy_rounded(
     bent = 0.0 if pos_weight is None else (pos_weight - 1) * target
     size = 3 * np.abs((1 - target) * x) + log * ((FUNCTION + 8) * np.abs(1 + bent) + 3 * np.abs(bent) + 1)
     scale = 1.0 if weight is None else np.abs(weight)
-    return scale * size + 2 * np.abs(logit_entropy(x, target, weight, pos_weight))
+    return np.asarray(scale * size + 2 * np.abs(logit_entropy(x, target, weight, pos_weight)))
 
 
 def nll(x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int) -> tuple[Array, Array]:

@@ -95,7 +95,7 @@ def _drawn(
 
 def _near(at: Array, u: float) -> Array:
     """Whether four roundings may take a number to the other side of an integer; 0 itself stays where it is."""
-    return (np.abs(at - np.rint(at)) <= 4 * u * np.abs(at)) & (at != 0)
+    return np.asarray((np.abs(at - np.rint(at)) <= 4 * u * np.abs(at)) & (at != 0))
 
 
 _POOL = Operation(fractional_max_pool, fractional_max_pool_error)

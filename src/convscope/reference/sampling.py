@@ -133,7 +133,8 @@ def _taps(
                 np.clip(_mirrored(cell, n, align_corners) if padding == 2 else cell, 0, n - 1)
                 for cell, n in zip(cells, x.shape[2:], strict=True)
             ]
-        yield _Cells(x, cells), *(np.broadcast_to(one, places[0].shape)[:, None] for one in (weight, moved))
+        full = [np.broadcast_to(one, places[0].shape)[:, None] for one in (weight, moved)]
+        yield _Cells(x, cells), full[0], full[1]
 
 
 def _triangle(d: Array) -> Array:
@@ -163,7 +164,7 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool) -> Array
         align_corners: -1 and 1 are the middles of the corner cells; otherwise their outer edges.
     """
     base = _base(size, align_corners)
-    return np.einsum("...j,nij->n...i", base, theta)
+    return np.asarray(np.einsum("...j,nij->n...i", base, theta))
 
 
 def affine_grid_error(
@@ -173,7 +174,7 @@ def affine_grid_error(
     base, map_ = np.abs(_base(size, align_corners)), np.abs(theta)
     magnitude = np.einsum("...j,nij->n...i", base, map_)
     moving = np.einsum("...j,nij->n...i", np.ones_like(base)[..., :-1], map_[..., :-1])
-    return gamma(theta.shape[-1], u) * magnitude + 8 * (u + u_out) * moving
+    return np.asarray(gamma(theta.shape[-1], u) * magnitude + 8 * (u + u_out) * moving)
 
 
 def _base(size: Sequence[int], align_corners: bool) -> Array:

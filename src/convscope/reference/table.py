@@ -25,6 +25,7 @@ from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
 from convscope.reference.antialiasing import ANTIALIASING
+from convscope.reference.ctc import CTC
 from convscope.reference.distances import DISTANCES
 from convscope.reference.embedding_bag import EMBEDDING_BAG
 from convscope.reference.erf import erf, erfc
@@ -348,6 +349,7 @@ OPERATIONS: Mapping[str, Operation] = {
     # families that have their rows beside their definitions
     "vdot": _PRODUCT,
     **DISTANCES,
+    **CTC,
     **RECURRENT,
     **SAMPLING,
     **ANTIALIASING,

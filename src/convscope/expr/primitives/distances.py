@@ -19,24 +19,26 @@ def _distance(x: Row, y: Row, order: float) -> Any:
     if order == 0:
         return float(np.count_nonzero(apart))
     if np.isinf(order):
-        return np.max(apart, initial=0.0)
+        return np.max(apart, initial=0.0) if order > 0 else np.min(apart)
     return np.sum(apart**order) ** (1 / order)
 
 
 def _distance_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
     """One rounding of each difference; a power, a sum of M terms and a root, which divides what comes before by p.
 
-    Powers that underflow are lost: M of them leave a distance of at most (M × tiny) to the 1 ÷ p.
+    Powers that underflow are lost: M of them leave a distance of at most (M × tiny) to the 1 ÷ p. Some kernels store
+    the differences in the type of the result.
     """
     row, _, order = values
     if order == 0:
         return 0.0
     if np.isinf(order):
-        return 2 * precision.sum * abs(result)
+        return 2 * (precision.sum + precision.inner) * abs(result)
     if abs(result) ** order >= precision.room:
         return float("inf")
     lost = (row.size * precision.tiny) ** (1 / max(order, 1.0)) if row.size else 0.0
-    return float((gamma(row.size + 12, precision.sum) / order + 14 * precision.sum) * abs(result) + lost)
+    share = gamma(row.size + 12, precision.sum) / abs(order) + 14 * precision.sum + 2 * precision.inner
+    return float(share * abs(result) + lost)
 
 
 def _expanded_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
