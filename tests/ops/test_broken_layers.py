@@ -72,6 +72,6 @@ def test_a_rule_that_is_wrong_in_one_respect_turns_red(change: str) -> None:
         return op.rule(replace(call, arguments=alter(dict(call.arguments))), cell)
 
     cells = list(np.ndindex(*step.shape))[:60]
-    found = {explain(trace, step, cell, ops={**OPS, name: replace(op, rule=broken)}).status for cell in cells}
-    assert "mismatch" in found
+    statuses = {explain(trace, step, cell, ops={**OPS, name: replace(op, rule=broken)}).status for cell in cells}
+    assert "mismatch" in statuses
     assert {explain(trace, step, cell).status for cell in cells} == {"proved"}

@@ -57,13 +57,13 @@ def test_gradients_go_back_through_time_as_autograds_do(reverse: bool, output: i
     weights = np.random.default_rng(1).normal(size=results[output].shape)
     vjp = OPS["mkldnn_rnn_layer"].vjp
     assert vjp is not None
-    found = vjp(replace(call, output=output, shape=weights.shape), weights, frozenset({"input", "hx_", "cx_"}))
+    back = vjp(replace(call, output=output, shape=weights.shape), weights, frozenset({"input", "hx_", "cx_"}))
     expected = torch.autograd.grad(results[output], inputs, torch.from_numpy(weights))
     for name, slope, values in zip(("input", "hx_", "cx_"), expected, inputs, strict=True):
-        np.testing.assert_allclose(found.gradients[name], slope.numpy(), atol=1e-12)
+        np.testing.assert_allclose(back.gradients[name], slope.numpy(), atol=1e-12)
         assert values.shape == slope.shape
-    linear = sum(float(np.sum(found.gradients[n] * call[n].array)) for n in found.gradients)
-    assert linear + found.constant == pytest.approx(float((results[output].detach().numpy() * weights).sum()))
+    linear = sum(float(np.sum(back.gradients[n] * call[n].array)) for n in back.gradients)
+    assert linear + back.constant == pytest.approx(float((results[output].detach().numpy() * weights).sum()))
 
 
 @pytest.mark.parametrize("output", range(3))
@@ -115,7 +115,7 @@ def test_a_broken_layer_turns_red(change: str) -> None:
 
 
 def test_a_changed_state_is_a_mismatch() -> None:
-    """A recorded number that does not follow from the step before it is found where it is."""
+    """A recorded number that does not follow from the step before it is back where it is."""
     trace = layer_trace()
     step = next(s for s in trace.all_steps if s.op == "mkldnn_rnn_layer")
     why = explain(trace, step, (3, 1, 2))

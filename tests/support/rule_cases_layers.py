@@ -180,9 +180,9 @@ ANTIALIASING: Mapping[str, Case] = {
     f"antialiased {mode} to {size}{' by corners' if corners else ''}": call(
         partial(F.interpolate, size=size, mode=mode, align_corners=corners, antialias=True), (2, 3, 9, 11)
     )
-    for mode in ("bilinear", "bicubic")
+    for mode in ("bilinear", "bicubic", "lanczos")
     for size in ((4, 5), (13, 3), (20, 24))
-    for corners in (False, True)
+    for corners in ((False,) if mode == "lanczos" else (False, True))
 }
 SEQUENCE = (6, 2, 3)
 

@@ -3,7 +3,7 @@
 Each axis by itself. Where a cell of the result is larger than one of the input, the filter is stretched to its size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -14,11 +14,11 @@ from convscope.ops.resampling import Taps, given_scale, interpolated, taps_depen
 from convscope.ops.vjp import VJP, Varies
 
 SLOPE = 1.4
-"""The steepest slope of both filters."""
+"""The steepest slope of these filters."""
 
 
 def antialiased(call: Call, cell: Cell) -> Dot:
-    """The cells under a triangle or a cubic curve, whose weights add up to 1.
+    """The cells under a triangle, a cubic curve or a windowed sinc, whose weights add up to 1.
 
     Source: PyTorch, aten/src/ATen/native/cpu/UpSampleKernel.cpp, HelperInterpBase::_compute_indices_weights_aa.
     """
@@ -37,7 +37,8 @@ def antialiased_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -
     kind = np.float64 if call.dtype == "float64" else np.float32
     step = _step(length, wanted, factor, aligned=call["align_corners"], kind=kind)
     width = max(step, 1.0)
-    reach = (2.0 if "cubic" in call.op else 1.0) * width
+    support, shape = FILTERS[call.op]
+    reach = support * width
     middle = step * (at + 0.5)
     first, end = max(int(middle - reach + 0.5), 0), min(int(middle + reach + 0.5), length)
     u = call.precision.sum
@@ -46,7 +47,7 @@ def antialiased_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -
         first, end = max(first - (moved > 0), 0), min(end + 1, length)
     positions = np.arange(first, end)
     far = np.abs(positions - middle + 0.5) / width
-    curve = _cubic(far) if "cubic" in call.op else np.maximum(1.0 - far, 0.0)
+    curve = shape(far)
     beyond = far > reach / width + moved / width
     off = np.where(beyond, 0.0, SLOPE * (moved / width + 3 * u * far) + 24 * u)
     total, off_total = float(curve.sum()), float(off.sum() + len(curve) * u * np.abs(curve).sum())
@@ -70,6 +71,19 @@ def _cubic(far: Array) -> Array:
     return np.where(far < 1, near, np.where(far < 2, rest, 0.0))
 
 
+def _lanczos(far: Array) -> Array:
+    """A sinc under a wider sinc (Duchon, Journal of Applied Meteorology 18, 1979)."""
+    return np.where(far < 3, np.sinc(far) * np.sinc(far / 3), 0.0)
+
+
+FILTERS: Mapping[str, tuple[float, Callable[[Array], Array]]] = {
+    "_upsample_bilinear2d_aa": (1.0, lambda far: np.maximum(1.0 - far, 0.0)),
+    "_upsample_bicubic2d_aa": (2.0, _cubic),
+    "_upsample_lanczos2d_aa": (3.0, _lanczos),
+}
+"""Operation -> where its filter ends, and the filter."""
+
+
 def antialiased_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """To the cells under the filter."""
     return taps_vjp(call, weights, varies, antialiased_taps)
@@ -81,4 +95,4 @@ def antialiased_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
 
 
 _AA = Op(antialiased, antialiased_dependencies, antialiased_vjp, rounding="stores between")
-ANTIALIASING: Mapping[str, Op] = {"_upsample_bilinear2d_aa": _AA, "_upsample_bicubic2d_aa": _AA}
+ANTIALIASING: Mapping[str, Op] = dict.fromkeys(FILTERS, _AA)

@@ -99,13 +99,13 @@ def nll_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 def nll_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The scores of the right classes; targets and weights are read whole."""
     mask, picked = as_mask(mask), _picked(call)
-    found = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
-        found["self"] = np.zeros(call["self"].shape, np.float32)
+        masks["self"] = np.zeros(call["self"].shape, np.float32)
         apart = call["reduction"] == NONE and bool(mask.ndim)
         of_each = mask[tuple(np.delete(picked.cells, 1, axis=1).T)] if apart else mask.max(initial=0.0)
-        found["self"][tuple(picked.cells.T)] = 0.0 if call.output else of_each
-    return found
+        masks["self"][tuple(picked.cells.T)] = 0.0 if call.output else of_each
+    return masks
 
 
 class _Hinges(NamedTuple):
@@ -172,10 +172,10 @@ def _hinges(call: Call) -> _Hinges:
     right = labels[image, place]
     is_right = _right_classes(call).reshape(images, classes)
     pairs = [(i, j, k) for i, j in zip(image, right, strict=True) for k in np.flatnonzero(is_right[i] == 0)]
-    found = np.array(pairs, np.int64).reshape(-1, 3)
+    triples = np.array(pairs, np.int64).reshape(-1, 3)
     weight: Operand | None = call.get("weight")
-    weights = np.ones(len(found)) if weight is None else wide(weight)[found[:, 1]]
-    return _Hinges(found[:, 0], found[:, 1], found[:, 2], weights)
+    weights = np.ones(len(triples)) if weight is None else wide(weight)[triples[:, 1]]
+    return _Hinges(triples[:, 0], triples[:, 1], triples[:, 2], weights)
 
 
 def _right_classes(call: Call) -> Array:
@@ -230,12 +230,12 @@ def margin_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 def margin_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """All classes of an image; targets and weights are read whole."""
     mask = as_mask(mask)
-    found = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
         apart = not call.output and mask.ndim
         reached = mask[:, None] if apart else np.zeros(1, np.float32) if call.output else mask
-        found["self"] = np.broadcast_to(reached, call["self"].shape).copy()
-    return found
+        masks["self"] = np.broadcast_to(reached, call["self"].shape).copy()
+    return masks
 
 
 _NLL = Op(nll, nll_dependencies, nll_vjp, rounding="narrow", selected_by=("target",))

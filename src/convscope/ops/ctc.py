@@ -127,14 +127,14 @@ def ctc_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 def ctc_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The scores of a sequence's labels and of the blank, in all of its steps."""
-    found = {name: np.full(call[name].shape, as_mask(mask).max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, as_mask(mask).max(initial=0.0), np.float32) for name in varies}
     if "log_probs" in varies:
-        found["log_probs"] = np.zeros(call["log_probs"].shape, np.float32)
+        masks["log_probs"] = np.zeros(call["log_probs"].shape, np.float32)
         reached = as_mask(mask).reshape(call["log_probs"].shape[1], -1).max(axis=1, initial=0.0)
         for image in np.flatnonzero(reached):
             steps = _ints(call["input_lengths"])[image]
-            found["log_probs"][:steps, image, _labels(call, int(image))] = 1.0
-    return found
+            masks["log_probs"][:steps, image, _labels(call, int(image))] = 1.0
+    return masks
 
 
 CTC: Mapping[str, Op] = {"_ctc_loss": Op(ctc, ctc_dependencies, ctc_vjp, selected_by=("targets",))}

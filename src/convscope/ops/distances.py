@@ -74,8 +74,8 @@ def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     apart = wide(call["self"]) - wide(call["other"])
     slopes, distance = _directions(apart.ravel(), float(call["p"]))
     along = (weights * slopes).reshape(apart.shape)
-    found = {"self": fitted(along, call["self"].shape), "other": fitted(-along, call["other"].shape)}
-    return tangent({name: found[name] for name in varies}, call, float(np.sum(weights * distance)))
+    gradients = {"self": fitted(along, call["self"].shape), "other": fitted(-along, call["other"].shape)}
+    return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distance)))
 
 
 def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -85,8 +85,8 @@ def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     order = float(call.get("p", 2.0))
     slopes, distances = _directions(left[..., :, None, :] - right[..., None, :, :], order)
     along = weights[..., None] * slopes  # (..., P, R, M)
-    found = {"x1": fitted(along.sum(-2), left.shape), "x2": fitted(-along.sum(-3), right.shape)}
-    return tangent({name: found[name] for name in varies}, call, float(np.sum(weights * distances)))
+    gradients = {"x1": fitted(along.sum(-2), left.shape), "x2": fitted(-along.sum(-3), right.shape)}
+    return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distances)))
 
 
 def pdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -119,11 +119,11 @@ def cdist_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[
     """The two rows of each distance."""
     mask = as_mask(mask)
     rows = {"x1": mask.max(axis=-1, initial=0.0), "x2": mask.max(axis=-2, initial=0.0)}
-    found = {}
+    masks = {}
     for name in varies:
         shape = call[name].shape
-        found[name] = np.broadcast_to(as_mask(fitted(rows[name], shape[:-1]))[..., None], shape).copy()
-    return found
+        masks[name] = np.broadcast_to(as_mask(fitted(rows[name], shape[:-1]))[..., None], shape).copy()
+    return masks
 
 
 def pdist_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
@@ -163,8 +163,8 @@ def weight_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     axes = tuple(a for a in range(direction.ndim) if a != call["dim"] % direction.ndim)
     has = np.sqrt((direction**2).sum(axes, keepdims=True))
     along = (weights * direction).sum(axes, keepdims=True) / has
-    found = {"v": (length / has) * (weights - direction * along / has), "g": fitted(along, length.shape)}
-    return tangent({name: found[name] for name in varies}, call, float(np.sum(along * length)))
+    gradients = {"v": (length / has) * (weights - direction * along / has), "g": fitted(along, length.shape)}
+    return tangent({name: gradients[name] for name in varies}, call, float(np.sum(along * length)))
 
 
 def weight_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
@@ -172,10 +172,10 @@ def weight_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
     shape, mask = call["v"].shape, as_mask(mask)
     axes = tuple(a for a in range(len(shape)) if a != call["dim"] % len(shape))
     reached = mask.max(axis=axes, keepdims=True, initial=0.0)
-    found = {"v": np.broadcast_to(reached, shape).copy(), "g": as_mask(fitted(reached, call["g"].shape))}
+    masks = {"v": np.broadcast_to(reached, shape).copy(), "g": as_mask(fitted(reached, call["g"].shape))}
     if call.output:
-        found["g"] = np.zeros(call["g"].shape, np.float32)
-    return {name: found[name] for name in varies}
+        masks["g"] = np.zeros(call["g"].shape, np.float32)
+    return {name: masks[name] for name in varies}
 
 
 DISTANCES: Mapping[str, Op] = {

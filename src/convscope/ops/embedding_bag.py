@@ -89,18 +89,18 @@ def _winners(rows: Array, bags: Array) -> Array:
 def embedding_bag_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The same unit of the rows in the bag, their weights, and all indices."""
     mask = as_mask(mask)
-    found = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if call.output:
-        return found
+        return masks
     bags = _bags(call)
     places = np.flatnonzero(bags >= 0)
     if "weight" in varies:
-        found["weight"] = np.zeros(call["weight"].shape, np.float32)
-        np.maximum.at(found["weight"], call["indices"].array[places].astype(np.int64), mask[bags[places]])
+        masks["weight"] = np.zeros(call["weight"].shape, np.float32)
+        np.maximum.at(masks["weight"], call["indices"].array[places].astype(np.int64), mask[bags[places]])
     if "per_sample_weights" in varies:
-        found["per_sample_weights"] = np.zeros(call["per_sample_weights"].shape, np.float32)
-        found["per_sample_weights"][places] = mask[bags[places]].max(axis=1, initial=0.0)
-    return found
+        masks["per_sample_weights"] = np.zeros(call["per_sample_weights"].shape, np.float32)
+        masks["per_sample_weights"][places] = mask[bags[places]].max(axis=1, initial=0.0)
+    return masks
 
 
 _BAG = Op(

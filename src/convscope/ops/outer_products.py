@@ -50,22 +50,22 @@ def addbmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """To every matrix of the batch."""
     left, right = wide(call["batch1"]), wide(call["batch2"])
     scaled = weights * float(call["alpha"])
-    found = {"batch1": scaled @ np.swapaxes(right, -1, -2), "batch2": np.swapaxes(left, -1, -2) @ scaled}
-    return _plus_vjp(call, weights, varies, found, float(np.sum(scaled * (left @ right).sum(0))))
+    gradients = {"batch1": scaled @ np.swapaxes(right, -1, -2), "batch2": np.swapaxes(left, -1, -2) @ scaled}
+    return _plus_vjp(call, weights, varies, gradients, float(np.sum(scaled * (left @ right).sum(0))))
 
 
 def addr_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """To both vectors."""
     one, other = wide(call["vec1"]), wide(call["vec2"])
     scaled = weights * float(call["alpha"])
-    found = {"vec1": scaled @ other, "vec2": one @ scaled}
-    return _plus_vjp(call, weights, varies, found, float(np.sum(scaled * np.outer(one, other))))
+    gradients = {"vec1": scaled @ other, "vec2": one @ scaled}
+    return _plus_vjp(call, weights, varies, gradients, float(np.sum(scaled * np.outer(one, other))))
 
 
-def _plus_vjp(call: Call, weights: Array, varies: Varies, found: Mapping[str, Array], product: float) -> VJP:
+def _plus_vjp(call: Call, weights: Array, varies: Varies, products: Mapping[str, Array], product: float) -> VJP:
     """With the added tensor's own share: its gradient, or a constant where it does not vary."""
     beta = float(call["beta"])
-    gradients = {name: gradient for name, gradient in found.items() if name in varies}
+    gradients = {name: gradient for name, gradient in products.items() if name in varies}
     constant = product if not gradients else 0.0 if len(gradients) == 1 else -product
     linear = len(gradients) < 2
     if "self" in varies:
@@ -78,23 +78,23 @@ def _plus_vjp(call: Call, weights: Array, varies: Varies, found: Mapping[str, Ar
 def addbmm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The row of every first matrix, the column of every second, and the same cell of what is added."""
     mask = as_mask(mask)
-    found = {
+    masks = {
         "batch1": np.broadcast_to(mask.max(axis=1, initial=0.0)[None, :, None], call["batch1"].shape).copy(),
         "batch2": np.broadcast_to(mask.max(axis=0, initial=0.0)[None, None, :], call["batch2"].shape).copy(),
         "self": as_mask(fitted(mask, call["self"].shape)),
     }
-    return {name: found[name] for name in varies}
+    return {name: masks[name] for name in varies}
 
 
 def addr_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """One number of each vector, and the same cell of what is added."""
     mask = as_mask(mask)
-    found = {
+    masks = {
         "vec1": mask.max(axis=1, initial=0.0),
         "vec2": mask.max(axis=0, initial=0.0),
         "self": as_mask(fitted(mask, call["self"].shape)),
     }
-    return {name: found[name] for name in varies}
+    return {name: masks[name] for name in varies}
 
 
 def trilinear(call: Call, cell: Cell) -> Dot:
@@ -175,12 +175,12 @@ def trilinear_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 def trilinear_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cells that meet in it along the summed axes."""
     full = np.broadcast_to(np.expand_dims(as_mask(mask), _summed(call)), _sizes(call))
-    found = {}
+    masks = {}
     for place, name in _tensors():
         if name in varies:
             shape = np.expand_dims(np.empty(call[name].shape, bool), tuple(call[place])).shape
-            found[name] = as_mask(fitted(full, shape)).squeeze(tuple(call[place]))
-    return found
+            masks[name] = as_mask(fitted(full, shape)).squeeze(tuple(call[place]))
+    return masks
 
 
 OUTER_PRODUCTS: Mapping[str, Op] = {

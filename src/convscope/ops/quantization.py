@@ -83,11 +83,11 @@ def _spread(call: Call, name: str) -> Any:
 def fake_quantize_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The same cell; the scale and zero point of its channel, or of all."""
     mask = as_mask(mask)
-    found = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "axis" in call.arguments:
         others = tuple(axis for axis in range(mask.ndim) if axis != call["axis"])
-        found |= {name: mask.max(axis=others, initial=0.0) for name in varies & {"scale", "zero_point"}}
-    return found | ({"self": mask} if "self" in varies else {})
+        masks |= {name: mask.max(axis=others, initial=0.0) for name in varies & {"scale", "zero_point"}}
+    return masks | ({"self": mask} if "self" in varies else {})
 
 
 _FAKE = Op(fake_quantize, fake_quantize_dependencies, fake_quantize_vjp)

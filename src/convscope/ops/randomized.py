@@ -38,8 +38,8 @@ def rrelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 def rrelu_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The same cell; in evaluation nothing reads the noise."""
-    found = {"self": as_mask(mask), "noise": np.zeros(call["noise"].shape, np.float32)}
-    return {name: found[name] for name in varies}
+    masks = {"self": as_mask(mask), "noise": np.zeros(call["noise"].shape, np.float32)}
+    return {name: masks[name] for name in varies}
 
 
 def fractional_max_pool(call: Call, cell: Cell) -> Apply:
@@ -106,14 +106,14 @@ def fractional_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 def fractional_max_pool_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cells of each window; all of what was drawn."""
     mask = as_mask(mask)
-    found = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
-        found["self"] = np.zeros(call["self"].shape, np.float32)
+        masks["self"] = np.zeros(call["self"].shape, np.float32)
         for place, windows in _planes(call):
             for cell, window in windows:
                 if mask[(*place, *cell)]:
-                    found["self"][place][window] = 1.0
-    return found
+                    masks["self"][place][window] = 1.0
+    return masks
 
 
 Windows = Sequence[tuple[Cell, tuple[slice, ...]]]
@@ -122,15 +122,15 @@ Windows = Sequence[tuple[Cell, tuple[slice, ...]]]
 def _planes(call: Call) -> list[tuple[Cell, Windows]]:
     """For every plane its place, and the cells of its result with their windows."""
     axes = len(call["kernel_size"])
-    found: list[tuple[Cell, Windows]] = []
+    planes: list[tuple[Cell, Windows]] = []
     for plane, place in enumerate(np.ndindex(*call["self"].shape[:-axes])):
         starts = _starts(call, plane)
         windows = [
             (cell, tuple(slice(s[i], s[i] + k) for s, i, k in zip(starts, cell, call["kernel_size"], strict=True)))
             for cell in np.ndindex(*call["output_size"])
         ]
-        found.append((place, windows))
-    return found
+        planes.append((place, windows))
+    return planes
 
 
 _POOL = Op(

@@ -201,8 +201,8 @@ def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         slopes = (g * i * (1 - i), before * f * (1 - f), i * (1 - g * g))
         moved = np.concatenate([*(by_c * slope for slope in slopes), by_h * squashed * o * (1 - o)], axis=1)
         by_x[at], by_h, by_c = moved @ w, moved @ r, by_c * f
-    found = {"input": by_x, "hx_": by_h, "cx_": by_c}
-    return tangent({name: found[name] for name in varies}, call, value)
+    gradients = {"input": by_x, "hx_": by_h, "cx_": by_c}
+    return tangent({name: gradients[name] for name in varies}, call, value)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -213,16 +213,16 @@ def _sigmoid(x: Array) -> Array:
 def lstm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """Of each sequence the input up to this time, and its first states; all weights."""
     mask, times = as_mask(mask), _times(call)
-    found = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     reached = mask.max(axis=-1, initial=0.0)  # (T, N), or (N,) of the last states
     seen = np.broadcast_to(reached, (len(times), *reached.shape[-1:])).copy()
     if not call.output:
         seen[times] = np.flip(np.maximum.accumulate(np.flip(reached[times], 0), axis=0), 0)
     if "input" in varies:
-        found["input"] = np.broadcast_to(seen[..., None], call["input"].shape).copy()
+        masks["input"] = np.broadcast_to(seen[..., None], call["input"].shape).copy()
     for name in varies & {"hx_", "cx_"}:
-        found[name] = np.broadcast_to(seen.max(axis=0, initial=0.0)[:, None], call[name].shape).copy()
-    return found
+        masks[name] = np.broadcast_to(seen.max(axis=0, initial=0.0)[:, None], call[name].shape).copy()
+    return masks
 
 
 def lstm_title(step: TitledStep) -> str:
@@ -261,12 +261,12 @@ def packed_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 def packed_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The step that each row was, and the lengths."""
     mask = as_mask(mask)
-    found = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "input" in varies:
-        found["input"] = np.zeros(call["input"].shape, np.float32)
+        masks["input"] = np.zeros(call["input"].shape, np.float32)
         if not call.output:
-            found["input"][tuple(_packed_from(call).T)] = mask
-    return found
+            masks["input"][tuple(_packed_from(call).T)] = mask
+    return masks
 
 
 RECURRENT: Mapping[str, Op] = {

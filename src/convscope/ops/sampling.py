@@ -205,7 +205,7 @@ def _multiplied(factors: Sequence[Array]) -> Array:
 
 def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cells around each place that have a share, and its coordinates."""
-    mask, found = as_mask(mask), {}
+    mask, masks = as_mask(mask), {}
     if "input" in varies:
         taps = _taps(call, wide(call["grid"]))
         axes = len(taps)
@@ -217,11 +217,11 @@ def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
         wanted = np.moveaxis(mask, 1, -1).reshape(*share.shape[: axes + 1], *[1] * axes, -1)
         at: Any = (batch, slice(None), *spots)
         np.maximum.at(padded, at, (share[..., None] * wanted).astype(np.float32))
-        found["input"] = padded[(slice(None), slice(None), *[slice(3, -3)] * axes)]
+        masks["input"] = padded[(slice(None), slice(None), *[slice(3, -3)] * axes)]
     if "grid" in varies:
         reached = mask.max(axis=1, initial=0.0)[..., None]
-        found["grid"] = np.broadcast_to(reached, call["grid"].shape).copy()
-    return found
+        masks["grid"] = np.broadcast_to(reached, call["grid"].shape).copy()
+    return masks
 
 
 def affine_grid(call: Call, cell: Cell) -> Dot:

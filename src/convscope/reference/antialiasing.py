@@ -25,10 +25,17 @@ def keys(d: Array, a: float = -0.5) -> Array:
     return np.where(d <= 1, near, np.where(d < 2, a * (d**3 - 5 * d**2 + 8 * d - 4), 0.0))
 
 
+def lanczos(d: Array, a: int = 3) -> Array:
+    """The sinc function under its own main lobe, stretched to a; 0 from there on."""
+    near = np.abs(d) < a
+    at = np.pi * np.where(near & (d != 0), d, 1.0)
+    return np.where(near, np.where(d == 0, 1.0, a * np.sin(at) * np.sin(at / a) / at**2), 0.0)
+
+
 def antialiased(
     x: Array, output_size: Sequence[int] | None, align_corners: bool, curve: Filter, support: int, **scales: Any
 ) -> Array:
-    """_upsample_{bilinear,bicubic}2d_aa: each axis times a matrix of weights that add up to 1.
+    """_upsample_{bilinear,bicubic,lanczos}2d_aa: each axis times a matrix of weights that add up to 1.
 
     >>> antialiased(np.array([[[[0.0, 4.0, 8.0, 12.0]]]]), [1, 1], False, triangle, 1)
     array([[[[6.]]]])
@@ -68,7 +75,7 @@ def _weights(
     """(P, H): the weight of each input cell, and how far it may be off, in units of u.
 
     The middle of the filter is off by a few roundings of its place, which moves a weight by at most 1.4 times that
-    (the steepest slope of both filters); the curve itself rounds 24 times 1; the sum that divides carries all of this.
+    (the steepest slope of these filters); the curve itself rounds 24 times 1; the sum that divides carries all of this.
     Cells where the filter ends may enter or leave: their weight is as small as that error.
     """
     apart = (have - 1) / (many - 1) if many > 1 else 0.0
@@ -104,4 +111,5 @@ def _with(curve: Filter, support: int) -> Operation:
 ANTIALIASING: Mapping[str, Operation] = {
     "_upsample_bilinear2d_aa": _with(triangle, 1),
     "_upsample_bicubic2d_aa": _with(keys, 2),
+    "_upsample_lanczos2d_aa": _with(lanczos, 3),
 }

@@ -235,14 +235,14 @@ def multilabel_margin_error(_y: Any, u: float, x: Array, target: Array, reductio
 
 def _label_gaps(x: Array, target: Array) -> tuple[list[Array], Array]:
     """For each row 1 - right + wrong for all pairs, and 1 where a class is right; a negative target ends a list."""
-    rows, found = np.atleast_2d(x), []
+    rows, gaps = np.atleast_2d(x), []
     right = np.zeros(rows.shape)
     for row, targets, mark in zip(rows, np.atleast_2d(target), right, strict=True):
         ends = np.flatnonzero(targets < 0)
         labels = targets[: ends[0]] if len(ends) else targets
         mark[labels] = 1.0
-        found.append(1 - row[labels][:, None] + row[mark == 0][None])
-    return found, right.reshape(x.shape)
+        gaps.append(1 - row[labels][:, None] + row[mark == 0][None])
+    return gaps, right.reshape(x.shape)
 
 
 LOSSES: Mapping[str, Operation] = {

@@ -85,7 +85,7 @@ def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool)
     """For each axis of the input its coordinates, shape (N, places...), and how far they may be off, in units of u."""
     if not np.isfinite(grid).all():
         raise UsageError("the reference has no sample at a coordinate that is not finite.")
-    found = []
+    places = []
     for axis, n in enumerate(x.shape[2:]):
         place = grid[..., grid.shape[-1] - 1 - axis]
         at = (place + 1) / 2 * (n - 1) if align_corners else ((place + 1) * n - 1) / 2
@@ -93,8 +93,8 @@ def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool)
         if padding and mode != 2:
             doubt = doubt + (4 * (np.abs(at) + n) if padding == 2 else 0)
             at = np.clip(_mirrored(at, n, align_corners) if padding == 2 else at, 0, n - 1)
-        found.append((at, doubt))
-    return found
+        places.append((at, doubt))
+    return places
 
 
 def _mirrored(at: Array, n: int, align_corners: bool) -> Array:
