@@ -36,7 +36,7 @@ PRODUCTS: Mapping[str, Case] = {
     "product of three": call(lambda x, y, z: aten._trilinear(x, y, z, [2], [1], [0], [1], 1), (3, 4), (3, 5), (4, 5)),
 }
 CLASSES, MASK = torch.tensor([1, 0, 4, 2]), torch.tensor([[1.0, -1.0, 1.0, -1.0, 1.0]])
-LABELS = torch.tensor([[3, 0, -1, 1, 2]] * 4)
+LABELS, JOINED = torch.tensor([[3, 0, -1, 1, 2]] * 4), torch.tensor([1, 2, 3])
 PIXELS = torch.tensor([[[1, 0, 2], [2, 2, 1]]])
 
 
@@ -94,9 +94,7 @@ LOSSES: Mapping[str, Case] = {
         (6, 2, 4),
     ),
     "CTC loss of joined targets": call(
-        lambda x: F.ctc_loss(
-            x.log_softmax(2), torch.tensor([1, 2, 3]), *torch.tensor([[6, 4], [1, 2]]), reduction="sum"
-        ),
+        lambda x: F.ctc_loss(x.log_softmax(2), JOINED, torch.tensor([6, 4]), torch.tensor([1, 2]), reduction="sum"),
         (6, 2, 4),
     ),
     "multi-label margin, one image": call(lambda x: F.multilabel_margin_loss(x, LABELS[0]), (5,)),
