@@ -36,8 +36,11 @@ def paired(each: Each) -> Callable[..., Array]:
     return loss
 
 
-def paired_error(each: Each, rounded: Each, on_the_way: Each | None = None) -> Callable[..., Array]:
-    """`rounded` adds up the magnitudes that a kernel rounds: to its own type, and to a narrow one what it stores.
+def paired_error(
+    each: Each, rounded: Each, on_the_way: Each | None = None, stored: Each | None = None
+) -> Callable[..., Array]:
+    """`rounded` adds up the magnitudes that a kernel rounds: to its own type, and to a narrow one, unless
+    `stored` says that it puts down less in between.
 
     Where a number `on_the_way` is beyond the type's range, nothing is known of the loss.
     """
@@ -46,7 +49,8 @@ def paired_error(each: Each, rounded: Each, on_the_way: Each | None = None) -> C
         _y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **how: Any
     ) -> Array:
         losses = np.asarray(each(x, target, **how))
-        errors = np.broadcast_to((u + u_out) * rounded(x, target, **how), losses.shape)
+        narrow = u_out * (stored or rounded)(x, target, **how) if u_out else 0.0
+        errors = np.broadcast_to(u * rounded(x, target, **how) + narrow, losses.shape)
         if on_the_way is not None:
             errors = carried(errors, on_the_way(x, target, **how), u_out or u)
         return _reduced_error(losses, errors, reduction, u)
@@ -106,6 +110,12 @@ def soft_margin_rounded(x: Array, target: Array) -> Array:
     return np.asarray(part * (2.5 * np.abs(at) + FUNCTION) + (FUNCTION + 1) * soft_margin(x, target))
 
 
+def soft_margin_stored(x: Array, target: Array) -> Array:
+    """A product, an exponential, a logarithm: the first two times e / (1 + e)."""
+    at = -x * target
+    return np.asarray((np.abs(at) + 1) * 1.5 / (1 + np.exp(-at)) + 2 * soft_margin(x, target))
+
+
 def entropy(x: Array, target: Array, weight: Array | None = None) -> Array:
     """binary_cross_entropy of one pair, its logarithms at least -100."""
     yes, no = (np.maximum(f, -100.0) for f in (np.log(x), np.log1p(-x)))
@@ -118,6 +128,13 @@ def entropy_rounded(x: Array, target: Array, weight: Array | None = None) -> Arr
     size = np.abs(target - 1) * no + np.abs(target) * yes
     scale = 1.0 if weight is None else np.abs(weight)
     return np.asarray(scale * (FUNCTION + 3) * size + 2 * np.abs(entropy(x, target, weight)))
+
+
+def entropy_stored(x: Array, target: Array, weight: Array | None = None) -> Array:
+    """Each part a logarithm, a factor and a product; then a difference and a weight."""
+    yes, no = (np.abs(np.maximum(f, -100.0)) for f in (np.log(x), np.log1p(-x)))
+    size = np.abs(target - 1) * no + np.abs(target) * yes
+    return np.asarray(3.1 * size * (1.0 if weight is None else np.abs(weight)) + 2 * np.abs(entropy(x, target, weight)))
 
 
 def logit_entropy(x: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None) -> Array:
@@ -133,6 +150,16 @@ def logit_entropy_rounded(
     log = np.logaddexp(0, -x)
     bent = 0.0 if pos_weight is None else (pos_weight - 1) * target
     size = 3 * np.abs((1 - target) * x) + log * ((FUNCTION + 8) * np.abs(1 + bent) + 3 * np.abs(bent) + 1)
+    scale = 1.0 if weight is None else np.abs(weight)
+    return np.asarray(scale * size + 2 * np.abs(logit_entropy(x, target, weight, pos_weight)))
+
+
+def logit_entropy_stored(
+    x: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None
+) -> Array:
+    """Two roundings of the product with x; the logarithm, its factor and their product; a difference and a weight."""
+    bent = 0.0 if pos_weight is None else (pos_weight - 1) * target
+    size = 2.1 * np.abs((1 - target) * x) + np.logaddexp(0, -x) * (3.1 * np.abs(1 + bent) + 2.1 * np.abs(bent))
     scale = 1.0 if weight is None else np.abs(weight)
     return np.asarray(scale * size + 2 * np.abs(logit_entropy(x, target, weight, pos_weight)))
 
@@ -250,11 +277,12 @@ LOSSES: Mapping[str, Operation] = {
     "smooth_l1_loss": Operation(paired(smooth), paired_error(smooth, smooth_rounded)),
     "huber_loss": Operation(paired(huber), paired_error(huber, huber_rounded)),
     "soft_margin_loss": Operation(
-        paired(soft_margin), paired_error(soft_margin, soft_margin_rounded, lambda x, target: np.exp(-x * target))
+        paired(soft_margin),
+        paired_error(soft_margin, soft_margin_rounded, lambda x, target: np.exp(-x * target), soft_margin_stored),
     ),
-    "binary_cross_entropy": Operation(paired(entropy), paired_error(entropy, entropy_rounded)),
+    "binary_cross_entropy": Operation(paired(entropy), paired_error(entropy, entropy_rounded, None, entropy_stored)),
     "binary_cross_entropy_with_logits": Operation(
-        paired(logit_entropy), paired_error(logit_entropy, logit_entropy_rounded)
+        paired(logit_entropy), paired_error(logit_entropy, logit_entropy_rounded, None, logit_entropy_stored)
     ),
     "nll_loss_forward": Operation(nll, nll_error),
     "nll_loss2d_forward": Operation(nll, nll_error),

@@ -28,12 +28,15 @@ class Loss:
     slopes: Callable[..., tuple[Numbers, ...]]
     way: Callable[..., Numbers] | None = None
     """The largest magnitude on the way: where it exceeds the type, the result has no bound."""
+    stored: Callable[..., Numbers] | None = None
+    """As `roundings`: what a kernel of a narrow type puts down in between; by default it rounds all of them."""
 
     def errors(self, precision: Precision, result: Numbers, *values: Numbers) -> Numbers:
         """How far a kernel may be off, for one pair or many; the arguments are exact."""
         with np.errstate(all="ignore"):
             count = np.abs(self.roundings(result, *values))
-            off = (precision.sum + precision.inner) * count + precision.tiny * (count != 0)
+            stored = count if self.stored is None else np.abs(self.stored(result, *values))
+            off = precision.sum * count + precision.inner * stored + precision.tiny * (count != 0)
             limit = precision.largest if precision.inner else precision.room  # what is stored in between is narrow
             return off if self.way is None else np.where(np.abs(self.way(*values)) < limit, off, np.inf)
 
@@ -77,6 +80,11 @@ def _soft_roundings(f: Numbers, x: Numbers, y: Numbers) -> Numbers:
     return np.abs(f) * EXP + sigmoid(-x * y) * (3 * np.abs(x * y) + EXP)
 
 
+def _soft_stored(f: Numbers, x: Numbers, y: Numbers) -> Numbers:
+    """The product, its exponential, and the logarithm."""
+    return 2 * np.abs(f) + 1.5 * sigmoid(-x * y) * (np.abs(x * y) + 1)
+
+
 def _logs(x: Numbers) -> tuple[Numbers, Numbers]:
     """log(x) and log(1 − x), at least −100, as kernels of the binary cross-entropy have them."""
     with np.errstate(all="ignore"):
@@ -91,6 +99,12 @@ def _entropy(x: Numbers, y: Numbers, weight: Numbers) -> Numbers:
 def _entropy_roundings(f: Numbers, x: Numbers, y: Numbers, weight: Numbers) -> Numbers:
     yes, no = _logs(x)
     return np.abs(weight) * (EXP + 2) * (np.abs((y - 1.0) * no) + np.abs(y * yes)) + 2 * np.abs(f)
+
+
+def _entropy_stored(f: Numbers, x: Numbers, y: Numbers, weight: Numbers) -> Numbers:
+    """Both logarithms, what they are multiplied by, the products; their difference, and that times the weight."""
+    yes, no = _logs(x)
+    return 3.1 * np.abs(weight) * (np.abs((y - 1.0) * no) + np.abs(y * yes)) + 2 * np.abs(f)
 
 
 def _entropy_slopes(x: Numbers, y: Numbers, weight: Numbers) -> tuple[Numbers, ...]:
@@ -110,6 +124,13 @@ def _logit_entropy(x: Numbers, y: Numbers, weight: Numbers, positive: Numbers) -
 def _logit_roundings(f: Numbers, x: Numbers, y: Numbers, weight: Numbers, positive: Numbers) -> Numbers:
     log, scaled = np.abs(_log_sigmoid(x)), (positive - 1.0) * y
     part = 3 * np.abs((1.0 - y) * x) + log * ((EXP + 8) * np.abs(scaled + 1.0) + 3 * np.abs(scaled) + 1)
+    return np.abs(weight) * part + 2 * np.abs(f)
+
+
+def _logit_stored(f: Numbers, x: Numbers, y: Numbers, weight: Numbers, positive: Numbers) -> Numbers:
+    """The logarithm, its factor in three steps, both products; their difference, and that times the weight."""
+    log, scaled = np.abs(_log_sigmoid(x)), (positive - 1.0) * y
+    part = 2.1 * np.abs((1.0 - y) * x) + log * (3.1 * np.abs(scaled + 1.0) + 2.1 * np.abs(scaled))
     return np.abs(weight) * part + 2 * np.abs(f)
 
 
@@ -145,15 +166,22 @@ LOSSES: Mapping[str, Loss] = {
         _soft_roundings,
         lambda x, y: (-y * sigmoid(-x * y), -x * sigmoid(-x * y)),
         way=lambda x, y: np.exp(-x * y),
+        stored=_soft_stored,
     ),
     "binary_cross_entropy": Loss(
-        "{weight} × (({y} − 1) × log(1 − {x}) − {y} × log({x}))", _entropy, _entropy_roundings, _entropy_slopes
+        "{weight} × (({y} − 1) × log(1 − {x}) − {y} × log({x}))",
+        _entropy,
+        _entropy_roundings,
+        _entropy_slopes,
+        None,
+        _entropy_stored,
     ),
     "binary_cross_entropy_of_logit": Loss(
         "{weight} × ((1 − {y}) × {x} − (({positive} − 1) × {y} + 1) × log(sigmoid({x})))",
         _logit_entropy,
         _logit_roundings,
         _logit_slopes,
+        stored=_logit_stored,
     ),
 }
 PAIRED: Mapping[str, Primitive] = {name: loss.primitive() for name, loss in LOSSES.items()}
