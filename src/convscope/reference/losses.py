@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import FUNCTION, Array, carried, gamma
+from convscope.reference.roundoff import FUNCTION, Array, carried, gamma, smallest
 
 Each = Callable[..., Array]
 
@@ -37,11 +37,16 @@ def paired(each: Each) -> Callable[..., Array]:
 
 
 def paired_error(
-    each: Each, rounded: Each, on_the_way: Each | None = None, stored: Each | None = None
+    each: Each,
+    rounded: Each,
+    on_the_way: Each | None = None,
+    stored: Each | None = None,
+    underflow: Callable[..., float] | None = None,
 ) -> Callable[..., Array]:
     """`rounded` adds up the magnitudes that a kernel rounds: to its own type, and to a narrow one, unless
     `stored` says that it puts down less in between.
 
+    Each loss may lose numbers below the smallest of the type, times what `underflow` says that these are multiplied by.
     Where a number `on_the_way` is beyond the type's range, nothing is known of the loss.
     """
 
@@ -51,6 +56,7 @@ def paired_error(
         losses = np.asarray(each(x, target, **how))
         narrow = u_out * (stored or rounded)(x, target, **how) if u_out else 0.0
         errors = np.broadcast_to(u * rounded(x, target, **how) + narrow, losses.shape)
+        errors = errors + 2 * smallest(u_out or u) * (1.0 if underflow is None else max(1.0, underflow(**how)))
         if on_the_way is not None:
             errors = carried(errors, on_the_way(x, target, **how), u_out or u)
         return _reduced_error(losses, errors, reduction, u)
@@ -83,6 +89,11 @@ def smooth_rounded(x: Array, target: Array, beta: float = 1.0) -> Array:
     apart = np.abs(x - target)
     line = apart > 0.98 * beta
     return 6 * np.abs(smooth(x, target, beta)) + np.where(line, 2 * (apart + beta), 0.0)
+
+
+def _inverse_beta(beta: float = 1.0) -> float:
+    """The square of a small difference, which may underflow, is divided by beta."""
+    return 1 / beta if beta else 1.0
 
 
 def huber(x: Array, target: Array, delta: float = 1.0) -> Array:
@@ -274,7 +285,7 @@ def _label_gaps(x: Array, target: Array) -> tuple[list[Array], Array]:
 
 LOSSES: Mapping[str, Operation] = {
     "mse_loss": Operation(paired(squared), paired_error(squared, squared_rounded)),
-    "smooth_l1_loss": Operation(paired(smooth), paired_error(smooth, smooth_rounded)),
+    "smooth_l1_loss": Operation(paired(smooth), paired_error(smooth, smooth_rounded, underflow=_inverse_beta)),
     "huber_loss": Operation(paired(huber), paired_error(huber, huber_rounded)),
     "soft_margin_loss": Operation(
         paired(soft_margin),

@@ -30,6 +30,8 @@ class Loss:
     """The largest magnitude on the way: where it exceeds the type, the result has no bound."""
     stored: Callable[..., Numbers] | None = None
     """As `roundings`: what a kernel of a narrow type puts down in between; by default it rounds all of them."""
+    underflow: Callable[..., Numbers] | None = None
+    """What a number that underflows on the way is multiplied by afterwards, where that is more than 1."""
 
     def errors(self, precision: Precision, result: Numbers, *values: Numbers) -> Numbers:
         """How far a kernel may be off, for one pair or many; the arguments are exact."""
@@ -37,6 +39,8 @@ class Loss:
             count = np.abs(self.roundings(result, *values))
             stored = count if self.stored is None else np.abs(self.stored(result, *values))
             off = precision.sum * count + precision.inner * stored + precision.tiny * (count != 0)
+            if self.underflow is not None:  # subnormal numbers have a spacing of tiny times the type's roundoff
+                off = off + 2 * precision.tiny * (precision.inner or 1.0) * self.underflow(*values)
             limit = precision.largest if precision.inner else precision.room  # what is stored in between is narrow
             return off if self.way is None else np.where(np.abs(self.way(*values)) < limit, off, np.inf)
 
@@ -151,6 +155,7 @@ LOSSES: Mapping[str, Loss] = {
         _smooth,
         lambda f, x, y, beta: 6 * np.abs(f) + 3 * np.where(np.abs(x - y) >= 0.9 * beta, np.abs(x - y) + beta, 0.0),
         _smooth_slopes,
+        underflow=lambda x, y, beta: np.divide(1.0, beta),  # noqa: ARG005  # one signature
     ),
     "huber": Loss(
         "|{x} − {y}|² ÷ 2 up to {delta}, {delta} × (|{x} − {y}| − {delta} ÷ 2) beyond",
