@@ -465,6 +465,9 @@ FUSED: Mapping[str, Case] = {  # many layers in one: bounds of bounds
         resolution=1 / 10,
     ),
 }
+
+from rule_cases_layers import LAYERS  # noqa: E402  # it needs what is above
+
 CASES: Mapping[str, Case] = {
     **CONVOLUTION,
     **LINEAR,
@@ -480,4 +483,5 @@ CASES: Mapping[str, Case] = {
     **ATTENTION,
     **FUSED,
     **{name: call(does, *shapes, slopes=False) for name, (does, shapes) in BACKWARD.items()},
+    **LAYERS,
 }

@@ -25,8 +25,19 @@ from convscope.ops import (
     resampling,
     titles,
 )
+from convscope.ops.antialiasing import ANTIALIASING
+from convscope.ops.class_losses import CLASS_LOSSES
+from convscope.ops.ctc import CTC
 from convscope.ops.dependencies import MovedCells, everything
+from convscope.ops.distances import DISTANCES
+from convscope.ops.embedding_bag import EMBEDDING_BAG
+from convscope.ops.losses import LOSSES
 from convscope.ops.op import Op, Role
+from convscope.ops.outer_products import OUTER_PRODUCTS
+from convscope.ops.quantization import QUANTIZATION
+from convscope.ops.randomized import RANDOMIZED
+from convscope.ops.recurrent import RECURRENT
+from convscope.ops.sampling import SAMPLING
 from convscope.ops.titles import Title
 
 OPS: Mapping[str, Op] = {
@@ -577,6 +588,19 @@ OPS: Mapping[str, Op] = {
     ),
     "_prelu_kernel_backward": Op(backward_activations.prelu, pointwise.pointwise_dependencies),
     "glu_backward": Op(backward_activations.glu, everything, rounding="narrow"),
+    # families that have their rows beside their rules
+    "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
+    **CLASS_LOSSES,
+    **DISTANCES,
+    **CTC,
+    **RECURRENT,
+    **SAMPLING,
+    **ANTIALIASING,
+    **QUANTIZATION,
+    **EMBEDDING_BAG,
+    **RANDOMIZED,
+    **LOSSES,
+    **OUTER_PRODUCTS,
 }
 
 OTHER_ROLES: Mapping[str, Role] = {

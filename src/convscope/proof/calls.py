@@ -109,11 +109,13 @@ def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
-    """What no argument says: random numbers, the memory layout of the input, whether a kernel left padding out."""
+    """What no argument says: random numbers, states of a recurrent layer, memory layout, padding left out."""
     if not multiplies_padding(trace, step):
         return {"multiplies padding": False}
     if step.op == "native_dropout":
         return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
+    if step.op == "mkldnn_rnn_layer":
+        return {"states": Operand.of(step.outputs[0], step.name)}
     if step.op in LAID_OUT:
         return {"layout": layout_of(step.arguments["input"])}
     return MappingProxyType({})

@@ -158,6 +158,8 @@ def _arguments(trace: Trace, step: Step) -> dict[str, Any]:
     arguments: dict[str, Any] = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
+    if step.op == "mkldnn_rnn_layer":
+        arguments["states"] = step.outputs[0]  # each step of a sequence is recomputed from the recorded one before it
     if step.op in LAID_OUT:
         arguments["layout"] = layout_of(step.arguments["input"])
     if not multiplies_padding(trace, step, arguments):

@@ -31,9 +31,19 @@ from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
+from convscope.reference.antialiasing import ANTIALIASING
+from convscope.reference.ctc import CTC
+from convscope.reference.distances import DISTANCES
+from convscope.reference.embedding_bag import EMBEDDING_BAG
 from convscope.reference.erf import erf, erfc
+from convscope.reference.losses import LOSSES
 from convscope.reference.operation import Operation, exact, first, ulps, wide
+from convscope.reference.outer_products import OUTER_PRODUCTS
+from convscope.reference.quantization import QUANTIZATION
+from convscope.reference.randomized import RANDOMIZED
+from convscope.reference.recurrent import RECURRENT
 from convscope.reference.roundoff import FUNCTION
+from convscope.reference.sampling import SAMPLING
 
 
 def _move(function: object) -> Operation:
@@ -412,6 +422,18 @@ OPERATIONS: Mapping[str, Operation] = {
     "elu_backward": Operation(act_back.elu_backward, wide(act_back.elu_backward_error)),
     "glu_backward": Operation(act_back.glu_backward, act_back.glu_backward_error),
     "native_dropout_backward": Operation(act_back.dropout_backward, wide(ulps(3))),
+    # families that have their rows beside their definitions
+    "vdot": _PRODUCT,
+    **DISTANCES,
+    **CTC,
+    **RECURRENT,
+    **SAMPLING,
+    **ANTIALIASING,
+    **QUANTIZATION,
+    **EMBEDDING_BAG,
+    **RANDOMIZED,
+    **LOSSES,
+    **OUTER_PRODUCTS,
 }
 """ATen name -> Operation."""
 
