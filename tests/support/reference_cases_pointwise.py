@@ -303,5 +303,32 @@ def _moves() -> Iterator[dict[str, Case]]:
     }
 
 
+def _less_usual() -> Iterator[dict[str, Case]]:
+    x, y, row, far = normal(3, 4, 5), normal(3, 4, 5), normal(4, 1), spread(5, 41)
+    for name in ("asinh", "deg2rad", "rad2deg", "sinc"):
+        yield {name: Case(f"{name}.default", (far,)), f"{name} near 0": Case(f"{name}.default", (x,))}
+    for name in ("angle", "signbit", "isposinf", "isneginf"):
+        yield {name: Case(f"{name}.default", (odd(4, 6),))}
+    for name in ("hypot", "fmax", "fmin", "logaddexp", "logaddexp2"):
+        yield {name: Case(f"{name}.default", (x, row)), f"{name} odd": Case(f"{name}.default", (odd(4, 5), normal(5)))}
+    yield {
+        "acosh": Case("acosh.default", (positive(4, 50) * 3 + 1,)),
+        "atanh": Case("atanh.default", (far / 31,)),
+        "frexp": Case("frexp.Tensor", (far,)),
+        "logit": Case("logit.default", (positive(4, 5) / 2,)),
+        "logit eps": Case("logit.default", (far, 0.125)),
+        "nan_to_num": Case("nan_to_num.default", (odd(4, 5), 0.5, 3.0, -2.0)),
+        "nan_to_num of numbers": Case("nan_to_num.default", (x,)),
+        "copysign": Case("copysign.Tensor", (x, y)),
+        "copysign number": Case("copysign.Scalar", (odd(4, 5), -2.0)),
+        "xlogy": Case("xlogy.Tensor", (odd(4, 5), positive(4, 5))),
+        "xlogy number": Case("xlogy.Scalar_Other", (x, 0.3)),
+        "xlogy of a number": Case("xlogy.Scalar_Self", (0.7, positive(4, 5))),
+        "ldexp": Case("ldexp.Tensor", (x, y)),
+        "ldexp whole": Case("ldexp.Tensor", (x, whole(5))),
+        "heaviside": Case("heaviside.default", (odd(4, 5), normal(4, 5))),
+    }
+
+
 def more() -> tuple[Family, ...]:
-    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves
+    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves, _less_usual

@@ -287,6 +287,16 @@ FUNCTIONS: Mapping[str, Case] = {
     },
     **{name: call(after(getattr(torch, name), torch.tanh), (5, 7)) for name in ("asin", "acos")},
     "round to decimals": call(lambda x: x.round(decimals=2)),
+    **{
+        name: call(getattr(torch, name), (5, 7), scale=2)
+        for name in ["asinh", "deg2rad", "rad2deg", "sinc", "signbit", "isposinf", "isneginf", "angle", "frexp"]
+    },
+    "acosh": call(lambda x: torch.acosh(x.abs() + 1.1), (5, 7)),
+    "atanh": call(after(torch.atanh, torch.tanh), (5, 7)),
+    "logit": call(after(torch.logit, torch.sigmoid), (5, 7)),
+    "logit within limits": call(lambda x: torch.logit(x.sigmoid(), eps=0.3), (5, 7)),
+    "nan_to_num": call(lambda x: torch.nan_to_num(x.log(), nan=0.3, neginf=-1.7), (5, 7)),
+    "nan_to_num of the type": call(lambda x: torch.nan_to_num((x > 0).to(x) / 0), (5, 7), slopes=False),
 }
 OF_TWO: Mapping[str, Does] = {
     "add": torch.add,
@@ -298,6 +308,10 @@ OF_TWO: Mapping[str, Does] = {
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "atan2": torch.atan2,
+    **{name: getattr(torch, name) for name in ("copysign", "hypot", "fmax", "fmin", "logaddexp", "logaddexp2")},
+    "xlogy": lambda x, y: torch.xlogy(x, y.abs() + 0.1),
+    "ldexp": torch.ldexp,
+    "heaviside": lambda x, y: torch.heaviside(x.relu(), y),
     "fmod": torch.fmod,
     "remainder": torch.remainder,
     "floor_divide": torch.floor_divide,

@@ -161,6 +161,8 @@ def _arguments(trace: Trace, step: Step) -> dict[str, Any]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
     if step.op in LAID_OUT:
         arguments["layout"] = layout_of(step.arguments["input"])
+    if step.op == "nan_to_num":
+        arguments["result_type"] = step.dtype  # its largest number takes the place of an infinity
     if not multiplies_padding(trace, step, arguments):
         arguments["multiplies_padding"] = False
     return arguments
