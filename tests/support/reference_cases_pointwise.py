@@ -330,5 +330,43 @@ def _less_usual() -> Iterator[dict[str, Case]]:
     }
 
 
+def _written() -> Iterator[dict[str, Case]]:
+    x, at, twice = normal(4, 5, 6), torch.tensor([3, 0]), torch.tensor([1, 4, 1])
+    n = whole(4, 5, 6)
+    for reduce in ("sum", "prod", "mean", "amax", "amin"):
+        sent = normal(4, 3, 6) if reduce != "amax" else odd(4, 3, 6)
+        for own in (True, False):
+            yield {
+                f"scatter_reduce {reduce} {own}": Case(
+                    "scatter_reduce.two", (x, 1, whole(3, 3, 5, high=5), sent, reduce), {"include_self": own}
+                )
+            }
+        if reduce != "sum":
+            yield {
+                f"index_reduce {reduce}": Case("index_reduce.default", (x, 1, twice, sent, reduce)),
+                f"index_reduce {reduce} alone": Case(
+                    "index_reduce.default", (x, 1, twice, sent, reduce), {"include_self": False}
+                ),
+            }
+    yield {
+        "scatter_reduce whole": Case("scatter_reduce.two", (n, 2, whole(4, 5, 3, high=6), n, "amax")),
+        "index_add": Case("index_add.default", (x, 1, twice, normal(4, 3, 6))),
+        "index_add scaled": Case("index_add.default", (x, 0, torch.tensor([3, 3]), normal(2, 5, 6)), {"alpha": -0.3}),
+        "index_add whole": Case("index_add.default", (n, 1, twice, whole(4, 3, 6))),
+        "index_copy": Case("index_copy.default", (x, 0, at, normal(2, 5, 6))),
+        "index_fill": Case("index_fill.int_Scalar", (x, 2, at, 0.3)),
+        "index_fill by a tensor": Case("index_fill.int_Tensor", (x, 1, at, torch.tensor(0.5))),
+        "put": Case("put.default", (x, torch.tensor([[3, -1], [9, 3]]), normal(2, 2))),
+        "put adding": Case("put.default", (x, torch.tensor([3, -1, 3]), normal(3), True)),
+        "masked_scatter": Case("masked_scatter.default", (x, whole(5, 6, high=2).bool(), normal(9, 20))),
+        "diagonal_scatter": Case("diagonal_scatter.default", (x, normal(5, 4), 1, 0, -1)),
+        "diagonal_scatter below": Case("diagonal_scatter.default", (x, normal(4, 4), -1, 1, 2)),
+        "as_strided_scatter": Case("as_strided_scatter.default", (x, normal(2, 3), [2, 3], [17, 2], 5)),
+        "diag_embed": Case("diag_embed.default", (normal(3, 4), -2, 0, 2)),
+        "diag_embed above": Case("diag_embed.default", (n[0], 1)),
+        "block_diag": Case("block_diag.default", ([normal(2, 3), normal(4), normal(3, 1)],)),
+    }
+
+
 def more() -> tuple[Family, ...]:
-    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves, _less_usual
+    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves, _less_usual, _written

@@ -92,6 +92,12 @@ def written(x: Tensor) -> Tensor:
     return y * 1
 
 
+def reduced(how: str, own: bool, x: Tensor) -> Tensor:
+    """Some numbers of a tensor sent to others, two of them to the same."""
+    at = torch.tensor([[[1, 0, 1], [2, 2, 2]]])
+    return torch.scatter_reduce(x, 2, at, 3 * x[:1, :2, :3], how, include_self=own)
+
+
 class SelfAttention(nn.Module):
     """Attention of a tensor to itself, which takes the fused path."""
 
@@ -389,6 +395,20 @@ MOVES: Mapping[str, Case] = {
             ),
             "scatter": lambda x: x.scatter(1, torch.tensor([[[1, 0, 2, 1]], [[0, 0, 2, 2]]]), 0.5),
             "scatter_add": lambda x: x.scatter_add(1, torch.tensor([[[1, 0, 2, 1], [1, 1, 2, 0]]]), 2 * x[:1, :2]),
+            "index_add": lambda x: x.index_add(1, torch.tensor([2, 0, 2]), 3 * x, alpha=0.7),
+            "index_copy": lambda x: x.index_copy(2, torch.tensor([2, 0]), 3 * x[..., :2]),
+            "index_fill": lambda x: x.index_fill(1, torch.tensor([2, 0]), 0.3),
+            **{
+                f"scatter_reduce by {reduce}{'' if own else ', without itself'}": partial(reduced, reduce, own)
+                for reduce, own in [("sum", True), ("prod", True), ("mean", False), ("amax", True), ("amin", False)]
+            },
+            "index_reduce": lambda x: x.index_reduce(1, torch.tensor([2, 0, 2]), 3 * x, "mean"),
+            "put": lambda x: x.put(torch.tensor([[3, -1, 3]]), 3 * x[:1, 0, :3]),
+            "put, adding": lambda x: x.put(torch.tensor([[3, -1, 3]]), 3 * x[:1, 0, :3], accumulate=True),
+            "masked_scatter": lambda x: x.masked_scatter(x > 0.2, 3 * x),
+            "diagonal_scatter": lambda x: torch.diagonal_scatter(x, 3 * x[:, 0, 1:], 1, 1, 2),
+            "diag_embed": lambda x: torch.diag_embed(x, 1, 0, -2),
+            "block_diag": lambda x: torch.block_diag(x[0], x[1, 0], x[0, 0, 0]),
             "a part written in place": written,
             "as_strided": lambda x: x.clone().as_strided((3, 4), (4, 1), 12),
             "clone, detach, alias": lambda x: torch.ops.aten.alias(x.detach().clone()),
@@ -399,6 +419,9 @@ MOVES: Mapping[str, Case] = {
             "to truth values": lambda x: x.bool(),
         }.items()
     },
+    "as_strided_scatter": call(  # PyTorch's own gradient leaves out what is not written over
+        lambda x: torch.as_strided_scatter(x * 1, 3 * x[0, :2, :2], (2, 2), (5, 2), 3), (2, 3, 4), slopes=False
+    ),
     "t": call(torch.t, (2, 3)),
     "pixel_shuffle": call(lambda x: F.pixel_shuffle(x, 2), (1, 8, 3, 2)),
     "pixel_unshuffle": call(lambda x: F.pixel_unshuffle(x, 2), (1, 2, 4, 6)),

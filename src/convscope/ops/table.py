@@ -16,6 +16,7 @@ from convscope.ops import (
     reductions,
     resampling,
     titles,
+    writing,
 )
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.op import Op, Role
@@ -412,6 +413,25 @@ OPS: Mapping[str, Op] = {
         role="index",
         rounding="narrow",
         selected_by=("indices",),
+    ),
+    # writing
+    **dict.fromkeys(
+        ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),
+        Op(
+            writing.written,
+            writing.written_dependencies,
+            writing.written_vjp,
+            role="index",
+            rounding="narrow",
+            selected_by=("index",),
+        ),
+    ),
+    "masked_scatter": Op(
+        writing.written, writing.written_dependencies, writing.written_vjp, role="index", selected_by=("mask",)
+    ),
+    **dict.fromkeys(
+        ("diagonal_scatter", "as_strided_scatter", "diag_embed", "block_diag"),
+        Op(writing.written, writing.written_dependencies, writing.written_vjp),
     ),
     # creation
     **dict.fromkeys(

@@ -20,6 +20,7 @@ from convscope.reference import (
     resampling,
     selection,
     softmax,
+    writing,
 )
 from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
@@ -344,6 +345,18 @@ OPERATIONS: Mapping[str, Operation] = {
     "slice_scatter": _move(indexing.write_part),
     "select_scatter": _move(indexing.write_select),
     "embedding": _carry(indexing.embedding),
+    # writing
+    "index_add": Operation(writing.add_slices, writing.add_slices_error),
+    "index_copy": _move(writing.copy_slices),
+    "index_fill": Operation(writing.fill_slices, writing.fill_slices_error),
+    "scatter_reduce": Operation(writing.scatter_reduced, writing.scatter_reduced_error),
+    "index_reduce": Operation(writing.reduced_slices, writing.reduced_slices_error),
+    "put": Operation(writing.put, writing.put_error),
+    "masked_scatter": _move(writing.write_masked),
+    "diagonal_scatter": _move(writing.write_diagonal),
+    "as_strided_scatter": _move(writing.write_strided),
+    "diag_embed": _move(writing.embed_diagonal),
+    "block_diag": _move(writing.block_diagonal),
     # tensors made of numbers
     "zeros": _move(_ZEROS["plain"]),
     "ones": _move(_ONES["plain"]),
