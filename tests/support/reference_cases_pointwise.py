@@ -291,10 +291,20 @@ def _moves() -> Iterator[dict[str, Case]]:
         "roll.default": (x, [2, -1], [1, 2]), "flip.default": (x, [0, 2]), "diagonal.default": (x, 1, 1, 2),
         "tril.default": (x, -1), "triu.default": (x, 1), "as_strided.default": (x, [3, 2, 2], [10, 2, 3], 4),
         "pixel_shuffle.default": (y, 2), "pixel_unshuffle.default": (y, 3), "channel_shuffle.default": (y, 4),
-        "native_channel_shuffle.default": (y, 2),
+        "native_channel_shuffle.default": (y, 2), "rot90.default": (x, 1, [2, 0]), "repeat_interleave.Tensor":
+        (torch.tensor([2, 0, 3]),), "alias_copy.default": (x,), "detach_copy.default": (x,),
+        "view_copy.default": (x, [8, -1]), "squeeze_copy.default": (normal(1, 3, 1),), "unsqueeze_copy.default": (x, 1),
+        "transpose_copy.int": (x, 0, -1), "t_copy.default": (x[0],), "permute_copy.default": (x, [2, 0, 1]),
+        "expand_copy.default": (normal(1, 3, 1), [2, 5, -1, 4]), "split_copy.Tensor": (x, 4, 1),
+        "split_with_sizes_copy.default": (x, [1, 3, 2], 1), "unbind_copy.int": (x, 1),
+        "narrow_copy.default": (x, 1, 2, 3), "select_copy.int": (x, -1, -2), "diagonal_copy.default": (x, 1, 1, 2),
+        "as_strided_copy.default": (x, [3, 2, 2], [10, 2, 3], 4), "unfold_copy.default": (x, 2, 3, 2),
+        "take.default": (x, torch.tensor([[3, -1], [0, 17]])), "masked_select.default": (x, normal(6, 1) > 0),
     }  # fmt: skip
     yield {f"move {op}": Case(op, args) for op, args in calls.items()}
     yield {
+        "rot90 twice": Case("rot90.default", (x, 2, [0, 1])),
+        "rot90 back": Case("rot90.default", (x, -1, [1, 2])),
         "roll flat": Case("roll.default", (x, [7])),
         "_to_copy": Case("_to_copy.default", (3 * x,), {"dtype": torch.int64}),
         "_to_copy bfloat16": Case("_to_copy.default", (x,), {"dtype": torch.bfloat16}),

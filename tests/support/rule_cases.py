@@ -98,6 +98,21 @@ def reduced(how: str, own: bool, x: Tensor) -> Tensor:
     return torch.scatter_reduce(x, 2, at, 3 * x[:1, :2, :3], how, include_self=own)
 
 
+COPIED: Mapping[str, tuple[Any, ...]] = {
+    "alias": (), "detach": (), "view": ([4, 6],), "squeeze": (), "unsqueeze": (1,), "transpose": (0, 2),
+    "permute": ([2, 0, 1],), "expand": ([5, 2, 3, 4],), "split": (2, 2), "split_with_sizes": ([1, 3], 2),
+    "unbind": (1,), "slice": (2, 1, 4, 2), "narrow": (2, -3, 2), "select": (1, -2), "diagonal": (1, 0, 2),
+    "as_strided": ([2, 3], [7, 2], 1), "unfold": (2, 3, 1),
+}  # fmt: skip
+"""Views whose twin copies, with settings for a tensor of shape (2, 3, 4)."""
+
+
+def copied(view: str, *settings: Any) -> Any:
+    """The twin of a view; its tensor comes last."""
+    *options, x = settings
+    return getattr(torch.ops.aten, f"{view}_copy")(x, *options)
+
+
 class SelfAttention(nn.Module):
     """Attention of a tensor to itself, which takes the fused path."""
 
@@ -375,6 +390,10 @@ MOVES: Mapping[str, Case] = {
             "unbind": lambda x: x.unbind(1),
             "roll": lambda x: x.roll((1, -2), (0, 2)),
             "roll of all": lambda x: x.roll(5),
+            "rot90": lambda x: (torch.rot90(x, 1, (2, 1)), x.rot90(2, (0, 2)), x.rot90(3, (0, 1))),
+            "take": lambda x: x.take(torch.tensor([[3, -1], [0, 17]])),
+            "masked_select": lambda x: x.masked_select(x[0] > 0.1),
+            **{f"{name}_copy": partial(copied, name, *settings) for name, settings in COPIED.items()},
             "repeat": lambda x: x.repeat(3, 1, 2, 1),
             "flip": lambda x: x.flip(0, 2),
             "diagonal": lambda x: x.diagonal(1, 0, 2),
@@ -423,6 +442,7 @@ MOVES: Mapping[str, Case] = {
         lambda x: torch.as_strided_scatter(x * 1, 3 * x[0, :2, :2], (2, 2), (5, 2), 3), (2, 3, 4), slopes=False
     ),
     "t": call(torch.t, (2, 3)),
+    "t_copy": call(torch.ops.aten.t_copy, (2, 3)),
     "pixel_shuffle": call(lambda x: F.pixel_shuffle(x, 2), (1, 8, 3, 2)),
     "pixel_unshuffle": call(lambda x: F.pixel_unshuffle(x, 2), (1, 2, 4, 6)),
     "channel_shuffle": call(lambda x: F.channel_shuffle(x, 3), (1, 6, 3, 2)),

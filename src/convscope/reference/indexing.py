@@ -26,6 +26,17 @@ def gather(x: Array, dim: int, index: Array) -> Array:
     return np.atleast_1d(x)[_spots(np.atleast_1d(index), dim)].reshape(index.shape)
 
 
+def take(x: Array, index: Array) -> Array:
+    """take: cells by their numbers in reading order."""
+    return np.asarray(x.reshape(-1)[index])
+
+
+def select_masked(x: Array, mask: Array) -> Array:
+    """masked_select: the cells where the mask holds, in reading order."""
+    together = np.broadcast_shapes(x.shape, mask.shape)
+    return np.broadcast_to(x, together)[np.broadcast_to(mask, together)]
+
+
 def scatter(
     x: Array, dim: int, index: Array, src: Array | None = None, value: Any = None, reduce: str | None = None
 ) -> Array:
