@@ -378,5 +378,55 @@ def _written() -> Iterator[dict[str, Case]]:
     }
 
 
+def _counted() -> Iterator[dict[str, Case]]:
+    x, n = normal(4, 5, 7), whole(4, 5, 7, high=4).double()
+    rows = x.sort(-1).values
+    edges = torch.tensor([-1.0, 0.25, 0.5, 1.5]).double()
+    for name in ("median", "nanmedian"):
+        yield {
+            f"{name} all": Case(f"{name}.default", (x,)),
+            f"{name} axis": Case(f"{name}.dim", (odd(4, 5), 1, True)),
+            f"{name} equal": Case(f"{name}.dim", (n, 2)),
+        }
+    for name in ("cummax", "cummin", "logcumsumexp"):
+        yield {name: Case(f"{name}.default", (x, 1)), f"{name} equal": Case(f"{name}.default", (n, -1))}
+    for name in ("_unique2", "unique_consecutive"):
+        given = (n, True, True, True) if name == "_unique2" else (n, True, True)
+        yield {name: Case(f"{name}.default", given)}
+    for how in ("sum", "mean", "prod", "max", "min"):
+        data = {"lengths": whole(4, 3, high=2), "axis": 1, "unsafe": True}
+        yield {
+            f"segment_reduce {how}": Case("segment_reduce.default", (x, how), {"lengths": torch.tensor([1, 0, 3])}),
+            f"segment_reduce {how} inner": Case("segment_reduce.default", (x, how), {**data, "initial": 0.3}),
+        }
+    yield {
+        "cummax odd": Case("cummax.default", (odd(4, 5), 1)),
+        "kthvalue": Case("kthvalue.default", (odd(4, 5), 3, 1)),
+        "mode": Case("mode.default", (n, 2)),
+        "cumprod": Case("cumprod.default", (x, 1)),
+        "count_nonzero": Case("count_nonzero.dim_IntList", (n, [0, 2])),
+        "count_nonzero all": Case("count_nonzero.default", (n,)),
+        "nonzero": Case("nonzero.default", (n,)),
+        "nonzero_static": Case("nonzero_static.default", (n[0],), {"size": 40}),
+        "nansum": Case("nansum.default", (odd(4, 5), [1], True)),
+        "trace": Case("trace.default", (x[0],)),
+        "unique_dim": Case("unique_dim.default", (n[:, :2, 0], 0, True, True, True)),
+        "unique_consecutive of slices": Case("unique_consecutive.default", (n[:, :2, :1], True, True, 1)),
+        "searchsorted": Case("searchsorted.Tensor", (rows, normal(4, 5, 2)), {"right": True, "out_int32": True}),
+        "searchsorted row": Case("searchsorted.Tensor", (edges, n), {"side": "left"}),
+        "searchsorted unsorted": Case("searchsorted.Tensor", (x, normal(4, 5, 2)), {"sorter": x.argsort(-1)}),
+        "searchsorted number": Case("searchsorted.Scalar", (edges, 0.25)),
+        "bucketize": Case("bucketize.Tensor", (n, edges), {"right": True}),
+        "isin": Case("isin.Tensor_Tensor", (n, n[0, 0, :2])),
+        "histc": Case("histc.default", (x, 7, -1, 1)),
+        "histc of all": Case("histc.default", (n, 3)),
+        "histogram": Case("histogram.bin_ct", (x, 5), {"weight": normal(4, 5, 7), "range": [-1.0, 2.0]}),
+        "histogram density": Case("histogram.bin_ct", (x, 5), {"density": True}),
+        "histogram edges": Case("histogram.bins_tensor", (n, edges)),
+        "logspace": Case("logspace.default", (-0.3, 1.7, 9, 2.5)),
+        "logspace down": Case("logspace.default", (3, -2, 6)),
+    }
+
+
 def more() -> tuple[Family, ...]:
-    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves, _less_usual, _written
+    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves, _less_usual, _written, _counted

@@ -226,6 +226,36 @@ REDUCED: Mapping[str, Does] = {
     "length": lambda x: torch.linalg.vector_norm(x, dim=(1, 2)),
     "1-norm": lambda x: x.norm(p=1, dim=1),
     "3-norm": lambda x: x.norm(p=3, dim=1),
+    "median": lambda x: x.median(1),
+    "median of all": torch.median,
+    "nanmedian": lambda x: x.log().nanmedian(-1, keepdim=True),
+    "kthvalue": lambda x: x.kthvalue(2, 1),
+    "mode": lambda x: x.mode(1),
+    "cumprod": lambda x: x.cumprod(1),
+    "cummax": lambda x: x.cummax(1),
+    "cummin": lambda x: x.cummin(-1),
+    "logcumsumexp": lambda x: x.logcumsumexp(1),
+    "nansum": lambda x: x.log().nansum(1),
+    "trace": lambda x: x[0].trace(),
+    "count_nonzero": lambda x: x.relu().count_nonzero(1),
+    "nonzero": lambda x: x.relu().nonzero(),
+    "nonzero_static": lambda x: torch.nonzero_static(x[0, :2].relu(), size=12),
+    "unique": lambda x: torch.unique(x.round(), return_inverse=True, return_counts=True),
+    "unique slices": lambda x: torch.unique(x[:, :2, 0].sign(), return_inverse=True, return_counts=True, dim=0),
+    "unique runs": lambda x: torch.unique_consecutive(x.sign(), return_inverse=True, return_counts=True),
+    "searchsorted": lambda x: torch.searchsorted(x.sort(-1).values, x[..., :2], right=True),
+    "bucketize": lambda x: torch.bucketize(x, torch.tensor([-0.5, 0.1, 0.7]).to(x)),
+    "isin": lambda x: torch.isin(x.round(), x[0, 0].round()),
+    "histc": lambda x: x.histc(4, -1, 1),
+    "histogram": lambda x: tuple(torch.histogram(x, 3, weight=x.abs(), density=True)),
+    "histogram by edges": lambda x: torch.histogram(x, torch.tensor([-1.0, 0.3, 0.4, 1.0]).to(x))[0],
+    **{
+        f"segment_reduce by {how}": partial(torch.segment_reduce, reduce=how, lengths=torch.tensor([2, 0, 1]), initial=2)
+        for how in ("sum", "mean", "prod", "max", "min")
+    },
+    "segment_reduce by offsets": lambda x: torch.segment_reduce(
+        x, "mean", offsets=torch.tensor([[0, 2, 4], [0, 1, 4], [0, 3, 4]]), axis=1
+    ),
     "largest size": lambda x: torch.linalg.vector_norm(x, ord=float("inf"), dim=1),
     "softmax": lambda x: F.softmax(3 * x, 1),
     "softmax of the last axis": lambda x: F.softmax(3 * x, -1),
@@ -472,6 +502,7 @@ FILLED: Mapping[str, Case] = {
         "arange": lambda x: x + torch.arange(1.0, 3.0, 0.4),
         "arange of integers": lambda x: x + torch.arange(5),
         "linspace": lambda x: x + torch.linspace(0.1, 1, 5),
+        "logspace": lambda x: x + torch.logspace(-0.3, 1.2, 5, base=2.5),
         "eye": lambda x: x + torch.eye(4, 5),
     }.items()
 }

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from convscope.ops import (
     attention,
     convolution,
+    counting,
     creation,
+    cumulative,
     indexing,
     joining,
     matmul,
@@ -13,8 +15,10 @@ from convscope.ops import (
     normalization,
     pointwise,
     pooling,
+    ranking,
     reductions,
     resampling,
+    segments,
     titles,
     writing,
 )
@@ -442,6 +446,30 @@ OPS: Mapping[str, Op] = {
         rounding="narrow",
         selected_by=("indices",),
     ),
+    # ranks, counts and places
+    **dict.fromkeys(
+        ("median", "nanmedian", "kthvalue", "mode"),
+        Op(ranking.ranked_one, reductions.reduction_dependencies, ranking.ranked_one_vjp),
+    ),
+    "cumprod": Op(cumulative.cumprod, reductions.cumsum_dependencies, cumulative.cumprod_vjp, rounding="narrow"),
+    **dict.fromkeys(
+        ("cummax", "cummin"),
+        Op(cumulative.cumulative_extreme, reductions.cumsum_dependencies, cumulative.cumulative_extreme_vjp),
+    ),
+    "logcumsumexp": Op(
+        cumulative.logcumsumexp, reductions.cumsum_dependencies, cumulative.logcumsumexp_vjp, rounding="stores between"
+    ),
+    "nansum": Op(reductions.nansum, reductions.reduction_dependencies, reductions.nansum_vjp),
+    "trace": Op(reductions.trace, everything, reductions.trace_vjp),
+    "count_nonzero": Op(counting.count_nonzero, reductions.reduction_dependencies),
+    **dict.fromkeys(("nonzero", "nonzero_static"), Op(counting.nonzero, everything)),
+    **dict.fromkeys(("_unique2", "unique_dim", "unique_consecutive"), Op(counting.unique, everything)),
+    **dict.fromkeys(("searchsorted", "bucketize"), Op(counting.searched, counting.searched_dependencies)),
+    "isin": Op(counting.is_among, everything),
+    **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything)),
+    "segment_reduce": Op(
+        segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"
+    ),
     # writing
     **dict.fromkeys(
         ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),
@@ -480,7 +508,7 @@ OPS: Mapping[str, Op] = {
         Op(creation.filled, everything, role="create"),
     ),
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
-    "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
+    **dict.fromkeys(("linspace", "logspace"), Op(creation.counted, everything, role="create", rounding="narrow")),
 }
 
 OTHER_ROLES: Mapping[str, Role] = {

@@ -35,7 +35,7 @@ ROUNDOFF = {
     "float16": (2.0**-24, 2.0**-11),
 }
 """Recorded type -> the unit roundoffs of its kernel's sums and of its result (see `reference.roundoff`)."""
-RANKED = frozenset({"max", "min", "sort", "topk"})
+RANKED = frozenset({"kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk"})
 """Operations whose second result says where the first one's numbers were; equal numbers compete for a place."""
 KEPT = 4
 """Recomputed steps that are kept for each trace: who explains one cell often explains its neighbour."""

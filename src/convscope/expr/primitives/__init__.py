@@ -7,6 +7,7 @@ from convscope.expr.primitives.arithmetic import ARITHMETIC
 from convscope.expr.primitives.functions import FUNCTIONS
 from convscope.expr.primitives.moments import MOMENTS
 from convscope.expr.primitives.primitive import Primitive as Primitive
+from convscope.expr.primitives.ranking import RANKING
 from convscope.expr.primitives.reductions import REDUCTIONS
 
-PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **FUNCTIONS, **MOMENTS, **REDUCTIONS}
+PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **FUNCTIONS, **MOMENTS, **RANKING, **REDUCTIONS}
