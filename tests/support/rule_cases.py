@@ -451,6 +451,9 @@ MOVES: Mapping[str, Case] = {
                 f"scatter_reduce by {reduce}{'' if own else ', without itself'}": partial(reduced, reduce, own)
                 for reduce, own in [("sum", True), ("prod", True), ("mean", False), ("amax", True), ("amin", False)]
             },
+            "scatter, multiplying": lambda x: x.scatter(
+                1, torch.tensor([[[1, 1, 2, 0]]]), 3 * x[:1, :1], reduce="multiply"
+            ),
             "index_reduce": lambda x: x.index_reduce(1, torch.tensor([2, 0, 2]), 3 * x, "mean"),
             "put": lambda x: x.put(torch.tensor([[3, -1, 3]]), 3 * x[:1, 0, :3]),
             "put, adding": lambda x: x.put(torch.tensor([[3, -1, 3]]), 3 * x[:1, 0, :3], accumulate=True),

@@ -10,12 +10,12 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand
-from convscope.expr.cells import leaf
+from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.integers import widened
 from convscope.ops.dependencies import as_mask
 from convscope.ops.movement import as_type
-from convscope.ops.vjp import VJP, Varies, tangent, wide
+from convscope.ops.vjp import VJP, Varies, fitted, tangent, wide
 
 Targets = Mapping[str, Array]
 """Operand -> for each of its cells the flat position in the result that it is written to; -1: nowhere."""
@@ -45,7 +45,13 @@ def _slices(call: Call) -> Array:
 
 
 def _by_cells(call: Call) -> Targets:
-    """scatter_reduce: each cell along one axis to where a tensor of indices says."""
+    """scatter_reduce, and scatter with `reduce`: each cell along one axis to where a tensor of indices says.
+
+    Raises:
+        UsageError: a number is sent, not a tensor.
+    """
+    if call.get("src") is None:
+        raise UsageError(f"no rule explains {call.op} of a number with reduce={call['reduce']!r}.")
     index, source = np.atleast_1d(call["index"].array), call["src"]
     positions, axis = np.atleast_1d(_positions(call)), call["dim"] % max(len(call.shape), 1)
     targets = np.full(source.shape or (1,), NOWHERE, np.int64)
@@ -107,6 +113,7 @@ TARGETS: Mapping[str, Callable[[Call], Targets]] = {
     "index_reduce": _by_slices,
     "index_fill": _filled,
     "scatter_reduce": _by_cells,
+    "scatter": _by_cells,
     "put": _put,
     "masked_scatter": _masked,
     "diagonal_scatter": _diagonal,
@@ -122,7 +129,7 @@ def _combining(call: Call) -> str:
     """What becomes of several numbers in one place: the last one "copy", or a function of all."""
     if call.op == "index_add" or call.get("accumulate"):
         return "sum"
-    return str(call.get("reduce") or "copy")
+    return {"add": "sum", "multiply": "prod"}.get(how := str(call.get("reduce") or "copy"), how)
 
 
 def _keeps(call: Call) -> bool:
@@ -144,12 +151,12 @@ def written(call: Call, cell: Cell) -> Expr:
         if not operand.shape:
             hits = hits[-1:]
         return _combined(call, cell, operand, hits)
-    return number(0, "zero") if call.op in ON_ZEROS else leaf(call["self"], cell)
+    return number(0, "zero") if call.op in ON_ZEROS else broadcast(call["self"], cell, "self")
 
 
 def _combined(call: Call, cell: Cell, operand: Operand, hits: Array) -> Expr:
     places = np.stack(np.unravel_index(hits, operand.shape or (1,)), 1)[:, : len(operand.shape)].astype(np.int64)
-    mode, here = _combining(call), leaf(call["self"], cell) if _keeps(call) else None
+    mode, here = _combining(call), broadcast(call["self"], cell, "self") if _keeps(call) else None
     if mode == "copy":
         return as_type(leaf(operand, tuple(map(int, places[-1]))), call.dtype)
     values = widened(np.asarray(operand.array[tuple(places.T)])).reshape(len(places))
@@ -178,7 +185,7 @@ def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         for name, at in targets.items():
             if not (name in operands and _combining(call) == "sum"):
                 kept[at[at != NOWHERE]] = 0.0
-        gradients["self"] += kept.reshape(weights.shape)
+        gradients["self"] += fitted(kept.reshape(weights.shape), operands["self"].shape)
     for position, name, hits in _groups(call, weights, targets):
         if name in operands:
             _share(call, weights.reshape(-1)[position], position, gradients, (name, hits))
@@ -250,5 +257,5 @@ def written_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, A
         if not _keeps(call):
             for at in targets.values():
                 kept[at[at != NOWHERE]] = 0.0
-        result["self"] = kept.reshape(mask.shape)
+        result["self"] = as_mask(fitted(kept.reshape(mask.shape), operands["self"].shape))
     return result

@@ -48,7 +48,7 @@ def _logit_roundings(y: Numbers, x: Numbers, eps: Numbers = 0.0) -> Numbers:
 
 
 def _less(x: Numbers, y: Numbers) -> Numbers:
-    """How far the smaller of two lies below the larger; 0 for the same infinity twice."""
+    """How far the smaller of two is below the larger; 0 for the same infinity twice."""
     return np.where(x == y, 0.0, np.abs(x - y))
 
 

@@ -1,4 +1,4 @@
-"""Ranks and counts: the median of many numbers, where one of them is, how many lie below or between others."""
+"""Ranks and counts: the median of many numbers, where one of them is, how many are below or between others."""
 
 # ruff: noqa: ARG001, ARG005 - what is called through one table has one signature
 
