@@ -12,7 +12,7 @@ from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
-from convscope.expr.integers import widened
+from convscope.expr.precision import widened
 from convscope.ops.dependencies import as_mask
 from convscope.ops.movement import as_type
 from convscope.ops.vjp import VJP, Varies, fitted, tangent, wide
