@@ -250,7 +250,9 @@ REDUCED: Mapping[str, Does] = {
     "histogram": lambda x: tuple(torch.histogram(x, 3, weight=x.abs(), density=True)),
     "histogram by edges": lambda x: torch.histogram(x, torch.tensor([-1.0, 0.3, 0.4, 1.0]).to(x))[0],
     **{
-        f"segment_reduce by {how}": partial(torch.segment_reduce, reduce=how, lengths=torch.tensor([2, 0, 1]), initial=2)
+        f"segment_reduce by {how}": partial(
+            torch.segment_reduce, reduce=how, lengths=torch.tensor([2, 0, 1]), initial=2
+        )
         for how in ("sum", "mean", "prod", "max", "min")
     },
     "segment_reduce by offsets": lambda x: torch.segment_reduce(

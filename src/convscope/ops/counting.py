@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand, Source, broadcast_cell
+from convscope.expr.call import Array, Call, Cell, Operand, Source
 from convscope.expr.cells import broadcast, leaf, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import rounded
@@ -110,7 +110,7 @@ def _tally(truths: Array, what: str, note: str) -> Dot:
 
 
 def histogram(call: Call, cell: Cell) -> Expr:
-    """histc and histogram: how many numbers are in a bin, or what their weights add up to; the second result is an edge.
+    """histc and histogram: how many numbers are in a bin, or what their weights add up to; then the edges.
 
     Raises:
         UsageError: edges that are not sorted.
@@ -120,7 +120,12 @@ def histogram(call: Call, cell: Cell) -> Expr:
         return edges(cell[0])
     count = call.shape[0]
     last = number(cell[0] == count - 1, "last")
-    parts: Mapping[str, Cells | Expr] = {"cells": cells, "low": edges(cell[0]), "high": edges(cell[0] + 1), "last": last}
+    parts: Mapping[str, Cells | Expr] = {
+        "cells": cells,
+        "low": edges(cell[0]),
+        "high": edges(cell[0] + 1),
+        "last": last,
+    }
     weight = call.get("weight")
     name = "between" if weight is None else "weight_between"
     given = parts if weight is None else {**parts, "weights": _all(weight)}
@@ -141,6 +146,7 @@ class Edges:
             raise UsageError("a histogram is explained for edges that are sorted.")
 
     def __call__(self, place: int) -> Expr:
+        """The edge before bin `place`."""
         if isinstance(self.bins, Operand):
             return leaf(self.bins, (place,))
         ends = dict(zip(("start", "end"), self._range(), strict=True))
@@ -149,7 +155,7 @@ class Edges:
         return Apply("evenly", {**ends, "index": number(place, "index"), "last": number(self.bins, "last")})
 
     def _range(self) -> tuple[Expr, Expr]:
-        """Of histc where min and max differ, of histogram where it is named; else that of the data, widened if empty."""
+        """As named (of histc: where min and max differ); else that of the data, widened where it is empty."""
         call, operand = self.call, self.call["self"]
         dtype = operand.source.dtype
         named = (call["min"], call["max"]) if call.op == "histc" else call.get("range")

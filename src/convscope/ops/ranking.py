@@ -14,7 +14,11 @@ def ranked_one(call: Call, cell: Cell) -> Apply:
     cells = reduced(call, cell)
     if call.op == "kthvalue":
         rank, order = number(call["k"] - 1, "rank"), number(0, "descending")
-        value = Apply("ranked", {"cells": cells, "rank": rank, "descending": order}, f"number {call['k']:,} of {len(cells):,}, from the smallest")
+        value = Apply(
+            "ranked",
+            {"cells": cells, "rank": rank, "descending": order},
+            f"number {call['k']:,} of {len(cells):,}, from the smallest",
+        )
     else:
         word = {"median": "median", "nanmedian": "median", "mode": "most frequent"}[call.op]
         value = Apply(call.op, {"cells": cells}, f"the {word} of {len(cells):,} cells")

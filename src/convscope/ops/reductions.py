@@ -32,7 +32,7 @@ def nansum(call: Call, cell: Cell) -> Dot:
     return Dot(some, note=f"the sum of {len(some):,} of {len(cells):,} cells, without nan", kind=call.kind)
 
 
-def trace(call: Call, cell: Cell) -> Dot:
+def trace(call: Call, _cell: Cell) -> Dot:
     """The sum of the diagonal of a matrix."""
     operand = call["self"]
     places = np.repeat(np.arange(min(operand.shape), dtype=np.int64)[:, None], 2, axis=1)

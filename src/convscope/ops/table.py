@@ -467,9 +467,7 @@ OPS: Mapping[str, Op] = {
     **dict.fromkeys(("searchsorted", "bucketize"), Op(counting.searched, counting.searched_dependencies)),
     "isin": Op(counting.is_among, everything),
     **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything)),
-    "segment_reduce": Op(
-        segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"
-    ),
+    "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),
     # writing
     **dict.fromkeys(
         ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),

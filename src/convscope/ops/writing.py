@@ -11,7 +11,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf
-from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
+from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import widened
 from convscope.ops.dependencies import as_mask
 from convscope.ops.movement import as_type
@@ -100,7 +100,7 @@ def _blocks(call: Call) -> Targets:
     """block_diag: matrices one below and right of the other, zeros around them."""
     positions, row, column, targets = _positions(call), 0, 0, {}
     for place, operand in enumerate(call["tensors"]):
-        rows, columns = ((1, 1) + operand.shape)[-2:]
+        rows, columns = (1, 1, *operand.shape)[-2:]
         block = positions[row : row + rows, column : column + columns]
         targets[f"tensors.{place}"] = block.reshape(operand.shape)
         row, column = row + rows, column + columns
@@ -186,7 +186,7 @@ def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
             if not (name in operands and _combining(call) == "sum"):
                 kept[at[at != NOWHERE]] = 0.0
         gradients["self"] += fitted(kept.reshape(weights.shape), operands["self"].shape)
-    for position, name, hits in _groups(call, weights, targets):
+    for position, name, hits in _groups(weights, targets):
         if name in operands:
             _share(call, weights.reshape(-1)[position], position, gradients, (name, hits))
     moved = {name: gradient for name, gradient in gradients.items() if name in varies}
@@ -199,7 +199,7 @@ def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     return VJP(moved, constant)
 
 
-def _groups(call: Call, weights: Array, targets: Targets) -> Iterator[tuple[int, str, Array]]:
+def _groups(weights: Array, targets: Targets) -> Iterator[tuple[int, str, Array]]:
     """Each position with a weight, and the cells of an operand that are written there."""
     for name, at in targets.items():
         flat = at.reshape(-1)

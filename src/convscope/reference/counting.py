@@ -156,7 +156,11 @@ def _distinct(rows: Array, *, in_turn: bool) -> tuple[Array, Array, Array]:
         kinds = np.cumsum(new) - 1
         return np.flatnonzero(new), kinds, np.bincount(kinds, minlength=int(new.sum()))
     if not rows.shape[1]:
-        return np.zeros(min(1, len(rows)), np.int64), np.zeros(len(rows), np.int64), np.full(min(1, len(rows)), len(rows))
+        return (
+            np.zeros(min(1, len(rows)), np.int64),
+            np.zeros(len(rows), np.int64),
+            np.full(min(1, len(rows)), len(rows)),
+        )
     _, first, kinds, counts = np.unique(
         rows, axis=0, return_index=True, return_inverse=True, return_counts=True, equal_nan=False
     )
@@ -175,7 +179,7 @@ def _unique(x: Array, dim: int | None, asked: tuple[bool, bool], *, in_turn: boo
     return values, kinds if asked[0] else None, counts if asked[1] else None
 
 
-def unique(x: Array, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:  # noqa: A002, ARG001 - PyTorch's own name; the CPU sorts in any case
+def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) -> Any:
     """_unique2: the different numbers in order, where each cell's is among them, and how often each occurs.
 
     >>> [a.tolist() for a in unique(np.array([3.0, 1.0, 3.0]), return_inverse=True, return_counts=True)]
@@ -185,7 +189,10 @@ def unique(x: Array, sorted: bool = True, return_inverse: bool = False, return_c
 
 
 def unique_slices(
-    x: Array, dim: int, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False  # noqa: A002, ARG001
+    x: Array,
+    dim: int,
+    return_inverse: bool = False,
+    return_counts: bool = False,
 ) -> Any:
     """unique_dim: as `unique`, of the slices of an axis."""
     return _unique(x, dim, (return_inverse, return_counts), in_turn=False)

@@ -82,7 +82,7 @@ def log_add(x: Array, right: Array) -> Array:
 
 
 def log_add_error(y: Array, u: float, x: Array, right: Array) -> Array:
-    """The larger, plus log(1 + exp(-d)): exp and log1p are within FUNCTION roundings of exp(-d), the sum rounds once."""
+    """The larger, plus log(1 + exp(-d)): exp and log1p are within FUNCTION roundings of exp(-d), the sum adds one."""
     d = np.where(x == right, 0.0, np.abs(x - right))
     return u * (np.abs(y) + (2 * FUNCTION + 2) * np.exp(-d))
 

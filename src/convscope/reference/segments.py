@@ -24,7 +24,7 @@ def segment_reduce(
         UsageError: segments that are named cell by cell.
     """
     del unsafe
-    if lengths is None and offsets is None or indices is not None:
+    if (lengths is None and offsets is None) or indices is not None:
         raise UsageError("the reference knows segment_reduce by lengths and by offsets.")
     starts = offsets if lengths is None else np.concatenate(
         [np.zeros((*lengths.shape[:-1], 1), np.int64), np.cumsum(lengths, -1)], -1)  # fmt: skip

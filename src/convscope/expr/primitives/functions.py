@@ -75,7 +75,9 @@ def _xlogy(x: Numbers, y: Numbers) -> Numbers:
     return np.where(np.isnan(y), np.nan, np.where(x == 0, 0.0, x * np.log(y)))
 
 
-def _first_slope(choose: Callable[[Numbers, Numbers], Numbers]) -> Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]:
+def _first_slope(
+    choose: Callable[[Numbers, Numbers], Numbers],
+) -> Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]:
     """fmax and fmin give a tie to the first, and a number beside nan to that number."""
 
     def slopes(x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
@@ -94,9 +96,7 @@ def _power_of_two(y: Numbers) -> Numbers:
 
 
 FUNCTIONS: Mapping[str, Primitive] = {
-    "acosh": elementary(
-        "arcosh({x})", np.arccosh, roundings=4, slopes=lambda x: (np.divide(1.0, np.sqrt(x * x - 1)),)
-    ),
+    "acosh": elementary("arcosh({x})", np.arccosh, roundings=4, slopes=lambda x: (np.divide(1.0, np.sqrt(x * x - 1)),)),
     "asinh": elementary("arsinh({x})", np.arcsinh, roundings=4, slopes=lambda x: (1 / np.sqrt(x * x + 1),)),
     "atanh": elementary("artanh({x})", np.arctanh, roundings=4, slopes=lambda x: (np.divide(1.0, 1 - x * x),)),
     "deg2rad": _scaled("{x} × π ÷ 180", math.pi / 180),
@@ -149,12 +149,8 @@ FUNCTIONS: Mapping[str, Primitive] = {
         roundings=4,
         slopes=lambda x, y: (np.divide(x, np.hypot(x, y)), np.divide(y, np.hypot(x, y))),
     ),
-    "fmax": elementary(
-        "the larger of {x} and {y}", np.fmax, slopes=_first_slope(lambda x, y: x >= y), steepest=1.0
-    ),
-    "fmin": elementary(
-        "the smaller of {x} and {y}", np.fmin, slopes=_first_slope(lambda x, y: x <= y), steepest=1.0
-    ),
+    "fmax": elementary("the larger of {x} and {y}", np.fmax, slopes=_first_slope(lambda x, y: x >= y), steepest=1.0),
+    "fmin": elementary("the smaller of {x} and {y}", np.fmin, slopes=_first_slope(lambda x, y: x <= y), steepest=1.0),
     "logaddexp": _log_add(np.logaddexp, 1.0),
     "logaddexp2": _log_add(np.logaddexp2, ONE_BY_LOG_2),
     "xlogy": elementary(

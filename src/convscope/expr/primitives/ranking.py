@@ -1,6 +1,6 @@
 """Ranks and counts: the median of many numbers, where one of them is, how many are below or between others."""
 
-# ruff: noqa: ARG001, ARG005 - what is called through one table has one signature
+# ruff: noqa: ARG001 - what is called through one table has one signature
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -91,9 +91,7 @@ RANKING: Mapping[str, Primitive] = {
     "median": Primitive("the number in the middle of {cells}, sorted", _median, _no_error),
     "nanmedian": Primitive("the number in the middle of {cells}, sorted, without nan", _nanmedian, _no_error),
     "mode": Primitive("the most frequent of {cells}", _mode, _no_error),
-    "index_of": Primitive(
-        "where {x} is in {cells}", lambda row, x: np.flatnonzero(_same(row, x))[0], _open_if_several
-    ),
+    "index_of": Primitive("where {x} is in {cells}", lambda row, x: np.flatnonzero(_same(row, x))[0], _open_if_several),
     "last_index_of": Primitive(
         "where {x} is last in {cells}", lambda row, x: np.flatnonzero(_same(row, x))[-1], _no_error
     ),
