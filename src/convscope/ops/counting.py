@@ -75,6 +75,12 @@ def unique(call: Call, cell: Cell) -> Expr:
     return _tally(smaller, "is another, before it", "how many different ones come before it")
 
 
+def repeated(call: Call, cell: Cell) -> Dot:
+    """repeat_interleave of counts: how many of the repeated ones end before this place."""
+    ends = np.cumsum(call["repeats"].array)
+    return _tally(ends <= cell[0], "ends before this place", "how many end before this place")
+
+
 def _slices(call: Call) -> tuple[Array, int | None]:
     """What is compared, one row each: the slices of an axis, or single numbers."""
     array, dim = call["self"].array, call.get("dim")

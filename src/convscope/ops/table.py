@@ -465,6 +465,7 @@ OPS: Mapping[str, Op] = {
     **dict.fromkeys(("nonzero", "nonzero_static"), Op(counting.nonzero, everything)),
     **dict.fromkeys(("_unique2", "unique_dim", "unique_consecutive"), Op(counting.unique, everything)),
     **dict.fromkeys(("searchsorted", "bucketize"), Op(counting.searched, counting.searched_dependencies)),
+    "repeat_interleave": Op(counting.repeated, everything),
     "isin": Op(counting.is_among, everything),
     **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything)),
     "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),

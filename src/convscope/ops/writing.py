@@ -149,7 +149,7 @@ def written(call: Call, cell: Cell) -> Expr:
             return number(int(call[name]) if call.kind else call[name], name)
         operand = operands[name]
         if not operand.shape:
-            hits = hits[-1:]
+            hits = np.zeros(1, np.int64)
         return _combined(call, cell, operand, hits)
     return number(0, "zero") if call.op in ON_ZEROS else broadcast(call["self"], cell, "self")
 

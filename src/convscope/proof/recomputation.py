@@ -125,6 +125,10 @@ def recompute_in_parts(
     operation = _operation(step)
     if operation is None:
         return
+    if not any(math.prod(ref.shape) for ref in step.results):  # nothing to compute
+        nothing = {output: Recomputation(np.zeros(ref.shape), np.zeros(())) for output, ref in enumerate(step.results)}
+        yield RecomputedPart(None, None, nothing)
+        return
     arguments = _arguments(trace, step)
     if not _is_large(step, cells):
         found = _evaluate(operation, step, arguments, normwise=normwise, lean=True)

@@ -175,8 +175,11 @@ def repeated_positions(repeats: Array) -> Array:
     return np.repeat(np.arange(len(repeats)), repeats)
 
 
-def repeat_interleave(x: Array | None = None, repeats: Any = None, dim: int | None = None) -> Array:
-    """repeat_interleave in both of ATen's forms."""
+def repeat_interleave(
+    x: Array | None = None, repeats: Any = None, dim: int | None = None, output_size: int | None = None
+) -> Array:
+    """repeat_interleave in both of ATen's forms; `output_size` is only what the counts add up to."""
+    del output_size
     return repeated_positions(repeats) if x is None else repeat_each(x, repeats, dim)
 
 
