@@ -467,7 +467,7 @@ OPS: Mapping[str, Op] = {
     **dict.fromkeys(("searchsorted", "bucketize"), Op(counting.searched, counting.searched_dependencies)),
     "repeat_interleave": Op(counting.repeated, everything),
     "isin": Op(counting.is_among, everything),
-    **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything)),
+    **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything, rounding="narrow")),
     "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),
     # writing
     **dict.fromkeys(

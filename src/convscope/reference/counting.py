@@ -248,9 +248,10 @@ def fixed_histogram(x: Array, bins: int = 100, low: float = 0, high: float = 0) 
 
 
 def fixed_histogram_error(_y: Array, u: float, x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
-    """Numbers closer to an inner edge than that may be off can be in either bin."""
+    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number."""
     edges = _edges(x, bins, (low, high) if low != high else None, 1.0)
-    return _near(x.reshape(-1), edges, None, u, exact=False)
+    count = _counted(x.reshape(-1), edges, None)
+    return _near(x.reshape(-1), edges, None, u, exact=False) + np.where(count * u > 0.5, gamma(x.size, u) * count, 0.0)
 
 
 def histogram(

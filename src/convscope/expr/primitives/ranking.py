@@ -66,12 +66,17 @@ def _between(row: Row, low: float, high: float, last: float, weights: Row | floa
 
 
 def _between_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    """Cells that the error of an edge may take to the other side of it, and the roundings of the sum."""
+    """Cells that the error of an edge may take to the other side of it, and the roundings of the sum.
+
+    The position of a cell among the bins is calculated with three more roundings, of the range. Counts are exact while
+    the type holds every whole number.
+    """
     row, low, high = values[:3]
     weights = np.abs(np.broadcast_to(values[4] if len(values) > 4 else 1.0, row.shape))
     near = (np.abs(row - low) <= errors[1]) * (errors[1] > 0) + (np.abs(row - high) <= errors[2]) * (errors[2] > 0)
     counted = np.sum(weights[_inside(*values[:4])])
-    return float(np.sum(weights * near) + (gamma(row.size, precision.sum) * counted if len(values) > 4 else 0.0))
+    rounds = len(values) > 4 or counted * precision.sum > 0.5
+    return float(np.sum(weights * near) + (gamma(row.size, precision.sum) * counted if rounds else 0.0))
 
 
 def _running_logsumexp(row: Row) -> Any:
