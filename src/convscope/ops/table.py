@@ -25,8 +25,9 @@ from convscope.ops import (
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.op import Op, Role
 from convscope.ops.titles import Title
+from convscope.plugins import PluginTable
 
-OPS: Mapping[str, Op] = {
+_ROWS: Mapping[str, Op] = {
     # convolution
     "convolution": Op(
         convolution.convolution,
@@ -509,6 +510,7 @@ OPS: Mapping[str, Op] = {
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
     **dict.fromkeys(("linspace", "logspace"), Op(creation.counted, everything, role="create", rounding="narrow")),
 }
+OPS: PluginTable[Op] = PluginTable(_ROWS, "convscope.ops")
 
 OTHER_ROLES: Mapping[str, Role] = {
     **dict.fromkeys(

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from convscope.plugins import PluginTable
 from convscope.reference import activations as act
 from convscope.reference import (
     attention,
@@ -90,7 +91,7 @@ _VIEWS: Mapping[str, Operation] = {
 }
 """Views, of each of which PyTorch has a twin that copies."""
 
-OPERATIONS: Mapping[str, Operation] = {
+_ROWS: Mapping[str, Operation] = {
     # convolution
     "convolution": _CONVOLUTION,
     "_convolution": _CONVOLUTION,
@@ -409,6 +410,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "logspace": Operation(indexing.spaced_powers, indexing.spaced_powers_error),
     "eye": _move(indexing.identity),
 }
+OPERATIONS: PluginTable[Operation] = PluginTable(_ROWS, "convscope.reference")
 """ATen name -> Operation."""
 
 
