@@ -17,7 +17,7 @@ from convscope.errors import PluginError
 from convscope.ops import OPS
 from convscope.plugins import PluginTable
 
-PACKAGE = Path(__file__).parent / "soft_clip"
+PACKAGE = Path(__file__).parent / "own_package"
 ROOT = Path(__file__).parents[2]
 NAME = "soft_clip::soft_clip"
 SCRIPT = """
@@ -89,7 +89,8 @@ class Clipped(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         from soft_clip import soft_clip
 
-        return soft_clip(x, 0.7)
+        clipped: torch.Tensor = soft_clip(x, 0.7)
+        return clipped
 
 
 def test_tables_are_passed_in_a_call(tables: dict[str, object]) -> None:
@@ -115,7 +116,7 @@ def test_a_wrong_rule_and_a_wrong_definition_are_seen(tables: dict[str, object])
 
 def offered(monkeypatch: pytest.MonkeyPatch, value: str, *more: str) -> PluginTable[int]:
     points = [EntryPoint("mine", each, "convscope.test") for each in (value, *more)]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: points if group else [])
     plugins.rows_of.cache_clear()
     return PluginTable({"relu": 1}, "convscope.test")
 

@@ -167,6 +167,8 @@ class Edges:
         named = (call["min"], call["max"]) if call.op == "histc" else call.get("range")
         if call.op == "histc" and named[0] == named[1]:
             named = None
+        low: Expr
+        high: Expr
         if named is not None:
             low, high = (number(rounded(float(v), dtype), n, dtype) for n, v in zip(("min", "max"), named, strict=True))
         elif operand.array.size:

@@ -74,7 +74,7 @@ def _slopes(how: str, row: Array, initial: float | None) -> Array:
         return np.array([np.delete(row, i).prod() for i in range(len(row))]) * (1 if initial is None else initial)
     every = row if initial is None else np.append(row, initial)
     best = every == (every.max(initial=-np.inf) if how == "max" else every.min(initial=np.inf))
-    return (best / max(int(best.sum()), 1))[: len(row)]
+    return np.asarray(best / max(int(best.sum()), 1))[: len(row)]
 
 
 def segment_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:

@@ -234,7 +234,7 @@ def _slopes(mode: str, numbers: Array) -> Array:
     if mode == "prod":
         return np.array([np.delete(numbers, i).prod() for i in range(len(numbers))])
     best = numbers == (numbers.max() if mode == "amax" else numbers.min())
-    return best / best.sum()
+    return np.asarray(best / best.sum())
 
 
 def _results(call: Call, weights: Array) -> float:

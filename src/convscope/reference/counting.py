@@ -1,7 +1,7 @@
 """Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows casting and NumPy."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -101,7 +101,8 @@ def running_product_error(y: Array, u: float, x: Array, dim: int, dtype: Any = N
 
 def running_log_sum(x: Array, dim: int) -> Array:
     """logcumsumexp: the logarithm of the sum of the exponentials so far."""
-    return np.logaddexp.accumulate(x, dim) if x.ndim else x
+    result: Array = np.logaddexp.accumulate(x, dim) if x.ndim else x
+    return result
 
 
 def running_log_sum_error(y: Array, u: float, x: Array, dim: int, u_out: float = 0.0) -> Array:
@@ -208,7 +209,7 @@ def search(
     sorter: Array | None = None,
 ) -> Array:  # fmt: skip
     """searchsorted: how many numbers of a sorted row come before `x` could be put in."""
-    where = "right" if right or side == "right" else "left"
+    where: Literal["left", "right"] = "right" if right or side == "right" else "left"
     rows = sorted_sequence if sorter is None else np.take_along_axis(sorted_sequence, sorter, -1)
     if rows.ndim == 1:
         return _as_index(np.searchsorted(rows, x, where), out_int32)
@@ -321,4 +322,4 @@ def _near(x: Array, edges: Array, weight: Array | None, u: float, *, exact: bool
         return np.zeros(len(edges) - 1)
     close = np.abs(x[:, None] - edges[1:-1]) <= 6 * u * np.abs(edges[[0, -1]]).sum()
     at = (by[:, None] * close).sum(0)
-    return np.concatenate([at, [0.0]]) + np.concatenate([[0.0], at])
+    return np.asarray(np.concatenate([at, [0.0]]) + np.concatenate([[0.0], at]))

@@ -34,7 +34,7 @@ def take(x: Array, index: Array) -> Array:
 def select_masked(x: Array, mask: Array) -> Array:
     """masked_select: the cells where the mask holds, in reading order."""
     together = np.broadcast_shapes(x.shape, mask.shape)
-    return np.broadcast_to(x, together)[np.broadcast_to(mask, together)]
+    return np.asarray(np.broadcast_to(x, together)[np.broadcast_to(mask, together)])
 
 
 def scatter(

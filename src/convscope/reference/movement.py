@@ -167,7 +167,7 @@ def flip(x: Array, dims: Sizes) -> Array:
 
 def quarter_turns(x: Array, k: int = 1, dims: Sizes = (0, 1)) -> Array:
     """rot90: a plane turned by quarters, from the first of two axes towards the second."""
-    return np.rot90(x, k, tuple(dims))
+    return np.rot90(x, k, (dims[0], dims[1]))
 
 
 def repeated_positions(repeats: Array) -> Array:

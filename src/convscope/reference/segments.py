@@ -1,5 +1,6 @@
 """Segments: segment_reduce, the sum, mean, product or extreme of each of several runs of an axis. Knows NumPy."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.reference.roundoff import Array, carried, gamma, scalar
 
-REDUCE = {"sum": np.sum, "mean": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+REDUCE: dict[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
 EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
 
 

@@ -34,7 +34,7 @@ def soft_clip(x: np.ndarray, limit: float) -> np.ndarray:
 
 def soft_clip_error(y: np.ndarray, u: float, x: np.ndarray, limit: float) -> np.ndarray:
     """The quotient, tanh (4 units in the last place) and the product round, and the limit is written: 12 roundings."""
-    return 12 * u * np.abs(y)
+    return np.asarray(12 * u * np.abs(y))
 
 
 REFERENCES = {"soft_clip::soft_clip": Operation(soft_clip, soft_clip_error)}
