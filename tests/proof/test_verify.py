@@ -438,6 +438,18 @@ def test_a_nan_that_should_not_be_there_is_found(trace: Trace) -> None:
         assert wrong.mismatch.cell == (0, 2, 3, 4)
 
 
+@pytest.mark.parametrize(("pixels", "finding"), [((3e38, 3e38), "unsupported"), ((3.0, 1.0), "mismatch")])
+def test_an_infinity_that_meets_an_overflow_is_undecided(pixels: tuple[float, float], finding: str) -> None:
+    """Beside an infinite pixel the kernel's own infinities of the other sign give nan; small products cannot."""
+    conv = nn.Conv2d(1, 1, (1, 3), bias=False)
+    conv.weight.data[:] = torch.tensor([1.0, -1e5, 1.0])
+    trace = cs.trace(conv, torch.tensor([np.inf, *pixels])[None, None, None])
+    lie = tampered(trace, outputs={"conv2d": lambda made: made * np.nan})
+    assert [step.finding for step in cs.verify(lie).steps] == [finding]
+    expected = {"unsupported": "unresolved"}.get(finding, finding)
+    assert cs.explain(lie, 0, (0, 0, 0)).status == expected
+
+
 def test_a_number_where_nan_should_be_is_found() -> None:
     image = torch.rand(1, 3, 3)
     image[0, 0, 0] = float("nan")

@@ -1,5 +1,6 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
-from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
+from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
 from convscope.render.numbers import short
@@ -117,7 +118,8 @@ class Explanation:
             return "weights changed"
         witness = recomputed(self.trace, self.step, self.output, normwise=self.normwise, references=self.references)
         if self.raw is not None and not self.agrees:
-            return "mismatch"
+            lost = math.isnan(self.recorded) and bool(may_be_lost(self.call, self.value))
+            return "unresolved" if lost else "mismatch"
         if witness is None:
             return "unsupported" if self.raw is None else "not recomputed"
         if not witness.agrees(self.cell, self.recorded, self.call.dtype):
