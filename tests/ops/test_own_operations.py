@@ -138,6 +138,16 @@ def test_a_package_that_offers_nonsense_is_named(monkeypatch: pytest.MonkeyPatch
     plugins.rows_of.cache_clear()
 
 
+def test_pytorch_s_own_operations_import_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to look: what an aten operation means cannot be changed by what is installed."""
+    table = offered(monkeypatch, "no_such_module:ROWS")
+    assert table["relu"] == table.get("relu") == 1
+    assert table.get("tanh") is None
+    assert (table | {"tanh": 2})["tanh"] == 2
+    with pytest.raises(KeyError, match="tanh"):
+        table["tanh"]
+
+
 def test_the_page_shows_this_package() -> None:
     section = (ROOT / "docs" / "rules.md").read_text().split("## An operation of your own", 1)[1].split("\n## ", 1)[0]
     sources = "\n".join(file.read_text() for file in sorted(PACKAGE.glob("*.*")))
