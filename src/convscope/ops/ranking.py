@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell
 from convscope.expr.expr import Apply, number
 from convscope.expr.primitives import PRIMITIVES
@@ -10,8 +11,14 @@ from convscope.ops.vjp import VJP, Varies, first_result, only, wide
 
 
 def ranked_one(call: Call, cell: Cell) -> Apply:
-    """The number of that rank among all cells along the axis, or where it is."""
+    """The number of that rank among all cells along the axis, or where it is.
+
+    Raises:
+        UsageError: the mode of numbers with nan, which depends on their order in PyTorch.
+    """
     cells = reduced(call, cell)
+    if call.op == "mode" and np.isnan(cells.values.astype(np.float64)).any():
+        raise UsageError("no rule explains the mode of numbers with nan.")
     if call.op == "kthvalue":
         rank, order = number(call["k"] - 1, "rank"), number(0, "descending")
         value = Apply(

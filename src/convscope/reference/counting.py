@@ -46,7 +46,13 @@ def kth_value(x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Any:
 
 
 def mode(x: Array, dim: int = -1, keepdim: bool = False) -> Any:
-    """The most frequent number, the smallest of equally frequent ones."""
+    """The most frequent number, the smallest of equally frequent ones.
+
+    Raises:
+        UsageError: there is nan among them, where PyTorch's answer depends on their order.
+    """
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        raise UsageError("the reference has no mode of numbers with nan.")
 
     def rank(row: Array) -> int:
         counts = [int(np.count_nonzero(row == value)) for value in row]
