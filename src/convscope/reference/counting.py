@@ -116,7 +116,7 @@ def running_log_sum_error(y: Array, u: float, x: Array, dim: int, u_out: float =
     if not x.ndim:
         return np.zeros(())
     largest = np.maximum.accumulate(np.where(np.isfinite(y), np.abs(y), 0.0), dim)
-    return x.shape[dim] * (u * (16 + 2 * largest) + u_out * largest)
+    return np.asarray(x.shape[dim] * (u * (16 + 2 * largest) + u_out * largest))
 
 
 def count_nonzero(x: Array, dim: Axes = None) -> Array:
