@@ -20,6 +20,7 @@ ORDER = (
     "json_values",
     "files",
     "memory",
+    "plugins",
     "reference",
     "expr",
     "ops",

@@ -4,16 +4,10 @@ from collections.abc import Mapping
 
 from convscope.ops import (
     attention,
-    backward_activations,
-    backward_attention,
-    backward_convolution,
-    backward_indexing,
-    backward_loss,
-    backward_normalization,
-    backward_pooling,
-    backward_resampling,
     convolution,
+    counting,
     creation,
+    cumulative,
     indexing,
     joining,
     matmul,
@@ -21,11 +15,15 @@ from convscope.ops import (
     normalization,
     pointwise,
     pooling,
+    ranking,
     reductions,
     resampling,
+    segments,
     titles,
+    writing,
 )
 from convscope.ops.antialiasing import ANTIALIASING
+from convscope.ops.backward_table import BACKWARD
 from convscope.ops.class_losses import CLASS_LOSSES
 from convscope.ops.ctc import CTC
 from convscope.ops.dependencies import MovedCells, everything
@@ -39,8 +37,9 @@ from convscope.ops.randomized import RANDOMIZED
 from convscope.ops.recurrent import RECURRENT
 from convscope.ops.sampling import SAMPLING
 from convscope.ops.titles import Title
+from convscope.plugins import PluginTable
 
-OPS: Mapping[str, Op] = {
+_ROWS: Mapping[str, Op] = {
     # convolution
     "convolution": Op(
         convolution.convolution,
@@ -286,6 +285,33 @@ OPS: Mapping[str, Op] = {
         ("sub", "rsub", "div", "floor_divide"),
         Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="stores between"),
     ),
+    **dict.fromkeys(
+        (
+            "acosh",
+            "asinh",
+            "atanh",
+            "deg2rad",
+            "rad2deg",
+            "nan_to_num",
+            "angle",
+            "signbit",
+            "isposinf",
+            "isneginf",
+            "frexp",
+            "copysign",
+            "hypot",
+            "fmax",
+            "fmin",
+            "logaddexp",
+            "logaddexp2",
+            "heaviside",
+        ),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
+    ),
+    **dict.fromkeys(
+        ("sinc", "logit", "xlogy", "ldexp"),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
+    ),
     "log_sigmoid_forward": Op(pointwise.log_sigmoid, pointwise.pointwise_dependencies, pointwise.log_sigmoid_vjp),
     "_prelu_kernel": Op(pointwise.prelu, pointwise.pointwise_dependencies, pointwise.prelu_vjp, role="activation"),
     "glu": Op(pointwise.glu, pointwise.glu_dependencies, pointwise.glu_vjp, role="activation"),
@@ -373,6 +399,34 @@ OPS: Mapping[str, Op] = {
         ("embedding", "index"),
         Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("indices",)),
     ),
+    **dict.fromkeys(
+        (
+            "alias_copy",
+            "as_strided_copy",
+            "detach_copy",
+            "diagonal_copy",
+            "expand_copy",
+            "narrow_copy",
+            "permute_copy",
+            "rot90",
+            "select_copy",
+            "slice_copy",
+            "split_copy",
+            "split_with_sizes_copy",
+            "squeeze_copy",
+            "t_copy",
+            "transpose_copy",
+            "unbind_copy",
+            "unfold_copy",
+            "unsqueeze_copy",
+            "view_copy",
+        ),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp),
+    ),
+    "take": Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("index",)),
+    "masked_select": Op(
+        movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("mask",)
+    ),
     "_to_copy": Op(movement.converted, movement.moved_dependencies, movement.moved_vjp),
     # joining
     "cat": Op(joining.cat, MovedCells(joining.cat_vjp), joining.cat_vjp, title=titles.named("concatenate")),
@@ -405,6 +459,48 @@ OPS: Mapping[str, Op] = {
         rounding="narrow",
         selected_by=("indices",),
     ),
+    # ranks, counts and places
+    **dict.fromkeys(
+        ("median", "nanmedian", "kthvalue", "mode"),
+        Op(ranking.ranked_one, reductions.reduction_dependencies, ranking.ranked_one_vjp),
+    ),
+    "cumprod": Op(cumulative.cumprod, reductions.cumsum_dependencies, cumulative.cumprod_vjp, rounding="narrow"),
+    **dict.fromkeys(
+        ("cummax", "cummin"),
+        Op(cumulative.cumulative_extreme, reductions.cumsum_dependencies, cumulative.cumulative_extreme_vjp),
+    ),
+    "logcumsumexp": Op(
+        cumulative.logcumsumexp, reductions.cumsum_dependencies, cumulative.logcumsumexp_vjp, rounding="stores between"
+    ),
+    "nansum": Op(reductions.nansum, reductions.reduction_dependencies, reductions.nansum_vjp),
+    "trace": Op(reductions.trace, everything, reductions.trace_vjp),
+    "count_nonzero": Op(counting.count_nonzero, reductions.reduction_dependencies),
+    **dict.fromkeys(("nonzero", "nonzero_static"), Op(counting.nonzero, everything)),
+    **dict.fromkeys(("_unique2", "unique_dim", "unique_consecutive"), Op(counting.unique, everything)),
+    **dict.fromkeys(("searchsorted", "bucketize"), Op(counting.searched, counting.searched_dependencies)),
+    "repeat_interleave": Op(counting.repeated, everything),
+    "isin": Op(counting.is_among, everything),
+    **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything, rounding="narrow")),
+    "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),
+    # writing
+    **dict.fromkeys(
+        ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),
+        Op(
+            writing.written,
+            writing.written_dependencies,
+            writing.written_vjp,
+            role="index",
+            rounding="narrow",
+            selected_by=("index",),
+        ),
+    ),
+    "masked_scatter": Op(
+        writing.written, writing.written_dependencies, writing.written_vjp, role="index", selected_by=("mask",)
+    ),
+    **dict.fromkeys(
+        ("diagonal_scatter", "as_strided_scatter", "diag_embed", "block_diag"),
+        Op(writing.written, writing.written_dependencies, writing.written_vjp),
+    ),
     # creation
     **dict.fromkeys(
         (
@@ -424,172 +520,10 @@ OPS: Mapping[str, Op] = {
         Op(creation.filled, everything, role="create"),
     ),
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
-    "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
-    # backward
-    "convolution_backward": Op(
-        backward_convolution.convolution_backward,
-        everything,
-        title=titles.backward(titles.convolution),
-        rounding="stores between",
-    ),
-    **dict.fromkeys(
-        (
-            "max_pool2d_with_indices_backward",
-            "max_pool3d_with_indices_backward",
-            "adaptive_max_pool2d_backward",
-            "adaptive_max_pool3d_backward",
-        ),
-        Op(
-            backward_pooling.max_pool_backward,
-            everything,
-            title=titles.backward(titles.named("max pooling")),
-            rounding="narrow",
-            selected_by=("indices",),
-        ),
-    ),
-    **dict.fromkeys(
-        (
-            "avg_pool2d_backward",
-            "avg_pool3d_backward",
-            "_adaptive_avg_pool2d_backward",
-            "_adaptive_avg_pool3d_backward",
-        ),
-        Op(
-            backward_pooling.avg_pool_backward,
-            everything,
-            title=titles.backward(titles.named("average pooling")),
-            rounding="narrow",
-        ),
-    ),
-    "native_batch_norm_backward": Op(
-        backward_normalization.batch_norm_backward,
-        everything,
-        title=titles.backward(titles.named("batch norm")),
-        rounding="stores between",
-    ),
-    "native_layer_norm_backward": Op(
-        backward_normalization.layer_norm_backward,
-        everything,
-        title=titles.backward(titles.named("layer norm")),
-        rounding="stores between",
-    ),
-    "native_group_norm_backward": Op(
-        backward_normalization.group_norm_backward,
-        everything,
-        title=titles.backward(titles.named("group norm")),
-        rounding="stores between",
-    ),
-    **dict.fromkeys(
-        (
-            "upsample_nearest1d_backward",
-            "upsample_nearest2d_backward",
-            "upsample_nearest3d_backward",
-            "_upsample_nearest_exact1d_backward",
-            "_upsample_nearest_exact2d_backward",
-            "_upsample_nearest_exact3d_backward",
-        ),
-        Op(backward_resampling.resampling_backward, everything, rounding="narrow"),
-    ),
-    **dict.fromkeys(
-        (
-            "upsample_linear1d_backward",
-            "upsample_bilinear2d_backward",
-            "upsample_trilinear3d_backward",
-            "upsample_bicubic2d_backward",
-        ),
-        Op(backward_resampling.resampling_backward, everything, rounding="stores between"),
-    ),
-    **dict.fromkeys(
-        (
-            "reflection_pad1d_backward",
-            "reflection_pad2d_backward",
-            "reflection_pad3d_backward",
-            "replication_pad1d_backward",
-            "replication_pad2d_backward",
-            "replication_pad3d_backward",
-        ),
-        Op(backward_resampling.padding_backward, everything, rounding="narrow"),
-    ),
-    **dict.fromkeys(("select_backward", "slice_backward"), Op(backward_indexing.part_backward, everything)),
-    "unfold_backward": Op(backward_indexing.unfold_backward, everything, rounding="narrow"),
-    "embedding_dense_backward": Op(
-        backward_indexing.embedding_backward, everything, rounding="narrow", selected_by=("indices",)
-    ),
-    "_scaled_dot_product_flash_attention_for_cpu_backward": Op(
-        backward_attention.attention_backward,
-        everything,
-        title=titles.backward(titles.named("attention")),
-        rounding="stores between",
-    ),
-    "_log_softmax_backward_data": Op(
-        backward_loss.log_softmax_backward,
-        backward_loss.row_dependencies,
-        backward_loss.softmax_backward_vjp,
-        title=titles.backward(titles.over_axes("log-softmax")),
-        rounding="stores between",
-    ),
-    "_softmax_backward_data": Op(
-        backward_loss.softmax_backward,
-        backward_loss.row_dependencies,
-        backward_loss.softmax_backward_vjp,
-        title=titles.backward(titles.over_axes("softmax")),
-        rounding="stores between",
-    ),
-    **dict.fromkeys(
-        ("nll_loss_backward", "nll_loss2d_backward"),
-        Op(
-            backward_loss.nll_backward,
-            everything,
-            title=titles.backward(titles.named("negative log-likelihood")),
-            rounding="narrow",
-            selected_by=("target",),
-        ),
-    ),
-    **dict.fromkeys(
-        (
-            "mse_loss_backward",
-            "smooth_l1_loss_backward",
-            "huber_loss_backward",
-            "binary_cross_entropy_backward",
-        ),
-        Op(backward_loss.elementwise, pointwise.pointwise_dependencies, rounding="narrow"),
-    ),
-    **dict.fromkeys(
-        (
-            "threshold_backward",
-            "hardtanh_backward",
-            "hardshrink_backward",
-            "softshrink_backward",
-            "leaky_relu_backward",
-            "hardsigmoid_backward",
-            "hardswish_backward",
-            "silu_backward",
-            "mish_backward",
-            "gelu_backward",
-            "softplus_backward",
-            "log_sigmoid_backward",
-            "elu_backward",
-            "native_dropout_backward",
-        ),
-        Op(
-            backward_activations.activation,
-            pointwise.pointwise_dependencies,
-            backward_activations.activation_vjp,
-        ),
-    ),
-    **dict.fromkeys(
-        ("sigmoid_backward", "tanh_backward"),
-        Op(
-            backward_activations.activation,
-            pointwise.pointwise_dependencies,
-            backward_activations.activation_vjp,
-            rounding="narrow",
-        ),
-    ),
-    "_prelu_kernel_backward": Op(backward_activations.prelu, pointwise.pointwise_dependencies),
-    "glu_backward": Op(backward_activations.glu, everything, rounding="narrow"),
+    **dict.fromkeys(("linspace", "logspace"), Op(creation.counted, everything, role="create", rounding="narrow")),
     # families that have their rows beside their rules
     "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
+    **BACKWARD,
     **CLASS_LOSSES,
     **DISTANCES,
     **CTC,
@@ -602,6 +536,7 @@ OPS: Mapping[str, Op] = {
     **LOSSES,
     **OUTER_PRODUCTS,
 }
+OPS: PluginTable[Op] = PluginTable(_ROWS, "convscope.ops")
 
 OTHER_ROLES: Mapping[str, Role] = {
     **dict.fromkeys(

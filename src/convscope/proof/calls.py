@@ -13,7 +13,7 @@ import numpy as np
 
 from convscope.errors import ConvscopeError
 from convscope.expr.call import Call, Operand, Source
-from convscope.ops import OPS
+from convscope.ops import OPS, Op
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
@@ -59,7 +59,7 @@ LAID_OUT = frozenset(
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
 
 
-def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
+def call_of(trace: Trace, step: Step, output: int = 0, ops: Mapping[str, Op] = OPS) -> Call:
     """A step as a `Call`: its arguments with their numbers as they were when it ran.
 
     Args:
@@ -67,7 +67,7 @@ def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
     """
     arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
     made = step.results[output]
-    rounding = OPS[step.op].rounding if step.op in OPS else "wide"
+    rounding = ops[step.op].rounding if step.op in ops else "wide"
     return Call(step.op, arguments, made.shape, made.dtype, output, _extra(trace, step), rounding)
 
 

@@ -6,9 +6,11 @@ from convscope.expr.primitives.activations import ACTIVATIONS
 from convscope.expr.primitives.arithmetic import ARITHMETIC
 from convscope.expr.primitives.backward import BACKWARD
 from convscope.expr.primitives.distances import DISTANCES
+from convscope.expr.primitives.functions import FUNCTIONS
 from convscope.expr.primitives.losses import PAIRED
 from convscope.expr.primitives.primitive import Primitive as Primitive
 from convscope.expr.primitives.quantization import FAKE
+from convscope.expr.primitives.ranking import RANKING
 from convscope.expr.primitives.reductions import MOMENTS, REDUCTIONS
 
 PRIMITIVES: Mapping[str, Primitive] = {
@@ -17,7 +19,9 @@ PRIMITIVES: Mapping[str, Primitive] = {
     **BACKWARD,
     **DISTANCES,
     **FAKE,
-    **PAIRED,
+    **FUNCTIONS,
     **MOMENTS,
+    **PAIRED,
+    **RANKING,
     **REDUCTIONS,
 }
