@@ -36,6 +36,7 @@ ORDER = (
     "proof",
     "probe",
     "plot",
+    "export",
     "server",
     "cli",
     "notebook",

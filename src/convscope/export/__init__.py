@@ -1,0 +1,1 @@
+"""Export: files to take along, that show the same numbers and the same arithmetic without convscope."""
