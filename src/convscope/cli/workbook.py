@@ -7,10 +7,8 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import say
-from convscope.cli.inputs import Inputs
 from convscope.cli.inspection import Image, Model, parse_cell
-from convscope.cli.model_options import Loading
-from convscope.cli.shared_options import DataDir, spread
+from convscope.cli.options import DataDir, Inputs, Loading, spread
 
 
 @spread

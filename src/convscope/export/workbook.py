@@ -18,7 +18,7 @@ from convscope.export.chain import Chain, Key, NearTie, Numbers, TooLarge, below
 from convscope.export.layout import Layout
 from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
 from convscope.inputs.model_inputs import prepare_inputs
-from convscope.probe.support.resolve import as_model
+from convscope.probe.support.batching import as_model
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
