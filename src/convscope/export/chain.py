@@ -366,35 +366,63 @@ def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int) -> Chain:
         TooLarge: there are more.
         UsageError: an operation that cannot be explained, or a number that is not finite.
     """
-    wanted: dict[Key, list[tuple[Array, Array | None]]] = {}
+    search = _Search(trace, most)
     for key, flat in roots:
-        wanted.setdefault(key, []).append((flat, None))
-    steps: dict[int, _StepReader] = {}
-    tensors: list[Numbers] = []
-    count, room = 0, [KEPT]
-    for step in reversed(trace.all_steps):
-        for output in range(len(step.results)):
-            numbers = _gathered(trace, Key("step", step.name, output), wanted)
-            if numbers is None:
-                continue
-            tensors.append(numbers)
-            count += len(numbers)
-            if count > most:
-                raise TooLarge(count)
-            if numbers.calculated:
-                reader = steps.setdefault(step.id, _StepReader(trace, step, room))
-                for index in range(len(numbers)):
-                    for part in parts_read(reader.expression(numbers, index)):
-                        values = np.asarray([part.number]) if isinstance(part, Leaf) else part.values
-                        for key, which, flat in reader.origins(part):
-                            wanted.setdefault(key, []).append((flat, values[which]))
-    given = [numbers for key in [*wanted] if (numbers := _gathered(trace, key, wanted)) is not None]
+        search.wanted.setdefault(key, []).append((flat, None))
+    tensors = [numbers for step in reversed(trace.all_steps) for numbers in search.step(step)]
+    given = [numbers for key in [*search.wanted] if (numbers := search.gathered(key)) is not None]
     order = ("input", "parameter", "constant")
     given.sort(key=lambda numbers: order.index(numbers.key.kind))
-    chain = Chain(trace, {numbers.key: numbers for numbers in [*given, *reversed(tensors)]}, steps)
-    if chain.size > most:
-        raise TooLarge(chain.size)
-    return chain
+    return Chain(trace, {numbers.key: numbers for numbers in [*given, *reversed(tensors)]}, search.readers)
+
+
+class _Search:
+    """The search for everything below some numbers, from the last step to the first."""
+
+    def __init__(self, trace: Trace, most: int) -> None:
+        self.trace, self.most, self.count, self.room = trace, most, 0, [KEPT]
+        self.wanted: dict[Key, list[tuple[Array, Array | None]]] = {}  # places, and their numbers where they were read
+        self.readers: dict[int, _StepReader] = {}
+
+    def step(self, step: Step) -> Iterator[Numbers]:
+        """What is needed of a step's results; what these read is needed from now on."""
+        for output in range(len(step.results)):
+            numbers = self.gathered(Key("step", step.name, output))
+            if numbers is not None:
+                yield numbers
+                if numbers.calculated:
+                    self._read(step, numbers)
+
+    def _read(self, step: Step, numbers: Numbers) -> None:
+        reader = self.readers.setdefault(step.id, _StepReader(self.trace, step, self.room))
+        for index in range(len(numbers)):
+            for part in parts_read(reader.expression(numbers, index)):
+                values = np.asarray([part.number]) if isinstance(part, Leaf) else part.values
+                for key, which, flat in reader.origins(part):
+                    self.wanted.setdefault(key, []).append((flat, values[which]))
+
+    def gathered(self, key: Key) -> Numbers | None:
+        """The numbers of one tensor that are needed so far; they are taken off the list."""
+        lists = self.wanted.pop(key, [])
+        if not lists:
+            return None
+        flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
+        self.count += len(flat)
+        if self.count > self.most:
+            raise TooLarge(self.count)
+        if key.kind == "step":
+            step: Step | None = self.trace[key.name]
+            assert step is not None
+            if step.is_complex:
+                raise UsageError(f"{step.name} holds complex numbers, which a spreadsheet cannot calculate with.")
+            array = step.outputs[key.output]
+            recorded, shape = array.reshape(-1)[flat].astype(np.float64), array.shape
+        else:
+            step, shape = None, _outside(self.trace, key)
+            recorded = np.concatenate([values for _, values in lists if values is not None])[first].astype(np.float64)
+        if not np.isfinite(recorded).all():
+            raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
+        return Numbers(key, shape, flat, recorded, step)
 
 
 class TooLarge(ConvscopeError):
@@ -403,26 +431,6 @@ class TooLarge(ConvscopeError):
     def __init__(self, count: int) -> None:
         self.count = count
         super().__init__(f"{count:,} numbers and more are needed.")
-
-
-def _gathered(trace: Trace, key: Key, wanted: dict[Key, list[tuple[Array, Array | None]]]) -> Numbers | None:
-    """The numbers of one tensor that were asked for so far; they are asked for no more."""
-    lists = wanted.pop(key, [])
-    if not lists:
-        return None
-    flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
-    if key.kind == "step":
-        step = trace[key.name]
-        if step.is_complex:
-            raise UsageError(f"{step.name} holds complex numbers, which a spreadsheet cannot calculate with.")
-        array = step.outputs[key.output]
-        recorded, shape = array.reshape(-1)[flat].astype(np.float64), array.shape
-    else:
-        step, shape = None, _outside(trace, key)
-        recorded = np.concatenate([values for _, values in lists if values is not None])[first].astype(np.float64)
-    if not np.isfinite(recorded).all():
-        raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
-    return Numbers(key, shape, flat, recorded, step)
 
 
 def _outside(trace: Trace, key: Key) -> tuple[int, ...]:

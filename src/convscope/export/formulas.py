@@ -143,7 +143,7 @@ def rectangles(positions: Array) -> Iterator[Rectangle]:
     widths = np.diff([*starts, len(positions)])
     current = Rectangle(positions[0], 1, int(widths[0]))
     for start, width in zip(starts[1:], widths[1:], strict=True):
-        if width == current.width and (positions[start] == current.corners + [0, current.height, 0]).all():
+        if width == current.width and (positions[start] == current.corners + np.array([0, current.height, 0])).all():
             current = current._replace(height=current.height + 1)
         else:
             yield current

@@ -12,9 +12,9 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.escaping import spelled
+from convscope.export.chain import Chain, Key, Numbers
 from convscope.expr.call import Array
 from convscope.expr.expr import Cells, Dot, Leaf
-from convscope.export.chain import Chain, Key, Numbers
 
 ROWS, COLUMNS = 1_048_576, 16_384
 """What a sheet has in Excel and in LibreOffice."""

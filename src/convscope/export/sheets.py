@@ -3,7 +3,7 @@
 Text is written as text, never parsed: a name that begins with `=`, `+`, `-` or `@` is a name.
 """
 
-import datetime
+import datetime as dt
 import math
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +13,11 @@ import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
 from convscope.escaping import spelled
-from convscope.expr.call import Array, cell_label
-from convscope.expr.expr import Expr
 from convscope.export.chain import Key, Numbers
 from convscope.export.formulas import address, formula, quoted
 from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, TOP, Block, Layout, Plane, Sheet
+from convscope.expr.call import Array, cell_label
+from convscope.expr.expr import Expr
 from convscope.files import write_whole
 
 MISSING = "workbooks need XlsxWriter; install it with `pip install 'convscope[workbook]'` or `pip install XlsxWriter`."
@@ -71,7 +71,7 @@ def draw(file: BinaryIO, title: str, layout: Layout, roots: list[tuple[Key, Arra
     """Write a workbook; every number is calculated on the way (`Chain.calculate`)."""
     options = {"in_memory": True, "default_format_properties": {"font_size": 9, "font_color": INK}}
     book = xlsxwriter().Workbook(file, options)
-    book.set_properties({"title": plain(title), "created": datetime.datetime(2000, 1, 1)})  # noqa: DTZ001
+    book.set_properties({"title": plain(title), "created": dt.datetime(2000, 1, 1)})
     drawing = _Drawing(book, layout)
     drawing.steps()
     drawing.recorded()
@@ -90,8 +90,12 @@ class _Drawing:
             page = self.pages[name] = book.add_worksheet(name)
             page.hide_gridlines(2)
             page.set_default_row(13)
+            page.set_row(0, 20)
         self.title = book.add_format({"bold": True, "font_size": 13})
         self.head = book.add_format({"bold": True, "bottom": 1, "bottom_color": FAINT})
+        self.right = book.add_format({"bold": True, "bottom": 1, "bottom_color": FAINT, "align": "right"})
+        self.align = book.add_format({"align": "right"})
+        self.indent = book.add_format({"indent": 1})
         self.faint = book.add_format({"font_color": FAINT})
         self.index = book.add_format({"font_color": FAINT, "font_size": 7, "align": "center"})
         self.full = book.add_format({"num_format": "0.0000000"})
@@ -180,15 +184,11 @@ class _Drawing:
         count = sum(map(len, self.chain.calculated))
         last = HEAD + count
         page.write_string(0, 0, "differences: the formulas' numbers minus the recorded ones", self.title)
-        page.write_string(
-            1, 0, "Allowed is what PyTorch's roundings can add up to, from the pixels to this number. A change of a pixel "
-            "or a weight shows here as a difference beyond it.", self.faint,
-        )  # fmt: skip
+        page.write_string(1, 0, ALLOWED, self.faint)
         page.write_string(3, 0, "within")
         within = sum(int((np.abs(n.live - n.recorded) <= n.bound).sum()) for n in self.chain.calculated)
-        page.write_formula(
-            3, 1, f"=SUMPRODUCT(ISNUMBER(D{HEAD + 1}:D{last})*(ABS(C{HEAD + 1}:C{last})<=D{HEAD + 1}:D{last}))", None, within
-        )  # fmt: skip
+        first, bounds = f"C{HEAD + 1}:C{last}", f"D{HEAD + 1}:D{last}"
+        page.write_formula(3, 1, f"=SUMPRODUCT(ISNUMBER({bounds})*(ABS({first})<={bounds}))", None, within)
         page.write_string(3, 2, f"of {count:,}")
         self._columns(page, ["step", "cell", "difference", "allowed"])
         red = self.book.add_format({"bg_color": "#F7C6B4"})
@@ -240,7 +240,7 @@ class _Drawing:
     def network(self, title: str, roots: list[tuple[Key, Array]]) -> None:
         """The first sheet: how to read the others, the answer, the steps."""
         page = self.pages[FIRST]
-        page.set_column(0, 0, 22)
+        page.set_column(0, 0, 26)
         page.set_column(1, 3, 12)
         page.write_string(0, 0, plain(title), self.title)
         blue = self.book.add_format({"font_color": GIVEN})
@@ -262,47 +262,52 @@ class _Drawing:
         return row + 1
 
     def _answer(self, page: Any, row: int, roots: list[tuple[Key, Array]]) -> int:
-        """The numbers that everything leads to, live; of class scores also the largest."""
+        """The numbers that everything leads to, live; of class scores also the largest. Returns the row below."""
         for key, flat in roots:
-            numbers = self.chain.tensors[key]
-            if len(flat) > ANSWERS:
-                continue
-            sheet, block = self.layout.blocks[key]
-            page.write_string(row, 0, plain(key.name), self.head)
-            page.write_string(row, 1, "number", self.head)
-            first = row + 1
-            classes = self.chain.trace.card.classes if numbers.shape == (1, len(self.chain.trace.card.classes)) else ()
-            for row, index in enumerate(range(len(flat)), first):  # noqa: B020
-                cell = tuple(map(int, numbers.cells[index]))
-                label = classes[cell[-1]] if classes else cell_label(cell, numbers.shape) if cell else key.name
-                page.write_string(row, 0, plain(label))
-                at = address(int(block.rows[index]), int(block.columns[index]))
-                live = f"={quoted(self.layout.names[sheet])}!{at}"
-                page.write_formula(row, 1, live, self.full, float(numbers.recorded[index]))
-            if classes and len(flat) == len(classes) > 1:
-                row += 1
-                names, values = f"A{first + 1}:A{row}", f"B{first + 1}:B{row}"
-                page.write_string(row, 0, "the largest", self.faint)
-                largest = plain(classes[int(np.argmax(numbers.recorded))])
-                page.write_formula(row, 1, f"=INDEX({names},MATCH(MAX({values}),{values},0))", None, largest)
-            row += 2
+            if len(flat) <= ANSWERS:
+                row = self._numbers_of(page, row, self.chain.tensors[key]) + 1
         return row
 
-    def _contents(self, page: Any, row: int) -> None:
-        for place, head in enumerate(["sheet", "numbers", "formulas", "what it holds"]):
-            page.write_string(row, place, head, self.head)
-        for row, sheet in enumerate(self.layout.sheets, row + 1):  # noqa: B020
+    def _numbers_of(self, page: Any, top: int, numbers: Numbers) -> int:
+        sheet, block = self.layout.blocks[numbers.key]
+        known = self.chain.trace.card.classes
+        classes = known if numbers.shape == (1, len(known)) == (1, len(numbers)) else ()
+        page.write_string(top, 0, plain(numbers.key.name), self.head)
+        page.write_string(top, 1, "number", self.right)
+        for index, row in enumerate(range(top + 1, top + 1 + len(numbers))):
+            page.write_string(row, 0, plain(classes[index] if classes else numbers.label(index)))
+            at = address(int(block.rows[index]), int(block.columns[index]))
+            live = f"={quoted(self.layout.names[sheet])}!{at}"
+            page.write_formula(row, 1, live, self.full, float(numbers.recorded[index]))
+        below = top + 1 + len(numbers)
+        if len(classes) > 1:
+            names, values = f"A{top + 2}:A{below}", f"B{top + 2}:B{below}"
+            page.write_string(below, 0, "the largest", self.faint)
+            largest = plain(classes[int(np.argmax(numbers.recorded))])
+            page.write_formula(below, 1, f"=INDEX({names},MATCH(MAX({values}),{values},0))", self.align, largest)
+        return below + 1
+
+    def _contents(self, page: Any, top: int) -> None:
+        """The sheets, and what each holds."""
+        heads = [("sheet", self.head), ("numbers", self.right), ("formulas", self.right), (" what it holds", self.head)]
+        for place, (head, form) in enumerate(heads):
+            page.write_string(top, place, head, form)
+        for row, sheet in enumerate(self.layout.sheets, top + 1):
             page.write_url(row, 0, f"internal:{quoted(sheet.name)}!A1", string=sheet.name)
             page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks))
             page.write_number(row, 2, sum(len(block.numbers) for block in sheet.blocks if block.numbers.calculated))
-            page.write_string(row, 3, plain(sheet.title))
+            page.write_string(row, 3, plain(sheet.title), self.indent)
 
 
+ALLOWED = (
+    "Allowed is what PyTorch's roundings can add up to, from the pixels to this number. Where you change a pixel or a "
+    "weight, its effect shows as a larger difference."
+)
 GUIDE = (
     "Black numbers are formulas, from the pixels to the answer.",
     "Trace a number to what it is made of: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
     "Numbers are shown rounded; a selected cell shows its formula. Padding adds 0 and is left out of the sums.",
-    "Until a spreadsheet recalculates, it shows the recorded numbers: Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice.",
+    "It shows the recorded numbers until it recalculates: Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice.",
 )
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array
-from convscope.expr.expr import Apply, Cells, Dot, Leaf
 from convscope.export.chain import parts_read
 from convscope.export.formulas import formula, literal
 from convscope.export.sheets import GIVEN, INK, plain, save, xlsxwriter
+from convscope.expr.call import Array
+from convscope.expr.expr import Apply, Cells, Dot, Leaf
 from convscope.proof.explanation import Explanation
 from convscope.render.drawing import headline
 
@@ -96,7 +96,9 @@ class _Sheet:
         column = "B" if dot.right is None else "E"
         for index in range(len(dot.left)):
             around = f"padding around {dot.left.source.name}"
-            self._number(0, around if dot.left.is_padding(index) else dot.left.leaf(index).label, dot.left.values[index])
+            self._number(
+                0, around if dot.left.is_padding(index) else dot.left.leaf(index).label, dot.left.values[index]
+            )
             if dot.right is not None:
                 self._number(2, dot.right.leaf(index).label, dot.right.values[index])
                 product = f"=B{self.row + 1}*D{self.row + 1}"

@@ -13,10 +13,10 @@ import numpy as np
 from convscope.capture.tracing import trace
 from convscope.errors import UsageError
 from convscope.escaping import spelled
-from convscope.expr.call import Array, Cell, full_cell
-from convscope.export.chain import Chain, Key, NearTie, Numbers, TooLarge, below
+from convscope.export.chain import Chain, Key, NearTie, TooLarge, below
 from convscope.export.layout import Layout
 from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
+from convscope.expr.call import Array, Cell, full_cell
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.probe.support.batching import as_model
 from convscope.traces.trace import Trace
@@ -76,9 +76,7 @@ class Workbook:
 
     def __str__(self) -> str:
         sheets = len(self.layout.names)
-        return spelled(
-            f"{self.title}: {self.numbers:,} numbers on {sheets} sheets, {self.formulas:,} of them formulas"
-        )
+        return spelled(f"{self.title}: {self.numbers:,} numbers on {sheets} sheets, {self.formulas:,} of them formulas")
 
     def summary(self) -> str:
         """What recalculating every number from the image has shown; after `save`."""
