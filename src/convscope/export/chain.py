@@ -140,7 +140,7 @@ class Chain:
             index[which] = np.searchsorted(result.flat, flat)
             if inside is None or len(which) == int(inside.sum()):
                 return Located(result, index)
-        raise UsageError(f"{numbers.key.name} reads one row of numbers from several tensors.")
+        raise UsageError("it reads one row of numbers from several tensors.")
 
     def sources(self, numbers: Numbers, ref: Ref) -> list[Key]:
         """The tensors of the chain that an argument of a calculated number's step was made in."""
@@ -160,9 +160,7 @@ class Chain:
                     self._calculate(numbers, index, expr, call)
                     each(numbers, index, expr)
                 except UsageError as error:
-                    raise UsageError(
-                        f"{numbers.label(index)} ({numbers.step.op}) cannot be written as a formula: {error}"
-                    ) from None
+                    raise unwritable(numbers, index, error) from None
 
     def _calculate(self, numbers: Numbers, index: int, expr: Expr, call: Call) -> None:
         walk = _Walk(self, numbers, call.precision)
@@ -301,13 +299,10 @@ class _StepReader:
     def _rule(self, output: int, cell: Cell) -> Expr:
         step = self.step
         if step.op not in OPS:
-            raise UsageError(f"{step.name} cannot be written as a formula: no rule explains {step.op!r}.")
+            raise UsageError(f"no rule explains {step.op!r}.")
         if output not in self.calls:
             self.calls[output] = call_of(self.trace, step, output)
-        try:
-            return OPS[step.op].rule(self.calls[output], cell)
-        except (UsageError, LookupError) as error:
-            raise UsageError(f"{step.name} ({step.op}) cannot be written as a formula: {error}") from None
+        return OPS[step.op].rule(self.calls[output], cell)
 
     def origin_keys(self, ref: Ref) -> list[Key]:
         """The tensors that an argument was made in, as far as expressions have read it."""
@@ -317,7 +312,7 @@ class _StepReader:
         """Of a part of an expression: tensor, which of its numbers, and their places in the flattened tensor."""
         ref = self.refs.get(part.source.argument)
         if ref is None:
-            raise UsageError(f"{self.step.name} ({self.step.op}) reads {part.source.name}, which has no cells.")
+            raise UsageError(f"it reads {part.source.name}, which has no cells.")
         if isinstance(part, Leaf):
             cells, which = np.asarray([part.cell], np.int64).reshape(1, -1), np.arange(1)
         else:
@@ -396,7 +391,11 @@ class _Search:
     def _read(self, step: Step, numbers: Numbers) -> None:
         reader = self.readers.setdefault(step.id, _StepReader(self.trace, step, self.room))
         for index in range(len(numbers)):
-            for part in parts_read(reader.expression(numbers, index)):
+            try:
+                parts = [*parts_read(reader.expression(numbers, index))]
+            except UsageError as error:
+                raise unwritable(numbers, index, error) from None
+            for part in parts:
                 values = np.asarray([part.number]) if isinstance(part, Leaf) else part.values
                 for key, which, flat in reader.origins(part):
                     self.wanted.setdefault(key, []).append((flat, values[which]))
@@ -423,6 +422,12 @@ class _Search:
         if not np.isfinite(recorded).all():
             raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
         return Numbers(key, shape, flat, recorded, step)
+
+
+def unwritable(numbers: Numbers, index: int, error: UsageError) -> UsageError:
+    """Why a number cannot be written, with its name and its operation."""
+    assert numbers.step is not None
+    return UsageError(f"{numbers.label(index)} ({numbers.step.op}) cannot be written as a formula: {error}")
 
 
 class TooLarge(ConvscopeError):

@@ -194,6 +194,7 @@ def _exponentials(parts: Mapping[str, str]) -> str:
 _SMALL = "{x}+{x}^2/2+{x}^3/6"  # exp(x) - 1 near 0, where the difference would lose its digits
 _EXPM1 = f"IF(ABS({{x}})<0.00001,{_SMALL},EXP({{x}})-1)"
 _SIGMOID = "1/(1+EXP(MIN(-{x},700)))"
+_VARIANCE = "DEVSQ({cells})/(COUNT({cells})-{correction})"
 _NORMALIZED = "({x}-{mean})/SQRT({var}+{eps})"
 
 FORMULAS: Mapping[str, str | Callable[[Mapping[str, str]], str]] = {
@@ -249,6 +250,10 @@ FORMULAS: Mapping[str, str | Callable[[Mapping[str, str]], str]] = {
     "max": "MAX({cells})",
     "min": "MIN({cells})",
     "product": "PRODUCT({cells})",
+    "variance": _VARIANCE,
+    "variance_in_passes": _VARIANCE,
+    "variance_in_turn": _VARIANCE,
+    "variance_at_once": _VARIANCE,
     "normalize": _NORMALIZED,
     "normalize_weight": f"{_NORMALIZED}*{{weight}}",
     "normalize_affine": f"{_NORMALIZED}*{{weight}}+{{bias}}",
