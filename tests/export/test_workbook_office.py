@@ -12,7 +12,7 @@ import pytest
 import convscope as cs
 from convscope.export.workbook import Workbook
 from office import Office, missing
-from spreadsheet import name
+from spreadsheet import name, position
 
 NETWORKS = {
     "crosses": ("crosses:plus", None),
@@ -52,7 +52,7 @@ def with_wrong_results(path: Path) -> Path:
 
 def numbers_of(office: Office, book: Workbook) -> dict[Any, Any]:
     """What LibreOffice has in the cells of every calculated tensor."""
-    pages = {}
+    pages: dict[str, list[list[float | str]]] = {}
     result = {}
     for numbers in book.chain.calculated:
         index, block = book.layout.blocks[numbers.key]
@@ -77,13 +77,12 @@ def test_libreoffice_calculates_the_network_and_follows_a_pixel(office: Office, 
         np.testing.assert_allclose(values, numbers.live, rtol=1e-9, atol=1e-12)
     [[count]] = [[row[1]] for row in office.values("differences")[3:4]]
     assert count == book.formulas
-    assert office.load(tmp_path / "net.xlsx") < 2
+    assert office.load(tmp_path / "net.xlsx") < 2  # of processor time: other processes may be running
 
-    pixel = tuple(int(n) for n in book.chain.tensors[next(iter(book.chain.tensors))].cells[-1 if at else 0])
+    pixel = tuple(map(int, next(iter(book.chain.tensors.values())).cells[0]))
     image[pixel[1:]] = 0.625
-    index, block = next(place for key, place in book.layout.blocks.items() if key.kind == "input")
-    which = int(np.flatnonzero((block.numbers.cells == pixel).all(axis=1))[0])
-    office.set(book.layout.names[index], name(int(block.rows[which]), int(block.columns[which])), 0.625)
+    index, _ = next(place for key, place in book.layout.blocks.items() if key.kind == "input")
+    office.set(book.layout.names[index], cell_of(book, "input", pixel), 0.625)
     changed = cs.workbook(network, image, at=at, out=tmp_path / "changed.xlsx")
     moved = 0
     for key, values in numbers_of(office, book).items():
@@ -98,6 +97,26 @@ def test_trace_precedents_leads_to_the_window_the_kernel_and_the_bias(office: Of
     book = cs.workbook("crosses", "crosses:plus", out=tmp_path / "net.xlsx")
     office.load(tmp_path / "net.xlsx")
     conv = next(numbers for numbers in book.chain.calculated if numbers.key.name == "conv1")
-    index, block = book.layout.blocks[conv.key]
-    at = name(int(block.rows[4]), int(block.columns[4]))
-    assert office.precedents(book.layout.names[index], at) == ["$conv1.$B$8:$D$10", "$conv1.$B$5"]
+    index, _ = book.layout.blocks[conv.key]
+    result = cell_of(book, "conv1", (0, 0, 1, 1))
+    window = {cell_of(book, "input", (0, 0, row, column)) for row in range(3) for column in range(3)}
+    kernel = {cell_of(book, "conv1.weight", (0, 0, row, column)) for row in range(3) for column in range(3)}
+    expected = {result, cell_of(book, "conv1.bias", (0,)), *window, *kernel}
+    assert cells_in(office.precedents(book.layout.names[index], result)) == expected
+
+
+def cell_of(book: Workbook, tensor: str, cell: tuple[int, ...]) -> str:
+    """Where a number is on its sheet."""
+    block = next(block for key, (_, block) in book.layout.blocks.items() if key.name == tensor)
+    which = int(np.flatnonzero((block.numbers.cells == cell).all(axis=1))[0])
+    return name(int(block.rows[which]), int(block.columns[which]))
+
+
+def cells_in(ranges: list[str]) -> set[str]:
+    """All cells of some ranges such as $conv1.$B$8:$D$10."""
+    result = set()
+    for text in ranges:
+        first, _, last = text.rpartition(".")[2].replace("$", "").partition(":")
+        (top, left), (bottom, right) = position(first), position(last or first)
+        result |= {name(row, column) for row in range(top, bottom + 1) for column in range(left, right + 1)}
+    return result

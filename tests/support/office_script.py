@@ -68,7 +68,8 @@ def main() -> None:
     desktop, held = connected(sys.argv[1]), []  # type: ignore[var-annotated]
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(answer(desktop, held, request)), flush=True)
+        sys.stdout.write(json.dumps(answer(desktop, held, request)) + "\n")
+        sys.stdout.flush()
         if request["what"] == "end":
             return
 

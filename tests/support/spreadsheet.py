@@ -25,11 +25,13 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ATAN": math.atan,
     "COS": math.cos,
     "COUNT": lambda *cells: sum(np.size(part) for part in cells),
-    "DEVSQ": lambda *cells: float(np.var(np.concatenate([np.ravel(part) for part in cells]))) * sum(map(np.size, cells)),
+    "DEVSQ": lambda *cells: (
+        float(np.var(np.concatenate([np.ravel(part) for part in cells]))) * sum(map(np.size, cells))
+    ),
     "EXP": np.exp,
     "IF": lambda condition, yes, no: yes if condition else no,
     "INDEX": lambda cells, place: np.ravel(cells)[int(place) - 1],
-    "ISNUMBER": lambda cells: np.vectorize(lambda cell: isinstance(cell, float))(cells),
+    "ISNUMBER": np.isreal,
     "LN": math.log,
     "MATCH": lambda wanted, cells, _: [*np.ravel(cells)].index(wanted) + 1,
     "MAX": lambda *cells: max(float(np.max(part)) for part in cells),

@@ -80,10 +80,10 @@ class Numbers:
 
 
 class Located(NamedTuple):
-    """Numbers of an expression: which tensor's, and which of them; an index of -1 is padding."""
+    """Numbers of an expression: which tensor's, and which of them; a place of -1 is padding."""
 
     numbers: Numbers
-    index: Array
+    places: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +259,13 @@ class _Walk:
         if part.source.kind == "number":
             return np.asarray([part.number]) if isinstance(part, Leaf) else part.values
         located = self.chain.locate(self.numbers, part)
-        return np.where(located.index < 0, 0.0, located.numbers.live[located.index])
+        return np.where(located.places < 0, 0.0, located.numbers.live[located.places])
 
     def _errors(self, part: Leaf | Cells) -> Array:
         if part.source.kind == "number":
             return np.zeros(1 if isinstance(part, Leaf) else len(part))
         located = self.chain.locate(self.numbers, part)
-        return np.where(located.index < 0, 0.0, located.numbers.bound[located.index])
+        return np.where(located.places < 0, 0.0, located.numbers.bound[located.places])
 
 
 class _StepReader:
@@ -347,13 +347,14 @@ def _origins(trace: Trace, ref: Ref, cells: Array) -> Iterator[tuple[Key, Array,
         if source.kind not in {"step", "parameter", "constant", "input"}:
             raise UsageError(f"{source.name} has no cells.")
         flat = np.ravel_multi_index(tuple(at.T), source.shape) if at.shape[1] else np.zeros(len(at), np.int64)
-        yield Key(source.kind, source.name, source.output), part.which, flat  # type: ignore[arg-type]
+        yield Key(source.kind, source.name, source.output), part.which, flat
 
 
-def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int) -> Chain:
+def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int, *, whole: bool = False) -> Chain:
     """Everything that some numbers are made of, down to pixels and parameters.
 
     Args:
+        whole: Take all numbers of every step and input that has any of them, those that nothing reads too.
         roots: Tensors, each with the places of some of its numbers in the flattened tensor.
         most: How many numbers a caller can use.
 
@@ -361,7 +362,7 @@ def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int) -> Chain:
         TooLarge: there are more.
         UsageError: an operation that cannot be explained, or a number that is not finite.
     """
-    search = _Search(trace, most)
+    search = _Search(trace, most, whole)
     for key, flat in roots:
         search.wanted.setdefault(key, []).append((flat, None))
     tensors = [numbers for step in reversed(trace.all_steps) for numbers in search.step(step)]
@@ -374,8 +375,8 @@ def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int) -> Chain:
 class _Search:
     """The search for everything below some numbers, from the last step to the first."""
 
-    def __init__(self, trace: Trace, most: int) -> None:
-        self.trace, self.most, self.count, self.room = trace, most, 0, [KEPT]
+    def __init__(self, trace: Trace, most: int, whole: bool) -> None:
+        self.trace, self.most, self.whole, self.count, self.room = trace, most, whole, 0, [KEPT]
         self.wanted: dict[Key, list[tuple[Array, Array | None]]] = {}  # places, and their numbers where they were read
         self.readers: dict[int, _StepReader] = {}
 
@@ -399,6 +400,17 @@ class _Search:
                 values = np.asarray([part.number]) if isinstance(part, Leaf) else part.values
                 for key, which, flat in reader.origins(part):
                     self.wanted.setdefault(key, []).append((flat, values[which]))
+        self._count()
+
+    def _count(self) -> None:
+        """Join the lists of what is needed, and give up where that is too much already."""
+        for key, lists in self.wanted.items():
+            flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
+            values = [values for _, values in lists if values is not None]  # fewer than lists for a root, a step
+            self.wanted[key] = [(flat, np.concatenate(values)[first] if len(values) == len(lists) else None)]
+        count = self.count + sum(len(flat) for lists in self.wanted.values() for flat, _ in lists)
+        if count > self.most:
+            raise TooLarge(count)
 
     def gathered(self, key: Key) -> Numbers | None:
         """The numbers of one tensor that are needed so far; they are taken off the list."""
@@ -406,19 +418,19 @@ class _Search:
         if not lists:
             return None
         flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
+        step = self.trace[key.name] if key.kind == "step" else None
+        if step is not None and step.is_complex:
+            raise UsageError(f"{step.name} holds complex numbers, which a spreadsheet cannot calculate with.")
+        if step is not None or (self.whole and key.kind == "input"):
+            array = self.trace.inputs[key.name] if step is None else step.outputs[key.output]
+            flat = np.arange(array.size) if self.whole else flat
+            shape, recorded = array.shape, array.reshape(-1)[flat].astype(np.float64)
+        else:
+            shape = _outside(self.trace, key)
+            recorded = np.concatenate([values for _, values in lists if values is not None])[first].astype(np.float64)
         self.count += len(flat)
         if self.count > self.most:
             raise TooLarge(self.count)
-        if key.kind == "step":
-            step: Step | None = self.trace[key.name]
-            assert step is not None
-            if step.is_complex:
-                raise UsageError(f"{step.name} holds complex numbers, which a spreadsheet cannot calculate with.")
-            array = step.outputs[key.output]
-            recorded, shape = array.reshape(-1)[flat].astype(np.float64), array.shape
-        else:
-            step, shape = None, _outside(self.trace, key)
-            recorded = np.concatenate([values for _, values in lists if values is not None])[first].astype(np.float64)
         if not np.isfinite(recorded).all():
             raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
         return Numbers(key, shape, flat, recorded, step)

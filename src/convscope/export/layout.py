@@ -92,10 +92,10 @@ class Layout:
         """The position of each number of a part of an expression: (T, 3) sheet, row, column; padding is at -1."""
         located = self.chain.locate(numbers, part)
         sheet, block = self.blocks[located.numbers.key]
-        result = np.empty((len(located.index), 3), np.int64)
+        result = np.empty((len(located.places), 3), np.int64)
         result[:, 0] = sheet
-        result[:, 1], result[:, 2] = block.rows[located.index], block.columns[located.index]
-        result[located.index < 0] = -1
+        result[:, 1], result[:, 2] = block.rows[located.places], block.columns[located.places]
+        result[located.places < 0] = -1
         return result
 
     def _sheet(self, name: str, title: str) -> tuple[int, Sheet]:
@@ -178,7 +178,7 @@ class Layout:
         at = self.positions(numbers, expr.left)
         if across.numbers is not weight or len({*at[:, 0]}) != 1 or len(at) != weight.shape[1]:
             return None
-        units, places = np.divmod(weight.flat[across.index], weight.shape[1])
+        units, places = np.divmod(weight.flat[across.places], weight.shape[1])
         if len({*units}) != 1:
             return None
         like = np.empty((weight.shape[1], 2), np.int64)

@@ -98,6 +98,7 @@ class _Drawing:
         self.indent = book.add_format({"indent": 1})
         self.faint = book.add_format({"font_color": FAINT})
         self.index = book.add_format({"font_color": FAINT, "font_size": 7, "align": "center"})
+        self.count = book.add_format({"num_format": "#,##0"})
         self.full = book.add_format({"num_format": "0.0000000"})
         self.small = book.add_format({"num_format": "0.0E+00"})
 
@@ -188,7 +189,7 @@ class _Drawing:
         page.write_string(3, 0, "within")
         within = sum(int((np.abs(n.live - n.recorded) <= n.bound).sum()) for n in self.chain.calculated)
         first, bounds = f"C{HEAD + 1}:C{last}", f"D{HEAD + 1}:D{last}"
-        page.write_formula(3, 1, f"=SUMPRODUCT(ISNUMBER({bounds})*(ABS({first})<={bounds}))", None, within)
+        page.write_formula(3, 1, f"=SUMPRODUCT(ISNUMBER({bounds})*(ABS({first})<={bounds}))", self.count, within)
         page.write_string(3, 2, f"of {count:,}")
         self._columns(page, ["step", "cell", "difference", "allowed"])
         red = self.book.add_format({"bg_color": "#F7C6B4"})
@@ -214,10 +215,10 @@ class _Drawing:
 
     def _ties(self, page: Any) -> None:
         """The choices that may be made differently."""
-        page.set_column(5, 5, 24)
+        page.set_column(5, 5, 32)
         heads = ["near-ties of a maximum or ReLU", "apart", "allowed"]
         for place, head in enumerate(heads):
-            page.write_string(HEAD - 1, 5 + place, head, self.head)
+            page.write_string(HEAD - 1, 5 + place, head, self.right if place else self.head)
         for row, tie in enumerate(self.chain.ties, HEAD):
             page.write_string(row, 5, plain(tie.name))
             page.write_number(row, 6, tie.apart, self.small)
@@ -230,7 +231,7 @@ class _Drawing:
         page.set_column(2, 3, 12)
         page.freeze_panes(HEAD, 0)
         for place, head in enumerate(heads):
-            page.write_string(HEAD - 1, place, head, self.head)
+            page.write_string(HEAD - 1, place, head, self.right if place > 1 else self.head)
 
     def _names(self, page: Any, row: int, numbers: Numbers, index: int) -> None:
         cell = tuple(map(int, numbers.cells[index]))
@@ -294,8 +295,9 @@ class _Drawing:
             page.write_string(top, place, head, form)
         for row, sheet in enumerate(self.layout.sheets, top + 1):
             page.write_url(row, 0, f"internal:{quoted(sheet.name)}!A1", string=sheet.name)
-            page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks))
-            page.write_number(row, 2, sum(len(block.numbers) for block in sheet.blocks if block.numbers.calculated))
+            page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks), self.count)
+            formulas = sum(len(block.numbers) for block in sheet.blocks if block.numbers.calculated)
+            page.write_number(row, 2, formulas, self.count)
             page.write_string(row, 3, plain(sheet.title), self.indent)
 
 
@@ -324,11 +326,11 @@ def _digits(largest: float) -> str:
     """The format of numbers up to this: five characters or so.
 
     >>> _digits(255.0), _digits(2.5), _digits(0.03), _digits(1e-9)
-    ('0', '0.00', '0.0000', '0E+00')
+    ('0', '0.00', '0.000', '0E+00')
     """
-    if not 1e-3 < largest < 1e5:
+    if not 1e-2 < largest < 1e5:
         return "0.00" if not largest else "0E+00"
-    decimals = min(max(2 - math.floor(math.log10(largest)), 0), 4)
+    decimals = min(max(2 - math.floor(math.log10(largest)), 0), 3)
     return "0" if decimals == 0 else f"0.{'0' * decimals}"
 
 

@@ -144,7 +144,7 @@ def workbook(
         if size > MOST:
             raise _too_large(title, f"{size:,}", recorded)
     try:
-        chain = below(recorded, roots, MOST)
+        chain = below(recorded, roots, MOST, whole=at is None)
     except TooLarge as large:
         name = title if at is None else f"the part of {title} below {at[0]}"
         raise _too_large(name, f"{large.count:,} or more", recorded, at) from None
