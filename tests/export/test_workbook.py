@@ -263,17 +263,22 @@ def test_a_near_tie_is_listed(tmp_path: Path) -> None:
     assert sheet.stored["differences", "G7"] == pytest.approx(tie.apart, rel=1e-15)
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 4)] * 4), max_size=30), st.integers(1, 5))
-def test_rectangles_hold_every_position_once_and_in_order(corners: list[tuple[int, ...]], width: int) -> None:
-    runs = [[[[0, row, column + i], [1, r, c + i]] for i in range(width)] for row, column, r, c in corners]
-    positions = np.array([pair for run in runs for pair in run], np.int64).reshape(-1, 2, 3)
-    told = [
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(1, 3), st.integers(0, 1)), max_size=20))
+def test_rectangles_hold_every_position_once_and_in_order(runs: list[tuple[int, ...]]) -> None:
+    rows: list[list[list[int]]] = []
+    row, other = 0, 7
+    for down, column, width, leap in runs:
+        row, other = row + down, other + down + leap
+        rows += [[[0, row, column + i], [1, other, 4 + i]] for i in range(width)]
+    positions = np.array(rows, np.int64).reshape(-1, 2, 3)
+    parts = [*rectangles(positions)]
+    read = [
         part.corners + np.array([0, down, across])
-        for part in rectangles(positions)
+        for part in parts
         for down in range(part.height)
         for across in range(part.width)
     ]
-    np.testing.assert_array_equal(np.array(told, np.int64).reshape(-1, 2, 3), positions)
+    np.testing.assert_array_equal(np.array(read, np.int64).reshape(-1, 2, 3), positions)
 
 
 def test_without_xlsxwriter_a_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +302,13 @@ def test_a_path_that_cannot_be_is_refused_before_any_work(convscope: Commands, t
     done = convscope("workbook", "no-such-model", "crosses:plus", "-o", tmp_path / file)
     assert done.status == 2
     assert ("is a file .xlsx" if file == "net.xls" else "is not a folder") in done.err
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(convscope: Commands, tmp_path: Path) -> None:
+    (tmp_path / "net.xlsx").mkdir()
+    done = convscope("workbook", "crosses", "crosses:plus", "-o", tmp_path / "net.xlsx")
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == f"error: {tmp_path / 'net.xlsx'} cannot be written: Is a directory."
 
 
 @pytest.mark.parametrize(

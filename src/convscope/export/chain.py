@@ -71,7 +71,7 @@ class Numbers:
     @cached_property
     def cells(self) -> Array:
         """Their cells, (n, axes)."""
-        return np.stack(np.unravel_index(self.flat, self.shape), axis=-1).reshape(len(self.flat), len(self.shape))
+        return cells_at(self.flat, self.shape)
 
     def label(self, index: int) -> str:
         """One of them as a person reads it: `conv1 (3, 10, 12)`."""
@@ -172,7 +172,7 @@ class Chain:
             cell = tuple(map(int, numbers.cells[index]))
             if not agree(value, float(numbers.recorded[index]), own, call.dtype):
                 bound += convolution.normwise(call, cell)
-        numbers.bound[index] = bound
+        numbers.bound[index] = math.inf if math.isnan(bound) else bound  # 0 times an input without a bound
         if isinstance(expr, Apply) and expr.function in CHOICES:
             tie = walk.tie(expr, numbers.label(index))
             self.ties += [] if tie is None else [tie]
@@ -208,7 +208,8 @@ class _Walk:
             case Dot():
                 left = replace(expr.left, errors=self._errors(expr.left))
                 right = None if expr.right is None else replace(expr.right, errors=self._errors(expr.right))
-                value, error = replace(expr, left=left, right=right).result(self.precision)
+                with np.errstate(all="ignore"):
+                    value, error = replace(expr, left=left, right=right).result(self.precision)
                 if expr.bias is not None:
                     error += self.result(expr.bias).error - expr.bias.result(self.precision).error
                 return Result(value, error)
@@ -334,7 +335,7 @@ class _StepReader:
             self._tables[argument] = None
             size = math.prod(ref.shape)
             if 0 < size <= TABLED:
-                cells = np.stack(np.unravel_index(np.arange(size), ref.shape), axis=-1).reshape(size, len(ref.shape))
+                cells = cells_at(np.arange(size), ref.shape)
                 parts = [*_origins(self.trace, ref, cells)]
                 if len(parts) == 1:
                     self._tables[argument] = parts[0][0], parts[0][2][np.argsort(parts[0][1])]
@@ -434,6 +435,15 @@ class _Search:
         if not np.isfinite(recorded).all():
             raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
         return Numbers(key, shape, flat, recorded, step)
+
+
+def cells_at(flat: Array, shape: tuple[int, ...]) -> Array:
+    """Places in a flattened tensor as cells, (n, axes); a tensor without axes has one, ().
+
+    >>> cells_at(np.array([5]), (2, 3)).tolist(), cells_at(np.array([0]), ()).shape
+    ([[1, 2]], (1, 0))
+    """
+    return np.stack(np.unravel_index(flat, shape), axis=-1) if shape else np.empty((len(flat), 0), np.int64)
 
 
 def unwritable(numbers: Numbers, index: int, error: UsageError) -> UsageError:
