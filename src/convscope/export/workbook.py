@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +18,9 @@ from convscope.export.layout import Layout
 from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
 from convscope.expr.call import Array, Cell, full_cell
 from convscope.inputs.model_inputs import prepare_inputs
-from convscope.probe.support.batching import as_model
+from convscope.probe.support.batching import Model, as_model
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MOST = 120_000
 """Numbers that a workbook may hold, pixels and weights included: more load slowly and are hard to find a way in."""
@@ -102,7 +99,7 @@ class Workbook:
 
 @takes(model="Module | Trace | str | Path", at="tuple | list")
 def workbook(
-    model: "nn.Module | Trace | str | Path",
+    model: Model | Trace,
     image: Any = None,
     *,
     at: tuple[str, Cell] | None = None,
@@ -154,7 +151,7 @@ def workbook(
     return book
 
 
-def _traced(model: "nn.Module | str | Path", image: Any) -> tuple[Trace, str]:
+def _traced(model: Model, image: Any) -> tuple[Trace, str]:
     loaded = as_model(model)
     inputs = prepare_inputs(image, loaded)
     return trace(loaded, inputs.value), inputs.name
