@@ -242,6 +242,7 @@ def test_a_wrong_number_is_found_beyond_its_bound(tmp_path: Path) -> None:
     book = cs.workbook("crosses", "crosses:plus")
     conv = book.chain.calculated[0]
     conv.recorded[4] += 1e-4
+    assert book.beyond == ["conv1 (0, 1, 1)"]
     book.save(tmp_path / "net.xlsx")
     assert book.beyond == ["conv1 (0, 1, 1)"]
     assert (
@@ -249,6 +250,28 @@ def test_a_wrong_number_is_found_beyond_its_bound(tmp_path: Path) -> None:
         == "1 of 11 numbers calculated from the image are beyond their bounds, the first is conv1 (0, 1, 1)"
     )
     assert Spreadsheet(tmp_path / "net.xlsx").get("differences", "B4") == 10
+
+
+class Sign(nn.Module):
+    """A jump at numbers that are not exact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3) to (N, 2)."""
+        return torch.sign(self.fc(x))
+
+
+def test_a_number_without_a_bound_is_not_called_within_it(tmp_path: Path) -> None:
+    trace = cs.trace(Sign(), np.ones((1, 3), np.float32), batched=True)
+    book = cs.workbook(trace)
+    assert book.summary() == "2 of 4 numbers calculated from the image have no bound, the others are within theirs"
+    book.save(tmp_path / "net.xlsx")
+    sheet = Spreadsheet(tmp_path / "net.xlsx")
+    assert sheet.stored["differences", "D10"] == "no bound"
+    assert sheet.stored["differences", "B4"] == 2
 
 
 def test_a_near_tie_is_listed(tmp_path: Path) -> None:

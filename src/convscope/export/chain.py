@@ -104,6 +104,8 @@ class Chain:
     def __init__(self, trace: Trace, tensors: Mapping[Key, Numbers], steps: "Mapping[int, _StepReader]") -> None:
         self.trace, self.tensors, self._steps = trace, tensors, steps
         self.ties: list[NearTie] = []
+        self.finished = False
+        """Whether `calculate` has calculated every number."""
         self._located: dict[int, tuple[Leaf | Cells, Located]] = {}  # of one expression, by the identity of its parts
 
     @property
@@ -161,6 +163,7 @@ class Chain:
                     each(numbers, index, expr)
                 except UsageError as error:
                     raise unwritable(numbers, index, error) from None
+        self.finished = True
 
     def _calculate(self, numbers: Numbers, index: int, expr: Expr, call: Call) -> None:
         walk = _Walk(self, numbers, call.precision)

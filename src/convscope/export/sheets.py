@@ -187,7 +187,9 @@ class _Drawing:
         page.write_string(0, 0, "differences: the formulas' numbers minus the recorded ones", self.title)
         page.write_string(1, 0, ALLOWED, self.faint)
         page.write_string(3, 0, "within")
-        within = sum(int((np.abs(n.live - n.recorded) <= n.bound).sum()) for n in self.chain.calculated)
+        within = sum(
+            int((np.isfinite(n.bound) & (np.abs(n.live - n.recorded) <= n.bound)).sum()) for n in self.chain.calculated
+        )
         first, bounds = f"C{HEAD + 1}:C{last}", f"D{HEAD + 1}:D{last}"
         page.write_formula(3, 1, f"=SUMPRODUCT(ISNUMBER({bounds})*(ABS({first})<={bounds}))", self.count, within)
         page.write_string(3, 2, f"of {count:,}")

@@ -13,7 +13,7 @@ import numpy as np
 from convscope.capture.tracing import trace
 from convscope.errors import UsageError
 from convscope.escaping import spelled
-from convscope.export.chain import Chain, Key, NearTie, TooLarge, below
+from convscope.export.chain import Chain, Key, NearTie, Numbers, TooLarge, below
 from convscope.export.layout import Layout
 from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
 from convscope.expr.call import Array, Cell, full_cell
@@ -59,31 +59,44 @@ class Workbook:
 
     @property
     def beyond(self) -> list[str]:
-        """Numbers whose calculation from the image is farther from the recorded number than its bound; after `save`."""
+        """Numbers whose calculation from the image is farther from the recorded number than its bound."""
         return [
             numbers.label(index)
-            for numbers in self.chain.calculated
+            for numbers in self._calculated()
             for index in np.flatnonzero(~(np.abs(numbers.live - numbers.recorded) <= numbers.bound)).tolist()
         ]
 
     @property
+    def unbounded(self) -> int:
+        """How many numbers have no bound, because a function jumps at inexact numbers."""
+        return sum(int(np.isinf(numbers.bound).sum()) for numbers in self._calculated())
+
+    @property
     def ties(self) -> list[NearTie]:
-        """The choices of a maximum or ReLU that are closer than the bounds; after `save`."""
+        """The choices of a maximum or ReLU that are closer than the bounds."""
+        self._calculated()
         return self.chain.ties
+
+    def _calculated(self) -> list[Numbers]:
+        """The numbers with formulas, calculated from the image; `save` does that on the way."""
+        if not self.chain.finished:
+            self.chain.calculate()
+        return self.chain.calculated
 
     def __str__(self) -> str:
         sheets = len(self.layout.names)
         return spelled(f"{self.title}: {self.numbers:,} numbers on {sheets} sheets, {self.formulas:,} of them formulas")
 
     def summary(self) -> str:
-        """What recalculating every number from the image has shown; after `save`."""
-        ties = f"; near-ties of a maximum or ReLU: {len(self.ties):,}" if self.ties else ""
-        if not self.beyond:
-            return f"{self.formulas:,} numbers calculated from the image, all within their bounds{ties}"
-        return (
-            f"{len(self.beyond):,} of {self.formulas:,} numbers calculated from the image are beyond their bounds, "
-            f"the first is {self.beyond[0]}{ties}"
-        )
+        """What calculating every number from the image has shown."""
+        beyond, counted = self.beyond, f"{self.formulas:,} numbers calculated from the image"
+        if beyond:
+            text = f"{len(beyond):,} of {counted} are beyond their bounds, the first is {beyond[0]}"
+        elif self.unbounded:
+            text = f"{self.unbounded:,} of {counted} have no bound, the others are within theirs"
+        else:
+            text = f"{counted}, all within their bounds"
+        return text + (f"; near-ties of a maximum or ReLU: {len(self.ties):,}" if self.ties else "")
 
     def save(self, path: str | Path) -> None:
         """Calculate every number from the image in float64, and write the workbook.
