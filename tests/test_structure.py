@@ -39,6 +39,7 @@ ORDER = (
     "probe",
     "export",
     "plot",
+    "export",
     "server",
     "cli",
     "notebook",

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
     from convscope.escaping import spelled as spelled
+    from convscope.export.sheets import check_workbook_path as check_workbook_path
+    from convscope.export.sum_sheet import save_sum as save_sum
     from convscope.export.summary import Summary as Summary
     from convscope.export.summary import summary as summary
+    from convscope.export.workbook import workbook as workbook
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import read_image as read_image
@@ -121,6 +124,7 @@ _PUBLIC = {
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+    "workbook": "export.workbook",
 }
 """Names for users: where each is defined."""
 _INTERNAL = {
@@ -130,11 +134,13 @@ _INTERNAL = {
     "Status": "proof.status",
     "Tone": "proof.status",
     "at_hand": "data",
+    "check_workbook_path": "export.sheets",
     "files_of": "models",
     "free_path": "training",
     "interpret": "training",
     "json_text": "json_values",
     "parse_model_args": "models",
+    "save_sum": "export.sum_sheet",
     "spelled": "escaping",
     "write_whole": "files",
 }

@@ -64,6 +64,7 @@ def explain(
     depth: Annotated[int, typer.Option(min=1, help="How many steps to go back.")] = 1,
     everything: Annotated[bool, typer.Option("--all", help="Print every term of a long sum.")] = False,
     to_input: Annotated[bool, typer.Option("--to-input", help="Explain by contributions of input pixels.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the calculation to this file, .xlsx.")] = None,
     inputs: Inputs,
     loading: Loading,
     data_dir: DataDir = None,
@@ -74,8 +75,12 @@ def explain(
         raise cs.UsageError(
             "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
         )
+    if out is not None:
+        cs.check_workbook_path(out)
     found = traced(model, image, loading, data_dir, inputs)
     why = explained(found, at)
+    if out is not None:
+        cs.save_sum(why, out)
     if as_json:
         answer = why.to_input().to_json() if to_input else why.to_json(depth=depth)
         show_json({**answer, "notes": list(found.notes)})
@@ -83,6 +88,8 @@ def explain(
     show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth))
     for note in found.notes:
         say(f"note: {note}")
+    if out is not None:
+        say(f"wrote {out}")
 
 
 @spread

@@ -1,5 +1,1 @@
-"""Export: what one takes along of a model: its sizes and counts as arithmetic."""
-
-from convscope.export.summary import Layer, Summary, summary
-
-__all__ = ["Layer", "Summary", "summary"]
+"""Export: what one takes along from a model: sizes and counts as arithmetic, and spreadsheets with live formulas."""

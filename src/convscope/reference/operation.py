@@ -247,4 +247,5 @@ def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
 
 
 def moved(function: object) -> Operation:
+    """An operation whose results are copies of its operands, without rounding."""
     return Operation(function, exact)  # type: ignore[arg-type]  # every entry below is a function
