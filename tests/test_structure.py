@@ -34,6 +34,7 @@ ORDER = (
     "training",
     "capture",
     "proof",
+    "checking",
     "probe",
     "plot",
     "server",

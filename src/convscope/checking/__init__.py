@@ -4,7 +4,7 @@ Every known mistake is a variant of the reference that is run on the same cases.
 gives the numbers that the function gave.
 """
 
-from convscope.checking.check import check
+from convscope.checking.checker import check
 from convscope.checking.result import Check, WrongResult
 
 __all__ = ["Check", "WrongResult", "check"]

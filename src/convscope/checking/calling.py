@@ -40,9 +40,6 @@ class Outcome:
     """One sentence: an exception, a result that cannot be read."""
     lines: tuple[str, ...] = ()
     """The learner's own lines that led there."""
-    late: bool = False
-    """Whether it was interrupted."""
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -54,6 +51,8 @@ class Caller:
     seconds: float
     """For all calls together."""
     notes: dict[str, None] = field(default_factory=dict)
+    late: tuple[Values, tuple[str, ...]] | None = None
+    """With what the function was called when its time was over, and the line it was at."""
 
     def __call__(self, values: Values, form: Form, kind: str, dtype: str = "float64") -> Outcome:
         """One call; never raises what the function raises."""
@@ -65,8 +64,8 @@ class Caller:
                 result = self.function(*positional, **keywords)
         except TimeExceeded as error:
             self.seconds = 0.0
-            where = own_lines(error.__traceback__, self.function)
-            return Outcome(None, f"{name_of(self.function)} did not finish in time.", where[-1:], late=True)
+            self.late = self.late or (values, own_lines(error.__traceback__, self.function)[-1:])
+            return Outcome(None, "It did not finish in time.")
         except (Exception, SystemExit) as error:  # noqa: BLE001  # learners' code raises anything
             return Outcome(None, sentence(error), own_lines(error.__traceback__, self.function))
         self.seconds = max(self.seconds - (time.perf_counter() - start), 0.01)
@@ -180,9 +179,12 @@ def sentence(error: BaseException) -> str:
 
 def own_lines(trace: TracebackType | None, function: Callable[..., Any]) -> tuple[str, ...]:
     """The lines of a traceback that are in the function's own file."""
-    code = getattr(function, "__code__", None)
-    home = getattr(code, "co_filename", None)
-    frames = [frame for frame in traceback.extract_tb(trace) if frame.filename == home]
+    return own_lines_of(trace, getattr(getattr(function, "__code__", None), "co_filename", ""))
+
+
+def own_lines_of(trace: TracebackType | None, file: str) -> tuple[str, ...]:
+    """The lines of a traceback that are in one file, the innermost last."""
+    frames = [frame for frame in traceback.extract_tb(trace) if frame.filename == file]
     return tuple(
         f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}: "
         f"{linecache.getline(frame.filename, frame.lineno or 0).strip()}"

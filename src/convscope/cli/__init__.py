@@ -9,7 +9,7 @@ import typer
 from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, explorer, inspection, plotting, training
+from convscope.cli import catalog, checking, explorer, inspection, plotting, training
 from convscope.cli import explorer as demo
 from convscope.cli.console import drop_output, hushed, notes_on_data, remark
 from convscope.cli.options import in_many
@@ -30,6 +30,7 @@ app.command()(training.predict)
 app.command()(inspection.trace)
 app.command()(inspection.explain)
 app.command()(inspection.verify)
+app.command()(checking.check)
 app.command("open")(explorer.open_model)
 app.command()(explorer.serve)
 app.command("filter")(plotting.filter_image)

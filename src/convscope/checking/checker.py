@@ -38,7 +38,8 @@ def check(
     Args:
         function: A function of NumPy arrays, torch tensors or plain lists. Its parameters are recognised by their
             names (`x, w, b, conv_param` and `A_prev, W, b, hparameters` of courses too), other names by their order.
-        as_: What it should calculate, a key of `cs.check_operations`; None to go by the function's name.
+        as_: What it should calculate, "conv2d", "max_pool2d_backward"; a wrong name lists all. None to go by the
+            function's name.
         layout: How it wants its arrays, "nhwc" for instance; None to find out.
         seconds: Time for all calls together. The function is interrupted between two Python instructions; inside one
             that never ends it is not. The command line ends the process in that case.
@@ -57,7 +58,11 @@ def check(
     how = plan(function, operation)
     caller = Caller(function, how, float(seconds))
     form, kind = _form(operation, how, caller, how.forms(layout))
+    if caller.late is not None:
+        return _late(operation, caller, form, kind, float(seconds))
     trials = _trials(operation, how, caller, form, kind)
+    if caller.late is not None:
+        return _late(operation, caller, form, kind, float(seconds))
     return _answer(operation, caller, form, kind, trials)
 
 
@@ -75,7 +80,7 @@ def _form(operation: Operation, how: Plan, caller: Caller, forms: Sequence[Form]
             for case, values in scouts:
                 result = trial(operation, case, values, "float64", caller(values, form, kind))
                 reached += _score(result)
-                if result.outcome.late:
+                if caller.late is not None:
                     return form, kind
                 if result.outcome.results is None and len(scouts) > 1 and case is scouts[0][0]:
                     break  # another kind of array, or another form
@@ -108,7 +113,7 @@ def _trials(operation: Operation, how: Plan, caller: Caller, form: Form, kind: s
         fractions = any(_fractions(v) for v in values.values())
         for dtype in ("float64", "float32") if fractions and kind != "lists" else ("float64",):
             out.append(trial(operation, case, values, dtype, caller(values, form, kind, dtype)))
-            if out[-1].outcome.late:
+            if caller.late is not None:
                 return out
     if not out:
         needs = ", ".join(operation.settings)
@@ -118,6 +123,17 @@ def _trials(operation: Operation, how: Plan, caller: Caller, form: Form, kind: s
 
 def _fractions(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind == "f" and bool((value != np.rint(value)).any())
+
+
+def _late(operation: Operation, caller: Caller, form: Form, kind: str, seconds: float) -> Check:
+    """The answer for a function that was interrupted."""
+    assert caller.late is not None, "it was interrupted"
+    values, lines = caller.late
+    problem = f"It did not finish within {seconds:g} s and was interrupted{' here:' if lines else '.'}"
+    return Check(
+        operation.name, name_of(caller.function), False, 1, form.name, kind, wrong=1, late=True, problem=problem, lines=lines,
+        values={n: v for n, v in values.items() if v is not None},
+    )  # fmt: skip
 
 
 def _answer(operation: Operation, caller: Caller, form: Form, kind: str, trials: list[Trial]) -> Check:
@@ -143,8 +159,7 @@ def _answer(operation: Operation, caller: Caller, form: Form, kind: str, trials:
         "values": {n: v for n, v in first.values.items() if v is not None},
     }  # fmt: skip
     if first.outcome.results is None:
-        late = f" (limit {caller.seconds:g} s)" if not first.outcome.late else ""
-        return Check(**common, problem=first.outcome.problem, lines=first.outcome.lines, late=bool(late == ""))
+        return Check(**common, problem=first.outcome.problem, lines=first.outcome.lines)
     return _with_cell(operation, caller, form, kind, first, common, mistakes)
 
 
