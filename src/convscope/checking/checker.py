@@ -70,6 +70,8 @@ def _form(operation: Operation, how: Plan, caller: Caller, forms: Sequence[Form]
     """The form and kind of arrays with which the function does best on the smallest cases."""
     best, score = (forms[0], how.kinds[0]), -1
     for form in forms:
+        if score >= 3 and _narrower(form, best[0]):
+            continue  # it takes batches, and gets them wrong
         usable = [
             (case, values) for case in operation.cases(form.limits)
             if not case.optional and (values := how.usable(case.values)) is not None
@@ -84,11 +86,18 @@ def _form(operation: Operation, how: Plan, caller: Caller, forms: Sequence[Form]
                     return form, kind
                 if result.outcome.results is None and len(scouts) > 1 and case is scouts[0][0]:
                     break  # another kind of array, or another form
-            if scouts and reached == 4 * len(scouts):
+            share = reached / max(1, len(scouts))
+            if share == 4:
                 return form, kind
-            if reached > score:
-                best, score = (form, kind), reached
+            if share > score:
+                best, score = (form, kind), share
     return best
+
+
+def _narrower(form: Form, than: Form) -> bool:
+    """Whether a form has fewer images, channels or kernels."""
+    a, b = form.limits, than.limits
+    return (a.images, a.channels, a.kernels) != (b.images, b.channels, b.kernels) and form.layout != "nhwc"
 
 
 def _score(result: Trial) -> int:

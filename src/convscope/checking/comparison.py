@@ -100,15 +100,19 @@ def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistak
 def _explaining(
     operation: Operation, trials: Sequence[Trial], names: Sequence[str]
 ) -> Iterator[tuple[Mistake, list[str]]]:
-    """Mistakes with the results they explain: first those that explain all, then those that explain some, then pairs."""
-    partial = []
+    """Mistakes with the results they explain, the best first; pairs of mistakes last.
+
+    A mistake that also leaves the right results as they are is better than one that would spoil them.
+    """
+    others = [name for name in operation.results if name not in names]
+    ranked = []
     for mistake in operation.mistakes:
         explained = [name for name in names if reproduces(operation, mistake, trials, name)]
-        if len(explained) == len(names):
-            yield mistake, explained
-        elif explained:
-            partial.append((mistake, explained))
-    yield from sorted(partial, key=lambda pair: -len(pair[1]))
+        if explained:
+            kept = all(reproduces(operation, mistake, trials, name) for name in others)
+            ranked.append((mistake, explained, kept))
+    for mistake, explained, _ in sorted(ranked, key=lambda item: (-len(item[1]), not item[2])):
+        yield mistake, explained
     for first, second in combinations(operation.mistakes, 2):
         both = first.and_then(second) if first.cause != second.cause else None
         if both is not None:

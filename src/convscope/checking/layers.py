@@ -11,7 +11,7 @@ from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Ope
 from convscope.reference import linear, relu, relu_backward, softmax
 from convscope.render.numbers import short
 
-ROWS = (Form("(N, features)"), Form("(features,)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, Limits(1)))
+ROWS = (Form("(N, features)"), Form("(features,)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, Limits(1), "vector"))
 NO_SETTINGS: dict[str, frozenset[str]] = {}
 
 
@@ -34,7 +34,7 @@ def _relu_cases(limits: Limits) -> list[Case]:
     rng = np.random.default_rng(4)
     shapes = ((1, 1, 2, 3), (1, 2, 3, 3), (2, 3, 4, 4))
     drawn = [rng.standard_normal((min(n, limits.images), c if limits.channels > 1 else 1, h, w)) for n, c, h, w in shapes]
-    values = [np.array([[[[-2.0, 0, 3], [1.5, -0.5, 2]]]]), *drawn]
+    values = [np.array([[[[-2.0, 0, 3], [1.5, -0.5, 8]]]]), *drawn]
     return [Case({"x": x}) for x in values]
 
 
@@ -178,7 +178,7 @@ LINEAR = Operation(
     (
         Form("x (N, inputs), weight (outputs, inputs)"),
         Form("x (N, inputs), weight (inputs, outputs)", _IN_OUT, never_named=names("weight"), layout="in-out"),
-        Form("x (inputs,), weight (outputs, inputs)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, Limits(1)),
+        Form("x (inputs,), weight (outputs, inputs)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, Limits(1), "vector"),
         Form("x (inputs, N), weight (outputs, inputs)", _COLUMNS, {"out": lambda a, _v: a.T}, layout="columns"),
     ),
     sums={"out": (("x", "weight"), ("bias",))},
@@ -228,7 +228,8 @@ SOFTMAX = Operation(
     _softmax_cases,
     _softmax,
     (
-        Mistake("normalised over the whole batch", "The sum runs over all images: each row sums to 1 by itself.",
+        Mistake("normalised over the whole batch", "The sum runs over all images: each row sums to 1 by itself. (A function of "
+                "one row alone is checked with layout vector.)",
                 instead=_shares(lambda x: softmax(x.ravel()).reshape(x.shape)),
                 workings=lambda v, at: _exponentials(v, at, None)),
         Mistake("along the wrong axis", "The sum runs over the images (axis 0): it runs over the classes (axis 1).",

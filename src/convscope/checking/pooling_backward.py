@@ -37,7 +37,10 @@ def cases(limits: Limits) -> list[Case]:
         x, shape = case.values["x"], forward.maximum(case.values)["out"].shape
         if (x == np.rint(x)).all():  # no ties before the case that is about them
             x = (rng.permutation(x.size) - x.size // 2).reshape(x.shape).astype(np.float64)
-        out.append(Case({"dout": whole(rng, *shape, low=1, high=8), **case.values, "x": x}))
+            dout = whole(rng, *shape, low=1, high=8)
+        else:
+            dout = rng.standard_normal(shape)
+        out.append(Case({"dout": dout, **case.values, "x": x}))
     ties = {"kernel_size": 2, "stride": 2, "padding": 0}
     out.append(Case({"dout": np.array([[[[6.0]]]]), "x": np.array([[[[2.0, 7], [7, 1]]]]), **ties}))
     out.append(Case({"dout": np.array([[[[6.0, 4]]]]), "x": np.array([[[[0.0, 0, 3, 3], [0, 0, 3, 1]]]]), **ties}))
