@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.checking.operation import Array, Form, Results, Values
+from convscope.checking.operation import Array, Form, Operation, Results, Values
 from convscope.checking.signature import Plan, name_of
 
 LINES = 4
@@ -66,12 +66,14 @@ class Caller:
             self.seconds = 0.0
             self.late = self.late or (values, own_lines(error.__traceback__, self.function)[-1:])
             return Outcome(None, "It did not finish in time.")
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # learners' code raises anything
+        except (Exception, SystemExit) as error:  # learners' code raises anything
             return Outcome(None, sentence(error), own_lines(error.__traceback__, self.function))
         self.seconds = max(self.seconds - (time.perf_counter() - start), 0.01)
         for array, old in zip((a for a in positional if isinstance(a, np.ndarray)), before, strict=True):
             if not np.array_equal(array, old, equal_nan=True):
-                self.notes["It changes its input array in place: a caller that still needs it finds other numbers."] = None
+                self.notes["It changes its input array in place: a caller that still needs it finds other numbers."] = (
+                    None
+                )
         return self._read(result, values, form)
 
     def _read(self, result: Any, values: Values, form: Form) -> Outcome:
@@ -89,6 +91,24 @@ class Caller:
             except (ValueError, IndexError):
                 taken[name] = array
         return Outcome(taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A function called with its arrays in one form and of one kind."""
+
+    caller: Caller
+    form: Form
+    kind: str
+
+    @property
+    def operation(self) -> Operation:
+        """What the function should calculate."""
+        return self.caller.plan.operation
+
+    def __call__(self, values: Values, dtype: str = "float64") -> Outcome:
+        """One call."""
+        return self.caller(values, self.form, self.kind, dtype)
 
 
 def named(result: Any, plan: Plan, values: Values, form: Form) -> Results:
@@ -153,7 +173,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     def interrupt() -> None:
         nonlocal fired
         wait = max(seconds, 0.001)
-        while not over.wait(wait):  # more than once: a bare `except:` in the function may swallow the first
+        while not over.wait(wait):  # more than once: a bare `except:` in the function may swallow one
             with lock:
                 if not over.is_set():
                     fired = True

@@ -59,9 +59,14 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
     command = [sys.executable, "-P", "-m", "convscope.checking.child", request]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MPLBACKEND": "Agg"}
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
-        encoding="utf-8", errors="replace",
-    ) as child:  # fmt: skip
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        encoding="utf-8",
+        errors="replace",
+    ) as child:
         try:
             output, _ = child.communicate(timeout=2 * (seconds + GRACE) + START)
         except subprocess.TimeoutExpired:
@@ -114,7 +119,8 @@ def load(path: Path, name: str) -> Callable[..., Any]:
     """
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None, "the name ends in .py"
+    assert spec is not None, "the name ends in .py"
+    assert spec.loader is not None, "a file has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
@@ -134,7 +140,7 @@ def load(path: Path, name: str) -> Callable[..., Any]:
         raise UnknownName(f"function in {path.name}", name, known) from None
     if not callable(function):
         raise UsageError(f"{name} in {path.name} is not a function but a {type(function).__name__}.")
-    return function  # type: ignore[no-any-return]  # just asked
+    return function
 
 
 def answer(request: dict[str, Any], watch: Callable[[float], None]) -> dict[str, Any]:

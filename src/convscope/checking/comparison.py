@@ -16,6 +16,9 @@ from convscope.checking.operation import Array, Case, Mistake, Operation, Result
 SMALL = 64
 """Roundings that an operation other than a sum may make, as a multiple of its numbers' size."""
 
+SINGLE = 2.0**-24
+"""The unit roundoff of float32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
@@ -43,9 +46,10 @@ def trial(operation: Operation, case: Case, values: Values, dtype: str, outcome:
     if outcome.results is None:
         return Trial(case, rounded, dtype, expected, outcome, tuple(expected))
     wrong = tuple(
-        name for name, array in outcome.results.items()
+        name
+        for name, array in outcome.results.items()
         if not agrees(array, expected[name], bound(operation, name, rounded, expected[name], _unit(array, dtype)))
-    )  # fmt: skip
+    )
     return Trial(case, rounded, dtype, expected, outcome, wrong)
 
 
@@ -53,7 +57,7 @@ def bound(operation: Operation, name: str, values: Values, expected: Array, unit
     """How far a sound function may be from the reference: roundings times the size of what it adds."""
     if name in operation.sums:
         sizes = {n: np.abs(v) if _real(v) else v for n, v in values.items()}
-        if operation.picks or name == "dx" and "weight" not in values and "kernel_size" in values:
+        if operation.picks or (name == "dx" and "weight" not in values and "kernel_size" in values):
             sizes["x"] = values.get("x")  # who wins a window depends on signs
         terms = max(v.size for v in values.values() if isinstance(v, np.ndarray))
         return np.asarray(2 * (terms + 4) * unit * np.abs(operation.reference(sizes)[name]))
@@ -130,7 +134,7 @@ def reproduces(operation: Operation, mistake: Mistake, trials: Sequence[Trial], 
         try:
             with np.errstate(all="ignore"):
                 variant = mistake.run(operation.reference, t.values)[name]
-        except Exception:  # noqa: BLE001  # a variant that cannot be run on a case does not explain it
+        except Exception:  # a variant that cannot be run on a case does not explain it
             return False
         unit = _unit(array, t.dtype)
         finite = np.abs(variant[np.isfinite(variant)])

@@ -13,7 +13,7 @@ DEFAULTS: Values = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 def reference(values: Values) -> Results:
     """The convolution itself."""
-    settings = {name: values.get(name, default) for name, default in DEFAULTS.items()}
+    settings: Values = {name: values.get(name, default) for name, default in DEFAULTS.items()}
     return {"out": conv2d(values["x"], values["weight"], values.get("bias"), **settings)}
 
 
@@ -181,7 +181,10 @@ def _swapped(weight: Array) -> Array:
 PLACES = "stride ignored", "The windows start at every cell: multiply the row and the column by the stride."
 PAD = "padding missing", "The image is used without its padding: put rings of zeros around it first."
 ONE_SIDE = "padding on one side only", "All the padding is on one side: each side gets `padding` rows or columns."
-LAST = "last windows missing", "The last row and column of windows are left out: there are (H + 2·padding - R) // stride + 1."
+LAST = (
+    "last windows missing",
+    "The last row and column of windows are left out: there are (H + 2·padding - R) // stride + 1.",
+)
 RUN_ON = "sum not reset", "The sum goes on from one cell to the next: set it to zero before each window."
 ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
 
@@ -228,7 +231,8 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake("bias subtracted", "The bias is subtracted; it is added.", changed("bias", np.negative)),
     Mistake(
-        "first bias for all", "Every kernel gets the bias of the first; kernel k has bias[k].",
+        "first bias for all",
+        "Every kernel gets the bias of the first; kernel k has bias[k].",
         changed("bias", lambda b: np.full_like(b, b[0])),
     ),
     Mistake(
@@ -256,52 +260,81 @@ MISTAKES: Sequence[Mistake] = (
         "Each channel overwrites the sum of the one before (= where += is meant): only the last one is left.",
         changed("weight", one_channel(-1)),
     ),
-    Mistake("only the first channel", "Only the first channel is read: add all of them.", changed("weight", one_channel(0))),
     Mistake(
-        "channels in reverse", "The channels of image and kernel are paired in reverse order.",
+        "only the first channel", "Only the first channel is read: add all of them.", changed("weight", one_channel(0))
+    ),
+    Mistake(
+        "channels in reverse",
+        "The channels of image and kernel are paired in reverse order.",
         changed("weight", lambda w: w[:, ::-1]),
     ),
     Mistake(
-        "first kernel for all", "Every output channel uses the first kernel; channel k has weight[k].",
+        "first kernel for all",
+        "Every output channel uses the first kernel; channel k has weight[k].",
         changed("weight", lambda w: np.repeat(w[:1], len(w), 0)),
     ),
     Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
     Mistake(*LAST, after=result(_last_zero)),
     Mistake(
-        "window one cell too small", "The last row and column of each window are left out: a slice ends before its stop.",
+        "window one cell too small",
+        "The last row and column of each window are left out: a slice ends before its stop.",
         changed("weight", without_last),
     ),
-    Mistake("window one cell too late", "The windows start one cell too late: counting begins at 0.",
-            changed("x", lambda x: np.pad(x[:, :, 1:, 1:], ((0, 0), (0, 0), (0, 1), (0, 1))))),
-    Mistake("dilation ignored", "The cells of a window are neighbours: they should be `dilation` apart.",
-            set_to(dilation=1), cropped),
-    Mistake("dilation ignored", "The cells of a window are neighbours: they should be `dilation` apart.",
-            set_to(dilation=1)),
-    Mistake("dilation one too large", "`dilation` is the distance between cells: 1 means neighbours.",
-            lambda v: v | {"dilation": v["dilation"] + 1}),
+    Mistake(
+        "window one cell too late",
+        "The windows start one cell too late: counting begins at 0.",
+        changed("x", lambda x: np.pad(x[:, :, 1:, 1:], ((0, 0), (0, 0), (0, 1), (0, 1)))),
+    ),
+    Mistake(
+        "dilation ignored",
+        "The cells of a window are neighbours: they should be `dilation` apart.",
+        set_to(dilation=1),
+        cropped,
+    ),
+    Mistake(
+        "dilation ignored", "The cells of a window are neighbours: they should be `dilation` apart.", set_to(dilation=1)
+    ),
+    Mistake(
+        "dilation one too large",
+        "`dilation` is the distance between cells: 1 means neighbours.",
+        lambda v: v | {"dilation": v["dilation"] + 1},
+    ),
     Mistake(*RUN_ON, after=running()),
     Mistake(*RUN_ON, after=running(0)),
     Mistake(*RUN_ON, after=running(0, 1)),
     Mistake(*RUN_ON, after=running(0, 1, 2)),
     Mistake(
-        "matrix product for products", "Window and kernel are multiplied as matrices (@ or dot): multiply cell by cell (*).",
+        "matrix product for products",
+        "Window and kernel are multiplied as matrices (@ or dot): multiply cell by cell (*).",
         instead=_matrix_product,
     ),
     Mistake(
-        "cut to whole numbers", "The result is stored as whole numbers: make the output array of floats.",
+        "cut to whole numbers",
+        "The result is stored as whole numbers: make the output array of floats.",
         after=result(np.trunc),
     ),
     Mistake("rounded to whole numbers", "The result is rounded; return it as it is.", after=result(np.rint)),
-    Mistake("negative results set to zero", "A ReLU is applied: a convolution keeps negative sums.",
-            after=result(lambda out: np.maximum(out, 0))),
+    Mistake(
+        "negative results set to zero",
+        "A ReLU is applied: a convolution keeps negative sums.",
+        after=result(lambda out: np.maximum(out, 0)),
+    ),
     Mistake("first image for all", "Every image gets the result of the first.", after=_first_image),
-    Mistake("result transposed", "Rows and columns of the result are swapped.", after=result(lambda o: o.swapaxes(2, 3))),
+    Mistake(
+        "result transposed", "Rows and columns of the result are swapped.", after=result(lambda o: o.swapaxes(2, 3))
+    ),
     Mistake("image transposed", "Rows and columns of the image are swapped.", changed("x", lambda x: x.swapaxes(2, 3))),
-    Mistake("channels last in the result", "The result's channels come last; they come second: (N, K, P, Q).",
-            after=result(lambda out: out.transpose(0, 2, 3, 1))),
-    Mistake("kernels before images in the result", "The result's first axis counts kernels; images come first.",
-            after=result(lambda out: out.swapaxes(0, 1))),
-)  # fmt: skip
+    Mistake(
+        "channels last in the result",
+        "The result's channels come last; they come second: (N, K, P, Q).",
+        after=result(lambda out: out.transpose(0, 2, 3, 1)),
+    ),
+    Mistake(
+        "kernels before images in the result",
+        "The result's first axis counts kernels; images come first.",
+        after=result(lambda out: out.swapaxes(0, 1)),
+    ),
+)
 
 CONV2D = Operation(
     "conv2d",

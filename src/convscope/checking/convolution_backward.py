@@ -13,7 +13,7 @@ from convscope.reference import conv2d_backward
 
 def reference(values: Values) -> Results:
     """The three gradients."""
-    settings = {name: values.get(name, default) for name, default in forward.DEFAULTS.items()}
+    settings: Values = {name: values.get(name, default) for name, default in forward.DEFAULTS.items()}
     gradients = conv2d_backward(values["dout"], values["x"], values["weight"], **settings)
     return dict(zip(("dx", "dw", "db"), gradients, strict=True))
 
@@ -99,7 +99,10 @@ WRONG_SIDE = (
     "padding cut off at the wrong side",
     "dx is computed on the padded image and cut to [:H, :W]: cut the rings off, [padding : padding + H].",
 )
-BATCH = "divided by the batch size", "The gradient is averaged over the images: add them up; a mean belongs to the loss."
+BATCH = (
+    "divided by the batch size",
+    "The gradient is averaged over the images: add them up; a mean belongs to the loss.",
+)
 MEAN_BIAS = "mean for the bias gradient", "db is a mean over images and cells: it is the sum of dout for each kernel."
 LOST = "sum overwritten", "Each term overwrites the one before (= where += is meant): only the last one is left."
 FLIP = (
@@ -125,7 +128,8 @@ MISTAKES: Sequence[Mistake] = (
     Mistake(*WRONG_SIDE, after=_cut(lambda _p: 0)),
     Mistake(*WRONG_SIDE, after=_cut(lambda p: 2 * p)),
     Mistake(
-        "padding not cut off", "dx has the size of the padded image: cut the rings off.",
+        "padding not cut off",
+        "dx has the size of the padded image: cut the rings off.",
         after=lambda _r, v: {"dx": _whole_padding(v)},
     ),
     Mistake(*BATCH, after=_divided("dw", "db")),
@@ -138,7 +142,8 @@ MISTAKES: Sequence[Mistake] = (
     Mistake(*FLIP, instead=_with("dx", changed("weight", lambda w: w[:, :, ::-1, ::-1]))),
     Mistake(*FLIP, after=only("dw", lambda dw, _v: dw[:, :, ::-1, ::-1])),
     Mistake(
-        "kernel rows and columns swapped", "The kernel is transposed; use it as it is.",
+        "kernel rows and columns swapped",
+        "The kernel is transposed; use it as it is.",
         instead=_with("dx", changed("weight", lambda w: w.swapaxes(2, 3).reshape(w.shape))),
     ),
     Mistake(*STRIDE_LOST, set_to(stride=1)),
@@ -147,16 +152,26 @@ MISTAKES: Sequence[Mistake] = (
     Mistake("dilation ignored", "The cells of a window are `dilation` apart.", set_to(dilation=1)),
     *(
         Mistake(*LOST, instead=_last_alone(name, axis))
-        for name in ("dw", "dx", "db") for axis in ((1,) if name == "dx" else (0,))
+        for name in ("dw", "dx", "db")
+        for axis in ((1,) if name == "dx" else (0,))
     ),
     *(Mistake(*LOST, instead=_with(name, _last_window)) for name in ("dw", "db")),
-    Mistake("sum over the images alone", "db adds up images, rows and columns.",
-            after=lambda _r, v: {"db": v["dout"].sum(0)}),
-    Mistake("padding with the edge in dw", "The padding is zero; the edge was repeated.",
-            instead=_with("dw", forward.padded("edge"))),
+    Mistake(
+        "sum over the images alone",
+        "db adds up images, rows and columns.",
+        after=lambda _r, v: {"db": v["dout"].sum(0)},
+    ),
+    Mistake(
+        "padding with the edge in dw",
+        "The padding is zero; the edge was repeated.",
+        instead=_with("dw", forward.padded("edge")),
+    ),
     *(
-        Mistake(f"{name} is zero", f"{name} is returned as it was made: nothing is added to it.",
-                after=only(name, lambda g, _v: np.zeros_like(g)))
+        Mistake(
+            f"{name} is zero",
+            f"{name} is returned as it was made: nothing is added to it.",
+            after=only(name, lambda g, _v: np.zeros_like(g)),
+        )
         for name in ("dx", "dw", "db")
     ),
     *(
@@ -164,11 +179,14 @@ MISTAKES: Sequence[Mistake] = (
         for name in ("dx", "dw", "db")
     ),
     *(
-        Mistake("cut to whole numbers", "The result is stored as whole numbers: make the array of floats.",
-                after=only(name, lambda g, _v: np.trunc(g)))
+        Mistake(
+            "cut to whole numbers",
+            "The result is stored as whole numbers: make the array of floats.",
+            after=only(name, lambda g, _v: np.trunc(g)),
+        )
         for name in ("dx", "dw", "db")
     ),
-)  # fmt: skip
+)
 
 CONV2D_BACKWARD = Operation(
     "conv2d_backward",

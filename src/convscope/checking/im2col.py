@@ -109,23 +109,48 @@ IM2COL = Operation(
     cases,
     reference,
     (
-        Mistake("channels last in each column", "The channel changes fastest in each column; kernels are stored channel "
-                "by channel, so it must change slowest.", instead=_reordered(0, 2, 3, 1, 4, 5)),
-        Mistake("window rows and columns swapped", "Each window is read column by column: read it row by row.",
-                instead=_reordered(0, 1, 3, 2, 4, 5)),
-        Mistake("windows column by column", "The windows go down first: they go along the rows.",
-                instead=_reordered(0, 1, 2, 3, 5, 4)),
-        Mistake("stride ignored", "The windows start at every cell: multiply row and column by the stride.",
-                instead=_stride_lost),
+        Mistake(
+            "channels last in each column",
+            "The channel changes fastest in each column; kernels are stored channel "
+            "by channel, so it must change slowest.",
+            instead=_reordered(0, 2, 3, 1, 4, 5),
+        ),
+        Mistake(
+            "window rows and columns swapped",
+            "Each window is read column by column: read it row by row.",
+            instead=_reordered(0, 1, 3, 2, 4, 5),
+        ),
+        Mistake(
+            "windows column by column",
+            "The windows go down first: they go along the rows.",
+            instead=_reordered(0, 1, 2, 3, 5, 4),
+        ),
+        Mistake(
+            "stride ignored",
+            "The windows start at every cell: multiply row and column by the stride.",
+            instead=_stride_lost,
+        ),
         Mistake("stride ignored", "The windows start at every cell.", lambda v: v | {"stride": 1}),
         Mistake(*convolution.PAD, lambda v: v | {"padding": 0}),
         *(Mistake(*convolution.ONE_SIDE, convolution.borders(*sides)) for sides in ((0, 2, 0, 2), (2, 0, 2, 0))),
         Mistake("padded with the edge", "The padding repeats the edge: it should be zero.", convolution.padded("edge")),
-        Mistake("window flipped", "Each window is read backwards.", instead=lambda v: {
-            "out": _windows(v)[:, :, ::-1, ::-1].reshape(_n(v), -1, _count(v))}),
-        Mistake("last windows missing", "The last windows are left out.",
-                after=lambda r, v: {"out": r["out"].reshape(_n(v), -1, *_sizes(v))[..., :-1, :-1].reshape(_n(v), _cells(v), -1)}),
-        Mistake("cut to whole numbers", "The result is stored as whole numbers.", after=lambda r, _v: {"out": np.trunc(r["out"])}),
+        Mistake(
+            "window flipped",
+            "Each window is read backwards.",
+            instead=lambda v: {"out": _windows(v)[:, :, ::-1, ::-1].reshape(_n(v), -1, _count(v))},
+        ),
+        Mistake(
+            "last windows missing",
+            "The last windows are left out.",
+            after=lambda r, v: {
+                "out": r["out"].reshape(_n(v), -1, *_sizes(v))[..., :-1, :-1].reshape(_n(v), _cells(v), -1)
+            },
+        ),
+        Mistake(
+            "cut to whole numbers",
+            "The result is stored as whole numbers.",
+            after=lambda r, _v: {"out": np.trunc(r["out"])},
+        ),
     ),
     (
         _form("(N, C·R·S, P·Q), as PyTorch's unfold", lambda v: (_n(v), _cells(v), _count(v)), 0, 1, 2),
@@ -137,4 +162,4 @@ IM2COL = Operation(
         Form("one plane: (P·Q, R·S)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a.T[None]}, Limits(1, 1)),
     ),
     sums={"out": (("x",),)},
-)  # fmt: skip
+)

@@ -23,7 +23,9 @@ def _form(
     def back(of: Give) -> Take:
         return lambda array, _values: of(array)
 
-    return Form(name, {n: there for n, (there, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest)
+    return Form(
+        name, {n: there for n, (there, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest
+    )
 
 
 def _same(array: Array) -> Array:
@@ -57,8 +59,12 @@ ONE_KERNEL = _form(
     "(C, H, W), one kernel", (lambda a: a[0], lambda a: a[None, None] if a.ndim == 2 else a[None]), _IMAGE, _NUMBER,
     layout="nchw", limits=Limits(images=1, kernels=1), never_named=LAST,
 )  # fmt: skip
-COURSE = _form("(N, H, W, C)", _TO_LAST, _KERNEL_LAST, _FLAT, only_named=LAST, layout="nhwc", limits=Limits(square=True))
-BATCH_LAST = _form("(N, H, W, C)", _TO_LAST, _KERNEL_LAST, (_same, _rank(4, lambda a: a.reshape(-1))), layout="nhwc", never_named=LAST)
+COURSE = _form(
+    "(N, H, W, C)", _TO_LAST, _KERNEL_LAST, _FLAT, only_named=LAST, layout="nhwc", limits=Limits(square=True)
+)
+BATCH_LAST = _form(
+    "(N, H, W, C)", _TO_LAST, _KERNEL_LAST, (_same, _rank(4, lambda a: a.reshape(-1))), layout="nhwc", never_named=LAST
+)
 IMAGE_LAST = _form("(H, W, C)", _IMAGE_LAST, _KERNEL_LAST, _KEEP, layout="nhwc", limits=Limits(images=1))
 PLANES = (BATCH, COURSE, IMAGE, PLANE, BATCH_LAST, IMAGE_LAST)
 """For poolings and ReLU, which have no kernels."""

@@ -7,11 +7,13 @@ from convscope.checking.batch_norm import BATCH_NORM
 from convscope.checking.convolution import CONV2D
 from convscope.checking.convolution_backward import CONV2D_BACKWARD
 from convscope.checking.im2col import IM2COL
-from convscope.checking.layers import LINEAR, RELU, RELU_BACKWARD, SOFTMAX
+from convscope.checking.linear import LINEAR
 from convscope.checking.losses import CROSS_ENTROPY, MSE
 from convscope.checking.operation import Operation
 from convscope.checking.pooling import AVG_POOL2D, MAX_POOL2D
 from convscope.checking.pooling_backward import AVG_POOL2D_BACKWARD, MAX_POOL2D_BACKWARD
+from convscope.checking.relu import RELU, RELU_BACKWARD
+from convscope.checking.softmax import SOFTMAX
 from convscope.errors import UnknownName, UsageError
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -54,7 +56,7 @@ def operation_of(as_: str | None, function: str) -> Operation:
     name = next((name for pattern, name in PATTERNS if re.search(pattern, word)), None)
     if name is not None and re.search(r"back|grad|bwd", word):
         name += "_backward"
-    if name not in OPERATIONS:
+    if name is None or name not in OPERATIONS:
         raise UsageError(
             f"the name {function!r} does not tell which operation it is; say --as NAME (in Python as_=NAME), one of "
             f"{', '.join(OPERATIONS)}."

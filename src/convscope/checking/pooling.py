@@ -111,13 +111,17 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
     """Mistakes of both poolings."""
     stride = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
     rows = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
-    last = "last windows missing", "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1."
+    last = (
+        "last windows missing",
+        "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1.",
+    )
 
     def one_way(row: bool) -> Callable[[Values], Results]:
         def instead(values: Values) -> Results:
             out, plain = run(values)["out"], run(values | {"stride": 1})["out"]
-            at = tuple(np.arange(n) * (values["stride"] if (axis == 0) == row else 1) for axis, n in
-                       enumerate(out.shape[2:]))  # fmt: skip
+            at = tuple(
+                np.arange(n) * (values["stride"] if (axis == 0) == row else 1) for axis, n in enumerate(out.shape[2:])
+            )
             return {"out": plain[:, :, at[0][:, None], at[1]]}
 
         return instead
@@ -132,7 +136,8 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
         Mistake(*stride, instead=_cropped(run)),
         Mistake(*stride, set_to(stride=1)),
         Mistake(
-            "stride always the window's size", "The windows never overlap: move them by `stride`.",
+            "stride always the window's size",
+            "The windows never overlap: move them by `stride`.",
             lambda v: v | {"stride": v["kernel_size"]},
         ),
         Mistake(*rows, instead=one_way(True)),
@@ -141,64 +146,94 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
         Mistake(*last, after=result(zeroed)),
         Mistake("padding missing", "The image is used without its padding.", set_to(padding=0)),
         Mistake(
-            "last short window kept", "A window that reaches beyond the input is kept: only whole windows count.",
+            "last short window kept",
+            "A window that reaches beyond the input is kept: only whole windows count.",
             instead=lambda v: _last_short(v, of),
         ),
         Mistake(
-            "window one cell too small", "The last row and column of each window are left out: a slice ends before its "
-            "stop.", instead=each_window(_over(of), size=-1),
+            "window one cell too small",
+            "The last row and column of each window are left out: a slice ends before its stop.",
+            instead=each_window(_over(of), size=-1),
         ),
         Mistake(
-            "window one cell too large", "Each window has a row and a column too many.",
+            "window one cell too large",
+            "Each window has a row and a column too many.",
             instead=each_window(_over(of), size=1),
         ),
-        Mistake("result transposed", "Rows and columns of the result are swapped.",
-                after=result(lambda out: out.swapaxes(2, 3))),
-        Mistake("cut to whole numbers", "The result is stored as whole numbers: make the output array of floats.",
-                after=result(np.trunc)),
-        Mistake("first image for all", "Every image gets the result of the first.",
-                after=result(lambda out: np.repeat(out[:1], len(out), 0))),
-        Mistake("first channel for all", "Every channel gets the result of the first.",
-                after=result(lambda out: np.repeat(out[:, :1], out.shape[1], 1))),
-    )  # fmt: skip
+        Mistake(
+            "result transposed",
+            "Rows and columns of the result are swapped.",
+            after=result(lambda out: out.swapaxes(2, 3)),
+        ),
+        Mistake(
+            "cut to whole numbers",
+            "The result is stored as whole numbers: make the output array of floats.",
+            after=result(np.trunc),
+        ),
+        Mistake(
+            "first image for all",
+            "Every image gets the result of the first.",
+            after=result(lambda out: np.repeat(out[:1], len(out), 0)),
+        ),
+        Mistake(
+            "first channel for all",
+            "Every channel gets the result of the first.",
+            after=result(lambda out: np.repeat(out[:, :1], out.shape[1], 1)),
+        ),
+    )
 
 
 MAX_MISTAKES = (
     Mistake(
-        "padding competes as zeros", "The padding takes part as zero and beats negative numbers: pad with -inf.",
+        "padding competes as zeros",
+        "The padding takes part as zero and beats negative numbers: pad with -inf.",
         instead=each_window(_over(np.max), zeros=True),
     ),
     Mistake(
-        "maximum starts at zero", "The largest value starts at 0, which beats negative numbers: start at -inf.",
+        "maximum starts at zero",
+        "The largest value starts at 0, which beats negative numbers: start at -inf.",
         after=result(lambda out: np.maximum(out, 0)),
     ),
     Mistake("mean for maximum", "The window is averaged: take its largest cell.", instead=average),
     Mistake("minimum for maximum", "The smallest cell is taken: take the largest.", instead=each_window(_over(np.min))),
     Mistake("sum for maximum", "The window is added up: take its largest cell.", instead=each_window(_over(np.sum))),
     Mistake(
-        "largest size instead of largest value", "The sign is ignored: -3 is smaller than 1.",
+        "largest size instead of largest value",
+        "The sign is ignored: -3 is smaller than 1.",
         instead=each_window(lambda window: np.abs(window).max(axis=(2, 3))),
     ),
-    Mistake("maximum over all channels", "The channels compete: each channel is pooled by itself.",
-            instead=_over_channels),
+    Mistake(
+        "maximum over all channels", "The channels compete: each channel is pooled by itself.", instead=_over_channels
+    ),
     *_shared(maximum, np.max),
-)  # fmt: skip
+)
 
 AVG_MISTAKES = (
-    Mistake("sum for mean", "The window is added up and not divided by its number of cells.",
-            after=lambda r, v: {"out": r["out"] * v["kernel_size"] ** 2}),
-    Mistake("divided by the width of the window", "The sum is divided by the width: divide by rows times columns.",
-            after=lambda r, v: {"out": r["out"] * v["kernel_size"]}),
     Mistake(
-        "padding not counted", "The sum is divided by the cells inside the image alone: the padding counts as zeros "
-        "(count_include_pad=True, PyTorch's default).", instead=each_window(_over(np.mean)),
+        "sum for mean",
+        "The window is added up and not divided by its number of cells.",
+        after=lambda r, v: {"out": r["out"] * v["kernel_size"] ** 2},
+    ),
+    Mistake(
+        "divided by the width of the window",
+        "The sum is divided by the width: divide by rows times columns.",
+        after=lambda r, v: {"out": r["out"] * v["kernel_size"]},
+    ),
+    Mistake(
+        "padding not counted",
+        "The sum is divided by the cells inside the image alone: the padding counts as zeros "
+        "(count_include_pad=True, PyTorch's default).",
+        instead=each_window(_over(np.mean)),
     ),
     Mistake("maximum for mean", "The largest cell is taken: take the mean.", instead=maximum),
     Mistake("median for mean", "The median is taken: take the mean.", instead=each_window(_over(np.median))),
-    Mistake("mean over all channels", "The channels are averaged too: each channel is pooled by itself.",
-            after=result(lambda out: np.repeat(out.mean(1, keepdims=True), out.shape[1], 1))),
+    Mistake(
+        "mean over all channels",
+        "The channels are averaged too: each channel is pooled by itself.",
+        after=result(lambda out: np.repeat(out.mean(1, keepdims=True), out.shape[1], 1)),
+    ),
     *_shared(average, np.mean),
-)  # fmt: skip
+)
 
 
 def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> Operation:

@@ -102,14 +102,23 @@ OVERWRITE = (
 )
 STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 COMMON = (
-    Mistake("dx is zero", "dx is returned as it was made: nothing is added to it.",
-            after=only("dx", lambda dx, _v: np.zeros_like(dx))),
+    Mistake(
+        "dx is zero",
+        "dx is returned as it was made: nothing is added to it.",
+        after=only("dx", lambda dx, _v: np.zeros_like(dx)),
+    ),
     Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
-    Mistake("divided by the batch size", "The gradient is averaged over the images; a mean belongs to the loss.",
-            after=only("dx", lambda dx, _v: dx / len(dx))),
-    Mistake("cut to whole numbers", "dx is stored as whole numbers: make it of floats.",
-            after=only("dx", lambda dx, _v: np.trunc(dx))),
-)  # fmt: skip
+    Mistake(
+        "divided by the batch size",
+        "The gradient is averaged over the images; a mean belongs to the loss.",
+        after=only("dx", lambda dx, _v: dx / len(dx)),
+    ),
+    Mistake(
+        "cut to whole numbers",
+        "dx is stored as whole numbers: make it of floats.",
+        after=only("dx", lambda dx, _v: np.trunc(dx)),
+    ),
+)
 
 MAX_MISTAKES = (
     Mistake(
@@ -132,37 +141,56 @@ MAX_MISTAKES = (
     Mistake(*OVERWRITE, instead=lambda v: _windows(v, _winners, add=False)),
     Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _one, stride=1)),
     Mistake(
-        "every cell of the window gets the gradient", "Only the largest cell made the output: only it gets the gradient.",
+        "every cell of the window gets the gradient",
+        "Only the largest cell made the output: only it gets the gradient.",
         instead=lambda v: _windows(v, lambda window: np.ones(window.shape)),
     ),
-    Mistake("shared out as in average pooling", "Only the largest cell gets the gradient, and all of it.",
-            instead=lambda v: _windows(v, _mean)),
     Mistake(
-        "incoming gradient ignored", "The winners are marked with 1: multiply by dout.",
+        "shared out as in average pooling",
+        "Only the largest cell gets the gradient, and all of it.",
+        instead=lambda v: _windows(v, _mean),
+    ),
+    Mistake(
+        "incoming gradient ignored",
+        "The winners are marked with 1: multiply by dout.",
         instead=lambda v: maximum(v | {"dout": np.ones_like(v["dout"])}),
     ),
-    Mistake("multiplied by the maximum", "The gradient is multiplied by the winner's value; its slope is 1.",
-            after=lambda r, v: {"dx": r["dx"] * v["x"]}),
+    Mistake(
+        "multiplied by the maximum",
+        "The gradient is multiplied by the winner's value; its slope is 1.",
+        after=lambda r, v: {"dx": r["dx"] * v["x"]},
+    ),
     *COMMON,
-)  # fmt: skip
+)
 
 AVG_MISTAKES = (
     Mistake(
-        "not divided by the window's size", "Each cell gets the whole gradient: it gets 1 / (rows · columns) of it.",
+        "not divided by the window's size",
+        "Each cell gets the whole gradient: it gets 1 / (rows · columns) of it.",
         instead=lambda v: _windows(v, lambda window: np.ones(window.shape)),
     ),
-    Mistake("divided by the width of the window", "Divide by rows times columns.",
-            after=lambda r, v: {"dx": r["dx"] * v["kernel_size"]}),
+    Mistake(
+        "divided by the width of the window",
+        "Divide by rows times columns.",
+        after=lambda r, v: {"dx": r["dx"] * v["kernel_size"]},
+    ),
     Mistake(*OVERWRITE, instead=lambda v: _windows(v, _mean, add=False)),
     Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _mean, stride=1)),
-    Mistake("given to the largest cell", "Every cell of the window gets its share, not the largest alone.",
-            instead=maximum),
-    Mistake("multiplied by the input", "The slope of a mean does not depend on the input's values.",
-            after=lambda r, v: {"dx": r["dx"] * v["x"]}),
-    Mistake("incoming gradient ignored", "Each share is multiplied by dout.",
-            instead=lambda v: average(v | {"dout": np.ones_like(v["dout"])})),
+    Mistake(
+        "given to the largest cell", "Every cell of the window gets its share, not the largest alone.", instead=maximum
+    ),
+    Mistake(
+        "multiplied by the input",
+        "The slope of a mean does not depend on the input's values.",
+        after=lambda r, v: {"dx": r["dx"] * v["x"]},
+    ),
+    Mistake(
+        "incoming gradient ignored",
+        "Each share is multiplied by dout.",
+        instead=lambda v: average(v | {"dout": np.ones_like(v["dout"])}),
+    ),
     *COMMON,
-)  # fmt: skip
+)
 
 
 def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> Operation:

@@ -80,11 +80,10 @@ class Check:
         if self.problem:
             return f"{start}: it fails. {self.problem}"
         if self.yours is not None and self.expected is not None and self.yours.shape != self.expected.shape:
-            return (
-                f"{start}: {self.result} has the shape {_shape(self.yours)} and should have {_shape(self.expected)}, "
-                f"where {_settings(self.values)}."
-            )
-        where = report.label(self.result, self.cell or (), np.shape(self.expected))
+            where = f", where {_settings(self.values)}" if _settings(self.values) else ""
+            shapes = f"the shape {_shape(self.yours)} and should have {_shape(self.expected)}"
+            return f"{start}: {self.result} has {shapes}{where}."
+        where = report.label(self.result, self.cell or (), () if self.expected is None else self.expected.shape)
         return f"{start}: {where} is {self._number(self.yours)} and should be {self._number(self.expected)}."
 
     def require(self) -> None:
@@ -110,9 +109,10 @@ class Check:
         lines = [f"{self.function} is wrong as {self.operation}: {self.wrong} of {plural(self.cases, 'call')} differ."]
         if self.cause:
             lines += [
-                f"Likely cause: {self.cause}.", f"  {self.advice}",
-                f"  A reference with this mistake gives each of the {plural(self.reproduced, 'result')} of your function.",
-            ]  # fmt: skip
+                f"Likely cause: {self.cause}.",
+                f"  {self.advice}",
+                f"  A reference with this mistake gives all {plural(self.reproduced, 'result')} of your function.",
+            ]
         elif not self.problem:
             lines.append("None of the known mistakes gives these results; the numbers below show what differs.")
         if "H, W, C" in self.form:
@@ -127,9 +127,11 @@ class Check:
 
     def _case(self) -> list[str]:
         arrays = {n: v for n, v in self.values.items() if isinstance(v, np.ndarray)}
-        head = f"The smallest case that differs: {_settings(self.values)}" if _settings(self.values) else (
-            "The smallest case that differs:"
-        )  # fmt: skip
+        head = (
+            f"The smallest case that differs: {_settings(self.values)}"
+            if _settings(self.values)
+            else ("The smallest case that differs:")
+        )
         if sum(array.size for array in arrays.values()) > 3 * report.CELLS:
             return [head, "  " + ", ".join(f"{name} {_shape(array)}" for name, array in arrays.items())]
         return [head, *(f"  {line}".rstrip() for line in report.drawn(arrays))]
@@ -140,8 +142,13 @@ class Check:
             shapes = [f"{name} should have the shape {_shape(expected)}; yours has {_shape(yours)}."]
             if max(yours.size, expected.size) > report.CELLS:
                 return shapes
-            return [*shapes, *(f"  {line}".rstrip() for line in
-                               report.drawn({f"{name} expected": expected, f"{name} yours": yours}))]  # fmt: skip
+            return [
+                *shapes,
+                *(
+                    f"  {line}".rstrip()
+                    for line in report.drawn({f"{name} expected": expected, f"{name} yours": yours})
+                ),
+            ]
         if expected.size > report.CELLS or not expected.ndim:
             return []
         far = {f"{name} yours": ~np.isclose(yours, expected, rtol=1e-5, atol=1e-6, equal_nan=True)}
@@ -157,21 +164,35 @@ class Check:
         shapes = {n: np.shape(v) for n, v in self.values.items() if isinstance(v, np.ndarray)}
         order = list(dict.fromkeys(t.factors[0] for t in (*(sums.expected or ()), *(sums.yours or ()))))
         order.sort(key=lambda factor: (list(shapes).index(factor[0]), factor[1]))
-        sides = []
+        sides: list[list[str]] = []
         for terms, lines, total in zip((sums.expected, sums.yours), sums.lines, totals, strict=True):
             if terms is not None:
                 sides.append(report.sum_lines(terms, total, shapes, order, picks=sums.picks))
             else:
                 sides.append([*lines, f"= {short(total, 7)}"])
-        return ["", *report.side_by_side(*sides, (f"{head} should be", f"{head} of your function"))]
+        return ["", *report.side_by_side(sides[0], sides[1], (f"{head} should be", f"{head} of your function"))]
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain values."""
         plain = {
             name: getattr(self, name)
-            for name in ("operation", "function", "right", "sentence", "cause", "advice", "cases", "wrong", "reproduced",
-                         "form", "kind", "problem", "late", "result")
-        }  # fmt: skip
+            for name in (
+                "operation",
+                "function",
+                "right",
+                "sentence",
+                "cause",
+                "advice",
+                "cases",
+                "wrong",
+                "reproduced",
+                "form",
+                "kind",
+                "problem",
+                "late",
+                "result",
+            )
+        }
         return {
             **plain,
             "notes": list(self.notes),
@@ -180,11 +201,13 @@ class Check:
             "expected": None if self.expected is None else self.expected.tolist(),
             "yours": None if self.yours is None else self.yours.tolist(),
             "cell": None if self.cell is None else list(self.cell),
-            "sums": None if self.sums is None else {
+            "sums": None
+            if self.sums is None
+            else {
                 "expected": _terms(self.sums.expected, self.sums.lines[0]),
                 "yours": _terms(self.sums.yours, self.sums.lines[1]),
             },
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         return self.to_text()
@@ -197,10 +220,15 @@ def _terms(terms: tuple[Term, ...] | None, lines: tuple[str, ...]) -> list[Any] 
     if terms is None:
         return list(lines) or None
     return [
-        {"factors": [{"array": n, "cell": list(c), "value": v} for (n, c), v in zip(t.factors, t.numbers, strict=True)],
-         "times": t.times, "value": t.value}
+        {
+            "factors": [
+                {"array": n, "cell": list(c), "value": v} for (n, c), v in zip(t.factors, t.numbers, strict=True)
+            ],
+            "times": t.times,
+            "value": t.value,
+        }
         for t in terms
-    ]  # fmt: skip
+    ]
 
 
 def _settings(values: dict[str, Any]) -> str:

@@ -118,21 +118,23 @@ class Plan:
         return positional, keywords
 
     def _argument(self, slot: Slot, values: Values, given: Mapping[str, Any], settings: dict[str, Any]) -> Any:
-        if slot.role == "array":
-            return given.get(slot.of)
-        if slot.role == "settings":
-            return dict(settings)
-        if slot.role == "shape":
-            return tuple(np.shape(given["x"]))
-        if slot.role == "constant":
-            return self._constant(slot.of, values)
-        if slot.role == "cache":
-            parts = [dict(settings) if name == "settings" else given.get(name) for name in self.operation.cache]
-            return parts[0] if len(parts) == 1 else tuple(parts)
-        value = values[slot.of]
-        if slot.role == "part":
-            return pair(value)[slot.axis]
-        return pair(value) if slot.pairs else value
+        match slot.role:
+            case "array":
+                argument: Any = given.get(slot.of)
+            case "settings":
+                argument = dict(settings)
+            case "shape":
+                argument = tuple(np.shape(given["x"]))
+            case "constant":
+                argument = self._constant(slot.of, values)
+            case "cache":
+                parts = [dict(settings) if name == "settings" else given.get(name) for name in self.operation.cache]
+                argument = parts[0] if len(parts) == 1 else tuple(parts)
+            case "part":
+                argument = pair(values[slot.of])[slot.axis]
+            case _:
+                argument = pair(values[slot.of]) if slot.pairs else values[slot.of]
+        return argument
 
     def _constant(self, name: str, values: Values) -> Any:
         constant = self.operation.constants[name]
@@ -153,7 +155,9 @@ def plan(function: Callable[..., Any], operation: Operation) -> Plan:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        raise UsageError(f"{name_of(function)} does not list its parameters; wrap it in a function that does.") from None
+        raise UsageError(
+            f"{name_of(function)} does not list its parameters; wrap it in a function that does."
+        ) from None
     parameters = [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
     roles = _by_name(parameters, operation)
     _by_order(parameters, roles, operation, name_of(function))

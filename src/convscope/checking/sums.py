@@ -1,12 +1,13 @@
 """Which products a function adds up for one cell, found by asking the function itself.
 
-A convolution is linear in its image and in its kernel, and so is a learner's version of it. With a one in one cell of the
-image, a one in one cell of the kernel and zeros elsewhere, the result says how often the function adds that product.
-The code is never looked at. What was found is only used if it adds up to the number that the function returned.
+A convolution is linear in its image and in its kernel, and so is a learner's version of it. With a one in one cell of
+the image, a one in one cell of the kernel and zeros elsewhere, the result says how often the function adds that
+product. The code is never looked at. The terms are shown only if they add up to the number that the function gave.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product as iterate
 
 import numpy as np
 
@@ -60,25 +61,27 @@ def terms(run: Run, values: Values, cell: tuple[int, ...], products: tuple[tuple
 def _terms(
     run: Run, values: Values, zeros: Values, cell: tuple[int, ...], product: tuple[str, ...]
 ) -> list[Term] | None:
-    first, *rest = product
+    """The terms of one product: each combination of cells that matter, asked one by one."""
+    spread = {name: np.linspace(1.0, 1.9, values[name].size).reshape(values[name].shape) for name in product}
+    cells = []
+    for name in product:
+        matter = []
+        for at in np.ndindex(*values[name].shape):
+            answer = _ask(run, values | zeros | spread | {name: _one(values[name], at)}, cell)
+            if answer is None:
+                return None
+            if answer:
+                matter.append(at)
+        cells.append(matter)
     out = []
-    for at in np.ndindex(*values[first].shape):
-        one = values | zeros | {first: _one(values[first], at)}
-        if not rest:
-            times = _ask(run, one, cell)
-            if times is None:
-                return None
-            if times:
-                out.append(Term(((first, at),), (float(values[first][at]),), times))
-            continue
-        other = rest[0]
-        for where in np.ndindex(*values[other].shape):
-            times = _ask(run, one | {other: _one(values[other], where)}, cell)
-            if times is None:
-                return None
-            if times:
-                numbers = float(values[first][at]), float(values[other][where])
-                out.append(Term(((first, at), (other, where)), numbers, times))
+    for combination in iterate(*cells):
+        ones = {name: _one(values[name], at) for name, at in zip(product, combination, strict=True)}
+        times = _ask(run, values | zeros | ones, cell)
+        if times is None:
+            return None
+        if times:
+            factors = tuple(zip(product, combination, strict=True))
+            out.append(Term(factors, tuple(float(values[name][at]) for name, at in factors), times))
     return out
 
 
