@@ -1,11 +1,12 @@
 """The check of a learner's function: forty wrong ones, twenty right ones, and each known mistake by its own numbers."""
 
+import contextlib
 import importlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from checking import learner
 from convscope.checking.operation import Mistake, Operation
 from convscope.checking.operations import OPERATIONS
 
-MISTAKES = [(operation, mistake) for operation in OPERATIONS.values() for mistake in operation.mistakes]
+
+def known_mistakes() -> Iterator[Any]:
+    """Every mistake of every operation; further variants of a cause are left to the long run."""
+    seen = set()
+    for operation in OPERATIONS.values():
+        for mistake in operation.mistakes:
+            key = operation.name, mistake.cause
+            marks = [pytest.mark.study] if key in seen else []
+            yield pytest.param(operation, mistake, id=": ".join(key), marks=marks)
+            seen.add(key)
 
 
 def function_of(file: str, name: str) -> Callable[..., Any]:
@@ -83,9 +93,7 @@ INVISIBLE = {("linear", "result transposed")}
 """A linear layer of one row at a time is right, whichever way its result of several rows would be turned."""
 
 
-@pytest.mark.parametrize(
-    ("operation", "mistake"), MISTAKES, ids=lambda part: part.cause if isinstance(part, Mistake) else part.name
-)
+@pytest.mark.parametrize(("operation", "mistake"), known_mistakes())
 def test_each_mistake_is_told_from_the_others(operation: Operation, mistake: Mistake) -> None:
     if (operation.name, mistake.cause) in INVISIBLE:
         return
@@ -131,13 +139,15 @@ def test_the_first_wrong_cell_is_shown_as_two_sums(answers: dict[Wrong, cs.Check
         assert sum(term.value for term in terms) == pytest.approx(array[answer.cell])
 
 
-@pytest.mark.parametrize("wrong", [w for w in WRONG if OPERATIONS[w.operation].sums], ids=lambda w: w.function)
-def test_sums_add_up_to_what_the_function_returned(wrong: Wrong, answers: dict[Wrong, cs.Check]) -> None:
-    answer = answers[wrong]
-    if answer.cell is None or answer.sums is None or answer.yours is None:
-        pytest.skip("its results have another shape, so it has no first wrong cell")
-    if answer.sums.yours is not None:
-        assert sum(term.value for term in answer.sums.yours) == pytest.approx(float(answer.yours[answer.cell]))
+def test_sums_add_up_to_what_the_function_returned(answers: dict[Wrong, cs.Check]) -> None:
+    compared = 0
+    for wrong, answer in answers.items():
+        if OPERATIONS[wrong.operation].sums and answer.cell and answer.sums and answer.sums.yours is not None:
+            assert answer.yours is not None
+            total = sum(term.value for term in answer.sums.yours)
+            assert total == pytest.approx(float(answer.yours[answer.cell])), wrong.function
+            compared += 1
+    assert compared >= 20
 
 
 def test_an_autograder_gets_one_sentence() -> None:
@@ -175,10 +185,8 @@ def test_a_function_that_changes_its_input_is_noted() -> None:
 def test_an_endless_function_is_interrupted_even_if_it_catches_exceptions() -> None:
     def relu(x: Any) -> Any:
         while True:
-            try:
+            with contextlib.suppress(Exception):
                 list(x)
-            except Exception:  # what is tested
-                pass
 
     answer = cs.check(relu, seconds=0.2)
     assert answer.late
@@ -191,7 +199,7 @@ def test_a_failing_function_shows_its_own_lines_alone() -> None:
         return np.concatenate([image, [1]])
 
     answer = cs.check(conv2d)
-    assert answer.problem.startswith("ValueError: all the input array dimensions")
+    assert answer.problem.startswith("ValueError: all the input arrays must have same number of dimensions")
     assert len(answer.lines) == 1
     assert answer.lines[0].endswith("in conv2d: return np.concatenate([image, [1]])")
 
