@@ -93,7 +93,7 @@ INVISIBLE = {("linear", "result transposed")}
 """A linear layer of one row at a time is right, whichever way its result of several rows would be turned."""
 
 
-@pytest.mark.parametrize(("operation", "mistake"), known_mistakes())
+@pytest.mark.parametrize(("operation", "mistake"), list(known_mistakes()))
 def test_each_mistake_is_told_from_the_others(operation: Operation, mistake: Mistake) -> None:
     if (operation.name, mistake.cause) in INVISIBLE:
         return

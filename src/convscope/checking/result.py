@@ -106,7 +106,8 @@ class Check:
         if self.right:
             lines = [self.sentence, f"Arrays: {self.form}, {_kind(self.kind)}; float64{_single(self.kind)}."]
             return "\n".join([*lines, *self.notes])
-        lines = [f"{self.function} is wrong as {self.operation}: {self.wrong} of {plural(self.cases, 'call')} differ."]
+        differ = f"{self.wrong} of {plural(self.cases, 'call')} {'differs' if self.wrong == 1 else 'differ'}"
+        lines = [f"{self.function} is wrong as {self.operation}: {differ}."]
         if self.cause:
             lines += [
                 f"Likely cause: {self.cause}.",
