@@ -125,6 +125,20 @@ def test_an_unknown_mistake_is_not_given_a_name_but_its_sum() -> None:
     assert "None of the known mistakes" in answer.to_text()
 
 
+def test_a_function_that_mostly_fails_gets_no_name() -> None:
+    def conv2d(x: Any, w: Any, b: Any, stride: int = 1) -> Any:
+        out = np.zeros((len(x), len(w), (x.shape[2] - w.shape[2]) * stride + 1, (x.shape[3] - w.shape[3]) * stride + 1))
+        for i, j in np.ndindex(*out.shape[2:]):
+            for u, v in np.ndindex(*w.shape[2:]):
+                out[:, :, i, j] += x[:, :, i + u, j + v + 1] @ w[:, :, u, v].T
+        return out
+
+    answer = cs.check(conv2d)
+    assert answer.problem.startswith("IndexError")
+    assert answer.cause is None
+    assert answer.sentence.startswith("conv2d is wrong as conv2d: it fails. IndexError")
+
+
 def test_the_first_wrong_cell_is_shown_as_two_sums(answers: dict[Wrong, cs.Check]) -> None:
     answer = next(a for w, a in answers.items() if (w.operation, w.cause) == ("conv2d", "kernel flipped"))
     assert answer.cell == (0, 0, 0, 0)

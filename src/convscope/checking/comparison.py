@@ -16,6 +16,8 @@ from convscope.checking.operation import Array, Case, Mistake, Operation, Result
 SMALL = 64
 """Roundings that an operation other than a sum may make, as a multiple of its numbers' size."""
 
+TELLING = 3
+"""Wrong results that are needed to name two mistakes at once: few results can be explained by many pairs."""
 SINGLE = 2.0**-24
 """The unit roundoff of float32."""
 
@@ -84,15 +86,19 @@ def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistak
     """The mistakes that explain the wrong results, and how many trials they reproduce.
 
     A backward function may go wrong in several results, each in its own way: the mistakes together explain all of
-    them. Without a single mistake that does, pairs are tried.
+    them. Without a single mistake that does, pairs are tried. A function that mostly fails gives too little to go by.
     """
     answered = [t for t in trials if t.outcome.results is not None]
+    failed = len(trials) - len(answered)
+    telling = sum(any(t.outcome.results[name].size for name in t.wrong) for t in answered if t.outcome.results)
+    if telling < failed:
+        return [], 0
     names = [name for name in operation.results if any(name in t.wrong for t in answered)]
     if not names:
         return [], 0
     chosen: list[Mistake] = []
     while names:
-        best = next(_explaining(operation, answered, names), None)
+        best = next(_explaining(operation, answered, names, pairs=not failed and telling >= TELLING), None)
         if best is None:
             return [], 0
         mistake, explained = best
@@ -102,7 +108,7 @@ def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistak
 
 
 def _explaining(
-    operation: Operation, trials: Sequence[Trial], names: Sequence[str]
+    operation: Operation, trials: Sequence[Trial], names: Sequence[str], *, pairs: bool
 ) -> Iterator[tuple[Mistake, list[str]]]:
     """Mistakes with the results they explain, the best first; pairs of mistakes last.
 
@@ -117,7 +123,7 @@ def _explaining(
             ranked.append((mistake, explained, kept))
     for mistake, explained, _ in sorted(ranked, key=lambda item: (-len(item[1]), not item[2])):
         yield mistake, explained
-    for first, second in combinations(operation.mistakes, 2):
+    for first, second in combinations(operation.mistakes, 2) if pairs else ():
         both = first.and_then(second) if first.cause != second.cause else None
         if both is not None:
             explained = [name for name in names if reproduces(operation, both, trials, name)]

@@ -185,6 +185,10 @@ LAST = (
     "last windows missing",
     "The last row and column of windows are left out: there are (H + 2·padding - R) // stride + 1.",
 )
+LAST_ROW = (
+    "last windows missing along one axis",
+    "One size of the result is one too small: (H + 2·padding - R) // stride + 1.",
+)
 RUN_ON = "sum not reset", "The sum goes on from one cell to the next: set it to zero before each window."
 ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
 
@@ -274,6 +278,8 @@ MISTAKES: Sequence[Mistake] = (
         changed("weight", lambda w: np.repeat(w[:1], len(w), 0)),
     ),
     Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
+    Mistake(*LAST_ROW, after=result(lambda out: out[:, :, :-1])),
+    Mistake(*LAST_ROW, after=result(lambda out: out[..., :-1])),
     Mistake(*LAST, after=result(_last_zero)),
     Mistake(
         "window one cell too small",

@@ -116,6 +116,11 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
         "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1.",
     )
 
+    last_row = (
+        "last windows missing along one axis",
+        "One size of the result is one too small: (H + 2·padding - size) // stride + 1.",
+    )
+
     def one_way(row: bool) -> Callable[[Values], Results]:
         def instead(values: Values) -> Results:
             out, plain = run(values)["out"], run(values | {"stride": 1})["out"]
@@ -143,6 +148,8 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
         Mistake(*rows, instead=one_way(True)),
         Mistake(*rows, instead=one_way(False)),
         Mistake(*last, after=result(lambda out: out[:, :, :-1, :-1])),
+        Mistake(*last_row, after=result(lambda out: out[:, :, :-1])),
+        Mistake(*last_row, after=result(lambda out: out[..., :-1])),
         Mistake(*last, after=result(zeroed)),
         Mistake("padding missing", "The image is used without its padding.", set_to(padding=0)),
         Mistake(
