@@ -150,6 +150,21 @@ def without_last(weight: Array) -> Array:
     return weight
 
 
+def last_product(weight: Array) -> Array:
+    """A kernel of which only the very last cell counts."""
+    out = np.zeros_like(weight)
+    out[:, -1, -1, -1] = weight[:, -1, -1, -1]
+    return out
+
+
+def _same_row(out: Array) -> Array:
+    return np.repeat(out[:, :, :1], out.shape[2], 2)
+
+
+def _same_column(out: Array) -> Array:
+    return np.repeat(out[..., :1], out.shape[3], 3)
+
+
 def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
     """Sums that go on from cell to cell; they begin anew for every index of the axes kept."""
 
@@ -304,6 +319,31 @@ MISTAKES: Sequence[Mistake] = (
         "dilation one too large",
         "`dilation` is the distance between cells: 1 means neighbours.",
         lambda v: v | {"dilation": v["dilation"] + 1},
+    ),
+    Mistake(
+        "only the last product",
+        "Each product overwrites the one before (= where += is meant): only the last one is left.",
+        changed("weight", last_product),
+    ),
+    Mistake(
+        "kernel not used",
+        "The window is added up as it is: multiply it by the kernel.",
+        changed("weight", np.ones_like),
+    ),
+    Mistake(
+        "image and kernel added",
+        "Window and kernel are added cell by cell: multiply them.",
+        changed("weight", np.ones_like),
+        lambda r, v: {"out": r["out"] + v["weight"].sum((1, 2, 3)).reshape(1, -1, 1, 1)},
+    ),
+    Mistake("products not added", "Only the bias is returned.", changed("weight", np.zeros_like)),
+    *(
+        Mistake(
+            "windows do not move",
+            "The row or the column of the result is not in the window's place: add it.",
+            after=change,
+        )
+        for change in (result(_same_row), result(_same_column))
     ),
     Mistake(*RUN_ON, after=running()),
     Mistake(*RUN_ON, after=running(0)),
