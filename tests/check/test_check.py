@@ -139,6 +139,17 @@ def test_a_function_that_mostly_fails_gets_no_name() -> None:
     assert answer.sentence.startswith("conv2d is wrong as conv2d: it fails. IndexError")
 
 
+def test_few_results_are_too_little_for_a_name() -> None:
+    def conv2d(x: Any, w: Any, b: Any) -> Any:
+        if x.size != 9:
+            raise ValueError("nine numbers")
+        return cs.reference.conv2d(x, w)
+
+    answer = cs.check(conv2d)
+    assert answer.cause is None
+    assert answer.sentence == "conv2d is wrong as conv2d: out[0, 0] is 0 and should be 1."
+
+
 def test_the_first_wrong_cell_is_shown_as_two_sums(answers: dict[Wrong, cs.Check]) -> None:
     answer = next(a for w, a in answers.items() if (w.operation, w.cause) == ("conv2d", "kernel flipped"))
     assert answer.cell == (0, 0, 0, 0)
