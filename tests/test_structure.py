@@ -36,6 +36,7 @@ ORDER = (
     "training",
     "capture",
     "proof",
+    "checking",
     "probe",
     "export",
     "plot",

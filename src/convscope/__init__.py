@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from convscope.capture.tracing import trace as trace
     from convscope.cards.card import Card as Card
     from convscope.cards.card_inference import card_of as card_of
+    from convscope.checking.checker import check as check
+    from convscope.checking.child import check_file as check_file
+    from convscope.checking.result import Check as Check
+    from convscope.checking.result import WrongResult as WrongResult
     from convscope.data.catalog import DATASETS as DATASETS
     from convscope.data.catalog import PLACES as PLACES
     from convscope.data.catalog import at_hand as at_hand
@@ -82,6 +86,7 @@ __version__ = "0.1.0"
 _ROOMS = ("filters", "plot", "probe", "reference")
 _PUBLIC = {
     "Card": "cards",
+    "Check": "checking",
     "Contributions": "proof",
     "ConvscopeError": "errors",
     "DATASETS": "data",
@@ -103,7 +108,9 @@ _PUBLIC = {
     "TrustError": "errors",
     "UsageError": "errors",
     "Verification": "proof",
+    "WrongResult": "checking",
     "card_of": "cards",
+    "check": "checking",
     "difference": "traces.difference",
     "evaluate": "training",
     "explain": "proof",
@@ -135,6 +142,7 @@ _INTERNAL = {
     "Tone": "proof.status",
     "at_hand": "data",
     "check_workbook_path": "export.sheets",
+    "check_file": "checking.child",
     "files_of": "models",
     "free_path": "training",
     "interpret": "training",

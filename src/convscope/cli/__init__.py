@@ -9,7 +9,7 @@ import typer
 from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, explorer, inspection, plotting, training, workbook
+from convscope.cli import catalog, checking, explorer, inspection, plotting, training, workbook
 from convscope.cli.console import drop_output, hushed, notes_on_data, remark
 from convscope.cli.options import in_many
 from convscope.cli.probe import probe_app
@@ -31,6 +31,7 @@ app.command()(inspection.explain)
 app.command()(inspection.verify)
 app.command()(inspection.summary)
 app.command()(workbook.workbook)
+app.command()(checking.check)
 app.command("open")(explorer.open_model)
 app.command()(explorer.serve)
 app.command("filter")(plotting.filter_image)
