@@ -7,6 +7,7 @@ from typing import Any
 from convscope.capture.broken_chains import Break, sentences
 from convscope.capture.call_records import TensorMeta
 from convscope.capture.dataflow import LinkedCall, OutsideTensors, TensorLink
+from convscope.capture.gradient_names import Label
 from convscope.capture.step_names import names_of
 from convscope.capture.visibility import hidden_rows, moves_only
 from convscope.traces.step import Kind, Ref, Step, Values
@@ -27,18 +28,27 @@ class RecordedPass:
     """Rows whose result the caller overrode."""
     broken: Mapping[int, tuple[Break, ...]] = field(default_factory=dict)
     """Row -> sentences on the numbers it uses that had left PyTorch."""
+    labels: Sequence[Label] = ()
+    """Of the last rows, those behind the forward pass: loss, gradients, updates."""
+
+    @property
+    def forward(self) -> Sequence[LinkedCall]:
+        """The rows of the forward pass."""
+        return self.rows[: len(self.rows) - len(self.labels)]
 
 
 def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
     """All steps of a pass, including hidden ones."""
     hidden = _hidden(done)
     names = _names(done, hidden)
+    labels = dict(enumerate(done.labels, len(done.forward)))
     shown = _shown_inputs(done.rows, hidden)
     broken = sentences(done.broken, lambda link: names[_shown_source(done.rows, hidden, link)])
 
     def step(number: int) -> Step:
         entry = done.rows[number].entry
-        path, name = done.visits[entry.visit][0], names["step", number]
+        label, name = labels.get(number), names["step", number]
+        path = done.visits[entry.visit][0] if label is None else label.module
         arguments = _named_arguments(done.rows[number], names)
         return Step(
             id=number,
@@ -55,6 +65,8 @@ def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
             hidden=hidden[number],
             overridden=number in done.replaced,
             broken=broken.get(number, ()),
+            position=entry.position or 0,
+            aliases=() if label is None else label.aliases,
             values=values,
         )
 
@@ -69,13 +81,22 @@ def returned_refs(done: RecordedPass) -> tuple[Ref, ...]:
 
 def _hidden(done: RecordedPass) -> list[bool]:
     returned = {row for link in done.outputs for row in _reads(link)}
-    return [hid and row not in done.broken for row, hid in enumerate(hidden_rows(done.rows, done.visits, returned))]
+    hidden = [*hidden_rows(done.forward, done.visits, returned), *(label.hidden for label in done.labels)]
+    return [hid and row not in done.broken for row, hid in enumerate(hidden)]
 
 
 def _names(done: RecordedPass, hidden: Sequence[bool]) -> dict[tuple[Kind, int], str]:
     """The name of every step, parameter, input and constant."""
     names = {key: ref.name for key, ref in outside_refs(done).items()}
-    return names | {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
+    forward = names_of(done.forward, hidden[: len(done.forward)], done.visits)
+    steps = [*forward, *(label.name for label in done.labels)]
+    return names | {("step", number): name for number, name in enumerate(steps)}
+
+
+def forward_names(done: RecordedPass) -> tuple[list[str], list[bool]]:
+    """The names of the rows of a forward pass without labels, and whether each is hidden."""
+    hidden = _hidden(done)
+    return names_of(done.rows, hidden, done.visits), hidden
 
 
 def outside_refs(done: RecordedPass) -> dict[tuple[Kind, int], Ref]:

@@ -1,14 +1,16 @@
 """Tracing: `trace` runs a model once and records every number."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from convscope.capture import training_step
 from convscope.capture.arrays import tensors_of
-from convscope.capture.call_inputs import as_call_inputs
+from convscope.capture.backward_recorder import BackwardRecorder
+from convscope.capture.call_inputs import CallInputs, as_call_inputs
 from convscope.capture.memory_budget import BudgetRecorder
 from convscope.capture.model_errors import failure
 from convscope.capture.model_state import ModelState, Unshaped
@@ -16,6 +18,7 @@ from convscope.capture.recompute import MEGABYTE, Recomputing, SparseRecorder
 from convscope.capture.recorder import Recorder
 from convscope.capture.recording import Recording
 from convscope.capture.session import TracingSession
+from convscope.capture.training_recording import TrainingRecording
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
 from convscope.models.lazy_layers import give_shapes
 from convscope.progress import Progress
@@ -29,7 +32,11 @@ def trace(
     model: nn.Module,
     image: Any,
     *,
-    training: bool = False,
+    target: Any = None,
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    optimizer: str | torch.optim.Optimizer | None = None,
+    lr: float | None = None,
+    training: bool | None = None,
     batched: bool | None = None,
     keep: Keep = None,
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
@@ -74,18 +81,55 @@ def trace(
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
             return trace(
-                model, image, training=training, batched=batched, keep=keep, overrides=overrides, progress=progress
-            )
+                model, image, target=target, loss=loss, optimizer=optimizer, lr=lr, training=training,
+                batched=batched, keep=keep, overrides=overrides, progress=progress,
+            )  # fmt: skip
     try:
         subject = ModelState.of(model)
     except Unshaped:
         first = as_call_inputs(ModelState.unshaped(model), image, batched)
         give_shapes(model, first.arguments, first.keywords)
         subject = ModelState.of(model)
-    session = TracingSession(subject, as_call_inputs(subject, image, batched), training, progress=progress)
+    intake = as_call_inputs(subject, image, batched)
+    if target is not None:
+        step = training_step.StepSettings(target, loss, optimizer, lr, training)
+        return _training_step(subject, intake, step, keep, overrides, progress)
+    _only_with_a_target(loss=loss, optimizer=optimizer, lr=lr)
+    session = TracingSession(subject, intake, bool(training), progress=progress)
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
     session.progress = None  # not called again when numbers are recomputed
     return done
+
+
+def _training_step(
+    subject: ModelState,
+    intake: CallInputs,
+    settings: training_step.StepSettings,
+    keep: Keep,
+    overrides: Mapping[str, ArrayLike | Tensor] | None,
+    progress: Progress | None,
+) -> Trace:
+    """Record forward, loss, gradients and update; every number is kept."""
+    if keep not in {None, "all"}:
+        raise UsageError("a training step keeps every number; leave keep out, or pass fewer images.")
+    given = {name: _fitting(subject, name, value) for name, value in (overrides or {}).items()}
+    session = training_step.training_session(subject, intake, settings, parameters=given, progress=progress)
+    recorder = BackwardRecorder()
+    try:
+        result = session.run(recorder)
+    except (UsageError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise failure(session, error, recorder, None) from error
+    finally:
+        session.progress = None
+    return Trace(TrainingRecording(session, recorder, result))
+
+
+def _only_with_a_target(**settings: Any) -> None:
+    for name, value in settings.items():
+        if value is not None:
+            raise UsageError(f"{name} belongs to a training step; pass the labels of these images too: target=labels.")
 
 
 def _overridden(session: TracingSession, keep: Keep, overrides: Mapping[str, ArrayLike | Tensor]) -> Trace:

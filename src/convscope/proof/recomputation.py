@@ -170,10 +170,11 @@ def _evaluate(
     operation: Operation, step: Step, arguments: Mapping[str, Any], *, normwise: bool, lean: bool = False
 ) -> dict[int, Recomputation]:
     roundoffs = [ROUNDOFF.get(made.dtype, (2.0**-24, 0.0)) for made in step.results]
-    made = operation.evaluate(roundoffs, normwise=normwise, lean=lean, **arguments)
+    before = roundoffs[:1] * step.position  # results that are other steps
+    made = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
     return {
         output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
-        for output, one in enumerate(made)
+        for output, one in enumerate(made[step.position :])
         if one is not None
     }
 
