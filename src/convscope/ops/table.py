@@ -16,6 +16,7 @@ from convscope.ops import (
     reductions,
     resampling,
     titles,
+    updates,
 )
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.op import Op, Role
@@ -406,6 +407,11 @@ OPS: Mapping[str, Op] = {
     ),
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
     "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
+    # updates: one operation for each parameter that an optimizer moves
+    **{
+        name: Op(rule, pointwise.pointwise_dependencies, title=titles.update)
+        for name, rule in updates.RULES.items()
+    },
 }
 
 OTHER_ROLES: Mapping[str, Role] = {

@@ -3,8 +3,9 @@
 Knows every file of this room. A name has no `aten::`, no overload, no in-place `_`, no `_out`; `lookup` removes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from convscope.reference import (
     resampling,
     selection,
     softmax,
+    updates,
 )
 from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
@@ -39,6 +41,10 @@ def _carry(function: object) -> Operation:
 
 def _smooth(function: np.ufunc) -> Operation:
     return Operation(point.unary(lambda x: function(point.floating(x))), wide(ulps(FUNCTION)))
+
+
+def _update(function: Callable[..., Any]) -> Operation:
+    return Operation(updates.values_of(function), updates.errors_of(function))
 
 
 _CONVOLUTION = Operation(
@@ -336,6 +342,12 @@ OPERATIONS: Mapping[str, Operation] = {
     "arange": Operation(indexing.counted, indexing.counted_error),
     "linspace": Operation(indexing.spaced, indexing.spaced_error),
     "eye": _move(indexing.identity),
+    # updates
+    "convscope::sgd": _update(updates.sgd_update),
+    "convscope::adam": _update(updates.adam_update),
+    "convscope::adamw": _update(partial(updates.adam_update, decoupled=True)),
+    "convscope::adadelta": _update(updates.adadelta_update),
+    "convscope::rmsprop": _update(updates.rmsprop_update),
 }
 """ATen name -> Operation."""
 

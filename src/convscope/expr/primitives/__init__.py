@@ -7,5 +7,6 @@ from convscope.expr.primitives.arithmetic import ARITHMETIC
 from convscope.expr.primitives.moments import MOMENTS
 from convscope.expr.primitives.primitive import Primitive as Primitive
 from convscope.expr.primitives.reductions import REDUCTIONS
+from convscope.expr.primitives.updates import UPDATES
 
-PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **MOMENTS, **REDUCTIONS}
+PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **MOMENTS, **REDUCTIONS, **UPDATES}
