@@ -141,7 +141,7 @@ def updates_of(
         twin, groups = _twin(optimizer, names, moved)
         if not groups:
             raise UsageError("the optimizer holds none of the model's parameters; make it from model.parameters().")
-        before = {name: _state(kind, twin, moved[name]) for name in groups}
+        before = {name: _state(kind, twin, moved[name], group) for name, group in groups.items()}
         for name in groups:
             moved[name].grad = gradients[name].detach().clone()
         with torch.no_grad():
@@ -175,13 +175,17 @@ def _twin(
     return twin, groups
 
 
-def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor | None]:
-    """The state of a parameter before the step; that of a new optimizer is zero, or is made by its first step."""
+def _state(
+    kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any]
+) -> dict[str, Tensor | None]:
+    """The state of a parameter before the step; a new optimizer's is zero, but for the momentum of SGD: none."""
+    unused = {"momentum_buffer": isinstance(optimizer, SGD) or not group["momentum"]} if "momentum" in group else {}
+    unused["grad_avg"] = not group.get("centered")
     held = optimizer.state[parameter] if parameter in optimizer.state else {}
     state: dict[str, Tensor | None] = {}
     for part in kind.state:
         tensor = held.get(part)
-        if tensor is None and part not in {"momentum_buffer", "grad_avg"}:
+        if tensor is None and not unused.get(part):
             tensor = torch.zeros_like(parameter)
         state[part] = None if tensor is None else tensor.clone()
     return state
