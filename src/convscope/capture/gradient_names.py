@@ -9,25 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convscope.capture.call_records import TensorMeta
-from convscope.capture.dataflow import LinkedCall
-from convscope.capture.step_names import plain_name
-from convscope.capture.visibility import makes, moves_only
+from convscope.capture.dataflow import LinkedCall, makes, moves_only
+from convscope.capture.step_builder import Label, plain_name
 
 LOSS = "loss"
 SUM = "#sum"
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """How a row appears as a step."""
-
-    name: str
-    module: str = ""
-    hidden: bool = False
-    aliases: tuple[str, ...] = ()
-    """Further names: a residual sum passes one gradient on to both of its terms."""
-    forward: int | None = None
-    """The row of the forward pass whose derivative this is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +59,7 @@ def labels_of(naming: Naming) -> list[Label]:
             naming._named.setdefault(row, []).append(gradient)
     used = dict.fromkeys(naming.reserved, 1)
     last = max((row for row in range(naming.first, naming.backward) if not _prepares(naming.rows[row])), default=-1)
-    return [
-        _numbered(_label(naming, row, last), used) for row in range(naming.first, len(naming.rows))
-    ]
+    return [_numbered(_label(naming, row, last), used) for row in range(naming.first, len(naming.rows))]
 
 
 def _label(naming: Naming, row: int, last: int) -> Label:

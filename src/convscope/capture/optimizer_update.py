@@ -90,7 +90,7 @@ class Update:
     before: Mapping[str, Tensor]
     """The optimizer's state before the step, by name: `conv1.weight.exp_avg`."""
     results: tuple[str, ...]
-    """The names of the call's results, also of those that it lacks: `conv1.weight.updated`, `conv1.weight.exp_avg.updated`."""
+    """The names of the call's results, also of those that it lacks: `conv1.weight.updated`, then the state's."""
     time: int = -1
 
 
@@ -175,13 +175,11 @@ def _twin(
     return twin, groups
 
 
-def _state(
-    kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any]
-) -> dict[str, Tensor | None]:
+def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor | None]:
     """The state of a parameter before the step; a new optimizer's is zero, but for the momentum of SGD: none."""
     unused = {"momentum_buffer": isinstance(optimizer, SGD) or not group["momentum"]} if "momentum" in group else {}
     unused["grad_avg"] = not group.get("centered")
-    held = optimizer.state[parameter] if parameter in optimizer.state else {}
+    held = optimizer.state.get(parameter, {})
     state: dict[str, Tensor | None] = {}
     for part in kind.state:
         tensor = held.get(part)

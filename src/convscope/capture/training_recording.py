@@ -11,15 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from convscope.capture.arrays import array_of
 from convscope.capture.backward_recorder import BackwardRecorder, NodeRun, Result
 from convscope.capture.call_records import CallRecord, TensorMeta
 from convscope.capture.gradient_names import SUM, GradientOf, Label, Naming, labels_of
-from convscope.capture.recording import Recording
+from convscope.capture.recording import Recording, array_of
 from convscope.capture.step_builder import RecordedPass, forward_names
 from convscope.capture.training_session import TrainingSession
-from convscope.traces.digest import weights_digest
-from convscope.traces.step import Array, Ref, Step
+from convscope.traces.step import Array, Ref, Step, weights_digest
 from convscope.traces.training_step import BackwardNode, TrainingStep
 
 LEAF, VISIBLE, HIDDEN, TERM = 0, 1, 2, 3
@@ -123,7 +121,8 @@ class TrainingRecording(Recording):
         for name, tensor in self.training_session.gradients.items():
             leaf = self._leaf(name)
             module = self._module_of(name)
-            yield from self._total(f"{name}.grad", tensor, end, LEAF, module, terms.get(id(leaf), ()))
+            total = GradientOf(f"{name}.grad", self._slot(tensor), end, LEAF, module)
+            yield from self._total(total, terms.get(id(leaf), ()))
         for run in runs:
             for number, result in run.results.items():
                 tensor = run.received[number] if number < len(run.received) else None
@@ -131,22 +130,20 @@ class TrainingRecording(Recording):
                     row = self._row_at[result[0]]
                     name = f"{names[row]}.grad" if not result[1] else f"{names[row]}.grad.{result[1]}"
                     rank = HIDDEN if hidden[row] else VISIBLE
-                    yield from self._total(name, tensor, run.start, rank, modules[row], terms.get(result, ()))
+                    total = GradientOf(name, self._slot(tensor), run.start, rank, modules[row])
+                    yield from self._total(total, terms.get(result, ()))
 
     def _leaf(self, name: str) -> Tensor:
         session = self.training_session
         return session.tensors[name] if name in session.tensors else session.intake.tensors[name]
 
-    def _total(
-        self, name: str, tensor: Tensor, time: int, rank: int, module: str, terms: Sequence[tuple[Tensor, NodeRun]]
-    ) -> Iterator[GradientOf]:
+    def _total(self, total: GradientOf, terms: Sequence[tuple[Tensor, NodeRun]]) -> Iterator[GradientOf]:
         """A gradient; where several paths meet, their sum and its terms."""
-        slot = self._slot(tensor)
         if len(terms) > 1:
-            yield GradientOf(name + SUM, slot, time, rank, module)
+            yield replace(total, name=total.name + SUM)
             for number, (term, run) in enumerate(terms, 1):
-                yield GradientOf(f"{name}#{number}", self._slot(term), run.end, TERM, module)
-        yield GradientOf(name, slot, time, rank, module)
+                yield GradientOf(f"{total.name}#{number}", self._slot(term), run.end, TERM, total.module)
+        yield total
 
     def _nodes(self, names: Sequence[str], modules: Sequence[str]) -> dict[int, tuple[str, str, int]]:
         """Row of the backward pass -> the forward step during whose derivative it ran."""

@@ -5,18 +5,18 @@ state, so that nothing of the user's is written. Knows torch; no steps, no names
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from convscope.capture.arrays import tensors_of
 from convscope.capture.backward_recorder import BackwardRecorder
 from convscope.capture.model_state import PLAIN
 from convscope.capture.optimizer_update import Update, updates_of
 from convscope.capture.recorder import Recorder
+from convscope.capture.recording import tensors_of
 from convscope.capture.session import TracingSession
 from convscope.errors import UsageError
 
@@ -109,9 +109,7 @@ class TrainingSession(TracingSession):
         loss = self.loss(value, self.target)
         if not isinstance(loss, Tensor) or loss.dim() > 0:
             kind = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"type {type(loss).__name__}"
-            raise UsageError(
-                f"a loss is one number, and this one has {kind}; take its mean or sum (reduction='mean')."
-            )
+            raise UsageError(f"a loss is one number, and this one has {kind}; take its mean or sum (reduction='mean').")
         if not loss.requires_grad:
             raise UsageError(
                 "the loss depends on no parameter: the forward uses argmax, detach, NumPy or no_grad; let it return "

@@ -408,10 +408,7 @@ OPS: Mapping[str, Op] = {
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
     "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
     # updates: one operation for each parameter that an optimizer moves
-    **{
-        name: Op(rule, pointwise.pointwise_dependencies, title=titles.update)
-        for name, rule in updates.RULES.items()
-    },
+    **{name: Op(rule, pointwise.pointwise_dependencies, title=titles.update) for name, rule in updates.RULES.items()},
 }
 
 OTHER_ROLES: Mapping[str, Role] = {

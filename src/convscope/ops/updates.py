@@ -41,8 +41,8 @@ def adam(call: Call, cell: Cell) -> Expr:
     """
     decoupled = call.op.endswith("adamw")
     gradient = _gradient(call, cell, decays=not decoupled)
-    mean = _running(call, cell, "running_mean", "beta1", "exp_avg", gradient)
-    square = _running(call, cell, "running_square", "beta2", "exp_avg_sq", gradient)
+    mean = _mean(call, cell, "beta1", "exp_avg", gradient)
+    square = _square(call, cell, "beta2", "exp_avg_sq", gradient)
     if call.output:
         return (mean, square)[call.output - 1]
     step = number(call["step"], "step")
@@ -63,13 +63,13 @@ def adadelta(call: Call, cell: Cell) -> Expr:
     Source: Zeiler 2012.
     """
     gradient = _gradient(call, cell)
-    square = _running(call, cell, "running_square", "rho", "square_avg", gradient)
+    square = _square(call, cell, "rho", "square_avg", gradient)
     parts = {"moved": leaf(call["acc_delta"], cell), "square": square, "eps": _setting(call, "eps")}
     direction = Apply("ratio_of_roots", {**parts, "gradient": gradient}, "the gradient, scaled to the size of steps")
     if call.output == 1:
         return square
     if call.output == 2:
-        return _running(call, cell, "running_square", "rho", "acc_delta", direction)
+        return _square(call, cell, "rho", "acc_delta", direction)
     return _descend(call, cell, direction)
 
 
@@ -79,11 +79,11 @@ def rmsprop(call: Call, cell: Cell) -> Expr:
     Source: Hinton 2012, lecture 6e; Graves 2013 for the centred form.
     """
     gradient = _gradient(call, cell)
-    square: Expr = _running(call, cell, "running_square", "alpha", "square_avg", gradient)
+    square: Expr = _square(call, cell, "alpha", "square_avg", gradient)
     if call.output == 1:
         return square
     if call["centered"]:
-        mean = _running(call, cell, "running_mean", "alpha", "grad_avg", gradient)
+        mean = _mean(call, cell, "alpha", "grad_avg", gradient)
         if call.output == 3:
             return mean
         square = Apply("centred_square", {"square": square, "mean": mean}, "the mean square around the mean")
@@ -109,11 +109,15 @@ def _gradient(call: Call, cell: Cell, *, decays: bool = True) -> Expr:
     return Apply("with_decay", parts, "the gradient with weight decay")
 
 
-def _running(call: Call, cell: Cell, function: str, rate: str, state: str, gradient: Expr) -> Apply:
+def _mean(call: Call, cell: Cell, rate: str, state: str, gradient: Expr) -> Apply:
     parts = {"beta": _setting(call, rate), "before": leaf(call[state], cell), "gradient": gradient}
-    what = "gradients" if state != "acc_delta" else "steps"
-    note = f"running mean of the {what}" + ("' squares" if function == "running_square" else "")
-    return Apply(function, parts, note)
+    return Apply("running_mean", parts, "running mean of the gradients")
+
+
+def _square(call: Call, cell: Cell, rate: str, state: str, gradient: Expr) -> Apply:
+    parts = {"beta": _setting(call, rate), "before": leaf(call[state], cell), "gradient": gradient}
+    what = "steps" if state == "acc_delta" else "gradients"
+    return Apply("running_square", parts, f"running mean of the {what}' squares")
 
 
 def _momentum(call: Call, cell: Cell, gradient: Expr, dampening: str) -> Expr:

@@ -10,11 +10,22 @@ from convscope.cards.card import Card
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
 from convscope.traces.archive import Archive, ArchiveSource, write
-from convscope.traces.notes import notes_of
-from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values
+from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values, notes_of
 from convscope.traces.training_step import TrainingStep
 
-__all__ = ["ArchiveSource", "Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Step", "Trace", "TrainingStep", "Values"]
+__all__ = [
+    "ArchiveSource",
+    "Array",
+    "Cell",
+    "Kind",
+    "Origin",
+    "Parameters",
+    "Ref",
+    "Step",
+    "Trace",
+    "TrainingStep",
+    "Values",
+]
 
 
 class Parameters(Mapping[str, Array]):

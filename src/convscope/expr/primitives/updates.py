@@ -1,6 +1,6 @@
 """Updates: what optimizers do with one parameter: decay, running means, directions, the step itself."""
 
-# ruff: noqa: ARG001, ARG005 - what is called through one table has one signature
+# ruff: noqa: ARG005 - what is called through one table has one signature
 
 import math
 from collections.abc import Mapping, Sequence

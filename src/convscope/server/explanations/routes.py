@@ -11,8 +11,7 @@ from convscope.server.explanations.explanations import probability as explained_
 from convscope.server.explanations.schema import Explained, Proof
 from convscope.server.http.message import Id
 from convscope.server.traces.passes import TracePass
-from convscope.server.traces.responses import trace_info
-from convscope.server.traces.routes import RAW, StepId, on
+from convscope.server.traces.routes import RAW, StepId, on, trace_info
 
 router = APIRouter(tags=["explanations"])
 Cell = Annotated[str, Query(max_length=100, pattern=r"^(\d{1,9}(,\d{1,9})*)?$")]

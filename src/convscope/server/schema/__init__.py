@@ -21,17 +21,22 @@ from convscope.server.probes.schema import (
     TablePart,
     TextPart,
 )
-from convscope.server.session.input_schema import (
+from convscope.server.session.schema import (
     Change,
+    Expected,
     InputInfo,
     InputPart,
     InputRef,
+    KernelInfo,
+    Limits,
+    ModelInfo,
     PixelsRef,
     SampleRef,
+    Session,
+    SourceInfo,
     Stored,
     StoredRef,
 )
-from convscope.server.session.schema import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
 from convscope.server.traces.schema import (
     Answer,
     DifferenceInfo,
