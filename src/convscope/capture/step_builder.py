@@ -290,7 +290,7 @@ def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
             hidden=hidden[number],
             overridden=number in done.replaced,
             broken=broken.get(number, ()),
-            position=entry.position or 0,
+            position=0 if "output_mask" in entry.arguments else entry.position or 0,
             aliases=() if label is None else label.aliases,
             values=values,
         )
