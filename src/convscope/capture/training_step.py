@@ -110,8 +110,8 @@ def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
 
 def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
     """The labels as a tensor on the model's device; of a loss by name, one whole number for each image."""
-    tensor = torch.as_tensor(np.asarray(target) if isinstance(target, list | tuple | int) else target)
-    tensor = tensor.detach().clone().to(subject.device)
+    tensor = target.detach().clone() if isinstance(target, Tensor) else torch.from_numpy(np.array(target))
+    tensor = tensor.to(subject.device)
     images = len(next(iter(intake.tensors.values())))
     if not tensor.dim():
         tensor = tensor[None]

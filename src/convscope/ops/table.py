@@ -8,6 +8,7 @@ from convscope.ops import (
     creation,
     indexing,
     joining,
+    losses,
     matmul,
     movement,
     normalization,
@@ -407,6 +408,20 @@ OPS: Mapping[str, Op] = {
     ),
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
     "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
+    # losses
+    **dict.fromkeys(
+        ("nll_loss_forward", "nll_loss2d_forward"),
+        Op(
+            losses.nll_loss,
+            losses.loss_dependencies,
+            losses.nll_loss_vjp,
+            title=titles.named("negative log-likelihood of the labels"),
+            selected_by=("target",),
+        ),
+    ),
+    "mse_loss": Op(
+        losses.mse_loss, losses.loss_dependencies, losses.mse_loss_vjp, title=titles.named("mean squared error")
+    ),
     # updates: one operation for each parameter that an optimizer moves
     **{name: Op(rule, pointwise.pointwise_dependencies, title=titles.update) for name, rule in updates.RULES.items()},
 }

@@ -14,6 +14,7 @@ from convscope.reference import (
     attention,
     convolution,
     indexing,
+    losses,
     matmul,
     movement,
     normalization,
@@ -56,6 +57,7 @@ _TRANSPOSED = Operation(
 _BATCH_NORM = Operation(normalization.batch_norm, normalization.batch_norm_error)
 _PRODUCT = Operation(matmul.product, wide(matmul.product_error))
 _ADDED_PRODUCT = Operation(matmul.addmm, matmul.addmm_error)
+_NLL = Operation(losses.nll_loss, losses.nll_loss_error)
 _MAX_POOL = _move(pool.max_pool)
 _AVG_POOL = Operation(pool.avg_pool, wide(pool.avg_pool_error))
 _MAX_UNPOOL = _move(pool.max_unpool)
@@ -342,6 +344,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "arange": Operation(indexing.counted, indexing.counted_error),
     "linspace": Operation(indexing.spaced, indexing.spaced_error),
     "eye": _move(indexing.identity),
+    # losses
+    "nll_loss_forward": _NLL,
+    "nll_loss2d_forward": _NLL,
+    "mse_loss": Operation(losses.mse_loss, losses.mse_loss_error),
     # updates
     "convscope::sgd": _update(updates.sgd_update),
     "convscope::adam": _update(updates.adam_update),
