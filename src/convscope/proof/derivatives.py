@@ -6,8 +6,9 @@ from the numbers which that step read. Knows traces and rules; nothing of the re
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary, ref as weak
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES
 from convscope.proof.backward import WRITES, operands_of
 from convscope.proof.calls import call_of
+from convscope.proof.recomputation import recomputed
+from convscope.proof.status import StepStatus
+from convscope.proof.verification_report import Mismatch
 from convscope.traces.step import Kind, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.traces.training_step import BackwardNode
@@ -27,6 +31,8 @@ Tensor = tuple[Kind, int, int, Layout | None]
 """Kind, id and output of a result or an input; of a parameter also its layout, because steps read it through views."""
 UNIT = 2.0**-24
 """The unit roundoff of float32, in which gradients are recorded."""
+KEPT = 4
+"""Nodes whose derivatives are kept: several steps hold the gradients of one."""
 STOPS = frozenset({"detach"})
 """Forward operations through which no gradient goes."""
 UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
@@ -49,24 +55,35 @@ class Derivative:
         """What the roundings of the operations in between may add, as a share of the numbers' size."""
         return 16 * UNIT * self.node.operations
 
+    def allowed(self, bounds: Array | float) -> Array:
+        """How far a recorded gradient may lie from the derivative: its bound, and the roundings in between."""
+        assert self.expected is not None
+        size = np.abs(self.expected)
+        finite = size[np.isfinite(size)]
+        typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+        return np.asarray(bounds + self.slack * (size + typical))
+
     def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
         """Where a recorded gradient is not the derivative: a mask."""
         assert self.expected is not None
         with np.errstate(all="ignore"):
-            size = np.abs(self.expected)
-            finite = size[np.isfinite(size)]
-            typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-            allowed = bounds + self.slack * (size + typical)
-            return ~(np.abs(recorded - self.expected) <= allowed) & ~(np.isnan(recorded) & np.isnan(self.expected))
+            close = np.abs(recorded - self.expected) <= self.allowed(bounds)
+            return ~close & (recorded != self.expected) & ~(np.isnan(recorded) & np.isnan(self.expected))
 
 
-@dataclass(slots=True, eq=False)
 class Derivatives:
     """The derivatives behind all gradients of a training step, each found when first asked for."""
 
-    trace: Trace
-    ops: Mapping[str, Op] = field(default_factory=lambda: OPS)
-    _found: dict[int, tuple[Derivative, ...]] = field(default_factory=dict)
+    def __init__(self, trace: Trace, ops: Mapping[str, Op] = OPS) -> None:
+        self._trace, self.ops = weak(trace), ops  # a trace holds on to its derivatives, not they to it
+        self._found: dict[int, tuple[Derivative, ...]] = {}
+
+    @property
+    def trace(self) -> Trace:
+        """The trace of the training step."""
+        trace = self._trace()
+        assert trace is not None, "the trace is gone"
+        return trace
 
     @property
     def nodes(self) -> tuple[BackwardNode, ...]:
@@ -77,8 +94,35 @@ class Derivatives:
     def of_node(self, place: int) -> tuple[Derivative, ...]:
         """Every gradient that one node gave."""
         if place not in self._found:
+            while len(self._found) >= KEPT:
+                self._found.pop(next(iter(self._found)))
             self._found[place] = tuple(self._derivatives(self.nodes[place]))
         return self._found[place]
+
+    def status(self, step: Step) -> tuple[StepStatus | None, Mismatch | None]:
+        """What the derivatives say about a step: None where it holds no gradient, or the right one."""
+        held = self.of_step(step)
+        for one in held:
+            mismatch = self._mismatch(one, step) if one.expected is not None else None
+            if mismatch is not None:
+                return "wrong derivative", mismatch
+        return ("underived" if any(one.expected is None for one in held) else None), None
+
+    def _mismatch(self, one: Derivative, step: Step) -> Mismatch | None:
+        """The first cell that is not the derivative; the step's own bounds are found only where they are needed."""
+        recorded = self._numbers(one.gradient)
+        bounds: Array | float = 0.0
+        if one.disagrees(recorded, bounds).any():
+            witness = recomputed(self.trace, step)
+            known = np.zeros(()) if witness is None else witness.bounds
+            bounds = known if known.shape == recorded.shape else float(np.max(known, initial=0.0))
+        wrong = one.disagrees(recorded, bounds)
+        if not wrong.any():
+            return None
+        assert one.expected is not None
+        cell = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        limit = float(np.broadcast_to(one.allowed(bounds), wrong.shape)[cell])
+        return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative")
 
     def of_step(self, step: Step) -> tuple[Derivative, ...]:
         """The derivatives that a step of the backward pass holds; none where it holds none."""
@@ -138,6 +182,16 @@ class Derivatives:
 
     def _numbers(self, ref: Ref) -> Array:
         return self.trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
+
+
+def derivatives_of(trace: Trace, ops: Mapping[str, Op] = OPS) -> Derivatives:
+    """The derivatives of a trace, kept with it."""
+    if ops is not OPS:
+        return Derivatives(trace, ops)
+    return _OF.setdefault(trace, Derivatives(trace))
+
+
+_OF: WeakKeyDictionary[Trace, Derivatives] = WeakKeyDictionary()
 
 
 def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
 from convscope.proof.calls import call_of
 from convscope.proof.contributions import Contributions, contributions
+from convscope.proof.derivatives import derivatives_of
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
@@ -119,7 +120,13 @@ class Explanation:
             return "unsupported" if self.raw is None else "not recomputed"
         if not witness.agrees(self.cell, self.recorded, self.call.dtype):
             return "mismatch"
-        return self._within(witness)
+        return self._derived(self._within(witness))
+
+    def _derived(self, status: Status) -> Status:
+        """The status of a number that, if it is a gradient, is also the derivative of its forward step."""
+        if status not in PROVED or self.trace.training_step is None:
+            return status
+        return derivatives_of(self.trace, self.ops).status(self.step)[0] or status
 
     def _within(self, witness: Recomputation) -> Status:
         """The status of a number that is within the reference's bound, and within the rule's where it has one."""

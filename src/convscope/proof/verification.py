@@ -13,10 +13,11 @@ import numpy as np
 from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of
+from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
 from convscope.proof.output_check import returned
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
-from convscope.proof.status import StepStatus
+from convscope.proof.status import PROVED, StepStatus
 from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
 from convscope.proof.verification_report import RESOLVED, Mismatch, StepReport, Verification
@@ -114,7 +115,11 @@ def _verify_step(
         return report("unsupported")
     if not checks:
         return report("unsupported")
-    return report(_finding(checks, _resolution(step, checks, read), proved if explained else "recomputed"), checks)
+    finding = _finding(checks, _resolution(step, checks, read), proved if explained else "recomputed")
+    if trace.training_step is None or finding not in PROVED:
+        return report(finding, checks)
+    derived, wrong = derivatives_of(trace, ops).status(step)
+    return replace(report(derived or finding, checks), **({} if wrong is None else {"mismatch": wrong}))
 
 
 def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
@@ -132,7 +137,7 @@ def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStat
 
 def _resolution(step: Step, checks: Sequence[StepCheck], read: Collection[tuple[int, int]]) -> float:
     """That of the result which is resolved least, of those that matter."""
-    return max((c.resolution for c in checks if (step.id, c.call.output) in read), default=0.0)
+    return max((c.resolution for c in checks if (step.id, c.call.output - step.position) in read), default=0.0)
 
 
 def _check(
@@ -169,6 +174,8 @@ def _again(trace: Trace, step: Step, output: int, *, normwise: bool) -> Iterator
 
 def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, ops: Mapping[str, Op]) -> Mismatch | None:
     """A mismatch with the explanation of its cell, where it has one."""
+    if mismatch is not None:
+        mismatch = replace(mismatch, output=mismatch.output - step.position)
     if mismatch is None or len(mismatch.cell) != len(step.results[mismatch.output].shape):
         return mismatch
     try:

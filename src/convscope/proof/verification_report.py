@@ -7,7 +7,7 @@ from typing import Any, Literal
 from convscope.json_values import plain_value
 from convscope.proof.status import CHECKED, PROVED, StepStatus
 
-Witness = Literal["reference", "expression", "channel mean", "shape"]
+Witness = Literal["reference", "expression", "channel mean", "shape", "derivative"]
 RESOLVED = 0.1
 """The largest bound that still tells a number from others, as a fraction of the root mean square of its step."""
 
@@ -145,7 +145,7 @@ class Verification:
     @property
     def mismatches(self) -> tuple[StepReport, ...]:
         """The steps that hold a wrong number."""
-        return tuple(step for step in self.steps if step.finding == "mismatch")
+        return tuple(step for step in self.steps if step.finding in {"mismatch", "wrong derivative"})
 
     @property
     def unresolved(self) -> tuple[StepReport, ...]:
@@ -200,6 +200,9 @@ class Verification:
             line += f"; worst error {self.worst.worst:.2g} of its bound ({self.worst.name})"
         if self.unresolved:
             line += f"; unresolved: {_named([step.name for step in self.unresolved])}"
+        underived = [step.name for step in self.steps if step.finding == "underived"]
+        if underived:
+            line += f"; not compared with the derivative of the forward step: {_named(underived)}"
         lacking = sorted({step.op for step in self.steps if step.finding in {"unsupported", "recomputed"}})
         if lacking:
             line += f"; without a witness: {', '.join(lacking)}"
