@@ -142,6 +142,8 @@ def traced(
 
 
 def _show_report(report: Any) -> None:
+    for line in report.lines:
+        say(line)
     rows = [
         (
             step.name,

@@ -88,9 +88,7 @@ def mse_loss(call: Call, cell: Cell) -> Expr:
     values = (wide(x) - wide(target)).ravel()
     errors = call.precision.sum * np.abs(values)
     source = Source("difference", "computed", shape, call.dtype)
-    apart = Cells(
-        values, source, at, shape, errors=errors, derive=lambda i: _difference(call, tuple(map(int, at[i])))
-    )
+    apart = Cells(values, source, at, shape, errors=errors, derive=lambda i: _difference(call, tuple(map(int, at[i]))))
     mean = call["reduction"] == MEAN
     note = f"{len(at):,} differences from the target, squared and {'averaged' if mean else 'added up'}"
     return Dot(apart, apart, divisor=float(len(at)) if mean else 1.0, note=note)

@@ -8,7 +8,8 @@ from the numbers which that step read. Knows traces and rules; nothing of the re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from weakref import WeakKeyDictionary, ref as weak
+from weakref import WeakKeyDictionary
+from weakref import ref as weak
 
 import numpy as np
 
@@ -177,7 +178,7 @@ class Derivatives:
         if of.kind == "step" and self.trace.all_steps[of.id].view:
             viewed = next(ref for _, _, ref in self.trace.all_steps[of.id].refs())
             if viewed.kind == "parameter":
-                return ("parameter", viewed.id, 0, _layout(of))
+                return ("parameter", viewed.id, 0, layout_of(of))
         return _key(of)
 
     def _numbers(self, ref: Ref) -> Array:
@@ -210,24 +211,27 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
     for (kind, number, _, layout), parts in pulled.items():
         whole = leaves[kind, number]
         total = np.asarray(sum(parts[1:], parts[0]))
-        gradients[whole.name] += total if layout in {None, _layout(whole)} else _onto(whole, layout, total)
+        gradients[whole.name] += total if layout in {None, layout_of(whole)} else _onto(whole, layout, total)
     return gradients
 
 
 def _onto(whole: Ref, layout: Layout | None, gradient: Array) -> Array:
     """The gradient of a view of a parameter as one of the whole, cell by cell by their addresses."""
     assert layout is not None
-    addresses, cells = (_addresses(*each) for each in (layout, _layout(whole)))
+    addresses, cells = (addresses_of(each) for each in (layout, layout_of(whole)))
     memory = np.zeros(max(int(addresses.max(initial=0)), int(cells.max(initial=0))) + 1)
     np.add.at(memory, addresses, gradient)
     return np.asarray(memory[cells])
 
 
-def _addresses(shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> Array:
+def addresses_of(layout: Layout) -> Array:
+    """The address of every cell, in the tensor's shape."""
+    shape, stride, offset = layout
     return np.asarray(offset + sum(i * s for i, s in zip(np.indices(shape), stride, strict=True)), np.int64)
 
 
-def _layout(ref: Ref) -> Layout:
+def layout_of(ref: Ref) -> Layout:
+    """How a tensor lies in its memory."""
     return ref.shape, ref.stride, ref.offset
 
 
@@ -306,4 +310,9 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
 
 
 def _key(ref: Ref) -> Tensor:
-    return ref.kind, ref.id, ref.output if ref.kind == "step" else 0, _layout(ref) if ref.kind == "parameter" else None
+    return (
+        ref.kind,
+        ref.id,
+        ref.output if ref.kind == "step" else 0,
+        layout_of(ref) if ref.kind == "parameter" else None,
+    )

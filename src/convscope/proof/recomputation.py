@@ -107,7 +107,7 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
     operation = _operation(step)
     if operation is None:
         return {}
-    arguments = _arguments(trace, step)
+    arguments = arguments_of(trace, step)
     try:
         return _settled_ranks(step, _evaluate(operation, step, arguments, normwise=normwise), arguments)
     except ConvscopeError:
@@ -125,7 +125,7 @@ def recompute_in_parts(
     operation = _operation(step)
     if operation is None:
         return
-    arguments = _arguments(trace, step)
+    arguments = arguments_of(trace, step)
     if not _is_large(step, cells):
         found = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
         yield RecomputedPart(None, None, _settled_ranks(step, found, arguments))
@@ -153,7 +153,7 @@ def _operation(step: Step) -> Operation | None:
     return None if step.is_complex else OPERATIONS.get(step.op)
 
 
-def _arguments(trace: Trace, step: Step) -> dict[str, Any]:
+def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
     """What the reference takes: the step's operands, and what no argument says."""
     arguments: dict[str, Any] = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:

@@ -15,6 +15,7 @@ from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
+from convscope.proof.gradient_check import check_gradients
 from convscope.proof.output_check import returned
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
 from convscope.proof.status import PROVED, StepStatus
@@ -69,7 +70,10 @@ def verify(
     broken = tuple(broken_chains(trace.all_steps))
     remarks = tuple(note for note in trace.notes if note not in broken)
     chains = tuple(note.removesuffix(".") for note in broken)
-    return Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    report = Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    if trace.training_step is None:
+        return report
+    return replace(report, training=trace.training_step.says, gradients=check_gradients(trace, seed=seed, ops=ops))
 
 
 def _read(trace: Trace) -> frozenset[tuple[int, int]]:

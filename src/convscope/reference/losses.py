@@ -1,4 +1,4 @@
-"""Losses in plain NumPy: the negative log-likelihood of the labels, and the mean squared error. Knows roundoff, NumPy."""
+"""Losses in plain NumPy: the negative log-likelihood of the labels, the mean squared error. Knows roundoff, NumPy."""
 
 from typing import Any
 
@@ -9,9 +9,7 @@ from convscope.reference.roundoff import Array, gamma
 NONE, MEAN = 0, 1
 
 
-def nll_loss(
-    x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int
-) -> tuple[Array, Array]:
+def nll_loss(x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int) -> tuple[Array, Array]:
     """Minus the label's log-probability, times its class weight; and the sum of the weights.
 
     >>> float(nll_loss(np.log([[0.25, 0.75]]), np.array([1]), None, 1, -100)[0].round(4))
