@@ -54,13 +54,14 @@ def run(case: Case, dtype: torch.dtype) -> tuple[Array | None, ...]:
     """What PyTorch gives, as arrays; what it leaves empty as None."""
     torch.set_default_dtype(dtype)
     try:
-        args = [as_type(a, dtype) for a in case.args]
+        names = [argument.name for argument in overload(case)._schema.arguments]
+        args = [dtype if n == "input_dtype" else as_type(a, dtype) for n, a in zip(names, case.args, strict=False)]
         args = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]
         result = overload(case)(*args, **{k: as_type(v, dtype) for k, v in case.kwargs.items()})
     finally:
         torch.set_default_dtype(torch.float32)
     outputs = result if isinstance(result, tuple | list) else (result,)
-    return tuple(as_array(o) for o in outputs)
+    return tuple(as_array(o) for o in outputs if o is not None)  # what a mask of outputs leaves out is no result
 
 
 def both(case: Case, u: float, u_out: float = 0.0) -> tuple[Outputs, Outputs]:

@@ -246,10 +246,11 @@ def _poolings() -> Iterator[dict[str, Case]]:
 
 
 def cases() -> dict[str, Case]:
+    from reference_cases_backward import backward
     from reference_cases_pointwise import more
 
     found: dict[str, Case] = {}
-    for family in (_convolutions, _products, _attention, _normalizations, _poolings, *more()):
+    for family in (_convolutions, _products, _attention, _normalizations, _poolings, *more(), backward):
         for some in family():
             assert not found.keys() & some.keys()
             found |= some

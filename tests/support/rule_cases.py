@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from convscope.capture.tracing import trace
 from convscope.traces.trace import Trace
+from rule_cases_backward import BACKWARD
 
 Does = Callable[..., Any]
 IMAGE = (2, 3, 9, 11)
@@ -478,4 +479,5 @@ CASES: Mapping[str, Case] = {
     **RESAMPLING,
     **ATTENTION,
     **FUSED,
+    **{name: call(does, *shapes, slopes=False) for name, (does, shapes) in BACKWARD.items()},
 }

@@ -50,7 +50,12 @@ DRAWN = frozenset(
 )  # fmt: skip
 """Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""
 
-LAID_OUT = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "group_norm", "native_group_norm"})
+LAID_OUT = frozenset(
+    {
+        "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "native_batch_norm_backward", "group_norm",
+        "native_group_norm",
+    }
+)  # fmt: skip
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from convscope.reference import activations as act
 from convscope.reference import (
     attention,
+    backward_convolution,
+    backward_normalization,
     convolution,
     indexing,
     losses,
@@ -23,6 +25,9 @@ from convscope.reference import (
     softmax,
     updates,
 )
+from convscope.reference import backward_activations as act_back
+from convscope.reference import backward_loss as loss_back
+from convscope.reference import backward_pooling as pool_back
 from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
@@ -69,6 +74,11 @@ _LINEAR_UP = Operation(resampling.linear, resampling.linear_error)
 _NEAREST = _move(resampling.nearest)
 _NEAREST_EXACT = _move(partial(resampling.nearest, shift=0.5))
 _REFLECT, _REPLICATE = (_carry(pads.bordered(place)) for place in (pads.reflected, pads.repeated))
+_MAX_BACK = Operation(pool_back.max_pool_backward, pool_back.max_pool_backward_error)
+_ADAPTIVE_MAX_BACK = Operation(pool_back.adaptive_max_pool_backward, pool_back.adaptive_max_pool_backward_error)
+_AVG_BACK = Operation(pool_back.avg_pool_backward, pool_back.avg_pool_backward_error)
+_ADAPTIVE_AVG_BACK = Operation(pool_back.adaptive_avg_pool_backward, pool_back.adaptive_avg_pool_backward_error)
+_NLL_BACK = Operation(loss_back.nll_backward, ulps(4))
 _ZEROS, _ONES = indexing.of_value(0.0), indexing.of_value(1.0)
 _SAME, _VIEW = _carry(movement.same), _carry(movement.view)
 
@@ -354,6 +364,47 @@ OPERATIONS: Mapping[str, Operation] = {
     "convscope::adamw": _update(partial(updates.adam_update, decoupled=True)),
     "convscope::adadelta": _update(updates.adadelta_update),
     "convscope::rmsprop": _update(updates.rmsprop_update),
+    # backward
+    "convolution_backward": Operation(
+        backward_convolution.convolution_backward, backward_convolution.convolution_backward_error
+    ),
+    "max_pool2d_with_indices_backward": _MAX_BACK,
+    "max_pool3d_with_indices_backward": _MAX_BACK,
+    "adaptive_max_pool2d_backward": _ADAPTIVE_MAX_BACK,
+    "adaptive_max_pool3d_backward": _ADAPTIVE_MAX_BACK,
+    "avg_pool2d_backward": _AVG_BACK,
+    "avg_pool3d_backward": _AVG_BACK,
+    "_adaptive_avg_pool2d_backward": _ADAPTIVE_AVG_BACK,
+    "_adaptive_avg_pool3d_backward": _ADAPTIVE_AVG_BACK,
+    "native_batch_norm_backward": Operation(
+        backward_normalization.batch_norm_backward, backward_normalization.batch_norm_backward_error
+    ),
+    "_log_softmax_backward_data": Operation(loss_back.log_softmax_backward, loss_back.log_softmax_backward_error),
+    "_softmax_backward_data": Operation(loss_back.softmax_backward, loss_back.softmax_backward_error),
+    "nll_loss_backward": _NLL_BACK,
+    "nll_loss2d_backward": _NLL_BACK,
+    "mse_loss_backward": Operation(loss_back.mse_backward, ulps(5)),
+    "smooth_l1_loss_backward": Operation(loss_back.smooth_l1_backward, ulps(8)),
+    "huber_loss_backward": Operation(loss_back.huber_backward, ulps(8)),
+    "binary_cross_entropy_backward": Operation(loss_back.binary_cross_entropy_backward, ulps(10)),
+    "threshold_backward": act_back.gated(act_back.above),
+    "hardtanh_backward": act_back.gated(act_back.between),
+    "hardshrink_backward": _move(act_back.shrink_backward),
+    "softshrink_backward": act_back.gated(act_back.outside),
+    "leaky_relu_backward": Operation(act_back.leaky_relu_backward, wide(act_back.leaky_relu_backward_error)),
+    "_prelu_kernel_backward": Operation(act_back.prelu_backward, act_back.prelu_backward_error),
+    "hardsigmoid_backward": Operation(act_back.hardsigmoid_backward, wide(ulps(3))),
+    "hardswish_backward": Operation(act_back.hardswish_backward, wide(act_back.hardswish_backward_error)),
+    "sigmoid_backward": act_back.sloped(act_back.sigmoid_slope, act_back.sigmoid_off, narrow=True),
+    "tanh_backward": act_back.sloped(act_back.tanh_slope, act_back.tanh_off, narrow=True),
+    "silu_backward": act_back.sloped(act_back.silu_slope, act_back.silu_off),
+    "gelu_backward": act_back.sloped(act_back.gelu_slope, act_back.gelu_off),
+    "mish_backward": act_back.sloped(act_back.mish_slope, act_back.mish_off),
+    "softplus_backward": act_back.sloped(act_back.softplus_slope, act_back.softplus_off),
+    "log_sigmoid_backward": Operation(act_back.log_sigmoid_backward, wide(act_back.log_sigmoid_backward_error)),
+    "elu_backward": Operation(act_back.elu_backward, wide(act_back.elu_backward_error)),
+    "glu_backward": Operation(act_back.glu_backward, act_back.glu_backward_error),
+    "native_dropout_backward": Operation(act_back.dropout_backward, wide(ulps(3))),
 }
 """ATen name -> Operation."""
 

@@ -4,8 +4,16 @@ from collections.abc import Mapping
 
 from convscope.expr.primitives.activations import ACTIVATIONS
 from convscope.expr.primitives.arithmetic import ARITHMETIC
+from convscope.expr.primitives.backward import BACKWARD
 from convscope.expr.primitives.primitive import Primitive as Primitive
 from convscope.expr.primitives.reductions import MOMENTS, REDUCTIONS
 from convscope.expr.primitives.updates import UPDATES
 
-PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **MOMENTS, **REDUCTIONS, **UPDATES}
+PRIMITIVES: Mapping[str, Primitive] = {
+    **ACTIVATIONS,
+    **ARITHMETIC,
+    **BACKWARD,
+    **MOMENTS,
+    **REDUCTIONS,
+    **UPDATES,
+}

@@ -1,0 +1,180 @@
+"""Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Knows roundoff, NumPy.
+
+A kernel position meets, over all places, the cells of one shifted, strided copy of the input. What it meets is
+multiplied with the gradients for its own gradient, and receives the gradients times its number for the input's.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.reference.convolution import Sizes, per_axis
+from convscope.reference.roundoff import Array, carried, gamma
+
+Index = tuple[Any, ...]
+
+
+def convolution_backward(
+    grad_output: Array,
+    x: Array,
+    weight: Array,
+    bias_sizes: Sequence[int] | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    transposed: bool = False,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+) -> tuple[Array, ...]:
+    """The gradients of a convolution's input, kernels and bias, those that `output_mask` asks for.
+
+    >>> one = np.ones((1, 1, 1, 1))
+    >>> [g.ravel().tolist() for g in convolution_backward(one, np.full((1, 1, 2, 2), 3.0), np.full((1, 1, 2, 2), 5.0))]
+    [[5.0, 5.0, 5.0, 5.0], [3.0, 3.0, 3.0, 3.0], [1.0]]
+
+    Args:
+        grad_output: Of the result, shape (N, K, P, Q), or any other number of spatial axes.
+        x: The input, shape (N, C, H, W).
+        weight: The kernels, shape (K, C / groups, R, S); transposed (C, K / groups, R, S).
+        bias_sizes: Shape of the bias; its gradient has one number for each channel of the result in any case.
+        stride, padding, dilation, transposed, output_padding, groups: As the convolution had.
+        output_mask: Which of the three gradients are wanted.
+
+    Returns:
+        The wanted ones, in the shapes of input, kernels and bias.
+    """
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    wide, narrow = (grad_output, x) if transposed else (x, grad_output)
+    made: list[Array] = []
+    if output_mask[0]:
+        spread = (
+            _gathered(wide, weight, narrow.shape, **how) if transposed else _scattered(narrow, weight, x.shape, **how)
+        )
+        made.append(spread)
+    if output_mask[1]:
+        made.append(_kernels(wide, narrow, weight.shape, **how))
+    if output_mask[2]:
+        made.append(grad_output.sum((0, *range(2, grad_output.ndim))))
+    return tuple(made)
+
+
+def convolution_backward_error(
+    _y: Any,
+    u: float,
+    grad_output: Array,
+    x: Array,
+    weight: Array,
+    bias_sizes: Sequence[int] | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    transposed: bool = False,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+    u_out: float = 0.0,
+) -> tuple[Array, ...]:
+    """Plain sums of T products in any order: gamma(T) of the sum of magnitudes (Higham, section 3.1).
+
+    T counts what is not zero, because adding a zero is exact: behind a relu or a max pooling most terms are. Kernels of
+    narrow types may put sums down in their type: of the input's gradient the sum of each kernel position, of the
+    others the sum so far after each image.
+    """
+    given: dict[str, Any] = {
+        "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
+        "output_mask": output_mask,
+    }  # fmt: skip
+    sizes = convolution_backward(np.abs(grad_output), np.abs(x), np.abs(weight), **given)
+    ones = [(array != 0).astype(np.float64) for array in (grad_output, x, weight)]
+    counts = convolution_backward(*ones, **given)
+    images, taps = len(x), math.prod(weight.shape[2:])
+    puts = [n for n, asked in zip((taps, images, images), output_mask, strict=True) if asked]
+    return tuple(
+        carried((_gamma(count, u) + gamma(times + 1, u_out)) * size, size, u_out or u)
+        for size, count, times in zip(sizes, counts, puts, strict=True)
+    )
+
+
+def _gamma(counts: Array, u: float) -> Array:
+    """gamma of each count."""
+    share = (counts + 1) * u
+    return np.where(share < 1, share / np.where(share < 1, 1 - share, 1.0), np.inf)
+
+
+def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
+    """(N, K, P, Q) -> (N, C, H, W): each result gives its gradient, times each kernel number, to the cell it met."""
+    padded, inner = _room(shape, grad, weight, **how)
+    groups = how["groups"]
+    out = np.zeros((shape[0], groups, shape[1] // groups, *padded))
+    passed = grad.reshape(grad.shape[0], groups, -1, *grad.shape[2:])  # (N, G, K/G, P, Q)
+    kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, K/G, C/G, R, S)
+    for tap, met in _positions(grad.shape[2:], weight.shape[2:], **how):
+        out[met] += np.einsum("ngk...,gkc->ngc...", passed, kernels[tap], optimize=True)
+    return np.ascontiguousarray(out.reshape(*shape[:2], *padded)[inner])
+
+
+def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
+    """Of a transposed one, (N, K, P, Q) -> (N, C, H, W): each input cell collects what its kernel laid over."""
+    padded, inner = _room(grad.shape, np.empty(shape), weight, **how)
+    groups = how["groups"]
+    room = np.zeros((*grad.shape[:2], *padded))
+    room[inner] = grad
+    seen = room.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
+    kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, C/G, K/G, R, S)
+    out = np.zeros((shape[0], groups, shape[1] // groups, *shape[2:]))
+    for tap, met in _positions(shape[2:], weight.shape[2:], **how):
+        out += np.einsum("ngk...,gck->ngc...", seen[met], kernels[tap], optimize=True)
+    return out.reshape(shape)
+
+
+def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Array:
+    """For each position, what it met times what was there: `narrow` has one cell for each place of the kernel."""
+    padded, inner = _room(wide.shape, narrow, np.empty(shape), **how)
+    groups, rank = how["groups"], len(padded)
+    room = np.zeros((*wide.shape[:2], *padded))
+    room[inner] = wide
+    seen = room.reshape(wide.shape[0], groups, -1, *padded)
+    passed = narrow.reshape(narrow.shape[0], groups, -1, *narrow.shape[2:])
+    out = np.empty((groups, passed.shape[2], *shape[1:]))
+    axes = (0, *range(2, 2 + rank))
+    for tap, met in _positions(narrow.shape[2:], shape[2:], **how):
+        window = seen[met]  # (N, G, C/G, P, Q)
+        for group in range(groups):
+            out[group][tap] = np.tensordot(passed[:, group], window[:, group], (axes, axes))
+    return out.reshape(shape)
+
+
+def _room(
+    wide: tuple[int, ...], narrow: Array, weight: Array, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> tuple[list[int], Index]:
+    """The padded size that all kernel positions stay in, and where the tensor itself is in it."""
+    rank = len(wide) - 2
+    each = zip(
+        wide[2:],
+        narrow.shape[2:],
+        weight.shape[2:],
+        *(per_axis(v, rank) for v in (stride, padding, dilation)),
+        strict=True,
+    )
+    sizes, inner = [], []
+    for size, places, kernel, step, pad, spread in each:
+        sizes.append(max(size + 2 * pad, (places - 1) * step + spread * (kernel - 1) + 1))
+        inner.append(slice(pad, pad + size))
+    return sizes, (..., *inner)
+
+
+def _positions(
+    places: Sequence[int], kernel: Sequence[int], stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Iterator[tuple[Index, Index]]:
+    """Every kernel position, and the padded cells that it meets, both as an index of the last axes."""
+    rank = len(kernel)
+    step, spread = per_axis(stride, rank), per_axis(dilation, rank)
+    for tap in np.ndindex(*kernel):
+        met = [
+            slice(at * d, at * d + (many - 1) * s + 1, s)
+            for at, d, s, many in zip(tap, spread, step, places, strict=True)
+        ]
+        yield (..., *tap), (..., *met)

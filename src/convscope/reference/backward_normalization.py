@@ -1,0 +1,133 @@
+"""Normalization backward: batch, layer and group norm. Knows roundoff and NumPy.
+
+y = (x - mean)·rate·weight + bias, rate = 1 / sqrt(variance + eps). With h = grad·weight and z = (x - mean)·rate, the
+Jacobian of a row of n cells that are normalized together is
+
+    dx = rate·(h - mean(h) - z·mean(h·z)),    dweight = sum of grad·z,    dbias = sum of grad:
+
+straight, through the mean, and through the variance. Means and rates are those that the forward pass recorded.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.normalization import Layout
+from convscope.reference.roundoff import Array, gamma
+
+Axes = tuple[int, ...]
+
+
+def batch_norm_backward(
+    grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None, running_var: Array | None,
+    save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other",
+) -> tuple[Array, ...]:  # fmt: skip
+    """native_batch_norm_backward: by the statistics of the batch in training, else by running ones.
+
+    >>> grad, x = np.array([[[1.0, 0.0]]]), np.array([[[1.0, 3.0]]])
+    >>> two, one = np.array([2.0]), np.array([1.0])
+    >>> batch_norm_backward(grad, x, None, None, None, two, one, True, 0.0)[1:]
+    (array([-1.]), array([1.]))
+
+    Args:
+        grad_out: Of the normalized cells, shape (N, C, ...).
+        x: What was normalized.
+        weight: Shape (C,), or None for 1.
+        running_mean, running_var, save_mean, save_invstd: Shape (C,); the first two in evaluation, else the others.
+        train: Which.
+        eps: Added to the running variance.
+        output_mask: Which of the gradients of input, weight and bias are wanted.
+        layout: Memory format of the input. Affects only the order in which the kernel adds.
+
+    Raises:
+        UsageError: the statistics it needs are missing.
+    """
+    axes = (0, *range(2, x.ndim))
+    mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
+    scale = 1.0 if weight is None else _line(weight, x)
+    z = (x - mean) * rate
+    straight = grad_out * scale * rate
+    dx = _three_paths(grad_out * scale, z, rate, axes) if train else straight
+    return _wanted((dx, (grad_out * z).sum(axes), grad_out.sum(axes)), output_mask)
+
+
+def batch_norm_backward_error(
+    _y: Any, u: float, grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None,
+    running_var: Array | None, save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", u_out: float = 0.0,
+) -> tuple[Array, ...]:  # fmt: skip
+    """As `_errors`, with sums as the kernels add them.
+
+    Of contiguous float32, each image's plane is added in the lanes of a vector (4 of them or more), then the lanes, and
+    the images in float64: a term is in no more than a quarter of the plane and 16 additions. Vectors, channels-last
+    memory and narrow types are added one after the other, through all images.
+
+    Source: PyTorch, aten/src/ATen/native/cpu/batch_norm_kernel.cpp (vec::reduce_all; accscalar_t).
+    """
+    axes = (0, *range(2, x.ndim))
+    mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
+    scale = np.asarray(1.0) if weight is None else np.abs(_line(weight, x))
+    plane, cells = math.prod(x.shape[2:]), math.prod(x.shape[a] for a in axes)
+    in_lanes = layout == "contiguous" and plane > 1 and not u_out and u > 2.0**-40
+    depth = min(cells, plane // 4 + 16) if in_lanes else cells
+    dx, dw, db = _errors(grad_out, x - mean, rate, scale, axes, depth, u)
+    if not train:
+        dx = 6 * u * np.abs(grad_out) * scale * rate
+    stored = (
+        3 * u_out * (np.abs(grad_out) + np.abs(grad_out).mean(axes, keepdims=True)) * scale * rate if train else 0.0
+    )
+    return _wanted((dx + stored, dw, db), output_mask)
+
+
+def _statistics(
+    x: Array, running_mean: Array | None, running_var: Array | None, save_mean: Array | None, save_invstd: Array | None,
+    train: bool, eps: float,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Mean and rate of each channel, shaped to broadcast."""
+    if train and save_mean is not None and save_invstd is not None:
+        return _line(save_mean, x), _line(save_invstd, x)
+    if train or running_mean is None or running_var is None:
+        raise UsageError("batch norm needs the statistics that its forward pass recorded.")
+    return _line(running_mean, x), 1 / np.sqrt(_line(running_var, x) + eps)
+
+
+def _three_paths(h: Array, z: Array, rate: Array, axes: Axes) -> Array:
+    """Of cells normalized together over `axes`."""
+    return np.asarray(rate * (h - h.mean(axes, keepdims=True) - z * (h * z).mean(axes, keepdims=True)))
+
+
+def _errors(
+    grad: Array, far: Array, rate: Array, scale: Array, axes: Axes, depth: int, u: float
+) -> tuple[Array, Array, Array]:
+    """How far kernels may miss dx, dweight and dbias, where all three are summed over `axes`.
+
+    The two means are sums of terms that go through at most `depth` additions, with 4 roundings of each term; the three
+    paths, their products with rate and weight and their differences round at most 8 times.
+
+    Args:
+        far: Distances from the mean.
+        scale: |weight|.
+        depth: In how many additions a term is.
+        u: Unit roundoff.
+    """
+    share = gamma(depth + 4, u)
+    h, z = np.abs(grad) * scale, np.abs(far) * rate
+    means, bent = h.mean(axes, keepdims=True), (h * z).mean(axes, keepdims=True)
+    dx = rate * (share * (means + z * bent) + 8 * u * (h + means + z * bent))
+    return (
+        dx,
+        share * (np.abs(grad) * z).sum(axes) + 4 * u * np.abs((grad * far * rate).sum(axes)),
+        (share * np.abs(grad).sum(axes)),
+    )
+
+
+def _line(values: Array, x: Array) -> Array:
+    return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _wanted(results: tuple[Array, ...], output_mask: Sequence[bool]) -> tuple[Array, ...]:
+    return tuple(result for result, asked in zip(results, output_mask, strict=True) if asked)

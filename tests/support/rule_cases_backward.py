@@ -1,0 +1,207 @@
+"""Cases of backward operations: called directly, as autograd calls them, on gradients and numbers of any size.
+
+A function of its inputs and the inputs' shapes; the statistics and places that a forward pass hands on are made by it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Does = Callable[..., Any]
+Shapes = tuple[tuple[int, ...], ...]
+aten = torch.ops.aten
+TABLE = (5, 7)
+IMAGE = (2, 3, 9, 11)
+ALL = [True, True, True]
+
+
+def _activations() -> Iterator[tuple[str, Does]]:
+    """Of a gradient and the input, or the result, of an activation."""
+    for name in ("hardsigmoid", "hardswish", "silu", "mish"):
+        yield f"{name} backward", getattr(aten, f"{name}_backward")
+    yield "relu backward", lambda g, x: aten.threshold_backward(g, x, 0)
+    yield "threshold backward", lambda g, x: aten.threshold_backward(g, x, 0.1)
+    yield "hardtanh backward", lambda g, x: aten.hardtanh_backward(g, x, -0.4, 0.7)
+    yield "hardshrink backward", lambda g, x: aten.hardshrink_backward(g, x, 0.3)
+    yield "softshrink backward", lambda g, x: aten.softshrink_backward(g, x, 0.3)
+    yield "leaky relu backward", lambda g, x: aten.leaky_relu_backward(g, x, 0.2, False)
+    yield "sigmoid backward", lambda g, x: aten.sigmoid_backward(g, x.sigmoid())
+    yield "tanh backward", lambda g, x: aten.tanh_backward(g, x.tanh())
+    yield "gelu backward", lambda g, x: aten.gelu_backward(g, 2 * x)
+    yield "gelu by tanh backward", lambda g, x: aten.gelu_backward(g, 2 * x, approximate="tanh")
+    yield "softplus backward", lambda g, x: aten.softplus_backward(g, 3 * x, 2, 3)
+    yield "log sigmoid backward", lambda g, x: aten.log_sigmoid_backward(g, x, (-x.abs()).exp())
+    yield "elu backward", lambda g, x: aten.elu_backward(g, 0.7, 1.3, 0.9, False, x)
+    yield "elu backward by its result", lambda g, x: aten.elu_backward(g, 0.7, 1.3, 1, True, x.clamp(min=-0.9))
+    yield "dropout backward", lambda g, x: aten.native_dropout_backward(g, x > 0, 1 / 0.7)
+
+
+def _labels(g: Tensor, x: Tensor, **options: Any) -> Any:
+    """The gradient of a mean negative log-likelihood of labels 2, 0, an ignored one, 6 and 2."""
+    weight = options.get("weight", x[0].abs() + 0.5)
+    reduction = options.get("reduction", 1)
+    target = torch.tensor([2, 0, -100, 6, 2])
+    total = x.new_full((), 4.0) if weight is None else weight[target[target >= 0]].sum()
+    given = g[:, 0].contiguous() if reduction == 0 else g[0, 0]
+    return aten.nll_loss_backward(given, x, target, weight, reduction, -100, total)
+
+
+def _labels_2d(g: Tensor, x: Tensor) -> Any:
+    target = torch.arange(2 * 9 * 11).reshape(2, 9, 11) % 3
+    return aten.nll_loss2d_backward(g[0, 0, 0, 0], x, target, None, 1, -100, x.new_full((), 198.0))
+
+
+def _losses() -> Iterator[tuple[str, Does]]:
+    yield "log softmax backward", lambda g, x: aten._log_softmax_backward_data(g, x.log_softmax(1), 1, x.dtype)
+    yield "softmax backward", lambda g, x: aten._softmax_backward_data(g, x.softmax(0), 0, x.dtype)
+    yield (
+        "cross-entropy backward",
+        lambda g, x: aten._log_softmax_backward_data(_labels(g, x, weight=None), x.log_softmax(1), 1, x.dtype),
+    )
+    yield "nll backward", _labels
+    yield "nll backward of each", partial(_labels, reduction=0)
+    yield "nll backward of the sum", partial(_labels, reduction=2)
+    yield "mse backward", lambda g, x: aten.mse_loss_backward(g[0, 0], x, g, 1)
+    yield "mse backward of each", lambda g, x: aten.mse_loss_backward(g, x, g * x, 0)
+    yield "smooth l1 backward", lambda g, x: aten.smooth_l1_loss_backward(g[0, 0], x, g, 1, 0.7)
+    yield "huber backward", lambda g, x: aten.huber_loss_backward(g[0, 0], x, g, 2, 0.7)
+    yield (
+        "binary cross-entropy backward",
+        lambda g, x: aten.binary_cross_entropy_backward(g[0, 0], x.sigmoid(), (g > 0).to(x), x.abs(), 1),
+    )
+
+
+def _convolution(
+    shape: tuple[int, ...], kernel: tuple[int, ...], *how: Any, mask: list[bool] = ALL
+) -> tuple[Does, Shapes]:
+    """Gradients of input, kernels and bias; the settings are stride, padding, dilation, transposed, more, groups."""
+    given = list(how) + [1, 0, 1, False, 0, 1][len(how) :]
+    axes = len(kernel) - 2
+    stride, padding, dilation, more = ([v] * axes if isinstance(v, int) else v for v in (*given[:3], given[4]))
+    transposed, groups = given[3], given[5]
+    units = kernel[1] * groups if transposed else kernel[0]
+    settings = (stride, padding, dilation, transposed, more, groups)
+    out = aten.convolution(torch.zeros(shape), torch.zeros(kernel), None, *settings).shape
+
+    def does(g: Tensor, x: Tensor, w: Tensor) -> Any:
+        made = aten.convolution_backward(g, x, w, [units], *settings, mask)
+        return tuple(one for one in made if one is not None)
+
+    return does, (tuple(out), shape, kernel)
+
+
+def _convolutions() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    image = (3, 4, 7, 9)
+    yield "convolution backward", _convolution(image, (6, 4, 3, 2), [2, 1], [1, 2], [1, 2])
+    yield "convolution backward of one image", _convolution((1, 2, 6, 5), (3, 2, 2, 3), mask=[False, True, True])
+    yield (
+        "convolution backward in groups",
+        _convolution(image, (6, 2, 3, 2), 1, 1, 1, False, 0, 2, mask=[True, True, False]),
+    )
+    yield "depthwise convolution backward", _convolution(image, (4, 1, 3, 3), 1, 1, 1, False, 0, 4)
+    yield "1-d convolution backward", _convolution((2, 3, 13), (5, 3, 4), 2, 1)
+    yield "3-d convolution backward", _convolution((2, 2, 4, 5, 6), (3, 2, 2, 3, 2), 1, 1, mask=[False, True, False])
+    yield "transposed convolution backward", _convolution((2, 4, 5, 6), (4, 3, 3, 2), [2, 3], [1, 0], 1, True, [1, 2])
+    yield "transposed in groups backward", _convolution((2, 4, 5, 6), (4, 3, 2, 3), 2, 0, 2, True, 0, 2)
+
+
+def _max_pool(g: Tensor, x: Tensor) -> Any:
+    how = ([3, 2], [2, 3], [1, 1], [1, 2], True)
+    places = aten.max_pool2d_with_indices(x, *how)[1]
+    return aten.max_pool2d_with_indices_backward(
+        g[..., : places.shape[2], : places.shape[3]].contiguous(), x, *how, places
+    )
+
+
+def _max_pool_overlapping(g: Tensor, x: Tensor) -> Any:
+    how = ([3, 4], [1, 2], [1, 1], [1, 1], False)
+    places = aten.max_pool2d_with_indices(x, *how)[1]
+    return aten.max_pool2d_with_indices_backward(
+        g[..., : places.shape[2], : places.shape[3]].contiguous(), x, *how, places
+    )
+
+
+def _max_pool_3d(g: Tensor, x: Tensor) -> Any:
+    how = ([2, 2, 3], [1, 2, 2], [0, 1, 1], [1, 1, 1], False)
+    places = aten.max_pool3d_with_indices(x, *how)[1]
+    part = tuple(slice(n) for n in places.shape)
+    return aten.max_pool3d_with_indices_backward(g[part].contiguous(), x, *how, places)
+
+
+def _adaptive_max(g: Tensor, x: Tensor) -> Any:
+    places = aten.adaptive_max_pool2d(x, [4, 5])[1]
+    return aten.adaptive_max_pool2d_backward(g[..., :4, :5].contiguous(), x, places)
+
+
+def _adaptive_max_3d(g: Tensor, x: Tensor) -> Any:
+    places = aten.adaptive_max_pool3d(x, [2, 3, 4])[1]
+    return aten.adaptive_max_pool3d_backward(g[..., :2, :3, :4].contiguous(), x, places)
+
+
+def _averaged(kernel: list[int], *how: Any) -> Does:
+    """An average pooling's backward, of a gradient cut to its size."""
+    axes = len(kernel)
+    forward, backward = getattr(aten, f"avg_pool{axes}d"), getattr(aten, f"avg_pool{axes}d_backward")
+
+    def does(g: Tensor, x: Tensor) -> Any:
+        part = tuple(slice(n) for n in forward(x, kernel, *how).shape)
+        return backward(g[part].contiguous(), x, kernel, *how)
+
+    return does
+
+
+def _poolings() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    solid = (2, 3, 5, 6, 7)
+    for name, does in {
+        "max pooling backward": _max_pool,
+        "max pooling backward, overlapping": _max_pool_overlapping,
+        "adaptive maximum backward": _adaptive_max,
+        "average pooling backward": _averaged([3, 2], [2, 3], [1, 1], True, True, None),
+        "average backward without padding": _averaged([3, 4], [2, 3], [1, 1], True, False, None),
+        "average backward by a divisor": _averaged([3, 3], [2, 1], [1, 1], False, True, 4),
+        "adaptive average backward": lambda g, x: aten._adaptive_avg_pool2d_backward(g[..., :4, :5].contiguous(), x),
+    }.items():
+        yield name, (does, (IMAGE, IMAGE))
+    for name, does in {
+        "max pooling backward, 3-d": _max_pool_3d,
+        "adaptive maximum backward, 3-d": _adaptive_max_3d,
+        "average pooling backward, 3-d": _averaged([2, 3, 2], [1, 2, 3], [0, 1, 1], False, False, None),
+        "adaptive average backward, 3-d": lambda g, x: aten._adaptive_avg_pool3d_backward(
+            g[..., :2, :4, :3].contiguous(), x
+        ),
+    }.items():
+        yield name, (does, (solid, solid))
+
+
+def _batch_norm(g: Tensor, x: Tensor, *, train: bool = True, weighted: bool = True, mask: list[bool] = ALL) -> Any:
+    x = 2 * x + 1
+    axes = [a for a in range(x.ndim) if a != 1]
+    mean, var = x.mean(axes), x.var(axes, correction=0)
+    weight = x.flatten()[: x.shape[1]].clone() if weighted else None
+    running = (mean + 0.1, var * 1.2)
+    made = aten.native_batch_norm_backward(g, x, weight, *running, mean, (var + 1e-5).rsqrt(), train, 1e-5, mask)
+    return tuple(one for one in made if one is not None)
+
+
+def _normalizations() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    yield "batch norm backward", (_batch_norm, (IMAGE, IMAGE))
+    yield "batch norm backward, not training", (partial(_batch_norm, train=False), (IMAGE, IMAGE))
+    yield "batch norm backward, 1-d", (partial(_batch_norm, weighted=False), ((7, 5), (7, 5)))
+    yield "batch norm backward, input alone", (partial(_batch_norm, mask=[True, False, False]), (IMAGE, IMAGE))
+
+
+def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    for name, does in (*_activations(), *_losses()):
+        yield name, (does, (TABLE, TABLE))
+    yield "2-d nll backward", (_labels_2d, (IMAGE, IMAGE))
+    yield "prelu backward", (aten._prelu_kernel_backward, (TABLE, TABLE, (1, 7)))
+    yield "glu backward", (lambda g, x: aten.glu_backward(g, x, 1), ((3, 4), (3, 8)))
+    yield from _convolutions()
+    yield from _poolings()
+    yield from _normalizations()
+
+
+BACKWARD: Mapping[str, tuple[Does, Shapes]] = dict(_cases())
