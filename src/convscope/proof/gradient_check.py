@@ -24,6 +24,8 @@ from convscope.traces.trace import Trace
 
 STEP = 1e-5
 """How far a weight is moved, as a share of the size of its parameter's weights."""
+ZERO = 1e-5
+"""The share of the largest gradient's size below which a gradient counts as zero."""
 EACH = 3
 """Most weights that are moved in each parameter."""
 COST = 50_000_000
@@ -55,11 +57,11 @@ def check_gradients(trace: Trace, *, seed: int = 0, ops: Mapping[str, Op] = OPS)
                 furthest, worst = difference, f"{name}[{', '.join(map(str, cell))}]"
     except UNABLE as error:
         unable = _reason(error, "finite difference")
-    far: dict[str, float] = {}
+    far, floor = dict[str, float](), _floor(trace)
     try:
         for name, whole in chain(trace, ops).items():
             recorded = _numbers(trace, step.gradients[name])
-            far[name] = _share(float(np.max(np.abs(recorded - whole), initial=0.0)), whole)
+            far[name] = _share(float(np.max(np.abs(recorded - whole), initial=0.0)), whole, floor)
     except UNABLE as error:
         unable = _reason(error, "product of the chain")
     last = max(far, key=lambda name: far[name], default="")
@@ -70,16 +72,32 @@ def _reason(error: Exception, what: str) -> str:
     return f"the {what}, because {str(error).rstrip('.') if isinstance(error, ConvscopeError) else 'a step lacks it'}"
 
 
-def _share(difference: float, gradient: Array) -> float:
-    """A difference as a share of a gradient's size; 0 where both are nothing but roundings of zero."""
-    size = float(np.sqrt(np.mean(gradient**2))) if gradient.size else 0.0
-    return difference / size if size > 1e-12 else 0.0 if difference < 1e-7 else np.inf
+def _floor(trace: Trace) -> float:
+    """What counts as the size of a gradient that is zero but for roundings: a small share of the largest one's.
+
+    The bias of a convolution before batch norm is such: the mean takes it out again.
+    """
+    step = trace.training_step
+    assert step is not None
+    sizes = (_size(_numbers(trace, ref)) for ref in step.gradients.values())
+    return ZERO * max(sizes, default=0.0)
+
+
+def _size(gradient: Array) -> float:
+    return float(np.sqrt(np.mean(gradient**2))) if gradient.size else 0.0
+
+
+def _share(difference: float, gradient: Array, floor: float) -> float:
+    """A difference as a share of a gradient's size."""
+    size = max(_size(gradient), floor)
+    return difference / size if size > 0 else 0.0 if difference == 0 else np.inf
 
 
 def _differences(trace: Trace, random: np.random.Generator) -> Iterator[tuple[str, Cell, float | None]]:
     """Parameter, cell and how far the finite difference is from the gradient; None where something flipped."""
     step = trace.training_step
     assert step is not None
+    floor = _floor(trace)
     for ref, cell in _chosen(trace, random):
         gradient = _numbers(trace, step.gradients[ref.name])
         weights = trace.parameters[ref.name].astype(np.float64)
@@ -89,7 +107,7 @@ def _differences(trace: Trace, random: np.random.Generator) -> Iterator[tuple[st
         more, less = Forward(trace, ref, weights + change), Forward(trace, ref, weights - change)
         slope = (more.loss() - less.loss()) / (2 * size)
         flips = more.pattern != less.pattern
-        yield ref.name, cell, None if flips else _share(abs(slope - float(gradient[cell])), gradient)
+        yield ref.name, cell, None if flips else _share(abs(slope - float(gradient[cell])), gradient, floor)
 
 
 def _chosen(trace: Trace, random: np.random.Generator) -> list[tuple[Ref, Cell]]:
