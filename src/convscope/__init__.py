@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from convscope.inputs.model_inputs import random_inputs as random_inputs
     from convscope.inputs.pictures import load_image as load_image
     from convscope.inputs.pictures import prepare as prepare
+    from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
@@ -131,6 +132,7 @@ _INTERNAL = {
     "interpret": "training",
     "json_text": "json_values",
     "parse_model_args": "models",
+    "prepare_batch": "inputs.pictures",
     "spelled": "escaping",
     "write_whole": "files",
 }

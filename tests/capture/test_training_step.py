@@ -222,6 +222,34 @@ def nan_loss(output: Tensor, _target: Tensor) -> Tensor:
     return output.sum() * float("nan")
 
 
+def constant_loss(output: Tensor, _target: Tensor) -> Tensor:
+    return output.detach().sum()
+
+
+def step(**settings: Any) -> Callable[[], Any]:
+    """A call with a small model, two images and two labels, but for these settings."""
+    return lambda: cs.trace(**{"model": small(), "image": images(2), "target": [0, 1], **settings})
+
+
+def test_an_optimizer_reads_gradients_in_the_layout_of_their_parameters() -> None:
+    """A fused optimizer takes for granted that parameter, gradient and state lie alike in memory."""
+    model = small().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), 0.01, fused=True)
+    x, labels = images(), torch.tensor([0, 1, 2, 3, 0, 1])
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    trace = cs.trace(model, x, target=labels, optimizer=optimizer)
+    assert cs.verify(trace, cells=20).proved
+    optimizer.zero_grad()
+    F.cross_entropy(model(x), labels).backward()
+    optimizer.step()
+    for name, tensor in model.named_parameters():
+        np.testing.assert_array_equal(trace[f"{name}.updated"].output, tensor.detach())
+
+
+COMPILED = torch.compile(small(), backend="eager")
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "labels outside the classes": (lambda: cs.trace(small(), images(2), target=[0, 4]), "label 4 is not one of"),
     "another number of labels": (lambda: cs.trace(small(), images(2), target=[0]), "2 images need 2 labels"),
@@ -231,10 +259,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"a loss is one number, and this one has shape \(2, 4\)",
     ),
     "a loss of nothing": (
-        lambda: cs.trace(small(), images(2), target=[0, 1], loss=lambda y, t: y.detach().sum()),
+        lambda: cs.trace(small(), images(2), target=[0, 1], loss=constant_loss),
         "the loss depends on no parameter",
     ),
-    "a loss that is nan": (lambda: cs.trace(small(), images(2), target=[0, 1], loss=nan_loss), "loss of this batch is nan"),
+    "a loss that is nan": (step(loss=nan_loss), "loss of this batch is nan"),
     "an unknown loss": (lambda: cs.trace(small(), images(2), target=[0, 1], loss="hinge"), "no loss is called 'hinge'"),
     "no parameters": (lambda: cs.trace(nn.ReLU(), images(2), target=[0, 1]), "no trainable parameters"),
     "frozen parameters": (
@@ -245,7 +273,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "at least two images",
     ),
     "half precision": (lambda: cs.trace(small().half(), images(2), target=[0, 1]), "a training step in float16"),
-    "a compiled model": (lambda: cs.trace(torch.compile(small(), backend="eager"), images(2), target=[0, 1]), "compiled model"),
+    "a compiled model": (step(model=COMPILED), "compiled model"),
     "LBFGS": (
         lambda: cs.trace(small(), images(2), target=[0, 1], optimizer=torch.optim.LBFGS([torch.zeros(1)])),
         "LBFGS is not explained: it calls the model several times",
@@ -260,7 +288,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: cs.trace(small(), images(2), target=[0, 1], optimizer=torch.optim.SGD(small().parameters(), 0.1)),
         "holds none of the model's parameters",
     ),
-    "a rate without an optimizer": (lambda: cs.trace(small(), images(2), target=[0, 1], lr=0.1), "belongs to an optimizer"),
+    "a rate without an optimizer": (step(lr=0.1), "belongs to an optimizer"),
+    "one score and cross-entropy": (
+        step(model=nn.Sequential(nn.Flatten(), nn.Linear(36, 1)), target=[0, 0]), "use loss='mse' for one score",
+    ),
+    "saving it": (lambda: step()().save("step.zip"), "a training step cannot be saved"),
     "an optimizer without labels": (lambda: cs.trace(small(), images(2), optimizer="adam"), "pass the labels"),
 }  # fmt: skip
 

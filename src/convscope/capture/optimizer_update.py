@@ -143,7 +143,7 @@ def updates_of(
             raise UsageError("the optimizer holds none of the model's parameters; make it from model.parameters().")
         before = {name: _state(kind, twin, moved[name], group) for name, group in groups.items()}
         for name in groups:
-            moved[name].grad = gradients[name].detach().clone()
+            moved[name].grad = torch.empty_like(moved[name]).copy_(gradients[name].detach())  # in its memory layout
         with torch.no_grad():
             twin.step()
     for name, group in groups.items():

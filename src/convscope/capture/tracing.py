@@ -23,18 +23,19 @@ from convscope.capture.session import TracingSession
 from convscope.capture.tape import Call
 from convscope.capture.training_recording import TrainingRecording
 from convscope.capture.training_session import TrainingSession
-from convscope.capture.training_step import StepSettings, training_session
+from convscope.capture.training_step import StepSettings, settings_of_run, training_session
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
 from convscope.models.lazy_layers import give_shapes
 from convscope.progress import Progress
 from convscope.traces.step import Array, Step
 from convscope.traces.trace import Trace
+from convscope.training.runs import Run
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
 
 
 def trace(
-    model: nn.Module,
+    model: nn.Module | Run,
     image: Any,
     *,
     target: Any = None,
@@ -56,13 +57,26 @@ def trace(
     >>> trace.parameters["weight"].shape
     (5, 3, 7, 7)
 
+    With the images' labels, the loss and the backward pass are recorded too, and with an optimizer its update:
+
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    >>> step = cs.trace(net, torch.ones(3, 1, 2, 2), target=[0, 1, 1], optimizer="adam", lr=0.1)
+    >>> step["1.weight.grad"].output.shape, step["1.weight.updated"].output.shape
+    ((2, 4), (2, 4))
+
     Args:
-        model: Any `nn.Module`, including a single layer. It runs in eval mode without gradients. Lazy layers get their
-            shapes from this input, as from any first call.
+        model: Any `nn.Module`, including a single layer, or a run. It runs in eval mode without gradients. Lazy
+            layers get their shapes from this input, as from any first call.
         image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and dtype. A tuple holds
             several positional inputs, a mapping named inputs, and a list is one input that is a list. Models of
             signals, volumes or token ids take arrays of their own shapes.
-        training: Keep each module's training flag; running statistics are restored afterwards.
+        target: The label of each image, or what the loss compares the output with.
+        loss: "cross-entropy" (the default; a run brings its own), "mse", "nll", or a function of output and target.
+        optimizer: A name as for `cs.train` (SGD there has Nesterov momentum 0.9), or an optimizer with its state, which
+            is copied. A run brings its own, with the state of its newest snapshot.
+        lr: The learning rate of an optimizer by name; None takes the optimizer's own.
+        training: Keep each module's training flag; running statistics are restored afterwards. For a training step,
+            whether every module runs in training mode; None: where there is an optimizer.
         batched: Whether arrays have a batch axis; False adds one. None decides by the number of axes and, if that is
             ambiguous, by what the model accepts.
         keep: None keeps everything that fits into half of the free memory, "all" keeps everything. Names of steps keep
@@ -89,6 +103,8 @@ def trace(
                 model, image, target=target, loss=loss, optimizer=optimizer, lr=lr, training=training,
                 batched=batched, keep=keep, overrides=overrides, progress=progress,
             )  # fmt: skip
+    run = model if isinstance(model, Run) else None
+    model = model.model if isinstance(model, Run) else model
     try:
         subject = ModelState.of(model)
     except Unshaped:
@@ -98,6 +114,7 @@ def trace(
     intake = as_call_inputs(subject, image, batched)
     if target is not None:
         step = StepSettings(target, loss, optimizer, lr, training)
+        step = step if run is None else settings_of_run(run, step)
         given = {name: _fitting(subject, name, value) for name, value in (overrides or {}).items()}
         whole = training_session(subject, intake, step, parameters=given, progress=progress)
         return _training_step(whole, keep)

@@ -5,7 +5,7 @@ Knows torch, losses and optimizers by name; records nothing itself.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from convscope.errors import ShapeError, TrainingError, UsageError
 from convscope.progress import Progress
 from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_optimizer
 from convscope.training.recipes import Recipe
+from convscope.training.runs import Run
+from convscope.training.snapshots import newest_good, snapshot_folders
 
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out by default."""
@@ -39,6 +41,45 @@ class StepSettings:
     def trains(self) -> bool:
         """Whether the model runs in training mode: as it trains where there is an optimizer."""
         return self.optimizer is not None if self.training is None else self.training
+
+
+def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
+    """The settings of a step as a run takes it: what is not given comes from its recipe and its newest snapshot.
+
+    Raises:
+        UsageError: the run was trained with an optimizer whose update is not explained.
+        RunError: its snapshots are damaged.
+    """
+    recipe = run.recipe
+    loss = settings.loss if settings.loss is not None else make_loss(recipe)
+    if isinstance(settings.loss, str) or (settings.loss is None and not recipe.label_smoothing):
+        loss = settings.loss or recipe.loss
+    if settings.optimizer is not None:
+        return replace(settings, loss=loss)
+    optimizer = make_optimizer(run.model, recipe)
+    check_optimizer(optimizer)
+    folder = run.path / "snapshots"
+    if snapshot_folders(folder):
+        _, weights, state, _ = newest_good(folder)
+        own = run.model.state_dict()
+        if all(torch.equal(own[name].cpu(), tensor) for name, tensor in weights.items() if name in own):
+            optimizer.load_state_dict(state["optimizer"])  # else its state belongs to other weights
+            _lay_out(optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr if settings.lr is not None else group["lr"]
+    return replace(settings, loss=loss, optimizer=optimizer, lr=None)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's state the memory layout of its parameters.
+
+    Trainings lay convolutions out with their channels last, weights are loaded without; and a fused optimizer takes
+    for granted that both lie alike.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def training_session(
@@ -136,6 +177,8 @@ def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UsageError(f"a loss of classes needs one score per class and image (N, K), not {shape}.")
         classes = output.shape[1]
+        if classes == 1:
+            raise UsageError("a loss of classes over a single score is always 0; use loss='mse' for one score.")
         with torch._C._DisableTorchDispatch():
             wrong = [n for n in labels.tolist() if not 0 <= n < classes and n != IGNORED]
         if wrong:
