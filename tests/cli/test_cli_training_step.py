@@ -36,7 +36,7 @@ def test_an_update_continues_from_the_state_of_the_newest_snapshot(convscope: Co
     for parameter, state in optimizer.state.items():  # trained with channels last, which a fused step takes for granted
         state.update({k: torch.empty_like(parameter).copy_(v) for k, v in state.items() if v.shape == parameter.shape})
     output = model(torch.tensor(np.stack([image.array for image in batch])))
-    torch.nn.functional.cross_entropy(output, torch.tensor([image.label for image in batch])).backward()
+    torch.nn.functional.cross_entropy(output, torch.tensor([image.label for image in batch])).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     assert answer["recorded"] == pytest.approx(float(dict(model.named_parameters())["fc.bias"].detach()[1]), rel=1e-7)
     assert answer["training"].startswith("one step of Adam")

@@ -38,7 +38,7 @@ def traced(optimizer: Callable[[Any], torch.optim.Optimizer] | None = None, step
     for _ in range(steps if made is not None else 0):
         assert made is not None
         made.zero_grad()
-        F.cross_entropy(model(images()), torch.tensor(LABELS)).backward()
+        F.cross_entropy(model(images()), torch.tensor(LABELS)).backward()  # type: ignore[no-untyped-call]
         made.step()
     return cs.trace(model, images(), target=LABELS, optimizer=made, training=True)
 
@@ -67,7 +67,7 @@ def test_the_chain_is_the_gradient_of_the_same_network_in_float64() -> None:
     trace = traced()
     model = network().double()
     pixels = images().double().requires_grad_()
-    F.cross_entropy(model(pixels), torch.tensor(LABELS)).backward()
+    F.cross_entropy(model(pixels), torch.tensor(LABELS)).backward()  # type: ignore[no-untyped-call]
     pulled = chain(trace)
     for name, tensor in [("input", pixels), *model.named_parameters()]:
         assert tensor.grad is not None
@@ -171,7 +171,7 @@ def test_the_chain_of_one_layer_is_its_gradient(make: Callable[[], nn.Module], s
     trace = cs.trace(layer, x, target=np.zeros(shape[0], int), loss=loss, training=True)
     twin, pixels = make().double(), x.double().requires_grad_()
     twin.load_state_dict(layer.state_dict())
-    (twin(pixels) * weights.double()).sum().backward()
+    (twin(pixels) * weights.double()).sum().backward()  # type: ignore[no-untyped-call]
     pulled = chain(trace)
     for name, tensor in [("input", pixels), *twin.named_parameters()]:
         assert tensor.grad is not None

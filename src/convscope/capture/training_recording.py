@@ -13,9 +13,9 @@ from torch import Tensor
 
 from convscope.capture.backward_recorder import BackwardRecorder, NodeRun, Result
 from convscope.capture.call_records import CallRecord, TensorMeta
-from convscope.capture.gradient_names import SUM, GradientOf, Label, Naming, labels_of
+from convscope.capture.gradient_names import SUM, GradientOf, Naming, labels_of
 from convscope.capture.recording import Recording, array_of
-from convscope.capture.step_builder import RecordedPass, forward_names
+from convscope.capture.step_builder import Label, RecordedPass, forward_names
 from convscope.capture.training_session import TrainingSession
 from convscope.traces.step import Array, Ref, Step, weights_digest
 from convscope.traces.training_step import BackwardNode, TrainingStep

@@ -46,7 +46,7 @@ def adam(call: Call, cell: Cell) -> Expr:
     if call.output:
         return (mean, square)[call.output - 1]
     step = number(call["step"], "step")
-    unbiased = {
+    unbiased: dict[str, Expr] = {
         name: Apply("unbiased", {"mean": running, "beta": _setting(call, beta), "step": step}, note)
         for name, running, beta, note in (
             ("gradient", mean, "beta1", "the mean without its bias towards 0"),

@@ -69,7 +69,8 @@ class Derivative:
         assert self.expected is not None
         with np.errstate(all="ignore"):
             close = np.abs(recorded - self.expected) <= self.allowed(bounds)
-            return ~close & (recorded != self.expected) & ~(np.isnan(recorded) & np.isnan(self.expected))
+            same = (recorded == self.expected) | (np.isnan(recorded) & np.isnan(self.expected))
+            return np.asarray(~close & ~same)
 
 
 class Derivatives:

@@ -184,11 +184,11 @@ class Forward:
                 arguments[name] = array
         result = operation.compute(**arguments)
         results = result if isinstance(result, tuple) else (result,)
-        for output, array in enumerate(results):
-            if array is not None:
-                self._made[step.id, output] = array
-                if array.dtype.kind in "iub":
-                    self.pattern.append(array.tobytes())
+        for output, made in enumerate(results):
+            if made is not None:
+                self._made[step.id, output] = made
+                if made.dtype.kind in "iub":
+                    self.pattern.append(made.tobytes())
         for kink in KINKS.get(step.op, ()):
             limit = arguments.get(kink) if isinstance(kink, str) else kink
             if limit is not None:

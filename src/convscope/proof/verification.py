@@ -123,7 +123,8 @@ def _verify_step(
     if trace.training_step is None or finding not in PROVED:
         return report(finding, checks)
     derived, wrong = derivatives_of(trace, ops).status(step)
-    return replace(report(derived or finding, checks), **({} if wrong is None else {"mismatch": wrong}))
+    whole = report(derived or finding, checks)
+    return whole if wrong is None else replace(whole, mismatch=wrong)
 
 
 def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
