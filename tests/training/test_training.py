@@ -85,23 +85,23 @@ def test_metrics_say_what_happened(tmp_path: Path) -> None:
 
 def test_a_watcher_sets_the_pace_and_the_weights_stay_the_same_bits(tmp_path: Path) -> None:
     paces = [0.0, 0.0, None, 0.0, 0.0, 0.0, 1e-9]
-    told: list[Mapping[str, Any]] = []
+    warned: list[Mapping[str, Any]] = []
 
     def pace(event: Mapping[str, Any]) -> float | None:
         if event["event"] != "progress":
             return 7.0  # only an answer to "progress" counts
-        told.append(event)
-        return paces[len(told) % len(paces)]
+        warned.append(event)
+        return paces[len(warned) % len(paces)]
 
     watched = cs.train("shapes", epochs=2, out=tmp_path / "watched", watch=pace)
     plain = cs.train("shapes", epochs=2, out=tmp_path / "plain")
 
-    assert told[0]["step"] == 0
-    assert "loss" not in told[0]
-    after_zero = [b["step"] - a["step"] for k, (a, b) in enumerate(pairwise(told), 1) if paces[k % len(paces)] == 0]
+    assert warned[0]["step"] == 0
+    assert "loss" not in warned[0]
+    after_zero = [b["step"] - a["step"] for k, (a, b) in enumerate(pairwise(warned), 1) if paces[k % len(paces)] == 0]
     assert len(after_zero) > 20
     assert set(after_zero) == {1}
-    assert told[-1]["step"] == plain.metrics["step"]
+    assert warned[-1]["step"] == plain.metrics["step"]
     assert_same_run(watched, plain)
 
 

@@ -15,7 +15,8 @@ from convscope.data.dataset import Dataset
 from convscope.data.idx import GZIP, parse_idx, uncompressed
 from convscope.data.options import DatasetOptions
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
+from convscope.preprocess import Preprocess
 from convscope.progress import Progress
 
 HTTP = {
@@ -26,7 +27,7 @@ HTTP = {
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `~/.cache/convscope` on Linux, its like elsewhere."""
+    """The folder of downloads: `~/.cache/convscope` on Linux, the user's cache folder elsewhere."""
     import pooch  # noqa: PLC0415  # it takes a fifth of a second, which most data sets need not wait for
 
     return Path(pooch.os_cache("convscope"))
@@ -92,7 +93,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Bar:
-    """What pooch takes for a progress bar: it sets `total`, then calls the rest."""
+    """A progress bar for pooch, which sets `total` and then calls the methods."""
 
     def __init__(self, what: str, progress: Progress) -> None:
         self.what, self.progress = what, progress
@@ -252,12 +253,12 @@ def at_hand(request: DatasetOptions) -> bool:
 def _pair(request: DatasetOptions, family: Family, split: str) -> tuple[Array, Array]:
     """The images (N, 28, 28) and the labels (N,) of one split."""
     files = family.files[split]
-    given = _given(request, files)
-    if given:
-        contents = [_checked(request.name, path, file) for path, file in zip(given, files, strict=True)]
+    paths = _given(request, files)
+    if paths:
+        contents = [_checked(request.name, path, file) for path, file in zip(paths, files, strict=True)]
     else:
         contents = [_cached(request, family, file) for file in files]
-    where = [str(path) for path in given] or [file.name for file in files]
+    where = [str(path) for path in paths] or [file.name for file in files]
     return parse_idx(contents[0], 3, where[0]), parse_idx(contents[1], 1, where[1])
 
 

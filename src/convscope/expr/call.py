@@ -145,15 +145,15 @@ def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result"
         UsageError: more indices than the tensor has axes, an index out of range, or one that is not an integer.
     """
     try:
-        given = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
+        cells = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
     except TypeError:
         raise UsageError(f"a cell is a tuple of whole numbers such as (3, 10, 12), not {cell!r}.") from None
-    wanted = (0,) * (len(shape) - len(given)) + given
+    wanted = (0,) * (len(shape) - len(cells)) + cells
     fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
     if not fits:
-        shown = shape[1:] if shape[:1] == (1,) and len(given) < len(shape) > 1 else shape
+        shown = shape[1:] if shape[:1] == (1,) and len(cells) < len(shape) > 1 else shape
         ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shown) or "no axes: its only cell is ()"
-        raise UsageError(f"{name} has no cell {given}; its shape is {tuple(shown)}, its cells are {ranges}.")
+        raise UsageError(f"{name} has no cell {cells}; its shape is {tuple(shown)}, its cells are {ranges}.")
     return wanted
 
 

@@ -11,7 +11,6 @@ from torch import nn
 from convscope.cards.card import Card
 from convscope.data.catalog import DATASETS
 from convscope.errors import ShapeError, UsageError
-from convscope.images import Preprocess
 from convscope.models.networks import (
     MLP512,
     Crosses,
@@ -22,6 +21,7 @@ from convscope.models.networks import (
     SimpleCNN,
     Stripes,
 )
+from convscope.preprocess import Preprocess
 
 MNIST_FAMILY = ("mnist", "fashion-mnist", "kmnist")
 

@@ -17,7 +17,7 @@ MINUS = "−"
 
 @dataclass(frozen=True, slots=True)
 class NumberScale:
-    """How a column of numbers is shown: its decimals, and a power of ten for very large and very small ones.
+    """The format of a column of numbers: its decimals, and a power of ten for very large and small ones.
 
     >>> NumberScale.of([2.44, -0.1234567]).show(-0.1234567)
     '−0.1235'

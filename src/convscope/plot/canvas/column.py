@@ -155,9 +155,9 @@ def draw_column(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, co
 def _draw_tiles(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, scale: ColorScale) -> None:
     _, across, longest = column.grid
     w, h = tile(column.values.shape, longest)
-    for place, k in enumerate(column.chosen.shown):
-        left = snap(at[0] + (w + 0.02) * (place % across))
-        top = snap(at[1] + (h + 0.02) * (place // across))
+    for position, k in enumerate(column.chosen.shown):
+        left = snap(at[0] + (w + 0.02) * (position % across))
+        top = snap(at[1] + (h + 0.02) * (position // across))
         sheet.map(column.values[k], (left, top, w, h), scale, f"{column.name}[{k}]")
 
 
@@ -166,8 +166,8 @@ def _draw_cells(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, sc
     shown = column.values[list(column.chosen.shown)]
     for start in range(0, len(shown), DOWN):
         part = shown[start : start + DOWN]
-        place = (snap(at[0] + UNIT * (start // DOWN)), at[1], UNIT, snap(UNIT * len(part)))
-        sheet.map(part[:, None], place, scale, f"{column.name}[{column.chosen.shown[start]}]")
+        rectangle = (snap(at[0] + UNIT * (start // DOWN)), at[1], UNIT, snap(UNIT * len(part)))
+        sheet.map(part[:, None], rectangle, scale, f"{column.name}[{column.chosen.shown[start]}]")
 
 
 def _draw_answer(sheet: Sheet, at: tuple[float, float], column: NetworkColumn) -> None:

@@ -130,8 +130,8 @@ def _list(sheet: Sheet, at: tuple[float, float], counts: NDArray[Any], classes: 
     x, y = at
     sheet.text(x, y + 0.1, "most frequent mistakes", points=SMALL, color=MUTED)
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, counts)
-    for line, place in enumerate(np.argsort(-wrong, axis=None, kind="stable")[:LISTED]):
-        true, taken = divmod(int(place), len(classes))
+    for line, column in enumerate(np.argsort(-wrong, axis=None, kind="stable")[:LISTED]):
+        true, taken = divmod(int(column), len(classes))
         if wrong[true, taken]:
             text = f"{classes[true]} taken for {classes[taken]}"
             sheet.text(x, y + 0.32 + 0.17 * line, f"{int(wrong[true, taken]):>4,}", points=FOOT, mono=True)
@@ -146,5 +146,5 @@ def _legend(sheet: Sheet, y: float, left: float, scale: ColorScale) -> None:
     sheet.text(left, y, "0 %", points=TINY + 0.5, mono=True, color=MUTED, middle=True)
     bar = (snap(left + 0.24), snap(y - 0.03), 1.3, 0.06)
     sheet.map(np.linspace(0, scale.high, 256)[None], bar, scale, "legend")
-    said = f"{100 * scale.high:.3g} % of the images of a class"
-    sheet.text(left + 1.6, y, said, points=TINY + 0.5, color=MUTED, middle=True)
+    caption = f"{100 * scale.high:.3g} % of the images of a class"
+    sheet.text(left + 1.6, y, caption, points=TINY + 0.5, color=MUTED, middle=True)

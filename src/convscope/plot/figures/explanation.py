@@ -103,8 +103,8 @@ def _window(sheet: Sheet, y: float, why: Explanation, dot: Dot, channels: list[C
     choice = choose(totals, most if len(channels) > 1.5 * most else len(channels), "channels")
     drawn = [channels[k] for k in choice.shown]
     if choice.said:
-        said = f"{most:,} of {len(channels):,} channels, those whose products sum to the most"
-        sheet.text(0, y + 0.08, said, points=SMALL, color=INK)
+        caption = f"{most:,} of {len(channels):,} channels, those whose products sum to the most"
+        sheet.text(0, y + 0.08, caption, points=SMALL, color=INK)
         y += 0.2
     y = draw_products(sheet, y, dot, drawn, digits=scale, grey=_grey(why, dot.left))
     if not np.isfinite([*dot.products, dot.value()]).all():

@@ -128,8 +128,8 @@ def _list(sheet: Sheet, y: float, layer: _KernelLayer, rows: Choice, _: _Columns
     step = max(w, 0.62) + 0.24
     across = max(1, min(len(rows.shown), int(PAGE_WIDTH / step)))
     high = h + 0.42 + 0.14 * (layer.bias is not None)
-    for place, k in enumerate(rows.shown):
-        x, top = snap(step * (place % across)), snap(y + 0.12 + high * (place // across))
+    for column, k in enumerate(rows.shown):
+        x, top = snap(step * (column % across)), snap(y + 0.12 + high * (column // across))
         sheet.text(x, top - 0.06, f"kernel {k}", points=SMALL, bold=True)
         _slice(sheet, layer, (k, 0), (x, top, w, h), scale=scale, written=written)
         if layer.bias is not None:
@@ -148,11 +148,11 @@ def _lines(sheet: Sheet, y: float, layer: _KernelLayer, rows: Choice, columns: _
     down = -(-len(rows.shown) // across)
     high = max(h + 0.3, 0.62)
     for side in range(-(-len(rows.shown) // down)):
-        for place, c in enumerate(columns.shown):
+        for position, c in enumerate(columns.shown):
             called = shorten(columns.name(c, layer.groups, step), SMALL, step)
-            sheet.text(block * side + LEFT + step * place, y + 0.06, called, points=SMALL, color=MUTED)
-    for place, k in enumerate(rows.shown):
-        x, top = block * (place // down), snap(y + 0.12 + high * (place % down))
+            sheet.text(block * side + LEFT + step * position, y + 0.06, called, points=SMALL, color=MUTED)
+    for position, k in enumerate(rows.shown):
+        x, top = block * (position // down), snap(y + 0.12 + high * (position % down))
         sheet.text(x, top + 0.13, f"kernel {k}", bold=True)
         sheet.text(x, top + 0.28, f"Σ    {layer.totals[k]:>7}", points=FOOT, mono=True, color=MUTED)
         if layer.bias is not None:

@@ -43,12 +43,12 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
         members = [index for index in chosen if dataset.labels[index] == k]
         sheet.text(0, y + 0.13, abridge(name, LABEL, LONGEST_LABEL, bold=True), bold=True)
         sheet.text(0, y + 0.27, f"{dataset.counts()[name]:,}", points=FOOT, mono=True, color=MUTED)
-        for place, index in enumerate(members):
-            at = (left + place * (w + GAP), y, w, h)
+        for column, index in enumerate(members):
+            at = (left + column * (w + GAP), y, w, h)
             picture = dataset.picture(index)
             sheet.picture(picture if len(picture) in {1, 3} else picture[:1], at, f"{dataset.split}/{index}")
-            said = names[index] if names else str(index)
-            sheet.text(at[0], y + h + 0.1, said, points=TINY, mono=True, color=MUTED)
+            caption = names[index] if names else str(index)
+            sheet.text(at[0], y + h + 0.1, caption, points=TINY, mono=True, color=MUTED)
         y += max(h, 0.3) + 0.22
     return sheet.finish()
 
