@@ -186,10 +186,40 @@ def _batch_norm(g: Tensor, x: Tensor, *, train: bool = True, weighted: bool = Tr
     return tuple(one for one in made if one is not None)
 
 
+def _layer_norm(g: Tensor, x: Tensor, *, weighted: bool = True, mask: list[bool] = ALL) -> Any:
+    x = 2 * x + 1
+    mean, rate = x.mean((1, 2), keepdim=True), (x.var((1, 2), correction=0, keepdim=True) + 1e-5).rsqrt()
+    weight = x[0].clone() if weighted else None
+    made = aten.native_layer_norm_backward(g, x, x.shape[1:], mean, rate, weight, weight, mask)
+    return tuple(one for one in made if one is not None)
+
+
+def _group_norm(g: Tensor, x: Tensor, *, groups: int = 3, weighted: bool = True) -> Any:
+    x = 2 * x + 1
+    rows = x.view(x.shape[0], groups, -1)
+    mean, rate = rows.mean(2), (rows.var(2, correction=0) + 1e-5).rsqrt()
+    weight = x[0, :, 0, 0].clone() if weighted else None
+    sizes = (*x.shape[:2], x[0, 0].numel())
+    return aten.native_group_norm_backward(g, x, mean, rate, weight, *sizes, groups, [True, weighted, weighted])[
+        : 1 + 2 * weighted
+    ]
+
+
 def _normalizations() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield "batch norm backward", (_batch_norm, (IMAGE, IMAGE))
     yield "batch norm backward, not training", (partial(_batch_norm, train=False), (IMAGE, IMAGE))
     yield "batch norm backward, 1-d", (partial(_batch_norm, weighted=False), ((7, 5), (7, 5)))
+    yield "layer norm backward", (_layer_norm, ((3, 4, 7), (3, 4, 7)))
+    yield "layer norm backward, weight alone", (partial(_layer_norm, mask=[False, True, False]), ((3, 4, 7), (3, 4, 7)))
+    yield (
+        "layer norm backward without weights",
+        (
+            partial(_layer_norm, weighted=False, mask=[True, False, False]),
+            ((3, 4, 7), (3, 4, 7)),
+        ),
+    )
+    yield "group norm backward", (_group_norm, ((2, 6, 5, 4), (2, 6, 5, 4)))
+    yield "instance norm backward", (partial(_group_norm, groups=6, weighted=False), ((2, 6, 5, 4), (2, 6, 5, 4)))
     yield "batch norm backward, input alone", (partial(_batch_norm, mask=[True, False, False]), (IMAGE, IMAGE))
 
 

@@ -3,20 +3,26 @@
 A kernel cell's gradient is the sum, over all images and places, of what this cell saw times how the loss changes with
 the result there. An input cell's gradient runs through the kernels that read it."""
 
-from collections.abc import Sequence
+import math
+import platform
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell, Source
-from convscope.expr.cells import outer, pair
+from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.cells import Axis, outer, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.expr.precision import gamma
 from convscope.ops.convolution import convolution
 
 RESULTS = ("input", "weight", "bias")
 """What `output_mask` asks for, in this order; the recorded call has only these results."""
-Window = tuple[Cells, Cells]
+WALKS = platform.machine().lower() in {"amd64", "i386", "i686", "x86_64"}
+"""Whether convolutions add a kernel's gradient place after place here, see `roundings`."""
+LANES = 64
+Side = tuple[Operand, Sequence[Axis]]
+"""A tensor, and the channel and the places that are read of it in each image."""
 
 
 def convolution_backward(call: Call, cell: Cell) -> Dot:
@@ -35,13 +41,16 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
     wanted = [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
     if wanted == "input":
         return _input(call, cell)
-    batch = range(call["grad_output"].shape[0])
+    grad: Operand = call["grad_output"]
     if wanted == "bias":
-        places = [range(n) for n in call["grad_output"].shape[2:]]
-        terms = [(outer(call["grad_output"], [image, cell[0], *places]), None) for image in batch]
-        return over_images(call, terms, f"how the loss changes with each result of kernel {cell[0]}")
-    windows = [_seen(call, cell, image) for image in batch]
-    return over_images(call, windows, "what this kernel cell saw × how the loss changes with the result there")
+        results = [cell[0], *map(range, grad.shape[2:])]
+        arrived = grad.array[:, cell[0]].astype(np.float64)
+        what = f"how the loss changes with each result of kernel {cell[0]}"
+        return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), what, whole=True)
+    what = "what this kernel cell saw × how the loss changes with the result there"
+    sides = _sides(call, cell)
+    products = np.prod([_read(*side) for side in sides], axis=0)
+    return over_images(call, products, lambda image: Dot(*(outer(one, [image, *at]) for one, at in sides)), what)
 
 
 def _input(call: Call, cell: Cell) -> Dot:
@@ -58,8 +67,8 @@ def _input(call: Call, cell: Cell) -> Dot:
     return replace(sum_, note=f"{results}: their gradients × the kernel there")
 
 
-def _seen(call: Call, cell: Cell, image: int) -> Window:
-    """In one image: the input cells that met this kernel cell, and the gradients of the results they went into.
+def _sides(call: Call, cell: Cell) -> tuple[Side, Side]:
+    """The input cells that met this kernel cell, and the gradients of the results they went into, in every image.
 
     Of a transposed convolution, the input lays its kernels over the result, so that the gradients are the shifted side.
     """
@@ -74,33 +83,93 @@ def _seen(call: Call, cell: Cell, image: int) -> Window:
     ]
     each = moving.shape[1] // groups
     group = first // (still.shape[1] // groups)
-    there = outer(moving, [image, group * each + second, *shifted])
-    here = outer(still, [image, first, *map(range, still.shape[2:])])
+    there: Side = (moving, [group * each + second, *shifted])
+    here: Side = (still, [first, *map(np.arange, still.shape[2:])])
     return (here, there) if call["transposed"] else (there, here)
 
 
-def over_images(call: Call, terms: Sequence[tuple[Cells, Cells | None]], what: str) -> Dot:
+def _read(operand: Operand, at: Sequence[Axis]) -> Array:
+    """One channel at these places in all images, 0 for padding: (N, P, Q)."""
+    plane = operand.array[:, at[0]]
+    places = [np.asarray(axis) for axis in at[1:]]
+    inside = [(axis >= 0) & (axis < n) for axis, n in zip(places, plane.shape[1:], strict=True)]
+    near = [np.clip(axis, 0, n - 1) for axis, n in zip(places, plane.shape[1:], strict=True)]
+    values = plane[np.ix_(np.arange(len(plane)), *near)].astype(np.float64)
+    for axis, fits in enumerate(inside, start=1):
+        if not fits.all():
+            values[(slice(None),) * axis + (~fits,)] = 0.0
+    return values
+
+
+def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: str, *, whole: bool = False) -> Dot:
     """A sum over all images: of one image its terms, of several one subtotal for each, which can be opened.
 
-    The kernel adds the terms of all images in one sum of its own order: each subtotal carries its part of the bound of
-    that sum, gamma(T) of the magnitudes, T counting all terms that are not zero. Kernels of narrow types may put the
-    sum down in their type after each image.
+    The kernel adds the terms of all images in one sum: each subtotal carries its part of that sum's bound. Kernels of
+    narrow types may put the sum down in their type after each image (`narrow`).
+
+    Args:
+        products: What is added, (N, P, Q).
+        one: The sum of an image.
+        what: The terms in words.
+        whole: Whether the kernel may add an image in any order, not row by row.
 
     Source: PyTorch, aten/src/ATen/native/ConvolutionMM2d.cpp, slow_conv2d_backward_weight_frame: image by image.
     """
-    inner = [Dot(left, right) for left, right in terms]
-    places = len(inner[0].left) if inner else 0
-    if len(inner) == 1:
-        return replace(inner[0], note=f"the sum over {places:,} places: {what}", narrow=1)
-    magnitudes = np.array([float(np.abs(one.products).sum()) for one in inner])
-    count = sum(int(np.count_nonzero(one.products)) for one in inner)
-    precision = call.precision
-    errors = (gamma(max(count, 1), precision.sum) + gamma(len(inner) + 1, precision.inner)) * magnitudes
-    source = Source("image", "computed", (len(inner),), call.dtype)
-    totals = np.array([one.total() for one in inner])
+    precision, flat = call.precision, products.reshape(len(products), -1)
+    added = roundings(products, precision.sum, whole=whole)
+    note = f"the sum over {flat.shape[1]:,} places: {what}"
+    if len(flat) == 1:
+        alone = one(0)
+        counted = int(np.count_nonzero(flat)) - (alone.right is None)
+        return replace(alone, note=note, narrow=1, extra=added - counted)
+    errors = (gamma(added, precision.sum) + gamma(len(flat) + 1, precision.inner)) * np.abs(flat).sum(1)
+    images = np.arange(len(flat))[:, None]
+    source = Source("image", "computed", (len(flat),), call.dtype)
 
-    def derive(index: int) -> Dot:
-        return replace(inner[index], note=f"image {index}, the sum over {places:,} places: {what}")
+    def derive(image: int) -> Dot:
+        return replace(one(image), note=f"image {image}, {note}")
 
-    subtotals = Cells(totals, source, np.arange(len(inner))[:, None], (len(inner),), errors=errors, derive=derive)
-    return Dot(subtotals, note=f"the sum over {len(inner):,} images of their {places:,} places: {what}")
+    subtotals = Cells(flat.sum(1), source, images, (len(flat),), errors=errors, derive=derive)
+    return Dot(subtotals, note=f"the sum over {len(flat):,} images of their {flat.shape[1]:,} places: {what}")
+
+
+def roundings(products: Array, u: float, *, whole: bool = False) -> float:
+    """How many roundings of the sum of magnitudes a kernel's sum of these products may be off, shape (N, P, Q).
+
+    In any order: T, the number of products that are not zero. Kernels of x86 processors (oneDNN) keep their vectors for
+    channels and walk through the places: image after image, row after row, cut into ranges for tiles and threads, whose
+    sums are joined. Whatever the cuts, a partial sum is that of some successive rows and of parts of the rows at both
+    ends. With S_k the sum of the first k rows and A the largest part of a row it is at most
+
+        B = max S_k - min S_k + 2·A.
+
+    There are at most T - 1 additions, each rounds by u of what it gives, which is no more than B + E if E is the error
+    in the end; products round once unless they are fused. Hence E <= u·(T·(B + E) + sum of magnitudes), or
+
+        E <= u·(T·B + sum of magnitudes) / (1 - T·u).
+
+    Gradients have either sign, so B grows with the root of T where the sum of magnitudes grows with T. A part of a row
+    is at most its sum of magnitudes. With `whole`, the "row" is an image, added in lanes: see `_in_lanes`.
+
+    Sources: Higham 2002, sections 3.1 and 4.2 (running error bounds); oneDNN, src/cpu/x64, backward weights in
+    jit_avx2_conv_kernel_f32.cpp, jit_avx512_common_conv_kernel.cpp, jit_avx2_1x1_convolution.cpp, gemm_convolution.cpp.
+    """
+    rows = products.reshape(-1, math.prod(products.shape[1:]) if whole else products.shape[-1])
+    size, count = float(np.abs(rows).sum()), int(np.count_nonzero(rows))
+    if not WALKS or not 0 < size < np.inf or count * u >= 1:
+        return float(max(count, 1))
+    sums = np.concatenate([[0.0], np.cumsum(rows.sum(1))])
+    part = _in_lanes(rows) if whole else float(np.abs(rows).sum(1).max())
+    return min(float(max(count, 1)), (count * (float(np.ptp(sums)) + 2 * part) / size + 1) / (1 - count * u))
+
+
+def _in_lanes(rows: Array) -> float:
+    """The largest partial sum of a row that is added in lanes, 64 at most, each of every 64th cell or oftener.
+
+    64 lanes are 4 vectors of 16, or more of fewer. A lane's partial sum is one of successive cells of it, at most the
+    span of its running sums; fewer lanes, and joined ones, are sums of these.
+    """
+    short = -rows.shape[1] % LANES
+    lanes = np.pad(rows, ((0, 0), (0, short))).reshape(len(rows), -1, LANES)
+    sums = np.concatenate([np.zeros((len(rows), 1, LANES)), np.cumsum(lanes, 1)], 1)
+    return float(min(np.ptp(sums, axis=1).sum(1).max(), np.abs(rows).sum(1).max()))

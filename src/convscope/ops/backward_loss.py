@@ -30,7 +30,7 @@ def log_softmax_backward(call: Call, cell: Cell) -> Apply:
     line = row(grad, cell, _axis(call, cell))
     total = Dot(line, note=f"the sum of the {len(line):,} gradients of this row")
     parts: dict[str, Leaf | Dot] = {"grad": leaf(grad, cell), "log_p": leaf(logs, cell), "total": total}
-    return Apply("log_softmax_backward", {**parts}, note=_label_note(line.values, grad.array[cell]))
+    return Apply("log_softmax_backward", {**parts}, note=_label_note(line.values, float(grad.array[cell])))
 
 
 def softmax_backward(call: Call, cell: Cell) -> Apply:
@@ -96,7 +96,8 @@ def _label_note(line: Array, here: float) -> str:
     """Where one cell alone of the row has a gradient, as a cross-entropy's label: what p − y means here."""
     if np.count_nonzero(line) != 1:
         return "the gradient that arrives, less the probability's share of the row's"
-    return "p − 1: this is the label" if here else "p − 0: this is not the label"
+    times = f"{-float(line.sum()):.4g}"
+    return f"(p − 1) × {times}: this is the label" if here else f"(p − 0) × {times}: this is not the label"
 
 
 def softmax_backward_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell, Operand, Source
+from convscope.expr.call import Array, Call, Cell, Operand, Source
 from convscope.expr.cells import Axis, leaf, outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
+from convscope.expr.precision import gamma
 
 RESULTS = ("input", "weight", "bias")
 """What `output_mask` asks for, in this order."""
@@ -44,6 +45,42 @@ def batch_norm_backward(call: Call, cell: Cell) -> Expr:
     return _through(call, cell, line, {"mean": mean, "rate": rate, "weight": weight}, scaled=False)
 
 
+def layer_norm_backward(call: Call, cell: Cell) -> Expr:
+    """The gradient of the input, or of the weight or bias of a place, of a layer norm over the last axes.
+
+    Source: Ba, Kiros and Hinton 2016; PyTorch, aten/src/ATen/native/cpu/layer_norm_kernel.cpp.
+    """
+    wanted, shape = _wanted(call), call["input"].shape
+    lead = len(shape) - len(call["normalized_shape"])
+    if wanted != "input":
+        line = [*map(range, shape[:lead]), *cell]
+        statistics = outer(call["mean"], [*map(range, shape[:lead]), *[0] * len(cell)])
+        return _affine(call, line, wanted, np.arange(len(statistics)), statistics.cells)
+    place = (*cell[:lead], *[0] * (len(shape) - lead))
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    return _through(call, cell, [*cell[:lead], *map(range, shape[lead:])], parts, scaled=True)
+
+
+def group_norm_backward(call: Call, cell: Cell) -> Expr:
+    """The gradient of the input, or of the weight or bias of a channel, of a normalization by groups of channels.
+
+    Source: Wu and He 2018; PyTorch, aten/src/ATen/native/cpu/group_norm_kernel.cpp.
+    """
+    wanted, shape = _wanted(call), call["input"].shape
+    size = shape[1] // call["group"]
+    rest = [range(n) for n in shape[2:]]
+    channel = cell[1] if wanted == "input" else cell[0]
+    group = channel // size
+    if wanted != "input":
+        plane = int(np.prod(shape[2:]))
+        images = np.repeat(np.arange(shape[0]), plane)
+        statistics = np.array([[image, group] for image in range(shape[0])], np.int64)
+        return _affine(call, [range(shape[0]), channel, *rest], wanted, images, statistics)
+    place = (cell[0], group)
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    return _through(call, cell, [cell[0], range(group * size, (group + 1) * size), *rest], parts, scaled=True)
+
+
 FIXED = "with recorded statistics, the straight path alone: the gradient × weight ÷ standard deviation"
 
 
@@ -60,7 +97,7 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
     x: Operand = call["input"]
     grads = _gradients(call, line, scaled=scaled)
     count = len(grads)
-    distances = _distances(x, line, parts["mean"], call)
+    distances = _distances(x, line, parts["mean"], call, apart=scaled)
     mean_note = f"through the mean: the mean of the {count:,} gradients"
     slope = f"through the variance: the mean of gradient × distance from the mean, of {count:,} cells"
     through_mean = _added(Dot(grads, divisor=count, note=mean_note, extra=2), call)
@@ -112,9 +149,9 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
         parts = {"x": grads.leaf(index), "y": leaf(weight, places[index])}
         return Apply("mul", {**parts}, note="the gradient × the weight there")
 
-    source = Source("grad × weight", "computed", (len(values),), call.dtype)
+    source = Source("grad × weight", "computed", grads.source.shape, call.dtype)
     errors = call.precision.sum * np.abs(values)
-    return Cells(values, source, np.arange(len(values))[:, None], grads.grid, errors=errors, derive=derive)
+    return Cells(values, source, grads.cells, grads.grid, errors=errors, derive=derive)
 
 
 def _weight_place(call: Call, cell: Cell) -> Cell:
@@ -122,17 +159,24 @@ def _weight_place(call: Call, cell: Cell) -> Cell:
     return cell[len(cell) - len(call["normalized_shape"]) :] if "normalized_shape" in call.arguments else (cell[1],)
 
 
-def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call) -> Cells:
-    """How far the cells of a line are from their mean."""
+def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call, *, apart: bool = False) -> Cells:
+    """How far the cells of a line are from their mean.
+
+    Args:
+        apart: Whether the kernel adds up gradient × cell and gradient × mean apart, and subtracts the sums.
+    """
     cells = outer(x, line)
     values = cells.values - mean.value()
-    source = Source("distance from the mean", "computed", (len(values),), call.dtype)
+    source = Source("distance from the mean", "computed", x.shape, call.dtype)
 
     def derive(index: int) -> Apply:
         return Apply("sub", {"x": cells.leaf(index), "y": mean}, note="its distance from the mean")
 
-    errors = call.precision.sum * np.abs(values)
-    return Cells(values, source, np.arange(len(values))[:, None], cells.grid, errors=errors, derive=derive)
+    if apart:
+        errors = gamma(len(cells) + 4, call.precision.sum) * (np.abs(cells.values) + abs(mean.value()))
+    else:
+        errors = call.precision.sum * np.abs(values)
+    return Cells(values, source, cells.cells, cells.grid, errors=errors, derive=derive)
 
 
 def _scale(call: Call, line: Sequence[Axis], mean: Leaf, rate: Leaf | Apply) -> Apply:
@@ -146,3 +190,34 @@ def _scale(call: Call, line: Sequence[Axis], mean: Leaf, rate: Leaf | Apply) -> 
 def _shift(call: Call, line: Sequence[Axis]) -> Dot:
     grads = outer(call["grad_out"], line)
     return _added(Dot(grads, note=f"the sum of the {len(grads):,} gradients of this channel", extra=1), call)
+
+
+def _affine(call: Call, line: Sequence[Axis], wanted: str, which: Array, statistics: Array) -> Dot:
+    """The gradient of a weight or bias whose cells were normalized by several means.
+
+    Args:
+        line: The cells that the weight multiplied.
+        wanted: "weight" or "bias".
+        which: For each of these cells a row of `statistics`.
+        statistics: Cells of the recorded means and rates.
+    """
+    grads = outer(call["grad_out"], line)
+    if wanted == "bias":
+        return Dot(grads, note=f"the sum of the {len(grads):,} gradients here", narrow=1)
+    cells = outer(call["input"], line)
+    places = [tuple(map(int, place)) for place in statistics]
+    at = tuple(statistics.T)
+    mean, rate = (call[name].array[at].astype(np.float64)[which] for name in ("mean", "rstd"))
+    values = (cells.values - mean) * rate
+    source = Source("normalized", "computed", call["input"].shape, call.dtype)
+
+    def derive(index: int) -> Apply:
+        here = places[int(which[index])]
+        parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], here), "rate": leaf(call["rstd"], here)}
+        return Apply("normalized_by", {**parts}, note="the number that the weight multiplied")
+
+    errors = gamma(len(cells) + 6, call.precision.sum) * (np.abs(cells.values) + np.abs(mean)) * np.abs(rate)
+    normalized = Cells(values, source, cells.cells, cells.grid, errors=errors, derive=derive)
+    return Dot(
+        normalized, grads, note=f"the {len(grads):,} numbers that this weight multiplied × their gradients", narrow=1
+    )

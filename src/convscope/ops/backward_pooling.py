@@ -29,13 +29,22 @@ def max_pool_backward(call: Call, cell: Cell) -> Dot:
     won = np.argwhere(places.array[plane] == np.ravel_multi_index(cell[-axes:], shape))
     cells = np.column_stack([np.tile(np.array(plane, np.int64), (len(won), 1)), won]).astype(np.int64)
     numbers = grad.array[tuple(cells.T)].astype(np.float64)
-    reading = ""
-    if "kernel_size" in call.arguments:
-        windows = [w for w, _ in _fixed(call, cell, axes, int(1e9))]
-        reading = f" of the {math.prod(map(len, windows))} windows that read it"
-    word = f"this cell was the largest in {len(won)}{reading}: their gradients come here"
-    note = word if len(won) else f"this cell was not the largest in any{reading}: no gradient comes here"
+    windows = _fixed(call, cell, axes) if "kernel_size" in call.arguments else _shares(call, cell, axes)
+    note = _won(len(won), math.prod(len(reads) for reads, _ in windows))
     return Dot(Cells(numbers, grad.source, cells, (len(won),)), note=note)
+
+
+def _won(won: int, windows: int) -> str:
+    """How many of the windows that read a cell it won."""
+    if windows == 1:
+        only = "of the window that reads it"
+        win, loss = f"{only}: its gradient comes here", f"{only}: no gradient comes here"
+    else:
+        win, loss = (
+            f"in {won} of the {windows} windows that read it: their gradients come here",
+            (f"in any of the {windows} windows that read it: no gradient comes here"),
+        )
+    return f"this cell was the largest {win}" if won else f"this cell was not the largest {loss}"
 
 
 def avg_pool_backward(call: Call, cell: Cell) -> Dot:
@@ -61,13 +70,13 @@ def _axes(call: Call) -> int:
     return int(call.op.split("pool")[1][0])
 
 
-def _fixed(call: Call, cell: Cell, axes: int, padding_counts: int = 0) -> list[Windows]:
+def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
     """Sliding windows, as the settings have them."""
     grad, lengths = call["grad_output"].shape, call["self"].shape[-axes:]
     sizes = pair(call["kernel_size"], axes)
     steps = pair(call["stride"], axes) if call["stride"] else sizes
     pads, dilations = pair(call["padding"], axes), pair(call.get("dilation", 1), axes)
-    counts_padding = bool(call.get("count_include_pad", True)) or bool(padding_counts)
+    counts_padding = bool(call.get("count_include_pad", True))
     found = []
     for at, length, many, size, step, pad, dilation in zip(
         cell[-axes:], lengths, grad[-axes:], sizes, steps, pads, dilations, strict=True

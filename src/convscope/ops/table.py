@@ -471,6 +471,18 @@ OPS: Mapping[str, Op] = {
         title=titles.backward(titles.named("batch norm")),
         rounding="stores between",
     ),
+    "native_layer_norm_backward": Op(
+        backward_normalization.layer_norm_backward,
+        everything,
+        title=titles.backward(titles.named("layer norm")),
+        rounding="stores between",
+    ),
+    "native_group_norm_backward": Op(
+        backward_normalization.group_norm_backward,
+        everything,
+        title=titles.backward(titles.named("group norm")),
+        rounding="stores between",
+    ),
     "_log_softmax_backward_data": Op(
         backward_loss.log_softmax_backward,
         backward_loss.row_dependencies,

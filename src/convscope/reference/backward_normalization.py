@@ -83,6 +83,104 @@ def batch_norm_backward_error(
     return _wanted((dx + stored, dw, db), output_mask)
 
 
+def layer_norm_backward(
+    grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array, weight: Array | None = None,
+    bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
+) -> tuple[Array, ...]:  # fmt: skip
+    """native_layer_norm_backward: each row by itself; a row is the last axes, those of `normalized_shape`.
+
+    Args:
+        grad_out, x: Of the normalized cells and what was normalized, shape (..., *normalized_shape).
+        normalized_shape: The lengths of the last axes.
+        mean, rstd: Of each row, as recorded, shape (..., 1, 1).
+        weight, bias: Shape `normalized_shape`, or None.
+        output_mask: Which of the gradients of input, weight and bias are wanted.
+    """
+    lead = x.ndim - len(normalized_shape)
+    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    z = (x - mean) * rstd
+    dx = _three_paths(grad_out * (1.0 if weight is None else weight), z, rstd, rest)
+    return _wanted((dx, (grad_out * z).sum(rows), grad_out.sum(rows)), output_mask)
+
+
+def layer_norm_backward_error(
+    _y: Any, u: float, grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array,
+    weight: Array | None = None, bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
+    u_out: float = 0.0,
+) -> tuple[Array, ...]:  # fmt: skip
+    """As `_errors_apart`."""
+    lead = x.ndim - len(normalized_shape)
+    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    scale = np.asarray(1.0) if weight is None else np.abs(weight)
+    return _wanted(_errors_apart(grad_out, np.abs(x) + np.abs(mean), rstd, scale, (rest, rows), u, u_out), output_mask)
+
+
+def group_norm_backward(
+    grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int, channels: int, cells: int,
+    group: int, output_mask: Sequence[bool] = (True, True, True),
+) -> tuple[Array, ...]:  # fmt: skip
+    """native_group_norm_backward: the channels of a group together, each image by itself.
+
+    Args:
+        grad_out, x: Of the normalized cells and what was normalized, shape (N, C, ...).
+        mean, rstd: Of each image and group, as recorded, shape (N, groups).
+        weight: Shape (C,), or None.
+        images, channels, cells: N, C and the cells of one channel.
+        group: How many groups the channels form.
+        output_mask: Which of the gradients of input, weight and bias are wanted.
+    """
+    shape = (images, group, channels // group, cells)
+    g, far, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
+    z = far * rate
+    dx = _three_paths(g * scale, z, rate, (2, 3)).reshape(x.shape)
+    return _wanted((dx, (g * z).sum((0, 3)).ravel(), g.sum((0, 3)).ravel()), output_mask)
+
+
+def group_norm_backward_error(
+    _y: Any, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
+    channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True), u_out: float = 0.0,
+) -> tuple[Array, ...]:  # fmt: skip
+    """As `_errors_apart`."""
+    shape = (images, group, channels // group, cells)
+    g, _, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
+    size = np.abs(x).reshape(shape) + np.abs(mean).reshape(images, group, 1, 1)
+    dx, dw, db = _errors_apart(g, size, rate, np.abs(scale), ((2, 3), (0, 3)), u, u_out)
+    return _wanted((dx.reshape(x.shape), dw.ravel(), db.ravel()), output_mask)
+
+
+def _grouped(
+    grad: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
+) -> tuple[Array, Array, Array, Array]:
+    """Gradients, distances from the mean, rates and weights, shaped (N, G, C/G, cells) or to broadcast to it."""
+    images, group, each, _ = shape
+    centre, rate = (values.reshape(images, group, 1, 1) for values in (mean, rstd))
+    scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, each, 1)
+    return grad.reshape(shape), x.reshape(shape) - centre, rate, scale
+
+
+def _errors_apart(
+    grad: Array, size: Array, rate: Array, scale: Array, axes: tuple[Axes, Axes], u: float, u_out: float
+) -> tuple[Array, Array, Array]:
+    """How far kernels may miss dx, dweight and dbias that add up gradient·x and gradient·mean apart.
+
+    As `_errors`, with |x| + |mean| in the place of the distance: the difference of both sums has their errors.
+
+    Args:
+        size: |x| + |mean|.
+        scale: |weight|.
+        axes: Those that are normalized together, and those that a weight is shared over.
+        u, u_out: Unit roundoffs of sums and of results.
+    """
+    together, shared = axes
+    n, many = (math.prod(grad.shape[a] for a in some) for some in axes)
+    h, z = np.abs(grad) * scale, size * rate
+    means, bent = h.mean(together, keepdims=True), (h * z).mean(together, keepdims=True)
+    paths = h + means + z * bent
+    dx = rate * (gamma(n + 8, u) * (means + z * bent) + (12 * u + 4 * u_out) * paths)
+    added = gamma(many + 8, u) + 2 * u_out
+    return dx, added * (np.abs(grad) * z).sum(shared), added * np.abs(grad).sum(shared)
+
+
 def _statistics(
     x: Array, running_mean: Array | None, running_var: Array | None, save_mean: Array | None, save_invstd: Array | None,
     train: bool, eps: float,

@@ -379,6 +379,12 @@ OPERATIONS: Mapping[str, Operation] = {
     "native_batch_norm_backward": Operation(
         backward_normalization.batch_norm_backward, backward_normalization.batch_norm_backward_error
     ),
+    "native_layer_norm_backward": Operation(
+        backward_normalization.layer_norm_backward, backward_normalization.layer_norm_backward_error
+    ),
+    "native_group_norm_backward": Operation(
+        backward_normalization.group_norm_backward, backward_normalization.group_norm_backward_error
+    ),
     "_log_softmax_backward_data": Operation(loss_back.log_softmax_backward, loss_back.log_softmax_backward_error),
     "_softmax_backward_data": Operation(loss_back.softmax_backward, loss_back.softmax_backward_error),
     "nll_loss_backward": _NLL_BACK,

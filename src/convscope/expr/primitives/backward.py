@@ -104,9 +104,10 @@ class Paths(NamedTuple):
         """What all three paths are multiplied by."""
         return self.rate * self.weight
 
-    def size(self) -> Numbers:
-        """The magnitudes of the three paths."""
-        bent = np.abs(self.x - self.mean) * self.rate**2 * np.abs(self.slope)
+    def size(self, *, apart: bool = False) -> Numbers:
+        """The magnitudes of the three paths; `apart`, of x and mean each with its own factor."""
+        far = np.abs(self.x) + np.abs(self.mean) if apart else np.abs(self.x - self.mean)
+        bent = far * self.rate**2 * np.abs(self.slope)
         return (np.abs(self.grad) + np.abs(self.from_mean) + bent) * np.abs(self.scale)
 
     def slopes(self) -> tuple[Numbers, ...]:
@@ -265,9 +266,14 @@ BACKWARD: Mapping[str, Primitive] = {
     "normalize_backward_scaled": elementary(
         "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate}",
         lambda *given: Paths(*given).total(),
-        roundings=lambda f, *given: 8 * Paths(*given).size(),
-        stored=lambda *given: 4 * Paths(*given).size(),
+        roundings=lambda f, *given: 12 * Paths(*given).size(apart=True),
+        stored=lambda *given: 4 * Paths(*given).size(apart=True),
         slopes=lambda *given: Paths(*given).slopes()[:6],
+    ),
+    "normalized_by": elementary(
+        "({x} − {mean}) × {rate}",
+        lambda x, mean, rate: (x - mean) * rate,
+        roundings=lambda f, x, mean, rate: 3 * (np.abs(x) + np.abs(mean)) * np.abs(rate),
     ),
     "normalize_backward_fixed": elementary(
         "{grad} × {rate} × {weight}",
