@@ -29,6 +29,7 @@ from convscope.models.lazy_layers import give_shapes
 from convscope.progress import Progress
 from convscope.traces.step import Array, Step
 from convscope.traces.trace import Trace
+from convscope.training.replay import StepState, before_step
 from convscope.training.runs import Run
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
@@ -36,13 +37,14 @@ Keep = Literal["all"] | str | Iterable[str] | float | None
 
 def trace(
     model: nn.Module | Run,
-    image: Any,
+    image: Any = None,
     *,
     target: Any = None,
     loss: str | Callable[[Any, Any], Tensor] | None = None,
     optimizer: str | torch.optim.Optimizer | None = None,
     lr: float | None = None,
     training: bool | None = None,
+    at_step: int | None = None,
     batched: bool | None = None,
     keep: Keep = None,
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
@@ -77,6 +79,8 @@ def trace(
         lr: The learning rate of an optimizer by name; None takes the optimizer's own.
         training: Keep each module's training flag; running statistics are restored afterwards. For a training step,
             whether every module runs in training mode; None: where there is an optimizer.
+        at_step: Repeats this step of a run, counted from 1, instead of one on images that are given: with the weights,
+            the optimizer's state, the batch and the masks that it had, bit for bit.
         batched: Whether arrays have a batch axis; False adds one. None decides by the number of axes and, if that is
             ambiguous, by what the model accepts.
         keep: None keeps everything that fits into half of the free memory, "all" keeps everything. Names of steps keep
@@ -103,6 +107,8 @@ def trace(
                 model, image, target=target, loss=loss, optimizer=optimizer, lr=lr, training=training,
                 batched=batched, keep=keep, overrides=overrides, progress=progress,
             )  # fmt: skip
+    if at_step is not None:
+        return _step_of_run(model, at_step, image, target, loss, optimizer, lr)
     run = model if isinstance(model, Run) else None
     model = model.model if isinstance(model, Run) else model
     try:
@@ -139,6 +145,32 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
     finally:
         session.progress = None
     return Trace(TrainingRecording(session, recorder, result))
+
+
+def _step_of_run(run: Any, step: int, *given: Any) -> Trace:
+    """Repeat a run up to a step, and record that step."""
+    if not isinstance(run, Run):
+        raise UsageError(f"at_step repeats a step of a run, not of a {type(run).__name__}; cs.load_run reads a run.")
+    if any(value is not None for value in given):
+        raise UsageError(
+            "at_step repeats a step with its own images, labels, loss, optimizer and rate; leave them out."
+        )
+
+    def record(state: StepState) -> Trace:
+        steps = f"{state.repeated:,} step{'s' * (state.repeated != 1)}"
+        settings = StepSettings(
+            state.labels,
+            run.recipe.loss if not run.recipe.label_smoothing else state.loss,
+            state.optimizer,
+            origin=f"step {step:,} of {run.path}, after repeating {steps}",
+        )
+        subject = ModelState.of(state.model)
+        whole = training_session(
+            subject, as_call_inputs(subject, state.images, True), settings, parameters={}, progress=None
+        )
+        return _training_step(whole, None)
+
+    return before_step(run, step, record)  # type: ignore[no-any-return]  # what `record` returns
 
 
 def _only_with_a_target(**settings: Any) -> None:

@@ -47,7 +47,8 @@ class TrainingRecording(Recording):
             arguments = entry.arguments
             if "output_mask" in arguments:  # each step asks for its own gradient alone
                 arguments = {**arguments, "output_mask": [i == place for i in range(len(call[3]))]}
-            yield replace(entry, arguments=arguments, results=(slot,), position=place)
+            scalars = () if entry.time >= self.recorder.update_start else entry.scalars  # settings, from no image
+            yield replace(entry, arguments=arguments, results=(slot,), position=place, scalars=scalars)
 
     def output(self, step: int, index: int) -> Array:
         """Result `index` of a step."""
@@ -168,7 +169,9 @@ class TrainingRecording(Recording):
         loss = self._result_ref(next(iter(recorder.runs[0].results.values())))
         nodes = tuple(map(self._node, recorder.runs))
         mode = "training" if session.all_train else "evaluation"
-        return TrainingStep(mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes)
+        return TrainingStep(
+            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin
+        )
 
     def _node(self, run: NodeRun) -> BackwardNode:
         results = [(self._result_ref(result), run.received[number]) for number, result in run.results.items()]

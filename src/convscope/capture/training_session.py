@@ -34,6 +34,7 @@ class TrainingSession(TracingSession):
     """The user's own, or a new one over the model's parameters; only its copy takes a step."""
     loss_name: str = ""
     optimizer_says: str = ""
+    origin: str = ""
     all_train: bool = False
     """Whether every module runs in training mode."""
     gradients: dict[str, Tensor] = field(default_factory=dict)

@@ -36,6 +36,8 @@ class StepSettings:
     optimizer: str | torch.optim.Optimizer | None = None
     lr: float | None = None
     training: bool | None = None
+    origin: str = ""
+    """Which step of which run it is, in words."""
 
     @property
     def trains(self) -> bool:
@@ -117,6 +119,7 @@ def training_session(
         optimizer=optimizer,
         optimizer_says=_says(optimizer),
         all_train=settings.trains,
+        origin=settings.origin,
     )
 
 
@@ -180,9 +183,11 @@ def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]
         if classes == 1:
             raise UsageError("a loss of classes over a single score is always 0; use loss='mse' for one score.")
         with torch._C._DisableTorchDispatch():
-            wrong = [n for n in labels.tolist() if not 0 <= n < classes and n != IGNORED]
-        if wrong:
-            raise UsageError(f"label {wrong[0]} is not one of the model's {classes} classes, 0 to {classes - 1}.")
+            wrong = labels[((labels < 0) | (labels >= classes)) & (labels != IGNORED)]
+            if len(wrong):
+                raise UsageError(
+                    f"label {int(wrong[0])} is not one of the model's {classes} classes, 0 to {classes - 1}."
+                )
         return loss(output, labels)
 
     return checked

@@ -26,6 +26,12 @@ OptimizerName = Annotated[
     str | None, typer.Option(metavar="NAME", help="Optimizer of a training step: adam, adamw, sgd, ...; a run's own.")
 ]
 Rate = Annotated[float | None, typer.Option(help="Learning rate of a training step; a run's own.")]
+AtStep = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K", help="Repeat step K of a run, counted from 1, with the batch that it had; no IMAGE then."
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,11 @@ class StepOptions:
     loss: LossName = None
     optimizer: OptimizerName = None
     lr: Rate = None
+    at_step: AtStep = None
 
     def wanted(self, image: str | None, at: str = "") -> bool:
         """Whether the command is about a training step: by an option, by a batch, or by the name of a gradient."""
-        given = any(option is not None for option in (self.target, self.loss, self.optimizer, self.lr))
+        given = any(option is not None for option in (self.target, self.loss, self.optimizer, self.lr, self.at_step))
         return given or is_batch(image) or OF_A_STEP.fullmatch(at.rpartition(":")[0] or at) is not None
 
     def trace(self, model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs) -> Any:
@@ -48,6 +55,8 @@ class StepOptions:
         Raises:
             UsageError: no label is known for an image.
         """
+        if self.at_step is not None:
+            return self._repeated(model, image, loading)
         loaded = loading.load(model)
         if image is not None and is_batch(image):
             prepared = cs.prepare_batch(image, loaded, data_dir=data_dir)
@@ -63,6 +72,17 @@ class StepOptions:
             )
         subject = cs.load_run(model).holding(loaded) if is_run(model) else loaded
         return cs.trace(subject, images, target=target, loss=self.loss, optimizer=self.optimizer, lr=self.lr)
+
+    def _repeated(self, model: str, image: str | None, loading: Loading) -> Any:
+        """The trace of a step of a run's own history."""
+        if not is_run(model):
+            raise cs.UsageError(f"--at-step repeats a step of a run, and {model} is not a run folder.")
+        if image is not None or loading.given:
+            raise cs.UsageError("--at-step repeats a step as it was; leave out the image and the model's options.")
+        return cs.trace(
+            cs.load_run(model), None, at_step=self.at_step, target=self.target, loss=self.loss,
+            optimizer=self.optimizer, lr=self.lr,
+        )  # fmt: skip
 
 
 def is_batch(image: str | None) -> bool:

@@ -45,9 +45,11 @@ class TrainingStep:
     """Parameter -> its new value."""
     nodes: tuple[BackwardNode, ...]
     """In the order in which they ran."""
+    origin: str = ""
+    """Which step of which run it is, in words; empty for a step of its own."""
 
     @property
     def says(self) -> str:
         """What was recorded, in words: the first line of every report."""
         what = f"one step of {self.optimizer} on" if self.optimizer else "loss and gradients of"
-        return f"{what} {self.loss_name}, in {self.mode} mode"
+        return f"{what} {self.loss_name}, in {self.mode} mode{f'; {self.origin}' if self.origin else ''}"
