@@ -105,19 +105,29 @@ class Derivatives:
         """What the derivatives say about a step: None where it holds no gradient, or the right one."""
         held = self.of_step(step)
         for one in held:
-            mismatch = self._mismatch(one, step) if one.expected is not None else None
+            mismatch = self._mismatch(one) if one.expected is not None else None
             if mismatch is not None:
                 return "wrong derivative", mismatch
         return ("underived" if any(one.expected is None for one in held) else None), None
 
-    def _mismatch(self, one: Derivative, step: Step) -> Mismatch | None:
+    def _bounds(self, gradient: Ref) -> Array | float:
+        """The reference's bounds of a gradient; behind views of it the largest one."""
+        largest = 0.0
+        for number in self.behind(gradient):
+            witness = recomputed(self.trace, self.trace.all_steps[number])
+            if witness is None:
+                continue
+            if number == gradient.id and witness.bounds.shape == gradient.shape and witness.bounds.any():
+                return witness.bounds
+            largest = max(largest, float(np.max(witness.bounds, initial=0.0)))
+        return largest
+
+    def _mismatch(self, one: Derivative) -> Mismatch | None:
         """The first cell that is not the derivative; the step's own bounds are found only where they are needed."""
         recorded = self._numbers(one.gradient)
         bounds: Array | float = 0.0
         if one.disagrees(recorded, bounds).any():
-            witness = recomputed(self.trace, step)
-            known = np.zeros(()) if witness is None else witness.bounds
-            bounds = known if known.shape == recorded.shape else float(np.max(known, initial=0.0))
+            bounds = self._bounds(one.gradient)
         wrong = one.disagrees(recorded, bounds)
         if not wrong.any():
             return None
@@ -129,10 +139,10 @@ class Derivatives:
     def of_step(self, step: Step) -> tuple[Derivative, ...]:
         """The derivatives that a step of the backward pass holds; none where it holds none."""
         places = self._nodes_of.get(step.id, ())
-        alike = [one for place in places for one in self.of_node(place) if step.id in self._behind(one.gradient)]
+        alike = [one for place in places for one in self.of_node(place) if step.id in self.behind(one.gradient)]
         return tuple(alike)
 
-    def _behind(self, gradient: Ref) -> Iterator[int]:
+    def behind(self, gradient: Ref) -> Iterator[int]:
         """The step that made a gradient, and those whose numbers it only moved."""
         step = self.trace.all_steps[gradient.id]
         yield step.id
@@ -153,7 +163,7 @@ class Derivatives:
         nodes: dict[int, tuple[int, ...]] = {}
         for place, node in enumerate(self.nodes):
             for _, gradient in node.gave:
-                for step in self._behind(gradient):
+                for step in self.behind(gradient):
                     nodes[step] = (*nodes.get(step, ()), place)
         return nodes
 

@@ -6,7 +6,7 @@ Random numbers, such as a dropout's mask, are those that were recorded. Knows tr
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.expr.call import Array, Cell
 from convscope.ops import OPS, Op
 from convscope.proof.backward import operands_of
-from convscope.proof.derivatives import UNABLE, addresses_of, chain, layout_of, source_of_operand
+from convscope.proof.derivatives import UNABLE, addresses_of, chain, derivatives_of, layout_of, source_of_operand
 from convscope.proof.recomputation import arguments_of
 from convscope.proof.verification_report import GradientCheck
 from convscope.reference.table import OPERATIONS
@@ -24,12 +24,15 @@ from convscope.traces.trace import Trace
 
 STEP = 1e-5
 """How far a weight is moved, as a share of the size of its parameter's weights."""
+LEAST = 0.1
+"""Weights smaller than this are moved as if they had this size: less would be lost in the rounding of the loss."""
 ZERO = 1e-5
 """The share of the largest gradient's size below which a gradient counts as zero."""
 EACH = 3
 """Most weights that are moved in each parameter."""
-COST = 50_000_000
-"""Most numbers that are calculated again for it, about: a large network has fewer of its weights moved, at least 2."""
+COST, STEPS = 50_000_000, 5_000
+"""Most numbers, and most steps, that are calculated again for it, about: a large network has fewer of its weights
+moved, at least 2."""
 KINKS: Mapping[str, tuple[str | float, ...]] = {
     "relu": (0.0,), "leaky_relu": (0.0,), "prelu": (0.0,), "elu": (0.0,), "abs": (0.0,), "threshold": ("threshold",),
     "hardtanh": ("min_val", "max_val"), "hardsigmoid": (-3.0, 3.0), "hardswish": (-3.0, 3.0), "clamp": ("min", "max"),
@@ -37,19 +40,24 @@ KINKS: Mapping[str, tuple[str | float, ...]] = {
 """Operation -> where its slope jumps: numbers, or arguments that hold them."""
 
 
-def check_gradients(trace: Trace, *, seed: int = 0, ops: Mapping[str, Op] = OPS) -> GradientCheck:
+def check_gradients(
+    trace: Trace, *, seed: int = 0, ops: Mapping[str, Op] = OPS, unresolved: Collection[int] = ()
+) -> GradientCheck:
     """Compare the gradients of a training step with finite differences and with the product of the chain.
 
     Args:
         trace: Of a training step.
         seed: Which weights are moved, besides those with the largest gradients.
         ops: The rules.
+        unresolved: Steps whose numbers are not told from their roundings; the gradients they hold are left out.
     """
     step = trace.training_step
     assert step is not None
+    held = derivatives_of(trace, ops)
+    names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(held.behind(ref))]
     unable, moved, flipped, furthest, worst = "", 0, 0, 0.0, ""
     try:
-        for name, cell, difference in _differences(trace, np.random.default_rng(seed)):
+        for name, cell, difference in _differences(trace, names, np.random.default_rng(seed)):
             moved += 1
             if difference is None:
                 flipped += 1
@@ -60,12 +68,15 @@ def check_gradients(trace: Trace, *, seed: int = 0, ops: Mapping[str, Op] = OPS)
     far, floor = dict[str, float](), _floor(trace)
     try:
         for name, whole in chain(trace, ops).items():
+            if name not in names:
+                continue
             recorded = _numbers(trace, step.gradients[name])
             far[name] = _share(float(np.max(np.abs(recorded - whole), initial=0.0)), whole, floor)
     except UNABLE as error:
         unable = _reason(error, "product of the chain")
     last = max(far, key=lambda name: far[name], default="")
-    return GradientCheck(moved, flipped, furthest, worst, len(far), far.get(last, 0.0), last, unable)
+    left_out = len(step.gradients) - len(names)
+    return GradientCheck(moved, flipped, furthest, worst, len(far), far.get(last, 0.0), last, unable, left_out)
 
 
 def _reason(error: Exception, what: str) -> str:
@@ -93,15 +104,17 @@ def _share(difference: float, gradient: Array, floor: float) -> float:
     return difference / size if size > 0 else 0.0 if difference == 0 else np.inf
 
 
-def _differences(trace: Trace, random: np.random.Generator) -> Iterator[tuple[str, Cell, float | None]]:
+def _differences(
+    trace: Trace, names: Collection[str], random: np.random.Generator
+) -> Iterator[tuple[str, Cell, float | None]]:
     """Parameter, cell and how far the finite difference is from the gradient; None where something flipped."""
     step = trace.training_step
     assert step is not None
     floor = _floor(trace)
-    for ref, cell in _chosen(trace, random):
+    for ref, cell in _chosen(trace, names, random):
         gradient = _numbers(trace, step.gradients[ref.name])
         weights = trace.parameters[ref.name].astype(np.float64)
-        size = STEP * (float(np.sqrt(np.mean(weights**2))) or 1.0)
+        size = STEP * max(_size(weights), LEAST)
         change = np.zeros(weights.shape)
         change[cell] = size
         more, less = Forward(trace, ref, weights + change), Forward(trace, ref, weights - change)
@@ -110,14 +123,14 @@ def _differences(trace: Trace, random: np.random.Generator) -> Iterator[tuple[st
         yield ref.name, cell, None if flips else _share(abs(slope - float(gradient[cell])), gradient, floor)
 
 
-def _chosen(trace: Trace, random: np.random.Generator) -> list[tuple[Ref, Cell]]:
+def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:
     """The weights to move: some of each parameter, or where that takes too long, some of all."""
     step = trace.training_step
     assert step is not None
-    trained = [ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in step.gradients]
+    trained = [ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names]
     pairs = [(ref, cell) for ref in trained for cell in _cells(_numbers(trace, step.gradients[ref.name]), random)]
     numbers = sum(math.prod(made.shape) for each in trace.all_steps[: step.loss.id] for made in each.results)
-    most = max(2, COST // max(1, numbers))
+    most = max(2, min(COST // max(1, numbers), STEPS // step.loss.id))
     if len(pairs) <= most:
         return pairs
     return [pairs[int(place)] for place in np.linspace(len(pairs) - 1, len(pairs) // 2, most)]

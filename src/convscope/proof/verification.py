@@ -73,7 +73,9 @@ def verify(
     report = Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
     if trace.training_step is None:
         return report
-    return replace(report, training=trace.training_step.says, gradients=check_gradients(trace, seed=seed, ops=ops))
+    unresolved = [step.id for step in report.unresolved]
+    check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved)
+    return replace(report, training=trace.training_step.says, gradients=check)
 
 
 def _read(trace: Trace) -> frozenset[tuple[int, int]]:

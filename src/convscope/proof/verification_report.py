@@ -118,6 +118,8 @@ class GradientCheck:
     chain_worst: str = ""
     unable: str = ""
     """Why one of the comparisons could not be made."""
+    left_out: int = 0
+    """Gradients that are nothing but roundings of zero: their steps are unresolved."""
 
     @property
     def agrees(self) -> bool:
@@ -141,7 +143,8 @@ class GradientCheck:
         unlike = f" ({self.worst})" if self.worst and self.furthest > AGREES else ""
         parted = f" ({self.chain_worst})" if self.chain_worst and self.chain_furthest > AGREES else ""
         lines = [moved + unlike + skipped] if self.moved else []
-        lines += [whole + parted] if self.chained else []
+        left_out = f"; {self.left_out} left out, unresolved" if self.left_out else ""
+        lines += [whole + parted + left_out] if self.chained else []
         return (*lines, *([f"not compared: {self.unable}"] if self.unable else []))
 
 
