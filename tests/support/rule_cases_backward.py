@@ -223,6 +223,57 @@ def _normalizations() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield "batch norm backward, input alone", (partial(_batch_norm, mask=[True, False, False]), (IMAGE, IMAGE))
 
 
+def _upsampled(op: str, size: list[int], source: list[int], *how: Any) -> tuple[Does, Shapes]:
+    """A resampling's backward, from a gradient of `size` to an input of `source`."""
+    return lambda g: getattr(aten, f"{op}_backward")(g, size, source, *how), ((*source[:2], *size),)
+
+
+def _padded(kind: str, padding: list[int], shape: tuple[int, ...]) -> tuple[Does, Shapes]:
+    axes = len(padding) // 2
+    pairs = [padding[2 * (axes - 1 - a)] + padding[2 * (axes - 1 - a) + 1] for a in range(axes)]
+    out = (*shape[:2], *(n + p for n, p in zip(shape[2:], pairs, strict=True)))
+    backward = getattr(aten, f"{kind}_pad{axes}d_backward")
+    return lambda g, x: backward(g, x, padding), (out, shape)
+
+
+def _resamplings() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    plane, solid = [2, 3, 6, 10], [1, 2, 4, 3, 5]
+    for size in ([7, 5], [13, 20], [3, 4]):
+        for mode in ("upsample_nearest2d", "_upsample_nearest_exact2d"):
+            yield f"{mode} backward from {size}", _upsampled(mode, size, plane)
+        for mode in ("upsample_bilinear2d", "upsample_bicubic2d"):
+            for corners in (False, True):
+                yield f"{mode} backward from {size}, {corners}", _upsampled(mode, size, plane, corners)
+    for mode in ("upsample_nearest", "_upsample_nearest_exact"):
+        yield f"{mode}1d backward", _upsampled(f"{mode}1d", [11], [1, 3, 6])
+        yield f"{mode}3d backward", _upsampled(f"{mode}3d", [5, 7, 9], solid)
+    yield (
+        "upsample_bilinear2d backward by factors",
+        _upsampled("upsample_bilinear2d", [10, 17], [1, 2, 6, 10], False, 1.7, 1.7),
+    )
+    yield "upsample_linear1d backward", _upsampled("upsample_linear1d", [11], [1, 3, 6], False)
+    yield "upsample_trilinear3d backward", _upsampled("upsample_trilinear3d", [5, 7, 9], solid, False)
+    for kind in ("reflection", "replication"):
+        yield f"{kind} backward, 1-d", _padded(kind, [1, 2], (1, 2, 5))
+        yield f"{kind} backward", _padded(kind, [1, 2, 3, 2], (1, 2, 5, 6))
+        yield f"{kind} backward, 3-d", _padded(kind, [1, 2, 1, 1, 0, 1], (1, 2, 3, 4, 5))
+
+
+def _indexings() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    yield "select backward", (lambda g: aten.select_backward(g, [2, 3, 4], 1, -1), ((2, 4),))
+    yield "slice backward", (lambda g: aten.slice_backward(g, [2, 3, 9], 2, -7, 8, 3), ((2, 3, 2),))
+    yield "unfold backward", (lambda g: aten.unfold_backward(g, [2, 9, 4], 1, 3, 2), ((2, 4, 4, 3),))
+    rows = torch.tensor([[1, 2, 1], [4, 1, 0]])
+    yield "embedding backward", (lambda g: aten.embedding_dense_backward(g, rows, 6, -1, False), ((2, 3, 5),))
+    yield (
+        "embedding backward with padding",
+        (
+            lambda g: aten.embedding_dense_backward(g, rows, 6, 2, False),
+            ((2, 3, 5),),
+        ),
+    )
+
+
 def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     for name, does in (*_activations(), *_losses()):
         yield name, (does, (TABLE, TABLE))
@@ -232,6 +283,8 @@ def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield from _convolutions()
     yield from _poolings()
     yield from _normalizations()
+    yield from _resamplings()
+    yield from _indexings()
 
 
 BACKWARD: Mapping[str, tuple[Does, Shapes]] = dict(_cases())

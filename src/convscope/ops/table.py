@@ -6,9 +6,11 @@ from convscope.ops import (
     attention,
     backward_activations,
     backward_convolution,
+    backward_indexing,
     backward_loss,
     backward_normalization,
     backward_pooling,
+    backward_resampling,
     convolution,
     creation,
     indexing,
@@ -482,6 +484,42 @@ OPS: Mapping[str, Op] = {
         everything,
         title=titles.backward(titles.named("group norm")),
         rounding="stores between",
+    ),
+    **dict.fromkeys(
+        (
+            "upsample_nearest1d_backward",
+            "upsample_nearest2d_backward",
+            "upsample_nearest3d_backward",
+            "_upsample_nearest_exact1d_backward",
+            "_upsample_nearest_exact2d_backward",
+            "_upsample_nearest_exact3d_backward",
+        ),
+        Op(backward_resampling.resampling_backward, everything, rounding="narrow"),
+    ),
+    **dict.fromkeys(
+        (
+            "upsample_linear1d_backward",
+            "upsample_bilinear2d_backward",
+            "upsample_trilinear3d_backward",
+            "upsample_bicubic2d_backward",
+        ),
+        Op(backward_resampling.resampling_backward, everything, rounding="stores between"),
+    ),
+    **dict.fromkeys(
+        (
+            "reflection_pad1d_backward",
+            "reflection_pad2d_backward",
+            "reflection_pad3d_backward",
+            "replication_pad1d_backward",
+            "replication_pad2d_backward",
+            "replication_pad3d_backward",
+        ),
+        Op(backward_resampling.padding_backward, everything, rounding="narrow"),
+    ),
+    **dict.fromkeys(("select_backward", "slice_backward"), Op(backward_indexing.part_backward, everything)),
+    "unfold_backward": Op(backward_indexing.unfold_backward, everything, rounding="narrow"),
+    "embedding_dense_backward": Op(
+        backward_indexing.embedding_backward, everything, rounding="narrow", selected_by=("indices",)
     ),
     "_log_softmax_backward_data": Op(
         backward_loss.log_softmax_backward,

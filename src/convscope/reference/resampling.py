@@ -222,3 +222,7 @@ def _weighted(x: Array, axis: int, cells: Array, weights: Array) -> Array:
     for tap in range(cells.shape[1]):
         total = total + x.take(cells[:, tap], axis) * weights[:, tap].reshape(shape)
     return total
+
+
+TAPS: Mapping[str, Callable[..., Taps]] = {"linear": _linear_taps, "cubic": _cubic_taps}
+"""Kind of interpolation -> the taps of one axis: (input cells, output cells, align_corners, factor)."""

@@ -28,6 +28,7 @@ from convscope.reference import (
 from convscope.reference import backward_activations as act_back
 from convscope.reference import backward_loss as loss_back
 from convscope.reference import backward_pooling as pool_back
+from convscope.reference import backward_resampling as up_back
 from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
@@ -79,6 +80,8 @@ _ADAPTIVE_MAX_BACK = Operation(pool_back.adaptive_max_pool_backward, pool_back.a
 _AVG_BACK = Operation(pool_back.avg_pool_backward, pool_back.avg_pool_backward_error)
 _ADAPTIVE_AVG_BACK = Operation(pool_back.adaptive_avg_pool_backward, pool_back.adaptive_avg_pool_backward_error)
 _NLL_BACK = Operation(loss_back.nll_backward, ulps(4))
+_NEAREST_BACK, _NEAREST_EXACT_BACK = up_back.nearest_backward(), up_back.nearest_backward(0.5)
+_REFLECT_BACK, _REPLICATE_BACK = (up_back.bordered_backward(place) for place in (pads.reflected, pads.repeated))
 _ZEROS, _ONES = indexing.of_value(0.0), indexing.of_value(1.0)
 _SAME, _VIEW = _carry(movement.same), _carry(movement.view)
 
@@ -385,6 +388,18 @@ OPERATIONS: Mapping[str, Operation] = {
     "native_group_norm_backward": Operation(
         backward_normalization.group_norm_backward, backward_normalization.group_norm_backward_error
     ),
+    **{f"upsample_nearest{rank}d_backward": _NEAREST_BACK for rank in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{rank}d_backward": _NEAREST_EXACT_BACK for rank in (1, 2, 3)},
+    "upsample_linear1d_backward": up_back.LINEAR,
+    "upsample_bilinear2d_backward": up_back.LINEAR,
+    "upsample_trilinear3d_backward": up_back.LINEAR,
+    "upsample_bicubic2d_backward": up_back.CUBIC,
+    **{f"reflection_pad{rank}d_backward": _REFLECT_BACK for rank in (1, 2, 3)},
+    **{f"replication_pad{rank}d_backward": _REPLICATE_BACK for rank in (1, 2, 3)},
+    "select_backward": _move(up_back.select_backward),
+    "slice_backward": _move(up_back.slice_backward),
+    "unfold_backward": Operation(up_back.unfold_backward, up_back.unfold_backward_error),
+    "embedding_dense_backward": Operation(up_back.embedding_backward, up_back.embedding_backward_error),
     "_log_softmax_backward_data": Operation(loss_back.log_softmax_backward, loss_back.log_softmax_backward_error),
     "_softmax_backward_data": Operation(loss_back.softmax_backward, loss_back.softmax_backward_error),
     "nll_loss_backward": _NLL_BACK,
