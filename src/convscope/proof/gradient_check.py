@@ -110,7 +110,7 @@ def _differences(
     """Parameter, cell and how far the finite difference is from the gradient; None where something flipped."""
     step = trace.training_step
     assert step is not None
-    floor = _floor(trace)
+    floor, rounded = _floor(trace), _rounding_of_the_loss(trace, names)
     for ref, cell in _chosen(trace, names, random):
         gradient = _numbers(trace, step.gradients[ref.name])
         weights = trace.parameters[ref.name].astype(np.float64)
@@ -120,7 +120,23 @@ def _differences(
         more, less = Forward(trace, ref, weights + change), Forward(trace, ref, weights - change)
         slope = (more.loss() - less.loss()) / (2 * size)
         flips = more.pattern != less.pattern
-        yield ref.name, cell, None if flips else _share(abs(slope - float(gradient[cell])), gradient, floor)
+        share = _share(abs(slope - float(gradient[cell])), gradient, floor)
+        yield ref.name, cell, None if flips else max(0.0, share - rounded)
+
+
+def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
+    """How far the recorded loss is from the same loss in float64, as a share of it.
+
+    Close to a minimum little is left of outputs and targets but their roundings, and the gradients are as inexact.
+    """
+    step = trace.training_step
+    assert step is not None
+    first = next((ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names), None)
+    recorded = float(_numbers(trace, step.loss))
+    if first is None or not recorded:
+        return 0.0
+    exact = Forward(trace, first, trace.parameters[first.name].astype(np.float64)).loss()
+    return abs(exact - recorded) / abs(recorded)
 
 
 def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:
