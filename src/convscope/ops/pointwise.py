@@ -259,7 +259,7 @@ def through_vjp(
 
 
 def prelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The learnt slope below zero; by the slope itself what lies below zero."""
+    """The learnt slope below zero; by the slope itself what is below zero."""
     only(call, varies, "self", "weight")
     image, slope = wide(call["self"]), wide(call["weight"])
     gradients = {"self": weights * np.where(image > 0, 1.0, slope)} if "self" in varies else {}

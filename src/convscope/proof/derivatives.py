@@ -242,7 +242,7 @@ def addresses_of(layout: Layout) -> Array:
 
 
 def layout_of(ref: Ref) -> Layout:
-    """How a tensor lies in its memory."""
+    """The memory layout of a tensor."""
     return ref.shape, ref.stride, ref.offset
 
 
