@@ -171,7 +171,7 @@ def test_the_chain_of_one_layer_is_its_gradient(make: Callable[[], nn.Module], s
     trace = cs.trace(layer, x, target=np.zeros(shape[0], int), loss=loss, training=True)
     twin, pixels = make().double(), x.double().requires_grad_()
     twin.load_state_dict(layer.state_dict())
-    (twin(pixels) * weights.double()).sum().backward()  # type: ignore[no-untyped-call]
+    (twin(pixels) * weights.double()).sum().backward()
     pulled = chain(trace)
     for name, tensor in [("input", pixels), *twin.named_parameters()]:
         assert tensor.grad is not None

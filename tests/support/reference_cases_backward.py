@@ -1,4 +1,4 @@
-"""Calls of losses and backward operations, for comparison with the reference: those that the cases of the rules make."""
+"""Calls of losses and backward operations, to compare with the reference: those that the cases of the rules make."""
 
 import zlib
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ def nll_loss(call: Call, cell: Cell) -> Expr:
     logs, labels, at = call["self"], *_counted(call)
     weight = call["weight"]
     if call.output:
-        if weight is None:
+        if weight is None or call["reduction"] == NONE:
             return number(len(labels) if call["reduction"] != NONE else 0, "labels that count")
         return Dot(_weights(weight, labels), note=f"the weights of {len(labels):,} labels")
     if call["reduction"] == NONE:

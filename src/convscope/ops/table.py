@@ -423,11 +423,16 @@ OPS: Mapping[str, Op] = {
             losses.loss_dependencies,
             losses.nll_loss_vjp,
             title=titles.named("negative log-likelihood of the labels"),
+            rounding="narrow",
             selected_by=("target",),
         ),
     ),
     "mse_loss": Op(
-        losses.mse_loss, losses.loss_dependencies, losses.mse_loss_vjp, title=titles.named("mean squared error")
+        losses.mse_loss,
+        losses.loss_dependencies,
+        losses.mse_loss_vjp,
+        title=titles.named("mean squared error"),
+        rounding="narrow",
     ),
     # updates: one operation for each parameter that an optimizer moves
     **{name: Op(rule, pointwise.pointwise_dependencies, title=titles.update) for name, rule in updates.RULES.items()},

@@ -64,7 +64,7 @@ def adadelta(call: Call, cell: Cell) -> Expr:
     """
     gradient = _gradient(call, cell)
     square = _square(call, cell, "rho", "square_avg", gradient)
-    parts = {"moved": leaf(call["acc_delta"], cell), "square": square, "eps": _setting(call, "eps")}
+    parts: dict[str, Expr] = {"moved": leaf(call["acc_delta"], cell), "square": square, "eps": _setting(call, "eps")}
     direction = Apply("ratio_of_roots", {**parts, "gradient": gradient}, "the gradient, scaled to the size of steps")
     if call.output == 1:
         return square

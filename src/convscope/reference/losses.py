@@ -9,7 +9,9 @@ from convscope.reference.roundoff import Array, gamma
 NONE, MEAN = 0, 1
 
 
-def nll_loss(x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int) -> tuple[Array, Array]:
+def nll_loss(
+    x: Array, target: Array, weight: Array | None = None, reduction: int = MEAN, ignore_index: int = -100
+) -> tuple[Array, Array]:
     """Minus the label's log-probability, times its class weight; and the sum of the weights.
 
     >>> float(nll_loss(np.log([[0.25, 0.75]]), np.array([1]), None, 1, -100)[0].round(4))
@@ -30,7 +32,13 @@ def nll_loss(x: Array, target: Array, weight: Array | None, reduction: int, igno
 
 
 def nll_loss_error(
-    _y: Any, u: float, x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int
+    _y: Any,
+    u: float,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: int = MEAN,
+    ignore_index: int = -100,
 ) -> tuple[Any, Any]:
     """A sum of T products, and where it is divided the sum of T weights too."""
     losses, weights = _losses(x, target, weight, ignore_index)
@@ -53,7 +61,7 @@ def _losses(x: Array, target: Array, weight: Array | None, ignore_index: int) ->
     return np.where(counts, -chosen * weights, 0.0), weights
 
 
-def mse_loss(x: Array, target: Array, reduction: int) -> Array:
+def mse_loss(x: Array, target: Array, reduction: int = MEAN) -> Array:
     """The squares of the differences, or their mean or sum.
 
     >>> float(mse_loss(np.array([1.0, 3.0]), np.array([1.0, 1.0]), 1))
@@ -63,7 +71,7 @@ def mse_loss(x: Array, target: Array, reduction: int) -> Array:
     return np.asarray(squares if reduction == NONE else squares.mean() if reduction == MEAN else squares.sum())
 
 
-def mse_loss_error(_y: Any, u: float, x: Array, target: Array, reduction: int) -> Any:
+def mse_loss_error(_y: Any, u: float, x: Array, target: Array, reduction: int = MEAN) -> Any:
     """Two roundings of each difference, one of each square, and the sum's."""
     squares = (x - target) ** 2
     if reduction == NONE:
