@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_verify import tampered
 from torch import Tensor
@@ -18,6 +18,7 @@ from convscope.ops.backward_convolution import roundings
 from convscope.proof.verification_report import StepReport
 from convscope.traces.trace import Trace
 from rule_cases import Doing
+from rule_cases_backward import BACKWARD
 
 Array = np.ndarray[Any, Any]
 Change = Callable[[Array, dict[str, Array]], Array]
@@ -54,6 +55,16 @@ def batch_norm(g: Tensor, x: Tensor) -> Any:
     return aten.native_batch_norm_backward(g, x, None, None, None, mean, rate, True, 1e-5, mask)[0]
 
 
+def layer_norm(g: Tensor, x: Tensor) -> Any:
+    mean, rate = x.mean(2, keepdim=True), (x.var(2, correction=0, keepdim=True) + 1e-5).rsqrt()
+    return aten.native_layer_norm_backward(g, x, [5], mean, rate, None, None, [True, False, False])[0]
+
+
+def attention(g: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Any:
+    out, total = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    return aten._scaled_dot_product_flash_attention_for_cpu_backward(g, q, k, v, out, total, 0.0, False)[0]
+
+
 def cross_entropy(logits: Tensor) -> Any:
     logs = logits.log_softmax(1)
     labels, total = torch.tensor([2, 0, 1, 2]), torch.tensor(4.0)
@@ -81,9 +92,9 @@ def normalized_wrongly(*, mean: bool, variance: bool) -> Change:
 
 def without_image(result: Array, read: dict[str, Array]) -> Array:
     """A kernel's gradient without the first image's part."""
-    first = (torch.from_numpy(read[name][:1].copy()) for name in ("grad_output", "input"))
-    part = kernels(*first, torch.from_numpy(read["weight"].copy()))
-    return result - np.asarray(part.numpy())
+    g, x = (torch.from_numpy(read[name][:1].copy()) for name in ("grad_output", "input"))
+    part: Array = kernels(g, x, torch.from_numpy(read["weight"].copy())).numpy()
+    return np.subtract(result, part)
 
 
 MAPS, IMAGES, WEIGHTS = (5, 4, 7, 9), (5, 3, 7, 9), (4, 3, 3, 3)
@@ -123,6 +134,28 @@ PLANTED: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...], Change
         ((4, 5), (4, 5)),
         lambda _, read: read["grad_output"],
     ),
+    "layer norm straight": (
+        layer_norm,
+        ((3, 4, 5), (3, 4, 5)),
+        lambda _, read: read["grad_out"] * read["rstd"],
+    ),
+    "the gradient of a resize without its shares": (
+        lambda g: aten.upsample_bilinear2d_backward(g, [6, 8], [1, 2, 3, 4], False),
+        ((1, 2, 6, 8),),
+        lambda y, _: y / 4,
+    ),
+    "a border whose gradient is lost": (
+        lambda g, x: aten.reflection_pad2d_backward(g, x, [1, 1, 1, 1]),
+        ((1, 2, 6, 8), (1, 2, 4, 6)),
+        lambda _, read: read["grad_output"][..., 1:-1, 1:-1],
+    ),
+    "the last of several reads alone": (
+        lambda g: aten.embedding_dense_backward(g, torch.tensor([1, 2, 1]), 4, -1, False),
+        ((3, 5),),
+        lambda y, read: np.concatenate([y[:1], read["grad_output"][2:], y[2:]]),
+    ),
+    "attention without the mean of its slopes": (attention, ((1, 2, 5, 4),) * 4, lambda y, _: y + 0.01),
+    "attention without its scale": (attention, ((1, 2, 5, 4),) * 4, lambda y, _: 2 * y),
     "tanh by its input": (
         lambda g, x: aten.tanh_backward(g, x.tanh()),
         ((4, 5), (4, 5)),
@@ -187,6 +220,49 @@ def test_gradients_over_many_places_are_proved(shape: tuple[int, ...], units: in
         torch.set_num_threads(before)
     assert found.finding == "proved"
     assert found.worst < 0.5
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+def test_special_numbers_are_no_mismatch(name: str) -> None:
+    """Infinities, nan and numbers whose products overflow: proved where kernels agree, else refused."""
+    does, shapes = BACKWARD[name]
+    for special in (float("nan"), float("inf"), 1e30):
+        torch.manual_seed(1)
+        inputs = [torch.randn(shape) for shape in shapes]
+        for x in inputs:
+            x.view(-1)[[0, x.numel() // 2]] = special
+        trace = cs.trace(Doing(does), tuple(inputs))
+        report = cs.verify(trace, cells=12)
+        wrong = [str(step.mismatch) for step in report.mismatches if "backward" in step.op]
+        assert not wrong, (special, wrong)
+        for step in trace.all_steps:
+            if "backward" in step.op and 0 not in step.shape:
+                str(cs.explain(trace, step, (0,) * len(step.shape)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_convolution_has_proved_gradients(data: st.DataObject) -> None:
+    draw = data.draw
+    axes, groups, transposed = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.booleans())
+    each = st.lists(st.integers(1, 3), min_size=axes, max_size=axes)
+    sizes, stride, dilation = draw(each), draw(each), draw(each)
+    padding = [draw(st.integers(0, size - 1)) for size in sizes]
+    x = torch.randn(draw(st.integers(1, 3)), 2 * groups, *(7, 8, 9)[:axes])
+    kernel = (2 * groups, 3, *sizes) if transposed else (3 * groups, 2, *sizes)
+    weight = torch.randn(kernel)
+    how = (stride, padding, dilation, transposed, [0] * axes, groups)
+    try:
+        result = aten.convolution(x, weight, None, *how)
+    except RuntimeError:  # settings that PyTorch refuses
+        assume(False)
+    grad = torch.randn_like(result) * (torch.rand_like(result) > draw(st.sampled_from([0.0, 0.7])))
+
+    def does(g: Tensor, x: Tensor, w: Tensor) -> Any:
+        return aten.convolution_backward(g, x, w, [3 * groups], *how, [True, True, True])
+
+    report = cs.verify(cs.trace(Doing(does), (grad, x, weight)), cells=10)
+    assert report.steps[-1].finding in {"proved", "unresolved"}, str(report.steps[-1].mismatch)
 
 
 def added(terms: Array, draw: st.DataObject) -> np.float32:

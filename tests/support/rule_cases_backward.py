@@ -293,6 +293,27 @@ def _indexings() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     )
 
 
+def _attention(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *, biased: bool = False) -> Any:
+    options: dict[str, Any] = {"scale": 0.4}
+    if biased:
+        options["attn_mask"] = (q @ k.mT)[:1, :1]
+    out, total = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, **options)
+    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return backward(g, q, k, v, out, total, 0.0, False, **options)
+
+
+def _attention_causal(g: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Any:
+    out, total = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
+    return aten._scaled_dot_product_flash_attention_for_cpu_backward(g, q, k, v, out, total, 0.0, True)
+
+
+def _attentions() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    heads = ((2, 3, 5, 8), (2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 8))
+    yield "attention backward", (_attention, heads)
+    yield "attention backward with a bias", (partial(_attention, biased=True), heads)
+    yield "attention backward, causal", (_attention_causal, ((2, 3, 5, 8),) * 4)
+
+
 def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     for name, does in (*_activations(), *_losses()):
         yield name, (does, (TABLE, TABLE))
@@ -305,6 +326,7 @@ def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield from _normalizations()
     yield from _resamplings()
     yield from _indexings()
+    yield from _attentions()
 
 
 BACKWARD: Mapping[str, tuple[Does, Shapes]] = dict(_cases())

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, number
@@ -12,6 +13,7 @@ from convscope.expr.precision import rounded
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.vjp import VJP, Varies, only, wide
 
+CUBED = 1e12
 _X = {"grad": "grad_output", "x": "self"}
 _Y = {"grad": "grad_output", "y": "output"}
 ARGUMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -43,8 +45,13 @@ def activation(call: Call, cell: Cell) -> Apply:
     (0.0, 0.5)
 
     Source: PyTorch, aten/src/ATen/native/cpu/Activation.cpp and BinaryOpsKernel.cpp.
+
+    Raises:
+        UsageError: the approximated gelu of a number whose cube may be infinite in the kernel.
     """
     function, arguments = _applied(call)
+    if function == "gelu_tanh_backward" and abs(float(arguments["x"].array[cell])) > CUBED:
+        raise UsageError("no rule explains the slope of gelu by tanh at a number whose cube may overflow.")
     parts = {name: _part(call, value, cell, name) for name, value in arguments.items()}
     return Apply(function, parts, note=_note(function, parts))
 

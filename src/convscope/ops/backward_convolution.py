@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand, Source
 from convscope.expr.cells import Axis, outer, pair
 from convscope.expr.expr import Cells, Dot
@@ -25,6 +26,7 @@ Side = tuple[Operand, Sequence[Axis]]
 """A tensor, and the channel and the places that are read of it in each image."""
 
 
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
 def convolution_backward(call: Call, cell: Cell) -> Dot:
     """One number of the gradient of the input, of the kernels or of the bias, whichever result this is.
 
@@ -37,20 +39,30 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
     4.5
 
     Source: PyTorch documentation, torch.nn.grad.conv2d_input and conv2d_weight.
+
+    Raises:
+        UsageError: padding meets infinities or no numbers.
     """
+    if (call["transposed"] or any(call["padding"])) and not all(
+        np.isfinite(call[name].array).all() for name in ("grad_output", "input", "weight")
+    ):
+        raise UsageError("whether a kernel multiplies padding by infinities, which makes nan of them, is not known.")
     wanted = [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
     if wanted == "input":
         return _input(call, cell)
     grad: Operand = call["grad_output"]
     if wanted == "bias":
-        results = [cell[0], *map(range, grad.shape[2:])]
+        results: list[Axis] = [cell[0], *map(range, grad.shape[2:])]
         arrived = grad.array[:, cell[0]].astype(np.float64)
         what = f"how the loss changes with each result of kernel {cell[0]}"
         return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), what, whole=True)
     what = "what this kernel cell saw × how the loss changes with the result there"
-    sides = _sides(call, cell)
-    products = np.prod([_read(*side) for side in sides], axis=0)
-    return over_images(call, products, lambda image: Dot(*(outer(one, [image, *at]) for one, at in sides)), what)
+    (seen, where), (passed, there) = _sides(call, cell)
+
+    def one(image: int) -> Dot:
+        return Dot(outer(seen, [image, *where]), outer(passed, [image, *there]))
+
+    return over_images(call, _read(seen, where) * _read(passed, there), one, what)
 
 
 def _input(call: Call, cell: Cell) -> Dot:
@@ -94,7 +106,7 @@ def _read(operand: Operand, at: Sequence[Axis]) -> Array:
     places = [np.asarray(axis) for axis in at[1:]]
     inside = [(axis >= 0) & (axis < n) for axis, n in zip(places, plane.shape[1:], strict=True)]
     near = [np.clip(axis, 0, n - 1) for axis, n in zip(places, plane.shape[1:], strict=True)]
-    values = plane[np.ix_(np.arange(len(plane)), *near)].astype(np.float64)
+    values: Array = plane[np.ix_(np.arange(len(plane)), *near)].astype(np.float64)
     for axis, fits in enumerate(inside, start=1):
         if not fits.all():
             values[(slice(None),) * axis + (~fits,)] = 0.0

@@ -17,6 +17,7 @@ RESULTS = ("input", "weight", "bias")
 """What `output_mask` asks for, in this order."""
 
 
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
 def batch_norm_backward(call: Call, cell: Cell) -> Expr:
     """The gradient of the input, of the weight or of the bias of a channel.
 
@@ -45,6 +46,7 @@ def batch_norm_backward(call: Call, cell: Cell) -> Expr:
     return _through(call, cell, line, {"mean": mean, "rate": rate, "weight": weight}, scaled=False)
 
 
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
 def layer_norm_backward(call: Call, cell: Cell) -> Expr:
     """The gradient of the input, or of the weight or bias of a place, of a layer norm over the last axes.
 
@@ -53,7 +55,7 @@ def layer_norm_backward(call: Call, cell: Cell) -> Expr:
     wanted, shape = _wanted(call), call["input"].shape
     lead = len(shape) - len(call["normalized_shape"])
     if wanted != "input":
-        line = [*map(range, shape[:lead]), *cell]
+        line: list[Axis] = [*map(range, shape[:lead]), *cell]
         statistics = outer(call["mean"], [*map(range, shape[:lead]), *[0] * len(cell)])
         return _affine(call, line, wanted, np.arange(len(statistics)), statistics.cells)
     place = (*cell[:lead], *[0] * (len(shape) - lead))
@@ -61,6 +63,7 @@ def layer_norm_backward(call: Call, cell: Cell) -> Expr:
     return _through(call, cell, [*cell[:lead], *map(range, shape[lead:])], parts, scaled=True)
 
 
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
 def group_norm_backward(call: Call, cell: Cell) -> Expr:
     """The gradient of the input, or of the weight or bias of a channel, of a normalization by groups of channels.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand, Source
 from convscope.expr.cells import outer
 from convscope.expr.expr import Cells, Dot
@@ -20,6 +21,9 @@ def resampling_backward(call: Call, cell: Cell) -> Dot:
     """The gradients of the resampled cells around this one, each times this one's nearness to it.
 
     Source: PyTorch, aten/src/ATen/native/cpu/UpSampleMoreKernel.cpp.
+
+    Raises:
+        UsageError: interpolated gradients are not all finite, so that products with 0 count.
     """
     taps = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
     forward = _forward(call)
@@ -28,6 +32,8 @@ def resampling_backward(call: Call, cell: Cell) -> Dot:
     grads = outer(call["grad_output"], [*cell[:-axes], *(positions for positions, _, _ in readers)])
     if taps is nearest_taps:
         return Dot(grads, note=f"the gradients of the {len(grads)} cells that repeat this one")
+    if not np.isfinite(call["grad_output"].array[tuple(cell[:-axes])]).all():
+        raise UsageError("which cells a kernel multiplies by 0 is not known, and not all of them are finite.")
     weights, errors = np.ones(1), np.zeros(1)
     for _, weight, error in readers:
         errors = np.outer(np.abs(weights) + errors, error).ravel() + np.outer(errors, np.abs(weight)).ravel()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from convscope.ops import (
     attention,
     backward_activations,
+    backward_attention,
     backward_convolution,
     backward_indexing,
     backward_loss,
@@ -525,6 +526,12 @@ OPS: Mapping[str, Op] = {
     "unfold_backward": Op(backward_indexing.unfold_backward, everything, rounding="narrow"),
     "embedding_dense_backward": Op(
         backward_indexing.embedding_backward, everything, rounding="narrow", selected_by=("indices",)
+    ),
+    "_scaled_dot_product_flash_attention_for_cpu_backward": Op(
+        backward_attention.attention_backward,
+        everything,
+        title=titles.backward(titles.named("attention")),
+        rounding="stores between",
     ),
     "_log_softmax_backward_data": Op(
         backward_loss.log_softmax_backward,

@@ -11,7 +11,7 @@ import numpy as np
 
 from convscope.reference.activations import FLAT, sigmoid
 from convscope.reference.erf import erf
-from convscope.reference.operation import Operation, exact, wide
+from convscope.reference.operation import Operation, wide
 from convscope.reference.roundoff import FUNCTION, Array, smallest
 
 
@@ -34,13 +34,17 @@ def sloped(slope: Callable[..., Array], off: Callable[..., Array], *, narrow: bo
     return Operation(compute, error if narrow else wide(error))
 
 
-def gated(passes: Callable[..., Array]) -> Operation:
-    """The gradient where it passes, 0 elsewhere; NaN of x passes or not as the comparison has it."""
+def gated(passes: Callable[..., Array], *, open_: bool = False) -> Operation:
+    """The gradient where it passes, 0 elsewhere; with `open_`, kernels differ in what they do where x is NaN."""
 
     def compute(grad_output: Array, x: Array, **given: Any) -> Array:
         return np.where(passes(x, **given), grad_output, 0.0)
 
-    return Operation(compute, exact)
+    def error(_y: Array, _u: float, x: Array, **_: Any) -> Any:
+        nan = np.isnan(x)
+        return np.where(nan, np.inf, 0.0) if open_ and nan.any() else 0.0
+
+    return Operation(compute, error)
 
 
 def above(x: Array, threshold: float) -> Array:
@@ -50,17 +54,23 @@ def above(x: Array, threshold: float) -> Array:
 
 def between(x: Array, low: float, high: float) -> Array:
     """hardtanh_backward: where x was between both, the limits themselves excluded."""
-    return ~((x <= low) | (x >= high))
+    return (x > low) & (x < high)
 
 
 def outside(x: Array, lambd: float) -> Array:
     """hardshrink_backward and softshrink_backward: where x was not set to 0."""
-    return ~((x >= -lambd) & (x <= lambd))
+    return (x < -lambd) | (x > lambd)
 
 
 def shrink_backward(grad_out: Array, x: Array, lambd: float) -> Array:
     """hardshrink_backward, whose schema calls the gradient otherwise."""
     return np.where(outside(x, lambd), grad_out, 0.0)
+
+
+def shrink_backward_error(_y: Array, _u: float, grad_out: Array, x: Array, lambd: float) -> Any:
+    """Exact; open where x is NaN."""
+    nan = np.isnan(x)
+    return np.where(nan, np.inf, 0.0) if nan.any() else 0.0
 
 
 def leaky_relu_backward(
@@ -159,7 +169,9 @@ def gelu_off(x: Array, approximate: str = "none") -> Array:
     if approximate == "tanh":
         near = np.minimum(far, 8)
         steep = near * (1 + 0.1342 * near**2) * (far < 8)
-        return np.asarray(FUNCTION + 4 + (2 * FUNCTION + 6) * 0.4 * steep)
+        return np.where(
+            np.abs(x) < 1e12, FUNCTION + 4 + (2 * FUNCTION + 6) * 0.4 * steep, np.inf
+        )  # its cube may overflow
     return np.asarray(FUNCTION + 2 + far * np.exp(-(far**2) / 2) * (FUNCTION + 6 + far**2))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.reference.convolution import Sizes, per_axis
 from convscope.reference.roundoff import Array, carried, gamma
 
@@ -51,7 +52,13 @@ def convolution_backward(
 
     Returns:
         The wanted ones, in the shapes of input, kernels and bias.
+
+    Raises:
+        UsageError: padding meets infinities or NaN: some kernels multiply it, which makes NaN, and some leave it out.
     """
+    bordered = transposed or np.any(padding)
+    if bordered and not all(np.isfinite(array).all() for array in (grad_output, x, weight)):
+        raise UsageError("what a padded convolution's gradient makes of infinities and NaN depends on the kernel.")
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     wide, narrow = (grad_output, x) if transposed else (x, grad_output)
     made: list[Array] = []

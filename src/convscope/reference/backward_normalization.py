@@ -16,9 +16,11 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.normalization import Layout
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import Array, carried, gamma
 
 Axes = tuple[int, ...]
+LARGEST = 1e12
+"""Beyond it products of three, as kernels form them, may overflow float32, and infinities become NaN or not."""
 
 
 def batch_norm_backward(
@@ -47,6 +49,7 @@ def batch_norm_backward(
         UsageError: the statistics it needs are missing.
     """
     axes = (0, *range(2, x.ndim))
+    _refuse_large(grad_out, x, weight)
     mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
     scale = 1.0 if weight is None else _line(weight, x)
     z = (x - mean) * rate
@@ -98,6 +101,7 @@ def layer_norm_backward(
     """
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    _refuse_large(grad_out, x, weight)
     z = (x - mean) * rstd
     dx = _three_paths(grad_out * (1.0 if weight is None else weight), z, rstd, rest)
     return _wanted((dx, (grad_out * z).sum(rows), grad_out.sum(rows)), output_mask)
@@ -131,6 +135,7 @@ def group_norm_backward(
     """
     shape = (images, group, channels // group, cells)
     g, far, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
+    _refuse_large(grad_out, x, weight)
     z = far * rate
     dx = _three_paths(g * scale, z, rate, (2, 3)).reshape(x.shape)
     return _wanted((dx, (g * z).sum((0, 3)).ravel(), g.sum((0, 3)).ravel()), output_mask)
@@ -178,6 +183,7 @@ def _errors_apart(
     paths = h + means + z * bent
     dx = rate * (gamma(n + 8, u) * (means + z * bent) + (12 * u + 4 * u_out) * paths)
     added = gamma(many + 8, u) + 2 * u_out
+    dx = carried(dx, (h * size * rate).sum(together, keepdims=True) / np.minimum(rate, 1), u)
     return dx, added * (np.abs(grad) * z).sum(shared), added * np.abs(grad).sum(shared)
 
 
@@ -191,6 +197,16 @@ def _statistics(
     if train or running_mean is None or running_var is None:
         raise UsageError("batch norm needs the statistics that its forward pass recorded.")
     return _line(running_mean, x), 1 / np.sqrt(_line(running_var, x) + eps)
+
+
+def _refuse_large(*arrays: Array | None) -> None:
+    """Refuse numbers whose products may overflow on the way.
+
+    Raises:
+        UsageError: there are such.
+    """
+    if any(array is not None and (np.abs(array) > LARGEST).any() for array in arrays):
+        raise UsageError("what a normalization's gradient makes of infinite or huge numbers depends on the kernel.")
 
 
 def _three_paths(h: Array, z: Array, rate: Array, axes: Axes) -> Array:
@@ -216,11 +232,9 @@ def _errors(
     h, z = np.abs(grad) * scale, np.abs(far) * rate
     means, bent = h.mean(axes, keepdims=True), (h * z).mean(axes, keepdims=True)
     dx = rate * (share * (means + z * bent) + 8 * u * (h + means + z * bent))
-    return (
-        dx,
-        share * (np.abs(grad) * z).sum(axes) + 4 * u * np.abs((grad * far * rate).sum(axes)),
-        (share * np.abs(grad).sum(axes)),
-    )
+    dw = share * (np.abs(grad) * z).sum(axes) + 4 * u * np.abs((grad * far * rate).sum(axes))
+    added = np.abs(grad * far).sum(axes, keepdims=True)
+    return carried(dx, added * scale, u), carried(dw, added.ravel(), u), share * np.abs(grad).sum(axes)
 
 
 def _line(values: Array, x: Array) -> Array:

@@ -23,7 +23,7 @@ def nearest_backward(shift: float = 0.0) -> Operation:
     def cells(have: int, many: int, factor: float | None) -> Array:
         scale = np.float32(1.0 / factor) if factor else np.float32(have) / np.float32(many)
         at = np.floor((np.arange(many, dtype=np.float32) + np.float32(shift)) * scale).astype(np.int64)
-        return np.minimum(at, have - 1)
+        return np.asarray(np.minimum(at, have - 1))
 
     def compute(grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], **scales: Any) -> Array:
         for axis, have, factor in _axes(grad_output, input_size, scales):

@@ -12,6 +12,7 @@ import numpy as np
 from convscope.reference import activations as act
 from convscope.reference import (
     attention,
+    backward_attention,
     backward_convolution,
     backward_normalization,
     convolution,
@@ -400,6 +401,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "slice_backward": _move(up_back.slice_backward),
     "unfold_backward": Operation(up_back.unfold_backward, up_back.unfold_backward_error),
     "embedding_dense_backward": Operation(up_back.embedding_backward, up_back.embedding_backward_error),
+    "_scaled_dot_product_flash_attention_for_cpu_backward": Operation(
+        backward_attention.flash_attention_backward, backward_attention.flash_attention_backward_error
+    ),
     "_log_softmax_backward_data": Operation(loss_back.log_softmax_backward, loss_back.log_softmax_backward_error),
     "_softmax_backward_data": Operation(loss_back.softmax_backward, loss_back.softmax_backward_error),
     "nll_loss_backward": _NLL_BACK,
@@ -409,9 +413,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "huber_loss_backward": Operation(loss_back.huber_backward, ulps(8)),
     "binary_cross_entropy_backward": Operation(loss_back.binary_cross_entropy_backward, ulps(10)),
     "threshold_backward": act_back.gated(act_back.above),
-    "hardtanh_backward": act_back.gated(act_back.between),
-    "hardshrink_backward": _move(act_back.shrink_backward),
-    "softshrink_backward": act_back.gated(act_back.outside),
+    "hardtanh_backward": act_back.gated(act_back.between, open_=True),
+    "hardshrink_backward": Operation(act_back.shrink_backward, act_back.shrink_backward_error),
+    "softshrink_backward": act_back.gated(act_back.outside, open_=True),
     "leaky_relu_backward": Operation(act_back.leaky_relu_backward, wide(act_back.leaky_relu_backward_error)),
     "_prelu_kernel_backward": Operation(act_back.prelu_backward, act_back.prelu_backward_error),
     "hardsigmoid_backward": Operation(act_back.hardsigmoid_backward, wide(ulps(3))),

@@ -41,11 +41,12 @@ def _times(
     return elementary(f"{{grad}} × {slope_formula}", value, roundings=own, taken=taken)
 
 
-def _kept(formula: str, keeps: Callable[..., Numbers], taken: Callable[..., str]) -> Primitive:
-    """The gradient itself or 0, without a rounding."""
+def _kept(formula: str, keeps: Callable[..., Numbers], *, taken: Callable[..., str], nan: bool = False) -> Primitive:
+    """The gradient itself or 0, exact; with `nan`, kernels differ in what they do where x is nan."""
     return elementary(
         formula,
         lambda grad, *rest: np.where(keeps(*rest), grad, 0.0),
+        roundings=lambda f, grad, x, *rest: np.where(np.isnan(x) & nan, np.inf, 0.0),
         slopes=lambda grad, *rest: (np.where(keeps(*rest), 1.0, 0.0), *[0.0] * len(rest)),
         offset=lambda varies, *_: None if any(varies[1:]) else 0.0,
         taken=taken,
@@ -135,13 +136,15 @@ BACKWARD: Mapping[str, Primitive] = {
     ),
     "pass_between": _kept(
         "{grad} if {low} < {x} < {high}, else 0",
-        lambda x, low, high: ~(np.less_equal(x, low) | np.greater_equal(x, high)),
-        taken=lambda grad, x, low, high: "0" if x <= low or x >= high else "{grad}",
+        lambda x, low, high: np.greater(x, low) & np.less(x, high),
+        taken=lambda grad, x, low, high: "{grad}" if low < x < high else "0",
+        nan=True,
     ),
     "pass_outside": _kept(
         "{grad} if |{x}| > {lambd}, else 0",
-        lambda x, lambd: ~np.less_equal(np.abs(x), lambd),
-        taken=lambda grad, x, lambd: "0" if abs(x) <= lambd else "{grad}",
+        lambda x, lambd: np.greater(np.abs(x), lambd),
+        taken=lambda grad, x, lambd: "{grad}" if abs(x) > lambd else "0",
+        nan=True,
     ),
     "leaky_relu_backward": elementary(
         "{grad} if {x} > 0, else {slope} × {grad}",
