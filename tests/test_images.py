@@ -5,6 +5,7 @@ import io
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +186,7 @@ PICTURES = hnp.arrays(np.uint8, st.tuples(st.sampled_from([1, 3]), st.integers(1
 @given(
     image=PICTURES,
     size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    fit=st.sampled_from(["stretch", "crop", "pad"]),
+    fit=st.sampled_from(["stretch", "crop", "pad", "mnist"]),
 )
 def test_apply_gives_the_size_and_channels_that_were_asked_for(image: Array, size: tuple[int, int], fit: Fit) -> None:
     for channels in (1, 3):
@@ -193,6 +194,40 @@ def test_apply_gives_the_size_and_channels_that_were_asked_for(image: Array, siz
         assert made.shape == (channels, *size)
         assert made.dtype == np.float32
         assert 0 <= made.min() <= made.max() <= 1 + 1e-6
+
+
+@given(
+    top=st.integers(0, 120), left=st.integers(0, 120), height=st.integers(20, 150), width=st.integers(20, 150),
+    dark=st.booleans(),
+)  # fmt: skip
+def test_a_drawing_is_centred_as_mnist_centres_digits(top: int, left: int, height: int, width: int, dark: bool) -> None:
+    """A heavy bar with a light foot: its longer edge has 20 pixels, its centre of mass is in the centre."""
+    drawing = np.zeros((300, 280), np.uint8)
+    drawing[top : top + height, left : left + width // 4 + 1] = 255
+    drawing[top + height - 5 : top + height, left : left + width] = 255
+    expected = Preprocess(size=(28, 28), channels=1, background="dark", fit="mnist")
+    made = expected.apply(drawing if dark else 255 - drawing)[0]
+    rows, columns = np.nonzero(made > 0.2)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(20, abs=1)
+    for axis in (0, 1):
+        centre = made.sum(axis=1 - axis) @ (np.arange(28) + 0.5) / made.sum()
+        drawn = np.nonzero(made.sum(axis=1 - axis))[0]
+        assert centre == pytest.approx(14.5, abs=0.51) or drawn[0] == 0 or drawn[-1] == 27
+    assert "centred like MNIST's digits" in expected.changes(drawing)[0]
+
+
+def test_real_digits_that_are_enlarged_moved_and_inverted_come_back(shared_data: Path) -> None:
+    """MNIST's digits were made this way, so a large drawing of one becomes nearly the same 28x28 pixels again."""
+    expected = Preprocess(size=(28, 28), channels=1, background="dark", fit="mnist")
+    digits = cs.load_dataset("mnist", split="test", data_dir=shared_data).images[:20, 0]
+    centred, stretched = [], []
+    for k, digit in enumerate(digits):
+        page = np.full((400, 350), 255, np.uint8)
+        page[30 + k : 254 + k, 90 - k : 314 - k] = 255 - np.kron(digit, np.ones((8, 8), np.uint8))
+        centred.append(np.abs(expected.apply(page)[0] - digit / 255).mean())
+        stretched.append(np.abs(replace(expected, fit="stretch").apply(page)[0] - digit / 255).mean())
+    assert np.mean(centred) < 0.03
+    assert np.mean(stretched) > 0.1
 
 
 @given(image=PICTURES, mean=st.floats(-1, 1), std=st.floats(0.1, 3))

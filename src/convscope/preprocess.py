@@ -13,7 +13,13 @@ from convscope.errors import ShapeError, UsageError
 from convscope.images import MAX_PIXELS, WHITE
 
 Array = NDArray[Any]
-Fit = Literal["stretch", "crop", "pad"]
+Fit = Literal["stretch", "crop", "pad", "mnist"]
+INK = 0.2
+"""Values above this share of white belong to a drawing, for fit="mnist"."""
+BOX = 20 / 28
+"""The share of the edge that a drawing fills, for fit="mnist": 20 of 28 pixels."""
+CENTRE = 14.5 / 28
+"""The centre of mass of MNIST's digits as a share of the edge: the middle of pixel 14 of 0 to 27, as measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,11 @@ class Preprocess:
     std: tuple[float, ...] = (1.0,)
     """Divided by after that; one number, or one per channel."""
     fit: Fit = "stretch"
-    """How an image of another aspect ratio is fitted to `size`: stretched, cropped in the centre, or zero-padded."""
+    """How an image is fitted to `size`: stretched, cropped in the centre, zero-padded, or as MNIST's digits were.
+
+    "mnist" crops to the drawing, scales its longer edge to 20 of 28 pixels and puts its centre of mass in the centre
+    (Y. LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 86, 1998, section III A).
+    """
     crop_ratio: float = 1.0
     """With fit="crop": the crop's share of the shorter edge; with "stretch", of both (0.875: to 256, then crop 224)."""
     background: Literal["dark", "light"] | None = None
@@ -126,7 +136,7 @@ class Preprocess:
         shown = _three(image)
         parts = []
         if self.size and not _fits(shown, self.size, self.fit, self.crop_ratio):
-            verb = {"stretch": "resized", "crop": "resized and cropped", "pad": "resized and padded"}[self.fit]
+            verb = VERBS[self.fit]
             parts.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
         if self.channels and shown.shape[0] != self.channels:
             names = {1: "grey", 3: "RGB", 4: "RGBA, opaque"}
@@ -157,6 +167,15 @@ class Preprocess:
         return cls(**known)
 
 
+VERBS = {
+    "stretch": "resized",
+    "crop": "resized and cropped",
+    "pad": "resized and padded",
+    "mnist": "centred like MNIST's digits (cropped to the drawing, 20 of 28 pixels, centre of mass in the centre)",
+}
+"""What `changes` says of each fit."""
+
+
 def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio: float = 1.0) -> Array:
     """Scale a float picture (C, H, W) to (C, *size), bilinear with antialiasing, channel by channel."""
     height, width = image.shape[1:]
@@ -164,11 +183,31 @@ def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio
         return image
     if fit == "stretch":
         return _centred(_scaled(image, (round(size[0] / crop_ratio), round(size[1] / crop_ratio))), size)
+    if fit == "mnist":
+        return _centred_drawing(image, size)
     ratios = size[0] / height, size[1] / width
     factor = max(ratios) / crop_ratio if fit == "crop" else min(ratios)
     whole = _floor if fit == "crop" else round
     scaled = _scaled(image, (max(1, whole(height * factor)), max(1, whole(width * factor))))
     return _centred(scaled, size)
+
+
+def _centred_drawing(image: Array, size: tuple[int, int]) -> Array:
+    """A drawing on a dark background, cropped, scaled to the box and placed by its centre of mass."""
+    rows, columns = np.nonzero(image.max(axis=0) > INK)
+    if not len(rows):
+        return resize(image, size, "pad")
+    drawing = image[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    factor = BOX * min(size[0] / drawing.shape[1], size[1] / drawing.shape[2])
+    scaled = _scaled(drawing, (max(1, round(drawing.shape[1] * factor)), max(1, round(drawing.shape[2] * factor))))
+    mass = scaled.sum(axis=0)
+    out = np.zeros((image.shape[0], *size), image.dtype)
+    corner = []
+    for axis, (have, want) in enumerate(zip(scaled.shape[1:], size, strict=True)):
+        centre = float(mass.sum(axis=1 - axis) @ (np.arange(have) + 0.5) / mass.sum())
+        corner.append(min(max(round(CENTRE * want - centre), 0), want - have))
+    out[:, corner[0] : corner[0] + scaled.shape[1], corner[1] : corner[1] + scaled.shape[2]] = scaled
+    return out
 
 
 def _floor(edge: float) -> int:

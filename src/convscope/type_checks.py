@@ -61,6 +61,17 @@ def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return checked
 
 
+def check_kind(function: str, name: str, value: object, kind: str) -> None:
+    """Refuse an argument that is not of this kind, after names were resolved.
+
+    >>> check_kind("maps", "trace", 3, "Trace")
+    Traceback (most recent call last):
+    convscope.errors.UsageError: maps takes a Trace as its trace, not an int; cs.trace(model, image) makes one.
+    """
+    if not _is(value, (kind,)):
+        raise UsageError(_refusal(function, name, {name: value}, {name: (kind,)}))
+
+
 def _is(value: Any, kinds: tuple[str, ...], default: Any = inspect.Parameter.empty) -> bool:
     if value is None and default is None:
         return True

@@ -104,7 +104,7 @@ def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it
     assert "resized from 60x90 to 8x8" in result.stderr
     assert "is not trained" not in result.stderr
     refused = process("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
-    assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad'" in refused.stderr) == (2, True)
+    assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad' or 'mnist'" in refused.stderr) == (2, True)
 
 
 def test_an_answer_that_should_not_be_believed_says_so(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_card_can_be_given(net: Path) -> None:
         ({"sise": 3}, "no field of Preprocess is called 'sise'; did you mean 'size'"),
         (
             {"fit": "croop"},
-            "fit of Preprocess must be 'stretch' or 'crop' or 'pad', such as its default 'stretch', not 'cr",
+            "fit of Preprocess must be 'stretch' or 'crop' or 'pad' or 'mnist', such as its default 'stretch'",
         ),
         ({"channels": "three"}, "channels of Preprocess must be a whole number or None, .* not 'three'"),
         ({"mean": 0.5}, "mean of Preprocess must be several values, each a number, such as its default"),

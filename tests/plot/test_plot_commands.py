@@ -67,11 +67,11 @@ def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Cal
     message = command("filter", "square:0", "--kernel", "sobel-x", "--out", "edges.svg").splitlines()
     assert message[:4] == [
         "sobel-x, finds vertical edges: brightness that changes along x",
-        "  -1   0   1",
-        "  -2   0   2",
-        "  -1   0   1",
+        "  −1   0   1",
+        "  −2   0   2",
+        "  −1   0   1",
     ]
-    assert message[4] == "answers 4 to a vertical edge, 0 to a horizontal one (measured on test edges)"
+    assert message[4] == "response: 4 to a vertical edge, 0 to a horizontal one (measured on test edges)"
     assert message[5].split() == ["input", "1x10x10", "from", "0.0000", "to", "1.0000"]
     assert message[6].split() == ["output", "1x8x8", "from", "−4.0000", "to", "4.0000"]
     assert message[7].startswith("wrote edges.svg (")

@@ -15,6 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import convscope as cs
+from convscope.errors import UsageError
 from convscope.plot.figures.contributions import contributions
 from convscope.plot.figures.explanation import explanation
 from figures import assert_legible, drawn, image, named, texts
@@ -255,3 +256,16 @@ def test_a_cell_that_does_not_exist_is_refused_in_a_sentence(command: Callable[.
     with pytest.raises(cs.UsageError, match="conv1"):
         command("plot", "number", "crosses", "crosses:plus", "--at", "conv1:0,9,9")
     assert not list(Path().glob("*.png"))
+
+
+def test_depth_2_draws_the_nine_windows_of_the_tutorials_hand_calculation() -> None:
+    model = cs.load_model("crosses", args={"published": True})
+    why = cs.explain(cs.trace(model, cs.load_image("crosses:damaged-plus", like=model)), "pool", (0, 0, 0))
+    figure = cs.plot.explanation(why, depth=2)
+    images = [str(image.get_label()) for image in figure.axes[0].images]
+    assert [f"products of conv1 (0, {row}, {column})" for row in range(3) for column in range(3)] == images[-9:]
+    sums = [text.get_text() for text in figure.axes[0].texts if " + 2.2435 = " in text.get_text()]
+    ends = "−0.6951 2.4405 0.1171 −0.1267 2.2097 −1.4276 −0.9497 1.9848 −0.1690"
+    assert [text.rpartition(" = ")[2] for text in sums] == ends.split()
+    with pytest.raises(UsageError, match="depth is 1, or 2"):
+        cs.plot.explanation(why, depth=3)

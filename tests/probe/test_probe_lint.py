@@ -303,6 +303,13 @@ def test_the_floor_of_the_loss_is_the_published_one() -> None:
     assert float(F.cross_entropy(perfect, torch.tensor([0]))) == pytest.approx(result.findings[0].numbers["floor"])
 
 
+def test_a_laplacian_is_not_a_corner_detector() -> None:
+    laplacian, corner = [[0, -1, 0], [-1, 4, -1], [0, -1, 0]], [[1, -2, 1], [-2, 4, -2], [1, -2, 1]]
+    (finding,) = cs.probe.lint(kernels={"Corners": laplacian, "corner": corner}).findings
+    assert finding.check == "kernel-title"
+    assert "titled 'Corners', it answers 1 to a vertical edge, 1 to a horizontal one" in finding.evidence
+
+
 def test_the_named_kernels_are_named_for_what_they_find() -> None:
     assert not cs.probe.lint(kernels=cs.filters.FILTERS)
 

@@ -411,6 +411,15 @@ def test_a_cell_outside_says_the_valid_range(crosses: Trace) -> None:
         explain(crosses, "conv", (0, 3, 0))
 
 
+def test_an_incomplete_cell_names_the_choices() -> None:
+    trace = cs.trace(nn.Conv2d(1, 4, 3), np.ones((2, 1, 8, 8), np.float32))
+    with pytest.raises(
+        UsageError, match=r"a cell of conv2d has 3 indices \(0 to 3, 0 to 5, 0 to 5\), so \(2, 5\) is inc"
+    ):
+        explain(trace, "conv2d", (2, 5))
+    assert explain(trace, "conv2d", (3, 2, 5)).cell == explain(trace, "conv2d", (0, 3, 2, 5)).cell, "the first image"
+
+
 def test_a_result_that_does_not_exist(crosses: Trace) -> None:
     with pytest.raises(UsageError, match="conv has 1 results, counted from 0; there is no result 1"):
         explain(crosses, "conv", (0, 0, 0), output=1)

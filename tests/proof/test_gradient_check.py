@@ -176,3 +176,23 @@ def test_the_chain_of_one_layer_is_its_gradient(make: Callable[[], nn.Module], s
     for name, tensor in [("input", pixels), *twin.named_parameters()]:
         assert tensor.grad is not None
         np.testing.assert_allclose(pulled[name], tensor.grad, rtol=1e-5, atol=1e-5)
+
+
+STEPS = {
+    "crosses": "adadelta", "shapes-cnn-1": "adam", "shapes-cnn": "adamw", "color-cnn": "rmsprop", "simple-cnn": "sgd",
+    "mnist-convnet": "adam", "shapes-mlp": "adadelta",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "optimizer"), STEPS.items(), ids=STEPS)
+def test_every_parameter_of_a_built_in_network_is_proved_over_one_step(name: str, optimizer: str) -> None:
+    model = cs.load_model(name)
+    x = np.stack([cs.random_image(model, seed=i) for i in range(8)])
+    loss = "mse" if name == "crosses" else "cross-entropy"
+    trace = cs.trace(model, x, target=np.arange(8) % 2, loss=loss, optimizer=optimizer)
+    report = cs.verify(trace, cells=30)
+    assert report.proved, report.summary()
+    assert trace.training_step is not None
+    names = {parameter for parameter, _ in model.named_parameters()}
+    assert {*trace.training_step.updated} == names
+    assert {*trace.training_step.gradients} == {*names, "input"}

@@ -1,5 +1,6 @@
 """Training: what it learns, that it is the arithmetic of a plain loop, and that it leaves the caller's world alone."""
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,18 @@ def digits(count: int = 640, *, seed: int = 0) -> cs.Dataset:
 @pytest.fixture(scope="module")
 def crosses(tmp_path_factory: pytest.TempPathFactory) -> cs.Run:
     return cs.train("crosses", recipe="tutorial", out=tmp_path_factory.mktemp("runs") / "crosses")
+
+
+def test_a_terminal_sees_a_line_for_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cs.train("shapes", "shapes-cnn-1", epochs=2, out=tmp_path / "silent")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    cs.train("shapes", "shapes-cnn-1", epochs=2, out=tmp_path / "shown")
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("epoch 1/2  loss 0.")
+    assert re.fullmatch(r"epoch 2/2  loss [\d.]+  accuracy [\d.]+ %  test accuracy [\d.]+ %", last)
 
 
 def test_crosses_end_near_their_class_numbers_and_the_damaged_ones_on_the_right_side(crosses: cs.Run) -> None:

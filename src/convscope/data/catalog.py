@@ -91,7 +91,7 @@ def _family(name: str) -> DatasetEntry:
         shape=(1, 28, 28),
         sizes={"train": 60_000, "test": 10_000, "all": 70_000},
         classes=family.classes,
-        preprocess=mnist.PREPROCESS,
+        preprocess=mnist.DIGITS if name == "mnist" else mnist.PREPROCESS,
         source=family.source,
         load=mnist.load_mnist,
     )
@@ -164,7 +164,7 @@ def load_dataset(
             image independently, as the tutorial does, so that they overlap (see `overlap`).
         data_dir: Folder in which to look first for the files of the MNIST family.
         image_size: (height, width) in pixels to which the images of a folder, or of `hub:`, are resized.
-        fit: How to fit images of another aspect ratio: "stretch", "crop" or "pad", as in `Preprocess`.
+        fit: How to fit images of another aspect ratio: "stretch", "crop", "pad" or "mnist", as in `Preprocess`.
         crop_ratio: The crop ratio, as in `Preprocess`.
         grey: Whether to convert them to grey.
         strict: Whether an unreadable image of a folder, or of `hub:`, is an error rather than skipped with a warning.

@@ -5,7 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -208,6 +208,8 @@ FAMILIES: Mapping[str, Family] = {
 
 VARIABLE = "CONVSCOPE_DATA"
 PREPROCESS = Preprocess(size=(28, 28), channels=1, background="dark")
+DIGITS = replace(PREPROCESS, fit="mnist")
+"""MNIST's own: a drawing is centred as its digits were."""
 
 
 def load_mnist(request: DatasetOptions) -> Dataset:
@@ -233,7 +235,7 @@ def load_mnist(request: DatasetOptions) -> Dataset:
         images=images[:, None],
         labels=np.concatenate([labels for _, labels in pairs]).astype(np.int64),
         classes=family.classes,
-        preprocess=PREPROCESS,
+        preprocess=DIGITS if request.name == "mnist" else PREPROCESS,
         split=request.split,
         source=family.source,
     )

@@ -133,6 +133,17 @@ def aligned(values: NDArray[Any]) -> NDArray[np.str_]:
     return np.array(texts, np.str_).reshape(array.shape)
 
 
+def grid_lines(values: NDArray[Any]) -> list[str]:
+    """A matrix as lines of aligned numbers; a vector is one line.
+
+    >>> grid_lines(np.array([[1, -0.5], [10, 0]]))
+    [' 1.000  −0.500', '10.000   0.000']
+    """
+    texts = aligned(np.atleast_2d(values))
+    wide = max(map(len, texts.ravel().tolist()), default=0)
+    return ["  ".join(text.rjust(wide) for text in row) for row in texts.tolist()]
+
+
 def _without_minus_zero(text: str) -> str:
     mantissa, e, exponent = text.partition("e")
     mantissa = mantissa.lstrip("-") if not mantissa.strip("-0.") else mantissa

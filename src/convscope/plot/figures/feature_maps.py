@@ -23,9 +23,10 @@ from convscope.plot.canvas.step_maps import (
     repeats,
 )
 from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorten, size, width
+from convscope.plot.named import trace_of
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.type_checks import takes
+from convscope.type_checks import check_kind, takes
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for the labels of one step
@@ -33,9 +34,9 @@ ROOM = 8.8  # inches, for its maps
 SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 
-@takes(trace="Trace")
 def maps(
-    trace: Trace,
+    trace: Any,
+    image: Any = None,
     *,
     steps: Sequence[str] = (),
     shared: bool = False,
@@ -47,9 +48,11 @@ def maps(
     """The feature maps of every step for one image, each step in one colour scale over all of its channels.
 
         cs.plot.maps(cs.trace(model, image))
+        cs.plot.maps("shapes-cnn", "shapes:test/3")
 
     Args:
-        trace: A trace of one image (of several, the first is drawn).
+        trace: A trace of one image (of several, the first is drawn); or a model, a run or the name of either.
+        image: The image for a model: a file, an image of a data set, or an array.
         steps: Names of the steps to draw, by default all; more than 24 are thinned out evenly, and the figure says so.
         shared: One colour scale for all steps instead of one for each.
         picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
@@ -60,6 +63,9 @@ def maps(
     Raises:
         UnknownName: no step has one of the names.
     """
+    trace, own_picture = trace_of(trace, image, "maps")
+    check_kind("maps", "trace", trace, "Trace")
+    picture = own_picture if picture is None else picture
     chosen, caption = _steps(trace, steps)
     names = tuple(classes) or trace.card.classes
     by_id = {step.id: step for step in trace.steps}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from convscope.errors import RunError
 from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
 from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, font, printable
+from convscope.plot.named import run_of
 from convscope.render.numbers import compact
 
 Events = Sequence[Mapping[str, Any]]
@@ -31,7 +33,7 @@ class RunHistory(Protocol):
         """Its events in order, as `metrics.jsonl` has them."""
 
 
-def history(run: RunHistory | Events, *, name: str = "") -> Figure:
+def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
     """Loss and accuracy of a training: while it ran, over each epoch, and on the test data.
 
     >>> epochs = [{"event": "epoch", "epoch": e, "loss": 1 / e, "test_loss": 2 / e} for e in (1, 2, 3)]
@@ -39,14 +41,15 @@ def history(run: RunHistory | Events, *, name: str = "") -> Figure:
     1
 
     Args:
-        run: A Run, or its events: `train` ones with step, epoch, loss and accuracy, `epoch` ones with test_loss and
-            test_accuracy too. What is missing or None is left out.
+        run: A Run or its folder, or its events: `train` ones with step, epoch, loss and accuracy, `epoch` ones with
+            test_loss and test_accuracy too. What is missing or None is left out.
         name: What the figure is titled.
 
     Raises:
         RunError: there are no events to draw.
     """
-    events: Events = list(run if isinstance(run, Sequence) else run.history)
+    reported: Any = run_of(run)
+    events: Events = list(reported if isinstance(reported, Sequence) else reported.history)
     epochs = [e for e in events if e.get("event") == "epoch"]
     batches = [e for e in events if e.get("event") == "train"]
     shown = [key for key in ("loss", "accuracy") if any(_known(e.get(key)) for e in events)]

@@ -16,6 +16,7 @@ from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
 from convscope.plot.canvas.sheet import FOOT, SMALL, Place, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import Choice, choose
 from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size
+from convscope.plot.named import model_of
 from convscope.render.numbers import aligned
 
 MOST_KERNELS, MOST_INPUTS = 24, 12
@@ -80,7 +81,7 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
     ['Σ 5']
 
     Args:
-        model: A model, one layer, or an array of weights of shape (K, C, R, S) or (R, S).
+        model: A model, a run or the name of either, one layer, or an array of weights of shape (K, C, R, S) or (R, S).
         layer: The name of the convolution, by default the first.
         most: How many kernels at most; of more, those with the largest range are drawn, and the figure says so.
         inputs: Names of the image's channels, which the first convolution reads; else channels have numbers.
@@ -93,7 +94,7 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
     """
     if most < 1:
         raise UsageError(f"most must be 1 or more kernels, not {most}.")
-    chosen = _layer(model, layer)
+    chosen = _layer(model_of(model), layer)
     rows = choose(chosen.weight, most, "kernels")
     columns = choose(chosen.weight.swapaxes(0, 1), MOST_INPUTS, "input channels of each")
     scale = ColorScale.of(chosen.weight)

@@ -10,8 +10,8 @@ from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
-from convscope.traces.trace import Trace
-from convscope.type_checks import takes
+from convscope.plot.named import trace_of
+from convscope.type_checks import check_kind
 
 MOST_PARTS = 20
 GAP = 0.34  # inches between parts, for the arrow
@@ -21,9 +21,9 @@ ROOMY = 13.2
 LANE = 0.13  # inches between lines that go round
 
 
-@takes(trace="Trace")
 def network(
-    trace: Trace,
+    trace: Any,
+    image: Any = None,
     *,
     depth: int | None = None,
     shared: bool = False,
@@ -34,18 +34,23 @@ def network(
     """The whole network on one strip: each step with its name, its shape and its maps, arrows for what reads what.
 
         cs.plot.network(cs.trace(model, image))
+        cs.plot.network("shapes-cnn", "shapes:test/3")
 
     Steps that only reshape are left out. More than twenty are folded by module. A line below the strip
     leads from a step to a later one that also reads it: a branch, a skip connection.
 
     Args:
-        trace: A trace of one image (of several, the first is drawn).
+        trace: A trace of one image (of several, the first is drawn); or a model, a run or the name of either.
+        image: The image for a model: a file, an image of a data set, or an array.
         depth: How many levels of modules to open; by default all, or as many as there is room for.
         shared: One colour scale for all steps instead of one for each.
         picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
         name: What the model is called, by default as its card says.
         classes: Names of the last step's units, by default those of the trace's card.
     """
+    trace, own_picture = trace_of(trace, image, "network")
+    check_kind("network", "trace", trace, "Trace")
+    picture = own_picture if picture is None else picture
     parts, hidden = fold(trace, MOST_PARTS, depth)
     shown = picture_of(trace) if picture is None else picture
     columns = _columns(parts, shown, tuple(classes) or trace.card.classes)

@@ -141,10 +141,10 @@ LESSONS: Mapping[str, Lesson] = {
         "Use the class names that were saved with the model.",
     ),
     "kernel-title": Lesson(
-        "a kernel titled with the wrong direction",
-        "A vertical edge is a change along x: columns of different sign find it. The title names what the kernel "
-        "does not see.",
-        "Name the kernel for the edges that it answers.",
+        "a kernel whose title does not fit its response",
+        "A vertical edge is a change along x: columns of different sign find it. A corner kernel must be silent on a "
+        "straight edge. The title names something that the kernel does not single out.",
+        "Name the kernel for the edges to which it responds.",
     ),
     "own-scales": Lesson(
         "pictures that are each scaled by their own minimum and maximum",
