@@ -103,7 +103,7 @@ def _part(call: Call, value: Any, cell: Cell, name: str) -> Any:
 def _note(function: str, parts: Mapping[str, Any]) -> str:
     """What becomes of the gradient, in words, where it passes or does not."""
     if not function.startswith("pass_"):
-        return "the gradient that arrives, times the slope here"
+        return ""
     passes = bool(Apply(function, {**parts, "grad": number(1.0, "grad")}).value())
     return "the gradient passes unchanged" if passes else "the activation is flat here: nothing passes"
 

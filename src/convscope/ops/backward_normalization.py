@@ -101,8 +101,8 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
     grads = _gradients(call, line, scaled=scaled)
     count = len(grads)
     distances = _distances(x, line, parts["mean"], call, apart=scaled)
-    mean_note = f"through the mean: the mean of the {count:,} gradients"
-    slope = f"through the variance: the mean of gradient × distance from the mean, of {count:,} cells"
+    mean_note = f"through the mean of {count:,} cells"
+    slope = f"through the variance of {count:,} cells"
     through_mean = _added(Dot(grads, divisor=count, note=mean_note, extra=2), call)
     through_variance = _added(Dot(distances, grads, divisor=count, note=slope, extra=2), call)
     grad: Expr = leaf(call["grad_out"], cell)
@@ -120,7 +120,7 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
     if not scaled:
         given["weight"] = parts["weight"]
     name = "normalize_backward_scaled" if scaled else "normalize_backward"
-    return Apply(name, {**given}, note="straight, less what comes back through the mean and through the variance")
+    return Apply(name, {**given}, note="three paths")
 
 
 def _added(total: Dot, call: Call) -> Dot:

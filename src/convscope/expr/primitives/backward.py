@@ -179,17 +179,17 @@ BACKWARD: Mapping[str, Primitive] = {
         roundings=lambda x: 14 * sigmoid(x) * (1 + 2 * np.minimum(np.abs(x), FAR) * np.minimum(1, sigmoid(-x) + 0.5)),
     ),
     "gelu_backward": _times(
-        "(0.5 × (1 + erf({x} ÷ √2)) + {x} × exp(−{x}² ÷ 2) ÷ √(2π))",
+        "the slope at {x} of x × 0.5 × (1 + erf(x ÷ √2))",
         _gelu,
         roundings=lambda x: 8 + np.minimum(np.abs(x), FAR) * np.exp(-0.5 * np.clip(x, -FAR, FAR) ** 2) * (8 + x * x),
     ),
     "gelu_tanh_backward": _times(
-        "the slope at {x} of x × 0.5 × (1 + tanh(√(2 ÷ π) × (x + 0.044715 × x³)))",
+        "the slope at {x} of gelu, approximated by tanh",
         _gelu_tanh,
         roundings=lambda x: 12 + 40 * np.minimum(np.abs(x), 8) * (np.abs(x) < 8),
     ),
     "mish_backward": _times(
-        "(tanh(log(1 + exp({x}))) + {x} × σ({x}) × (1 − tanh(log(1 + exp({x})))²))",
+        "the slope at {x} of x × tanh(log(1 + exp(x)))",
         _mish,
         roundings=lambda x: 30 * np.tanh(np.logaddexp(0, x)) + 30 * np.minimum(np.abs(x), FAR) * sigmoid(x),
     ),
