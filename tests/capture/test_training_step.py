@@ -212,6 +212,8 @@ def test_a_custom_backward_is_proved_only_if_it_is_the_derivative(function: Any,
     torch.manual_seed(4)
     trace = cs.trace(Squares(function), images(3), target=[0, 1, 0])
     assert cs.explain(trace, "fc1.grad", (1, 2)).status == status
+    text = str(cs.explain(trace, "fc1.grad", (1, 2)))
+    assert ("the derivative of the forward step gives " in text) == (function is Wrong)
     report = cs.verify(trace, cells=20)
     assert report.proved == (function is Right)
     assert [step.name for step in report.mismatches] == ([] if function is Right else ["fc1.grad"])

@@ -325,6 +325,11 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
 
 
 def _notes(found: Explanation) -> Iterator[str]:
+    if found.trace.training_step is not None:
+        wrong = derivatives_of(found.trace, found.ops).status(found.step)[1]
+        if wrong is not None:
+            there = f"{short(wrong.expected)} at {wrong.cell}"
+            yield f"the derivative of the forward step gives {there}, where this gradient has {short(wrong.recorded)}."
     for name in found.changed:
         yield f"{name} changed since the trace."
     for how in found.step.broken:
