@@ -306,6 +306,33 @@ def test_what_cannot_be_explained_is_refused_in_a_sentence(call: Callable[[], An
     assert str(caught.value).endswith(".")
 
 
+class Detached(nn.Module):
+    """Writes into its images; one path has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(36, 2), nn.Linear(36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(x).flatten(1)
+        with torch.no_grad():
+            fixed = self.fc2(x)
+        return self.fc1(x) * fixed.detach() + self.fc1(x)  # type: ignore[no-any-return]
+
+
+def test_paths_without_gradients_and_images_that_are_written_into() -> None:
+    torch.manual_seed(8)
+    model, x = Detached(), images(3)
+    before = x.clone()
+    trace = cs.trace(model, x, target=[0, 1, 0])
+    assert torch.equal(x, before)
+    names = [name for step in trace.all_steps for name in (step.name, *step.aliases)]
+    assert "fc1.weight.grad" in names
+    assert "fc2.weight.grad" not in names
+    assert "input.grad" not in names
+    assert cs.verify(trace, cells=20).proved
+
+
 def test_a_frozen_layer_has_no_gradient() -> None:
     model = small()
     next(model.children()).requires_grad_(False)

@@ -131,6 +131,10 @@ def trace(
     return done
 
 
+LEAF_WRITTEN = "a leaf Variable that requires grad is being used in an in-place operation"
+"""PyTorch's message about a model that writes into its images while these are to have gradients."""
+
+
 def _training_step(session: TrainingSession, keep: Keep) -> Trace:
     """Record forward, loss, gradients and update; every number is kept."""
     if keep not in {None, "all"}:
@@ -141,6 +145,11 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
     except UsageError:
         raise
     except Exception as error:
+        if session.of_inputs and LEAF_WRITTEN in str(error):  # the model writes into its images
+            session.of_inputs = False
+            for tensor in session.intake.tensors.values():
+                tensor.requires_grad_(False)
+            return _training_step(session, keep)
         raise failure(session, error, recorder, None) from error
     finally:
         session.progress = None

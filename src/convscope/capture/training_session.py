@@ -35,6 +35,8 @@ class TrainingSession(TracingSession):
     loss_name: str = ""
     optimizer_says: str = ""
     origin: str = ""
+    of_inputs: bool = True
+    """Whether the images get gradients too; not where the model writes into them."""
     all_train: bool = False
     """Whether every module runs in training mode."""
     gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -87,7 +89,9 @@ class TrainingSession(TracingSession):
 
     def _leaves(self) -> dict[str, Tensor]:
         """The tensors to differentiate by: the images and the trained parameters, as the pass sees them."""
-        inputs = {n: t for n, t in self.intake.tensors.items() if t.is_floating_point() and n != "target"}
+        inputs = {
+            n: t for n, t in self.intake.tensors.items() if t.is_floating_point() and n != "target" and self.of_inputs
+        }
         leaves = inputs | {name: self.tensors[name] for name in self.trained}
         for tensor in leaves.values():
             tensor.requires_grad_()

@@ -168,29 +168,21 @@ class Derivatives:
         return nodes
 
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
-        targets = {self._target(of) for of, _ in node.gave}
+        targets = {target_of(self.trace, of) for of, _ in node.gave}
         weights = {_key(made): self._numbers(gradient) for made, gradient in node.received}
         pulled: dict[Tensor, list[Array]]
         try:
             pulled = pull(self.trace, weights, targets.__contains__, through=node.custom, ops=self.ops)
         except UNABLE:
             pulled = {}
-        for target in dict.fromkeys(self._target(of) for of, _ in node.gave):
-            pairs = [(of, gradient) for of, gradient in node.gave if self._target(of) == target]
+        for target in dict.fromkeys(target_of(self.trace, of) for of, _ in node.gave):
+            pairs = [(of, gradient) for of, gradient in node.gave if target_of(self.trace, of) == target]
             parts = pulled.get(target, [])
             if len(pairs) == 1 and parts:
                 parts = [sum(parts[1:], parts[0])]
             for place, (of, gradient) in enumerate(pairs):
                 fits = len(parts) == len(pairs) and parts[place].shape == gradient.shape
                 yield Derivative(gradient, of, node, parts[place] if fits else None)
-
-    def _target(self, of: Ref) -> Tensor:
-        """What a gradient is of, as the forward steps read it: a view of a parameter counts as that parameter."""
-        if of.kind == "step" and self.trace.all_steps[of.id].view:
-            viewed = next(ref for _, _, ref in self.trace.all_steps[of.id].refs())
-            if viewed.kind == "parameter":
-                return ("parameter", viewed.id, 0, layout_of(of))
-        return _key(of)
 
     def _numbers(self, ref: Ref) -> Array:
         return self.trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
@@ -216,14 +208,36 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
     assert step is not None
     leaves = {(ref.kind, ref.id): ref for ref in trace.outside.values() if ref.name in step.gradients}
     leaves = {key: ref for key, ref in leaves.items() if key[0] in {"parameter", "input"}}
-    start = {_key(step.loss): np.ones(step.loss.shape)}
-    pulled = pull(trace, start, lambda key: key[:2] in leaves, through=True, ops=ops)
     gradients = {ref.name: np.zeros(ref.shape) for ref in leaves.values()}
-    for (kind, number, _, layout), parts in pulled.items():
-        whole = leaves[kind, number]
-        total = np.asarray(sum(parts[1:], parts[0]))
-        gradients[whole.name] += total if layout in {None, layout_of(whole)} else _onto(whole, layout, total)
+    arrived: dict[Tensor, Array] = {_key(step.loss): np.ones(step.loss.shape)}
+    for node in step.nodes:  # in the order in which they ran: all that meets in a result has arrived before it is used
+        for target, total in _through(trace, node, arrived, ops).items():
+            kind, number, _, layout = target
+            if (kind, number) in leaves:
+                whole = leaves[kind, number]
+                gradients[whole.name] += total if layout in {None, layout_of(whole)} else _onto(whole, layout, total)
+            else:
+                arrived[target] = arrived[target] + total if target in arrived else total
     return gradients
+
+
+def _through(
+    trace: Trace, node: BackwardNode, arrived: dict[Tensor, Array], ops: Mapping[str, Op]
+) -> dict[Tensor, Array]:
+    """What has arrived at a node's results, brought on to what its forward operation read.
+
+    Raises:
+        UsageError: a rule does not give one of these.
+    """
+    here = {_key(made): arrived.pop(_key(made)) for made, _ in node.received if _key(made) in arrived}
+    if not here:
+        return {}
+    targets = {target_of(trace, of) for of, _ in node.gave}
+    pulled = pull(trace, here, targets.__contains__, through=node.custom, ops=ops)
+    missing = targets - pulled.keys()
+    if missing:
+        raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
+    return {target: np.asarray(sum(parts[1:], parts[0])) for target, parts in pulled.items()}
 
 
 def _onto(whole: Ref, layout: Layout | None, gradient: Array) -> Array:
@@ -303,6 +317,15 @@ def _varying(trace: Trace, is_target: Callable[[Tensor], bool]) -> frozenset[tup
 
 def _counts(step: Step, name: str, ref: Ref) -> bool:
     return "float" in ref.dtype and not (step.op in WRITES and name == "self")
+
+
+def target_of(trace: Trace, of: Ref) -> Tensor:
+    """What a gradient is of, as the forward steps read it: a view of a parameter counts as that parameter."""
+    if of.kind == "step" and trace.all_steps[of.id].view:
+        viewed = next(ref for _, _, ref in trace.all_steps[of.id].refs())
+        if viewed.kind == "parameter":
+            return ("parameter", viewed.id, 0, layout_of(of))
+    return _key(of)
 
 
 def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor:
