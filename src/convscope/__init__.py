@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from convscope.inputs.model_inputs import random_inputs as random_inputs
     from convscope.inputs.pictures import load_image as load_image
     from convscope.inputs.pictures import prepare as prepare
+    from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
@@ -102,7 +103,7 @@ _PUBLIC = {
     "Run": "training",
     "STATUSES": "proof.status",
     "Step": "traces.step",
-    "Summary": "export",
+    "Summary": "export.summary",
     "Trace": "traces.trace",
     "TraceError": "errors",
     "TrustError": "errors",
@@ -127,7 +128,7 @@ _PUBLIC = {
     "random_inputs": "inputs.model_inputs",
     "read_image": "images",
     "serve": "server.launch",
-    "summary": "export",
+    "summary": "export.summary",
     "trace": "capture",
     "train": "training",
     "verify": "proof",
@@ -149,6 +150,7 @@ _INTERNAL = {
     "json_text": "json_values",
     "parse_model_args": "models",
     "save_sum": "export.sum_sheet",
+    "prepare_batch": "inputs.pictures",
     "spelled": "escaping",
     "write_whole": "files",
 }

@@ -118,7 +118,8 @@ def recorded_operations() -> set[str]:
 
 def test_every_rule_has_a_case() -> None:
     seen = recorded_operations()
-    assert set(OPS) - seen == set()
+    updates = {name for name in OPS if name.startswith("convscope::")}  # see capture/test_training_step.py
+    assert set(OPS) - seen == updates
     assert {role_of(op) for op in seen - set(OPS)} <= {"random"}
 
 

@@ -113,7 +113,8 @@ def test_pytorch_lies_within_the_bound_of_the_reference(name: str, dtype: torch.
 
 def test_every_operation_has_a_case() -> None:
     named_by_cases = {case.op.split(".")[0] for case in CASES.values()}
-    assert set(OPERATIONS) - named_by_cases == set()
+    updates = {name for name in OPERATIONS if name.startswith("convscope::")}  # see capture/test_training_step.py
+    assert set(OPERATIONS) - named_by_cases == updates
 
 
 def test_bounds_are_not_silly() -> None:

@@ -1,4 +1,4 @@
-"""Calls of backward operations, for comparison with the reference: those that the cases of the rules make."""
+"""Calls of losses and backward operations, to compare with the reference: those that the cases of the rules make."""
 
 import zlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own 
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).removeprefix("aten.")
-        if "backward" in name:
+        if "backward" in name or "_loss" in name:
             self.kept.append((name, args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 

@@ -54,6 +54,20 @@ def _labels_2d(g: Tensor, x: Tensor) -> Any:
     return aten.nll_loss2d_backward(g[0, 0, 0, 0], x, target, None, 1, -100, x.new_full((), 198.0))
 
 
+def _nll(_: Tensor, x: Tensor, **options: Any) -> Any:
+    """The loss of labels 2, 0, an ignored one, 6 and 2."""
+    weight = options.get("weight", x[0].abs() + 0.5)
+    made = aten.nll_loss_forward(
+        x.log_softmax(1), torch.tensor([2, 0, -100, 6, 2]), weight, options.get("reduction", 1), -100
+    )
+    return made[0] if options.get("reduction") == 0 else tuple(made)
+
+
+def _nll_2d(_: Tensor, x: Tensor) -> Any:
+    target = torch.arange(2 * 9 * 11).reshape(2, 9, 11) % 3
+    return tuple(aten.nll_loss2d_forward(x.log_softmax(1), target, None, 1, -100))
+
+
 def _losses() -> Iterator[tuple[str, Does]]:
     yield "log softmax backward", lambda g, x: aten._log_softmax_backward_data(g, x.log_softmax(1), 1, x.dtype)
     yield "softmax backward", lambda g, x: aten._softmax_backward_data(g, x.softmax(0), 0, x.dtype)
@@ -64,6 +78,11 @@ def _losses() -> Iterator[tuple[str, Does]]:
     yield "nll backward", _labels
     yield "nll backward of each", partial(_labels, reduction=0)
     yield "nll backward of the sum", partial(_labels, reduction=2)
+    yield "nll", _nll
+    yield "nll of each", partial(_nll, reduction=0)
+    yield "nll of the sum without weights", partial(_nll, reduction=2, weight=None)
+    yield "mse", lambda g, x: aten.mse_loss(g, x, 1)
+    yield "mse of each", lambda g, x: aten.mse_loss(g, x, 0)
     yield "mse backward", lambda g, x: aten.mse_loss_backward(g[0, 0], x, g, 1)
     yield "mse backward of each", lambda g, x: aten.mse_loss_backward(g, x, g * x, 0)
     yield "smooth l1 backward", lambda g, x: aten.smooth_l1_loss_backward(g[0, 0], x, g, 1, 0.7)
@@ -298,6 +317,7 @@ def _attentions() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
 def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     for name, does in (*_activations(), *_losses()):
         yield name, (does, (TABLE, TABLE))
+    yield "2-d nll", (_nll_2d, (IMAGE, IMAGE))
     yield "2-d nll backward", (_labels_2d, (IMAGE, IMAGE))
     yield "prelu backward", (aten._prelu_kernel_backward, (TABLE, TABLE, (1, 7)))
     yield "glu backward", (lambda g, x: aten.glu_backward(g, x, 1), ((3, 4), (3, 8)))

@@ -9,6 +9,7 @@ import typer
 import convscope as cs
 from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
 from convscope.cli.options import DataDir, Inputs, Json, Loading, spread
+from convscope.cli.training_step import StepOptions
 from convscope.render.numbers import grid_lines
 
 MAX_WRITTEN = 32
@@ -20,7 +21,10 @@ OneImage = Annotated[
 ]
 Image = Annotated[
     str | None,
-    typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7; else by --input."),
+    typer.Argument(
+        help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7; else by --input. A batch "
+        "such as mnist:train/0-63 records a training step."
+    ),
 ]
 
 
@@ -33,10 +37,11 @@ def trace(
     loading: Loading,
     data_dir: DataDir = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also list hidden steps that prepare others.")] = False,
+    step: StepOptions,
     as_json: Json = False,
 ) -> None:
-    """List the steps of a forward pass: name, operation, shape, parameters, range."""
-    result = traced(model, image, loading, data_dir, inputs)
+    """List the steps of a forward pass, or of a training step: name, operation, shape, parameters, range."""
+    result = traced(model, image, loading, data_dir, inputs, step=step if step.wanted(image) else None)
     steps = result.all_steps if hidden else result.steps
     if as_json:
         notes = list(result.notes)
@@ -67,24 +72,32 @@ def explain(
     out: Annotated[Path | None, typer.Option(help="Also write the calculation to this file, .xlsx.")] = None,
     inputs: Inputs,
     loading: Loading,
+    step: StepOptions,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
+    """Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`.
+
+    A gradient or an update: `convscope explain runs/shapes-cnn shapes:train/0-63 --at conv1.weight.grad:3,0,1,1`.
+    """
     if at is None:
         raise cs.UsageError(
             "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
         )
     if out is not None:
         cs.check_workbook_path(out)
-    found = traced(model, image, loading, data_dir, inputs)
+    found = traced(model, image, loading, data_dir, inputs, step=step if step.wanted(image, at) else None)
     why = explained(found, at)
     if out is not None:
         cs.save_sum(why, out)
     if as_json:
         answer = why.to_input().to_json() if to_input else why.to_json(depth=depth)
-        show_json({**answer, "notes": list(found.notes)})
+        training = {} if found.training_step is None else {"training": found.training_step.says}
+        show_json({**answer, **training, "notes": list(found.notes)})
         return
+    if found.training_step is not None:
+        say(found.training_step.says)
+        say()
     show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth))
     for note in found.notes:
         say(f"note: {note}")
@@ -101,13 +114,15 @@ def verify(
     *,
     inputs: Inputs,
     loading: Loading,
+    step: StepOptions,
     data_dir: DataDir = None,
     cells: Annotated[int, typer.Option(min=1, help="Number of cells to explain in each step.")] = 200,
     as_json: Json = False,
 ) -> None:
     """Recompute every number independently; exit status 1 if any does not match."""
     noise = image is None and not inputs.named
-    result = traced(model, image, loading, data_dir, inputs, noise=noise)
+    asked = step if step.wanted(image) else None
+    result = traced(model, image, loading, data_dir, inputs, noise=noise, step=asked)
     with reading_progress() as progress:
         report = cs.verify(result, cells=cells, progress=progress)
     if as_json:
@@ -208,9 +223,18 @@ def explained(trace: Any, at: str) -> Any:
 
 
 def traced(
-    model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs, *, noise: bool = False
+    model: str,
+    image: str | None,
+    loading: Loading,
+    data_dir: Path | None,
+    inputs: Inputs,
+    *,
+    noise: bool = False,
+    step: StepOptions | None = None,
 ) -> Any:
-    """A model's trace for its inputs, or for noise; notes on either are printed."""
+    """A model's trace for its inputs, or for noise, or a training step; notes are printed."""
+    if step is not None:
+        return step.trace(model, image, loading, data_dir, inputs)
     loaded = loading.load(model)
     if noise:
         return inputs.trace(loaded, cs.random_inputs(loaded))
@@ -218,6 +242,8 @@ def traced(
 
 
 def _show_report(report: Any) -> None:
+    for line in report.lines:
+        say(line)
     rows = [
         (
             step.name,

@@ -280,10 +280,16 @@ def through_vjp(
 
 
 def prelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The learnt slope below zero."""
-    only(call, varies, "self")
+    """The learnt slope below zero; by the slope itself what is below zero."""
+    only(call, varies, "self", "weight")
     image, slope = wide(call["self"]), wide(call["weight"])
-    return VJP({"self": weights * np.where(image > 0, 1.0, slope)})
+    gradients = {"self": weights * np.where(image > 0, 1.0, slope)} if "self" in varies else {}
+    if "weight" not in varies:
+        return VJP(gradients)
+    gradients["weight"] = fitted(weights * np.where(image > 0, 0.0, image), call["weight"].shape)
+    kept = 0.0 if "self" in varies else _sum_vjp(weights, np.where(image > 0, image, 0.0))
+    moved = _sum_vjp(gradients["weight"], slope) if "self" in varies else 0.0
+    return VJP(gradients, kept - moved, linear="self" not in varies)
 
 
 def glu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

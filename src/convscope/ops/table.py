@@ -37,6 +37,7 @@ from convscope.ops.randomized import RANDOMIZED
 from convscope.ops.recurrent import RECURRENT
 from convscope.ops.sampling import SAMPLING
 from convscope.ops.titles import Title
+from convscope.ops.updates import UPDATES
 from convscope.plugins import PluginTable
 
 _ROWS: Mapping[str, Op] = {
@@ -524,6 +525,7 @@ _ROWS: Mapping[str, Op] = {
     # families that have their rows beside their rules
     "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
     **BACKWARD,
+    **UPDATES,
     **CLASS_LOSSES,
     **DISTANCES,
     **CTC,

@@ -119,3 +119,8 @@ def _size(value: Any) -> str:
 def _shape_of(step: TitledStep, argument: str) -> tuple[int, ...]:
     value = step.arguments.get(argument)
     return tuple(getattr(value, "shape", ()))
+
+
+def update(step: TitledStep) -> str:
+    """`update by adam, learning rate 0.001`."""
+    return f"update by {step.op.rpartition('::')[2]}, learning rate {step.arguments.get('lr', 0):g}"

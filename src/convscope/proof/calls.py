@@ -68,7 +68,7 @@ def call_of(trace: Trace, step: Step, output: int = 0, ops: Mapping[str, Op] = O
     arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
     made = step.results[output]
     rounding = ops[step.op].rounding if step.op in ops else "wide"
-    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(trace, step), rounding)
+    return Call(step.op, arguments, made.shape, made.dtype, step.position + output, _extra(trace, step), rounding)
 
 
 def _argument(trace: Trace, step: Step, name: str, value: Any) -> Any:

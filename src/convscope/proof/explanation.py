@@ -16,6 +16,7 @@ from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
 from convscope.proof.calls import call_of
 from convscope.proof.contributions import Contributions, contributions
+from convscope.proof.derivatives import derivatives_of
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
@@ -124,7 +125,13 @@ class Explanation:
             return "unsupported" if self.raw is None else "not recomputed"
         if not witness.agrees(self.cell, self.recorded, self.call.dtype):
             return "mismatch"
-        return self._within(witness)
+        return self._derived(self._within(witness))
+
+    def _derived(self, status: Status) -> Status:
+        """The status of a number that, if it is a gradient, is also the derivative of its forward step."""
+        if status not in PROVED or self.trace.training_step is None:
+            return status
+        return derivatives_of(self.trace, self.ops).status(self.step)[0] or status
 
     def _within(self, witness: Recomputation) -> Status:
         """The status of a number that is within the reference's bound, and within the rule's where it has one."""
@@ -331,6 +338,11 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
 
 
 def _notes(found: Explanation) -> Iterator[str]:
+    if found.trace.training_step is not None:
+        wrong = derivatives_of(found.trace, found.ops).status(found.step)[1]
+        if wrong is not None:
+            there = f"{short(wrong.expected)} at {wrong.cell}"
+            yield f"the derivative of the forward step gives {there}, where this gradient has {short(wrong.recorded)}."
     for name in found.changed:
         yield f"{name} changed since the trace."
     for how in found.step.broken:

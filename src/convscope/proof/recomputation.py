@@ -119,7 +119,7 @@ def recompute(
     operation = _operation(step, references)
     if operation is None:
         return {}
-    arguments = _arguments(trace, step)
+    arguments = arguments_of(trace, step)
     try:
         return _settled_ranks(step, _evaluate(operation, step, arguments, normwise=normwise), arguments)
     except ConvscopeError:
@@ -146,7 +146,7 @@ def recompute_in_parts(
         nothing = {output: Recomputation(np.zeros(ref.shape), np.zeros(())) for output, ref in enumerate(step.results)}
         yield RecomputedPart(None, None, nothing)
         return
-    arguments = _arguments(trace, step)
+    arguments = arguments_of(trace, step)
     if not _is_large(step, cells):
         found = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
         yield RecomputedPart(None, None, _settled_ranks(step, found, arguments))
@@ -174,7 +174,7 @@ def _operation(step: Step, references: Mapping[str, Operation]) -> Operation | N
     return None if step.is_complex else references.get(step.op)
 
 
-def _arguments(trace: Trace, step: Step) -> dict[str, Any]:
+def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
     """What the reference takes: the step's operands, and what no argument says."""
     arguments: dict[str, Any] = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:
@@ -194,10 +194,11 @@ def _evaluate(
     operation: Operation, step: Step, arguments: Mapping[str, Any], *, normwise: bool, lean: bool = False
 ) -> dict[int, Recomputation]:
     roundoffs = [ROUNDOFF.get(made.dtype, (2.0**-24, 0.0)) for made in step.results]
-    made = operation.evaluate(roundoffs, normwise=normwise, lean=lean, **arguments)
+    before = roundoffs[:1] * step.position  # results that are other steps
+    made = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
     return {
         output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
-        for output, one in enumerate(made)
+        for output, one in enumerate(made[step.position :])
         if one is not None
     }
 

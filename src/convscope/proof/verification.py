@@ -14,10 +14,12 @@ import numpy as np
 from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of
+from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
+from convscope.proof.gradient_check import check_gradients
 from convscope.proof.output_check import returned
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
-from convscope.proof.status import StepStatus
+from convscope.proof.status import PROVED, StepStatus
 from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
 from convscope.proof.verification_report import RESOLVED, Mismatch, StepReport, Verification
@@ -73,7 +75,12 @@ def verify(
     broken = tuple(broken_chains(trace.all_steps))
     remarks = tuple(note for note in trace.notes if note not in broken)
     chains = tuple(note.removesuffix(".") for note in broken)
-    return Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    report = Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    if trace.training_step is None:
+        return report
+    unresolved = [step.id for step in report.unresolved]
+    check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved)
+    return replace(report, training=trace.training_step.says, gradients=check)
 
 
 class Tables(NamedTuple):
@@ -126,7 +133,12 @@ def _verify_step(
         return report("unsupported")
     if not checks:
         return report("unsupported")
-    return report(_finding(checks, _resolution(step, checks, read), proved if explained else "recomputed"), checks)
+    finding = _finding(checks, _resolution(step, checks, read), proved if explained else "recomputed")
+    if trace.training_step is None or finding not in PROVED:
+        return report(finding, checks)
+    derived, wrong = derivatives_of(trace, tables.ops).status(step)
+    whole = report(derived or finding, checks)
+    return whole if wrong is None else replace(whole, mismatch=wrong)
 
 
 def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
@@ -144,7 +156,7 @@ def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStat
 
 def _resolution(step: Step, checks: Sequence[StepCheck], read: Collection[tuple[int, int]]) -> float:
     """That of the result which is resolved least, of those that matter."""
-    return max((c.resolution for c in checks if (step.id, c.call.output) in read), default=0.0)
+    return max((c.resolution for c in checks if (step.id, c.call.output - step.position) in read), default=0.0)
 
 
 def _check(
@@ -183,6 +195,8 @@ def _again(
 
 def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Tables) -> Mismatch | None:
     """A mismatch with the explanation of its cell, where it has one."""
+    if mismatch is not None:
+        mismatch = replace(mismatch, output=mismatch.output - step.position)
     if mismatch is None or len(mismatch.cell) != len(step.results[mismatch.output].shape):
         return mismatch
     try:

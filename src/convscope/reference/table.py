@@ -43,6 +43,7 @@ from convscope.reference.randomized import RANDOMIZED
 from convscope.reference.recurrent import RECURRENT
 from convscope.reference.roundoff import FUNCTION
 from convscope.reference.sampling import SAMPLING
+from convscope.reference.updates import UPDATES
 
 
 def _carry(function: object) -> Operation:
@@ -418,6 +419,7 @@ _ROWS: Mapping[str, Operation] = {
     "eye": moved(indexing.identity),
     # families that have their rows beside their definitions
     **BACKWARD,
+    **UPDATES,
     "vdot": _PRODUCT,
     **DISTANCES,
     **CTC,

@@ -12,8 +12,21 @@ from convscope.escaping import spelled
 from convscope.render.numbers import table
 from convscope.traces.archive import Archive, ArchiveSource, write
 from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values, notes_of
+from convscope.traces.training_step import TrainingStep
 
-__all__ = ["ArchiveSource", "Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Step", "Trace", "Values"]
+__all__ = [
+    "ArchiveSource",
+    "Array",
+    "Cell",
+    "Kind",
+    "Origin",
+    "Parameters",
+    "Ref",
+    "Step",
+    "Trace",
+    "TrainingStep",
+    "Values",
+]
 
 LISTED, TAIL = 60, 12
 """Lines of a printed trace, and those of them at its end."""
@@ -75,7 +88,8 @@ class Trace:
 
     @cached_property
     def _by_name(self) -> dict[str, Step]:
-        return {step.name: step for step in self.all_steps}
+        aliases = {alias: step for step in reversed(self.all_steps) for alias in step.aliases}
+        return aliases | {step.name: step for step in self.all_steps}
 
     def __getitem__(self, key: str | int) -> Step:
         """A step by name or by id.
@@ -152,6 +166,12 @@ class Trace:
     def returned(self) -> tuple[Ref, ...] | None:
         """The reference of each tensor in the output, in order; None in files of the first format, which lack it."""
         return self._source.returned()
+
+    @cached_property
+    def training_step(self) -> TrainingStep | None:
+        """Loss, gradients and update, where the trace has them; None for a forward pass alone, and in a file."""
+        step: TrainingStep | None = getattr(self._source, "training_step", None)
+        return step
 
     @property
     def saved(self) -> bool:

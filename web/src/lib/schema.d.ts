@@ -774,7 +774,7 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status?: "proved" | "proved normwise" | "unresolved" | "mismatch" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
+            status?: "proved" | "proved normwise" | "unresolved" | "mismatch" | "wrong derivative" | "underived" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
             step: components["schemas"]["StepJson"];
             /** Value */
             value: number | ("nan" | "inf" | "-inf");
@@ -1139,7 +1139,7 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "proved" | "proved normwise" | "unresolved" | "mismatch" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
+            status: "proved" | "proved normwise" | "unresolved" | "mismatch" | "wrong derivative" | "underived" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
             /**
              * Tone
              * @enum {string}

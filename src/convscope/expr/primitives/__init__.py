@@ -12,6 +12,7 @@ from convscope.expr.primitives.primitive import Primitive as Primitive
 from convscope.expr.primitives.quantization import FAKE
 from convscope.expr.primitives.ranking import RANKING
 from convscope.expr.primitives.reductions import MOMENTS, REDUCTIONS
+from convscope.expr.primitives.updates import UPDATES
 
 PRIMITIVES: Mapping[str, Primitive] = {
     **ACTIVATIONS,
@@ -24,4 +25,5 @@ PRIMITIVES: Mapping[str, Primitive] = {
     **PAIRED,
     **RANKING,
     **REDUCTIONS,
+    **UPDATES,
 }
