@@ -561,6 +561,18 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * Address
+         * @description Which number an answer is about. A page shows a value and its badge only under this address.
+         */
+        Address: {
+            /** Cell */
+            cell: number[];
+            /** Step */
+            step: number | null;
+            /** Trace */
+            trace: string;
+        };
+        /**
          * Answer
          * @description The model's score for one class.
          */
@@ -735,6 +747,7 @@ export interface components {
          */
         Explained: {
             explanation: components["schemas"]["ExplanationJson"];
+            of: components["schemas"]["Address"];
             paper?: components["schemas"]["Paper"] | null;
             proof: components["schemas"]["Proof"] | null;
             rest: components["schemas"]["RestJson"] | null;
@@ -1131,6 +1144,7 @@ export interface components {
          * @description What is known about one number; see docs/explanation.md for the statuses.
          */
         Proof: {
+            of: components["schemas"]["Address"];
             /** Proved */
             proved: boolean;
             /** Sentence */

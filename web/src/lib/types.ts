@@ -22,6 +22,7 @@ export type ParameterInfo = Schemas["ParameterInfo"];
 export type Answer = Schemas["Answer"];
 export type DifferenceInfo = Schemas["DifferenceInfo"];
 export type StepChange = Schemas["StepChange"];
+export type Address = Schemas["Address"];
 export type Proof = Schemas["Proof"];
 export type Explained = Schemas["Explained"];
 export type Paper = Schemas["Paper"];
@@ -43,6 +44,7 @@ export type TrainingEvent = Schemas["TrainingEvent"];
 
 /** The header of a pack of contributions. It is part of a binary response, so the OpenAPI document does not include it. */
 export type ContributionsInfo = Readonly<{
+  of: Address;
   value: Num;
   constant: Num;
   total: Num;

@@ -43,7 +43,13 @@ def explained(
     """
     why = why_of(done, step, cell)
     cheap = step.id in done.proved or _work(why) <= CHEAP
-    return _answer(why, proved(done, why) if cheap else None, TERMS if every else SOME, channel)
+    proof = proved(done, why) if cheap else None
+    return _answer(why, address_of(done, why), proof, TERMS if every else SOME, channel)
+
+
+def address_of(done: TracePass, why: cs.Explanation) -> schema.Address:
+    """Which number an explanation is about: taken from the explanation itself, not from the request."""
+    return schema.Address(trace=done.id, step=why.step.id, cell=[int(place) for place in why.cell])
 
 
 def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanation:
@@ -55,10 +61,11 @@ def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanatio
     return cs.explain(done.trace, step, tuple(cell))
 
 
-def probability(step: cs.Step, index: int) -> schema.Explained:
+def probability(done: TracePass, step: cs.Step, index: int) -> schema.Explained:
     """Why a class has its probability: the softmax over the answer, where the model itself has none.
 
     Args:
+        done: The pass.
         step: What made the answer.
         index: Which class.
 
@@ -68,7 +75,8 @@ def probability(step: cs.Step, index: int) -> schema.Explained:
     softmax = cs.load_model("torch.nn:Softmax", args={"dim": 1})
     trace = cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
     why = cs.explain(trace, trace.steps[-1], (index,))
-    answer = _answer(why, _proof(why), SOME, None)
+    address = schema.Address(trace=done.id, step=None, cell=[int(place) for place in why.cell])
+    answer = _answer(why, address, _proof(why, address), SOME, None)
     return schema.Explained.model_validate(_renamed(answer.model_dump(), step.name))
 
 
@@ -82,14 +90,17 @@ def _renamed(value: Any, name: str) -> Any:
     return value.replace("input (", f"{name} (") if isinstance(value, str) else value
 
 
-def _answer(why: cs.Explanation, proof: schema.Proof | None, most: int, channel: int | None) -> schema.Explained:
+def _answer(
+    why: cs.Explanation, address: schema.Address, proof: schema.Proof | None, most: int, channel: int | None
+) -> schema.Explained:
     """An explanation as the page gets it, its sums cut."""
     plain = cast("ExplanationJson", why.to_json(proof=proof is not None))
     sentence = speech.sentence(plain)
     if plain["expr"] is None:
-        return schema.Explained(explanation=plain, sentence=sentence, rest=None, proof=proof)
+        return schema.Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
     kept, rest = cut(plain["expr"], most, channel)
-    return schema.Explained(explanation=plain, sentence=sentence, rest=rest, proof=proof, paper=_paper(why, kept))
+    paper = _paper(why, kept)
+    return schema.Explained(of=address, explanation=plain, sentence=sentence, rest=rest, proof=proof, paper=paper)
 
 
 def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | None:
@@ -120,16 +131,18 @@ def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | Non
 
 def proved(done: TracePass, why: cs.Explanation) -> schema.Proof:
     """What is known about a number; its step is recomputed."""
-    proof = _proof(why)
+    proof = _proof(why, address_of(done, why))
     if why.step.id in done.proved:
         done.proved.remove(why.step.id)
     done.proved.append(why.step.id)
     return proof
 
 
-def _proof(why: cs.Explanation) -> schema.Proof:
+def _proof(why: cs.Explanation, address: schema.Address) -> schema.Proof:
     text = cs.STATUSES[why.status]
-    return schema.Proof(status=why.status, word=text.word, sentence=text.sentence, tone=text.tone, proved=why.proved)
+    return schema.Proof(
+        of=address, status=why.status, word=text.word, sentence=text.sentence, tone=text.tone, proved=why.proved
+    )
 
 
 def _work(why: cs.Explanation) -> int:
@@ -223,10 +236,12 @@ def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> b
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
     """
-    found = why_of(done, step, cell).to_input()
+    why = why_of(done, step, cell)
+    found = why.to_input()
     pixels, _ = planes_of_all(found.pixels, filled_with=0.0)
     weights, _ = planes_of_all(found.weights, filled_with=0.0)
     info = schema.ContributionsInfo(
+        of=address_of(done, why),
         value=number(found.value),
         constant=number(found.constant),
         total=number(found.total),

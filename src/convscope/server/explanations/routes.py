@@ -51,7 +51,7 @@ async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge
             raise HTTPException(
                 404, "the model gives no logits for this input, so there are no probabilities besides its own numbers."
             )
-        return explained_probability(done.step(info.output), cell)
+        return explained_probability(done, done.step(info.output), cell)
 
     found: Explained = await on(request, trace, made)
     return found

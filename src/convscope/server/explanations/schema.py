@@ -6,12 +6,24 @@ from pydantic import Field
 
 import convscope as cs
 from convscope.server.explanations.expression import ExplanationJson, RestJson
-from convscope.server.http.message import Message, Number
+from convscope.server.http.message import Id, Message, Number
+
+
+class Address(Message):
+    """Which number an answer is about. A page shows a value and its badge only under this address."""
+
+    trace: Id
+    """The pass: a digest of the model's weights, the image, its changes and the edits."""
+    step: int | None
+    """None: the softmax over the model's output."""
+    cell: list[int]
+    """The full index, with the batch axis."""
 
 
 class Proof(Message):
     """What is known about one number; see docs/explanation.md for the statuses."""
 
+    of: Address
     status: cs.Status
     word: str
     """What the badge says."""
@@ -54,6 +66,7 @@ class Paper(Message):
 class Explained(Message):
     """Why a number is what it is."""
 
+    of: Address
     explanation: ExplanationJson
     sentence: str
     """One sentence for a screen reader."""
@@ -68,6 +81,7 @@ class Explained(Message):
 class ContributionsInfo(Message):
     """The same number as contributions of the input's pixels plus a constant; the pixels are raw, beside it."""
 
+    of: Address
     value: Number
     constant: Number
     total: Number
