@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
 import convscope as cs
-from convscope.training.batches import epoch_order
-from convscope.training.memory_format import trained_channels_last
+from convscope.training.batches import epoch_order, trained_channels_last
 from measure import header, in_turn, ratio, spread
 
 Pair = tuple[Tensor, int]

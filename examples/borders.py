@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import convscope as cs
-from convscope.data.shapes import RED, YELLOW, ShapePart, paint
+from convscope.data.generated import RED, YELLOW, ShapePart, paint
 
 COLORS: Mapping[str, tuple[int, ...]] = {"red": RED, "yellow": YELLOW}
 PLACE = (11, 8, 8)  # side, top and left of the square that is shown: nothing of it is near a border

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import convscope as cs
+from convscope.capture.recorder import SHORTCUTS
 from convscope.capture.session import TracingSession
-from convscope.capture.shortcuts import SHORTCUTS
 from convscope.errors import DataError, ShapeError, TraceError, UnknownName, UsageError
 from replay import assert_replays, same
 

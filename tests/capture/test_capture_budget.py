@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import convscope as cs
-from convscope.capture import memory_budget
+from convscope.capture import recompute as memory_budget
 from convscope.capture.recompute import Recomputing
 from convscope.errors import TraceError
 from convscope.memory import available

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import convscope as cs
-from convscope.capture import memory_budget
+from convscope.capture import recompute as memory_budget
 from replay import same
 
 
@@ -163,7 +163,7 @@ def test_swapped_weights_are_steps_not_the_parameter() -> None:
 
 
 def test_a_watched_pass_counts_as_the_sketch_did() -> None:
-    from convscope.capture.activations import ActivationWatch
+    from convscope.capture.tracing import ActivationWatch
 
     model = nn.Sequential(Assigned(), nn.MaxPool2d(2))
     watch = ActivationWatch(model, ["1"])

@@ -188,7 +188,7 @@ def test_too_little_memory_is_one_sentence(
     def refuse(*_: object) -> None:
         raise MemoryError("Unable to allocate 36.5 GiB")
 
-    monkeypatch.setattr("convscope.data.shapes.paint", refuse)
+    monkeypatch.setattr("convscope.data.generated.paint", refuse)
     monkeypatch.setattr(sys, "argv", ["convscope", "train", "shapes", "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as left:
         main()
@@ -202,7 +202,7 @@ def test_more_images_than_there_is_memory_for_are_refused_before_any_is_drawn(
     def refuse(*_: object) -> None:
         raise AssertionError("nothing is drawn")
 
-    monkeypatch.setattr("convscope.data.shapes.distinct", refuse)
+    monkeypatch.setattr("convscope.data.generated.distinct", refuse)
     said = convscope("train", "shapes", "--images", str(10**13))
     assert said.status == 1
     assert said.err.startswith("error: 10,000,000,000,000 images of shapes need about 23,520,000 GB of memory, and ")

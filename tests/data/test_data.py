@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import convscope as cs
 from convscope.data.catalog import DATASETS, PLACES, load_dataset
 from convscope.data.dataset import Dataset, check_trainable, overlap
-from convscope.data.holdout import split_indices
-from convscope.data.shapes import every, is_test
+from convscope.data.generated import every, is_test
+from convscope.data.options import split_indices
 from convscope.errors import ConvscopeError, DataError, UnknownName, UsageError
 from convscope.images import Array
 

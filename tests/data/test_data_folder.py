@@ -366,9 +366,9 @@ def test_a_class_of_damaged_files_is_an_error(tmp_path: Path) -> None:
 
 def test_more_than_memory_holds_is_refused_at_the_first_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, {"a": 5, "b": 4})
-    monkeypatch.setattr("convscope.data.memory.available", lambda: 2 * 9 * 24)
+    monkeypatch.setattr("convscope.data.options.available", lambda: 2 * 9 * 24)
     assert len(load(tmp_path)) == 9
-    monkeypatch.setattr("convscope.data.memory.available", lambda: 2 * 9 * 24 - 1)
+    monkeypatch.setattr("convscope.data.options.available", lambda: 2 * 9 * 24 - 1)
     told: list[int] = []
     with pytest.raises(
         DataError, match=r"9 images of folder:.* need about .* GB of memory, .* or name the folder hub:"

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from convscope.data.catalog import DATASETS, at_hand, load_dataset
 from convscope.data.idx import parse_idx, to_idx, uncompressed
-from convscope.data.mnist_files import FAMILIES, Family, File
+from convscope.data.mnist import FAMILIES, Family, File
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
 from convscope.images import Array
 

@@ -395,7 +395,7 @@ def test_what_does_not_fit_is_refused_by_its_headers(tmp_path: Path, monkeypatch
 
 def test_more_than_the_memory_is_refused_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convscope.data.npz.numbers", no_numbers)
-    monkeypatch.setattr("convscope.data.memory.available", lambda: 500_000_000)
+    monkeypatch.setattr("convscope.data.options.available", lambda: 500_000_000)
     path = tmp_path / "large.npz"
     count = 4_000_000
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:

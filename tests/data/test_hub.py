@@ -19,8 +19,7 @@ from safetensors.numpy import load_file
 import convscope as cs
 from convscope.data.lazy_images import BlockShuffle, LazyImages
 from convscope.errors import DataError, DownloadError, UnknownName
-from convscope.training.batches import as_batches, epoch_order
-from convscope.training.prefetch import prefetch
+from convscope.training.batches import as_batches, epoch_order, prefetch
 from launching import environment
 
 datasets = pytest.importorskip("datasets", reason="hub: data need Hugging Face datasets")

@@ -16,8 +16,7 @@ from PIL import Image
 from torch import nn
 
 from convscope.cards.card import Card, attach
-from convscope.cards.card_inference import card_of, infer_card
-from convscope.cards.processors import preprocess_from_processor, preprocess_from_timm
+from convscope.cards.card_inference import card_of, infer_card, preprocess_from_processor, preprocess_from_timm
 from convscope.errors import ModelError, UsageError
 from convscope.images import Preprocess, pixels
 from convscope.models.loading import load_model

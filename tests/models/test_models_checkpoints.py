@@ -199,7 +199,7 @@ def test_several_weights_of_which_none_is_plainly_meant_are_refused_with_the_opt
 
 
 def test_the_command_line_asks_for_a_key(tmp_path: Path) -> None:
-    from convscope.cli.model_options import Loading
+    from convscope.cli.options import Loading
 
     code = "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))\n"
     (tmp_path / "n.py").write_text(code)

@@ -14,7 +14,7 @@ from convscope.expr.call import Call, Operand
 from convscope.expr.precision import Precision, rounded
 from convscope.expr.primitives.reductions import softmax, softmax_error
 from convscope.ops import OPS
-from convscope.proof.summation import drift
+from convscope.proof.channel_bias import drift
 from convscope.proof.verification_report import Verification
 from convscope.reference.table import OPERATIONS
 

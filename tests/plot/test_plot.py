@@ -24,8 +24,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import ModelError, RunError, ShapeError, UnknownName, UsageError
 from convscope.filters import FILTERS, apply_filter, parse_kernel
 from convscope.images import Preprocess
-from convscope.plot.canvas.fonts import width
-from convscope.plot.canvas.style import ACCENT, DIVERGING, INK, PAGE, ColorScale
+from convscope.plot.canvas.style import ACCENT, DIVERGING, INK, PAGE, ColorScale, width
 from convscope.plot.figures.confusion import confusion
 from convscope.plot.figures.feature_maps import maps, maps_by_class
 from convscope.plot.figures.filtered import filtered

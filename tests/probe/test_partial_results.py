@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convscope.errors import DataError
-from convscope.probe.support.partial_results import Partial
+from convscope.probe.support.scan import Partial
 
 KEY = {"probe": "dead"}
 

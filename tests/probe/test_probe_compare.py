@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 import convscope as cs
 from convscope.cards.card import Card, attach
-from convscope.probe.support.cost import costs
-from convscope.probe.support.similarity import cka, dependence, gram
+from convscope.probe.support.model_measures import cka, costs, dependence, gram
 from figures import assert_legible, data
 
 

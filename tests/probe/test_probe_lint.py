@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import convscope as cs
 from convscope.cli import app
-from convscope.probe.linting.evaluation_checks import mcnemar
+from convscope.probe.linting.data_checks import mcnemar
 from convscope.probe.linting.findings import LESSONS
 from convscope.probe.linting.lint import CHECKS
 

@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 import convscope as cs
 from convscope.cards.card import Card, attach
 from convscope.cli import app
-from convscope.probe.support.equivariance import motions
 from convscope.probe.support.shift_cache import share
-from convscope.probe.support.transforms import CHANGES, translated
+from convscope.probe.support.transforms import CHANGES, motions, translated
 
 BLACK = torch.zeros(1, 1, 1)
 

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 import convscope as cs
 from convscope.cli import app
-from convscope.probe.support.image_features import FEATURES, MEANS, features_of
-from convscope.probe.support.threshold_rule import _best_rules, fit_rule
+from convscope.probe.support.trivial_features import FEATURES, MEANS, _best_rules, features_of, fit_rule
 
 
 def test_the_area_rule_on_shapes_scores_seventeen_of_eighteen_and_says_so() -> None:

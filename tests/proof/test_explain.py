@@ -24,10 +24,9 @@ from convscope.ops import OPS, Op
 from convscope.ops.op import VJPRule
 from convscope.ops.vjp import VJP
 from convscope.proof.explanation import Explanation, explain
-from convscope.render.detail import Detail
 from convscope.render.drawing import draw, result
 from convscope.render.numbers import number_of
-from convscope.render.rows import BLANK, Row
+from convscope.render.sums import BLANK, Detail, Row
 from convscope.traces.trace import Trace
 from rule_cases import CASES, recorded
 

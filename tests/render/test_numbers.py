@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convscope.render.numbers import MINUS, aligned, compact, number_of, percent
-from convscope.server.explanations.speech import cell_words
+from convscope.server.explanations.explanations import cell_words
 
 CASES: dict[str, list[list[Any]]] = json.loads((Path(__file__).parents[1] / "support/number_cases.json").read_text())
 

@@ -10,9 +10,9 @@ import convscope as cs
 from asking import opened
 from convscope.server import launch, schema
 from convscope.server.jobs.workers import NOBODY
+from convscope.server.launch import begin_first_views
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces import passes as trace_passes
-from convscope.server.traces import warmup
 from convscope.server.traces.passes import TraceStore
 
 CALM = {"rotate": 0, "down": 0, "right": 0, "noise": 0, "seed": 0}
@@ -44,7 +44,7 @@ def first_view(gallery: Workspace) -> dict[str, Any]:
 def test_the_pages_first_request_finds_what_was_made_for_it(passes: list[str], image: Any) -> None:
     gallery, made = Workspace.of_model(cs.load_model("shapes-cnn", seed=1), image), passes
     with opened(gallery) as page:
-        warmup.begin(gallery)
+        begin_first_views(gallery)
         info = page.post("traces", **first_view(gallery))
         assert made == [info["id"]]
         assert info["answers"]
@@ -72,7 +72,7 @@ def test_a_request_that_comes_meanwhile_waits_for_it(passes: list[str]) -> None:
     model.begun.clear()
     model.go_on.clear()
     with opened(gallery) as page:
-        warmup.begin(gallery)
+        begin_first_views(gallery)
         assert model.begun.wait(240)
         threading.Timer(0.2, model.go_on.set).start()
         info = page.post("traces", **first_view(gallery))
@@ -90,7 +90,7 @@ def test_a_first_view_that_fails_says_so_to_who_asks_and_to_nobody_before(caplog
 
     gallery = Workspace.of_model(Failing(), "shapes:test/12")
     with opened(gallery) as page:
-        warmup.begin(gallery)
+        begin_first_views(gallery)
         assert "no such thing" in page.post("traces", **first_view(gallery))["error"]
     assert not caplog.records
 
@@ -116,7 +116,7 @@ def test_it_is_kept_until_somebody_comes() -> None:
 
 def test_it_is_made_once_and_only_where_a_page_comes(static: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Workspace] = []
-    monkeypatch.setattr(warmup, "begin", begun.append)
+    monkeypatch.setattr(launch, "begin_first_views", begun.append)
     monkeypatch.setattr(launch, "has_browser", lambda: True)
     monkeypatch.setattr("webbrowser.open", lambda _: True)
     with cs.open(cs.load_model("shapes-cnn"), port=0, browser=False) as explorer:

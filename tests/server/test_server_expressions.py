@@ -9,7 +9,7 @@ from torch import nn, tensor
 
 import convscope as cs
 from convscope.expr import call
-from convscope.server.explanations.expression import ExplanationJson, Kind
+from convscope.server.explanations.schema import ExplanationJson, Kind
 from rule_cases import CASES, recorded
 
 TYPES = TypeAdapter(ExplanationJson)

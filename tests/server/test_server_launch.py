@@ -22,10 +22,11 @@ import pytest
 
 import convscope as cs
 from convscope.cli import main
-from convscope.cli.model_options import Loading
+from convscope.cli.options import Loading
 from convscope.server import launch
-from convscope.server.http import address, page
-from convscope.server.http.address import address_of, bind, has_browser
+from convscope.server.http import connection as address
+from convscope.server.http import page
+from convscope.server.http.connection import address_of, bind, has_browser
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import uvicorn
 import convscope as cs
 from convscope.server.app import make_app
 from convscope.server.http.security import Access
-from convscope.server.jobs import subscribers
+from convscope.server.jobs import event_stream as subscribers
 from convscope.server.session.schema import SourceInfo
 from convscope.server.session.workspace import Workspace
 from convscope.server.trainings import registry as several

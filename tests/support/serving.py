@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message
 
-from convscope.server.http.address import bind
-from convscope.server.http.connection import SlowClientProtocol, make_server
+from convscope.server.http.connection import SlowClientProtocol, bind, make_server
 from convscope.server.http.security import Access, Guard, new_token
 
 TOKEN = new_token()

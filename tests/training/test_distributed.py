@@ -12,26 +12,28 @@ import pytest
 from safetensors.numpy import load_file
 
 import convscope as cs
-from convscope.training.rendezvous import launch_id
+from convscope.training.process_group import launch_id
 from launching import SEVERAL, torchrun
 
 pytestmark = SEVERAL
 
 TOGETHER = """
-import io, json, sys
+import atexit, io, json, os, sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import nn
+from torch import distributed, nn
 
 import convscope as cs
 from convscope.data.lazy_images import LazyImages
 from convscope.images import Preprocess
 from convscope.probe.support.scan import scan
-from convscope.training.rendezvous import rank
+from convscope.training.process_group import rank
 
 notes = []
+atexit.register(lambda: Path(f"left-{os.environ['RANK']}").write_text(str(not distributed.is_initialized()))
+                if "RANK" in os.environ else None)
 watch = lambda event: notes.extend(event.get("notes", ()))
 settings = {"seed": 1, "device": "cpu", "watch": watch}
 first = cs.train("shapes", "shapes-cnn", epochs=2, batch_size=15, out="weights", **settings)
@@ -122,6 +124,11 @@ def test_scores_and_scans_are_identical(together: Together, processes: int) -> N
         assert answer["score"] == alone["score"]
         assert answer["scan"] == alone["scan"]
         assert answer["probes"] == alone["probes"]
+
+
+def test_every_process_leaves_the_group_before_it_ends(together: Together) -> None:
+    """Otherwise the threads of the group outlive it, and now and then abort the process."""
+    assert [path.read_text() for path in sorted(together(2).glob("left-*"))] == ["True", "True"]
 
 
 def test_batch_norm_is_said_to_differ(together: Together) -> None:

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 import convscope as cs
 from commands import Commands
 from convscope.errors import RunError, UsageError, WeightsError
-from convscope.training.random_state import random_state, restore_random_state
+from convscope.training.reproducibility import random_state, restore_random_state
 from damage import edit_config
 
 PATIENCE = 600

@@ -22,7 +22,7 @@ from commands import Commands
 from convscope.errors import DataWarning, RunError, WeightsError
 from convscope.models.sealed_weights import check_seal, sealed
 from convscope.models.weights import load_weights
-from convscope.training.metrics import metrics_line, read_metrics
+from convscope.training.writer import metrics_line, read_metrics
 from damage import edit_config, flipped, within
 
 SMALL: Mapping[str, Any] = {"dataset": "crosses", "epochs": 12, "seed": 3}

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 
 import convscope as cs
 from commands import Commands
-from convscope.cli import demo as demo_command
-from convscope.cli.demo_folder import put_in_place, staged
+from convscope.cli import explorer as demo_command
+from convscope.cli.explorer import put_in_place, staged
 from convscope.errors import RunError, UsageError
 from convscope.files import open_own, open_to_read, write_file
 from damage import within

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convscope.training.fast_adam import AdamStepper, stepper_of
-from convscope.training.objectives import OPTIMIZERS, make_optimizer
+from convscope.training.objectives import OPTIMIZERS, AdamStepper, make_optimizer, stepper_of
 from convscope.training.recipes import Recipe
 
 SHAPES = ((3, 2), (1,), (2, 1, 3, 3))

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 import convscope as cs
 from convscope.errors import DataError, ModelError, RunError, ShapeError, TrainingError, UnknownName, UsageError
-from convscope.training.batches import epoch_order
-from convscope.training.memory_format import trained_channels_last
+from convscope.training.batches import epoch_order, trained_channels_last
 from convscope.training.recipes import FAST, TUTORIAL, Recipe, recipe_for
 from convscope.training.writer import history_steps
 

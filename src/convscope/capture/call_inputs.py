@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from convscope.capture.model_state import ModelState
-from convscope.cards.card import AXES, attached
+from convscope.cards.card import AXES, attached, input_layers
 from convscope.cards.card_inference import card_of
-from convscope.cards.input_layer import input_layers
 from convscope.cards.trial_copy import in_structure
 from convscope.cards.trial_runs import expectation, only_pictures, runs
 from convscope.errors import ShapeError, UsageError

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from convscope.capture.recorder import Recorder
 from convscope.capture.session import TracingSession
+from convscope.cards.card import expected_input
 from convscope.cards.card_inference import card_of, entering
-from convscope.cards.input_layer import expected_input
 from convscope.errors import InputError, TraceError
 
 

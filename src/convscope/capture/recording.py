@@ -1,25 +1,76 @@
-"""Recording: a lazy source of steps and numbers, from the tape of a pass.
+"""Recording: a lazy source of steps and numbers, from the tape of a pass; tensors as NumPy arrays."""
 
-Knows torch; returns NumPy arrays.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from convscope.capture.arrays import array_of, in_structure, tensors_of
-from convscope.capture.broken_chains import Before, Left, breaks_of
+import torch
+from torch import Tensor
+
 from convscope.capture.call_records import CallRecord, TensorIds, TensorMeta, argument_of, describe, results_of
 from convscope.capture.dataflow import LinkedCall, Linker, OutsideTensors
 from convscope.capture.model_state import PLAIN
 from convscope.capture.recorder import Recorder
 from convscope.capture.session import TracingSession
-from convscope.capture.step_builder import RecordedPass, build_steps, outside_refs, returned_refs
+from convscope.capture.step_builder import (
+    Before,
+    Left,
+    RecordedPass,
+    breaks_of,
+    build_steps,
+    outside_refs,
+    returned_refs,
+)
 from convscope.capture.tape import Call, Departure, Tape
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
-from convscope.traces.digest import weights_digest
-from convscope.traces.step import Array, Kind, Ref, Step
+from convscope.errors import TraceError
+from convscope.traces.step import Array, Kind, Ref, Step, frozen, weights_digest
+
+NARROW = {torch.bfloat16, torch.float16}
+
+
+def array_of(tensor: Tensor) -> Array:
+    """A tensor as a read-only array, without a copy for CPU tensors; bfloat16 and half are widened to float32.
+
+    Raises:
+        TraceError: The tensor is on the meta device, so it has no numbers.
+    """
+    if tensor.is_meta:
+        raise TraceError("a result of this pass is on the meta device and has no numbers.")
+    tensor = tensor.detach()
+    if tensor.is_nested:
+        tensor = tensor.to_padded_tensor(0.0)
+    elif tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.dtype in NARROW or str(tensor.dtype).startswith("torch.float8"):
+        tensor = tensor.float()
+    if tensor.dtype == torch.complex32:  # NumPy lacks this type
+        tensor = tensor.to(torch.complex64)
+    return frozen(tensor.resolve_conj().resolve_neg().cpu().numpy())
+
+
+def in_structure(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A model's output with `change` applied to each tensor; mappings and dataclasses become dict, sequences tuple."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {str(name): in_structure(item, change) for name, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: in_structure(getattr(value, field.name), change) for field in fields(value)}
+    if isinstance(value, list | tuple):
+        return tuple(in_structure(item, change) for item in value)
+    return value
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """The tensors of a model's output, in order."""
+    results: list[Tensor] = []
+    in_structure(value, results.append)
+    return iter(results)
 
 
 class Recording:

@@ -1,15 +1,228 @@
-"""Step builder: turn a linked pass into the Steps of a trace. Knows linked calls and names; no torch, no numbers."""
+"""Step builder: turn a linked pass into named Steps, and mark those whose numbers left PyTorch on the way. No torch.
 
-from collections.abc import Collection, Mapping, Sequence
+A number that depends on the image leaves at a departure (`item()`, `numpy()`). Anything new that enters the pass
+afterwards may hold it: a tensor that no step made, or a number among an operation's arguments. Conditions, sizes and
+indices choose the path and are not numbers on it. Knows linked calls; no torch.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convscope.capture.broken_chains import Break, sentences
-from convscope.capture.call_records import TensorMeta
-from convscope.capture.dataflow import LinkedCall, OutsideTensors, TensorLink
-from convscope.capture.step_names import names_of
-from convscope.capture.visibility import hidden_rows, moves_only
+from convscope.capture.call_records import CallRecord, TensorMeta
+from convscope.capture.dataflow import LinkedCall, OutsideTensors, TensorLink, hidden_rows, makes, moves_only, slots_in
 from convscope.traces.step import Kind, Ref, Step, Values
+
+UNWRITTEN = ("empty", "new_empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A departure of numbers from PyTorch, linked to its source."""
+
+    time: int
+    link: TensorLink
+    """The tensor whose numbers left."""
+    way: str
+    number: Any = None
+    """The number, if it was a single one."""
+    changed: bool = False
+    """Whether other code then wrote into the tensor's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """An argument that may hold numbers from outside."""
+
+    argument: str
+    how: str
+    """How the argument is affected: `holds`, `may hold`, `was written into`, `unwritten`."""
+    left: Left | None = None
+    """The departure of these numbers."""
+
+    def says(self, name: str) -> str:
+        """The break as a sentence; `name` is the step or input at which the numbers left."""
+        if self.left is None:
+            return f"{self.argument} holds numbers that were not written by a PyTorch operation"
+        if self.how == "was written into":
+            return (
+                f"{self.argument} was written into outside PyTorch, which got its memory at {name} by {self.left.way}"
+            )
+        return f"{self.argument} {self.how} numbers that left PyTorch at {name} by {self.left.way}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """Tensors and numbers known before the pass."""
+
+    memories: Collection[int] = ()
+    """Memories of the tensors that the model holds."""
+    numbers: Collection[Any] = ()
+    """Numbers that the model holds or its code contains."""
+    scalars: Callable[[int], Any] = lambda _: None
+    """Constant -> its number if it holds exactly one, else None."""
+    own: Callable[[int], bool] = lambda _: False
+    """Visit -> whether a built-in torch layer ran, whose numbers come from its settings alone."""
+
+
+@dataclass(slots=True)
+class _Chain:
+    """The state while rows are followed in order."""
+
+    before: Before
+    image: set[int] = field(default_factory=set)
+    """Memories whose numbers depend on the image, or on a broken chain."""
+    blank: set[int] = field(default_factory=set)
+    """Memories that have not been written yet."""
+    left: list[Left] = field(default_factory=list)
+    """Departures of such numbers so far."""
+
+
+def breaks_of(
+    rows: Sequence[LinkedCall], departures: Sequence[Left], inputs: Collection[int], before: Before
+) -> dict[int, tuple[Break, ...]]:
+    """Row -> its arguments that may come from outside; rows without any are left out.
+
+    Args:
+        rows: All linked calls, in order.
+        departures: Numbers that left PyTorch, in order.
+        inputs: Memories of the inputs.
+        before: Tensors and numbers known before the pass.
+    """
+    chain, result, waiting = _Chain(before, set(inputs)), dict[int, tuple[Break, ...]](), list(departures)
+    for number, row in enumerate(rows):
+        while waiting and waiting[0].time <= row.entry.time:
+            _depart(chain, waiting.pop(0))
+        broken = tuple(dict.fromkeys(_breaks(chain, row)))
+        if broken:
+            result[number] = broken
+        _note(chain, row, broken=bool(broken))
+    return result
+
+
+def _depart(chain: _Chain, left: Left) -> None:
+    """Record a departure, unless it only decides a condition: other numbers may come back."""
+    if left.link.slot.memory in chain.image and not isinstance(left.number, bool):
+        chain.left.append(left)
+
+
+def _note(chain: _Chain, row: LinkedCall, *, broken: bool) -> None:
+    """Update the state with the row's results and writes."""
+    entry = row.entry
+    made = {slot.memory for slot in (*entry.results, *entry.writes)}
+    reads = any(link.slot.memory in chain.image for link in row.links) and not makes(entry.op)
+    if broken or reads:
+        chain.image |= made
+    if entry.op.startswith(UNWRITTEN):
+        chain.blank |= made
+    elif not entry.view:
+        chain.blank -= made
+
+
+def _breaks(chain: _Chain, row: LinkedCall) -> Iterator[Break]:
+    entry = row.entry
+    written = {slot.memory for slot in entry.writes}
+    for (name, _, slot), link in zip(slots_in(entry.arguments), row.links, strict=True):
+        changed = next((left for left in chain.left if left.changed and left.link.slot.memory == slot.memory), None)
+        if changed is not None:
+            yield Break(name, "was written into", changed)
+        if slot.memory in chain.blank and 0 not in slot.shape and not (entry.view or slot.memory in written):
+            yield from [] if makes(entry.op) or entry.op in PLACES else [Break(name, "unwritten")]
+        if link.kind == "constant" and chain.left and slot.memory not in chain.before.memories:
+            yield from _of_number(chain, name, chain.before.scalars(link.id))
+    if chain.left:
+        for name in entry.scalars:
+            yield from _of_number(chain, name, entry.arguments[name], inside=chain.before.own(entry.visit))
+
+
+PLACES = frozenset({"copy"})
+"""Operations whose first operand is only the destination of a write."""
+
+
+def _of_number(chain: _Chain, name: str, number: Any, *, inside: bool = False) -> Iterator[Break]:
+    """The break, if a number, or a tensor of several (None), may be one that left."""
+    same = next((left for left in reversed(chain.left) if number is not None and left.number == number), None)
+    if same is not None:
+        yield Break(name, "holds", same)
+    elif number is None or not (inside or number in chain.before.numbers):
+        yield Break(name, "may hold", chain.left[-1])
+
+
+def sentences(
+    broken: Mapping[int, tuple[Break, ...]], named: Callable[[TensorLink], str]
+) -> dict[int, tuple[str, ...]]:
+    """Row -> its breaks as sentences."""
+    return {
+        row: tuple(b.says("" if b.left is None else named(b.left.link)) for b in result)
+        for row, result in broken.items()
+    }
+
+
+PLAIN = {  # ATen names that differ from the documented names
+    "addmm": "linear",
+    "mm": "matmul",
+    "bmm": "matmul",
+    "baddbmm": "matmul",
+    "_to_copy": "to",
+    "_unsafe_view": "reshape",
+    "_reshape_alias": "reshape",
+    "constant_pad_nd": "pad",
+}
+
+
+def names_of(rows: Sequence[LinkedCall], hidden: Sequence[bool], visits: Sequence[tuple[str, int]]) -> list[str]:
+    """A unique name for each row; visible ones get theirs first.
+
+    The only visible step of a leaf module takes the module's path; any other step is named `path.operation`, or just
+    `operation` in the model's own `forward`. Repeated names are numbered: `relu`, `relu#2`.
+    """
+    callers = {caller for _, caller in visits}
+    shown: dict[int, int] = {}
+    for row, hid in zip(rows, hidden, strict=True):
+        shown[row.entry.visit] = shown.get(row.entry.visit, 0) + (not hid)
+    names = [""] * len(rows)
+    used: dict[str, int] = {}
+    for turn in (False, True):
+        for number, row in enumerate(rows):
+            if hidden[number] is turn:
+                visit = row.entry.visit
+                path = visits[visit][0]
+                alone = not turn and path and shown[visit] == 1 and visit not in callers
+                name = path if alone else f"{path}.{plain_name(row)}".lstrip(".")
+                names[number] = _numbered(name, used)
+    return names
+
+
+def _numbered(name: str, used: dict[str, int]) -> str:
+    used[name] = used.get(name, 0) + 1
+    return name if used[name] == 1 else f"{name}#{used[name]}"
+
+
+def plain_name(row: LinkedCall) -> str:
+    """The operation's name in PyTorch's documentation."""
+    op, slots = row.entry.op, [link.slot for link in row.links]
+    if op in {"convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution"} and len(slots) > 1:
+        transposed = "_transpose" if row.entry.arguments.get("transposed") else ""
+        return f"conv{transposed}{len(slots[1].shape) - 2}d"
+    if op in {"view", "_unsafe_view", "_reshape_alias"} and slots and _flattens(slots[0], row.entry):
+        return "flatten"
+    if op == "mm" and len(row.links) > 1 and row.links[1].kind == "parameter":
+        return "linear"
+    if op in PLAIN:
+        return PLAIN[op]
+    if "scaled_dot_product" in op:
+        return "attention"
+    return op.rpartition("::")[2].lstrip("_").removeprefix("native_").removesuffix("_with_indices")
+
+
+def _flattens(before: TensorMeta, entry: CallRecord) -> bool:
+    """Whether the trailing axes were merged into one."""
+    after = entry.results[0]
+    if not 1 <= len(after.shape) < len(before.shape):
+        return False
+    kept = len(after.shape) - 1
+    return before.shape[:kept] == after.shape[:kept] and after.shape[-1] == math.prod(before.shape[kept:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,7 @@
 """Cards: a model's expected input and the meaning of its outputs, defined here or read from the model's config."""
 
-from convscope.cards.card import ATTRIBUTE, AXES, SHAPES, Card, attach, attached
-from convscope.cards.card_inference import at_size, card_of, entering, infer_card
-from convscope.cards.input_layer import expected_input, input_layers
-from convscope.cards.processors import preprocess_from_processor
+from convscope.cards.card import ATTRIBUTE, AXES, SHAPES, Card, attach, attached, expected_input, input_layers
+from convscope.cards.card_inference import at_size, card_of, entering, infer_card, preprocess_from_processor
 
 __all__ = [
     "ATTRIBUTE",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from convscope.cards.input_layer import InputLayer
+from convscope.cards.card import InputLayer
 
 SMALL = 30_000_000
 """Numbers of parameters up to which a ghost has real ones, so that a forward may look at values."""

@@ -12,8 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from convscope.cards.card import Form
-from convscope.cards.input_layer import InputLayer, input_layers, square
+from convscope.cards.card import Form, InputLayer, input_layers, square
 from convscope.cards.trial_copy import Attempt, Ghosts, Unrunnable, in_structure
 
 T = TypeVar("T")

@@ -9,10 +9,11 @@ import typer
 from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, demo, explorer, inspection, plotting, training
+from convscope.cli import catalog, explorer, inspection, plotting, training
+from convscope.cli import explorer as demo
 from convscope.cli.console import drop_output, hushed, notes_on_data, remark
+from convscope.cli.options import in_many
 from convscope.cli.probe import probe_app
-from convscope.cli.process_options import in_many
 
 app = typer.Typer(
     name="convscope",

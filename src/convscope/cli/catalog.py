@@ -2,7 +2,7 @@
 
 import convscope as cs
 from convscope.cli.console import say, show_json, show_table
-from convscope.cli.shared_options import Json
+from convscope.cli.options import Json
 
 
 def datasets(as_json: Json = False) -> None:

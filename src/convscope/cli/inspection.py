@@ -7,9 +7,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
-from convscope.cli.inputs import Inputs
-from convscope.cli.model_options import Loading
-from convscope.cli.shared_options import DataDir, Json, spread
+from convscope.cli.options import DataDir, Inputs, Json, Loading, spread
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
 OneImage = Annotated[

@@ -9,13 +9,9 @@ import numpy as np
 import typer
 
 import convscope as cs
-from convscope.cli.consent import Trust
-from convscope.cli.console import reading_progress, remark, say, show_json
-from convscope.cli.figure_files import Out, save, target, write
-from convscope.cli.inputs import Inputs
+from convscope.cli.console import Out, reading_progress, remark, save, say, show_json, target, write
 from convscope.cli.inspection import explained
-from convscope.cli.model_options import Loading, is_run
-from convscope.cli.shared_options import DataDir, Grey, Json, Size, parse_size, spread
+from convscope.cli.options import DataDir, Grey, Inputs, Json, Loading, Size, Trust, is_run, parse_size, spread
 from convscope.cli.training import scores
 from convscope.render.numbers import decimal
 

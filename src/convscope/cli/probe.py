@@ -13,14 +13,22 @@ from typing import Annotated, Any
 import typer
 
 import convscope as cs
-from convscope.cli.consent import Trust
-from convscope.cli.console import hushed, reading_progress, show_json, show_text
-from convscope.cli.figure_files import save, target, write
-from convscope.cli.inputs import Inputs
+from convscope.cli.console import hushed, reading_progress, save, show_json, show_text, target, write
 from convscope.cli.inspection import parse_cell
-from convscope.cli.model_options import Loading, is_run
-from convscope.cli.process_options import in_many
-from convscope.cli.shared_options import DataDir, Grey, Json, Size, Strict, parse_size, spread
+from convscope.cli.options import (
+    DataDir,
+    Grey,
+    Inputs,
+    Json,
+    Loading,
+    Size,
+    Strict,
+    Trust,
+    in_many,
+    is_run,
+    parse_size,
+    spread,
+)
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 FITTED = ("folder:", "hub:")

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convscope.data import crosses, mnist, shapes
+from convscope.data import generated as crosses
+from convscope.data import generated as shapes
+from convscope.data import mnist
 from convscope.data.dataset import Dataset
 from convscope.data.folder import load_folder
 from convscope.data.hub import is_here, load_hub
-from convscope.data.mnist_files import FAMILIES
+from convscope.data.mnist import FAMILIES
 from convscope.data.npz import load_npz
 from convscope.data.options import DatasetOptions
 from convscope.errors import UnknownName, UsageError

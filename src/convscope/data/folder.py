@@ -14,9 +14,7 @@ import numpy as np
 
 from convscope.data.dataset import Dataset
 from convscope.data.folder_layout import OPTIONS, FolderLayout, layout_of, pictures_in
-from convscope.data.holdout import split_indices
-from convscope.data.memory import check_memory
-from convscope.data.options import DatasetOptions
+from convscope.data.options import DatasetOptions, check_memory, split_indices
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
 from convscope.images import WHITE, Array, Preprocess, read_image
 

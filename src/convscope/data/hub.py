@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.data.folder_layout import TEST, TRAIN
-from convscope.data.holdout import split_indices
 from convscope.data.lazy_images import BlockShuffle, Encoded, LazyImages, decoded
-from convscope.data.options import DatasetOptions
+from convscope.data.options import DatasetOptions, split_indices
 from convscope.errors import DataError, DownloadError, UnknownName, UsageError
 from convscope.images import Array, Preprocess
 

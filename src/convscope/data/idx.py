@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.data.memory import check_bytes
+from convscope.data.options import check_bytes
 from convscope.errors import DataError
 from convscope.files import LFS
 

@@ -1,5 +1,6 @@
-"""Options: the validated arguments of `load_dataset`. Knows no data set."""
+"""Options: the validated arguments of `load_dataset`, the hold-out split, and whether the images fit into memory."""
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +8,12 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import parse_qsl
 
-from convscope.errors import UnknownName, UsageError
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from convscope.errors import DataError, UnknownName, UsageError
 from convscope.images import Fit
+from convscope.memory import available
 from convscope.progress import Progress, silent
 
 SPLITS = ("train", "test", "all")
@@ -115,3 +120,67 @@ def _size(value: object) -> tuple[int, int]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise UsageError(f"image_size must be (height, width), not {value!r}.")
     return _whole("the height of image_size", value[0], 1), _whole("the width of image_size", value[1], 1)
+
+
+TEST_SHARE = 0.2
+
+
+def split_indices(labels: ArrayLike, split: str, seed: int) -> NDArray[np.intp]:
+    """The indices of one split, in order: a fifth of each class, chosen by the seed, is test; the rest is train.
+
+    >>> split_indices([0, 0, 0, 0, 0, 1, 1], "test", seed=0).shape
+    (2,)
+
+    Args:
+        labels: The class of each image, shape (N,).
+        split: "train", "test" or "all". A class of two images or more has at least one in each.
+        seed: The same seed gives the same split.
+    """
+    classes = np.asarray(labels)
+    if split == "all":
+        return np.arange(len(classes))
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(classes), bool)
+    for label in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == label))
+        if len(members) > 1:
+            held_out[members[: max(1, round(TEST_SHARE * len(members)))]] = True
+    return np.flatnonzero(held_out == (split == "test"))
+
+
+def check_memory(name: str, count: int, shape: Sequence[int], remedy: str, *, copies: int) -> None:
+    """Raise an error if the images do not fit into memory.
+
+    >>> check_memory("x", 10**12, (1, 28, 28), "Ask for fewer.", copies=3)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    convscope.errors.DataError: 1,000,000,000,000 images of x need about 2,352,000 GB of memory, and ... Ask for fewer.
+
+    Args:
+        name: Name of the images in messages.
+        count: Number of images.
+        shape: (C, H, W) of each image.
+        remedy: Advice for the user.
+        copies: Number of copies in memory while they are made, one byte per value.
+
+    Raises:
+        DataError: they need more memory than is free.
+    """
+    check_bytes(f"{count:,} images of {name}", copies * count * math.prod(shape), remedy)
+
+
+def check_bytes(what: str, needed: int, remedy: str) -> None:
+    """Raise an error if something needs more memory than is free.
+
+    Args:
+        what: Its name in messages, a plural.
+        needed: Number of bytes.
+        remedy: Advice for the user.
+
+    Raises:
+        DataError: it needs more memory than is free.
+    """
+    left = available()
+    if needed > left:
+        raise DataError(
+            f"{what} need about {needed / 1e9:,.0f} GB of memory, and {left / 1e9:,.0f} GB are free here. {remedy}"
+        )

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import UsageError
-from convscope.expr.integers import BITS
-from convscope.expr.precision import Precision, Rounding
+from convscope.expr.precision import BITS, Precision, Rounding
 
 Array = NDArray[Any]
 Cell = tuple[int, ...]

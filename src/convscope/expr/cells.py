@@ -7,7 +7,7 @@ import numpy as np
 
 from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
 from convscope.expr.expr import Cells, Leaf, number
-from convscope.expr.integers import exact, widened
+from convscope.expr.precision import exact, widened
 
 Axis = Array | Sequence[int] | range | int
 

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.expr.call import Array, Cell, Source
-from convscope.expr.integers import WHOLE, exact, wrapped
-from convscope.expr.precision import EXACT, Precision, gamma
+from convscope.expr.precision import EXACT, WHOLE, Precision, exact, gamma, wrapped
 from convscope.expr.primitives import PRIMITIVES
 
 WRITTEN = "written"

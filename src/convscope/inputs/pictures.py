@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convscope.cards.card import Card
+from convscope.cards.card import Card, expected_input, input_layers
 from convscope.cards.card_inference import at_size, card_of
-from convscope.cards.input_layer import expected_input, input_layers
 from convscope.data.catalog import DATASETS, PLACES, load_dataset
 from convscope.data.dataset import Dataset
 from convscope.data.lazy_images import LazyImages

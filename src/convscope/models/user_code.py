@@ -23,8 +23,7 @@ import torch
 from torch import nn
 
 from convscope.errors import ModelError, UnknownName, UsageError
-from convscope.models.checked_imports import check_loaded, checked, is_library, look_in
-from convscope.models.import_statements import locate, reachable, statements
+from convscope.models.checked_imports import check_loaded, checked, is_library, locate, look_in, reachable, statements
 from convscope.models.network_arguments import check_arguments, unfit
 
 

@@ -6,7 +6,7 @@ from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
-from convscope.expr.integers import widened
+from convscope.expr.precision import widened
 from convscope.ops.dependencies import as_mask, everything
 from convscope.ops.movement import as_type
 from convscope.ops.vjp import VJP, Varies, fitted, only, wide

@@ -8,8 +8,7 @@ from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, Leaf, number
-from convscope.expr.integers import BITS, wrapped
-from convscope.expr.precision import Precision
+from convscope.expr.precision import BITS, Precision, wrapped
 from convscope.ops import source_cells
 from convscope.ops.dependencies import as_mask
 from convscope.ops.source_cells import MOVES, SOURCES

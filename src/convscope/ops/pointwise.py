@@ -11,8 +11,7 @@ from convscope.errors import UnknownName, UsageError
 from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Leaf, number
-from convscope.expr.integers import WHOLE, wrapped
-from convscope.expr.precision import rounded
+from convscope.expr.precision import WHOLE, rounded, wrapped
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide

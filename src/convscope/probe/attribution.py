@@ -25,8 +25,7 @@ from convscope.progress import Progress, silent
 from convscope.proof.explanation import explain
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.training.inference import in_eval_mode
-from convscope.training.outputs import scores_of
+from convscope.training.outputs import in_eval_mode, scores_of
 from convscope.type_checks import takes
 
 STRONGEST = 0.05

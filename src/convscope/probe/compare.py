@@ -17,16 +17,12 @@ from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.support.batching import batch_size, first_of, kind_of, pictures
-from convscope.probe.support.cost import Cost, costs
-from convscope.probe.support.predictions import Answers, layers_of
-from convscope.probe.support.proportion import Z95, Proportion, sample_size
-from convscope.probe.support.report import Report, Table, noted
-from convscope.probe.support.resolve import Model, as_data, as_model
+from convscope.probe.support.batching import Model, as_data, as_model, batch_size, first_of, kind_of, pictures
+from convscope.probe.support.model_measures import Answers, Cost, cka, costs, layers_of
+from convscope.probe.support.report import Z95, Proportion, Report, Table, noted, sample_size
 from convscope.probe.support.scan import READ, BatchResult, at_work, scan
-from convscope.probe.support.similarity import cka
 from convscope.progress import Progress, silent
-from convscope.training.inference import answer, in_eval_mode
+from convscope.training.outputs import answer, in_eval_mode
 from convscope.training.runtime import make_runtime
 from convscope.type_checks import takes
 

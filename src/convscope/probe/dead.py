@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convscope.capture.activations import ActivationWatch
-from convscope.capture.tracing import trace
+from convscope.capture.tracing import ActivationWatch, trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.support.batching import first_of
-from convscope.probe.support.index_ranges import ranges
-from convscope.probe.support.proportion import Z95, Proportion, sample_size
-from convscope.probe.support.report import Report, Table
-from convscope.probe.support.resolve import Model, as_data, as_model
+from convscope.probe.support.batching import Model, as_data, as_model, first_of
+from convscope.probe.support.dependency_walk import ranges
+from convscope.probe.support.report import Z95, Proportion, Report, Table, sample_size
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.probe.support.unit_statistics import FLAT, added, counted
 from convscope.progress import Progress, silent

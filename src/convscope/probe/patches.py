@@ -16,14 +16,10 @@ from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.support.axes import axes_of
-from convscope.probe.support.batching import first_of, pictures
-from convscope.probe.support.crops import Box, Cropper, frame_of
-from convscope.probe.support.dependency_walk import DependencyWalk
-from convscope.probe.support.extremes import KINDS, extremes
-from convscope.probe.support.proportion import sample_size
-from convscope.probe.support.report import Report, Table
-from convscope.probe.support.resolve import Model, as_data, as_model
+from convscope.probe.support.batching import Model, as_data, as_model, first_of, pictures
+from convscope.probe.support.dependency_walk import DependencyWalk, axes_of
+from convscope.probe.support.extremes import KINDS, Box, Cropper, extremes, frame_of
+from convscope.probe.support.report import Report, Table, sample_size
 from convscope.probe.support.scan import READ, BatchResult
 from convscope.progress import Progress, silent
 from convscope.traces.step import Step

@@ -26,8 +26,8 @@ from convscope.probe.receptive_field import receptive_fields as receptive_fields
 from convscope.probe.shift import shift as shift
 from convscope.probe.shortcut import Shortcut as Shortcut
 from convscope.probe.shortcut import shortcut as shortcut
-from convscope.probe.support.equivariance import Motion as Motion
-from convscope.probe.support.proportion import Proportion as Proportion
+from convscope.probe.support.report import Proportion as Proportion
 from convscope.probe.support.report import Report as Report
 from convscope.probe.support.report import Table as Table
 from convscope.probe.support.robustness import Shift as Shift
+from convscope.probe.support.transforms import Motion as Motion

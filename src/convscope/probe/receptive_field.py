@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.expr.call import Cell, cell_label, full_cell
-from convscope.probe.support.axes import axes_of
-from convscope.probe.support.dependency_walk import DependencyWalk, Followed, Marks
-from convscope.probe.support.index_ranges import ranges
+from convscope.probe.support.dependency_walk import DependencyWalk, Followed, Marks, axes_of, ranges
 from convscope.probe.support.report import Report, Table
 from convscope.progress import Progress, silent
 from convscope.traces.step import Step

@@ -17,17 +17,13 @@ from convscope.cards.card_inference import card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
-from convscope.probe.support.batching import feeder, first_of
-from convscope.probe.support.class_mapping import Classes, classes_of, notes_of
-from convscope.probe.support.equivariance import Motion, motions
-from convscope.probe.support.resolve import Model, as_model
+from convscope.probe.support.batching import Classes, Model, as_model, classes_of, feeder, first_of, notes_of
 from convscope.probe.support.robustness import Shift, Steadiness
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.probe.support.shift_cache import PART, ShiftCache, share
-from convscope.probe.support.transforms import CHANGES, Level, levels_of
+from convscope.probe.support.transforms import CHANGES, Level, Motion, levels_of, motions
 from convscope.progress import Progress, silent
-from convscope.training.inference import answer, in_eval_mode
-from convscope.training.outputs import scores_of
+from convscope.training.outputs import answer, in_eval_mode, scores_of
 from convscope.type_checks import takes
 
 CHECKED = 1e-4

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, check_trainable
-from convscope.data.holdout import split_indices
-from convscope.data.shapes import published_chances
+from convscope.data.generated import published_chances
+from convscope.data.options import split_indices
 from convscope.errors import DataError
-from convscope.probe.support.image_features import MEANS, features_of
-from convscope.probe.support.proportion import Proportion
-from convscope.probe.support.report import Report, Table
-from convscope.probe.support.threshold_rule import Rule, fit_rule
+from convscope.probe.support.report import Proportion, Report, Table
+from convscope.probe.support.trivial_features import MEANS, Rule, features_of, fit_rule
 from convscope.progress import Progress, silent
 from convscope.type_checks import takes
 

@@ -1,14 +1,45 @@
-"""Calls: a recorded step as the rules see it. Knows traces, rules and what kernels do with padding."""
+"""Calls: a recorded step as the rules see it, and whether the kernel multiplied the zeros of its padding.
+
+Padding matters only where a weight is infinite or NaN, since zero times such a weight is NaN. PyTorch has kernels that
+multiply padding (a matrix product of unfolded windows) and kernels that leave it out (oneDNN's direct ones); which one
+ran depends on shapes, types and processor, so it is inferred from the numbers that it made.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from convscope.errors import ConvscopeError
 from convscope.expr.call import Call, Operand, Source
 from convscope.ops import OPS
-from convscope.proof.padding import multiplies_padding
+from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+
+
+def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | None = None) -> bool:
+    """Whether a recorded convolution holds nan wherever multiplied padding makes it; True where that shows nowhere.
+
+    Args:
+        arguments: The step's, by name, where the caller has them already.
+    """
+    if step.op != "convolution" or step.is_complex:
+        return True
+    weight = trace.operand(step, "weight") if arguments is None else arguments["weight"]
+    if step.arguments["transposed"] or np.isfinite(weight).all():
+        return True
+    given = trace.operands(step) if arguments is None else arguments
+    operation = OPERATIONS[step.op]
+    try:
+        with_zeros = operation.compute(**given)
+        without = operation.compute(**given, multiplies_padding=False)
+    except ConvscopeError:
+        return True
+    differs = np.isnan(with_zeros) & ~np.isnan(without)  # type: ignore[arg-type]  # one result
+    return not differs.any() or bool(np.isnan(step.output[differs]).any())
+
 
 DRAWN = frozenset(
     {

@@ -16,7 +16,7 @@ from convscope.json_values import plain_number
 from convscope.ops import OPS, Op
 from convscope.proof.backward import backward
 from convscope.render.numbers import NumberScale, short, small
-from convscope.render.rows import RULE, Row, indented, render
+from convscope.render.sums import RULE, Row, indented, render
 from convscope.render.to_json import plain_numbers
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace

@@ -19,11 +19,10 @@ from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
-from convscope.render.detail import Detail
 from convscope.render.numbers import short
-from convscope.render.operands import Inner, parts
 from convscope.render.page import page, passage
-from convscope.render.rows import indented
+from convscope.render.series import Inner, parts
+from convscope.render.sums import Detail, indented
 from convscope.render.to_json import plain
 from convscope.render.worksheet import Worksheet, worksheet
 from convscope.traces.step import Step

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import ConvscopeError
-from convscope.proof.calls import LAID_OUT, layout_of
-from convscope.proof.padding import multiplies_padding
+from convscope.proof.calls import LAID_OUT, layout_of, multiplies_padding
 from convscope.proof.tolerance import agree
 from convscope.reference.casting import wrapped
 from convscope.reference.operation import Operation

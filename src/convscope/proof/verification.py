@@ -21,8 +21,7 @@ from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
 from convscope.proof.verification_report import RESOLVED, Mismatch, StepReport, Verification
 from convscope.reference.parts import Box
-from convscope.traces.notes import broken_chains
-from convscope.traces.step import Step
+from convscope.traces.step import Step, broken_chains
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 

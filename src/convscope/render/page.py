@@ -5,10 +5,9 @@ import math
 import numpy as np
 
 from convscope.expr.expr import Expr
-from convscope.render.detail import Detail
 from convscope.render.drawing import draw, headline, result, rounding
 from convscope.render.numbers import MINUS, NumberScale, short, small
-from convscope.render.rows import BLANK, RULE, Row, indented, render
+from convscope.render.sums import BLANK, RULE, Detail, Row, indented, render
 
 
 def page(name: str, expr: Expr, recorded: float, bound: float, detail: Detail) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from convscope.expr.call import Array, Source
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.json_values import plain_number
-from convscope.render.formulas import formula
+from convscope.render.drawing import formula
 
 Plain = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Paper: a calculation as lines for who draws windows and kernels otherwise than in text, such as a web page.
+"""Worksheet: a calculation as lines for views that draw windows and kernels themselves, such as a web page.
 
 Everything that is added, rounded and compared is here, so that callers need not compute anything again.
 """
@@ -8,17 +8,54 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from convscope.expr.expr import Apply, Cells, Dot, Expr
-from convscope.render.channels import Channel, area_of, channels_of
-from convscope.render.detail import Detail
-from convscope.render.drawing import BRIEF, SERIES, draw, headline, result, rounding
-from convscope.render.formulas import draw_formula
+from convscope.expr.expr import Apply, Cells, Dot, Expr, exact_sum
+from convscope.render.drawing import BRIEF, SERIES, draw, draw_formula, headline, result, rounding
 from convscope.render.numbers import NumberScale, short
 from convscope.render.page import compared
-from convscope.render.rows import BLANK, RULE, Row
 from convscope.render.series import draw_cells, draw_extreme
-from convscope.render.sums import closing, listed, scale_of
+from convscope.render.sums import BLANK, RULE, Detail, Row, closing, listed, scale_of
+
+LARGEST = 64
+"""Larger windows are not drawn."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channel:
+    """The terms of one channel of a window."""
+
+    number: int | None
+    """The channel of the tensor that contains the window; None if there is only one."""
+    terms: NDArray[np.int64]
+    """Indices into the sum's terms, shape (R, S)."""
+    total: float
+    """The sum of its products."""
+
+
+def area_of(dot: Dot) -> int:
+    """Number of consecutive terms in each plane of the window; 0 if the sum is not a window of planes."""
+    grid = dot.left.grid
+    kernel = dot.right is not None and dot.right.source.kind != "computed"
+    if len(grid) - kernel != 2 or len(dot.left.source.shape) < 3 or max(grid[-2:]) > LARGEST or len(dot.left) < 2:
+        return 0
+    return int(np.prod(grid[-2:]))
+
+
+def channels_of(dot: Dot) -> list[Channel]:
+    """The window's planes, one per channel; empty if the sum is not a window of planes.
+
+    Args:
+        dot: A convolution, a pooling, an interpolation, a mean over planes.
+    """
+    shape = dot.left.source.shape
+    if not area_of(dot):
+        return []
+    planes = np.arange(len(dot.left)).reshape(-1, *dot.left.grid[-2:])
+    products = dot.products
+    numbers = [int(dot.left.cells[plane[0, 0], -3]) if shape[-3] > 1 else None for plane in planes]
+    return [Channel(k, plane, exact_sum(products[plane].ravel())) for k, plane in zip(numbers, planes, strict=True)]
+
 
 CHANNELS = 8
 """Channels of a window whose sums have a line of their own."""

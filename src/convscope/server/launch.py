@@ -1,6 +1,8 @@
-"""Starting and stopping the explorer: socket, access token, server thread, browser, shutdown.
+"""Starting and stopping the explorer: socket, access token, server thread, first forward pass, browser, shutdown.
 
-The content comes from `session.workspace`, access control from `http.security`.
+The first forward pass of each model starts before the browser does. A trace's id is a digest of its request, so the
+page's own request finds this trace, or waits for it. The content comes from `session.workspace`, access control from
+`http.security`.
 """
 
 import atexit
@@ -17,14 +19,30 @@ from types import TracebackType
 from typing import Any, Self
 
 import convscope as cs
+from convscope.server import schema
 from convscope.server.app import make_app, put_together
 from convscope.server.http import page
-from convscope.server.http.address import ANYWHERE, HOST, PORT, address_of, bind, has_browser
-from convscope.server.http.connection import make_server
+from convscope.server.http.connection import ANYWHERE, HOST, PORT, address_of, bind, has_browser, make_server
 from convscope.server.http.security import Access, is_host, is_loopback, new_token
+from convscope.server.jobs.workers import NOBODY
+from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
-from convscope.server.traces import warmup
+from convscope.server.traces.routes import trace_info
 from convscope.server.trainings.registry import Trainings
+
+
+def begin_first_views(workspace: Workspace) -> None:
+    """Start to trace the first input of each model of this session, in the worker threads."""
+    for opened in workspace.session_models():
+        workspace.workers.begin(f"model {opened.id}", partial(_first_view, workspace, opened))
+
+
+def _first_view(workspace: Workspace, opened: ModelHandle) -> schema.TraceInfo | None:
+    """The trace that the page requests if its URL specifies nothing else."""
+    if opened.start is None:
+        return None
+    request = schema.TraceRequest(model=opened.id, input=opened.start)
+    return trace_info(workspace.traces.make(opened, workspace.picture, request, NOBODY))
 
 
 class Explorer:
@@ -40,7 +58,7 @@ class Explorer:
         self._trainings = Trainings(workspace, folder)
         app = make_app(workspace, access, self._trainings)
         put_together(app)
-        self._begin = partial(warmup.begin, workspace)
+        self._begin = partial(begin_first_views, workspace)
         self._begun = threading.Lock()
         self.address = address_of(listening)
         """The server's address, without the token."""

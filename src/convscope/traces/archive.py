@@ -16,10 +16,9 @@ from safetensors.numpy import save_file
 
 from convscope.cards.card import Card
 from convscope.errors import DataError, TraceError, UsageError
-from convscope.traces.digest import weights_digest
 from convscope.traces.header import pack, pack_result, unpack_result
 from convscope.traces.header_check import NARROW, STEP, Contents, Outside, check, derivable, fits, parse
-from convscope.traces.step import Array, Kind, Ref, Step, Values, frozen
+from convscope.traces.step import Array, Kind, Ref, Step, Values, frozen, weights_digest
 
 FORMAT = "convscope-trace-2"
 FORMER = "convscope-trace-1"

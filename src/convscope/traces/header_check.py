@@ -15,8 +15,7 @@ import numpy as np
 
 from convscope.cards.card import Card
 from convscope.images import Fit
-from convscope.traces.call_sizes import modest
-from convscope.traces.header import unpack, unpack_result
+from convscope.traces.header import modest, unpack, unpack_result
 from convscope.traces.step import Array, Kind, Ref, Step, Values
 
 STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values"}]

@@ -1,6 +1,7 @@
-"""Step: one operation of a forward pass, as data. Knows NumPy; no torch, no recording, no explanations."""
+"""Step: one operation of a forward pass as data, notes that follow from steps, a digest of all weights. No torch."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -184,3 +185,49 @@ def frozen(array: Array) -> Array:
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
+
+
+def weights_digest(weights: Iterable[tuple[str, str, Array]]) -> str:
+    """SHA-256 of names, types, shapes and numbers, in order.
+
+    >>> weights_digest([("bias", "float32", np.zeros(2, np.float32))])[:8]
+    '52eda023'
+
+    Args:
+        weights: Name, recorded type as PyTorch names it, and numbers of each parameter and buffer.
+    """
+    digest = hashlib.sha256()
+    for name, dtype, array in weights:
+        digest.update(f"{name} torch.{dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+VALUES_ALONE = {"_linalg_svd": 1, "_linalg_eigh": 0}
+"""Operations for which an untraced PyTorch skips the vectors if they are not used, and the index of the result that
+holds the values."""
+
+
+def notes_of(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Sentences on broken chains to the image, and on steps that an untraced run may round differently."""
+    return (*broken_chains(steps), *_rounded(steps))
+
+
+def broken_chains(steps: Sequence[Step]) -> Iterator[str]:
+    """Sentences on numbers that left PyTorch during the pass and came back."""
+    for step in steps:
+        for how in step.broken:
+            yield f"the chain to the image is broken at {step.name}: {how}."
+
+
+def _rounded(steps: Sequence[Step]) -> Iterator[str]:
+    """Sentences on steps whose vectors are unused: an untraced run may use another algorithm without them."""
+    read = {(ref.id, ref.output) for step in steps for _, _, ref in step.refs() if ref.kind == "step"}
+    for step in steps:
+        values = VALUES_ALONE.get(step.op)
+        vectors = {output for output, made in enumerate(step.results) if made.shape and output != values}
+        if values is not None and not any((step.id, output) in read for output in vectors):
+            yield (
+                f"{step.name} was traced together with vectors that no step reads; if the model requests only the "
+                "values, an untraced PyTorch computes them in another way, and the last bits may differ."
+            )

@@ -10,8 +10,7 @@ from convscope.cards.card import Card
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
 from convscope.traces.archive import Archive, ArchiveSource, write
-from convscope.traces.notes import notes_of
-from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values
+from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values, notes_of
 
 __all__ = ["ArchiveSource", "Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Step", "Trace", "Values"]
 

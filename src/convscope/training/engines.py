@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import TrainingError, UnknownName, UsageError
-from convscope.training.fast_adam import Stepper
-from convscope.training.inference import refusal
 from convscope.training.numpy_engine import NumpyEngine, NumpyOptimizer
-from convscope.training.objectives import Loss, make_optimizer
-from convscope.training.outputs import scores_of
+from convscope.training.objectives import Loss, Stepper, make_optimizer
+from convscope.training.outputs import refusal, scores_of
 from convscope.training.recipes import Recipe
 from convscope.training.runtime import Runtime, make_runtime
 

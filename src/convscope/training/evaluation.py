@@ -19,12 +19,19 @@ from convscope.errors import DataError
 from convscope.inputs.pictures import Prepared, check_input, prepare
 from convscope.models.loading import load_model
 from convscope.training.batches import Batches, as_batches
-from convscope.training.collectives import agree, gathered
-from convscope.training.digests import quick_digest, weights_digest
-from convscope.training.inference import answer, in_eval_mode, returned
 from convscope.training.objectives import Loss, make_loss, mse
-from convscope.training.outputs import are_probabilities, check_classes, decide, ends_in, scores_of
-from convscope.training.rendezvous import join
+from convscope.training.outputs import (
+    answer,
+    are_probabilities,
+    check_classes,
+    decide,
+    ends_in,
+    in_eval_mode,
+    returned,
+    scores_of,
+)
+from convscope.training.process_group import agree, gathered, join
+from convscope.training.reproducibility import quick_digest, weights_digest
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime
 from convscope.type_checks import takes

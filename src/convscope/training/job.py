@@ -21,12 +21,11 @@ from convscope.models.catalog import DEFAULT_MODELS, MODELS
 from convscope.models.checked_imports import Imports, watching
 from convscope.models.loading import load_model
 from convscope.progress import Progress
-from convscope.training.digests import whole_digest
-from convscope.training.environment import environment
-from convscope.training.inference import answer, in_eval_mode
 from convscope.training.numpy_engine import check_numpy
 from convscope.training.objectives import make_loss, make_optimizer
+from convscope.training.outputs import answer, in_eval_mode
 from convscope.training.recipes import ANY, Recipe, recipe_for
+from convscope.training.reproducibility import environment, whole_digest
 from convscope.training.runtime import Runtime
 
 MODEL_OF_STRANGERS = "mnist-small"

@@ -7,7 +7,7 @@ exchanges values between them.
 import os
 
 from convscope.errors import TrainingError, UsageError
-from convscope.training.rendezvous import PATIENCE, join, rank
+from convscope.training.process_group import PATIENCE, join, rank
 
 FABRIC = "several processes need Lightning Fabric: pip install 'convscope[distributed]'."
 

@@ -1,4 +1,4 @@
-"""The training loop: forward, loss, backward, step; and around it metrics, history, snapshots and the check for NaN.
+"""The training loop: forward, loss, backward, step; around it metrics, history, snapshots, interrupts.
 
 A chunk of steps runs without any bookkeeping; everything else happens between two chunks. Knows no names of models or
 data sets, no command line, no data set formats.
@@ -6,10 +6,14 @@ data sets, no command line, no data set formats.
 
 import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,17 +22,50 @@ from torch import Tensor, nn
 
 from convscope.errors import TrainingError
 from convscope.training.batches import Batches, Stream, batch_count, batch_parts, epoch_order, shifted
-from convscope.training.collectives import gathered
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
-from convscope.training.interrupts import Interrupt
 from convscope.training.objectives import Loss
 from convscope.training.outputs import decide
-from convscope.training.random_state import random_state
+from convscope.training.process_group import gathered
 from convscope.training.recipes import Recipe
+from convscope.training.reproducibility import random_state
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position, State
 from convscope.training.writer import STEPPED, Writer, history_steps
+
+
+class Interrupt:
+    """Whether a stop was requested; a second Ctrl-C interrupts at once."""
+
+    asked = False
+
+    def ask(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Within it, SIGINT, SIGTERM and SIGHUP only set `asked` (in the main thread; other threads leave them unchanged).
+
+    A SIGHUP that is ignored, as under `nohup`, stays ignored.
+    """
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt.ask) for number in numbers}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 Watch = Callable[[Mapping[str, Any]], float | None]
 """Called with each event: "progress" once before the first step and then about ten times a second, and the "train"

@@ -13,15 +13,12 @@ from convscope.errors import RunError, UsageError
 from convscope.models.catalog import MODELS
 from convscope.models.checked_imports import Imports
 from convscope.models.trust import allowed_imports
-from convscope.training.collectives import first_says, gathered, restarted
-from convscope.training.environment import differences
 from convscope.training.job import BY_HAND, Settings, TrainingJob
-from convscope.training.metrics import METRICS
-from convscope.training.random_state import restore_random_state
-from convscope.training.rendezvous import launch_id, rank
+from convscope.training.process_group import first_says, gathered, launch_id, rank, restarted
+from convscope.training.reproducibility import differences, restore_random_state
 from convscope.training.runs import RUNS, Run, intact_metrics, load_run
 from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders
-from convscope.training.writer import BUSY, is_held
+from convscope.training.writer import BUSY, METRICS, is_held
 
 LEFT = {"lock", METRICS, "snapshots", "history", ".config.json.part"}
 """Everything that a training can have written if it is killed, or the disk is full, before its config.json exists."""

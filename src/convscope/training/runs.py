@@ -26,10 +26,9 @@ from convscope.files import open_to_read
 from convscope.models import run_config
 from convscope.models.loading import load_model
 from convscope.models.sealed_weights import check_seal
-from convscope.training.metrics import METRICS, read_metrics
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position
-from convscope.training.writer import history_step
+from convscope.training.writer import METRICS, history_step, read_metrics
 
 RUNS = Path("runs")
 """Default folder for runs."""

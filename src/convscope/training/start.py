@@ -14,16 +14,13 @@ from convscope.errors import RunError, UsageError
 from convscope.models.catalog import MODELS
 from convscope.models.trust import remember
 from convscope.progress import Progress, silent
-from convscope.training.batches import Batches, as_batches
-from convscope.training.collectives import agree, all_do, companions, first_says
+from convscope.training.batches import Batches, as_batches, trained_channels_last
 from convscope.training.engines import check_engine, make_engine, runtime_for
-from convscope.training.interrupts import interruptible
 from convscope.training.job import DataSource, Settings, TrainingJob, prepare_job
-from convscope.training.loop import ALL_SUMS, Loop, Watch
-from convscope.training.memory_format import trained_channels_last
+from convscope.training.loop import ALL_SUMS, Loop, Watch, interruptible
 from convscope.training.objectives import make_loss
-from convscope.training.random_state import own_random_state
-from convscope.training.rendezvous import join
+from convscope.training.process_group import agree, all_do, companions, first_says, join
+from convscope.training.reproducibility import own_random_state
 from convscope.training.resuming import (
     check_position,
     find_run,

@@ -7,12 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.plot.canvas.channel_choice import Choice, choose
-from convscope.plot.canvas.fold import FoldedPart
-from convscope.plot.canvas.fonts import abridge, shorten, width
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Sheet, snap, tile
-from convscope.plot.canvas.step_maps import extent, numbers, pick_channels
-from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.plot.canvas.step_maps import Choice, FoldedPart, choose, extent, numbers, pick_channels
+from convscope.plot.canvas.style import MUTED, ColorScale, abridge, shorten, size, width
 from convscope.render.numbers import aligned
 
 MOST_MAPS, MOST_UNITS = 16, 128

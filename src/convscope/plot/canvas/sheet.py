@@ -13,8 +13,20 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from convscope.plot.canvas.fonts import font, printable, width
-from convscope.plot.canvas.style import DIVERGING, DPI, INK, LINE, MUTED, NOT_FINITE, ColorScale, Page, on
+from convscope.plot.canvas.style import (
+    DIVERGING,
+    DPI,
+    INK,
+    LINE,
+    MUTED,
+    NOT_FINITE,
+    ColorScale,
+    Page,
+    font,
+    on,
+    printable,
+    width,
+)
 from convscope.render.numbers import aligned, compact
 
 TITLE, LABEL, SMALL, FOOT, TINY = 10.5, 8.0, 7.0, 6.5, 5.5

@@ -1,21 +1,52 @@
-"""Steps: what a figure asks of a trace, and how a step's output becomes maps or units that can be drawn."""
+"""Step maps: how steps become maps or units that can be drawn, which channels fit, and how a long trace is folded."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UnknownName
-from convscope.plot.canvas.channel_choice import Choice, choose
-from convscope.plot.canvas.fonts import abridge
 from convscope.plot.canvas.sheet import FOOT, TINY, Place, Sheet, snap, tile
-from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.plot.canvas.style import MUTED, ColorScale, abridge, size
 from convscope.render.numbers import compact
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Indices along the first axis, in their own order, and what to say where they are not all."""
+
+    count: int
+    """How many entries there are."""
+    shown: tuple[int, ...]
+    said: str
+    """Such as `24 of 512 channels, those with the largest range`; empty where all are shown."""
+
+
+def choose(values: NDArray[Any], most: int, what: str) -> Choice:
+    """The `most` entries along the first axis whose numbers reach furthest from their smallest to their largest.
+
+    >>> choose(np.array([[0, 1], [0, 9], [3, 3], [0, 2]]), 2, "channels")
+    Choice(count=4, shown=(1, 3), said='2 of 4 channels, those with the largest range')
+
+    Args:
+        values: Any array, shape (N, ...).
+        most: How many there is room for.
+        what: What the entries are called, in the plural.
+    """
+    count = len(values)
+    if count <= most:
+        return Choice(count, tuple(range(count)), "")
+    flat = np.nan_to_num(np.asarray(values, np.float64).reshape(count, -1))
+    reach = np.ptp(flat, axis=1) if flat.shape[1] > 1 else np.abs(flat[:, 0])
+    result = np.sort(np.argsort(-reach, kind="stable")[:most])
+    how = "the largest range" if flat.shape[1] > 1 else "the largest magnitude"
+    return Choice(count, tuple(map(int, result)), f"{most:,} of {count:,} {what}, those with {how}")
+
 
 WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there are at most
 WRITTEN_MAPS = 16
@@ -161,3 +192,87 @@ def draw_units(
         sheet.text(x, y + high + 0.16, top, points=FOOT, color=MUTED)
         high += 0.2
     return high + 0.06, chosen.said or f"row by row, {across} to a row"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedPart:
+    """One step, or consecutive steps of one module, drawn as one."""
+
+    name: str
+    steps: tuple[Step, ...]
+    reads: tuple[int, ...]
+    """Places of the parts whose output it reads; -1 is the image."""
+
+    @property
+    def last(self) -> Step:
+        """The step whose output is the part's."""
+        return self.steps[-1]
+
+
+def fold(trace: Trace, limit: int, depth: int | None = None) -> tuple[list[FoldedPart], int]:
+    """A trace as at most `limit` parts: all steps where they are few, else modules as deep as there is room.
+
+    Args:
+        trace: The steps.
+        limit: How many parts at most, where `depth` does not say otherwise.
+        depth: How many levels of modules to open: 1 folds each child of the model to one part.
+
+    Returns:
+        The parts in order, and how many steps were left out because they only lay numbers out anew.
+    """
+    by_id = {step.id: step for step in trace.steps}
+    source: dict[int, int] = {}
+    drawn: list[Step] = []
+    for step in trace.steps:
+        if repeats(step, by_id):
+            source[step.id] = next(source[i] for i in step.inputs if i in by_id)
+        else:
+            source[step.id] = step.id
+            drawn.append(step)
+    return _parts(_groups(drawn, limit, depth), source), len(trace.steps) - len(drawn)
+
+
+def _groups(steps: Sequence[Step], limit: int, depth: int | None) -> list[list[Step]]:
+    """Runs of steps that become one part each."""
+    if depth is not None:
+        return _at_depth(steps, depth)
+    if len(steps) <= limit:
+        return [[step] for step in steps]
+    deepest = max(step.module.count(".") + 1 for step in steps)
+    results = [groups for d in range(1, deepest + 1) if len(groups := _at_depth(steps, d)) <= limit]
+    if results and len(results[-1]) > 1:
+        return results[-1]
+    size = -(-len(steps) // limit)  # no modules to go by: equal runs
+    return [list(steps[i : i + size]) for i in range(0, len(steps), size)]
+
+
+def _at_depth(steps: Sequence[Step], depth: int) -> list[list[Step]]:
+    groups: list[list[Step]] = []
+    last: Any = None
+    for step in steps:
+        path = step.module.split(".") if step.module else []
+        key = tuple(path[:depth]) if len(path) >= depth else step.id
+        if groups and key == last:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+        last = key
+    return groups
+
+
+def _parts(groups: Sequence[Sequence[Step]], source: dict[int, int]) -> list[FoldedPart]:
+    place = {step.id: i for i, group in enumerate(groups) for step in group}
+    parts = []
+    for i, group in enumerate(groups):
+        reads = {place[source[read]] for step in group for read in step.inputs if read in source} - {i}
+        reads |= {-1} if any(reads_image(step) for step in group) else set()
+        parts.append(FoldedPart(_name(group), tuple(group), tuple(sorted(reads))))
+    return parts
+
+
+def _name(group: Sequence[Step]) -> str:
+    if len(group) == 1:
+        return group[0].name
+    paths = [step.module.split(".") for step in group]
+    shared = [names[0] for names in zip(*paths, strict=False) if len(set(names)) == 1]
+    return ".".join(shared) or f"{group[0].name} … {group[-1].name}"

@@ -6,9 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convscope.plot.canvas.fonts import shorten
 from convscope.plot.canvas.sheet import FOOT, SMALL, Sheet, tile
-from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale
+from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, shorten
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 

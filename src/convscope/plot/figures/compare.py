@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from convscope.plot.canvas.bars import Bar, bars
-from convscope.plot.canvas.fonts import abridge, shorten, width
+from convscope.plot.canvas.graphs import Bar, bars
 from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Sheet, tile
-from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale
+from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, abridge, shorten, width
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 

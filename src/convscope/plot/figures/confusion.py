@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError
-from convscope.plot.canvas.fonts import abridge, width
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
-from convscope.plot.canvas.style import INK, MUTED, ColorScale, on
+from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, width
 
 WRITTEN = 20  # up to this many classes the counts are written out
 LISTED = 8  # most frequent mistakes named beside a larger matrix

@@ -11,7 +11,7 @@ from convscope.plot.canvas.sheet import SMALL, Sheet, snap, tile
 from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, size
 from convscope.render.numbers import NumberScale as Digits
 from convscope.render.numbers import short, small
-from convscope.render.rows import RULE, Row
+from convscope.render.sums import RULE, Row
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:  # proof knows torch, and pictures do without

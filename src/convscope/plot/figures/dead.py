@@ -12,9 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convscope.plot.canvas.fonts import shorten, width
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet, snap
-from convscope.plot.canvas.style import DPI, INK, LINE, MUTED, PAGE
+from convscope.plot.canvas.style import DPI, INK, LINE, MUTED, PAGE, shorten, width
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:  # probes know torch, and pictures do without

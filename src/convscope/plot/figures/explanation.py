@@ -11,22 +11,18 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
-from convscope.plot.canvas.calculation import badge, ledger
-from convscope.plot.canvas.channel_choice import choose
-from convscope.plot.canvas.function_graph import draw_graph
-from convscope.plot.canvas.products import SLIM, WIDE, WRITTEN, Grey, draw_products
+from convscope.plot.canvas.calculation import SLIM, WIDE, WRITTEN, Grey, badge, draw_products, ledger
+from convscope.plot.canvas.graphs import draw_graph
 from convscope.plot.canvas.sheet import SMALL, Place, Sheet, snap, tile
+from convscope.plot.canvas.step_maps import choose
 from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale
 from convscope.proof.explanation import Explanation
 from convscope.proof.status import PROVED, STATUSES, Status, Tone
-from convscope.render.channels import Channel, channels_of
-from convscope.render.detail import Detail
 from convscope.render.drawing import draw, headline, result
-from convscope.render.grids import region
 from convscope.render.numbers import short
 from convscope.render.page import compared
-from convscope.render.rows import BLANK, RULE, Row
-from convscope.render.sums import chosen, closing, scale_of
+from convscope.render.sums import BLANK, RULE, Detail, Row, chosen, closing, region, scale_of
+from convscope.render.worksheet import Channel, channels_of
 from convscope.type_checks import takes
 
 EXTREMES = frozenset({"max", "min", "argmax", "argmin"})

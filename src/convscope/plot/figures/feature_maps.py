@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.errors import ShapeError
-from convscope.plot.canvas.channel_choice import Choice, choose
-from convscope.plot.canvas.fonts import abridge, shorten, width
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import (
+    Choice,
+    choose,
     draw_maps,
     draw_units,
     extent,
@@ -22,7 +22,7 @@ from convscope.plot.canvas.step_maps import (
     picture_of,
     repeats,
 )
-from convscope.plot.canvas.style import LINE, MUTED, ColorScale, size
+from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorten, size, width
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes

@@ -12,9 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from convscope.errors import RunError
-from convscope.plot.canvas.fonts import font, printable
 from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, font, printable
 from convscope.render.numbers import compact
 
 Events = Sequence[Mapping[str, Any]]

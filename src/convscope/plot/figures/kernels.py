@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
-from convscope.plot.canvas.channel_choice import Choice, choose
-from convscope.plot.canvas.fonts import shorten
 from convscope.plot.canvas.sheet import FOOT, SMALL, Place, Sheet, snap, tile
-from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.plot.canvas.step_maps import Choice, choose
+from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size
 from convscope.render.numbers import aligned
 
 MOST_KERNELS, MOST_INPUTS = 24, 12

@@ -6,13 +6,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convscope.plot.canvas.channel_choice import Choice
 from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image_column, part_column
-from convscope.plot.canvas.fold import FoldedPart, fold
-from convscope.plot.canvas.fonts import width
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
-from convscope.plot.canvas.step_maps import picture_of
-from convscope.plot.canvas.style import INK, MUTED, ColorScale
+from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
+from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 

@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UsageError
-from convscope.plot.canvas.fonts import width
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
-from convscope.plot.canvas.style import INK, MUTED, PAGE, size
+from convscope.plot.canvas.style import INK, MUTED, PAGE, size, width
 
 Crop = tuple[int, int, int, int]
 """A part of a picture: its top row, left column, height and width, in pixels."""

@@ -5,9 +5,8 @@ from matplotlib.figure import Figure
 
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.plot.canvas.fonts import abridge, width
 from convscope.plot.canvas.sheet import FOOT, LABEL, TINY, Sheet, tile
-from convscope.plot.canvas.style import MUTED, size
+from convscope.plot.canvas.style import MUTED, abridge, size, width
 from convscope.type_checks import takes
 
 MOST_CLASSES = 20

@@ -6,9 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convscope.plot.canvas.fonts import shorten
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet, snap
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale, shorten
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 

@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from convscope.plot.canvas.bars import Bar, bars
-from convscope.plot.canvas.fonts import abridge
+from convscope.plot.canvas.graphs import Bar, bars
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet
-from convscope.plot.canvas.style import ACCENT, MUTED
+from convscope.plot.canvas.style import ACCENT, MUTED, abridge
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 

@@ -1,23 +1,180 @@
-"""Checks of data and of what things are called: images in both splits, classes, kernels, pictures.
+"""Checks of data, of names, and of a model that is evaluated: its mode, and how images are prepared for it."""
 
-Knows evidence, filters and data; of a figure only what every matplotlib figure has.
-"""
-
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from convscope.data.dataset import AT_ONCE, Dataset, shared
 from convscope.filters import Filter, edge_response
-from convscope.probe.linting.evaluation_checks import mcnemar
-from convscope.probe.linting.evidence import Evidence
+from convscope.probe.linting.evidence import FAILURES, Evidence
 from convscope.probe.linting.findings import Finding
-from convscope.probe.support.proportion import Proportion
+from convscope.probe.support.report import Proportion
 from convscope.training.outputs import decide
+
+LARGE = 20.0
+"""Inputs beyond this are unscaled pixels: normalized ones stay below 5."""
+CLEARER = 0.05
+"""By how much another preprocessing must raise the accuracy to be reported, besides being significant."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MNIST = ((0.1307,), (0.3081,))
+
+
+def missing_eval(seen: Evidence) -> Iterator[Finding]:
+    """The same images, asked twice, get different answers because dropout is on."""
+    asked = seen.asked
+    if asked.output is None or asked.again is None or not asked.seen.trained("dropout"):
+        return
+    moved = float((asked.output - asked.again).abs().max())
+    if moved > 0:
+        changed = _changed(seen, asked.output, asked.again)
+        said = f"asked twice, outputs differ by up to {moved:.3g} and {changed} are given another class: dropout is on"
+        yield Finding("missing-eval", "", said, {"difference": moved, "changed": changed.to_json()})
+
+
+def batch_norm_in_training_mode(seen: Evidence) -> Iterator[Finding]:
+    """The same images get different answers in other batches because batch norm is in training mode."""
+    asked = seen.asked
+    if asked.error and any(words in asked.error for words in ("more than 1 value per channel",)):
+        yield Finding("batch-norm-in-training-mode", "", asked.error)
+    if asked.output is None or asked.halves is None or not asked.seen.trained("batch norm"):
+        return
+    moved = float((asked.output - asked.halves).abs().max())
+    changed = _changed(seen, asked.output, asked.halves)
+    counters = [name for name in asked.buffers if not name.endswith("num_batches_tracked")]
+    statistics = f"; asking moved {len(counters)} running statistics" if counters else ""
+    said = f"in batches of half the size outputs differ by up to {moved:.3g}, {changed} are given another class"
+    said += statistics
+    yield Finding("batch-norm-in-training-mode", "", said, {"difference": moved, "changed": changed.to_json()})
+
+
+def missing_normalization(seen: Evidence) -> Iterator[Finding]:
+    """Inputs a hundred times too large, or images that the model knows far better when prepared otherwise."""
+    largest = float(seen.images.abs().max())
+    found = _better(seen, _scalings(seen.images))
+    if found is not None:
+        name, now, then = found
+        said = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
+        yield Finding("missing-normalization", seen.data.name, said, _json(name, now, then))
+    elif largest > LARGE and not _starts_with_norm(seen):
+        said = f"inputs go from {float(seen.images.min()):.4g} to {float(seen.images.max()):.4g}, standard deviation "
+        yield Finding(
+            "missing-normalization", seen.data.name, said + f"{float(seen.images.std()):.3g}", {"most": largest}
+        )
+
+
+def channel_order(seen: Evidence) -> Iterator[Finding]:
+    """The model classifies far more images correctly when their channels are in another order."""
+    if seen.images.shape[1] != 3:
+        return
+    orders = [order for order in permutations(range(3)) if order != (0, 1, 2)]
+    others: dict[str, Callable[[], Tensor]] = {
+        f"given with the channels in the order {', '.join(map(str, order))}": _ordered(seen.images, order)
+        for order in orders
+    }
+    found = _better(seen, others)
+    if found is not None:
+        name, now, then = found
+        said = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
+        yield Finding("channel-order", seen.data.name, said, _json(name, now, then))
+
+
+def channels_last(seen: Evidence) -> Iterator[Finding]:
+    """The model fails on the images and takes them when their last axis is moved to the front."""
+    if not seen.asked.error or seen.images.shape[-1] not in {1, 3}:
+        return
+    try:
+        seen.answers(seen.images[:2].permute(0, 3, 1, 2))
+    except FAILURES:
+        return
+    moved = tuple(seen.images.shape[i] for i in (3, 1, 2))
+    said = f"the model fails on images of {tuple(seen.images.shape[1:])} and takes {moved}"
+    yield Finding("channels-last", seen.data.name, said, {"shape": list(seen.images.shape[1:])})
+
+
+def _ordered(images: Tensor, order: tuple[int, ...]) -> Callable[[], Tensor]:
+    return lambda: images[:, list(order)]
+
+
+def _scalings(images: Tensor) -> Mapping[str, Callable[[], Tensor]]:
+    """Other ways to prepare the same images, in words."""
+    large = float(images.abs().max()) > LARGE
+    found: dict[str, Callable[[], Tensor]] = {
+        "divided by 255": lambda: images / 255,
+        "multiplied by 255": lambda: images * 255,
+    }
+    unit = images / 255 if large else images
+    if float(unit.min()) >= 0 and float(unit.max()) <= 1:
+        found |= {
+            "scaled to -1..1": lambda: 2 * unit - 1,
+            "inverted (1 - x)": lambda: 1 - unit,
+        }
+        published = {1: ("MNIST", MNIST), 3: ("ImageNet", IMAGENET)}
+        if images.shape[1] in published:
+            name, (mean, std) = published[images.shape[1]]
+            shift, scale = (torch.tensor(v, dtype=unit.dtype, device=unit.device)[:, None, None] for v in (mean, std))
+            found[f"normalized by {name}'s mean and standard deviation"] = lambda: (unit - shift) / scale
+    return found
+
+
+def _better(seen: Evidence, others: Mapping[str, Callable[[], Tensor]]) -> tuple[str, Proportion, Proportion] | None:
+    """The preparation under which far more images are right than as they are, if there is one.
+
+    It must be significant (McNemar's exact test on the images that change sides, at 1 % divided by the number of
+    preparations), by at least `CLEARER`, and lead at least half of the way from guessing to all.
+    """
+    if seen.asked.error:
+        return None
+    now = _right(seen, seen.images)
+    frequent = max(seen.data.counts().values()) / len(seen.data)
+    best: tuple[str, Proportion, Proportion] | None = None
+    for name, make in others.items():
+        try:
+            then = _right(seen, make())
+        except FAILURES:
+            continue
+        gained, lost = int((then & ~now).sum()), int((now & ~then).sum())
+        share = float(then.mean())
+        clear = share - float(now.mean()) > CLEARER and share > (1 + frequent) / 2
+        if clear and mcnemar(gained, lost) < 0.01 / len(others) and (best is None or share > best[2].share):
+            best = name, Proportion(int(now.sum()), len(now)), Proportion(int(then.sum()), len(then))
+    return best
+
+
+def _right(seen: Evidence, images: Tensor) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    output = seen.answers(images).nan_to_num()
+    return np.asarray((decide(output, len(seen.data.classes)) == seen.labels).cpu().numpy(), np.bool_)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """One-sided p-value of McNemar's exact test: of at least `gained` gains, if gains and losses are equally likely.
+
+    >>> round(mcnemar(5, 0), 5)
+    0.03125
+    """
+    total = gained + lost
+    return float(sum(math.comb(total, k) for k in range(gained, total + 1)) / 2**total)
+
+
+def _changed(seen: Evidence, one: Tensor, two: Tensor) -> Proportion:
+    classes = len(seen.data.classes)
+    given = [decide(output.nan_to_num(), classes) for output in (one, two)]
+    return Proportion(int((given[0] != given[1]).sum()), len(one))
+
+
+def _starts_with_norm(seen: Evidence) -> bool:
+    return bool(seen.layers) and "Norm" in seen.layers[0].kind
+
+
+def _json(name: str, now: Proportion, then: Proportion) -> dict[str, object]:
+    return {"as_they_are": now.to_json(), "otherwise": then.to_json(), "how": name}
+
 
 DIRECTIONS: Mapping[str, str] = {"vertical": r"\bverti[ck]al", "horizontal": r"\bhorizontal"}
 NUMBER = re.compile(r"\d+")

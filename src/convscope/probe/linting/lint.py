@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
-from convscope.probe.linting import data_checks, evaluation_checks, training_checks
+from convscope.probe.linting import data_checks, training_checks
+from convscope.probe.linting import data_checks as evaluation_checks
 from convscope.probe.linting.evidence import Evidence, Loss, Predict, Step, gather
 from convscope.probe.linting.findings import LESSONS, Finding, Lint
 from convscope.progress import Progress, silent

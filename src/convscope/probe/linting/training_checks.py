@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.probe.linting.evidence import Evidence
+from convscope.probe.linting.evidence import Evidence, LossCall
 from convscope.probe.linting.findings import Finding
-from convscope.probe.linting.function_calls import LossCall
 
 PAIRWISE = ("mse", "l1", "smooth l1", "huber", "binary cross-entropy")
 

@@ -1,9 +1,9 @@
-"""Following: marks on a step's result back to the inputs, step by step, by what each operation reads.
+"""Dependency walk: a mask on a step's result followed back to the inputs, and the axes and index ranges on the way.
 
 Memory that was written in place is followed by address, as explanations follow it. Knows traces and rules.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -11,11 +11,73 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.errors import UsageError
 from convscope.ops.lookup import dependencies_of, is_known, selects, spreads
 from convscope.proof.backward import WRITES, Backward, Result, is_constant, onto, operands_of
 from convscope.proof.calls import call_of
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+
+LAST = {"addmm", "mm", "bmm", "baddbmm", "native_layer_norm"}
+"""Operations that keep their units on the last axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The axes of a result."""
+
+    unit: int
+    """Of the channels of maps, of the units of a vector."""
+    places: tuple[int, ...]
+    """Rows and columns, or tokens; empty for a vector."""
+
+
+def axes_of(step: Step) -> Axes:
+    """How a step's result lies: the first axis counts images, the units are on the second or the last one.
+
+    >>> from convscope.traces.step import Ref
+    >>> maps = Ref("step", 0, "conv1", shape=(1, 8, 26, 26))
+    >>> axes_of(Step(0, "conv1", "", "", "convolution", "", {}, (), {}, (maps,)))
+    Axes(unit=1, places=(2, 3))
+
+    Raises:
+        UsageError: the result is a single number or counts images alone.
+    """
+    count = len(step.shape)
+    if count < 2:
+        raise UsageError(
+            f"{step.name} gives {'x'.join(map(str, step.shape)) or 'one number'} for a batch, so it has no units to "
+            "look at; name a step with maps or a vector."
+        )
+    last = count == 3 and step.op != "convolution"
+    unit = count - 1 if last or step.op in LAST else 1
+    return Axes(unit, tuple(axis for axis in range(1, count) if axis != unit))
+
+
+def ranges(indices: Sequence[int] | NDArray[np.int64], most: int = 8) -> str:
+    """Runs of indices, with their step where it is not 1.
+
+    >>> ranges([3]), ranges([2, 3, 4, 5]), ranges([0, 2, 4, 6, 8]), ranges([1, 2, 3, 7, 8, 9])
+    ('3', '2 to 5', '0 to 8 by 2', '1 to 3, 7 to 9')
+
+    Args:
+        indices: In ascending order.
+        most: How many runs are named; the others are only counted.
+    """
+    left, runs = [int(index) for index in indices], []
+    while left:
+        step = left[1] - left[0] if len(left) > 1 else 1
+        length = 1
+        while length < len(left) and left[length] - left[length - 1] == step:
+            length += 1
+        if length == 2 and step > 1:
+            length = 1
+        by = "" if step == 1 else f" by {step}"
+        runs.append(str(left[0]) if length == 1 else f"{left[0]} to {left[length - 1]}{by}")
+        left = left[length:]
+    shown = runs if len(runs) <= most else [*runs[: most - 1], f"and {len(runs) - most + 1} runs more"]
+    return ", ".join(shown)
+
 
 Marks = NDArray[np.bool_]
 

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.probe.support.equivariance import Motion
-from convscope.probe.support.proportion import Proportion, sample_size
-from convscope.probe.support.report import Report, Table, noted
-from convscope.probe.support.transforms import CHANGES, Level
+from convscope.probe.support.report import Proportion, Report, Table, noted, sample_size
+from convscope.probe.support.transforms import CHANGES, Level, Motion
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.probe.support.axes import axes_of
+from convscope.probe.support.dependency_walk import axes_of
 from convscope.probe.support.scan import BatchResult
 from convscope.traces.step import Step
 

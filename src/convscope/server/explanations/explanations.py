@@ -1,22 +1,85 @@
-"""Explanations: why a number is what it is, cut to what an answer may hold, with an honest rest.
-
-Knows `cs.explain` and the JSON that it gives; no routes.
-"""
+"""Explanations: one number with its calculation, its proof, and the words in which it is read aloud."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 import convscope as cs
+from convscope.proof.paths import paths_to
+from convscope.render.numbers import MINUS, compact
 from convscope.server import schema
-from convscope.server.explanations import speech
-from convscope.server.explanations.expression import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
+from convscope.server.explanations.schema import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
 from convscope.server.session.inputs import planes_of_all
 from convscope.server.traces.array_pictures import number, pack
 from convscope.server.traces.passes import TERMS, TracePass
+
+AXES: Mapping[int, tuple[str, ...]] = {
+    1: ("unit",),
+    2: ("token", "feature"),
+    3: ("channel", "row", "column"),
+}
+"""What the axes of a result are, by how many there are without the batch."""
+
+
+def cell_words(cell: Sequence[int], shape: Sequence[int]) -> str:
+    """A cell as it is read aloud.
+
+    >>> cell_words((0, 3, 10, 12), (1, 8, 28, 28)), cell_words((0, 1), (1, 2))
+    ('channel 3, row 10, column 12', 'unit 1')
+    """
+    shown = list(cell[1:]) if len(cell) > 1 and shape[0] == 1 else list(cell)
+    names = AXES.get(len(shown))
+    if names is None or len(shown) == len(cell) > 1:
+        return "cell " + ", ".join(map(str, shown)) if shown else "its only cell"
+    return ", ".join(f"{name} {index}" for name, index in zip(names, shown, strict=True))
+
+
+def aloud(value: float | str) -> str:
+    """A number for a sentence, six digits.
+
+    >>> aloud(-0.8692831), aloud("nan")
+    ('−0.869283', 'nan')
+    """
+    return value.replace("-", MINUS) if isinstance(value, str) else compact(value, 6)
+
+
+def spoken_sentence(found: Mapping[str, Any]) -> str:
+    """An explanation in one sentence for a screen reader, from its JSON, not yet cut."""
+    where = cell_words(found["cell"], found["shape"])
+    head = f"{found['step']['name']}, {where}, is {aloud(found['recorded'])}"
+    expr = found["expr"]
+    if expr is None:
+        return f"{head}; no rule explains it."
+    return f"{head}: {_because(expr)}."
+
+
+def _because(expr: Mapping[str, Any]) -> str:
+    if expr["type"] == "leaf":
+        return f"the number {aloud(expr['value'])} of {expr['name']}, passed on"
+    if expr["type"] == "apply":
+        note = expr["note"]
+        return f"{note}: {expr['formula']}" if note else str(expr["formula"])
+    left, right, bias = expr["left"], expr["right"], expr["bias"]
+    count = len(left["values"])
+    if count == 0:
+        said = "nothing is added"
+    elif right is None:
+        said = f"the sum of {count:,} {_plural('number', count)} of {left['name']}"
+    else:
+        said = f"the sum of {count:,} {_plural('product', count)} of {left['name']} and {right['name']}"
+    if expr["divisor"] != 1:
+        said += f", divided by {aloud(expr['divisor'])}"
+    if expr["scale"] != 1:
+        said += f", times {aloud(expr['scale'])}"
+    return said + (f", plus {aloud(bias['value'])}" if bias is not None else "")
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
 
 SOME = 256
 """Terms of a sum where not all are asked for."""
@@ -95,7 +158,7 @@ def _answer(
 ) -> schema.Explained:
     """An explanation as the page gets it, its sums cut."""
     plain = cast("ExplanationJson", why.to_json(proof=proof is not None))
-    sentence = speech.sentence(plain)
+    sentence = spoken_sentence(plain)
     if plain["expr"] is None:
         return schema.Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
     kept, rest = cut(plain["expr"], most, channel)
@@ -228,6 +291,38 @@ def _keep(part: CellsJson, kept: NDArray[Any]) -> None:
     part["padding"] = [place for place, k in enumerate(kept.tolist()) if k in padding]
     part["cells"] = [part["cells"][k] for k in kept]
     part["values"] = [part["values"][k] for k in kept]
+
+
+SHOWN = 12
+"""Number of paths in an answer, the largest."""
+
+
+def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int]) -> schema.PathsInfo:
+    """A number as paths through the channels of the first and the last convolution before it.
+
+    Raises:
+        UsageError: there are none, or too many, or the step has no such cell.
+    """
+    why = why_of(done, step, cell)
+    found = paths_to(done.trace, step, why.cell)
+    kept = found.paths[:SHOWN]
+    return schema.PathsInfo(
+        of=address_of(done, why),
+        paths=[
+            schema.PathInfo(
+                steps=[each.id for each in path.steps],
+                channels=list(path.channels),
+                value=number(path.value),
+                cell=list(path.cell),
+            )
+            for path in kept
+        ],
+        others=len(found.paths) - len(kept),
+        rest=number(found.rest + sum(path.value for path in found.paths[SHOWN:])),
+        constant=number(found.constant),
+        total=number(found.total),
+        bent=list(found.bent),
+    )
 
 
 def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:

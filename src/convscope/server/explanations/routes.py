@@ -6,13 +6,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from convscope.server.explanations.explanations import contributions_pack, explained, proved, why_of
+from convscope.server.explanations.explanations import contributions_pack, explained, paths_info, proved, why_of
 from convscope.server.explanations.explanations import probability as explained_probability
-from convscope.server.explanations.schema import Explained, Proof
+from convscope.server.explanations.schema import Explained, PathsInfo, Proof
 from convscope.server.http.message import Id
 from convscope.server.traces.passes import TracePass
-from convscope.server.traces.responses import trace_info
-from convscope.server.traces.routes import RAW, StepId, on
+from convscope.server.traces.routes import RAW, StepId, on, trace_info
 
 router = APIRouter(tags=["explanations"])
 Cell = Annotated[str, Query(max_length=100, pattern=r"^(\d{1,9}(,\d{1,9})*)?$")]
@@ -65,6 +64,17 @@ async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
         return proved(done, why_of(done, done.step(step), _cell(cell)))
 
     found: Proof = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/steps/{step}/paths")
+async def paths(request: Request, trace: Id, step: StepId, cell: Cell) -> PathsInfo:
+    """What the image adds to a number by way of the channels of the first and the last convolution."""
+
+    def made(done: TracePass) -> PathsInfo:
+        return paths_info(done, done.step(step), _cell(cell))
+
+    found: PathsInfo = await on(request, trace, made, "slow")
     return found
 
 

@@ -16,8 +16,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
-from convscope.server.probes.catalog import Progress, check_size, chosen, meant, settings
-from convscope.server.probes.commands import command
+from convscope.server.probes.catalog import Progress, check_size, chosen, command, meant, settings
 from convscope.server.session.inputs import Taken, take
 from convscope.server.session.model_handle import ModelHandle, put
 from convscope.server.session.workspace import Workspace

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, create_model
 
 import convscope as cs
 from convscope.server.http.message import Fit, Id, Message, Name
-from convscope.server.session.input_schema import Change, InputRef
+from convscope.server.session.schema import Change, InputRef
 from convscope.server.traces.schema import Edit
 
 Split = Literal["train", "test", "all"]

@@ -16,12 +16,12 @@ from typing import Literal
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server.jobs.subscribers import Subscribers
+from convscope.server.jobs.event_stream import Subscribers
 from convscope.server.jobs.workers import ClientGone
 from convscope.server.probes.catalog import Progress
 from convscope.server.probes.requests import ProbeArguments, ProbeResult
 from convscope.server.probes.schema import ProbeInfo, ProbeRequest
-from convscope.server.session.input_schema import InputRef, PixelsRef
+from convscope.server.session.schema import InputRef, PixelsRef
 
 log = logging.getLogger("convscope.server")
 

@@ -4,7 +4,7 @@ Numbers that may be infinite or NaN are `Number`: "nan", "inf" and "-inf" are se
 an id that the server issued; the page never sends a path or a URL.
 """
 
-from convscope.server.explanations.schema import Address, ContributionsInfo, Explained, Line, Paper, Proof
+from convscope.server.explanations.schema import Address, ContributionsInfo, Explained, Line, Paper, PathInfo, PathsInfo, Proof
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
 from convscope.server.probes.schema import (
     Condition,
@@ -21,17 +21,22 @@ from convscope.server.probes.schema import (
     TablePart,
     TextPart,
 )
-from convscope.server.session.input_schema import (
+from convscope.server.session.schema import (
     Change,
+    Expected,
     InputInfo,
     InputPart,
     InputRef,
+    KernelInfo,
+    Limits,
+    ModelInfo,
     PixelsRef,
     SampleRef,
+    Session,
+    SourceInfo,
     Stored,
     StoredRef,
 )
-from convscope.server.session.schema import Expected, KernelInfo, Limits, ModelInfo, Session, SourceInfo
 from convscope.server.traces.schema import (
     Answer,
     DifferenceInfo,
@@ -69,6 +74,8 @@ __all__ = [
     "Need",
     "Number",
     "Paper",
+    "PathInfo",
+    "PathsInfo",
     "ParameterInfo",
     "PixelsRef",
     "ProbeAnswer",

@@ -1,14 +1,16 @@
-"""Routes of the session: what is open, and thumbnails of the data sources' images."""
+"""Routes of the session: what is open, thumbnails of the data sources' images, and uploads."""
 
 from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from convscope.server.http.message import Id
-from convscope.server.session.schema import Session
+from convscope.server.session import uploads
+from convscope.server.session.schema import Session, Stored
 from convscope.server.traces.array_pictures import pack_of_pictures, shades, shrunk
 
 router = APIRouter(tags=["session"])
@@ -51,3 +53,21 @@ async def samples(
 
     content = await workspace.workers.run(request, f"source {source}", make_pack)
     return Response(content, media_type="application/octet-stream")
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in uploads.TYPES},
+    }
+}
+
+
+@router.post("/inputs", openapi_extra=_BODY)
+async def store(request: Request, name: Annotated[str, Query(max_length=200)] = "picture") -> Stored:
+    """Check and store an uploaded image."""
+    content = await request.body()
+    picture = await run_in_threadpool(uploads.read_upload, content)
+    notes = await run_in_threadpool(uploads.notes_on, content)
+    stored: Stored = request.app.state.gallery.keep(name, picture, notes)
+    return stored

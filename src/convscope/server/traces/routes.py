@@ -1,6 +1,8 @@
 """Routes of traces: run a forward pass, read its tensors as thumbnails or numbers, and compare two passes."""
 
+import math
 from collections.abc import Callable, Mapping
+from itertools import dropwhile, takewhile
 from threading import Event
 from typing import Annotated, Any
 
@@ -11,16 +13,152 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 import convscope as cs
+from convscope.server import schema
 from convscope.server.http.message import Id
 from convscope.server.jobs.workers import client_of
-from convscope.server.traces import array_pictures, responses
+from convscope.server.traces import array_pictures
+from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import LIGHT, TracePass
 from convscope.server.traces.schema import DifferenceInfo, TraceInfo, TraceRequest
 
+MAX_ANSWERS = 20
+"""Maximum number of classes in a response."""
+
+
+def trace_info(done: TracePass) -> schema.TraceInfo:
+    """The description of a pass, without its numbers; computed once."""
+    if done.info is None:
+        done.info = _trace_info(done)
+    return done.info
+
+
+def _trace_info(done: TracePass) -> schema.TraceInfo:
+    trace = done.trace
+    made_by = _output_steps(done)
+    has_softmax = any(step.op == "_softmax" for step in made_by)
+    answers: list[schema.Answer] = []
+    notes: list[str] = []
+    if done.error is None:
+        answers, notes = answers_of(done.model, trace.output, are_probabilities=has_softmax)
+    return schema.TraceInfo(
+        id=done.id,
+        model=done.opened.id,
+        input=done.taken.info(),
+        steps=[step_info(step) for step in trace.steps],
+        modules=dict(trace.modules),
+        parameters=[
+            schema.ParameterInfo(name=name, shape=list(shape), changed=name in done.edited)
+            for name, shape in _shapes(trace)
+        ],
+        answers=answers,
+        output=made_by[0].id if made_by else None,
+        notes=[*done.notes, *notes],
+        error=done.error,
+    )
+
+
+def step_info(step: cs.Step) -> schema.StepInfo:
+    """The description of a step, without its numbers; the shape includes the batch axis."""
+    return schema.StepInfo(
+        id=step.id,
+        name=step.name,
+        says=step.says,
+        op=step.op,
+        module=step.module,
+        module_type=step.module_type,
+        shape=list(step.shape),
+        dtype=step.dtype,
+        inputs=list(step.inputs),
+        parameters=dict(step.parameters),
+        transposed=bool(step.arguments.get("transposed", False)),
+        outputs=len(step.results),
+        overridden=step.overridden,
+    )
+
+
+def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> tuple[list[schema.Answer], list[str]]:
+    """The model's score for each class, the largest first, and notes; both empty if the output is not class scores.
+
+    Args:
+        model: The model that returned `output`.
+        output: One number per class, or anything else, such as feature maps.
+        are_probabilities: Whether the numbers already are probabilities; then no others are added.
+    """
+    try:
+        scores = cs.interpret(model, output)
+    except cs.UsageError:  # the output is not class scores
+        return [], []
+    values = scores.output.astype(np.float64)
+    probabilities = None if are_probabilities else scores.probabilities
+    if len(values) == 1:
+        name = scores.classes[scores.best]
+        only = schema.Answer(index=scores.best, name=name, value=number(values[0]), probability=None)
+        return [only], [f"the model returns a single number; the class nearest to it is {name}."]
+    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MAX_ANSWERS]
+    answers = [
+        schema.Answer(
+            index=int(k),
+            name=scores.classes[k] if k < len(scores.classes) else str(k),
+            value=number(values[k]),
+            probability=None if probabilities is None else number(probabilities[k]),
+        )
+        for k in order
+    ]
+    return answers, []
+
+
+def difference_info(base: TracePass, done: TracePass) -> schema.DifferenceInfo:
+    """The difference between two passes, step by step."""
+    difference = cs.difference(base.trace, done.trace)
+    return schema.DifferenceInfo(
+        steps=[
+            schema.StepChange(
+                name=step.name,
+                comparable=step.comparable,
+                count=step.count,
+                changed=step.changed,
+                largest=number(step.largest),
+                rms=number(step.rms),
+            )
+            for step in difference.steps
+        ],
+        missing=list(difference.missing),
+        added=list(difference.added),
+    )
+
+
+def tensor_of(output: Any) -> NDArray[Any] | None:
+    """The output array of a model, also if it returns a dictionary with logits or a single entry."""
+    if isinstance(output, dict):
+        output = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
+    return output if isinstance(output, np.ndarray) else None
+
+
+def _output_steps(done: TracePass) -> list[cs.Step]:
+    """The visible steps that hold the model's output, the last one first; those before it differ only in shape."""
+    array = tensor_of(done.trace.output) if done.error is None else None
+    if array is None:
+        return []
+    row = array.ravel()
+
+    def differs(step: cs.Step) -> bool:
+        made = step.output.ravel()
+        return not np.array_equal(made, row, equal_nan=made.dtype.kind == "f")
+
+    sized = (step for step in reversed(done.trace.steps) if math.prod(step.shape) == row.size)
+    from_output = dropwhile(differs, sized)
+    return [*takewhile(lambda step: not differs(step), from_output)]
+
+
+def _shapes(trace: cs.Trace) -> list[tuple[str, tuple[int, ...]]]:
+    outside = {ref.name: ref.shape for (kind, _), ref in trace.outside.items() if kind == "parameter"}
+    return [(name, outside[name]) for name in trace.parameters if name in outside]
+
+
 router = APIRouter(tags=["traces"])
-MOST = 4_000_000
+MAX_VALUES = 4_000_000
 """Maximum count of numbers in one response."""
-MOST_THUMBNAILS = 16_000_000
+MAX_THUMBNAIL_VALUES = 16_000_000
 """Maximum bytes of thumbnails in one response."""
 RAW: Mapping[int | str, dict[str, Any]] = {
     200: {
@@ -41,7 +179,7 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
     def run_pass() -> tuple[TraceInfo, bool]:
         opened = workspace.model(body.model)
         done = workspace.traces.make(opened, workspace.picture, body, client, left)
-        return responses.trace_info(done), done.size > LIGHT
+        return trace_info(done), done.size > LIGHT
 
     info: TraceInfo
     info, heavy = await workspace.workers.run(request, f"model {body.model}", run_pass, left)
@@ -65,7 +203,7 @@ async def on(request: Request, trace: str, work: Callable[[TracePass], Any], lin
 @router.get("/traces/{trace}")
 async def read(request: Request, trace: Id) -> TraceInfo:
     """A cached trace."""
-    info: TraceInfo = await on(request, trace, responses.trace_info)
+    info: TraceInfo = await on(request, trace, trace_info)
     return info
 
 
@@ -90,7 +228,7 @@ async def thumbnails(
             about, picture = thumbnail(done, done.step(step_id), slice(first, first + channels), side)
             items.append((about, picture))
             size += picture.size
-            if size > MOST_THUMBNAILS:
+            if size > MAX_THUMBNAIL_VALUES:
                 raise HTTPException(413, "too many thumbnails for one response; request fewer steps or channels.")
         return array_pictures.pack_of_pictures(items)
 
@@ -121,9 +259,9 @@ def raw(array: NDArray[Any], extent: tuple[float, float] | None = None) -> Respo
     Raises:
         HTTPException: 413, too many numbers for one response.
     """
-    if array.size > MOST:
+    if array.size > MAX_VALUES:
         raise HTTPException(
-            413, f"these are {array.size:,} numbers, and at most {MOST:,} are sent; request a single channel."
+            413, f"these are {array.size:,} numbers, and at most {MAX_VALUES:,} are sent; request a single channel."
         )
     headers = {"X-Shape": ",".join(map(str, array.shape))}
     low, high = array_pictures.extent(array) if extent is None else extent
@@ -188,7 +326,7 @@ async def parameter(
 async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
     """The difference between two passes, step by step."""
     other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
-    info: DifferenceInfo = await on(request, trace, lambda done: responses.difference_info(other, done))
+    info: DifferenceInfo = await on(request, trace, lambda done: difference_info(other, done))
     return info
 
 

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from convscope.server.http.message import Fit, Id, Message, Name, Number
-from convscope.server.session.input_schema import Change, InputInfo, InputRef
+from convscope.server.session.schema import Change, InputInfo, InputRef
 
 
 class Edit(Message):

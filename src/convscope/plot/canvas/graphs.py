@@ -1,14 +1,15 @@
-"""Graph: a function of one number as a curve, and the point on it that was calculated. Knows the table of functions."""
+"""Graphs: a function as a curve with the calculated point on it, and shares as bars with their intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convscope.expr.expr import Apply, Leaf
 from convscope.expr.primitives import PRIMITIVES
-from convscope.plot.canvas.sheet import SMALL, TINY, Sheet
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED
+from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Sheet
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, shorten, width
 from convscope.render.numbers import compact
 
 WIDE, HIGH = 2.4, 1.5  # inches
@@ -80,3 +81,51 @@ def _limits(ys: NDArray[np.float64], y: float, reach: float) -> tuple[float, flo
     most = max(reach, 1.3 * abs(y))
     low, high = max(min(float(ys.min()), y, 0.0), -most), min(max(float(ys.max()), y, 0.0), most)
     return low - 0.06 * (high - low), high + 0.06 * (high - low)
+
+
+STEP = 0.2  # inches from one bar to the next
+LONGEST_NAME = 1.8
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A share with its interval, all from 0 to 1."""
+
+    name: str
+    share: float
+    low: float
+    high: float
+    strong: bool = False
+    """Whether it has the accent colour."""
+
+
+def bars(sheet: Sheet, at: tuple[float, float], wide: float, rows: Sequence[Bar], mark: float | None = None) -> float:
+    """Draw shares on a scale from 0 to 100 %, each with its interval as a line; returns where they end.
+
+    Args:
+        sheet: Where to.
+        at: x and y of the upper left corner, in inches.
+        wide: Length of 100 %, in inches.
+        rows: The shares.
+        mark: A share that all are compared with, as a line across.
+    """
+    x, y = at
+    left = x + min(LONGEST_NAME, max(width(row.name, LABEL) for row in rows)) + 0.12
+    bottom = y + STEP * len(rows)
+    for tick in range(0, 101, 25):
+        place = left + wide * tick / 100
+        sheet.line((place, place), (y, bottom))
+        sheet.text(
+            place, y - 0.05, f"{tick} %" if tick in {0, 100} else str(tick), points=FOOT, color=MUTED, align="center"
+        )
+    for k, row in enumerate(rows):
+        middle = y + STEP * (k + 0.5)
+        sheet.text(left - 0.08, middle, shorten(row.name, LABEL, LONGEST_NAME), align="right", middle=True)
+        sheet.fill(left, middle - 0.05, wide * row.share, 0.1, ACCENT if row.strong else LINE)
+        sheet.line((left + wide * row.low, left + wide * row.high), (middle, middle), color=INK, weight=0.9)
+        sheet.text(left + wide + 0.12, middle, f"{100 * row.share:.1f} %", points=SMALL, mono=True, middle=True)
+    if mark is not None:
+        place = left + wide * mark
+        sheet.line((place, place), (y, bottom), color=INK, weight=0.9)
+    sheet.reach(left + wide + 0.6, bottom)
+    return bottom

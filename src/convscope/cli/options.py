@@ -1,0 +1,319 @@
+"""Options that several commands share: models and whether their code may run, images, several processes."""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+import convscope as cs
+from convscope.cli.console import hush, remark
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Parse a size from the command line.
+
+    >>> parse_size("64"), parse_size("48x64")
+    ((64, 64), (48, 64))
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise cs.UsageError(f"a size is a number of pixels (64) or HEIGHTxWIDTH (48x64), not {text!r}.")
+    return int(parts[0]), int(parts[-1])
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the MNIST family's files.")]
+Size = Annotated[
+    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Resize a folder's images to this: 48x64, or 64 for 64x64.")
+]
+Grey = Annotated[bool, typer.Option("--grey", help="Convert a folder's images to grey.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Treat an unreadable image as an error instead of skipping it.")]
+ModelArgs = Annotated[
+    list[str] | None, typer.Option("--model-arg", metavar="NAME=VALUE", help="A model argument; repeatable.")
+]
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, with each dataclass parameter expanded into one option per field.
+
+    >>> import dataclasses
+    >>> @dataclasses.dataclass
+    ... class Place:
+    ...     row: int = 0
+    >>> @spread
+    ... def show(name: str, *, place: Place) -> None:
+    ...     print(name, place)
+    >>> list(inspect.signature(show).parameters), show(name="a", row=2)
+    a Place(row=2)
+    (['name', 'row'], None)
+    """
+    signature = inspect.signature(command)
+    parameters = signature.parameters
+    groups: dict[str, Any] = {
+        name: part.annotation for name, part in parameters.items() if is_dataclass(part.annotation)
+    }
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        made = {name: kind(**{f.name: options.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        command(**options, **made)
+
+    laid_out = [
+        part for name, given in parameters.items()
+        for part in (_options(groups[name]) if name in groups else [given])
+    ]  # fmt: skip
+    run.__signature__ = signature.replace(parameters=laid_out)  # type: ignore[attr-defined]  # where inspect looks
+    run.__annotations__ = {part.name: part.annotation for part in laid_out}
+    return run
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    only = inspect.Parameter.KEYWORD_ONLY
+    given = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(group)}
+    return [inspect.Parameter(f.name, only, default=given[f.name], annotation=f.type) for f in fields(group)]
+
+
+Result = TypeVar("Result")
+
+Trust = Annotated[bool, typer.Option("--trust", help="Trust the code that a run names, as long as it does not change.")]
+
+
+def with_consent(action: Callable[[bool], Result], *, trust: bool) -> Result:
+    """Run an action that may need the code that a run names; if it is not trusted yet, ask the user.
+
+    Args:
+        action: Called with whether to trust the run from now on.
+        trust: Whether --trust was given.
+
+    Raises:
+        TrustError: the code is not trusted, and the user declined or cannot be asked.
+    """
+    try:
+        return action(trust)
+    except cs.TrustError as error:
+        if not _may_ask() or not _agreed(error):
+            raise
+    return action(True)
+
+
+def _may_ask() -> bool:
+    """Whether the command runs in an interactive terminal."""
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return alone and "--json" not in sys.argv and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _agreed(error: cs.TrustError) -> bool:
+    """Show the code that would run, and ask."""
+    remark(f"{error}")
+    for file in cs.files_of(error.source):
+        remark(f"  {file!r}")
+    try:
+        return typer.confirm("This code can do anything you can do. Trust it and run it?", default=False, err=True)
+    except typer.Abort:
+        return False
+
+
+Devices = Annotated[int | None, typer.Option(help="Processes per host; on GPUs, one GPU each.")]
+Nodes = Annotated[
+    int | None,
+    typer.Option(help="Number of hosts; start the command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set."),
+]
+Patience = Annotated[float, typer.Option(help="Seconds to wait for all processes and hosts to join.")]
+
+
+def in_many(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command with --devices and --num-nodes; with several processes only the first one prints."""
+    added = {
+        "devices": inspect.Parameter("devices", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Devices),
+        "num_nodes": inspect.Parameter("num_nodes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Nodes),
+        "patience": inspect.Parameter("patience", inspect.Parameter.KEYWORD_ONLY, default=300.0, annotation=Patience),
+    }
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        started = {name: options.pop(name) for name in added}
+        if cs.launch(**started) > 0:
+            hush()
+        command(**options)
+
+    signature = inspect.signature(command)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added.values()])  # type: ignore[attr-defined]  # where inspect looks
+    run.__annotations__ = {**command.__annotations__, **{name: part.annotation for name, part in added.items()}}
+    return run
+
+
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights: a safetensors file, or a state dict or checkpoint that torch.save wrote.")
+]
+WeightsKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Key of the weights in a checkpoint, such as state_dict_ema.")
+]
+Expects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preprocess",
+        metavar="NAME=VALUE",
+        help="The model's input format: size=224 (or 48x64), channels=1, scale=255, mean=0.485,0.456,0.406, "
+        "std=..., fit=crop, background=dark, ...; repeatable.",
+    ),
+]
+ClassNames = Annotated[
+    str | None, typer.Option("--classes", metavar="NAME,NAME,...", help="Class names of the model's outputs, in order.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The options for loading a model."""
+
+    weights: Weights = None
+    weights_key: WeightsKey = None
+    model_arg: ModelArgs = None
+    preprocess: Expects = None
+    classes: ClassNames = None
+    trust: Trust = False
+
+    @property
+    def given(self) -> bool:
+        """Whether any option other than --trust is set."""
+        return replace(self, trust=False) != Loading()
+
+    def load(self, model: str) -> Any:
+        """The model, by its name; prints its notes, and a note if it is not trained."""
+        args = cs.parse_model_args(self.model_arg or [])
+        preprocess = parse_preprocess(self.preprocess or []) or None
+        classes = [name.strip() for name in self.classes.split(",")] if self.classes else None
+
+        def load(trust: bool) -> Any:
+            return cs.load_model(
+                model,
+                weights=self.weights,
+                weights_key=self.weights_key,
+                args=args or None,
+                preprocess=preprocess,
+                classes=classes,
+                trust=trust,
+            )
+
+        loaded = with_consent(load, trust=self.trust)
+        for note in cs.card_of(loaded).notes:
+            remark(f"note: {note}")
+        trained = is_run(model) and cs.card_of(loaded).source not in cs.MODELS
+        if self.weights is None and not trained and not args.get("published") and _trainable(loaded):
+            origin = "as initialized by its code" if ":" in model else "random"
+            remark(f"note: {model} is not trained: its weights are {origin}; name a run folder, or pass --weights.")
+        return loaded
+
+
+def is_run(model: str) -> bool:
+    """Whether this is a run folder, whose model is trained."""
+    return Path(model, "config.json").is_file()
+
+
+def parse_preprocess(arguments: list[str]) -> dict[str, Any]:
+    """Fields of a Preprocess from the command line; one number serves for all channels.
+
+    >>> parse_preprocess(["size=48x64", "mean=0.5", "fit=crop"])
+    {'size': (48, 64), 'mean': (0.5,), 'fit': 'crop'}
+    """
+    said = cs.parse_model_args(arguments)
+    if isinstance(said.get("size"), int | str):
+        said["size"] = parse_size(str(said["size"]))
+    for name in said.keys() & {"mean", "std"}:
+        said[name] = said[name] if isinstance(said[name], tuple | list) else (said[name],)
+    return said
+
+
+def _trainable(model: Any) -> bool:
+    return any(weight.requires_grad for weight in model.parameters())
+
+
+Named = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=FILE",
+        help="An input of a model with several, by its name in forward: a picture, an array (.npy), or "
+        "dataset:split/index; repeatable.",
+    ),
+]
+Batched = Annotated[
+    bool | None,
+    typer.Option(
+        "--batched/--unbatched",
+        help="Whether arrays start with a batch axis; by default decided from the model.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The options for a model's inputs."""
+
+    named: Named = None
+    batched: Batched = None
+
+    def take(self, loaded: Any, image: str | None, data_dir: Path | None) -> Any:
+        """The command line's inputs prepared for this model, like `cs.prepare_inputs`; notes on them are printed.
+
+        Raises:
+            UsageError: neither IMAGE nor --input, both, or an input that is not NAME=FILE.
+        """
+        prepared = cs.prepare_inputs(self.source(loaded, image), loaded, data_dir=data_dir)
+        for note in prepared.notes:
+            remark(f"note: {note if prepared.prepared is None and self.named else f'{prepared.name}: {note}'}")
+        return prepared
+
+    def trace(self, loaded: Any, value: Any) -> Any:
+        """The model's trace for these inputs."""
+        return cs.trace(loaded, value, batched=self.batched)
+
+    def source(self, loaded: Any, image: str | None) -> Any:
+        """The IMAGE, or the named inputs."""
+        named = parse_inputs(self.named or [])
+        card = cs.card_of(loaded)
+        if named and image is not None:
+            raise cs.UsageError("IMAGE and --input cannot be combined; pass every input by --input.")
+        if not named and image is None:
+            wanted = f"each of its inputs by --input: {', '.join(card.inputs)}" if card.inputs else "an IMAGE"
+            raise cs.UsageError(f"{card.name} needs {wanted}; a picture, an array (.npy), or one such as mnist:test/7.")
+        _check_names(card.name, named, card.inputs, loaded)
+        return named or image
+
+
+def _check_names(model: str, named: dict[str, str], wanted: tuple[str, ...], loaded: Any) -> None:
+    """Reject a name that forward does not have, and a missing input."""
+    if not named:
+        return
+    parameters = inspect.signature(loaded.forward).parameters
+    if not any(p.kind in {p.VAR_KEYWORD, p.VAR_POSITIONAL} for p in parameters.values()):
+        for name in named.keys() - parameters.keys():
+            raise cs.UsageError(f"{model} has no input {name!r}; its forward takes {', '.join(parameters)}.")
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise cs.UsageError(f"{model} also takes {', '.join(missing)}; pass it by --input {missing[0]}=FILE.")
+
+
+def parse_inputs(arguments: list[str]) -> dict[str, str]:
+    """Inputs as typed, each NAME=FILE.
+
+    >>> parse_inputs(["left=a.png", "right=b=c.npy"])
+    {'left': 'a.png', 'right': 'b=c.npy'}
+    """
+    named: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, file = argument.partition("=")
+        if not equals or not name.isidentifier() or not file:
+            raise cs.UsageError(f"an input is written NAME=FILE, such as --input left=a.png, not {argument!r}.")
+        if name in named:
+            raise cs.UsageError(f"--input {name} is given twice; a model takes each input once.")
+        named[name] = file
+    return named
