@@ -100,7 +100,7 @@ def test_of_long_names_the_end_is_shown_and_the_numbers_stay_in_sight(chromium: 
 
 def test_a_vector_is_as_large_as_on_its_card(page: Any) -> None:
     with cs.open(cs.load_model("shapes-mlp", seed=3), "shapes:test/12", port=0, browser=False) as explorer:
-        visit(page, explorer)
+        visit(page, explorer, "?step=fc1&cell=0")
         page.locator(".crumbs", has_text="fc1").wait_for()  # the first step that calculates, not the one that reshapes
         settled(page)
         card = page.locator(".card", has_text="fc1").locator(".map")
@@ -111,7 +111,7 @@ def test_a_vector_is_as_large_as_on_its_card(page: Any) -> None:
 
 def test_the_wheel_scrolls_the_page_and_magnifies_with_control(page: Any, shapes: Any) -> None:
     page.set_viewport_size({"width": 1280, "height": 500})
-    visit(page, shapes)
+    visit(page, shapes, at(0, 3, 12, 12))
     settled(page)
     page.locator(".viewer canvas").click(position={"x": 40, "y": 40})
     settled(page)

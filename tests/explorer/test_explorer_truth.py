@@ -104,8 +104,6 @@ def test_another_image_takes_its_badge_along(page: Any, shapes: Any, traced: cs.
         wander(page, where + "&change=r40")
         page.locator("[data-stale] .answers, .answers[data-stale]").first.wait_for()
         assert page.locator("[data-status]").count() == 0
-    model = cs.load_model("shapes-cnn", seed=3)
-    del model
     eventually(lambda: page.locator("[data-stale]").count(), 0)
     settled(page)
 
@@ -141,7 +139,7 @@ def test_a_server_that_stops_leaves_no_proof_behind_and_one_started_anew_is_gone
 
 def test_a_port_with_nobody_behind_it_is_noticed(page: Any, shapes: Any) -> None:
     """A server that accepts connections and never answers, as a process that hangs."""
-    visit(page, shapes)
+    visit(page, shapes, at(0, 3, 12, 12))
     settled(page)
     hung = threading.Event()
     page.route("**/api/**", lambda _: hung.set())
@@ -238,7 +236,6 @@ def test_links_name_steps_by_name_and_an_unknown_one_is_said(page: Any, shapes: 
     page.locator(".crumbs button", has_text="conv2").click()
     page.wait_for_url("**step=conv2**")
 
-    visit(page, shapes, "?step=conv9&cell=1.2.3", "[data-number]")
+    visit(page, shapes, "?step=conv9&cell=1.2.3", ".reasons .sum")
     page.get_by_text("The network has no step “conv9”; another one is shown.").wait_for()
     eventually(lambda: page.evaluate("location.search"), "")
-    assert rows(page)

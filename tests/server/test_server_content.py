@@ -204,7 +204,10 @@ def test_an_explanation_is_that_of_cs(page: Page, net: Any) -> None:
         found = page.get(f"traces/{info['id']}/steps/{step.id}/explain", cell=",".join(map(str, cell)))
         why = cs.explain(trace, step, cell)
         assert found["explanation"] == json.loads(json.dumps(why.to_json()))
-        assert found["proof"] == {"status": "proved", "proved": True, **asdict(cs.STATUSES["proved"])}
+        address = {"trace": info["id"], "step": step.id, "cell": [0, *cell]}
+        assert found["of"] == address
+        known = {"status": "proved", "proved": True, **asdict(cs.STATUSES["proved"])}
+        assert found["proof"] == {"of": address, **known}
         assert found["rest"] is None
         assert page.get(f"traces/{info['id']}/steps/{step.id}/proof", cell=",".join(map(str, cell))) == found["proof"]
     assert found["sentence"].startswith("fc, unit 1, is ")

@@ -53,7 +53,7 @@ class Paths:
         return sum(path.value for path in self.paths) + self.rest + self.constant
 
 
-def paths_to(trace: Trace, step: Step, cell: Cell) -> Paths:
+def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) -> Paths:
     """A number as what the image adds by way of the channels of the first and the last convolution before it.
 
     >>> import torch, convscope as cs
@@ -67,6 +67,7 @@ def paths_to(trace: Trace, step: Step, cell: Cell) -> Paths:
         trace: The pass, of one image.
         step: The step that made the number.
         cell: A full index of its result.
+        minus: Another cell of it: the paths are then those of the difference, cell - minus.
 
     Raises:
         UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
@@ -74,6 +75,8 @@ def paths_to(trace: Trace, step: Step, cell: Cell) -> Paths:
     first, last = _ends(trace, step)
     start = np.zeros(step.results[0].shape)
     start[cell] = 1.0
+    if minus is not None:
+        start[minus] -= 1.0
     onto_last = _followed(trace, {(step.id, 0): start}, last)
     whole = onto_last.weights.pop((last.id, 0), np.zeros(last.results[0].shape))
     paths = [path for channel in range(whole.shape[1]) for path in _through(trace, first, last, whole, channel)]

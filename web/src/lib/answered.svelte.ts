@@ -2,14 +2,24 @@
  * The explanation of the selected number. A value, its calculation and its badge are one record with the address that
  * the server put on the answer, so that none of them can be shown for another cell, image or network.
  */
-import { aborted, getContributions, getExplained, getProbability, getProof, Refused, type Contributions } from "./api";
+import {
+  aborted,
+  getContributions,
+  getExplained,
+  getInput,
+  getPaths,
+  getProbability,
+  getProof,
+  Refused,
+  type Contributions,
+} from "./api";
 import { cellText } from "./format";
 import { IMAGE, SOFTMAX } from "./state.svelte";
 import { Staleness } from "./staleness.svelte";
-import type { Address, Cell, Explained, Proof, TraceInfo } from "./types";
+import { real, type Address, type Cell, type Explained, type PathsInfo, type Proof, type TraceInfo } from "./types";
 
-/** Which number is asked for: a cell of a step of a pass. */
-export type Place = Readonly<{ trace: TraceInfo; step: number; cell: Cell }>;
+/** Which number is asked for: a cell of a step of a pass, or the difference of two classes. */
+export type Place = Readonly<{ trace: TraceInfo; step: number; cell: Cell; minus?: number | null }>;
 
 /** One answer: the number, its calculation, and what is known about it; null while its step is being recomputed. */
 export type Answered = Readonly<{ place: Place; explained: Explained; proof: Proof | null }>;
@@ -17,8 +27,8 @@ export type Answered = Readonly<{ place: Place; explained: Explained; proof: Pro
 export type Detail = Readonly<{ all: boolean; channel: number | null }>;
 
 /** A text that identifies a place. */
-export function keyOf({ trace, step, cell }: Place): string {
-  return `${trace.id} ${step} ${cell.join(".")}`;
+export function keyOf({ trace, step, cell, minus = null }: Place): string {
+  return `${trace.id} ${step} ${cell.join(".")}${minus === null ? "" : ` ${minus}`}`;
 }
 
 /** Whether an answer's address is this place; leading zeros of a cell may be left out. */
@@ -117,5 +127,75 @@ export class ContributionFeed extends PlaceFeed<Traced> {
       },
       signal,
     );
+  }
+}
+
+/** Why a class, or why rather this class than another: what the pixels add, and by which paths. */
+export type Reason = Readonly<{
+  place: Place;
+  /** Of each pixel: what it adds, its slope, and its number; channel by channel. */
+  pixels: Float32Array;
+  slopes: Float32Array;
+  input: Float32Array;
+  value: number;
+  constant: number;
+  /** What is left over, and how much may be. */
+  residual: number;
+  bound: number;
+  checks: boolean;
+  /** The steps whose slopes are valid at this image only. */
+  bent: readonly string[];
+  broken: readonly string[];
+  /** Null until they are known; a text where there are none. */
+  paths: PathsInfo | string | null;
+}>;
+
+export class ReasonFeed extends PlaceFeed<Reason> {
+  async reason(place: Place, signal: AbortSignal): Promise<void> {
+    await this.want(
+      place,
+      async (show) => {
+        const { trace, step, cell, minus = null } = place;
+        const [one, other, input] = await Promise.all([
+          getContributions(trace.id, step, cell, signal),
+          minus === null ? null : getContributions(trace.id, step, [minus], signal),
+          getInput(trace.id, signal),
+        ]);
+        checked(one.info, place);
+        if (other !== null && minus !== null) checked(other.info, { trace, step, cell: [minus] });
+        const less = (of: (from: Contributions) => number): number => of(one) - (other === null ? 0 : of(other));
+        const apart = (a: Float32Array, b: Float32Array | undefined): Float32Array =>
+          b === undefined ? a : a.map((v, i) => v - (b[i] ?? 0));
+        const reason: Reason = {
+          place,
+          pixels: apart(one.pixels, other?.pixels),
+          slopes: apart(one.weights, other?.weights),
+          input: input.data,
+          value: less(({ info }) => real(info.value)),
+          constant: less(({ info }) => real(info.constant)),
+          residual: less(({ info }) => real(info.residual)),
+          bound: real(one.info.bound) + real(other?.info.bound ?? 0),
+          checks: one.info.checks && (other?.info.checks ?? true),
+          bent: [...new Set([...one.info.bent, ...(other?.info.bent ?? [])])],
+          broken: one.info.broken,
+          paths: null,
+        };
+        show(reason);
+        return { ...reason, paths: await pathsOf(place, signal) };
+      },
+      signal,
+    );
+  }
+}
+
+/** The paths of a number; the server's sentence where it has none. */
+async function pathsOf(place: Place, signal: AbortSignal): Promise<PathsInfo | string> {
+  const { trace, step, cell, minus = null } = place;
+  try {
+    const paths = checked(await getPaths(trace.id, step, cell, minus, signal), place);
+    return paths.minus === minus ? paths : "The server answered for another difference.";
+  } catch (error) {
+    if (error instanceof Refused) return error.message;
+    throw error;
   }
 }

@@ -9,6 +9,7 @@ import type {
   ContributionsInfo,
   DifferenceInfo,
   Explained,
+  PathsInfo,
   Fit,
   ProbeAnswer,
   ProbeInfo,
@@ -363,6 +364,18 @@ export async function getContributions(
     pixels: numbers.subarray(0, numbers.length / 2),
     weights: numbers.subarray(numbers.length / 2),
   };
+}
+
+/** A number, or its difference from that of another class, as paths through the channels of convolutions. */
+export function getPaths(
+  trace: string,
+  step: number,
+  cell: Cell,
+  minus: number | null,
+  signal?: AbortSignal,
+): Promise<PathsInfo> {
+  const less = minus === null ? "" : `&minus=${minus}`;
+  return json(`traces/${trace}/steps/${step}/paths?cell=${at(cell)}${less}`, { signal });
 }
 
 export function getDifference(trace: string, base: string, signal?: AbortSignal): Promise<DifferenceInfo> {

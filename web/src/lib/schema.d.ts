@@ -432,6 +432,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/traces/{trace}/steps/{step}/paths": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Paths
+         * @description What the image adds to a number by way of the channels of the first and the last convolution.
+         */
+        get: operations["paths_api_traces__trace__steps__step__paths_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/traces/{trace}/steps/{step}/proof": {
         parameters: {
             query?: never;
@@ -979,6 +999,41 @@ export interface components {
             name: string;
             /** Shape */
             shape: number[];
+        };
+        /**
+         * PathInfo
+         * @description What the image adds to a number by way of one channel of each of some convolutions.
+         */
+        PathInfo: {
+            /** Cell */
+            cell: number[];
+            /** Channels */
+            channels: number[];
+            /** Steps */
+            steps: number[];
+            /** Value */
+            value: number | ("nan" | "inf" | "-inf");
+        };
+        /**
+         * PathsInfo
+         * @description The number as paths through the network: with the rest and the constant they add up to the total.
+         */
+        PathsInfo: {
+            /** Bent */
+            bent: string[];
+            /** Constant */
+            constant: number | ("nan" | "inf" | "-inf");
+            /** Minus */
+            minus: number | null;
+            of: components["schemas"]["Address"];
+            /** Others */
+            others: number;
+            /** Paths */
+            paths: components["schemas"]["PathInfo"][];
+            /** Rest */
+            rest: number | ("nan" | "inf" | "-inf");
+            /** Total */
+            total: number | ("nan" | "inf" | "-inf");
         };
         /**
          * PixelsRef
@@ -2327,6 +2382,41 @@ export interface operations {
                 };
                 content: {
                     "application/octet-stream": unknown;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    paths_api_traces__trace__steps__step__paths_get: {
+        parameters: {
+            query: {
+                cell: string;
+                minus?: number | null;
+            };
+            header?: never;
+            path: {
+                step: number;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PathsInfo"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

@@ -39,6 +39,8 @@ export type State = Readonly<{
   /** The input channel whose window is shown; null for the one with the largest sum. */
   window: number | null;
   trail: readonly Crumb[];
+  /** Whose class is asked for in "Why …?", and the class it is compared with; null: the answer itself. */
+  why: readonly [number, number | null] | null;
   /** Whether contributions are shown over the input. */
   pixels: boolean;
   /** Whether all steps share one colour scale. */
@@ -75,6 +77,7 @@ const START: State = {
   cell: null,
   window: null,
   trail: [],
+  why: null,
   pixels: false,
   shared: false,
   open: [],
@@ -158,6 +161,12 @@ function stepsFrom(step: string | null, trail: string | null): Pick<State, "step
   };
 }
 
+/** 1, or 1-0 for the difference of two classes. */
+function whyFrom(text: string | null): State["why"] {
+  const [, one, minus] = /^(\d{1,7})(?:-(\d{1,7}))?$/.exec(text ?? "") ?? [];
+  return one === undefined ? null : [Number(one), minus === undefined ? null : Number(minus)];
+}
+
 /** All but what is chosen for a question, as parts of an address's query. */
 function partsOf(state: State): [string, string | null][] {
   return [
@@ -178,6 +187,7 @@ function partsOf(state: State): [string, string | null][] {
       state.named?.trail ??
         (state.trail.map((c) => `${escaped(stepText(c.step))}~${c.cell.join(".")}`).join("_") || null),
     ],
+    ["why", state.why === null ? null : state.why.filter((n) => n !== null).join("-")],
     ["pixels", state.pixels ? "1" : null],
     ["shared", state.shared ? "1" : null],
     ["open", state.open.join(",") || null],
@@ -212,6 +222,7 @@ export function parse(query: string): State {
     channel: numberFrom(has.get("channel")) ?? 0,
     cell: cellFrom(has.get("cell")),
     window: numberFrom(has.get("window")),
+    why: whyFrom(has.get("why")),
     pixels: has.get("pixels") === "1",
     shared: has.get("shared") === "1",
     open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),
@@ -291,7 +302,8 @@ function write(): void {
  */
 export function go(patch: Partial<State>, how: "push" | "replace" = "push"): void {
   const named = patch.step === undefined ? current.named : null; // another step was chosen meanwhile
-  const next = { ...current, named, ...patch };
+  const why = patch.step == null ? current.why : null; // a step was chosen, to be looked at instead
+  const next = { ...current, named, why, ...patch };
   if (how === "push") {
     if (waiting !== undefined) write();
     const changed = query(next) !== query(current) || next.input !== current.input;
@@ -305,8 +317,8 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
 
 /** The initial state of a model, with nothing selected and nothing changed. */
 export function fresh(model: string | null): Partial<State> {
-  const { input, origin, edits, at, step, named, channel, cell, window, trail, open, layer, wish, asked } = START;
-  return { model, input, origin, edits, at, step, named, channel, cell, window, trail, open, layer, wish, asked };
+  const { input, origin, edits, at, step, named, why, channel, cell, window, trail, open, layer, wish, asked } = START;
+  return { model, input, origin, edits, at, step, named, why, channel, cell, window, trail, open, layer, wish, asked };
 }
 
 /** The URL of the current state with some changes, for links. */

@@ -31,6 +31,7 @@ test("every part of the state survives the address", () => {
       { step: 8, cell: [1] },
       { step: IMAGE, cell: [0, 0, 0] },
     ],
+    why: [3, 1],
     pixels: true,
     shared: true,
     open: ["layer1", "layer1.0"],

@@ -297,17 +297,27 @@ SHOWN = 12
 """Number of paths in an answer, the largest."""
 
 
-def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int]) -> schema.PathsInfo:
+def paths_info(
+    done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None
+) -> schema.PathsInfo:
     """A number as paths through the channels of the first and the last convolution before it.
+
+    Args:
+        done: The pass.
+        step: The step that made the number.
+        cell: Which number; leading zeros may be left out.
+        minus: Another class, whose number is subtracted.
 
     Raises:
         UsageError: there are none, or too many, or the step has no such cell.
     """
     why = why_of(done, step, cell)
-    found = paths_to(done.trace, step, why.cell)
+    other = None if minus is None else why_of(done, step, (minus,)).cell
+    found = paths_to(done.trace, step, why.cell, other)
     kept = found.paths[:SHOWN]
     return schema.PathsInfo(
         of=address_of(done, why),
+        minus=minus,
         paths=[
             schema.PathInfo(
                 steps=[each.id for each in path.steps],

@@ -68,11 +68,17 @@ async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
 
 
 @router.get("/traces/{trace}/steps/{step}/paths")
-async def paths(request: Request, trace: Id, step: StepId, cell: Cell) -> PathsInfo:
+async def paths(
+    request: Request,
+    trace: Id,
+    step: StepId,
+    cell: Cell,
+    minus: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+) -> PathsInfo:
     """What the image adds to a number by way of the channels of the first and the last convolution."""
 
     def made(done: TracePass) -> PathsInfo:
-        return paths_info(done, done.step(step), _cell(cell))
+        return paths_info(done, done.step(step), _cell(cell), minus)
 
     found: PathsInfo = await on(request, trace, made, "slow")
     return found

@@ -215,6 +215,8 @@ class PathsInfo(Message):
     """The number as paths through the network: with the rest and the constant they add up to the total."""
 
     of: Address
+    minus: int | None
+    """The class that was subtracted, where the paths are those of a difference."""
     paths: list[PathInfo]
     """The largest first."""
     others: int
