@@ -766,7 +766,11 @@ export interface components {
          * @description Why a number is what it is.
          */
         Explained: {
+            /** Code */
+            code?: string | null;
             explanation: components["schemas"]["ExplanationJson"];
+            /** Formula */
+            formula?: string | null;
             of: components["schemas"]["Address"];
             paper?: components["schemas"]["Paper"] | null;
             proof: components["schemas"]["Proof"] | null;

@@ -15,6 +15,7 @@ from convscope.server.explanations.schema import ApplyJson, CellsJson, DotJson, 
 from convscope.server.session.inputs import planes_of_all
 from convscope.server.traces.array_pictures import number, pack
 from convscope.server.traces.passes import TERMS, TracePass
+from convscope.traces.notation import formula, pytorch_code
 
 AXES: Mapping[int, tuple[str, ...]] = {
     1: ("unit",),
@@ -140,7 +141,9 @@ def probability(done: TracePass, step: cs.Step, index: int) -> schema.Explained:
     why = cs.explain(trace, trace.steps[-1], (index,))
     address = schema.Address(trace=done.id, step=None, cell=[int(place) for place in why.cell])
     answer = _answer(why, address, _proof(why, address), SOME, None)
-    return schema.Explained.model_validate(_renamed(answer.model_dump(), step.name))
+    code = f'x = torch.tensor(trace["{step.name}"].output).reshape(1, -1)\ntorch.softmax(x, 1)[0, {index}]'
+    written = {"formula": f"out[{index}] = e^in[{index}] / Σ over i of e^in[i]", "code": code}
+    return schema.Explained.model_validate(_renamed(answer.model_dump(), step.name) | written)
 
 
 def _renamed(value: Any, name: str) -> Any:
@@ -163,7 +166,16 @@ def _answer(
         return schema.Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
     kept, rest = cut(plain["expr"], most, channel)
     paper = _paper(why, kept)
-    return schema.Explained(of=address, explanation=plain, sentence=sentence, rest=rest, proof=proof, paper=paper)
+    return schema.Explained(
+        of=address,
+        explanation=plain,
+        sentence=sentence,
+        rest=rest,
+        proof=proof,
+        paper=paper,
+        formula=formula(why.step, why.cell),
+        code=pytorch_code(why.step, why.cell),
+    )
 
 
 def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | None:

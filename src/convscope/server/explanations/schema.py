@@ -182,6 +182,9 @@ class Explained(Message):
     """None: ask `/proof`, the step is being recomputed."""
     paper: Paper | None = None
     """The calculation in lines; None where there is no rule."""
+    formula: str | None = None
+    code: str | None = None
+    """PyTorch code that gives the number from a trace; None where the operation has no short call."""
 
 
 class ContributionsInfo(Message):
