@@ -1,4 +1,4 @@
-"""What the page shows belongs together, in a real browser whose server is slow, gone, started anew or answers wrongly."""
+"""What the page shows belongs together, also where its server is slow, gone, started anew or wrong, in a browser."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ import pytest
 
 import convscope as cs
 from browser import forgive
-from exploring import at, eventually, recorded, rows, settled, state, visit, wander
+from exploring import at, eventually, recorded, settled, state, visit, wander
 from launching import free_port
 
 MOMENT = 600
@@ -22,7 +22,11 @@ MOMENT = 600
 def held(page: Any, pattern: str) -> Iterator[None]:
     """Requests of this kind are answered only afterwards."""
     waiting: list[Any] = []
-    page.route(re.compile(pattern), lambda route: waiting.append(route))
+
+    def keep(route: Any) -> None:
+        waiting.append(route)
+
+    page.route(re.compile(pattern), keep)
     yield
     for route in waiting:
         route.continue_()
@@ -72,7 +76,11 @@ def test_a_late_proof_is_not_that_of_the_next_cell(page: Any, shapes: Any, trace
 
     page.route("**/explain?**", unproved)
     late: list[Any] = []
-    page.route("**/proof?**", lambda route: late.append(route))
+
+    def keep(route: Any) -> None:
+        late.append(route)
+
+    page.route("**/proof?**", keep)
     visit(page, shapes, at(step, 3, 12, 12))
     page.wait_for_selector("[data-status=checking]")
     wander(page, at(step, 3, 12, 13))
@@ -172,9 +180,7 @@ DEPARTURES = {
 
 
 @pytest.mark.parametrize("case", DEPARTURES.values(), ids=DEPARTURES)
-def test_what_is_not_the_plain_network_is_marked_in_every_view(
-    case: tuple[str, str, str], page: Any, run: Any
-) -> None:
+def test_what_is_not_the_plain_network_is_marked_in_every_view(case: tuple[str, str, str], page: Any, run: Any) -> None:
     query, label, undo = case
     for view in ("look", "change", "compare", "probe", "kernels"):
         visit(page, run, f"?view={view}{query}", f"header li:has-text('{label}')")

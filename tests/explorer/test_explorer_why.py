@@ -18,6 +18,15 @@ def number(text: str) -> float:
     return float(text.replace("−", "-").replace("+", ""))
 
 
+def hold(page: Any, pattern: str, waiting: list[Any]) -> None:
+    """Requests of this kind wait until the test continues them."""
+
+    def keep(route: Any) -> None:
+        waiting.append(route)
+
+    page.route(pattern, keep)
+
+
 def numbers(page: Any, selector: str) -> list[float]:
     return [number(text) for text in page.locator(selector).all_inner_texts()]
 
@@ -83,7 +92,7 @@ def test_classes_are_switched_by_word_and_by_their_difference(page: Any, shapes:
 
     page.locator(".answers .word", has_text=labels[1]).click()
     page.wait_for_url(f"**why={order[1]}")
-    eventually(lambda: page.get_by_role("heading", level=2).first.inner_text(), f"Why {labels[1]}?")
+    eventually(page.get_by_role("heading", level=2).first.inner_text, f"Why {labels[1]}?")
     page.locator(".card .map").first.click()
     eventually(lambda: "why" in state(page), False)
 
@@ -92,7 +101,7 @@ def test_reasons_of_another_image_are_marked_until_they_come(page: Any, shapes: 
     visit(page, shapes, "", READY)
     former = page.locator(".sum").inner_text()
     waiting: list[Any] = []
-    page.route("**/contributions?**", lambda route: waiting.append(route))
+    hold(page, "**/contributions?**", waiting)
     page.locator("button.now").click()
     page.locator("dialog button.sample").nth(3).click()
     page.locator(".reasons[inert].stale").wait_for()

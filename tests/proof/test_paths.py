@@ -11,7 +11,9 @@ from torch.func import jvp
 import convscope as cs
 from convscope.proof.paths import Paths, paths_to
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch.func's own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
+)  # torch.func's own
 
 
 class Two(nn.Module):
@@ -43,9 +45,11 @@ def only(tangent: torch.Tensor, channel: int) -> torch.Tensor:
 
 def forward(net: Any, image: torch.Tensor, kernel: int, channel: int) -> torch.Tensor:
     """What the image adds to every class through one kernel and one channel: its own tangent, cut at both."""
-    first, onto_first = jvp(net.conv1, (image,), (image,))
-    second, onto_second = jvp(net.to_second, (first,), (only(onto_first, kernel),))
-    return jvp(net.to_answer, (second,), (only(onto_second, channel),))[1][0]
+    tangents: Any = jvp  # (value, tangent)
+    first, onto_first = tangents(net.conv1, (image,), (image,))
+    second, onto_second = tangents(net.to_second, (first,), (only(onto_first, kernel),))
+    answer: torch.Tensor = tangents(net.to_answer, (second,), (only(onto_second, channel),))[1][0]
+    return answer
 
 
 def made(bend: type[nn.Module], seed: int) -> tuple[Any, torch.Tensor, cs.Trace]:

@@ -28,7 +28,7 @@ def pytorch_code(step: Step, cell: Cell) -> str | None:
     F.conv2d(x, weight, bias, padding=1)[0, 1, 2, 3]
     """
     made = CALLS[step.op](step.arguments) if step.op in CALLS else None
-    if made is None or len(step.results) != 1 and step.op not in FIRST_RESULT:
+    if made is None or (len(step.results) != 1 and step.op not in FIRST_RESULT):
         return None
     operands, call = made
     lines = [f"step = trace[{step.name!r}]".replace("'", '"')]

@@ -47,7 +47,7 @@ function checked<T extends Readonly<{ of: Address }>>(answer: T, place: Place): 
   return answer;
 }
 
-/** A place in words, as it stands beside its number: conv1 (0, 18, 9), fc (1) circle, or probability of circle. */
+/** A place in words, as it is written with its number: conv1 (0, 18, 9), fc (1) circle, or probability of circle. */
 export function nameOf({ trace, step, cell }: Place): string {
   if (step === IMAGE) return `image ${cellText(cell)}`;
   const id = step === SOFTMAX ? trace.output : step;

@@ -32,7 +32,7 @@ const KEY = "convscope-token";
 const TAB = "convscope-tab";
 const PATIENCE = 1000; // milliseconds between two attempts to reach the server
 const WATCH = 4000; // milliseconds without a response after which a visible page asks whether the server is there
-const HANGS = 6000; // milliseconds after which an attempt counts as failed: a port can be open with nobody behind it
+const HANGS = 6000; // milliseconds after which an attempt counts as failed: a port can accept connections and never answer
 const BUSY = 6; // retries while the server is busy
 
 /** An error response: its message says what was requested, what exists and what to do. */

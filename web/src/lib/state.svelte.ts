@@ -112,7 +112,7 @@ function stepText(step: number): string {
   return STEP_WORDS.has(name) || numberFrom(name) !== null || name.startsWith(MARK) ? MARK + name : name;
 }
 
-/** The step of a text that is no name: a word, or an id. */
+/** The step of a text other than a name: a word, or an id. */
 const fixedStep = (text: string): number | null => STEP_WORDS.get(text) ?? numberFrom(text);
 
 /** The step of such a text; null if the network on screen has none of this name. */

@@ -309,9 +309,7 @@ SHOWN = 12
 """Number of paths in an answer, the largest."""
 
 
-def paths_info(
-    done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None
-) -> schema.PathsInfo:
+def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None) -> schema.PathsInfo:
     """A number as paths through the channels of the first and the last convolution before it.
 
     Args:

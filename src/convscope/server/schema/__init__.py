@@ -4,7 +4,16 @@ Numbers that may be infinite or NaN are `Number`: "nan", "inf" and "-inf" are se
 an id that the server issued; the page never sends a path or a URL.
 """
 
-from convscope.server.explanations.schema import Address, ContributionsInfo, Explained, Line, Paper, PathInfo, PathsInfo, Proof
+from convscope.server.explanations.schema import (
+    Address,
+    ContributionsInfo,
+    Explained,
+    Line,
+    Paper,
+    PathInfo,
+    PathsInfo,
+    Proof,
+)
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
 from convscope.server.probes.schema import (
     Condition,
@@ -74,9 +83,9 @@ __all__ = [
     "Need",
     "Number",
     "Paper",
+    "ParameterInfo",
     "PathInfo",
     "PathsInfo",
-    "ParameterInfo",
     "PixelsRef",
     "ProbeAnswer",
     "ProbeCommand",
