@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import convscope as cs
 from browser import accessible, keep, tab
@@ -49,7 +51,7 @@ def test_a_small_network_fits_and_a_narrow_window_says_how_much_more_there_is(ch
         page.locator(".card").nth(4).wait_for()
         assert page.locator(".card .name").all_inner_texts()[:3] == ["▸conv1", "▸conv2", "▸conv3"]
         assert page.locator(".more").count() == 0
-        page.get_by_role("button", name="conv1").click()  # unfolds it into three cards
+        page.get_by_role("button", name="conv1", exact=True).click()  # unfolds it into three cards
         page.locator(".module .card").nth(2).wait_for()
         page.set_viewport_size({"width": 700, "height": 800})
         more = page.locator(".more.right")
@@ -87,7 +89,20 @@ def test_a_probability_names_its_classes(page: Any, shapes: Any) -> None:
     settled(page)
     classes = page.locator(".strip .answers .word").all_inner_texts()
     lines = " ".join(page.locator(".lines th").all_inner_texts())
+    assert len(classes) == 2
     assert all(f") {name}" in lines for name in classes)
+
+
+def test_a_kernel_of_one_cell_lists_each_term_once(page: Any) -> None:
+    torch.manual_seed(0)
+    with cs.open(nn.Conv2d(3, 4, 1), torch.rand(3, 5, 6), port=0, browser=False) as explorer:
+        visit(page, explorer, "?step=conv2d&cell=1.2.3", "[data-number]")
+        settled(page)
+        text = page.locator(".number").inner_text()
+        assert [text.count(f"({channel}, 2, 3)") for channel in range(3)] == [
+            1 + (channel == 1) for channel in range(3)
+        ]
+        page.goto("about:blank")
 
 
 def test_a_calculation_is_a_formula_and_code_too(page: Any, shapes: Any, traced: cs.Trace) -> None:
@@ -136,7 +151,7 @@ def test_p_is_for_the_projector(chromium: Any, shapes: Any, tmp_path: Path) -> N
         canvas.click(position={"x": side * 20.5, "y": side * 7.5})
         assert "row 7, column 20" in page.locator(".pixel").inner_text()
 
-        page.keyboard.press("Escape")
+        page.keyboard.press("p")
         page.locator("header nav").wait_for()
         eventually(lambda: page.locator("[data-panel]:visible").count(), 3)
         page.locator(".card .map").first.click()

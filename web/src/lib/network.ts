@@ -115,6 +115,9 @@ function chained(list: readonly Node[], readers: ReadonlyMap<number, number>, op
   return result;
 }
 
+/** Whether a folded card is such a chain, rather than a module. */
+export const isChain = (path: string): boolean => path.startsWith("+");
+
 /** How many steps read each step. */
 function readersOf(steps: readonly StepInfo[]): ReadonlyMap<number, number> {
   const readers = new Map<number, number>();
