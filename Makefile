@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# PyTorch's builds without CUDA, which save 4 GB on a machine without an NVIDIA GPU; `make demo CPU=1` forces them.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
 # One test process more than processors, as some tests wait. Each runs whole files, in the order of tests/conftest.py.
 # Compiled files are kept, as tests start many processes.
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
@@ -83,11 +86,17 @@ web/node_modules/.package-lock.json: web/package-lock.json
 		{ echo "convscope needs Python 3.11 or newer; choose one with make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/demo.stamp: .venv/bin/python pyproject.toml constraints.txt $(PAGE)
+.venv/torch.stamp: .venv/bin/python constraints.txt
+	@$(BIN)/python scripts/install_torch.py $(CPU_INDEX) $(if $(CPU),--cpu)
+	@touch $@
+
+.venv/demo.stamp: .venv/torch.stamp pyproject.toml constraints.txt $(PAGE)
+	@echo "Installing convscope and building its page (about a minute)"
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-.venv/test.stamp: .venv/bin/python pyproject.toml constraints.txt $(PAGE)
+.venv/test.stamp: .venv/torch.stamp pyproject.toml constraints.txt $(PAGE)
+	@echo "Installing convscope with everything that its tests need (some minutes)"
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@ .venv/demo.stamp
 

@@ -28,8 +28,8 @@ LONG = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first: processes get whole files in this order, and none is busy alone in the end."""
-    place = {f"{name}.py": number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+    path = {f"{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: path.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,10 +44,10 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real MNIST and a photo."""
-    found = os.environ.get("CONVSCOPE_DATA")
-    if not found or not Path(found).is_dir():
+    result = os.environ.get("CONVSCOPE_DATA")
+    if not result or not Path(result).is_dir():
         pytest.skip("CONVSCOPE_DATA names no folder with mnist/ and images/")
-    return Path(found)
+    return Path(result)
 
 
 @pytest.fixture
@@ -61,15 +61,15 @@ def convscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser."""
-    with browser() as found:
-        yield found
+    with browser() as result:
+        yield result
 
 
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     """A page in it that must end without an error on the console."""
-    with tab(chromium) as found:
-        yield found
+    with tab(chromium) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")

@@ -65,12 +65,12 @@ def outline(red: float, yellow: float, share: float = 0.5) -> Any:
 
 
 def test_outcomes_are_counted_with_their_interval() -> None:
-    found = example.Borders((outline(0.0, 0.5), outline(0.05, 0.5), outline(0.3, 0.5, 0.8), outline(0.0, 0.0)))
-    assert [run.outcome for run in found.runs] == ["vanish", "vanish", "stay", "nowhere"]
-    assert (found.share("vanish").hits, found.share("vanish").n) == (2, 4)
-    assert (found.fainter.hits, found.fainter.n) == (3, 3)
-    assert (found.lowered.hits, found.lowered.n) == (3, 4)
-    assert "vanish in 50.0 % of 4 (15.0 to 85.0 %)" in str(found)
+    result = example.Borders((outline(0.0, 0.5), outline(0.05, 0.5), outline(0.3, 0.5, 0.8), outline(0.0, 0.0)))
+    assert [run.outcome for run in result.runs] == ["vanish", "vanish", "stay", "nowhere"]
+    assert (result.share("vanish").hits, result.share("vanish").n) == (2, 4)
+    assert (result.fainter.hits, result.fainter.n) == (3, 3)
+    assert (result.lowered.hits, result.lowered.n) == (3, 4)
+    assert "vanish in 50.0 % of 4 (15.0 to 85.0 %)" in str(result)
 
 
 def test_trainings_are_made_once_and_gone_on_with(
@@ -80,9 +80,9 @@ def test_trainings_are_made_once_and_gone_on_with(
     times = [(run.path / "weights.safetensors").stat().st_mtime_ns for run in runs]
     again = example.trainings("color-shapes", count=2, folder=tmp_path, recipe="tutorial", epochs=1)
     assert [(run.path / "weights.safetensors").stat().st_mtime_ns for run in again] == times
-    found = example.borders(again)
-    assert [run.run for run in found.runs] == ["seed-0", "seed-1"]
-    assert all(run.red_share_at_first is not None for run in found.runs)
+    result = example.borders(again)
+    assert [run.run for run in result.runs] == ["seed-0", "seed-1"]
+    assert all(run.red_share_at_first is not None for run in result.runs)
     words = [str(EXAMPLE), str(tmp_path), "--trainings", "2", "--epochs", "1", "--json"]
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "borders.png")])
     example.main()

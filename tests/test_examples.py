@@ -49,9 +49,9 @@ def test_an_example(
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     for words in SAYS[name]:
-        assert words in said
+        assert words in message
     assert not list(tmp_path.iterdir())
 
 

@@ -61,8 +61,8 @@ def test_edge_finds_both_directions_and_corner_none_but_corners() -> None:
     for direction in ("vertical", "horizontal"):
         assert apply_filter(edge(direction), "edge").any()
         assert not apply_filter(edge(direction), "corner").any()
-    found = apply_filter(square(), "corner")[0] != 0
-    assert {(int(r), int(c)) for r, c in np.argwhere(found)} == {(r, c) for r in (1, 2, 5, 6) for c in (1, 2, 5, 6)}
+    result = apply_filter(square(), "corner")[0] != 0
+    assert {(int(r), int(c)) for r, c in np.argwhere(result)} == {(r, c) for r in (1, 2, 5, 6) for c in (1, 2, 5, 6)}
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -149,8 +149,8 @@ def test_both_modes_are_pytorchs(shape: tuple[int, int], channels: int) -> None:
     modes: tuple[Mode, ...] = ("valid", "same")
     for mode in modes:
         expected = F.conv2d(torch.as_tensor(picture)[None], weight, padding=mode, groups=channels)[0]
-        found = apply_filter(picture, kernel, mode=mode, per_channel=True)
-        np.testing.assert_allclose(found, expected.numpy(), atol=1e-12)
+        result = apply_filter(picture, kernel, mode=mode, per_channel=True)
+        np.testing.assert_allclose(result, expected.numpy(), atol=1e-12)
 
 
 def test_colours_turn_to_grey_unless_each_is_filtered_by_itself() -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import ExifTags, Image
 import convscope as cs
 from convscope import images
 from convscope.errors import DataWarning, ImageError, ShapeError, UsageError
-from convscope.images import FORMATS, Array, Fit, Preprocess, pixels, read_image, resize
+from convscope.images import FORMATS, Array, pixels, read_image
+from convscope.preprocess import Fit, Preprocess, resize
 
 COLOR = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 8  # (H, W, C)
 GREY = COLOR[..., 0]
@@ -134,13 +136,13 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no picture at all")
     (tmp_path / "empty.png").write_bytes(b"")
-    for name, said in {
+    for name, parts in {
         "missing.png": "there is no file",
         "notes.png": "is not an image that can be read",
         "empty.png": "is not an image that can be read",
         "": "is a folder; name one image, or use folder:",
     }.items():
-        with pytest.raises(ImageError, match=said) as caught:
+        with pytest.raises(ImageError, match=parts) as caught:
             read_image(tmp_path / name)
         assert name in str(caught.value)
 
@@ -170,10 +172,10 @@ def test_a_damaged_file_is_an_image_or_an_image_error(
     tmp_path_factory: pytest.TempPathFactory, kind: str, at: float, value: int, cut: bool
 ) -> None:
     content = bytearray(FILES[kind])
-    place = min(int(at * len(content)), len(content) - 1)
-    content[place] = value
+    position = min(int(at * len(content)), len(content) - 1)
+    content[position] = value
     path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
-    path.write_bytes(content[:place] if cut else content)
+    path.write_bytes(content[:position] if cut else content)
     with contextlib.suppress(ImageError):
         assert read_image(path).ndim == 3
 
@@ -184,7 +186,7 @@ PICTURES = hnp.arrays(np.uint8, st.tuples(st.sampled_from([1, 3]), st.integers(1
 @given(
     image=PICTURES,
     size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    fit=st.sampled_from(["stretch", "crop", "pad"]),
+    fit=st.sampled_from(["stretch", "crop", "pad", "mnist"]),
 )
 def test_apply_gives_the_size_and_channels_that_were_asked_for(image: Array, size: tuple[int, int], fit: Fit) -> None:
     for channels in (1, 3):
@@ -192,6 +194,40 @@ def test_apply_gives_the_size_and_channels_that_were_asked_for(image: Array, siz
         assert made.shape == (channels, *size)
         assert made.dtype == np.float32
         assert 0 <= made.min() <= made.max() <= 1 + 1e-6
+
+
+@given(
+    top=st.integers(0, 120), left=st.integers(0, 120), height=st.integers(20, 150), width=st.integers(20, 150),
+    dark=st.booleans(),
+)  # fmt: skip
+def test_a_drawing_is_centred_as_mnist_centres_digits(top: int, left: int, height: int, width: int, dark: bool) -> None:
+    """A heavy bar with a light foot: its longer edge has 20 pixels, its centre of mass is in the centre."""
+    drawing = np.zeros((300, 280), np.uint8)
+    drawing[top : top + height, left : left + width // 4 + 1] = 255
+    drawing[top + height - 5 : top + height, left : left + width] = 255
+    expected = Preprocess(size=(28, 28), channels=1, background="dark", fit="mnist")
+    made = expected.apply(drawing if dark else 255 - drawing)[0]
+    rows, columns = np.nonzero(made > 0.2)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(20, abs=1)
+    for axis in (0, 1):
+        centre = made.sum(axis=1 - axis) @ (np.arange(28) + 0.5) / made.sum()
+        drawn = np.nonzero(made.sum(axis=1 - axis))[0]
+        assert centre == pytest.approx(14.5, abs=0.51) or drawn[0] == 0 or drawn[-1] == 27
+    assert "centred like MNIST's digits" in expected.changes(drawing)[0]
+
+
+def test_real_digits_that_are_enlarged_moved_and_inverted_come_back(shared_data: Path) -> None:
+    """MNIST's digits were made this way, so a large drawing of one becomes nearly the same 28x28 pixels again."""
+    expected = Preprocess(size=(28, 28), channels=1, background="dark", fit="mnist")
+    digits = cs.load_dataset("mnist", split="test", data_dir=shared_data).images[:20, 0]
+    centred, stretched = [], []
+    for k, digit in enumerate(digits):
+        page = np.full((400, 350), 255, np.uint8)
+        page[30 + k : 254 + k, 90 - k : 314 - k] = 255 - np.kron(digit, np.ones((8, 8), np.uint8))
+        centred.append(np.abs(expected.apply(page)[0] - digit / 255).mean())
+        stretched.append(np.abs(replace(expected, fit="stretch").apply(page)[0] - digit / 255).mean())
+    assert np.mean(centred) < 0.03
+    assert np.mean(stretched) > 0.1
 
 
 @given(image=PICTURES, mean=st.floats(-1, 1), std=st.floats(0.1, 3))
@@ -268,8 +304,8 @@ def test_a_picture_on_the_other_background_is_inverted(background: str, inverted
     preprocess = Preprocess(background="dark" if background == "dark" else "light")
     assert preprocess.inverts(image) == inverted
     np.testing.assert_allclose(preprocess.apply(image), fits / np.float32(255))
-    said = preprocess.changes(image)
-    assert said == ((f"inverted (the data has a {background} background)",) if inverted else ())
+    parts = preprocess.changes(image)
+    assert parts == ((f"inverted (the data has a {background} background)",) if inverted else ())
 
 
 def test_what_is_padded_to_an_inverted_picture_is_background() -> None:
@@ -279,13 +315,13 @@ def test_what_is_padded_to_an_inverted_picture_is_background() -> None:
 
 
 def test_settings_that_cannot_be_meant_are_refused() -> None:
-    for said, settings in {
+    for parts, settings in {
         "scale and std must be positive": {"scale": 0},
         "scale and std": {"std": (1.0, 0.0)},
         r"at least \(1, 1\), not \(0, 5\)": {"size": (0, 5)},
         "crop_ratio is the crop's share": {"crop_ratio": 1.5},
     }.items():
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=parts):
             Preprocess(**settings)  # type: ignore[arg-type]  # a table of different fields
 
 
@@ -357,12 +393,12 @@ def test_a_jpeg_of_very_many_scans_is_refused_and_what_follows_a_picture_is_not_
     content = io.BytesIO()
     Image.effect_noise((16, 16), 50).save(content, "JPEG", progressive=True)
     whole = content.getvalue()
-    scans = [found.start() for found in re.finditer(b"\xff\xda", whole)]
+    scans = [result.start() for result in re.finditer(b"\xff\xda", whole)]
     assert 2 < len(scans) < 20
     last = whole[scans[-1] : -2]
     (tmp_path / "many.jpg").write_bytes(whole[:-2] + last * 5000 + whole[-2:])
     with pytest.raises(
-        ImageError, match=r"many\.jpg is a JPEG of more than 200 scans, too many to be read; save it anew"
+        ImageError, match=r"many\.jpg is a JPEG of more than 200 scans, too many to be read; save it again with fewer"
     ):
         read_image(tmp_path / "many.jpg")
     (tmp_path / "film.jpg").write_bytes(whole + b"\xff\xda" * 5000)  # as a telephone appends a film

@@ -19,10 +19,10 @@ from convscope.cards.card_inference import card_of
 from convscope.data.catalog import DATASETS, load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
-from convscope.images import Fit, Preprocess
 from convscope.inputs.pictures import check_input, load_image, prepare
 from convscope.models.catalog import MODELS
 from convscope.models.loading import load_model
+from convscope.preprocess import Fit, Preprocess
 
 DIGIT = Preprocess(size=(28, 28), channels=1, background="dark")
 
@@ -269,7 +269,7 @@ def test_an_array_that_does_not_fit_is_told_what_the_first_layer_takes(
 
 
 FITS: Mapping[str, tuple[Any, tuple[int, int, int]]] = {
-    "any size where nobody knows better": (lambda: user_net(3), (3, 50, 40)),
+    "any size if none is known": (lambda: user_net(3), (3, 50, 40)),
     "a linear layer on patches": (lambda: nn.Linear(3 * 4 * 4, 7), (3, 16, 16)),
     "a bare linear layer on rows": (lambda: nn.Linear(5, 7), (1, 4, 5)),
     "a pixel unshuffle first": (lambda: nn.Sequential(nn.PixelUnshuffle(2), user_net(12)), (3, 8, 8)),

@@ -118,13 +118,13 @@ def test_commands_take_every_kind_of_input(
 def test_inputs_by_name_are_those_of_python(convscope: Commands, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     arguments = ("nets.py:Pair", "--input", "left=a.png", "--input", "right=b.npy", "--at", "head:1", "--json")
-    told = json.loads(convscope.said("explain", *arguments))
+    warned = json.loads(convscope.said("explain", *arguments))
     model = cs.load_model("nets.py:Pair")
     left, right = cs.load_image("a.png", like=model), np.load("b.npy")
     by_name = cs.trace(model, {"left": left[None], "right": right[None]})
-    assert told["recorded"] == float(by_name["head"].output[0, 1])
+    assert warned["recorded"] == float(by_name["head"].output[0, 1])
     swapped = cs.trace(model, {"left": right, "right": left})
-    assert float(swapped["head"].output[0, 1]) != told["recorded"]
+    assert float(swapped["head"].output[0, 1]) != warned["recorded"]
     np.testing.assert_array_equal(cs.trace(model, (left, right)).output, by_name.output)
 
 
@@ -232,14 +232,14 @@ OPENED: dict[str, tuple[Any, Any, str, list[int], list[str]]] = {
 def test_the_explorer_opens_on_it(build: Any, image: Any, form: str, shape: list[int], parts: list[str]) -> None:
     with opened(Workspace.of_model(build(), image)) as page:
         model = page.get("session")["models"][0]
-        told = page.trace(model["start"], model=model["id"])
-        assert told["error"] is None
-        assert (told["input"]["form"], told["input"]["shape"]) == (form, shape)
-        assert [part["name"] for part in told["input"]["parts"]] == parts
-        assert any("cannot be painted or changed" in note for note in told["input"]["notes"]) == (form != "picture")
-        step = told["steps"][0]
+        warned = page.trace(model["start"], model=model["id"])
+        assert warned["error"] is None
+        assert (warned["input"]["form"], warned["input"]["shape"]) == (form, shape)
+        assert [part["name"] for part in warned["input"]["parts"]] == parts
+        assert any("cannot be painted or changed" in note for note in warned["input"]["notes"]) == (form != "picture")
+        step = warned["steps"][0]
         cell = ",".join("0" for _ in step["shape"][1:])
-        why = page.get(f"traces/{told['id']}/steps/{step['id']}/explain?cell={cell}")
+        why = page.get(f"traces/{warned['id']}/steps/{step['id']}/explain?cell={cell}")
         assert why["explanation"]["proved"]
 
 
@@ -247,9 +247,9 @@ def test_contributions_are_of_all_inputs() -> None:
     model = Pair()
     with opened(Workspace.of_model(model, {"left": torch.ones(3, 8, 8), "right": torch.ones(3, 8, 8)})) as page:
         entry = page.get("session")["models"][0]
-        told = page.trace(entry["start"], model=entry["id"])
-        last = told["steps"][-1]["id"]
-        header, body = page.pack(f"traces/{told['id']}/steps/{last}/contributions", cell="0")
+        warned = page.trace(entry["start"], model=entry["id"])
+        last = warned["steps"][-1]["id"]
+        header, body = page.pack(f"traces/{warned['id']}/steps/{last}/contributions", cell="0")
         info, pixels = header["info"], np.frombuffer(body, "<f4")[: 6 * 64]
     assert info["shape"] == [6, 8, 8]
     assert pixels[: 3 * 64].sum() + pixels[3 * 64 :].sum() + info["constant"] == pytest.approx(info["value"], abs=1e-5)
@@ -314,8 +314,8 @@ def test_a_module_that_forgot_its_beginning(tmp_path: Path, convscope: Commands)
     (tmp_path / "net.py").write_text(
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        pass\n"
     )
-    said = convscope("trace", f"{tmp_path}/net.py:Net", "crosses:plus")
-    assert "its __init__ does not call super().__init__()" in said.err
+    message = convscope("trace", f"{tmp_path}/net.py:Net", "crosses:plus")
+    assert "its __init__ does not call super().__init__()" in message.err
 
 
 class Lazy(nn.Module):
@@ -344,12 +344,12 @@ def test_lazy_layers_get_their_shapes_from_the_first_image_and_their_weights_by_
 
 
 def test_lazy_layers_get_their_shapes_from_what_is_said_or_from_weights(tmp_path: Path) -> None:
-    told: Any = cs.load_model(Lazy(), preprocess={"size": (6, 5), "channels": 3})
-    assert (told.conv.in_channels, told.head.in_features, cs.card_of(told).notes) == (3, 4 * 5 * 4, ())
-    torch.save(told.state_dict(), tmp_path / "lazy.pt")
+    warned: Any = cs.load_model(Lazy(), preprocess={"size": (6, 5), "channels": 3})
+    assert (warned.conv.in_channels, warned.head.in_features, cs.card_of(warned).notes) == (3, 4 * 5 * 4, ())
+    torch.save(warned.state_dict(), tmp_path / "lazy.pt")
     loaded: Any = cs.load_model(Lazy(), weights=tmp_path / "lazy.pt")
     assert (loaded.conv.in_channels, type(loaded.conv), type(loaded.head)) == (3, nn.Conv2d, nn.Linear)
-    assert all(tensor.equal(told.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+    assert all(tensor.equal(warned.state_dict()[name]) for name, tensor in loaded.state_dict().items())
     assert cs.card_of(loaded).preprocess.channels == 3
 
 

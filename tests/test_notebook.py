@@ -63,11 +63,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]
 
 @pytest.mark.parametrize("cell", ASKED)
 def test_a_cell_shows_the_picture_where_there_is_one(shown: dict[str, dict[str, str]], cell: str) -> None:
-    found = shown[cell]
-    assert ("image/svg+xml" in found) == (ASKED[cell] == "svg")
+    result = shown[cell]
+    assert ("image/svg+xml" in result) == (ASKED[cell] == "svg")
     if ASKED[cell] == "svg":
-        assert ET.fromstring(found["image/svg+xml"]).tag == "{http://www.w3.org/2000/svg}svg"
-    assert found["text/plain"]
+        assert ET.fromstring(result["image/svg+xml"]).tag == "{http://www.w3.org/2000/svg}svg"
+    assert result["text/plain"]
 
 
 def test_the_words_are_those_of_printing(shown: dict[str, dict[str, str]]) -> None:
@@ -80,5 +80,5 @@ def test_the_words_are_those_of_printing(shown: dict[str, dict[str, str]]) -> No
 @pytest.mark.parametrize("name", sorted(PICTURES.keys() | WORDS.keys()))
 def test_every_name_is_that_of_a_class(name: str) -> None:
     module, _, kind = f"convscope.{name}".rpartition(".")
-    found: Any = getattr(import_module(module), kind)
-    assert found.__module__ == module
+    result: Any = getattr(import_module(module), kind)
+    assert result.__module__ == module

@@ -43,8 +43,8 @@ def without_node(folder: Path) -> str:
     """A PATH on which a shell is found, and no node."""
     folder.mkdir()
     for name in ("sh", "env", "gcc", "uname"):
-        if found := next((path for path in Path("/usr/bin").glob(name)), None):
-            (folder / name).symlink_to(found)
+        if result := next((path for path in Path("/usr/bin").glob(name)), None):
+            (folder / name).symlink_to(result)
     return str(folder)
 
 
@@ -68,7 +68,7 @@ def test_the_page_travels_from_a_checkout_to_a_source_archive_to_a_wheel(checkou
     assert any(name.endswith(f"src/{PAGE}") for name in inside)
     assert not any("node_modules" in name for name in inside)
 
-    registry = {"npm_config_registry": "http://127.0.0.1:9"}  # where nobody answers: the page is not built again
+    registry = {"npm_config_registry": "http://127.0.0.1:9"}  # no server: the page is not built again
     assert PAGE in wheel(archive, tmp_path / "from-archive", PATH=path, **registry)
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from convscope.escaping import spelled as spelled
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
-    from convscope.images import Preprocess as Preprocess
     from convscope.images import read_image as read_image
     from convscope.inputs.model_inputs import prepare_inputs as prepare_inputs
     from convscope.inputs.model_inputs import random_inputs as random_inputs
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from convscope.models.loading import load_model as load_model
     from convscope.models.network_arguments import parse_model_args as parse_model_args
     from convscope.models.user_code import files_of as files_of
+    from convscope.preprocess import Preprocess as Preprocess
     from convscope.proof.contributions import Contributions as Contributions
     from convscope.proof.explanation import Explanation as Explanation
     from convscope.proof.explanation import explain as explain
@@ -87,7 +87,7 @@ _PUBLIC = {
     "ImageError": "errors",
     "MODELS": "models",
     "Prediction": "training",
-    "Preprocess": "images",
+    "Preprocess": "preprocess",
     "Ref": "traces.step",
     "Run": "training",
     "STATUSES": "proof.status",

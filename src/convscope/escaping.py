@@ -16,7 +16,7 @@ STEERING = re.compile(
     "\ud800-\udfff"  # bytes of a name that is not UTF-8, as Python holds them
     "]"
 )
-"""What is spelled out. U+200C and U+200D, which Persian and emoji are written with, are not."""
+"""Characters that are spelled out. U+200C and U+200D, which Persian and emoji need, are not."""
 
 
 def spelled(text: str) -> str:

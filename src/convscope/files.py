@@ -16,7 +16,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # or opening a named pipe waits for its
 _LINK = "it is a link, which is not followed"
 _NOT_REGULAR = "it is not a regular file"
 LFS = b"version https://git-lfs.github.com/spec/"
-"""How the small text begins that Git LFS leaves where the file itself was not fetched."""
+"""The first bytes of the pointer file that Git LFS leaves if the file itself was not fetched."""
 
 
 def open_to_read(path: Path) -> BinaryIO:

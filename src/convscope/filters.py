@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UnknownName, UsageError
-from convscope.images import Preprocess
+from convscope.preprocess import Preprocess
 from convscope.reference.tutorial import conv2d
 
 Mode = Literal["valid", "same"]
@@ -35,7 +35,7 @@ class Filter:
     kernel: NDArray[np.float64]
     """float64, shape (R, S); read-only."""
     finds: str
-    """What it responds to, in words; empty for numbers of your own."""
+    """The structure it responds to; empty for your own numbers."""
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -173,7 +173,7 @@ def apply_filter(
 
 @dataclass(frozen=True, slots=True)
 class EdgeResponse:
-    """What a kernel makes of two test edges: how far its largest answer lies beyond those to plain black and white."""
+    """The response of a kernel to two test edges, beyond its responses to plain black and white."""
 
     vertical: float
     """To an upright edge: brightness that changes along x."""

@@ -3,22 +3,18 @@
 Knows Pillow and NumPy; no data sets, no models, no torch.
 """
 
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from convscope.errors import ImageError, ShapeError, UsageError
+from convscope.errors import ImageError
 from convscope.files import unsuitable
 
 Array = NDArray[Any]
-Fit = Literal["stretch", "crop", "pad"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Pillow's names of the formats that are read, from files, data sets and uploads alike, told by a file's content.
@@ -110,15 +106,17 @@ def _check_scans(file: Any, name: str) -> None:
     too_many = _scans(file.read()) > MAX_SCANS
     file.seek(position)
     if too_many:
-        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans, too many to be read; save it anew.")
+        raise ImageError(
+            f"{name} is a JPEG of more than {MAX_SCANS} scans, too many to be read; save it again with fewer."
+        )
 
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""What begins a segment of a JPEG: not a stuffed byte, a restart, a start of image or a filling."""
+"""Bytes that begin a segment of a JPEG: not a stuffed byte, a restart, a start of image or padding."""
 
 
 def _scans(content: bytes) -> int:
-    """How many scans the first picture of a JPEG file has, counted up to one more than are read.
+    """The number of scans of the first image of a JPEG file, counted up to one more than are read.
 
     >>> _scans(bytes.fromhex("ffd8 ffe00004ffda ffda000201 ff00 02 ffda0002 ffd9 ffda0002"))
     2
@@ -136,8 +134,8 @@ def _scans(content: bytes) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(said).rstrip(".")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(reason).rstrip(".")
 
 
 def pixels(picture: Image.Image, name: str = "the picture", *, alpha: bool = False) -> Array:
@@ -197,14 +195,14 @@ def _deep(values: Array, name: str) -> Array:
 
 
 OVERSHOOT = 0.1
-"""How far values may lie outside their range, as a share of it: resampling by cubic or Lanczos kernels rings by up to a
+"""Tolerance outside the value range, relative to the range: resampling by cubic or Lanczos kernels rings by up to a
 tenth at a step, and sums of weights near 1 end at 1.0000001."""
 DARK = 16
 """Floating-point pixels that count to 255 and are all darker than this, of 255, are not told from others."""
 
 
 def white_of_floats(low: float, high: float) -> float | None:
-    """What floating-point pixels between these two count up to: 1 or 255; None where that is not clear.
+    """The white value of floating-point pixels between these two: 1 or 255; None if ambiguous.
 
     >>> white_of_floats(0, 0.5), white_of_floats(0, 1.0001), white_of_floats(-3, 254), white_of_floats(0, 3)
     (1.0, 1.0, 255.0, None)
@@ -213,214 +211,3 @@ def white_of_floats(low: float, high: float) -> float | None:
         if least <= high <= white * (1 + OVERSHOOT) and low >= -white * OVERSHOOT:
             return white
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocess:
-    """What becomes of a picture before a model sees it: size, channels, scale, then mean and standard deviation.
-
-    >>> expected = Preprocess(size=(28, 28), channels=1)
-    >>> expected.apply(np.full((3, 300, 200), 255, np.uint8)).shape
-    (1, 28, 28)
-
-    Source: the order (resize, crop, rescale, normalize) is that of torchvision's and transformers' image processors.
-    """
-
-    size: tuple[int, int] | None = None
-    """(height, width) in pixels; None keeps the picture's own."""
-    channels: int | None = None
-    """1 for grey, 3 for colour, 4 for colour with opacity, or those of an array; None keeps the picture's own."""
-    scale: float = WHITE
-    """The pixel value that becomes 1.0: 255 for 8-bit pixels, 1 for data that is already scaled."""
-    mean: tuple[float, ...] = (0.0,)
-    """Subtracted after scaling; one number, or one per channel."""
-    std: tuple[float, ...] = (1.0,)
-    """Divided by after that; one number, or one per channel."""
-    fit: Fit = "stretch"
-    """How another aspect ratio is brought to `size`: stretched, cropped in the centre, or padded with zeros."""
-    crop_ratio: float = 1.0
-    """With fit="crop": the crop's share of the shorter edge; with "stretch", of both (0.875: to 256, then crop 224)."""
-    background: Literal["dark", "light"] | None = None
-    """What the data's background is; a picture with the other one is inverted. None never inverts."""
-    binary: bool = False
-    """Whether the data have only 0 and 1, so that a picture's greys are rounded to them."""
-
-    def __post_init__(self) -> None:
-        if self.scale <= 0 or any(s <= 0 for s in self.std):
-            raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}.")
-        if self.size is not None and min(self.size) < 1:
-            raise UsageError(f"a size is (height, width) in pixels, at least (1, 1), not {self.size}.")
-        if self.size is not None and self.size[0] * self.size[1] > MAX_PIXELS:
-            wanted = f"{self.size[0]:,}x{self.size[1]:,}"
-            raise UsageError(f"a picture of {wanted} pixels is too large; at most {MAX_PIXELS:,} pixels are made.")
-        if not 0 < self.crop_ratio <= 1:
-            raise UsageError(
-                f"crop_ratio is the crop's share of the shorter edge, above 0 and up to 1, not {self.crop_ratio}."
-            )
-
-    @property
-    def plain(self) -> bool:
-        """Whether values are only scaled, neither shifted nor stretched."""
-        return set(self.mean) == {0.0} and set(self.std) == {1.0}
-
-    def normalize(self, images: Array) -> Array:
-        """Raw values (..., C, H, W), in this preprocess' own scale, as the float32 a model takes.
-
-        >>> Preprocess().normalize(np.array([[[51]]], np.uint8))
-        array([[[0.2]]], dtype=float32)
-
-        Raises:
-            ShapeError: the mean or standard deviation is for another number of channels.
-        """
-        given = max(len(self.mean), len(self.std))
-        if given not in {1, images.shape[-3]}:
-            raise ShapeError(f"mean and std are for {given} channels; the picture has {images.shape[-3]}.")
-        values: Array = images.astype(np.float32)
-        if self.scale != 1:
-            values /= np.float32(self.scale)
-        if not self.plain:
-            values = (values - _per_channel(self.mean)) / _per_channel(self.std)
-        return np.ascontiguousarray(values, np.float32)
-
-    def restore(self, values: Array) -> Array:
-        """The way back from `normalize`: values as 0..1, so that a picture can be shown in its own units."""
-        return np.asarray(values * _per_channel(self.std) + _per_channel(self.mean), np.float32)
-
-    def apply(self, image: Array, white: float = WHITE) -> Array:
-        """Bring one picture to the model's size, channels and values.
-
-        Args:
-            image: Pixels, shape (C, H, W) or (H, W), from 0 to `white`.
-            white: The pixel value that means 1.0.
-
-        Returns:
-            float32, shape (channels, *size).
-
-        Raises:
-            ShapeError: the picture has a number of channels that cannot be turned into `channels`.
-        """
-        shown = _as_channels(_three(image).astype(np.float32) / np.float32(white), self.channels)
-        if self.inverts(image, white):
-            shown = 1 - shown
-        shown = resize(shown, self.size, self.fit, self.crop_ratio) if self.size else shown
-        if self.binary:
-            shown = (shown >= 0.5).astype(np.float32)
-        return replace(self, scale=1.0).normalize(shown)
-
-    def inverts(self, image: Array, white: float = WHITE) -> bool:
-        """Whether the picture's border is of the other brightness than the data's background."""
-        if self.background is None:
-            return False
-        shown = _three(image)
-        border = np.concatenate([shown[:, (0, -1), :].ravel(), shown[:, :, (0, -1)].ravel()])
-        light = float(np.median(border)) / white > 0.5
-        return light == (self.background == "dark")
-
-    def changes(self, image: Array, white: float = WHITE) -> tuple[str, ...]:
-        """What `apply` will do to this picture, in words; nothing for one that already fits.
-
-        >>> Preprocess(size=(28, 28), channels=1, background="dark").changes(np.full((3, 300, 200), 255, np.uint8))
-        ('resized from 300x200 to 28x28', 'turned to grey', 'inverted (the data has a dark background)')
-        """
-        shown = _three(image)
-        said = []
-        if self.size and not _fits(shown, self.size, self.fit, self.crop_ratio):
-            verb = {"stretch": "resized", "crop": "resized and cropped", "pad": "resized and padded"}[self.fit]
-            said.append(f"{verb} from {shown.shape[1]}x{shown.shape[2]} to {self.size[0]}x{self.size[1]}")
-        if self.channels and shown.shape[0] != self.channels:
-            names = {1: "grey", 3: "RGB", 4: "RGBA, opaque"}
-            said.append(f"turned to {names.get(self.channels, f'{self.channels} equal channels')}")
-        if self.inverts(image, white):
-            said.append(f"inverted (the data has a {self.background} background)")
-        if self.binary and not np.isin(shown, (0, white)).all():
-            said.append("made black and white (the data has no greys)")
-        return tuple(said)
-
-    def as_loaded(self) -> dict[str, Any]:
-        """How `load_dataset` brings the images of a folder, or of `hub:`, to this size and these channels.
-
-        >>> Preprocess(size=(224, 224), fit="crop", crop_ratio=0.875).as_loaded()
-        {'grey': False, 'image_size': (224, 224), 'fit': 'crop', 'crop_ratio': 0.875}
-        """
-        grey = {"grey": self.channels == 1}
-        return grey | ({"image_size": self.size, "fit": self.fit, "crop_ratio": self.crop_ratio} if self.size else {})
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; `from_json` reads them back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**known)
-
-
-def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio: float = 1.0) -> Array:
-    """Scale a float picture (C, H, W) to (C, *size), bilinear with antialiasing, channel by channel."""
-    height, width = image.shape[1:]
-    if _fits(image, size, fit, crop_ratio):
-        return image
-    if fit == "stretch":
-        return _centred(_scaled(image, (round(size[0] / crop_ratio), round(size[1] / crop_ratio))), size)
-    ratios = size[0] / height, size[1] / width
-    factor = max(ratios) / crop_ratio if fit == "crop" else min(ratios)
-    whole = _floor if fit == "crop" else round
-    scaled = _scaled(image, (max(1, whole(height * factor)), max(1, whole(width * factor))))
-    return _centred(scaled, size)
-
-
-def _floor(edge: float) -> int:
-    """Whole pixels as torchvision and transformers count them before a crop, whatever the last bit of `edge`."""
-    return math.floor(edge + 1e-6)
-
-
-def _fits(image: Array, size: tuple[int, int], fit: Fit, crop_ratio: float) -> bool:
-    """Whether `resize` has nothing to do: a crop of 0.875 of the edge is one even where the size is right."""
-    return image.shape[1:] == size and (fit == "pad" or crop_ratio == 1)
-
-
-def _scaled(image: Array, size: tuple[int, int]) -> Array:
-    turned = (size[1], size[0])
-    planes = [Image.fromarray(plane).resize(turned, Image.Resampling.BILINEAR) for plane in image.astype(np.float32)]
-    return np.stack([np.asarray(plane) for plane in planes])
-
-
-def _centred(image: Array, size: tuple[int, int]) -> Array:
-    """Crop or zero-pad around the centre to `size`."""
-    out = np.zeros((image.shape[0], *size), image.dtype)
-    source, target = [], []
-    for have, want in zip(image.shape[1:], size, strict=True):
-        extra = (have - want) // 2
-        source.append(slice(max(extra, 0), max(extra, 0) + min(have, want)))
-        gap = math.ceil((want - have) / 2)
-        target.append(slice(max(gap, 0), max(gap, 0) + min(have, want)))
-    out[:, target[0], target[1]] = image[:, source[0], source[1]]
-    return out
-
-
-def _three(image: Array) -> Array:
-    if image.ndim == 2:
-        return image[None]
-    if image.ndim != 3:
-        raise ShapeError(f"a picture has the shape (C, H, W) or (H, W), not {image.shape}.")
-    return image
-
-
-def _as_channels(image: Array, channels: int | None) -> Array:
-    """Grey from colour by the ITU-R 601 luma weights, colour from grey by repetition, opacity of 1 where it lacks."""
-    have = image.shape[0]
-    if channels is None or have == channels:
-        return image
-    if have == 3 and channels == 1:
-        return np.tensordot(np.array([[0.299, 0.587, 0.114]], np.float32), image, 1)
-    if channels == 4 and have in {1, 3}:
-        colour = np.repeat(image, 3, axis=0) if have == 1 else image
-        return np.concatenate([colour, np.ones_like(colour[:1])])
-    if have == 1:
-        return np.repeat(image, channels, axis=0)
-    raise ShapeError(f"a picture with {have} channels cannot be turned into {channels}; give one with {channels}.")
-
-
-def _per_channel(values: tuple[float, ...]) -> Array:
-    return np.array(values, np.float32)[:, None, None]

@@ -48,7 +48,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """What the `to_json()` of a result gave, as `--json` prints it: any reader of JSON takes it.
+    """The `to_json()` of a result as `--json` prints it, valid for any JSON parser.
 
     >>> print(json_text({"loss": float("nan")}))
     {

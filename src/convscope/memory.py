@@ -25,7 +25,7 @@ def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"))
 
 
 def _machine(proc: Path) -> int:
-    """What the operating system could hand out without swapping."""
+    """The memory that the operating system can provide without swapping."""
     try:
         fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
@@ -47,14 +47,14 @@ def _windows() -> int:
 
 
 def _macos_percent() -> int:
-    """How much of its memory macOS counts as available; all of it where the kernel does not answer."""
+    """The memory that macOS counts as available; all of it if the kernel does not answer."""
     level, size = ctypes.c_int(100), ctypes.c_size_t(4)
     ctypes.CDLL(None).sysctlbyname(b"kern.memorystatus_level", ctypes.byref(level), ctypes.byref(size), None, 0)
     return level.value
 
 
 def _address_space(proc: Path) -> int:
-    """What `ulimit -v` leaves."""
+    """The memory left below `ulimit -v`."""
     if sys.platform == "win32":
         return UNLIMITED
     import resource  # noqa: PLC0415 - exists on Unix alone
@@ -70,7 +70,7 @@ def _address_space(proc: Path) -> int:
 
 
 def _groups(proc: Path, mounted: Path) -> Iterator[int]:
-    """What each control group leaves, of version 1 and 2, from this process' own up to the root.
+    """The memory left in each control group, version 1 and 2, from this process' own up to the root.
 
     Pages of files that a group could drop at once count as free, as they do in MemAvailable.
     """

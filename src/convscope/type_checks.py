@@ -40,22 +40,36 @@ def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         kinds: Parameter -> the names of the classes that it may have, parted by `|` as in an annotation. None is let
             through where it is the default.
     """
-    allowed = {name: tuple(kind.strip() for kind in given.split("|")) for name, given in kinds.items()}
+    allowed = {name: tuple(kind.strip() for kind in values.split("|")) for name, values in kinds.items()}
 
     def checked(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            given = {**dict(zip(signature.parameters, args, strict=False)), **kwargs}  # too many are Python's to refuse
+            values = {
+                **dict(zip(signature.parameters, args, strict=False)),
+                **kwargs,
+            }  # too many are Python's to refuse
             for name, kind in allowed.items():
-                if name in given and not _is(given[name], kind, signature.parameters[name].default):
-                    raise UsageError(_refusal(function.__name__, name, given, allowed))
+                if name in values and not _is(values[name], kind, signature.parameters[name].default):
+                    raise UsageError(_refusal(function.__name__, name, values, allowed))
             return function(*args, **kwargs)
 
         return call
 
     return checked
+
+
+def check_kind(function: str, name: str, value: object, kind: str) -> None:
+    """Refuse an argument that is not of this kind, after names were resolved.
+
+    >>> check_kind("maps", "trace", 3, "Trace")
+    Traceback (most recent call last):
+    convscope.errors.UsageError: maps takes a Trace as its trace, not an int; cs.trace(model, image) makes one.
+    """
+    if not _is(value, (kind,)):
+        raise UsageError(_refusal(function, name, {name: value}, {name: (kind,)}))
 
 
 def _is(value: Any, kinds: tuple[str, ...], default: Any = inspect.Parameter.empty) -> bool:

@@ -117,7 +117,7 @@ def test_a_pass_can_be_ended_where_a_module_begins_and_the_model_is_left_as_foun
     whole = cs.trace(model, torch.ones(1, 5, 5), training=training, keep=0, progress=lambda *event: told.append(event))
     count = len(told)
     assert whole["bn"].output.any()
-    assert len(told) == count, "what is made again tells nobody"
+    assert len(told) == count, "recomputation reports no progress"
 
 
 def test_the_numbers_of_a_busy_model_are_those_of_an_untraced_run(training: bool) -> None:

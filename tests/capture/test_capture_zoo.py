@@ -1,4 +1,4 @@
-"""Capture on models that nobody here wrote: the same bits, every step replayed, everything left as it was."""
+"""Capture on models of other libraries: the same bits, every step replayed, everything left as it was."""
 
 import pytest
 import torch

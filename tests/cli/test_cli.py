@@ -104,15 +104,15 @@ def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it
     assert "resized from 60x90 to 8x8" in result.stderr
     assert "is not trained" not in result.stderr
     refused = process("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
-    assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad'" in refused.stderr) == (2, True)
+    assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad' or 'mnist'" in refused.stderr) == (2, True)
 
 
 def test_an_answer_that_should_not_be_believed_says_so(tmp_path: Path) -> None:
     model = cs.load_model("shapes-cnn")
     attach(model, Card("net", cs.card_of(model).preprocess, classes=("square",)))
-    said = cs.predict(model, "shapes:test/3")[0]
-    assert (said.best, said.classes) == (0, ("square", "output 1"))
-    assert said.notes[-1] == "the model has 2 outputs and 1 class names; the others are never predicted."
+    message = cs.predict(model, "shapes:test/3")[0]
+    assert (message.best, message.classes) == (0, ("square", "output 1"))
+    assert message.notes[-1] == "the model has 2 outputs and 1 class names; the others are never predicted."
     with torch.no_grad():
         model.get_parameter("fc.bias")[0] = math.nan
     assert "values that are not finite, so this means nothing" in " ".join(cs.predict(model, "shapes:test/3")[0].notes)
@@ -158,10 +158,10 @@ def test_predictions_as_json(convscope: Commands, run: Path) -> None:
 def test_bad_input_gets_one_sentence(
     convscope: Commands, empty: Path, arguments: list[str], status: int, message: str
 ) -> None:
-    said = convscope(*arguments)
-    assert said.status == status, said.err
-    assert message in said.err
-    assert "Traceback" not in said.err
+    text = convscope(*arguments)
+    assert text.status == status, text.err
+    assert message in text.err
+    assert "Traceback" not in text.err
     assert not list(empty.iterdir())
 
 
@@ -203,17 +203,17 @@ def test_more_images_than_there_is_memory_for_are_refused_before_any_is_drawn(
         raise AssertionError("nothing is drawn")
 
     monkeypatch.setattr("convscope.data.generated.distinct", refuse)
-    said = convscope("train", "shapes", "--images", str(10**13))
-    assert said.status == 1
-    assert said.err.startswith("error: 10,000,000,000,000 images of shapes need about 23,520,000 GB of memory, and ")
-    assert said.err.endswith(" GB are free here. Ask for fewer.\n")
+    message = convscope("train", "shapes", "--images", str(10**13))
+    assert message.status == 1
+    assert message.err.startswith("error: 10,000,000,000,000 images of shapes need about 23,520,000 GB of memory, and ")
+    assert message.err.endswith(" GB are free here. Ask for fewer.\n")
     assert not list(empty.iterdir())
 
 
 def test_huge_losses_are_short(empty: Path, convscope: Commands) -> None:
-    said = convscope.said("train", "shapes", "--lr", "1e30", "--epochs", "2", "--out", "run")
-    said += convscope.said("evaluate", "run")
-    losses = re.findall(r"loss (\S+?),?(?:\s|$)", said.split("cross-entropy", 1)[1])
+    message = convscope.said("train", "shapes", "--lr", "1e30", "--epochs", "2", "--out", "run")
+    message += convscope.said("evaluate", "run")
+    losses = re.findall(r"loss (\S+?),?(?:\s|$)", message.split("cross-entropy", 1)[1])
     assert len(losses) == 5
     assert all(re.fullmatch(r"\d(\.\d+)?e\d\d", loss) for loss in losses), losses
 
@@ -239,12 +239,12 @@ def test_clumsy_words_get_a_sentence(run: Path, empty: Path, convscope: Commands
         (["plot", "kernels", run, "--most", "0"], 2, "greater than or equal to 1"),
         (["probe", "lint", "shapes-cnn"], 2, "name the data set that shapes-cnn is trained on: shapes, mnist, folder:"),
     ):
-        said = convscope(*command)
-        assert said.status == status, command
-        assert sentence in said.err, command
+        message = convscope(*command)
+        assert message.status == status, command
+        assert sentence in message.err, command
     assert [path.name for path in empty.iterdir()] == ["tiny.png"]
-    said = convscope("predict", run, "tiny.png", "--classes", "a,b,c")
-    assert "the model has 2 outputs and 3 class names; the last names have no output." in said.err
+    message = convscope("predict", run, "tiny.png", "--classes", "a,b,c")
+    assert "the model has 2 outputs and 3 class names; the last names have no output." in message.err
 
 
 def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:

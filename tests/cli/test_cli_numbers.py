@@ -99,16 +99,16 @@ def test_trace_and_verify_say_where_numbers_left(convscope: Commands, image: Pat
     for command in ("trace", "verify"):
         out = convscope(command, f"{net}:Leaving", image).out
         assert "hain to the image is broken at div" in " ".join(out.split())
-    found = json.loads(convscope("trace", f"{net}:Leaving", image, "--json").out)
-    assert "broken at div" in found["notes"][0]
+    result = json.loads(convscope("trace", f"{net}:Leaving", image, "--json").out)
+    assert "broken at div" in result["notes"][0]
 
 
 def test_explain_prints_the_sum(convscope: Commands, net: Path, image: Path) -> None:
-    said = convscope("explain", f"{net}:Net", image, "--at", "conv1:1,2,3")
-    assert said.status == 0
-    assert said.out.startswith("conv1 (1, 2, 3) = ")
-    assert "conv1.bias[1]" in said.out
-    assert "✓ proved" in said.out
+    message = convscope("explain", f"{net}:Net", image, "--at", "conv1:1,2,3")
+    assert message.status == 0
+    assert message.out.startswith("conv1 (1, 2, 3) = ")
+    assert "conv1.bias[1]" in message.out
+    assert "✓ proved" in message.out
     deeper = convscope("explain", f"{net}:Net", image, "--at", "relu:1,2,3", "--depth", "2").out
     assert "where these numbers come from" in deeper
     assert "conv1 (1, 2, 3) = " in deeper
@@ -130,20 +130,20 @@ def test_explain_as_json_and_back_to_the_input(convscope: Commands, net: Path, i
     ],
 )
 def test_a_wrong_place_gets_a_sentence(convscope: Commands, net: Path, image: Path, at: str, says: str) -> None:
-    said = convscope("explain", f"{net}:Net", image, "--at", at)
-    assert said.status == 2
-    assert says in said.err.replace("\n", " ")
-    assert not said.out
+    message = convscope("explain", f"{net}:Net", image, "--at", at)
+    assert message.status == 2
+    assert says in message.err.replace("\n", " ")
+    assert not message.out
 
 
 def test_verify_proves_with_an_image_and_with_noise(convscope: Commands, net: Path, image: Path) -> None:
     for arguments in ([f"{net}:Net", image], ["crosses"]):
-        said = convscope("verify", *arguments)
-        assert said.status == 0, said.err
-        assert "✓ " in said.out
-        assert "100 % recomputed, 100 % proved" in said.out
-        assert "exact" in said.out
-        assert "fc.t" not in said.out  # layout is hidden where it is proved
+        message = convscope("verify", *arguments)
+        assert message.status == 0, message.err
+        assert "✓ " in message.out
+        assert "100 % recomputed, 100 % proved" in message.out
+        assert "exact" in message.out
+        assert "fc.t" not in message.out  # layout is hidden where it is proved
 
 
 def test_verify_as_json(convscope: Commands, net: Path, image: Path) -> None:
@@ -156,35 +156,36 @@ def test_verify_as_json(convscope: Commands, net: Path, image: Path) -> None:
 def test_a_mismatch_ends_with_status_1_and_shows_its_worst_cell(
     convscope: Commands, net: Path, image: Path, broken: Any
 ) -> None:
-    said = convscope("verify", f"{net}:Net", image)
-    assert said.status == 1
-    assert "✗ relu at (0, " in said.out
-    assert "✗ mismatch" in said.out
-    assert "✓ " not in said.out.splitlines()[-1]
+    message = convscope("verify", f"{net}:Net", image)
+    assert message.status == 1
+    assert "✗ relu at (0, " in message.out
+    assert "✗ mismatch" in message.out
+    assert "✓ " not in message.out.splitlines()[-1]
     plain = json.loads(convscope("verify", f"{net}:Net", image, "--json").out)
     assert plain["proved"] is False
     assert [step["name"] for step in plain["steps"] if step["mismatch"]] == ["relu"]
 
 
 def test_what_has_no_witness_is_named_and_is_no_failure(convscope: Commands, net: Path, image: Path) -> None:
-    said = convscope("verify", f"{net}:Odd", image)
-    assert said.status == 0
-    assert "unsupported" in said.out
-    assert said.out.rstrip().endswith("without a witness: i0")
-    assert "✓ " not in said.out.splitlines()[-1]
+    message = convscope("verify", f"{net}:Odd", image)
+    assert message.status == 0
+    assert "unsupported" in message.out
+    assert message.out.rstrip().endswith("without a witness: i0")
+    assert "✓ " not in message.out.splitlines()[-1]
 
 
 def test_a_step_of_many_numbers_wants_one_of_them_named(convscope: Commands, net: Path, image: Path) -> None:
-    said = convscope("explain", f"{net}:Net", image, "--at", "conv1")
-    assert said.status == 2
-    assert "conv1 has 2x6x6 numbers; name one of them, counted from 0, such as --at conv1:0,0,0." in said.err.replace(
-        "\n", " "
+    message = convscope("explain", f"{net}:Net", image, "--at", "conv1")
+    assert message.status == 2
+    assert (
+        "conv1 has 2x6x6 numbers; name one of them, counted from 0, such as --at conv1:0,0,0."
+        in message.err.replace("\n", " ")
     )
 
 
 def test_fresh_weights_are_said_to_be_random(convscope: Commands, net: Path, image: Path) -> None:
-    said = convscope("trace", f"{net}:Net", image)
-    assert "is not trained: its weights are as initialized by its code" in said.err.replace("\n", " ")
+    message = convscope("trace", f"{net}:Net", image)
+    assert "is not trained: its weights are as initialized by its code" in message.err.replace("\n", " ")
     assert "not trained" not in convscope("trace", "crosses", "crosses:plus", "--model-arg", "published=True").err
     assert "its weights are random" in convscope("trace", "crosses", "crosses:plus").err.replace("\n", " ")
 

@@ -366,29 +366,29 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     """What is wrong with how a command ended; nothing where it is as it should be."""
     words = invocation(seed)
     monkeypatch.setattr(sys, "argv", ["convscope", *words])
-    said, status = "", 0
+    message, status = "", 0
     try:
         with within(SECONDS):
             main()
     except SystemExit as end:
         status = int(end.code or 0)
     except BaseException as error:  # whatever it is, a person would see a traceback
-        said = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error)[-3:])}"
+        message = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error)[-3:])}"
     out, err = capsys.readouterr()
-    if not said and status not in {0, 1, 2}:
-        said = f"status {status}"
-    if not said and status and not (out + err).strip():
-        said = "no word of why"
-    if not said and STEERING.search((out + err).replace("\n", "")):
-        said = f"steers the terminal: {STEERING.search((out + err).replace(chr(10), ''))}"
-    return said and f"{seed}: {words!r}\n  {said}"
+    if not message and status not in {0, 1, 2}:
+        message = f"status {status}"
+    if not message and status and not (out + err).strip():
+        message = "no word of why"
+    if not message and STEERING.search((out + err).replace("\n", "")):
+        message = f"steers the terminal: {STEERING.search((out + err).replace(chr(10), ''))}"
+    return message and f"{seed}: {words!r}\n  {message}"
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_generated_commands_end_in_results_and_sentences(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = [said for seed in range(SHORT) if (said := run(seed, monkeypatch, capsys))]
+    wrong = [message for seed in range(SHORT) if (message := run(seed, monkeypatch, capsys))]
     assert not wrong, "\n".join(wrong)
 
 
@@ -398,7 +398,7 @@ def test_generated_commands_end_in_results_and_sentences(
 def test_a_thousand_generated_commands(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], start: int
 ) -> None:
-    wrong = [said for seed in range(start, start + CHUNK) if (said := run(seed, monkeypatch, capsys))]
+    wrong = [message for seed in range(start, start + CHUNK) if (message := run(seed, monkeypatch, capsys))]
     assert not wrong, "\n".join(wrong)
 
 

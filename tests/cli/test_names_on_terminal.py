@@ -104,11 +104,11 @@ COMMANDS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_no_command_passes_on_what_steers_a_terminal(convscope: Commands, folder: Path, arguments: list[str]) -> None:
-    said = convscope(*arguments)
-    harmless(said.out)
-    harmless(said.err)
-    assert "Traceback" not in said.err
-    assert said.out + said.err
+    message = convscope(*arguments)
+    harmless(message.out)
+    harmless(message.err)
+    assert "Traceback" not in message.err
+    assert message.out + message.err
 
 
 def test_names_stay_recognizable(convscope: Commands, folder: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_path_without_its_prefix_is_recognized(tmp_path: Any) -> None:
     (tmp_path / "own.npz").touch()
     with pytest.raises(UnknownName, match=f"Your own is npz:{tmp_path / 'own.npz'}"):
         load_dataset(str(tmp_path / "own.npz"))
-    assert {place.name for place in PLACES.values()} == {"folder:PATH", "npz:PATH", "hub:PLACE"}
+    assert {path.name for path in PLACES.values()} == {"folder:PATH", "npz:PATH", "hub:PLACE"}
 
 
 def test_loading_a_data_set_needs_neither_torch_nor_pooch() -> None:
@@ -267,7 +267,7 @@ def test_the_test_part_is_a_fifth_of_every_size(kind: Any) -> None:
 
 
 def test_the_test_part_is_the_same_in_every_release() -> None:
-    test = [tuple(map(int, place)) for place in every("circle")[is_test(580)]]
+    test = [tuple(map(int, path)) for path in every("circle")[is_test(580)]]
     assert test[:4] == [(5, 5, 5), (5, 5, 10), (5, 5, 15), (5, 5, 18)]
     assert (len(test), test[-1]) == (116, (6, 21, 15))
 
@@ -299,8 +299,8 @@ def test_a_data_set_that_contradicts_itself_is_refused() -> None:
         ),
         "small has no images": lambda: small(images[:0], np.zeros(0, int)),
     }
-    for said, build in refused.items():
-        with pytest.raises(DataError, match=said):
+    for message, build in refused.items():
+        with pytest.raises(DataError, match=message):
             build()
 
 

@@ -245,13 +245,13 @@ def test_grey_makes_one_channel_by_luma(tmp_path: Path) -> None:
 def test_different_sizes_are_refused_with_two_files_and_the_remedy(tmp_path: Path) -> None:
     save(tmp_path / "a" / "one.png", 1, (4, 6))
     save(tmp_path / "b" / "two.png", 2, (8, 5))
-    said = (
+    message = (
         f"the images of {tmp_path} differ in size (height x width): a/one.png has 4x6 pixels and b/two.png 8x5; "
         "bring them to one size, for example with --size 64, or image_size=(64, 64)."
     )
     with pytest.raises(DataError) as caught:
         load(tmp_path)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
     data = load(tmp_path, image_size=(7, 3))
     assert (data.shape, data.images.dtype) == ((1, 7, 3), np.dtype(np.uint8))
     assert values(data) == [1, 2]
@@ -322,14 +322,14 @@ def test_a_probe_and_an_evaluation_count_the_files_that_were_skipped(tmp_path: P
     damage(fill(tmp_path / "data", {"square": 5, "circle": 5}), "square/001.png", "circle/000.png")
     with pytest.warns(DataWarning):
         data = load(tmp_path / "data", image_size=(28, 28))
-    for found in (
+    for result in (
         cs.probe.dead("shapes-cnn", data),
         cs.probe.patches("shapes-cnn", data),
         cs.probe.shift("shapes-cnn", data, reach=1),
         cs.probe.compare(["shapes-cnn", "shapes-mlp"], data),
     ):
-        assert (found.images, found.skipped) == (8, 2)
-        assert "8 images (2 more cannot be read)" in str(found)
+        assert (result.images, result.skipped) == (8, 2)
+        assert "8 images (2 more cannot be read)" in str(result)
     assert cs.probe.shortcut(data, data).skipped == 4  # of both parts
     run = cs.train("shapes", epochs=1, out=tmp_path / "run")
     with pytest.warns(DataWarning):
@@ -369,12 +369,12 @@ def test_more_than_memory_holds_is_refused_at_the_first_image(tmp_path: Path, mo
     monkeypatch.setattr("convscope.data.options.available", lambda: 2 * 9 * 24)
     assert len(load(tmp_path)) == 9
     monkeypatch.setattr("convscope.data.options.available", lambda: 2 * 9 * 24 - 1)
-    told: list[int] = []
+    warned: list[int] = []
     with pytest.raises(
         DataError, match=r"9 images of folder:.* need about .* GB of memory, .* or name the folder hub:"
     ):
-        load_dataset(f"folder:{tmp_path}", split="all", progress=lambda _what, done, _total: told.append(done))
-    assert told == [0]
+        load_dataset(f"folder:{tmp_path}", split="all", progress=lambda _what, done, _total: warned.append(done))
+    assert warned == [0]
     monkeypatch.setattr("convscope.data.folder._picture", None)  # with a size nothing is read to know
     with pytest.raises(DataError, match=r"9 images of folder:.* need about 1 GB of memory"):
         load(tmp_path, image_size=(9_000, 9_000))
@@ -384,6 +384,6 @@ def test_more_than_memory_holds_is_refused_at_the_first_image(tmp_path: Path, mo
 
 def test_progress_is_told_file_by_file(tmp_path: Path) -> None:
     fill(tmp_path, {"a": 4})
-    told: list[tuple[str, int, int]] = []
-    load_dataset(f"folder:{tmp_path}", split="all", progress=lambda *state: told.append(state))
-    assert told == [(f"reading {tmp_path.name}", done, 4) for done in range(5)]
+    warned: list[tuple[str, int, int]] = []
+    load_dataset(f"folder:{tmp_path}", split="all", progress=lambda *state: warned.append(state))
+    assert warned == [(f"reading {tmp_path.name}", done, 4) for done in range(5)]

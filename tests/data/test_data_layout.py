@@ -124,19 +124,19 @@ def test_splits_and_classes_are_told_apart(  # noqa: PLR0917  # fixtures
     text = " ".join(data["train"].notes)
     assert re.search(note, text) if note else not text
     assert list(data["test"].notes) == [record.message for record in caplog.records][: len(data["test"].notes)]
-    told = [str(each.message) for each in recwarn]
-    assert any(re.search(warning, each) for each in told) if warning else not told
+    warned = [str(each.message) for each in recwarn]
+    assert any(re.search(warning, each) for each in warned) if warning else not warned
 
 
 @pytest.mark.filterwarnings("always::convscope.errors.DataWarning")
 def test_the_command_line_says_each_assumption_once(convscope: Commands, tmp_path: Path) -> None:
     root = tree(tmp_path / "root", LAYOUTS["twice"][0])
-    said = convscope("train", f"folder:{root}", "--epochs", "1", "--out", tmp_path / "run")
-    assert said.status == 0, said.err
-    assert said.err.count("note: the training split is read from seg_train/seg_train/, the test split from") == 1
-    assert said.err.count("has pictures in seg_pred/") == 1
-    said = convscope("evaluate", tmp_path / "run")
-    assert said.err.count("note: the training split is read from seg_train/seg_train/") == 1
+    message = convscope("train", f"folder:{root}", "--epochs", "1", "--out", tmp_path / "run")
+    assert message.status == 0, message.err
+    assert message.err.count("note: the training split is read from seg_train/seg_train/, the test split from") == 1
+    assert message.err.count("has pictures in seg_pred/") == 1
+    message = convscope("evaluate", tmp_path / "run")
+    assert message.err.count("note: the training split is read from seg_train/seg_train/") == 1
     assert "note: the training split" in convscope("predict", tmp_path / "run", f"folder:{root}:test/0").err
 
 

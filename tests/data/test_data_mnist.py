@@ -69,9 +69,9 @@ def test_a_damaged_idx_file_is_named(damage: Callable[[bytes], bytes], said: str
 @given(at=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
 def test_a_damaged_gzip_file_is_an_error_or_the_same_content(at: float, value: int, cut: bool) -> None:
     content = bytearray(PACKED["train-images-idx3-ubyte"])
-    place = 2 + int(at * (len(content) - 3))
-    content[place] = value
-    stored = bytes(content[:place] if cut else content)
+    path = 2 + int(at * (len(content) - 3))
+    content[path] = value
+    stored = bytes(content[:path] if cut else content)
     try:
         read = uncompressed(stored, "a file")
     except DataError:
@@ -97,7 +97,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def family(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
-    """`mnist` with small files, and servers that nobody answers at."""
+    """`mnist` with small files, and servers that do not answer."""
     pairs = {
         split: tuple(
             File(f"{part}-{kind}-ubyte", digest(PLAIN[f"{part}-{kind}-ubyte"]))
@@ -163,10 +163,10 @@ def test_data_dir_goes_before_the_variable_and_this_before_the_cache(
 @pytest.mark.usefixtures("family")
 def test_a_wrong_checksum_is_warned_about_and_the_file_used(tmp_path: Path) -> None:
     put(tmp_path, PLAIN | {"train-labels-idx1-ubyte": to_idx(np.array([5, 5, 5, 5, 5, 5], np.uint8))})
-    said = re.escape(
+    message = re.escape(
         f"{tmp_path / 'train-labels-idx1-ubyte'} is not the published file of mnist (its checksum differs)"
     )
-    with pytest.warns(DataWarning, match=said):
+    with pytest.warns(DataWarning, match=message):
         assert set(load_dataset("mnist", data_dir=tmp_path).labels) == {5}
     load_dataset("mnist", split="test", data_dir=tmp_path)  # those files are as published: no warning
 
@@ -259,13 +259,13 @@ def server(family: Family, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_files_are_downloaded_once(server: Server, cache: Path) -> None:
     server.give("first", PACKED)
-    told: list[tuple[str, int, int]] = []
-    data = load_dataset("mnist", progress=lambda *state: told.append(state))
+    warned: list[tuple[str, int, int]] = []
+    data = load_dataset("mnist", progress=lambda *state: warned.append(state))
     np.testing.assert_array_equal(data.labels, ARRAYS["train-labels-idx1-ubyte"])
     assert server.asked == ["/first/train-images-idx3-ubyte.gz", "/first/train-labels-idx1-ubyte.gz"]
     size = len(PACKED["train-images-idx3-ubyte"])
-    assert told[0] == ("downloading train-images-idx3-ubyte.gz", 0, size)
-    assert ("downloading train-images-idx3-ubyte.gz", size, size) in told
+    assert warned[0] == ("downloading train-images-idx3-ubyte.gz", 0, size)
+    assert ("downloading train-images-idx3-ubyte.gz", size, size) in warned
     server.answers.clear()
     load_dataset("mnist")
     assert len(server.asked) == 2
@@ -294,10 +294,10 @@ def test_corrupted_downloads_leave_nothing_behind(server: Server, cache: Path) -
     server.answers["/second/train-images-idx3-ubyte.gz"] = 503
     with pytest.raises(DownloadError) as caught:
         load_dataset("mnist")
-    said = str(caught.value)
-    assert "127.0.0.1" in said
-    assert "it gave another file, the checksum is wrong" in said
-    assert "HTTP 503" in said
+    message = str(caught.value)
+    assert "127.0.0.1" in message
+    assert "it gave another file, the checksum is wrong" in message
+    assert "HTTP 503" in message
     assert list(cache.iterdir()) == []
 
 
@@ -316,13 +316,13 @@ def test_a_download_that_breaks_off_is_not_kept(server: Server, cache: Path, mon
 def test_offline_it_says_which_files_to_put_where(cache: Path) -> None:
     with pytest.raises(DownloadError) as caught:
         load_dataset("mnist", split="test")
-    said = str(caught.value)
-    assert said.startswith(
+    message = str(caught.value)
+    assert message.startswith(
         "mnist is not on this machine: t10k-images-idx3-ubyte.gz cannot be downloaded (127.0.0.1:9: no"
     )
     for name in PLAIN:
-        assert f"{name}.gz" in said
-    assert f"into {cache}, or name the folder that has them with --data-dir or CONVSCOPE_DATA." in said
+        assert f"{name}.gz" in message
+    assert f"into {cache}, or name the folder that has them with --data-dir or CONVSCOPE_DATA." in message
     assert caught.value.exit_status == 1
 
 

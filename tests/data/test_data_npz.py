@@ -145,14 +145,14 @@ def test_a_layout_that_can_be_read_in_two_ways_is_refused_with_the_option_that_d
 
 def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, images=IMAGES, labels=LABELS)
-    for options, said in {
+    for options, message in {
         "layout=nhwc": "without channels; layout= is for four axes",
         "layuot=nhwc": "no option of .* is called 'layuot'; did you mean 'layout'",
         "white=0": "white is the value of a white pixel, a number above 0",
         "white=much": "not 'much'",
         "white=nan": "not 'nan'",
     }.items():
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             load_dataset(f"npz:{path}?{options}")
     color = write(tmp_path, images=np.zeros((10, 5, 5, 3), np.uint8), labels=LABELS)
     with pytest.raises(UsageError, match="no layout is called 'hwc'; did you mean 'nhwc'"):

@@ -155,4 +155,4 @@ def test_a_planted_error_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise KeyError("planted")
 
     monkeypatch.setattr("convscope.data.npz.layout_of", broken)
-    assert any("KeyError: 'planted'" in said for said in fuzz("bands", range(40), tmp_path))
+    assert any("KeyError: 'planted'" in message for message in fuzz("bands", range(40), tmp_path))

@@ -77,14 +77,14 @@ def test_every_form_gives_the_same_images(places: dict[str, str], form: str, spl
     assert (data.shape, data.classes, data.split) == ((1, 12, 12), ("dark", "light"), split)
     expected = np.stack(images)[:, None]
     order = np.lexsort(expected.reshape(len(expected), -1).T)
-    found = data.images[:]
+    result = data.images[:]
     if form == "imagefolder":  # in the order of its files
-        mine = np.lexsort(found.reshape(len(found), -1).T)
-        found, labels_found = found[mine], data.labels[mine]
+        mine = np.lexsort(result.reshape(len(result), -1).T)
+        result, labels_found = result[mine], data.labels[mine]
         expected, labels = expected[order], np.array(labels)[order].tolist()
     else:
         labels_found = data.labels
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
     assert labels_found.tolist() == labels
 
 
@@ -154,10 +154,10 @@ def test_one_picture_says_what_was_done_to_it(tmp_path: Path) -> None:
     images = [np.full((8, 6, 3), 200, np.uint8), np.full((5, 9), 100, np.uint8)]
     rows(images, [0, 1]).to_parquet(tmp_path / "mixed.parquet")
     for form, index in ((":all", 1), ("?stream:all", 0)):
-        said = cs.prepare(f"hub:{tmp_path}/mixed.parquet{form}/{index}", like=cs.Preprocess(size=(4, 4), channels=1))
+        message = cs.prepare(f"hub:{tmp_path}/mixed.parquet{form}/{index}", like=cs.Preprocess(size=(4, 4), channels=1))
         before, grey = (("5x9", ()), ("8x6", ("turned to grey",)))[index == 0]
-        assert said.notes == (f"resized from {before} to 4x4", *grey)
-        assert said.array.shape == (1, 4, 4)
+        assert message.notes == (f"resized from {before} to 4x4", *grey)
+        assert message.array.shape == (1, 4, 4)
 
 
 def write(rows: Any, path: Path) -> str:

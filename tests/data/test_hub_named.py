@@ -66,11 +66,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected() -> dict[str, Any]:
-    found = {}
+    result = {}
     for split in COUNTS:
         images, labels = pictures(split)
-        found[split] = {"labels": labels, "sums": images.astype(int).sum(axis=(1, 2)).tolist()}
-    return found
+        result[split] = {"labels": labels, "sums": images.astype(int).sum(axis=(1, 2)).tolist()}
+    return result
 
 
 def ask(hub: Hub, home: Path, *places: str, **more: str) -> dict[str, Any]:
@@ -85,9 +85,9 @@ def ask(hub: Hub, home: Path, *places: str, **more: str) -> dict[str, Any]:
 def test_a_name_gives_the_images_mapped_and_streamed_and_then_without_a_connection(files: Path, tmp_path: Path) -> None:
     mapped, streamed, wrong = f"hub:{NAME}", f"hub:{NAME}?stream", "hub:somebody/else"
     with hub_of(files) as hub:
-        found = ask(hub, tmp_path, mapped, streamed, wrong)
-    assert found[mapped] == found[streamed] == expected()
-    assert found[wrong].startswith(f"{wrong} is not a folder or file here, and cannot be reached by name: ")
+        result = ask(hub, tmp_path, mapped, streamed, wrong)
+    assert result[mapped] == result[streamed] == expected()
+    assert result[wrong].startswith(f"{wrong} is not a folder or file here, and cannot be reached by name: ")
     assert any(each.startswith("GET ") and each.endswith("/data/train-00000-of-00001.parquet") for each in hub.asked)
     assert not [each for each in hub.asked if "program.py" in each]
 

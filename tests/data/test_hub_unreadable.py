@@ -76,14 +76,14 @@ def net(seed: int = 0) -> nn.Module:
 @pytest.mark.parametrize("how", ["", "?stream"])
 def test_they_are_named_once_and_left_out(place: str, how: str) -> None:
     data = stored(place + how)
-    with pytest.warns(DataWarning) as told:
+    with pytest.warns(DataWarning) as warned:
         images, indices = data.readable()
-    assert [str(warning.message)[:9].strip() for warning in told] == ["image 0 o", "image 7 o", "image 41"]
+    assert [str(warning.message)[:9].strip() for warning in warned] == ["image 0 o", "image 7 o", "image 41"]
     assert "is not an image that can be read; save it as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM. " in str(
-        told[0].message
+        warned[0].message
     )
-    assert str(told[0].message).endswith("Remove it from the data set. Until then it is skipped.")
-    assert "its row holds neither bytes nor a file" in str(told[1].message)
+    assert str(warned[0].message).endswith("Remove it from the data set. Until then it is skipped.")
+    assert "its row holds neither bytes nor a file" in str(warned[1].message)
     np.testing.assert_array_equal(indices, GOOD)
     np.testing.assert_array_equal(images, pictures()[0][GOOD])
     again, of = data.part([7, 8, 41, 5]).readable()  # nothing is told a second time
@@ -99,10 +99,10 @@ def test_many_are_counted_rather_than_named(tmp_path: Path) -> None:
     table = datasets.Dataset.from_dict({"image": encoded, "label": [k % 2 for k in range(20)]})
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "all.parquet")
     data = stored(f"hub:{tmp_path}/all.parquet")
-    with pytest.warns(DataWarning) as told:
+    with pytest.warns(DataWarning) as warned:
         assert data.readable()[1].tolist() == [0]
-    assert len(told) == 6
-    assert "more images of hub:" in str(told[-1].message)
+    assert len(warned) == 6
+    assert "more images of hub:" in str(warned[-1].message)
     with pytest.raises(DataError, match=r"^no image of .*:all can be read\.$"):
         data.part(slice(1, 20)).first()
 
@@ -174,8 +174,8 @@ def test_scans_are_those_of_the_others_and_count_them(place: str) -> None:
     np.testing.assert_array_equal(dead.high, alive.high)
     compared = [cs.probe.compare([model, other], part) for part in (data, whole)]
     assert compared[0].models[0].accuracy == compared[1].models[0].accuracy
-    assert [found.image for found in compared[0].disagreements] == [
-        int(GOOD[found.image]) for found in compared[1].disagreements
+    assert [result.image for result in compared[0].disagreements] == [
+        int(GOOD[result.image]) for result in compared[1].disagreements
     ]
     best = [cs.probe.patches(model, part, "0").most[1][0] for part in (data, whole)]
     assert (best[0].image, best[0].value) == (int(GOOD[best[1].image]), best[1].value)
@@ -186,10 +186,10 @@ def test_scans_are_those_of_the_others_and_count_them(place: str) -> None:
 def test_lint_and_shortcut_leave_them_out(place: str) -> None:
     model, data = net(), stored(place)
     assert len(shared(data, held())) == overlap(data, held()) == 57
-    found = cs.probe.lint(model, data, test=stored(place).part(slice(0, 30)))
-    assert found.images == 57
-    said = next(finding for finding in found.findings if finding.check == "test-in-training")
-    assert said.evidence.startswith("28 of the 30 test images occur among the 60 training images; the model gets ")
+    result = cs.probe.lint(model, data, test=stored(place).part(slice(0, 30)))
+    assert result.images == 57
+    message = next(finding for finding in result.findings if finding.check == "test-in-training")
+    assert message.evidence.startswith("28 of the 30 test images occur among the 60 training images; the model gets ")
     simple = cs.probe.shortcut(data, held())
     assert (simple.trained_on, simple.skipped, simple.guess.n) == (57, 3, 57)
     assert "; 3 more cannot be read" in str(simple)
@@ -231,9 +231,9 @@ def test_two_processes_skip_the_same(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["counting.py", place, "one"])
     runpy.run_path("counting.py")
-    said = capsys.readouterr().out
-    assert said.startswith("57 3 ")
-    assert set(result.stdout.splitlines()) == set(said.splitlines())
+    message = capsys.readouterr().out
+    assert message.startswith("57 3 ")
+    assert set(result.stdout.splitlines()) == set(message.splitlines())
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         np.testing.assert_allclose(value, two[name], atol=1e-5, err_msg=name)

@@ -190,7 +190,7 @@ def test_a_sum_grows_product_by_product_to_its_line(page: Any, shapes: Any, trac
 
 
 class Hostile(nn.Module):
-    """Names that are markup, and an operation that nobody explains."""
+    """Names that are markup, and an unsupported operation."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The page for somebody who sees it for the first time, in a real browser: it hides nothing and says what it needs."""
+"""The page for a first visit, in a real browser: it hides nothing and says what it needs."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -68,7 +68,7 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     loss = float(f"{epoch['test_loss']:.3g}")
     curve = page.get_by_role("img", name=re.compile(f"^Loss over.*test {re.escape(str(loss))}$"))
     curve.wait_for()
-    visit(page, explorer, f"?view=train&model={name}", "form button")  # somebody comes back to it
+    visit(page, explorer, f"?view=train&model={name}", "form button")  # a user returns to it
     curve.wait_for()
 
     slider = page.get_by_role("slider", name="history")

@@ -18,8 +18,9 @@ from torch import nn
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card, preprocess_from_processor, preprocess_from_timm
 from convscope.errors import ModelError, UsageError
-from convscope.images import Preprocess, pixels
+from convscope.images import pixels
 from convscope.models.loading import load_model
+from convscope.preprocess import Preprocess
 
 # Settings as transformers saves them, and what each is the first to exercise.
 PROCESSORS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -60,10 +61,10 @@ def photo(width: int = 300, height: int = 260) -> Image.Image:
 def assert_prepared_alike(picture: Image.Image, name: str, settings: Mapping[str, Any]) -> None:
     theirs = processor(name, **{"resample": 2, **settings})
     wanted = np.asarray(theirs(picture, return_tensors="np")["pixel_values"][0])
-    found = preprocess_from_processor(theirs.to_dict())
-    ours = found.apply(pixels(picture))
+    result = preprocess_from_processor(theirs.to_dict())
+    ours = result.apply(pixels(picture))
     assert ours.shape == wanted.shape
-    steps = np.abs(ours - wanted) * np.array(found.std).reshape(-1, 1, 1) * 255  # in grey levels of a pixel
+    steps = np.abs(ours - wanted) * np.array(result.std).reshape(-1, 1, 1) * 255  # in grey levels of a pixel
     assert steps.max() < 2.1, "transformers rounds to whole pixels when it resizes"
     assert steps.mean() < 0.6
 
@@ -100,8 +101,8 @@ def test_the_comparison_can_fail() -> None:
     ],
 )
 def test_older_settings_with_one_number(settings: dict[str, Any], size: object, fit: str, ratio: float) -> None:
-    found = preprocess_from_processor(settings)
-    assert (found.size, found.fit, found.crop_ratio, found.channels) == (size, fit, ratio, 3)
+    result = preprocess_from_processor(settings)
+    assert (result.size, result.fit, result.crop_ratio, result.channels) == (size, fit, ratio, 3)
 
 
 @pytest.mark.parametrize(
@@ -137,12 +138,12 @@ def test_any_rescaling_becomes_mean_and_deviation(
 
 
 def test_timm_settings() -> None:
-    found = preprocess_from_timm(
+    result = preprocess_from_timm(
         {"input_size": (3, 224, 224), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.3), "crop_pct": 0.9}
     )
-    assert found.size == (224, 224)
-    assert (found.fit, found.crop_ratio) == ("crop", 224 / 248)  # timm scales the shorter edge to floor(224 / 0.9)
-    assert found.mean == (0.4, 0.5, 0.6)
+    assert result.size == (224, 224)
+    assert (result.fit, result.crop_ratio) == ("crop", 224 / 248)  # timm scales the shorter edge to floor(224 / 0.9)
+    assert result.mean == (0.4, 0.5, 0.6)
 
 
 class Timm(nn.Module):

@@ -185,9 +185,9 @@ def test_a_picture_of_another_size_that_runs_keeps_its_own() -> None:
     net = Digits(28)
     assert cs.load_image(np.zeros((1, 29, 29), np.uint8), like=net).shape == (1, 29, 29)
     assert cs.load_image(np.zeros((1, 30, 30), np.uint8), like=net).shape == (1, 28, 28)
-    told = cs.load_model(net, preprocess={"size": (29, 29)})
-    assert cs.load_image(np.zeros((1, 28, 28), np.uint8), like=told).shape == (1, 29, 29)
-    assert card_of(told).notes == ()
+    warned = cs.load_model(net, preprocess={"size": (29, 29)})
+    assert cs.load_image(np.zeros((1, 28, 28), np.uint8), like=warned).shape == (1, 29, 29)
+    assert card_of(warned).notes == ()
 
 
 @pytest.mark.parametrize("order", [*permutations(("place", "mix", "patch", "head"))], ids=str)
@@ -308,9 +308,9 @@ def test_fractions_for_words_and_words_for_pictures_get_a_sentence() -> None:
         cs.trace(Words(), torch.rand(1, 7))
     with pytest.raises(ShapeError, match="the image is int64; the model takes floating-point numbers"):
         cs.trace(nn.Conv2d(1, 1, 3), torch.ones(1, 5, 5, dtype=torch.int64))
-    place = Built({"place": lambda: nn.Embedding(4, 3), "body": lambda: nn.Conv2d(3, 3, 3)}, ("place", "body"), by_body)
+    path = Built({"place": lambda: nn.Embedding(4, 3), "body": lambda: nn.Conv2d(3, 3, 3)}, ("place", "body"), by_body)
     with pytest.raises(ShapeError, match="the image is uint8; the model takes floating-point numbers"):
-        cs.trace(place, torch.ones(3, 5, 5, dtype=torch.uint8))
+        cs.trace(path, torch.ones(3, 5, 5, dtype=torch.uint8))
 
 
 def by_body(net: Any, x: Tensor) -> Any:
@@ -339,9 +339,9 @@ def test_the_model_and_the_world_are_left_as_found() -> None:
     net.body.register_forward_pre_hook(lambda *_: heard.append("body"))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]  # noqa: NPY002
-    found = expectation(net)
-    assert found is not None
-    assert (found.channels, net.seen, heard) == (3, [], [])
+    result = expectation(net)
+    assert result is not None
+    assert (result.channels, net.seen, heard) == (3, [], [])
     assert all(module.training for module in net.modules())
     assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())
     assert states[0].equal(torch.get_rng_state())

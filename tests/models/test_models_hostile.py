@@ -195,8 +195,8 @@ def test_damage_anywhere_is_a_sentence(tmp_path: Path) -> None:
     for new in (True, False):
         torch.save({"state_dict": nn.Linear(2, 2).state_dict(), "epoch": 3}, file, _use_new_zipfile_serialization=new)
         whole = file.read_bytes()
-        for place in range(0, len(whole), max(1, len(whole) // 200)):
-            for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]):
+        for path in range(0, len(whole), max(1, len(whole) // 200)):
+            for damaged in (whole[:path], whole[:path] + bytes([whole[path] ^ 0xFF]) + whole[path + 1 :]):
                 file.write_bytes(damaged)
                 try:
                     load_weights(nn.Linear(2, 2), file)

@@ -18,10 +18,10 @@ import convscope as cs
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.errors import ModelError, RunError, UnknownName, UsageError
-from convscope.images import Preprocess
 from convscope.models.catalog import MODELS
 from convscope.models.loading import load_model
 from convscope.models.network_arguments import parse_model_args
+from convscope.preprocess import Preprocess
 
 NET = """
 from __future__ import annotations
@@ -150,7 +150,7 @@ def test_a_card_can_be_given(net: Path) -> None:
         ({"sise": 3}, "no field of Preprocess is called 'sise'; did you mean 'size'"),
         (
             {"fit": "croop"},
-            "fit of Preprocess must be 'stretch' or 'crop' or 'pad', such as its default 'stretch', not 'cr",
+            "fit of Preprocess must be 'stretch' or 'crop' or 'pad' or 'mnist', such as its default 'stretch'",
         ),
         ({"channels": "three"}, "channels of Preprocess must be a whole number or None, .* not 'three'"),
         ({"mean": 0.5}, "mean of Preprocess must be several values, each a number, such as its default"),
@@ -289,8 +289,8 @@ def test_what_cannot_be_loaded_gets_a_sentence(
 
 def write_run(folder: Path, source: str | None, args: Mapping[str, Any], model: nn.Module, **card: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    said = Card("net", Preprocess((6, 6), 1, background="dark"), ("a", "b", "c"), **card).to_json()
-    config = {"model": {"name": "net", "source": source, "args": dict(args)}, "card": said}
+    message = Card("net", Preprocess((6, 6), 1, background="dark"), ("a", "b", "c"), **card).to_json()
+    config = {"model": {"name": "net", "source": source, "args": dict(args)}, "card": message}
     (folder / "config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "weights.safetensors")
     return folder

@@ -179,13 +179,13 @@ class Attack:
 
 
 def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    torch.save({"state_dict": Attack(told)}, tmp_path / "a.pt")
-    (tmp_path / "b.pt").write_bytes(pickle.dumps(Attack(told)))
+    warned = tmp_path / "told"
+    torch.save({"state_dict": Attack(warned)}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Attack(warned)))
     for name in ("a.pt", "b.pt"):
         with pytest.raises(WeightsError):
             load_weights(network(), tmp_path / name)
-    assert not told.exists()
+    assert not warned.exists()
 
 
 def test_a_pickled_model_gets_the_sentence_how_to_convert_it_and_it_works(tmp_path: Path) -> None:

@@ -190,10 +190,10 @@ def test_no_command_executes_what_a_run_folder_names(convscope: Commands, evil: 
     for kind, (source, args) in SOURCES.items():
         named = source.replace("HERE", here) if isinstance(source, str) else source
         names(evil, named, json.loads(json.dumps(args).replace("CANARY", str(canary))))
-        said = convscope(*[word.replace("RUN", "evil") for word in command])
-        assert said.status == 1, (kind, said)
-        assert "error: " in said.err, (kind, said.err)
-        assert "Traceback" not in said.err, (kind, said.err)
+        message = convscope(*[word.replace("RUN", "evil") for word in command])
+        assert message.status == 1, (kind, message)
+        assert "error: " in message.err, (kind, message.err)
+        assert "Traceback" not in message.err, (kind, message.err)
         assert not canary.exists(), kind
     added = {name.partition(".")[0] for name in set(sys.modules) - before}
     assert not added & {"antigravity", "deploy", "annotated", "module_here", "package_here", "evil"}
@@ -321,9 +321,9 @@ def test_a_change_of_any_file_or_argument_asks_again(
     forget()
     change()
     for words in (("predict", own, IMAGE), ("train", "--resume", "--out", own, "--epochs", "9")):
-        said = convscope(*words)
-        assert said.status in {1, 2}, said
-        assert "Traceback" not in said.err
+        message = convscope(*words)
+        assert message.status in {1, 2}, message
+        assert "Traceback" not in message.err
     with pytest.raises(RunError, match=r"trusted|cannot be built"):
         cs.load_model(own)
     assert not Path("CANARY").exists()
@@ -429,9 +429,9 @@ def test_a_copied_or_moved_folder_asks_again(own: Path) -> None:
 
 def test_code_that_is_named_needs_no_trust(convscope: Commands, own: Path) -> None:
     shutil.copytree(own, "copied")
-    said = convscope("trace", "net.py:Net", IMAGE, "--weights", "copied/weights.safetensors")
-    assert said.status == 0, said.err
-    assert "conv1" in said.out
+    message = convscope("trace", "net.py:Net", IMAGE, "--weights", "copied/weights.safetensors")
+    assert message.status == 0, message.err
+    assert "conv1" in message.out
     assert cs.load_model("net.py:Net", weights="copied/weights.safetensors")
 
 
@@ -470,13 +470,13 @@ def test_a_terminal_asks_once(
         return answer == "y"
 
     monkeypatch.setattr(typer, "confirm", confirm)
-    said = convscope("predict", "copied", IMAGE, *(["--json"] if json else []))
+    message = convscope("predict", "copied", IMAGE, *(["--json"] if json else []))
     assert len(questions) == asked
-    assert said.status == (0 if answer == "y" and asked else 1)
+    assert message.status == (0 if answer == "y" and asked else 1)
     for name in ("net.py", "blocks.py", "deeper.py"):
-        assert (repr(str(Path(name).resolve())) in said.err) == asked
+        assert (repr(str(Path(name).resolve())) in message.err) == asked
     again = convscope("predict", "copied", IMAGE)
-    assert again.status == said.status or not asked
+    assert again.status == message.status or not asked
     assert not asked or questions[0][1] == {"default": False, "err": True}
 
 

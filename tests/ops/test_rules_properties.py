@@ -1,4 +1,4 @@
-"""Rules over settings and numbers that nobody chose: each cell must lie within its bound."""
+"""Rules over generated settings and numbers: each cell must be within its bound."""
 
 from collections.abc import Callable
 from typing import Any

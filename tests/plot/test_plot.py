@@ -23,7 +23,6 @@ import convscope as cs
 from convscope.data.dataset import Dataset
 from convscope.errors import ModelError, RunError, ShapeError, UnknownName, UsageError
 from convscope.filters import FILTERS, apply_filter, parse_kernel
-from convscope.images import Preprocess
 from convscope.plot.canvas.style import ACCENT, DIVERGING, INK, PAGE, ColorScale, width
 from convscope.plot.figures.confusion import confusion
 from convscope.plot.figures.feature_maps import maps, maps_by_class
@@ -33,6 +32,7 @@ from convscope.plot.figures.kernels import kernels
 from convscope.plot.figures.network import network
 from convscope.plot.figures.pixels import pixels, planes
 from convscope.plot.figures.samples import samples, spread
+from convscope.preprocess import Preprocess
 from convscope.render.numbers import aligned, compact
 from figures import Residual, Small, assert_legible, cells, data, drawn, events, image, named, texts
 
@@ -105,10 +105,10 @@ def test_the_same_figure_gives_the_same_file_whatever_the_global_settings_are(tm
     before = dict(mpl.rcParams)
     for name in ("network", "history", "confusion"):
         files = []
-        for place, chosen in enumerate(({}, strange)):
+        for position, chosen in enumerate(({}, strange)):
             with mpl.rc_context(chosen):
                 torch.manual_seed(0)
-                path = tmp_path / f"{place}.svg"
+                path = tmp_path / f"{position}.svg"
                 MAKERS[name]().savefig(path, metadata={"Date": None})
                 files.append(path.read_bytes())
         assert files[0] == files[1], name
@@ -203,9 +203,9 @@ def test_samples_show_the_images_of_their_class_with_their_index() -> None:
     figure = samples(toy, per_class=4)
     shown = [str(picture.get_label()) for picture in figure.axes[0].images]
     assert len(shown) == 12
-    for place, label in enumerate(shown):
+    for path, label in enumerate(shown):
         index = int(label.removeprefix("test/"))
-        assert toy.labels[index] == place // 4
+        assert toy.labels[index] == path // 4
         assert str(index) in cells(figure)
         np.testing.assert_array_equal(drawn(figure, label).get_array(), toy.picture(index)[0])
     assert f"4 of each class, evenly spaced · each with its index, as in {toy.name}:{shown[-1]}" in cells(figure)
@@ -237,9 +237,9 @@ def test_a_long_class_name_keeps_both_of_its_ends() -> None:
         cs.load_dataset("crosses", split="all"), classes=("retriever " * 9 + "one", "retriever " * 9 + "x")
     )
     for figure in (samples(crosses), confusion(np.eye(2, dtype=np.int64), crosses.classes)):
-        said = [text for text in texts(figure) if text.startswith("retr")]
-        assert {text[-2:].strip(" e") for text in said} == {"n", "x"}
-        assert all("…" in text and width(text, 8, bold=True) < 2.3 for text in said)
+        message = [text for text in texts(figure) if text.startswith("retr")]
+        assert {text[-2:].strip(" e") for text in message} == {"n", "x"}
+        assert all("…" in text and width(text, 8, bold=True) < 2.3 for text in message)
 
 
 def test_no_kernels_are_refused() -> None:
@@ -261,8 +261,8 @@ def test_no_samples_are_refused(per_class: int) -> None:
 
 def test_spread_takes_first_and_last_of_each_class() -> None:
     toy = data(2, 21)
-    found = spread(toy, 3)
-    assert found == [0, 10, 20, 1, 9, 19]
+    result = spread(toy, 3)
+    assert result == [0, 10, 20, 1, 9, 19]
     assert spread(toy, 100) == [*range(0, 21, 2), *range(1, 21, 2)]
 
 
@@ -354,9 +354,9 @@ def test_history_draws_the_metrics_and_names_its_curves() -> None:
     assert curves["test"].get_color() == ACCENT
     rates: dict[str, Any] = {str(line.get_label()): line for line in accuracy.lines}
     np.testing.assert_allclose(rates["test"].get_ydata(), [50, 75, 100 - 50 / 3])
-    said = " ".join(texts(figure))
+    message = " ".join(texts(figure))
     for words in ("run", "3 epochs · 30 steps · 4.5 s", "best on test data 0.5", "test", "training", "83.33 %"):
-        assert words in said
+        assert words in message
 
 
 @pytest.mark.parametrize("gone", [("accuracy", "test_accuracy"), ("test_loss", "test_accuracy")])
@@ -379,9 +379,9 @@ def test_confusion_writes_counts_shares_and_colours_mistakes_only() -> None:
     shown = drawn(figure, "mistakes")
     np.testing.assert_allclose(shown.get_array(), np.array([[0, 0.1, 0], [0, 0, 0], [0, 0.6, 0]]))
     assert shown.get_clim() == (-0.6, 0.6)
-    said = cells(figure)
-    assert {"90", "10", "50", "30", "20", "90.00 %", "100.00 %", "40.00 %", "60 % of the images of a class"} <= said
-    assert "160 of 200 images are classified correctly: 80.00 %" in said
+    message = cells(figure)
+    assert {"90", "10", "50", "30", "20", "90.00 %", "100.00 %", "40.00 %", "60 % of the images of a class"} <= message
+    assert "160 of 200 images are classified correctly: 80.00 %" in message
 
 
 def test_confusion_without_mistakes_or_without_images_of_a_class() -> None:
@@ -393,9 +393,9 @@ def test_a_large_confusion_names_the_most_frequent_mistakes() -> None:
     counts = np.diag(np.full(100, 50))
     counts[17, 71] = 13
     counts[3, 4] = 9
-    said = texts(confusion(counts, [f"class {k}" for k in range(100)]))
-    assert "class 17 taken for class 71" in said
-    assert said.index("class 17 taken for class 71") < said.index("class 3 taken for class 4")
+    message = texts(confusion(counts, [f"class {k}" for k in range(100)]))
+    assert "class 17 taken for class 71" in message
+    assert message.index("class 17 taken for class 71") < message.index("class 3 taken for class 4")
 
 
 def test_filtered_shows_kernel_picture_and_output_in_signed_colours() -> None:

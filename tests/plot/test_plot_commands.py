@@ -57,24 +57,24 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 def test_plot_writes_a_figure_and_says_where(
     command: Callable[..., str], run: Path, arguments: tuple[str, ...], file: str
 ) -> None:
-    said = command("plot", *(str(run) if word == "RUN" else word for word in arguments))
+    message = command("plot", *(str(run) if word == "RUN" else word for word in arguments))
     with Image.open(file) as picture:
         size = f"{picture.width}x{picture.height}"
-    assert re.fullmatch(rf"wrote {re.escape(file)} \({size} pixels, [\d,]+ kB\)\n", said)
+    assert re.fullmatch(rf"wrote {re.escape(file)} \({size} pixels, [\d,]+ kB\)\n", message)
 
 
 def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Callable[..., str]) -> None:
-    said = command("filter", "square:0", "--kernel", "sobel-x", "--out", "edges.svg").splitlines()
-    assert said[:4] == [
+    message = command("filter", "square:0", "--kernel", "sobel-x", "--out", "edges.svg").splitlines()
+    assert message[:4] == [
         "sobel-x, finds vertical edges: brightness that changes along x",
-        "  -1   0   1",
-        "  -2   0   2",
-        "  -1   0   1",
+        "  −1   0   1",
+        "  −2   0   2",
+        "  −1   0   1",
     ]
-    assert said[4] == "answers 4 to a vertical edge, 0 to a horizontal one (measured on test edges)"
-    assert said[5].split() == ["input", "1x10x10", "from", "0.0000", "to", "1.0000"]
-    assert said[6].split() == ["output", "1x8x8", "from", "−4.0000", "to", "4.0000"]
-    assert said[7].startswith("wrote edges.svg (")
+    assert message[4] == "response: 4 to a vertical edge, 0 to a horizontal one (measured on test edges)"
+    assert message[5].split() == ["input", "1x10x10", "from", "0.0000", "to", "1.0000"]
+    assert message[6].split() == ["output", "1x8x8", "from", "−4.0000", "to", "4.0000"]
+    assert message[7].startswith("wrote edges.svg (")
     assert "<text" in Path("edges.svg").read_text()
     values = json.loads(command("filter", "square:0", "--kernel", "-1 0.5; 0 1/2", "--same", "--json"))
     assert values["kernel"]["numbers"] == [[-1, 0.5], [0, 0.5]]
@@ -126,10 +126,10 @@ def test_on_a_full_disk_the_former_picture_stays(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
     try:
-        said = convscope(*command, "--out", path)
+        message = convscope(*command, "--out", path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert said.status == 1
-    assert said.err.splitlines()[-1] == f"error: {path} cannot be written: File too large."
+    assert message.status == 1
+    assert message.err.splitlines()[-1] == f"error: {path} cannot be written: File too large."
     assert path.read_bytes() == b"the former picture"
     assert [item.name for item in tmp_path.iterdir()] == [path.name]

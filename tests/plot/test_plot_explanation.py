@@ -15,6 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import convscope as cs
+from convscope.errors import UsageError
 from convscope.plot.figures.contributions import contributions
 from convscope.plot.figures.explanation import explanation
 from figures import assert_legible, drawn, image, named, texts
@@ -37,7 +38,7 @@ def trace() -> Any:
 
 def lines(figure: Figure) -> dict[str, str]:
     """The calculation below the picture: what each line says, and its number."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     rows: dict[float, list[tuple[float, str]]] = {}
     for text in figure.axes[0].texts:
         if "mono" in str(text.get_fontfamily()):
@@ -47,8 +48,8 @@ def lines(figure: Figure) -> dict[str, str]:
         words = [word for _, word in sorted(row)]
         numbers = [word for word in words if NUMBER.match(word)]
         if len(words) > 1 and numbers and not NUMBER.match(words[0]):
-            found[words[0]] = numbers[-1]
-    return found
+            result[words[0]] = numbers[-1]
+    return result
 
 
 def value(text: str) -> float:
@@ -78,14 +79,14 @@ def test_channels_and_the_rest_add_up_as_they_are_shown(
     why = cs.explain(trace, step, cell)
     figure = explanation(why)
     assert len(named(figure, "products")) == shown
-    found = lines(figure)
-    terms = [value(n) for label, n in found.items() if "sum of" in label and not label.startswith("sum")]
-    total = value(found[f"sum of the {9 * count} products"])
+    result = lines(figure)
+    terms = [value(n) for label, n in result.items() if "sum of" in label and not label.startswith("sum")]
+    total = value(result[f"sum of the {9 * count} products"])
     assert len(terms) == shown + (shown < count)
     assert sum(terms) == pytest.approx(total, abs=1e-9)
-    rest = value(found.get("rounding of the numbers shown", "0"))
-    bias = value(found[f"{step}.bias[{cell[0]}]"])
-    assert total + rest + bias == pytest.approx(value(found["calculated"]), abs=1e-9)
+    rest = value(result.get("rounding of the numbers shown", "0"))
+    bias = value(result[f"{step}.bias[{cell[0]}]"])
+    assert total + rest + bias == pytest.approx(value(result["calculated"]), abs=1e-9)
     assert_legible(figure)
 
 
@@ -95,9 +96,9 @@ def test_the_channels_drawn_are_those_with_the_largest_sums(trace: Any) -> None:
     sums = expr.products.reshape(64, 9).sum(1)
     best = sorted(np.argsort(-abs(sums))[:3])
     figure = explanation(why, most=3)
-    said = texts(figure)
-    assert "3 of 64 channels, those whose products sum to the most" in said
-    assert [text for text in said if text.startswith("6.weight[")] == [f"6.weight[2, {k}]" for k in best]
+    message = texts(figure)
+    assert "3 of 64 channels, those whose products sum to the most" in message
+    assert [text for text in message if text.startswith("6.weight[")] == [f"6.weight[2, {k}]" for k in best]
     shown = [float(picture.get_array().sum()) for picture in named(figure, "products")]
     np.testing.assert_allclose(shown, sums[best], atol=1e-12)
     others = value(lines(figure)["the other 61 channels, sum of 549"])
@@ -157,9 +158,9 @@ def test_other_operations_say_what_they_are_and_put_the_numbers_in(
     why = cs.explain(trace, step, cell)
     figure = explanation(why)
     assert said in texts(figure)
-    found = lines(figure)
-    assert value(found["recorded by PyTorch"]) == pytest.approx(why.recorded, rel=1e-5, abs=1e-5)
-    assert value(found["calculated"]) == pytest.approx(why.value, rel=1e-4, abs=1e-5)
+    result = lines(figure)
+    assert value(result["recorded by PyTorch"]) == pytest.approx(why.recorded, rel=1e-5, abs=1e-5)
+    assert value(result["calculated"]) == pytest.approx(why.value, rel=1e-4, abs=1e-5)
     assert_legible(figure)
 
 
@@ -204,23 +205,23 @@ def test_nan_and_infinity_are_drawn() -> None:
 def test_contributions_are_zero_centred_and_add_up() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
-    found = cs.explain(cs.trace(model, image(3, 8, 8)), "3", (1,)).to_input()
-    figure = contributions(found)
+    result = cs.explain(cs.trace(model, image(3, 8, 8)), "3", (1,)).to_input()
+    figure = contributions(result)
     maps = named(figure, "contributions")
-    (pixels,) = found.pixels.values()
+    (pixels,) = result.pixels.values()
     np.testing.assert_allclose(np.stack([m.get_array() for m in maps]), pixels[0])
     assert all(m.norm.vmin == -m.norm.vmax == -np.abs(pixels).max() for m in maps)
-    said = lines(figure)
-    parts = [n for label, n in said.items() if "cells that" in label or "constant" in label or "rounding" in label]
-    assert sum(map(value, parts)) == pytest.approx(value(said["calculated"]), abs=1e-9)
+    message = lines(figure)
+    parts = [n for label, n in message.items() if "cells that" in label or "constant" in label or "rounding" in label]
+    assert sum(map(value, parts)) == pytest.approx(value(message["calculated"]), abs=1e-9)
     assert "✓ adds up, within the bound" in texts(figure)
     assert "exact: every step on the way is piecewise linear" in texts(figure)
     assert_legible(figure)
 
 
 def test_the_tangent_says_that_it_is_one(trace: Any) -> None:
-    said = texts(contributions(cs.explain(trace, "2", (1, 2, 2)).to_input()))
-    assert any(text.startswith("the tangent at this input") and text.endswith("2") for text in said)
+    message = texts(contributions(cs.explain(trace, "2", (1, 2, 2)).to_input()))
+    assert any(text.startswith("the tangent at this input") and text.endswith("2") for text in message)
 
 
 @pytest.fixture
@@ -240,8 +241,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 
 @pytest.mark.parametrize("more", [(), ("--to-input",)])
 def test_the_command_writes_the_figure_and_says_where(command: Callable[..., str], more: tuple[str, ...]) -> None:
-    said = command("plot", "number", "crosses", "crosses:plus", "--at", "conv1:0,1,1", *more)
-    assert said.startswith("wrote number-crosses-conv1-0-1-1.png (")
+    message = command("plot", "number", "crosses", "crosses:plus", "--at", "conv1:0,1,1", *more)
+    assert message.startswith("wrote number-crosses-conv1-0-1-1.png (")
     with Image.open("number-crosses-conv1-0-1-1.png") as picture:
         assert min(picture.size) > 300
 
@@ -255,3 +256,16 @@ def test_a_cell_that_does_not_exist_is_refused_in_a_sentence(command: Callable[.
     with pytest.raises(cs.UsageError, match="conv1"):
         command("plot", "number", "crosses", "crosses:plus", "--at", "conv1:0,9,9")
     assert not list(Path().glob("*.png"))
+
+
+def test_depth_2_draws_the_nine_windows_of_the_tutorials_hand_calculation() -> None:
+    model = cs.load_model("crosses", args={"published": True})
+    why = cs.explain(cs.trace(model, cs.load_image("crosses:damaged-plus", like=model)), "pool", (0, 0, 0))
+    figure = cs.plot.explanation(why, depth=2)
+    images = [str(image.get_label()) for image in figure.axes[0].images]
+    assert [f"products of conv1 (0, {row}, {column})" for row in range(3) for column in range(3)] == images[-9:]
+    sums = [text.get_text() for text in figure.axes[0].texts if " + 2.2435 = " in text.get_text()]
+    ends = "−0.6951 2.4405 0.1171 −0.1267 2.2097 −1.4276 −0.9497 1.9848 −0.1690"
+    assert [text.rpartition(" = ")[2] for text in sums] == ends.split()
+    with pytest.raises(UsageError, match="depth is 1, or 2"):
+        cs.plot.explanation(why, depth=3)

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 import convscope as cs
 from convscope.cards.card import Card, attach
 from convscope.errors import ShapeError, UnknownName
-from convscope.images import Preprocess
 from convscope.plot.figures.feature_maps import maps, maps_by_class
 from convscope.plot.figures.kernels import kernels
 from convscope.plot.figures.network import network
+from convscope.preprocess import Preprocess
 from convscope.render.numbers import aligned, compact
 from figures import Residual, Small, assert_legible, cells, data, drawn, image, named, texts
 
@@ -49,10 +49,10 @@ def test_many_kernels_become_a_labelled_selection_of_those_with_the_largest_rang
         layer.weight[7] *= 50
         layer.weight[:, 63] *= 20
     figure = kernels(layer)
-    said = (
+    message = (
         "24 of 512 kernels, those with the largest range; 12 of 64 input channels of each, those with the largest range"
     )
-    assert said in texts(figure)
+    assert message in texts(figure)
     assert len(named(figure, "Conv2d[")) == 24 * 12
     np.testing.assert_array_equal(drawn(figure, "Conv2d[7, 63]").get_array(), layer.weight[7, 63].detach().double())
 
@@ -77,7 +77,7 @@ def test_maps_are_the_steps_numbers_in_one_symmetric_scale_each() -> None:
             np.testing.assert_array_equal(shown.get_array(), trace[step].output[0, k])
             assert shown.get_clim() == (-most, most)
         assert {compact(most), f"+{compact(most)}"} & cells(figure)
-    assert "the same numbers, laid out anew" in cells(figure)  # flatten
+    assert "the same numbers, reshaped" in cells(figure)  # flatten
     assert {"square", "circle", "image"} <= cells(figure)
     assert set(aligned(trace["fc"].output[0])) <= cells(figure)
     np.testing.assert_allclose(drawn(figure, "image").get_array(), image(1, 9, 9)[0])
@@ -85,11 +85,11 @@ def test_maps_are_the_steps_numbers_in_one_symmetric_scale_each() -> None:
 
 def test_steps_are_told_in_words_not_in_names_of_operators() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, stride=2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2))
-    said = texts(maps(cs.trace(model, image(1, 12, 12))))
-    assert {"convolution 3x3, stride 2", "max pooling 2x2", "linear 18 to 2"} <= {*said} | {
-        text.removesuffix(", padding 1") for text in said
+    message = texts(maps(cs.trace(model, image(1, 12, 12))))
+    assert {"convolution 3x3, stride 2", "max pooling 2x2", "linear 18 to 2"} <= {*message} | {
+        text.removesuffix(", padding 1") for text in message
     }
-    assert not any("addmm" in text or "_with_indices" in text for text in said)
+    assert not any("addmm" in text or "_with_indices" in text for text in message)
 
 
 def test_no_part_stands_alone_below_the_others_where_a_little_more_width_holds_it() -> None:
@@ -113,8 +113,8 @@ def test_many_channels_become_a_labelled_selection_that_activations_keep() -> No
     model = nn.Sequential(nn.Conv2d(1, 512, 3), nn.ReLU(), nn.Conv2d(512, 32, 1))
     trace = cs.trace(model, image(1, 9, 9))
     figure = maps(trace)
-    said = cells(figure)
-    assert {"24 of 512 channels", "those with the largest range", "the same as above", "24 of 32 channels"} <= said
+    message = cells(figure)
+    assert {"24 of 512 channels", "those with the largest range", "the same as above", "24 of 32 channels"} <= message
     values = trace["0"].output[0]
     best = sorted(np.argsort(-np.ptp(values.reshape(512, -1), axis=1))[:24])
     for step in ("0", "1"):
@@ -145,9 +145,9 @@ def test_maps_by_class_put_images_of_a_class_side_by_side() -> None:
     figure = maps_by_class(trace, "conv1", toy, indices, name="small")
     lefts = {int(str(p.get_label()).split()[1]): p.get_extent()[0] for p in named(figure, "image ")}
     assert sorted(lefts, key=lefts.__getitem__) == [0, 2, 3, 5]  # class 0, then class 1
-    for place, index in enumerate(indices):
-        shown = drawn(figure, f"conv1[{place}, 2]")
-        np.testing.assert_array_equal(shown.get_array(), trace["conv1"].output[place, 2])
+    for path, index in enumerate(indices):
+        shown = drawn(figure, f"conv1[{path}, 2]")
+        np.testing.assert_array_equal(shown.get_array(), trace["conv1"].output[path, 2])
         assert shown.get_extent()[0] == lefts[index]
     assert {"class 0", "class 1", "channel 3"} <= cells(figure)
     with pytest.raises(ShapeError, match="holds 4 images, but 3 indices"):
@@ -159,7 +159,7 @@ def test_the_network_shows_names_shapes_and_the_answer() -> None:
     figure = network(cs.trace(Small(), image(1, 9, 9)))
     assert {"small", "image", "conv1", "relu", "pool", "fc", "4×9×9", "4×3×3", "square", "circle"} <= cells(figure)
     assert "flatten" not in cells(figure)
-    assert any("and 1 that only lays numbers out anew" in text for text in texts(figure))
+    assert any("and 1 that only reshapes" in text for text in texts(figure))
     assert texts(figure).count("→") == 4
 
 

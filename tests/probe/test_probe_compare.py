@@ -29,25 +29,25 @@ class Corner(nn.Module):
 
 
 def test_a_model_beside_itself_has_another_name() -> None:
-    found = cs.probe.compare(["shapes-cnn", "shapes-cnn"], data(), names=["a", "a"])
-    assert [model.name for model in found.models] == ["a", "a (2)"]
-    written = [text.get_text() for text in cs.plot.compare(found).axes[0].texts]
+    result = cs.probe.compare(["shapes-cnn", "shapes-cnn"], data(), names=["a", "a"])
+    assert [model.name for model in result.models] == ["a", "a (2)"]
+    written = [text.get_text() for text in cs.plot.compare(result).axes[0].texts]
     assert not any(text.startswith("index and class") for text in written)  # they disagree on nothing
 
 
 def test_counts_are_those_of_a_plain_loop() -> None:
     images = data(count=40)
-    found = cs.probe.compare([Corner(0), Corner(3)], images, shown=5, names=["top", "middle"])
+    result = cs.probe.compare([Corner(0), Corner(3)], images, shown=5, names=["top", "middle"])
     one, other = (images.scaled()[:, 0, row, 0] > 0.5 for row in (0, 3))
     labels = images.labels.astype(bool)
-    assert [model.accuracy.hits for model in found.models] == [int((g == labels).sum()) for g in (one, other)]
-    pair = found.pairs[0]
+    assert [model.accuracy.hits for model in result.models] == [int((g == labels).sum()) for g in (one, other)]
+    pair = result.pairs[0]
     assert pair.same == int((one == other).sum())
     assert pair.only_one == int(((one == labels) & (other != labels)).sum())
     assert pair.only_other == int(((other == labels) & (one != labels)).sum())
-    assert found.disagreeing == 40 - pair.same
-    assert [d.image for d in found.disagreements] == np.flatnonzero(one != other)[:5].tolist()
-    first = found.disagreements[0]
+    assert result.disagreeing == 40 - pair.same
+    assert [d.image for d in result.disagreements] == np.flatnonzero(one != other)[:5].tolist()
+    first = result.disagreements[0]
     assert first.answers == (int(one[first.image]), int(other[first.image]))
     np.testing.assert_array_equal(first.picture, images.picture(first.image))
 
@@ -103,24 +103,24 @@ def test_similarity_is_the_published_estimator() -> None:
         for i in index for j in index for q in index for r in index
         if len({i, j, q, r}) == 4
     ) / (n * (n - 1) * (n - 2) * (n - 3))  # fmt: skip
-    found = dependence([gram(torch.tensor(x))], [gram(torch.tensor(y))])[0, 0]
-    assert found == pytest.approx(by_hand, rel=1e-4)
+    result = dependence([gram(torch.tensor(x))], [gram(torch.tensor(y))])[0, 0]
+    assert result == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_a_model_is_like_itself() -> None:
     model = cs.load_model("shapes-cnn")
-    found = cs.probe.compare([model, model], cs.load_dataset("shapes", split="test"))
-    assert [m.name for m in found.models] == ["shapes-cnn", "shapes-cnn (2)"]
-    np.testing.assert_allclose(np.diag(found.pairs[0].similarity), 1, atol=1e-9)
-    assert found.disagreeing == 0
+    result = cs.probe.compare([model, model], cs.load_dataset("shapes", split="test"))
+    assert [m.name for m in result.models] == ["shapes-cnn", "shapes-cnn (2)"]
+    np.testing.assert_allclose(np.diag(result.pairs[0].similarity), 1, atol=1e-9)
+    assert result.disagreeing == 0
 
 
 def test_classes_in_another_order_are_matched_by_name() -> None:
     images = data(count=40)
     plain, swapped = Corner(0), Corner(0)
     attach(swapped, Card("swapped", classes=("class 1", "class 0")))
-    found = cs.probe.compare([plain, swapped], images)
-    assert found.models[0].accuracy.hits + found.models[1].accuracy.hits == 40
+    result = cs.probe.compare([plain, swapped], images)
+    assert result.models[0].accuracy.hits + result.models[1].accuracy.hits == 40
 
 
 def test_a_class_that_the_data_do_not_have_is_an_answer_and_is_wrong() -> None:
@@ -129,10 +129,10 @@ def test_a_class_that_the_data_do_not_have_is_an_answer_and_is_wrong() -> None:
     last.bias.data += torch.tensor([0.0, 0.0, 1e3])
     third = nn.Sequential(nn.Flatten(), last)
     attach(third, Card("third", classes=("class 0", "class 1", "class 2")))
-    found = cs.probe.compare([Corner(0), third], images)
-    assert found.models[1].accuracy.hits == 0
-    assert {case.answers[1] for case in found.disagreements} == {-1}
-    assert_legible(cs.plot.compare(found))
+    result = cs.probe.compare([Corner(0), third], images)
+    assert result.models[1].accuracy.hits == 0
+    assert {case.answers[1] for case in result.disagreements} == {-1}
+    assert_legible(cs.plot.compare(result))
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -158,10 +158,10 @@ def test_the_command(tmp_path: Path) -> None:
         return result.stdout
 
     picture = tmp_path / "compare.png"
-    said = run("shapes-cnn", "shapes-mlp", "--on", "shapes", "--out", str(picture))
-    assert said.startswith("shapes:test: 200 images; intervals: Wilson 95 %")
-    assert "shapes-cnn       1,538        150,048" in said
+    message = run("shapes-cnn", "shapes-mlp", "--on", "shapes", "--out", str(picture))
+    assert message.startswith("shapes:test: 200 images; intervals: Wilson 95 %")
+    assert "shapes-cnn       1,538        150,048" in message
     assert picture.exists()
-    found = json.loads(run("shapes-cnn", "shapes-mlp", "--on", "shapes", "--shown", "3", "--json"))
-    assert found["models"][1]["parameters"] == 15742
-    assert len(found["disagreements"]) <= 3
+    results = json.loads(run("shapes-cnn", "shapes-mlp", "--on", "shapes", "--shown", "3", "--json"))
+    assert results["models"][1]["parameters"] == 15742
+    assert len(results["disagreements"]) <= 3

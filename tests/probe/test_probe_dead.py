@@ -51,13 +51,13 @@ def test_planted_units_are_found_and_others_are_not() -> None:
 
 
 def test_every_finding_says_its_sample_and_its_interval() -> None:
-    found = cs.probe.dead(Planted(), data(count=40))
-    assert "relu: dead, the same number for all 40 images: 1; at most 8.8 % of such images would change" in str(found)
-    assert "tanh: saturated" in str(found)
-    assert "100.0 % of 40 (91.2 to 100.0 %)" in str(found)
-    assert "relu: 2 is the same as 0, times 3" in str(found)
-    assert "Fisher 95 %, n = 40" in str(found)
-    assert found.to_json()["steps"][0]["dead"][0]["changed"]["n"] == 40
+    result = cs.probe.dead(Planted(), data(count=40))
+    assert "relu: dead, the same number for all 40 images: 1; at most 8.8 % of such images would change" in str(result)
+    assert "tanh: saturated" in str(result)
+    assert "100.0 % of 40 (91.2 to 100.0 %)" in str(result)
+    assert "relu: 2 is the same as 0, times 3" in str(result)
+    assert "Fisher 95 %, n = 40" in str(result)
+    assert result.to_json()["steps"][0]["dead"][0]["changed"]["n"] == 40
 
 
 def test_counts_are_those_of_a_trace() -> None:
@@ -80,20 +80,20 @@ def test_a_unit_that_one_image_of_many_wakes_is_not_dead() -> None:
     assert cs.probe.dead(model, dark).steps[0].dead.tolist() == [0]
     bright = images.copy()
     bright[577, 0, 1, 1] = 255
-    found = cs.probe.dead(model, cs.Dataset("one bright", bright, dark.labels, ("one",))).steps[0]
-    assert found.dead.tolist() == []
-    assert found.active is not None
-    assert found.active.tolist() == [1]
+    result = cs.probe.dead(model, cs.Dataset("one bright", bright, dark.labels, ("one",))).steps[0]
+    assert result.dead.tolist() == []
+    assert result.active is not None
+    assert result.active.tolist() == [1]
 
 
 def test_relu6_is_saturated_at_its_upper_end_only() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU6())
     with torch.no_grad():
         model[0].bias.copy_(torch.tensor([20.0, -20.0, 1.0]))  # type: ignore[operator]
-    found = cs.probe.dead(model, data(count=20)).steps[0]
-    assert found.dead.tolist() == [0, 1]
-    assert found.flat is not None
-    assert found.flat.tolist() == [20, 0, 0]
+    result = cs.probe.dead(model, data(count=20)).steps[0]
+    assert result.dead.tolist() == [0, 1]
+    assert result.flat is not None
+    assert result.flat.tolist() == [20, 0, 0]
 
 
 def test_numbers_that_are_not_finite_are_said() -> None:
@@ -101,9 +101,9 @@ def test_numbers_that_are_not_finite_are_said() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.relu(x / (x.amax((2, 3), keepdim=True) - x))
 
-    found = cs.probe.dead(Broken(), data(count=6))
-    assert found.steps[0].bad.tolist() == [6]
-    assert "numbers that are not finite, in up to 6 images" in str(found)
+    result = cs.probe.dead(Broken(), data(count=6))
+    assert result.steps[0].bad.tolist() == [6]
+    assert "numbers that are not finite, in up to 6 images" in str(result)
 
 
 def test_one_step_can_be_named_and_networks_without_activations_have_units_too() -> None:
@@ -129,8 +129,8 @@ def test_the_command(tmp_path: Path) -> None:
         return result.stdout
 
     picture = tmp_path / "dead.png"
-    said = run("shapes-cnn", "shapes", "--split", "test", "--out", str(picture))
-    assert said.startswith("shapes-cnn on shapes:test: 200 images")
+    message = run("shapes-cnn", "shapes", "--split", "test", "--out", str(picture))
+    assert message.startswith("shapes-cnn on shapes:test: 200 images")
     assert picture.exists()
     assert json.loads(run("shapes-cnn", "shapes", "--step", "tanh1", "--json"))["steps"][0]["units"] == 8
 
@@ -140,7 +140,7 @@ def test_models_and_data_can_be_named() -> None:
     assert (by_name.model, by_name.dataset) == ("shapes-cnn", "shapes:train")
     assert cs.probe.patches("shapes-cnn", "shapes", count=1, channels=1).dataset == "shapes:test"
     compared = cs.probe.compare(["shapes-cnn", "shapes-mlp"], "shapes")
-    assert [found.name for found in compared.models] == ["shapes-cnn", "shapes-mlp"]
+    assert [result.name for result in compared.models] == ["shapes-cnn", "shapes-mlp"]
 
 
 def test_the_picture_of_a_large_network_stays_small_and_shows_every_unit(tmp_path: Path) -> None:

@@ -258,9 +258,9 @@ MISTAKES: Mapping[str, tuple[Callable[[], Arguments], Callable[[], Arguments]]] 
 @pytest.mark.parametrize("check", MISTAKES)
 def test_a_mistake_is_found_and_its_correction_is_silent(check: str) -> None:
     wrong, right = MISTAKES[check]
-    found = cs.probe.lint(**wrong())
-    assert check in [finding.check for finding in found.findings], str(found)
-    assert f"✗ {check}: {LESSONS[check].title}" in str(found)
+    result = cs.probe.lint(**wrong())
+    assert check in [finding.check for finding in result.findings], str(result)
+    assert f"✗ {check}: {LESSONS[check].title}" in str(result)
     corrected = cs.probe.lint(**right())
     assert not corrected, str(corrected)
     assert check in corrected.looked_for
@@ -268,8 +268,8 @@ def test_a_mistake_is_found_and_its_correction_is_silent(check: str) -> None:
 
 @pytest.mark.parametrize("how", ["before", "zeros", "after", "small batches"])
 def test_every_way_to_clear_gradients_is_silent(how: str) -> None:
-    found = cs.probe.lint(net(), shapes(), step=cleared_step(how))
-    assert not found, str(found)
+    result = cs.probe.lint(net(), shapes(), step=cleared_step(how))
+    assert not result, str(result)
 
 
 def test_gradients_that_add_up_are_said_with_their_parameters() -> None:
@@ -297,10 +297,17 @@ def test_every_check_has_a_case_and_a_lesson() -> None:
 
 
 def test_the_floor_of_the_loss_is_the_published_one() -> None:
-    found = cs.probe.lint(net(nn.Softmax(dim=1)), shapes())
-    assert "with 2 classes the loss cannot fall below 0.3133" in found.findings[0].evidence
+    result = cs.probe.lint(net(nn.Softmax(dim=1)), shapes())
+    assert "with 2 classes the loss cannot fall below 0.3133" in result.findings[0].evidence
     perfect = torch.tensor([[1.0, 0.0]])
-    assert float(F.cross_entropy(perfect, torch.tensor([0]))) == pytest.approx(found.findings[0].numbers["floor"])
+    assert float(F.cross_entropy(perfect, torch.tensor([0]))) == pytest.approx(result.findings[0].numbers["floor"])
+
+
+def test_a_laplacian_is_not_a_corner_detector() -> None:
+    laplacian, corner = [[0, -1, 0], [-1, 4, -1], [0, -1, 0]], [[1, -2, 1], [-2, 4, -2], [1, -2, 1]]
+    (finding,) = cs.probe.lint(kernels={"Corners": laplacian, "corner": corner}).findings
+    assert finding.check == "kernel-title"
+    assert "titled 'Corners', it answers 1 to a vertical edge, 1 to a horizontal one" in finding.evidence
 
 
 def test_the_named_kernels_are_named_for_what_they_find() -> None:
@@ -338,18 +345,19 @@ def test_an_untrained_network_is_not_told_that_other_data_would_suit_it() -> Non
         assert not cs.probe.lint(cs.load_model("shapes-cnn", seed=seed), "shapes")
 
 
-def test_pixels_that_nobody_scaled_are_found_before_any_training() -> None:
+def test_unscaled_pixels_are_found_before_any_training() -> None:
     data = shapes()
     raw = (data.images.astype(np.float32), data.labels)
-    found = cs.probe.lint(net(), raw)
-    assert "missing-normalization" in [finding.check for finding in found.findings]
-    assert "inputs go from 0 to 255" in str(found)
+    result = cs.probe.lint(net(), raw)
+    assert "missing-normalization" in [finding.check for finding in result.findings]
+    assert "inputs go from 0 to 255" in str(result)
 
 
 def test_a_run_is_looked_at_with_its_own_loss_unless_another_is_given(tmp_path: Any) -> None:
     run = cs.train("shapes", recipe="tutorial", epochs=1, out=tmp_path / "run")  # cross-entropy after a softmax
     checks = {
-        given: {f.check for f in cs.probe.lint(run, loss=given).findings} for given in (None, "cross-entropy", "mse")
+        arguments: {f.check for f in cs.probe.lint(run, loss=arguments).findings}
+        for arguments in (None, "cross-entropy", "mse")
     }
     assert checks[None] == checks["cross-entropy"] >= {"softmax-before-cross-entropy"}
     assert "softmax-before-cross-entropy" not in checks["mse"]
@@ -388,12 +396,12 @@ def test_the_command(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("last", [nn.ReLU(), nn.Sigmoid(), nn.LogSoftmax(dim=1)])
 def test_what_does_not_add_up_to_one_is_no_softmax(last: nn.Module) -> None:
-    found = cs.probe.lint(net(last), shapes())
-    assert "softmax-before-cross-entropy" not in [finding.check for finding in found.findings]
+    result = cs.probe.lint(net(last), shapes())
+    assert "softmax-before-cross-entropy" not in [finding.check for finding in result.findings]
 
 
 def test_it_tells_how_many_checks_are_done() -> None:
-    told = list[tuple[str, int, int]]()
-    cs.probe.lint(cs.load_model("shapes-cnn"), "shapes", images=20, progress=lambda *at: told.append(at))
-    (first, *_, last), count = told, len(CHECKS)
+    warned = list[tuple[str, int, int]]()
+    cs.probe.lint(cs.load_model("shapes-cnn"), "shapes", images=20, progress=lambda *at: warned.append(at))
+    (first, *_, last), count = warned, len(CHECKS)
     assert (first, last) == (("checks", 0, count), ("checks", count, count))

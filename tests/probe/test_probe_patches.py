@@ -30,23 +30,23 @@ class Two(nn.Module):
 
 def test_they_are_the_extremes_that_traces_find() -> None:
     model, images = Two(), data(count=11)
-    found = cs.probe.patches(model, images, "conv2", count=3)
+    result = cs.probe.patches(model, images, "conv2", count=3)
     maps = cs.trace(model, images.scaled())["conv2"].output.reshape(11, 4, -1)
     for unit in range(4):
         best = maps[:, unit].max(axis=1)
         order = np.argsort(-best, kind="stable")[:3]
-        assert [patch.image for patch in found.most[unit]] == order.tolist()
-        np.testing.assert_allclose([patch.value for patch in found.most[unit]], best[order], rtol=1e-5)
+        assert [patch.image for patch in result.most[unit]] == order.tolist()
+        np.testing.assert_allclose([patch.value for patch in result.most[unit]], best[order], rtol=1e-5)
         worst = maps[:, unit].min(axis=1)
-        assert [patch.image for patch in found.least[unit]] == np.argsort(worst, kind="stable")[:3].tolist()
+        assert [patch.image for patch in result.least[unit]] == np.argsort(worst, kind="stable")[:3].tolist()
 
 
 def test_a_patch_is_the_image_where_the_number_can_look() -> None:
     model, images = Two(), data(count=11)
-    found = cs.probe.patches(model, images, "conv2", count=2)
+    result = cs.probe.patches(model, images, "conv2", count=2)
     trace = cs.trace(model, images.image(0))
-    assert found.frame == (6, 6)
-    for unit, patches in found.most.items():
+    assert result.frame == (6, 6)
+    for unit, patches in result.most.items():
         for patch in patches:
             field = cs.probe.receptive_field(trace, "conv2", (unit, *patch.place))
             (top, bottom), (left, right) = patch.box
@@ -70,14 +70,14 @@ def test_only_the_patch_counts() -> None:
 
 
 def test_vectors_have_patches_of_the_whole_image() -> None:
-    found = cs.probe.patches(
+    result = cs.probe.patches(
         cs.load_model("simple-cnn"), cs.load_dataset("shapes", split="test"), "fc1", channels=4, count=1
     )
-    assert found.frame == (28, 28)
-    assert found.units == 10
-    assert sorted(found.most) == [0, 1, 2, 3]
-    assert found.most[0][0].place == ()
-    assert "and 6 more channels" in str(found)
+    assert result.frame == (28, 28)
+    assert result.units == 10
+    assert sorted(result.most) == [0, 1, 2, 3]
+    assert result.most[0][0].place == ()
+    assert "and 6 more channels" in str(result)
 
 
 def test_a_model_is_left_as_it_was() -> None:
@@ -159,11 +159,11 @@ def test_the_command(tmp_path: Path) -> None:
         return result.stdout
 
     picture = tmp_path / "patches.svg"
-    said = run("shapes-cnn", "shapes", "--step", "conv1", "--count", "2", "--out", str(picture))
-    assert said.startswith("conv1 of shapes-cnn on shapes:test: 200 images, patches of 3x3 pixels")
+    message = run("shapes-cnn", "shapes", "--step", "conv1", "--count", "2", "--out", str(picture))
+    assert message.startswith("conv1 of shapes-cnn on shapes:test: 200 images, patches of 3x3 pixels")
     assert picture.exists()
-    found = json.loads(run("shapes-cnn", "shapes", "--channels", "2", "--json"))
-    assert [row["channel"] for row in found["channels"]] == [0, 1]
-    assert len(found["channels"][0]["most"]) == 6
+    results = json.loads(run("shapes-cnn", "shapes", "--channels", "2", "--json"))
+    assert [row["channel"] for row in results["channels"]] == [0, 1]
+    assert len(results["channels"][0]["most"]) == 6
     with pytest.raises(cs.UsageError, match="shapes-cnn is not a run, so name the data set"):
         run("shapes-cnn")

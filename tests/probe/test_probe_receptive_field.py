@@ -43,9 +43,9 @@ def compared(model: nn.Module, image: Tensor, twin: nn.Module | None, steps: int
     assert paths
     for path in dict.fromkeys(paths[int(at)] for at in np.linspace(0, len(paths) - 1, steps)):
         cell = tuple(int(random.integers(length)) for length in shapes[path])
-        found = cs.probe.receptive_field(trace, path, cell)
+        result = cs.probe.receptive_field(trace, path, cell)
         of = cell[0] if len(image) == shapes[path][0] else 0
-        yield f"{path} {cell}", found.cells, support(outputs[path], cell, x)[of]
+        yield f"{path} {cell}", result.cells, support(outputs[path], cell, x)[of]
 
 
 FAMILIES = sorted(ZOO.keys() - {"TransformerEncoder", "SENet"})
@@ -55,10 +55,10 @@ FAMILIES = sorted(ZOO.keys() - {"TransformerEncoder", "SENet"})
 def test_it_contains_what_autograd_finds_and_equals_it_where_nothing_is_zero(name: str) -> None:
     model, image = animal(name)
     twin = twin_of(model)
-    for said, cells, seen in compared(model, image, None, steps=3):
-        assert not (seen & ~cells).any(), said
-    for said, cells, seen in compared(model, image, twin, steps=3):
-        assert (seen == cells).all(), said
+    for message, cells, seen in compared(model, image, None, steps=3):
+        assert not (seen & ~cells).any(), message
+    for message, cells, seen in compared(model, image, twin, steps=3):
+        assert (seen == cells).all(), message
 
 
 @pytest.mark.study
@@ -66,10 +66,10 @@ def test_it_contains_what_autograd_finds_and_equals_it_where_nothing_is_zero(nam
 def test_both_hold_for_many_cells(name: str) -> None:
     model, image = animal(name)
     twin = twin_of(model)
-    for said, cells, seen in compared(model, image, twin, steps=40):
-        assert (seen == cells).all(), said
-    for said, cells, seen in compared(model, image, None, steps=40):
-        assert not (seen & ~cells).any(), said
+    for message, cells, seen in compared(model, image, twin, steps=40):
+        assert (seen == cells).all(), message
+    for message, cells, seen in compared(model, image, None, steps=40):
+        assert not (seen & ~cells).any(), message
 
 
 class Around(nn.Module):
@@ -133,13 +133,13 @@ def test_networks_drawn_at_random(drawn: list[nn.Module], skips: bool, random: A
         return
     trace = cs.trace(model, image)
     cell = tuple(random.randrange(length) for length in output.shape)
-    found = cs.probe.receptive_field(trace, trace.all_steps[-1].id, cell)
+    result = cs.probe.receptive_field(trace, trace.all_steps[-1].id, cell)
     real = image.clone().requires_grad_()
-    assert not (support(model(real), cell, real)[0] & ~found.cells).any()
+    assert not (support(model(real), cell, real)[0] & ~result.cells).any()
     smooth = image.double().requires_grad_()
     with Smooth():
         twin = twin_of(model)(smooth)
-    assert (support(twin, cell, smooth)[0] == found.cells).all()
+    assert (support(twin, cell, smooth)[0] == result.cells).all()
     assert_each_is_what_it_is_alone(trace)
 
 
@@ -147,10 +147,10 @@ def assert_each_is_what_it_is_alone(trace: cs.Trace) -> None:
     """All fields of a trace remember what lies before a result; one alone has nothing to remember."""
     together = cs.probe.receptive_fields(trace).fields
     assert len(together) == len(trace.steps)
-    for step, found in zip(trace.steps, together, strict=True):
+    for step, result in zip(trace.steps, together, strict=True):
         alone = cs.probe.receptive_field(trace, step.id)
-        assert (found.cells == alone.cells).all(), step.name
-        assert found.to_json() == alone.to_json(), step.name
+        assert (result.cells == alone.cells).all(), step.name
+        assert result.to_json() == alone.to_json(), step.name
 
 
 @pytest.mark.parametrize("name", ["ResNet", "DenseNet", "MobileViT", "Swin"])
@@ -181,10 +181,10 @@ def test_so_are_those_of_a_model_that_chooses_or_writes_in_place(made: type[nn.M
 
 
 def test_what_numbers_choose_is_called_data_dependent() -> None:
-    found = cs.probe.receptive_field(cs.trace(Chooses(), torch.rand(1, 1, 4, 5)), "index")
-    assert found.whole
-    assert found.chosen_by == ("index",)
-    assert "data-dependent: index chooses by the numbers what it reads" in str(found)
+    result = cs.probe.receptive_field(cs.trace(Chooses(), torch.rand(1, 1, 4, 5)), "index")
+    assert result.whole
+    assert result.chosen_by == ("index",)
+    assert "data-dependent: index chooses by the numbers what it reads" in str(result)
 
 
 def test_writing_in_place_is_followed() -> None:
@@ -198,10 +198,10 @@ def test_writing_in_place_is_followed() -> None:
 def test_global_steps_are_named() -> None:
     model, _ = born("ResNet")
     trace = cs.trace(model, torch.rand(1, 3, 96, 96))
-    found = cs.probe.receptive_field(trace, "classifier.1")
-    assert found.whole
-    assert found.whole_from == "resnet.pooler"
-    assert "global: resnet.pooler reads along whole axes" in str(found)
+    result = cs.probe.receptive_field(trace, "classifier.1")
+    assert result.whole
+    assert result.whole_from == "resnet.pooler"
+    assert "global: resnet.pooler reads along whole axes" in str(result)
     assert not cs.probe.receptive_field(trace, "resnet.embedder.embedder.convolution").whole_from
 
 
@@ -209,9 +209,9 @@ def test_batch_norm_in_training_sees_the_other_images() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     trace = cs.trace(model, torch.rand(3, 1, 6, 6), training=True)
     assert not cs.probe.receptive_field(trace, "0", (1, 0, 2, 2)).other_images
-    found = cs.probe.receptive_field(trace, "1", (1, 0, 2, 2))
-    assert found.other_images
-    assert "other images of the batch" in str(found)
+    result = cs.probe.receptive_field(trace, "1", (1, 0, 2, 2))
+    assert result.other_images
+    assert "other images of the batch" in str(result)
 
 
 def test_an_unknown_operation_is_taken_to_read_all() -> None:
@@ -221,21 +221,21 @@ def test_an_unknown_operation_is_taken_to_read_all() -> None:
             return made
 
     trace = cs.trace(Unheard(), torch.rand(1, 1, 4, 5))
-    found = cs.probe.receptive_field(trace, trace.steps[-1].name, (0, 1, 1))
-    assert found.whole
-    assert found.unknown
-    assert "is taken to read all that it is given" in str(found)
+    result = cs.probe.receptive_field(trace, trace.steps[-1].name, (0, 1, 1))
+    assert result.whole
+    assert result.unknown
+    assert "is taken to read all that it is given" in str(result)
 
 
 def test_gaps_are_said_and_the_box_is_only_a_summary() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 3, dilation=3), nn.Conv2d(1, 1, 2, dilation=1))
-    found = cs.probe.receptive_field(cs.trace(model, torch.rand(1, 12, 12)), "1", (0, 0, 0))
-    assert [axis.tolist() for axis in found.axes] == [[0], [0, 1, 3, 4, 6, 7], [0, 1, 3, 4, 6, 7]]
-    assert found.box == ((0, 0), (0, 7), (0, 7))
-    assert not found.full_box
-    assert "rows 0 to 1, 3 to 4, 6 to 7" in str(found)
-    assert "some within it are not read" in str(found)
-    assert found.to_json()["axes"][1] == [0, 1, 3, 4, 6, 7]
+    result = cs.probe.receptive_field(cs.trace(model, torch.rand(1, 12, 12)), "1", (0, 0, 0))
+    assert [axis.tolist() for axis in result.axes] == [[0], [0, 1, 3, 4, 6, 7], [0, 1, 3, 4, 6, 7]]
+    assert result.box == ((0, 0), (0, 7), (0, 7))
+    assert not result.full_box
+    assert "rows 0 to 1, 3 to 4, 6 to 7" in str(result)
+    assert "some within it are not read" in str(result)
+    assert result.to_json()["axes"][1] == [0, 1, 3, 4, 6, 7]
 
 
 def test_the_picture_is_legible_and_veils_the_rest() -> None:
@@ -262,8 +262,8 @@ def run(*arguments: str) -> str:
 def test_the_command(tmp_path: Path) -> None:
     assert "conv2    11x11    121   15.4 %\n" in run("shapes-cnn")
     picture = tmp_path / "field.png"
-    said = run("shapes-cnn", "shapes:test/0", "--at", "conv2:0,4,4", "--out", str(picture))
-    assert "rows 8 to 18, columns 8 to 18" in said
+    message = run("shapes-cnn", "shapes:test/0", "--at", "conv2:0,4,4", "--out", str(picture))
+    assert "rows 8 to 18, columns 8 to 18" in message
     assert picture.exists()
     assert json.loads(run("shapes-cnn", "--at", "conv2:0,4,4", "--json"))["cells"] == 121
     with pytest.raises(cs.UsageError, match="a picture shows one field; name the step"):
@@ -275,10 +275,10 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_it_tells_how_many_steps_are_done() -> None:
-    told = list[tuple[str, int, int]]()
+    warned = list[tuple[str, int, int]]()
     trace = cs.trace(cs.load_model("shapes-cnn"), cs.load_image("shapes:test/0"))
-    cs.probe.receptive_fields(trace, progress=lambda *at: told.append(at))
-    assert told == [("steps", done, len(trace.steps)) for done in range(len(trace.steps) + 1)]
+    cs.probe.receptive_fields(trace, progress=lambda *at: warned.append(at))
+    assert warned == [("steps", done, len(trace.steps)) for done in range(len(trace.steps) + 1)]
 
 
 class Emptied(nn.Module):
@@ -294,7 +294,7 @@ def test_a_step_without_numbers_is_left_out_and_asked_for_it_says_so() -> None:
         [step.name for step in trace.steps if 0 in step.shape],
         cs.probe.receptive_fields(trace).fields,
     )
-    assert [found.step for found in fields] == [step.name for step in trace.steps if 0 not in step.shape]
+    assert [result.step for result in fields] == [step.name for step in trace.steps if 0 not in step.shape]
     with pytest.raises(cs.UsageError, match=f"{empty} holds no numbers"):
         cs.probe.receptive_field(trace, empty)
 
@@ -306,8 +306,8 @@ class Bits(nn.Module):
         return x.view(torch.int16).float()
 
 
-def test_of_bits_that_are_seen_as_another_type_nobody_claims_to_know_which_are_read() -> None:
+def test_dependencies_of_bits_viewed_as_another_type_are_unknown() -> None:
     trace = cs.trace(Bits(), torch.ones(1, 4, 4))
-    found = cs.probe.receptive_field(trace, trace.steps[-1].name, (0, 1, 5))
-    assert found.cells.all()
-    assert found.unknown == ("view",)
+    result = cs.probe.receptive_field(trace, trace.steps[-1].name, (0, 1, 5))
+    assert result.cells.all()
+    assert result.unknown == ("view",)

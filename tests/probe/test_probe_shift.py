@@ -37,14 +37,14 @@ def spots() -> cs.Dataset:
 
 
 def test_every_count_of_two_pictures() -> None:
-    found = cs.probe.shift(Spot(), spots(), levels=[(0, 0), (0, 3), (0, -3), (2, 0), (0, -6)])
-    right = found.models[0].right.tolist()
+    result = cs.probe.shift(Spot(), spots(), levels=[(0, 0), (0, 3), (0, -3), (2, 0), (0, -6)])
+    right = result.models[0].right.tolist()
     assert right == [2, 1, 0, 2, 1]  # what is gone is taken for right
-    assert found.models[0].kept.tolist() == right
-    assert found.whole.tolist() == [2, 1, 1, 2, 0]
-    assert found.models[0].right_whole.tolist() == [2, 0, 0, 2, 0]
-    assert found.while_whole(found.models[0].right_whole) == pytest.approx(2 / 4)
-    assert found.models[0].change[0] == 0
+    assert result.models[0].kept.tolist() == right
+    assert result.whole.tolist() == [2, 1, 1, 2, 0]
+    assert result.models[0].right_whole.tolist() == [2, 0, 0, 2, 0]
+    assert result.while_whole(result.models[0].right_whole) == pytest.approx(2 / 4)
+    assert result.models[0].change[0] == 0
 
 
 @given(st.integers(-7, 7), st.integers(-7, 7))
@@ -93,8 +93,8 @@ def test_shared_layers_give_what_the_model_gives(name: str) -> None:
     fill = torch.full((1, 1, 1), 0.3)
     levels = [(down, right) for down in range(-4, 5) for right in range(-3, 4)]
     with torch.no_grad():
-        for place, output in shared.outputs(images, levels, fill):
-            assert torch.allclose(output, model(translated(images, levels[place], fill)), atol=1e-5), levels[place]
+        for path, output in shared.outputs(images, levels, fill):
+            assert torch.allclose(output, model(translated(images, levels[path], fill)), atol=1e-5), levels[path]
 
 
 def test_what_cannot_be_shared_is_not() -> None:
@@ -151,12 +151,12 @@ def test_an_average_over_all_places_is_invariant_and_its_maps_are_only_equivaria
     torch.manual_seed(0)
     data = cs.load_dataset("shapes", split="test").part(slice(0, 40))
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    found = cs.probe.shift(model.eval(), data, reach=2)
-    assert found.models[0].motion[0].along == 1
-    inner = found.while_whole(found.models[0].kept_whole)
+    result = cs.probe.shift(model.eval(), data, reach=2)
+    assert result.models[0].motion[0].along == 1
+    inner = result.while_whole(result.models[0].kept_whole)
     assert inner > 0.95
-    assert "maps (equivariance)" in str(found)
-    assert "the answer (invariance) stays" in str(found)
+    assert "maps (equivariance)" in str(result)
+    assert "the answer (invariance) stays" in str(result)
 
 
 def test_noise_is_the_same_each_time_and_levels_are_checked() -> None:
@@ -224,10 +224,10 @@ def test_models_that_do_not_fit_the_data_are_refused_in_a_sentence() -> None:
 
 def test_the_command(tmp_path: Any) -> None:
     words = ["probe", "shift", "shapes", "shapes-mlp", "shapes-cnn", "--reach", "1", "--images", "20"]
-    said = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "shift.png")])
-    assert said.exit_code == 0, said.output
-    assert "shapes-mlp: has no maps that could move along" in said.stdout
-    assert "conv1 (Conv2d) moves along in all but the outermost 1 ring of cells" in said.stdout
+    message = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "shift.png")])
+    assert message.exit_code == 0, message.output
+    assert "shapes-mlp: has no maps that could move along" in message.stdout
+    assert "conv1 (Conv2d) moves along in all but the outermost 1 ring of cells" in message.stdout
     values = json.loads(CliRunner().invoke(app, [*words, "--kind", "scale", "--json"]).stdout)
     assert values["images"] == 20
     assert [model["model"] for model in values["models"]] == ["shapes-mlp", "shapes-cnn"]
@@ -237,23 +237,23 @@ def test_the_command(tmp_path: Any) -> None:
 
 
 def test_it_tells_how_far_it_is_level_by_level() -> None:
-    told = list[tuple[str, int, int]]()
+    warned = list[tuple[str, int, int]]()
     data = cs.load_dataset("shapes", split="test").part(slice(100))
-    cs.probe.shift({"a": "shapes-mlp", "b": "shapes-cnn"}, data, reach=1, progress=lambda *at: told.append(at))
-    done = [at[1] for at in told]
+    cs.probe.shift({"a": "shapes-mlp", "b": "shapes-cnn"}, data, reach=1, progress=lambda *at: warned.append(at))
+    done = [at[1] for at in warned]
     assert done == sorted(done)
     assert len(set(done)) > 9
-    assert {at[0] for at in told} == {"translation"}
+    assert {at[0] for at in warned} == {"translation"}
     assert (done[0], done[-1]) == (0, 100)
 
 
 def test_without_a_background_there_is_no_whole_picture_and_no_number_for_it() -> None:
     rng = np.random.default_rng(0)
     data = cs.Dataset("noise", rng.integers(1, 256, (6, 1, 28, 28), np.uint8), np.arange(6) % 2, ("square", "circle"))
-    said = str(cs.probe.shift("shapes-cnn", data, reach=1))
-    assert "nan" not in said
-    assert "count only the others, and there are none: without a black background, look at the mean of all" in said
-    assert "of the moved pictures, none of them whole" in said
+    message = str(cs.probe.shift("shapes-cnn", data, reach=1))
+    assert "nan" not in message
+    assert "count only the others, and there are none: without a black background, look at the mean of all" in message
+    assert "of the moved pictures, none of them whole" in message
 
 
 def test_a_seed_of_any_size_is_taken() -> None:
@@ -266,9 +266,9 @@ def test_classes_that_share_no_name_go_by_number_and_it_is_said() -> None:
     data = cs.load_dataset("shapes", split="test", size=8)
     model = cs.load_model("shapes-cnn")
     attach(model, Card("net", data.preprocess, classes=("box", "disc")))
-    for found in (cs.probe.shift(model, data, reach=1), cs.probe.compare([model, "shapes-cnn"], data)):
-        (note,) = found.notes
+    for result in (cs.probe.shift(model, data, reach=1), cs.probe.compare([model, "shapes-cnn"], data)):
+        (note,) = result.notes
         assert "share no class name, so classes are matched by number: square is box, circle is disc" in note
-        assert f"note: {note}" in str(found).splitlines()
-        assert found.to_json()["notes"] == [note]
+        assert f"note: {note}" in str(result).splitlines()
+        assert result.to_json()["notes"] == [note]
     assert cs.probe.shift("shapes-cnn", data, reach=1).notes == ()

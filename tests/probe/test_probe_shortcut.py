@@ -15,13 +15,13 @@ from convscope.probe.support.trivial_features import FEATURES, MEANS, _best_rule
 
 
 def test_the_area_rule_on_shapes_scores_seventeen_of_eighteen_and_says_so() -> None:
-    found = cs.probe.shortcut("shapes")
-    area = found.features[0]
+    result = cs.probe.shortcut("shapes")
+    area = result.features[0]
     assert (area.name, area.rule) == ("area", "circle where area is 81 or 113, else square")
     assert area.exact == pytest.approx(17 / 18)
     assert area.test.n == 200
     assert area.test.interval[0] < 17 / 18 < area.test.interval[1]
-    assert "Of all 3,889 possible images, each as likely as the tutorial draws it, that is 94.4 %." in str(found)
+    assert "Of all 3,889 possible images, each as likely as the tutorial draws it, that is 94.4 %." in str(result)
 
 
 def test_as_published_the_rule_scores_the_same_within_its_interval() -> None:
@@ -74,10 +74,10 @@ def test_noise_gets_the_shortest_rule() -> None:
 def test_data_without_a_shortcut_are_said_to_have_none() -> None:
     rng = np.random.default_rng(1)
     data = cs.Dataset("noise", rng.integers(0, 256, (300, 1, 6, 6), np.uint8), rng.integers(0, 2, 300), ("a", "b"))
-    found = cs.probe.shortcut(data)
-    assert found.possible is None
-    assert "No single one of these features does measurably better than guessing." in str(found)
-    assert found.guess.n + found.trained_on == 300
+    result = cs.probe.shortcut(data)
+    assert result.possible is None
+    assert "No single one of these features does measurably better than guessing." in str(result)
+    assert result.guess.n + result.trained_on == 300
 
 
 def test_other_classes_in_the_test_images_are_refused() -> None:
@@ -93,7 +93,7 @@ def test_other_classes_in_the_test_images_are_refused() -> None:
 def test_the_command_says_it_writes_json_and_draws(tmp_path: object) -> None:
     result = CliRunner().invoke(app, ["probe", "shortcut", "color-shapes", "--json", "--out", f"{tmp_path}/s.png"])
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout)
-    assert said["features"][0]["name"] == "green"
-    assert said["figure"].endswith("s.png")
-    assert said["features"][0]["of_all_possible_images"] == pytest.approx(17 / 18)
+    message = json.loads(result.stdout)
+    assert message["features"][0]["name"] == "green"
+    assert message["figure"].endswith("s.png")
+    assert message["features"][0]["of_all_possible_images"] == pytest.approx(17 / 18)

@@ -91,8 +91,8 @@ def small() -> tuple[Small, Tensor, Trace]:
 
 def test_the_tutorials_hand_calculation_is_printed(crosses: Trace) -> None:
     text = explain(crosses, "pool", (0, 0)).to_text(depth=2)
-    found = re.findall(r"^  conv \(0, \d, \d\) = (\S+)   ✓ proved$", text, re.MULTILINE)
-    assert found == WINDOW_SUMS
+    results = re.findall(r"^  conv \(0, \d, \d\) = (\S+)   ✓ proved$", text, re.MULTILINE)
+    assert results == WINDOW_SUMS
     assert text.startswith("pool (0, 0, 0) = 0.3760\nthe mean of 9 cells\n")
 
 
@@ -229,18 +229,18 @@ def test_json_is_plain_and_says_the_same(name: str) -> None:
     for step in trace.steps:
         if 0 not in step.shape:
             why = explain(trace, step, tuple(0 for _ in step.shape))
-            found = json.loads(json.dumps(why.to_json(), allow_nan=False))
-            assert found["recorded"] == why.recorded or isinstance(found["recorded"], str)
-            assert found["status"] == why.status
-            if found["expr"]["type"] == "dot" and (found["expr"]["bias"] or {"type": "leaf"})["type"] == "leaf":
-                shares = found["expr"]["right"] and found["expr"]["right"]["kind"] == "computed"
-                assert evaluated(found["expr"]) == pytest.approx(why.value, rel=1e-12, abs=1e-300) or shares
+            results = json.loads(json.dumps(why.to_json(), allow_nan=False))
+            assert results["recorded"] == why.recorded or isinstance(results["recorded"], str)
+            assert results["status"] == why.status
+            if results["expr"]["type"] == "dot" and (results["expr"]["bias"] or {"type": "leaf"})["type"] == "leaf":
+                shares = results["expr"]["right"] and results["expr"]["right"]["kind"] == "computed"
+                assert evaluated(results["expr"]) == pytest.approx(why.value, rel=1e-12, abs=1e-300) or shares
 
 
 def test_json_can_hold_the_parts_too(crosses: Trace) -> None:
-    found = explain(crosses, "pool", (0, 0)).to_json(depth=2)
-    assert [part["name"] for part in found["parts"]] == [f"conv (0, {p}, {q})" for p in range(3) for q in range(3)]
-    assert found["format"] == "convscope explanation 1"
+    results = explain(crosses, "pool", (0, 0)).to_json(depth=2)
+    assert [part["name"] for part in results["parts"]] == [f"conv (0, {p}, {q})" for p in range(3) for q in range(3)]
+    assert results["format"] == "convscope explanation 1"
 
 
 def test_json_writes_nan_and_infinities_as_text() -> None:
@@ -263,9 +263,9 @@ def test_walking_ends_at_the_image(small: tuple[Small, Tensor, Trace]) -> None:
 
 
 def test_walk_gives_levels(crosses: Trace) -> None:
-    found = [(level, why.name) for level, why in explain(crosses, "pool", (0, 0)).walk(3)]
-    assert found[0] == (0, "pool (0, 0, 0)")
-    assert [level for level, _ in found[1:]] == [1] * 9
+    results = [(level, why.name) for level, why in explain(crosses, "pool", (0, 0)).walk(3)]
+    assert results[0] == (0, "pool (0, 0, 0)")
+    assert [level for level, _ in results[1:]] == [1] * 9
 
 
 def test_circular_padding_is_looked_through(small: tuple[Small, Tensor, Trace]) -> None:
@@ -290,23 +290,23 @@ def test_contributions_are_autograds(name: str) -> None:
         return
     cell = tuple(n // 2 for n in step.shape)
     try:
-        found = explain(trace, step, cell).to_input()
+        results = explain(trace, step, cell).to_input()
     except UsageError as error:
         assert "cannot be followed" in str(error)  # noqa: PT017 - what is refused says why
         return
-    assert found.checks
-    assert_slopes(model, inputs, step.name, cell, found.weights)
+    assert results.checks
+    assert_slopes(model, inputs, step.name, cell, results.weights)
 
 
 def assert_slopes(model: nn.Module, inputs: tuple[Tensor, ...], name: str, cell: tuple[int, ...], weights: Any) -> None:
     """Autograd's slopes of the model's last result, where that is one tensor."""
-    given = [x.clone().requires_grad_() for x in inputs]
+    arguments = [x.clone().requires_grad_() for x in inputs]
     torch.manual_seed(0)
-    made = model(*given)
+    made = model(*arguments)
     if not isinstance(made, Tensor) or not made.requires_grad or made.ndim != len(cell):
         return
     try:
-        slopes = torch.autograd.grad(made[cell], given, allow_unused=True)
+        slopes = torch.autograd.grad(made[cell], arguments, allow_unused=True)
     except RuntimeError as error:
         assert "not implemented" in str(error)  # noqa: PT017 - PyTorch has no slope, ours is 0
         return
@@ -318,14 +318,14 @@ def assert_slopes(model: nn.Module, inputs: tuple[Tensor, ...], name: str, cell:
 def test_a_piecewise_linear_network_is_exact(small: tuple[Small, Tensor, Trace]) -> None:
     model, image, trace = small
     for unit in range(5):
-        found = explain(trace, "fc", (unit,)).to_input()
-        assert found.linear
-        assert found.checks
-        assert found.bound < 1e-3
+        results = explain(trace, "fc", (unit,)).to_input()
+        assert results.linear
+        assert results.checks
+        assert results.bound < 1e-3
         exact_image = image.double().requires_grad_()
         slope = torch.autograd.grad(Small.forward(model.double(), exact_image)[0, unit], exact_image)[0]
         model.float()
-        np.testing.assert_allclose(found.weights["input"], slope.numpy(), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(results.weights["input"], slope.numpy(), rtol=1e-9, atol=1e-12)
 
 
 def vjp_of(name: str) -> VJPRule:
@@ -339,33 +339,33 @@ def test_the_constant_is_no_subtraction(small: tuple[Small, Tensor, Trace], monk
     relu = vjp_of("relu")
 
     def broken(call: Any, weights: Any, varies: Any) -> VJP:
-        found = relu(call, weights, varies)
-        return VJP({name: 1.01 * g for name, g in found.gradients.items()}, found.constant)
+        results = relu(call, weights, varies)
+        return VJP({name: 1.01 * g for name, g in results.gradients.items()}, results.constant)
 
     monkeypatch.setitem(cast("dict[str, Op]", OPS), "relu", replace(OPS["relu"], vjp=broken))
-    found = explain(small[2], "fc", (0,)).to_input()
-    assert not found.checks
+    results = explain(small[2], "fc", (0,)).to_input()
+    assert not results.checks
 
 
 def test_what_is_left_over_is_nothing_but_pytorchs_rounding(small: tuple[Small, Tensor, Trace]) -> None:
-    found = explain(small[2], "fc", (1,)).to_input()
-    assert abs(found.residual) > 1e-12 * abs(found.value)
-    assert abs(found.left) < 1e-4 * abs(found.residual)
-    assert found.slack < 1e-6 * found.bound
+    results = explain(small[2], "fc", (1,)).to_input()
+    assert abs(results.residual) > 1e-12 * abs(results.value)
+    assert abs(results.left) < 1e-4 * abs(results.residual)
+    assert results.slack < 1e-6 * results.bound
 
 
 def test_an_error_far_below_the_bound_is_seen(
     small: tuple[Small, Tensor, Trace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*given: Any) -> VJP:
-        found = convolution(*given)
-        return VJP(found.gradients, found.constant * (1 + 1e-7))
+        results = convolution(*given)
+        return VJP(results.gradients, results.constant * (1 + 1e-7))
 
     convolution = vjp_of("convolution")
     monkeypatch.setitem(cast("dict[str, Op]", OPS), "convolution", replace(OPS["convolution"], vjp=broken))
-    found = explain(small[2], "fc", (0,)).to_input()
-    assert abs(found.residual) <= found.bound
-    assert not found.checks
+    results = explain(small[2], "fc", (0,)).to_input()
+    assert abs(results.residual) <= results.bound
+    assert not results.checks
 
 
 def test_a_dropped_bias_is_seen(small: tuple[Small, Tensor, Trace], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,11 +377,11 @@ def test_a_dropped_bias_is_seen(small: tuple[Small, Tensor, Trace], monkeypatch:
 
 def test_other_networks_get_their_tangent_and_it_is_called_so() -> None:
     trace = cs.trace(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), torch.randn(1, 4))
-    found = explain(trace, "2", (1,)).to_input()
-    assert not found.linear
-    assert found.bent == ("1",)
-    assert "the tangent at this input, because these are not piecewise linear: 1" in str(found)
-    assert found.checks
+    results = explain(trace, "2", (1,)).to_input()
+    assert not results.linear
+    assert results.bent == ("1",)
+    assert "the tangent at this input, because these are not piecewise linear: 1" in str(results)
+    assert results.checks
 
 
 def test_contributions_of_the_crosses(crosses: Trace) -> None:
@@ -392,10 +392,10 @@ def test_contributions_of_the_crosses(crosses: Trace) -> None:
 
 
 def test_contributions_as_json(crosses: Trace) -> None:
-    found = json.loads(json.dumps(explain(crosses, "pool", (0, 0)).to_input().to_json(), allow_nan=False))
-    added = sum(found["inputs"]["input"]["contributions"]) + found["constant"]
-    assert added == pytest.approx(found["value"], abs=found["bound"])
-    assert found["inputs"]["input"]["shape"] == [1, 1, 3, 3]
+    results = json.loads(json.dumps(explain(crosses, "pool", (0, 0)).to_input().to_json(), allow_nan=False))
+    added = sum(results["inputs"]["input"]["contributions"]) + results["constant"]
+    assert added == pytest.approx(results["value"], abs=results["bound"])
+    assert results["inputs"]["input"]["shape"] == [1, 1, 3, 3]
 
 
 # What is not as it should be
@@ -409,6 +409,15 @@ def test_an_unknown_step_names_the_nearest(crosses: Trace) -> None:
 def test_a_cell_outside_says_the_valid_range(crosses: Trace) -> None:
     with pytest.raises(UsageError, match=r"conv has no cell \(0, 3, 0\); its shape is \(1, 3, 3\)"):
         explain(crosses, "conv", (0, 3, 0))
+
+
+def test_an_incomplete_cell_names_the_choices() -> None:
+    trace = cs.trace(nn.Conv2d(1, 4, 3), np.ones((2, 1, 8, 8), np.float32))
+    with pytest.raises(
+        UsageError, match=r"a cell of conv2d has 3 indices \(0 to 3, 0 to 5, 0 to 5\), so \(2, 5\) is inc"
+    ):
+        explain(trace, "conv2d", (2, 5))
+    assert explain(trace, "conv2d", (3, 2, 5)).cell == explain(trace, "conv2d", (0, 3, 2, 5)).cell, "the first image"
 
 
 def test_a_result_that_does_not_exist(crosses: Trace) -> None:

@@ -28,12 +28,12 @@ def _put_together(trace: Trace, step: Step, cells: int) -> dict[int, tuple[np.nd
     """The values and bounds that the parts add up to."""
     whole: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for part in recompute_in_parts(trace, step, cells=cells):
-        for output, found in part.found.items():
+        for output, result in part.found.items():
             shape = step.results[output].shape
             values, bounds = whole.setdefault(output, (np.full(shape, 77.0), np.full(shape, 77.0)))
             box = part.box_in(output, len(shape))
-            assert values[box].shape == found.values.shape
-            values[box], bounds[box] = found.values, found.bounds
+            assert values[box].shape == result.values.shape
+            values[box], bounds[box] = result.values, result.bounds
     return whole
 
 
@@ -46,11 +46,11 @@ def test_parts_add_up_to_the_whole(name: str) -> None:
         parts = _put_together(trace, step, cells=7)
         whole = recompute(trace, step)
         assert parts.keys() == whole.keys()
-        for output, found in whole.items():
+        for output, result in whole.items():
             values, bounds = parts[output]
-            np.testing.assert_allclose(values, found.values, rtol=1e-12, atol=1e-13, err_msg=f"{step.op} {output}")
+            np.testing.assert_allclose(values, result.values, rtol=1e-12, atol=1e-13, err_msg=f"{step.op} {output}")
             np.testing.assert_allclose(
-                bounds, np.broadcast_to(found.bounds, values.shape), rtol=1e-9, err_msg=f"{step.op} {output}"
+                bounds, np.broadcast_to(result.bounds, values.shape), rtol=1e-9, err_msg=f"{step.op} {output}"
             )
 
 

@@ -41,9 +41,9 @@ class Tampered:
         self._honest = trace._source
         self._outputs = {trace[name].id: change for name, change in (outputs or {}).items()}
         self._operands = {(trace[n].id, argument): change for (n, argument), change in (operands or {}).items()}
-        told = {trace[name].id: dict(new) for name, new in (arguments or {}).items()}
+        warned = {trace[name].id: dict(new) for name, new in (arguments or {}).items()}
         self._steps = tuple(
-            dataclasses.replace(step, values=self, arguments={**step.arguments, **told.get(step.id, {})})
+            dataclasses.replace(step, values=self, arguments={**step.arguments, **warned.get(step.id, {})})
             for step in trace.all_steps
         )
 
@@ -54,12 +54,12 @@ class Tampered:
         return self._steps
 
     def output(self, step: int, index: int) -> Any:
-        found = self._honest.output(step, index)
-        return self._outputs[step](found.copy()) if step in self._outputs and index == 0 else found
+        result = self._honest.output(step, index)
+        return self._outputs[step](result.copy()) if step in self._outputs and index == 0 else result
 
     def operand(self, step: int, name: str, item: int) -> Any:
-        found = self._honest.operand(step, name, item)
-        return self._operands[step, name](found.copy()) if (step, name) in self._operands else found
+        result = self._honest.operand(step, name, item)
+        return self._operands[step, name](result.copy()) if (step, name) in self._operands else result
 
 
 def tampered(trace: Trace, **lies: Any) -> Trace:
@@ -126,10 +126,10 @@ def test_the_resolution_is_the_median_bound_over_the_root_mean_square(trace: Tra
 
 
 def test_progress_is_told(trace: Trace) -> None:
-    told: list[tuple[str, int, int]] = []
-    cs.verify(trace, progress=lambda *what: told.append(what))
+    warned: list[tuple[str, int, int]] = []
+    cs.verify(trace, progress=lambda *what: warned.append(what))
     count = len(trace.all_steps)
-    assert told == [("verifying", done, count) for done in range(count + 1)]
+    assert warned == [("verifying", done, count) for done in range(count + 1)]
 
 
 # Mutations: each turns its step, and only its step, red.
@@ -359,8 +359,8 @@ class Strange(nn.Module):
     """An operation that neither witness knows, between two that both do."""
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = torch.special.i0(x * 2) + 1
-        return found
+        result: Tensor = torch.special.i0(x * 2) + 1
+        return result
 
 
 def test_an_operation_without_witnesses_is_named_and_the_rest_is_proved() -> None:
@@ -675,8 +675,8 @@ def test_a_call_that_no_kernel_accepts_is_unsupported() -> None:
     lie = tampered(trace, arguments={"layer_norm": {"normalized_shape": [7]}})
     assert [step.finding for step in cs.verify(lie).steps] == ["unsupported"]
     group = cs.trace(nn.GroupNorm(2, 4), torch.rand(1, 4, 3, 3))
-    for told in ({"HxW": 8}, {"C": 2}, {"N": 3}):
-        assert not cs.verify(tampered(group, arguments={"group_norm": told})).proved
+    for warned in ({"HxW": 8}, {"C": 2}, {"N": 3}):
+        assert not cs.verify(tampered(group, arguments={"group_norm": warned})).proved
 
 
 @pytest.mark.parametrize("op", ["sort", "topk", "max"])

@@ -78,31 +78,31 @@ MOVES: tuple[Any, ...] = (rolled, written, folded, lambda x: x.expand(-1, -1, -1
 @st.composite
 def layers(draw: st.DrawFn, channels: int, side: int, depth: int) -> tuple[list[Any], int]:
     """Some layers for maps of so many channels, and how many channels come out. Sizes stay odd and small."""
-    found: list[Any] = []
+    result: list[Any] = []
     for _ in range(draw(st.integers(1, depth))):
         kind = draw(st.sampled_from(["conv", "conv", "norm", "act", "act", "pool", "move", "branch", "grow", "again"]))
         if kind == "conv":
             layer, channels = draw(convolution(channels))
-            found.append(layer)
+            result.append(layer)
         elif kind == "norm":
-            found.append(draw(normalization(channels)))
+            result.append(draw(normalization(channels)))
         elif kind == "act":
-            found.append(draw(st.sampled_from(ACTIVATIONS)))
+            result.append(draw(st.sampled_from(ACTIVATIONS)))
         elif kind == "pool":
-            found.append(draw(pooling()))
+            result.append(draw(pooling()))
         elif kind == "move":
-            found.append(draw(st.sampled_from(MOVES)))
+            result.append(draw(st.sampled_from(MOVES)))
         elif kind == "grow":
             mode: Any = draw(st.sampled_from(["nearest", "bilinear", "bicubic"]))
-            found.append(nn.Upsample(size=(side, side + 2), mode=mode))
-        elif kind == "again" and found and isinstance(found[-1], KEEPS):
-            found.append(found[-1])
+            result.append(nn.Upsample(size=(side, side + 2), mode=mode))
+        elif kind == "again" and result and isinstance(result[-1], KEEPS):
+            result.append(result[-1])
         elif kind == "branch" and depth > 2:
             one, other = (Grown([draw(kept(channels)), draw(st.sampled_from(ACTIVATIONS))]) for _ in range(2))
             meet = draw(st.sampled_from(["cat", "add_", "gate", "where"]))
-            found.append(Branches(one, other, meet))
+            result.append(Branches(one, other, meet))
             channels = 2 * channels + 1 if meet == "cat" else channels
-    return found, channels
+    return result, channels
 
 
 @st.composite
@@ -139,8 +139,8 @@ def normalization(draw: st.DrawFn, channels: int) -> nn.Module:
     batch.running_var.uniform_(0.1, 2)
     instance = nn.InstanceNorm2d(channels, affine=True)
     groups = [nn.GroupNorm(1, channels), nn.GroupNorm(channels, channels)]
-    found: nn.Module = draw(st.sampled_from([batch, instance, *groups]))
-    return found
+    result: nn.Module = draw(st.sampled_from([batch, instance, *groups]))
+    return result
 
 
 @st.composite

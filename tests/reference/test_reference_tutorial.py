@@ -29,17 +29,30 @@ def test_the_published_crosses_are_recomputed() -> None:
 
 
 def test_the_published_hand_calculation_is_recomputed() -> None:
-    image = [[[1, 2, 0, 1], [0, 1, 3, 1], [2, 2, 1, 0], [1, 0, 1, 3]]]
-    maps = ref.conv2d(image, [[[[1, 0], [0, 1]]]])
-    assert maps[0].tolist() == [[2, 5, 1], [2, 2, 3], [2, 3, 4]]
-    assert ref.max_pool2d(ref.relu(maps), 2)[0].tolist() == [[5]]
+    image, kernel = [[1, 2, 0, 1], [0, 1, 3, 1], [2, 2, 1, 0], [1, 0, 1, 3]], [[1, 0], [0, 1]]
+    feature_map = ref.conv2d(image, kernel)
+    assert feature_map.tolist() == [[2, 5, 1], [2, 2, 3], [2, 3, 4]]
+    assert ref.max_pool2d(ref.relu(feature_map), 2).tolist() == [[5]]
+
+
+def test_missing_axes_of_images_and_kernels_stay_missing() -> None:
+    rng = np.random.default_rng(0)
+    image, kernel = rng.normal(size=(6, 7)), rng.normal(size=(3, 2))
+    whole = ref.conv2d(image[None, None], kernel[None, None], [0.5], stride=2)
+    assert whole.shape == (1, 1, 2, 3)
+    np.testing.assert_array_equal(ref.conv2d(image, kernel, 0.5, stride=2), whole[0, 0])
+    np.testing.assert_array_equal(ref.conv2d(image[None], kernel, 0.5, stride=2), whole[0, 0])
+    np.testing.assert_array_equal(ref.conv2d(image[None, None], kernel, 0.5, stride=2), whole[:, 0])
+    np.testing.assert_array_equal(ref.conv2d(image, kernel[None, None], 0.5, stride=2), whole[0])
+    np.testing.assert_array_equal(ref.avg_pool2d(image, 2), ref.avg_pool2d(image[None], 2)[0])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ref.conv2d([[1.0]], [[[[1.0]]]]), r"an image takes the shape \(C, H, W\) .* not \(1, 1\)"),
-        (lambda: ref.conv2d([[[1.0]]], [[1.0]]), r"kernels have the shape \(K, C, R, S\), not \(1, 1\)"),
+        (lambda: ref.conv2d([1.0], [[[[1.0]]]]), r"a convolution takes the shape \(H, W\), .* not \(1,\)"),
+        (lambda: ref.conv2d([[[1.0]]], [[[1.0]]]), r"kernels have the shape \(K, C, R, S\), .* not \(1, 1, 1\)"),
+        (lambda: ref.conv2d(np.zeros((3, 4, 4)), np.zeros((2, 2))), "has 3"),
         (lambda: ref.conv2d(np.zeros((3, 4, 4)), np.zeros((1, 1, 2, 2))), "has 3"),
         (lambda: ref.conv2d(np.zeros((1, 2, 2)), np.zeros((1, 1, 3, 3))), "does not fit into the padded input"),
         (lambda: ref.linear(np.zeros(3), np.zeros((2, 4))), "take 4 inputs, the input .* ends in 3"),

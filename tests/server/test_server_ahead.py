@@ -1,4 +1,4 @@
-"""What the explorer makes before its page asks: the first view's pass, once, and kept until somebody comes."""
+"""Warm-up: the first view's forward pass runs once before the page requests it, and is kept until then."""
 
 import threading
 from typing import Any
@@ -61,8 +61,8 @@ class Slow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.begun.set()
         assert self.go_on.wait(240)
-        found: Tensor = self.one(x)
-        return found
+        result: Tensor = self.one(x)
+        return result
 
 
 def test_a_request_that_comes_meanwhile_waits_for_it(passes: list[str]) -> None:
@@ -79,7 +79,7 @@ def test_a_request_that_comes_meanwhile_waits_for_it(passes: list[str]) -> None:
         assert made == [info["id"]]
 
 
-def test_a_first_view_that_fails_says_so_to_who_asks_and_to_nobody_before(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_first_view_is_reported_only_when_requested(caplog: pytest.LogCaptureFixture) -> None:
     class Failing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -95,7 +95,7 @@ def test_a_first_view_that_fails_says_so_to_who_asks_and_to_nobody_before(caplog
     assert not caplog.records
 
 
-def test_it_is_kept_until_somebody_comes() -> None:
+def test_it_is_kept_until_requested() -> None:
     gallery = Workspace.of_model(cs.load_model("shapes-cnn", seed=1))
     gallery.traces = kept = TraceStore(most=1)
     model = gallery.model("shapes-cnn")

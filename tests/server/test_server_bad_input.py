@@ -86,10 +86,10 @@ def test_odd_results_are_answered(last: Any) -> None:
 def test_nan_and_unsupported_are_said() -> None:
     with page_of(Failing(torch.special.bessel_j0), np.ones((1, 8, 8), np.float32)) as page:
         info = page.trace(page.get("session")["models"][0]["start"])
-        found = page.get(f"traces/{info['id']}/steps/{info['steps'][-1]['id']}/explain", cell="0,0,0")
-        assert found["proof"]["status"] == "unsupported"
-        assert found["paper"] is None
-        assert "no rule explains it" in found["sentence"]
+        result = page.get(f"traces/{info['id']}/steps/{info['steps'][-1]['id']}/explain", cell="0,0,0")
+        assert result["proof"]["status"] == "unsupported"
+        assert result["paper"] is None
+        assert "no rule explains it" in result["sentence"]
     with page_of(Failing(lambda x: (x * float("nan")).flatten(1)), np.ones((1, 8, 8), np.float32)) as page:
         info = page.trace(page.get("session")["models"][0]["start"])
         assert info["answers"][0]["value"] == "nan"

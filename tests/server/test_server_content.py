@@ -115,13 +115,13 @@ def test_a_transposed_convolution_says_so() -> None:
 
 
 def test_answers_are_those_of_predict(page: Page, net: Any) -> None:
-    said = cs.predict(net, "shapes:test/3")[0]
-    assert said.probabilities is not None
+    message = cs.predict(net, "shapes:test/3")[0]
+    assert message.probabilities is not None
     answers = page.trace()["answers"]
-    assert answers[0]["index"] == said.best
+    assert answers[0]["index"] == message.best
     for answer in answers:
-        assert answer["value"] == float(said.output[answer["index"]])
-        assert answer["probability"] == pytest.approx(said.probabilities[answer["index"]], rel=1e-12)
+        assert answer["value"] == float(message.output[answer["index"]])
+        assert answer["probability"] == pytest.approx(message.probabilities[answer["index"]], rel=1e-12)
 
 
 def test_one_number_is_an_answer_too() -> None:
@@ -201,31 +201,31 @@ def test_an_explanation_is_that_of_cs(page: Page, net: Any) -> None:
     info, trace = page.trace(), traced(net)
     for name, cell in (("conv1", (2, 9, 9)), ("pool1", (1, 4, 4)), ("conv2", (3, 4, 4)), ("fc", (1,))):
         step = trace[name]
-        found = page.get(f"traces/{info['id']}/steps/{step.id}/explain", cell=",".join(map(str, cell)))
+        result = page.get(f"traces/{info['id']}/steps/{step.id}/explain", cell=",".join(map(str, cell)))
         why = cs.explain(trace, step, cell)
-        assert found["explanation"] == json.loads(json.dumps(why.to_json()))
+        assert result["explanation"] == json.loads(json.dumps(why.to_json()))
         address = {"trace": info["id"], "step": step.id, "cell": [0, *cell]}
-        assert found["of"] == address
+        assert result["of"] == address
         known = {"status": "proved", "proved": True, **asdict(cs.STATUSES["proved"])}
-        assert found["proof"] == {"of": address, **known}
-        assert found["rest"] is None
-        assert page.get(f"traces/{info['id']}/steps/{step.id}/proof", cell=",".join(map(str, cell))) == found["proof"]
-    assert found["sentence"].startswith("fc, unit 1, is ")
-    assert "144 products of pool2 and fc.weight" in found["sentence"]
+        assert result["proof"] == {"of": address, **known}
+        assert result["rest"] is None
+        assert page.get(f"traces/{info['id']}/steps/{step.id}/proof", cell=",".join(map(str, cell))) == result["proof"]
+    assert result["sentence"].startswith("fc, unit 1, is ")
+    assert "144 products of pool2 and fc.weight" in result["sentence"]
 
 
 def test_the_paper_is_the_calculation_that_is_printed(page: Page, net: Any) -> None:
     info, trace = page.trace(), traced(net)
     for name, cell in (("conv1", (2, 9, 9)), ("conv2", (3, 4, 4)), ("fc", (1,)), ("tanh1", (0, 9, 9))):
         why = cs.explain(trace, name, cell)
-        found = page.get(f"traces/{info['id']}/steps/{trace[name].id}/explain", cell=",".join(map(str, cell)))
-        paper, printed = found["paper"], why.to_text()
+        result = page.get(f"traces/{info['id']}/steps/{trace[name].id}/explain", cell=",".join(map(str, cell)))
+        paper, printed = result["paper"], why.to_text()
         assert f"{why.name} = {paper['result']}" in printed
         for line in paper["lines"]:
             if line["kind"] == "row" and line["channel"] is None and not line["label"].startswith("sum of the"):
                 assert line["label"] in printed
                 assert line["number"] in printed
-        expr = found["explanation"]["expr"]
+        expr = result["explanation"]["expr"]
         assert len(paper["products"]) == (len(expr["left"]["values"]) if expr["type"] == "dot" else 0)
         for line in paper["lines"]:
             if line["term"] is not None:
@@ -249,8 +249,8 @@ def test_the_lines_of_a_window_add_up(page: Page) -> None:
 def test_the_sums_so_far_end_in_the_line_of_their_channel(page: Page) -> None:
     info = page.trace()
     for step, cell in ((0, "3,12,12"), (0, "0,0,0"), (3, "3,4,4"), (3, "15,8,8")):
-        found = page.get(f"traces/{info['id']}/steps/{step}/explain", cell=cell)
-        paper, cells = found["paper"], found["explanation"]["expr"]["left"]["cells"]
+        result = page.get(f"traces/{info['id']}/steps/{step}/explain", cell=cell)
+        paper, cells = result["paper"], result["explanation"]["expr"]["left"]["cells"]
         products, sums = ([_decimal(text) for text in paper[name]] for name in ("products", "sums"))
         assert len(sums) == len(products) == len(cells)
         for k, so_far in enumerate(sums):
@@ -305,8 +305,8 @@ def test_long_sums_are_cut_with_an_honest_rest() -> None:
         assert one["explanation"]["expr"]["left"]["grid"] == [1, 3, 3]
         assert {cell[1] for cell in one["explanation"]["expr"]["left"]["cells"]} == {7}
         assert one["rest"]["terms"] == 39 * 9
-        said = page.get(f"traces/{info['id']}/steps/0/explain", 400, cell="1,5,5", channel=40)
-        assert said == "the window has channels 0 to 39, not 40."
+        message = page.get(f"traces/{info['id']}/steps/0/explain", 400, cell="1,5,5", channel=40)
+        assert message == "the window has channels 0 to 39, not 40."
 
 
 @given(st.lists(st.floats(-9, 9), min_size=1, max_size=60), st.integers(1, 12), st.integers(0, 5))
@@ -322,7 +322,7 @@ def test_cutting_keeps_the_largest_and_what_is_left_adds_up(values: list[float],
         return
     assert rest is not None
     assert cells["values"] == [values[k] for k in kept]
-    assert cells["padding"] == [place for place, k in enumerate(kept) if k < padding]
+    assert cells["padding"] == [path for path, k in enumerate(kept) if k < padding]
     out = [k for k in range(len(values)) if k not in set(kept.tolist())]
     assert rest["terms"] == len(out)
     assert rest["total"] == pytest.approx(products[out].sum(), abs=1e-9)
@@ -332,12 +332,12 @@ def test_cutting_keeps_the_largest_and_what_is_left_adds_up(values: list[float],
 def test_a_probability_is_a_softmax_over_the_answer(page: Page) -> None:
     info = page.trace()
     answer = info["answers"][1]
-    found = page.get(f"traces/{info['id']}/probability/explain", cell=answer["index"])
-    assert found["explanation"]["value"] == pytest.approx(answer["probability"], rel=1e-12)
-    assert found["proof"]["proved"]
-    cells = found["explanation"]["expr"]["arguments"]["cells"]
+    result = page.get(f"traces/{info['id']}/probability/explain", cell=answer["index"])
+    assert result["explanation"]["value"] == pytest.approx(answer["probability"], rel=1e-12)
+    assert result["proof"]["proved"]
+    cells = result["explanation"]["expr"]["arguments"]["cells"]
     assert (cells["name"], cells["kind"], len(cells["values"])) == ("fc", "step", 2)
-    assert any("fc (" in line["label"] for line in found["paper"]["lines"])
+    assert any("fc (" in line["label"] for line in result["paper"]["lines"])
     assert "no cell" in page.get(f"traces/{info['id']}/probability/explain", 400, cell=2)
 
 
@@ -370,13 +370,13 @@ class Softened(nn.Module):
 def test_contributions_are_those_of_cs(page: Page, net: Any) -> None:
     info, trace = page.trace(), traced(net)
     header, body = page.pack(f"traces/{info['id']}/steps/{trace['conv2'].id}/contributions", cell="3,4,4")
-    found = cs.explain(trace, "conv2", (3, 4, 4)).to_input()
+    result = cs.explain(trace, "conv2", (3, 4, 4)).to_input()
     assert header["info"]["shape"] == [1, 28, 28]
-    assert header["info"]["value"] == found.value
-    assert header["info"]["bent"] == list(found.bent)
+    assert header["info"]["value"] == result.value
+    assert header["info"]["bent"] == list(result.bent)
     numbers = np.frombuffer(body, "<f4").reshape(2, 1, 28, 28)
-    assert np.array_equal(numbers[0], found.pixels["input"][0].astype(np.float32))
-    assert np.array_equal(numbers[1], found.weights["input"][0].astype(np.float32))
+    assert np.array_equal(numbers[0], result.pixels["input"][0].astype(np.float32))
+    assert np.array_equal(numbers[1], result.weights["input"][0].astype(np.float32))
 
 
 # Change it and see
@@ -397,13 +397,13 @@ def test_edits_are_overrides_and_the_model_stays(page: Page, net: Any) -> None:
     assert np.array_equal(page.raw(f"traces/{info['id']}/steps/{info['output']}/output"), trace.output[0])
     assert np.array_equal(page.raw(f"traces/{info['id']}/parameters/conv1.weight"), weight)
     assert {p["name"] for p in info["parameters"] if p["changed"]} == {"conv1.weight", "conv1.bias"}
-    found = cs.difference(traced(net), trace)
-    said = page.get(f"traces/{info['id']}/difference", base=base["id"])
-    assert [(s["name"], s["changed"], s["largest"]) for s in said["steps"]] == [
-        (s.name, s.changed, s.largest) for s in found.steps
+    result = cs.difference(traced(net), trace)
+    message = page.get(f"traces/{info['id']}/difference", base=base["id"])
+    assert [(s["name"], s["changed"], s["largest"]) for s in message["steps"]] == [
+        (s.name, s.changed, s.largest) for s in result.steps
     ]
     apart = page.raw(f"traces/{info['id']}/steps/0/difference", base=base["id"], channel=3)
-    assert np.array_equal(apart, found.cells("conv1")[0, 3].astype(np.float32))
+    assert np.array_equal(apart, result.cells("conv1")[0, 3].astype(np.float32))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     why = page.get(f"traces/{info['id']}/steps/0/explain", cell="2,9,9")
     assert why["proof"]["proved"]
@@ -416,10 +416,10 @@ def test_two_models_are_compared_by_the_names_of_their_steps(net: Any) -> None:
     name = gallery.open(other)
     with opened(gallery) as page:
         base, info = page.trace(), page.trace(model=name)
-        said = page.get(f"traces/{info['id']}/difference", base=base["id"])
-        found = cs.difference(traced(net), traced(other))
-        assert (said["missing"], said["added"]) == (list(found.missing), list(found.added))
-        assert "conv1" in said["missing"]
+        message = page.get(f"traces/{info['id']}/difference", base=base["id"])
+        result = cs.difference(traced(net), traced(other))
+        assert (message["missing"], message["added"]) == (list(result.missing), list(result.added))
+        assert "conv1" in message["missing"]
         assert "no step is called 'conv1'" in page.get(f"traces/{base['id']}/steps/0/difference", 404, base=info["id"])
 
 
@@ -436,11 +436,13 @@ def test_an_upload_is_prepared_as_by_cs(page: Page, net: Any) -> None:
     pixels = np.random.default_rng(0).integers(150, 256, (3, 40, 28), np.uint8)
     kept = page.gallery.keep("a photo.png", pixels)
     shown = {"kind": "stored", "id": kept.id}
-    said = page.trace(shown, 409)
+    message = page.trace(shown, 409)
     answer = page.client.post("/api/traces", json={"model": page.models[0], "input": shown}).json()
-    assert answer == {"message": said, "fit": ["resize", "pad"]}
+    assert answer == {"message": message, "fit": ["resize", "pad"]}
     assert "fit" not in page.client.get("/api/traces/none").json()
-    assert said == "the image is 40x28 (height x width) and shapes-cnn takes 28x28; choose to resize it or to pad it."
+    assert (
+        message == "the image is 40x28 (height x width) and shapes-cnn takes 28x28; choose to resize it or to pad it."
+    )
     info = page.trace(shown, fit="resize")
     prepared = cs.prepare(pixels, like=net)
     assert np.array_equal(page.raw(f"traces/{info['id']}/input"), prepared.array)
@@ -473,8 +475,8 @@ def test_a_shift_moves_every_pixel(down: int, right: int) -> None:
 
 def test_a_named_kernel_on_the_input(page: Page, net: Any) -> None:
     info = page.trace()
-    found = page.raw("filtered", trace=info["id"], kernel="sobel-x")
-    assert np.array_equal(found, cs.filters.apply_filter(traced(net).input[0], "sobel-x").astype(np.float32))
+    result = page.raw("filtered", trace=info["id"], kernel="sobel-x")
+    assert np.array_equal(result, cs.filters.apply_filter(traced(net).input[0], "sobel-x").astype(np.float32))
     assert "sobel-x" in page.get("filtered", 404, trace=info["id"], kernel="1 2; 3 4")
 
 

@@ -182,7 +182,7 @@ def test_the_browser_gets_an_address_that_works_once_not_the_token(monkeypatch: 
         assert asked(opened[0])[0] == 410
 
 
-def test_no_browser_is_started_where_nobody_sits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_browser_is_started_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webbrowser, "get", lambda: None)
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):

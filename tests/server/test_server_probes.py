@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(folder: Path) -> Iterator[Page]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)
-        with opened(Workspace.of_folder(folder)) as found:
-            yield found
+        with opened(Workspace.of_folder(folder)) as result:
+            yield result
 
 
 def ended(page: Page, info: Any) -> Any:
@@ -75,13 +75,13 @@ def asked(page: Page, question: str, **more: Any) -> Any:
 
 def written(parts: Any) -> str:
     """The parts of an answer as printing the result writes them."""
-    told = [
+    warned = [
         "\n".join(part["lines"])
         if part["kind"] == "text"
         else str(cs.probe.Table(tuple(part["head"]), part["rows"], tuple(part["right"])))
         for part in parts
     ]
-    return "\n\n".join(told)
+    return "\n\n".join(warned)
 
 
 def model(folder: Path, name: str) -> Any:
@@ -153,9 +153,9 @@ def test_an_answer_is_what_the_probe_says_and_what_its_command_prints(name: str,
 
 
 def test_every_question_is_listed_with_its_caveats(page: Page) -> None:
-    told = {question["name"]: question for question in page.get("questions")}
-    assert set(told) == set(cs.probe.PROBES) == set(ASKED)
-    for name, question in told.items():
+    warned = {question["name"]: question for question in page.get("questions")}
+    assert set(warned) == set(cs.probe.PROBES) == set(ASKED)
+    for name, question in warned.items():
         assert question["misleads"] == cs.probe.PROBES[name].caveats
 
 
@@ -219,9 +219,9 @@ def test_the_second_model_has_its_newest_weights_too_while_its_training_goes_on(
     os.utime(copied / f"b/history/{last:09d}.safetensors", ns=(later, later))
     with opened(Workspace.of_folder(copied)) as page:
         answer = asked(page, "shift", model="a", other="b", reach=1, images=10)
-        told = page.get(f"probes/{answer['id']}")["request"]
-    assert (told["at"], told["other_at"]) == (None, last)
-    assert [found["model"] for found in answer["result"]["models"]] == ["shapes-cnn", f"shapes-cnn-1 at step {last}"]
+        warned = page.get(f"probes/{answer['id']}")["request"]
+    assert (warned["at"], warned["other_at"]) == (None, last)
+    assert [result["model"] for result in answer["result"]["models"]] == ["shapes-cnn", f"shapes-cnn-1 at step {last}"]
     assert answer["command"] is None
 
 
@@ -317,8 +317,8 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
 def own(folder: Path, slow: Slow) -> Iterator[Page]:
     """A server that answers slowly."""
     assert not slow.models
-    with opened(Workspace.of_folder(folder)) as found:
-        yield found
+    with opened(Workspace.of_folder(folder)) as result:
+        yield result
 
 
 def test_a_probe_has_a_model_of_its_own_and_traces_do_not_wait_for_it(own: Page, slow: Slow) -> None:
@@ -391,12 +391,12 @@ def test_a_question_is_followed_to_its_end(own: Page, slow: Slow, streams: Any) 
     info = own.post("probes", question="dead", model="a", images=5)
     until(lambda: bool(slow.models))
     with streams(info) as events:
-        told = [next(events)]
+        warned = [next(events)]
         slow.go.set()
-        told += events
-    assert told[0]["state"] == "running"
-    assert told[-1]["state"] == "done"
-    assert {event["id"] for event in told} == {info["id"]}
+        warned += events
+    assert warned[0]["state"] == "running"
+    assert warned[-1]["state"] == "done"
+    assert {event["id"] for event in warned} == {info["id"]}
 
 
 def test_a_page_that_leaves_gives_its_place_to_another_one(
@@ -497,8 +497,8 @@ def test_whatever_a_model_does_the_next_question_is_answered_and_few_are_remembe
 
 
 def test_a_part_that_is_not_there_is_refused_in_a_sentence(own: Page) -> None:
-    said = own.post("probes", 422, question="dead", model="a", source="shapes", split="all")
-    assert "shapes has no images of the part all" in said
+    message = own.post("probes", 422, question="dead", model="a", source="shapes", split="all")
+    assert "shapes has no images of the part all" in message
 
 
 def test_an_edited_model_beside_itself_has_a_name_of_its_own(own: Page) -> None:

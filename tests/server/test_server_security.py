@@ -166,8 +166,8 @@ def test_every_address_under_api_wants_the_token(app: FastAPI, client: TestClien
         for method in methods:
             filled = path.replace("{", "").replace("}", "")
             kind = {"Content-Type": "image/png" if path == "/api/inputs" else "application/json"}
-            for given in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"token={TOKEN}"}):
-                answer = client.request(method, filled, headers=kind | given, params={"token": TOKEN})
+            for arguments in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"token={TOKEN}"}):
+                answer = client.request(method, filled, headers=kind | arguments, params={"token": TOKEN})
                 assert answer.status_code == 401, (method, path)
                 assert "token" in answer.json()["message"]
 

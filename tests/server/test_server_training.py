@@ -136,8 +136,8 @@ def test_paused_stepped_and_resumed_it_ends_in_the_weights_of_a_plain_training(
     assert training.history == mine.steps == sorted({*plain.steps, 1, 2, 3})
     for step in plain.steps:
         assert_same_weights(mine, plain, step)
-    told = [(p["event"], p["step"], p["loss"], p.get("test_loss")) for p in training.points]
-    assert told == [(e["event"], e["step"], e["loss"], e.get("test_loss")) for e in plain.history]
+    warned = [(p["event"], p["step"], p["loss"], p.get("test_loss")) for p in training.points]
+    assert warned == [(e["event"], e["step"], e["loss"], e.get("test_loss")) for e in plain.history]
     assert info.loss == plain.metrics["loss"]
 
 
@@ -344,12 +344,12 @@ def test_a_training_is_started_followed_and_found_again_over_http(
         assert client.post(f"/api/trainings/{name}", json={"command": "resume"}).status_code == 200
         for _ in range(2):  # the second stream comes when all is over, and repeats it
             with client.stream("GET", f"/api/trainings/{name}/events") as stream:
-                told = [event for event in events_of(stream.iter_lines()) if event is not None]
-            assert told[-1].info.state == "done"
+                warned = [event for event in events_of(stream.iter_lines()) if event is not None]
+            assert warned[-1].info.state == "done"
             run = cs.load_run(trainings.get(name).path)
-            points = [(point["event"], point["step"]) for event in told for point in event.points]
+            points = [(point["event"], point["step"]) for event in warned for point in event.points]
             assert points == [(event["event"], event["step"]) for event in run.history]
-            assert [step for event in told for step in event.history] == run.steps
+            assert [step for event in warned for step in event.history] == run.steps
         assert [info["id"] for info in client.get("/api/trainings").json()] == [name]
 
 

@@ -164,8 +164,8 @@ print(highest() - before, said)
 def _measured(content: bytes) -> tuple[int, str]:
     """How many KiB reading took at its height, in a process of its own, and what came of it."""
     result = subprocess.run([sys.executable, "-c", MEASURE], input=content, capture_output=True, check=True)
-    more, said = result.stdout.decode().strip().split(" ", 1)
-    return int(more), said
+    more, message = result.stdout.decode().strip().split(" ", 1)
+    return int(more), message
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux tells it")
@@ -173,9 +173,11 @@ def _measured(content: bytes) -> tuple[int, str]:
 def test_a_bomb_is_refused_before_it_takes_memory(name: str) -> None:
     content = BOMBS[name]()
     assert len(content) < uploads.MAX_BYTES
-    more, said = _measured(content)
-    assert more < 8_000, said
-    assert said.startswith(("this picture ", "this file ")) or (name == "text" and said == "read (1, 8, 8)"), said
+    more, message = _measured(content)
+    assert more < 8_000, message
+    assert message.startswith(("this picture ", "this file ")) or (name == "text" and message == "read (1, 8, 8)"), (
+        message
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux tells it")
@@ -186,8 +188,8 @@ def test_the_largest_picture_that_is_taken_has_bounded_memory(mode: str, upright
     turned[ExifTags.Base.Orientation] = 1 if upright else 6
     content = as_file(Image.new(mode, (4000, 4000)), "TIFF", compression="tiff_adobe_deflate", exif=turned)
     assert len(content) < 1_000_000
-    more, said = _measured(content)
-    assert said.startswith("read ")
+    more, message = _measured(content)
+    assert message.startswith("read ")
     assert more * 1024 < 18 * uploads.MAX_PIXELS
 
 

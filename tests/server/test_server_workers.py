@@ -54,16 +54,16 @@ def test_the_oldest_traces_go_but_each_clients_newest_stays(net: Any) -> None:
 
 
 def test_memory_is_given_back_once_after_heavy_work_has_ended() -> None:
-    given = threading.Semaphore(0)
+    arguments = threading.Semaphore(0)
 
     async def strokes() -> bool:
-        tidy = MemoryTrimmer(0.5, given.release)
+        tidy = MemoryTrimmer(0.5, arguments.release)
         for _ in range(5):
             tidy.soon()
             await asyncio.sleep(0)
-        once = await asyncio.to_thread(given.acquire, timeout=60)
+        once = await asyncio.to_thread(arguments.acquire, timeout=60)
         await asyncio.sleep(0.2)
-        return once and not given.acquire(blocking=False)
+        return once and not arguments.acquire(blocking=False)
 
     assert asyncio.run(strokes())
 
@@ -124,16 +124,16 @@ def test_a_slow_model_holds_up_no_other(net: Any) -> None:
     with opened(gallery) as page:
         start = gallery.model(name).start
         assert start is not None
-        found: list[Any] = []
-        waiting = threading.Thread(target=lambda: found.append(page.trace(start.model_dump(), model=name)))
+        result: list[Any] = []
+        waiting = threading.Thread(target=lambda: result.append(page.trace(start.model_dump(), model=name)))
         waiting.start()
         assert slow.reached.wait(240)
         info = page.trace(model="shapes-cnn")
         assert page.get(f"traces/{info['id']}/steps/0/explain", cell="0,0,0")["proof"]["proved"]
-        assert not found
+        assert not result
         slow.go.set()
         waiting.join()
-        assert found[0]["error"] is None
+        assert result[0]["error"] is None
 
 
 class Asking:
@@ -173,7 +173,7 @@ def test_clients_take_turns() -> None:
         return order
 
     order = asyncio.run(many())
-    assert [place for place, client in enumerate(order) if client == "late"] == [1, 3]
+    assert [path for path, client in enumerate(order) if client == "late"] == [1, 3]
 
 
 def test_work_with_one_key_runs_alone_and_what_waits_for_it_holds_no_thread() -> None:
@@ -199,7 +199,7 @@ def test_work_with_one_key_runs_alone_and_what_waits_for_it_holds_no_thread() ->
     assert asyncio.run(many()) == (1, "done")
 
 
-def test_work_that_nobody_waits_for_any_more_is_dropped() -> None:
+def test_work_without_a_waiting_client_is_dropped() -> None:
     async def leaving() -> list[str]:
         workers, gate, done = Workers(threads=1), threading.Event(), list[str]()
         _, first = ask(workers, lambda: gate.wait(240))
@@ -309,8 +309,8 @@ def test_errors_reach_who_asked_and_the_thread_goes_on() -> None:
         for ends in (SystemExit, KeyboardInterrupt, GeneratorExit):
             with pytest.raises(HTTPException, match=f"ended with {ends.__name__} instead of a result"):
                 await ask(workers, partial(throw, ends), key="model")[1]
-        found: int = await ask(workers, lambda: 7, key="model")[1]
+        result: int = await ask(workers, lambda: 7, key="model")[1]
         workers.close()
-        return found
+        return result
 
     assert asyncio.run(failing()) == 7

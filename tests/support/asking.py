@@ -48,11 +48,11 @@ class Page:
     @staticmethod
     def read(answer: Any, status: int) -> Any:
         assert answer.status_code == status, answer.text
-        said = answer.json()
+        message = answer.json()
         if status != 200:
-            assert said.keys() <= {"message", "fit"}
-            assert said["message"].endswith("."), said
-        return said if status == 200 else said["message"]
+            assert message.keys() <= {"message", "fit"}
+            assert message["message"].endswith("."), message
+        return message if status == 200 else message["message"]
 
 
 def shape_of(answer: Any) -> tuple[int, ...]:

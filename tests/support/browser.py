@@ -50,11 +50,11 @@ def browser() -> Iterator[Any]:
         missing("the page is not built: make web")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=executable, args=list(FLAGS))
+        result = started.chromium.launch(executable_path=executable, args=list(FLAGS))
         try:
-            yield found
+            yield result
         finally:
-            found.close()
+            result.close()
 
 
 @contextmanager
@@ -102,15 +102,15 @@ def accessible(page: Any) -> None:
     if not AXE.exists():
         missing("axe-core is not installed: npm --prefix web ci")
     page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    wrong = [f"{v['id']}: {v['help']}: {[n['html'][:160] for n in v['nodes'][:3]]}" for v in found["violations"]]
+    result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    wrong = [f"{v['id']}: {v['help']}: {[n['html'][:160] for n in v['nodes'][:3]]}" for v in result["violations"]]
     assert not wrong, "\n".join(wrong)
 
 
 def keep(page: Any, name: str, folder: Path) -> None:
     """Write a screenshot, and assert that nothing is wider than the window."""
     wanted = os.environ.get("CONVSCOPE_SCREENSHOTS")
-    place = Path(wanted) if wanted else folder
-    place.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=place / f"{name}.png", full_page=True)
+    path = Path(wanted) if wanted else folder
+    path.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path / f"{name}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -31,6 +31,6 @@ class Commands:
 
     def said(self, *arguments: str | Path) -> str:
         """What a command that does not fail prints."""
-        said = self(*arguments)
-        assert said.status == 0, said.err
-        return said.out
+        message = self(*arguments)
+        assert message.status == 0, message.err
+        return message.out

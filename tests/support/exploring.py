@@ -35,11 +35,11 @@ def at(step: int, *cell: int) -> str:
 def eventually(said: Callable[[], Any], wanted: Any) -> None:
     """Assert that the page comes to say this."""
     until = time.monotonic() + PATIENCE
-    found = said()
-    while found != wanted and time.monotonic() < until:
+    result = said()
+    while result != wanted and time.monotonic() < until:
         time.sleep(0.05)
-        found = said()
-    assert found == wanted
+        result = said()
+    assert result == wanted
 
 
 def state(page: Any) -> dict[str, str]:
@@ -66,11 +66,11 @@ def recorded(page: Any) -> float:
 def rows(page: Any) -> dict[str, str]:
     """The lines of the calculation on screen: label -> number."""
     settled(page)
-    found = page.eval_on_selector_all(
+    result = page.eval_on_selector_all(
         ".lines tr", "all => all.map(tr => [tr.querySelector('th'), ...tr.querySelectorAll('td.mono')]"
         ".map(e => e === null ? '' : e.textContent.trim()))"
     )  # fmt: skip
-    return {label: "".join(numbers) for label, *numbers in found if label}
+    return {label: "".join(numbers) for label, *numbers in result if label}
 
 
 def written(why: Any) -> str:
@@ -98,11 +98,11 @@ def answers(trace: cs.Trace) -> list[str]:
 
 def said(page: Any) -> list[list[str]]:
     """The answers on screen: for each class its probabilities, the last of them now."""
-    found: list[list[str]] = page.eval_on_selector_all(
+    result: list[list[str]] = page.eval_on_selector_all(
         "section[aria-label=Answers] tbody tr",
         "all => all.map(tr => [...tr.querySelectorAll('td.mono')].map(td => td.textContent.trim()))",
     )
-    return found
+    return result
 
 
 def now(page: Any) -> list[str]:

@@ -59,8 +59,8 @@ def texts(figure: Figure) -> list[str]:
 
 def drawn(figure: Figure, name: str) -> Any:
     """The one picture of that name."""
-    (found,) = [picture for picture in figure.axes[0].images if picture.get_label() == name]
-    return found
+    (result,) = [picture for picture in figure.axes[0].images if picture.get_label() == name]
+    return result
 
 
 def named(figure: Figure, start: str) -> list[Any]:
@@ -72,13 +72,13 @@ def cells(figure: Figure) -> set[str]:
 
 
 def events(epochs: int = 3, **more: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         at = {"epoch": epoch, "step": epoch * 10, "seconds": epoch * 1.5}
-        found.append({"event": "train", **at, "step": epoch * 10 - 5, "loss": 2 / epoch, "accuracy": 0.5, "lr": 0.1})
+        result.append({"event": "train", **at, "step": epoch * 10 - 5, "loss": 2 / epoch, "accuracy": 0.5, "lr": 0.1})
         test = {"test_loss": 1.5 / epoch, "test_accuracy": 1 - 0.5 / epoch}
-        found.append({"event": "epoch", **at, "loss": 1 / epoch, "accuracy": 1 - 0.4 / epoch, **test} | more)
-    return found
+        result.append({"event": "epoch", **at, "loss": 1 / epoch, "accuracy": 1 - 0.4 / epoch, **test} | more)
+    return result
 
 
 def assert_legible(figure: Figure) -> None:

@@ -75,12 +75,12 @@ def twin_of(model: nn.Module) -> nn.Module:
 @contextmanager
 def outputs_of(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """The result of every module without others inside that runs, by path, as it runs."""
-    found: dict[str, Tensor] = {}
+    results: dict[str, Tensor] = {}
 
     def keeper(path: str) -> Callable[..., None]:
         def keep(_module: nn.Module, _args: Any, result: Any) -> None:
-            if isinstance(result, Tensor) and path not in found:
-                found[path] = result
+            if isinstance(result, Tensor) and path not in results:
+                results[path] = result
 
         return keep
 
@@ -90,7 +90,7 @@ def outputs_of(model: nn.Module) -> Iterator[dict[str, Tensor]]:
         if not any(module.children())
     ]
     try:
-        yield found
+        yield results
     finally:
         for hook in hooks:
             hook.remove()

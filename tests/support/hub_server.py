@@ -32,7 +32,7 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def files(self) -> list[dict[str, Any]]:
-        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        result = sorted(path for path in self.folder.rglob("*") if path.is_file())
         return [
             {
                 "type": "file",
@@ -40,7 +40,7 @@ class Hub(ThreadingHTTPServer):
                 "size": path.stat().st_size,
                 "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
             }
-            for path in found
+            for path in result
         ]
 
 

@@ -41,9 +41,9 @@ def torchrun(processes: int, *command: str, cwd: Path) -> subprocess.CompletedPr
 
 
 def free_port() -> int:
-    """A port that nobody uses now, of those that the system gives nobody who asks for any."""
+    """A free port outside the range from which the system assigns ports."""
     for port in random.SystemRandom().sample(range(15_000, 30_000), 100):
-        with socket.socket() as found, suppress(OSError):
-            found.bind(("127.0.0.1", port))
+        with socket.socket() as result, suppress(OSError):
+            result.bind(("127.0.0.1", port))
             return port
     raise AssertionError("of a hundred ports none is free")

@@ -76,13 +76,13 @@ def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
         if draw.random() >= share:
             continue
         try:
-            found, line = outcome(operation, sample)
+            result, line = outcome(operation, sample)
         except Exception as error:  # that is what is looked for
             where = traceback.extract_tb(error.__traceback__)[-1]
-            found, line = "traceback", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        counts[found] += 1
-        if found in {"traceback", "mismatch"}:
-            lines.append(f"{name}: {found}: {line}")
+            result, line = "traceback", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        counts[result] += 1
+        if result in {"traceback", "mismatch"}:
+            lines.append(f"{name}: {result}: {line}")
             print(lines[-1], file=sys.stderr, flush=True)  # noqa: T201
     return {"counts": counts, "lines": lines}
 

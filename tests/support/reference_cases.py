@@ -248,12 +248,12 @@ def _poolings() -> Iterator[dict[str, Case]]:
 def cases() -> dict[str, Case]:
     from reference_cases_pointwise import more
 
-    found: dict[str, Case] = {}
+    result: dict[str, Case] = {}
     for family in (_convolutions, _products, _attention, _normalizations, _poolings, *more()):
         for some in family():
-            assert not found.keys() & some.keys()
-            found |= some
-    return found
+            assert not result.keys() & some.keys()
+            result |= some
+    return result
 
 
 CASES = cases()

@@ -21,8 +21,8 @@ def assert_replays(trace: Trace) -> None:
         if step.op in UNDEFINED or (step.view and _reads_undefined(step, undefined)):
             undefined.add(step.id)
         elif step.op not in DRAWN and not _reads_undefined(step, undefined):
-            for place, (again, recorded) in enumerate(zip(_run(trace, step), step.outputs, strict=True)):
-                assert same(array(again), recorded), f"{step} result {place}"
+            for path, (again, recorded) in enumerate(zip(_run(trace, step), step.outputs, strict=True)):
+                assert same(array(again), recorded), f"{step} result {path}"
 
 
 def _reads_undefined(step: Step, undefined: set[int]) -> bool:
@@ -31,13 +31,14 @@ def _reads_undefined(step: Step, undefined: set[int]) -> bool:
 
 def _run(trace: Trace, step: Step) -> list[torch.Tensor]:
     function = function_of(step)
-    given = {name: _tensors(step.arguments[name], value) for name, value in trace.operands(step).items()}
+    arguments = {name: _tensors(step.arguments[name], value) for name, value in trace.operands(step).items()}
     for name, kind in (("dtype", str), ("layout", str), ("memory_format", str)):
-        if isinstance(given.get(name), kind):
-            given[name] = getattr(torch, given[name])
+        if isinstance(arguments.get(name), kind):
+            arguments[name] = getattr(torch, arguments[name])
     schema = function._schema.arguments
     result = function(
-        *[given[a.name] for a in schema if not a.kwarg_only], **{a.name: given[a.name] for a in schema if a.kwarg_only}
+        *[arguments[a.name] for a in schema if not a.kwarg_only],
+        **{a.name: arguments[a.name] for a in schema if a.kwarg_only},
     )
     return [result] if isinstance(result, torch.Tensor) else [r for r in result if isinstance(r, torch.Tensor)]
 
@@ -47,9 +48,9 @@ def function_of(step: Step) -> Any:
     for name in (step.op, f"{step.op}_"):
         packet = getattr(torch.ops.aten, name, None)
         if packet is not None and step.overload in packet.overloads():
-            found = getattr(packet, step.overload)
-            if [argument.name for argument in found._schema.arguments] == list(step.arguments):
-                return found
+            result = getattr(packet, step.overload)
+            if [argument.name for argument in result._schema.arguments] == list(step.arguments):
+                return result
     raise AssertionError(f"no ATen function for {step}")
 
 
@@ -67,8 +68,8 @@ def _tensors(ref: Any, value: Any) -> Any:
 def array(tensor: torch.Tensor) -> NDArray[Any]:
     """A tensor as a trace hands it out."""
     narrow = tensor.dtype in {torch.bfloat16, torch.float16}
-    found: NDArray[Any] = tensor.detach().float().numpy() if narrow else tensor.detach().numpy()
-    return found
+    result: NDArray[Any] = tensor.detach().float().numpy() if narrow else tensor.detach().numpy()
+    return result
 
 
 def same(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Zoo: architectures that nobody here wrote, small, with random weights; no downloads."""
+"""Zoo: architectures of other libraries, small, with random weights; no downloads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

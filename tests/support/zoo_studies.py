@@ -1,4 +1,4 @@
-"""More architectures for studies: with those of zoo.py, sixty that nobody here wrote, small, with random weights."""
+"""More architectures for studies: with those of zoo.py, sixty of other libraries, small, with random weights."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -26,13 +26,13 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Arrays, Header]:
 
 
 def step(header: Header, name: str) -> list[Any]:
-    found: list[Any] = next(row for row in header["steps"] if row[1] == name)
-    return found
+    result: list[Any] = next(row for row in header["steps"] if row[1] == name)
+    return result
 
 
 def ref(header: Header, name: str, argument: str) -> list[Any]:
-    found: list[Any] = step(header, name)[ARGUMENTS]["map"][argument]["ref"]
-    return found
+    result: list[Any] = step(header, name)[ARGUMENTS]["map"][argument]["ref"]
+    return result
 
 
 def test_what_was_saved_is_proved_like_the_live_trace(original: tuple[Arrays, Header], tmp_path: Path) -> None:

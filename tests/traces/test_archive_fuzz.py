@@ -31,7 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Arrays, Header]:
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, item in items for place in places(item, (*path, key)))]
+    return [path, *(index for key, item in items for index in places(item, (*path, key)))]
 
 
 def at(value: Any, path: tuple[Any, ...]) -> Any:
@@ -45,8 +45,8 @@ def damages(draw: st.DrawFn, header: Header) -> Header:
     """A header with up to three changes."""
     changed: Header = json.loads(json.dumps(header))
     for _ in range(draw(st.integers(1, 3))):
-        found = [place for place in places(changed) if place]
-        path = draw(st.sampled_from(found))
+        result = [index for index in places(changed) if index]
+        path = draw(st.sampled_from(result))
         parent, key = at(changed, path[:-1]), path[-1]
         kind = draw(st.sampled_from(["replace", "replace", "delete", "double", "move", "nudge"]))
         if kind == "replace":
@@ -56,7 +56,7 @@ def damages(draw: st.DrawFn, header: Header) -> Header:
         elif kind == "double" and isinstance(parent, list):
             parent.insert(key, parent[key])
         elif kind == "move":
-            parent[key] = json.loads(json.dumps(at(changed, draw(st.sampled_from(found)))))
+            parent[key] = json.loads(json.dumps(at(changed, draw(st.sampled_from(result)))))
         elif isinstance(parent[key], int) and not isinstance(parent[key], bool):
             parent[key] += draw(st.sampled_from([-1, 1, 2, 100]))
     return changed
@@ -91,16 +91,16 @@ def test_thousands_of_damaged_headers(original: tuple[Arrays, Header], data: st.
 def every_byte(original: bytes, data: st.DataObject) -> None:
     content = bytearray(original)
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(content) - 1))
+        index = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(["flip", "flip", "cut", "insert", "zero"]))
         if kind == "flip":
-            content[place] ^= 1 << data.draw(st.integers(0, 7))
+            content[index] ^= 1 << data.draw(st.integers(0, 7))
         elif kind == "cut":
-            content = content[: max(1, place)]
+            content = content[: max(1, index)]
         elif kind == "insert":
-            content[place:place] = data.draw(st.binary(min_size=1, max_size=8))
+            content[index:index] = data.draw(st.binary(min_size=1, max_size=8))
         else:
-            content[place : place + 16] = bytes(len(content[place : place + 16]))
+            content[index : index + 16] = bytes(len(content[index : index + 16]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t"
         path.write_bytes(content)
@@ -132,8 +132,8 @@ def every_number(original: tuple[Arrays, Header], data: st.DataObject) -> None:
     names = sorted(name for name in original[0] if name.startswith(("output/", "result/")) and original[0][name].size)
     name = data.draw(st.sampled_from(names))
     array = original[0][name].copy()
-    place = data.draw(st.integers(0, array.size - 1))
-    array.reshape(-1)[place] += np.float32(data.draw(st.sampled_from([-1, 0.01, 1e30, np.nan, np.inf])))
+    index = data.draw(st.integers(0, array.size - 1))
+    array.reshape(-1)[index] += np.float32(data.draw(st.sampled_from([-1, 0.01, 1e30, np.nan, np.inf])))
     assert outcome({**original[0], name: array}, json.dumps(original[1])) == "loaded"
 
 

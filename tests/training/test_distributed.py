@@ -27,7 +27,7 @@ from torch import distributed, nn
 
 import convscope as cs
 from convscope.data.lazy_images import LazyImages
-from convscope.images import Preprocess
+from convscope.preprocess import Preprocess
 from convscope.probe.support.scan import scan
 from convscope.training.process_group import rank
 
@@ -135,8 +135,8 @@ def test_batch_norm_is_said_to_differ(together: Together) -> None:
     (alone,), (first, _) = answers(together(1)), answers(together(2))
     assert first["clean"] == []
     assert [note for note in alone["notes"] if "BatchNorm" in note] == []
-    (said,) = (note for note in first["notes"] if "BatchNorm" in note)
-    assert said.startswith("BatchNorm2d sees only each process' share of a batch, so these weights differ")
+    (message,) = (note for note in first["notes"] if "BatchNorm" in note)
+    assert message.startswith("BatchNorm2d sees only each process' share of a batch, so these weights differ")
 
 
 def test_all_processes_agree_on_the_folder(together: Together) -> None:

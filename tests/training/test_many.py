@@ -86,8 +86,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_command_starts_its_processes_and_speaks_once(whole: tuple[Path, str]) -> None:
-    path, said = whole
-    assert said.count("was written after") == 1
+    path, message = whole
+    assert message.count("was written after") == 1
     assert cs.Run(path).config["environment"]["processes"] == 2
 
 
@@ -155,12 +155,12 @@ def test_a_killed_process_costs_nothing(whole: tuple[Path, str], tmp_path: Path)
 
 def assert_agents_train_together(address: str, folder: Path, prefixes: Sequence[Sequence[str]] = ((), ())) -> None:
     """Two torchrun agents, each in a folder of its own, train together; the first writes the run."""
-    place = f"{address}:{free_port()}"
+    path = f"{address}:{free_port()}"
     started = []
     for node, prefix in enumerate(prefixes):
         (folder / f"host{node}").mkdir()
         env = environment(**({"GLOO_SOCKET_IFNAME": f"cs{node}"} if prefix else {}))
-        where = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}"]
+        where = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={path}"]
         where += [f"--local-addr={address[:-1]}{node + 1}"] if prefix else []
         where += [f"--rdzv-conf=is_host={int(node == 0)},read_timeout={PATIENCE}"]
         command = [*prefix, *TORCHRUN, *where, "-m", "convscope", *TRAIN]
@@ -175,14 +175,14 @@ def assert_agents_train_together(address: str, folder: Path, prefixes: Sequence[
             )
         )
     try:
-        said = [process.communicate(timeout=PATIENCE)[0] for process in started]
+        message = [process.communicate(timeout=PATIENCE)[0] for process in started]
     finally:
         for process in started:
             process.kill()
-    assert [process.returncode for process in started] == [0, 0], said
+    assert [process.returncode for process in started] == [0, 0], message
     runs = [run for run in folder.glob("host*/runs/shapes-cnn") if (run / "weights.safetensors").exists()]
-    assert len(runs) == 1, said
-    assert "".join(said).count("was written after") == 1
+    assert len(runs) == 1, message
+    assert "".join(message).count("was written after") == 1
     assert cs.load_run(runs[0]).config["environment"]["processes"] == 2
 
 

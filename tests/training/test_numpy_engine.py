@@ -17,8 +17,8 @@ from convscope.training.numpy_engine import layers_of
 
 
 def weights(run: cs.Run) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = load_file(run.path / "weights.safetensors")
-    return found
+    result: dict[str, NDArray[Any]] = load_file(run.path / "weights.safetensors")
+    return result
 
 
 def digits(count: int) -> cs.Dataset:
@@ -55,10 +55,10 @@ def test_two_hundred_steps_give_the_weights_that_pytorch_gives(name: str, tmp_pa
     case.pop("precision", None)
     ours = cs.train(data, name, seed=1, out=tmp_path / "numpy", engine="numpy", **case)
     assert ours.metrics["step"] == STEPS
-    begun, expected, found = theirs.weights_at(0), weights(theirs), weights(ours)
+    begun, expected, result = theirs.weights_at(0), weights(theirs), weights(ours)
     for key, value in expected.items():
         assert np.abs(value - begun[key]).max() > 1e-4, f"{key} has not been trained"
-        np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-5, err_msg=key)
+        np.testing.assert_allclose(result[key], value, rtol=0, atol=1e-5, err_msg=key)
     assert abs(theirs.metrics["loss"] - ours.metrics["loss"]) < 1e-5
 
 
@@ -120,8 +120,8 @@ def test_models_that_are_no_row_of_its_layers_are_refused() -> None:
         r"trains sequential networks, and Residual is not sequential": Residual(),
         r"and Twice is not sequential": Twice(),
     }
-    for said, model in cases.items():
-        with pytest.raises(UsageError, match=said):
+    for message, model in cases.items():
+        with pytest.raises(UsageError, match=message):
             layers_of(model)
 
 

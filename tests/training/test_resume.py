@@ -54,8 +54,8 @@ def start(code: str, out: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def weights(run: Path) -> Mapping[str, NDArray[Any]]:
-    found: Mapping[str, NDArray[Any]] = load_file(run / "weights.safetensors")
-    return found
+    result: Mapping[str, NDArray[Any]] = load_file(run / "weights.safetensors")
+    return result
 
 
 def assert_same_bits(a: Path, b: Path) -> None:
@@ -76,7 +76,7 @@ def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that nobody disturbed."""
+    """An uninterrupted training."""
     out = tmp_path_factory.mktemp("whole") / "run"
     return cs.train("shapes", "mlp-512", epochs=12, seed=1, out=out, snapshot_seconds=0.05).path
 
@@ -189,13 +189,13 @@ def test_what_is_not_as_it_was_is_said_when_a_training_goes_on(small: Path, inte
 def test_the_random_state_of_more_gpus_or_fewer_is_taken_as_far_as_they_are_there(
     saved: int, here: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[int, int] = {}
+    arguments: dict[int, int] = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: here > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: given.update({device: int(state)}))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: arguments.update({device: int(state)}))
     state = {**random_state(), "cuda": [torch.tensor(number) for number in range(saved)]}
     restore_random_state(state)
-    assert given == {number: number for number in range(min(saved, here))}
+    assert arguments == {number: number for number in range(min(saved, here))}
 
 
 def test_a_live_run_is_held(tmp_path: Path) -> None:
@@ -237,8 +237,8 @@ def test_damaged_weights_are_named_and_those_of_the_last_good_snapshot_used(tmp_
     content = weights.read_bytes()
     weights.write_bytes(content[:40])
     with pytest.warns(UserWarning, match=r"weights\.safetensors is damaged .* Those of .*snapshots.\d+ are used"):
-        found = cs.load_run(run.path).model
-    assert all(torch.equal(value, run.model.state_dict()[name]) for name, value in found.state_dict().items())
+        result = cs.load_run(run.path).model
+    assert all(torch.equal(value, run.model.state_dict()[name]) for name, value in result.state_dict().items())
     for copy in run.path.glob("snapshots/*/weights.safetensors"):
         copy.write_bytes(content[:40])
     with pytest.raises(WeightsError, match=r"run/weights\.safetensors is damaged"):

@@ -441,17 +441,17 @@ def answers(run: Path) -> dict[str, Any]:
         "kernels": lambda: cs.load_model(run).state_dict()["conv1.weight"].numpy().tobytes(),
         "past": lambda: bytes(cs.load_run(run).weights_at(3)["conv1.weight"]),
     }
-    said: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     for name, ask in asked.items():
         with within(20), warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             try:
-                said[name] = ask()
+                message[name] = ask()
             except cs.ConvscopeError as error:
-                said[name] = error
+                message[name] = error
         if name == "history" and any(issubclass(one.category, DataWarning) for one in seen):
-            said[name] = seen  # it says which lines are left out
-    return said
+            message[name] = seen  # it says which lines are left out
+    return message
 
 
 def assert_one_byte_is_never_believed(whole: Path, half: Path, folder: Path, seed: int, times: int) -> None:

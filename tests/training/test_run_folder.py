@@ -51,7 +51,7 @@ def unfinished(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """Somebody's folder outside of the run."""
+    """A user's folder outside the run."""
     (tmp_path / "victim").mkdir()
     for name in ("thesis.tex", "000000099.safetensors", "keys"):
         (tmp_path / "victim" / name).write_text("precious")
@@ -401,7 +401,7 @@ def test_nohup_stays_in_force(tmp_path: Path) -> None:
     assert cs.load_run(run).finished
 
 
-def test_a_training_goes_on_where_nobody_reads_its_output(tmp_path: Path) -> None:
+def test_a_training_continues_if_its_output_is_not_read(tmp_path: Path) -> None:
     process = start(tmp_path / "run", stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

@@ -1,5 +1,6 @@
 """Training: what it learns, that it is the arithmetic of a plain loop, and that it leaves the caller's world alone."""
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,18 @@ def digits(count: int = 640, *, seed: int = 0) -> cs.Dataset:
 @pytest.fixture(scope="module")
 def crosses(tmp_path_factory: pytest.TempPathFactory) -> cs.Run:
     return cs.train("crosses", recipe="tutorial", out=tmp_path_factory.mktemp("runs") / "crosses")
+
+
+def test_a_terminal_sees_a_line_for_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cs.train("shapes", "shapes-cnn-1", epochs=2, out=tmp_path / "silent")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    cs.train("shapes", "shapes-cnn-1", epochs=2, out=tmp_path / "shown")
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("epoch 1/2  loss 0.")
+    assert re.fullmatch(r"epoch 2/2  loss [\d.]+  accuracy [\d.]+ %  test accuracy [\d.]+ %", last)
 
 
 def test_crosses_end_near_their_class_numbers_and_the_damaged_ones_on_the_right_side(crosses: cs.Run) -> None:
@@ -85,23 +98,23 @@ def test_metrics_say_what_happened(tmp_path: Path) -> None:
 
 def test_a_watcher_sets_the_pace_and_the_weights_stay_the_same_bits(tmp_path: Path) -> None:
     paces = [0.0, 0.0, None, 0.0, 0.0, 0.0, 1e-9]
-    told: list[Mapping[str, Any]] = []
+    warned: list[Mapping[str, Any]] = []
 
     def pace(event: Mapping[str, Any]) -> float | None:
         if event["event"] != "progress":
             return 7.0  # only an answer to "progress" counts
-        told.append(event)
-        return paces[len(told) % len(paces)]
+        warned.append(event)
+        return paces[len(warned) % len(paces)]
 
     watched = cs.train("shapes", epochs=2, out=tmp_path / "watched", watch=pace)
     plain = cs.train("shapes", epochs=2, out=tmp_path / "plain")
 
-    assert told[0]["step"] == 0
-    assert "loss" not in told[0]
-    after_zero = [b["step"] - a["step"] for k, (a, b) in enumerate(pairwise(told), 1) if paces[k % len(paces)] == 0]
+    assert warned[0]["step"] == 0
+    assert "loss" not in warned[0]
+    after_zero = [b["step"] - a["step"] for k, (a, b) in enumerate(pairwise(warned), 1) if paces[k % len(paces)] == 0]
     assert len(after_zero) > 20
     assert set(after_zero) == {1}
-    assert told[-1]["step"] == plain.metrics["step"]
+    assert warned[-1]["step"] == plain.metrics["step"]
     assert_same_run(watched, plain)
 
 

@@ -21,7 +21,7 @@ from convscope.traces.step import Kind
 
 @dataclass(frozen=True, slots=True)
 class TensorLink:
-    """Where one tensor argument came from: a Ref without its name."""
+    """The origin of one tensor argument: a Ref without its name."""
 
     kind: Kind
     id: int

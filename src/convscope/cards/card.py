@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 from weakref import WeakKeyDictionary
 
-from convscope.images import Preprocess
+from convscope.preprocess import Preprocess
 
 ATTRIBUTE = "convscope_card"
 Form = Literal["picture", "signal", "volume", "tokens", "any"]
@@ -19,7 +19,7 @@ _BESIDE: "WeakKeyDictionary[Any, Card]" = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a model expects and what its outputs mean.
+    """A model's expected input and the meaning of its outputs.
 
     >>> Card("net", classes=("square", "circle")).classes[1]
     'circle'
@@ -32,18 +32,18 @@ class Card:
     source: str = ""
     """How to load it again: a name, `file.py:Class`, a run folder."""
     notes: tuple[str, ...] = ()
-    """What loading had to do or to guess, said to the user once."""
+    """Notes on assumptions and repairs made while loading, reported to the user once."""
     fixed_size: bool = False
     """Whether the model is known to take no other size and channels than `preprocess` has."""
     size_found: bool = False
     """Whether the size was determined by trial runs, so that a picture of another accepted size keeps its own."""
     form: Form = "picture"
-    """What one input is: a picture (C, H, W), a signal (C, L), a volume (C, D, H, W), whole numbers, or any array."""
+    """The form of one input: a picture (C, H, W), a signal (C, L), a volume (C, D, H, W), integers, or any array."""
     inputs: tuple[str, ...] = ()
     """The names of the inputs, where forward wants several."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; `from_json` reads them back. Notes are not kept."""
+        """Plain values for JSON; `from_json` reads them back. Notes are not kept."""
         return {
             "name": self.name,
             "preprocess": self.preprocess.to_json(),
@@ -94,9 +94,9 @@ class InputLayer:
     """A layer that an image may enter first."""
 
     name: str
-    """As in `model.named_modules()`; empty for a bare layer."""
+    """The name in `model.named_modules()`; empty for a bare layer."""
     kind: Literal["channels", "numbers"]
-    """What it counts: the channels of a convolution, or the numbers that a linear layer takes."""
+    """The quantity it fixes: the channels of a convolution, or the inputs of a linear layer."""
     count: int
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ def square(layer: InputLayer, channels: int) -> int:
 
 
 def expected_input(card: Card, layers: list[InputLayer]) -> str:
-    """What images a model takes, in words, for an error message.
+    """A description of the images that a model takes, for an error message.
 
     >>> expected_input(Card("net"), [InputLayer("conv1", "channels", 3)])
     'net takes images of 3 channels (conv1 takes 3 channels)'

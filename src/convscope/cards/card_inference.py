@@ -9,8 +9,9 @@ from typing import Any
 from convscope.cards.card import AXES, Card, Form, InputLayer, attached, input_layers, square
 from convscope.errors import ModelError, UsageError
 from convscope.files import read_file
-from convscope.images import WHITE, Fit, Preprocess
+from convscope.images import WHITE
 from convscope.json_values import parse_json
+from convscope.preprocess import Fit, Preprocess
 
 Geometry = tuple[tuple[int, int] | None, Fit, float]  # size, fit and crop_ratio of a Preprocess
 
@@ -20,14 +21,14 @@ RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box",
 
 
 def preprocess_from_processor(config: Mapping[str, Any]) -> Preprocess:
-    """What transformers' `preprocessor_config.json` says, as a Preprocess.
+    """The Preprocess that transformers' `preprocessor_config.json` describes.
 
     Pictures are scaled bilinearly, whatever the processor's own filter is.
 
     >>> config = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224, "image_mean": [0.5] * 3,
     ...           "image_std": [0.5] * 3}
-    >>> found = preprocess_from_processor(config)
-    >>> found.size, found.fit, found.crop_ratio, found.mean
+    >>> result = preprocess_from_processor(config)
+    >>> result.size, result.fit, result.crop_ratio, result.mean
     ((224, 224), 'crop', 0.875, (0.5, 0.5, 0.5))
 
     Args:
@@ -48,7 +49,7 @@ def preprocess_from_processor(config: Mapping[str, Any]) -> Preprocess:
 
 
 def preprocess_from_timm(config: Mapping[str, Any]) -> Preprocess:
-    """What timm's `pretrained_cfg` says, as a Preprocess.
+    """The Preprocess that timm's `pretrained_cfg` describes.
 
     >>> preprocess_from_timm({"input_size": (3, 224, 224), "mean": (0.5,), "std": (0.5,), "crop_pct": 0.875}).crop_ratio
     0.875
@@ -110,7 +111,7 @@ def _cropped(crop: tuple[int, int], fit: Fit, scaled: tuple[int, int]) -> Geomet
 
 
 def _edge(config: Mapping[str, Any]) -> int | None:
-    """What the shorter edge is scaled to; None where both are given."""
+    """The target length of the shorter edge; None if both are specified."""
     size = config.get("size")
     if isinstance(size, Mapping):
         if size.get("longest_edge"):
@@ -177,7 +178,7 @@ def card_of(model: Any) -> Card:
 
 
 def infer_card(model: Any, folder: Path | None = None) -> Card:
-    """What a model's own config says of its input and outputs, else what runs of a copy of it show, else its layers.
+    """A card from the model's own config, else from trial runs of a copy, else from its layers.
 
     The card's `notes` say what was found where.
 
@@ -188,9 +189,9 @@ def infer_card(model: Any, folder: Path | None = None) -> Card:
     config = getattr(model, "config", None)
     name = type(model).__name__
     classes = _class_names(config, model)
-    for place in (folder, _folder_of(config)):
-        if place is not None and (place / PROCESSOR).is_file():
-            preprocess, notes = _from_processor(place / PROCESSOR, config)
+    for candidate in (folder, _folder_of(config)):
+        if candidate is not None and (candidate / PROCESSOR).is_file():
+            preprocess, notes = _from_processor(candidate / PROCESSOR, config)
             return Card(name, preprocess, classes, notes=notes)
     timm = _settings(getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None))
     if timm.get("input_size"):
@@ -226,7 +227,7 @@ Found = tuple[Form, Preprocess, tuple[str, ...]]
 
 
 def _found(model: Any) -> Found:
-    """What the form, the channels and the size of an input are, without a config."""
+    """The form, channels and size of a model's input without a config."""
     declared = _declared(model)
     if declared is not None:
         return declared
@@ -257,7 +258,7 @@ def entering(model: Any) -> list[InputLayer]:
 
 
 def at_size(model: Any, card: Card, size: tuple[int, int]) -> Preprocess:
-    """What a card says of pictures, without a size that running found where a picture's own size runs too."""
+    """The card's Preprocess, without the size found by trial runs if the image's own size runs too."""
     expected = card.preprocess
     if not card.size_found or size == expected.size or not hasattr(model, "named_modules"):
         return expected
@@ -285,7 +286,7 @@ def _inputs(model: Any) -> tuple[str, ...]:
 
 
 def _declared(model: Any) -> Found | None:
-    """What the inputs of a program of torch.export are: it notes the shapes that it was exported with."""
+    """The inputs of a program of torch.export, from the shapes with which it was exported."""
     nodes = [node for node in getattr(getattr(model, "graph", None), "nodes", ()) if node.op == "placeholder"]
     shapes = [getattr(node.meta.get("val"), "shape", None) for node in nodes]
     forms: Mapping[int, Form] = {axes + 1: form for form, axes in AXES.items() if axes}  # type: ignore[misc]

@@ -42,7 +42,7 @@ class Attempt:
 
     ran: bool
     calls: int
-    """How many functions of torch it had called when it ended."""
+    """The number of torch functions called before it ended."""
     layers: tuple[InputLayer, ...]
     """The convolutions and linear layers that it called, in that order; the last one may have failed."""
 
@@ -57,7 +57,7 @@ class Ghosts:
 
     model: nn.Module
     inputs: int = field(init=False)
-    """How many inputs forward wants."""
+    """The number of inputs that forward requires."""
     calls: int = 0
     """Functions of torch that all attempts have called together, and what making them was like."""
     _kept: dict[bool, nn.Module] = field(default_factory=dict)
@@ -97,11 +97,11 @@ class Ghosts:
         where: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
         ran = True
         with _unseen(), where:
-            given = [in_structure(value, lambda t: t.detach().clone().to(device)) for value in arguments]
+            copies = [in_structure(value, lambda t: t.detach().clone().to(device)) for value in arguments]
             named = {name: in_structure(v, lambda t: t.detach().clone().to(device)) for name, v in keywords.items()}
             with watch:
                 try:
-                    ghost(*given, **named)
+                    ghost(*copies, **named)
                 except Exception:  # whatever a forward raises on an input that is not for it
                     ran = False
         self.calls += watch.calls + ATTEMPT
@@ -164,7 +164,7 @@ def in_structure(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _copy(model: nn.Module, numberless: bool) -> nn.Module:
     """A copy in evaluation mode, without hooks that would tell the user's own code of what is tried."""
-    memo: dict[int, Any] = {  # uninitialized buffers cannot be copied, only made anew
+    memo: dict[int, Any] = {  # uninitialized buffers cannot be copied, only created again
         id(buffer): _Uninitialized(requires_grad=False, device=buffer.device, dtype=buffer.dtype)
         for buffer in model.buffers()
         if isinstance(buffer, nn.UninitializedBuffer)

@@ -42,7 +42,7 @@ ATTENTIVE = (
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a model takes, as runs have shown."""
+    """The input of a model, determined by trial runs."""
 
     ran: bool
     """Whether one of them came to its end; else this is from the one that came farthest."""
@@ -73,7 +73,7 @@ class _Best:
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    """What runs of one model have shown."""
+    """The results of trial runs of one model."""
 
     stamp: int
     """Changes with the model's layers."""
@@ -87,10 +87,10 @@ _KNOWN: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
 
 
 def expectation(model: Any) -> Expectation | None:
-    """What a model takes; None where no copy of it can be run.
+    """The input that a model expects; None if no copy of it can be run.
 
-    >>> found = expectation(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 2)))
-    >>> found.channels, found.size
+    >>> result = expectation(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 2)))
+    >>> result.channels, result.size
     (3, (28, 28))
 
     Args:
@@ -165,7 +165,7 @@ def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Hints:
-    """Which kinds of layers a model has."""
+    """The kinds of layers in a model."""
 
     flat: bool
     """Those of two dimensions, for pictures."""

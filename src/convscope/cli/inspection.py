@@ -1,5 +1,6 @@
 """The commands that show numbers and prove them: trace, explain, verify."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,10 @@ import typer
 import convscope as cs
 from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
 from convscope.cli.options import DataDir, Inputs, Json, Loading, spread
+from convscope.render.numbers import grid_lines
+
+MAX_WRITTEN = 32
+"""Parameters of up to this many numbers are written out as text."""
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
 OneImage = Annotated[
@@ -104,6 +109,28 @@ def verify(
         _show_report(report)
     if report.wrong:
         raise typer.Exit(1)
+
+
+def weights_of(model: Any, layer: str | None = None) -> dict[str, Any]:
+    """The parameters of a model or of one of its layers, as arrays by name."""
+    return {
+        name: value.detach().cpu().numpy()
+        for name, value in model.named_parameters()
+        if layer is None or name.rpartition(".")[0] == layer
+    }
+
+
+def weight_lines(parameters: Mapping[str, Any]) -> list[str]:
+    """A few parameters as text, a grid for each kernel; empty if there are more than `MAX_WRITTEN` numbers."""
+    if sum(value.size for value in parameters.values()) > MAX_WRITTEN:
+        return []
+    lines = []
+    for name, value in parameters.items():
+        lines.append(f"{name} ({'x'.join(map(str, value.shape))})")
+        planes = value.reshape(-1, *value.shape[-2:]) if value.ndim > 2 else value[None]
+        for plane in planes:
+            lines += [f"  {line}" for line in grid_lines(plane)]
+    return lines
 
 
 def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:

@@ -10,10 +10,10 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import Out, reading_progress, remark, save, say, show_json, target, write
-from convscope.cli.inspection import explained
+from convscope.cli.inspection import explained, weight_lines, weights_of
 from convscope.cli.options import DataDir, Grey, Inputs, Json, Loading, Size, Trust, is_run, parse_size, spread
 from convscope.cli.training import scores
-from convscope.render.numbers import decimal
+from convscope.render.numbers import decimal, grid_lines
 
 ANY_IMAGE = "shapes:test/0"
 
@@ -61,12 +61,12 @@ def filter_image(
         show_json({**facts, "figure": str(path)})
         return
     say(f"{chosen.name}{', finds ' + chosen.finds if chosen.finds else ''}")
-    for line in _aligned(chosen.kernel):
+    for line in grid_lines(chosen.kernel):
         say(f"  {line}")
-    say(f"answers {answers} (measured on test edges)")
+    say(f"response: {answers} (measured on test edges)")
     for word in ("input", "output"):
         fact = facts[word]
-        made = ", made grey first" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
+        made = ", converted to grey" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
         reach = f"from {decimal(fact['min'])} to {decimal(fact['max'])}"
         say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{made}")
     write(figure, path)
@@ -123,12 +123,22 @@ def kernels(
     most: Annotated[int, typer.Option(min=1, help="Maximum number of kernels.")] = 24,
     loading: Loading,
     out: Out = None,
+    as_json: Json = False,
 ) -> None:
     """Draw the kernels of a convolution with their numbers and the sum over each input channel."""
     path = target(out, "kernels", model, layer)
     loaded = loading.load(model)
     colors = ("red", "green", "blue") if cs.card_of(loaded).preprocess.channels == 3 else ()
-    write(cs.plot.kernels(loaded, layer, most=most, inputs=colors), path)
+    figure = cs.plot.kernels(loaded, layer, most=most, inputs=colors)
+    kernels_of = (name.rpartition(".")[0] for name, value in loaded.named_parameters() if value.ndim == 4)
+    weights = weights_of(loaded, layer if layer is not None else next(kernels_of))
+    if as_json:
+        save(figure, path)
+        show_json({"weights": {name: value.tolist() for name, value in weights.items()}, "figure": str(path)})
+        return
+    for line in weight_lines(weights):
+        say(line)
+    write(figure, path)
 
 
 @plot_app.command()
@@ -195,6 +205,9 @@ def number(
     inputs: Inputs,
     at: Annotated[str, typer.Option(help="STEP:CELL, such as conv1:3,10,12 (channel, row, column) or fc:1.")],
     to_input: Annotated[bool, typer.Option("--to-input", help="As contributions of input pixels.")] = False,
+    depth: Annotated[
+        int, typer.Option(min=1, max=2, help="2 also draws the windows behind the numbers that it is made of.")
+    ] = 1,
     most: Annotated[int, typer.Option(min=1, help="Maximum number of channels of a window.")] = 4,
     loading: Loading,
     data_dir: DataDir = None,
@@ -205,7 +218,8 @@ def number(
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
     why = explained(inputs.trace(loaded, shown.value), at)
-    write(cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most), path)
+    figure = cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most, depth=depth)
+    write(figure, path)
 
 
 @plot_app.command()
@@ -248,10 +262,3 @@ def _title(run: str) -> str:
 
 def _range(values: Any) -> dict[str, float]:
     return {"min": float(values.min()), "max": float(values.max())}
-
-
-def _aligned(kernel: Any) -> list[str]:
-    """A kernel's numbers in aligned columns."""
-    texts = [[f"{value:.4f}".rstrip("0").rstrip(".") for value in row] for row in kernel]
-    wide = max(len(text) for row in texts for text in row)
-    return ["  ".join(f"{text:>{wide}}" for text in row) for row in texts]

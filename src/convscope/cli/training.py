@@ -21,6 +21,7 @@ from convscope.cli.console import (
     show_json,
     show_table,
 )
+from convscope.cli.inspection import weight_lines, weights_of
 from convscope.cli.options import (
     DataDir,
     Grey,
@@ -36,6 +37,9 @@ from convscope.cli.options import (
     with_consent,
 )
 from convscope.render.numbers import decimal, percent
+
+FEW = 4
+"""A data set of up to this many training images is answered image by image when its training ends."""
 
 
 class TrainingProgress:
@@ -65,7 +69,7 @@ class TrainingProgress:
             f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} "
             f"({event['images']:,} images): "
             f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}, batch {recipe['batch_size']}, "
-            f"{recipe['optimizer']}, lr {recipe['lr']:g}, {recipe['loss']}"
+            f"{recipe['optimizer']}, lr {recipe['lr']:g}, {recipe['loss']}, on {event['device']}"
         )
         for note in event["notes"]:
             remark(f"note: {note}")
@@ -195,7 +199,18 @@ def train(
         say(f"{run.path} is already finished; nothing is left to train.{more}")
         return
     say(f"{run.path} was written after {duration(run.metrics['seconds'])} of training")
+    for line in weight_lines(weights_of(run.model)):
+        say(line)
+    if watcher.start["images"] <= FEW:
+        _answer_test_images(run)
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")
+
+
+def _answer_test_images(run: Any) -> None:
+    """Print the prediction for each test image of a data set that has only a few."""
+    source = run.config["dataset"]["source"]
+    for name in cs.load_dataset(source, split="test").names or ():
+        _show_prediction(cs.predict(run, f"{source}:{name}")[0], top=2)
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from convscope.data.mnist import FAMILIES
 from convscope.data.npz import load_npz
 from convscope.data.options import DatasetOptions
 from convscope.errors import UnknownName, UsageError
-from convscope.images import Fit, Preprocess
+from convscope.preprocess import Fit, Preprocess
 from convscope.progress import Progress, silent
 
 Loader = Callable[[DatasetOptions], Dataset]
@@ -58,7 +58,7 @@ class DatasetSource:
     """A kind of user data set, named by its location."""
 
     name: str
-    """How it is written: `folder:PATH`."""
+    """The syntax: `folder:PATH`."""
     summary: str
     load: Loader = field(repr=False)
     options: frozenset[str] = frozenset()
@@ -91,7 +91,7 @@ def _family(name: str) -> DatasetEntry:
         shape=(1, 28, 28),
         sizes={"train": 60_000, "test": 10_000, "all": 70_000},
         classes=family.classes,
-        preprocess=mnist.PREPROCESS,
+        preprocess=mnist.DIGITS if name == "mnist" else mnist.PREPROCESS,
         source=family.source,
         load=mnist.load_mnist,
     )
@@ -164,7 +164,7 @@ def load_dataset(
             image independently, as the tutorial does, so that they overlap (see `overlap`).
         data_dir: Folder in which to look first for the files of the MNIST family.
         image_size: (height, width) in pixels to which the images of a folder, or of `hub:`, are resized.
-        fit: How to fit images of another aspect ratio: "stretch", "crop" or "pad", as in `Preprocess`.
+        fit: How to fit images of another aspect ratio: "stretch", "crop", "pad" or "mnist", as in `Preprocess`.
         crop_ratio: The crop ratio, as in `Preprocess`.
         grey: Whether to convert them to grey.
         strict: Whether an unreadable image of a folder, or of `hub:`, is an error rather than skipped with a warning.
@@ -193,7 +193,7 @@ def load_dataset(
         strict=strict,
         progress=progress,
     )
-    for option, flag, given in (
+    for option, flag, arguments in (
         ("size", " (--images)", size is not None),
         ("sampling", "", sampling != "split"),
         ("image_size", " (--size)", image_size is not None),
@@ -201,7 +201,7 @@ def load_dataset(
         ("crop_ratio", "", crop_ratio != 1),
         ("grey", " (--grey)", grey),
     ):
-        if given and option not in entry.options:
+        if arguments and option not in entry.options:
             known: list[DatasetEntry | DatasetSource] = [*DATASETS.values(), *PLACES.values()]
             takers = [other.name for other in known if option in other.options]
             raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from convscope.data.lazy_images import LazyImages, places
 from convscope.errors import DataError, UnknownName, UsageError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
+from convscope.preprocess import Preprocess
 
 AT_ONCE = 256
 
@@ -38,7 +39,7 @@ class Dataset:
     """Conversion of raw values to a model's input, and back."""
     split: str = "all"
     source: str = ""
-    """Where the images come from: a paper, a generator with its seed, a folder."""
+    """The source of the images: a paper, a generator with its seed, a folder."""
     names: tuple[str, ...] = field(default=(), repr=False)
     """A name for each image (`damaged-plus`, a file's path), or empty."""
     skipped: int = 0
@@ -160,7 +161,7 @@ def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[
 
 
 def overlap(train: Dataset, test: Dataset) -> int:
-    """How many images of `test` also occur in `train`, byte for byte.
+    """The number of images of `test` that also occur in `train`, byte for byte.
 
     >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))
     >>> overlap(data, data)

@@ -26,7 +26,7 @@ NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # what Pillow reco
 
 @dataclass(frozen=True, slots=True)
 class FolderLayout:
-    """Where the class folders of each split are."""
+    """The class folders of each split."""
 
     train: tuple[Path, ...] = ()
     """Folders that hold a sub-folder for each class; empty where the data set has no splits of its own."""
@@ -34,9 +34,9 @@ class FolderLayout:
     whole: tuple[Path, ...] = ()
     """Those of all images."""
     notes: tuple[str, ...] = ()
-    """What was assumed."""
+    """The assumptions that were made."""
     warnings: tuple[str, ...] = ()
-    """Which pictures of the folder are not used, and why."""
+    """The unused images of the folder, and why."""
 
     def classes(self) -> tuple[str, ...]:
         """The names of all classes, sorted."""
@@ -86,7 +86,7 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, with what its list says of each, so that no file of a million is asked by itself."""
+    """The entries of a folder from one listing, so that a million files need no call each."""
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -103,7 +103,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 @cache
 def extensions() -> frozenset[str]:
-    """How the names of image files end, those included that are not read: they are named as skipped."""
+    """The extensions of image files, including formats that are not read: those are reported as skipped."""
     known = Image.registered_extensions()
     return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in NO_PICTURES)
 
@@ -133,8 +133,8 @@ def _has_loose_pictures(folder: Path) -> bool:
 
 
 def _inside(found: FolderLayout, base: Path, root: Path) -> FolderLayout:
-    said = f"the data set is read from {base.relative_to(root)}/, the only folder in {root}"
-    return FolderLayout(found.train, found.test, found.whole, (said, *found.notes), found.warnings)
+    note = f"the data set is read from {base.relative_to(root)}/, the only folder in {root}"
+    return FolderLayout(found.train, found.test, found.whole, (note, *found.notes), found.warnings)
 
 
 def _by_names(root: Path) -> FolderLayout | None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from convscope.data.dataset import Dataset
 from convscope.data.options import DatasetOptions, check_memory
 from convscope.errors import UsageError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
+from convscope.preprocess import Preprocess
 
 CROSSES = {
     "plus": (0, ("010", "111", "010")),
@@ -93,7 +94,7 @@ class ShapePart:
 
     kind: Kind
     color: tuple[int, ...]
-    """Which channels are lit: (1,) is white, (1, 1, 0) is yellow, red plus green."""
+    """The values of the channels: (1,) is white, (1, 1, 0) is yellow, red plus green."""
 
 
 PARTS: Mapping[str, tuple[tuple[ShapePart, ...], ...]] = {
@@ -120,7 +121,7 @@ def shape(name: str) -> tuple[int, int, int]:
 
 
 def preprocess(name: str) -> Preprocess:
-    """What a model of this data set expects."""
+    """The preprocessing that a model of this data set expects."""
     return Preprocess(size=(EDGE, EDGE), channels=shape(name)[0], background="dark", binary=True)
 
 
@@ -205,7 +206,7 @@ def every(kind: Kind) -> Places:
 
 
 def is_test(count: int) -> NDArray[np.bool_]:
-    """Which of `count` numbered images are test: a fifth, spread evenly by golden-ratio steps, the same for ever.
+    """Mask of the test images among `count`: a fixed fifth, spread evenly by golden-ratio steps.
 
     >>> int(is_test(580).sum())
     116
@@ -230,7 +231,7 @@ def independent(rng: np.random.Generator, kind: Kind, count: int) -> Places:
 
 
 def published_chances(data: Dataset) -> NDArray[np.float64] | None:
-    """How likely the tutorial draws each image of the split `all`: the classes, then sizes, then places alike.
+    """The probability of each image of `all` in the tutorial: classes, then sizes, then positions are equally likely.
 
     >>> published_chances(load_shapes(DatasetOptions("shapes"))).shape
     (3889,)
@@ -257,7 +258,7 @@ def paint(part: ShapePart, places: Places) -> Array:
 
 
 def inside_square(places: Places) -> NDArray[np.bool_]:
-    """Which pixels belong to each square: shape (n, 28, 28)."""
+    """Mask of the pixels of each square: shape (n, 28, 28)."""
     line = np.arange(EDGE)
     side, top, left = np.hsplit(places, 3)  # (n, 1) each
     rows = (line >= top) & (line < top + side)  # (n, 28)
@@ -266,7 +267,7 @@ def inside_square(places: Places) -> NDArray[np.bool_]:
 
 
 def inside_circle(places: Places) -> NDArray[np.bool_]:
-    """Which pixels belong to each circle, dx² + dy² <= r²: shape (n, 28, 28)."""
+    """Mask of the pixels of each circle, dx² + dy² <= r²: shape (n, 28, 28)."""
     line = np.arange(EDGE, dtype=np.int16)
     radius, row, column = np.hsplit(places.astype(np.int16), 3)  # (n, 1) each
     down, across = (line - row) ** 2, (line - column) ** 2  # (n, 28)

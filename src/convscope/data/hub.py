@@ -20,7 +20,8 @@ from convscope.data.folder_layout import TEST, TRAIN
 from convscope.data.lazy_images import BlockShuffle, Encoded, LazyImages, decoded
 from convscope.data.options import DatasetOptions, split_indices
 from convscope.errors import DataError, DownloadError, UnknownName, UsageError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
+from convscope.preprocess import Preprocess
 
 OPTIONS = ("config", "image", "label", "stream")
 LOOKED_AT = 16
@@ -57,8 +58,8 @@ def load_hub(request: DatasetOptions) -> Dataset:
         DataError: no images, no labels, or some missing; the library is not installed.
         DownloadError: a name that cannot be reached.
     """
-    place, options = _parsed(request.name)
-    result = _open(request.name, place, options)
+    location, options = _parsed(request.name)
+    result = _open(request.name, location, options)
     image, label = _columns(request.name, next(iter(result.values())).features, options)
     parts, classes = _labelled(request.name, result, label)
     chosen, where, notes = _chosen(parts, request)
@@ -72,7 +73,7 @@ def load_hub(request: DatasetOptions) -> Dataset:
         classes=classes,
         preprocess=Preprocess(stored.shape[2:], stored.shape[1], fit=request.fit, crop_ratio=request.crop_ratio),
         split=request.split,
-        source=place,
+        source=location,
         notes=notes,
     )
 
@@ -83,17 +84,17 @@ def is_here(name: str) -> bool:
     >>> is_here("hub:owner/name")
     False
     """
-    place, _ = _parsed(name)
-    return Path(place).expanduser().exists()
+    location, _ = _parsed(name)
+    return Path(location).expanduser().exists()
 
 
 def _parsed(name: str) -> tuple[str, dict[str, str]]:
-    place, _, said = name.partition(":")[2].partition("?")
-    options = dict(parse_qsl(said, keep_blank_values=True))
+    location, _, query = name.partition(":")[2].partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
         if option not in OPTIONS:
-            raise UnknownName(f"option of {place}", option, OPTIONS)
-    return place, options
+            raise UnknownName(f"option of {location}", option, OPTIONS)
+    return location, options
 
 
 def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ LONGEST_HEAD = 4 + 4 * 255  # bytes of a header of as many dimensions as can be 
 
 
 def uncompressed(stored: bytes, where: str) -> bytes:
-    """What a file holds, unpacked where it begins as a gzip file does.
+    """The content of a file, unpacked if it is a gzip file.
 
     >>> uncompressed(gzip.compress(b"seven"), "a file")
     b'seven'
@@ -44,7 +44,7 @@ def uncompressed(stored: bytes, where: str) -> bytes:
 
 
 def _size(head: bytes) -> int:
-    """How many bytes an IDX file has by its header; 0 where this is none."""
+    """The size of an IDX file in bytes by its header; 0 if it is not an IDX file."""
     dimensions = head[3] if len(head) > 3 and head[:3] == b"\x00\x00\x08" else 0
     header = 4 + 4 * dimensions
     if not dimensions or len(head) < header:
@@ -81,8 +81,8 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
         raise DataError(f"{where} is cut off within its header; replace it with a fresh copy.")
     shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
     if len(content) != header + math.prod(shape):
-        said = "x".join(map(str, shape))
-        raise DataError(f"{where} is cut off or too long: it has {len(content):,} bytes and its header says {said}.")
+        size = "x".join(map(str, shape))
+        raise DataError(f"{where} is cut off or too long: it has {len(content):,} bytes and its header says {size}.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

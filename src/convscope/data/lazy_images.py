@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
-from convscope.images import WHITE, Array, Preprocess, read_image
+from convscope.images import WHITE, Array, read_image
+from convscope.preprocess import Preprocess
 
 Indices = NDArray[np.intp]
 Encoded = bytes | Path | None

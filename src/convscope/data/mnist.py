@@ -5,7 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +15,8 @@ from convscope.data.dataset import Dataset
 from convscope.data.idx import GZIP, parse_idx, uncompressed
 from convscope.data.options import DatasetOptions
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
+from convscope.preprocess import Preprocess
 from convscope.progress import Progress
 
 HTTP = {
@@ -26,7 +27,7 @@ HTTP = {
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `~/.cache/convscope` on Linux, its like elsewhere."""
+    """The folder of downloads: `~/.cache/convscope` on Linux, the user's cache folder elsewhere."""
     import pooch  # noqa: PLC0415  # it takes a fifth of a second, which most data sets need not wait for
 
     return Path(pooch.os_cache("convscope"))
@@ -92,7 +93,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Bar:
-    """What pooch takes for a progress bar: it sets `total`, then calls the rest."""
+    """A progress bar for pooch, which sets `total` and then calls the methods."""
 
     def __init__(self, what: str, progress: Progress) -> None:
         self.what, self.progress = what, progress
@@ -207,6 +208,8 @@ FAMILIES: Mapping[str, Family] = {
 
 VARIABLE = "CONVSCOPE_DATA"
 PREPROCESS = Preprocess(size=(28, 28), channels=1, background="dark")
+DIGITS = replace(PREPROCESS, fit="mnist")
+"""MNIST's own: a drawing is centred as its digits were."""
 
 
 def load_mnist(request: DatasetOptions) -> Dataset:
@@ -232,7 +235,7 @@ def load_mnist(request: DatasetOptions) -> Dataset:
         images=images[:, None],
         labels=np.concatenate([labels for _, labels in pairs]).astype(np.int64),
         classes=family.classes,
-        preprocess=PREPROCESS,
+        preprocess=DIGITS if request.name == "mnist" else PREPROCESS,
         split=request.split,
         source=family.source,
     )
@@ -252,12 +255,12 @@ def at_hand(request: DatasetOptions) -> bool:
 def _pair(request: DatasetOptions, family: Family, split: str) -> tuple[Array, Array]:
     """The images (N, 28, 28) and the labels (N,) of one split."""
     files = family.files[split]
-    given = _given(request, files)
-    if given:
-        contents = [_checked(request.name, path, file) for path, file in zip(given, files, strict=True)]
+    paths = _given(request, files)
+    if paths:
+        contents = [_checked(request.name, path, file) for path, file in zip(paths, files, strict=True)]
     else:
         contents = [_cached(request, family, file) for file in files]
-    where = [str(path) for path in given] or [file.name for file in files]
+    where = [str(path) for path in paths] or [file.name for file in files]
     return parse_idx(contents[0], 3, where[0]), parse_idx(contents[1], 1, where[1])
 
 

@@ -25,7 +25,8 @@ from convscope.data.options import DatasetOptions, check_bytes, split_indices
 from convscope.data.value_range import layout_of, white_of
 from convscope.errors import DataError, UsageError
 from convscope.files import unsuitable
-from convscope.images import WHITE, Array, Preprocess
+from convscope.images import WHITE, Array
+from convscope.preprocess import Preprocess
 
 MAGIC = b"\x93NUMPY"
 LENGTHS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}
@@ -37,12 +38,12 @@ DAMAGE = (
     OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError, SyntaxError,
     RecursionError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What the readers of damaged archives raise; an unknown compression is a NotImplementedError, so a RuntimeError."""
+"""Exceptions of damaged archives; an unknown compression is a NotImplementedError, so a RuntimeError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What the header of an array says."""
+    """The header of an array."""
 
     file: str
     """Its name in the archive."""
@@ -50,7 +51,7 @@ class Member:
     shape: tuple[int, ...]
     fortran: bool
     start: int
-    """Where its numbers begin, in bytes."""
+    """The offset of its numbers in bytes."""
 
     @property
     def size(self) -> int:
@@ -144,12 +145,12 @@ def _header(file: IO[bytes], name: str, array: str) -> Member:
 
 def _literal(text: str, array: str) -> Mapping[str, Any]:
     try:
-        said = ast.literal_eval(text)
+        header = ast.literal_eval(text)
     except (*DAMAGE, AttributeError):
-        said = None
-    if not isinstance(said, dict) or said.keys() != {"descr", "fortran_order", "shape"}:
+        header = None
+    if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError(f"the header of {array} is damaged")
-    return said
+    return header
 
 
 def _parsed(said: Mapping[str, Any], name: str, array: str, start: int) -> Member:
@@ -303,7 +304,7 @@ def _check_names(path: Path, classes: Member) -> None:
 
 
 def _order(path: Path, images: list[Member], said: str | None) -> tuple[tuple[int, ...] | None, str]:
-    """How the axes of the images become (N, C, H, W), and what was assumed; None adds the channel."""
+    """The permutation of the axes to (N, C, H, W), and what was assumed; None adds the channel."""
     shape = images[0].shape
     if len(shape) == 3:
         if said is not None:

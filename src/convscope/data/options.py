@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convscope.errors import DataError, UnknownName, UsageError
-from convscope.images import Fit
 from convscope.memory import available
+from convscope.preprocess import Fit
 from convscope.progress import Progress, silent
 
 SPLITS = ("train", "test", "all")
@@ -77,18 +77,18 @@ class DatasetOptions:
         Raises:
             UnknownName: an option that is not known.
         """
-        place, text = self._place()
+        location, text = self._place()
         options = dict(parse_qsl(text, keep_blank_values=True))
         for option in options:
             if option not in known:
-                raise UnknownName(f"option of {place}", option, known)
+                raise UnknownName(f"option of {location}", option, known)
         return options
 
     def _place(self) -> tuple[str, str]:
         """The path and the options behind it; a name that exists with its question mark has none."""
         whole = self.name.partition(":")[2]
-        place, _, options = whole.partition("?")
-        return (whole, "") if options and Path(whole).expanduser().exists() else (place, options)
+        location, _, options = whole.partition("?")
+        return (whole, "") if options and Path(whole).expanduser().exists() else (location, options)
 
 
 def check_seed(seed: object) -> int:

@@ -15,7 +15,7 @@ CHANNELS = frozenset({1, 3, 4})
 """Numbers of channels that pictures usually have."""
 DEEP = 65535.0
 CLEARLY_BRIGHT = 128.0
-"""Where some floating-point values are negative, the least maximum where 255 is white; standard scores end before."""
+"""If some floats are negative, the smallest maximum at which 255 is white; standard scores stay below."""
 
 
 def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout, str]:

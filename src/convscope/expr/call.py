@@ -136,24 +136,29 @@ def _operands(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Operand]]:
 
 
 def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result") -> Cell:
-    """A cell as a full index of `shape`: leading zeros added, checked to lie inside.
+    """A cell as a full index of `shape`, checked to be inside; the batch axis and axes of size 1 may be left out.
 
     >>> full_cell((3, 10, 12), (1, 8, 28, 28))
     (0, 3, 10, 12)
 
     Raises:
-        UsageError: more indices than the tensor has axes, an index out of range, or one that is not an integer.
+        UsageError: too many or too few indices, an index out of range, or one that is not an integer.
     """
     try:
-        given = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
+        cells = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
     except TypeError:
         raise UsageError(f"a cell is a tuple of whole numbers such as (3, 10, 12), not {cell!r}.") from None
-    wanted = (0,) * (len(shape) - len(given)) + given
+    wanted = (0,) * (len(shape) - len(cells)) + cells
     fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
     if not fits:
-        shown = shape[1:] if shape[:1] == (1,) and len(given) < len(shape) > 1 else shape
+        shown = shape[1:] if shape[:1] == (1,) and len(cells) < len(shape) > 1 else shape
         ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shown) or "no axes: its only cell is ()"
-        raise UsageError(f"{name} has no cell {given}; its shape is {tuple(shown)}, its cells are {ranges}.")
+        raise UsageError(f"{name} has no cell {cells}; its shape is {tuple(shown)}, its cells are {ranges}.")
+    axes = shape[1:] if len(cells) < len(shape) > 1 else shape
+    if any(n > 1 for n in axes[: len(axes) - len(cells)]):
+        ranges = ", ".join(f"0 to {n - 1}" for n in axes)
+        needed = f"{len(axes)} {'index' if len(axes) == 1 else 'indices'}"
+        raise UsageError(f"a cell of {name} has {needed} ({ranges}), so {cells} is incomplete.")
     return wanted
 
 

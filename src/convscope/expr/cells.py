@@ -76,11 +76,11 @@ def row(operand: Operand, cell: Cell, dims: Sequence[int]) -> Cells:
 
 def dims_of(call: Call, operand: Operand, name: str = "dim") -> tuple[int, ...]:
     """The axes that a reduction runs over, as non-negative numbers; all of them where none are named."""
-    given = call.get(name)
+    value = call.get(name)
     count = len(operand.shape)
-    if given is None or given == []:
+    if value is None or value == []:
         return tuple(range(count))
-    return tuple(d % count for d in ([given] if isinstance(given, int) else given)) if count else ()
+    return tuple(d % count for d in ([value] if isinstance(value, int) else value)) if count else ()
 
 
 def before_reduction(cell: Cell, dims: Sequence[int], count: int) -> Cell:

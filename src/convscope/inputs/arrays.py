@@ -62,13 +62,13 @@ def as_it_is(array: Array, card: Card | None, *, loose: bool = False) -> tuple[A
     form = "any" if card is None else card.form
     if array.dtype == np.uint8 and form != "tokens":
         return array.astype(np.float32) / np.float32(WHITE), ("uint8, divided by 255",)
-    said = (f"{array.dtype} numbers, taken as they are",)
+    notes = (f"{array.dtype} numbers, taken as they are",)
     if array.dtype.kind == "c":
-        return array, said
+        return array, notes
     if array.dtype.kind == "f":
-        return array.astype(np.float32), said
+        return array.astype(np.float32), notes
     if loose or form in {"tokens", "any"}:
-        return array.astype(np.int64), said
+        return array.astype(np.int64), notes
     raise ShapeError(
         f"the input holds {array.dtype}, and {card.name if card else 'the model'} takes fractions; give float32, or "
         "uint8 for values from 0 to 255."

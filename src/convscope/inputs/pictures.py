@@ -17,8 +17,9 @@ from convscope.data.catalog import DATASETS, PLACES, load_dataset
 from convscope.data.dataset import Dataset
 from convscope.data.lazy_images import LazyImages
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
-from convscope.images import WHITE, Array, Preprocess, pixels, read_image
+from convscope.images import WHITE, Array, pixels, read_image
 from convscope.inputs.arrays import as_it_is, read_array, side_by_side
+from convscope.preprocess import Preprocess
 
 SPLITS = ("train", "test", "all")
 PREPARES = "load_image(..., like=model) prepares it"

@@ -18,7 +18,6 @@ from torch import nn
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
-from convscope.images import Preprocess
 from convscope.models import user_code
 from convscope.models.catalog import MODELS
 from convscope.models.checked_imports import Imports, watching
@@ -28,6 +27,7 @@ from convscope.models.network_arguments import unfit
 from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
+from convscope.preprocess import Preprocess
 
 HINT = "A model is also file.py:Class, package.module:factory or a run folder."
 RUN_WEIGHTS = "weights.safetensors"
@@ -82,16 +82,16 @@ def load_model(
         DataWarning: a run's weights are damaged, and those of its last good snapshot are used; or that you trust a run
             cannot be remembered.
     """
-    given: str | Path | nn.Module = user_code.as_module(spec)
-    if isinstance(given, nn.Module):
-        model, card = user_code.build(type(given).__name__, given, args or {}), card_of(given)
+    named: str | Path | nn.Module = user_code.as_module(spec)
+    if isinstance(named, nn.Module):
+        model, card = user_code.build(type(named).__name__, named, args or {}), card_of(named)
     else:
-        is_path = isinstance(given, Path) or (args is None and Path(given, "config.json").is_file())
-        name = _as_path(given) if is_path else given
+        is_path = isinstance(named, Path) or (args is None and Path(named, "config.json").is_file())
+        name = _as_path(named) if is_path else named
         model, card, weights = _build(str(name), weights, args or {}, seed, trust=trust)
-        if isinstance(given, str) and name != given:
-            told = f"{given} is the run in {Path(name).resolve()}, not the built-in network of that name."
-            card = replace(card, notes=(*card.notes, told))
+        if isinstance(named, str) and name != named:
+            note = f"{named} is the run in {Path(name).resolve()}, not the built-in network of that name."
+            card = replace(card, notes=(*card.notes, note))
     if weights is not None:
         notes = _filled(model, weights, weights_key)
         card = replace(_with_config(card, model, Path(weights)), notes=(*card.notes, *notes))
@@ -205,9 +205,9 @@ def _check_size(run: Path, source: str, args: Mapping[str, Any], weights: Path) 
     MODELS[source].check(args)
     with torch.device("meta"):  # which takes no memory
         model = _seeded(0, lambda: user_code.build(source, build, args))
-    said = unfit(source, build, args)
-    if said:
-        raise RunError(f"{config} does not describe a {source}: {said[0]}.")
+    problems = unfit(source, build, args)
+    if problems:
+        raise RunError(f"{config} does not describe a {source}: {problems[0]}.")
     numbers = sum(value.numel() for value in model.state_dict().values())
     files = [weights, *run.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}")]
     size = max((file.stat().st_size for file in files if file.is_file()), default=0)
@@ -266,8 +266,8 @@ def _classes(given: Sequence[str]) -> tuple[str, ...]:
         raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {given!r:.80}.')
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or "" in names:
-        said = "an empty name" if "" in names else f"{twice!r} twice"
-        raise UsageError(f"the classes {', '.join(names)!r} have {said}; each output needs a name of its own.")
+        problem = "an empty name" if "" in names else f"{twice!r} twice"
+        raise UsageError(f"the classes {', '.join(names)!r} have {problem}; each output needs a name of its own.")
     return names
 
 
@@ -280,6 +280,6 @@ def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Pre
     for name in given:
         if name not in known:
             raise UnknownName("field of Preprocess", name, known)
-    for said in unfit("Preprocess", Preprocess, given):
-        raise UsageError(f"{said}.")
+    for problem in unfit("Preprocess", Preprocess, given):
+        raise UsageError(f"{problem}.")
     return Preprocess.from_json({**known, **given})

@@ -82,8 +82,8 @@ def check_arguments(what: str, factory: Callable[..., Any], args: Mapping[str, A
         raise UsageError(
             f"{what} needs {' and '.join(needed)}; give args={{{needed[0]!r}: ...}} (--model-arg {needed[0]}=VALUE)."
         )
-    for said in unfit(what, factory, {name: value for name, value in args.items() if isinstance(value, str)}):
-        raise UsageError(f"{said}.")
+    for problem in unfit(what, factory, {name: value for name, value in args.items() if isinstance(value, str)}):
+        raise UsageError(f"{problem}.")
 
 
 def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, guess: bool = False) -> list[str]:
@@ -102,14 +102,14 @@ def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, gu
     hints, defaults = _hints(factory), _defaults(factory)
     if guess:
         hints = {name: type(value) for name, value in defaults.items() if isinstance(value, Real)} | hints
-    said = []
+    problems: list[str] = []
     for name, value in args.items():
         hint, default = hints.get(name, Any), defaults.get(name, inspect.Parameter.empty)
         if _fits(value, hint) or value is default:
             continue
         such = "" if default is inspect.Parameter.empty else f", such as its default {default!r}"
-        said.append(f"{name} of {what} must be {_in_words(hint)}{such}, not {value!r}")
-    return said
+        problems.append(f"{name} of {what} must be {_in_words(hint)}{such}, not {value!r}")
+    return problems
 
 
 def _hints(factory: Any) -> dict[str, Any]:

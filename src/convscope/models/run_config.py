@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from convscope.cards.card import Card
 from convscope.errors import ConvscopeError, RunError
 from convscope.files import read_file
-from convscope.images import Fit
 from convscope.json_values import parse_json
+from convscope.preprocess import Fit
 
 CONFIG = "config.json"
 FORMAT = 2
@@ -107,7 +107,7 @@ class DatasetPart(Checked):
 
 
 class EnvironmentPart(Checked):
-    """What results depend on besides the settings."""
+    """The environment that results depend on besides the settings."""
 
     threads: Annotated[int, Field(ge=1, le=4096)]
     launch: Text | None = None

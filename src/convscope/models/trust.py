@@ -80,10 +80,10 @@ def refusal(run: Path, source: str, args: Mapping[str, Any], why: str) -> TrustE
 
 def _in_words(source: str, args: Mapping[str, Any]) -> str:
     """Code and arguments quoted for a message, so that a run's text cannot be mistaken for the message itself."""
-    said = ", ".join(f"{name if name.isidentifier() else repr(name)}={value!r}" for name, value in args.items())
-    if len(said) > SHOWN:
-        said = f"{said[:SHOWN]} (and {len(said) - SHOWN:,} letters more in its config.json)"
-    return f"{source!r} with {said}" if args else repr(source)
+    message = ", ".join(f"{name if name.isidentifier() else repr(name)}={value!r}" for name, value in args.items())
+    if len(message) > SHOWN:
+        message = f"{message[:SHOWN]} (and {len(message) - SHOWN:,} letters more in its config.json)"
+    return f"{source!r} with {message}" if args else repr(source)
 
 
 def remember(run: Path, source: str, args: Mapping[str, Any], imports: Imports) -> str:

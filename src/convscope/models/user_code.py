@@ -34,14 +34,14 @@ def find(spec: str) -> tuple[Any, Path | None]:
         UsageError: no such file, module or name in it.
         ModelError: the code fails when it is imported.
     """
-    place, name, path = split(spec)
+    location, name, path = split(spec)
     if path is not None and not path.is_file():
-        raise UsageError(f"there is no file {place}; check the path.")
-    module = _module(place) if path is None else _module_of_file(path)
+        raise UsageError(f"there is no file {location}; check the path.")
+    module = _module(location) if path is None else _module_of_file(path)
     try:
         return reduce(getattr, name.split("."), module), path
     except AttributeError:
-        raise UnknownName(f"network in {place}", name, _networks_in(module)) from None
+        raise UnknownName(f"network in {location}", name, _networks_in(module)) from None
 
 
 def split(spec: str) -> tuple[str, str, Path | None]:
@@ -53,17 +53,17 @@ def split(spec: str) -> tuple[str, str, Path | None]:
     Raises:
         UsageError: it has another form.
     """
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
+    location, _, name = spec.rpartition(":")
+    if not location or not name:
         raise UsageError(f"{spec!r} names no network; write file.py:Class or package.module:factory.")
-    if not place.endswith(".py"):
-        return place, name, None
+    if not location.endswith(".py"):
+        return location, name, None
     try:
-        path = Path(os.path.realpath(Path(place).expanduser()))
+        path = Path(os.path.realpath(Path(location).expanduser()))
         path.is_file()  # which refuses a name that is too long, for instance
     except (ValueError, RuntimeError, OSError) as error:  # a character or a user that does not exist, links in a circle
-        raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
-    return place, name, path
+        raise UsageError(f"{location!r} cannot be the path of a file: {error}.") from None
+    return location, name, path
 
 
 def check_exists(spec: str) -> None:
@@ -74,14 +74,14 @@ def check_exists(spec: str) -> None:
     Raises:
         UsageError: no such file, or nothing in it has this name.
     """
-    place, name, path = split(spec)
+    location, name, path = split(spec)
     if path is None:
         return
     if not path.is_file():
-        raise UsageError(f"there is no file {place}; check the path.")
+        raise UsageError(f"there is no file {location}; check the path.")
     names = _names_in_file(path)
     if names is not None and name.partition(".")[0] not in names:
-        raise UnknownName(f"network in {place}", name, networks_in_file(path))
+        raise UnknownName(f"network in {location}", name, networks_in_file(path))
 
 
 def files_of(spec: str) -> list[str]:
@@ -98,15 +98,15 @@ def files_of(spec: str) -> list[str]:
     Raises:
         UsageError: it has another form.
     """
-    place, _, path = split(spec)
+    location, _, path = split(spec)
     if path is not None:
         own = importlib.util.spec_from_file_location(_name_of(path), path)
         return [] if own is None else reachable([own], [str(path.parent), *sys.path])
-    if not _is_dotted_name(place):
+    if not _is_dotted_name(location):
         return []
-    folder = _working_folder_of(place)
+    folder = _working_folder_of(location)
     folders = [*([] if folder is None else [str(folder)]), *sys.path]
-    return reachable(locate(place, folders), folders)
+    return reachable(locate(location, folders), folders)
 
 
 def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = None) -> nn.Module:
@@ -136,8 +136,8 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
         try:
             made = as_module(_call(_called(what, args), lambda: factory(**args)))
         except ModelError as error:
-            said = unfit(what, factory, args, guess=True)
-            raise UsageError(f"{'; '.join(said)}. {error}") if said else error from error.__cause__
+            message = unfit(what, factory, args, guess=True)
+            raise UsageError(f"{'; '.join(message)}. {error}") if message else error from error.__cause__
     if not isinstance(made, nn.Module):
         raise ModelError(
             f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
@@ -251,8 +251,8 @@ def _of_another_user(module: ModuleType, folder: str) -> bool:
 
 
 def _called(what: str, args: Mapping[str, Any]) -> str:
-    given = ", ".join(f"{name}={value!r}" for name, value in args.items())
-    return f"{what} with {given}" if args else what
+    call = ", ".join(f"{name}={value!r}" for name, value in args.items())
+    return f"{what} with {call}" if args else what
 
 
 def _call(what: str, action: Callable[[], Any]) -> Any:
@@ -269,8 +269,8 @@ def failed(what: str, error: BaseException) -> ModelError:
     """An exception of the user's code as one sentence, with the last of their files and lines in its traceback."""
     theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
     where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-    said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-    return ModelError(f"{what} fails: {type(error).__name__}: {said}{where}.")
+    message = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return ModelError(f"{what} fails: {type(error).__name__}: {message}{where}.")
 
 
 def _by_user(file: str) -> bool:

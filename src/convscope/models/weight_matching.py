@@ -94,7 +94,7 @@ def _walk(content: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple
 def find_weights(
     entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor], key: str | None, name: str, path: str
 ) -> tuple[Match, list[Match]]:
-    """Where a model's weights are in a checkpoint: the best match, and others that fit too, with other numbers.
+    """The model's weights in a checkpoint: the best match, and other matches with other numbers.
 
     Args:
         entries: The tensors of the checkpoint.
@@ -205,7 +205,7 @@ def _is_complete(match: Match, entries: Mapping[str, CheckpointEntry], own: Mapp
 
 
 def fitting(match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> int:
-    """How many of the model's tensors it has, with their shapes."""
+    """The number of the model's tensors that it contains with their shapes."""
     return sum(not misfit(entries[dotted].tensor, own[name]) for name, dotted in match.names.items())
 
 

@@ -38,7 +38,7 @@ Map = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attributed:
-    """What one of Captum's methods says."""
+    """The result of one of Captum's methods."""
 
     method: str
     map: Map | None = field(repr=False)
@@ -48,11 +48,11 @@ class Attributed:
     total: float = float("nan")
     """All numbers of the map added up."""
     promised: float | None = None
-    """What they claim to add up to: the output minus the output for zeros; None for methods that claim nothing."""
+    """The sum the method promises: the output minus the output for zeros; None if it promises none."""
     correlation: float = float("nan")
     """With the exact contributions over pixels, channels added; of magnitudes where the method has no sign."""
     shared: float = float("nan")
-    """Of the strongest twentieth of the pixels, the share that both maps name."""
+    """The share of the strongest 5 % of pixels that both maps have in common."""
     apart: tuple[int, int] | None = None
     """Row and column where they differ most, as shares of each whole; None where only rounding differs."""
 
@@ -70,9 +70,9 @@ class Attribution:
     picture: NDArray[np.float32] = field(repr=False)
     """The image from 0 to 1, (C, H, W)."""
     exact: Map = field(repr=False)
-    """What each cell of the image adds, (C, H, W)."""
+    """The contribution of each cell of the image, (C, H, W)."""
     constant: float
-    """What biases and shifts add."""
+    """The contribution of biases and shifts."""
     linear: bool
     """Whether the exact contributions are the output itself, not its tangent at this image."""
     bent: tuple[str, ...]
@@ -82,7 +82,7 @@ class Attribution:
     """The steps that take numbers which left PyTorch: what pixels add through these is unknown."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; the maps in row-major order."""
+        """Plain values for JSON; the maps in row-major order."""
         return {
             "model": self.model,
             "image": self.image,
@@ -96,21 +96,23 @@ class Attribution:
                 "bent": list(self.bent),
                 "broken": list(self.broken),
             },
-            "methods": [_plain(found) for found in self.methods],
+            "methods": [_plain(methods_done) for methods_done in self.methods],
         }
 
     def __str__(self) -> str:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         total = float(self.exact.sum())
         kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
         if self.broken:
             kind = f"what they add through numbers that left PyTorch is unknown: {_few(self.broken)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
-        return Report.of([head, adds], Table(HEAD, [_row(found) for found in self.methods], right=(1, 2, 3, 4)))
+        return Report.of(
+            [head, adds], Table(HEAD, [_row(methods_done) for methods_done in self.methods], right=(1, 2, 3, 4))
+        )
 
 
 @takes(model="Module")
@@ -125,8 +127,8 @@ def attribution(
     """Captum's methods beside the exact contributions of each pixel to an output.
 
     >>> import convscope as cs
-    >>> found = attribution(cs.load_model("simple-cnn"), "shapes:test/3", 2, methods=["input-x-gradient"])
-    >>> round(found.methods[0].correlation, 6), found.linear
+    >>> result = attribution(cs.load_model("simple-cnn"), "shapes:test/3", 2, methods=["input-x-gradient"])
+    >>> round(result.methods[0].correlation, 6), result.linear
     (1.0, True)
 
     Args:
@@ -154,12 +156,12 @@ def attribution(
     contributions = explain(traced, last.name, cell).to_input()
     exact = contributions.pixels[next(iter(contributions.pixels))][0]
     with in_eval_mode(model):
-        found = list[Attributed]()
-        asked = _asked(model, prepared.array, which, traced, lambda: progress("methods", len(found), len(names)))
+        methods_done = list[Attributed]()
+        asked = _asked(model, prepared.array, which, traced, lambda: progress("methods", len(methods_done), len(names)))
         without = _output_for_zeros(asked)
         for name in names:
-            found.append(_compared(name, attributed(name, asked, attr), exact, float(values[which]) - without))
-            progress("methods", len(found), len(names))
+            methods_done.append(_compared(name, attributed(name, asked, attr), exact, float(values[which]) - without))
+            progress("methods", len(methods_done), len(names))
     card = card_of(model)
     return Attribution(
         card.name,
@@ -171,7 +173,7 @@ def attribution(
         contributions.constant,
         contributions.linear,
         contributions.bent,
-        tuple(found),
+        tuple(methods_done),
         contributions.broken,
     )
 
@@ -249,7 +251,9 @@ def _compared(name: str, made: Tensor | str, exact: Map, promised: float) -> Att
 def _shared(one: Map, other: Map) -> float:
     """The share of the strongest pixels that both maps name."""
     count = max(1, round(STRONGEST * one.size))
-    strongest = [set(np.argsort(-np.abs(found).ravel(), kind="stable")[:count].tolist()) for found in (one, other)]
+    strongest = [
+        set(np.argsort(-np.abs(methods_done).ravel(), kind="stable")[:count].tolist()) for methods_done in (one, other)
+    ]
     return len(strongest[0] & strongest[1]) / count
 
 

@@ -89,24 +89,24 @@ class Compare:
     """Name and split."""
     classes: tuple[str, ...]
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     models: tuple[Compared, ...]
     pairs: tuple[Pair, ...]
     disagreements: tuple[Disagreement, ...]
     """The first of them, in the order of the data set."""
     disagreeing: int
-    """How many images not all models give the same class."""
+    """The number of images for which the models predict different classes."""
     alike_on: int
     """Images that the similarities are calculated from."""
     machine: str
-    """Where the times were measured."""
+    """The device on which the times were measured."""
     notes: tuple[str, ...] = ()
-    """What to know before relying on the accuracies."""
+    """Caveats of the accuracies."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; pixels are not in it."""
+        """Plain values for JSON, without pixels."""
         return {
             "dataset": self.dataset,
             "images": self.images,
@@ -126,7 +126,7 @@ class Compare:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         rows = [
             (
                 model.name,
@@ -139,8 +139,8 @@ class Compare:
         ]
         size = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
-        said = [line for pair in self.pairs for line in self._said(pair)]
-        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), said)
+        message = [line for pair in self.pairs for line in self._said(pair)]
+        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), message)
 
     def _said(self, pair: Pair) -> list[str]:
         one, other = self.models[pair.one], self.models[pair.other]
@@ -173,8 +173,8 @@ def compare(
 
     >>> import convscope as cs
     >>> models = [cs.load_model("shapes-cnn"), cs.load_model("shapes-mlp")]
-    >>> found = compare(models, cs.load_dataset("shapes", split="test"))
-    >>> [model.cost.multiply_adds for model in found.models]
+    >>> result = compare(models, cs.load_dataset("shapes", split="test"))
+    >>> [model.cost.multiply_adds for model in result.models]
     [150048, 15720]
 
     Args:
@@ -203,16 +203,16 @@ def compare(
     layers = [layers_of(sketch) for sketch in sketches]
     asked = Answers(data, nets, layers, shown)
     settings = {"layers": [list(named) for named in layers], "shown": shown}
-    found = scan(data, nets, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress)
-    images = int(found[READ])
+    result = scan(data, nets, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress)
+    images = int(result[READ])
     called = _numbered(names or [card_of(model).name for model in nets])
     paid, machine = _costs(nets, data)
     compared = tuple(
         Compared(name, cost, Proportion(int(right), images), named)
-        for name, cost, right, named in zip(called, paid, found["right"], layers, strict=True)
+        for name, cost, right, named in zip(called, paid, result["right"], layers, strict=True)
     )
     picture = pictures(data, nets[0])
-    rows = zip(found["indices"].tolist(), found["labels"].tolist(), found["answers"].tolist(), strict=True)
+    rows = zip(result["indices"].tolist(), result["labels"].tolist(), result["answers"].tolist(), strict=True)
     disagreements = tuple(Disagreement(i, label, tuple(answers), picture(i)) for i, label, answers in rows)
     return Compare(
         f"{data.name}:{data.split}",
@@ -220,10 +220,10 @@ def compare(
         images,
         data.listed - images,
         compared,
-        tuple(_pair(found, one, other, images) for one, other in combinations(range(len(nets)), 2)),
+        tuple(_pair(result, one, other, images) for one, other in combinations(range(len(nets)), 2)),
         disagreements,
-        int(found["disagreeing"]),
-        int(found["alike on"]),
+        int(result["disagreeing"]),
+        int(result["alike on"]),
         machine,
         asked.notes,
     )
@@ -236,17 +236,17 @@ def _pair(found: BatchResult, one: int, other: int, images: int) -> Pair:
 
 
 def _costs(models: Sequence[nn.Module], data: Dataset) -> tuple[tuple[Cost, ...], str]:
-    """What each model costs, and where that was measured."""
+    """The cost of each model, and the device on which it was measured."""
     runtime = make_runtime(str(kind_of(models[0])[0]))
     with at_work(models, runtime):
         batches = []
         for model in models:
             images = first_of(data, model, batch_size(data))
             batches.append(images.to(*kind_of(model)))
-        found = costs(models, batches)
+        result = costs(models, batches)
     count = torch.get_num_threads()
     threads = f", {count} thread{'s' * (count != 1)}" if runtime.device.type == "cpu" else ""
-    return found, f"{runtime.device.type}{threads}, batches of {found[0].batch}"
+    return result, f"{runtime.device.type}{threads}, batches of {result[0].batch}"
 
 
 def _numbered(names: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ SATURATED = 0.95
 ALIKE = 0.999
 """Two units are duplicates from this correlation on, of either sign."""
 UNITS = ("convolution", "addmm", "mm")
-"""What is looked at in a network without activations."""
+"""The operations examined in a network without activations."""
 HEAD = ("step", "operation", "units", "dead", "saturated", "duplicates")
 
 
@@ -101,13 +101,13 @@ class Dead:
     dataset: str
     """Name and split."""
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     steps: tuple[StepUnits, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "model": self.model,
             "dataset": self.dataset,
@@ -120,15 +120,15 @@ class Dead:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         rows = []
         for step in self.steps:
             saturated = "–" if step.flat is None else str(len(step.saturated))
             doubled = str(len({pair.other for pair in step.duplicates})) if step.searched else "–"
             rows.append((step.step, step.op, f"{len(step.low):,}", str(len(step.dead)), saturated, doubled))
         head = f"{self.model} on {self.dataset}: {sample_size(self.images, self.skipped)}"
-        said = [line for step in self.steps for line in _findings(step)]
-        return Report.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), said)
+        message = [line for step in self.steps for line in _findings(step)]
+        return Report.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), message)
 
 
 @takes(model="Module | str | Path", data="Dataset | str")
@@ -147,8 +147,8 @@ def dead(
     >>> with torch.no_grad():
     ...     _ = model[0].bias.copy_(torch.tensor([-99.0, 0.5, 0.5]))
     ...     _ = model[0].weight[2].copy_(model[0].weight[1])
-    >>> found = dead(model, cs.load_dataset("shapes", split="test")).steps[0]
-    >>> found.dead.tolist(), [(pair.unit, pair.other) for pair in found.duplicates]
+    >>> result = dead(model, cs.load_dataset("shapes", split="test")).steps[0]
+    >>> result.dead.tolist(), [(pair.unit, pair.other) for pair in result.duplicates]
     ([0], [(1, 2)])
 
     Args:
@@ -176,11 +176,12 @@ def dead(
         return {name: array for part in watch(batch.images, read).values() for name, array in part.items()}
 
     settings = {"steps": list(numbers)}
-    found = scan(data, [model], work, added, what="dead units", settings=settings, folder=folder, progress=progress)
+    results = scan(data, [model], work, added, what="dead units", settings=settings, folder=folder, progress=progress)
     of = [
-        {name.partition(" ")[2]: a for name, a in found.items() if name.startswith(f"{k} ")} for k in range(len(chosen))
+        {name.partition(" ")[2]: a for name, a in results.items() if name.startswith(f"{k} ")}
+        for k in range(len(chosen))
     ]
-    images = int(found[READ])
+    images = int(results[READ])
     units = tuple(_units(step, part, images) for step, part in zip(chosen, of, strict=True))
     return Dead(card_of(model).name, f"{data.name}:{data.split}", images, data.listed - images, units)
 
@@ -193,7 +194,7 @@ def _activations(sketch: Trace) -> list[Step]:
 
 
 def _units(step: Step, found: BatchResult, images: int) -> StepUnits:
-    """What a step's counts say of its units."""
+    """The state of a step's units, from its counts."""
     low, high, searched = found["low"], found["high"], "products" in found
     made = StepUnits(
         step.name, step.op, images, low, high, found.get("active"), found.get("flat"), found["bad"], (), searched

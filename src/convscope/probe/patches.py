@@ -37,13 +37,13 @@ class Patch:
     value: float
     """The number."""
     place: tuple[int, ...]
-    """Where in the channel: row and column; empty for a vector's unit."""
+    """Row and column in the channel; empty for a unit of a vector."""
     box: Box
     """First and last row, first and last column of the image; (0, -1) where nothing is read."""
     picture: NDArray[np.float32] = field(repr=False)
     """The patch in the frame that all patches have, from 0 to 1: shape (C, h, w), 0 outside the image."""
     kind: NDArray[np.uint8] = field(repr=False)
-    """Of each cell of the frame: 0 it lies outside the image, 1 the number cannot depend on it, 2 it can: (h, w)."""
+    """For each cell of the frame (h, w): 0 outside the image, 1 the number cannot depend on it, 2 it can."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +55,11 @@ class Patches:
     """Name and split."""
     step: str
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     units: int
-    """How many channels or units the step has; those without patches here were not asked for."""
+    """The number of channels or units of the step; those without patches here were not requested."""
     frame: tuple[int, int]
     """(height, width) of every patch: the largest field that occurs."""
     most: Mapping[int, tuple[Patch, ...]] = field(repr=False)
@@ -68,7 +68,7 @@ class Patches:
     """By channel, the smallest number first."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; pixels are not in it."""
+        """Plain values for JSON, without pixels."""
         return {
             "model": self.model,
             "dataset": self.dataset,
@@ -87,12 +87,12 @@ class Patches:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         size, sample = f"{self.frame[0]}x{self.frame[1]}", sample_size(self.images, self.skipped)
         head = f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels"
         rows = []
-        for unit, found in self.most.items():
-            one, other = found[0], self.least[unit][0]
+        for unit, result in self.most.items():
+            one, other = result[0], self.least[unit][0]
             ends = [(f"{patch.value:.4g}", str(patch.image), _at(patch)) for patch in (one, other)]
             rows.append((str(unit), *ends[0], *ends[1]))
         shown = len(self.most)
@@ -115,8 +115,8 @@ def patches(
 
     >>> import convscope as cs
     >>> model, data = cs.load_model("crosses", args={"published": True}), cs.load_dataset("crosses")
-    >>> found = patches(model, data, "conv1", count=1)
-    >>> found.most[0][0].place, round(found.most[0][0].value, 4)
+    >>> result = patches(model, data, "conv1", count=1)
+    >>> result.most[0][0].place, round(result.most[0][0].value, 4)
     ((0, 2), 2.8925)
 
     Args:
@@ -140,10 +140,10 @@ def patches(
     here = sketch[last_convolution(sketch.steps) if step is None else step]
     units = here.shape[axes_of(here).unit]
     shown = min(channels, units)
-    found = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
-    frame, cuts = _cut(Cropper(DependencyWalk(sketch), here, pictures(data, model)), found)
+    result = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
+    frame, cuts = _cut(Cropper(DependencyWalk(sketch), here, pictures(data, model)), result)
     name, dataset = card_of(model).name, f"{data.name}:{data.split}"
-    images = int(found[READ])
+    images = int(result[READ])
     skipped = data.listed - images
     return Patches(name, dataset, here.name, images, skipped, units, frame, cuts["most"], cuts["least"])
 

@@ -28,8 +28,8 @@ class ReceptiveField:
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Conv2d(1, 1, 3, dilation=2), torch.zeros(1, 9, 9))
-    >>> found = receptive_field(trace, "conv2d", (0, 1, 2))
-    >>> [index.tolist() for index in found.axes], found.box
+    >>> result = receptive_field(trace, "conv2d", (0, 1, 2))
+    >>> [index.tolist() for index in result.axes], result.box
     ([[0], [1, 3, 5], [2, 4, 6]], ((0, 0), (1, 5), (2, 6)))
     """
 
@@ -37,7 +37,7 @@ class ReceptiveField:
     """The step and cell, as a person reads them."""
     step: str
     cells: Marks = field(repr=False)
-    """Which cells of the image, in its shape without the batch axis: (C, H, W)."""
+    """Mask of the cells of the image, shape (C, H, W)."""
     picture: NDArray[np.float32] = field(repr=False)
     """The image that was traced, from 0 to 1 where the model says how it was normalized."""
     whole_from: str = ""
@@ -68,7 +68,7 @@ class ReceptiveField:
 
     @cached_property
     def count(self) -> int:
-        """How many cells."""
+        """The number of cells."""
         return int(np.count_nonzero(self.cells))
 
     @property
@@ -82,7 +82,7 @@ class ReceptiveField:
         return self.count == int(np.prod([last - first + 1 for first, last in self.box]))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "name": self.name,
             "step": self.step,
@@ -104,7 +104,7 @@ class ReceptiveField:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         return Report.of(_lines(self))
 
 
@@ -134,10 +134,10 @@ def _field(
 ) -> ReceptiveField:
     """The field; `seen_whole` remembers which steps see the whole image."""
     trace, (marks, name) = follow.trace, _start(here, cell)
-    found = follow(here, marks)
-    image, *others = found.inputs
-    of = int(np.argwhere(marks)[0][0]) if marks.ndim and len(found.inputs[image]) == len(marks) else 0
-    spread = found.inputs[image].any(axis=tuple(range(1, found.inputs[image].ndim)))
+    result = follow(here, marks)
+    image, *others = result.inputs
+    of = int(np.argwhere(marks)[0][0]) if marks.ndim and len(result.inputs[image]) == len(marks) else 0
+    spread = result.inputs[image].any(axis=tuple(range(1, result.inputs[image].ndim)))
     first = trace.input[of]
     preprocess = trace.card.preprocess
     shown = (
@@ -146,14 +146,14 @@ def _field(
     return ReceptiveField(
         name,
         here.name,
-        found.inputs[image][of],
+        result.inputs[image][of],
         np.asarray(shown, np.float32),
-        whole_from=_whole_from(follow, found, seen_whole),
-        chosen_by=tuple(dict.fromkeys(reversed(found.chosen))),
-        unknown=tuple(dict.fromkeys(reversed(found.unknown))),
-        broken=tuple(dict.fromkeys(reversed(found.broken))),
+        whole_from=_whole_from(follow, result, seen_whole),
+        chosen_by=tuple(dict.fromkeys(reversed(result.chosen))),
+        unknown=tuple(dict.fromkeys(reversed(result.unknown))),
+        broken=tuple(dict.fromkeys(reversed(result.broken))),
         other_images=bool(np.delete(spread, of).any()),
-        other_inputs={name: found.inputs[name] for name in others},
+        other_inputs={name: result.inputs[name] for name in others},
     )
 
 
@@ -164,23 +164,23 @@ class ReceptiveFields:
     fields: tuple[ReceptiveField, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
-        return {"fields": [found.to_json() for found in self.fields]}
+        """Plain values for JSON."""
+        return {"fields": [result.to_json() for result in self.fields]}
 
     def __str__(self) -> str:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         rows = [
             (
-                found.step,
-                _extent(found),
-                f"{found.count:,}",
-                f"{100 * found.count / found.cells.size:.1f} %",
-                _remark(found),
+                result.step,
+                _extent(result),
+                f"{result.count:,}",
+                f"{100 * result.count / result.cells.size:.1f} %",
+                _remark(result),
             )
-            for found in self.fields
+            for result in self.fields
         ]
         return Report((Table(("step", "field", "cells", "share", ""), rows, right=(1, 2, 3)),))
 
@@ -202,13 +202,13 @@ def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveF
         progress: Told how many steps are done.
     """
     follow, seen_whole = DependencyWalk(trace), dict[int, bool]()
-    found = list[ReceptiveField]()
+    result = list[ReceptiveField]()
     progress("steps", 0, len(trace.steps))
     for done, step in enumerate(trace.steps, 1):
         if 0 not in step.shape:
-            found.append(_field(follow, step, None, seen_whole))
+            result.append(_field(follow, step, None, seen_whole))
         progress("steps", done, len(trace.steps))
-    return ReceptiveFields(tuple(found))
+    return ReceptiveFields(tuple(result))
 
 
 def _extent(found: ReceptiveField) -> str:
@@ -244,13 +244,13 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
         marks.reshape(-1)[:1] = 1.0
         return marks, step.name
     axes = axes_of(step)
-    place: list[int | slice] = [0] * marks.ndim
+    position: list[int | slice] = [0] * marks.ndim
     for axis in axes.places:
-        place[axis] = step.shape[axis] // 2
-    place[axes.unit] = slice(None) if axes.places else step.shape[axes.unit] // 2
-    marks[tuple(place)] = 1.0
+        position[axis] = step.shape[axis] // 2
+    position[axes.unit] = slice(None) if axes.places else step.shape[axes.unit] // 2
+    marks[tuple(position)] = 1.0
     middle: Cell = tuple(step.shape[axis] // 2 for axis in axes.places)
-    return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({place[axes.unit]})"
+    return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({position[axes.unit]})"
 
 
 def _whole_from(follow: DependencyWalk, found: Followed, known: dict[int, bool]) -> str:
@@ -293,7 +293,7 @@ def _lines(found: ReceptiveField) -> list[str]:
 
 
 def _extents(found: ReceptiveField) -> list[str]:
-    """How many cells of the image, and which."""
+    """The number of cells of the image, and their ranges."""
     if not found.count:
         unknown = f"which cells of the image {found.name} depends on is unknown"
         return [unknown if found.broken else f"{found.name} depends on no cell of the image"]

@@ -16,7 +16,7 @@ MODEL = Argument("model", "A run folder, a built-in model, file.py:Class or pack
 DATASET = Argument("dataset", "shapes, mnist, folder:PATH, ...; a run is asked about its own data.", required=False)
 CHANGES = ("translation", "rotation", "scale", "noise", "erase")
 PATCH_CELLS = 50_000_000
-"""How many numbers all patches of an answer may have on the page."""
+"""Maximum size of all patches of an answer on the page, in numbers."""
 
 
 def _channels_for(shape: tuple[int, ...]) -> int:

@@ -27,7 +27,7 @@ from convscope.training.outputs import answer, in_eval_mode, scores_of
 from convscope.type_checks import takes
 
 CHECKED = 1e-4
-"""How far shared layers may differ from the model itself, as a share of the largest output."""
+"""Tolerance between shared layers and the model itself, relative to the largest output."""
 
 
 @takes(models="Module | str | Path | Sequence | list | tuple | dict | Mapping", data="Dataset | str")
@@ -46,8 +46,8 @@ def shift(
 ) -> Shift:
     """Change the images of a data set, step by step, and count how models answer.
 
-    >>> found = shift({"mlp": "shapes-mlp", "cnn": "shapes-cnn"}, "shapes", reach=1)
-    >>> len(found.levels), found.images, found.models[1].motion[0].border
+    >>> result = shift({"mlp": "shapes-mlp", "cnn": "shapes-cnn"}, "shapes", reach=1)
+    >>> len(result.levels), result.images, result.models[1].motion[0].border
     (9, 200, 1)
 
     Args:
@@ -115,24 +115,24 @@ def shift(
 
 def _named(models: Model | Sequence[Model] | Mapping[str, Model]) -> dict[str, nn.Module]:
     """The models, loaded, each with a name of its own."""
-    given: list[tuple[str | None, Model]]
+    named_models: list[tuple[str | None, Model]]
     if isinstance(models, Mapping):
-        given = list(models.items())
+        named_models = list(models.items())
     elif isinstance(models, str | Path | nn.Module):
-        given = [(None, models)]
+        named_models = [(None, models)]
     else:
-        given = [(None, model) for model in models]
-    if not given:
+        named_models = [(None, model) for model in models]
+    if not named_models:
         raise UsageError("there is no model to ask; give one, or several.")
-    found: dict[str, nn.Module] = {}
-    for name, model in given:
+    result: dict[str, nn.Module] = {}
+    for name, model in named_models:
         net = as_model(model)
         base, number = name or card_of(net).name, 2
         unique = base
-        while unique in found:
+        while unique in result:
             unique, number = f"{base}-{number}", number + 1
-        found[unique] = net
-    return found
+        result[unique] = net
+    return result
 
 
 def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int) -> tuple[tuple[Level, ...], int]:
@@ -156,48 +156,48 @@ def _work(
     """One batch: what every model says at every level; `told` hears what share of it is done."""
     whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
     names = ("right", "kept", "right_whole", "kept_whole", "change")
-    found: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
-    found["change"], found["sums"] = np.zeros((len(nets), len(levels))), np.zeros((len(nets), 3))
+    result: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
+    result["change"], result["sums"] = np.zeros((len(nets), len(levels))), np.zeros((len(nets), 3))
     for k, (net, shared, fill) in enumerate(zip(nets, sharing, fills, strict=True)):
-        given = batch.images if k == 0 else batch.others[k - 1]
+        named_models = batch.images if k == 0 else batch.others[k - 1]
         for start in range(0, len(batch), PART):
-            part, labels = given[start : start + PART], batch.labels[start : start + PART]
+            part, labels = named_models[start : start + PART], batch.labels[start : start + PART]
             still = scores_of(net(part), len(part)).double()
             first = classes[k].decide(still, len(part))
-            found["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
+            result["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
             generator = torch.Generator().manual_seed((seed * 1_000_003 + int(batch.indices[start])) % (1 << 63))
             kept_whole = whole[:, start : start + PART]
-            for place, output in _outputs(
+            for position, output in _outputs(
                 net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator
             ):
                 answers = classes[k].decide(output, len(part))
-                right, kept, entire = answers == labels, answers == first, kept_whole[place]
-                found["right"][k, place] += int(right.sum())
-                found["kept"][k, place] += int(kept.sum())
-                found["right_whole"][k, place] += int((right & entire).sum())
-                found["kept_whole"][k, place] += int((kept & entire).sum())
-                found["change"][k, place] += float((output.double() - still).abs().sum())
-                told(batch, (k + (start + len(part) * (place + 1) / len(levels)) / len(batch)) / len(nets))
-    found["whole"] = whole.sum(dim=1).cpu().numpy().astype(np.int64)
-    return found
+                right, kept, entire = answers == labels, answers == first, kept_whole[position]
+                result["right"][k, position] += int(right.sum())
+                result["kept"][k, position] += int(kept.sum())
+                result["right_whole"][k, position] += int((right & entire).sum())
+                result["kept_whole"][k, position] += int((kept & entire).sum())
+                result["change"][k, position] += float((output.double() - still).abs().sum())
+                told(batch, (k + (start + len(part) * (position + 1) / len(levels)) / len(batch)) / len(nets))
+    result["whole"] = whole.sum(dim=1).cpu().numpy().astype(np.int64)
+    return result
 
 
 def _outputs(
     net: nn.Module, shared: ShiftCache | None, part: Tensor, *, kind: str, levels: Sequence[Level], fill: Tensor,
     generator: torch.Generator,
 ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
-    """What a model says of some images at each level."""
+    """A model's outputs for some images at each level."""
     if shared is not None:
         whole = [(int(down), int(right)) for down, right in levels]
-        for place, output in shared.outputs(part, whole, fill):
-            yield place, scores_of(output, len(part))
+        for position, output in shared.outputs(part, whole, fill):
+            yield position, scores_of(output, len(part))
         return
-    for place, level in enumerate(levels):
-        yield place, scores_of(net(CHANGES[kind].apply(part, level, fill, generator)), len(part))
+    for position, level in enumerate(levels):
+        yield position, scores_of(net(CHANGES[kind].apply(part, level, fill, generator)), len(part))
 
 
 def _whole(images: Tensor, fill: Tensor, kind: str, levels: Sequence[Level]) -> Tensor:
-    """Of which images nothing but background has left the picture at each level, shape (L, n)."""
+    """Whether only background has left the image at each level, shape (L, n)."""
     if kind != "translation":
         return torch.ones(len(levels), len(images), dtype=torch.bool, device=images.device)
     lit = (images != fill).any(dim=1)  # (n, H, W)
@@ -218,8 +218,8 @@ def _same(shared: ShiftCache | None, net: nn.Module, images: Tensor, levels: Seq
     images, fill = images[:4].to(_like(net)), fill.to(_like(net))
     some = sorted({0, len(levels) // 3, len(levels) // 2, len(levels) - 1})
     chosen = [(int(levels[k][0]), int(levels[k][1])) for k in some]
-    for place, output in shared.outputs(images, chosen, fill):
-        moved = CHANGES["translation"].apply(images, chosen[place], fill, torch.Generator())
+    for position, output in shared.outputs(images, chosen, fill):
+        moved = CHANGES["translation"].apply(images, chosen[position], fill, torch.Generator())
         wanted = scores_of(net(moved), len(images))
         if float((scores_of(output, len(images)) - wanted).abs().max()) > CHECKED * max(
             1e-6, float(wanted.abs().max())

@@ -29,11 +29,11 @@ BINS, RIDGE = 16, 1.0  # of the rule that adds all features up
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureRule:
-    """What one feature alone achieves."""
+    """The accuracy of one feature alone."""
 
     name: str
     means: str
-    """What the feature is, in words."""
+    """A description of the feature."""
     rule: str
     """Its rule in words, fitted on the training images."""
     test: Proportion
@@ -43,12 +43,12 @@ class FeatureRule:
     exact: float | None
     """Share of all possible images, each as likely as the tutorial draws it; None where they are not known."""
     edges: Numbers = field(repr=False)
-    """Of the histogram of the training images, shape (B + 1,)."""
+    """Bin edges of the histogram of the training images, shape (B + 1,)."""
     counts: NDArray[np.int64] = field(repr=False)
     """Training images of each class in each bin, shape (K, B)."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         exact = {} if self.exact is None else {"of_all_possible_images": self.exact}
         return {
             "name": self.name,
@@ -67,22 +67,22 @@ class Shortcut:
     dataset: str
     classes: tuple[str, ...]
     trained_on: int
-    """How many images the rules were fitted on."""
+    """The number of images that the rules were fitted on."""
     features: tuple[FeatureRule, ...]
     together: Proportion
     """Test images that all features together get right, each with a curve of its own, added up."""
     guess: Proportion
     """Test images that are right when each is given the most frequent class."""
     possible: int | None
-    """How many different images the data set can have, where that is known."""
+    """The number of different images that the data set can have, if known."""
     skipped: int = 0
-    """How many images more could not be read."""
+    """The number of images that could not be read."""
 
     def __str__(self) -> str:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         best = self.features[0]
         rows = [(f.name, f"{100 * f.test.share:.1f} %", _span(f.test), f.rule) for f in self.features]
         rows.append(("all, added up", f"{100 * self.together.share:.1f} %", _span(self.together), ""))
@@ -96,16 +96,16 @@ class Shortcut:
     def _verdict(self, best: FeatureRule) -> str:
         if best.test.interval[0] <= self.guess.share:
             return "No single one of these features does measurably better than guessing."
-        said = f"{best.name.capitalize()} alone ({best.means}) gets {best.test} right: {best.rule}."
+        message = f"{best.name.capitalize()} alone ({best.means}) gets {best.test} right: {best.rule}."
         if best.exact is not None and self.possible is not None:
-            said += (
+            message += (
                 f" Of all {self.possible:,} possible images, each as likely as the tutorial draws it, that is "
                 f"{100 * best.exact:.1f} %."
             )
-        return f"{said} A network that scores no more need not have seen more."
+        return f"{message} A network that scores no more need not have seen more."
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "dataset": self.dataset,
             "classes": list(self.classes),
@@ -129,10 +129,10 @@ def shortcut(
 ) -> Shortcut:
     """Fit a simple rule to each trivial feature of the training images, and score it on the test images.
 
-    >>> found = shortcut("shapes")
-    >>> found.features[0].name, found.features[0].rule
+    >>> result = shortcut("shapes")
+    >>> result.features[0].name, result.features[0].rule
     ('area', 'circle where area is 81 or 113, else square')
-    >>> round(found.features[0].exact, 4)
+    >>> round(result.features[0].exact, 4)
     0.9444
 
     Args:
@@ -147,7 +147,7 @@ def shortcut(
         DataError: all images are of one class, or the test images are of other classes.
     """
     train, held_out = _parts(data, test, seed, data_dir)
-    given = train.listed + held_out.listed
+    listed = train.listed + held_out.listed
     (numbers, train), (unseen, held_out) = (_measured(part, progress) for part in (train, held_out))
     check_trainable(train)
     classes = len(train.classes)
@@ -174,7 +174,7 @@ def shortcut(
         together=_score(_added_up(numbers, train.labels, classes, unseen), held_out),
         guess=_score(np.full(len(held_out), frequent), held_out),
         possible=possible,
-        skipped=given - len(train) - len(held_out),
+        skipped=listed - len(train) - len(held_out),
     )
 
 
@@ -221,7 +221,7 @@ def _score(given: NDArray[Any], data: Dataset) -> Proportion:
 
 
 def _histogram(values: Numbers, data: Dataset) -> tuple[Numbers, NDArray[np.int64]]:
-    """How many images of each class have which value."""
+    """The number of images of each class in each bin."""
     low, high = float(values.min()), float(values.max())
     whole = bool((values == np.rint(values)).all()) and high - low < 4 * HISTOGRAM
     step = max(1, -int(-(high - low + 1) // HISTOGRAM))
@@ -243,8 +243,8 @@ def _added_up(
 
     known, wanted = coded(numbers), np.eye(classes)[labels]
     curves = np.linalg.solve(known.T @ known + RIDGE * np.eye(known.shape[1]), known.T @ wanted)
-    given: NDArray[np.intp] = (coded(unseen) @ curves).argmax(axis=1)
-    return given
+    listed: NDArray[np.intp] = (coded(unseen) @ curves).argmax(axis=1)
+    return listed
 
 
 def _span(found: Proportion) -> str:

@@ -27,7 +27,7 @@ Result = tuple[int, int]
 
 @dataclass(slots=True)
 class Backward:
-    """Where the weights have got to, and what has been collected on the way."""
+    """The weights that remain to be followed, and the contributions collected so far."""
 
     trace: Trace
     varies: frozenset[Result]
@@ -40,11 +40,11 @@ class Backward:
     """On the cells of each input."""
     constant: float = 0.0
     bound: float = 0.0
-    """How far recorded results may lie from exact ones, each times its weight."""
+    """Bound of recorded minus exact results, each times its weight."""
     rounding: float = 0.0
-    """How far they do lie from what the reference gives, each times its weight."""
+    """Recorded minus recomputed results, each times its weight."""
     slack: float = 0.0
-    """How far that may be off itself, because reference and vector-Jacobian products are evaluated in float64."""
+    """Error of that difference, because reference and vector-Jacobian products are evaluated in float64."""
     bent: list[str] = field(default_factory=list)
     counts_rounding: bool = True
     """Whether to recompute each step on the way, for `bound`, `rounding` and `slack`."""
@@ -160,7 +160,7 @@ def through(found: Backward, step: Step, output: int, weights: Array) -> None:
 
 
 def _count_broken(found: Backward, step: Step, output: int) -> None:
-    """What weights on this result cannot be followed to: the step's own arguments, and operands that do not vary."""
+    """The share of weights that ends here: in the step's own arguments, and in operands that do not vary."""
     if (step.id, output) not in found.varies:
         found.broken += sorted(found.tainted[step.id, output])
         return
@@ -170,7 +170,7 @@ def _count_broken(found: Backward, step: Step, output: int) -> None:
 
 
 def _count_rounding(found: Backward, step: Step, output: int, weights: Array) -> None:
-    """What this step's rounding may add to the weighted sum, and what it does add."""
+    """The bound of this step's rounding in the weighted sum, and the rounding itself."""
     made = step.results[output]
     moved = step.arguments[SOURCES.get(step.op, "self")] if step.op in MOVES else None
     if isinstance(moved, Ref) and moved.dtype == made.dtype:
@@ -208,7 +208,7 @@ def onto(found: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> N
 
 
 def _onto_whole(found: Backward, step: Step, name: str, ref: Ref, rest: tuple[Array, Array, Array]) -> None:
-    """What no later write covered: the step, the input, or a constant."""
+    """The source of cells that no later write covered: the step, the input, or a constant."""
     cells, addresses, numbers = rest
     if ref.kind == "step":
         _add(found.weights, (ref.id, ref.output), _scattered(ref.shape, cells, numbers))

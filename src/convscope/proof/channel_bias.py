@@ -82,7 +82,7 @@ def _columns(kernel: list[int], terms: Iterator[tuple[Array, float]], bias: floa
 def _terms(
     op: str, arguments: Mapping[str, Any], channel: int, cells: Array, backward: bool = False
 ) -> Iterator[tuple[Array, float]]:
-    """What each number of the kernel is multiplied by in the given cells, and the number itself."""
+    """The input that each kernel number is multiplied by in these cells, and the number itself."""
     x, weight, groups = arguments["input"], arguments["weight"], int(arguments.get("groups", 1))
     transposed = bool(arguments.get("transposed"))
     each = x.shape[1] // groups
@@ -103,7 +103,7 @@ def _terms(
 
 CONVOLUTIONS = frozenset(["convolution", "_convolution", "conv1d", "conv2d", "conv3d"])
 DOUBT = 1e-12
-"""How probable it may be that rounding alone moves a channel's mean so far."""
+"""Significance level: the probability that rounding alone moves a channel's mean this far."""
 GRAIN = 2.0**-12
 """Windows that differ by less than this part of the channel's largest may share roundings: they count as the same."""
 
@@ -148,7 +148,7 @@ class ChannelErrors:
             return [int(channel) for channel in np.flatnonzero(self._finite & (np.abs(mean) > allowed))]
 
 
-def tests_means(op: str, recorded: Array) -> bool:
+def has_channel_means(op: str, recorded: Array) -> bool:
     """Whether the channels of such a result are tested: convolutions of numbers with a fraction."""
     return op in CONVOLUTIONS and recorded.dtype.kind == "f" and recorded.size > 0
 
@@ -197,7 +197,7 @@ def _by_channel(array: Array) -> Array:
 
 
 def _allowed(bounds: Array) -> Array:
-    """How far the mean of numbers with these bounds may be from 0."""
+    """Bound of the mean's distance from 0 for numbers with these bounds."""
     return _hoeffding(float(np.mean(np.square(bounds))), len(bounds))
 
 

@@ -43,15 +43,15 @@ class Contributions:
     pixels: Mapping[str, Array] = field(repr=False)
     """For each input what each of its cells adds, float64, in the input's shape."""
     weights: Mapping[str, Array] = field(repr=False)
-    """What each cell is multiplied by to give that: the slope of the number in that cell."""
+    """The weight of each cell: the derivative of the number with respect to it."""
     constant: float
-    """What biases, shifts and constant tensors add; collected from them, not by subtraction."""
+    """The contribution of biases, shifts and constant tensors; collected from them, not by subtraction."""
     bound: float
-    """How far `total` may lie from `value`, by the rounding of all steps on the way; nan where one is not known."""
+    """Bound of |total - value| by the rounding of all steps on the way; NaN if one is unknown."""
     rounding: float
-    """How far it does, as the reference finds it: each step's recorded results minus recomputed ones, times weights."""
+    """The actual difference by the reference: recorded minus recomputed results of each step, times weights."""
     slack: float
-    """How far that may be off, by the float64 rounding of reference and vector-Jacobian products."""
+    """Error of that difference by the float64 rounding of the reference and vector-Jacobian products."""
     bent: tuple[str, ...]
     """The steps on the way that are not piecewise linear: their tangent at the recorded numbers stands for them."""
     broken: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Contributions:
         return abs(self.residual) <= self.bound and abs(self.left) <= self.slack
 
     def to_text(self) -> str:
-        """What pixels add and take away, the constant, the check, and the pixels that count most."""
+        """The positive and negative contributions, the constant, the check, and the largest contributions."""
         return joined(_page(self))
 
     def to_json(self) -> dict[str, Any]:

@@ -63,17 +63,17 @@ class Explanation:
     cell: Cell
     """A full index of the step's result."""
     output: int
-    """Which result, of a step that has several."""
+    """The index of the result, for a step with several."""
     call: Call = field(repr=False)
     ops: Mapping[str, Op] = field(repr=False)
     raw: Expr | None = field(repr=False)
     """The rule's expression, with the tensors named as the operation read them; None without a rule."""
     value: float
-    """What the expression gives, in float64; nan without one."""
+    """The value of the expression in float64; NaN without one."""
     recorded: float
-    """What PyTorch gave."""
+    """PyTorch's number."""
     bound: float
-    """How far the two may lie apart, because PyTorch's kernel rounds."""
+    """Bound of |value - recorded| by the rounding of PyTorch's kernel."""
     normwise: bool = False
     """Whether that is the bound of kernels that mix whole planes, because the number exceeds that of a sum."""
 
@@ -107,7 +107,7 @@ class Explanation:
 
     @cached_property
     def status(self) -> Status:
-        """What is known about this number; see `STATUSES`. Recomputes the step when first asked."""
+        """The proof status of this number; see `STATUSES`. Recomputes the step on first access."""
         if self.step.overridden or self.step.role == "random":
             return "given"
         if self.changed:
@@ -150,7 +150,7 @@ class Explanation:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know: changed weights, where a nan came in, an operation without a rule."""
+        """Remarks: changed weights, where a NaN came in, an operation without a rule."""
         return tuple(_notes(self))
 
     def parts(self, *, all: bool = False) -> list[Leaf | Inner]:  # noqa: A002 - the word of the command line

@@ -37,7 +37,7 @@ def with_provenance(trace: Trace, step: Step, expr: Expr) -> Expr:
 
 
 def provenance(trace: Trace, ref: Ref, cells: Array) -> list[Provenance]:
-    """Where cells of an argument were made: the step, parameter, constant or input, and the cells of it.
+    """The origin of cells of an argument: the step, parameter, constant or input, and its cells.
 
     Args:
         ref: The argument.
@@ -117,7 +117,7 @@ def _provenance(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[
 
 
 def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array) -> Iterator[Provenance]:
-    """What a tensor is a view of, or what made it."""
+    """The base of a view, or the step that made the tensor."""
     if ref.kind != "step":
         whole = trace.outside[ref.kind, ref.id]
         at, hit = whole.cells_at(addresses)
@@ -134,7 +134,7 @@ def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array
 
 
 def _made(trace: Trace, maker: Step, ref: Ref, cells: Array, which: Array) -> Iterator[Provenance]:
-    """What a step made; if it is a hidden move, what it moved."""
+    """The result of a step; for a hidden move, the tensor that it moved."""
     if not len(cells):
         return
     if maker.hidden and maker.op in MOVES:

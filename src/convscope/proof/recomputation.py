@@ -47,7 +47,7 @@ class Recomputation:
     values: Array
     """float64, in the shape of the result."""
     bounds: Array
-    """How far the recorded numbers may lie from these; broadcasts to `values`."""
+    """Bound of |recorded - values|; broadcasts to `values`."""
 
     def bound(self, cell: Cell) -> float:
         """How much a recorded number may differ from this one."""

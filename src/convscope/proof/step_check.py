@@ -13,7 +13,7 @@ from convscope.expr.call import Call, Operand
 from convscope.expr.precision import Precision
 from convscope.ops import convolution
 from convscope.ops.op import Rule
-from convscope.proof.channel_bias import ChannelErrors, offset, tests_means
+from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
 from convscope.proof.recomputation import Array, Cell, Recomputation
 from convscope.proof.tolerance import agree, resolution_of, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
@@ -23,7 +23,7 @@ UNABLE = (
     ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
     TypeError, ValueError,
 )  # fmt: skip
-"""What a witness may raise for a call that it cannot follow, such as one that no kernel would accept."""
+"""Exceptions of a witness for a call that it cannot evaluate, such as one that no kernel would accept."""
 
 
 class StepCheck:
@@ -41,7 +41,7 @@ class StepCheck:
         self._bounds: Array = np.zeros(())
         self._worst = (-1.0, 0)  # the largest share of a bound, and minus the place of its cell
         self._expected = (np.nan, 0.0)
-        self._means = ChannelErrors(recorded.shape[1], call.dtype) if tests_means(call.op, recorded) else None
+        self._means = ChannelErrors(recorded.shape[1], call.dtype) if has_channel_means(call.op, recorded) else None
 
     def compare(self, box: Box, part: Recomputation) -> bool:
         """Compare the numbers in a box with the reference's; whether the shapes allow it."""
@@ -117,7 +117,7 @@ class StepCheck:
         return ratio
 
     def _beyond(self, values: Array | float) -> Array:
-        """Which values are too large for the type although all that went in is finite.
+        """Mask of values too large for the type although all operands are finite.
 
         A kernel may get there as an infinity or, where it subtracts two of them, as no number.
         """

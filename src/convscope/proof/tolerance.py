@@ -63,7 +63,7 @@ def resolves(value: float, recorded: float, bound: float, dtype: str, size: floa
 
 
 def within_reach(recorded: Any, value: Any, bound: Any, dtype: str) -> tuple[Any, Any]:
-    """Which recorded infinities must be what a kernel of this type makes of these values, and which only may be.
+    """Masks of recorded infinities that a kernel of this type must produce from these values, or may produce.
 
     A value that its bound takes beyond the type's largest must; one of an eighth of that may, where the kernel makes
     larger numbers on the way (hardswish multiplies by up to 6 before it divides). A bound that is not finite adds

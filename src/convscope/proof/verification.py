@@ -118,7 +118,7 @@ def _verify_step(
 
 
 def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
-    """What the checks of a step add up to.
+    """The finding of a step, from its checks.
 
     A number without a finite bound is not a mismatch, because the kernel may be right; nor is it proved, because any
     other number would be accepted too. The reference cannot decide: unsupported.

@@ -20,11 +20,11 @@ class Mismatch:
     recorded: float
     expected: float
     allowed: float
-    """How far the two may lie apart."""
+    """Bound of their difference."""
     witness: Witness
-    """Who contradicts; "channel mean" for an offset below each cell's own bound, `cell` is then the channel alone."""
+    """The witness that contradicts; "channel mean" for an offset below each bound, `cell` is then a channel."""
     output: int = 0
-    """Which result, of a step that has several."""
+    """The index of the result, for a step with several."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """The shape that the reference gives, where it is another than the recorded one."""
     why: str = ""
@@ -42,17 +42,17 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What was found about one step."""
+    """The finding about one step."""
 
     id: int
     name: str
     op: str
     finding: StepStatus
-    """What is known about its numbers; see `STATUSES`."""
+    """The proof status of its numbers; see `STATUSES`."""
     numbers: int
-    """How many numbers the step made."""
+    """The number of values of the step."""
     explained: int = 0
-    """How many of them were sampled and explained."""
+    """The number of values that were sampled and explained."""
     worst: float = 0.0
     """The largest error, as a fraction of its bound."""
     resolution: float = 0.0
@@ -66,7 +66,7 @@ class StepReport:
     """The operation in words."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         found = {name: plain_value(getattr(self, name)) for name in self.__slots__ if name != "mismatch"}
         wrong = self.mismatch
         found["mismatch"] = None if wrong is None else {n: plain_value(getattr(wrong, n)) for n in wrong.__slots__}
@@ -78,7 +78,7 @@ class Returned:
     """One tensor of what the model returned, against the step, parameter or input that it came from."""
 
     name: str
-    """Which part of the output: `the output`, `the output['scores']`, `the output[1]`."""
+    """The part of the output: `the output`, `the output['scores']`, `the output[1]`."""
     source: str
     """The step, parameter or input."""
     held: bool
@@ -94,7 +94,7 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify` found about a whole trace.
+    """The findings of `verify` about a whole trace.
 
     >>> Verification((StepReport(0, "conv1", "convolution", "proved", 6272, 200, 0.3),)).summary()
     '6,272 numbers in 1 step: 100 % recomputed, 100 % proved; worst error 0.3 of its bound (conv1)'
@@ -108,7 +108,7 @@ class Verification:
     saved: bool = False
     """Whether the trace was read from a file: then nothing shows that given numbers were drawn or put there."""
     broken: tuple[str, ...] = ()
-    """Where the chain from input to output is broken, in sentences; such a report is not proved."""
+    """Breaks of the chain from input to output, in sentences; such a report is not proved."""
     remarks: tuple[str, ...] = ()
     """Other notes of the trace, such as what was not kept."""
 
@@ -138,7 +138,7 @@ class Verification:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know, in sentences."""
+        """Remarks, in sentences."""
         changed = (f"{name} changed since the trace: weights changed." for name in self.changed)
         return (*changed, *(f"{reason[0].upper()}{reason[1:]}." for reason in self.reasons), *self.remarks)
 
@@ -159,7 +159,7 @@ class Verification:
 
     @property
     def numbers(self) -> int:
-        """How many numbers the trace has made."""
+        """The number of values of the trace."""
         return sum(step.numbers for step in self.steps)
 
     @property
@@ -174,7 +174,7 @@ class Verification:
 
     @property
     def given(self) -> int:
-        """How many numbers were drawn at random or put there by the caller, instead of calculated."""
+        """The number of values that were drawn at random or set by the caller instead of calculated."""
         return sum(step.numbers for step in self.steps if step.finding == "given")
 
     @property
@@ -183,7 +183,7 @@ class Verification:
         return max(self.steps, key=lambda step: step.worst, default=None)
 
     def _share(self, findings: Collection[str]) -> float:
-        """Of the calculated numbers; where there are none, 1 if a step without numbers is among these findings."""
+        """The share of the calculated numbers; without any, 1 if a step without numbers is among the findings."""
         kept = sum(step.numbers for step in self.steps if step.finding in findings)
         calculated = self.numbers - self.given
         return kept / calculated if calculated else float(any(step.finding in findings for step in self.steps))
@@ -206,7 +206,7 @@ class Verification:
         return line
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "proved": self.proved,
             "numbers": self.numbers,

@@ -1,4 +1,4 @@
-"""The operations of a first network, as one writes them: (C, H, W) or (N, C, H, W) in, plain arguments.
+"""The operations of a first network, as one writes them: (H, W), (C, H, W) or (N, C, H, W) in, plain arguments.
 
 Knows the operations of this room, errors and NumPy.
 """
@@ -28,15 +28,15 @@ def conv2d(
 ) -> Array:
     """Slide `weight` over `x` and sum the products.
 
-    >>> image = [[[1, 2, 0, 1], [0, 1, 3, 1], [2, 2, 1, 0], [1, 0, 1, 3]]]
-    >>> conv2d(image, [[[[1, 0], [0, 1]]]])
-    array([[[2., 5., 1.],
-            [2., 2., 3.],
-            [2., 3., 4.]]])
+    >>> image = [[1, 2, 0, 1], [0, 1, 3, 1], [2, 2, 1, 0], [1, 0, 1, 3]]
+    >>> conv2d(image, [[1, 0], [0, 1]])
+    array([[2., 5., 1.],
+           [2., 2., 3.],
+           [2., 3., 4.]])
 
     Args:
-        x: Input, shape (C, H, W) or (N, C, H, W).
-        weight: Kernels, shape (K, C / groups, R, S).
+        x: Input, shape (H, W), (C, H, W) or (N, C, H, W).
+        weight: Kernels, shape (K, C / groups, R, S); or one kernel for one channel, shape (R, S).
         bias: One number per kernel, shape (K,), or None.
         stride: Step between windows, in input cells; one number, or rows and columns.
         padding: Rings of zeros around the input; or "same" for as many as keep its size, "valid" for none.
@@ -44,19 +44,25 @@ def conv2d(
         groups: Channel groups that do not see each other.
 
     Returns:
-        Shape (K, P, Q) or (N, K, P, Q), P = (H + 2·padding - dilation·(R - 1) - 1) // stride + 1; float64.
+        Shape (K, P, Q) or (N, K, P, Q), without K for a kernel of shape (R, S);
+        P = (H + 2·padding - dilation·(R - 1) - 1) // stride + 1; float64.
 
     Raises:
         ShapeError: wrong numbers of axes, or kernels that do not fit the input.
 
     Source: PyTorch documentation, torch.nn.Conv2d (cross-correlation: the kernel is not flipped).
     """
-    image, kernels = _image(x, "an image"), np.asarray(weight, np.float64)
+    image, kernels = _image(x, "a convolution"), np.asarray(weight, np.float64)
+    single = kernels.ndim == 2
+    if single:
+        kernels = kernels[None, None]
     if kernels.ndim != 4:
-        raise ShapeError(f"kernels have the shape (K, C, R, S), not {kernels.shape}.")
-    offset = None if bias is None else np.asarray(bias, np.float64)
-    batch = image if image.ndim == 4 else image[None]
+        raise ShapeError(f"kernels have the shape (K, C, R, S), and a single one (R, S), not {kernels.shape}.")
+    offset = None if bias is None else np.atleast_1d(np.asarray(bias, np.float64))
+    batch = image if image.ndim == 4 else np.expand_dims(image, 0 if image.ndim == 3 else (0, 1))
     out = convolution(batch, kernels, offset, stride, padding, dilation, False, 0, groups)
+    if single:
+        out = out[:, 0]
     return out if image.ndim == 4 else out[0]
 
 
@@ -81,17 +87,17 @@ def tanh(x: ArrayLike) -> Array:
 def max_pool2d(x: ArrayLike, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> Array:
     """The largest cell of each window.
 
-    >>> max_pool2d([[[2, 5, 1], [2, 2, 3], [2, 3, 4]]], 2)
-    array([[[5.]]])
+    >>> max_pool2d([[2, 5, 1], [2, 2, 3], [2, 3, 4]], 2)
+    array([[5.]])
 
     Args:
-        x: Shape (C, H, W) or (N, C, H, W).
+        x: Shape (H, W), (C, H, W) or (N, C, H, W).
         kernel_size: Size of the window; one number, or rows and columns.
         stride: Step between windows; the window's size if None.
         padding: Rings of cells that never win, around the input.
 
     Returns:
-        Shape (C, P, Q) or (N, C, P, Q), P = (H + 2·padding - R) // stride + 1; float64.
+        Shape (P, Q), (C, P, Q) or (N, C, P, Q), P = (H + 2·padding - R) // stride + 1; float64.
 
     Raises:
         ShapeError: `x` has another number of axes.
@@ -157,10 +163,8 @@ def mse(x: ArrayLike, target: ArrayLike) -> float:
 
 def _image(x: ArrayLike, what: str) -> Array:
     image = np.asarray(x, np.float64)
-    if image.ndim not in {3, 4}:
-        raise ShapeError(
-            f"{what} takes the shape (C, H, W) or (N, C, H, W), not {image.shape}; add an axis per missing one."
-        )
+    if image.ndim not in {2, 3, 4}:
+        raise ShapeError(f"{what} takes the shape (H, W), (C, H, W) or (N, C, H, W), not {image.shape}.")
     return image
 
 

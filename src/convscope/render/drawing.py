@@ -15,7 +15,7 @@ from convscope.render.sums import BLANK, INDENT, ROUNDING, RULE, Detail, Row, dr
 Argument = Expr | Cells
 
 OPERATORS, POWERS = frozenset("+−×÷√"), frozenset("²³")
-"""Where a negative number needs brackets: behind the ones, before the others."""
+"""Signs next to which a negative number needs brackets: after the first, before the second."""
 
 
 def formula(apply: Apply) -> str:
@@ -139,7 +139,7 @@ def draw(expr: Expr, detail: Detail | None = None) -> list[Row | str]:
 
 
 def headline(expr: Expr) -> str:
-    """What the number is, in one line.
+    """A description of the number in one line.
 
     >>> from convscope.expr.expr import number
     >>> headline(Apply("add", {"x": number(1, "x"), "y": number(2, "y")}))
@@ -168,7 +168,7 @@ def result(expr: Expr) -> str:
 
 
 def rounding(expr: Expr) -> str:
-    """How the shown result is rounded, in words; nothing where it is not.
+    """A description of how the shown result is rounded; empty if it is not.
 
     >>> from convscope.expr.expr import number
     >>> rounding(number(0.25, "x")), rounding(number(1 / 3, "x"))

@@ -17,7 +17,7 @@ MINUS = "−"
 
 @dataclass(frozen=True, slots=True)
 class NumberScale:
-    """How a column of numbers is shown: its decimals, and a power of ten for very large and very small ones.
+    """The format of a column of numbers: its decimals, and a power of ten for very large and small ones.
 
     >>> NumberScale.of([2.44, -0.1234567]).show(-0.1234567)
     '−0.1235'
@@ -131,6 +131,17 @@ def aligned(values: NDArray[Any]) -> NDArray[np.str_]:
         form = "{:.1e}"
     texts = [_without_minus_zero(form.format(v)) for v in array.ravel()]
     return np.array(texts, np.str_).reshape(array.shape)
+
+
+def grid_lines(values: NDArray[Any]) -> list[str]:
+    """A matrix as lines of aligned numbers; a vector is one line.
+
+    >>> grid_lines(np.array([[1, -0.5], [10, 0]]))
+    [' 1.000  −0.500', '10.000   0.000']
+    """
+    texts = aligned(np.atleast_2d(values))
+    wide = max(map(len, texts.ravel().tolist()), default=0)
+    return ["  ".join(text.rjust(wide) for text in row) for row in texts.tolist()]
 
 
 def _without_minus_zero(text: str) -> str:

@@ -13,7 +13,7 @@ from convscope.render.numbers import NumberScale, beside, right, short, table
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How many terms of a long sum are listed.
+    """The number of terms listed of a long sum.
 
     >>> Detail().count(4608), Detail().count(12), Detail(everything=True).count(4608)
     (8, 12, 4608)
@@ -42,9 +42,9 @@ class Row:
     label: str
     number: str
     after: str = ""
-    """What stands behind the number."""
+    """A remark behind the number."""
     term: int | None = None
-    """Which term of a sum, or which of a function's cells, the row shows."""
+    """The index of the term of a sum, or of the function's cell, that the row shows."""
 
 
 RULE = Row("─", "")
@@ -112,7 +112,7 @@ def grids(dot: Dot, scale: NumberScale, everything: bool = False) -> list[str]:
 
 
 def _planes(dot: Dot) -> Array | None:
-    """Which terms form which plane, (channels, rows, columns); None where there are no planes."""
+    """The terms of each plane, (channels, rows, columns); None without planes."""
     grid = dot.left.grid
     convolution = dot.right is not None and dot.right.source.kind != "computed"
     spatial = len(grid) - convolution
@@ -202,7 +202,7 @@ def result_scale(dot: Dot) -> NumberScale:
 
 
 def chosen(dot: Dot, detail: Detail) -> Array:
-    """Which terms are shown: all in their order, or the largest first."""
+    """The indices of the terms shown: all in order, or the largest first."""
     count = detail.count(len(dot.left))
     if count == len(dot.left):
         return np.arange(count)

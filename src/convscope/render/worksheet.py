@@ -72,7 +72,7 @@ class WorksheetLine:
     channel: int | None = None
     """Whose sum it is, where it is that of one channel of a window."""
     term: int | None = None
-    """Which term of the sum, or which of the function's cells, it shows."""
+    """The index of the term of the sum, or of the function's cell, that it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,13 @@ class Worksheet:
     """
 
     headline: str
-    """What the number is, in words."""
+    """A description of the number."""
     result: str
     """The number, rounded as the calculation shows it."""
     lines: tuple[WorksheetLine, ...]
     """Terms or channel sums, the largest first, then the others; sum, rounding, bias, result, comparison."""
     scale: NumberScale | None = field(default=None, repr=False)
-    """How products are shown; None where there are none."""
+    """The format of the products; None without products."""
 
     def products(self, dot: Dot, terms: Iterable[int]) -> list[str]:
         """Some products of the sum as they are shown."""
@@ -102,7 +102,7 @@ class Worksheet:
         return [scale.show(float(products[i])) for i in terms]
 
     def sums(self, dot: Dot, terms: Iterable[int]) -> list[str]:
-        """What these products, as they are shown, add up to one after the other; each channel of a window by itself.
+        """The sum of the products as shown, added one after the other; each channel of a window separately.
 
         The last one of a channel is what its line says; of a sum without channels, it is the sum of these terms.
         """

@@ -33,7 +33,7 @@ SENTENCES: Mapping[str, str] = {
     "Method Not Allowed": "this address does not take that method; things are read by GET and changed by POST.",
     "There was an error parsing the body": "the body cannot be read as JSON; send one JSON value in UTF-8.",
 }
-"""What the framework says -> a sentence."""
+"""The framework's message -> ours."""
 
 
 def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:

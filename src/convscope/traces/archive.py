@@ -108,7 +108,7 @@ def write(path: str | Path, source: ArchiveSource) -> None:
     steps, outside, arrays = source.steps(), source.outside(), dict[str, Array]()
     arrays |= {f"input/{name}": source.input(name) for name in source.inputs}
     arrays |= {f"parameter/{name}": source.parameter(name) for name in source.parameters}
-    arrays |= {f"constant/{place}": source.constant(place) for place in range(source.constants)}
+    arrays |= {f"constant/{index}": source.constant(index) for index in range(source.constants)}
     for step in steps:
         arrays |= {f"output/{step.id}/{i}": output for i, output in enumerate(step.outputs)}
         for name, item, ref in step.refs():

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from convscope.cards.card import Card
-from convscope.images import Fit
+from convscope.preprocess import Fit
 from convscope.traces.header import modest, unpack, unpack_result
 from convscope.traces.step import Array, Kind, Ref, Step, Values
 
@@ -260,8 +260,8 @@ def _outside(packed: list[Any], arrays: Arrays) -> Outside:
     for value in packed:
         ref = unpack(value)
         _shape_of(ref, "a tensor that the pass read")
-        place = sum(kind == ref.kind for kind, _ in result)
-        _require(ref.kind != "step" and ref.id == place, f"a {ref.kind} has the id {ref.id}")
+        index = sum(kind == ref.kind for kind, _ in result)
+        _require(ref.kind != "step" and ref.id == index, f"a {ref.kind} has the id {ref.id}")
         _require((ref.kind, ref.name) not in names, f"two tensors are named {ref.name!r}")
         _require(ref.output == 0 and ref.rewritten == (), f"{ref.name!r} was rewritten before the pass")
         names.add((ref.kind, ref.name))
@@ -279,8 +279,8 @@ def _result(packed: Any, returned: tuple[Any, ...] | None, reader: _Reader) -> N
     if returned is None:
         return
     _require(len(returned) == len(read), "the result has another number of tensors than the header says")
-    for place, (name, ref) in enumerate(zip(read, returned, strict=True)):
-        reader.reference(ref, len(reader.steps), f"tensor {place} of the result")
+    for index, (name, ref) in enumerate(zip(read, returned, strict=True)):
+        reader.reference(ref, len(reader.steps), f"tensor {index} of the result")
         reader.stored(name, ref)
 
 

@@ -64,19 +64,19 @@ class Evaluation:
     @cached_property
     def per_class(self) -> list[dict[str, Any]]:
         """For each class: number of images, recall and precision."""
-        result, given, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
+        result, options_used, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
         return [
             {
                 "class": name,
                 "images": int(result[k]),
                 "recall": float(right[k] / result[k]) if result[k] else None,
-                "precision": float(right[k] / given[k]) if given[k] else None,
+                "precision": float(right[k] / options_used[k]) if options_used[k] else None,
             }
             for k, name in enumerate(self.classes)
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "dataset": self.dataset,
             "accuracy": self.accuracy,
@@ -96,7 +96,7 @@ class Prediction:
     image: str
     classes: tuple[str, ...]
     output: NDArray[np.float32]
-    """What the model returned, shape (K,)."""
+    """The model's output, shape (K,)."""
     probabilities: NDArray[np.float64] | None
     """Softmax of the output, or the output itself if it already holds probabilities, shape (K,); None for a model
     with a single output."""
@@ -105,10 +105,10 @@ class Prediction:
     label: int | None = None
     """The true class, if the image has a label."""
     notes: tuple[str, ...] = ()
-    """How the image was preprocessed, and caveats about the prediction."""
+    """The preprocessing of the image, and caveats about the prediction."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "image": self.image,
             "class": self.classes[self.best],
@@ -238,14 +238,14 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None,
     if name is not None:
         alike = card_of(run.model).preprocess.as_loaded() if name.startswith(("folder:", "hub:")) else {}
         return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], strict=strict, **alike)
-    given = dict(options["options"])
+    options_used = dict(options["options"])
     if split != "train":
-        given.pop("size", None)
+        options_used.pop("size", None)
     if data_dir is not None:
-        given["data_dir"] = data_dir
+        options_used["data_dir"] = data_dir
     if strict:
-        given["strict"] = True
-    return load_dataset(options["source"], split=split, seed=options["seed"], **given)
+        options_used["strict"] = True
+    return load_dataset(options["source"], split=split, seed=options["seed"], **options_used)
 
 
 @takes(model="Module | Run | str | Path")
@@ -292,7 +292,7 @@ def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction
 
 
 def interpret(model: nn.Module, output: Any, *, card: Card | None = None) -> Prediction:
-    """What a model's output for one image means: the class, and the probabilities if there are several outputs.
+    """The class that a model's output for one image means, and the probabilities if there are several outputs.
 
     >>> interpret(nn.Linear(1, 2), np.zeros((1, 2), np.float32)).probabilities
     array([0.5, 0.5])

@@ -15,11 +15,11 @@ from convscope.data.dataset import Dataset, check_trainable, overlap
 from convscope.data.options import check_seed
 from convscope.data.value_range import channels_first
 from convscope.errors import DataError, ModelError, RunError, ShapeError, UsageError
-from convscope.images import Preprocess
 from convscope.inputs.pictures import check_input
 from convscope.models.catalog import DEFAULT_MODELS, MODELS
 from convscope.models.checked_imports import Imports, watching
 from convscope.models.loading import load_model
+from convscope.preprocess import Preprocess
 from convscope.progress import Progress
 from convscope.training.numpy_engine import check_numpy
 from convscope.training.objectives import make_loss, make_optimizer
@@ -58,7 +58,7 @@ class Settings:
     precision: str = "float32"
     engine: str = "torch"
     imports: Imports | None = None
-    """What the model's code may import, as recorded in a run that is resumed; otherwise there is no limit."""
+    """The files that the model's code may import, as recorded in a resumed run; None without a limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,11 +71,11 @@ class TrainingJob:
     recipe: Recipe
     config: Mapping[str, Any]
     imports: Imports
-    """What the code of the model imported."""
+    """The files that the model's code imported."""
     notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """What all processes of a training must agree on."""
+        """The facts on which all processes of a training must agree."""
         weights = [(name, tuple(value.shape)) for name, value in self.model.state_dict().items()]
         settings = {name: self.config[name] for name in ("recipe", "seed", "precision", "engine")}
         return {

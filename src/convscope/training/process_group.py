@@ -21,7 +21,7 @@ from convscope.errors import ConvscopeError, DataError, TrainingError
 PATIENCE = 300.0
 """Seconds in which all processes must have joined."""
 SILENCE = timedelta(minutes=30)
-"""How long a process that has joined may stay silent, for instance while it downloads data."""
+"""Maximum silence of a process that has joined, for instance while it downloads data."""
 
 
 def join(patience: float = PATIENCE) -> None:

@@ -43,7 +43,7 @@ class Recipe:
     draws: int | None = None
     """An epoch is this many random draws with replacement; None: every image once, shuffled."""
     sampling: str = "split"
-    """How generated data are sampled: "split" (train and test share no image) or "published"."""
+    """Sampling of generated data: "split" (train and test share no image) or "published"."""
     softmax: bool = False
     """Whether the network ends in the softmax that the tutorial published before its cross-entropy."""
     log_every: int | None = None
@@ -72,10 +72,10 @@ class Recipe:
 
     def with_changes(self, **changes: Any) -> Self:
         """The same recipe with changed settings; None keeps a setting, and an explicit number of epochs is exact."""
-        given = {name: value for name, value in changes.items() if value is not None}
-        if "epochs" in given:
-            given["least_steps"] = 0
-        return replace(self, **given)
+        settings = {name: value for name, value in changes.items() if value is not None}
+        if "epochs" in settings:
+            settings["least_steps"] = 0
+        return replace(self, **settings)
 
     def for_images(self, count: int) -> Self:
         """The recipe for a data set of `count` images, with as many epochs as `least_steps` needs.
@@ -87,7 +87,7 @@ class Recipe:
         return replace(self, epochs=max(self.epochs, epochs), least_steps=0)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file; `from_json` reads them back."""
+        """Plain values for JSON; `from_json` reads them back."""
         return asdict(self)
 
     @classmethod

@@ -166,7 +166,7 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: b
 
 
 def _imports(run: Run, *, trust: bool) -> Imports | None:
-    """What the code that a run names may import, as recorded in the run, which the first process reads."""
+    """The files that a run's code may import, as recorded in the run, which the first process reads."""
     source, args = run.config["model"]["source"], run.config["model"]["args"]
     if source is None or source in MODELS:
         return None

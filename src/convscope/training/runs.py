@@ -79,7 +79,7 @@ class Run:
 
     @property
     def card(self) -> Card:
-        """What the model expects and what its outputs mean, without loading it."""
+        """The model's card: its input and the meaning of its outputs, without loading it."""
         return Card.from_json(self.config["card"])
 
     @cached_property

@@ -62,7 +62,7 @@ class Runtime:
         return batch if self.world == 1 else batch[min(self.rank, len(batch) - 1) :: self.world]
 
     def count(self, batch: Tensor) -> int:
-        """How many indices of this process' share count."""
+        """The number of indices in this process' share."""
         return len(range(self.rank, len(batch), self.world))
 
     def backward(self, loss: Tensor, share: float) -> None:
@@ -73,7 +73,7 @@ class Runtime:
             torch.autograd.backward(loss if share == 1 else loss * share)
 
     def notes(self, model: nn.Module) -> list[str]:
-        """What makes a training in several processes differ from one in a single process."""
+        """Differences between a training in several processes and one in a single process."""
         layers = [module for module in model.modules() if self.world > 1 and _normalizes_batches(module)]
         if not layers:
             return []

@@ -37,7 +37,7 @@ _LARGEST = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a training has come, and its running sums."""
+    """The progress of a training, and its running sums."""
 
     step: int = 0
     epoch: int = 0

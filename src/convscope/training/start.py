@@ -16,6 +16,7 @@ from convscope.models.trust import remember
 from convscope.progress import Progress, silent
 from convscope.training.batches import Batches, as_batches, trained_channels_last
 from convscope.training.engines import check_engine, make_engine, runtime_for
+from convscope.training.epoch_lines import EpochLines, is_interactive
 from convscope.training.job import DataSource, Settings, TrainingJob, prepare_job
 from convscope.training.loop import ALL_SUMS, Loop, Watch, interruptible
 from convscope.training.objectives import make_loss
@@ -93,7 +94,8 @@ def train(
         test: Data to evaluate on after each epoch, if `dataset` is not a name.
         model_args: Keyword arguments for the model.
         data_options: More arguments of `cs.load_dataset`: size, data_dir, image_size, grey, strict.
-        watch: Called with every event, see `Watch` in training/loop.py.
+        watch: Called with every event, see `Watch` in training/loop.py. Without it, a terminal or a notebook shows
+            a line for each epoch; `lambda event: None` shows nothing.
         progress: Called while data is read or downloaded.
         snapshot_seconds: Time between two snapshots.
         trust: Whether the code that a resumed run names may be executed; a run started on this machine needs no trust.
@@ -145,7 +147,9 @@ def train(
         writer = all_do(lambda: stack.enter_context(RunWriter(path) if runtime.rank == 0 else Writer()))
         stack.enter_context(own_random_state(job.config["seed"]))
         stack.enter_context(companions())
-        return _run(job, path, runtime, writer, watch or _ignore, begun=begun, snapshot_seconds=snapshot_seconds)
+        return _run(
+            job, path, runtime, writer, watch or default_watcher(), begun=begun, snapshot_seconds=snapshot_seconds
+        )
 
 
 def _run(
@@ -265,6 +269,7 @@ def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, 
         "parameters": sum(value.numel() for value in job.model.parameters()),
         "dataset": job.train.name,
         "images": len(job.train),
+        "device": str(loop.runtime.device),
         "recipe": job.recipe.to_json(),
         "total": loop.total,
         "log_every": loop.log_every,
@@ -274,5 +279,10 @@ def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, 
     }
 
 
+def default_watcher() -> Watch:
+    """The watcher of a training without one: a line for each epoch where a person sees it, else nothing."""
+    return EpochLines() if is_interactive() else _ignore
+
+
 def _ignore(event: Mapping[str, Any]) -> None:
-    """The default watcher: ignores every event."""
+    """A watcher that ignores every event."""

@@ -154,8 +154,8 @@ def softmax_error(row: Row, shares: Row, errors: Row | float, precision: Precisi
     relative = precision.sum * (depth + mean_depth + 2 * EXP + row.shape[-1] + 8) + 3 * precision.inner
     if not np.any(errors):
         return np.asarray(1.01 * shares * relative + precision.tiny)
-    given = np.broadcast_to(errors, row.shape)
-    bent = given + np.max(given, axis=-1, keepdims=True)
+    input_errors = np.broadcast_to(errors, row.shape)
+    bent = input_errors + np.max(input_errors, axis=-1, keepdims=True)
     near = 1.01 * shares * (relative + np.expm1(np.minimum(bent, 1.0)))
     if not np.any(bent > 1):
         return np.asarray(near + precision.tiny)
@@ -267,10 +267,10 @@ def _share_error(precision: Precision, result: float, values: Sequence[Any], err
     row = values[1]
     if not result > 0:
         return precision.tiny
-    given = np.maximum(np.broadcast_to(errors[1], row.shape), errors[0])
+    input_errors = np.maximum(np.broadcast_to(errors[1], row.shape), errors[0])
     shares = softmax(row)
     at = int(np.argmin(np.abs(shares - result)))  # x is one of the cells
-    return float(softmax_error(row, shares, given if np.any(given) else 0.0, precision)[at])
+    return float(softmax_error(row, shares, input_errors if np.any(input_errors) else 0.0, precision)[at])
 
 
 def _largest_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:

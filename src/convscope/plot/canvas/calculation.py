@@ -145,8 +145,8 @@ def _legends(sheet: Sheet, y: float, step: float, w: float, columns: list[_Produ
             if scale is not None:
                 sheet.legend(snap(step * k), y, max(w, 1.35), scale)
     if columns[0].scale is None:
-        said = "pixels, black to white"
-        sheet.text(0, y, said, points=TINY + 0.5, color=MUTED, middle=True)
+        caption = "pixels, black to white"
+        sheet.text(0, y, caption, points=TINY + 0.5, color=MUTED, middle=True)
     return y + (0.26 if any(scale.strange for scale in known) else 0.1)
 
 

@@ -1,5 +1,6 @@
 """Column: one part of a network in the figure: name, shape, and its maps, units or output."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,16 +11,18 @@ from numpy.typing import NDArray
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, choose, extent, numbers, pick_channels
 from convscope.plot.canvas.style import MUTED, ColorScale, abridge, shorten, size, width
-from convscope.render.numbers import aligned
+from convscope.reference import softmax
+from convscope.render.numbers import aligned, percent
 
 MOST_MAPS, MOST_UNITS = 16, 128
 LISTED = 10  # an answer of up to this many units is written out,
 LARGEST = 5  # of more the largest
-HEAD = 0.36  # inches, name and shape
+HEAD = 0.47  # inches, name, shape and operation
 SINGLE = 0.8  # inches, the image or an only map
 UNIT = 0.09  # inches
 DOWN = 16  # units in one column of cells
 LINE = 0.16  # inches between the lines of an answer
+SHARE = 0.5  # inches for a probability
 NARROWEST, LONGEST_NAME = 0.75, 1.35  # inches
 
 Kind = Literal["image", "maps", "units", "answer"]
@@ -41,6 +44,10 @@ class NetworkColumn:
     """Places of the columns that it reads."""
     called: tuple[str, ...] = ()
     """Names of the units of an answer."""
+    operation: str = ""
+    """The operation with its settings, such as `convolution 3x3, stride 2`; empty for several steps."""
+    shares: tuple[str, ...] = ()
+    """The probability of each unit of an answer as text."""
 
     @property
     def grid(self) -> tuple[int, int, float]:
@@ -68,7 +75,7 @@ class NetworkColumn:
                 if self.chosen.shown
                 else 0
             )
-            return names + 0.62, LINE * len(self.chosen.shown)
+            return names + 0.62 + (SHARE if self.shares else 0), LINE * len(self.chosen.shown)
         shown = len(self.chosen.shown)
         return UNIT * -(-shown // DOWN), UNIT * min(shown, DOWN)
 
@@ -77,7 +84,8 @@ class NetworkColumn:
         """How wide the whole column is, in inches."""
         name = min(width(self.name, LABEL, bold=True), LONGEST_NAME)
         notes = max((width(note, TINY) for note in self.notes), default=0)
-        return max(self.block[0], name, width(self.shape, SMALL, mono=True), notes, NARROWEST)
+        operation = min(width(self.operation, TINY), LONGEST_NAME)
+        return max(self.block[0], name, width(self.shape, SMALL, mono=True), operation, notes, NARROWEST)
 
     def feet(self, common: ColorScale | None) -> float:
         """How much it needs below its block for legend and notes, in inches."""
@@ -109,18 +117,30 @@ def part_column(
     notes = [f"{len(part.steps)} steps"] if len(part.steps) > 1 else []
     kind: Kind = "maps" if values.ndim == 3 else "units"
     called: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
     if kind == "maps":
         chosen = pick_channels(part.last, values, before if len(part.steps) == 1 else {}, MOST_MAPS)
     elif last and (len(values) <= LISTED or len(classes) == len(values)):
         kind = "answer"
         called = classes if len(classes) == len(values) else tuple(map(str, range(len(values))))
         chosen = _largest(values)
+        if len(classes) == len(values) > 1:
+            shares, origin = _shares(values, part.last.op)
+            notes.append(origin)
     else:
         chosen = choose(values, MOST_UNITS, "units")
     if chosen.said:
         notes.append(f"{len(chosen.shown)} of {chosen.count:,}")
     shape = extent(part.last)
-    return NetworkColumn(kind, part.name, shape, values, chosen, tuple(notes), reads, called)
+    operation = re.sub(r"(?<=\d)x(?=\d)", "×", part.last.says) if len(part.steps) == 1 else ""
+    return NetworkColumn(kind, part.name, shape, values, chosen, tuple(notes), reads, called, operation, shares)
+
+
+def _shares(values: NDArray[np.float64], op: str) -> tuple[tuple[str, ...], str]:
+    """The probabilities of an answer as text, and where they come from: the numbers themselves, or their softmax."""
+    if "sigmoid" in op or (values.min() >= 0 and abs(values.sum() - 1) < 1e-4):
+        return tuple(map(percent, values.tolist())), "percent: the numbers themselves"
+    return tuple(map(percent, softmax(values).tolist())), "percent: softmax of the numbers"
 
 
 def _largest(values: NDArray[np.float64]) -> Choice:
@@ -136,6 +156,8 @@ def draw_column(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, co
     x, y = at
     sheet.text(x, y + 0.1, shorten(column.name, LABEL, LONGEST_NAME, bold=True), bold=True)
     sheet.text(x, y + 0.25, column.shape, points=SMALL, mono=True, color=MUTED)
+    if column.operation:
+        sheet.text(x, y + 0.36, shorten(column.operation, TINY, LONGEST_NAME), points=TINY, color=MUTED)
     top, (w, h) = snap(y + HEAD), column.block
     below = top + h + 0.08
     scale = common or ColorScale.of(column.values)
@@ -155,9 +177,9 @@ def draw_column(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, co
 def _draw_tiles(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, scale: ColorScale) -> None:
     _, across, longest = column.grid
     w, h = tile(column.values.shape, longest)
-    for place, k in enumerate(column.chosen.shown):
-        left = snap(at[0] + (w + 0.02) * (place % across))
-        top = snap(at[1] + (h + 0.02) * (place // across))
+    for position, k in enumerate(column.chosen.shown):
+        left = snap(at[0] + (w + 0.02) * (position % across))
+        top = snap(at[1] + (h + 0.02) * (position // across))
         sheet.map(column.values[k], (left, top, w, h), scale, f"{column.name}[{k}]")
 
 
@@ -166,8 +188,8 @@ def _draw_cells(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, sc
     shown = column.values[list(column.chosen.shown)]
     for start in range(0, len(shown), DOWN):
         part = shown[start : start + DOWN]
-        place = (snap(at[0] + UNIT * (start // DOWN)), at[1], UNIT, snap(UNIT * len(part)))
-        sheet.map(part[:, None], place, scale, f"{column.name}[{column.chosen.shown[start]}]")
+        rectangle = (snap(at[0] + UNIT * (start // DOWN)), at[1], UNIT, snap(UNIT * len(part)))
+        sheet.map(part[:, None], rectangle, scale, f"{column.name}[{column.chosen.shown[start]}]")
 
 
 def _draw_answer(sheet: Sheet, at: tuple[float, float], column: NetworkColumn) -> None:
@@ -178,4 +200,7 @@ def _draw_answer(sheet: Sheet, at: tuple[float, float], column: NetworkColumn) -
     for line, (k, text) in enumerate(zip(shown, aligned(values), strict=True)):
         y, bold = at[1] + 0.1 + LINE * line, line == best
         sheet.text(at[0], y, abridge(column.called[k], FOOT, LONGEST_NAME), points=FOOT, bold=bold)
-        sheet.text(at[0] + column.block[0], y, str(text), points=FOOT, mono=True, bold=bold, align="right")
+        right = at[0] + column.block[0] - (SHARE if column.shares else 0)
+        sheet.text(right, y, str(text), points=FOOT, mono=True, bold=bold, align="right")
+        if column.shares:
+            sheet.text(right + SHARE, y, column.shares[k], points=FOOT, mono=True, bold=bold, align="right")

@@ -47,8 +47,8 @@ def draw_graph(sheet: Sheet, top: float, apply: Apply) -> float:
     sheet.point(at, height, "o", ACCENT)
     sheet.text(left, top + HIGH + 0.12, compact(-reach, 3), points=TINY, mono=True, color=MUTED)
     sheet.text(right, top + HIGH + 0.12, compact(reach, 3), points=TINY, mono=True, color=MUTED, align="right")
-    said = f"from {leaf.label} = {compact(x)} to {compact(y)}"
-    sheet.text(WIDE + 0.2, top + HIGH / 2, said, points=SMALL, color=ACCENT, middle=True)
+    caption = f"from {leaf.label} = {compact(x)} to {compact(y)}"
+    sheet.text(WIDE + 0.2, top + HIGH / 2, caption, points=SMALL, color=ACCENT, middle=True)
     return top + HIGH + 0.16
 
 
@@ -113,10 +113,10 @@ def bars(sheet: Sheet, at: tuple[float, float], wide: float, rows: Sequence[Bar]
     left = x + min(LONGEST_NAME, max(width(row.name, LABEL) for row in rows)) + 0.12
     bottom = y + STEP * len(rows)
     for tick in range(0, 101, 25):
-        place = left + wide * tick / 100
-        sheet.line((place, place), (y, bottom))
+        column = left + wide * tick / 100
+        sheet.line((column, column), (y, bottom))
         sheet.text(
-            place, y - 0.05, f"{tick} %" if tick in {0, 100} else str(tick), points=FOOT, color=MUTED, align="center"
+            column, y - 0.05, f"{tick} %" if tick in {0, 100} else str(tick), points=FOOT, color=MUTED, align="center"
         )
     for k, row in enumerate(rows):
         middle = y + STEP * (k + 0.5)
@@ -125,7 +125,7 @@ def bars(sheet: Sheet, at: tuple[float, float], wide: float, rows: Sequence[Bar]
         sheet.line((left + wide * row.low, left + wide * row.high), (middle, middle), color=INK, weight=0.9)
         sheet.text(left + wide + 0.12, middle, f"{100 * row.share:.1f} %", points=SMALL, mono=True, middle=True)
     if mark is not None:
-        place = left + wide * mark
-        sheet.line((place, place), (y, bottom), color=INK, weight=0.9)
+        column = left + wide * mark
+        sheet.line((column, column), (y, bottom), color=INK, weight=0.9)
     sheet.reach(left + wide + 0.6, bottom)
     return bottom

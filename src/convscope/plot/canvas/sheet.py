@@ -202,9 +202,9 @@ class Sheet:
         self._image(np.linspace(low, high, 256)[None], bar, "legend", cmap=DIVERGING, norm=scale.norm)
         self.frame(*bar, weight=0.4)
         if scale.strange:
-            said = f"{scale.strange:,} not finite"
+            caption = f"{scale.strange:,} not finite"
             self.fill(x, y + 0.09, 0.06, 0.06, NOT_FINITE)
-            self.text(x + 0.1, y + 0.12, said, points=points, color=MUTED, middle=True)
+            self.text(x + 0.1, y + 0.12, caption, points=points, color=MUTED, middle=True)
 
     def legend_below(self, x: float, y: float, w: float, scale: ColorScale) -> None:
         """A narrow legend: the colours at y, both ends beneath."""

@@ -107,7 +107,7 @@ def reads_image(step: Step) -> bool:
 
 
 def repeats(step: Step, by_id: Mapping[int, Step]) -> bool:
-    """Whether a step only lays out the numbers it read anew, as flatten does, or passes them on, as dropout does."""
+    """Whether a step only reshapes its input, as flatten does, or passes it on, as dropout does."""
     read = [by_id[i] for i in step.inputs if i in by_id]
     if len(read) != 1:
         return False
@@ -136,8 +136,8 @@ def draw_maps(sheet: Sheet, values: NDArray[Any], chosen: Choice, at: Place, *, 
     step = max(w, 0.3) + 0.08
     across = max(1, int((room + 0.08) / step))
     high = h + 0.15
-    for place, k in enumerate(chosen.shown):
-        left, top = snap(x + step * (place % across)), snap(y + 0.1 + high * (place // across))
+    for column, k in enumerate(chosen.shown):
+        left, top = snap(x + step * (column % across)), snap(y + 0.1 + high * (column // across))
         sheet.text(left, top - 0.03, str(k), points=TINY, mono=True, color=MUTED)
         (sheet.numbers if written else sheet.map)(values[k], (left, top, w, h), scale, f"{name}[{k}]")
     return 0.1 + high * -(-len(chosen.shown) // across)
@@ -164,10 +164,10 @@ def draw_units(
         across = max(1, min(len(values), int(room / 0.56)))
         for start in range(0, len(values), across):
             part = values[start : start + across]
-            for place, _ in enumerate(part):
-                label = called[start + place] if start + place < len(called) else str(start + place)
+            for column, _ in enumerate(part):
+                label = called[start + column] if start + column < len(called) else str(start + column)
                 label = abridge(label, FOOT, 0.52)
-                sheet.text(x + 0.56 * place + 0.28, y + 0.08, label, points=FOOT, color=MUTED, align="center")
+                sheet.text(x + 0.56 * column + 0.28, y + 0.08, label, points=FOOT, color=MUTED, align="center")
             sheet.numbers(part[None], (x, snap(y + 0.13), snap(0.56 * len(part)), 0.3), scale, f"{name}[{start}]")
             y += 0.52
         return 0.52 * -(-len(values) // across), ""
@@ -218,7 +218,7 @@ def fold(trace: Trace, limit: int, depth: int | None = None) -> tuple[list[Folde
         depth: How many levels of modules to open: 1 folds each child of the model to one part.
 
     Returns:
-        The parts in order, and how many steps were left out because they only lay numbers out anew.
+        The parts in order, and how many steps were left out because they only reshape.
     """
     by_id = {step.id: step for step in trace.steps}
     source: dict[int, int] = {}
@@ -261,10 +261,10 @@ def _at_depth(steps: Sequence[Step], depth: int) -> list[list[Step]]:
 
 
 def _parts(groups: Sequence[Sequence[Step]], source: dict[int, int]) -> list[FoldedPart]:
-    place = {step.id: i for i, group in enumerate(groups) for step in group}
+    column = {step.id: i for i, group in enumerate(groups) for step in group}
     parts = []
     for i, group in enumerate(groups):
-        reads = {place[source[read]] for step in group for read in step.inputs if read in source} - {i}
+        reads = {column[source[read]] for step in group for read in step.inputs if read in source} - {i}
         reads |= {-1} if any(reads_image(step) for step in group) else set()
         parts.append(FoldedPart(_name(group), tuple(group), tuple(sorted(reads))))
     return parts

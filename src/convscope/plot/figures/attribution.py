@@ -53,21 +53,21 @@ def attribution(found: "Attribution") -> Figure:
     y += 0.3
     sheet.text(0, y - 0.06, "image", points=SMALL, bold=True)
     sheet.picture(picture, (0, y, w, h), "image")
-    for place, values in enumerate(maps, 1):
-        row, column = divmod(place, ACROSS)
+    for position, values in enumerate(maps, 1):
+        row, column = divmod(position, ACROSS)
         x, top = column * (LONGEST + GAP), y + row * (h + 0.55)
-        name = "exact" if place == 1 else shown[place - 2][0].method
-        said = "tangent" if place == 1 and not found.linear else name
-        sheet.text(x, top - 0.06, said, points=SMALL, bold=True)
+        name = "exact" if position == 1 else shown[position - 2][0].method
+        caption = "tangent" if position == 1 and not found.linear else name
+        sheet.text(x, top - 0.06, caption, points=SMALL, bold=True)
         sheet.map(values, (x, top, w, h), scale, name)
-        if place > 1:
-            method = shown[place - 2][0]
+        if position > 1:
+            method = shown[position - 2][0]
             cell = w / found.exact.shape[2], h / found.exact.shape[1]
             if method.apart is not None:
                 at = x + method.apart[1] * cell[0], top + method.apart[0] * cell[1]
                 sheet.frame(*at, *cell, color=ACCENT, weight=1.0)
-            said = f"correlation {method.correlation:.2f}, shared {100 * method.shared:.0f} %"
-            sheet.text(x, top + h + 0.13, said, points=FOOT, color=MUTED)
+            caption = f"correlation {method.correlation:.2f}, shared {100 * method.shared:.0f} %"
+            sheet.text(x, top + h + 0.13, caption, points=FOOT, color=MUTED)
     sheet.legend(0, sheet.bottom + 0.25, 2.4, scale)
     return sheet.finish()
 

@@ -41,11 +41,11 @@ def compare(found: "Compare") -> Figure:
     y = max(bars(sheet, (0, y + 0.25), 2.4, rows), sheet.bottom) + 0.2
     for model in found.models:
         cost = model.cost
-        said = (
+        caption = (
             f"{cost.parameters:,} parameters, {cost.multiply_adds:,} multiply-adds, "
             f"{compact(cost.milliseconds, 3)} ms an image"
         )
-        sheet.text(0, y, f"{model.name}: {said}", points=SMALL, color=MUTED)
+        sheet.text(0, y, f"{model.name}: {caption}", points=SMALL, color=MUTED)
         y += 0.15
     for pair in found.pairs:
         if pair.similarity.size:
@@ -82,8 +82,8 @@ def _disagreements(sheet: Sheet, found: "Compare", y: float) -> Sheet:
         order = "index and class, then the answers in the order of the models"
         sheet.text(0, y + 0.15, order, points=SMALL, color=MUTED)
     y += 0.3
-    for place, case in enumerate(found.disagreements):
-        row, column = divmod(place, ACROSS)
+    for position, case in enumerate(found.disagreements):
+        row, column = divmod(position, ACROSS)
         tall = 0.25 + 0.11 * (len(found.models) + 1)
         _case(sheet, found, case, column * (LONGEST + 0.3), y + row * (LONGEST + tall))
     return sheet
@@ -94,8 +94,8 @@ def _case(sheet: Sheet, found: "Compare", case: "Disagreement", x: float, y: flo
     w, h = tile(picture.shape, LONGEST)
     sheet.picture(picture, (x, y, w, h), f"image {case.image}")
     room = LONGEST + 0.25
-    said = abridge(f"{case.image} {found.classes[case.label]}", TINY, room)
-    sheet.text(x, y + h + 0.11, said, points=TINY, color=MUTED)
+    caption = abridge(f"{case.image} {found.classes[case.label]}", TINY, room)
+    sheet.text(x, y + h + 0.11, caption, points=TINY, color=MUTED)
     for line, answer in enumerate(case.answers):
         right = answer == case.label
         text = abridge(found.classes[answer] if answer >= 0 else "another class", TINY, room)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from convscope.errors import ShapeError
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, width
+from convscope.plot.named import confusion_of
 
 WRITTEN = 20  # up to this many classes the counts are written out
 LISTED = 8  # most frequent mistakes named beside a larger matrix
@@ -19,7 +20,7 @@ ZERO = "#c9c5bc"
 RIGHT = "#e9e6df"  # behind the images that were classified correctly
 
 
-def confusion(matrix: NDArray[Any], classes: Sequence[str], *, name: str = "") -> Figure:
+def confusion(matrix: Any, classes: Sequence[str] | None = None, *, name: str = "") -> Figure:
     """How many images of each class were taken for which: a row for each true class. Mistakes have the colour.
 
     >>> figure = confusion(np.array([[9, 1], [0, 10]]), ["square", "circle"])
@@ -27,13 +28,15 @@ def confusion(matrix: NDArray[Any], classes: Sequence[str], *, name: str = "") -
     ['90.00 %', '100.00 %']
 
     Args:
-        matrix: Counts, shape (K, K), rows true and columns predicted.
-        classes: The K class names.
+        matrix: Counts, shape (K, K), rows true and columns predicted; or an Evaluation; or a Run or its folder, which
+            is then evaluated on its test data.
+        classes: The K class names; needed for counts.
         name: What the figure is titled.
 
     Raises:
         ShapeError: the matrix is not square, or has another number of classes.
     """
+    matrix, classes, title = confusion_of(matrix, classes)
     counts = np.asarray(matrix)
     if counts.ndim != 2 or counts.shape != (len(classes), len(classes)) or not len(classes):
         raise ShapeError(
@@ -48,7 +51,7 @@ def confusion(matrix: NDArray[Any], classes: Sequence[str], *, name: str = "") -
     right = int(np.trace(counts))
     accuracy = f"{100 * right / max(int(counts.sum()), 1):.2f} %"
     fact = f"{right:,} of {int(counts.sum()):,} images are classified correctly: {accuracy}"
-    top = sheet.header(name or "confusion", fact) + 0.3
+    top = sheet.header(name or title, fact) + 0.3
     cell = _cell(len(classes))
     left = snap(max(min(LONGEST_NAME, max(width(c, LABEL) for c in classes)) + 0.12, 0.4))
     top = _names(sheet, (left, top), cell, classes)
@@ -130,8 +133,8 @@ def _list(sheet: Sheet, at: tuple[float, float], counts: NDArray[Any], classes: 
     x, y = at
     sheet.text(x, y + 0.1, "most frequent mistakes", points=SMALL, color=MUTED)
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, counts)
-    for line, place in enumerate(np.argsort(-wrong, axis=None, kind="stable")[:LISTED]):
-        true, taken = divmod(int(place), len(classes))
+    for line, column in enumerate(np.argsort(-wrong, axis=None, kind="stable")[:LISTED]):
+        true, taken = divmod(int(column), len(classes))
         if wrong[true, taken]:
             text = f"{classes[true]} taken for {classes[taken]}"
             sheet.text(x, y + 0.32 + 0.17 * line, f"{int(wrong[true, taken]):>4,}", points=FOOT, mono=True)
@@ -146,5 +149,5 @@ def _legend(sheet: Sheet, y: float, left: float, scale: ColorScale) -> None:
     sheet.text(left, y, "0 %", points=TINY + 0.5, mono=True, color=MUTED, middle=True)
     bar = (snap(left + 0.24), snap(y - 0.03), 1.3, 0.06)
     sheet.map(np.linspace(0, scale.high, 256)[None], bar, scale, "legend")
-    said = f"{100 * scale.high:.3g} % of the images of a class"
-    sheet.text(left + 1.6, y, said, points=TINY + 0.5, color=MUTED, middle=True)
+    caption = f"{100 * scale.high:.3g} % of the images of a class"
+    sheet.text(left + 1.6, y, caption, points=TINY + 0.5, color=MUTED, middle=True)

@@ -42,10 +42,10 @@ def contributions(found: "Contributions") -> Figure:
         for word, values in (("contributions", added), ("weights", found.weights[name])):
             y = _maps(sheet, y, name, word, _planes(values)) + 0.16
     y = ledger(sheet, y, _rows(found), frozenset(range(3)))
-    said, color = ("✓ adds up, within the bound", ACCENT) if found.checks else ("✗ does not add up", WRONG)
+    caption, color = ("✓ adds up, within the bound", ACCENT) if found.checks else ("✗ does not add up", WRONG)
     if np.isnan(found.bound):
-        said, color = "adds up to this; no bound is known", MUTED
-    badge(sheet, y + 0.18, said, color)
+        caption, color = "adds up to this; no bound is known", MUTED
+    badge(sheet, y + 0.18, caption, color)
     return sheet.finish()
 
 

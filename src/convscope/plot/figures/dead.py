@@ -48,8 +48,8 @@ def dead(found: "Dead") -> Figure:
     """Draw which units are dead, saturated or duplicates of an earlier one: a square for each.
 
     >>> import convscope as cs
-    >>> found = cs.probe.dead(cs.load_model("shapes-cnn"), cs.load_dataset("shapes", split="test"))
-    >>> dead(found).axes[0].texts[0].get_text()
+    >>> result = cs.probe.dead(cs.load_model("shapes-cnn"), cs.load_dataset("shapes", split="test"))
+    >>> dead(result).axes[0].texts[0].get_text()
     'Dead, saturated and duplicate units of shapes-cnn'
 
     Args:

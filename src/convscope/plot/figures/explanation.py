@@ -19,12 +19,13 @@ from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale
 from convscope.proof.explanation import Explanation
 from convscope.proof.status import PROVED, STATUSES, Status, Tone
 from convscope.render.drawing import draw, headline, result
-from convscope.render.numbers import short
+from convscope.render.numbers import decimal, short
 from convscope.render.page import compared
 from convscope.render.sums import BLANK, RULE, Detail, Row, chosen, closing, region, scale_of
 from convscope.render.worksheet import Channel, channels_of
 from convscope.type_checks import takes
 
+MOST_PARTS, PARTS_ACROSS = 12, 4
 EXTREMES = frozenset({"max", "min", "argmax", "argmin"})
 WRONG = "#b2182b"
 _COLORS: Mapping[Tone, str] = {"good": ACCENT, "bad": WRONG, "open": MUTED, "neutral": MUTED}
@@ -32,7 +33,7 @@ _COLORS: Mapping[Tone, str] = {"good": ACCENT, "bad": WRONG, "open": MUTED, "neu
 
 
 @takes(why="Explanation")
-def explanation(why: Explanation, *, most: int = 4) -> Figure:
+def explanation(why: Explanation, *, most: int = 4, depth: int = 1) -> Figure:
     """Why one number is what it is: window × kernel = products and their sum, or the calculation that made it.
 
     A long sum shows its largest terms as bars and the total of the others, a maximum its candidates with the winner
@@ -47,10 +48,14 @@ def explanation(why: Explanation, *, most: int = 4) -> Figure:
     Args:
         why: What `cs.explain` gave.
         most: How many channels of a window to draw; half as many again where that is all of them.
+        depth: 2 also draws the windows behind the numbers that this one is made of, such as the nine window sums
+            behind a mean; at most 12 of them, each of one channel.
 
     Raises:
-        UsageError: `most` is less than 1.
+        UsageError: `most` is less than 1, or `depth` is neither 1 nor 2.
     """
+    if depth not in {1, 2}:
+        raise UsageError(f"depth is 1, or 2 to draw the numbers behind this one too, not {depth}.")
     if most < 1:
         raise UsageError(f"at least one channel is drawn, so most must be 1 or more, not {most}.")
     sheet = Sheet()
@@ -63,7 +68,37 @@ def explanation(why: Explanation, *, most: int = 4) -> Figure:
     y, rows, bars = _body(sheet, y + 0.12, why, expr, most)
     y = ledger(sheet, y + 0.2, [*rows, RULE, Row("calculated", result(expr)), *_compared(why, expr)], bars)
     _verdict(sheet, y + 0.18, why.status)
+    if depth == 2:
+        _draw_parts(sheet, y + 0.75, why)
     return sheet.finish()
+
+
+def _draw_parts(sheet: Sheet, y: float, why: Explanation) -> None:
+    """The products of the windows behind the numbers that this one is made of, in the order of their cells."""
+    leaves = [leaf for leaf in why.parts(all=True) if isinstance(leaf, Leaf)]
+    parts = [part for leaf in leaves if (part := why.follow(leaf)) is not None]
+    windows = [
+        (part, part.expr, part.expr.products[channels[0].terms])
+        for part in parts
+        if isinstance(part.expr, Dot) and len(channels := channels_of(part.expr)) == 1
+    ]
+    windows = sorted(windows[:MOST_PARTS], key=lambda window: window[0].cell)
+    if not windows:
+        sheet.text(0, y, "no number behind it is a sum over a window of one channel", points=SMALL, color=MUTED)
+        return
+    scale = ColorScale.of(*(plane for _, _, plane in windows))
+    cell = SLIM if max(max(plane.shape) for _, _, plane in windows) > 3 else WIDE
+    left_out = f", {len(windows)} of {len(parts)}" if len(windows) < len(parts) else ""
+    sheet.text(0, y, f"the windows behind it: products of window and kernel{left_out}", points=SMALL, color=INK)
+    across = min(len({part.cell[-1] for part, _, _ in windows}), PARTS_ACROSS)
+    for index, (part, dot, plane) in enumerate(windows):
+        w, h = snap(cell[0]) * plane.shape[1], snap(cell[1]) * plane.shape[0]
+        x, top = snap(index % across * (w + 0.35)), snap(y + 0.4 + index // across * (h + 0.62))
+        sheet.text(x, top - 0.08, part.name, points=SMALL, color=MUTED)
+        sheet.numbers(plane, (x, top, w, h), scale, f"products of {part.name}")
+        bias = dot.bias.value() if dot.bias is not None else 0.0
+        total = f"{decimal(dot.total())} + {decimal(bias)} = {result(dot)}"
+        sheet.text(x, top + h + 0.14, total, points=SMALL)
 
 
 def _verdict(sheet: Sheet, y: float, status: Status) -> None:
@@ -103,8 +138,8 @@ def _window(sheet: Sheet, y: float, why: Explanation, dot: Dot, channels: list[C
     choice = choose(totals, most if len(channels) > 1.5 * most else len(channels), "channels")
     drawn = [channels[k] for k in choice.shown]
     if choice.said:
-        said = f"{most:,} of {len(channels):,} channels, those whose products sum to the most"
-        sheet.text(0, y + 0.08, said, points=SMALL, color=INK)
+        caption = f"{most:,} of {len(channels):,} channels, those whose products sum to the most"
+        sheet.text(0, y + 0.08, caption, points=SMALL, color=INK)
         y += 0.2
     y = draw_products(sheet, y, dot, drawn, digits=scale, grey=_grey(why, dot.left))
     if not np.isfinite([*dot.products, dot.value()]).all():

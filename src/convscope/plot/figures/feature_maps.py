@@ -23,9 +23,10 @@ from convscope.plot.canvas.step_maps import (
     repeats,
 )
 from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorten, size, width
+from convscope.plot.named import trace_of
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.type_checks import takes
+from convscope.type_checks import check_kind, takes
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for the labels of one step
@@ -33,9 +34,9 @@ ROOM = 8.8  # inches, for its maps
 SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 
-@takes(trace="Trace")
 def maps(
-    trace: Trace,
+    trace: Any,
+    image: Any = None,
     *,
     steps: Sequence[str] = (),
     shared: bool = False,
@@ -47,9 +48,11 @@ def maps(
     """The feature maps of every step for one image, each step in one colour scale over all of its channels.
 
         cs.plot.maps(cs.trace(model, image))
+        cs.plot.maps("shapes-cnn", "shapes:test/3")
 
     Args:
-        trace: A trace of one image (of several, the first is drawn).
+        trace: A trace of one image (of several, the first is drawn); or a model, a run or the name of either.
+        image: The image for a model: a file, an image of a data set, or an array.
         steps: Names of the steps to draw, by default all; more than 24 are thinned out evenly, and the figure says so.
         shared: One colour scale for all steps instead of one for each.
         picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
@@ -60,14 +63,17 @@ def maps(
     Raises:
         UnknownName: no step has one of the names.
     """
-    chosen, said = _steps(trace, steps)
+    trace, own_picture = trace_of(trace, image, "maps")
+    check_kind("maps", "trace", trace, "Trace")
+    picture = own_picture if picture is None else picture
+    chosen, caption = _steps(trace, steps)
     names = tuple(classes) or trace.card.classes
     by_id = {step.id: step for step in trace.steps}
     results = {step.id: numbers(step) for step in chosen}
     common = ColorScale.of(*results.values()) if shared else None
     sheet = Sheet()
     how = "one colour scale for all steps" if shared else "one colour scale per step, over all of its channels"
-    y = sheet.header(f"feature maps of {name}" if name else "feature maps", how, said) + 0.1
+    y = sheet.header(f"feature maps of {name}" if name else "feature maps", how, caption) + 0.1
     if common:
         sheet.legend(0, y, 2.4, common)
         y += 0.24
@@ -76,9 +82,9 @@ def maps(
     rules = []
     y = _image(sheet, y, picture_of(trace) if picture is None else np.asarray(picture))
     rules.append(y)
-    for place, step in enumerate(chosen):
+    for column, step in enumerate(chosen):
         called = names if step is trace.steps[-1] else ()
-        again = place > 0 and repeats(step, by_id)
+        again = column > 0 and repeats(step, by_id)
         shown = None if again else results[step.id]
         y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), side=side, called=called)
         rules.append(y)
@@ -138,19 +144,19 @@ def _row(
     sheet.text(0, y + 0.28, _words(step.says, LEFT - 0.2), points=SMALL, color=MUTED)
     sheet.text(0, y + 0.43, extent(step), points=SMALL, mono=True, color=MUTED)
     if values is None:
-        sheet.text(LEFT, y + 0.28, "the same numbers, laid out anew", points=SMALL, color=MUTED)
+        sheet.text(LEFT, y + 0.28, "the same numbers, reshaped", points=SMALL, color=MUTED)
         return y + 0.58
     scale = common or ColorScale.of(values)
     if channels is None:
-        high, said = draw_units(sheet, values, (LEFT, y, ROOM, 0), scale=scale, name=step.name, called=called)
+        high, caption = draw_units(sheet, values, (LEFT, y, ROOM, 0), scale=scale, name=step.name, called=called)
     else:
         high = draw_maps(sheet, values, channels, (LEFT, y, ROOM, side), scale=scale, name=step.name)
-        said = channels.said
+        caption = channels.said
     below = y + 0.59
     if common is None:
         sheet.legend(0, below, LEFT - 0.25, scale)
         below += 0.16 if not scale.strange else 0.3
-    for line in said.split(", ", 1) if said else ():
+    for line in caption.split(", ", 1) if caption else ():
         sheet.text(0, below + 0.03, line, points=TINY + 0.5, color=MUTED)
         below += 0.12
     return max(below, y + high) + 0.08
@@ -212,16 +218,18 @@ def maps_by_class(
     y += 0.12
     w, h = tile(dataset.shape, 0.5)
     sheet.text(0, y + h / 2, "image", points=SMALL, bold=True, middle=True)
-    for x, place in zip(columns, order, strict=True):
-        picture = dataset.picture(indices[place])
-        sheet.picture(picture if len(picture) in {1, 3} else picture[:1], (x, snap(y), w, h), f"image {indices[place]}")
-        sheet.text(x, y + h + 0.09, str(indices[place]), points=TINY, mono=True, color=MUTED)
+    for x, column in zip(columns, order, strict=True):
+        picture = dataset.picture(indices[column])
+        sheet.picture(
+            picture if len(picture) in {1, 3} else picture[:1], (x, snap(y), w, h), f"image {indices[column]}"
+        )
+        sheet.text(x, y + h + 0.09, str(indices[column]), points=TINY, mono=True, color=MUTED)
     y += h + 0.2
     w, h = tile(values.shape, 0.5)
     for k in chosen.shown:
         sheet.text(0, y + h / 2, f"channel {k}", points=SMALL, bold=True, middle=True)
-        for x, place in zip(columns, order, strict=True):
-            sheet.map(values[place, k], (x, snap(y), w, h), scale, f"{step}[{place}, {k}]")
+        for x, column in zip(columns, order, strict=True):
+            sheet.map(values[column, k], (x, snap(y), w, h), scale, f"{step}[{column}, {k}]")
         y += h + 0.07
     sheet.legend(0, y + 0.14, 2.4, scale)
     return sheet.finish()

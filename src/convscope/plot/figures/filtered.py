@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from convscope.errors import ShapeError
 from convscope.filters import Filter
-from convscope.images import Preprocess
 from convscope.plot.canvas.sheet import SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.preprocess import Preprocess
 from convscope.render.numbers import compact
 
 LONGEST = 3.0  # inches, a picture

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from convscope.errors import RunError
 from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
 from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, font, printable
+from convscope.plot.named import run_of
 from convscope.render.numbers import compact
 
 Events = Sequence[Mapping[str, Any]]
@@ -31,7 +33,7 @@ class RunHistory(Protocol):
         """Its events in order, as `metrics.jsonl` has them."""
 
 
-def history(run: RunHistory | Events, *, name: str = "") -> Figure:
+def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
     """Loss and accuracy of a training: while it ran, over each epoch, and on the test data.
 
     >>> epochs = [{"event": "epoch", "epoch": e, "loss": 1 / e, "test_loss": 2 / e} for e in (1, 2, 3)]
@@ -39,14 +41,15 @@ def history(run: RunHistory | Events, *, name: str = "") -> Figure:
     1
 
     Args:
-        run: A Run, or its events: `train` ones with step, epoch, loss and accuracy, `epoch` ones with test_loss and
-            test_accuracy too. What is missing or None is left out.
+        run: A Run or its folder, or its events: `train` ones with step, epoch, loss and accuracy, `epoch` ones with
+            test_loss and test_accuracy too. What is missing or None is left out.
         name: What the figure is titled.
 
     Raises:
         RunError: there are no events to draw.
     """
-    events: Events = list(run if isinstance(run, Sequence) else run.history)
+    reported: Any = run_of(run)
+    events: Events = list(reported if isinstance(reported, Sequence) else reported.history)
     epochs = [e for e in events if e.get("event") == "epoch"]
     batches = [e for e in events if e.get("event") == "train"]
     shown = [key for key in ("loss", "accuracy") if any(_known(e.get(key)) for e in events)]
@@ -60,22 +63,22 @@ def history(run: RunHistory | Events, *, name: str = "") -> Figure:
         for text, y, points, color in ((title, 0.42, TITLE, INK), (facts, 0.61, SMALL, MUTED)):
             style = font(text, points, bold=text is title)
             page.text(0.3 / across, 1 - y / high, text, fontproperties=style, color=color, parse_math=False)
-        for place, key in enumerate(shown):
-            left = (0.8 + wide * place) / across
+        for column, key in enumerate(shown):
+            left = (0.8 + wide * column) / across
             axes = page.add_axes((left, 0.55 / high, (wide - 1.5) / across, 2.2 / high), facecolor=PAGE)
             _curves(axes, key, batches, epochs)
     return page
 
 
 def _facts(events: Events, epochs: Events, batches: Events) -> str:
-    said = [f"{len(epochs)} epoch{'s' if len(epochs) != 1 else ''}"] if epochs else []
+    caption = [f"{len(epochs)} epoch{'s' if len(epochs) != 1 else ''}"] if epochs else []
     steps = [e["step"] for e in events if _known(e.get("step"))]
-    said += [f"{max(steps):,} steps"] if steps else []
+    caption += [f"{max(steps):,} steps"] if steps else []
     seconds = [e["seconds"] for e in events if _known(e.get("seconds"))]
-    said += [f"{compact(max(seconds), 3)} s"] if seconds else []
+    caption += [f"{compact(max(seconds), 3)} s"] if seconds else []
     together = -(-len(batches) // DENSE)
-    said += [f"grey: {'batches' if together == 1 else f'means of {together} batches'}"] if batches and epochs else []
-    return " · ".join(said)
+    caption += [f"grey: {'batches' if together == 1 else f'means of {together} batches'}"] if batches and epochs else []
+    return " · ".join(caption)
 
 
 def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
@@ -97,8 +100,8 @@ def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
     axes.set_title(f"{key}{unit}", loc="left", fontsize=LABEL, fontweight="bold", color=INK, pad=9)
     best = [y.max() if key == "accuracy" else y.min() for name, _, _, _, y in drawn if name == "test"]
     if best:
-        said = f"best on test data {_value(float(best[0]), key)}"
-        axes.set_title(said, loc="right", fontsize=SMALL, color=MUTED, pad=9)
+        caption = f"best on test data {_value(float(best[0]), key)}"
+        axes.set_title(caption, loc="right", fontsize=SMALL, color=MUTED, pad=9)
 
 
 def _points(events: Events, key: str, epochs: Events) -> tuple[Curve, Curve]:

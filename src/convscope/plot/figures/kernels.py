@@ -16,6 +16,7 @@ from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
 from convscope.plot.canvas.sheet import FOOT, SMALL, Place, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import Choice, choose
 from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size
+from convscope.plot.named import model_of
 from convscope.render.numbers import aligned
 
 MOST_KERNELS, MOST_INPUTS = 24, 12
@@ -80,7 +81,7 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
     ['Σ 5']
 
     Args:
-        model: A model, one layer, or an array of weights of shape (K, C, R, S) or (R, S).
+        model: A model, a run or the name of either, one layer, or an array of weights of shape (K, C, R, S) or (R, S).
         layer: The name of the convolution, by default the first.
         most: How many kernels at most; of more, those with the largest range are drawn, and the figure says so.
         inputs: Names of the image's channels, which the first convolution reads; else channels have numbers.
@@ -93,7 +94,7 @@ def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, i
     """
     if most < 1:
         raise UsageError(f"most must be 1 or more kernels, not {most}.")
-    chosen = _layer(model, layer)
+    chosen = _layer(model_of(model), layer)
     rows = choose(chosen.weight, most, "kernels")
     columns = choose(chosen.weight.swapaxes(0, 1), MOST_INPUTS, "input channels of each")
     scale = ColorScale.of(chosen.weight)
@@ -128,8 +129,8 @@ def _list(sheet: Sheet, y: float, layer: _KernelLayer, rows: Choice, _: _Columns
     step = max(w, 0.62) + 0.24
     across = max(1, min(len(rows.shown), int(PAGE_WIDTH / step)))
     high = h + 0.42 + 0.14 * (layer.bias is not None)
-    for place, k in enumerate(rows.shown):
-        x, top = snap(step * (place % across)), snap(y + 0.12 + high * (place // across))
+    for column, k in enumerate(rows.shown):
+        x, top = snap(step * (column % across)), snap(y + 0.12 + high * (column // across))
         sheet.text(x, top - 0.06, f"kernel {k}", points=SMALL, bold=True)
         _slice(sheet, layer, (k, 0), (x, top, w, h), scale=scale, written=written)
         if layer.bias is not None:
@@ -148,11 +149,11 @@ def _lines(sheet: Sheet, y: float, layer: _KernelLayer, rows: Choice, columns: _
     down = -(-len(rows.shown) // across)
     high = max(h + 0.3, 0.62)
     for side in range(-(-len(rows.shown) // down)):
-        for place, c in enumerate(columns.shown):
+        for position, c in enumerate(columns.shown):
             called = shorten(columns.name(c, layer.groups, step), SMALL, step)
-            sheet.text(block * side + LEFT + step * place, y + 0.06, called, points=SMALL, color=MUTED)
-    for place, k in enumerate(rows.shown):
-        x, top = block * (place // down), snap(y + 0.12 + high * (place % down))
+            sheet.text(block * side + LEFT + step * position, y + 0.06, called, points=SMALL, color=MUTED)
+    for position, k in enumerate(rows.shown):
+        x, top = block * (position // down), snap(y + 0.12 + high * (position % down))
         sheet.text(x, top + 0.13, f"kernel {k}", bold=True)
         sheet.text(x, top + 0.28, f"Σ    {layer.totals[k]:>7}", points=FOOT, mono=True, color=MUTED)
         if layer.bias is not None:

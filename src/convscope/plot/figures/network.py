@@ -10,8 +10,8 @@ from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
-from convscope.traces.trace import Trace
-from convscope.type_checks import takes
+from convscope.plot.named import trace_of
+from convscope.type_checks import check_kind
 
 MOST_PARTS = 20
 GAP = 0.34  # inches between parts, for the arrow
@@ -21,9 +21,9 @@ ROOMY = 13.2
 LANE = 0.13  # inches between lines that go round
 
 
-@takes(trace="Trace")
 def network(
-    trace: Trace,
+    trace: Any,
+    image: Any = None,
     *,
     depth: int | None = None,
     shared: bool = False,
@@ -34,18 +34,23 @@ def network(
     """The whole network on one strip: each step with its name, its shape and its maps, arrows for what reads what.
 
         cs.plot.network(cs.trace(model, image))
+        cs.plot.network("shapes-cnn", "shapes:test/3")
 
-    Steps that only lay numbers out anew are left out. More than twenty are folded by module. A line below the strip
+    Steps that only reshape are left out. More than twenty are folded by module. A line below the strip
     leads from a step to a later one that also reads it: a branch, a skip connection.
 
     Args:
-        trace: A trace of one image (of several, the first is drawn).
+        trace: A trace of one image (of several, the first is drawn); or a model, a run or the name of either.
+        image: The image for a model: a file, an image of a data set, or an array.
         depth: How many levels of modules to open; by default all, or as many as there is room for.
         shared: One colour scale for all steps instead of one for each.
         picture: The image as a person sees it, shape (C, H, W) from 0 to 1; by default the trace's, as its card says.
         name: What the model is called, by default as its card says.
         classes: Names of the last step's units, by default those of the trace's card.
     """
+    trace, own_picture = trace_of(trace, image, "network")
+    check_kind("network", "trace", trace, "Trace")
+    picture = own_picture if picture is None else picture
     parts, hidden = fold(trace, MOST_PARTS, depth)
     shown = picture_of(trace) if picture is None else picture
     columns = _columns(parts, shown, tuple(classes) or trace.card.classes)
@@ -67,7 +72,7 @@ def network(
 def _facts(parts: Sequence[FoldedPart], hidden: int, shared: bool) -> str:
     count = sum(len(part.steps) for part in parts)
     folded = f" in {len(parts)} part{'s' * (len(parts) != 1)}" if count > len(parts) else ""
-    left = f", and {hidden} that only lay{'s' if hidden == 1 else ''} numbers out anew" if hidden else ""
+    left = f", and {hidden} that only reshape{'s' if hidden == 1 else ''}" if hidden else ""
     scale = "one colour scale for all steps" if shared else "each in its own colour scale"
     return f"{count} step{'s' if count > 1 else ''}{folded}{left} · {scale}"
 
@@ -75,9 +80,9 @@ def _facts(parts: Sequence[FoldedPart], hidden: int, shared: bool) -> str:
 def _columns(parts: Sequence[FoldedPart], picture: NDArray[Any], classes: tuple[str, ...]) -> list[NetworkColumn]:
     """The image and every part."""
     columns, chosen = [image_column(picture)], dict[int, Choice]()
-    for place, part in enumerate(parts):
+    for position, part in enumerate(parts):
         reads = tuple(read + 1 for read in part.reads)
-        column = part_column(part, chosen, reads=reads, classes=classes, last=place == len(parts) - 1)
+        column = part_column(part, chosen, reads=reads, classes=classes, last=position == len(parts) - 1)
         if column.kind == "maps":
             chosen[part.last.id] = column.chosen
         columns.append(column)
@@ -111,18 +116,18 @@ def _draw_row(
 ) -> float:
     """One line of parts with its arrows; returns where the next begins."""
     x, lefts = 0.0, dict[int, float]()
-    middle = y + HEAD + min(0.36, max(columns[place].block[1] for place in row) / 2)
+    middle = y + HEAD + min(0.36, max(columns[column].block[1] for column in row) / 2)
     if row[0] > 0 and row[0] - 1 in columns[row[0]].reads:
         sheet.text(0, middle, "→", points=9, color=MUTED, middle=True)
         x = 0.24
-    for place in row:
-        lefts[place] = x = snap(x)
-        draw_column(sheet, (x, y), columns[place], common)
-        x += columns[place].room
-        if place + 1 < len(columns) and place in columns[place + 1].reads:
+    for column in row:
+        lefts[column] = x = snap(x)
+        draw_column(sheet, (x, y), columns[column], common)
+        x += columns[column].room
+        if column + 1 < len(columns) and column in columns[column + 1].reads:
             sheet.text(x + GAP / 2, middle, "→", points=9, color=MUTED, align="center", middle=True)
         x += GAP
-    feet = {place: y + HEAD + columns[place].block[1] + columns[place].feet(common) for place in row}
+    feet = {column: y + HEAD + columns[column].block[1] + columns[column].feet(common) for column in row}
     lanes = _draw_branches(sheet, feet, columns, lefts)
     return max(feet.values()) + lanes * LANE + 0.3
 
@@ -136,26 +141,26 @@ def _draw_branches(
     """
     busy: list[float] = []  # how far to the right each lane is taken
     for source in range(max(lefts) + 1):
-        readers = [place for place in range(source + 2, len(columns)) if source in columns[place].reads]
-        here = [place for place in readers if place in lefts]
-        away = [columns[place].name for place in readers if place > max(lefts)] if source in lefts else []
+        readers = [column for column in range(source + 2, len(columns)) if source in columns[column].reads]
+        here = [column for column in readers if column in lefts]
+        away = [columns[column].name for column in readers if column > max(lefts)] if source in lefts else []
         if not here and not away:
             continue
         starts = lefts[source] + columns[source].room - 0.14 if source in lefts else 0.0
-        said = f"to {', '.join(away)}" if away else f"from {columns[source].name}" if source not in lefts else ""
-        text_at = max([starts] + [lefts[place] + 0.12 for place in here]) + 0.06 if away else 0.0
-        ends = max([lefts[place] + 0.12 for place in here], default=starts)
-        ends = max(ends, text_at + width(said, TINY)) if said else ends
+        caption = f"to {', '.join(away)}" if away else f"from {columns[source].name}" if source not in lefts else ""
+        text_at = max([starts] + [lefts[column] + 0.12 for column in here]) + 0.06 if away else 0.0
+        ends = max([lefts[column] + 0.12 for column in here], default=starts)
+        ends = max(ends, text_at + width(caption, TINY)) if caption else ends
         lane = next((n for n, taken in enumerate(busy) if taken < starts - 0.1), len(busy))
         busy[lane : lane + 1] = [ends]
         down = max(feet.values()) + LANE * (lane + 1)
         if source in lefts:
             sheet.line((starts, starts), (feet[source], down), MUTED, 0.8)
         sheet.line((starts, ends), (down, down), MUTED, 0.8)
-        for place in here:
-            into = lefts[place] + 0.12
-            sheet.line((into, into), (down, feet[place] + 0.02), MUTED, 0.8)
-            sheet.point(into, feet[place] + 0.02, "^", MUTED)
-        if said:
-            sheet.text(text_at, down - 0.03, said, points=TINY, color=INK)
+        for column in here:
+            into = lefts[column] + 0.12
+            sheet.line((into, into), (down, feet[column] + 0.02), MUTED, 0.8)
+            sheet.point(into, feet[column] + 0.02, "^", MUTED)
+        if caption:
+            sheet.text(text_at, down - 0.03, caption, points=TINY, color=INK)
     return len(busy)

@@ -29,8 +29,8 @@ def patches(found: "Patches", *, most: int = 16) -> Figure:
     Every patch is drawn from 0 to 1, black to white, with its number below; none is stretched to its own range.
 
     >>> import convscope as cs
-    >>> found = cs.probe.patches(cs.load_model("crosses"), cs.load_dataset("crosses"), "conv1", count=2)
-    >>> len(patches(found).axes[0].images)
+    >>> result = cs.probe.patches(cs.load_model("crosses"), cs.load_dataset("crosses"), "conv1", count=2)
+    >>> len(patches(result).axes[0].images)
     4
 
     Args:

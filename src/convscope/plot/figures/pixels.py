@@ -1,5 +1,6 @@
 """Grid: a picture as the numbers it is made of; a colour picture as its three planes."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from convscope.errors import ShapeError, UsageError
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
 from convscope.plot.canvas.style import INK, MUTED, PAGE, size, width
+from convscope.plot.named import picture_of_name
 
 Crop = tuple[int, int, int, int]
 """A part of a picture: its top row, left column, height and width, in pixels."""
@@ -22,7 +24,9 @@ COLUMN = 2.1  # inches
 SIGN = 0.36  # inches between two planes, for a + or =
 
 
-def pixels(picture: NDArray[Any], *, crop: Crop | None = None, name: str = "", units: Units = 255) -> Figure:
+def pixels(
+    picture: NDArray[Any] | str | Path, *, crop: Crop | None = None, name: str = "", units: Units = 255
+) -> Figure:
     """A picture as the grid of its pixel values, each number in its own grey. A colour picture becomes its planes.
 
     >>> figure = pixels(np.eye(3))
@@ -30,7 +34,8 @@ def pixels(picture: NDArray[Any], *, crop: Crop | None = None, name: str = "", u
     ['0', '255']
 
     Args:
-        picture: Grey (1, H, W) or (H, W), or colour (3, H, W); uint8 from 0 to 255, or float from 0 to 1.
+        picture: Grey (1, H, W) or (H, W), or colour (3, H, W); uint8 from 0 to 255, or float from 0 to 1. Or a
+            file, or an image of a data set: "mnist:test/7".
         crop: Which part to write out; by default all of a picture up to 32x32, else the 24x24 that vary most.
         name: What the figure is titled.
         units: Whether white is 255 or 1.
@@ -39,6 +44,8 @@ def pixels(picture: NDArray[Any], *, crop: Crop | None = None, name: str = "", u
         ShapeError: the picture has another shape.
         UsageError: the crop lies outside the picture.
     """
+    picture, own_name = picture_of_name(picture)
+    name = name or own_name
     values = _unit(picture)
     if len(values) == 3:
         return planes(picture, crop=crop, name=name)

@@ -41,8 +41,8 @@ def receptive_field(found: "ReceptiveField") -> Figure:
     if found.cells.ndim != 3 or len(found.cells) not in {1, 3}:
         raise UsageError(f"an input of {size(found.cells.shape)} is not a grey or colour picture to draw the field on.")
     sheet = Sheet()
-    said = [line for part in str(found).splitlines() for line in textwrap.wrap(part, LINE)]
-    y = sheet.header(f"What {found.name} can depend on", *said) + 0.12
+    caption = [line for part in str(found).splitlines() for line in textwrap.wrap(part, LINE)]
+    y = sheet.header(f"What {found.name} can depend on", *caption) + 0.12
     shown = _veiled(found)
     w, h = tile(found.cells.shape, LONGEST)
     sheet.picture(shown, (0, y, w, h), "image")

@@ -7,6 +7,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.plot.canvas.sheet import FOOT, LABEL, TINY, Sheet, tile
 from convscope.plot.canvas.style import MUTED, abridge, size, width
+from convscope.plot.named import dataset_of
 from convscope.type_checks import takes
 
 MOST_CLASSES = 20
@@ -15,8 +16,8 @@ LONGEST, GAP = 0.62, 0.09  # inches
 LONGEST_LABEL = 2.2
 
 
-@takes(dataset="Dataset")
-def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
+@takes(dataset="Dataset | str")
+def samples(dataset: Dataset | str, *, per_class: int = 10) -> Figure:
     """Images of each class, with the index by which each can be asked for.
 
     >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))
@@ -24,31 +25,32 @@ def samples(dataset: Dataset, *, per_class: int = 10) -> Figure:
     2
 
     Args:
-        dataset: Any Dataset; of more than 20 classes the first 20 are drawn, and the figure says so.
+        dataset: A Dataset or the name of one; of more than 20 classes the first 20 are drawn, and the figure says so.
         per_class: How many images of each class at most, evenly spaced over the class; never more than 100.
 
     Raises:
         UsageError: `per_class` is not a positive number.
     """
+    data: Dataset = dataset_of(dataset)
     per_class = min(per_class, MOST_IMAGES)
     sheet = Sheet()
-    classes = dataset.classes[:MOST_CLASSES]
-    w, h = tile(dataset.shape, LONGEST if max(dataset.shape[1:]) <= 64 else 2 * LONGEST)
-    chosen = spread(dataset, per_class)
-    names = _names(dataset, chosen, w + GAP - 0.03)
-    y = sheet.header(dataset.name, *_facts(dataset, per_class, chosen, numbered=not names)) + 0.1
+    classes = data.classes[:MOST_CLASSES]
+    w, h = tile(data.shape, LONGEST if max(data.shape[1:]) <= 64 else 2 * LONGEST)
+    chosen = spread(data, per_class)
+    names = _names(data, chosen, w + GAP - 0.03)
+    y = sheet.header(data.name, *_facts(data, per_class, chosen, numbered=not names)) + 0.1
     label = min(max(width(name, LABEL, bold=True) for name in classes), LONGEST_LABEL)
     left = max(label, 0.4) + 0.2
     for k, name in enumerate(classes):
-        members = [index for index in chosen if dataset.labels[index] == k]
+        members = [index for index in chosen if data.labels[index] == k]
         sheet.text(0, y + 0.13, abridge(name, LABEL, LONGEST_LABEL, bold=True), bold=True)
-        sheet.text(0, y + 0.27, f"{dataset.counts()[name]:,}", points=FOOT, mono=True, color=MUTED)
-        for place, index in enumerate(members):
-            at = (left + place * (w + GAP), y, w, h)
-            picture = dataset.picture(index)
-            sheet.picture(picture if len(picture) in {1, 3} else picture[:1], at, f"{dataset.split}/{index}")
-            said = names[index] if names else str(index)
-            sheet.text(at[0], y + h + 0.1, said, points=TINY, mono=True, color=MUTED)
+        sheet.text(0, y + 0.27, f"{data.counts()[name]:,}", points=FOOT, mono=True, color=MUTED)
+        for column, index in enumerate(members):
+            at = (left + column * (w + GAP), y, w, h)
+            picture = data.picture(index)
+            sheet.picture(picture if len(picture) in {1, 3} else picture[:1], at, f"{data.split}/{index}")
+            caption = names[index] if names else str(index)
+            sheet.text(at[0], y + h + 0.1, caption, points=TINY, mono=True, color=MUTED)
         y += max(h, 0.3) + 0.22
     return sheet.finish()
 

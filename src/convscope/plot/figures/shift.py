@@ -67,8 +67,10 @@ def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
         sheet.text(x, bottom + 0.12, compact(rights[0]), points=FOOT, mono=True, color=MUTED)
         sheet.text(x + side, bottom + 0.12, compact(rights[-1]), points=FOOT, mono=True, color=MUTED, align="right")
         sheet.text(x + side / 2, bottom + 0.12, across, points=FOOT, color=MUTED, align="center")
-        for value, place in ((downs[0], at[1] + 0.05), (downs[-1], bottom - 0.05)):
-            sheet.text(x - 0.05, place, compact(value), points=FOOT, mono=True, color=MUTED, align="right", middle=True)
+        for value, column in ((downs[0], at[1] + 0.05), (downs[-1], bottom - 0.05)):
+            sheet.text(
+                x - 0.05, column, compact(value), points=FOOT, mono=True, color=MUTED, align="right", middle=True
+            )
     sheet.text(0, bottom + 0.4, "0 %", points=FOOT, mono=True, color=MUTED, middle=True)
     sheet.map(np.linspace(0, 1, 256)[None], (snap(0.3), snap(bottom + 0.37), 1.3, 0.06), scale, "legend")
     sheet.text(1.68, bottom + 0.4, "100 %", points=FOOT, mono=True, color=MUTED, middle=True)
@@ -92,7 +94,7 @@ def _curves(sheet: Sheet, top: float, found: "Shift") -> None:
         for x, (low, high_end) in zip(map(float, xs), found.intervals(k)[order].tolist(), strict=True):
             sheet.line((x, x), (top + high * (1 - low), top + high * (1 - high_end)), color=color, weight=0.5)
         sheet.text(wide + 0.6, top + 0.16 * k + 0.05, model.model, points=SMALL, color=color)
-    for place in (0, len(order) // 2, len(order) - 1):
-        level = compact(float(levels[order][place]), 3)
-        sheet.text(float(xs[place]), top + high + 0.16, level, points=FOOT, mono=True, color=MUTED, align="center")
+    for column in (0, len(order) // 2, len(order) - 1):
+        level = compact(float(levels[order][column]), 3)
+        sheet.text(float(xs[column]), top + high + 0.16, level, points=FOOT, mono=True, color=MUTED, align="center")
     sheet.text(0.45 + wide / 2, top + high + 0.36, found.unit, points=FOOT, color=MUTED, align="center")

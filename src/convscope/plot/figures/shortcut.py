@@ -54,10 +54,10 @@ def _histogram(sheet: Sheet, at: tuple[float, float], best: "FeatureRule", class
     for k, row in enumerate(counts):
         base = y + (high + 0.16) * (k + 1)
         sheet.line((x, x + wide), (base, base))
-        for place, count in enumerate(row):
+        for column, count in enumerate(row):
             tall = high * count / most
             if count:
-                sheet.fill(x + step * place, base - tall, step, tall, ACCENT)
+                sheet.fill(x + step * column, base - tall, step, tall, ACCENT)
         sheet.text(x + wide + 0.1, base - high / 2, abridge(classes[k], LABEL, 1.8), middle=True)
     base = y + (high + 0.16) * len(counts) + 0.12
     sheet.text(x, base, compact(best.edges[0], 4), points=FOOT, mono=True, color=MUTED)

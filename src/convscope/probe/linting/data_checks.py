@@ -34,8 +34,10 @@ def missing_eval(seen: Evidence) -> Iterator[Finding]:
     moved = float((asked.output - asked.again).abs().max())
     if moved > 0:
         changed = _changed(seen, asked.output, asked.again)
-        said = f"asked twice, outputs differ by up to {moved:.3g} and {changed} are given another class: dropout is on"
-        yield Finding("missing-eval", "", said, {"difference": moved, "changed": changed.to_json()})
+        evidence = (
+            f"asked twice, outputs differ by up to {moved:.3g} and {changed} are given another class: dropout is on"
+        )
+        yield Finding("missing-eval", "", evidence, {"difference": moved, "changed": changed.to_json()})
 
 
 def batch_norm_in_training_mode(seen: Evidence) -> Iterator[Finding]:
@@ -49,23 +51,25 @@ def batch_norm_in_training_mode(seen: Evidence) -> Iterator[Finding]:
     changed = _changed(seen, asked.output, asked.halves)
     counters = [name for name in asked.buffers if not name.endswith("num_batches_tracked")]
     statistics = f"; asking moved {len(counters)} running statistics" if counters else ""
-    said = f"in batches of half the size outputs differ by up to {moved:.3g}, {changed} are given another class"
-    said += statistics
-    yield Finding("batch-norm-in-training-mode", "", said, {"difference": moved, "changed": changed.to_json()})
+    evidence = f"in batches of half the size outputs differ by up to {moved:.3g}, {changed} are given another class"
+    evidence += statistics
+    yield Finding("batch-norm-in-training-mode", "", evidence, {"difference": moved, "changed": changed.to_json()})
 
 
 def missing_normalization(seen: Evidence) -> Iterator[Finding]:
     """Inputs a hundred times too large, or images that the model knows far better when prepared otherwise."""
     largest = float(seen.images.abs().max())
-    found = _better(seen, _scalings(seen.images))
-    if found is not None:
-        name, now, then = found
-        said = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
-        yield Finding("missing-normalization", seen.data.name, said, _json(name, now, then))
+    result = _better(seen, _scalings(seen.images))
+    if result is not None:
+        name, now, then = result
+        evidence = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
+        yield Finding("missing-normalization", seen.data.name, evidence, _json(name, now, then))
     elif largest > LARGE and not _starts_with_norm(seen):
-        said = f"inputs go from {float(seen.images.min()):.4g} to {float(seen.images.max()):.4g}, standard deviation "
+        evidence = (
+            f"inputs go from {float(seen.images.min()):.4g} to {float(seen.images.max()):.4g}, standard deviation "
+        )
         yield Finding(
-            "missing-normalization", seen.data.name, said + f"{float(seen.images.std()):.3g}", {"most": largest}
+            "missing-normalization", seen.data.name, evidence + f"{float(seen.images.std()):.3g}", {"most": largest}
         )
 
 
@@ -78,11 +82,11 @@ def channel_order(seen: Evidence) -> Iterator[Finding]:
         f"given with the channels in the order {', '.join(map(str, order))}": _ordered(seen.images, order)
         for order in orders
     }
-    found = _better(seen, others)
-    if found is not None:
-        name, now, then = found
-        said = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
-        yield Finding("channel-order", seen.data.name, said, _json(name, now, then))
+    result = _better(seen, others)
+    if result is not None:
+        name, now, then = result
+        evidence = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
+        yield Finding("channel-order", seen.data.name, evidence, _json(name, now, then))
 
 
 def channels_last(seen: Evidence) -> Iterator[Finding]:
@@ -94,8 +98,8 @@ def channels_last(seen: Evidence) -> Iterator[Finding]:
     except FAILURES:
         return
     moved = tuple(seen.images.shape[i] for i in (3, 1, 2))
-    said = f"the model fails on images of {tuple(seen.images.shape[1:])} and takes {moved}"
-    yield Finding("channels-last", seen.data.name, said, {"shape": list(seen.images.shape[1:])})
+    evidence = f"the model fails on images of {tuple(seen.images.shape[1:])} and takes {moved}"
+    yield Finding("channels-last", seen.data.name, evidence, {"shape": list(seen.images.shape[1:])})
 
 
 def _ordered(images: Tensor, order: tuple[int, ...]) -> Callable[[], Tensor]:
@@ -105,13 +109,13 @@ def _ordered(images: Tensor, order: tuple[int, ...]) -> Callable[[], Tensor]:
 def _scalings(images: Tensor) -> Mapping[str, Callable[[], Tensor]]:
     """Other ways to prepare the same images, in words."""
     large = float(images.abs().max()) > LARGE
-    found: dict[str, Callable[[], Tensor]] = {
+    result: dict[str, Callable[[], Tensor]] = {
         "divided by 255": lambda: images / 255,
         "multiplied by 255": lambda: images * 255,
     }
     unit = images / 255 if large else images
     if float(unit.min()) >= 0 and float(unit.max()) <= 1:
-        found |= {
+        result |= {
             "scaled to -1..1": lambda: 2 * unit - 1,
             "inverted (1 - x)": lambda: 1 - unit,
         }
@@ -119,8 +123,8 @@ def _scalings(images: Tensor) -> Mapping[str, Callable[[], Tensor]]:
         if images.shape[1] in published:
             name, (mean, std) = published[images.shape[1]]
             shift, scale = (torch.tensor(v, dtype=unit.dtype, device=unit.device)[:, None, None] for v in (mean, std))
-            found[f"normalized by {name}'s mean and standard deviation"] = lambda: (unit - shift) / scale
-    return found
+            result[f"normalized by {name}'s mean and standard deviation"] = lambda: (unit - shift) / scale
+    return result
 
 
 def _better(seen: Evidence, others: Mapping[str, Callable[[], Tensor]]) -> tuple[str, Proportion, Proportion] | None:
@@ -164,8 +168,8 @@ def mcnemar(gained: int, lost: int) -> float:
 
 def _changed(seen: Evidence, one: Tensor, two: Tensor) -> Proportion:
     classes = len(seen.data.classes)
-    given = [decide(output.nan_to_num(), classes) for output in (one, two)]
-    return Proportion(int((given[0] != given[1]).sum()), len(one))
+    decisions = [decide(output.nan_to_num(), classes) for output in (one, two)]
+    return Proportion(int((decisions[0] != decisions[1]).sum()), len(one))
 
 
 def _starts_with_norm(seen: Evidence) -> bool:
@@ -186,9 +190,11 @@ def images_in_both(seen: Evidence) -> Iterator[Finding]:
         return
     both = shared(seen.data, seen.test)
     if len(both):
-        said = f"{len(both):,} of the {len(seen.test):,} test images occur among the {len(seen.data):,} training images"
+        evidence = (
+            f"{len(both):,} of the {len(seen.test):,} test images occur among the {len(seen.data):,} training images"
+        )
         numbers = {"both": len(both), "test": len(seen.test)}
-        yield Finding("test-in-training", seen.test.name, f"{said}{_known(seen, seen.test, both)}", numbers)
+        yield Finding("test-in-training", seen.test.name, f"{evidence}{_known(seen, seen.test, both)}", numbers)
 
 
 def class_titles(seen: Evidence) -> Iterator[Finding]:
@@ -206,30 +212,31 @@ def class_order(seen: Evidence) -> Iterator[Finding]:
     output = seen.answers(seen.images).nan_to_num()
     if output.shape[1] < classes:
         return
-    given, labels = decide(output, classes).cpu().numpy(), seen.labels.cpu().numpy()
+    answers, labels = decide(output, classes).cpu().numpy(), seen.labels.cpu().numpy()
     counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, given), 1)
+    np.add.at(counts, (labels, answers), 1)
     meant = counts.argmax(axis=0)  # the label that each output mostly stands for
     if sorted(meant.tolist()) != list(range(classes)):
         return
-    now, then = given == labels, meant[given] == labels
+    now, then = answers == labels, meant[answers] == labels
     gained, lost = int((then & ~now).sum()), int((now & ~then).sum())
     if then.mean() > (1 + max(seen.data.counts().values()) / len(seen.data)) / 2 and mcnemar(gained, lost) < 0.01:
-        said = ", ".join(f"output {k} answers {seen.data.classes[m]!r}" for k, m in enumerate(meant) if m != k)
+        evidence = ", ".join(f"output {k} answers {seen.data.classes[m]!r}" for k, m in enumerate(meant) if m != k)
         right = [Proportion(int(hits.sum()), len(hits)) for hits in (now, then)]
-        text = f"{right[0]} are right as the classes are listed, {right[1]} if {said}"
+        text = f"{right[0]} are right as the classes are listed, {right[1]} if {evidence}"
         yield Finding("class-order", seen.card.name, text, {"meant": meant.tolist()})
 
 
 def kernel_titles(kernels: Mapping[str, Any]) -> Iterator[Finding]:
-    """Kernels whose title names one direction of edges while they answer the other."""
+    """Kernels whose title names edges of one direction, or corners, while they respond to other edges."""
     for title, kernel in kernels.items():
-        found = edge_response(kernel if isinstance(kernel, Filter | str) else np.asarray(kernel, np.float64))
+        result = edge_response(kernel if isinstance(kernel, Filter | str) else np.asarray(kernel, np.float64))
         named = [way for way, pattern in DIRECTIONS.items() if re.search(pattern, title, re.IGNORECASE)]
-        if len(named) == 1 and found.direction != named[0]:
-            said = f"titled {title!r}, it answers {found}: it finds {_finds(found.direction)}"
-            numbers = {"vertical": found.vertical, "horizontal": found.horizontal}
-            yield Finding("kernel-title", title, said, numbers)
+        corners = not named and re.search(r"\bcorners?\b", title, re.IGNORECASE) and result.direction != "none"
+        if corners or (len(named) == 1 and result.direction != named[0]):
+            evidence = f"titled {title!r}, it answers {result}: it finds {_finds(result.direction)}"
+            numbers = {"vertical": result.vertical, "horizontal": result.horizontal}
+            yield Finding("kernel-title", title, evidence, numbers)
 
 
 def own_scales(figure: Any) -> Iterator[Finding]:
@@ -245,16 +252,16 @@ def own_scales(figure: Any) -> Iterator[Finding]:
     own = [(low, high) for low, high, fits in limits if fits]
     if len(own) > 1 and len({(round(low, 9), round(high, 9)) for low, high in own}) > 1:
         spans = [high - low for low, high in own]
-        said = (
+        evidence = (
             f"{len(own)} of {len(limits)} pictures begin and end at their own minimum and maximum: the same step of "
             f"grey "
             f"stands for {max(spans) / min(spans):.3g} times as much in one as in another"
         )
-        yield Finding("own-scales", "", said, {"limits": [list(pair) for pair in own]})
+        yield Finding("own-scales", "", evidence, {"limits": [list(pair) for pair in own]})
 
 
 def _known(seen: Evidence, test: Dataset, both: NDArray[np.intp]) -> str:
-    """How the model does on test images that it was trained on, and on the others."""
+    """The accuracy on test images that the model was trained on, and on the others."""
     if seen.asked.error or len(both) == len(test):
         return ""
     hits, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
@@ -272,12 +279,12 @@ def _known(seen: Evidence, test: Dataset, both: NDArray[np.intp]) -> str:
 
 def _mistitled(titles: tuple[str, ...], where: str) -> Iterator[Finding]:
     numbers = [NUMBER.findall(title) for title in titles]
-    if len(titles) < 2 or any(len(found) != 1 for found in numbers):
+    if len(titles) < 2 or any(len(result) != 1 for result in numbers):
         return
-    shift = {int(found[0]) - k for k, found in enumerate(numbers)}
+    shift = {int(result[0]) - k for k, result in enumerate(numbers)}
     if len(shift) == 1 and shift != {0}:
-        said = ", ".join(f"class {k} is titled {title!r}" for k, title in enumerate(titles[:3]))
-        yield Finding("class-titles", where, said, {"titles": list(titles), "shift": shift.pop()})
+        evidence = ", ".join(f"class {k} is titled {title!r}" for k, title in enumerate(titles[:3]))
+        yield Finding("class-titles", where, evidence, {"titles": list(titles), "shift": shift.pop()})
 
 
 def _finds(direction: str) -> str:

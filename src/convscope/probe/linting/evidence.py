@@ -37,7 +37,7 @@ MODAL: Mapping[Callable[..., Any], str] = {
     F.feature_alpha_dropout: "dropout",
     F.batch_norm: "batch norm",
 }
-"""What behaves differently in training mode."""
+"""Layers that behave differently in training mode."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +46,13 @@ class LossCall:
 
     name: str
     output: Tensor = field(repr=False)
-    """What it was given, without its gradient."""
+    """The input, detached."""
     target: Tensor = field(repr=False)
 
 
 @dataclass(slots=True)
 class Seen:
-    """What happened within a `watched` block, in order."""
+    """The calls within a `watched` block, in order."""
 
     losses: list[LossCall] = field(default_factory=list)
     modes: list[tuple[str, bool]] = field(default_factory=list)
@@ -74,18 +74,18 @@ class Watching(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Note the call, then make it."""
-        given = kwargs or {}
+        arguments = kwargs or {}
         if func in LOSSES:
-            named = _bound(func, args, given)
+            named = _bound(func, args, arguments)
             output, target = named.get("input"), named.get("target")
             if isinstance(output, Tensor) and isinstance(target, Tensor):
                 self.seen.losses.append(LossCall(LOSSES[func], output.detach(), target.detach()))
         elif func in MODAL:
-            named = _bound(func, args, given)
+            named = _bound(func, args, arguments)
             rate = named.get("p", 1.0)
             if rate:
                 self.seen.modes.append((MODAL[func], bool(named.get("training", True))))
-        return func(*args, **given)
+        return func(*args, **arguments)
 
 
 def _bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -107,7 +107,7 @@ FAILURES = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerEvidence:
-    """What a module gave for the images: enough to say whether it says anything."""
+    """Statistics of a module's output for the images: enough to tell whether it carries information."""
 
     name: str
     kind: str
@@ -116,7 +116,7 @@ class LayerEvidence:
     fed_constant: bool
     """Whether it was given the same for every image."""
     flat: float
-    """Of tanh and sigmoid the share of answers within a thousandth of their ends, else 0."""
+    """For tanh and sigmoid the share of outputs within 0.001 of their limits, else 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +160,7 @@ class Evidence:
     data: Dataset
     test: Dataset | None
     images: Tensor = field(repr=False)
-    """As the model takes them, shape (n, C, H, W)."""
+    """The images as the model takes them, shape (n, C, H, W)."""
     labels: Tensor = field(repr=False)
     asked: EvaluationEvidence
     stepped: TrainingEvidence
@@ -263,7 +263,7 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: St
 
 
 def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], Any]) -> tuple[str, ...]:
-    """Which of these parameters still have a gradient when that of a further step reaches them for the first time."""
+    """The parameters that still have a gradient when a second step's gradient first reaches them."""
     there: dict[str, bool] = {}
 
     def look(name: str, value: nn.Parameter) -> None:
@@ -285,14 +285,14 @@ def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], Any]) -> tupl
 
 
 def _layers(model: nn.Module, images: Tensor) -> tuple[LayerEvidence, ...]:
-    """What each module without children gave, in the order of their calls."""
-    found: list[LayerEvidence] = []
+    """The output of each module without children, in call order."""
+    result: list[LayerEvidence] = []
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
 
     def look(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and output.shape[:1] == images.shape[:1] and output.is_floating_point():
             fed = given[0] if given and isinstance(given[0], Tensor) else images
-            found.append(
+            result.append(
                 LayerEvidence(
                     names[module], type(module).__name__, _constant(output), _constant(fed), _flat(module, output)
                 )
@@ -307,7 +307,7 @@ def _layers(model: nn.Module, images: Tensor) -> tuple[LayerEvidence, ...]:
     finally:
         for hook in hooks:
             hook.remove()
-    return tuple(found)
+    return tuple(result)
 
 
 def _constant(values: Tensor) -> bool:

@@ -10,7 +10,7 @@ from convscope.probe.support.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a teacher says of a kind of mistake."""
+    """A teacher's explanation of a kind of mistake."""
 
     title: str
     why: str
@@ -141,10 +141,10 @@ LESSONS: Mapping[str, Lesson] = {
         "Use the class names that were saved with the model.",
     ),
     "kernel-title": Lesson(
-        "a kernel titled with the wrong direction",
-        "A vertical edge is a change along x: columns of different sign find it. The title names what the kernel "
-        "does not see.",
-        "Name the kernel for the edges that it answers.",
+        "a kernel whose title does not fit its response",
+        "A vertical edge is a change along x: columns of different sign find it. A corner kernel must be silent on a "
+        "straight edge. The title names something that the kernel does not single out.",
+        "Name the kernel for the edges to which it responds.",
     ),
     "own-scales": Lesson(
         "pictures that are each scaled by their own minimum and maximum",
@@ -153,7 +153,7 @@ LESSONS: Mapping[str, Lesson] = {
         "Give all of them one vmin and vmax and draw the scale: cs.plot.maps does.",
     ),
 }
-"""What is looked for, by name."""
+"""The checks by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,20 +165,20 @@ class Finding:
     where: str
     """The layer, parameter, kernel or data that it concerns."""
     evidence: str
-    """What was measured, in a sentence."""
+    """The measurement in one sentence."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
     """The same for a script."""
 
     @property
     def lesson(self) -> Lesson:
-        """What a teacher would say of it."""
+        """A teacher's explanation of it."""
         return LESSONS[self.check]
 
     def __str__(self) -> str:
         return joined(self.lines())
 
     def lines(self) -> list[str]:
-        """What was seen, why it matters and what to do, a line each."""
+        """The observation, why it matters and the remedy, one line each."""
         return [
             f"✗ {self.check}: {self.lesson.title}" + (f" ({self.where})" if self.where else ""),
             f"  seen: {self.evidence}",
@@ -187,7 +187,7 @@ class Finding:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "check": self.check,
             "where": self.where,
@@ -200,7 +200,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Lint:
-    """What was looked for, and what was found."""
+    """The checks that ran and their findings."""
 
     subject: str
     findings: tuple[Finding, ...]
@@ -209,7 +209,7 @@ class Lint:
     skipped: Mapping[str, str]
     """The checks that could not be made, and why."""
     images: int = 0
-    """How many training images the model was run on."""
+    """The number of training images that the model ran on."""
 
     def __bool__(self) -> bool:
         """Whether anything was found."""
@@ -219,12 +219,12 @@ class Lint:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         on = f" on {self.images:,} images" if self.images else ""
         count = len(self.findings)
-        said = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
+        evidence = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
         made = len(self.looked_for)
-        head = f"{self.subject}: {said} found by {made} check{'s' * (made != 1)}{on}"
+        head = f"{self.subject}: {evidence} found by {made} check{'s' * (made != 1)}{on}"
         parts = [[head], *(finding.lines() for finding in self.findings)]
         reasons = sorted(set(self.skipped.values()))
         for reason in reasons:
@@ -233,7 +233,7 @@ class Lint:
         return Report.of(*parts)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "subject": self.subject,
             "images": self.images,

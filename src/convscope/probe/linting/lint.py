@@ -44,7 +44,7 @@ CHECKS: Mapping[str, Check] = {
     "class-titles": data_checks.class_titles,
     "class-order": data_checks.class_order,
 }
-"""What is looked for in a model and its data."""
+"""The checks of a model and its data."""
 
 
 def lint(
@@ -66,10 +66,10 @@ def lint(
     >>> from torch import nn
     >>> import convscope as cs
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2), nn.Softmax(dim=1))
-    >>> found = lint(net, cs.load_dataset("shapes"))
-    >>> [finding.check for finding in found.findings]
+    >>> result = lint(net, cs.load_dataset("shapes"))
+    >>> [finding.check for finding in result.findings]
     ['softmax-before-cross-entropy']
-    >>> print(found.findings[0].evidence[:58])
+    >>> print(result.findings[0].evidence[:58])
     all 256 rows given to the loss have values between 0 and 1
 
     Args:
@@ -161,7 +161,7 @@ def _evidence(
 
 
 def _some(data: Dataset, count: int, seed: int) -> NDArray[np.int64]:
-    """Which images: as many of each class as there are, drawn by the seed."""
+    """Indices of the images, balanced over the classes and drawn by the seed."""
     order = np.random.default_rng(seed).permutation(len(data))
     turn = np.zeros(len(data), np.int64)  # the how manieth of its class an image is, in this order
     for label in np.unique(data.labels):

@@ -28,12 +28,12 @@ def softmax_before_cross_entropy(seen: Evidence) -> Iterator[Finding]:
         if call.name == "cross-entropy" and _probabilities(call.output):
             classes = call.output.shape[1]
             floor = floor_of(classes)
-            said = (
+            evidence = (
                 f"all {len(call.output)} rows given to the loss have values between 0 and 1 and sum to 1: "
                 f"with {classes} classes the loss cannot fall below {floor:.4f}; at best the right class gets "
                 f"{math.exp(-floor):.1%} after the second softmax"
             )
-            yield Finding("softmax-before-cross-entropy", "", said, {"floor": floor, "classes": classes})
+            yield Finding("softmax-before-cross-entropy", "", evidence, {"floor": floor, "classes": classes})
 
 
 def nll_without_log(seen: Evidence) -> Iterator[Finding]:
@@ -43,8 +43,8 @@ def nll_without_log(seen: Evidence) -> Iterator[Finding]:
             total = call.output.double().exp().sum(1)
             if float((total - 1).abs().max()) > 1e-3:
                 least, most = float(total.min()), float(total.max())
-                said = f"the exponentials of a row add up to {least:.3g} to {most:.3g}, not to 1"
-                yield Finding("nll-without-log", "", said, {"least": least, "most": most})
+                evidence = f"the exponentials of a row add up to {least:.3g} to {most:.3g}, not to 1"
+                yield Finding("nll-without-log", "", evidence, {"least": least, "most": most})
 
 
 def loss_and_target_shapes(seen: Evidence) -> Iterator[Finding]:
@@ -59,8 +59,8 @@ def outputs_and_classes(seen: Evidence) -> Iterator[Finding]:
     classes = len(seen.data.classes)
     for call in seen.stepped.seen.losses[:1]:
         if call.name in {"cross-entropy", "nll"} and call.output.ndim == 2 and call.output.shape[1] != classes:
-            said = f"{call.output.shape[1]} outputs for the {classes} classes of {seen.data.name}"
-            yield Finding("outputs-and-classes", "", said, {"outputs": call.output.shape[1], "classes": classes})
+            evidence = f"{call.output.shape[1]} outputs for the {classes} classes of {seen.data.name}"
+            yield Finding("outputs-and-classes", "", evidence, {"outputs": call.output.shape[1], "classes": classes})
 
 
 def step_fails(seen: Evidence) -> Iterator[Finding]:
@@ -80,8 +80,10 @@ def missing_train(seen: Evidence) -> Iterator[Finding]:
     """The user's own step ran dropout and batch norm, and none of them in training mode."""
     modes = seen.stepped.seen.modes
     if seen.stepped.own and modes and not any(mode for _, mode in modes):
-        said = f"{' and '.join(sorted({kind for kind, _ in modes}))} ran in evaluation mode within the training step"
-        yield Finding("missing-train", "", said)
+        evidence = (
+            f"{' and '.join(sorted({kind for kind, _ in modes}))} ran in evaluation mode within the training step"
+        )
+        yield Finding("missing-train", "", evidence)
 
 
 def unused_parameters(seen: Evidence) -> Iterator[Finding]:
@@ -89,8 +91,8 @@ def unused_parameters(seen: Evidence) -> Iterator[Finding]:
     unused = [name for name, largest in seen.stepped.gradients.items() if largest is None]
     if unused and len(unused) < len(seen.stepped.gradients):
         numbers = sum(value.numel() for name, value in seen.model.named_parameters() if name in unused)
-        said = f"{len(unused)} of {len(seen.stepped.gradients)} parameters, {numbers:,} numbers, got no gradient"
-        yield Finding("unused-parameters", _some(unused), said, {"parameters": unused, "numbers": numbers})
+        evidence = f"{len(unused)} of {len(seen.stepped.gradients)} parameters, {numbers:,} numbers, got no gradient"
+        yield Finding("unused-parameters", _some(unused), evidence, {"parameters": unused, "numbers": numbers})
 
 
 def nothing_changes(seen: Evidence) -> Iterator[Finding]:
@@ -99,21 +101,21 @@ def nothing_changes(seen: Evidence) -> Iterator[Finding]:
         return
     still = [name for name in seen.stepped.unchanged if seen.stepped.gradients.get(name)]
     if still:
-        said = (
+        evidence = (
             f"{len(still)} of {len(seen.stepped.gradients)} parameters have a gradient and are the same after the step"
         )
-        yield Finding("nothing-changes", _some(still), said, {"parameters": still})
+        yield Finding("nothing-changes", _some(still), evidence, {"parameters": still})
 
 
 def missing_zero_grad(seen: Evidence) -> Iterator[Finding]:
     """The user's own step adds its gradient to the one that has moved the parameters before."""
     added = list(seen.stepped.added_to)
     if added:
-        said = (
+        evidence = (
             f"{len(added)} of {len(seen.stepped.gradients)} parameters still had the gradient that had moved them when "
             "that of the next step was added to it"
         )
-        yield Finding("missing-zero-grad", _some(added), said, {"parameters": added})
+        yield Finding("missing-zero-grad", _some(added), evidence, {"parameters": added})
 
 
 def dead_layer(seen: Evidence) -> Iterator[Finding]:
@@ -122,8 +124,8 @@ def dead_layer(seen: Evidence) -> Iterator[Finding]:
         if layer.constant and not layer.fed_constant:
             zero = [n for n, largest in seen.stepped.gradients.items() if largest == 0]
             blocked = f"; the gradient of {_some(zero)} is exactly 0" if zero else ""
-            said = f"{layer.name} ({layer.kind}) gives the same numbers for all {len(seen.images)} images{blocked}"
-            yield Finding("dead-layer", layer.name, said, {"layer": layer.name, "without_gradient": zero})
+            evidence = f"{layer.name} ({layer.kind}) gives the same numbers for all {len(seen.images)} images{blocked}"
+            yield Finding("dead-layer", layer.name, evidence, {"layer": layer.name, "without_gradient": zero})
             return
 
 
@@ -131,8 +133,8 @@ def saturated_layer(seen: Evidence) -> Iterator[Finding]:
     """A tanh or sigmoid nearly all of whose outputs are saturated."""
     for layer in seen.layers:
         if layer.flat > 0.98:
-            said = f"{layer.flat:.1%} of the outputs of {layer.name} ({layer.kind}) are within 0.001 of its limits"
-            yield Finding("saturated-layer", layer.name, said, {"share": layer.flat})
+            evidence = f"{layer.flat:.1%} of the outputs of {layer.name} ({layer.kind}) are within 0.001 of its limits"
+            yield Finding("saturated-layer", layer.name, evidence, {"share": layer.flat})
 
 
 def _probabilities(output: Tensor) -> bool:

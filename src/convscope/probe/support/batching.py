@@ -14,10 +14,11 @@ from convscope.cards.card_inference import at_size, card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
-from convscope.images import Array, Preprocess
+from convscope.images import Array
 from convscope.inputs.pictures import check_input
 from convscope.models.lazy_layers import give_shapes
 from convscope.models.loading import load_model
+from convscope.preprocess import Preprocess
 from convscope.training.outputs import check_classes, decide, scores_of
 
 Model = nn.Module | str | Path
@@ -48,7 +49,7 @@ MOST_BYTES = 16 << 20
 
 
 def batch_size(data: Dataset) -> int:
-    """How many images a batch has: a function of the images' shape alone, so that every process cuts the same ones.
+    """The batch size, a function of the images' shape alone, so that every process cuts the same batches.
 
     >>> from convscope.data.catalog import load_dataset
     >>> batch_size(load_dataset("shapes", split="test"))
@@ -100,15 +101,15 @@ def pictures(data: Dataset, model: nn.Module) -> Callable[[int], NDArray[np.floa
 
 
 def _expected(data: Dataset, model: nn.Module) -> Preprocess:
-    """What the model's card says; where it says nothing of values, the data set's own."""
-    said = at_size(model, card_of(model), data.shape[1:])
-    if replace(said, size=None, channels=None) == Preprocess():
-        said = replace(data.preprocess, size=said.size, channels=said.channels)
-    return replace(said, background=None) if said.background == data.preprocess.background else said
+    """The preprocessing of the model's card, with the data set's value range if the card has none."""
+    preprocess = at_size(model, card_of(model), data.shape[1:])
+    if replace(preprocess, size=None, channels=None) == Preprocess():
+        preprocess = replace(data.preprocess, size=preprocess.size, channels=preprocess.channels)
+    return replace(preprocess, background=None) if preprocess.background == data.preprocess.background else preprocess
 
 
 def kind_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a model's numbers are, and of which type; the CPU and float32 for one without parameters."""
+    """A model's device and type; the CPU and float32 for a model without parameters."""
     first: Any = next(model.parameters(), torch.empty(0))
     return first.device, first.dtype
 
@@ -118,12 +119,12 @@ class Classes:
     """From a model's output to the classes of a data set."""
 
     count: int
-    """How many classes the data set has."""
+    """The number of classes of the data set."""
     order: tuple[int, ...] | None
     """For each output the class of the data set that it means, -1 for one that it does not have; None: the outputs are
     in the data set's order."""
     notes: tuple[str, ...] = ()
-    """What to know before relying on an answer."""
+    """Caveats of an answer."""
 
     def decide(self, output: object, images: int) -> Tensor:
         """The class that the output for each of some images means, shape (N,); -1 for one that the data does not have.
@@ -140,7 +141,7 @@ class Classes:
 
 
 def classes_of(model: nn.Module, data: Dataset) -> Classes:
-    """What a model's outputs mean on a data set: by name where it knows the data's classes, else by number.
+    """The classes of a data set that a model's outputs mean: by name if both name their classes, else by number.
 
     >>> import numpy as np
     >>> from convscope.cards.card import Card, attach

@@ -94,8 +94,8 @@ def _grad_cam(asked: MethodCall, attr: Any) -> Any:
     if not asked.layer:
         raise UsageError("there is no convolution")
     layer = asked.model.get_submodule(asked.layer)
-    found = attr.LayerGradCam(asked.forward, layer).attribute(asked.image, target=asked.output, relu_attributions=True)
-    enlarged = attr.LayerAttribution.interpolate(found, tuple(asked.image.shape[2:]), "bilinear")
+    result = attr.LayerGradCam(asked.forward, layer).attribute(asked.image, target=asked.output, relu_attributions=True)
+    enlarged = attr.LayerAttribution.interpolate(result, tuple(asked.image.shape[2:]), "bilinear")
     return enlarged.expand(asked.image.shape) / asked.image.shape[1]
 
 
@@ -137,12 +137,12 @@ def attributed(name: str, asked: MethodCall, attr: Any) -> Tensor | str:
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # Captum says that it sets hooks
-            found: Tensor = METHODS[name].run(asked, attr)
+            result: Tensor = METHODS[name].run(asked, attr)
     except (RuntimeError, AssertionError, AttributeError, TypeError, UsageError) as error:
         return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
     finally:
         _take_off(asked.model, hooks)
-    return found.detach()[0].double().cpu()
+    return result.detach()[0].double().cpu()
 
 
 REGISTRIES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -123,7 +123,7 @@ class DependencyWalk:
         back = Backward(self.trace, self._varies)
         back.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
         back.weights[step.id, 0] = marks
-        found = Followed()
+        result = Followed()
         passed: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
         for at in _results(self.trace, step.id):
             left = back.weights.pop(at, None)
@@ -132,14 +132,14 @@ class DependencyWalk:
             if not back.weights and not any(array.any() for array in back.inputs.values()):
                 key = at, blake2b(np.packbits(left != 0).tobytes(), digest_size=16).digest()
                 if key in self._known:
-                    _went_on(found, self._known[key])
+                    _went_on(result, self._known[key])
                     break
-                passed[key] = found.counts()
-            _through(back, found, self.trace.all_steps[at[0]], at[1], left)
+                passed[key] = result.counts()
+            _through(back, result, self.trace.all_steps[at[0]], at[1], left)
         else:
-            found.inputs = {name: array > 0 for name, array in back.inputs.items()}
-        self._known |= {key: found.since(counts) for key, counts in passed.items()}
-        return found
+            result.inputs = {name: array > 0 for name, array in back.inputs.items()}
+        self._known |= {key: result.since(counts) for key, counts in passed.items()}
+        return result
 
 
 def _results(trace: Trace, last: int) -> Iterator[Result]:
@@ -177,15 +177,15 @@ def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDA
 def depending(trace: Trace) -> frozenset[Result]:
     """The results that depend on an input's numbers, whole numbers and truth values included, or may do so through
     numbers that left PyTorch."""
-    found: set[Result] = set()
+    result: set[Result] = set()
     for step in trace.all_steps:
         if step.broken and not step.overridden:
-            found |= {(step.id, index) for index in range(len(step.results))}
+            result |= {(step.id, index) for index in range(len(step.results))}
         if is_constant(step) or step.overridden:
             continue
-        if any(_depends(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
-            found |= {(step.id, index) for index in range(len(step.results))}
-    return frozenset(found)
+        if any(_depends(result, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
+            result |= {(step.id, index) for index in range(len(step.results))}
+    return frozenset(result)
 
 
 def _depends(found: set[Result] | frozenset[Result], ref: Ref) -> bool:

@@ -131,8 +131,8 @@ def extremes(
             flat = torch.movedim(result, axes.unit, 1).flatten(2) if axes.places else result[:, :, None]
             return _ranked(_of_batch(flat[:, :units], batch.indices), count)
 
-        found: BatchResult = watch(batch.images, read)[step.name]
-        return found
+        results: BatchResult = watch(batch.images, read)[step.name]
+        return results
 
     def merge(one: BatchResult, two: BatchResult) -> BatchResult:
         return _ranked({name: np.concatenate([one[name], two[name]]) for name in one}, count)
@@ -145,13 +145,13 @@ def extremes(
 def _of_batch(maps: Tensor, indices: NDArray[np.intp]) -> BatchResult:
     """From (N, U, P): for each image and channel the extreme numbers and their places; NaN is never one of them."""
     images = np.broadcast_to(indices[:, None], maps.shape[:2])
-    found: dict[str, NDArray[np.generic]] = {}
+    result: dict[str, NDArray[np.generic]] = {}
     for kind in KINDS:
         worst = -torch.inf if kind == "most" else torch.inf
         values = maps.float().nan_to_num(worst, torch.inf, -torch.inf)
         extreme, places = values.max(dim=2) if kind == "most" else values.min(dim=2)
-        found |= {kind: extreme.cpu().numpy(), f"{kind} image": images, f"{kind} place": places.cpu().numpy()}
-    return found
+        result |= {kind: extreme.cpu().numpy(), f"{kind} image": images, f"{kind} place": places.cpu().numpy()}
+    return result
 
 
 def _ranked(found: BatchResult, count: int) -> BatchResult:

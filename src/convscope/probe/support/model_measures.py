@@ -149,11 +149,11 @@ def dependence(grams: Sequence[Tensor], others: Sequence[Tensor]) -> NDArray[np.
     >>> cka(*(dependence([a], [b]) for a, b in ((one, same), (one, one), (same, same))))
     array([[1.]])
     """
-    found = np.zeros((len(grams), len(others)))
+    similarity = np.zeros((len(grams), len(others)))
     for row, one in enumerate(grams):
         for column, other in enumerate(others):
-            found[row, column] = _hsic(one, other)
-    return found
+            similarity[row, column] = _hsic(one, other)
+    return similarity
 
 
 def _hsic(one: Tensor, other: Tensor) -> float:
@@ -204,8 +204,8 @@ class Answers:
             seen = watch(images, lambda _step, result: gram(result) if full else None, whole=True)
             answers.append(classes.decide(seen[""], len(batch)))
             grams.append([seen[name] for name in named] if full else [])
-        given = torch.stack(answers, 1).cpu().numpy()  # (n, M)
-        return self._counted(batch, given) | self._alike(grams, len(batch) if full else 0)
+        predicted = torch.stack(answers, 1).cpu().numpy()  # (n, M)
+        return self._counted(batch, predicted) | self._alike(grams, len(batch) if full else 0)
 
     def _counted(self, batch: Batch, given: NDArray[np.int64]) -> BatchResult:
         labels = batch.labels.cpu().numpy()
@@ -223,14 +223,14 @@ class Answers:
         }
 
     def _alike(self, grams: Sequence[Sequence[Tensor]], images: int) -> BatchResult:
-        found: BatchResult = {"alike on": np.array(images)}
+        similarity: BatchResult = {"alike on": np.array(images)}
         for one, left in enumerate(self._layers):
             own = [dependence([layer], [layer])[0, 0] for layer in grams[one]]
-            found[f"own {one}"] = np.array(own) if images else np.zeros(len(left))
+            similarity[f"own {one}"] = np.array(own) if images else np.zeros(len(left))
             for other in range(one + 1, len(self._layers)):
                 shape = (len(left), len(self._layers[other]))
-                found[f"cross {one} {other}"] = dependence(grams[one], grams[other]) if images else np.zeros(shape)
-        return found
+                similarity[f"cross {one} {other}"] = dependence(grams[one], grams[other]) if images else np.zeros(shape)
+        return similarity
 
     def merge(self, one: BatchResult, two: BatchResult) -> BatchResult:
         """Two parts together; of the disagreements the first ones."""

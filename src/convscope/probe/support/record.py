@@ -36,7 +36,7 @@ class Argument:
     option: str = ""
     """The option that gives it, where it is not given by its position."""
     least: int = 1
-    """How many are needed."""
+    """The number needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """What a question is asked of; the command line and the server each make one."""
+    """The models and data of a question; the command line and the server each make one."""
 
     models: Sequence[Any] = ()
     names: Sequence[str] = ()
-    """What each model is called."""
+    """The display name of each model."""
     run: Any = None
     """The run that the first model comes from."""
     split: "Callable[[str], Dataset | None]" = lambda _: None
@@ -124,26 +124,26 @@ class Probe:
     """One question, and everything that is derived from it."""
 
     name: str
-    """As in `convscope probe NAME`, docs/probes/NAME.md, and with underscores in `cs.probe` and `cs.plot`."""
+    """The name in `convscope probe NAME` and docs/probes/NAME.md; with underscores in `cs.probe` and `cs.plot`."""
     question: str
     """In one plain line."""
     measures: str
-    """What is measured, in one line."""
+    """The measured quantity in one line."""
     help: str
-    """Of the command."""
+    """The help text of the command."""
     arguments: tuple[Argument, ...]
     run: Run
     result: str
     """The class of the result, as a path in convscope."""
     caveats: str
-    """Where the answer misleads, word for word from docs/probes/NAME.md."""
+    """The caveats, word for word from docs/probes/NAME.md."""
     settings: tuple[Setting, ...] = ()
     split: Literal["train", "test", "all"] | None = None
     """Whose images are scanned by default; None: the probe takes the training and the test images."""
     images: int | None = None
-    """How many images the page asks for by default."""
+    """The default number of images on the page."""
     most: int | None = None
-    """How many images the page may ask for."""
+    """The maximum number of images on the page."""
     picture_needs: tuple[str, str] | None = None
     """A setting without which the result has no picture, and the message that says so."""
     fails: bool = field(default=False, kw_only=True)

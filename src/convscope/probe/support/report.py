@@ -8,7 +8,7 @@ from typing import Any
 from convscope.escaping import joined, spelled
 
 Z95 = 1.959963984540054
-"""How many standard deviations on either side hold 95 % of a normal distribution."""
+"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
 
 
 def sample_size(images: int, skipped: int) -> str:
@@ -55,7 +55,7 @@ class Proportion:
         return f"{100 * self.share:.1f} % of {self.n:,} ({100 * low:.1f} to {100 * high:.1f} %)"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         low, high = self.interval
         return {
             "share": self.share,
@@ -97,7 +97,7 @@ class Table:
 
 
 def noted(notes: Sequence[str]) -> list[str]:
-    """What a reader should know before believing the numbers, a line each.
+    """The caveats of the numbers, a line each.
 
     >>> noted(["classes go by number"])
     ['note: classes go by number']
@@ -111,7 +111,7 @@ Part = str | Table
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found, from the most important on.
+    """The result, the most important part first.
 
     >>> print(Report(("all is well", Table(("a", "b"), [("1", "2")]))))
     all is well
@@ -124,7 +124,7 @@ class Report:
 
     @classmethod
     def of(cls, *parts: Part | Sequence[str]) -> "Report":
-        """Of these parts, empty ones left out: a text is one line, several are a sequence."""
+        """A report of these parts without empty ones: a text is one line, several are a sequence."""
         return cls(tuple(part if isinstance(part, Table) else _text(part) for part in parts if part))
 
     def __str__(self) -> str:

@@ -42,9 +42,9 @@ class Shift:
     unmoved: int
     """The place in `levels` of the one that changes nothing."""
     images: int
-    """How many images were looked at."""
+    """The number of images."""
     skipped: int
-    """How many more could not be read."""
+    """The number of images that could not be read."""
     whole: NDArray[np.int64] = field(repr=False)
     """Images of which nothing that is not background has left the picture, at each level, shape (L,)."""
     models: tuple[Steadiness, ...]
@@ -78,7 +78,7 @@ class Shift:
         return str(self.report())
 
     def report(self) -> Report:
-        """What it says, as sentences and tables."""
+        """The result as sentences and tables."""
         sample = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({self.unit})"
         table = self._grid() if self.kind in {"translation", "erase"} else self._table()
@@ -90,19 +90,19 @@ class Shift:
         columns = ["model", "parameters", "unmoved", "mean of all", "worst"]
         columns += ["while whole", "same class", "outputs change"]
         rows = []
-        for found in self.models:
-            worst = int(found.right.argmin())
+        for result in self.models:
+            worst = int(result.right.argmin())
             moved = np.arange(len(self.levels)) != self.unmoved
             rows.append(
                 [
-                    found.model,
-                    f"{found.parameters:,}",
-                    str(Proportion(int(found.right[self.unmoved]), self.images)),
-                    f"{100 * self.mean(found.right).share:.1f} %",
-                    f"{100 * found.right[worst] / self.images:.1f} % at {_level(self.levels[worst])}",
-                    _percent(self.while_whole(found.right_whole)),
-                    _percent(self.while_whole(found.kept_whole)),
-                    f"{100 * float(found.change[moved].mean()):.0f} %",
+                    result.model,
+                    f"{result.parameters:,}",
+                    str(Proportion(int(result.right[self.unmoved]), self.images)),
+                    f"{100 * self.mean(result.right).share:.1f} %",
+                    f"{100 * result.right[worst] / self.images:.1f} % at {_level(self.levels[worst])}",
+                    _percent(self.while_whole(result.right_whole)),
+                    _percent(self.while_whole(result.kept_whole)),
+                    f"{100 * float(result.change[moved].mean()):.0f} %",
                 ]
             )
         head, *rest = [columns, *rows] if moves else [[*row[:5], *row[6:]] for row in (columns, *rows)]
@@ -110,11 +110,11 @@ class Shift:
 
     def _table(self) -> Table:
         """A row per level."""
-        head = ("level", *(f"{found.model}: right" for found in self.models), *("same class" for _ in self.models))
+        head = ("level", *(f"{result.model}: right" for result in self.models), *("same class" for _ in self.models))
         rows = []
         for k, level in enumerate(self.levels):
-            right = [str(Proportion(int(found.right[k]), self.images)) for found in self.models]
-            kept = [f"{100 * found.kept[k] / self.images:.1f} %" for found in self.models]
+            right = [str(Proportion(int(result.right[k]), self.images)) for result in self.models]
+            kept = [f"{100 * result.kept[k] / self.images:.1f} %" for result in self.models]
             rows.append([_level(level), *right, *kept])
         return Table(head, rows)
 
@@ -131,13 +131,13 @@ class Shift:
 
     def _motion(self) -> list[list[str]]:
         parts = []
-        for found in self.models:
-            if found.motion:
-                lines = [f"{found.model}: maps (equivariance)", *(f"  {motion}" for motion in found.motion)]
-                lines.append(f"  the answer (invariance) stays for {self._stays(found)}")
+        for result in self.models:
+            if result.motion:
+                lines = [f"{result.model}: maps (equivariance)", *(f"  {motion}" for motion in result.motion)]
+                lines.append(f"  the answer (invariance) stays for {self._stays(result)}")
                 parts.append(lines)
             elif self.kind == "translation":
-                parts.append([f"{found.model}: has no maps that could move along"])
+                parts.append([f"{result.model}: has no maps that could move along"])
         return parts
 
     def _stays(self, found: Steadiness) -> str:
@@ -147,7 +147,7 @@ class Shift:
         return f"{_percent(float(found.kept[moved].mean()) / self.images)} of the moved pictures, none of them whole"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "dataset": self.dataset,
             "kind": self.kind,
@@ -160,19 +160,19 @@ class Shift:
             "whole": self.whole.tolist(),
             "models": [
                 {
-                    "model": found.model,
-                    "parameters": found.parameters,
-                    "right": found.right.tolist(),
-                    "kept": found.kept.tolist(),
-                    "right_whole": found.right_whole.tolist(),
-                    "kept_whole": found.kept_whole.tolist(),
-                    "change": found.change.tolist(),
-                    "accuracy_unmoved": Proportion(int(found.right[self.unmoved]), self.images).to_json(),
-                    "accuracy_mean": self.mean(found.right).to_json(),
-                    "motion": [motion.to_json() for motion in found.motion],
-                    "shared": found.shared,
+                    "model": result.model,
+                    "parameters": result.parameters,
+                    "right": result.right.tolist(),
+                    "kept": result.kept.tolist(),
+                    "right_whole": result.right_whole.tolist(),
+                    "kept_whole": result.kept_whole.tolist(),
+                    "change": result.change.tolist(),
+                    "accuracy_unmoved": Proportion(int(result.right[self.unmoved]), self.images).to_json(),
+                    "accuracy_mean": self.mean(result.right).to_json(),
+                    "motion": [motion.to_json() for motion in result.motion],
+                    "shared": result.shared,
                 }
-                for found in self.models
+                for result in self.models
             ],
         }
 

@@ -137,10 +137,10 @@ class Partial:
         with self._refusing(), open_to_read(path) as file:
             file.seek(start)
             try:
-                found: dict[str, NDArray[Any]] = load(file.read(length))
+                result: dict[str, NDArray[Any]] = load(file.read(length))
             except (SafetensorError, ValueError, KeyError, OverflowError):
                 raise DataError(f"{path} is damaged; remove it, and its batches are computed again.") from None
-            return found
+            return result
 
     def append(self, batch: int, arrays: Arrays) -> None:
         """Write what a batch gave."""
@@ -232,7 +232,7 @@ def scan(
     size = batch_size(data)
     starts = range(0, len(data), size)
     progress(what, 0, len(data))
-    found: BatchResult | None = None
+    results: BatchResult | None = None
     with at_work(models, runtime):
         feeders = [feeder(data, model) for model in models]
 
@@ -246,14 +246,14 @@ def scan(
             block = range(first, min(first + runtime.world * AHEAD, len(starts)))
             for result in _block(runtime, block, partial, reader, worked):
                 if len(result) > 1:  # else none of its images could be read
-                    found = result if found is None else _merged(merge, found, result)
+                    results = result if results is None else _merged(merge, results, result)
             progress(what, min(block.stop * size, len(data)), len(data))
     runtime.meet()
     if partial is not None:
         partial.remove()
-    if found is None:
+    if results is None:
         raise DataError(f"no image of {data.name}:{data.split} can be read.")
-    return found
+    return results
 
 
 def _merged(
@@ -322,9 +322,9 @@ def _block(
         mine[batch.number] = worked(batch)
         if partial is not None:
             partial.append(batch.number, mine[batch.number])
-    told = gathered(mine)
+    answers = gathered(mine)
     for number in block:
-        yield told[owners[number]][number]
+        yield answers[owners[number]][number]
 
 
 @contextmanager
@@ -338,5 +338,5 @@ def at_work(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[None]:
         try:
             yield
         finally:
-            for model, place in zip(models, places, strict=True):
-                model.to(place)
+            for model, position in zip(models, places, strict=True):
+                model.to(position)

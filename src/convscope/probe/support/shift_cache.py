@@ -56,14 +56,14 @@ class ShiftCache:
         maps, stride = self._maps(canvas)
         rows, columns = self._size(height, width)
         interpreter = fx.Interpreter(self.module, garbage_collect_values=False)
-        for place, (down, right) in enumerate(levels):
+        for position, (down, right) in enumerate(levels):
             top, left = reach[0] - down, reach[1] - right
-            found = maps[top % stride[0], left % stride[1]]
+            result = maps[top % stride[0], left % stride[1]]
             top, left = top // stride[0], left // stride[1]
-            window = found[:, :, top : top + rows, left : left + columns].contiguous()
+            window = result[:, :, top : top + rows, left : left + columns].contiguous()
             env: dict[fx.Node, Any] = dict.fromkeys(self._before(), None)
             env[self.head[-1]] = window
-            yield place, interpreter.run(images, initial_env=env)
+            yield position, interpreter.run(images, initial_env=env)
 
     def _before(self) -> list[fx.Node]:
         return [*self.head, *(node for node in self.module.graph.nodes if node.op == "placeholder")]

@@ -18,7 +18,7 @@ class ImageChange:
     """One kind of change."""
 
     unit: str
-    """What a level is, in words."""
+    """A description of a level."""
     unmoved: Level
     """The level that changes nothing."""
     apply: Callable[[Tensor, Level, Tensor, torch.Generator], Tensor]
@@ -114,7 +114,7 @@ def levels_of(kind: str, size: tuple[int, int], reach: int) -> list[Level]:
 
 
 TOLERANCE = 1e-4
-"""Of a layer's spread: what differs by less moves along."""
+"""Tolerance relative to a layer's spread, within which maps count as moving along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Motion:
         return moves
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
+        """Plain values for JSON."""
         return {
             "layer": self.layer,
             "kind": self.kind,
@@ -175,7 +175,7 @@ def motions(model: nn.Module, images: Tensor, fill: Tensor) -> tuple[Motion, ...
         fill: The background, shape (C, 1, 1).
     """
     still = _maps(model, images)
-    found = []
+    result = []
     cache: dict[int, dict[str, tuple[str, Tensor]]] = {}
     for name, (kind, maps) in still.items():
         stride = max(1, round(images.shape[2] / maps.shape[2]))
@@ -186,7 +186,7 @@ def motions(model: nn.Module, images: Tensor, fill: Tensor) -> tuple[Motion, ...
         if min(maps.shape[2:]) < 2:
             continue
         wrong = ((moved[:, :, 1:, 1:] - maps[:, :, :-1, :-1]).abs() > TOLERANCE * spread).any(dim=1).any(dim=0)
-        found.append(
+        result.append(
             Motion(
                 name,
                 kind,
@@ -196,7 +196,7 @@ def motions(model: nn.Module, images: Tensor, fill: Tensor) -> tuple[Motion, ...
                 _between(nudged, maps, stride, spread),
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def _between(nudged: Tensor, maps: Tensor, stride: int, spread: float) -> float:
@@ -220,11 +220,11 @@ def _border(wrong: Tensor) -> int | None:
 
 def _maps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, Tensor]]:
     """What each module without children gives that gives maps: its class and them, shape (n, K, h, w)."""
-    found: dict[str, tuple[str, Tensor]] = {}
+    result: dict[str, tuple[str, Tensor]] = {}
 
     def keep(name: str, module: nn.Module, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and len(output) == len(images) and name not in found:
-            found[name] = type(module).__name__, output.detach().clone()
+        if isinstance(output, Tensor) and output.ndim == 4 and len(output) == len(images) and name not in result:
+            result[name] = type(module).__name__, output.detach().clone()
 
     leaves = [(name, module) for name, module in model.named_modules() if not any(module.children())]
     hooks = [
@@ -237,4 +237,4 @@ def _maps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return result

@@ -114,7 +114,7 @@ def features_of(data: Dataset, *, progress: Progress = silent) -> tuple[dict[str
     Raises:
         DataError: no image can be read.
     """
-    found: dict[str, list[Numbers]] = {}
+    result: dict[str, list[Numbers]] = {}
     read: list[NDArray[np.intp]] = []
     for start in range(0, len(data), BATCH):
         progress("features", start, len(data))
@@ -124,14 +124,14 @@ def features_of(data: Dataset, *, progress: Progress = silent) -> tuple[dict[str
         read.append(indices)
         pictures = np.asarray(raw / np.float32(data.preprocess.scale), np.float32)
         for name, feature in FEATURES.items():
-            found.setdefault(name, []).append(feature(pictures))
+            result.setdefault(name, []).append(feature(pictures))
         if pictures.shape[1] == 3:
             for channel, name in enumerate(("red", "green", "blue")):
-                found.setdefault(name, []).append(_mean(pictures[:, channel : channel + 1]))
+                result.setdefault(name, []).append(_mean(pictures[:, channel : channel + 1]))
     progress("features", len(data), len(data))
     if not read:
         raise DataError(f"no image of {data.name}:{data.split} can be read.")
-    return {name: np.concatenate(parts) for name, parts in found.items()}, np.concatenate(read)
+    return {name: np.concatenate(parts) for name, parts in result.items()}, np.concatenate(read)
 
 
 Labels = NDArray[np.int64]
@@ -167,8 +167,8 @@ class Rule:
         """The class of each value, shape (n,); between two intervals the nearer one decides."""
         ends = np.array([(a.high + b.low) / 2 for a, b in zip(self.pieces, self.pieces[1:], strict=False)])
         labels = np.array([piece.label for piece in self.pieces], np.int64)
-        found: Labels = labels[np.searchsorted(ends, values, side="left")]
-        return found
+        result: Labels = labels[np.searchsorted(ends, values, side="left")]
+        return result
 
     def words(self, name: str, classes: Sequence[str], most: int = 3) -> str:
         """The rule as a sentence, with at most `most` classes and `most` intervals of each listed."""
@@ -177,13 +177,13 @@ class Rule:
         if len(set(labels)) == 1:
             return f"always {classes[rest]}"
         others = [label for label in dict.fromkeys(labels) if label != rest]
-        said = []
+        parts = []
         for label in others[:most]:
             spans = [self._span(i) for i, piece in enumerate(self.pieces) if piece.label == label]
             more = f" or {_more(len(spans) - most, 'interval')}" if len(spans) > most else ""
-            said.append(f"{classes[label]} where {name} is {' or '.join(spans[:most])}{more}")
+            parts.append(f"{classes[label]} where {name} is {' or '.join(spans[:most])}{more}")
         left = len(others) - most
-        return "; ".join(said) + (f"; {_more(left, 'class')}" if left > 0 else "") + f", else {classes[rest]}"
+        return "; ".join(parts) + (f"; {_more(left, 'class')}" if left > 0 else "") + f", else {classes[rest]}"
 
     def _span(self, index: int) -> str:
         piece = self.pieces[index]
@@ -245,12 +245,12 @@ def _bins(values: Numbers) -> Numbers:
 
 def _best_rules(values: Numbers, labels: Labels, classes: int, bins: Numbers, most: int) -> list[Rule]:
     """The rule of at most 1, 2, ..., `most` intervals that gets the most right."""
-    place = np.minimum(np.searchsorted(bins, values), len(bins) - 1)
+    bin_index = np.minimum(np.searchsorted(bins, values), len(bins) - 1)
     counts = np.zeros((len(bins), classes))
-    np.add.at(counts, (place, labels), 1)
+    np.add.at(counts, (bin_index, labels), 1)
     low, high = np.full(len(bins), np.inf), np.full(len(bins), -np.inf)
-    np.minimum.at(low, place, values)
-    np.maximum.at(high, place, values)
+    np.minimum.at(low, bin_index, values)
+    np.maximum.at(high, bin_index, values)
     seen = np.flatnonzero(counts.any(axis=1))
     counts, low, high = counts[seen], low[seen], high[seen]
     reached = np.full((most, classes), -np.inf)

@@ -68,16 +68,16 @@ def counted(step: Step, result: Tensor) -> BatchResult:
     axes = axes_of(step)
     values = torch.movedim(result, axes.unit, 1).flatten(2) if axes.places else result[:, :, None]  # (N, U, P)
     low, high = (extreme.double().cpu().numpy() for extreme in (values.amin(dim=(0, 2)), values.amax(dim=(0, 2))))
-    found: BatchResult = {"low": low, "high": high, "bad": np.zeros(len(low), np.int64)}
+    results: BatchResult = {"low": low, "high": high, "bad": np.zeros(len(low), np.int64)}
     if not np.isfinite(high - low).all():
-        found["bad"] = (~values.isfinite()).any(dim=2).sum(dim=0).cpu().numpy()
+        results["bad"] = (~values.isfinite()).any(dim=2).sum(dim=0).cpu().numpy()
     if step.op in RESTING:
-        found["active"] = (values != 0).any(dim=2).sum(dim=0).cpu().numpy()
+        results["active"] = (values != 0).any(dim=2).sum(dim=0).cpu().numpy()
     if step.op in SATURATING:
-        found["flat"] = SATURATING[step.op](step, values).all(dim=2).sum(dim=0).cpu().numpy()
+        results["flat"] = SATURATING[step.op](step, values).all(dim=2).sum(dim=0).cpu().numpy()
     if values.shape[1] <= MOST_UNITS:
-        found |= _moments(values)
-    return found
+        results |= _moments(values)
+    return results
 
 
 def _moments(values: Tensor) -> BatchResult:

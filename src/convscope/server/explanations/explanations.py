@@ -22,7 +22,7 @@ AXES: Mapping[int, tuple[str, ...]] = {
     2: ("token", "feature"),
     3: ("channel", "row", "column"),
 }
-"""What the axes of a result are, by how many there are without the batch."""
+"""Number of axes without the batch -> the names of the axes."""
 
 
 def cell_words(cell: Sequence[int], shape: Sequence[int]) -> str:
@@ -205,7 +205,7 @@ def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | Non
 
 
 def proved(done: TracePass, why: cs.Explanation) -> schema.Proof:
-    """What is known about a number; its step is recomputed."""
+    """The proof status of a number; its step is recomputed."""
     proof = _proof(why, address_of(done, why))
     if why.step.id in done.proved:
         done.proved.remove(why.step.id)
@@ -275,7 +275,7 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
 
 
 def _kept(cells: CellsJson, products: NDArray[Any], most: int, channel: int | None) -> NDArray[Any] | None:
-    """Which terms stay, in their order; None for all."""
+    """The indices of the terms that stay, in order; None for all."""
     grid, count = cells["grid"], len(products)
     planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 else None
     if channel is not None and planes is not None:

@@ -9,18 +9,18 @@ import convscope as cs
 from convscope.server.http.message import Id, Message, Number
 
 Kind = Literal["input", "step", "parameter", "constant", "number", "computed"]
-"""What a number comes from."""
+"""The source of a number."""
 EXACT = ConfigDict(extra="forbid")
 """A key that is not declared is a mistake, not left out."""
 
 
 @with_config(EXACT)
 class RestJson(TypedDict):
-    """What was left out of a sum."""
+    """The terms that were left out of a sum."""
 
     terms: int
     total: Number
-    """What the products of these terms add up to."""
+    """The sum of the products of these terms."""
 
 
 @with_config(EXACT)
@@ -44,7 +44,7 @@ class CellsJson(TypedDict):
     kind: Kind
     output: NotRequired[int]
     grid: list[int]
-    """How they are laid out, the last axis fastest: (channels, rows, columns) for a window."""
+    """Their shape in row-major order: (channels, rows, columns) for a window."""
     cells: list[list[int]]
     values: list[Number]
     padding: list[int]
@@ -127,14 +127,14 @@ class Address(Message):
 
 
 class Proof(Message):
-    """What is known about one number; see docs/explanation.md for the statuses."""
+    """The proof status of one number; see docs/explanation.md for the statuses."""
 
     of: Address
     status: cs.Status
     word: str
-    """What the badge says."""
+    """The text of the badge."""
     sentence: str
-    """What that means."""
+    """The meaning of the badge."""
     tone: cs.Tone
     """The badge's colour."""
     proved: bool
@@ -157,7 +157,7 @@ class Paper(Message):
     """The calculation as `Explanation.to_text()` writes it, for a page: windows and kernels are drawn from the JSON."""
 
     headline: str
-    """What the number is, in words."""
+    """A description of the number."""
     result: str
     """The number, rounded as the calculation shows it."""
     lines: list[Line]
@@ -166,7 +166,7 @@ class Paper(Message):
     products: list[str] = Field(default=[])
     """Each product as it is shown, aligned with `left` of the expression; empty where there is none."""
     sums: list[str] = Field(default=[])
-    """What the products as they are shown add up to, one after the other; each channel of a window by itself."""
+    """The sum of the products as shown, added one after the other; each channel of a window separately."""
 
 
 class Explained(Message):
@@ -177,7 +177,7 @@ class Explained(Message):
     sentence: str
     """One sentence for a screen reader."""
     rest: RestJson | None
-    """Of the outermost sum that was cut."""
+    """The rest of the outermost sum that was cut."""
     proof: Proof | None
     """None: ask `/proof`, the step is being recomputed."""
     paper: Paper | None = None

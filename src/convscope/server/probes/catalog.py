@@ -18,7 +18,7 @@ from convscope.server.session.model_handle import ModelHandle
 
 @dataclass(frozen=True)
 class CommandSubject:
-    """What a request is about, in words that a command takes."""
+    """The subject of a request in the terms of a command."""
 
     models: list[str]
     data: str | None
@@ -41,7 +41,7 @@ class CommandSubject:
 
 
 def command(sources: DataSources, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> str | None:
-    """What to type for the same answer; None where nothing gives it."""
+    """The command for the same answer; None if there is none."""
     if request.at is not None or request.other_at is not None or request.edits:
         return None
     models = [path for path in map(_path, opened) if path is not None]
@@ -108,7 +108,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "other": ("other", "other_at"),
     "input": ("input", "change", "fit"),
 }
-"""What a probe needs -> the fields of a request that say it, where it is not the one of that name."""
+"""A need of a probe -> the fields of a request that provide it, where their name differs."""
 
 
 def info(probe: cs.probe.Probe) -> schema.QuestionInfo:

@@ -40,7 +40,7 @@ class ProbeArguments:
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
-    """What is kept of a result."""
+    """The parts of a result that are kept."""
 
     shown: schema.ProbeAnswer
     json: bytes = field(repr=False)
@@ -53,7 +53,7 @@ class ProbeResult:
 
 
 def wanted(gallery: Workspace, request: schema.ProbeRequest) -> ProbeArguments:
-    """What a request means, with an id that is the same for the same meaning.
+    """A resolved request; equal questions have equal ids.
 
     Raises:
         HTTPException: 404, a model or data that are not open; 422, one that is needed is missing.
@@ -82,7 +82,7 @@ def _check(request: schema.ProbeRequest) -> None:
 
 
 def _chosen(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> dict[str, Any]:
-    """What a request leaves to the server."""
+    """The values that a request leaves for the server to choose."""
     probe = cs.probe.PROBES[request.question]
     values = chosen(probe, request)
     if opened:
@@ -126,7 +126,7 @@ def _edited(opened: ModelHandle, request: schema.ProbeRequest) -> Any:
 
 
 def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -> cs.probe.Subject:
-    """What the question is asked of; data are read when they are asked for.
+    """The models and data of a question; data are read on first use.
 
     Raises:
         HTTPException: 404, there is no such image.

@@ -28,7 +28,7 @@ def _probes(request: Request) -> ProbeService:
 
 @router.get("/questions")
 def questions() -> list[QuestionInfo]:
-    """What can be asked."""
+    """The questions that can be asked."""
     return [info(probe) for probe in cs.probe.PROBES.values()]
 
 
@@ -54,7 +54,7 @@ async def ask(request: Request, body: ProbeRequest) -> ProbeInfo:
 
 @router.get("/probes/{id}")
 def read(request: Request, name: ProbeId) -> ProbeInfo:
-    """How far an answer is."""
+    """The progress of an answer."""
     return _probes(request).get(name).info()
 
 
@@ -65,7 +65,7 @@ def command(request: Request, name: ProbeId, _word: ProbeCommand) -> ProbeInfo:
 
 
 STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ProbeInfo"}}}}
-"""What follows, for the OpenAPI document: each event's data is a `ProbeInfo`."""
+"""The event stream for the OpenAPI document: each event's data is a `ProbeInfo`."""
 
 
 @router.get("/probes/{id}/events", response_model=ProbeInfo, responses={200: STREAM})
@@ -79,7 +79,7 @@ async def events(request: Request, name: ProbeId) -> Events:
 
 @router.get("/probes/{id}/answer")
 def answer(request: Request, name: ProbeId) -> ProbeAnswer:
-    """What was found."""
+    """The answer."""
     return _answered(_probes(request).get(name)).shown
 
 

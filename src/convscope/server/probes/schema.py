@@ -37,7 +37,7 @@ class SettingInfo(Message):
     label: str
     kind: FieldKind
     choices: list[str]
-    """Of a choice."""
+    """The options of a choice."""
     minimum: int | None
     maximum: int | None
     default: int | str | None
@@ -45,7 +45,7 @@ class SettingInfo(Message):
     empty: str
     """The words for a field that is left empty."""
     only: Condition | None
-    """Where it has a meaning; None: always."""
+    """The condition under which the setting applies; None: always."""
 
 
 class QuestionInfo(Message):
@@ -55,20 +55,20 @@ class QuestionInfo(Message):
     asks: str
     """The question in one plain line."""
     says: str
-    """What is measured, in a line."""
+    """The measured quantity in one line."""
     needs: list[Need]
-    """What it is about: the fields of a request that have a meaning, beside the settings; all others are left out."""
+    """The fields of a request that the question uses beside its settings; all others are left out."""
     several: bool
     """Whether it compares models, so that a second one is needed."""
     settings: list[SettingInfo]
     split: Split | None
-    """Which images it is asked of by default, where it needs any."""
+    """The images it uses by default, if it needs any."""
     images: int | None
-    """How many of them by default."""
+    """Their default number."""
     most: int | None
-    """How many at most."""
+    """Their maximum number."""
     misleads: str
-    """Where the answer misleads."""
+    """When the answer may mislead."""
 
 
 def _request_fields() -> dict[str, Any]:
@@ -104,7 +104,7 @@ class ProbeRequest(ProbeSettings):
     question: QuestionName
     model: Id | None = None
     at: int | None = Field(default=None, ge=0)
-    """As of a trace, and so are the edits, the input, the change and the fit."""
+    """As in a trace request, like the edits, the input, the change and the fit."""
     edits: list[Edit] = Field(default=[], max_length=256)
     input: InputRef | None = None
     change: Change = Change()
@@ -116,7 +116,7 @@ class ProbeRequest(ProbeSettings):
     """The data; None: those of the model."""
     split: Split | None = None
     images: int | None = Field(default=None, ge=1, le=60_000)
-    """How many, the first ones."""
+    """The number of images, from the first."""
 
 
 class ProbeInfo(Message):
@@ -125,14 +125,14 @@ class ProbeInfo(Message):
     id: Id
     state: Literal["waiting", "running", "done", "stopped", "failed"]
     what: str
-    """What is being done."""
+    """The current activity."""
     done: int
     total: int
-    """How many units of work there are, of which `done` are finished; 0: unknown."""
+    """The number of units of work, of which `done` are finished; 0: unknown."""
     message: str
-    """Where it failed: why."""
+    """The error message if it failed."""
     request: ProbeRequest
-    """What was asked, with what the server has chosen; edits and painted pixels are left out."""
+    """The question with the values that the server chose; edits and painted pixels are left out."""
 
 
 class ProbeCommand(Message):
@@ -173,7 +173,7 @@ class ProbeSample(Message):
 
 
 class ProbeAnswer(Message):
-    """What a probe found."""
+    """The result of a probe."""
 
     sentence: str
     """Its first one: what the picture shows."""

@@ -32,7 +32,7 @@ WAITING = 6
 KEPT = 32
 """Questions whose answers are kept, besides those that are under way."""
 KEPT_BYTES = 100_000_000
-"""Of all answers; the newest is kept whatever it takes."""
+"""Limit for all kept answers together; the newest is always kept."""
 NICE = 10
 PATIENCE = 2.0
 """Seconds that questions get to end when the server does."""
@@ -50,7 +50,7 @@ class RunningProbe:
         self.state: State = "waiting"
         self.message = ""
         self.at: tuple[str, int, int] = ("", 0, 0)
-        """What is being done, how many units of it are finished, and how many there are."""
+        """The current activity, the finished units of work, and all units."""
         self.answer: ProbeResult | None = None
         self.left = False
         """Whether the answer is no longer wanted."""
@@ -59,7 +59,7 @@ class RunningProbe:
         self.followers = Subscribers()
 
     def info(self) -> ProbeInfo:
-        """How far it is."""
+        """The progress so far."""
         what, done, total = self.at
         return ProbeInfo(
             id=self.wanted.id,
@@ -112,7 +112,7 @@ class RunningProbe:
         self.followers.wake()
 
     async def events(self) -> AsyncGenerator[ProbeInfo | None]:
-        """Where it is, then what is new, up to its end; None where there was nothing for a while."""
+        """The current state, then every change until the end; None after a while without one."""
         async with aclosing(self.followers.news()) as rounds:
             async for news in rounds:
                 info = self.info()

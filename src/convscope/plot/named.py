@@ -1,0 +1,80 @@
+"""Arguments by name: figures take what the commands take, such as "shapes:test/3" or a run folder.
+
+An object that is already of the right kind is returned unchanged, without importing anything; names load models and
+data, and with them torch.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import UsageError
+from convscope.traces.trace import Trace
+
+
+def dataset_of(data: Any) -> Any:
+    """A data set, or that of a name such as "shapes"."""
+    if not isinstance(data, str):
+        return data
+    from convscope.data.catalog import load_dataset  # noqa: PLC0415
+
+    return load_dataset(data)
+
+
+def picture_of_name(picture: Any) -> tuple[NDArray[Any], str]:
+    """An image's pixels, and its name if it was named by a file or as "mnist:test/7"."""
+    if not isinstance(picture, str | Path):
+        return np.asarray(picture), ""
+    from convscope.inputs.pictures import prepare  # noqa: PLC0415
+
+    prepared = prepare(picture)
+    return prepared.picture, prepared.name
+
+
+def model_of(model: Any) -> Any:
+    """A model, that of a run, or that of a name: a built-in network, a run folder, `net.py:Net`."""
+    if isinstance(model, str | Path):
+        from convscope.models.loading import load_model  # noqa: PLC0415
+
+        return load_model(model)
+    return getattr(model, "model", model) if hasattr(model, "history") else model
+
+
+def run_of(run: Any) -> Any:
+    """A run, or that of a folder."""
+    if not isinstance(run, str | Path):
+        return run
+    from convscope.training.runs import load_run  # noqa: PLC0415
+
+    return load_run(run)
+
+
+def trace_of(trace: Any, image: Any, figure: str) -> tuple[Any, NDArray[Any] | None]:
+    """A trace, or that of a model and an image with the image as a person sees it."""
+    if isinstance(trace, Trace) and image is None:
+        return trace, None
+    model = model_of(trace)
+    if not hasattr(model, "named_modules"):
+        return trace, None  # refused by the figure, which names what it takes
+    if image is None:
+        raise UsageError(f'{figure} of a model needs an image: cs.plot.{figure}(model, "shapes:test/3").')
+    from convscope.capture.tracing import trace as run  # noqa: PLC0415
+    from convscope.inputs.pictures import prepare  # noqa: PLC0415
+
+    prepared = prepare(image, like=model)
+    return run(model, prepared.array), prepared.picture
+
+
+def confusion_of(matrix: Any, classes: Any) -> tuple[Any, Any, str]:
+    """Counts and classes, or those of an evaluation or of a run on its own test data, with a title."""
+    if isinstance(matrix, str | Path) or hasattr(matrix, "history"):
+        from convscope.training.evaluation import evaluate  # noqa: PLC0415
+
+        matrix = evaluate(matrix)
+    if hasattr(matrix, "confusion"):
+        return matrix.confusion, matrix.classes if classes is None else classes, f"confusion on {matrix.dataset}"
+    if classes is None:
+        raise UsageError("confusion needs the names of the classes: cs.plot.confusion(matrix, classes).")
+    return matrix, classes, "confusion"
