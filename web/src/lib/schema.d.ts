@@ -77,7 +77,7 @@ export interface paths {
         };
         /**
          * Read
-         * @description How far an answer is.
+         * @description The progress of an answer.
          */
         get: operations["read_api_probes__id__get"];
         put?: never;
@@ -101,7 +101,7 @@ export interface paths {
         };
         /**
          * Answer
-         * @description What was found.
+         * @description The answer.
          */
         get: operations["answer_api_probes__id__answer_get"];
         put?: never;
@@ -181,7 +181,7 @@ export interface paths {
         };
         /**
          * Questions
-         * @description What can be asked.
+         * @description The questions that can be asked.
          */
         get: operations["questions_api_questions_get"];
         put?: never;
@@ -1060,7 +1060,7 @@ export interface components {
         };
         /**
          * ProbeAnswer
-         * @description What a probe found.
+         * @description The result of a probe.
          */
         ProbeAnswer: {
             /** Command */
@@ -1200,7 +1200,7 @@ export interface components {
         };
         /**
          * Proof
-         * @description What is known about one number; see docs/explanation.md for the statuses.
+         * @description The proof status of one number; see docs/explanation.md for the statuses.
          */
         Proof: {
             of: components["schemas"]["Address"];
@@ -1252,7 +1252,7 @@ export interface components {
         };
         /**
          * RestJson
-         * @description What was left out of a sum.
+         * @description The terms that were left out of a sum.
          */
         RestJson: {
             /** Terms */
