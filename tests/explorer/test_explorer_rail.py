@@ -29,7 +29,8 @@ def digits() -> Iterator[Any]:
 def inside(page: Any, selector: str) -> bool:
     """Whether an element is within the window from left to right, and not covered."""
     box = page.locator(selector).first.bounding_box()
-    return box["x"] >= 0 and box["x"] + box["width"] <= page.viewport_size["width"]
+    within: bool = box["x"] >= 0 and box["x"] + box["width"] <= page.viewport_size["width"]
+    return within
 
 
 @pytest.mark.parametrize("size", [(1440, 900), (1024, 768), (390, 844)])

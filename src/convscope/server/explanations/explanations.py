@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import convscope as cs
-from convscope.proof.paths import paths_to
 from convscope.render.numbers import MINUS, compact
 from convscope.server import schema
 from convscope.server.explanations.schema import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
 from convscope.server.session.inputs import planes_of_all
 from convscope.server.traces.array_pictures import number, pack
 from convscope.server.traces.passes import TERMS, TracePass
-from convscope.traces.notation import formula, pytorch_code
 
 AXES: Mapping[int, tuple[str, ...]] = {
     1: ("unit",),
@@ -173,8 +171,8 @@ def _answer(
         rest=rest,
         proof=proof,
         paper=paper,
-        formula=formula(why.step, why.cell),
-        code=pytorch_code(why.step, why.cell),
+        formula=why.to_formula(),
+        code=why.to_code(),
     )
 
 
@@ -322,8 +320,7 @@ def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int |
         UsageError: there are none, or too many, or the step has no such cell.
     """
     why = why_of(done, step, cell)
-    other = None if minus is None else why_of(done, step, (minus,)).cell
-    found = paths_to(done.trace, step, why.cell, other)
+    found = why.to_paths(None if minus is None else why_of(done, step, (minus,)))
     kept = found.paths[:SHOWN]
     return schema.PathsInfo(
         of=address_of(done, why),
