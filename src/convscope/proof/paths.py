@@ -60,7 +60,7 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8, 2))
     >>> trace = cs.trace(net, torch.rand(1, 4, 4))
     >>> found = paths_to(trace, trace.steps[-1], (0, 1))
-    >>> len(found.paths), abs(found.total - trace.steps[-1].output[0, 1]) < 1e-5
+    >>> len(found.paths), bool(abs(found.total - trace.steps[-1].output[0, 1]) < 1e-5)
     (2, True)
 
     Args:
