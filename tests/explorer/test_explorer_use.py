@@ -55,7 +55,7 @@ def test_everything_is_reached_by_keyboard_alone(page: Any, shapes: Any) -> None
 
 def test_the_map_zooms_until_its_cells_hold_numbers(page: Any, shapes: Any) -> None:
     visit(page, shapes)
-    page.get_by_role("button", name="numbers").click()
+    page.locator(".zoom").get_by_role("button", name="numbers").click()
     assert page.get_by_role("button", name="Zoom in").is_disabled()
     page.get_by_role("button", name="whole").click()
     assert page.get_by_role("button", name="Zoom out").is_disabled()
@@ -64,7 +64,7 @@ def test_the_map_zooms_until_its_cells_hold_numbers(page: Any, shapes: Any) -> N
 def test_the_chosen_cell_is_in_the_middle_of_what_is_magnified(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, at(traced["conv1"].id, 3, 10, 12))
     settled(page)
-    page.get_by_role("button", name="numbers").click()
+    page.locator(".zoom").get_by_role("button", name="numbers").click()
     page.locator(".viewer canvas").hover()  # in its middle
     page.locator(".readout").filter(has_text="(3, 10, 12)").wait_for()
 
