@@ -100,7 +100,7 @@ def test_a_term_leads_a_step_back_and_the_trail_and_the_back_button_return(
     cell = tuple(map(int, re.search(r"[?&]cell=([\d.]+)", page.url)[1].split(".")))  # type: ignore[index]
     assert cell[1:] == (4, 4)
     assert recorded(page) == float(traced["pool1"].output[0][cell])
-    page.locator(".crumbs button").click()
+    page.locator(".crumbs button", has_text="conv2").click()
     page.wait_for_url("**step=conv2**")
     page.go_back()
     page.wait_for_url("**step=pool1**")
