@@ -149,7 +149,7 @@ def through(found: Backward, step: Step, output: int, weights: Array) -> None:
         )
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _varies(found.varies, ref))
-    pulled = vjp(call_of(found.trace, step, output), weights, varies)
+    pulled = vjp(call_of(found.trace, step, output, found.ops), weights, varies)
     found.constant += pulled.constant
     if found.counts_rounding:
         _count_rounding(found, step, output, weights)

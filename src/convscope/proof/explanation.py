@@ -1,5 +1,6 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,9 @@ from convscope.proof.paths import Paths, paths_to
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
-from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
+from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
+from convscope.reference.operation import Operation
+from convscope.reference.table import OPERATIONS
 from convscope.render.numbers import short
 from convscope.render.page import page, passage
 from convscope.render.series import Inner, parts
@@ -78,6 +81,7 @@ class Explanation:
     """Bound of |value - recorded| by the rounding of PyTorch's kernel."""
     normwise: bool = False
     """Whether that is the bound of kernels that mix whole planes, because the number exceeds that of a sum."""
+    references: Mapping[str, Operation] = field(default_factory=lambda: OPERATIONS, repr=False)
 
     @cached_property
     def expr(self) -> Expr | None:
@@ -114,9 +118,10 @@ class Explanation:
             return "given"
         if self.changed:
             return "weights changed"
-        witness = recomputed(self.trace, self.step, self.output, normwise=self.normwise)
+        witness = recomputed(self.trace, self.step, self.output, normwise=self.normwise, references=self.references)
         if self.raw is not None and not self.agrees:
-            return "mismatch"
+            lost = math.isnan(self.recorded) and bool(may_be_lost(self.call, self.value))
+            return "unresolved" if lost else "mismatch"
         if witness is None:
             return "unsupported" if self.raw is None else "not recomputed"
         if not witness.agrees(self.cell, self.recorded, self.call.dtype):
@@ -170,7 +175,8 @@ class Explanation:
         """
         if part.source.kind != "step":
             return None
-        return explain(self.trace, part.source.name, part.cell, output=part.source.output, ops=self.ops)
+        name, output = part.source.name, part.source.output
+        return explain(self.trace, name, part.cell, output=output, ops=self.ops, references=self.references)
 
     def walk(self, depth: int = 2) -> "Iterator[tuple[int, Explanation]]":
         """This explanation, those of its parts, and so on down: pairs of level (from 0) and explanation.
@@ -282,7 +288,13 @@ class Explanation:
 
 @takes(trace="Trace", step="Step | str | int | integer", cell="int | integer | tuple | list | ndarray")
 def explain(
-    trace: Trace, step: Step | str | int, cell: Cell | int, *, output: int = 0, ops: Mapping[str, Op] = OPS
+    trace: Trace,
+    step: Step | str | int,
+    cell: Cell | int,
+    *,
+    output: int = 0,
+    ops: Mapping[str, Op] = OPS,
+    references: Mapping[str, Operation] = OPERATIONS,
 ) -> Explanation:
     """Explain one number of a trace.
 
@@ -291,7 +303,8 @@ def explain(
         step: A step, its name or its id.
         cell: An index of the step's result; leading zeros may be left out: (channel, row, column), (unit,).
         output: Which result, of a step that has several, such as the positions of a max pooling.
-        ops: Another table of operations, such as `OPS | {"my_op": Op(my_rule, my_dependencies)}`.
+        ops: Another table of operations, such as `OPS | {"mylib::swirl": Op(my_rule, my_dependencies)}`.
+        references: Another table of definitions, such as `cs.reference.OPERATIONS | {"mylib::swirl": Operation(...)}`.
 
     Returns:
         Its explanation. Where no rule explains the operation it has no expression, and says so.
@@ -305,7 +318,7 @@ def explain(
         raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
     if found.results[output].dtype.startswith("complex"):
         raise UsageError(f"{found.name} holds complex numbers, which are not explained; choose another step.")
-    call = call_of(trace, found, output)
+    call = call_of(trace, found, output, ops)
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
     try:
@@ -313,13 +326,13 @@ def explain(
     except UsageError:  # the rule explains other forms of the operation
         raw = None
     if raw is None:
-        return Explanation(trace, found, full, output, call, ops, None, np.nan, recorded, np.nan)
+        return Explanation(trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, references=references)
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
     if mixed:
         bound = max(bound, convolution.normwise(call, full))
-    return Explanation(trace, found, full, output, call, ops, raw, value, recorded, bound, mixed)
+    return Explanation(trace, found, full, output, call, ops, raw, value, recorded, bound, mixed, references)
 
 
 def _expression(step: Step, call: Call, cell: Cell, recorded: float, ops: Mapping[str, Op]) -> Expr | None:

@@ -9,10 +9,14 @@ from typing import Any, Self
 from convscope.cards.card import Card
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
+from convscope.render.numbers import table
 from convscope.traces.archive import Archive, ArchiveSource, write
 from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values, notes_of
 
 __all__ = ["ArchiveSource", "Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Step", "Trace", "Values"]
+
+LISTED, TAIL = 60, 12
+"""Lines of a printed trace, and those of them at its end."""
 
 
 class Parameters(Mapping[str, Array]):
@@ -103,7 +107,21 @@ class Trace:
         return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
 
     def __str__(self) -> str:
-        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+        """The steps as a table: name, operation, shape, parameters; the middle of a long one is left out."""
+        rows = [(step.name, step.says, _size(step.shape), ", ".join(self.parameters_of(step))) for step in self.steps]
+        lines = [spelled(line) for line in table([("step", "operation", "shape", "parameters"), *rows], "<<<<")]
+        if len(lines) > LISTED:
+            left_out = len(lines) - LISTED
+            lines[LISTED - TAIL : -TAIL] = [f"... {left_out:,} more steps: trace.steps"]
+        return "\n".join([repr(self), *lines, *(f"note: {note}" for note in self.notes)])
+
+    def parameters_of(self, step: Step) -> tuple[str, ...]:
+        """The parameters of a step with their shapes: `conv1.weight 8x1x3x3`."""
+        shapes = {ref.name: ref.shape for ref in self.outside.values() if ref.kind == "parameter"}
+        names = sorted(
+            step.parameters.values(), key=lambda name: -len(shapes.get(name, ()))
+        )  # a weight before its bias
+        return tuple(f"{name} {_size(shapes[name])}" if name in shapes else name for name in names)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -253,3 +271,7 @@ class Trace:
     def outside(self) -> Mapping[tuple[Kind, int], Ref]:
         """The parameters, constants and inputs with their memory layout, by kind and id."""
         return self._source.outside()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
