@@ -17,6 +17,7 @@ from convscope.ops import OPS, Op, convolution
 from convscope.proof.calls import call_of
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.derivatives import derivatives_of
+from convscope.proof.paths import Paths, paths_to
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
@@ -29,6 +30,7 @@ from convscope.render.series import Inner, parts
 from convscope.render.sums import Detail, indented
 from convscope.render.to_json import plain
 from convscope.render.worksheet import Worksheet, worksheet
+from convscope.traces.notation import formula, pytorch_code
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
@@ -232,6 +234,32 @@ class Explanation:
             UsageError: a step on the way has no vector-Jacobian product.
         """
         return contributions(self.trace, self.step, self.cell, self.output, self.name, ops=self.ops)
+
+    def to_paths(self, minus: "Explanation | None" = None) -> Paths:
+        """The same number as what the image adds by way of each channel of the first and last convolution.
+
+        >>> import torch, convscope as cs
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 2), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> trace = cs.trace(net, torch.rand(1, 3, 3))
+        >>> paths = cs.explain(trace, trace.steps[-1], (1,)).to_paths()
+        >>> len(paths.paths), sorted(path.channels for path in paths.paths)
+        (3, [(0,), (1,), (2,)])
+
+        Args:
+            minus: Another number of the same step: the paths are then those of the difference.
+
+        Raises:
+            UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
+        """
+        return paths_to(self.trace, self.step, self.cell, None if minus is None else minus.cell)
+
+    def to_formula(self) -> str | None:
+        """The calculation as a formula with its indices; None where the operation has none."""
+        return formula(self.step, self.cell)
+
+    def to_code(self) -> str | None:
+        """PyTorch code that gives the number from its `trace`; None where the operation has no short call."""
+        return pytorch_code(self.step, self.cell)
 
     def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
         """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
