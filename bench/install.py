@@ -3,16 +3,23 @@
 Measured in the environment that runs it. A package is counted with the first dependency that needs it.
 """
 
+import resource
 import subprocess
 import sys
-import time
 from importlib.metadata import Distribution, distribution
-from statistics import median
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
-IMPORTED = {"pillow": "PIL.Image", "matplotlib": "matplotlib.figure", "lightning-fabric": "lightning_fabric"}
-RUNS = 5
+import convscope
+
+IMPORTED = {
+    "pillow": "PIL.Image", "matplotlib": "matplotlib.figure", "rich": "rich.table", "safetensors": "safetensors.numpy",
+    "lightning-fabric": "lightning_fabric",
+}  # fmt: skip
+RUNS = 7
+FIRST = ["torch", "numpy", "pillow"]
+"""Counted first, since most others need them too."""
 
 
 def needed(package: Distribution, extra: str = "") -> list[str]:
@@ -40,14 +47,15 @@ def megabytes(package: Distribution) -> float:
 
 
 def seconds(module: str) -> float:
-    """Seconds that a new process takes longer with the import than without."""
+    """Processor seconds that a new process takes longer with the import than without, at least."""
 
     def run(code: str) -> float:
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    return median(run(f"import {module}") - run("pass") for _ in range(RUNS))
+    return max(0.0, min(run(f"import {module}") for _ in range(RUNS)) - min(run("pass") for _ in range(RUNS)))
 
 
 def row(label: str, names: list[str], counted: set[str]) -> None:
@@ -64,8 +72,10 @@ def main() -> None:
     names = needed(package)
     print("| | packages | MB | import in s |\n|---|---|---|---|")
     counted: set[str] = {"convscope"}
-    row("`convscope` itself", [], counted)
-    for name in sorted(names, key=lambda name: (name != "torch", name)):
+    own = [path for path in Path(convscope.__file__).parent.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    size = sum(path.stat().st_size for path in own) / 1e6
+    print(f"| `convscope` itself | 1 | {size:,.1f} | {seconds('convscope'):.2f} |")
+    for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
         row(f"`{name}`", [name], counted)
     for extra in ("attribution", "distributed", "hub"):
         row(f"extra `{extra}`", needed(package, extra), set(counted))
