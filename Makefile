@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all fuzz sweep check format bench docs dist clean web web-types web-check
+.PHONY: demo test test-all fuzz sweep summary-study check format bench docs dist clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -36,6 +36,10 @@ fuzz: .venv/test.stamp
 # Architectures of other libraries, traced and verified; torchvision and timm are installed beside .venv, not into it.
 sweep: build/sweep/installed.stamp
 	PYTHONPATH=src build/sweep/bin/python scripts/sweep.py --out build/sweep.jsonl
+
+# The counts of `summary` compared with PyTorch's, on the same architectures.
+summary-study: build/sweep/installed.stamp
+	PYTHONPATH=src build/sweep/bin/python scripts/summary_study.py --out build/summary.jsonl
 
 build/sweep/installed.stamp: .venv/test.stamp
 	$(PYTHON) -m venv build/sweep

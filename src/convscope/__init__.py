@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from convscope.capture.tracing import trace as trace
     from convscope.cards.card import Card as Card
     from convscope.cards.card_inference import card_of as card_of
+    from convscope.checking.checker import check as check
+    from convscope.checking.child import check_file as check_file
+    from convscope.checking.result import Check as Check
+    from convscope.checking.result import WrongResult as WrongResult
     from convscope.data.catalog import DATASETS as DATASETS
     from convscope.data.catalog import PLACES as PLACES
     from convscope.data.catalog import at_hand as at_hand
@@ -27,6 +31,11 @@ if TYPE_CHECKING:
     from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
     from convscope.escaping import spelled as spelled
+    from convscope.export.sheets import check_workbook_path as check_workbook_path
+    from convscope.export.sum_sheet import save_sum as save_sum
+    from convscope.export.summary import Summary as Summary
+    from convscope.export.summary import summary as summary
+    from convscope.export.workbook import workbook as workbook
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import read_image as read_image
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from convscope.inputs.model_inputs import random_inputs as random_inputs
     from convscope.inputs.pictures import load_image as load_image
     from convscope.inputs.pictures import prepare as prepare
+    from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
@@ -77,6 +87,7 @@ __version__ = "0.1.0"
 _ROOMS = ("filters", "plot", "probe", "reference")
 _PUBLIC = {
     "Card": "cards",
+    "Check": "checking",
     "Contributions": "proof",
     "ConvscopeError": "errors",
     "DATASETS": "data",
@@ -92,12 +103,15 @@ _PUBLIC = {
     "Run": "training",
     "STATUSES": "proof.status",
     "Step": "traces.step",
+    "Summary": "export.summary",
     "Trace": "traces.trace",
     "TraceError": "errors",
     "TrustError": "errors",
     "UsageError": "errors",
     "Verification": "proof",
+    "WrongResult": "checking",
     "card_of": "cards",
+    "check": "checking",
     "difference": "traces.difference",
     "evaluate": "training",
     "explain": "proof",
@@ -114,9 +128,11 @@ _PUBLIC = {
     "random_inputs": "inputs.model_inputs",
     "read_image": "images",
     "serve": "server.launch",
+    "summary": "export.summary",
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+    "workbook": "export.workbook",
 }
 """Names for users: where each is defined."""
 _INTERNAL = {
@@ -126,11 +142,15 @@ _INTERNAL = {
     "Status": "proof.status",
     "Tone": "proof.status",
     "at_hand": "data",
+    "check_workbook_path": "export.sheets",
+    "check_file": "checking.child",
     "files_of": "models",
     "free_path": "training",
     "interpret": "training",
     "json_text": "json_values",
     "parse_model_args": "models",
+    "save_sum": "export.sum_sheet",
+    "prepare_batch": "inputs.pictures",
     "spelled": "escaping",
     "write_whole": "files",
 }

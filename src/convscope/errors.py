@@ -22,6 +22,10 @@ class ConvscopeError(Exception):
         return spelled(super().__str__())
 
 
+class PluginError(ConvscopeError, ImportError):
+    """An installed package offers operations that cannot be used."""
+
+
 class UsageError(ConvscopeError, ValueError):
     """An argument that cannot be meant: another value is needed before anything can start."""
 

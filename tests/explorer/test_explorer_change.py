@@ -200,15 +200,15 @@ def test_what_is_no_number_is_put_back(page: Any, original: cs.Trace) -> None:
     eventually(lambda: now(page), answers(original))
 
 
-def test_an_image_of_another_size_is_resized_or_padded_when_asked(page: Any) -> None:
+def test_an_image_of_another_size_is_resized_and_padded_when_asked(page: Any) -> None:
     content = io.BytesIO()
     Image.fromarray(np.tile(np.arange(0, 240, 6, dtype=np.uint8), (20, 1))).save(content, "PNG")
     page.locator(".samples input[type=file]").set_input_files(
         {"name": "wide.png", "mimeType": "image/png", "buffer": content.getvalue()}
     )
-    forgive(page, "409")
-    page.get_by_role("alert").filter(has_text="resize it or to pad it").wait_for()
-    page.get_by_role("button", name="Pad the image").click()
+    page.get_by_text("resized from 20x40 to 28x28").first.wait_for()
+    page.wait_for_selector(READY)
+    page.get_by_role("button", name="Pad instead").click()
     page.get_by_text(re.compile("padded", re.IGNORECASE)).first.wait_for()
     page.wait_for_selector(READY)
     eventually(lambda: state(page).get("fit"), "pad")

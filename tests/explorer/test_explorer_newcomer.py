@@ -78,9 +78,9 @@ def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
 
 
 def test_a_step_that_is_not_there_is_left_for_the_first_one(page: Any, shapes: Any) -> None:
-    visit(page, shapes, "?step=99&channel=77", "[data-number]")
+    visit(page, shapes, "?step=99&channel=77", ".reasons .sum")
     eventually(lambda: page.evaluate("location.search"), "")
-    said = page.get_by_text("The network has no such step; another one is shown.")
+    said = page.get_by_text("The network has no step “99”; another one is shown.")
     said.wait_for()
     page.get_by_role("button", name="Close").click()
     said.wait_for(state="detached")
@@ -88,7 +88,7 @@ def test_a_step_that_is_not_there_is_left_for_the_first_one(page: Any, shapes: A
 
 def test_a_model_that_is_not_there_is_said_and_another_one_shown(page: Any, runs: tuple[Any, Path]) -> None:
     explorer = runs[0]
-    visit(page, explorer, "?model=<b>gone&step=2&cell=0.1.1&edits=fc.bias:0:1", "[data-number]")
+    visit(page, explorer, "?model=<b>gone&step=2&cell=0.1.1&edits=fc.bias:0:1", ".reasons .sum")
     said = page.get_by_text("There is no model “<b>gone” here; this is letters.")
     said.wait_for()
     eventually(lambda: page.evaluate("location.search"), "")
@@ -103,7 +103,7 @@ def test_a_model_that_is_not_there_is_said_and_another_one_shown(page: Any, runs
 
 def test_a_run_that_was_made_after_the_page_was_opened_is_no_missing_model(page: Any, runs: tuple[Any, Path]) -> None:
     explorer, folder = runs
-    visit(page, explorer, "?model=shapes", "[data-number]")
+    visit(page, explorer, "?model=shapes", ".reasons .sum")
     cs.train("crosses", epochs=1, out=folder / "later")
     page.evaluate(
         "() => { history.pushState(null, '', '?model=later'); dispatchEvent(new PopStateEvent('popstate')); }"

@@ -75,8 +75,8 @@ def test_a_tablet_shows_cause_and_effect_beside_each_other(chromium: Any, shapes
 def test_the_head_of_the_page_stays_where_it_is(chromium: Any, shapes: Any) -> None:
     with tab(chromium, size=TABLET) as page:
         places = []
-        for view, query in VIEWS.items():
-            visit(page, shapes, query, READY[view])
+        for view, query in {**VIEWS, "change": "?view=change"}.items():
+            visit(page, shapes, query, ".paper" if view == "change" else READY[view])
             assert page.title() == f"shapes-cnn, {view.capitalize()} · convscope"
             places.append([(box(page, e)["x"], box(page, e)["y"]) for e in (".theme", "nav[aria-label=Views]", "main")])
         assert places == places[:1] * len(VIEWS)
@@ -100,7 +100,7 @@ def test_of_long_names_the_end_is_shown_and_the_numbers_stay_in_sight(chromium: 
 
 def test_a_vector_is_as_large_as_on_its_card(page: Any) -> None:
     with cs.open(cs.load_model("shapes-mlp", seed=3), "shapes:test/12", port=0, browser=False) as explorer:
-        visit(page, explorer)
+        visit(page, explorer, "?step=fc1&cell=0")
         page.locator(".crumbs", has_text="fc1").wait_for()  # the first step that calculates, not the one that reshapes
         settled(page)
         card = page.locator(".card", has_text="fc1").locator(".map")
@@ -111,7 +111,7 @@ def test_a_vector_is_as_large_as_on_its_card(page: Any) -> None:
 
 def test_the_wheel_scrolls_the_page_and_magnifies_with_control(page: Any, shapes: Any) -> None:
     page.set_viewport_size({"width": 1280, "height": 500})
-    visit(page, shapes)
+    visit(page, shapes, at(0, 3, 12, 12))
     settled(page)
     page.locator(".viewer canvas").click(position={"x": 40, "y": 40})
     settled(page)
@@ -185,9 +185,9 @@ def test_a_finger_picks_a_cell_and_moves_page_and_strip(phone: Any, shapes: Any)
     swipe(phone, (200, canvas["y"] + 200), (200, canvas["y"] + 20))
     eventually(lambda: phone.evaluate("scrollY > 100"), True)
     phone.evaluate("scrollTo(0, 0)")
-    strip = box(phone, ".strip")
+    strip = box(phone, ".scroller")
     swipe(phone, (300, strip["y"] + 100), (60, strip["y"] + 100))
-    eventually(lambda: phone.evaluate("document.querySelector('.strip').scrollLeft > 100"), True)
+    eventually(lambda: phone.evaluate("document.querySelector('.scroller').scrollLeft > 100"), True)
     assert state(phone)["cell"] == "3.7.4"
 
 

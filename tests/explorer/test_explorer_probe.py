@@ -84,7 +84,7 @@ def test_a_question_is_asked_by_keyboard_and_its_numbers_are_those_of_python(
 
     page.get_by_role("link", name="tanh2").click()
     page.wait_for_selector("nav a[aria-current=page]:has-text('Look')")
-    assert state(page)["step"] == str(cs.trace(model(folder), cs.load_image("shapes:test/0"))["tanh2"].id)
+    assert state(page)["step"] == "tanh2"
 
 
 def test_an_image_of_another_size_is_made_to_fit_on_demand(page: Any, explorer: Any) -> None:
@@ -183,7 +183,7 @@ def test_an_image_of_an_answer_leads_to_it_and_the_picture_is_shown_large(
 
     first = wanted.disagreements[0].image
     page.locator(".samples a").first.click()
-    page.wait_for_selector("section[aria-label='This number']")
+    page.wait_for_selector(".reasons .sum")
     assert state(page)["input"] == f"s~shapes~test~{first}"
 
 

@@ -1,6 +1,7 @@
 """Models: the built-in networks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,8 +81,10 @@ def test_a_network_expects_its_data_sets_images(entry: ModelEntry) -> None:
     card = card_of(load_model(entry.name))
     assert card.name == card.source == entry.name
     assert card.notes == ()
+    for name in entry.data:  # a network of several data sets centres drawings as its first one does
+        assert card.preprocess == replace(DATASETS[name].preprocess, fit=card.preprocess.fit)
+    assert not entry.data or card.preprocess == DATASETS[entry.data[0]].preprocess
     for name in entry.data:
-        assert card.preprocess == DATASETS[name].preprocess
         assert entry.shape == DATASETS[name].shape
 
 

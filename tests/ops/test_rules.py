@@ -25,6 +25,8 @@ from rule_cases import CASES, recorded
 
 ROOT = Path(__file__).parents[2]
 Cell = tuple[int, ...]
+KEPT_FOR_BACKWARD = {"_embedding_bag": 1, "_embedding_bag_forward_only": 1, "mkldnn_rnn_layer": 3, "_ctc_loss": 1}
+"""The first result of an operation that only a backward pass reads: no rule explains it."""
 
 
 def sampled(shape: tuple[int, ...], count: int) -> Iterator[Cell]:
@@ -40,7 +42,8 @@ def explained(trace: Trace, count: int) -> Iterator[Explanation]:
     for step in trace.all_steps:
         for output, made in enumerate(step.results):
             for cell in sampled(made.shape, count):
-                yield explain(trace, step, cell, output=output)
+                if output < KEPT_FOR_BACKWARD.get(step.op, len(step.results)):
+                    yield explain(trace, step, cell, output=output)
 
 
 def assert_adds_up(why: Explanation) -> None:
@@ -115,7 +118,8 @@ def recorded_operations() -> set[str]:
 
 def test_every_rule_has_a_case() -> None:
     seen = recorded_operations()
-    assert set(OPS) - seen == set()
+    updates = {name for name in OPS if name.startswith("convscope::")}  # see capture/test_training_step.py
+    assert set(OPS) - seen == updates
     assert {role_of(op) for op in seen - set(OPS)} <= {"random"}
 
 

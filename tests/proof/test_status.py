@@ -40,7 +40,7 @@ def test_every_status_has_a_word_a_sentence_and_a_tone() -> None:
 def test_a_check_mark_is_for_what_is_proved_and_for_nothing_else() -> None:
     assert {status for status, text in STATUSES.items() if text.tone == "good"} == {"proved", "proved normwise"}
     assert {status for status, text in STATUSES.items() if "✓" in text.word} == PROVED
-    assert {*PROVED, "recomputed", "unresolved"} == CHECKED
+    assert {*PROVED, "recomputed", "underived", "unresolved"} == CHECKED
 
 
 @pytest.mark.parametrize(("name", "statuses"), [("explanation.md", Status), ("verify.md", StepStatus)])

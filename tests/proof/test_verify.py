@@ -17,7 +17,6 @@ import convscope as cs
 from convscope.expr.call import Call
 from convscope.expr.expr import Dot, Expr
 from convscope.ops import OPS
-from convscope.proof import recomputation as witnesses
 from convscope.proof.verification_report import StepReport, Verification
 from convscope.reference.operation import Operation as ReferenceOperation
 from convscope.reference.table import OPERATIONS
@@ -335,11 +334,9 @@ def test_a_broken_rule_is_caught(trace: Trace) -> None:
 
 
 def test_a_broken_reference_is_caught(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
-    def doubled(**arguments: Any) -> Any:
-        return 1.001 * np.asarray(OPERATIONS["relu"].compute(**arguments))
-
-    broken = ReferenceOperation(lambda x: doubled(self=x), OPERATIONS["relu"].error)
-    monkeypatch.setattr(witnesses, "OPERATIONS", {**OPERATIONS, "relu": broken})
+    sound = OPERATIONS["relu"]
+    broken = ReferenceOperation(lambda x: 1.001 * np.asarray(sound.compute(self=x)), sound.error)
+    monkeypatch.setitem(OPERATIONS, "relu", broken)
     wrong = assert_only(cs.verify(trace), "relu")
     assert wrong.mismatch is not None
     assert wrong.mismatch.witness == "reference"
@@ -347,7 +344,7 @@ def test_a_broken_reference_is_caught(trace: Trace, monkeypatch: pytest.MonkeyPa
 
 def test_a_reference_of_another_shape_is_a_mismatch(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = ReferenceOperation(lambda x: x.swapaxes(2, 3), OPERATIONS["relu"].error)
-    monkeypatch.setattr(witnesses, "OPERATIONS", {**OPERATIONS, "relu": broken})
+    monkeypatch.setitem(OPERATIONS, "relu", broken)
     wrong = assert_only(cs.verify(trace), "relu")
     assert str(wrong.mismatch) == "has a shape that the reference contradicts: it gives (1, 5, 14, 6)"
 
@@ -436,6 +433,18 @@ def test_a_nan_that_should_not_be_there_is_found(trace: Trace) -> None:
         wrong = assert_only(cs.verify(lie), "conv1")
         assert wrong.mismatch is not None
         assert wrong.mismatch.cell == (0, 2, 3, 4)
+
+
+@pytest.mark.parametrize(("pixels", "finding"), [((3e38, 3e38), "unsupported"), ((3.0, 1.0), "mismatch")])
+def test_an_infinity_that_meets_an_overflow_is_undecided(pixels: tuple[float, float], finding: str) -> None:
+    """Beside an infinite pixel the kernel's own infinities of the other sign give nan; small products cannot."""
+    conv = nn.Conv2d(1, 1, (1, 3), bias=False)
+    conv.weight.data[:] = torch.tensor([1.0, -1e5, 1.0])
+    trace = cs.trace(conv, torch.tensor([np.inf, *pixels])[None, None, None])
+    lie = tampered(trace, outputs={"conv2d": lambda made: made * np.nan})
+    assert [step.finding for step in cs.verify(lie).steps] == [finding]
+    expected = {"unsupported": "unresolved"}.get(finding, finding)
+    assert cs.explain(lie, 0, (0, 0, 0)).status == expected
 
 
 def test_a_number_where_nan_should_be_is_found() -> None:

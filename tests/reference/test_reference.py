@@ -54,13 +54,17 @@ def run(case: Case, dtype: torch.dtype) -> tuple[Array | None, ...]:
     """What PyTorch gives, as arrays; what it leaves empty as None."""
     torch.set_default_dtype(dtype)
     try:
-        args = [as_type(a, dtype) for a in case.args]
+        names = [argument.name for argument in overload(case)._schema.arguments]
+        args = [
+            dtype if name == "input_dtype" else as_type(value, torch.float32 if i in case.single else dtype)
+            for i, (name, value) in enumerate(zip(names, case.args, strict=False))
+        ]
         args = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]
         result = overload(case)(*args, **{k: as_type(v, dtype) for k, v in case.kwargs.items()})
     finally:
         torch.set_default_dtype(torch.float32)
     outputs = result if isinstance(result, tuple | list) else (result,)
-    return tuple(as_array(o) for o in outputs)
+    return tuple(as_array(o) for o in outputs if o is not None)  # what a mask of outputs leaves out is no result
 
 
 def both(case: Case, u: float, u_out: float = 0.0) -> tuple[Outputs, Outputs]:
@@ -101,13 +105,16 @@ def check(recorded: Outputs, result: Outputs, bound: Outputs) -> float:
 @pytest.mark.parametrize("dtype", U, ids=["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
 def test_pytorch_lies_within_the_bound_of_the_reference(name: str, dtype: torch.dtype) -> None:
+    if dtype == torch.float64 and CASES[name].op.startswith("mkldnn"):
+        pytest.skip("oneDNN has this layer in float32 alone")
     result, bound = both(CASES[name], U[dtype])
     check(run(CASES[name], dtype), result, bound)
 
 
 def test_every_operation_has_a_case() -> None:
     named_by_cases = {case.op.split(".")[0] for case in CASES.values()}
-    assert set(OPERATIONS) - named_by_cases == set()
+    updates = {name for name in OPERATIONS if name.startswith("convscope::")}  # see capture/test_training_step.py
+    assert set(OPERATIONS) - named_by_cases == updates
 
 
 def test_bounds_are_not_silly() -> None:
@@ -177,6 +184,7 @@ def test_narrow_types_lie_within_the_bound_of_their_own_rounding(name: str, dtyp
         CASES[name].op,
         tuple(as_type(as_type(a, dtype), torch.float64) for a in args),
         {k: as_type(as_type(v, dtype), torch.float64) for k, v in kwargs.items()},
+        CASES[name].single,
     )
     try:
         theirs = run(narrow, dtype)

@@ -204,7 +204,10 @@ def test_an_explanation_is_that_of_cs(page: Page, net: Any) -> None:
         result = page.get(f"traces/{info['id']}/steps/{step.id}/explain", cell=",".join(map(str, cell)))
         why = cs.explain(trace, step, cell)
         assert result["explanation"] == json.loads(json.dumps(why.to_json()))
-        assert result["proof"] == {"status": "proved", "proved": True, **asdict(cs.STATUSES["proved"])}
+        address = {"trace": info["id"], "step": step.id, "cell": [0, *cell]}
+        assert result["of"] == address
+        known = {"status": "proved", "proved": True, **asdict(cs.STATUSES["proved"])}
+        assert result["proof"] == {"of": address, **known}
         assert result["rest"] is None
         assert page.get(f"traces/{info['id']}/steps/{step.id}/proof", cell=",".join(map(str, cell))) == result["proof"]
     assert result["sentence"].startswith("fc, unit 1, is ")

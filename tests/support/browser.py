@@ -72,7 +72,7 @@ def tab(
     """
     viewport = {"width": size[0], "height": size[1]}
     context = within.new_context(viewport=viewport, color_scheme=scheme, has_touch=touch, is_mobile=touch)
-    context.set_default_timeout(90_000)
+    context.set_default_timeout(int(os.environ.get("CONVSCOPE_BROWSER_TIMEOUT", "90_000")))
     context.add_init_script(WATCH)
     if not first:
         context.add_init_script(CALM)

@@ -2,7 +2,9 @@
 
     python operator_database.py DTYPE [SHARE [SEED]]
 
-Prints one JSON object: how often each outcome came, and a line for each traceback and each mismatch.
+Prints one JSON object: how often each outcome came, a line for each traceback and each mismatch, and how many samples
+of which operation are not proved, with the ATen operations that are why. Excluded operations are run too: they must
+neither fail nor mismatch.
 """
 
 import json
@@ -19,9 +21,12 @@ from torch import Tensor, nn
 
 import convscope as cs
 from convscope.errors import ConvscopeError
+from operator_database_exclusions import EXCLUDED
 
 CELLS = 200_000
 """Samples with more numbers are left out."""
+SETTLED = frozenset({"proved", "proved normwise", "given"})
+"""Findings of steps that need no more proof."""
 
 
 class Of(nn.Module):
@@ -53,11 +58,13 @@ def samples(dtype: torch.dtype) -> Iterator[tuple[str, Any, Any]]:
 
 
 def outcome(operation: Any, sample: Any) -> tuple[str, str]:
-    """What came of one sample, and what there is to say about it."""
+    """What came of one sample, and the message or the operations that are why."""
     try:
         trace = cs.trace(Of(operation, sample), (sample.input,))
     except ConvscopeError as error:
         return "refused", str(error)
+    if not trace.all_steps:
+        return "no operation", ""
     report = cs.verify(trace)
     if report.mismatches:
         worst = report.mismatches[0]
@@ -66,12 +73,18 @@ def outcome(operation: Any, sample: Any) -> tuple[str, str]:
         shape = step.results[0].shape if step.results else ()
         if step.results and 0 not in shape and not step.is_complex:
             cs.explain(trace, step, (0,) * len(shape)).to_text()
-    return ("proved", "") if report.proved else ("unsupported", "")
+    if report.proved:
+        return "proved", ""
+    return "unproved", ", ".join(sorted({f"{s.op} ({s.finding})" for s in report.steps if s.finding not in SETTLED}))
 
 
 def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
     """Every sample, or a seeded share of them."""
     draw, counts, lines = random.Random(seed), Counter[str](), []
+    unproved: dict[str, Counter[str]] = {}
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    unknown = EXCLUDED.keys() - {operation.formatted_name for operation in op_db}
     for name, operation, sample in samples(getattr(torch, dtype)):
         if draw.random() >= share:
             continue
@@ -80,11 +93,15 @@ def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
         except Exception as error:  # that is what is looked for
             where = traceback.extract_tb(error.__traceback__)[-1]
             result, line = "traceback", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        counts[result] += 1
         if result in {"traceback", "mismatch"}:
             lines.append(f"{name}: {result}: {line}")
             print(lines[-1], file=sys.stderr, flush=True)  # noqa: T201
-    return {"counts": counts, "lines": lines}
+        elif operation.formatted_name in EXCLUDED:
+            result = "excluded"
+        elif result == "unproved":
+            unproved.setdefault(operation.formatted_name, Counter())[line] += 1
+        counts[result] += 1
+    return {"counts": counts, "lines": lines, "unproved": unproved, "excluded without samples": [*unknown]}
 
 
 if __name__ == "__main__":

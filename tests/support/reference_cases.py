@@ -19,6 +19,8 @@ class Case:
     """ATen name with overload: `convolution.default`."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    single: tuple[int, ...] = ()
+    """The arguments that kernels take in float32 alone."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "args", tuple(map(_float32, self.args)))
@@ -246,10 +248,12 @@ def _poolings() -> Iterator[dict[str, Case]]:
 
 
 def cases() -> dict[str, Case]:
+    from reference_cases_backward import backward
+    from reference_cases_layers import layers
     from reference_cases_pointwise import more
 
     result: dict[str, Case] = {}
-    for family in (_convolutions, _products, _attention, _normalizations, _poolings, *more()):
+    for family in (_convolutions, _products, _attention, _normalizations, _poolings, *more(), *layers(), backward):
         for some in family():
             assert not result.keys() & some.keys()
             result |= some

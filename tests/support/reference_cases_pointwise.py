@@ -291,10 +291,20 @@ def _moves() -> Iterator[dict[str, Case]]:
         "roll.default": (x, [2, -1], [1, 2]), "flip.default": (x, [0, 2]), "diagonal.default": (x, 1, 1, 2),
         "tril.default": (x, -1), "triu.default": (x, 1), "as_strided.default": (x, [3, 2, 2], [10, 2, 3], 4),
         "pixel_shuffle.default": (y, 2), "pixel_unshuffle.default": (y, 3), "channel_shuffle.default": (y, 4),
-        "native_channel_shuffle.default": (y, 2),
+        "native_channel_shuffle.default": (y, 2), "rot90.default": (x, 1, [2, 0]), "repeat_interleave.Tensor":
+        (torch.tensor([2, 0, 3]),), "alias_copy.default": (x,), "detach_copy.default": (x,),
+        "view_copy.default": (x, [8, -1]), "squeeze_copy.default": (normal(1, 3, 1),), "unsqueeze_copy.default": (x, 1),
+        "transpose_copy.int": (x, 0, -1), "t_copy.default": (x[0],), "permute_copy.default": (x, [2, 0, 1]),
+        "expand_copy.default": (normal(1, 3, 1), [2, 5, -1, 4]), "split_copy.Tensor": (x, 4, 1),
+        "split_with_sizes_copy.default": (x, [1, 3, 2], 1), "unbind_copy.int": (x, 1),
+        "narrow_copy.default": (x, 1, 2, 3), "select_copy.int": (x, -1, -2), "diagonal_copy.default": (x, 1, 1, 2),
+        "as_strided_copy.default": (x, [3, 2, 2], [10, 2, 3], 4), "unfold_copy.default": (x, 2, 3, 2),
+        "take.default": (x, torch.tensor([[3, -1], [0, 17]])), "masked_select.default": (x, normal(6, 1) > 0),
     }  # fmt: skip
     yield {f"move {op}": Case(op, args) for op, args in calls.items()}
     yield {
+        "rot90 twice": Case("rot90.default", (x, 2, [0, 1])),
+        "rot90 back": Case("rot90.default", (x, -1, [1, 2])),
         "roll flat": Case("roll.default", (x, [7])),
         "_to_copy": Case("_to_copy.default", (3 * x,), {"dtype": torch.int64}),
         "_to_copy bfloat16": Case("_to_copy.default", (x,), {"dtype": torch.bfloat16}),
@@ -303,5 +313,120 @@ def _moves() -> Iterator[dict[str, Case]]:
     }
 
 
+def _less_usual() -> Iterator[dict[str, Case]]:
+    x, y, row, far = normal(3, 4, 5), normal(3, 4, 5), normal(4, 1), spread(5, 41)
+    for name in ("asinh", "deg2rad", "rad2deg", "sinc"):
+        yield {name: Case(f"{name}.default", (far,)), f"{name} near 0": Case(f"{name}.default", (x,))}
+    for name in ("angle", "signbit", "isposinf", "isneginf"):
+        yield {name: Case(f"{name}.default", (odd(4, 6),))}
+    for name in ("hypot", "fmax", "fmin", "logaddexp", "logaddexp2"):
+        yield {name: Case(f"{name}.default", (x, row)), f"{name} odd": Case(f"{name}.default", (odd(4, 5), normal(5)))}
+    yield {
+        "acosh": Case("acosh.default", (positive(4, 50) * 3 + 1,)),
+        "atanh": Case("atanh.default", (far / 31,)),
+        "frexp": Case("frexp.Tensor", (far,)),
+        "logit": Case("logit.default", (positive(4, 5) / 2,)),
+        "logit eps": Case("logit.default", (far, 0.125)),
+        "nan_to_num": Case("nan_to_num.default", (odd(4, 5), 0.5, 3.0, -2.0)),
+        "nan_to_num of numbers": Case("nan_to_num.default", (x,)),
+        "copysign": Case("copysign.Tensor", (x, y)),
+        "copysign number": Case("copysign.Scalar", (odd(4, 5), -2.0)),
+        "xlogy": Case("xlogy.Tensor", (odd(4, 5), positive(4, 5))),
+        "xlogy number": Case("xlogy.Scalar_Other", (x, 0.3)),
+        "xlogy of a number": Case("xlogy.Scalar_Self", (0.7, positive(4, 5))),
+        "ldexp": Case("ldexp.Tensor", (x, y)),
+        "ldexp whole": Case("ldexp.Tensor", (x, whole(5))),
+        "heaviside": Case("heaviside.default", (odd(4, 5), normal(4, 5))),
+    }
+
+
+def _written() -> Iterator[dict[str, Case]]:
+    x, at, twice = normal(4, 5, 6), torch.tensor([3, 0]), torch.tensor([1, 4, 1])
+    n = whole(4, 5, 6)
+    for reduce in ("sum", "prod", "mean", "amax", "amin"):
+        sent = normal(4, 3, 6) if reduce != "amax" else odd(4, 3, 6)
+        for own in (True, False):
+            yield {
+                f"scatter_reduce {reduce} {own}": Case(
+                    "scatter_reduce.two", (x, 1, whole(3, 3, 5, high=5), sent, reduce), {"include_self": own}
+                )
+            }
+        if reduce != "sum":
+            yield {
+                f"index_reduce {reduce}": Case("index_reduce.default", (x, 1, twice, sent, reduce)),
+                f"index_reduce {reduce} alone": Case(
+                    "index_reduce.default", (x, 1, twice, sent, reduce), {"include_self": False}
+                ),
+            }
+    yield {
+        "scatter_reduce whole": Case("scatter_reduce.two", (n, 2, whole(4, 5, 3, high=6), n, "amax")),
+        "index_add": Case("index_add.default", (x, 1, twice, normal(4, 3, 6))),
+        "index_add scaled": Case("index_add.default", (x, 0, torch.tensor([3, 3]), normal(2, 5, 6)), {"alpha": -0.3}),
+        "index_add whole": Case("index_add.default", (n, 1, twice, whole(4, 3, 6))),
+        "index_copy": Case("index_copy.default", (x, 0, at, normal(2, 5, 6))),
+        "index_fill": Case("index_fill.int_Scalar", (x, 2, at, 0.3)),
+        "index_fill by a tensor": Case("index_fill.int_Tensor", (x, 1, at, torch.tensor(0.5))),
+        "put": Case("put.default", (x, torch.tensor([[3, -1], [9, 3]]), normal(2, 2))),
+        "put adding": Case("put.default", (x, torch.tensor([3, -1, 3]), normal(3), True)),
+        "masked_scatter": Case("masked_scatter.default", (x, whole(5, 6, high=2).bool(), normal(9, 20))),
+        "diagonal_scatter": Case("diagonal_scatter.default", (x, normal(5, 4), 1, 0, -1)),
+        "diagonal_scatter below": Case("diagonal_scatter.default", (x, normal(4, 4), -1, 1, 2)),
+        "as_strided_scatter": Case("as_strided_scatter.default", (x, normal(2, 3), [2, 3], [17, 2], 5)),
+        "diag_embed": Case("diag_embed.default", (normal(3, 4), -2, 0, 2)),
+        "diag_embed above": Case("diag_embed.default", (n[0], 1)),
+        "block_diag": Case("block_diag.default", ([normal(2, 3), normal(4), normal(3, 1)],)),
+    }
+
+
+def _counted() -> Iterator[dict[str, Case]]:
+    x, n = normal(4, 5, 7), whole(4, 5, 7, high=4).double()
+    rows = x.sort(-1).values
+    edges = torch.tensor([-1.0, 0.25, 0.5, 1.5]).double()
+    for name in ("median", "nanmedian"):
+        yield {
+            f"{name} all": Case(f"{name}.default", (x,)),
+            f"{name} axis": Case(f"{name}.dim", (odd(4, 5), 1, True)),
+            f"{name} equal": Case(f"{name}.dim", (n, 2)),
+        }
+    for name in ("cummax", "cummin", "logcumsumexp"):
+        yield {name: Case(f"{name}.default", (x, 1)), f"{name} equal": Case(f"{name}.default", (n, -1))}
+    for name in ("_unique2", "unique_consecutive"):
+        given = (n, True, True, True) if name == "_unique2" else (n, True, True)
+        yield {name: Case(f"{name}.default", given)}
+    for how in ("sum", "mean", "prod", "max", "min"):
+        data = {"lengths": whole(4, 3, high=2), "axis": 1, "unsafe": True}
+        yield {
+            f"segment_reduce {how}": Case("segment_reduce.default", (x, how), {"lengths": torch.tensor([1, 0, 3])}),
+            f"segment_reduce {how} inner": Case("segment_reduce.default", (x, how), {**data, "initial": 0.3}),
+        }
+    yield {
+        "cummax odd": Case("cummax.default", (odd(4, 5), 1)),
+        "kthvalue": Case("kthvalue.default", (odd(4, 5), 3, 1)),
+        "mode": Case("mode.default", (n, 2)),
+        "cumprod": Case("cumprod.default", (x, 1)),
+        "count_nonzero": Case("count_nonzero.dim_IntList", (n, [0, 2])),
+        "count_nonzero all": Case("count_nonzero.default", (n,)),
+        "nonzero": Case("nonzero.default", (n,)),
+        "nonzero_static": Case("nonzero_static.default", (n[0],), {"size": 40}),
+        "nansum": Case("nansum.default", (odd(4, 5), [1], True)),
+        "trace": Case("trace.default", (x[0],)),
+        "unique_dim": Case("unique_dim.default", (n[:, :2, 0], 0, True, True, True)),
+        "unique_consecutive of slices": Case("unique_consecutive.default", (n[:, :2, :1], True, True, 1)),
+        "searchsorted": Case("searchsorted.Tensor", (rows, normal(4, 5, 2)), {"right": True, "out_int32": True}),
+        "searchsorted row": Case("searchsorted.Tensor", (edges, n), {"side": "left"}),
+        "searchsorted unsorted": Case("searchsorted.Tensor", (x, normal(4, 5, 2)), {"sorter": x.argsort(-1)}),
+        "searchsorted number": Case("searchsorted.Scalar", (edges, 0.25)),
+        "bucketize": Case("bucketize.Tensor", (n, edges), {"right": True}),
+        "isin": Case("isin.Tensor_Tensor", (n, n[0, 0, :2])),
+        "histc": Case("histc.default", (x, 7, -1, 1)),
+        "histc of all": Case("histc.default", (n, 3)),
+        "histogram": Case("histogram.bin_ct", (x, 5), {"weight": normal(4, 5, 7), "range": [-1.0, 2.0]}),
+        "histogram density": Case("histogram.bin_ct", (x, 5), {"density": True}),
+        "histogram edges": Case("histogram.bins_tensor", (n, edges)),
+        "logspace": Case("logspace.default", (-0.3, 1.7, 9, 2.5)),
+        "logspace down": Case("logspace.default", (3, -2, 6)),
+    }
+
+
 def more() -> tuple[Family, ...]:
-    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves
+    return _functions, _arithmetic, _reductions, _choices, _resampling, _moves, _less_usual, _written, _counted

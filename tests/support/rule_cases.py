@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from convscope.capture.tracing import trace
 from convscope.traces.trace import Trace
+from rule_cases_backward import BACKWARD
 
 Does = Callable[..., Any]
 IMAGE = (2, 3, 9, 11)
@@ -90,6 +91,27 @@ def written(x: Tensor) -> Tensor:
     y[:, 1] = 2 * x[:, 0]
     y[:, :, 2:] += 1
     return y * 1
+
+
+def reduced(how: str, own: bool, x: Tensor) -> Tensor:
+    """Some numbers of a tensor sent to others, two of them to the same."""
+    at = torch.tensor([[[1, 0, 1], [2, 2, 2]]])
+    return torch.scatter_reduce(x, 2, at, 3 * x[:1, :2, :3], how, include_self=own)
+
+
+COPIED: Mapping[str, tuple[Any, ...]] = {
+    "alias": (), "detach": (), "view": ([4, 6],), "squeeze": (), "unsqueeze": (1,), "transpose": (0, 2),
+    "permute": ([2, 0, 1],), "expand": ([5, 2, 3, 4],), "split": (2, 2), "split_with_sizes": ([1, 3], 2),
+    "unbind": (1,), "slice": (2, 1, 4, 2), "narrow": (2, -3, 2), "select": (1, -2), "diagonal": (1, 0, 2),
+    "as_strided": ([2, 3], [7, 2], 1), "unfold": (2, 3, 1),
+}  # fmt: skip
+"""Views whose twin copies, with settings for a tensor of shape (2, 3, 4)."""
+
+
+def copied(view: str, *settings: Any) -> Any:
+    """The twin of a view; its tensor comes last."""
+    *options, x = settings
+    return getattr(torch.ops.aten, f"{view}_copy")(x, *options)
 
 
 class SelfAttention(nn.Module):
@@ -205,6 +227,40 @@ REDUCED: Mapping[str, Does] = {
     "length": lambda x: torch.linalg.vector_norm(x, dim=(1, 2)),
     "1-norm": lambda x: x.norm(p=1, dim=1),
     "3-norm": lambda x: x.norm(p=3, dim=1),
+    "median": lambda x: x.median(1),
+    "median of all": torch.median,
+    "nanmedian": lambda x: x.log().nanmedian(-1, keepdim=True),
+    "kthvalue": lambda x: x.kthvalue(2, 1),
+    "mode": lambda x: x.mode(1),
+    "cumprod": lambda x: x.cumprod(1),
+    "cummax": lambda x: x.cummax(1),
+    "cummin": lambda x: x.cummin(-1),
+    "logcumsumexp": lambda x: x.logcumsumexp(1),
+    "nansum": lambda x: x.log().nansum(1),
+    "trace": lambda x: x[0].trace(),
+    "count_nonzero": lambda x: x.relu().count_nonzero(1),
+    "nonzero": lambda x: x.relu().nonzero(),
+    "nonzero_static": lambda x: torch.nonzero_static(x[0, :2].relu(), size=12),
+    "unique": lambda x: torch.unique(x.round(), return_inverse=True, return_counts=True),
+    "unique slices": lambda x: torch.unique(x[:, :2, 0].sign(), return_inverse=True, return_counts=True, dim=0),
+    "unique runs": lambda x: torch.unique_consecutive(x.sign(), return_inverse=True, return_counts=True),
+    "repeat_interleave": lambda x: torch.repeat_interleave(x.relu()[0, 0].ceil().int()),
+    "unique slices of nothing": lambda x: torch.unique(x[:, :0], dim=1),
+    "searchsorted": lambda x: torch.searchsorted(x.sort(-1).values, x[..., :2], right=True),
+    "bucketize": lambda x: torch.bucketize(x, torch.tensor([-0.5, 0.1, 0.7]).to(x)),
+    "isin": lambda x: torch.isin(x.round(), x[0, 0].round()),
+    "histc": lambda x: x.histc(4, -1, 1),
+    "histogram": lambda x: tuple(torch.histogram(x, 3, weight=x.abs(), density=True)),
+    "histogram by edges": lambda x: torch.histogram(x, torch.tensor([-1.0, 0.3, 0.4, 1.0]).to(x))[0],
+    **{
+        f"segment_reduce by {how}": partial(
+            torch.segment_reduce, reduce=how, lengths=torch.tensor([2, 0, 1]), initial=2
+        )
+        for how in ("sum", "mean", "prod", "max", "min")
+    },
+    "segment_reduce by offsets": lambda x: torch.segment_reduce(
+        x, "mean", offsets=torch.tensor([[0, 2, 4], [0, 1, 4], [0, 3, 4]]), axis=1
+    ),
     "largest size": lambda x: torch.linalg.vector_norm(x, ord=float("inf"), dim=1),
     "softmax": lambda x: F.softmax(3 * x, 1),
     "softmax of the last axis": lambda x: F.softmax(3 * x, -1),
@@ -287,6 +343,16 @@ FUNCTIONS: Mapping[str, Case] = {
     },
     **{name: call(after(getattr(torch, name), torch.tanh), (5, 7)) for name in ("asin", "acos")},
     "round to decimals": call(lambda x: x.round(decimals=2)),
+    **{
+        name: call(getattr(torch, name), (5, 7), scale=2)
+        for name in ["asinh", "deg2rad", "rad2deg", "sinc", "signbit", "isposinf", "isneginf", "angle", "frexp"]
+    },
+    "acosh": call(lambda x: torch.acosh(x.abs() + 1.1), (5, 7)),
+    "atanh": call(after(torch.atanh, torch.tanh), (5, 7)),
+    "logit": call(after(torch.logit, torch.sigmoid), (5, 7)),
+    "logit within limits": call(lambda x: torch.logit(x.sigmoid(), eps=0.3), (5, 7)),
+    "nan_to_num": call(lambda x: torch.nan_to_num(x.log(), nan=0.3, neginf=-1.7), (5, 7)),
+    "nan_to_num of the type": call(lambda x: torch.nan_to_num((x > 0).to(x) / 0), (5, 7), slopes=False),
 }
 OF_TWO: Mapping[str, Does] = {
     "add": torch.add,
@@ -298,6 +364,10 @@ OF_TWO: Mapping[str, Does] = {
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "atan2": torch.atan2,
+    **{name: getattr(torch, name) for name in ("copysign", "hypot", "fmax", "fmin", "logaddexp", "logaddexp2")},
+    "xlogy": lambda x, y: torch.xlogy(x, y.abs() + 0.1),
+    "ldexp": torch.ldexp,
+    "heaviside": lambda x, y: torch.heaviside(x.relu(), y),
     "fmod": torch.fmod,
     "remainder": torch.remainder,
     "floor_divide": torch.floor_divide,
@@ -333,59 +403,80 @@ ARITHMETIC = {
     **{name: call(does, TABLE, (5,)) for name, does in OF_TWO.items()},
     **{name: call(does) for name, does in OF_ONE.items()},
 }
-MOVES: Mapping[str, Case] = {
+MOVED: Mapping[str, Does] = {
+    "view": lambda x: x.view(3, 8),
+    "permute": lambda x: x.permute(2, 0, 1),
+    "transpose": lambda x: x.transpose(1, 2).reshape(2, 12),
+    "select": lambda x: x.select(1, -1),
+    "slice": lambda x: x[:, 1::2, -3:],
+    "unsqueeze and squeeze": lambda x: x.unsqueeze(1).squeeze(1),
+    "squeeze of all": lambda x: x[:, :1].squeeze(),
+    "expand": lambda x: x[:, :1].expand(2, 5, 4),
+    "flatten of a transposed": lambda x: x.mT.flatten(),
+    "cat": lambda x: torch.cat([x, 2 * x, x[:, :1]], 1),
+    "stack": lambda x: torch.stack([x, 2 * x], -1),
+    "split": lambda x: x.split(2, 2),
+    "split into sizes": lambda x: x.split([1, 2], 1),
+    "unsafe_split": lambda x: torch.unsafe_split(x, 2, 2),
+    "unsafe_split_with_sizes": lambda x: torch.unsafe_split_with_sizes(x, [1, 3], 2),
+    "unbind": lambda x: x.unbind(1),
+    "roll": lambda x: x.roll((1, -2), (0, 2)),
+    "roll of all": lambda x: x.roll(5),
+    "rot90": lambda x: (torch.rot90(x, 1, (2, 1)), x.rot90(2, (0, 2)), x.rot90(3, (0, 1))),
+    "take": lambda x: x.take(torch.tensor([[3, -1], [0, 17]])),
+    "masked_select": lambda x: x.masked_select(x[0] > 0.1),
+    **{f"{name}_copy": partial(copied, name, *settings) for name, settings in COPIED.items()},
+    "repeat": lambda x: x.repeat(3, 1, 2, 1),
+    "flip": lambda x: x.flip(0, 2),
+    "diagonal": lambda x: x.diagonal(1, 0, 2),
+    "unfold of an axis": lambda x: x.unfold(2, 3, 1),
+    "index": lambda x: x[:, [2, 0]],
+    "index of two axes": lambda x: x[[1, 0], :, [3, 1]],
+    "index by a mask": lambda x: x[x > 0],
+    "index_select": lambda x: x.index_select(1, torch.tensor([2, 0])),
+    "gather": lambda x: x.gather(1, torch.tensor([[[1, 0, 2, 1]], [[0, 0, 2, 2]]])),
+    "embedding": lambda x: F.embedding(torch.tensor([[1, 2], [0, 1]]), x[0]),
+    "tril": lambda x: x.tril(1),
+    "triu": torch.triu,
+    "slice_scatter": lambda x: torch.slice_scatter(x, 2 * x[:, :2], 1, 0, 3, 2),
+    "select_scatter": lambda x: torch.select_scatter(x, 2 * x[:, 0], 1, 2),
+    "index_put": lambda x: x.index_put((torch.tensor([1, 0]), torch.tensor([0, 2])), torch.ones(2, 4).to(x)),
+    "index_put, adding": lambda x: x.index_put(
+        (torch.tensor([1, 1]), torch.tensor([0, 0])), torch.ones(2, 4).to(x), accumulate=True
+    ),
+    "scatter": lambda x: x.scatter(1, torch.tensor([[[1, 0, 2, 1]], [[0, 0, 2, 2]]]), 0.5),
+    "scatter_add": lambda x: x.scatter_add(1, torch.tensor([[[1, 0, 2, 1], [1, 1, 2, 0]]]), 2 * x[:1, :2]),
+    "index_add": lambda x: x.index_add(1, torch.tensor([2, 0, 2]), 3 * x, alpha=0.7),
+    "index_copy": lambda x: x.index_copy(2, torch.tensor([2, 0]), 3 * x[..., :2]),
+    "index_fill": lambda x: x.index_fill(1, torch.tensor([2, 0]), 0.3),
     **{
-        name: call(does, (2, 3, 4))
-        for name, does in {
-            "view": lambda x: x.view(3, 8),
-            "permute": lambda x: x.permute(2, 0, 1),
-            "transpose": lambda x: x.transpose(1, 2).reshape(2, 12),
-            "select": lambda x: x.select(1, -1),
-            "slice": lambda x: x[:, 1::2, -3:],
-            "unsqueeze and squeeze": lambda x: x.unsqueeze(1).squeeze(1),
-            "squeeze of all": lambda x: x[:, :1].squeeze(),
-            "expand": lambda x: x[:, :1].expand(2, 5, 4),
-            "flatten of a transposed": lambda x: x.mT.flatten(),
-            "cat": lambda x: torch.cat([x, 2 * x, x[:, :1]], 1),
-            "stack": lambda x: torch.stack([x, 2 * x], -1),
-            "split": lambda x: x.split(2, 2),
-            "split into sizes": lambda x: x.split([1, 2], 1),
-            "unsafe_split": lambda x: torch.unsafe_split(x, 2, 2),
-            "unsafe_split_with_sizes": lambda x: torch.unsafe_split_with_sizes(x, [1, 3], 2),
-            "unbind": lambda x: x.unbind(1),
-            "roll": lambda x: x.roll((1, -2), (0, 2)),
-            "roll of all": lambda x: x.roll(5),
-            "repeat": lambda x: x.repeat(3, 1, 2, 1),
-            "flip": lambda x: x.flip(0, 2),
-            "diagonal": lambda x: x.diagonal(1, 0, 2),
-            "unfold of an axis": lambda x: x.unfold(2, 3, 1),
-            "index": lambda x: x[:, [2, 0]],
-            "index of two axes": lambda x: x[[1, 0], :, [3, 1]],
-            "index by a mask": lambda x: x[x > 0],
-            "index_select": lambda x: x.index_select(1, torch.tensor([2, 0])),
-            "gather": lambda x: x.gather(1, torch.tensor([[[1, 0, 2, 1]], [[0, 0, 2, 2]]])),
-            "embedding": lambda x: F.embedding(torch.tensor([[1, 2], [0, 1]]), x[0]),
-            "tril": lambda x: x.tril(1),
-            "triu": torch.triu,
-            "slice_scatter": lambda x: torch.slice_scatter(x, 2 * x[:, :2], 1, 0, 3, 2),
-            "select_scatter": lambda x: torch.select_scatter(x, 2 * x[:, 0], 1, 2),
-            "index_put": lambda x: x.index_put((torch.tensor([1, 0]), torch.tensor([0, 2])), torch.ones(2, 4).to(x)),
-            "index_put, adding": lambda x: x.index_put(
-                (torch.tensor([1, 1]), torch.tensor([0, 0])), torch.ones(2, 4).to(x), accumulate=True
-            ),
-            "scatter": lambda x: x.scatter(1, torch.tensor([[[1, 0, 2, 1]], [[0, 0, 2, 2]]]), 0.5),
-            "scatter_add": lambda x: x.scatter_add(1, torch.tensor([[[1, 0, 2, 1], [1, 1, 2, 0]]]), 2 * x[:1, :2]),
-            "a part written in place": written,
-            "as_strided": lambda x: x.clone().as_strided((3, 4), (4, 1), 12),
-            "clone, detach, alias": lambda x: torch.ops.aten.alias(x.detach().clone()),
-            "a written constant": lambda x: x + torch.tensor([1.0, 2.0, 0.5, 4.0]).to(x),
-            "to half and back": lambda x: x.half().float(),
-            "to bfloat16": lambda x: x.bfloat16(),
-            "to integers": lambda x: (x * 9).int(),
-            "to truth values": lambda x: x.bool(),
-        }.items()
+        f"scatter_reduce by {reduce}{'' if own else ', without itself'}": partial(reduced, reduce, own)
+        for reduce, own in [("sum", True), ("prod", True), ("mean", False), ("amax", True), ("amin", False)]
     },
+    "scatter, multiplying": lambda x: x.scatter(1, torch.tensor([[[1, 1, 2, 0]]]), 3 * x[:1, :1], reduce="multiply"),
+    "index_reduce": lambda x: x.index_reduce(1, torch.tensor([2, 0, 2]), 3 * x, "mean"),
+    "put": lambda x: x.put(torch.tensor([[3, -1, 3]]), 3 * x[:1, 0, :3]),
+    "put, adding": lambda x: x.put(torch.tensor([[3, -1, 3]]), 3 * x[:1, 0, :3], accumulate=True),
+    "masked_scatter": lambda x: x.masked_scatter(x > 0.2, 3 * x),
+    "diagonal_scatter": lambda x: torch.diagonal_scatter(x, 3 * x[:, 0, 1:], 1, 1, 2),
+    "diag_embed": lambda x: torch.diag_embed(x, 1, 0, -2),
+    "block_diag": lambda x: torch.block_diag(x[0], x[1, 0], x[0, 0, 0]),  # type: ignore[no-untyped-call]
+    "a part written in place": written,
+    "as_strided": lambda x: x.clone().as_strided((3, 4), (4, 1), 12),
+    "clone, detach, alias": lambda x: torch.ops.aten.alias(x.detach().clone()),
+    "a written constant": lambda x: x + torch.tensor([1.0, 2.0, 0.5, 4.0]).to(x),
+    "to half and back": lambda x: x.half().float(),
+    "to bfloat16": lambda x: x.bfloat16(),
+    "to integers": lambda x: (x * 9).int(),
+    "to truth values": lambda x: x.bool(),
+}
+MOVES: Mapping[str, Case] = {
+    **{name: call(does, (2, 3, 4)) for name, does in MOVED.items()},
+    "as_strided_scatter": call(  # PyTorch's own gradient leaves out what is not written over
+        lambda x: torch.as_strided_scatter(x * 1, 3 * x[0, :2, :2], (2, 2), (5, 2), 3), (2, 3, 4), slopes=False
+    ),
     "t": call(torch.t, (2, 3)),
+    "t_copy": call(torch.ops.aten.t_copy, (2, 3)),
     "pixel_shuffle": call(lambda x: F.pixel_shuffle(x, 2), (1, 8, 3, 2)),
     "pixel_unshuffle": call(lambda x: F.pixel_unshuffle(x, 2), (1, 2, 4, 6)),
     "channel_shuffle": call(lambda x: F.channel_shuffle(x, 3), (1, 6, 3, 2)),
@@ -415,6 +506,7 @@ FILLED: Mapping[str, Case] = {
         "arange": lambda x: x + torch.arange(1.0, 3.0, 0.4),
         "arange of integers": lambda x: x + torch.arange(5),
         "linspace": lambda x: x + torch.linspace(0.1, 1, 5),
+        "logspace": lambda x: x + torch.logspace(-0.3, 1.2, 5, base=2.5),
         "eye": lambda x: x + torch.eye(4, 5),
     }.items()
 }
@@ -464,6 +556,9 @@ FUSED: Mapping[str, Case] = {  # many layers in one: bounds of bounds
         resolution=1 / 10,
     ),
 }
+
+from rule_cases_layers import LAYERS  # noqa: E402  # it needs what is above
+
 CASES: Mapping[str, Case] = {
     **CONVOLUTION,
     **LINEAR,
@@ -478,4 +573,6 @@ CASES: Mapping[str, Case] = {
     **RESAMPLING,
     **ATTENTION,
     **FUSED,
+    **{name: call(does, *shapes, slopes=False) for name, (does, shapes) in BACKWARD.items()},
+    **LAYERS,
 }

@@ -48,6 +48,8 @@ class CallRecord:
     """The call's index in its tape."""
     scalars: tuple[str, ...] = ()
     """Names of numeric arguments that differ from their defaults."""
+    position: int | None = None
+    """Which result of the call this record is of, where each of the results has a record of its own."""
 
 
 class TensorIds:

@@ -90,16 +90,21 @@ class Recording:
     @cached_property
     def entries(self) -> Sequence[CallRecord]:
         """Every call that made a tensor, described."""
-        described = (
+        return tuple(self._described())
+
+    def _described(self) -> Iterator[CallRecord]:
+        return (
             describe(call, time, self.tape, self._census)
             for time, call in enumerate(self.tape.calls)
             if call is not None and results_of(call)
         )
-        return tuple(described)
 
     @cached_property
     def linked(self) -> RecordedPass:
         """The pass with the source of everything that each call read."""
+        return self._link()
+
+    def _link(self) -> RecordedPass:
         slots = self._slots_outside()
         outside = OutsideTensors(*slots)
         linker = Linker(outside)

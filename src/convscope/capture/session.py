@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -120,6 +120,9 @@ _fastpath_uses = [0, True]  # number of running passes, and the user's setting; 
 class TracingSession:
     """Everything that determines one trace; `run` makes it."""
 
+    shortens: ClassVar[bool] = True
+    """Whether common layers may be called by shortcuts, which autograd does not see."""
+
     subject: ModelState
     intake: CallInputs
     training: bool = False
@@ -197,18 +200,22 @@ class TracingSession:
             self.start = now
         else:
             now.begin_like(self.start)
-        shortcuts = SHORTCUTS if not recorder.replaces and _undisturbed() else {}
+        shortcuts = SHORTCUTS if self.shortens and not recorder.replaces and _undisturbed() else {}
         for path, module in subject.modules.items():
             recorder.follow(module, path, shortcuts)
         try:
             with recorder:
-                return subject.model(*self.intake.arguments, **self.intake.keywords)
+                return self.call(recorder)
         except StopRecording:
             return None
         finally:
             finalize(recorder.tape, [*self.tensors.values(), *self.intake.tensors.values()], recorder.born)
             if recorder.tape.writes:
                 self._uncount()
+
+    def call(self, recorder: Recorder) -> Any:  # noqa: ARG002  # a training step's needs it
+        """Call the model, while `recorder` records."""
+        return self.subject.model(*self.intake.arguments, **self.intake.keywords)
 
     def _uncount(self) -> None:
         """Refresh the write counts of parameters and buffers, whose numbers have been restored."""

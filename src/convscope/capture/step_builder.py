@@ -226,6 +226,19 @@ def _flattens(before: TensorMeta, entry: CallRecord) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """How a row appears as a step."""
+
+    name: str
+    module: str = ""
+    hidden: bool = False
+    aliases: tuple[str, ...] = ()
+    """Further names: a residual sum passes one gradient on to both of its terms."""
+    forward: int | None = None
+    """The row of the forward pass whose derivative this is."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedPass:
     """One forward pass as linked calls."""
 
@@ -240,18 +253,27 @@ class RecordedPass:
     """Rows whose result the caller overrode."""
     broken: Mapping[int, tuple[Break, ...]] = field(default_factory=dict)
     """Row -> sentences on the numbers it uses that had left PyTorch."""
+    labels: Sequence[Label] = ()
+    """Of the last rows, those behind the forward pass: loss, gradients, updates."""
+
+    @property
+    def forward(self) -> Sequence[LinkedCall]:
+        """The rows of the forward pass."""
+        return self.rows[: len(self.rows) - len(self.labels)]
 
 
 def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
     """All steps of a pass, including hidden ones."""
     hidden = _hidden(done)
     names = _names(done, hidden)
+    labels = dict(enumerate(done.labels, len(done.forward)))
     shown = _shown_inputs(done.rows, hidden)
     broken = sentences(done.broken, lambda link: names[_shown_source(done.rows, hidden, link)])
 
     def step(number: int) -> Step:
         entry = done.rows[number].entry
-        path, name = done.visits[entry.visit][0], names["step", number]
+        label, name = labels.get(number), names["step", number]
+        path = done.visits[entry.visit][0] if label is None else label.module
         arguments = _named_arguments(done.rows[number], names)
         return Step(
             id=number,
@@ -268,6 +290,8 @@ def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
             hidden=hidden[number],
             overridden=number in done.replaced,
             broken=broken.get(number, ()),
+            position=0 if "output_mask" in entry.arguments else entry.position or 0,
+            aliases=() if label is None else label.aliases,
             values=values,
         )
 
@@ -282,13 +306,22 @@ def returned_refs(done: RecordedPass) -> tuple[Ref, ...]:
 
 def _hidden(done: RecordedPass) -> list[bool]:
     returned = {row for link in done.outputs for row in _reads(link)}
-    return [hid and row not in done.broken for row, hid in enumerate(hidden_rows(done.rows, done.visits, returned))]
+    hidden = [*hidden_rows(done.forward, done.visits, returned), *(label.hidden for label in done.labels)]
+    return [hid and row not in done.broken for row, hid in enumerate(hidden)]
 
 
 def _names(done: RecordedPass, hidden: Sequence[bool]) -> dict[tuple[Kind, int], str]:
     """The name of every step, parameter, input and constant."""
     names = {key: ref.name for key, ref in outside_refs(done).items()}
-    return names | {("step", number): name for number, name in enumerate(names_of(done.rows, hidden, done.visits))}
+    forward = names_of(done.forward, hidden[: len(done.forward)], done.visits)
+    steps = [*forward, *(label.name for label in done.labels)]
+    return names | {("step", number): name for number, name in enumerate(steps)}
+
+
+def forward_names(done: RecordedPass) -> tuple[list[str], list[bool]]:
+    """The names of the rows of a forward pass without labels, and whether each is hidden."""
+    hidden = _hidden(done)
+    return names_of(done.rows, hidden, done.visits), hidden
 
 
 def outside_refs(done: RecordedPass) -> dict[tuple[Kind, int], Ref]:

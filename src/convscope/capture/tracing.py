@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from convscope.capture.backward_recorder import BackwardRecorder
 from convscope.capture.call_inputs import as_call_inputs
 from convscope.capture.call_records import results_of, signature_of
 from convscope.capture.model_errors import failure
@@ -20,20 +21,30 @@ from convscope.capture.recorder import Recorder, StopRecording
 from convscope.capture.recording import Recording, tensors_of
 from convscope.capture.session import TracingSession
 from convscope.capture.tape import Call
+from convscope.capture.training_recording import TrainingRecording
+from convscope.capture.training_session import TrainingSession
+from convscope.capture.training_step import StepSettings, settings_of_run, training_session
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
 from convscope.models.lazy_layers import give_shapes
 from convscope.progress import Progress
 from convscope.traces.step import Array, Step
 from convscope.traces.trace import Trace
+from convscope.training.replay import StepState, before_step
+from convscope.training.runs import Run
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
 
 
 def trace(
-    model: nn.Module,
-    image: Any,
+    model: nn.Module | Run,
+    image: Any = None,
     *,
-    training: bool = False,
+    target: Any = None,
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    optimizer: str | torch.optim.Optimizer | None = None,
+    lr: float | None = None,
+    training: bool | None = None,
+    at_step: int | None = None,
     batched: bool | None = None,
     keep: Keep = None,
     overrides: Mapping[str, ArrayLike | Tensor] | None = None,
@@ -48,13 +59,28 @@ def trace(
     >>> trace.parameters["weight"].shape
     (5, 3, 7, 7)
 
+    With the images' labels, the loss and the backward pass are recorded too, and with an optimizer its update:
+
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    >>> step = cs.trace(net, torch.ones(3, 1, 2, 2), target=[0, 1, 1], optimizer="adam", lr=0.1)
+    >>> step["1.weight.grad"].output.shape, step["1.weight.updated"].output.shape
+    ((2, 4), (2, 4))
+
     Args:
-        model: Any `nn.Module`, including a single layer. It runs in eval mode without gradients. Lazy layers get their
-            shapes from this input, as from any first call.
+        model: Any `nn.Module`, including a single layer, or a run. It runs in eval mode without gradients. Lazy
+            layers get their shapes from this input, as from any first call.
         image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and dtype. A tuple holds
             several positional inputs, a mapping named inputs, and a list is one input that is a list. Models of
             signals, volumes or token ids take arrays of their own shapes.
-        training: Keep each module's training flag; running statistics are restored afterwards.
+        target: The label of each image, or what the loss compares the output with.
+        loss: "cross-entropy" (the default; a run brings its own), "mse", "nll", or a function of output and target.
+        optimizer: A name as for `cs.train` (SGD there has Nesterov momentum 0.9), or an optimizer with its state, which
+            is copied. A run brings its own, with the state of its newest snapshot.
+        lr: The learning rate of an optimizer by name; None takes the optimizer's own.
+        training: Keep each module's training flag; running statistics are restored afterwards. For a training step,
+            whether every module runs in training mode; None: where there is an optimizer.
+        at_step: Repeats this step of a run, counted from 1, instead of one on images that are given: with the weights,
+            the optimizer's state, the batch and the masks that it had, bit for bit.
         batched: Whether arrays have a batch axis; False adds one. None decides by the number of axes and, if that is
             ambiguous, by what the model accepts.
         keep: None keeps everything that fits into half of the free memory, "all" keeps everything. Names of steps keep
@@ -78,18 +104,88 @@ def trace(
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
             return trace(
-                model, image, training=training, batched=batched, keep=keep, overrides=overrides, progress=progress
-            )
+                model, image, target=target, loss=loss, optimizer=optimizer, lr=lr, training=training,
+                batched=batched, keep=keep, overrides=overrides, progress=progress,
+            )  # fmt: skip
+    if at_step is not None:
+        return _step_of_run(model, at_step, image, target, loss, optimizer, lr)
+    run = model if isinstance(model, Run) else None
+    model = model.model if isinstance(model, Run) else model
     try:
         subject = ModelState.of(model)
     except Unshaped:
         first = as_call_inputs(ModelState.unshaped(model), image, batched)
         give_shapes(model, first.arguments, first.keywords)
         subject = ModelState.of(model)
-    session = TracingSession(subject, as_call_inputs(subject, image, batched), training, progress=progress)
+    intake = as_call_inputs(subject, image, batched)
+    if target is not None:
+        step = StepSettings(target, loss, optimizer, lr, training)
+        step = step if run is None else settings_of_run(run, step)
+        given = {name: _fitting(subject, name, value) for name, value in (overrides or {}).items()}
+        whole = training_session(subject, intake, step, parameters=given, progress=progress)
+        return _training_step(whole, keep)
+    _only_with_a_target(loss=loss, optimizer=optimizer, lr=lr)
+    session = TracingSession(subject, intake, bool(training), progress=progress)
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
     session.progress = None  # not called again when numbers are recomputed
     return done
+
+
+LEAF_WRITTEN = "a leaf Variable that requires grad is being used in an in-place operation"
+"""PyTorch's message about a model that writes into its images while these are to have gradients."""
+
+
+def _training_step(session: TrainingSession, keep: Keep) -> Trace:
+    """Record forward, loss, gradients and update; every number is kept."""
+    if keep not in {None, "all"}:
+        raise UsageError("a training step keeps every number; leave keep out, or pass fewer images.")
+    recorder = BackwardRecorder()
+    try:
+        result = session.run(recorder)
+    except UsageError:
+        raise
+    except Exception as error:
+        if session.of_inputs and LEAF_WRITTEN in str(error):  # the model writes into its images
+            session.of_inputs = False
+            for tensor in session.intake.tensors.values():
+                tensor.requires_grad_(False)
+            return _training_step(session, keep)
+        raise failure(session, error, recorder, None) from error
+    finally:
+        session.progress = None
+    return Trace(TrainingRecording(session, recorder, result))
+
+
+def _step_of_run(run: Any, step: int, *given: Any) -> Trace:
+    """Repeat a run up to a step, and record that step."""
+    if not isinstance(run, Run):
+        raise UsageError(f"at_step repeats a step of a run, not of a {type(run).__name__}; cs.load_run reads a run.")
+    if any(value is not None for value in given):
+        raise UsageError(
+            "at_step repeats a step with its own images, labels, loss, optimizer and rate; leave them out."
+        )
+
+    def record(state: StepState) -> Trace:
+        steps = f"{state.repeated:,} step{'s' * (state.repeated != 1)}"
+        settings = StepSettings(
+            state.labels,
+            run.recipe.loss if not run.recipe.label_smoothing else state.loss,
+            state.optimizer,
+            origin=f"step {step:,} of {run.path}, after repeating {steps}",
+        )
+        subject = ModelState.of(state.model)
+        whole = training_session(
+            subject, as_call_inputs(subject, state.images, True), settings, parameters={}, progress=None
+        )
+        return _training_step(whole, None)
+
+    return before_step(run, step, record)  # type: ignore[no-any-return]  # what `record` returns
+
+
+def _only_with_a_target(**settings: Any) -> None:
+    for name, value in settings.items():
+        if value is not None:
+            raise UsageError(f"{name} belongs to a training step; pass the labels of these images too: target=labels.")
 
 
 def _overridden(session: TracingSession, keep: Keep, overrides: Mapping[str, ArrayLike | Tensor]) -> Trace:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ SMALL = 30_000_000
 """Numbers of parameters up to which a ghost has real ones, so that a forward may look at values."""
 NEAR = 128 * 128
 """Places of a map up to which a ghost with real numbers is run, whatever the work."""
-WORK = 20_000_000_000
+WORK = 100_000_000
 """Multiplications, at most, of a convolutional network's pass up to which it is run on more places."""
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
@@ -34,6 +34,7 @@ ATTEMPT = 40
 """Calls that making an attempt is counted as, so that a forward that fails at once is not tried for long."""
 _Uninitialized: Any = nn.UninitializedBuffer  # whose arguments the stubs do not know
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+M = TypeVar("M", bound="CountingMode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +88,37 @@ class Ghosts:
 
     def call(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Attempt:
         """Run a ghost on copies of these inputs; nothing of it is seen outside."""
+        watch, outcome = self.run_under(_Watch, arguments, keywords)
+        return Attempt(not isinstance(outcome, Exception), watch.calls, tuple(watch.layers))
+
+    def run_under(
+        self, mode_for: Callable[[Mapping[int, str]], M], arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> tuple[M, Any]:
+        """Run a ghost under a mode that counts its calls; the mode, and what forward returned or raised.
+
+        Args:
+            mode_for: Makes the mode from the names of the ghost's parameters, by their ids.
+            arguments: Inputs by position; the ghost gets copies.
+            keywords: Inputs by name.
+        """
         numberless = self._numberless([*arguments, *keywords.values()])
         try:
             ghost = self._ghost(numberless)
         except Exception as error:
             raise Unrunnable from error
-        watch = _Watch({id(p): name.rpartition(".")[0] for name, p in ghost.named_parameters()})
+        watch = mode_for({id(p): name for name, p in ghost.named_parameters()})
         device = next((t.device for t in _tensors(ghost)), torch.device("cpu"))
         where: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
-        ran = True
         with _unseen(), where:
             copies = [in_structure(value, lambda t: t.detach().clone().to(device)) for value in arguments]
             named = {name: in_structure(v, lambda t: t.detach().clone().to(device)) for name, v in keywords.items()}
             with watch:
                 try:
-                    ghost(*copies, **named)
-                except Exception:  # whatever a forward raises on an input that is not for it
-                    ran = False
+                    outcome = ghost(*copies, **named)
+                except Exception as error:  # whatever a forward raises on an input that is not for it
+                    outcome = error
         self.calls += watch.calls + ATTEMPT
-        return Attempt(ran, watch.calls, tuple(watch.layers))
+        return watch, outcome
 
     def _numberless(self, inputs: Sequence[Any]) -> bool:
         tensors = list(_tensors(self.model))
@@ -210,13 +223,21 @@ def _unseen() -> Iterator[None]:
         random.setstate(python)
 
 
-class _Watch(TorchFunctionMode):
-    """Counts the functions of torch that are called, and lists the layers among them."""
+class CountingMode(TorchFunctionMode):
+    """Counts the functions of torch that are called."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()
         self.names = names
+        """The parameters' names by their ids."""
         self.calls = 0
+
+
+class _Watch(CountingMode):
+    """Also lists the layers among them."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__(names)
         self.layers: list[InputLayer] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -231,7 +252,7 @@ class _Watch(TorchFunctionMode):
         weight = args[1] if len(args) > 1 else kwargs.get("weight")
         if name not in {*CONVOLUTIONS, *TRANSPOSED, "linear"} or not isinstance(weight, Tensor) or weight.dim() < 2:
             return None
-        called = self.names.get(id(weight), "")
+        called = self.names.get(id(weight), "").rpartition(".")[0]
         if name == "linear":
             return InputLayer(called, "numbers", weight.shape[1])
         groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)

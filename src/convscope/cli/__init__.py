@@ -8,8 +8,7 @@ import typer
 from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, explorer, inspection, plotting, training
-from convscope.cli import explorer as demo
+from convscope.cli import catalog, checking, explorer, inspection, plotting, training, workbook
 from convscope.cli.console import drop_output, hushed, notes_on_data, print_in_any_encoding, remark
 from convscope.cli.options import in_many
 from convscope.cli.probe import probe_app
@@ -22,13 +21,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
+app.command()(explorer.demo)
 app.command()(in_many(training.train))
 app.command()(in_many(training.evaluate))
 app.command()(training.predict)
 app.command()(inspection.trace)
 app.command()(inspection.explain)
 app.command()(inspection.verify)
+app.command()(inspection.summary)
+app.command()(workbook.workbook)
+app.command()(checking.check)
 app.command("open")(explorer.open_model)
 app.command()(explorer.serve)
 app.command("filter")(plotting.filter_image)

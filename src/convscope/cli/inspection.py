@@ -1,4 +1,4 @@
-"""The commands that show numbers and prove them: trace, explain, verify."""
+"""The commands that show numbers and prove them: trace, explain, verify, summary."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 import convscope as cs
 from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
 from convscope.cli.options import DataDir, Inputs, Json, Loading, spread
+from convscope.cli.training_step import StepOptions
 from convscope.render.numbers import grid_lines
 
 MAX_WRITTEN = 32
@@ -20,7 +21,10 @@ OneImage = Annotated[
 ]
 Image = Annotated[
     str | None,
-    typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7; else by --input."),
+    typer.Argument(
+        help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7; else by --input. A batch "
+        "such as mnist:train/0-63 records a training step."
+    ),
 ]
 
 
@@ -33,17 +37,18 @@ def trace(
     loading: Loading,
     data_dir: DataDir = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also list hidden steps that prepare others.")] = False,
+    step: StepOptions,
     as_json: Json = False,
 ) -> None:
-    """List the steps of a forward pass: name, operation, shape, parameters, range."""
-    result = traced(model, image, loading, data_dir, inputs)
+    """List the steps of a forward pass, or of a training step: name, operation, shape, parameters, range."""
+    result = traced(model, image, loading, data_dir, inputs, step=step if step.wanted(image) else None)
     steps = result.all_steps if hidden else result.steps
     if as_json:
         notes = list(result.notes)
-        show_json({"model": result.card.name, "steps": [_as_json(step) for step in steps], "notes": notes})
+        show_json({"model": result.card.name, "steps": [_as_json(result, step) for step in steps], "notes": notes})
         return
     rows = [
-        (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(step.parameters.values()), *_range(step))
+        (str(step.id), step.name, step.says, _shape(step.shape), ", ".join(result.parameters_of(step)), *_range(step))
         for step in steps
     ]
     show_table(
@@ -64,25 +69,40 @@ def explain(
     depth: Annotated[int, typer.Option(min=1, help="How many steps to go back.")] = 1,
     everything: Annotated[bool, typer.Option("--all", help="Print every term of a long sum.")] = False,
     to_input: Annotated[bool, typer.Option("--to-input", help="Explain by contributions of input pixels.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the calculation to this file, .xlsx.")] = None,
     inputs: Inputs,
     loading: Loading,
+    step: StepOptions,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`."""
+    """Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`.
+
+    A gradient or an update: `convscope explain runs/shapes-cnn shapes:train/0-63 --at conv1.weight.grad:3,0,1,1`.
+    """
     if at is None:
         raise cs.UsageError(
             "name a number by --at STEP:CELL, such as --at conv1:0,0,0; `convscope trace` lists the steps."
         )
-    found = traced(model, image, loading, data_dir, inputs)
+    if out is not None:
+        cs.check_workbook_path(out)
+    found = traced(model, image, loading, data_dir, inputs, step=step if step.wanted(image, at) else None)
     why = explained(found, at)
+    if out is not None:
+        cs.save_sum(why, out)
     if as_json:
         answer = why.to_input().to_json() if to_input else why.to_json(depth=depth)
-        show_json({**answer, "notes": list(found.notes)})
+        training = {} if found.training_step is None else {"training": found.training_step.says}
+        show_json({**answer, **training, "notes": list(found.notes)})
         return
+    if found.training_step is not None:
+        say(found.training_step.says)
+        say()
     show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth))
     for note in found.notes:
         say(f"note: {note}")
+    if out is not None:
+        say(f"wrote {out}")
 
 
 @spread
@@ -94,13 +114,15 @@ def verify(
     *,
     inputs: Inputs,
     loading: Loading,
+    step: StepOptions,
     data_dir: DataDir = None,
     cells: Annotated[int, typer.Option(min=1, help="Number of cells to explain in each step.")] = 200,
     as_json: Json = False,
 ) -> None:
     """Recompute every number independently; exit status 1 if any does not match."""
     noise = image is None and not inputs.named
-    result = traced(model, image, loading, data_dir, inputs, noise=noise)
+    asked = step if step.wanted(image) else None
+    result = traced(model, image, loading, data_dir, inputs, noise=noise, step=asked)
     with reading_progress() as progress:
         report = cs.verify(result, cells=cells, progress=progress)
     if as_json:
@@ -109,6 +131,48 @@ def verify(
         _show_report(report)
     if report.wrong:
         raise typer.Exit(1)
+
+
+@spread
+def summary(
+    model: Model,
+    size: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SIZE]", help="3x224x224, or 224 with the model's channels; else what the model expects."
+        ),
+    ] = None,
+    *,
+    loading: Loading,
+    short: Annotated[bool, typer.Option("--short", help="One line for each layer, without its sums.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sizes, parameters and costs of every layer as arithmetic; exit status 1 if the model fails on SIZE.
+
+    Where it fails, the calculation that went wrong follows, and the size or setting that would fit:
+    `convscope summary simple-cnn 1x32x32`
+    """
+    result = cs.summary(loading.load(model), parse_shape(size))
+    if as_json:
+        show_json(result.to_json())
+    else:
+        show_text(result.to_text(short=short))
+    if result.failure is not None:
+        raise typer.Exit(1)
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """A size of any number of axes.
+
+    >>> parse_shape("3x224x224"), parse_shape("224")
+    ((3, 224, 224), (224,))
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 and int(part) > 0 for part in parts):
+        raise cs.UsageError(f"a size is written CHANNELSxHEIGHTxWIDTH, such as 3x224x224, or 224, not {text!r}.")
+    return tuple(map(int, parts))
 
 
 def weights_of(model: Any, layer: str | None = None) -> dict[str, Any]:
@@ -159,9 +223,18 @@ def explained(trace: Any, at: str) -> Any:
 
 
 def traced(
-    model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs, *, noise: bool = False
+    model: str,
+    image: str | None,
+    loading: Loading,
+    data_dir: Path | None,
+    inputs: Inputs,
+    *,
+    noise: bool = False,
+    step: StepOptions | None = None,
 ) -> Any:
-    """A model's trace for its inputs, or for noise; notes on either are printed."""
+    """A model's trace for its inputs, or for noise, or a training step; notes are printed."""
+    if step is not None:
+        return step.trace(model, image, loading, data_dir, inputs)
     loaded = loading.load(model)
     if noise:
         return inputs.trace(loaded, cs.random_inputs(loaded))
@@ -169,6 +242,8 @@ def traced(
 
 
 def _show_report(report: Any) -> None:
+    for line in report.lines:
+        say(line)
     rows = [
         (
             step.name,
@@ -209,8 +284,9 @@ def _resolution(step: Any) -> str:
     return f"{step.resolution:.1e}" if step.resolution else "exact"
 
 
-def _as_json(step: Any) -> dict[str, Any]:
+def _as_json(trace: Any, step: Any) -> dict[str, Any]:
     low, high = _range(step)
+    named = step.parameters.values()
     return {
         "id": step.id,
         "name": step.name,
@@ -221,6 +297,7 @@ def _as_json(step: Any) -> dict[str, Any]:
         "dtype": step.dtype,
         "inputs": list(step.inputs),
         "parameters": dict(step.parameters),
+        "parameter_shapes": {name: list(trace.parameters[name].shape) for name in named if name in trace.parameters},
         "min": low,
         "max": high,
     }

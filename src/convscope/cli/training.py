@@ -19,7 +19,7 @@ from convscope.cli.console import (
     remark,
     say,
     show_json,
-    show_table,
+    show_text,
 )
 from convscope.cli.inspection import weight_lines, weights_of
 from convscope.cli.options import (
@@ -229,16 +229,7 @@ def evaluate(
     if as_json:
         show_json(result.to_json())
         return
-    total = int(result.confusion.sum())
-    skipped = f"; {result.skipped:,} more cannot be read" if result.skipped else ""
-    say(f"{result.dataset}: {percent(result.accuracy)} of {total:,} images right, loss {decimal(result.loss)}{skipped}")
-    say()
-    rows = [(c["class"], f"{c['images']:,}", percent(c["recall"]), percent(c["precision"])) for c in result.per_class]
-    show_table(["class", "images", "recall", "precision"], rows, right=["images", "recall", "precision"])
-    say()
-    say("confusion matrix: true class (rows), predicted class (columns)")
-    counts = [[name, *(f"{n:,}" for n in line)] for name, line in zip(result.classes, result.confusion, strict=True)]
-    show_table(["", *result.classes], counts, right=result.classes)
+    show_text(result.to_text())
 
 
 def scores(run: str, trust: bool, dataset: str | None, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 Knows data sets, pictures and cards; a model is any object here, asked by its card and layers. No torch.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,34 @@ def _known(label: int, classes: tuple[str, ...], known: tuple[str, ...]) -> int 
     if classes[label] in known:
         return known.index(classes[label])
     return label if len(known) == len(classes) and not {*known} & {*classes} else None  # other names altogether
+
+
+def prepare_batch(source: str, like: Any = None, *, data_dir: str | Path | None = None) -> list[Prepared]:
+    """Several images of a data set, `shapes:train/0-63`, each prepared as `prepare` does, with its label.
+
+    >>> [image.name for image in prepare_batch("shapes:test/3-4")]
+    ['shapes:test/3', 'shapes:test/4']
+
+    Raises:
+        UsageError: no such data set, split or images, or not written so.
+    """
+    match = BATCH.fullmatch(source)
+    if match is None:
+        raise UsageError(f"a batch is written DATASET:SPLIT/FIRST-LAST, such as shapes:train/0-63, not {source!r}.")
+    name, split, first, last = match["name"], match["split"], int(match["first"]), int(match["last"])
+    if last < first:
+        raise UsageError(f"a batch goes from its first image to its last, and {source} goes from {first} to {last}.")
+    card = None if like is None else _card(like)
+    expected, known = (None, ()) if card is None else (card.preprocess, card.classes)
+    data, _ = _find(name, f"{split}/{first}", data_dir, expected)
+    if last >= len(data):
+        raise UsageError(f"{name}:{split} has images 0 to {len(data) - 1}, not up to {last}.")
+    images = [_from_dataset(data, index, expected, like) for index in range(first, last + 1)]
+    return [replace(image, label=_known(int(image.label or 0), data.classes, known)) for image in images]
+
+
+BATCH = re.compile(r"(?P<name>.+):(?P<split>train|test|all)/(?P<first>\d+)-(?P<last>\d+)")
+"""How a batch is written."""
 
 
 def _image_shaped(array: Array, expected: Preprocess | None = None) -> Array:

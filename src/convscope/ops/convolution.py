@@ -114,13 +114,47 @@ def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
 
 
 def convolution_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The constant is each kernel's bias times the weights of its channel."""
-    only(call, varies, "input")
+    """By the image, and for gradients by kernels and bias; the constant is each bias times its channel's weights."""
+    only(call, varies, "input", "weight", "bias")
     bias = call["bias"]
-    axes = tuple(range(2, weights.ndim))
-    constant = 0.0 if bias is None else float(wide(bias) @ weights.sum(axis=(0, *axes)))
-    spread = _transposed_vjp if call["transposed"] else _direct_vjp
-    return VJP({"input": spread(call, weights)}, constant)
+    passed = weights.sum(axis=(0, *range(2, weights.ndim)))  # (K,)
+    gradients: dict[str, Array] = {}
+    if "input" in varies:
+        gradients["input"] = (_transposed_vjp if call["transposed"] else _direct_vjp)(call, weights)
+    if "weight" in varies:
+        gradients["weight"] = _kernels_vjp(call, weights)
+    if "bias" in varies:
+        gradients["bias"] = passed
+    constant = 0.0 if bias is None or "bias" in varies else float(wide(bias) @ passed)
+    if {"input", "weight"} <= varies:  # a product of the two: its tangent counts it twice
+        return VJP(gradients, constant - float(np.sum(gradients["weight"] * wide(call["weight"]))), linear=False)
+    return VJP(gradients, constant)
+
+
+def _kernels_vjp(call: Call, weights: Array) -> Array:
+    """For every kernel position, what it met times the weights there; transposed, result and input change places."""
+    image, transposed = wide(call["input"]), bool(call["transposed"])
+    strides, paddings, dilations, _ = _settings_vjp(call)
+    wider, narrower = (weights, image) if transposed else (image, weights)
+    kernels, groups = call["weight"].shape, call["groups"]
+    edges = [
+        (p, max(0, (n - 1) * s + (r - 1) * d + 1 - size - p))
+        for p, n, s, d, r, size in zip(
+            paddings, narrower.shape[2:], strides, dilations, kernels[2:], wider.shape[2:], strict=True
+        )
+    ]
+    room = np.pad(wider, [(0, 0), (0, 0), *edges])
+    room = room.reshape(room.shape[0], groups, -1, *room.shape[2:])
+    still = narrower.reshape(narrower.shape[0], groups, -1, int(np.prod(narrower.shape[2:])))  # (N, G, K, P)
+    result = np.empty((groups, still.shape[2], room.shape[2], *kernels[2:]))
+    for tap in np.ndindex(*kernels[2:]):
+        at = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, d, n, s in zip(tap, dilations, narrower.shape[2:], strides, strict=True)
+        )
+        met = room[(slice(None), slice(None), slice(None), *at)].reshape(*room.shape[:3], -1)  # (N, G, C, P)
+        result[(slice(None), slice(None), slice(None), *tap)] = (still @ met.swapaxes(-1, -2)).sum(0)
+    return result.reshape(kernels)
 
 
 def _direct_vjp(call: Call, weights: Array) -> Array:

@@ -16,15 +16,17 @@ def filled(call: Call, cell: Cell) -> Leaf:
 
 
 def counted(call: Call, cell: Cell) -> Expr:
-    """arange, linspace, eye: a number that follows from its index."""
+    """arange, linspace, logspace, eye: a number that follows from its index."""
     if call.op == "eye":
         return number(float(cell[-1] == cell[-2]), "one on the diagonal")
     index = number(cell[0], "index")
-    if call.op == "linspace":
+    if call.op in {"linspace", "logspace"}:
         ends: dict[str, Expr] = {name: broadcast(call[name], (), name) for name in ("start", "end")}
         if call.kind:
             ends = {name: Apply("trunc", {"x": end}) if end.value() % 1 else end for name, end in ends.items()}
         even = Apply("evenly", {**ends, "index": index, "last": number(max(call["steps"] - 1, 1), "last")})
+        if call.op == "logspace":
+            even = Apply("pow", {"x": number(call["base"], "base"), "exponent": even})
         return Apply("cut", {"x": even}) if call.kind else even
     start, step = call.get("start") or 0, call.get("step")
     return Apply(

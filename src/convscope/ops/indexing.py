@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from convscope.errors import UsageError
 from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
@@ -10,6 +9,7 @@ from convscope.expr.precision import widened
 from convscope.ops.dependencies import as_mask, everything
 from convscope.ops.movement import as_type
 from convscope.ops.vjp import VJP, Varies, fitted, only, wide
+from convscope.ops.writing import written, written_dependencies, written_vjp
 
 
 def scattered_slice(call: Call, cell: Cell) -> Leaf | Apply:
@@ -33,7 +33,7 @@ def scatter(call: Call, cell: Cell) -> Expr:
     """scatter and scatter_add: along one axis, numbers put where a tensor says, the last one, or all added."""
     whole, index = call["self"], call["index"]
     if call.get("reduce") is not None:
-        raise UsageError(f"no rule explains scatter with reduce={call['reduce']!r}.")
+        return written(call, cell)
     full = cell or (0,)  # a number counts as a vector of one
     named: Array = index.array if index.shape else index.array.reshape(1)
     axis = call["dim"] % len(full)
@@ -82,6 +82,8 @@ def scattered_slice_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 def scatter_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Cells that were sent somewhere take that weight; written cells lose theirs."""
+    if call.get("reduce") is not None:
+        return written_vjp(call, weights, varies)
     axis, at = call["dim"] % max(weights.ndim, 1), call["index"].array
     rest = weights.copy()
     sent = np.take_along_axis(
@@ -107,8 +109,8 @@ def index_put_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     rest = weights.copy()
     if not call["accumulate"]:
         rest[at] = 0.0
-    written = float(np.sum(weights[at] * wide(call["values"])))
-    return VJP({"self": rest}, written)
+    constant = float(np.sum(weights[at] * wide(call["values"])))
+    return VJP({"self": rest}, constant)
 
 
 def _split(call: Call, varies: Varies, parts: dict[str, Array]) -> VJP:
@@ -120,6 +122,8 @@ def scatter_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, A
     """The cell itself where nothing overwrites it, and every number sent to it."""
     if not mask.ndim:
         return everything(call, mask, varies)
+    if call.get("reduce") is not None:
+        return written_dependencies(call, mask, varies)
     mask, at, axis = as_mask(mask), call["index"].array, call["dim"] % mask.ndim
     reached = tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(at.shape))
     result: dict[str, Array] = {}

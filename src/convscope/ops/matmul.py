@@ -14,9 +14,9 @@ from convscope.ops.vjp import VJP, Varies, fitted, wide
 def mm(call: Call, cell: Cell) -> Dot:
     """A row of the first matrix times a column of the second; batched ones matrix by matrix, vectors too.
 
-    Covers mm, bmm, mv and dot; a product of more axes arrives as views and bmm.
+    Covers mm, bmm, mv, dot and vdot; a product of more axes arrives as views and bmm.
     """
-    second = {"mv": "vec", "dot": "tensor"}.get(call.op, "mat2")
+    second = {"mv": "vec", "dot": "tensor", "vdot": "other"}.get(call.op, "mat2")
     left, right = call["self"], call[second]
     return replace(_product(left, right, cell), kind=call.kind)
 
@@ -62,8 +62,8 @@ def _note(count: int, biased: bool) -> str:
 
 
 def mm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """mm, bmm, mv, dot."""
-    second = {"mv": "vec", "dot": "tensor"}.get(call.op, "mat2")
+    """mm, bmm, mv, dot, vdot."""
+    second = {"mv": "vec", "dot": "tensor", "vdot": "other"}.get(call.op, "mat2")
     return _product_vjp(call, "self", second, weights, varies)
 
 
@@ -103,17 +103,18 @@ def product_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dic
     names = {
         "mv": ("self", "vec"),
         "dot": ("self", "tensor"),
+        "vdot": ("self", "other"),
         "addmm": ("mat1", "mat2"),
         "addmv": ("mat", "vec"),
         "baddbmm": ("batch1", "batch2"),
     }
     first, second = names.get(call.op, ("self", "mat2"))
     mask, results, operands = as_mask(mask), {}, call.operands()
-    vector = call.op in {"mv", "dot", "addmv"}
+    vector = call.op in {"mv", "dot", "vdot", "addmv"}
     rows = mask if vector else mask.max(axis=-1)
     if first in varies:
         shape = operands[first].shape
-        results[first] = np.broadcast_to(rows if call.op == "dot" else rows[..., None], shape).copy()
+        results[first] = np.broadcast_to(rows if call.op in {"dot", "vdot"} else rows[..., None], shape).copy()
     if second in varies:
         shape = operands[second].shape
         columns = mask.max(axis=-1) if vector else mask.max(axis=-2)[..., None, :]

@@ -106,34 +106,40 @@ def _statistic(call: Call, mean: Expr, var: Expr) -> Expr:
 def batch_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """In evaluation a scale for each channel; the constant is bias - mean * scale."""
     first_result(call)
-    only(call, varies, "input")
+    only(call, varies, "input", "weight", "bias")
     image = wide(call["input"])
     line = [1, -1] + [1] * (image.ndim - 2)
     scale, bias = (_line(call[name], line, empty) for name, empty in (("weight", 1.0), ("bias", 0.0)))
     training = bool(call.get("training", call.op.endswith("batch_norm_legit")))
+    axes = tuple(a for a in range(image.ndim) if a != 1)
     if training or call.get("running_mean") is None:
-        axes = tuple(a for a in range(image.ndim) if a != 1)
-        return _own_statistics(call, weights, axes, scale, bias)
-    factor = scale / np.sqrt(wide(call["running_var"]).reshape(line) + call["eps"])
-    shift = bias - wide(call["running_mean"]).reshape(line) * factor
-    return VJP({"input": weights * factor}, float(np.sum(weights * shift)))
+        far, root = _centred(image, axes, call["eps"])
+        learnt = _learnt(call, varies, weights, far / root, axes)
+        return _with_learnt(_own_statistics(call, weights, axes, scale, bias), learnt, call, varies)
+    root = np.sqrt(wide(call["running_var"]).reshape(line) + call["eps"])
+    mean = wide(call["running_mean"]).reshape(line)
+    learnt = _learnt(call, varies, weights, (image - mean) / root, axes)
+    shift = bias - mean * scale / root
+    return _with_learnt(VJP({"input": weights * scale / root}, float(np.sum(weights * shift))), learnt, call, varies)
 
 
 def layer_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Over the last axes."""
     first_result(call)
-    only(call, varies, "input")
+    only(call, varies, "input", "weight", "bias")
     image = wide(call["input"])
     axes = tuple(range(image.ndim - len(call["normalized_shape"]), image.ndim))
     scale = 1.0 if call["weight"] is None else wide(call["weight"])
     bias = 0.0 if call["bias"] is None else wide(call["bias"])
-    return _own_statistics(call, weights, axes, np.asarray(scale), np.asarray(bias))
+    far, root = _centred(image, axes, call["eps"])
+    learnt = _learnt(call, varies, weights, far / root, tuple(range(axes[0])))
+    return _with_learnt(_own_statistics(call, weights, axes, np.asarray(scale), np.asarray(bias)), learnt, call, varies)
 
 
 def group_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Over groups of channels."""
     first_result(call)
-    only(call, varies, "input")
+    only(call, varies, "input", "weight", "bias")
     image = wide(call["input"])
     grouped = (image.shape[0], call["group"], -1)
     line = [1, -1] + [1] * (image.ndim - 2)
@@ -141,8 +147,10 @@ def group_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     pulled = (weights * scale).reshape(grouped)
     far, root = _centred(image.reshape(grouped), (2,), call["eps"])
     gradient = _through(pulled, far, root, (2,)).reshape(image.shape)
-    result = (far / root).reshape(image.shape) * scale + bias
-    return tangent({"input": gradient}, call, float(np.sum(weights * result)))
+    normal = (far / root).reshape(image.shape)
+    learnt = _learnt(call, varies, weights, normal, tuple(a for a in range(image.ndim) if a != 1))
+    whole = tangent({"input": gradient}, call, float(np.sum(weights * (normal * scale + bias))))
+    return _with_learnt(whole, learnt, call, varies)
 
 
 def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Array, bias: Array) -> VJP:
@@ -150,6 +158,22 @@ def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Ar
     far, root = _centred(image, axes, call["eps"])
     gradient = _through(weights * scale, far, root, axes)
     return tangent({"input": gradient}, call, float(np.sum(weights * (far / root * scale + bias))))
+
+
+def _learnt(call: Call, varies: Varies, weights: Array, normal: Array, axes: tuple[int, ...]) -> dict[str, Array]:
+    """The gradients of the learnt scale and shift, where these vary: sums over what shares one of them."""
+    sums = {"weight": weights * normal, "bias": weights}
+    return {name: each.sum(axis=axes).reshape(call[name].shape) for name, each in sums.items() if name in varies}
+
+
+def _with_learnt(image: VJP, learnt: dict[str, Array], call: Call, varies: Varies) -> VJP:
+    """The gradients of the operands that vary; with learnt ones the tangent in all of them."""
+    if not learnt:
+        return image
+    gradients = {**(image.gradients if "input" in varies else {}), **learnt}
+    kept = 0.0 if "input" in varies else float(np.sum(image.gradients["input"] * wide(call["input"])))
+    moved = sum(float(np.sum(gradient * wide(call[name]))) for name, gradient in learnt.items())
+    return VJP(gradients, image.constant + kept - moved, linear=False)
 
 
 def _centred(image: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array]:

@@ -29,8 +29,8 @@ Role = Literal["arithmetic", "activation", "index", "view", "copy", "create", "r
 class Op:
     """Everything convscope knows about one ATen operation, except its definition.
 
-    To teach convscope an operation of your own, pass one more record: `explain(trace, step, cell, ops=OPS | {"my_op":
-    Op(my_rule, my_dependencies)})`. docs/rules.md has the whole recipe.
+    To teach convscope an operation of your own, pass one more record: `explain(trace, step, cell, ops=OPS |
+    {"mylib::swirl": Op(my_rule, my_dependencies)})`. docs/rules.md has the whole recipe.
     """
 
     rule: Rule

@@ -11,7 +11,7 @@ from convscope.errors import UnknownName, UsageError
 from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Leaf, number
-from convscope.expr.precision import WHOLE, rounded, wrapped
+from convscope.expr.precision import PRECISIONS, WHOLE, rounded, wrapped
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
@@ -24,11 +24,18 @@ SAME = (
     "relu", "hardsigmoid", "hardswish", "silu", "mish", "sigmoid", "tanh", "neg", "abs", "sign", "floor", "ceil",
     "trunc", "reciprocal", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
     "erf", "sin", "cos", "tan", "asin", "acos", "sinh", "cosh", "erfc", "frac", "atan", "logical_not",
-    "isnan", "isinf",
+    "isnan", "isinf", "acosh", "asinh", "atanh", "deg2rad", "rad2deg", "sinc", "angle", "signbit", "isposinf",
+    "isneginf",
 )  # fmt: skip
 """Operations of one argument that are called as their function is."""
+OF_PAIRS = ("mul", "maximum", "minimum", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or",
+    "bitwise_xor", "copysign", "hypot", "fmax", "fmin", "logaddexp", "logaddexp2", "xlogy", "ldexp",
+)  # fmt: skip
+"""Operations of `self` and `other` that are called as their function is."""
 ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     **{name: (name, _X) for name in SAME},
+    **{name: (name, _XY) for name in OF_PAIRS},
+    "heaviside": ("heaviside", {"x": "self", "y": "values"}),
     "sgn": ("sign", _X),
     "atan2": ("atan2", {"x": "self", "y": "other"}),
     "leaky_relu": ("leaky_relu", {"x": "self", "slope": "negative_slope"}),
@@ -39,20 +46,11 @@ ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "celu": ("celu", {"x": "self", "alpha": "alpha"}),
     "hardtanh": ("clamp", {"x": "self", "low": "min_val", "high": "max_val"}),
     "softplus": ("softplus", {"x": "self", "beta": "beta", "threshold": "threshold"}),
-    "mul": ("mul", _XY),
-    "maximum": ("maximum", _XY),
-    "minimum": ("minimum", _XY),
     "addcmul": ("addcmul", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
     "addcdiv": ("addcdiv", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
     "lerp": ("lerp", {"x": "self", "y": "end", "weight": "weight"}),
     "where": ("where", {"condition": "condition", "yes": "self", "no": "other"}),
     "masked_fill": ("where", {"condition": "mask", "yes": "value", "no": "self"}),
-    "logical_and": ("logical_and", _XY),
-    "logical_or": ("logical_or", _XY),
-    "logical_xor": ("logical_xor", _XY),
-    "bitwise_and": ("bitwise_and", _XY),
-    "bitwise_or": ("bitwise_or", _XY),
-    "bitwise_xor": ("bitwise_xor", _XY),
 }
 
 
@@ -157,6 +155,26 @@ def _not(call: Call) -> tuple[str, Arguments]:
     return "logical_not" if call.dtype == "bool" else "bitwise_not", {"x": call["self"]}
 
 
+def _logit(call: Call) -> tuple[str, Arguments]:
+    """log(x / (1 - x)); with eps, of x between eps and 1 - eps."""
+    eps = call.get("eps")
+    limited = eps is not None and eps >= 0
+    return ("logit_within", {"x": call["self"], "eps": float(eps)}) if limited else ("logit", {"x": call["self"]})
+
+
+def _finite(call: Call) -> tuple[str, Arguments]:
+    """nan_to_num: numbers for nan and infinities, by default 0 and the largest of the type."""
+    largest = PRECISIONS[call.dtype].largest if call.dtype in PRECISIONS else 0.0
+    defaults = {"nan": 0.0, "posinf": largest, "neginf": -largest}
+    given = {name: usual if call.get(name) is None else float(call[name]) for name, usual in defaults.items()}
+    return "nan_to_num", {"x": call["self"], **_as_read(given, call.dtype)}
+
+
+def _frexp(call: Call) -> tuple[str, Arguments]:
+    """The number as a mantissa, the first result, times 2 to an exponent, the second."""
+    return ("exponent" if call.output else "mantissa"), {"x": call["self"]}
+
+
 SPECIAL: Mapping[str, Callable[[Call], tuple[str, Arguments]]] = {
     **dict.fromkeys(("add", "sub", "rsub"), _sum),
     **dict.fromkeys(("div", "remainder", "fmod", "floor_divide"), _quotient),
@@ -166,6 +184,9 @@ SPECIAL: Mapping[str, Callable[[Call], tuple[str, Arguments]]] = {
     "round": _round,
     "gelu": _gelu,
     "bitwise_not": _not,
+    "logit": _logit,
+    "nan_to_num": _finite,
+    "frexp": _frexp,
 }
 
 
@@ -259,10 +280,16 @@ def through_vjp(
 
 
 def prelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The learnt slope below zero."""
-    only(call, varies, "self")
+    """The learnt slope below zero; by the slope itself what is below zero."""
+    only(call, varies, "self", "weight")
     image, slope = wide(call["self"]), wide(call["weight"])
-    return VJP({"self": weights * np.where(image > 0, 1.0, slope)})
+    gradients = {"self": weights * np.where(image > 0, 1.0, slope)} if "self" in varies else {}
+    if "weight" not in varies:
+        return VJP(gradients)
+    gradients["weight"] = fitted(weights * np.where(image > 0, 0.0, image), call["weight"].shape)
+    kept = 0.0 if "self" in varies else _sum_vjp(weights, np.where(image > 0, image, 0.0))
+    moved = _sum_vjp(gradients["weight"], slope) if "self" in varies else 0.0
+    return VJP(gradients, kept - moved, linear="self" not in varies)
 
 
 def glu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

@@ -7,6 +7,7 @@ import numpy as np
 from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import before_reduction, dims_of, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.precision import widened
 from convscope.expr.primitives.reductions import mean_roundings
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
@@ -21,6 +22,23 @@ def total(call: Call, cell: Cell) -> Dot:
     """
     cells = reduced(call, cell)
     return Dot(cells, note=f"the sum of {len(cells):,} cells", kind=call.kind)
+
+
+def nansum(call: Call, cell: Cell) -> Dot:
+    """The sum of the cells along the reduced axes that are not nan."""
+    cells = reduced(call, cell)
+    kept = np.flatnonzero(~np.isnan(cells.values))
+    some = Cells(cells.values[kept], cells.source, cells.cells[kept], (len(kept),))
+    return Dot(some, note=f"the sum of {len(some):,} of {len(cells):,} cells, without nan", kind=call.kind)
+
+
+def trace(call: Call, _cell: Cell) -> Dot:
+    """The sum of the diagonal of a matrix."""
+    operand = call["self"]
+    places = np.repeat(np.arange(min(operand.shape), dtype=np.int64)[:, None], 2, axis=1)
+    values = widened(np.asarray(operand.array[tuple(places.T)]))
+    cells = Cells(values, operand.source, places, (len(places),))
+    return Dot(cells, note=f"the sum of the {len(cells):,} cells on the diagonal", kind=call.kind)
 
 
 def mean(call: Call, cell: Cell) -> Dot:
@@ -143,14 +161,26 @@ def total_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     shape = call["self"].shape
     count = 1.0 if call.op == "sum" else float(np.prod([shape[d] for d in dims_of(call, call["self"])]))
-    return VJP({"self": np.broadcast_to(_kept(call, weights) / count, shape).copy()})
+    return VJP({"self": np.broadcast_to(kept_weights(call, weights) / count, shape).copy()})
+
+
+def nansum_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To the cells that are not nan."""
+    only(call, varies, "self")
+    return VJP({"self": kept_weights(call, weights) * ~np.isnan(wide(call["self"]))})
+
+
+def trace_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To the diagonal."""
+    only(call, varies, "self")
+    return VJP({"self": np.eye(*call["self"].shape) * weights})
 
 
 def variance_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """var and std, and the mean that comes with them."""
     only(call, varies, "self")
     image, dims = wide(call["self"]), dims_of(call, call["self"])
-    kept, count = _kept(call, weights), float(np.prod([image.shape[d] for d in dims]))
+    kept, count = kept_weights(call, weights), float(np.prod([image.shape[d] for d in dims]))
     if call.output == 1:
         return VJP({"self": np.broadcast_to(kept / count, image.shape).copy()})
     given = call.get("correction")
@@ -173,7 +203,7 @@ def extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         first = np.argmax(wins, axis=dims[0])
         wins = np.arange(image.shape[dims[0]]).reshape([-1 if a == dims[0] else 1 for a in range(image.ndim)])
         wins = wins == np.expand_dims(first, dims[0])
-    return VJP({"self": _kept(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
+    return VJP({"self": kept_weights(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
 
 
 def least_and_largest_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -182,7 +212,7 @@ def least_and_largest_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     image, dims = wide(call["self"]), dims_of(call, call["self"])
     best = (np.max if call.output else np.min)(image, axis=dims, keepdims=True)
     wins = image == best
-    return VJP({"self": _kept(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
+    return VJP({"self": kept_weights(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
 
 
 def ranked_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -209,8 +239,8 @@ def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         kept = image[line].copy()
         kept[tuple(i for a, i in enumerate(cell) if a in dims)] = 1.0
         others[cell] = kept.prod()
-    kept_weights = _kept(call, weights)
-    return tangent({"self": kept_weights * others}, call, float(np.sum(kept_weights * result)))
+    kept = kept_weights(call, weights)
+    return tangent({"self": kept * others}, call, float(np.sum(kept * result)))
 
 
 def norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -223,12 +253,12 @@ def norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         best = (np.max if order > 0 else np.min)(sizes, axis=dims, keepdims=True)
         wins = sizes == best
         slope = np.sign(image) * wins / wins.sum(axis=dims, keepdims=True)
-        return VJP({"self": _kept(call, weights) * slope})
+        return VJP({"self": kept_weights(call, weights) * slope})
     length = (sizes**order).sum(axis=dims, keepdims=True) ** (1 / order)
     with np.errstate(all="ignore"):
         slope = np.sign(image) * sizes ** (order - 1) / length ** (order - 1)
     slope = np.where(length > 0, np.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0), 0.0)
-    return VJP({"self": _kept(call, weights) * slope}, linear=order == 1)
+    return VJP({"self": kept_weights(call, weights) * slope}, linear=order == 1)
 
 
 def logsumexp_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -238,7 +268,7 @@ def logsumexp_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     top = image.max(axis=dims, keepdims=True)
     grown = np.exp(image - top)
     added = grown.sum(axis=dims, keepdims=True)
-    kept = _kept(call, weights)
+    kept = kept_weights(call, weights)
     return tangent({"self": kept * grown / added}, call, float(np.sum(kept * (top + np.log(added)))))
 
 
@@ -249,7 +279,7 @@ def cumsum_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     return VJP({"self": np.flip(np.cumsum(np.flip(weights, axis), axis), axis) if weights.ndim else weights})
 
 
-def _kept(call: Call, weights: Array) -> Array:
+def kept_weights(call: Call, weights: Array) -> Array:
     """The weights with the reduced axes put back as length 1."""
     shape, dims = call["self"].shape, dims_of(call, call["self"])
     return weights.reshape([1 if a in dims else n for a, n in enumerate(shape)])

@@ -34,7 +34,7 @@ def linear(call: Call, cell: Cell) -> Dot:
 
     Source: PyTorch, aten/src/ATen/native/UpSample.h, area_pixel_compute_source_index.
     """
-    return _interpolated(call, cell, linear_taps)
+    return interpolated(call, cell, linear_taps)
 
 
 def cubic(call: Call, cell: Cell) -> Dot:
@@ -42,10 +42,11 @@ def cubic(call: Call, cell: Cell) -> Dot:
 
     Source: Keys, IEEE Transactions on Acoustics, Speech and Signal Processing 29, 1981.
     """
-    return _interpolated(call, cell, cubic_taps)
+    return interpolated(call, cell, cubic_taps)
 
 
-def _interpolated(call: Call, cell: Cell, taps: Callable[..., Taps]) -> Dot:
+def interpolated(call: Call, cell: Cell, taps: Callable[..., Taps]) -> Dot:
+    """The cells around a place, each times the product of its nearness along every axis."""
     axes = [taps(call, axis, at) for axis, at in _spatial(call, cell)]
     window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
     if not np.isfinite(window.values).all():  # then a product with 0 counts
@@ -66,7 +67,7 @@ def _spatial(call: Call, cell: Cell) -> list[tuple[int, int]]:
     return list(enumerate(cell[-len(call["output_size"]) :]))
 
 
-def _scale(call: Call, axis: int) -> tuple[int, int, float | None]:
+def given_scale(call: Call, axis: int) -> tuple[int, int, float | None]:
     """Input length, output length and the given scale factor of one spatial axis."""
     axes = len(call["output_size"])
     names = ("scales_d", "scales_h", "scales_w")[-axes:] if axes > 1 else ("scales",)
@@ -74,7 +75,7 @@ def _scale(call: Call, axis: int) -> tuple[int, int, float | None]:
 
 
 def _nearest_at(call: Call, axis: int, at: int) -> int:
-    length, wanted, given = _scale(call, axis)
+    length, wanted, given = given_scale(call, axis)
     exact = "exact" in call.op
     if not exact and wanted in {length, 2 * length}:
         return at * length // wanted
@@ -88,7 +89,7 @@ def _settled(call: Call, axis: int, at: int, here: float) -> None:
     Raises:
         UsageError: the two fall between other cells.
     """
-    length, wanted, given = _scale(call, axis)
+    length, wanted, given = given_scale(call, axis)
     if call["align_corners"] or call.dtype == "float64":
         return
     step = np.float32(1 / given) if given else np.float32(length) / np.float32(wanted)
@@ -99,7 +100,7 @@ def _settled(call: Call, axis: int, at: int, here: float) -> None:
 
 def _position(call: Call, axis: int, at: int, clip: bool) -> tuple[float, float, int]:
     """Where the result's cell falls on the input's axis, how inexact that is, and the axis' length."""
-    length, wanted, given = _scale(call, axis)
+    length, wanted, given = given_scale(call, axis)
     if length == wanted and clip:  # linear kernels copy, cubic ones do not
         return float(at), 0.0, length
     kind = np.float64 if call.dtype == "float64" else np.float32
@@ -188,20 +189,21 @@ def _cubic_weight(distance: float, a: float = -0.75) -> float:
 
 def nearest_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """To the nearest cell."""
-    return _back(call, weights, varies, nearest_taps)
+    return taps_vjp(call, weights, varies, nearest_taps)
 
 
 def linear_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """To the two nearest on each axis."""
-    return _back(call, weights, varies, linear_taps)
+    return taps_vjp(call, weights, varies, linear_taps)
 
 
 def cubic_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """To the four nearest on each axis."""
-    return _back(call, weights, varies, cubic_taps)
+    return taps_vjp(call, weights, varies, cubic_taps)
 
 
-def _back(call: Call, weights: Array, varies: Varies, taps: Callable[[Call, int, int], Taps]) -> VJP:
+def taps_vjp(call: Call, weights: Array, varies: Varies, taps: Callable[[Call, int, int], Taps]) -> VJP:
+    """Each weight of the result shared out among the cells around its place."""
     only(call, varies, "self")
     axes = len(call["output_size"])
     matrices: list[Matrix] = []
@@ -218,6 +220,13 @@ def _back(call: Call, weights: Array, varies: Varies, taps: Callable[[Call, int,
 def resampling_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cells around a place that have a share in it."""
     taps = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
+    return taps_dependencies(call, mask, varies, taps)
+
+
+def taps_dependencies(
+    call: Call, mask: Array, varies: frozenset[str], taps: Callable[[Call, int, int], Taps]
+) -> dict[str, Array]:
+    """The cells that `taps` names for each place, but those without weight."""
     axes = len(call["output_size"])
     shape = call["self"].shape[-axes:]
     matrices = []

@@ -33,7 +33,7 @@ def transpose(call: Call, cells: Array) -> Array:
     """Two axes exchanged."""
     order = list(range(cells.shape[1]))
     if len(order) > 1:
-        one, other = (call["dim0"], call["dim1"]) if call.op == "transpose" else (0, 1)
+        one, other = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (0, 1)
         order[one], order[other] = order[other], order[one]
     return cells[:, order]
 
@@ -61,6 +61,12 @@ def slices(call: Call, cells: Array) -> Array:
     return _with(cells, axis, first + cells[:, axis] * call["step"])
 
 
+def narrow(call: Call, cells: Array) -> Array:
+    """Some neighbouring indices of one axis."""
+    axis = call["dim"] % cells.shape[1]
+    return _with(cells, axis, cells[:, axis] + call["start"] % max(call["self"].shape[axis], 1))
+
+
 def unsqueeze(call: Call, cells: Array) -> Array:
     """A new axis of length 1."""
     return np.delete(cells, call["dim"] % cells.shape[1], axis=1)
@@ -76,6 +82,22 @@ def flip(call: Call, cells: Array) -> Array:
     result = cells.copy()
     for axis in call["dims"]:
         result[:, axis] = call.shape[axis] - 1 - cells[:, axis]
+    return result
+
+
+def rot90(call: Call, cells: Array) -> Array:
+    """A plane turned by quarters: what was a row becomes a column."""
+    one, other = (axis % cells.shape[1] for axis in call["dims"])
+    rows, columns = cells[:, one], cells[:, other]
+    last_row, last_column = (call["self"].shape[axis] - 1 for axis in (one, other))
+    turns = {
+        0: (rows, columns),
+        1: (columns, last_column - rows),
+        2: (last_row - rows, last_column - columns),
+        3: (last_row - columns, rows),
+    }
+    result = cells.copy()
+    result[:, one], result[:, other] = turns[call["k"] % 4]
     return result
 
 
@@ -184,6 +206,20 @@ def gather(call: Call, cells: Array) -> Array:
     return _with(cells, call["dim"] % cells.shape[1], named) if cells.shape[1] else named[:, None].astype(np.int64)
 
 
+def take(call: Call, cells: Array) -> Array:
+    """The cell with a number in reading order."""
+    shape = call["self"].shape
+    named = np.broadcast_to(call["index"].array[tuple(cells.T)], len(cells)) % max(int(np.prod(shape)), 1)
+    return _unflat(named.astype(np.int64), shape)
+
+
+def masked_select(call: Call, cells: Array) -> Array:
+    """The cells where a mask holds, in reading order."""
+    mask, shape = call["mask"].array, call["self"].shape
+    kept = np.argwhere(np.broadcast_to(mask, np.broadcast_shapes(mask.shape, shape)))
+    return _broadcast(kept[cells[:, 0]], shape)
+
+
 def embedding(call: Call, cells: Array) -> Array:
     """The row of a table that an index names."""
     *place, unit = cells.T
@@ -283,14 +319,11 @@ def _relaid(cells: Array, given: tuple[int, ...], wanted: tuple[int, ...]) -> Ar
     return _unflat(_flat(cells, given), wanted)
 
 
-MOVES: Mapping[str, Move] = {
+VIEWS: Mapping[str, Move] = {
     "view": view,
     "_unsafe_view": view,
     "alias": same,
-    "clone": same,
     "detach": same,
-    "lift_fresh": same,
-    "copy": copy,
     "expand": expand,
     "transpose": transpose,
     "t": transpose,
@@ -299,9 +332,6 @@ MOVES: Mapping[str, Move] = {
     "slice": slices,
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
-    "flip": flip,
-    "roll": roll,
-    "repeat": repeat,
     "as_strided": as_strided,
     "split": split,
     "split_with_sizes": split,
@@ -310,6 +340,21 @@ MOVES: Mapping[str, Move] = {
     "unbind": unbind,
     "unfold": unfold,
     "diagonal": diagonal,
+    "narrow": narrow,
+}
+"""Views of a tensor. PyTorch has a twin of each that copies: `expand_copy`, `view_copy`."""
+MOVES: Mapping[str, Move] = {
+    **VIEWS,
+    **{f"{name}_copy": move for name, move in VIEWS.items()},
+    "clone": same,
+    "lift_fresh": same,
+    "copy": copy,
+    "flip": flip,
+    "roll": roll,
+    "rot90": rot90,
+    "repeat": repeat,
+    "take": take,
+    "masked_select": masked_select,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "channel_shuffle": channel_shuffle,

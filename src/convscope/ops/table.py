@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from convscope.ops import (
     attention,
     convolution,
+    counting,
     creation,
+    cumulative,
     indexing,
     joining,
     matmul,
@@ -13,15 +15,32 @@ from convscope.ops import (
     normalization,
     pointwise,
     pooling,
+    ranking,
     reductions,
     resampling,
+    segments,
     titles,
+    writing,
 )
+from convscope.ops.antialiasing import ANTIALIASING
+from convscope.ops.backward_table import BACKWARD
+from convscope.ops.class_losses import CLASS_LOSSES
+from convscope.ops.ctc import CTC
 from convscope.ops.dependencies import MovedCells, everything
+from convscope.ops.distances import DISTANCES
+from convscope.ops.embedding_bag import EMBEDDING_BAG
+from convscope.ops.losses import LOSSES
 from convscope.ops.op import Op, Role
+from convscope.ops.outer_products import OUTER_PRODUCTS
+from convscope.ops.quantization import QUANTIZATION
+from convscope.ops.randomized import RANDOMIZED
+from convscope.ops.recurrent import RECURRENT
+from convscope.ops.sampling import SAMPLING
 from convscope.ops.titles import Title
+from convscope.ops.updates import UPDATES
+from convscope.plugins import PluginTable
 
-OPS: Mapping[str, Op] = {
+_ROWS: Mapping[str, Op] = {
     # convolution
     "convolution": Op(
         convolution.convolution,
@@ -267,6 +286,33 @@ OPS: Mapping[str, Op] = {
         ("sub", "rsub", "div", "floor_divide"),
         Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="stores between"),
     ),
+    **dict.fromkeys(
+        (
+            "acosh",
+            "asinh",
+            "atanh",
+            "deg2rad",
+            "rad2deg",
+            "nan_to_num",
+            "angle",
+            "signbit",
+            "isposinf",
+            "isneginf",
+            "frexp",
+            "copysign",
+            "hypot",
+            "fmax",
+            "fmin",
+            "logaddexp",
+            "logaddexp2",
+            "heaviside",
+        ),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
+    ),
+    **dict.fromkeys(
+        ("sinc", "logit", "xlogy", "ldexp"),
+        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
+    ),
     "log_sigmoid_forward": Op(pointwise.log_sigmoid, pointwise.pointwise_dependencies, pointwise.log_sigmoid_vjp),
     "_prelu_kernel": Op(pointwise.prelu, pointwise.pointwise_dependencies, pointwise.prelu_vjp, role="activation"),
     "glu": Op(pointwise.glu, pointwise.glu_dependencies, pointwise.glu_vjp, role="activation"),
@@ -354,6 +400,34 @@ OPS: Mapping[str, Op] = {
         ("embedding", "index"),
         Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("indices",)),
     ),
+    **dict.fromkeys(
+        (
+            "alias_copy",
+            "as_strided_copy",
+            "detach_copy",
+            "diagonal_copy",
+            "expand_copy",
+            "narrow_copy",
+            "permute_copy",
+            "rot90",
+            "select_copy",
+            "slice_copy",
+            "split_copy",
+            "split_with_sizes_copy",
+            "squeeze_copy",
+            "t_copy",
+            "transpose_copy",
+            "unbind_copy",
+            "unfold_copy",
+            "unsqueeze_copy",
+            "view_copy",
+        ),
+        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp),
+    ),
+    "take": Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("index",)),
+    "masked_select": Op(
+        movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("mask",)
+    ),
     "_to_copy": Op(movement.converted, movement.moved_dependencies, movement.moved_vjp),
     # joining
     "cat": Op(joining.cat, MovedCells(joining.cat_vjp), joining.cat_vjp, title=titles.named("concatenate")),
@@ -386,6 +460,48 @@ OPS: Mapping[str, Op] = {
         rounding="narrow",
         selected_by=("indices",),
     ),
+    # ranks, counts and places
+    **dict.fromkeys(
+        ("median", "nanmedian", "kthvalue", "mode"),
+        Op(ranking.ranked_one, reductions.reduction_dependencies, ranking.ranked_one_vjp),
+    ),
+    "cumprod": Op(cumulative.cumprod, reductions.cumsum_dependencies, cumulative.cumprod_vjp, rounding="narrow"),
+    **dict.fromkeys(
+        ("cummax", "cummin"),
+        Op(cumulative.cumulative_extreme, reductions.cumsum_dependencies, cumulative.cumulative_extreme_vjp),
+    ),
+    "logcumsumexp": Op(
+        cumulative.logcumsumexp, reductions.cumsum_dependencies, cumulative.logcumsumexp_vjp, rounding="stores between"
+    ),
+    "nansum": Op(reductions.nansum, reductions.reduction_dependencies, reductions.nansum_vjp),
+    "trace": Op(reductions.trace, everything, reductions.trace_vjp),
+    "count_nonzero": Op(counting.count_nonzero, reductions.reduction_dependencies),
+    **dict.fromkeys(("nonzero", "nonzero_static"), Op(counting.nonzero, everything)),
+    **dict.fromkeys(("_unique2", "unique_dim", "unique_consecutive"), Op(counting.unique, everything)),
+    **dict.fromkeys(("searchsorted", "bucketize"), Op(counting.searched, counting.searched_dependencies)),
+    "repeat_interleave": Op(counting.repeated, everything),
+    "isin": Op(counting.is_among, everything),
+    **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything, rounding="narrow")),
+    "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),
+    # writing
+    **dict.fromkeys(
+        ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),
+        Op(
+            writing.written,
+            writing.written_dependencies,
+            writing.written_vjp,
+            role="index",
+            rounding="narrow",
+            selected_by=("index",),
+        ),
+    ),
+    "masked_scatter": Op(
+        writing.written, writing.written_dependencies, writing.written_vjp, role="index", selected_by=("mask",)
+    ),
+    **dict.fromkeys(
+        ("diagonal_scatter", "as_strided_scatter", "diag_embed", "block_diag"),
+        Op(writing.written, writing.written_dependencies, writing.written_vjp),
+    ),
     # creation
     **dict.fromkeys(
         (
@@ -405,8 +521,24 @@ OPS: Mapping[str, Op] = {
         Op(creation.filled, everything, role="create"),
     ),
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
-    "linspace": Op(creation.counted, everything, role="create", rounding="narrow"),
+    **dict.fromkeys(("linspace", "logspace"), Op(creation.counted, everything, role="create", rounding="narrow")),
+    # families that have their rows beside their rules
+    "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
+    **BACKWARD,
+    **UPDATES,
+    **CLASS_LOSSES,
+    **DISTANCES,
+    **CTC,
+    **RECURRENT,
+    **SAMPLING,
+    **ANTIALIASING,
+    **QUANTIZATION,
+    **EMBEDDING_BAG,
+    **RANDOMIZED,
+    **LOSSES,
+    **OUTER_PRODUCTS,
 }
+OPS: PluginTable[Op] = PluginTable(_ROWS, "convscope.ops")
 
 OTHER_ROLES: Mapping[str, Role] = {
     **dict.fromkeys(

@@ -44,6 +44,11 @@ def convolution(step: TitledStep) -> str:
     return f"{kind} {kernel}" + _settings(step, {"stride": 1, "padding": 0, "dilation": 1, "groups": 1})
 
 
+def backward(forward: Title) -> Title:
+    """`convolution 3x3, backward`: the forward operation's title, which has the same arguments."""
+    return lambda step: f"{forward(step)}, backward"
+
+
 def pooling(kind: str) -> Title:
     """`max pooling 2x2`; the stride only where it differs from the kernel size."""
 
@@ -84,7 +89,7 @@ def over_axes(kind: str) -> Title:
     def title(step: TitledStep) -> str:
         axes = step.arguments.get("dim")
         listed = axes if isinstance(axes, list | tuple) else [axes]
-        rank = len(_shape_of(step, "self"))
+        rank = len(_shape_of(step, "self") or step.shape)
         spatial = sorted(int(a) % rank for a in listed if a is not None) == [2, 3] if rank == 4 else False
         if spatial:
             return f"{kind} over rows and columns"
@@ -114,3 +119,8 @@ def _size(value: Any) -> str:
 def _shape_of(step: TitledStep, argument: str) -> tuple[int, ...]:
     value = step.arguments.get(argument)
     return tuple(getattr(value, "shape", ()))
+
+
+def update(step: TitledStep) -> str:
+    """`update by adam, learning rate 0.001`."""
+    return f"update by {step.op.rpartition('::')[2]}, learning rate {step.arguments.get('lr', 0):g}"

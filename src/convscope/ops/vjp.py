@@ -89,3 +89,13 @@ def along(weights: Array, matrices: Sequence[Matrix]) -> Array:
         axis = result.ndim - 1 - back
         result = np.moveaxis(np.moveaxis(result, axis, -1) @ matrix, -1, axis)
     return result
+
+
+def kept_for_backward(call: Call) -> None:
+    """Refuse to explain what an operation gives besides its result for its backward pass alone.
+
+    Raises:
+        UsageError: it is not the first result.
+    """
+    if call.output:
+        raise UsageError(f"result {call.output} of {call.op} is kept for a backward pass; no rule explains it.")

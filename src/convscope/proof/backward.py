@@ -46,6 +46,8 @@ class Backward:
     slack: float = 0.0
     """Error of that difference, because reference and vector-Jacobian products are evaluated in float64."""
     bent: list[str] = field(default_factory=list)
+    counts_rounding: bool = True
+    """Whether to recompute each step on the way, for `bound`, `rounding` and `slack`."""
     broken: list[str] = field(default_factory=list)
     """Steps that take numbers which left PyTorch, and on which weights fall."""
 
@@ -70,7 +72,7 @@ def backward(trace: Trace, step: Step, cell: Cell, output: int = 0, ops: Mapping
         for index in range(len(here.results)):
             weights = found.weights.pop((at, index), None)
             if weights is not None and weights.any():
-                _through(found, here, index, weights)
+                through(found, here, index, weights)
     return found
 
 
@@ -131,8 +133,8 @@ def operands_of(step: Step) -> Iterator[tuple[str, Ref]]:
         yield (name if step.arguments[name] is ref else f"{name}.{place}"), ref
 
 
-def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
-    """One result of one step: to its operands, or into the constant where nothing of it varies."""
+def through(found: Backward, step: Step, output: int, weights: Array) -> None:
+    """Take weights on one result of a step to its operands, or into the constant where nothing of it varies."""
     if (step.id, output) in found.tainted:
         _count_broken(found, step, output)
     if (step.id, output) not in found.varies:
@@ -147,9 +149,10 @@ def _through(found: Backward, step: Step, output: int, weights: Array) -> None:
         )
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _varies(found.varies, ref))
-    pulled = vjp(call_of(found.trace, step, output), weights, varies)
+    pulled = vjp(call_of(found.trace, step, output, found.ops), weights, varies)
     found.constant += pulled.constant
-    _count_rounding(found, step, output, weights)
+    if found.counts_rounding:
+        _count_rounding(found, step, output, weights)
     if not pulled.linear:
         found.bent.append(step.name)
     for name, gradient in pulled.gradients.items():

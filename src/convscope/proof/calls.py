@@ -13,7 +13,7 @@ import numpy as np
 
 from convscope.errors import ConvscopeError
 from convscope.expr.call import Call, Operand, Source
-from convscope.ops import OPS
+from convscope.ops import OPS, Op
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
@@ -50,11 +50,16 @@ DRAWN = frozenset(
 )  # fmt: skip
 """Operations whose numbers are drawn at random, or were never written: recorded, not calculated."""
 
-LAID_OUT = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "group_norm", "native_group_norm"})
+LAID_OUT = frozenset(
+    {
+        "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "native_batch_norm_backward", "group_norm",
+        "native_group_norm",
+    }
+)  # fmt: skip
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
 
 
-def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
+def call_of(trace: Trace, step: Step, output: int = 0, ops: Mapping[str, Op] = OPS) -> Call:
     """A step as a `Call`: its arguments with their numbers as they were when it ran.
 
     Args:
@@ -62,8 +67,8 @@ def call_of(trace: Trace, step: Step, output: int = 0) -> Call:
     """
     arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
     made = step.results[output]
-    rounding = OPS[step.op].rounding if step.op in OPS else "wide"
-    return Call(step.op, arguments, made.shape, made.dtype, output, _extra(trace, step), rounding)
+    rounding = ops[step.op].rounding if step.op in ops else "wide"
+    return Call(step.op, arguments, made.shape, made.dtype, step.position + output, _extra(trace, step), rounding)
 
 
 def _argument(trace: Trace, step: Step, name: str, value: Any) -> Any:
@@ -104,11 +109,13 @@ def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
-    """What no argument says: random numbers, the memory layout of the input, whether a kernel left padding out."""
+    """What no argument says: random numbers, states of a recurrent layer, memory layout, padding left out."""
     if not multiplies_padding(trace, step):
         return {"multiplies padding": False}
     if step.op == "native_dropout":
         return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
+    if step.op == "mkldnn_rnn_layer":
+        return {"states": Operand.of(step.outputs[0], step.name)}
     if step.op in LAID_OUT:
         return {"layout": layout_of(step.arguments["input"])}
     return MappingProxyType({})

@@ -1,5 +1,6 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,16 +16,21 @@ from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
 from convscope.proof.calls import call_of
 from convscope.proof.contributions import Contributions, contributions
+from convscope.proof.derivatives import derivatives_of
+from convscope.proof.paths import Paths, paths_to
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
-from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
+from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
+from convscope.reference.operation import Operation
+from convscope.reference.table import OPERATIONS
 from convscope.render.numbers import short
 from convscope.render.page import page, passage
 from convscope.render.series import Inner, parts
 from convscope.render.sums import Detail, indented
 from convscope.render.to_json import plain
 from convscope.render.worksheet import Worksheet, worksheet
+from convscope.traces.notation import formula, pytorch_code
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
@@ -76,6 +82,7 @@ class Explanation:
     """Bound of |value - recorded| by the rounding of PyTorch's kernel."""
     normwise: bool = False
     """Whether that is the bound of kernels that mix whole planes, because the number exceeds that of a sum."""
+    references: Mapping[str, Operation] = field(default_factory=lambda: OPERATIONS, repr=False)
 
     @cached_property
     def expr(self) -> Expr | None:
@@ -112,14 +119,21 @@ class Explanation:
             return "given"
         if self.changed:
             return "weights changed"
-        witness = recomputed(self.trace, self.step, self.output, normwise=self.normwise)
+        witness = recomputed(self.trace, self.step, self.output, normwise=self.normwise, references=self.references)
         if self.raw is not None and not self.agrees:
-            return "mismatch"
+            lost = math.isnan(self.recorded) and bool(may_be_lost(self.call, self.value))
+            return "unresolved" if lost else "mismatch"
         if witness is None:
             return "unsupported" if self.raw is None else "not recomputed"
         if not witness.agrees(self.cell, self.recorded, self.call.dtype):
             return "mismatch"
-        return self._within(witness)
+        return self._derived(self._within(witness))
+
+    def _derived(self, status: Status) -> Status:
+        """The status of a number that, if it is a gradient, is also the derivative of its forward step."""
+        if status not in PROVED or self.trace.training_step is None:
+            return status
+        return derivatives_of(self.trace, self.ops).status(self.step)[0] or status
 
     def _within(self, witness: Recomputation) -> Status:
         """The status of a number that is within the reference's bound, and within the rule's where it has one."""
@@ -168,7 +182,8 @@ class Explanation:
         """
         if part.source.kind != "step":
             return None
-        return explain(self.trace, part.source.name, part.cell, output=part.source.output, ops=self.ops)
+        name, output = part.source.name, part.source.output
+        return explain(self.trace, name, part.cell, output=output, ops=self.ops, references=self.references)
 
     def walk(self, depth: int = 2) -> "Iterator[tuple[int, Explanation]]":
         """This explanation, those of its parts, and so on down: pairs of level (from 0) and explanation.
@@ -220,6 +235,32 @@ class Explanation:
         """
         return contributions(self.trace, self.step, self.cell, self.output, self.name, ops=self.ops)
 
+    def to_paths(self, minus: "Explanation | None" = None) -> Paths:
+        """The same number as what the image adds by way of each channel of the first and last convolution.
+
+        >>> import torch, convscope as cs
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 2), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> trace = cs.trace(net, torch.rand(1, 3, 3))
+        >>> paths = cs.explain(trace, trace.steps[-1], (1,)).to_paths()
+        >>> len(paths.paths), sorted(path.channels for path in paths.paths)
+        (3, [(0,), (1,), (2,)])
+
+        Args:
+            minus: Another number of the same step: the paths are then those of the difference.
+
+        Raises:
+            UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
+        """
+        return paths_to(self.trace, self.step, self.cell, None if minus is None else minus.cell)
+
+    def to_formula(self) -> str | None:
+        """The calculation as a formula with its indices; None where the operation has none."""
+        return formula(self.step, self.cell)
+
+    def to_code(self) -> str | None:
+        """PyTorch code that gives the number from its `trace`; None where the operation has no short call."""
+        return pytorch_code(self.step, self.cell)
+
     def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
         """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
 
@@ -254,7 +295,13 @@ class Explanation:
 
 @takes(trace="Trace", step="Step | str | int | integer", cell="int | integer | tuple | list | ndarray")
 def explain(
-    trace: Trace, step: Step | str | int, cell: Cell | int, *, output: int = 0, ops: Mapping[str, Op] = OPS
+    trace: Trace,
+    step: Step | str | int,
+    cell: Cell | int,
+    *,
+    output: int = 0,
+    ops: Mapping[str, Op] = OPS,
+    references: Mapping[str, Operation] = OPERATIONS,
 ) -> Explanation:
     """Explain one number of a trace.
 
@@ -263,7 +310,8 @@ def explain(
         step: A step, its name or its id.
         cell: An index of the step's result; leading zeros may be left out: (channel, row, column), (unit,).
         output: Which result, of a step that has several, such as the positions of a max pooling.
-        ops: Another table of operations, such as `OPS | {"my_op": Op(my_rule, my_dependencies)}`.
+        ops: Another table of operations, such as `OPS | {"mylib::swirl": Op(my_rule, my_dependencies)}`.
+        references: Another table of definitions, such as `cs.reference.OPERATIONS | {"mylib::swirl": Operation(...)}`.
 
     Returns:
         Its explanation. Where no rule explains the operation it has no expression, and says so.
@@ -277,7 +325,7 @@ def explain(
         raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
     if found.results[output].dtype.startswith("complex"):
         raise UsageError(f"{found.name} holds complex numbers, which are not explained; choose another step.")
-    call = call_of(trace, found, output)
+    call = call_of(trace, found, output, ops)
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
     try:
@@ -285,13 +333,13 @@ def explain(
     except UsageError:  # the rule explains other forms of the operation
         raw = None
     if raw is None:
-        return Explanation(trace, found, full, output, call, ops, None, np.nan, recorded, np.nan)
+        return Explanation(trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, references=references)
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
     if mixed:
         bound = max(bound, convolution.normwise(call, full))
-    return Explanation(trace, found, full, output, call, ops, raw, value, recorded, bound, mixed)
+    return Explanation(trace, found, full, output, call, ops, raw, value, recorded, bound, mixed, references)
 
 
 def _expression(step: Step, call: Call, cell: Cell, recorded: float, ops: Mapping[str, Op]) -> Expr | None:
@@ -318,6 +366,11 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
 
 
 def _notes(found: Explanation) -> Iterator[str]:
+    if found.trace.training_step is not None:
+        wrong = derivatives_of(found.trace, found.ops).status(found.step)[1]
+        if wrong is not None:
+            there = f"{short(wrong.expected)} at {wrong.cell}"
+            yield f"the derivative of the forward step gives {there}, where this gradient has {short(wrong.recorded)}."
     for name in found.changed:
         yield f"{name} changed since the trace."
     for how in found.step.broken:

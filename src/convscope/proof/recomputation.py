@@ -34,7 +34,7 @@ ROUNDOFF = {
     "float16": (2.0**-24, 2.0**-11),
 }
 """Recorded type -> the unit roundoffs of its kernel's sums and of its result (see `reference.roundoff`)."""
-RANKED = frozenset({"max", "min", "sort", "topk"})
+RANKED = frozenset({"kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk"})
 """Operations whose second result says where the first one's numbers were; equal numbers compete for a place."""
 KEPT = 4
 """Recomputed steps that are kept for each trace: who explains one cell often explains its neighbour."""
@@ -74,19 +74,27 @@ class RecomputedPart(NamedTuple):
         return (slice(None),) * axes if box is None else box[:axes]
 
 
-def recomputed(trace: Trace, step: Step, output: int = 0, *, normwise: bool = False) -> Recomputation | None:
+def recomputed(
+    trace: Trace,
+    step: Step,
+    output: int = 0,
+    *,
+    normwise: bool = False,
+    references: Mapping[str, Operation] = OPERATIONS,
+) -> Recomputation | None:
     """What the reference gives for a step; None where it has no such operation, or not in this form.
 
     Args:
         output: Which result, of a step that has several.
         normwise: With the bounds of kernels that mix whole planes, where the operation has such.
+        references: Another table of definitions.
     """
-    key = (step.id, normwise)
+    key = (step.id, normwise, references.get(step.op))
     with _KEEPING:
         kept = _KEPT.setdefault(trace, OrderedDict())
         found = kept.get(key)
     if found is None:  # in several threads, each recomputes
-        found = recompute(trace, step, normwise=normwise)
+        found = recompute(trace, step, normwise=normwise, references=references)
     with _KEEPING:
         kept[key] = found
         kept.move_to_end(key)
@@ -96,18 +104,22 @@ def recomputed(trace: Trace, step: Step, output: int = 0, *, normwise: bool = Fa
 
 
 _KEEPING = Lock()
-_KEPT: WeakKeyDictionary[Trace, OrderedDict[tuple[int, bool], dict[int, Recomputation]]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Trace, OrderedDict[tuple[int, bool, Operation | None], dict[int, Recomputation]]] = (
+    WeakKeyDictionary()
+)
 
 
-def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, Recomputation]:
+def recompute(
+    trace: Trace, step: Step, *, normwise: bool = False, references: Mapping[str, Operation] = OPERATIONS
+) -> dict[int, Recomputation]:
     """Result -> what the reference gives for it; empty where it has no such operation, or not in this form.
 
     It has none of complex numbers.
     """
-    operation = _operation(step)
+    operation = _operation(step, references)
     if operation is None:
         return {}
-    arguments = _arguments(trace, step)
+    arguments = arguments_of(trace, step)
     try:
         return _settled_ranks(step, _evaluate(operation, step, arguments, normwise=normwise), arguments)
     except ConvscopeError:
@@ -115,17 +127,26 @@ def recompute(trace: Trace, step: Step, *, normwise: bool = False) -> dict[int, 
 
 
 def recompute_in_parts(
-    trace: Trace, step: Step, *, normwise: bool = False, cells: int = CELLS
+    trace: Trace,
+    step: Step,
+    *,
+    normwise: bool = False,
+    cells: int = CELLS,
+    references: Mapping[str, Operation] = OPERATIONS,
 ) -> Iterator[RecomputedPart]:
     """As `recompute`, some cells at a time, so that little memory is needed; nothing where the reference has nothing.
 
     Raises:
         ConvscopeError: the reference cannot compute one of the parts.
     """
-    operation = _operation(step)
+    operation = _operation(step, references)
     if operation is None:
         return
-    arguments = _arguments(trace, step)
+    if not any(math.prod(ref.shape) for ref in step.results):  # nothing to compute
+        nothing = {output: Recomputation(np.zeros(ref.shape), np.zeros(())) for output, ref in enumerate(step.results)}
+        yield RecomputedPart(None, None, nothing)
+        return
+    arguments = arguments_of(trace, step)
     if not _is_large(step, cells):
         found = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
         yield RecomputedPart(None, None, _settled_ranks(step, found, arguments))
@@ -149,17 +170,21 @@ def _settled_ranks(
     return found
 
 
-def _operation(step: Step) -> Operation | None:
-    return None if step.is_complex else OPERATIONS.get(step.op)
+def _operation(step: Step, references: Mapping[str, Operation]) -> Operation | None:
+    return None if step.is_complex else references.get(step.op)
 
 
-def _arguments(trace: Trace, step: Step) -> dict[str, Any]:
+def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
     """What the reference takes: the step's operands, and what no argument says."""
     arguments: dict[str, Any] = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
+    if step.op == "mkldnn_rnn_layer":
+        arguments["states"] = step.outputs[0]  # each step of a sequence is recomputed from the recorded one before it
     if step.op in LAID_OUT:
         arguments["layout"] = layout_of(step.arguments["input"])
+    if step.op == "nan_to_num":
+        arguments["result_type"] = step.dtype  # its largest number takes the place of an infinity
     if not multiplies_padding(trace, step, arguments):
         arguments["multiplies_padding"] = False
     return arguments
@@ -169,10 +194,11 @@ def _evaluate(
     operation: Operation, step: Step, arguments: Mapping[str, Any], *, normwise: bool, lean: bool = False
 ) -> dict[int, Recomputation]:
     roundoffs = [ROUNDOFF.get(made.dtype, (2.0**-24, 0.0)) for made in step.results]
-    made = operation.evaluate(roundoffs, normwise=normwise, lean=lean, **arguments)
+    before = roundoffs[:1] * step.position  # results that are other steps
+    made = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
     return {
         output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
-        for output, one in enumerate(made)
+        for output, one in enumerate(made[step.position :])
         if one is not None
     }
 

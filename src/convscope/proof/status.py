@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-StepStatus = Literal["proved", "proved normwise", "unresolved", "mismatch", "recomputed", "unsupported", "given"]
+StepStatus = Literal[
+    "proved", "proved normwise", "unresolved", "mismatch", "wrong derivative", "underived", "recomputed", "unsupported",
+    "given",
+]  # fmt: skip
 """What `verify` may find about a step."""
 Status = Literal[StepStatus, "not recomputed", "weights changed"]
 """What `explain` may find about a number."""
@@ -49,6 +52,12 @@ STATUSES: Mapping[Status, StatusText] = {
     "mismatch": StatusText(
         "✗ mismatch", "the recorded number is not what its operation gives for the recorded inputs", "bad"
     ),
+    "wrong derivative": StatusText(
+        "✗ wrong derivative", "the gradient is not the derivative of its forward step, however it was calculated", "bad"
+    ),
+    "underived": StatusText(
+        "underived", "recomputed, but not compared with the derivative of its forward step, which has no rule", "open"
+    ),
     "recomputed": StatusText(
         "recomputed", "the NumPy reference agrees within the bound, but no rule explains the operation", "open"
     ),
@@ -66,5 +75,5 @@ STATUSES: Mapping[Status, StatusText] = {
 """Every status, with its word, sentence and tone."""
 PROVED = frozenset(status for status, text in STATUSES.items() if text.tone == "good")
 """Statuses of what is proved."""
-CHECKED = frozenset({*PROVED, "recomputed", "unresolved"})
+CHECKED = frozenset({*PROVED, "recomputed", "underived", "unresolved"})
 """Statuses of what the reference recomputed, within its bound."""

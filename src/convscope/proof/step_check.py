@@ -4,18 +4,16 @@ Knows traces, rules and the reference through their witnesses.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
 
 import numpy as np
 
 from convscope.errors import ConvscopeError
 from convscope.expr.call import Call, Operand
-from convscope.expr.precision import Precision
 from convscope.ops import convolution
 from convscope.ops.op import Rule
 from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
 from convscope.proof.recomputation import Array, Cell, Recomputation
-from convscope.proof.tolerance import agree, resolution_of, whole_bound, within_reach
+from convscope.proof.tolerance import agree, may_be_lost, resolution_of, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
 from convscope.reference.parts import Box, boxes
 
@@ -108,25 +106,13 @@ class StepCheck:
         if np.isinf(recorded).any():
             beyond, perhaps = within_reach(recorded, expected, bounds, self.call.dtype)
             exact, open_ = exact | beyond, open_ | perhaps
-        if recorded.dtype.kind == "f" and (lost := np.isnan(recorded) & self._beyond(expected)).any():
-            open_ = open_ | lost
+        if recorded.dtype.kind == "f" and np.isnan(recorded).any():
+            open_ = open_ | (np.isnan(recorded) & may_be_lost(self.call, expected))
         open_ = open_ & ~exact
         self.unbounded += int(np.count_nonzero(open_))
         ratio[exact | open_] = 0.0
         ratio[np.isnan(ratio)] = np.inf
         return ratio
-
-    def _beyond(self, values: Array | float) -> Array:
-        """Mask of values too large for the type although all operands are finite.
-
-        A kernel may get there as an infinity or, where it subtracts two of them, as no number.
-        """
-        large: Array = np.abs(values) >= 0.999 * Precision.of(self.call.dtype).largest
-        return large & (bool(large.any()) and self._takes_finite)
-
-    @cached_property
-    def _takes_finite(self) -> bool:
-        return all(bool(np.isfinite(operand.array).all()) for operand in self.call.operands().values())
 
     def _judge_means(self, suspects: Iterable[int], again: Callable[[], Iterable[tuple[Box, Recomputation]]]) -> None:
         given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
@@ -179,7 +165,7 @@ class StepCheck:
         if self.recorded.dtype.kind != "f" or value == recorded or np.isnan(value):
             return True
         if np.isnan(recorded):
-            return not np.any(self._beyond(value))
+            return not np.any(may_be_lost(self.call, value))
         if np.isinf(recorded):
             return not bool(within_reach(recorded, value, bound, self.call.dtype)[1])
         return bool(np.isfinite(bound))

@@ -7,20 +7,25 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of
+from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
+from convscope.proof.gradient_check import check_gradients
 from convscope.proof.output_check import returned
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
-from convscope.proof.status import StepStatus
+from convscope.proof.status import PROVED, StepStatus
 from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
 from convscope.proof.verification_report import RESOLVED, Mismatch, StepReport, Verification
+from convscope.reference.operation import Operation
 from convscope.reference.parts import Box
+from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step, broken_chains
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
@@ -36,6 +41,7 @@ def verify(
     cells: int = CELLS,
     seed: int = 0,
     ops: Mapping[str, Op] = OPS,
+    references: Mapping[str, Operation] = OPERATIONS,
     progress: Progress = silent,
 ) -> Verification:
     """Recompute every number of every step from the step's recorded inputs, and explain a sample of its cells.
@@ -50,7 +56,8 @@ def verify(
         cells: How many cells of each result are explained: corners, borders, first and last channel, the one with
             the worst error, and random ones.
         seed: Which random ones.
-        ops: Another table of operations, such as `OPS | {"my_op": Op(my_rule, my_dependencies)}`.
+        ops: Another table of operations, such as `OPS | {"mylib::swirl": Op(my_rule, my_dependencies)}`.
+        references: Another table of definitions, such as `cs.reference.OPERATIONS | {"mylib::swirl": Operation(...)}`.
         progress: Told how many steps are done.
 
     Returns:
@@ -58,17 +65,29 @@ def verify(
         worst error and its resolution; and whether the output is what the steps hold.
     """
     found = []
-    read = _read(trace)
+    read, tables = _read(trace), Tables(ops, references)
     total = len(trace.all_steps)
     for done, step in enumerate(trace.all_steps):
         progress("verifying", done, total)
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
-            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), ops, read=read))
+            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), tables, read=read))
     progress("verifying", total, total)
     broken = tuple(broken_chains(trace.all_steps))
     remarks = tuple(note for note in trace.notes if note not in broken)
     chains = tuple(note.removesuffix(".") for note in broken)
-    return Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    report = Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    if trace.training_step is None:
+        return report
+    unresolved = [step.id for step in report.unresolved]
+    check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved)
+    return replace(report, training=trace.training_step.says, gradients=check)
+
+
+class Tables(NamedTuple):
+    """What operations mean, twice: the rules and the reference."""
+
+    ops: Mapping[str, Op]
+    references: Mapping[str, Operation]
 
 
 def _read(trace: Trace) -> frozenset[tuple[int, int]]:
@@ -82,7 +101,7 @@ def _verify_step(
     step: Step,
     cells: int,
     random: np.random.Generator,
-    ops: Mapping[str, Op],
+    tables: Tables,
     *,
     read: Collection[tuple[int, int]],
 ) -> StepReport:
@@ -97,7 +116,7 @@ def _verify_step(
             explained=sum(check.explained for check in checks),
             worst=max((check.worst for check in checks), default=0.0),
             resolution=_resolution(step, checks, read),
-            mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, ops),
+            mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, tables),
             hidden=step.hidden,
             says=step.says,
         )
@@ -105,16 +124,21 @@ def _verify_step(
     if step.overridden or step.role == "random":
         return report("given")
     try:
-        checks, explained = _check(trace, step, cells, random, ops)
+        checks, explained = _check(trace, step, cells, random, tables)
         proved: StepStatus = "proved"
         if any(check.mismatch for check in checks) and mixes(checks[0].call):
-            checks, explained = _check(trace, step, cells, random, ops, normwise=True)
+            checks, explained = _check(trace, step, cells, random, tables, normwise=True)
             proved = "proved normwise"
     except UNABLE:
         return report("unsupported")
     if not checks:
         return report("unsupported")
-    return report(_finding(checks, _resolution(step, checks, read), proved if explained else "recomputed"), checks)
+    finding = _finding(checks, _resolution(step, checks, read), proved if explained else "recomputed")
+    if trace.training_step is None or finding not in PROVED:
+        return report(finding, checks)
+    derived, wrong = derivatives_of(trace, tables.ops).status(step)
+    whole = report(derived or finding, checks)
+    return whole if wrong is None else replace(whole, mismatch=wrong)
 
 
 def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
@@ -132,7 +156,7 @@ def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStat
 
 def _resolution(step: Step, checks: Sequence[StepCheck], read: Collection[tuple[int, int]]) -> float:
     """That of the result which is resolved least, of those that matter."""
-    return max((c.resolution for c in checks if (step.id, c.call.output) in read), default=0.0)
+    return max((c.resolution for c in checks if (step.id, c.call.output - step.position) in read), default=0.0)
 
 
 def _check(
@@ -140,7 +164,7 @@ def _check(
     step: Step,
     cells: int,
     random: np.random.Generator,
-    ops: Mapping[str, Op],
+    tables: Tables,
     *,
     normwise: bool = False,
 ) -> tuple[list[StepCheck], bool]:
@@ -148,31 +172,35 @@ def _check(
     outputs = step.outputs
     checks: dict[int, StepCheck] = {}
     comparable: dict[int, bool] = {}
-    for part in recompute_in_parts(trace, step, normwise=normwise):
+    for part in recompute_in_parts(trace, step, normwise=normwise, references=tables.references):
         for output, found in part.found.items():
             if output not in checks:
-                checks[output] = StepCheck(call_of(trace, step, output), outputs[output], normwise=normwise)
+                checks[output] = StepCheck(call_of(trace, step, output, tables.ops), outputs[output], normwise=normwise)
             box = part.box_in(output, outputs[output].ndim)
             comparable[output] = comparable.get(output, True) and checks[output].compare(box, found)
     for output, check in checks.items():
-        check.conclude(partial(_again, trace, step, output, normwise=normwise))
-    rule = ops[step.op].rule if step.op in ops else None
+        check.conclude(partial(_again, trace, step, output, tables, normwise=normwise))
+    rule = tables.ops[step.op].rule if step.op in tables.ops else None
     explained = [comparable[output] and check.explain(rule, cells, random) for output, check in checks.items()]
     return list(checks.values()), all(explained)
 
 
-def _again(trace: Trace, step: Step, output: int, *, normwise: bool) -> Iterator[tuple[Box, Recomputation]]:
+def _again(
+    trace: Trace, step: Step, output: int, tables: Tables, *, normwise: bool
+) -> Iterator[tuple[Box, Recomputation]]:
     """The parts of one result."""
-    for part in recompute_in_parts(trace, step, normwise=normwise):
+    for part in recompute_in_parts(trace, step, normwise=normwise, references=tables.references):
         yield part.box_in(output, len(step.results[output].shape)), part.found[output]
 
 
-def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, ops: Mapping[str, Op]) -> Mismatch | None:
+def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Tables) -> Mismatch | None:
     """A mismatch with the explanation of its cell, where it has one."""
+    if mismatch is not None:
+        mismatch = replace(mismatch, output=mismatch.output - step.position)
     if mismatch is None or len(mismatch.cell) != len(step.results[mismatch.output].shape):
         return mismatch
     try:
-        why = explain(trace, step, mismatch.cell, output=mismatch.output, ops=ops).to_text()
+        why = explain(trace, step, mismatch.cell, output=mismatch.output, **tables._asdict()).to_text()
     except UNABLE:
         return mismatch
     return replace(mismatch, why=why)

@@ -7,9 +7,13 @@ from typing import Any, Literal
 from convscope.json_values import plain_value
 from convscope.proof.status import CHECKED, PROVED, StepStatus
 
-Witness = Literal["reference", "expression", "channel mean", "shape"]
+Witness = Literal["reference", "expression", "channel mean", "shape", "derivative"]
 RESOLVED = 0.1
 """The largest bound that still tells a number from others, as a fraction of the root mean square of its step."""
+
+AGREES = 1e-4
+"""The largest difference, as a share of the size of a parameter's gradient, that counts as agreement: gradients are
+calculated in float32, and the difference leaves out the loss's curvature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,58 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class GradientCheck:
+    """What both comparisons found.
+
+    >>> GradientCheck(moved=12, flipped=1, furthest=2e-7, chained=3, chain_furthest=1e-7).lines[0]
+    'finite difference: 11 weights moved, largest difference 2e-07 of the gradient; 1 skipped, a ReLU or winner flipped'
+    """
+
+    moved: int = 0
+    """Weights that were moved."""
+    flipped: int = 0
+    """Of these, those that changed what a ReLU passes or which cell wins a pooling: no derivative there."""
+    furthest: float = 0.0
+    """The largest difference, as a share of the size of the parameter's gradient."""
+    worst: str = ""
+    """The weight with that difference."""
+    chained: int = 0
+    """Parameters and inputs that were compared with the chain."""
+    chain_furthest: float = 0.0
+    chain_worst: str = ""
+    unable: str = ""
+    """Why one of the comparisons could not be made."""
+    left_out: int = 0
+    """Gradients that are nothing but roundings of zero: their steps are unresolved."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both were made and agree."""
+        return self.chained > 0 and not self.unable and not self.wrong
+
+    @property
+    def wrong(self) -> bool:
+        """Whether one of them contradicts."""
+        return not max(self.furthest, self.chain_furthest) <= AGREES
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Both in words."""
+        compared = self.moved - self.flipped
+        skipped = f"; {self.flipped} skipped, a ReLU or winner flipped" if self.flipped else ""
+        moved = f"finite difference: {compared} weights moved, largest difference {self.furthest:.1g} of the gradient"
+        whole = (
+            f"product of the chain in float64: {self.chained} gradients, largest difference {self.chain_furthest:.1g}"
+        )
+        unlike = f" ({self.worst})" if self.worst and self.furthest > AGREES else ""
+        parted = f" ({self.chain_worst})" if self.chain_worst and self.chain_furthest > AGREES else ""
+        lines = [moved + unlike + skipped] if self.moved else []
+        left_out = f"; {self.left_out} left out, unresolved" if self.left_out else ""
+        lines += [whole + parted + left_out] if self.chained else []
+        return (*lines, *([f"not compared: {self.unable}"] if self.unable else []))
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """The findings of `verify` about a whole trace.
 
@@ -111,6 +167,10 @@ class Verification:
     """Breaks of the chain from input to output, in sentences; such a report is not proved."""
     remarks: tuple[str, ...] = ()
     """Other notes of the trace, such as what was not kept."""
+    training: str = ""
+    """Of a training step: what was recorded, and in which mode."""
+    gradients: GradientCheck | None = None
+    """Of a training step: its gradients against finite differences and the product of the chain."""
 
     @property
     def proved(self) -> bool:
@@ -134,6 +194,8 @@ class Verification:
         elif all(step.finding == "given" for step in self.steps):
             reasons.append("nothing was calculated: all numbers are given")
         reasons += [str(part) for part in self.returned if not part.held]
+        if self.gradients is not None and not self.gradients.agrees:
+            reasons.append("its gradients are not confirmed as those of the loss")
         return (*reasons, *self.broken)
 
     @property
@@ -143,9 +205,14 @@ class Verification:
         return (*changed, *(f"{reason[0].upper()}{reason[1:]}." for reason in self.reasons), *self.remarks)
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """Of a training step: what was recorded, then both comparisons of its gradients; else nothing."""
+        return (*([self.training] if self.training else []), *(self.gradients.lines if self.gradients else ()))
+
+    @property
     def mismatches(self) -> tuple[StepReport, ...]:
         """The steps that hold a wrong number."""
-        return tuple(step for step in self.steps if step.finding == "mismatch")
+        return tuple(step for step in self.steps if step.finding in {"mismatch", "wrong derivative"})
 
     @property
     def unresolved(self) -> tuple[StepReport, ...]:
@@ -155,7 +222,8 @@ class Verification:
     @property
     def wrong(self) -> bool:
         """Whether a number is not what it should be: of a step, or of the output."""
-        return bool(self.mismatches) or any(part.source and not part.held for part in self.returned)
+        contradicted = self.gradients is not None and self.gradients.wrong
+        return bool(self.mismatches) or contradicted or any(part.source and not part.held for part in self.returned)
 
     @property
     def numbers(self) -> int:
@@ -200,6 +268,9 @@ class Verification:
             line += f"; worst error {self.worst.worst:.2g} of its bound ({self.worst.name})"
         if self.unresolved:
             line += f"; unresolved: {_named([step.name for step in self.unresolved])}"
+        underived = [step.name for step in self.steps if step.finding == "underived"]
+        if underived:
+            line += f"; not compared with the derivative of the forward step: {_named(underived)}"
         lacking = sorted({step.op for step in self.steps if step.finding in {"unsupported", "recomputed"}})
         if lacking:
             line += f"; without a witness: {', '.join(lacking)}"
@@ -217,6 +288,7 @@ class Verification:
             "saved": self.saved,
             "summary": self.summary(),
             "notes": list(self.notes),
+            **({"training": list(self.lines)} if self.training else {}),
             "returned": [{n: plain_value(getattr(part, n)) for n in part.__slots__} for part in self.returned],
             "steps": [step.to_json() for step in self.steps],
         }

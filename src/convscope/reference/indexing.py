@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.casting import cast, type_name
-from convscope.reference.roundoff import Array, gamma, written
+from convscope.reference.roundoff import FUNCTION, Array, gamma, written
 
 Sizes = Sequence[int]
 
@@ -24,6 +24,17 @@ def index_select(x: Array, dim: int, index: Array) -> Array:
 def gather(x: Array, dim: int, index: Array) -> Array:
     """gather: for each cell of `index`, the cell of `x` with that number along `dim`; a number is a vector of one."""
     return np.atleast_1d(x)[_spots(np.atleast_1d(index), dim)].reshape(index.shape)
+
+
+def take(x: Array, index: Array) -> Array:
+    """take: cells by their numbers in reading order."""
+    return np.asarray(x.reshape(-1)[index])
+
+
+def select_masked(x: Array, mask: Array) -> Array:
+    """masked_select: the cells where the mask holds, in reading order."""
+    together = np.broadcast_shapes(x.shape, mask.shape)
+    return np.asarray(np.broadcast_to(x, together)[np.broadcast_to(mask, together)])
 
 
 def scatter(
@@ -171,6 +182,30 @@ def spaced_error(y: Array, u: float, start: float, end: float, steps: int, dtype
         return off
     at = np.linspace(np.trunc(start), np.trunc(end), steps)
     apart = np.abs(at - np.round(at))
+    return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
+
+
+def spaced_powers(start: float, end: float, steps: int, base: float = 10.0, dtype: Any = None) -> Array:
+    """logspace: `base` to the power of numbers that are equally far apart; for an integer type all are cut."""
+    if type_name(dtype).startswith(("int", "uint")):
+        start, end = np.trunc(start), np.trunc(end)
+    return cast(np.power(float(base), np.linspace(start, end, steps)), dtype)
+
+
+def spaced_powers_error(
+    y: Array, u: float, start: float, end: float, steps: int, base: float = 10.0, dtype: Any = None
+) -> Any:
+    """As `spaced_error` in the exponent, times the logarithm of the base, and a call of pow; what is cut may jump."""
+    exponent = 5 * u * (abs(start) + abs(end))
+    with np.errstate(all="ignore"):
+        log = abs(np.log(abs(base))) if base else 0.0
+        exact_power = np.abs(np.power(float(base), np.linspace(np.trunc(start), np.trunc(end), steps)))
+        size = np.abs(y) if y.dtype.kind == "f" else exact_power
+        written_base = np.maximum(abs(start), abs(end)) * (written(base, u) / abs(base) if base else 0.0)
+        off = size * np.expm1(exponent * log + written_base + FUNCTION * u)
+    if y.dtype.kind == "f":
+        return off
+    apart = np.abs(exact_power - np.round(exact_power))
     return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
 
 

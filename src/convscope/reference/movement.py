@@ -165,6 +165,24 @@ def flip(x: Array, dims: Sizes) -> Array:
     return np.flip(x, tuple(dims))
 
 
+def quarter_turns(x: Array, k: int = 1, dims: Sizes = (0, 1)) -> Array:
+    """rot90: a plane turned by quarters, from the first of two axes towards the second."""
+    return np.rot90(x, k, (dims[0], dims[1]))
+
+
+def repeated_positions(repeats: Array) -> Array:
+    """repeat_interleave of counts alone: position i as often as the i-th count says."""
+    return np.repeat(np.arange(len(repeats)), repeats)
+
+
+def repeat_interleave(
+    x: Array | None = None, repeats: Any = None, dim: int | None = None, output_size: int | None = None
+) -> Array:
+    """repeat_interleave in both of ATen's forms; `output_size` is only what the counts add up to."""
+    del output_size
+    return repeated_positions(repeats) if x is None else repeat_each(x, repeats, dim)
+
+
 def diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
     """diagonal: of each matrix on two axes, as a last axis."""
     return np.diagonal(x, offset, dim1, dim2)

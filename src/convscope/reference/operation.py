@@ -244,3 +244,8 @@ def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
     if size.max() + total.max() < largest(u_out or u):  # false for NaN
         return total
     return np.where(np.isfinite(y), np.where(size + total >= largest(u_out or u), np.inf, total), 0.0)
+
+
+def moved(function: object) -> Operation:
+    """An operation whose results are copies of its operands, without rounding."""
+    return Operation(function, exact)  # type: ignore[arg-type]  # every entry below is a function

@@ -78,7 +78,7 @@ def im2col(x: Array, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0
     h, w = per_axis(padding, 2)
     padded = np.pad(x, [*[(0, 0)] * (x.ndim - 2), (h, h), (w, w)])
     windows = padded[..., rows[:, None, :, None], columns[None, :, None, :]]  # (N, C, R, S, P, Q)
-    return windows.reshape(*x.shape[:-3], -1, math.prod(sizes))
+    return windows.reshape(*x.shape[:-3], math.prod(windows.shape[-5:-2]), math.prod(sizes))
 
 
 def col2im(

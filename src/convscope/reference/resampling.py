@@ -41,7 +41,7 @@ def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **s
     PyTorch calculates the coordinate in float32 whatever the type of the tensor, and so does this, because
     rounding decides which cell it is.
     """
-    sizes, factors = _sizes(x, output_size, scales)
+    sizes, factors = sizes_of(x, output_size, scales)
     for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
         have = x.shape[axis]
         scale = np.float32(1.0 / factor) if factor else np.float32(have) / np.float32(many)
@@ -94,7 +94,7 @@ def cubic_error(
     return _resampled_error(x, u, u_out, _cubic_taps, 1.4, output_size, align_corners, scales)
 
 
-def _sizes(
+def sizes_of(
     x: Array, output_size: Sequence[int] | None, scales: Mapping[str, Any]
 ) -> tuple[list[int], list[float | None]]:
     """Output cells per axis, and the factor that was given for it, in any of the forms of ATen."""
@@ -210,7 +210,7 @@ def _beside(size: Array, axis: int, cells: Array, sway: Array, crosses: Array) -
 def _each_axis(
     x: Array, taps: Callable[..., Taps], output_size: Any, align_corners: bool, scales: Mapping[str, Any]
 ) -> Iterator[tuple[int, Taps]]:
-    sizes, factors = _sizes(x, output_size, scales)
+    sizes, factors = sizes_of(x, output_size, scales)
     for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
         yield axis, taps(x.shape[axis], many, align_corners, factor)
 
@@ -222,3 +222,7 @@ def _weighted(x: Array, axis: int, cells: Array, weights: Array) -> Array:
     for tap in range(cells.shape[1]):
         total = total + x.take(cells[:, tap], axis) * weights[:, tap].reshape(shape)
     return total
+
+
+TAPS: Mapping[str, Callable[..., Taps]] = {"linear": _linear_taps, "cubic": _cubic_taps}
+"""Kind of interpolation -> the taps of one axis: (input cells, output cells, align_corners, factor)."""

@@ -8,29 +8,42 @@ from functools import partial
 
 import numpy as np
 
+from convscope.plugins import PluginTable
 from convscope.reference import activations as act
 from convscope.reference import (
     attention,
     convolution,
+    counting,
+    functions,
     indexing,
     matmul,
     movement,
     normalization,
     resampling,
+    segments,
     selection,
     softmax,
+    writing,
 )
 from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
+from convscope.reference.antialiasing import ANTIALIASING
+from convscope.reference.backward_table import BACKWARD
+from convscope.reference.ctc import CTC
+from convscope.reference.distances import DISTANCES
+from convscope.reference.embedding_bag import EMBEDDING_BAG
 from convscope.reference.erf import erf, erfc
-from convscope.reference.operation import Operation, exact, first, ulps, wide
+from convscope.reference.losses import LOSSES
+from convscope.reference.operation import Operation, exact, first, moved, ulps, wide
+from convscope.reference.outer_products import OUTER_PRODUCTS
+from convscope.reference.quantization import QUANTIZATION
+from convscope.reference.randomized import RANDOMIZED
+from convscope.reference.recurrent import RECURRENT
 from convscope.reference.roundoff import FUNCTION
-
-
-def _move(function: object) -> Operation:
-    return Operation(function, exact)  # type: ignore[arg-type]  # every entry below is a function
+from convscope.reference.sampling import SAMPLING
+from convscope.reference.updates import UPDATES
 
 
 def _carry(function: object) -> Operation:
@@ -50,21 +63,43 @@ _TRANSPOSED = Operation(
 _BATCH_NORM = Operation(normalization.batch_norm, normalization.batch_norm_error)
 _PRODUCT = Operation(matmul.product, wide(matmul.product_error))
 _ADDED_PRODUCT = Operation(matmul.addmm, matmul.addmm_error)
-_MAX_POOL = _move(pool.max_pool)
+_MAX_POOL = moved(pool.max_pool)
 _AVG_POOL = Operation(pool.avg_pool, wide(pool.avg_pool_error))
-_MAX_UNPOOL = _move(pool.max_unpool)
-_ADAPTIVE_MAX = _move(pool.adaptive_max_pool)
+_MAX_UNPOOL = moved(pool.max_unpool)
+_ADAPTIVE_MAX = moved(pool.adaptive_max_pool)
 _ADAPTIVE_AVG = Operation(pool.adaptive_avg_pool, wide(pool.adaptive_avg_pool_error))
 _ADAPTIVE_AVG_3D = Operation(pool.adaptive_avg_pool, pool.adaptive_avg_pool_error)
 _CLAMP = Operation(point.clamp, point.clamp_error)
 _LINEAR_UP = Operation(resampling.linear, resampling.linear_error)
-_NEAREST = _move(resampling.nearest)
-_NEAREST_EXACT = _move(partial(resampling.nearest, shift=0.5))
+_NEAREST = moved(resampling.nearest)
+_NEAREST_EXACT = moved(partial(resampling.nearest, shift=0.5))
 _REFLECT, _REPLICATE = (_carry(pads.bordered(place)) for place in (pads.reflected, pads.repeated))
 _ZEROS, _ONES = indexing.of_value(0.0), indexing.of_value(1.0)
 _SAME, _VIEW = _carry(movement.same), _carry(movement.view)
 
-OPERATIONS: Mapping[str, Operation] = {
+_VIEWS: Mapping[str, Operation] = {
+    "alias": _SAME,
+    "detach": _SAME,
+    "view": _VIEW,
+    "squeeze": _carry(movement.squeeze),
+    "unsqueeze": _carry(movement.unsqueeze),
+    "transpose": _carry(movement.transpose),
+    "t": _carry(movement.turned),
+    "permute": _carry(movement.permute),
+    "expand": _carry(movement.expand),
+    "split": _carry(movement.split),
+    "split_with_sizes": _carry(movement.split_sizes),
+    "unbind": _carry(movement.unbind),
+    "slice": _carry(movement.part),
+    "narrow": _carry(movement.narrow),
+    "select": _carry(movement.select),
+    "diagonal": _carry(movement.diagonal),
+    "as_strided": _carry(movement.strided),
+    "unfold": _carry(movement.windows),
+}
+"""Views, of each of which PyTorch has a twin that copies."""
+
+_ROWS: Mapping[str, Operation] = {
     # convolution
     "convolution": _CONVOLUTION,
     "_convolution": _CONVOLUTION,
@@ -137,17 +172,17 @@ OPERATIONS: Mapping[str, Operation] = {
     "_log_softmax": Operation(softmax.log_softmax, softmax.log_softmax_error),
     "log_softmax": Operation(softmax.log_softmax, softmax.log_softmax_error),
     # selection
-    "amax": _move(selection.largest),
-    "amin": _move(selection.least),
-    "aminmax": _move(selection.range_of),
+    "amax": moved(selection.largest),
+    "amin": moved(selection.least),
+    "aminmax": moved(selection.range_of),
     "max": Operation(selection.extreme(np.max, np.argmax), selection.extreme_error),
     "min": Operation(selection.extreme(np.min, np.argmin), selection.extreme_error),
-    "argmax": _move(selection.arg_extreme(np.argmax)),
-    "argmin": _move(selection.arg_extreme(np.argmin)),
+    "argmax": moved(selection.arg_extreme(np.argmax)),
+    "argmin": moved(selection.arg_extreme(np.argmin)),
     "maximum": Operation(point.binary(np.maximum), point.either_error),
     "minimum": Operation(point.binary(np.minimum), point.either_error),
-    "all": _move(selection.every),
-    "any": _move(selection.some),
+    "all": moved(selection.every),
+    "any": moved(selection.some),
     "sort": Operation(selection.ordered, selection.ordered_error),
     "topk": Operation(selection.top, selection.top_error),
     "where": Operation(selection.choose, selection.choose_error),
@@ -158,20 +193,20 @@ OPERATIONS: Mapping[str, Operation] = {
     "le": Operation(point.binary(np.less_equal), selection.compare_error),
     "gt": Operation(point.binary(np.greater), selection.compare_error),
     "ge": Operation(point.binary(np.greater_equal), selection.compare_error),
-    "logical_and": _move(point.binary(np.logical_and)),
-    "logical_or": _move(point.binary(np.logical_or)),
-    "logical_xor": _move(point.binary(np.logical_xor)),
-    "logical_not": _move(point.unary(np.logical_not)),
-    "bitwise_and": _move(point.binary(np.bitwise_and)),
-    "bitwise_or": _move(point.binary(np.bitwise_or)),
-    "bitwise_xor": _move(point.binary(np.bitwise_xor)),
-    "bitwise_not": _move(point.unary(np.invert)),
-    "isnan": _move(point.unary(np.isnan)),
-    "isinf": _move(point.unary(np.isinf)),
-    "isfinite": _move(point.unary(np.isfinite)),
+    "logical_and": moved(point.binary(np.logical_and)),
+    "logical_or": moved(point.binary(np.logical_or)),
+    "logical_xor": moved(point.binary(np.logical_xor)),
+    "logical_not": moved(point.unary(np.logical_not)),
+    "bitwise_and": moved(point.binary(np.bitwise_and)),
+    "bitwise_or": moved(point.binary(np.bitwise_or)),
+    "bitwise_xor": moved(point.binary(np.bitwise_xor)),
+    "bitwise_not": moved(point.unary(np.invert)),
+    "isnan": moved(point.unary(np.isnan)),
+    "isinf": moved(point.unary(np.isinf)),
+    "isfinite": moved(point.unary(np.isfinite)),
     # activations
-    "relu": _move(act.relu),
-    "relu6": _move(partial(act.hardtanh, low=0, high=6)),
+    "relu": moved(act.relu),
+    "relu6": moved(partial(act.hardtanh, low=0, high=6)),
     "leaky_relu": Operation(act.leaky_relu, act.leaky_relu_error),
     "_prelu_kernel": Operation(act.prelu, act.prelu_error),
     "elu": Operation(act.elu, wide(act.elu_error)),
@@ -216,18 +251,41 @@ OPERATIONS: Mapping[str, Operation] = {
     "tanh": _smooth(np.tanh),
     "erf": Operation(point.unary(erf), point.erf_error),
     "erfc": Operation(point.unary(erfc), ulps(FUNCTION)),
-    "neg": _move(point.unary(np.negative)),
-    "abs": _move(point.unary(np.abs)),
-    "sign": _move(point.sign),
-    "sgn": _move(point.sign),
-    "floor": _move(point.unary(np.floor)),
-    "ceil": _move(point.unary(np.ceil)),
-    "trunc": _move(point.unary(np.trunc)),
-    "frac": _move(point.unary(lambda x: x - np.trunc(x))),
+    "neg": moved(point.unary(np.negative)),
+    "abs": moved(point.unary(np.abs)),
+    "sign": moved(point.sign),
+    "sgn": moved(point.sign),
+    "floor": moved(point.unary(np.floor)),
+    "ceil": moved(point.unary(np.ceil)),
+    "trunc": moved(point.unary(np.trunc)),
+    "frac": moved(point.unary(lambda x: x - np.trunc(x))),
     "round": Operation(point.rounded, point.rounded_error),
     "clamp": _CLAMP,
     "clamp_min": _CLAMP,
     "clamp_max": _CLAMP,
+    # functions of one or two numbers beyond the usual ones
+    "acosh": _smooth(np.arccosh),
+    "asinh": _smooth(np.arcsinh),
+    "atanh": _smooth(np.arctanh),
+    "deg2rad": Operation(point.unary(lambda x: np.deg2rad(point.floating(x))), ulps(3)),
+    "rad2deg": Operation(point.unary(lambda x: np.rad2deg(point.floating(x))), ulps(3)),
+    "sinc": Operation(functions.sinc, functions.sinc_error),
+    "logit": Operation(functions.logit, functions.logit_error),
+    "nan_to_num": moved(functions.without_nan),
+    "angle": Operation(functions.angle, ulps(1)),
+    "signbit": moved(point.unary(lambda x: np.asarray(x) < 0 if x.dtype.kind in "iub" else np.signbit(x))),
+    "isposinf": moved(point.unary(np.isposinf)),
+    "isneginf": moved(point.unary(np.isneginf)),
+    "frexp": moved(functions.parts_of_number),
+    "copysign": Operation(functions.copysign, functions.copysign_error),
+    "hypot": Operation(point.binary(np.hypot), ulps(FUNCTION)),
+    "fmax": Operation(point.binary(np.fmax), point.either_error),
+    "fmin": Operation(point.binary(np.fmin), point.either_error),
+    "logaddexp": Operation(functions.log_add, wide(functions.log_add_error)),
+    "logaddexp2": Operation(functions.log_add_2, wide(functions.log_add_2_error)),
+    "xlogy": Operation(functions.times_log, functions.times_log_error),
+    "ldexp": Operation(functions.scaled_by_power, functions.scaled_by_power_error),
+    "heaviside": Operation(functions.step_function, functions.step_error),
     # arithmetic
     "add": Operation(point.add, point.add_error),
     "sub": Operation(point.subtract, point.add_error),
@@ -259,53 +317,40 @@ OPERATIONS: Mapping[str, Operation] = {
     "replication_pad2d": _REPLICATE,
     "replication_pad3d": _REPLICATE,
     "_pad_circular": _carry(pads.bordered(pads.circular)),
-    "im2col": _move(pads.im2col),
+    "im2col": moved(pads.im2col),
     "col2im": Operation(pads.col2im, pads.col2im_error),
-    "unfold": _carry(movement.windows),
     # moves
+    **_VIEWS,
+    **{f"{name}_copy": operation for name, operation in _VIEWS.items()},
+    "rot90": _carry(movement.quarter_turns),
+    "take": _carry(indexing.take),
+    "masked_select": _carry(indexing.select_masked),
     "clone": _SAME,
-    "detach": _SAME,
-    "alias": _SAME,
     "contiguous": _SAME,
     "lift": _SAME,
     "lift_fresh": _SAME,
     "copy": _carry(movement.copy),
-    "_to_copy": _move(point.converted),
-    "view": _VIEW,
+    "_to_copy": moved(point.converted),
     "_unsafe_view": _VIEW,
     "_reshape_alias": _carry(lambda x, size, stride: movement.view(x, size)),  # noqa: ARG005  # the same cells
     "reshape": _carry(movement.reshape),
     "flatten": _carry(movement.flatten),
     "unflatten": _carry(movement.unflatten),
-    "squeeze": _carry(movement.squeeze),
-    "unsqueeze": _carry(movement.unsqueeze),
-    "transpose": _carry(movement.transpose),
-    "t": _carry(movement.turned),
-    "permute": _carry(movement.permute),
     "movedim": _carry(movement.move_axis),
-    "expand": _carry(movement.expand),
     "expand_as": _carry(movement.expand_as),
     "repeat": _carry(movement.repeat),
     "tile": _carry(movement.tile),
-    "repeat_interleave": _carry(movement.repeat_each),
+    "repeat_interleave": _carry(movement.repeat_interleave),
     "cat": _carry(movement.cat),
     "stack": _carry(movement.stack),
-    "split": _carry(movement.split),
     "unsafe_split": _carry(movement.split),
-    "split_with_sizes": _carry(movement.split_sizes),
     "unsafe_split_with_sizes": _carry(movement.split_sizes),
     "chunk": _carry(movement.chunk),
     "unsafe_chunk": _carry(movement.chunk),
-    "unbind": _carry(movement.unbind),
-    "slice": _carry(movement.part),
-    "narrow": _carry(movement.narrow),
-    "select": _carry(movement.select),
     "roll": _carry(movement.roll),
     "flip": _carry(movement.flip),
-    "diagonal": _carry(movement.diagonal),
     "tril": _carry(movement.lower),
     "triu": _carry(movement.upper),
-    "as_strided": _carry(movement.strided),
     "pixel_shuffle": _carry(movement.pixel_shuffle),
     "pixel_unshuffle": _carry(movement.pixel_unshuffle),
     "channel_shuffle": _carry(movement.channel_shuffle),
@@ -317,26 +362,77 @@ OPERATIONS: Mapping[str, Operation] = {
     "gather": _carry(indexing.gather),
     "scatter": Operation(indexing.scatter, indexing.scatter_error),
     "scatter_add": Operation(indexing.scatter_add, indexing.scatter_add_error),
-    "slice_scatter": _move(indexing.write_part),
-    "select_scatter": _move(indexing.write_select),
+    "slice_scatter": moved(indexing.write_part),
+    "select_scatter": moved(indexing.write_select),
     "embedding": _carry(indexing.embedding),
+    # ranks, counts and places
+    "median": Operation(counting.median, counting.place_error),
+    "nanmedian": Operation(counting.nanmedian, counting.place_error),
+    "kthvalue": Operation(counting.kth_value, counting.kth_error),
+    "mode": Operation(counting.mode, counting.mode_error),
+    "cummax": moved(counting.running_extreme(np.maximum)),
+    "cummin": moved(counting.running_extreme(np.minimum)),
+    "cumprod": Operation(counting.running_product, counting.running_product_error),
+    "logcumsumexp": Operation(counting.running_log_sum, counting.running_log_sum_error),
+    "count_nonzero": moved(counting.count_nonzero),
+    "nonzero": moved(counting.nonzero),
+    "nonzero_static": moved(counting.nonzero_static),
+    "nansum": Operation(counting.nansum, wide(counting.nansum_error)),
+    "trace": Operation(counting.trace, counting.trace_error),
+    "_unique2": moved(counting.unique),
+    "unique_dim": moved(counting.unique_slices),
+    "unique_consecutive": moved(counting.unique_runs),
+    "searchsorted": Operation(counting.search, counting.search_error),
+    "bucketize": Operation(counting.bucket, counting.bucket_error),
+    "isin": moved(counting.is_among),
+    "histc": Operation(counting.fixed_histogram, counting.fixed_histogram_error),
+    "histogram": Operation(counting.histogram, counting.histogram_error),
+    "segment_reduce": Operation(segments.segment_reduce, segments.segment_reduce_error),
+    # writing
+    "index_add": Operation(writing.add_slices, writing.add_slices_error),
+    "index_copy": moved(writing.copy_slices),
+    "index_fill": Operation(writing.fill_slices, writing.fill_slices_error),
+    "scatter_reduce": Operation(writing.scatter_reduced, writing.scatter_reduced_error),
+    "index_reduce": Operation(writing.reduced_slices, writing.reduced_slices_error),
+    "put": Operation(writing.put, writing.put_error),
+    "masked_scatter": moved(writing.write_masked),
+    "diagonal_scatter": moved(writing.write_diagonal),
+    "as_strided_scatter": moved(writing.write_strided),
+    "diag_embed": moved(writing.embed_diagonal),
+    "block_diag": moved(writing.block_diagonal),
     # tensors made of numbers
-    "zeros": _move(_ZEROS["plain"]),
-    "ones": _move(_ONES["plain"]),
+    "zeros": moved(_ZEROS["plain"]),
+    "ones": moved(_ONES["plain"]),
     "full": Operation(indexing.filled, point.written_value),
-    "zeros_like": _move(_ZEROS["like"]),
-    "zero": _move(_ZEROS["like"]),
-    "ones_like": _move(_ONES["like"]),
+    "zeros_like": moved(_ZEROS["like"]),
+    "zero": moved(_ZEROS["like"]),
+    "ones_like": moved(_ONES["like"]),
     "full_like": Operation(indexing.filled_like, point.written_value),
     "fill": Operation(indexing.fill, point.written_value),
-    "new_zeros": _move(_ZEROS["new"]),
-    "new_ones": _move(_ONES["new"]),
+    "new_zeros": moved(_ZEROS["new"]),
+    "new_ones": moved(_ONES["new"]),
     "new_full": Operation(indexing.new_filled, point.written_value),
     "scalar_tensor": Operation(indexing.number, point.written_value),
     "arange": Operation(indexing.counted, indexing.counted_error),
     "linspace": Operation(indexing.spaced, indexing.spaced_error),
-    "eye": _move(indexing.identity),
+    "logspace": Operation(indexing.spaced_powers, indexing.spaced_powers_error),
+    "eye": moved(indexing.identity),
+    # families that have their rows beside their definitions
+    **BACKWARD,
+    **UPDATES,
+    "vdot": _PRODUCT,
+    **DISTANCES,
+    **CTC,
+    **RECURRENT,
+    **SAMPLING,
+    **ANTIALIASING,
+    **QUANTIZATION,
+    **EMBEDDING_BAG,
+    **RANDOMIZED,
+    **LOSSES,
+    **OUTER_PRODUCTS,
 }
+OPERATIONS: PluginTable[Operation] = PluginTable(_ROWS, "convscope.reference")
 """ATen name -> Operation."""
 
 

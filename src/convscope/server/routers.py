@@ -2,9 +2,8 @@
 
 from convscope.server.explanations.routes import router as explanations
 from convscope.server.probes.routes import router as probes
-from convscope.server.session.routes import router as inputs
 from convscope.server.session.routes import router as session
 from convscope.server.traces.routes import router as traces
 from convscope.server.trainings.routes import router as trainings
 
-ROUTERS = (session, inputs, traces, explanations, trainings, probes)
+ROUTERS = (session, traces, explanations, trainings, probes)

@@ -103,6 +103,8 @@ def write(path: str | Path, source: ArchiveSource) -> None:
         TraceError: the weights changed since the trace.
         UsageError: the file cannot be written.
     """
+    if getattr(source, "training_step", None) is not None:
+        raise UsageError("a training step cannot be saved to a file; save the trace of the forward pass alone.")
     changed = source.changed()
     if changed:
         raise TraceError(f"the trace cannot be saved: {', '.join(changed[:3])} changed since; trace again.")

@@ -18,7 +18,7 @@ from convscope.preprocess import Fit
 from convscope.traces.header import modest, unpack, unpack_result
 from convscope.traces.step import Array, Kind, Ref, Step, Values
 
-STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values"}]
+STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values", "position", "aliases"}]
 Outside = Mapping[tuple[Kind, int], Ref]
 Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name -> NumPy type and shape of an array in the file."""

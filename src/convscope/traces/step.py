@@ -126,6 +126,10 @@ class Step:
     broken: tuple[str, ...] = ()
     """Sentences on its numbers that had left PyTorch earlier in the pass (`item()`, NumPy, compiled code), which breaks
     the chain to the image."""
+    position: int = 0
+    """Which result of the ATen operation its first one is: a backward operation is one step for each gradient."""
+    aliases: tuple[str, ...] = ()
+    """Further names of the step: `add.grad` is also the gradient of both terms of the sum."""
     values: Values | None = field(default=None, repr=False)
 
     @property

@@ -9,10 +9,27 @@ from typing import Any, Self
 from convscope.cards.card import Card
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
+from convscope.render.numbers import table
 from convscope.traces.archive import Archive, ArchiveSource, write
 from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values, notes_of
+from convscope.traces.training_step import TrainingStep
 
-__all__ = ["ArchiveSource", "Array", "Cell", "Kind", "Origin", "Parameters", "Ref", "Step", "Trace", "Values"]
+__all__ = [
+    "ArchiveSource",
+    "Array",
+    "Cell",
+    "Kind",
+    "Origin",
+    "Parameters",
+    "Ref",
+    "Step",
+    "Trace",
+    "TrainingStep",
+    "Values",
+]
+
+LISTED, TAIL = 60, 12
+"""Lines of a printed trace, and those of them at its end."""
 
 
 class Parameters(Mapping[str, Array]):
@@ -71,7 +88,8 @@ class Trace:
 
     @cached_property
     def _by_name(self) -> dict[str, Step]:
-        return {step.name: step for step in self.all_steps}
+        aliases = {alias: step for step in reversed(self.all_steps) for alias in step.aliases}
+        return aliases | {step.name: step for step in self.all_steps}
 
     def __getitem__(self, key: str | int) -> Step:
         """A step by name or by id.
@@ -103,7 +121,21 @@ class Trace:
         return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
 
     def __str__(self) -> str:
-        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+        """The steps as a table: name, operation, shape, parameters; the middle of a long one is left out."""
+        rows = [(step.name, step.says, _size(step.shape), ", ".join(self.parameters_of(step))) for step in self.steps]
+        lines = [spelled(line) for line in table([("step", "operation", "shape", "parameters"), *rows], "<<<<")]
+        if len(lines) > LISTED:
+            left_out = len(lines) - LISTED
+            lines[LISTED - TAIL : -TAIL] = [f"... {left_out:,} more steps: trace.steps"]
+        return "\n".join([repr(self), *lines, *(f"note: {note}" for note in self.notes)])
+
+    def parameters_of(self, step: Step) -> tuple[str, ...]:
+        """The parameters of a step with their shapes: `conv1.weight 8x1x3x3`."""
+        shapes = {ref.name: ref.shape for ref in self.outside.values() if ref.kind == "parameter"}
+        names = sorted(
+            step.parameters.values(), key=lambda name: -len(shapes.get(name, ()))
+        )  # a weight before its bias
+        return tuple(f"{name} {_size(shapes[name])}" if name in shapes else name for name in names)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -134,6 +166,12 @@ class Trace:
     def returned(self) -> tuple[Ref, ...] | None:
         """The reference of each tensor in the output, in order; None in files of the first format, which lack it."""
         return self._source.returned()
+
+    @cached_property
+    def training_step(self) -> TrainingStep | None:
+        """Loss, gradients and update, where the trace has them; None for a forward pass alone, and in a file."""
+        step: TrainingStep | None = getattr(self._source, "training_step", None)
+        return step
 
     @property
     def saved(self) -> bool:
@@ -253,3 +291,7 @@ class Trace:
     def outside(self) -> Mapping[tuple[Kind, int], Ref]:
         """The parameters, constants and inputs with their memory layout, by kind and id."""
         return self._source.outside()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"

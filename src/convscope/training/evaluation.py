@@ -16,8 +16,10 @@ from convscope.cards.card_inference import card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
+from convscope.escaping import spelled
 from convscope.inputs.pictures import Prepared, check_input, prepare
 from convscope.models.loading import load_model
+from convscope.render.numbers import decimal, percent, table
 from convscope.training.batches import Batches, as_batches
 from convscope.training.objectives import Loss, make_loss, mse
 from convscope.training.outputs import (
@@ -55,6 +57,21 @@ class Evaluation:
     """Number of images that could not be read, not counted in the scores."""
     notes: tuple[str, ...] = ()
     """Caveats."""
+
+    def __str__(self) -> str:
+        return "\n".join([self.to_text(), *(spelled(f"note: {note}") for note in self.notes)])
+
+    def to_text(self) -> str:
+        """The scores in a line, those of each class, and the confusion matrix."""
+        total = int(self.confusion.sum())
+        skipped = f"; {self.skipped:,} more cannot be read" if self.skipped else ""
+        line = f"{self.dataset}: {percent(self.accuracy)} of {total:,} images right, loss {decimal(self.loss)}{skipped}"
+        rows = [(c["class"], f"{c['images']:,}", percent(c["recall"]), percent(c["precision"])) for c in self.per_class]
+        scores = table([("class", "images", "recall", "precision"), *rows], "<>>>")
+        counts = [(name, *(f"{n:,}" for n in row)) for name, row in zip(self.classes, self.confusion, strict=True)]
+        matrix = table([("", *self.classes), *counts], "<" + ">" * len(self.classes))
+        about = "confusion matrix: true class (rows), predicted class (columns)"
+        return "\n".join(map(spelled, [line, "", *scores, "", about, *matrix]))
 
     @cached_property
     def accuracy(self) -> float:

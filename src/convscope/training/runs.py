@@ -22,16 +22,20 @@ from torch import nn
 
 from convscope.cards.card import Card
 from convscope.errors import DataWarning, RunError, UnknownName, UsageError, WeightsError
+from convscope.escaping import spelled
 from convscope.files import open_to_read
 from convscope.models import run_config
 from convscope.models.loading import load_model
 from convscope.models.sealed_weights import check_seal
+from convscope.render.numbers import decimal
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position
 from convscope.training.writer import METRICS, history_step, read_metrics
 
 RUNS = Path("runs")
 """Default folder for runs."""
+SCORES = ("loss", "accuracy", "test_loss", "test_accuracy")
+"""The metrics of an epoch that are printed."""
 COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 """Counters in the buffers of normalization layers, which are not parameters."""
 
@@ -46,6 +50,23 @@ class Run:
     """
 
     path: Path
+
+    def __str__(self) -> str:
+        """What was trained on what, how, and how well; the path alone where the folder is damaged or unfinished."""
+        try:
+            recipe, config = self.recipe, self.config
+            scores = [
+                f"{name.replace('_', ' ')} {decimal(self.metrics[name])}" for name in SCORES if name in self.metrics
+            ]
+            lines = [
+                f"{self.path}: {self.card.name} trained on {config['dataset']['name']}, {self.parameters:,} parameters",
+                f"{recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.loss} loss, batches of {recipe.batch_size}, "
+                f"seed {config['seed']}",
+                f"epoch {self.metrics['epoch']} of {recipe.epochs}: {', '.join(scores)}",
+            ]
+        except (RunError, UsageError, KeyError, TypeError):
+            return spelled(f"{self.path}: no finished epoch, or damaged")
+        return "\n".join(map(spelled, lines))
 
     @cached_property
     def config(self) -> dict[str, Any]:

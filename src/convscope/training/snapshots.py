@@ -171,7 +171,7 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     damaged: list[str] = []
     for path in snapshot_folders(folder):
         try:
-            return *_read(path), damaged
+            return *read_snapshot(path), damaged
         except FileNotFoundError as error:
             damaged.append(f"{path} is damaged and skipped: {Path(error.filename).name} is missing.")
         except OSError as error:
@@ -182,7 +182,7 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     raise RunError(f"{folder.parent} has no snapshot to resume from; train again. {' '.join(damaged)}".rstrip())
 
 
-def _read(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any]]:
+def read_snapshot(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, Any]]:
     """A snapshot's position, weights and other state.
 
     Raises:

@@ -9,6 +9,7 @@ import type {
   ContributionsInfo,
   DifferenceInfo,
   Explained,
+  PathsInfo,
   Fit,
   ProbeAnswer,
   ProbeInfo,
@@ -30,6 +31,8 @@ import type {
 const KEY = "convscope-token";
 const TAB = "convscope-tab";
 const PATIENCE = 1000; // milliseconds between two attempts to reach the server
+const WATCH = 4000; // milliseconds without a response after which a visible page asks whether the server is there
+const HANGS = 6000; // milliseconds after which an attempt counts as failed: a port can accept connections and never answer
 const BUSY = 6; // retries while the server is busy
 
 /** An error response: its message says what was requested, what exists and what to do. */
@@ -44,7 +47,7 @@ export class Refused extends Error {
   }
 }
 
-/** State of the connection: "open", "gone" (retrying), or "locked" (no token, or one of another server). */
+/** State of the connection: "open", "gone" (retrying), or "locked" (no token, or one of a former server). */
 export type Connection = "open" | "gone" | "locked";
 const connectionStore = writable<Connection>("open");
 export const connection: Readable<Connection> = connectionStore;
@@ -100,8 +103,60 @@ export function aborted(error: unknown): boolean {
 
 const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
 
+let heard = 0; // when the server last responded
+
 function noteConnection(answer: Response): void {
+  heard = Date.now();
   connectionStore.set(answer.status === 401 ? "locked" : "open");
+}
+
+/** The cheapest request: is the server there, and does it take this token? */
+function knock(with_: string): Promise<Response> {
+  return fetch("api/probes", {
+    headers: { ...headers(), Authorization: `Bearer ${with_}` },
+    cache: "no-store",
+    signal: AbortSignal.timeout(HANGS),
+  });
+}
+
+/** Notice a server that has stopped or was started anew, also while the page requests nothing. */
+async function watch(): Promise<void> {
+  if (document.hidden || reconnecting !== undefined || Date.now() - heard < WATCH) return;
+  try {
+    const answer = await knock(token);
+    if (reconnecting === undefined) noteConnection(answer);
+  } catch {
+    await reconnect();
+  }
+}
+
+if (typeof document !== "undefined") {
+  setInterval(() => void watch(), WATCH);
+  document.addEventListener("visibilitychange", () => void watch());
+}
+
+/**
+ * Go on with the token of a restarted server: pasted text that contains it, such as the address that convscope printed.
+ * The page is loaded again in its present state.
+ *
+ * Returns:
+ *   Why it could not be used; null while the page loads again.
+ */
+export async function goOnWith(pasted: string): Promise<string | null> {
+  const wanted = /(?:#token=|^)([\w-]{16,})$/.exec(pasted.trim())?.[1];
+  if (wanted === undefined) return "This does not end with a token; copy the whole address that convscope printed.";
+  try {
+    if ((await knock(wanted)).status === 401) return "This is not the token of the server that answers here.";
+  } catch {
+    return "The server does not respond.";
+  }
+  try {
+    localStorage.setItem(KEY, wanted);
+  } catch {
+    // without storage, the fragment carries it
+  }
+  location.hash = `token=${wanted}`; // loads the page again: see hashchange
+  return null;
 }
 
 /** Wait until the server responds again; all requests share one loop of attempts. */
@@ -111,7 +166,7 @@ function reconnect(): Promise<void> {
     for (;;) {
       await pause(PATIENCE);
       try {
-        noteConnection(await fetch("api/session", { headers: headers(), cache: "no-store" }));
+        noteConnection(await knock(token));
         reconnecting = undefined;
         return;
       } catch {
@@ -140,13 +195,25 @@ async function send(path: string, ask: Ask): Promise<Response> {
     try {
       const answer = await fetch(`api/${path}`, init);
       if (reconnecting === undefined) noteConnection(answer); // while reconnecting, this response may be an older one
-      return answer;
+      if (answer.status !== 401) return answer;
     } catch (error) {
       if (aborted(error) || ask.signal?.aborted) throw error;
       await reconnect();
       ask.signal?.throwIfAborted();
+      continue;
     }
+    await unlocked(ask.signal);
   }
+}
+
+/** Wait until the server accepts the token: meanwhile the page keeps its content, and the banner says what to do. */
+function unlocked(signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((done, fail) => {
+    const stop = connectionStore.subscribe((state) => {
+      if (state === "open") queueMicrotask(() => (stop(), done()));
+    });
+    signal?.addEventListener("abort", () => (stop(), fail(signal.reason)), { once: true });
+  });
 }
 
 async function refusal(answer: Response): Promise<Refused> {
@@ -297,6 +364,18 @@ export async function getContributions(
     pixels: numbers.subarray(0, numbers.length / 2),
     weights: numbers.subarray(numbers.length / 2),
   };
+}
+
+/** A number, or its difference from that of another class, as paths through the channels of convolutions. */
+export function getPaths(
+  trace: string,
+  step: number,
+  cell: Cell,
+  minus: number | null,
+  signal?: AbortSignal,
+): Promise<PathsInfo> {
+  const less = minus === null ? "" : `&minus=${minus}`;
+  return json(`traces/${trace}/steps/${step}/paths?cell=${at(cell)}${less}`, { signal });
 }
 
 export function getDifference(trace: string, base: string, signal?: AbortSignal): Promise<DifferenceInfo> {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { colour, DIVERGING, inkOn, scaleOf, scaleOver } from "./colours";
+import { between, colour, css, DIVERGING, inkOn, mixed, scaleOf, scaleOver } from "./colours";
 
 const PAGE = { light: 0xfff7fafb, dark: 0xff1e1c1c };
 
@@ -31,4 +31,11 @@ test("text can be read on every colour", () => {
       expect((Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05)).toBeGreaterThanOrEqual(4.5);
     }
   }
+});
+
+test("a colour between two is one of them at either end", () => {
+  const [a, b] = [mixed(1, 0.2, 0), mixed(0, 1, 0.4)];
+  expect(between(a, b, 0)).toBe(a);
+  expect(between(a, b, 1)).toBe(b);
+  expect(css(between(a, b, 0.5))).toBe("rgb(128 153 51)");
 });

@@ -59,6 +59,15 @@ export function mixed(r: number, g: number, b: number): number {
   return pack([byte(r), byte(g), byte(b)]);
 }
 
+/** A colour between two packed ones: `a` at 0, `b` at 1. */
+export function between(a: number, b: number, part: number): number {
+  const mix = (shift: number): number => {
+    const [from, to] = [(a >> shift) & 255, (b >> shift) & 255];
+    return Math.round(from + (to - from) * part);
+  };
+  return pack([mix(0), mix(8), mix(16)]);
+}
+
 /** A packed colour as CSS. */
 export function css(packed: number): string {
   return `rgb(${packed & 255} ${(packed >> 8) & 255} ${(packed >> 16) & 255})`;

@@ -82,6 +82,13 @@ export type Frame = Readonly<{
   right: number;
 }>;
 
+/** The frame of one cell, of which a term of a sum is the number; null if it is on no map. */
+export function frameOfTerm(term: Term): Frame | null {
+  if (term.cell.length < 3 || (term.kind !== "step" && term.kind !== "input")) return null;
+  const [channel = 0, row = 0, column = 0] = term.cell.slice(-3);
+  return { name: term.name, kind: term.kind, channel, top: row, left: column, bottom: row, right: column };
+}
+
 /** The frame of a window's cells in one channel; null where none of them is on a map. */
 export function frameOf(of: Cells, channel: number | null): Frame | null {
   const real = of.cells.filter((_, i) => !of.padding.includes(i));

@@ -3,11 +3,13 @@
  * the next response arrives.
  */
 import { aborted, Refused } from "./api";
+import { Staleness } from "./staleness.svelte";
 
 export class Latest<T> {
   value = $state.raw<T | null>(null);
   /** Why the newest request failed. */
   problem = $state<string | null>(null);
+  readonly staleness = new Staleness();
 
   #key = "";
   #ask: (() => Promise<T>) | null = null;
@@ -18,7 +20,10 @@ export class Latest<T> {
     if (key === this.#key) return;
     this.#key = key;
     this.#ask = ask;
-    if (ask === null) this.value = this.problem = null;
+    if (ask === null) {
+      this.value = this.problem = null;
+      this.staleness.arrive(true);
+    } else this.staleness.expect();
     if (!this.#running) void this.#run();
   }
 
@@ -33,10 +38,12 @@ export class Latest<T> {
         const value = await ask();
         if (this.#ask !== null) this.value = value;
         if (done === this.#key) this.problem = null;
+        this.staleness.arrive(done === this.#key);
       } catch (error) {
         if (done !== this.#key || aborted(error)) continue;
         this.problem = error instanceof Refused ? error.message : String(error);
         this.value = null;
+        this.staleness.arrive(true);
       }
     }
     this.#running = false;

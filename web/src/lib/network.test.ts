@@ -233,3 +233,39 @@ test("a cell of one of several inputs is among the planes of all", () => {
     "clip, channel 1",
   ]);
 });
+
+describe("a convolution with its normalization and activation", () => {
+  const named = (id: number, name: string, op: string, inputs: number[]): StepInfo => ({
+    ...step(id, name, inputs),
+    name,
+    op,
+  });
+  const steps = [
+    named(0, "conv1", "convolution", []),
+    named(1, "bn1", "native_batch_norm", [0]),
+    named(2, "relu1", "relu", [1]),
+    named(3, "conv2", "convolution", [2]),
+    named(4, "tanh2", "tanh", [3]),
+    named(5, "conv3", "convolution", [4]),
+    named(6, "bn3", "native_batch_norm", [5]),
+    named(7, "relu3", "relu", [6]),
+    named(8, "add", "add", [5, 7]),
+  ];
+  const names = (open: string[]): string[][] =>
+    cards(nodes(trace(steps), open)).map((card) => card.steps.map((each) => each.name));
+
+  test("is one card, unless another step reads what is inside it", () => {
+    expect(names([])).toEqual([
+      ["conv1", "bn1", "relu1"],
+      ["conv2"],
+      ["tanh2"],
+      ["conv3"],
+      ["bn3"],
+      ["relu3"],
+      ["add"],
+    ]);
+  });
+  test("is unfolded by its name", () => {
+    expect(names(["+conv1"]).slice(0, 3)).toEqual([["conv1"], ["bn1"], ["relu1"]]);
+  });
+});

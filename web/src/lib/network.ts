@@ -73,6 +73,58 @@ function inner(name: string, around: string): string {
   return around !== "" && name.startsWith(`${around}.`) ? name.slice(around.length + 1) : name;
 }
 
+const NORM = /(batch|group|layer|instance)_norm/;
+const ACTIVATION = /^(relu6?|leaky_relu|elu|gelu|silu|hardswish|hardtanh|tanh|sigmoid)$/;
+
+type StepNode = Extract<Node, { kind: "step" }>;
+
+/** A convolution, its normalization and its activation, where each alone reads the one before; else empty. */
+function chainAt(list: readonly Node[], at: number, readers: ReadonlyMap<number, number>): StepNode[] {
+  const chain: StepNode[] = [];
+  for (const fits of [/^convolution$/, NORM, ACTIVATION]) {
+    const [next, last] = [list[at + chain.length], chain.at(-1)];
+    if (next?.kind !== "step" || !fits.test(next.step.op)) break;
+    const follows =
+      last === undefined || (next.step.inputs.join() === String(last.step.id) && readers.get(last.step.id) === 1);
+    if (!follows) break;
+    chain.push(next);
+  }
+  return chain.length > 1 ? chain : [];
+}
+
+/** Nodes whose chains of convolution, normalization and activation are one card each, unless they are unfolded. */
+function chained(list: readonly Node[], readers: ReadonlyMap<number, number>, open: ReadonlySet<string>): Node[] {
+  const result: Node[] = [];
+  for (let at = 0; at < list.length; at++) {
+    const chain = chainAt(list, at, readers);
+    const [first, ...rest] = chain;
+    if (first === undefined) {
+      result.push(list[at] as Node);
+      continue;
+    }
+    const path = `+${first.step.name}`;
+    const names = rest.map((node) => node.label).join(" · ");
+    const folded = { key: `+${first.key}`, path, steps: chain.map((node) => node.step) };
+    result.push(
+      open.has(path)
+        ? { kind: "open", key: folded.key, path, label: `${first.label} · ${names}`, type: "", nodes: chain }
+        : { kind: "folded", ...folded, label: first.label, type: names },
+    );
+    at += chain.length - 1;
+  }
+  return result;
+}
+
+/** Whether a folded card is such a chain, rather than a module. */
+export const isChain = (path: string): boolean => path.startsWith("+");
+
+/** How many steps read each step. */
+function readersOf(steps: readonly StepInfo[]): ReadonlyMap<number, number> {
+  const readers = new Map<number, number>();
+  for (const id of steps.flatMap((step) => step.inputs)) readers.set(id, (readers.get(id) ?? 0) + 1);
+  return readers;
+}
+
 /** The strip's nodes: modules are folded unless they are unfolded by default or by the user. */
 export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
   const open = new Set(unfolded(trace.steps));
@@ -81,7 +133,10 @@ export function nodes(trace: TraceInfo, toggled: readonly string[]): Node[] {
     else open.add(path);
   }
   const quiet = trace.steps.length <= SMALL;
+  const [readers, unchained] = [readersOf(trace.steps), new Set(toggled)];
   const build = (steps: readonly StepInfo[], parent: string, around: string): Node[] =>
+    chained(listed(steps, parent, around), readers, unchained);
+  const listed = (steps: readonly StepInfo[], parent: string, around: string): Node[] =>
     runs(steps, parent).flatMap((run): Node[] => {
       const [first] = run.steps;
       if (first === undefined) return [];

@@ -3,6 +3,7 @@ import { aborted, getInput, getOutput, Refused } from "./api";
 import { colour, grey, mixed, scaleOf, type ColourMap, type Scale } from "./colours";
 import { layout, type Layout } from "./network";
 import { fromBase64, type Tensor } from "./pack";
+import { Staleness } from "./staleness.svelte";
 import { IMAGE } from "./state.svelte";
 import { real, type StepInfo, type TraceInfo } from "./types";
 
@@ -25,6 +26,7 @@ const KEPT = 24;
 export class PlaneFeed {
   shown = $state.raw<Shown | null>(null);
   problem = $state<string | null>(null);
+  readonly staleness = new Staleness();
 
   #abort = new AbortController();
   #kept = new Map<string, Shown>();
@@ -36,23 +38,24 @@ export class PlaneFeed {
     const { signal } = this.#abort;
     const key = `${trace.id} ${step?.id ?? IMAGE} ${channel}`;
     const kept = this.#kept.get(key);
-    if (kept !== undefined) {
-      this.shown = kept;
-      this.problem = null;
-      return;
-    }
+    if (kept !== undefined) return this.#arrive(kept, null);
+    this.staleness.expect();
     try {
       const loaded = step === null ? await image(trace, channel, signal) : await output(trace, step, channel, signal);
       if (signal.aborted) return;
       this.#kept.set(key, loaded);
       if (this.#kept.size > KEPT) this.#kept.delete(this.#kept.keys().next().value as string);
-      this.shown = loaded;
-      this.problem = null;
+      this.#arrive(loaded, null);
     } catch (error) {
       if (aborted(error) || signal.aborted) return;
-      this.shown = null;
-      this.problem = error instanceof Refused ? error.message : String(error);
+      this.#arrive(null, error instanceof Refused ? error.message : String(error));
     }
+  }
+
+  #arrive(shown: Shown | null, problem: string | null): void {
+    this.shown = shown;
+    this.problem = problem;
+    this.staleness.arrive(true);
   }
 }
 

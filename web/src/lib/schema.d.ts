@@ -77,7 +77,7 @@ export interface paths {
         };
         /**
          * Read
-         * @description How far an answer is.
+         * @description The progress of an answer.
          */
         get: operations["read_api_probes__id__get"];
         put?: never;
@@ -101,7 +101,7 @@ export interface paths {
         };
         /**
          * Answer
-         * @description What was found.
+         * @description The answer.
          */
         get: operations["answer_api_probes__id__answer_get"];
         put?: never;
@@ -181,7 +181,7 @@ export interface paths {
         };
         /**
          * Questions
-         * @description What can be asked.
+         * @description The questions that can be asked.
          */
         get: operations["questions_api_questions_get"];
         put?: never;
@@ -432,6 +432,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/traces/{trace}/steps/{step}/paths": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Paths
+         * @description What the image adds to a number by way of the channels of the first and the last convolution.
+         */
+        get: operations["paths_api_traces__trace__steps__step__paths_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/traces/{trace}/steps/{step}/proof": {
         parameters: {
             query?: never;
@@ -560,6 +580,18 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Address
+         * @description Which number an answer is about. A page shows a value and its badge only under this address.
+         */
+        Address: {
+            /** Cell */
+            cell: number[];
+            /** Step */
+            step: number | null;
+            /** Trace */
+            trace: string;
+        };
         /**
          * Answer
          * @description The model's score for one class.
@@ -734,7 +766,12 @@ export interface components {
          * @description Why a number is what it is.
          */
         Explained: {
+            /** Code */
+            code?: string | null;
             explanation: components["schemas"]["ExplanationJson"];
+            /** Formula */
+            formula?: string | null;
+            of: components["schemas"]["Address"];
             paper?: components["schemas"]["Paper"] | null;
             proof: components["schemas"]["Proof"] | null;
             rest: components["schemas"]["RestJson"] | null;
@@ -774,7 +811,7 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status?: "proved" | "proved normwise" | "unresolved" | "mismatch" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
+            status?: "proved" | "proved normwise" | "unresolved" | "mismatch" | "wrong derivative" | "underived" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
             step: components["schemas"]["StepJson"];
             /** Value */
             value: number | ("nan" | "inf" | "-inf");
@@ -968,6 +1005,41 @@ export interface components {
             shape: number[];
         };
         /**
+         * PathInfo
+         * @description What the image adds to a number by way of one channel of each of some convolutions.
+         */
+        PathInfo: {
+            /** Cell */
+            cell: number[];
+            /** Channels */
+            channels: number[];
+            /** Steps */
+            steps: number[];
+            /** Value */
+            value: number | ("nan" | "inf" | "-inf");
+        };
+        /**
+         * PathsInfo
+         * @description The number as paths through the network: with the rest and the constant they add up to the total.
+         */
+        PathsInfo: {
+            /** Bent */
+            bent: string[];
+            /** Constant */
+            constant: number | ("nan" | "inf" | "-inf");
+            /** Minus */
+            minus: number | null;
+            of: components["schemas"]["Address"];
+            /** Others */
+            others: number;
+            /** Paths */
+            paths: components["schemas"]["PathInfo"][];
+            /** Rest */
+            rest: number | ("nan" | "inf" | "-inf");
+            /** Total */
+            total: number | ("nan" | "inf" | "-inf");
+        };
+        /**
          * PixelsRef
          * @description A painted image: its pixels as float32 in 0..1, little-endian, (C, H, W), base64url.
          */
@@ -988,7 +1060,7 @@ export interface components {
         };
         /**
          * ProbeAnswer
-         * @description What a probe found.
+         * @description The result of a probe.
          */
         ProbeAnswer: {
             /** Command */
@@ -1128,9 +1200,10 @@ export interface components {
         };
         /**
          * Proof
-         * @description What is known about one number; see docs/explanation.md for the statuses.
+         * @description The proof status of one number; see docs/explanation.md for the statuses.
          */
         Proof: {
+            of: components["schemas"]["Address"];
             /** Proved */
             proved: boolean;
             /** Sentence */
@@ -1139,7 +1212,7 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "proved" | "proved normwise" | "unresolved" | "mismatch" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
+            status: "proved" | "proved normwise" | "unresolved" | "mismatch" | "wrong derivative" | "underived" | "recomputed" | "unsupported" | "given" | "not recomputed" | "weights changed";
             /**
              * Tone
              * @enum {string}
@@ -1179,7 +1252,7 @@ export interface components {
         };
         /**
          * RestJson
-         * @description What was left out of a sum.
+         * @description The terms that were left out of a sum.
          */
         RestJson: {
             /** Terms */
@@ -2313,6 +2386,41 @@ export interface operations {
                 };
                 content: {
                     "application/octet-stream": unknown;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    paths_api_traces__trace__steps__step__paths_get: {
+        parameters: {
+            query: {
+                cell: string;
+                minus?: number | null;
+            };
+            header?: never;
+            path: {
+                step: number;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PathsInfo"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

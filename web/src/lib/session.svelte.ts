@@ -1,6 +1,6 @@
 /** The server's session (open models and data), loaded once and refreshed when it may have changed. */
 import { getSession, Refused } from "./api";
-import { here, type State } from "./state.svelte";
+import { CALM, here, type State } from "./state.svelte";
 import type { InputRef, ModelInfo, Session, SourceInfo, TraceRequest } from "./types";
 
 let session = $state.raw<Session | null>(null);
@@ -50,6 +50,15 @@ export function inputOf(chosen: InputRef | null, model: ModelInfo): InputRef | n
   const split = source === null ? undefined : ["test", "train", "all"].find((s) => (source.splits[s] ?? 0) > 0);
   if (source === null || split === undefined) return null;
   return { kind: "sample", source: source.id, split: split as "test" | "train" | "all", index: 0 };
+}
+
+/**
+ * The state with a newly chosen image. One that may have another size than the model takes is resized, which its notes
+ * say, as `convscope predict` does.
+ */
+export function picked(input: InputRef, model: ModelInfo | null): Partial<State> {
+  const fits = input.kind === "pixels" || (input.kind === "sample" && input.source === model?.source);
+  return { input, origin: null, change: CALM, fit: fits ? null : "resize" };
 }
 
 /** The trace request for a state; null if model or input are missing. */

@@ -1,6 +1,6 @@
 /**
  * The state of the page: one readonly value, mirrored in the URL, so that reloading, the back button and shared links
- * restore it. Steps are identified by id.
+ * restore it. Within the page steps are identified by id; the URL has their names, which become ids with the trace.
  */
 import { changeFrom, changeText, editsFrom, editsText, inputFrom, inputText } from "./address";
 import { WISH, wishFrom, wishParts, type Wish } from "./probe-settings";
@@ -16,6 +16,9 @@ export const SOFTMAX = -2;
 /** A previously shown number, which a breadcrumb leads back to. */
 export type Crumb = Readonly<{ step: number; cell: Cell }>;
 
+/** Steps as the URL names them. */
+export type Named = Readonly<{ step: string | null; trail: string | null }>;
+
 export type State = Readonly<{
   view: View;
   model: string | null;
@@ -28,12 +31,16 @@ export type State = Readonly<{
   at: number | null;
   fit: "resize" | "pad" | null;
   step: number | null;
+  /** Names of the URL that wait for the trace to become ids; null if there are none. */
+  named: Named | null;
   channel: number;
   /** The selected cell, without the batch axis. */
   cell: Cell | null;
   /** The input channel whose window is shown; null for the one with the largest sum. */
   window: number | null;
   trail: readonly Crumb[];
+  /** Whose class is asked for in "Why …?", and the class it is compared with; null: the answer itself. */
+  why: readonly [number, number | null] | null;
   /** Whether contributions are shown over the input. */
   pixels: boolean;
   /** Whether all steps share one colour scale. */
@@ -65,10 +72,12 @@ const START: State = {
   at: null,
   fit: null,
   step: null,
+  named: null,
   channel: 0,
   cell: null,
   window: null,
   trail: [],
+  why: null,
   pixels: false,
   shared: false,
   open: [],
@@ -89,13 +98,41 @@ const STEP_WORDS: ReadonlyMap<string, number> = new Map([
   ["image", IMAGE],
   ["softmax", SOFTMAX],
 ]);
+const MARK = ":"; // in front of a name that would be read as a word or a number: a layer called "0"
 
-function stepFrom(text: string | null): number | null {
-  return text === null ? null : (STEP_WORDS.get(text) ?? numberFrom(text));
+/** The names of the steps on screen, by id. */
+let names: ReadonlyMap<number, string> = new Map();
+
+/** A step's text in the URL: its name, or its id while no trace is known. */
+function stepText(step: number): string {
+  if (step === IMAGE) return "image";
+  if (step === SOFTMAX) return "softmax";
+  const name = names.get(step);
+  if (name === undefined) return String(step);
+  return STEP_WORDS.has(name) || numberFrom(name) !== null || name.startsWith(MARK) ? MARK + name : name;
 }
 
-function stepText(step: number): string {
-  return step === IMAGE ? "image" : step === SOFTMAX ? "softmax" : String(step);
+/** The step of a text other than a name: a word, or an id. */
+const fixedStep = (text: string): number | null => STEP_WORDS.get(text) ?? numberFrom(text);
+
+/** The step of such a text; null if the network on screen has none of this name. */
+function stepFrom(text: string): number | null {
+  const fixed = fixedStep(text);
+  if (fixed !== null) return fixed;
+  const name = text.startsWith(MARK) ? text.slice(MARK.length) : text;
+  for (const [id, each] of names) if (each === name) return id;
+  return null;
+}
+
+/** A name in a trail, whose separators it may contain. */
+const escaped = (text: string): string => encodeURIComponent(text).replaceAll("_", "%5F").replaceAll("~", "%7E");
+
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function cellFrom(text: string | null): Cell | null {
@@ -105,10 +142,29 @@ function cellFrom(text: string | null): Cell | null {
 
 function trailFrom(text: string | null): Crumb[] {
   return (text ?? "").split("_").flatMap((part) => {
-    const [step, cell] = part.split("~");
-    const [id, at] = [stepFrom(step ?? null), cellFrom(cell ?? null)];
+    const [step = "", cell] = part.split("~");
+    const [id, at] = [step === "" ? null : stepFrom(unescaped(step)), cellFrom(cell ?? null)];
     return id === null || at === null ? [] : [{ step: id, cell: at }];
   });
+}
+
+/** The step and trail of a URL, as far as they can be read without knowing the network; the rest waits in `named`. */
+function stepsFrom(step: string | null, trail: string | null): Pick<State, "step" | "trail" | "named"> {
+  const firsts = (trail ?? "").split("_").map((part) => part.split("~")[0] ?? "");
+  const known = firsts.every((text) => text === "" || fixedStep(text) !== null);
+  const fixed = step === null ? null : fixedStep(step);
+  const waiting = { step: fixed === null ? step : null, trail: known ? null : trail };
+  return {
+    step: fixed,
+    trail: known ? trailFrom(trail) : [],
+    named: waiting.step === null && waiting.trail === null ? null : waiting,
+  };
+}
+
+/** 1, or 1-0 for the difference of two classes. */
+function whyFrom(text: string | null): State["why"] {
+  const [, one, minus] = /^(\d{1,7})(?:-(\d{1,7}))?$/.exec(text ?? "") ?? [];
+  return one === undefined ? null : [Number(one), minus === undefined ? null : Number(minus)];
 }
 
 /** All but what is chosen for a question, as parts of an address's query. */
@@ -122,11 +178,16 @@ function partsOf(state: State): [string, string | null][] {
     ["edits", editsText(state.edits)],
     ["at", state.at === null ? null : String(state.at)],
     ["fit", state.fit],
-    ["step", state.step === null ? null : stepText(state.step)],
+    ["step", state.named?.step ?? (state.step === null ? null : stepText(state.step))],
     ["channel", state.channel === 0 ? null : String(state.channel)],
     ["cell", state.cell === null ? null : state.cell.join(".")],
     ["window", state.window === null ? null : String(state.window)],
-    ["trail", state.trail.map((c) => `${stepText(c.step)}~${c.cell.join(".")}`).join("_") || null],
+    [
+      "trail",
+      state.named?.trail ??
+        (state.trail.map((c) => `${escaped(stepText(c.step))}~${c.cell.join(".")}`).join("_") || null),
+    ],
+    ["why", state.why === null ? null : state.why.filter((n) => n !== null).join("-")],
     ["pixels", state.pixels ? "1" : null],
     ["shared", state.shared ? "1" : null],
     ["open", state.open.join(",") || null],
@@ -157,11 +218,11 @@ export function parse(query: string): State {
     edits: editsFrom(has.get("edits")),
     at: numberFrom(has.get("at")),
     fit: fit === "resize" || fit === "pad" ? fit : null,
-    step: stepFrom(has.get("step")),
+    ...stepsFrom(has.get("step"), has.get("trail")),
     channel: numberFrom(has.get("channel")) ?? 0,
     cell: cellFrom(has.get("cell")),
     window: numberFrom(has.get("window")),
-    trail: trailFrom(has.get("trail")),
+    why: whyFrom(has.get("why")),
     pixels: has.get("pixels") === "1",
     shared: has.get("shared") === "1",
     open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),
@@ -198,6 +259,32 @@ function read(): State {
 let current = $state.raw<State>(typeof location === "undefined" ? parse("") : read());
 let waiting: ReturnType<typeof setTimeout> | undefined;
 
+/** A state whose step names have become ids, with the steps of its trace. An unknown name leaves the step open. */
+export function resolved(state: State): State {
+  if (state.named === null) return state;
+  const { step, trail } = state.named;
+  return {
+    ...state,
+    named: null,
+    step: step === null ? state.step : stepFrom(step),
+    trail: trail === null ? state.trail : trailFrom(trail),
+  };
+}
+
+/**
+ * Take over the names of a trace's steps, and turn those that the URL has into ids.
+ *
+ * Returns:
+ *   The name of the step that the network does not have; null if there is none such.
+ */
+export function nameSteps(steps: readonly Readonly<{ id: number; name: string }>[]): string | null {
+  names = new Map(steps.map(({ id, name }): [number, string] => [id, name]));
+  if (current.named === null) return null;
+  const { step } = current.named;
+  current = resolved(current);
+  return step !== null && current.step === null ? step : null;
+}
+
 /** The current state. */
 export function here(): State {
   return current;
@@ -214,7 +301,9 @@ function write(): void {
  * pointer or a held key, updates the current entry, and the URL is written with a delay.
  */
 export function go(patch: Partial<State>, how: "push" | "replace" = "push"): void {
-  const next = { ...current, ...patch };
+  const named = patch.step === undefined ? current.named : null; // another step was chosen meanwhile
+  const why = patch.step == null ? current.why : null; // a step was chosen, to be looked at instead
+  const next = { ...current, named, why, ...patch };
   if (how === "push") {
     if (waiting !== undefined) write();
     const changed = query(next) !== query(current) || next.input !== current.input;
@@ -228,8 +317,8 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
 
 /** The initial state of a model, with nothing selected and nothing changed. */
 export function fresh(model: string | null): Partial<State> {
-  const { input, origin, edits, at, step, channel, cell, window, trail, open, layer, wish, asked } = START;
-  return { model, input, origin, edits, at, step, channel, cell, window, trail, open, layer, wish, asked };
+  const { input, origin, edits, at, step, named, why, channel, cell, window, trail, open, layer, wish, asked } = START;
+  return { model, input, origin, edits, at, step, named, why, channel, cell, window, trail, open, layer, wish, asked };
 }
 
 /** The URL of the current state with some changes, for links. */

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { painted } from "./address";
-import { IMAGE, parse, query, SOFTMAX, type State } from "./state.svelte";
+import { IMAGE, nameSteps, parse, query, resolved, SOFTMAX, type State } from "./state.svelte";
 
 const START = parse("");
 
@@ -22,6 +22,7 @@ test("every part of the state survives the address", () => {
     at: 300,
     fit: "pad",
     step: 4,
+    named: null,
     channel: 2,
     cell: [2, 5, 6],
     window: 0,
@@ -30,6 +31,7 @@ test("every part of the state survives the address", () => {
       { step: 8, cell: [1] },
       { step: IMAGE, cell: [0, 0, 0] },
     ],
+    why: [3, 1],
     pixels: true,
     shared: true,
     open: ["layer1", "layer1.0"],
@@ -68,9 +70,28 @@ test.each([
   "?input=q",
   "?cell=1.x",
   "?view=other",
-  "?step=two",
   "?edits=:::",
   "?trail=~",
 ])("what cannot be read is left out: %s", (text) => {
   expect(parse(text)).toEqual(START);
+});
+
+test("steps are in the address by name, whatever they are called", () => {
+  const called = ["conv1", "0", "softmax", "image", "a_b~c.d", ":x", "%5F", "relu#2"];
+  nameSteps(called.map((name, id) => ({ id, name })));
+  for (const step of called.keys()) {
+    const trail = [...called.keys(), IMAGE, SOFTMAX].map((id) => ({ step: id, cell: [id + 3, 0] }));
+    const state: State = { ...START, step, trail };
+    const address = query(state);
+    expect(new URLSearchParams(address).get("step")).toContain(called[step]);
+    expect(resolved(parse(address))).toEqual(state);
+  }
+  nameSteps([]);
+});
+
+test("a name waits for the network, and one that it does not have leaves the step open", () => {
+  const waiting = parse("?step=conv9&cell=1.2.3");
+  expect(waiting.step).toBeNull();
+  expect(query(waiting)).toBe("?step=conv9&cell=1.2.3");
+  expect(resolved(waiting)).toMatchObject({ step: null, named: null, cell: [1, 2, 3] });
 });

@@ -2,12 +2,14 @@
 import { SvelteMap } from "svelte/reactivity";
 import { getThumbnails } from "./api";
 import type { Picture } from "./pack";
+import { Staleness } from "./staleness.svelte";
 
 const MOST = 24; // maximum steps per request
 
 /** The thumbnails of the current trace; those of the previous one stay until they are replaced. */
 export class Thumbnails {
   readonly pictures = new SvelteMap<number, Picture>();
+  readonly staleness = new Staleness();
 
   #trace: string | null = null;
   #visible = new Set<number>();
@@ -21,6 +23,7 @@ export class Thumbnails {
     if (trace === this.#trace) return;
     this.#trace = trace;
     this.#asked.clear();
+    if (trace !== null && this.pictures.size > 0) this.staleness.expect();
     if (!sameModel) {
       this.pictures.clear();
       this.#models += 1;
@@ -56,6 +59,7 @@ export class Thumbnails {
       try {
         const pictures = await getThumbnails(trace, steps);
         if (model === this.#models) for (const picture of pictures) this.pictures.set(picture.id, picture);
+        this.staleness.arrive(trace === this.#trace);
       } catch {
         failed = trace === this.#trace;
         if (failed) for (const step of steps) this.#asked.delete(step); // requested again when they come into view

@@ -3,6 +3,7 @@
  * trace stays on screen until the next response arrives.
  */
 import { aborted, postTrace, Refused } from "./api";
+import { Staleness } from "./staleness.svelte";
 import type { Fit, TraceInfo, TraceRequest } from "./types";
 
 /** Keeps the trace of the newest request. */
@@ -13,6 +14,7 @@ export class Feed {
   /** Ways to fit the image, if it failed because of the image's size. */
   fit = $state.raw<readonly Fit[]>([]);
   busy = $state(false);
+  readonly staleness = new Staleness();
 
   #wanted: TraceRequest | null = null;
   #key = "";
@@ -25,6 +27,7 @@ export class Feed {
     if (request === null || this.#wanted?.model !== request.model) this.info = null;
     this.#key = key;
     this.#wanted = request;
+    this.staleness.expect();
     if (!this.#running) void this.#run();
   }
 
@@ -33,16 +36,21 @@ export class Feed {
     this.busy = true;
     for (let done = ""; done !== this.#key;) {
       done = this.#key;
-      if (this.#wanted === null) continue;
+      if (this.#wanted === null) {
+        this.staleness.arrive(true);
+        continue;
+      }
       try {
         const info = await postTrace(this.#wanted);
         if (info.model === this.#wanted?.model) this.info = info;
         if (done === this.#key) this.problem = null;
+        this.staleness.arrive(done === this.#key);
       } catch (error) {
         if (done === this.#key && !aborted(error)) {
           this.problem = error instanceof Refused ? error.message : String(error);
           this.fit = error instanceof Refused ? error.fit : [];
           this.info = null;
+          this.staleness.arrive(true);
         }
       }
     }

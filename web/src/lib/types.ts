@@ -22,8 +22,11 @@ export type ParameterInfo = Schemas["ParameterInfo"];
 export type Answer = Schemas["Answer"];
 export type DifferenceInfo = Schemas["DifferenceInfo"];
 export type StepChange = Schemas["StepChange"];
+export type Address = Schemas["Address"];
 export type Proof = Schemas["Proof"];
 export type Explained = Schemas["Explained"];
+export type PathsInfo = Schemas["PathsInfo"];
+export type PathInfo = Schemas["PathInfo"];
 export type Paper = Schemas["Paper"];
 export type Line = Schemas["Line"];
 export type Problem = Schemas["Problem"];
@@ -43,6 +46,7 @@ export type TrainingEvent = Schemas["TrainingEvent"];
 
 /** The header of a pack of contributions. It is part of a binary response, so the OpenAPI document does not include it. */
 export type ContributionsInfo = Readonly<{
+  of: Address;
   value: Num;
   constant: Num;
   total: Num;

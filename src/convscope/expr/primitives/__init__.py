@@ -4,7 +4,26 @@ from collections.abc import Mapping
 
 from convscope.expr.primitives.activations import ACTIVATIONS
 from convscope.expr.primitives.arithmetic import ARITHMETIC
+from convscope.expr.primitives.backward import BACKWARD
+from convscope.expr.primitives.distances import DISTANCES
+from convscope.expr.primitives.functions import FUNCTIONS
+from convscope.expr.primitives.losses import PAIRED
 from convscope.expr.primitives.primitive import Primitive as Primitive
+from convscope.expr.primitives.quantization import FAKE
+from convscope.expr.primitives.ranking import RANKING
 from convscope.expr.primitives.reductions import MOMENTS, REDUCTIONS
+from convscope.expr.primitives.updates import UPDATES
 
-PRIMITIVES: Mapping[str, Primitive] = {**ACTIVATIONS, **ARITHMETIC, **MOMENTS, **REDUCTIONS}
+PRIMITIVES: Mapping[str, Primitive] = {
+    **ACTIVATIONS,
+    **ARITHMETIC,
+    **BACKWARD,
+    **DISTANCES,
+    **FAKE,
+    **FUNCTIONS,
+    **MOMENTS,
+    **PAIRED,
+    **RANKING,
+    **REDUCTIONS,
+    **UPDATES,
+}

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
 from convscope.probe.linting import data_checks, training_checks
-from convscope.probe.linting import data_checks as evaluation_checks
 from convscope.probe.linting.evidence import Evidence, Loss, Predict, Step, gather
 from convscope.probe.linting.findings import LESSONS, Finding, Lint
 from convscope.progress import Progress, silent
@@ -30,11 +29,11 @@ CHECKS: Mapping[str, Check] = {
     "outputs-and-classes": training_checks.outputs_and_classes,
     "step-fails": training_checks.step_fails,
     "missing-train": training_checks.missing_train,
-    "missing-eval": evaluation_checks.missing_eval,
-    "batch-norm-in-training-mode": evaluation_checks.batch_norm_in_training_mode,
-    "missing-normalization": evaluation_checks.missing_normalization,
-    "channel-order": evaluation_checks.channel_order,
-    "channels-last": evaluation_checks.channels_last,
+    "missing-eval": data_checks.missing_eval,
+    "batch-norm-in-training-mode": data_checks.batch_norm_in_training_mode,
+    "missing-normalization": data_checks.missing_normalization,
+    "channel-order": data_checks.channel_order,
+    "channels-last": data_checks.channels_last,
     "dead-layer": training_checks.dead_layer,
     "saturated-layer": training_checks.saturated_layer,
     "unused-parameters": training_checks.unused_parameters,

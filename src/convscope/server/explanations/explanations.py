@@ -105,7 +105,13 @@ def explained(
     """
     why = why_of(done, step, cell)
     cheap = step.id in done.proved or _work(why) <= CHEAP
-    return _answer(why, proved(done, why) if cheap else None, TERMS if every else SOME, channel)
+    proof = proved(done, why) if cheap else None
+    return _answer(why, address_of(done, why), proof, TERMS if every else SOME, channel)
+
+
+def address_of(done: TracePass, why: cs.Explanation) -> schema.Address:
+    """Which number an explanation is about: taken from the explanation itself, not from the request."""
+    return schema.Address(trace=done.id, step=why.step.id, cell=[int(place) for place in why.cell])
 
 
 def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanation:
@@ -117,10 +123,11 @@ def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanatio
     return cs.explain(done.trace, step, tuple(cell))
 
 
-def probability(step: cs.Step, index: int) -> schema.Explained:
+def probability(done: TracePass, step: cs.Step, index: int) -> schema.Explained:
     """Why a class has its probability: the softmax over the answer, where the model itself has none.
 
     Args:
+        done: The pass.
         step: What made the answer.
         index: Which class.
 
@@ -130,8 +137,11 @@ def probability(step: cs.Step, index: int) -> schema.Explained:
     softmax = cs.load_model("torch.nn:Softmax", args={"dim": 1})
     trace = cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
     why = cs.explain(trace, trace.steps[-1], (index,))
-    answer = _answer(why, _proof(why), SOME, None)
-    return schema.Explained.model_validate(_renamed(answer.model_dump(), step.name))
+    address = schema.Address(trace=done.id, step=None, cell=[int(place) for place in why.cell])
+    answer = _answer(why, address, _proof(why, address), SOME, None)
+    code = f'x = torch.tensor(trace["{step.name}"].output).reshape(1, -1)\ntorch.softmax(x, 1)[0, {index}]'
+    written = {"formula": f"out[{index}] = e^in[{index}] / Σ over i of e^in[i]", "code": code}
+    return schema.Explained.model_validate(_renamed(answer.model_dump(), step.name) | written)
 
 
 def _renamed(value: Any, name: str) -> Any:
@@ -144,14 +154,26 @@ def _renamed(value: Any, name: str) -> Any:
     return value.replace("input (", f"{name} (") if isinstance(value, str) else value
 
 
-def _answer(why: cs.Explanation, proof: schema.Proof | None, most: int, channel: int | None) -> schema.Explained:
+def _answer(
+    why: cs.Explanation, address: schema.Address, proof: schema.Proof | None, most: int, channel: int | None
+) -> schema.Explained:
     """An explanation as the page gets it, its sums cut."""
     plain = cast("ExplanationJson", why.to_json(proof=proof is not None))
     sentence = spoken_sentence(plain)
     if plain["expr"] is None:
-        return schema.Explained(explanation=plain, sentence=sentence, rest=None, proof=proof)
+        return schema.Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
     kept, rest = cut(plain["expr"], most, channel)
-    return schema.Explained(explanation=plain, sentence=sentence, rest=rest, proof=proof, paper=_paper(why, kept))
+    paper = _paper(why, kept)
+    return schema.Explained(
+        of=address,
+        explanation=plain,
+        sentence=sentence,
+        rest=rest,
+        proof=proof,
+        paper=paper,
+        formula=why.to_formula(),
+        code=why.to_code(),
+    )
 
 
 def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | None:
@@ -182,16 +204,18 @@ def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | Non
 
 def proved(done: TracePass, why: cs.Explanation) -> schema.Proof:
     """The proof status of a number; its step is recomputed."""
-    proof = _proof(why)
+    proof = _proof(why, address_of(done, why))
     if why.step.id in done.proved:
         done.proved.remove(why.step.id)
     done.proved.append(why.step.id)
     return proof
 
 
-def _proof(why: cs.Explanation) -> schema.Proof:
+def _proof(why: cs.Explanation, address: schema.Address) -> schema.Proof:
     text = cs.STATUSES[why.status]
-    return schema.Proof(status=why.status, word=text.word, sentence=text.sentence, tone=text.tone, proved=why.proved)
+    return schema.Proof(
+        of=address, status=why.status, word=text.word, sentence=text.sentence, tone=text.tone, proved=why.proved
+    )
 
 
 def _work(why: cs.Explanation) -> int:
@@ -279,16 +303,57 @@ def _keep(part: CellsJson, kept: NDArray[Any]) -> None:
     part["values"] = [part["values"][k] for k in kept]
 
 
+SHOWN = 12
+"""Number of paths in an answer, the largest."""
+
+
+def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None) -> schema.PathsInfo:
+    """A number as paths through the channels of the first and the last convolution before it.
+
+    Args:
+        done: The pass.
+        step: The step that made the number.
+        cell: Which number; leading zeros may be left out.
+        minus: Another class, whose number is subtracted.
+
+    Raises:
+        UsageError: there are none, or too many, or the step has no such cell.
+    """
+    why = why_of(done, step, cell)
+    found = why.to_paths(None if minus is None else why_of(done, step, (minus,)))
+    kept = found.paths[:SHOWN]
+    return schema.PathsInfo(
+        of=address_of(done, why),
+        minus=minus,
+        paths=[
+            schema.PathInfo(
+                steps=[each.id for each in path.steps],
+                channels=list(path.channels),
+                value=number(path.value),
+                cell=list(path.cell),
+            )
+            for path in kept
+        ],
+        others=len(found.paths) - len(kept),
+        rest=number(found.rest + sum(path.value for path in found.paths[SHOWN:])),
+        constant=number(found.constant),
+        total=number(found.total),
+        bent=list(found.bent),
+    )
+
+
 def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
     """A number as contributions of the input's pixels: a summary, each pixel's contribution, each pixel's weight.
 
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
     """
-    found = why_of(done, step, cell).to_input()
+    why = why_of(done, step, cell)
+    found = why.to_input()
     pixels, _ = planes_of_all(found.pixels, filled_with=0.0)
     weights, _ = planes_of_all(found.weights, filled_with=0.0)
     info = schema.ContributionsInfo(
+        of=address_of(done, why),
         value=number(found.value),
         constant=number(found.constant),
         total=number(found.total),

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from convscope.server.explanations.explanations import contributions_pack, explained, proved, why_of
+from convscope.server.explanations.explanations import contributions_pack, explained, paths_info, proved, why_of
 from convscope.server.explanations.explanations import probability as explained_probability
-from convscope.server.explanations.schema import Explained, Proof
+from convscope.server.explanations.schema import Explained, PathsInfo, Proof
 from convscope.server.http.message import Id
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import RAW, StepId, on, trace_info
@@ -50,7 +50,7 @@ async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge
             raise HTTPException(
                 404, "the model gives no logits for this input, so there are no probabilities besides its own numbers."
             )
-        return explained_probability(done.step(info.output), cell)
+        return explained_probability(done, done.step(info.output), cell)
 
     found: Explained = await on(request, trace, made)
     return found
@@ -64,6 +64,23 @@ async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
         return proved(done, why_of(done, done.step(step), _cell(cell)))
 
     found: Proof = await on(request, trace, made)
+    return found
+
+
+@router.get("/traces/{trace}/steps/{step}/paths")
+async def paths(
+    request: Request,
+    trace: Id,
+    step: StepId,
+    cell: Cell,
+    minus: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+) -> PathsInfo:
+    """What the image adds to a number by way of the channels of the first and the last convolution."""
+
+    def made(done: TracePass) -> PathsInfo:
+        return paths_info(done, done.step(step), _cell(cell), minus)
+
+    found: PathsInfo = await on(request, trace, made, "slow")
     return found
 
 

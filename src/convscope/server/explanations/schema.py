@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # that of Python 3.11 has too little for pydantic
 
 import convscope as cs
-from convscope.server.http.message import Message, Number
+from convscope.server.http.message import Id, Message, Number
 
 Kind = Literal["input", "step", "parameter", "constant", "number", "computed"]
 """The source of a number."""
@@ -115,9 +115,21 @@ class ExplanationJson(TypedDict):
     expr: ExprJson | None
 
 
+class Address(Message):
+    """Which number an answer is about. A page shows a value and its badge only under this address."""
+
+    trace: Id
+    """The pass: a digest of the model's weights, the image, its changes and the edits."""
+    step: int | None
+    """None: the softmax over the model's output."""
+    cell: list[int]
+    """The full index, with the batch axis."""
+
+
 class Proof(Message):
     """The proof status of one number; see docs/explanation.md for the statuses."""
 
+    of: Address
     status: cs.Status
     word: str
     """The text of the badge."""
@@ -160,6 +172,7 @@ class Paper(Message):
 class Explained(Message):
     """Why a number is what it is."""
 
+    of: Address
     explanation: ExplanationJson
     sentence: str
     """One sentence for a screen reader."""
@@ -169,11 +182,15 @@ class Explained(Message):
     """None: ask `/proof`, the step is being recomputed."""
     paper: Paper | None = None
     """The calculation in lines; None where there is no rule."""
+    formula: str | None = None
+    code: str | None = None
+    """PyTorch code that gives the number from a trace; None where the operation has no short call."""
 
 
 class ContributionsInfo(Message):
     """The same number as contributions of the input's pixels plus a constant; the pixels are raw, beside it."""
 
+    of: Address
     value: Number
     constant: Number
     total: Number
@@ -184,3 +201,31 @@ class ContributionsInfo(Message):
     broken: list[str]
     checks: bool
     shape: list[int]
+
+
+class PathInfo(Message):
+    """What the image adds to a number by way of one channel of each of some convolutions."""
+
+    steps: list[int]
+    """The convolutions' ids, from the image on."""
+    channels: list[int]
+    value: Number
+    cell: list[int]
+    """The cell of the last channel through which the most goes, as a full index."""
+
+
+class PathsInfo(Message):
+    """The number as paths through the network: with the rest and the constant they add up to the total."""
+
+    of: Address
+    minus: int | None
+    """The class that was subtracted, where the paths are those of a difference."""
+    paths: list[PathInfo]
+    """The largest first."""
+    others: int
+    """How many paths there are besides."""
+    rest: Number
+    """What these add, and what reaches the number past the convolutions."""
+    constant: Number
+    total: Number
+    bent: list[str]

@@ -4,7 +4,16 @@ Numbers that may be infinite or NaN are `Number`: "nan", "inf" and "-inf" are se
 an id that the server issued; the page never sends a path or a URL.
 """
 
-from convscope.server.explanations.schema import ContributionsInfo, Explained, Line, Paper, Proof
+from convscope.server.explanations.schema import (
+    Address,
+    ContributionsInfo,
+    Explained,
+    Line,
+    Paper,
+    PathInfo,
+    PathsInfo,
+    Proof,
+)
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
 from convscope.server.probes.schema import (
     Condition,
@@ -51,6 +60,7 @@ from convscope.server.trainings.schema import TrainCommand, TrainingEvent, Train
 
 __all__ = [
     "PAINTED",
+    "Address",
     "Answer",
     "Change",
     "Condition",
@@ -74,6 +84,8 @@ __all__ = [
     "Number",
     "Paper",
     "ParameterInfo",
+    "PathInfo",
+    "PathsInfo",
     "PixelsRef",
     "ProbeAnswer",
     "ProbeCommand",

@@ -1,0 +1,136 @@
+"""Gradient names: what each row of a loss, a backward pass and an update is called, modelled on PyTorch's own names.
+
+`conv1.grad` is the gradient of what `conv1` gave, `conv1.weight.grad` that of a parameter, `input.grad` that of the
+image. Where several paths meet, the sum is a row of its own, `conv1.grad#sum`, and its terms are `conv1.grad#1`,
+`conv1.grad#2`. Knows linked calls and names; no torch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from convscope.capture.call_records import TensorMeta
+from convscope.capture.dataflow import LinkedCall, makes, moves_only
+from convscope.capture.step_builder import Label, plain_name
+
+LOSS = "loss"
+SUM = "#sum"
+
+
+@dataclass(frozen=True, slots=True)
+class GradientOf:
+    """A tensor of the backward pass and what it is the gradient of."""
+
+    name: str
+    """`conv1.grad`, `conv1.weight.grad`, or one term of it, `conv1.grad#1`."""
+    slot: TensorMeta
+    time: int
+    """It was made before this time."""
+    rank: int
+    """Which name a row with several gets: 0 of a parameter or input, 1 of a visible step, 2 of a hidden one, 3 of a
+    term."""
+    module: str = ""
+
+
+@dataclass(slots=True)
+class Naming:
+    """What is known about the rows behind the forward pass."""
+
+    rows: Sequence[LinkedCall]
+    first: int
+    """The first row of the loss."""
+    backward: int
+    """The first row of the backward pass."""
+    gradients: Sequence[GradientOf]
+    node_of: Mapping[int, tuple[str, str, int]]
+    """Row -> name, module and row of the forward step during whose derivative it ran."""
+    updates: Mapping[int, tuple[str, str, bool]]
+    """Row -> name, module and whether it is hidden, of an update."""
+    reserved: Iterable[str] = ()
+    """The names of the forward pass."""
+    _named: dict[int, list[GradientOf]] = field(default_factory=dict)
+
+
+def labels_of(naming: Naming) -> list[Label]:
+    """The label of every row from the loss on."""
+    makers = _makers(naming)
+    for gradient in naming.gradients:
+        row = _earliest_alike(naming.rows, makers, gradient)
+        if row is not None:
+            naming._named.setdefault(row, []).append(gradient)
+    used = dict.fromkeys(naming.reserved, 1)
+    last = max((row for row in range(naming.first, naming.backward) if not _prepares(naming.rows[row])), default=-1)
+    return [_numbered(_label(naming, row, last), used) for row in range(naming.first, len(naming.rows))]
+
+
+def _label(naming: Naming, row: int, last: int) -> Label:
+    if row in naming.updates:
+        return Label(*naming.updates[row])
+    link = naming.rows[row]
+    if row < naming.backward:
+        name = LOSS if row == last else f"{LOSS}.{plain_name(link)}"
+        return Label(name, hidden=_prepares(link))
+    name, module, forward = naming.node_of.get(row, ("", "", -1))
+    known = sorted(naming._named.get(row, ()), key=lambda gradient: gradient.rank)
+    made_by = None if forward < 0 else forward
+    if known:
+        names = tuple(dict.fromkeys(gradient.name for gradient in known))
+        hidden = known[0].rank == 2 and _prepares(link)
+        return Label(names[0], known[0].module, hidden, names[1:], made_by)
+    inner = f"{name or LOSS}.backward.{plain_name(link)}"
+    return Label(inner, module, _prepares(link), forward=made_by)
+
+
+def _numbered(label: Label, used: dict[str, int]) -> Label:
+    used[label.name] = used.get(label.name, 0) + 1
+    count = used[label.name]
+    name = label.name if count == 1 else f"{label.name}#{count}"
+    return Label(name, label.module, label.hidden, label.aliases, label.forward)
+
+
+def _prepares(row: LinkedCall) -> bool:
+    """Whether a row only moves numbers or makes tensors."""
+    return moves_only(row.entry.op) or makes(row.entry.op)
+
+
+def _makers(naming: Naming) -> dict[int, list[int]]:
+    """Tensor -> the rows that made it or wrote into it."""
+    makers: dict[int, list[int]] = {}
+    for number in range(naming.first, len(naming.rows)):
+        for slot in naming.rows[number].entry.results:
+            makers.setdefault(slot.serial, []).append(number)
+    return makers
+
+
+def _earliest_alike(rows: Sequence[LinkedCall], makers: Mapping[int, list[int]], gradient: GradientOf) -> int | None:
+    """The row that a gradient's name belongs to: the earliest whose cells are the gradient's, behind views of it.
+
+    A linear layer's gradient is transposed twice, and a bias's sum loses an axis of length 1: such views change no
+    index, so the name goes to the product and to the sum.
+    """
+    made = [row for row in makers.get(gradient.slot.serial, ()) if rows[row].entry.time < gradient.time]
+    if not made:
+        return None
+    return max(_alike(rows, made[-1], gradient.slot), key=lambda pair: pair[0])[1]
+
+
+def _alike(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> Iterator[tuple[int, int]]:
+    yield 0, row
+    distance = 0
+    while rows[row].entry.view and rows[row].links and rows[row].links[0].kind == "step":
+        link = rows[row].links[0]
+        row, distance = link.id, distance + 1
+        if link.rewritten or link.output or rows[row].entry.op == "expand":
+            return
+        if _same_cells(rows[row].entry.results[0], slot):
+            yield distance, row
+
+
+def _same_cells(one: TensorMeta, other: TensorMeta) -> bool:
+    """Whether two tensors have the same cells in the same memory, except for leading axes of length 1."""
+    if (one.memory, one.offset, one.dtype) != (other.memory, other.offset, other.dtype):
+        return False
+    axes = [list(zip(slot.shape, slot.stride, strict=True)) for slot in (one, other)]
+    for each in axes:
+        while each and each[0][0] == 1:
+            each.pop(0)
+    return axes[0] == axes[1]

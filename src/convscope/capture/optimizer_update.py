@@ -1,0 +1,201 @@
+"""Optimizer updates: one step of a copy of an optimizer, as one call for each parameter it moves.
+
+PyTorch computes an update by many small operations, some of them in Python (Adam's bias corrections) and some for all
+parameters at once. Here an update is one operation, `convscope::adam(param, grad, ...)`, from the numbers before the
+step to those after it; what happens in between is the optimizer's own. Knows torch's optimizers; no steps, no names.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, RMSprop
+
+from convscope.capture.tape import Call
+from convscope.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFunction:
+    """What the recording takes for an ATen function; it is never called."""
+
+    schema: str
+    _schema: Any = field(init=False)
+    is_view: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_schema", torch._C.parse_schema(self.schema))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One optimizer: its operation, the state it keeps for each parameter, and the settings that matter."""
+
+    function: UpdateFunction
+    state: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+_ADAM = "float lr, float beta1, float beta2, float eps, float weight_decay, bool maximize, int step"
+_MEANS = "Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq"
+KINDS: Mapping[type[Optimizer], Kind] = {
+    SGD: Kind(
+        UpdateFunction(
+            "convscope::sgd(Tensor param, Tensor grad, Tensor? momentum_buffer, *, float lr, float momentum, "
+            "float dampening, float weight_decay, bool nesterov, bool maximize) -> (Tensor, Tensor)"
+        ),
+        ("momentum_buffer",),
+        ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
+    ),
+    Adam: Kind(
+        UpdateFunction(f"convscope::adam({_MEANS}, *, {_ADAM}) -> (Tensor, Tensor, Tensor)"),
+        ("exp_avg", "exp_avg_sq"),
+        ("lr", "eps", "weight_decay", "maximize"),
+    ),
+    AdamW: Kind(
+        UpdateFunction(f"convscope::adamw({_MEANS}, *, {_ADAM}) -> (Tensor, Tensor, Tensor)"),
+        ("exp_avg", "exp_avg_sq"),
+        ("lr", "eps", "weight_decay", "maximize"),
+    ),
+    Adadelta: Kind(
+        UpdateFunction(
+            "convscope::adadelta(Tensor param, Tensor grad, Tensor square_avg, Tensor acc_delta, *, float lr, "
+            "float rho, float eps, float weight_decay, bool maximize) -> (Tensor, Tensor, Tensor)"
+        ),
+        ("square_avg", "acc_delta"),
+        ("lr", "rho", "eps", "weight_decay", "maximize"),
+    ),
+    RMSprop: Kind(
+        UpdateFunction(
+            "convscope::rmsprop(Tensor param, Tensor grad, Tensor square_avg, Tensor? momentum_buffer, "
+            "Tensor? grad_avg, *, float lr, float alpha, float eps, float weight_decay, float momentum, "
+            "bool centered, bool maximize) -> (Tensor, Tensor, Tensor, Tensor)"
+        ),
+        ("square_avg", "momentum_buffer", "grad_avg"),
+        ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize"),
+    ),
+}
+"""The optimizers whose updates are explained."""
+
+
+@dataclass(slots=True, eq=False)
+class Update:
+    """How one parameter moved."""
+
+    parameter: str
+    call: Call
+    before: Mapping[str, Tensor]
+    """The optimizer's state before the step, by name: `conv1.weight.exp_avg`."""
+    results: tuple[str, ...]
+    """The names of the call's results, also of those that it lacks: `conv1.weight.updated`, then the state's."""
+    time: int = -1
+
+
+def check_optimizer(optimizer: Optimizer) -> Kind:
+    """The kind of an optimizer.
+
+    Raises:
+        UsageError: no formula explains it, or one of its settings.
+    """
+    kind = KINDS.get(type(optimizer))
+    if kind is None:
+        known = ", ".join(each.__name__ for each in KINDS)
+        closure = "calls the model several times, and " if isinstance(optimizer, torch.optim.LBFGS) else ""
+        raise UsageError(
+            f"the update of {type(optimizer).__name__} is not explained: it {closure}has no formula here; "
+            f"updates are explained for {known}. Leave the optimizer out to explain the gradients alone."
+        )
+    for group in optimizer.param_groups:
+        for setting in ("amsgrad", "capturable", "differentiable"):
+            if group.get(setting):
+                raise UsageError(
+                    f"the update of {type(optimizer).__name__} with {setting}=True is not explained; leave it off, or "
+                    "leave the optimizer out to explain the gradients alone."
+                )
+    return kind
+
+
+def updates_of(
+    optimizer: Optimizer,
+    names: Mapping[int, str],
+    parameters: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+) -> Iterator[Update]:
+    """Let a copy of an optimizer take one step on copies of the parameters.
+
+    Args:
+        optimizer: The user's; it is only read.
+        names: id of a parameter that the optimizer holds -> its name.
+        parameters: The parameters before the step, by name.
+        gradients: Their gradients, by name; those without one do not move.
+
+    Raises:
+        UsageError: no formula explains the optimizer, or it holds none of these parameters.
+    """
+    kind = check_optimizer(optimizer)
+    with torch._C._DisableTorchDispatch():
+        moved = {name: parameters[name].detach().clone() for name in gradients if name in parameters}
+        twin, groups = _twin(optimizer, names, moved)
+        if not groups:
+            raise UsageError("the optimizer holds none of the model's parameters; make it from model.parameters().")
+        before = {name: _state(kind, twin, moved[name], group) for name, group in groups.items()}
+        for name in groups:
+            moved[name].grad = torch.empty_like(moved[name]).copy_(gradients[name].detach())  # in its memory layout
+        with torch.no_grad():
+            twin.step()
+    for name, group in groups.items():
+        state, after = before[name], twin.state[moved[name]]
+        arguments = (parameters[name], gradients[name], *state.values())
+        results = (moved[name], *(after.get(part) for part in kind.state))
+        call = (kind.function, arguments, _settings(kind, group, after), results, 0)
+        named = (f"{name}.updated", *(f"{name}.{part}.updated" for part in kind.state))
+        held = {f"{name}.{part}": tensor for part, tensor in state.items() if tensor is not None}
+        yield Update(name, call, held, named)
+
+
+def _twin(
+    optimizer: Optimizer, names: Mapping[int, str], moved: Mapping[str, Tensor]
+) -> tuple[Optimizer, dict[str, dict[str, Any]]]:
+    """The same optimizer over other tensors, with a copy of its state; and the group of each parameter, by name."""
+    state: defaultdict[Tensor, Any] = defaultdict(dict)
+    param_groups, groups = [], {}
+    for group in optimizer.param_groups:
+        mine = [(names[id(p)], p) for p in group["params"] if names.get(id(p)) in moved]
+        param_groups.append({**group, "params": [moved[name] for name, _ in mine]})
+        groups.update(dict.fromkeys((name for name, _ in mine), group))
+        for name, p in mine:
+            held = optimizer.state.get(p)
+            if held:
+                state[moved[name]] = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in held.items()}
+    twin = type(optimizer).__new__(type(optimizer))
+    twin.__setstate__({"defaults": dict(optimizer.defaults), "state": state, "param_groups": param_groups})
+    return twin, groups
+
+
+def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor | None]:
+    """The state of a parameter before the step; a new optimizer's is zero, but for the momentum of SGD: none."""
+    unused = {"momentum_buffer": isinstance(optimizer, SGD) or not group["momentum"]} if "momentum" in group else {}
+    unused["grad_avg"] = not group.get("centered")
+    held = optimizer.state.get(parameter, {})
+    state: dict[str, Tensor | None] = {}
+    for part in kind.state:
+        tensor = held.get(part)
+        if tensor is None and not unused.get(part):
+            tensor = torch.zeros_like(parameter)
+        state[part] = None if tensor is None else tensor.clone()
+    return state
+
+
+def _settings(kind: Kind, group: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {name: _number(group[name]) for name in kind.settings}
+    if "exp_avg" in kind.state:
+        settings["beta1"], settings["beta2"] = map(_number, group["betas"])
+        settings["step"] = int(after["step"])
+    return settings
+
+
+def _number(setting: Any) -> Any:
+    return setting.item() if isinstance(setting, Tensor) else setting

@@ -1,0 +1,446 @@
+"""Shape repairs: for a function of torch that refused its shapes, the calculation that went wrong and what would fit.
+
+Each rule looks at one failed call and offers options: new arguments for it, or for a layer that ran before, as a number
+that a person would type. Nothing is claimed here: `shape_trials` runs every option. Knows torch's functions.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One number to change.
+
+    >>> print(Repair("fc1", "in_features", 2704))
+    fc1: in_features=2704
+    """
+
+    where: str
+    """A layer, a parameter, or a function such as `view`."""
+    setting: str
+    value: Any
+
+    def __str__(self) -> str:
+        if self.setting == "flatten before":
+            return f"flatten before {_named(self.where)}"
+        if self.setting == "size":
+            return f"{self.where}({', '.join(map(str, self.value))})"
+        return f"{_named(self.where)}: {self.setting}={self.value}"
+
+
+@dataclass(slots=True, eq=False)
+class TorchCall:
+    """A call of one of torch's functions in a forward pass."""
+
+    index: int
+    name: str
+    arguments: Arguments
+    """By the names in `PARAMETERS`."""
+    parameter: str
+    """The name of the weight, or of the operand that is a parameter."""
+    shape: tuple[int, ...] = ()
+    """Of the result; () where it failed."""
+
+    @property
+    def layer(self) -> str:
+        """The layer that owns the weight; the function's name where none does."""
+        owner, _, _ = self.parameter.rpartition(".")
+        return owner or (self.parameter if self.parameter not in {"weight", ""} else self.name)
+
+    @property
+    def title(self) -> str:
+        """The layer in a sentence."""
+        return _named(self.layer)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of its tensors, also those in a list."""
+        values = [
+            item
+            for value in self.arguments.values()
+            for item in (value if isinstance(value, list | tuple) else [value])
+        ]
+        return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
+
+    @property
+    def weight_is_own(self) -> bool:
+        """Whether the weight is that of a layer, rather than a parameter that `forward` uses directly."""
+        return self.parameter.rpartition(".")[2] == "weight" and bool(self.parameter.rpartition(".")[0])
+
+    def tensor(self, name: str) -> Tensor | None:
+        """A tensor argument."""
+        value = self.arguments.get(name)
+        return value if isinstance(value, Tensor) else None
+
+
+Change = Callable[[Arguments], Arguments]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Changes to try: what a person would write, and the arguments of each changed call by its index."""
+
+    repairs: tuple[Repair, ...]
+    changes: Mapping[int, Change]
+
+
+@dataclass(slots=True, eq=False)
+class Diagnosis:
+    """What went wrong in a call, in one calculation, and what to try."""
+
+    sum: str
+    options: list[Option] = field(default_factory=list)
+
+
+_BINARY = ("add", "sub", "mul", "div")
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+PARAMETERS: Mapping[str, Sequence[str]] = {
+    "linear": ("input", "weight", "bias"),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _CONVOLUTION),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _TRANSPOSED),
+    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+    "group_norm": ("input", "num_groups", "weight", "bias", "eps"),
+    "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
+    **dict.fromkeys(_BINARY, ("input", "other")),
+    "matmul": ("input", "other"),
+    "cat": ("tensors", "dim"),
+    **dict.fromkeys(("view", "reshape"), ("input", "size")),
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), ("input", "kernel_size", "stride", "padding")),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), ("input", "kernel_size", "stride", "padding")),
+}
+"""Function -> the names of its arguments, in order."""
+ALIASES: Mapping[str, str] = {
+    **{
+        f"{prefix}{name}{suffix}": name
+        for name in _BINARY
+        for prefix in ("", "__", "__i", "__r")
+        for suffix in ("", "_", "__")
+    },
+    **dict.fromkeys(("__truediv__", "true_divide"), "div"),
+    **dict.fromkeys(("__matmul__", "__rmatmul__", "mm", "bmm"), "matmul"),
+    **dict.fromkeys(("concat", "concatenate"), "cat"),
+    **{
+        f"{kind}_pool{n}d{end}": f"{kind}_pool{n}d"
+        for kind in ("max", "avg")
+        for n in "123"
+        for end in ("", "_with_indices")
+    },
+    **{f"_max_pool{n}d": f"max_pool{n}d" for n in "123"},
+}
+"""Other names of these functions."""
+
+
+def diagnosis(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+    """What went wrong in a failed call; None where nothing is known of its function.
+
+    Args:
+        call: The failed call.
+        before: The calls that ran, in order.
+    """
+    rule = RULES.get(call.name)
+    return rule(call, before) if rule is not None else None
+
+
+def _linear(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+    x, weight = call.tensor("input"), call.tensor("weight")
+    if x is None or weight is None or weight.dim() != 2 or not x.dim():
+        return None
+    out, expected = weight.shape
+    received, numbers = x.shape[-1], math.prod(x.shape[1:])
+    if received == expected:
+        return None
+    if x.dim() == 4:
+        maps = "·".join(map(str, x.shape[1:]))
+        result = Diagnosis(
+            f"{call.title} expects {expected:,} numbers; it receives maps of {_size(x)}: {maps} = {numbers:,}"
+        )
+        flat = (Repair(call.layer, "flatten before", numbers),)
+        if numbers == expected:
+            result.options.append(Option(flat, {call.index: lambda a: {**a, "input": a["input"].flatten(1)}}))
+        else:
+            repairs = (*flat, _weight_repair(call, "in_features", numbers, (out, numbers)))
+            result.options.append(
+                Option(repairs, {call.index: lambda a: {**_weights(a, (out, numbers)), "input": a["input"].flatten(1)}})
+            )
+        return result
+    result = Diagnosis(f"{call.title} expects {expected:,} numbers, but receives {_origin(x, before)}{received:,}")
+    repair = _weight_repair(call, "in_features", received, (out, received))
+    result.options.append(Option((repair,), {call.index: lambda a: _weights(a, (out, received))}))
+    result.options += _makers(before, "out_features", received, expected)
+    return result
+
+
+def _convolution(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+    x, weight, groups = call.tensor("input"), call.tensor("weight"), int(call.arguments.get("groups") or 1)
+    if x is None or weight is None or x.dim() < weight.dim() - 1:
+        return None
+    transposed = "transpose" in call.name
+    expected = weight.shape[0] if transposed else weight.shape[1] * groups
+    received = x.shape[1 - weight.dim()]
+    if received != expected:
+        result = Diagnosis(f"{call.title} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
+        if received % groups == 0:
+            shape = (
+                (received, *weight.shape[1:])
+                if transposed
+                else (weight.shape[0], received // groups, *weight.shape[2:])
+            )
+            repair = _weight_repair(call, "in_channels", received, shape)
+            result.options.append(Option((repair,), {call.index: lambda a: {**a, "weight": weight.new_zeros(shape)}}))
+        result.options += _makers(before, "out_channels", received, expected)
+        return result
+    kernel = weight.shape[2:]
+    return Diagnosis(f"{call.title} has a kernel of {_times(kernel)}, but its input is {_size(x)}")
+
+
+def _batch_norm(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+    names = ("running_mean", "running_var", "weight", "bias")
+    return _norm(call, before, "num_features", names)
+
+
+def _group_norm(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+    return _norm(call, before, "num_channels", ("weight", "bias"))
+
+
+def _norm(call: TorchCall, before: Sequence[TorchCall], setting: str, names: Sequence[str]) -> Diagnosis | None:
+    x, own = call.tensor("input"), next((t for n in names if (t := call.tensor(n)) is not None), None)
+    if x is None or own is None or x.dim() < 2 or x.shape[1] == own.numel():
+        return None
+    received, expected = x.shape[1], own.numel()
+
+    def widened(arguments: Arguments) -> Arguments:
+        fresh = {n: arguments[n].new_ones(received) for n in names if isinstance(arguments.get(n), Tensor)}
+        return {**arguments, **fresh}
+
+    result = Diagnosis(f"{call.title} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
+    result.options.append(Option((Repair(call.layer, setting, received),), {call.index: widened}))
+    result.options += _makers(before, "out_channels", received, expected)
+    return result
+
+
+def _layer_norm(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
+    x, expected = call.tensor("input"), tuple(call.arguments.get("normalized_shape") or ())
+    if x is None or not expected or x.dim() < len(expected):
+        return None
+    received = tuple(x.shape[-len(expected) :])
+
+    def resized(arguments: Arguments) -> Arguments:
+        fresh = {n: arguments[n].new_ones(received) for n in ("weight", "bias") if isinstance(arguments.get(n), Tensor)}
+        return {**arguments, **fresh, "normalized_shape": received}
+
+    result = Diagnosis(f"{call.title} normalizes {_times(expected)}, but receives {_times(received)}")
+    result.options.append(Option((Repair(call.layer, "normalized_shape", received),), {call.index: resized}))
+    return result
+
+
+def _binary(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+    a, b = call.tensor("input"), call.tensor("other")
+    if a is None or b is None:
+        return None
+    left, right = tuple(a.shape), tuple(b.shape)
+    unequal = [
+        i for i in range(1, min(len(left), len(right)) + 1) if left[-i] != right[-i] and 1 not in {left[-i], right[-i]}
+    ]
+    if not unequal:
+        return None
+    numbers = " and ".join(f"{left[-i]:,} against {right[-i]:,}" for i in reversed(unequal))
+    sign = {"add": "+", "sub": "-", "mul": "·", "div": "/"}[call.name]
+    result = Diagnosis(f"{_times(left)} {sign} {_times(right)} cannot be calculated cell by cell: {numbers}")
+    if call.parameter:  # such as a position embedding
+        name = "other" if b.is_leaf and call.arguments.get("parameter of") != "input" else "input"
+        mine, other = (right, left) if name == "other" else (left, right)
+        shape = (
+            tuple(o if i + len(mine) - len(other) >= 0 and mine[i] != 1 else mine[i] for i, o in enumerate(other))
+            if len(mine) == len(other)
+            else other
+        )
+        result.options.append(
+            Option(
+                (Repair(call.parameter, "shape", shape),),
+                {call.index: lambda args: {**args, name: args[name].new_zeros(shape)}},
+            )
+        )
+        return result
+    result.options += _sizes_of_layers(before, left, right)
+    return result
+
+
+def _concatenation(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
+    parts = [part for part in call.arguments.get("tensors") or () if isinstance(part, Tensor)]
+    if len(parts) < 2:
+        return None
+    shapes = [tuple(part.shape) for part in parts]
+    odd = next((shape for shape in shapes if shape != shapes[0]), shapes[1])
+    result = Diagnosis(
+        f"{' and '.join(map(_times, shapes))} cannot be concatenated along axis {call.arguments.get('dim') or 0}"
+    )
+    if len(odd) == len(shapes[0]):
+        result.options += _sizes_of_layers(before, shapes[0], odd)
+    return result
+
+
+def _matmul(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
+    a, b = call.tensor("input"), call.tensor("other")
+    if a is None or b is None or b.dim() != 2 or not call.parameter or a.shape[-1] == b.shape[0]:
+        return None
+    shape = (a.shape[-1], b.shape[1])
+    result = Diagnosis(f"{_times(a.shape)} times {_times(b.shape)}: {a.shape[-1]:,} numbers meet {b.shape[0]:,} rows")
+    change = {call.index: lambda args: {**args, "other": args["other"].new_zeros(shape)}}
+    result.options.append(Option((Repair(call.parameter, "shape", shape),), change))
+    return result
+
+
+def _view(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
+    x, size = call.tensor("input"), call.arguments.get("size")
+    if x is None or not isinstance(size, list | tuple) or not all(isinstance(n, int) for n in size):
+        return None
+    numbers, wanted = x.numel(), math.prod(n for n in size if n != -1)
+    shown = ", ".join(map(str, size))
+    ratio = (
+        f"{numbers:,} / {wanted:,} = {numbers / wanted:.4g}, not a whole number"
+        if -1 in size
+        else f"{wanted:,} are wanted"
+    )
+    result = Diagnosis(
+        f"{call.name}({shown}) receives {'·'.join(map(str, x.shape[1:]))} = {numbers:,} numbers: {ratio}"
+    )
+    for place in range(len(size) - 1, 0, -1):
+        rest = math.prod(n for i, n in enumerate(size) if i != place and n != -1)
+        if rest and numbers % rest == 0 and size[place] != -1:
+            fitting = tuple(numbers // rest if i == place else n for i, n in enumerate(size))
+            change = {call.index: partial(_with, size=fitting)}
+            result.options.append(Option((Repair(call.name, "size", fitting),), change))
+    return result
+
+
+def _pooling(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
+    x = call.tensor("input")
+    if x is None:
+        return None
+    axes = int(call.name[-2])
+    kernel, stride, padding = (_per_axis(call.arguments.get(n), axes) for n in ("kernel_size", "stride", "padding"))
+    stride = stride or kernel
+    n, k, s, p = x.shape[-1], kernel[-1], stride[-1], (padding or [0])[-1]
+    size = (n + 2 * p - k) // s + 1
+    return Diagnosis(f"{call.name} makes ⌊({n} + 2·{p} - {k}) / {s}⌋ + 1 = {size} columns of {_size(x)}: none is left")
+
+
+RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]] = {
+    "linear": _linear,
+    **dict.fromkeys((name for name in PARAMETERS if name.startswith("conv")), _convolution),
+    "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
+    **dict.fromkeys(_BINARY, _binary),
+    "matmul": _matmul,
+    "cat": _concatenation,
+    **dict.fromkeys(("view", "reshape"), _view),
+    **dict.fromkeys((name for name in PARAMETERS if "pool" in name), _pooling),
+}
+"""Function -> what a failed call of it means."""
+
+
+def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -> list[Option]:
+    """The last layer that made this number of channels or features, changed to make as many as are wanted."""
+    kinds = ("linear",) if setting == "out_features" else ("conv",)
+    for call in reversed(before):
+        weight = call.tensor("weight")
+        if weight is None or not call.name.startswith(kinds):
+            continue
+        axis = 1 if "transpose" in call.name else 0
+        groups = int(call.arguments.get("groups") or 1)
+        if weight.shape[axis] * (groups if axis else 1) != made or groups > 1:
+            return []
+        shape = tuple(wanted if i == axis else n for i, n in enumerate(weight.shape))
+        repair = _weight_repair(call, setting, wanted, shape)
+        return [Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})]
+    return []
+
+
+def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: tuple[int, ...]) -> Iterator[Option]:
+    """Layers before a sum or a concatenation, the last first, changed so that its operands could agree."""
+    channels = len(left) > 2 and len(left) == len(right) and left[1] != right[1]
+    for call in reversed(before):
+        weight, groups = call.tensor("weight"), int(call.arguments.get("groups") or 1)
+        if weight is None or not call.name.startswith("conv") or "transpose" in call.name:
+            continue
+        if channels and groups == 1 and weight.shape[0] in {left[1], right[1]}:
+            wanted = left[1] if weight.shape[0] == right[1] else right[1]
+            shape = (wanted, *weight.shape[1:])
+            repair = _weight_repair(call, "out_channels", wanted, shape)
+            yield Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})
+        kernel = weight.shape[2:]
+        padding = _per_axis(call.arguments.get("padding"), len(kernel)) or [0] * len(kernel)
+        dilation = _per_axis(call.arguments.get("dilation"), len(kernel)) or [1] * len(kernel)
+        same = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
+        if not channels and same != list(padding):
+            value = same[0] if len(set(same)) == 1 else tuple(same)
+            yield Option((Repair(call.layer, "padding", value),), {call.index: partial(_with, padding=same)})
+        stride = _per_axis(call.arguments.get("stride"), len(kernel)) or [1] * len(kernel)
+        if not channels and set(stride) != {1}:
+            yield Option((Repair(call.layer, "stride", 1),), {call.index: partial(_with, stride=[1] * len(kernel))})
+
+
+def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[int]) -> Repair:
+    """The setting of a layer, or the shape of a parameter that `forward` uses directly."""
+    if call.weight_is_own:
+        return Repair(call.layer, setting, value)
+    if call.parameter == "weight" and call.arguments.get("bare layer"):
+        return Repair("the layer", setting, value)
+    return Repair(call.parameter or call.name, "shape", tuple(shape))
+
+
+def _with(arguments: Arguments, **changed: Any) -> Arguments:
+    """Arguments with some replaced."""
+    return {**arguments, **changed}
+
+
+def _weights(arguments: Arguments, shape: Sequence[int], out: int = 0) -> Arguments:
+    """Arguments with a weight of another shape, and a bias to it."""
+    bias = arguments.get("bias")
+    fresh = {"bias": bias.new_zeros(out)} if out and isinstance(bias, Tensor) else {}
+    return {**arguments, "weight": arguments["weight"].new_zeros(tuple(shape)), **fresh}
+
+
+def _origin(x: Tensor, before: Sequence[TorchCall]) -> str:
+    """Which maps were flattened to this vector: `16·5·5 = `, or nothing."""
+    for call in reversed(before):
+        source = call.tensor("input")
+        if call.shape == tuple(x.shape) and source is not None and source.dim() > x.dim():
+            return "·".join(map(str, source.shape[1:])) + " = "
+        if call.shape != tuple(x.shape):
+            break
+    return ""
+
+
+def _named(layer: str) -> str:
+    """`fc1`, but `layer 3` for a number, as in nn.Sequential."""
+    return f"layer {layer}" if layer.isdigit() else layer
+
+
+def _per_axis(value: Any, axes: int) -> list[int]:
+    if isinstance(value, list | tuple):
+        return [int(n) for n in value] * (axes if len(value) == 1 else 1)
+    return [value] * axes if isinstance(value, int) else []
+
+
+def _channels(count: int) -> str:
+    return f"{count:,} channel{'s' * (count != 1)}"
+
+
+def _size(x: Tensor) -> str:
+    return "x".join(map(str, x.shape[1:]))
+
+
+def _times(shape: Sequence[int]) -> str:
+    shown = shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+    return "x".join(map(str, shown))

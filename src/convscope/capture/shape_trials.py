@@ -1,0 +1,273 @@
+"""Shape trials: why a model refused an input, and which sizes or settings would fit, each shown by a run.
+
+A copy of the model is run on the input under a mode that sees every function of torch; the call that fails is diagnosed
+by `shape_repairs`, and every option is tried on a copy before it is proposed. Models of many parameters are copied
+without numbers. Nothing is timed: the work is bounded by counting, so the answer is always the same.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convscope.capture.recording import tensors_of
+from convscope.capture.shape_repairs import ALIASES, PARAMETERS, Change, Diagnosis, Option, Repair, TorchCall, diagnosis
+from convscope.cards.card_inference import card_of
+from convscope.cards.trial_copy import CountingMode, Ghosts, Unrunnable
+from convscope.cards.trial_runs import USUAL, expectation
+
+CALLS = 8_000
+"""Functions of torch after which nothing more is tried: some seconds."""
+OPTIONS = 16
+"""Options that are tried for a call."""
+PROPOSED = 3
+"""Repairs that are proposed at most."""
+FURTHER = 4
+"""Failures behind the first that a repair may have to mend as well."""
+MULTIPLES = (2, 4, 8, 16, 32, 64)
+LEAST = 8
+"""Smaller images may fit only because their last cell is broadcast."""
+FARTHEST = 128
+"""How far from the size asked for others are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeFailure:
+    """Why a model failed on an input, and what would fit."""
+
+    where: str
+    """The module that failed."""
+    error: str
+    """PyTorch's message, its first line."""
+    sum: str
+    """The calculation that went wrong; empty where the failure is not known as one of shapes."""
+    sizes: tuple[tuple[int, ...], ...] = ()
+    """Sizes of an input, without the batch axis, on which the model runs."""
+    repairs: tuple[tuple[Repair, ...], ...] = ()
+    """Changes with which the model runs on the size asked for; each item is one proposal."""
+
+    def lines(self) -> Iterator[str]:
+        """In words."""
+        yield f"✗ {self.sum or self.error}"
+        if self.sum:
+            yield f"  PyTorch: {self.error}"
+        for shape in self.sizes:
+            yield f"  fits: an input of {'x'.join(map(str, shape))}"
+        for repairs in self.repairs:
+            yield f"  fits: {' and '.join(map(str, repairs))}"
+        if self.sizes or self.repairs:
+            yield "  (each was run on a copy of the model)"
+        else:
+            yield "  no size or setting was found with which it runs"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {
+            "where": self.where,
+            "error": self.error,
+            "sum": self.sum,
+            "sizes": [list(shape) for shape in self.sizes],
+            "repairs": [
+                [{"where": r.where, "setting": r.setting, "value": r.value} for r in repairs]
+                for repairs in self.repairs
+            ],
+        }
+
+
+def shape_failure(model: Any, inputs: Any, error: Any) -> ShapeFailure:
+    """Why a model failed on these inputs, and what would fit.
+
+    Args:
+        model: The model; copies of it are run.
+        inputs: An array without its batch axis, or a mapping of such arrays.
+        error: The TraceError that tracing raised.
+    """
+    cause = error.__cause__ or error
+    first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
+    try:
+        trials = _Trials(Ghosts(model))
+        arrays = inputs if isinstance(inputs, Mapping) else {"": inputs}
+        tensors = {name: torch.as_tensor(array)[None] for name, array in arrays.items()}
+        outcome = trials.run(tensors)
+        known = outcome.diagnosis
+        repairs = trials.repairs(tensors, outcome)
+        sizes = trials.sizes(next(iter(tensors.values())), outcome) if len(tensors) == 1 else ()
+    except Unrunnable:
+        return ShapeFailure(error.module, first_line, "")
+    return ShapeFailure(error.module, first_line, known.sum if known else "", sizes, repairs)
+
+
+class _Watched(CountingMode):
+    """Changes the arguments of chosen calls; lists all calls; remembers the one that failed."""
+
+    def __init__(self, names: Mapping[int, str], changes: Mapping[int, Change]) -> None:
+        super().__init__(names)
+        self.changes = changes
+        self.log: list[TorchCall] = []
+        self.failed: TorchCall | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        call = TorchCall(self.calls, ALIASES.get(name, name), _bound(ALIASES.get(name, name), args, kwargs or {}), "")
+        call.parameter = self._parameter(call.arguments)
+        self.calls += 1
+        change = self.changes.get(call.index)
+        try:
+            if change is None:
+                result = func(*args, **(kwargs or {}))
+            else:
+                call.arguments = change(call.arguments)
+                result = _called(func, call)
+        except Exception:
+            self.failed = call
+            raise
+        call.shape = tuple(result.shape) if isinstance(result, Tensor) else ()
+        self.log.append(call)
+        return result
+
+    def _parameter(self, arguments: Mapping[str, Any]) -> str:
+        return next(
+            (self.names[id(arguments[n])] for n in ("weight", "other", "input") if id(arguments.get(n)) in self.names),
+            "",
+        )
+
+
+def _bound(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name; of functions that are not known the first tensor, as `input`."""
+    if name in {"view", "reshape"}:
+        size = args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:]
+        return {"input": args[0], "size": kwargs.get("size", kwargs.get("shape", size))} if args else dict(kwargs)
+    names = PARAMETERS.get(name, ("input",))
+    renamed = {"self": "input", "axis": "dim"}
+    return {**dict(zip(names, args, strict=False)), **{renamed.get(key, key): value for key, value in kwargs.items()}}
+
+
+def _called(func: Any, call: TorchCall) -> Any:
+    """Call a function with changed arguments."""
+    if call.name in {"view", "reshape"}:
+        return func(call.arguments["input"], tuple(call.arguments["size"]))
+    names = PARAMETERS[call.name]
+    positional = list(itertools.takewhile(call.arguments.__contains__, names))
+    rest = {name: value for name, value in call.arguments.items() if name not in positional}
+    return func(*(call.arguments[name] for name in positional), **rest)
+
+
+@dataclass(slots=True, eq=False)
+class _Outcome:
+    """One run of a copy."""
+
+    ran: bool
+    rows: int
+    """Of the first tensor that it returned; 0 where it failed, or returned one without axes."""
+    failed: TorchCall | None = None
+    log: list[TorchCall] = field(default_factory=list)
+
+    @property
+    def failed_shapes(self) -> list[tuple[int, ...]]:
+        """Of the tensors in the call that failed."""
+        return self.failed.shapes if self.failed is not None else []
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        return None if self.failed is None else diagnosis(self.failed, self.log)
+
+
+@dataclass(slots=True, eq=False)
+class _Trials:
+    """Runs of copies of one model."""
+
+    ghosts: Ghosts
+
+    def run(self, inputs: Mapping[str, Tensor], changes: Mapping[int, Change] | None = None) -> _Outcome:
+        """Run a copy on inputs by name; "" is the first by position."""
+        named = {name: tensor for name, tensor in inputs.items() if name}
+        positional = [inputs[""]] if "" in inputs else []
+        watch, result = self.ghosts.run_under(lambda names: _Watched(names, changes or {}), positional, named)
+        if isinstance(result, Exception):
+            return _Outcome(False, 0, watch.failed, watch.log)
+        first = next(tensors_of(result), None)
+        return _Outcome(True, first.shape[0] if first is not None and first.dim() else 0, None, watch.log)
+
+    def repairs(self, inputs: Mapping[str, Tensor], outcome: _Outcome) -> tuple[tuple[Repair, ...], ...]:
+        """Changes with which the model runs on these inputs, those of one number first."""
+        if outcome.diagnosis is None:
+            return ()
+        done = [self._mended(inputs, option) for option in outcome.diagnosis.options[:OPTIONS]]
+        proposals = sorted((repairs for repairs in done if repairs), key=len)
+        fewest = len(proposals[0]) if proposals else 0
+        return tuple(repairs for repairs in proposals if len(repairs) <= fewest)[:PROPOSED]
+
+    def _mended(self, inputs: Mapping[str, Tensor], option: Option) -> tuple[Repair, ...]:
+        """The changes of an option and of those that it makes necessary behind it; () if the model still fails."""
+        repairs, changes = option.repairs, dict(option.changes)
+        for _ in range(FURTHER + 1):
+            if self.ghosts.calls > CALLS:
+                return ()
+            outcome = self.run(inputs, changes)
+            if outcome.ran:
+                return repairs if outcome.rows in {0, 1} else ()
+            known = outcome.diagnosis
+            if known is None or not known.options:
+                return ()
+            further = known.options[0]
+            if set(further.changes) & set(changes):
+                return ()
+            repairs, changes = (*repairs, *further.repairs), {**changes, **further.changes}
+        return ()
+
+    def sizes(self, asked: Tensor, outcome: _Outcome) -> tuple[tuple[int, ...], ...]:
+        """Sizes near the one asked for on which the model runs."""
+        shape = tuple(asked.shape[1:])
+        for group in self._candidates(shape, self._depends_on_size(asked, outcome)):
+            proposals = list[tuple[int, ...]]()
+            for shapes in group:
+                fitting = (
+                    s for s in shapes if s != shape and self.ghosts.calls <= CALLS and self._fits(s, asked.dtype)
+                )
+                proposals += itertools.islice(fitting, 1)
+            if proposals:
+                return tuple(dict.fromkeys(proposals))
+        return ()
+
+    def _depends_on_size(self, asked: Tensor, outcome: _Outcome) -> bool:
+        """Whether the call that failed gets other shapes from an image of twice the size."""
+        if outcome.diagnosis is None:
+            return False
+        twice = torch.zeros(*asked.shape[:2], *(2 * n for n in asked.shape[2:]), dtype=asked.dtype)
+        other = self.run({"": twice})
+        return other.failed is None or other.failed.shapes != outcome.failed_shapes
+
+    def _fits(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+        """Whether the model runs on this size, and keeps the images of a batch apart."""
+        for batch in (2, 1):
+            outcome = self.run({"": torch.zeros(batch, *shape, dtype=dtype)})
+            if outcome.ran:
+                return outcome.rows == batch
+        return False
+
+    def _candidates(self, asked: tuple[int, ...], search: bool) -> Iterator[list[list[tuple[int, ...]]]]:
+        """Groups of lists; the first that fits of each list in the first group that has any is proposed.
+
+        The size with the right channels, and what the model expects; the next multiples above and below; all near ones.
+        """
+        card, expected = card_of(self.ghosts.model), expectation(self.ghosts.model)
+        channels, (first, *edges) = card.preprocess.channels or (expected.channels if expected else None), asked
+        right = channels or first
+        flat = len(edges) == 2
+        turned = [(right, first, edges[0])] if flat and edges[-1] == right != first else []
+        size = card.preprocess.size
+        own = [(right, *size)] if flat and size is not None and min(size) >= LEAST else []
+        yield [[*turned, (right, *edges), *own]]
+        yield [
+            [(right, *shape) for m in MULTIPLES if min(shape := [-(-n // m) * m for n in edges], default=0)],
+            [(right, *shape) for m in MULTIPLES if min(shape := [n // m * m for n in edges], default=0)],
+        ]
+        if search and edges:
+            least = max(1, min(edges) // 4)  # smaller ones would only fit by broadcasting
+            steps = [step for distance in range(1, FARTHEST) for step in (distance, -distance)]
+            near = [(right, *(n + step for n in edges)) for step in steps if min(edges) + step >= least]
+            usual, squares = ([(right, n, n) for n in numbers] for numbers in (USUAL, range(least, FARTHEST)))
+            yield [[*usual, *near, *squares] if flat else near]

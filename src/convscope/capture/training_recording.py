@@ -1,0 +1,229 @@
+"""Training recording: the steps of a forward pass, its loss, its backward pass and its update.
+
+A backward operation that gives several gradients is one step for each, so that each has its name, its shape and its
+badge. Knows torch; returns NumPy arrays.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from convscope.capture.backward_recorder import BackwardRecorder, NodeRun, Result
+from convscope.capture.call_records import CallRecord, TensorMeta
+from convscope.capture.gradient_names import SUM, GradientOf, Naming, labels_of
+from convscope.capture.recording import Recording, array_of
+from convscope.capture.step_builder import Label, RecordedPass, forward_names
+from convscope.capture.training_session import TrainingSession
+from convscope.traces.step import Array, Ref, Step, weights_digest
+from convscope.traces.training_step import BackwardNode, TrainingStep
+
+LEAF, VISIBLE, HIDDEN, TERM = 0, 1, 2, 3
+
+
+class TrainingRecording(Recording):
+    """A whole training step of which every call was kept."""
+
+    def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: Any) -> None:
+        super().__init__(session, recorder, result)
+        self.training_session = session
+        self.recorder = recorder
+
+    @cached_property
+    def entries(self) -> Sequence[CallRecord]:
+        """Every call that made a tensor, described; one record for each result of a backward operation or update."""
+        return tuple(part for entry in self._described() for part in self._parts(entry))
+
+    def _parts(self, entry: CallRecord) -> Iterator[CallRecord]:
+        call = self.tape.calls[entry.time]
+        assert call is not None
+        if not isinstance(call[3], tuple) or entry.time < self.recorder.backward_start:
+            yield entry
+            return
+        made = [place for place, tensor in enumerate(call[3]) if isinstance(tensor, Tensor)]
+        for place, slot in zip(made, entry.results, strict=True):
+            arguments = entry.arguments
+            if "output_mask" in arguments:  # each step asks for its own gradient alone
+                arguments = {**arguments, "output_mask": [i == place for i in range(len(call[3]))]}
+            scalars = () if entry.time >= self.recorder.update_start else entry.scalars  # settings, from no image
+            yield replace(entry, arguments=arguments, results=(slot,), position=place, scalars=scalars)
+
+    def output(self, step: int, index: int) -> Array:
+        """Result `index` of a step."""
+        entry = self.entries[step]
+        if entry.position is None:
+            return super().output(step, index)
+        tape, call = self.fetch(entry.time)
+        return array_of(tape.at(call[3][entry.position], entry.time + 1))
+
+    @cached_property
+    def linked(self) -> RecordedPass:
+        """The whole step, with the names of loss, gradients and updates."""
+        return replace(self._unlabelled, labels=self._labels)
+
+    @cached_property
+    def _unlabelled(self) -> RecordedPass:
+        return self._link()
+
+    @cached_property
+    def _first_rows(self) -> tuple[int, int]:
+        """The first row of the loss, and of the backward pass."""
+        times = [entry.time for entry in self.entries]
+        starts = (self.recorder.loss_start, self.recorder.backward_start)
+        return tuple(sum(time < start for time in times) for start in starts)  # type: ignore[return-value]
+
+    @cached_property
+    def _row_at(self) -> Mapping[int, int]:
+        """Time of a call -> its first row."""
+        return {entry.time: row for row, entry in reversed([*enumerate(self.entries)])}
+
+    @cached_property
+    def _labels(self) -> list[Label]:
+        loss, backward = self._first_rows
+        done = self._unlabelled
+        names, hidden = forward_names(replace(done, rows=done.rows[:loss]))
+        modules = [done.visits[row.entry.visit][0] for row in done.rows[:loss]]
+        naming = Naming(done.rows, loss, backward, (), {}, dict(self._updates()), tuple(names))
+        of_loss = labels_of(replace_rows(naming, done.rows[:backward]))
+        names += [label.name for label in of_loss]
+        modules += [""] * len(of_loss)
+        hidden += [label.hidden for label in of_loss]
+        naming.gradients = list(self._gradients(names, modules, hidden))
+        naming.node_of = self._nodes(names, modules)
+        return labels_of(naming)
+
+    def _updates(self) -> Iterator[tuple[int, tuple[str, str, bool]]]:
+        for update in self.training_session.updates:
+            first = self._row_at[update.time]
+            module = self._module_of(update.parameter)
+            made = [place for place, tensor in enumerate(update.call[3]) if isinstance(tensor, Tensor)]
+            for row, place in enumerate(made, first):
+                yield row, (update.results[place], module, place > 0)
+
+    def _module_of(self, name: str) -> str:
+        """The module that holds a parameter."""
+        path = name.rpartition(".")[0]
+        return path if path in self.session.subject.modules else ""
+
+    def _slot(self, tensor: Tensor) -> TensorMeta:
+        return self._census.slot(tensor)
+
+    def _gradients(self, names: Sequence[str], modules: Sequence[str], hidden: Sequence[bool]) -> Iterator[GradientOf]:
+        """Every tensor of the backward pass that is the gradient of something, or one of its terms."""
+        runs, end = self.recorder.runs, self.recorder.update_start
+        terms: dict[Any, list[tuple[Tensor, NodeRun]]] = {}
+        for run in runs:
+            for tensor, target in zip(run.gave, run.goes_to, strict=False):
+                if tensor is not None and target is not None:
+                    key = id(target) if isinstance(target, Tensor) else target
+                    terms.setdefault(key, []).append((tensor, run))
+        for name, tensor in self.training_session.gradients.items():
+            leaf = self._leaf(name)
+            module = self._module_of(name)
+            total = GradientOf(f"{name}.grad", self._slot(tensor), end, LEAF, module)
+            yield from self._total(total, terms.get(id(leaf), ()))
+        for run in runs:
+            for number, result in run.results.items():
+                tensor = run.received[number] if number < len(run.received) else None
+                if tensor is not None:
+                    row = self._row_at[result[0]]
+                    name = f"{names[row]}.grad" if not result[1] else f"{names[row]}.grad.{result[1]}"
+                    rank = HIDDEN if hidden[row] else VISIBLE
+                    total = GradientOf(name, self._slot(tensor), run.start, rank, modules[row])
+                    yield from self._total(total, terms.get(result, ()))
+
+    def _leaf(self, name: str) -> Tensor:
+        session = self.training_session
+        return session.tensors[name] if name in session.tensors else session.intake.tensors[name]
+
+    def _total(self, total: GradientOf, terms: Sequence[tuple[Tensor, NodeRun]]) -> Iterator[GradientOf]:
+        """A gradient; where several paths meet, their sum and its terms."""
+        if len(terms) > 1:
+            yield replace(total, name=total.name + SUM)
+            for number, (term, run) in enumerate(terms, 1):
+                yield GradientOf(f"{total.name}#{number}", self._slot(term), run.end, TERM, total.module)
+        yield total
+
+    def _nodes(self, names: Sequence[str], modules: Sequence[str]) -> dict[int, tuple[str, str, int]]:
+        """Row of the backward pass -> the forward step during whose derivative it ran."""
+        running = {time: run for run in self.recorder.runs for time in range(run.start, run.end)}
+        forward = {id(run): self._row_at[next(iter(run.results.values()))[0]] for run in self.recorder.runs}
+        timed = ((row, running.get(entry.time)) for row, entry in enumerate(self.entries))
+        rows = {row: forward[id(run)] for row, run in timed if run is not None}
+        return {row: (names[made_by], modules[made_by], made_by) for row, made_by in rows.items()}
+
+    @property
+    def weights(self) -> str:
+        """A digest of the model's parameters and buffers before the step."""
+        tensors = ((name, self.session.tensors[name]) for name in self.session.subject.parameters)
+        return weights_digest((n, str(t.dtype).removeprefix("torch."), array_of(t)) for n, t in tensors)
+
+    @cached_property
+    def training_step(self) -> TrainingStep:
+        """What the trace is a training step of."""
+        session, recorder, end = self.training_session, self.recorder, self.recorder.update_start
+        gradients = {name: self._made(tensor, end) for name, tensor in session.gradients.items()}
+        updated = {update.parameter: self._result_ref((update.time, 0)) for update in session.updates}
+        loss = self._result_ref(next(iter(recorder.runs[0].results.values())))
+        nodes = tuple(map(self._node, recorder.runs))
+        mode = "training" if session.all_train else "evaluation"
+        return TrainingStep(
+            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin
+        )
+
+    def _node(self, run: NodeRun) -> BackwardNode:
+        results = [(self._result_ref(result), run.received[number]) for number, result in run.results.items()]
+        given = zip(run.goes_to, run.gave, strict=False)
+        received = tuple((made, self._made(grad, run.start)) for made, grad in results if grad is not None)
+        gave = tuple(
+            (self._target(target), self._made(grad, run.end))
+            for target, grad in given
+            if target is not None and grad is not None
+        )
+        operations = sum(run.start <= entry.time < run.end for entry in self.entries)
+        return BackwardNode(run.kind, run.custom, received, gave, operations)
+
+    def _target(self, target: Result | Tensor) -> Ref:
+        if not isinstance(target, Tensor):
+            return self._result_ref(target)
+        serial = self._slot(target).serial
+        refs = self.outside().values()
+        slots = (*self.linked.outside.parameters.values(), *self.linked.outside.inputs.values())
+        return next(ref for ref, slot in zip(refs, slots, strict=False) if slot.serial == serial)
+
+    def _result_ref(self, result: Result) -> Ref:
+        """The reference of a call's result."""
+        row = self._row_at[result[0]]
+        if self.entries[row].position is None:
+            return self._ref(row, result[1])
+        return self._ref(row, 0)
+
+    def _ref(self, row: int, output: int) -> Ref:
+        step = self.all_steps[row]
+        return step.results[output]
+
+    @cached_property
+    def all_steps(self) -> tuple[Step, ...]:
+        """All steps, once."""
+        return self.steps()
+
+    @cached_property
+    def _makers(self) -> Mapping[int, Sequence[tuple[int, int, int]]]:
+        """Tensor -> (time, row, output) of every call that made it or wrote into it."""
+        makers: dict[int, list[tuple[int, int, int]]] = {}
+        for row, entry in enumerate(self.entries):
+            for output, slot in enumerate(entry.results):
+                makers.setdefault(slot.serial, []).append((entry.time, row, output))
+        return makers
+
+    def _made(self, tensor: Tensor, before: int) -> Ref:
+        """The reference of a tensor as it was before a time."""
+        made = [(row, output) for time, row, output in self._makers[self._slot(tensor).serial] if time < before]
+        return self._ref(*made[-1])
+
+
+def replace_rows(naming: Naming, rows: Sequence[Any]) -> Naming:
+    """The same, for the first rows alone."""
+    return Naming(rows, naming.first, naming.backward, naming.gradients, {}, {}, naming.reserved)

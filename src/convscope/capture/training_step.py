@@ -1,0 +1,232 @@
+"""Training steps: the settings of `cs.trace(model, images, target=..., loss=..., optimizer=...)`, checked.
+
+Knows torch, losses and optimizers by name; records nothing itself.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscope.capture.call_inputs import CallInputs
+from convscope.capture.model_state import ModelState
+from convscope.capture.optimizer_update import check_optimizer
+from convscope.capture.training_session import TrainingSession
+from convscope.errors import ShapeError, TrainingError, UsageError
+from convscope.progress import Progress
+from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_optimizer
+from convscope.training.recipes import Recipe
+from convscope.training.runs import Run
+from convscope.training.snapshots import newest_good, snapshot_folders
+
+IGNORED = -100
+"""The label that PyTorch's cross-entropy leaves out by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """What a training step adds to a forward pass."""
+
+    target: Any
+    loss: str | Callable[[Any, Any], Tensor] | None = None
+    optimizer: str | torch.optim.Optimizer | None = None
+    lr: float | None = None
+    training: bool | None = None
+    origin: str = ""
+    """Which step of which run it is, in words."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether the model runs in training mode: as it trains where there is an optimizer."""
+        return self.optimizer is not None if self.training is None else self.training
+
+
+def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
+    """The settings of a step as a run takes it: what is not given comes from its recipe and its newest snapshot.
+
+    Raises:
+        UsageError: the run was trained with an optimizer whose update is not explained.
+        RunError: its snapshots are damaged.
+    """
+    recipe = run.recipe
+    loss = settings.loss if settings.loss is not None else make_loss(recipe)
+    if isinstance(settings.loss, str) or (settings.loss is None and not recipe.label_smoothing):
+        loss = settings.loss or recipe.loss
+    if settings.optimizer is not None:
+        return replace(settings, loss=loss)
+    optimizer = make_optimizer(run.model, recipe)
+    check_optimizer(optimizer)
+    folder = run.path / "snapshots"
+    if snapshot_folders(folder):
+        _, weights, state, _ = newest_good(folder)
+        own = run.model.state_dict()
+        if all(torch.equal(own[name].cpu(), tensor) for name, tensor in weights.items() if name in own):
+            optimizer.load_state_dict(state["optimizer"])  # else its state belongs to other weights
+            _lay_out(optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr if settings.lr is not None else group["lr"]
+    return replace(settings, loss=loss, optimizer=optimizer, lr=None)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's state the memory layout of its parameters.
+
+    Trainings lay convolutions out with their channels last, weights are loaded without; and a fused optimizer takes
+    for granted that both lie alike.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def training_session(
+    subject: ModelState,
+    intake: CallInputs,
+    settings: StepSettings,
+    *,
+    parameters: Mapping[str, Tensor],
+    progress: Progress | None,
+) -> TrainingSession:
+    """A session that records a whole training step.
+
+    Raises:
+        UnknownName: unknown loss or optimizer.
+        UsageError: a model or setting whose training step is not explained.
+        ShapeError: another number of labels than of images.
+        TrainingError: no parameter of the model can be trained.
+    """
+    _check_model(subject)
+    loss_name, loss = _loss(settings)
+    target = _target(subject, intake, settings.target, whole=loss_name in LOSSES)
+    intake.tensors = {**intake.tensors, "target": target}
+    optimizer = _optimizer(subject, settings)
+    if settings.trains:
+        _check_batch(subject, next(iter(intake.tensors.values())))
+    return TrainingSession(
+        subject,
+        intake,
+        settings.trains,
+        parameters=parameters,
+        progress=progress,
+        target=target,
+        loss=_checked(loss) if loss_name in {"cross-entropy", "nll"} else loss,
+        loss_name=loss_name,
+        optimizer=optimizer,
+        optimizer_says=_says(optimizer),
+        all_train=settings.trains,
+        origin=settings.origin,
+    )
+
+
+def _check_model(subject: ModelState) -> None:
+    if subject.compiled:
+        raise UsageError(
+            "a training step of a compiled model is not explained, because torch.compile fuses its operations; pass "
+            "the model itself, before torch.compile."
+        )
+    trained = [name for name, tensor in subject.parameters.items() if tensor.requires_grad]
+    if not trained:
+        raise TrainingError("this model has no trainable parameters (there are none, or all of them are frozen).")
+    for name in trained:
+        kind = str(subject.parameters[name].dtype).removeprefix("torch.")
+        if kind not in {"float32", "float64"}:
+            raise UsageError(
+                f"a training step in {kind} is not explained (its parameter {name} is {kind}); use model.float()."
+            )
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise UsageError("a training step under autocast is not explained; leave autocast for this call.")
+
+
+def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
+    """The loss's name and function."""
+    given = settings.loss if settings.loss is not None else "cross-entropy"
+    if isinstance(given, str):
+        return given, make_loss(Recipe(loss=given))
+    if not callable(given):
+        raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not a {type(given).__name__}.")
+    return type(given).__name__ if isinstance(given, nn.Module) else getattr(given, "__name__", "the given loss"), given
+
+
+def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
+    """The labels as a tensor on the model's device; of a loss by name, one whole number for each image."""
+    tensor = target.detach().clone() if isinstance(target, Tensor) else torch.from_numpy(np.array(target))
+    tensor = tensor.to(subject.device)
+    images = len(next(iter(intake.tensors.values())))
+    if not tensor.dim():
+        tensor = tensor[None]
+    if len(tensor) != images:
+        raise ShapeError(f"{images} images need {images} labels as their target, not {len(tensor)}.")
+    if not whole:
+        return tensor
+    if tensor.dim() != 1 or tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ShapeError(
+            f"a target is one class number for each image, of shape ({images},), not {kind} of shape "
+            f"{tuple(tensor.shape)}; pass a function as the loss for other targets."
+        )
+    return tensor.long()
+
+
+def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """A loss of classes that first checks output and labels."""
+
+    def checked(output: Any, labels: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UsageError(f"a loss of classes needs one score per class and image (N, K), not {shape}.")
+        classes = output.shape[1]
+        if classes == 1:
+            raise UsageError("a loss of classes over a single score is always 0; use loss='mse' for one score.")
+        with torch._C._DisableTorchDispatch():
+            wrong = labels[((labels < 0) | (labels >= classes)) & (labels != IGNORED)]
+            if len(wrong):
+                raise UsageError(
+                    f"label {int(wrong[0])} is not one of the model's {classes} classes, 0 to {classes - 1}."
+                )
+        return loss(output, labels)
+
+    return checked
+
+
+def _optimizer(subject: ModelState, settings: StepSettings) -> torch.optim.Optimizer | None:
+    """The optimizer, by name over the model's own parameters, which it does not change."""
+    given, lr = settings.optimizer, settings.lr
+    if given is None:
+        if lr is not None:
+            raise UsageError("a learning rate belongs to an optimizer; name one too, such as optimizer='adam'.")
+        return None
+    if isinstance(given, torch.optim.Optimizer):
+        if lr is not None:
+            raise UsageError("the optimizer brings its own learning rate; leave lr out, or name the optimizer.")
+        check_optimizer(given)
+        return given
+    if not isinstance(given, str):
+        raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not a {type(given).__name__}.")
+    if lr is None and given in OPTIMIZERS:
+        lr = inspect.signature(OPTIMIZERS[given]).parameters["lr"].default
+    recipe = Recipe(optimizer=given, lr=float(lr) if lr is not None else 1e-3)
+    optimizer = make_optimizer(subject.model, recipe)
+    check_optimizer(optimizer)
+    return optimizer
+
+
+def _says(optimizer: torch.optim.Optimizer | None) -> str:
+    if optimizer is None:
+        return ""
+    rates = ", ".join(dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups))
+    return f"{type(optimizer).__name__} (learning rate {rates})"
+
+
+def _check_batch(subject: ModelState, images: Tensor) -> None:
+    """Refuse to train batch norm with one number per channel."""
+    for path, module in subject.modules.items():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and len(images) == 1:
+            raise UsageError(
+                f"batch norm ({path or 'the model'}) takes mean and variance from the batch when it trains, which "
+                "needs at least two images; pass more, or training=False."
+            )

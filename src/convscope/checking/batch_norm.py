@@ -1,0 +1,190 @@
+"""Check of batch norm in training: statistics of the batch, scale and shift."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from convscope.checking.convolution import changed
+from convscope.checking.layouts import INPUT, PLANES
+from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.render.numbers import short
+
+EPS = 1e-5
+
+
+def reference(values: Values) -> Results:
+    """(x - mean) / sqrt(var + eps) · gamma + beta, mean and variance of each channel over images, rows, columns."""
+    return normalised()(values)
+
+
+def normalised(
+    axes: tuple[int, ...] = (0, 2, 3),
+    ddof: int = 0,
+    spread: Callable[[Array, float], Array] = lambda var, eps: np.sqrt(var + eps),
+) -> Callable[[Values], Results]:
+    """Batch norm with other statistics."""
+
+    def run(values: Values) -> Results:
+        x = values["x"]
+        eps = values.get("eps", EPS)
+        with np.errstate(all="ignore"):
+            y = (x - x.mean(axes, keepdims=True)) / spread(x.var(axes, keepdims=True, ddof=ddof), eps)
+        shape = (1, -1, 1, 1)
+        return {"out": y * values["gamma"].reshape(shape) + values["beta"].reshape(shape)}
+
+    return run
+
+
+def cases(limits: Limits) -> list[Case]:
+    """One channel of four numbers, then more; eps is large in one of them, so that it counts."""
+    rng = np.random.default_rng(8)
+    first = {"x": np.array([1.0, 3, 5, 7]).reshape(4, 1, 1, 1), "gamma": np.array([2.0]), "beta": np.array([1.0])}
+    out = [Case(first | {"eps": EPS})]
+    if not limits.square:
+        out.append(Case(first | {"x": np.array([[0.0, 2], [4, 10]]).reshape(2, 1, 1, 2), "eps": EPS}))
+    for shape, eps in (
+        ((3, 2, 1, 1), EPS),
+        ((2, 2, 2, 3), EPS),
+        ((4, 3, 1, 1), 0.5),
+        ((3, 3, 4, 4), 0.5),
+        ((5, 4, 3, 2), EPS),
+    ):
+        n, c, h, w = shape
+        h, w = (h, w) if limits.square is False else (1, 1)
+        if limits.square and (h, w) != (shape[2], shape[3]):
+            n *= shape[2]
+        real = whole(rng, n, c, h, w) + rng.standard_normal((n, c, h, w)) / 4
+        out.append(Case({"x": real, "gamma": whole(rng, c, low=1), "beta": whole(rng, c), "eps": eps}))
+    return out
+
+
+def _line(values: Values, at: tuple[int, ...], axes: tuple[int, ...], ddof: int = 0) -> list[str]:
+    x, c = values["x"], at[1]
+    part = x[tuple(slice(None) if axis in axes else at[axis] for axis in range(4))]
+    mean, var = float(part.mean()), float(part.var(ddof=ddof)) if part.size > ddof else float("nan")
+    sizes = " · ".join(("images", "channels", "rows", "columns")[axis] for axis in axes)
+    return [
+        f"mean of {part.size} numbers ({sizes}) = {short(mean)}",
+        f"variance, divided by {part.size - ddof} = {short(var)}",
+        f"({short(float(x[at]))} − {_bracket(mean)}) ÷ √({short(var)} + {short(values['eps'])})",
+        f"× {_bracket(float(values['gamma'][c]))} + {_bracket(float(values['beta'][c]))}",
+    ]
+
+
+def _bracket(number: float) -> str:
+    return f"({short(number)})" if number < 0 else short(number)
+
+
+def _statistics(cause: str, sentence: str, axes: tuple[int, ...], ddof: int = 0) -> Mistake:
+    return Mistake(cause, sentence, instead=normalised(axes, ddof), workings=lambda v, at: _line(v, at, axes, ddof))
+
+
+def _eps(eps: float) -> Callable[[Values], Values]:
+    return lambda values: values | {"eps": eps}
+
+
+_FLAT = {"x": lambda a: a[:, :, 0, 0]}
+
+BATCH_NORM = Operation(
+    "batch_norm",
+    {"x": INPUT, "gamma": names("gamma weight scale g w"), "beta": names("beta bias shift b")},
+    {"eps": names("eps epsilon e")},
+    lambda _values: {"eps": EPS},
+    names("gamma beta"),
+    ("out",),
+    cases,
+    reference,
+    (
+        _statistics(
+            "variance divided by n - 1",
+            "The batch is normalised with the sample's variance (ddof=1): "
+            "normalising divides by n; only the running variance uses n - 1.",
+            (0, 2, 3),
+            1,
+        ),
+        _statistics(
+            "statistics for each pixel",
+            "Mean and variance are taken over the images alone (axis 0): for maps "
+            "they run over images, rows and columns of a channel.",
+            (0,),
+        ),
+        _statistics(
+            "statistics for each image",
+            "Mean and variance are taken for each image and channel (instance norm): they run over all images.",
+            (2, 3),
+        ),
+        _statistics(
+            "statistics over the channels",
+            "Mean and variance are taken over the features of one image (layer norm).",
+            (1, 2, 3),
+        ),
+        _statistics(
+            "statistics over the channels", "Mean and variance are taken over the channels of one pixel.", (1,)
+        ),
+        _statistics(
+            "statistics over everything",
+            "One mean and one variance for all channels: each channel has its own.",
+            (0, 1, 2, 3),
+        ),
+        Mistake(
+            "eps outside the root",
+            "eps is added to the standard deviation: add it to the variance.",
+            instead=normalised(spread=lambda var, eps: np.sqrt(var) + eps),
+        ),
+        Mistake(
+            "divided by the variance",
+            "The root is missing: divide by the standard deviation.",
+            instead=normalised(spread=lambda var, eps: var + eps),
+        ),
+        Mistake(
+            "not divided by the spread",
+            "Only the mean is subtracted.",
+            instead=normalised(spread=lambda var, _eps: np.ones_like(var)),
+        ),
+        Mistake(
+            "mean not subtracted",
+            "The mean is not subtracted.",
+            instead=lambda v: {
+                "out": reference(v)["out"]
+                + (
+                    v["gamma"].reshape(1, -1, 1, 1)
+                    * v["x"].mean((0, 2, 3), keepdims=True)
+                    / np.sqrt(v["x"].var((0, 2, 3), keepdims=True) + v["eps"])
+                )
+            },
+        ),
+        Mistake("eps forgotten", "eps is not used.", _eps(0.0)),
+        *(
+            Mistake("eps not the argument", f"eps is always {eps:g}: use the argument.", _eps(eps))
+            for eps in (1e-5, 1e-8, 1e-3)
+        ),
+        Mistake(
+            "scale and shift forgotten",
+            "gamma and beta are not used.",
+            lambda v: v | {"gamma": np.ones_like(v["gamma"]), "beta": np.zeros_like(v["beta"])},
+        ),
+        Mistake("scale forgotten", "gamma is not used.", changed("gamma", np.ones_like)),
+        Mistake("shift forgotten", "beta is not used.", changed("beta", np.zeros_like)),
+        Mistake(
+            "scale and shift swapped",
+            "gamma shifts and beta scales: it is gamma · x + beta.",
+            lambda v: v | {"gamma": v["beta"], "beta": v["gamma"]},
+        ),
+    ),
+    (
+        *(form for form in PLANES if form.limits == Limits()),
+        Form("(N, features)", _FLAT, {"out": lambda a, _v: a[:, :, None, None]}, Limits(square=True)),
+    ),
+    bundled=names("eps"),
+    constants={
+        "mode": "train",
+        "training": True,
+        "train": True,
+        "momentum": 0.9,
+        "running_mean": "zeros",
+        "running_var": "ones",
+        "moving_mean": "zeros",
+        "moving_var": "ones",
+    },
+    workings=lambda v, at: _line(v, at, (0, 2, 3)),
+)

@@ -1,0 +1,151 @@
+"""Check a function of one's own against the reference: right or wrong, where first, and why.
+
+The one entrance of this room. Knows its other files and errors.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from convscope.checking.answer import answer, late_answer
+from convscope.checking.calling import Attempt, Caller
+from convscope.checking.comparison import Trial, diagnose, trial
+from convscope.checking.operation import Case, Form, Values
+from convscope.checking.operations import operation_of
+from convscope.checking.result import Check
+from convscope.checking.signature import name_of, plan
+from convscope.errors import UsageError
+
+SCOUTS = 3
+"""Cases on which the form and the kind of arrays of a function are found out, and every third one after them."""
+RIGHT, SHAPED = 4, 3
+"""Scores of a right result, and of a wrong one with the right shapes."""
+
+
+def check(
+    function: Callable[..., Any], as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0
+) -> Check:
+    """Compare a function of your own with the reference on small cases, and name its mistake.
+
+    >>> def my_relu(x):
+    ...     return abs(x)
+    >>> answer = check(my_relu, as_="relu")
+    >>> answer.right, answer.cause
+    (False, 'absolute value')
+
+    In an autograder, `check(conv2d, as_="conv2d").require()` raises WrongResult with one sentence if it is wrong.
+
+    Args:
+        function: A function of NumPy arrays, torch tensors or plain lists. Its parameters are recognised by their
+            names (`x, w, b, conv_param` and `A_prev, W, b, hparameters` of courses too), other names by their order.
+        as_: What it should calculate, "conv2d", "max_pool2d_backward"; a wrong name lists all. None to go by the
+            function's name.
+        layout: How it wants its arrays, "nhwc" for instance; None to find out.
+        seconds: Time for all calls together. The function is interrupted between two Python instructions; inside one
+            that never ends it is not. The command line ends the process in that case.
+
+    Returns:
+        What was found: `right`, `cause`, `sentence`, the first wrong cell; print it for the arithmetic.
+
+    Raises:
+        UsageError: no such operation or layout, or a parameter that is not recognised.
+    """
+    if not callable(function):
+        raise UsageError(f"check takes a function, not a {type(function).__name__}.")
+    if not isinstance(seconds, int | float) or not seconds > 0:
+        raise UsageError(f"the time limit is a number of seconds above 0, not {seconds!r}.")
+    caller = Caller(function, plan(function, operation_of(as_, name_of(function))), float(seconds))
+    attempts = _best_attempts(caller, layout)
+    answers = []
+    for attempt in attempts:
+        trials = [] if caller.late else _trials(attempt)
+        if caller.late:
+            return late_answer(attempt, seconds)
+        answers.append((attempt, trials, *diagnose(attempt.operation, _needed(trials))))
+        if answers[-1][2]:
+            break  # a cause; without one, the form may have been misjudged
+    explained = answers[-1] if answers[-1][2] else answers[0]
+    return answer(*explained)
+
+
+def _needed(trials: list[Trial]) -> list[Trial]:
+    return [t for t in trials if not t.case.optional]
+
+
+def _best_attempts(caller: Caller, layout: str | None) -> list[Attempt]:
+    """The forms and kinds of arrays with which the function does best on the smallest cases, usually one."""
+    best: list[Attempt] = []
+    score = -1.0
+    for form in caller.plan.forms(layout):
+        if score >= SHAPED and _narrower(form, best[0].form):
+            continue  # it takes batches, and gets them wrong
+        for kind in caller.plan.kinds:
+            attempt = Attempt(caller, form, kind)
+            reached = _share(attempt)
+            if caller.late or reached == RIGHT:
+                return [attempt]
+            if reached >= score:
+                best = [*(best if reached == score else []), attempt]
+                score = reached
+    return best
+
+
+def _share(attempt: Attempt) -> float:
+    """The mean score of some cases; 0 as soon as the smallest fails."""
+    usable = list(_usable(attempt, optional=False))
+    scouts = [*usable[:SCOUTS], *usable[SCOUTS::3]]
+    reached = 0
+    for index, (case, values) in enumerate(scouts):
+        result = trial(attempt.operation, case, values, "float64", attempt(values))
+        if attempt.caller.late or (index == 0 and result.outcome.results is None):
+            return 0
+        reached += _score(result)
+    return reached / max(1, len(scouts))
+
+
+def _usable(attempt: Attempt, *, optional: bool) -> Iterator[tuple[Case, Values]]:
+    """The cases that the function's parameters can be asked for."""
+    for case in attempt.operation.cases(attempt.form.limits):
+        values = attempt.caller.plan.usable(case.values)
+        if values is not None and (optional or not case.optional):
+            yield case, values
+
+
+def _narrower(form: Form, than: Form) -> bool:
+    """Whether a form has fewer images, channels or kernels."""
+    a, b = form.limits, than.limits
+    return (a.images, a.channels, a.kernels) != (b.images, b.channels, b.kernels) and form.layout != "nhwc"
+
+
+def _score(result: Trial) -> int:
+    """Right, of the right shapes, of the right number of axes (2), of any kind (1), or failed (0)."""
+    if result.right:
+        return RIGHT
+    arrays = result.outcome.results
+    if arrays is None:
+        return 0
+    if all(arrays[name].shape == result.expected[name].shape for name in arrays):
+        return SHAPED
+    return 2 if all(arrays[name].size and arrays[name].ndim == result.expected[name].ndim for name in arrays) else 1
+
+
+def _trials(attempt: Attempt) -> list[Trial]:
+    """Every case in float64; those with fractions in float32 too."""
+    out: list[Trial] = []
+    for case, values in _usable(attempt, optional=True):
+        fractions = any(_fractions(v) for v in values.values())
+        for dtype in ("float64", "float32") if fractions and attempt.kind != "lists" else ("float64",):
+            out.append(trial(attempt.operation, case, values, dtype, attempt(values, dtype)))
+            if attempt.caller.late:
+                return out
+    if not out:
+        function, operation = name_of(attempt.caller.function), attempt.operation
+        raise UsageError(
+            f"no case of {operation.name} fits the parameters of {function}; it passes {', '.join(operation.settings)}."
+        )
+    return out
+
+
+def _fractions(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and bool((value != np.rint(value)).any())

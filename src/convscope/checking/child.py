@@ -1,0 +1,187 @@
+"""A function of a file, checked in a process of its own: whatever it does, this one goes on.
+
+The child imports the file as `python FILE` would find it, checks the function and writes the answer as JSON. A watchdog
+inside it ends it after a time, also in the middle of a NumPy call, and writes the line it was at.
+"""
+
+import faulthandler
+import importlib.util
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from convscope.checking.calling import TimeExceeded, own_lines_of, quiet, sentence, time_limit
+from convscope.checking.checker import check
+from convscope.errors import ConvscopeError, UnknownName, UsageError
+
+GRACE = 5.0
+"""Seconds that the child may take beyond the limit: for its own calculation, and to interrupt the function first."""
+START = 60.0
+"""Seconds that Python, NumPy and what the file imports may take to start."""
+
+
+class CheckFailed(ConvscopeError):
+    """A file or function that could not be checked: it fails on import, or does not come to an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """The answer for a function of a file."""
+
+    right: bool
+    text: str
+    json: dict[str, Any]
+
+
+def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0) -> FileCheck:
+    """Check `file.py:function` in a child process.
+
+    Args:
+        spec: The file and the function in it.
+        as_, layout, seconds: As for `check`; reading the file has the same time again.
+
+    Raises:
+        UsageError: no such file, function, operation or layout.
+        CheckFailed: the file cannot be imported, or the child had to be ended.
+    """
+    path, name = _split(spec)
+    if not seconds > 0:
+        raise UsageError(f"the time limit is a number of seconds above 0, not {seconds:g}.")
+    request = json.dumps({"path": str(path), "name": name, "as": as_, "layout": layout, "seconds": seconds})
+    command = [sys.executable, "-P", "-m", "convscope.checking.child", request]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MPLBACKEND": "Agg"}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        encoding="utf-8",
+        errors="replace",
+    ) as child:
+        try:
+            output, _ = child.communicate(timeout=2 * (seconds + GRACE) + START)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            output, _ = child.communicate()
+        except BaseException:  # Ctrl-C ends the child too
+            child.kill()
+            raise
+    return _read(output, child.returncode, path, seconds)
+
+
+def _split(spec: str) -> tuple[Path, str]:
+    place, _, name = spec.rpartition(":")
+    if not place or not name or not place.endswith(".py"):
+        raise UsageError(f"{spec!r} names no function of a file; write file.py:function.")
+    path = Path(place).expanduser()
+    try:
+        if not path.is_file():
+            raise UsageError(f"there is no file {place}; check the path.")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
+    return path.absolute(), name
+
+
+def _read(output: str, status: int, path: Path, seconds: float) -> FileCheck:
+    """The child's answer; without one, why there is none."""
+    *_, last = output.splitlines() or [""]
+    try:
+        answer = json.loads(last)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and "text" in answer:
+        return FileCheck(answer["right"], answer["text"], answer["json"])
+    if isinstance(answer, dict) and "error" in answer:
+        raise (UsageError if answer["usage"] else CheckFailed)(answer["error"])
+    if "Timeout" in output:
+        lines = re.findall(r'File "(.*)", line (\d+) in (\w+)', output)
+        at = next((f", at line {line} in {name}" for file, line, name in lines if file == str(path)), "")
+        raise CheckFailed(f"{path.name} did not come to an end within {seconds:g} s and was stopped{at}.")
+    ended = f"with signal {-status}" if status < 0 else f"with status {status}"
+    raise CheckFailed(f"the process that checked {path.name} ended {ended} without an answer.")
+
+
+def load(path: Path, name: str) -> Callable[..., Any]:
+    """The function that a file defines.
+
+    Raises:
+        UnknownName: it has none of this name.
+        CheckFailed: it cannot be imported.
+    """
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None, "the name ends in .py"
+    assert spec.loader is not None, "a file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        with quiet():
+            spec.loader.exec_module(module)
+    except SyntaxError as error:
+        at = f"{path.name}, line {error.lineno}" if error.filename == str(path) else str(error.filename)
+        raise CheckFailed(f"{at} is not valid Python: {error.msg}.") from None
+    except (Exception, SystemExit) as error:
+        lines = own_lines_of(error.__traceback__, str(path))
+        where = f" ({lines[-1]})" if lines else ""
+        raise CheckFailed(f"{path.name} fails when it is imported: {sentence(error)}{where}.") from None
+    try:
+        function = reduce(getattr, name.split("."), module)
+    except AttributeError:
+        known = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        raise UnknownName(f"function in {path.name}", name, known) from None
+    if not callable(function):
+        raise UsageError(f"{name} in {path.name} is not a function but a {type(function).__name__}.")
+    return function
+
+
+def answer(request: dict[str, Any], watch: Callable[[float], None]) -> dict[str, Any]:
+    """What the child writes: the check, or an error.
+
+    Args:
+        watch: Sets the watchdog to a number of seconds from now.
+    """
+    path, seconds = Path(request["path"]), request["seconds"]
+    try:
+        watch(seconds + GRACE)
+        with time_limit(seconds):
+            function = load(path, request["name"])
+        watch(seconds + GRACE)
+        result = check(function, request["as"], layout=request["layout"], seconds=seconds)
+    except TimeExceeded as error:
+        lines = own_lines_of(error.__traceback__, str(path))
+        where = f" ({lines[-1]})" if lines else ""
+        return {"error": f"importing {path.name} took more than {seconds:g} s and was stopped{where}.", "usage": False}
+    except ConvscopeError as error:
+        return {"error": str(error), "usage": isinstance(error, UsageError)}
+    return {"right": result.right, "text": result.to_text(), "json": result.to_json()}
+
+
+def main() -> None:
+    """Answer the request of the command line on what was standard output; the function's own prints go nowhere."""
+    pipe = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+
+    def watch(seconds: float) -> None:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=pipe)
+
+    request = json.loads(sys.argv[1])
+    sys.argv = [request["path"]]
+    text = json.dumps(answer(request, watch))
+    faulthandler.cancel_dump_traceback_later()
+    with os.fdopen(pipe, "w", encoding="utf-8") as out:
+        out.write(f"\n{text}\n")
+    os._exit(0)  # threads and exit handlers of the file are not waited for
+
+
+if __name__ == "__main__":
+    main()

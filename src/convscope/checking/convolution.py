@@ -1,0 +1,398 @@
+"""Check of a convolution: its cases, and what goes wrong in people's convolutions."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from convscope.checking.layouts import BIAS, CONVOLUTIONS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
+from convscope.checking.operation import Array, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.reference import conv2d
+
+DEFAULTS: Values = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+def reference(values: Values) -> Results:
+    """The convolution itself."""
+    settings: Values = {name: values.get(name, default) for name, default in DEFAULTS.items()}
+    return {"out": conv2d(values["x"], values["weight"], values.get("bias"), **settings)}
+
+
+def cases(limits: Limits) -> list[Case]:
+    """From one plane of nine numbers to a batch, with every setting alone before they meet."""
+    x = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    first = {"x": x, "weight": np.array([[[[1.0, 2], [0, -1]]]]), "bias": np.array([1.0]), **DEFAULTS}
+    shapes: list[tuple[tuple[int, ...], Values]] = [
+        ((1, 1, 3, 4, 1, 2, 2), {}),
+        ((1, 2, 3, 3, 1, 2, 2), {}),
+        ((1, 1, 3, 3, 2, 2, 2), {}),
+        ((1, 1, 5, 4, 1, 2, 2), {"stride": 2}),
+        ((1, 1, 3, 3, 1, 3, 3), {"padding": 1}),
+        ((1, 1, 4, 5, 1, 2, 2), {"dilation": 2}),
+        ((2, 1, 3, 3, 1, 2, 2), {}),
+        ((1, 2, 4, 4, 2, 3, 3), {}),
+        ((2, 3, 6, 5, 3, 3, 3), {"stride": 2, "padding": 1}),
+        ((1, 1, 4, 4, 1, 2, 2), {"padding": 2, "stride": 3}),
+        ((2, 2, 8, 7, 3, 3, 3), {"stride": 2, "padding": 2, "dilation": 2}),
+        ((1, 4, 4, 4, 4, 2, 2), {"groups": 2}),
+    ]
+    rng = np.random.default_rng(0)
+    out = [Case(first), *(Case(_arrays(rng, s, limits) | DEFAULTS | v) for s, v in shapes if _fits(v, limits))]
+    real = [((2, 3, 7, 6, 2, 3, 3), {}), ((2, 2, 9, 8, 3, 3, 3), {"stride": 2, "padding": 1})]
+    out += [Case(_arrays(rng, shape, limits, real=True) | DEFAULTS | values) for shape, values in real]
+    if not limits.square:
+        out.append(Case(_arrays(rng, (2, 2, 6, 5, 2, 2, 3), limits) | DEFAULTS, optional=True))
+    return out
+
+
+def _fits(values: Values, limits: Limits) -> bool:
+    return "groups" not in values or min(limits.channels, limits.kernels) > 1
+
+
+def _arrays(rng: np.random.Generator, shape: tuple[int, ...], limits: Limits, *, real: bool = False) -> Values:
+    n, c, h, w, k, r, s = shape
+    n, k = min(n, limits.images), k if limits.kernels > 1 else 1
+    c = c if limits.channels > 1 else 1
+
+    def draw(*size: int) -> Array:
+        return rng.standard_normal(size) if real else whole(rng, *size)
+
+    return {"x": draw(n, c, h, w), "weight": draw(k, c if c < 4 else 2, r, s), "bias": draw(k)}
+
+
+def set_to(**changes: object) -> Callable[[Values], Values]:
+    """A change of settings."""
+    return lambda values: values | changes
+
+
+def changed(name: str, change: Callable[[Array], Array]) -> Callable[[Values], Values]:
+    """A change of one array, where the function has it."""
+    return lambda values: values | ({name: change(values[name])} if values.get(name) is not None else {})
+
+
+def cropped(results: Results, values: Values) -> Results:
+    """As many windows as the right result has, from the first on."""
+    rows, columns = reference(values)["out"].shape[2:]
+    return {"out": results["out"][:, :, :rows, :columns]}
+
+
+def padded(mode: str, **how: object) -> Callable[[Values], Values]:
+    """Padding of another kind than zeros."""
+
+    def before(values: Values) -> Values:
+        p = values["padding"]
+        widths = ((0, 0), (0, 0), (p, p), (p, p))
+        return values | {"x": np.pad(values["x"], widths, mode, **how), "padding": 0}  # type: ignore[call-overload]
+
+    return before
+
+
+def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], Values]:
+    """Padding of other widths: multiples of the right one."""
+
+    def before(values: Values) -> Values:
+        p = values["padding"]
+        return values | {"padding": [(top * p, bottom * p), (left * p, right * p)]}
+
+    return before
+
+
+def axes(settings: str, row: bool) -> Callable[[Values], Values]:
+    """A setting that acts on rows alone or on columns alone."""
+
+    def before(values: Values) -> Values:
+        value, none = values[settings], DEFAULTS[settings]
+        return values | {settings: (value, none) if row else (none, value)}
+
+    return before
+
+
+def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[[Values], Values]:
+    """Products (and the bias) times a share."""
+
+    def before(values: Values) -> Values:
+        factor = share(values)
+        changes = {"weight": values["weight"] * factor}
+        if bias and values.get("bias") is not None:
+            changes["bias"] = values["bias"] * factor
+        return values | changes
+
+    return before
+
+
+def one_channel(at: int) -> Callable[[Array], Array]:
+    """Kernels of which one channel counts."""
+
+    def change(weight: Array) -> Array:
+        out = np.zeros_like(weight)
+        out[:, at] = weight[:, at]
+        return out
+
+    return change
+
+
+def result(change: Callable[[Array], Array]) -> Callable[[Results, Values], Results]:
+    """A change of the result."""
+    return lambda results, _values: {"out": change(results["out"])}
+
+
+def _last_zero(out: Array) -> Array:
+    out = out.copy()
+    out[:, :, -1, :] = 0
+    out[:, :, :, -1] = 0
+    return out
+
+
+def without_last(weight: Array) -> Array:
+    """A kernel whose last row and column count as zero."""
+    weight = weight.copy()
+    weight[:, :, -1, :] = 0
+    weight[:, :, :, -1] = 0
+    return weight
+
+
+def last_product(weight: Array) -> Array:
+    """A kernel of which only the very last cell counts."""
+    out = np.zeros_like(weight)
+    out[:, -1, -1, -1] = weight[:, -1, -1, -1]
+    return out
+
+
+def _same_row(out: Array) -> Array:
+    return np.repeat(out[:, :, :1], out.shape[2], 2)
+
+
+def _same_column(out: Array) -> Array:
+    return np.repeat(out[..., :1], out.shape[3], 3)
+
+
+def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
+    """Sums that go on from cell to cell; they begin anew for every index of the axes kept."""
+
+    def after(results: Results, _values: Values) -> Results:
+        out = results["out"]
+        kept = out.shape[: len(axes_kept)]
+        return {"out": out.reshape(*kept, -1).cumsum(-1).reshape(out.shape)}
+
+    return after
+
+
+def _matrix_product(values: Values) -> Results:
+    """The window times the kernel as matrices, all cells added: for square kernels."""
+    weight = values["weight"]
+    if weight.shape[2] != weight.shape[3]:
+        return {"out": np.zeros(0)}
+    left = np.repeat(weight.sum(3)[:, :, None, :], weight.shape[2], 2)  # window[i, k] meets the sum of kernel row k
+    return reference(values | {"weight": left})
+
+
+def _first_image(results: Results, _values: Values) -> Results:
+    return {"out": np.repeat(results["out"][:1], len(results["out"]), 0)}
+
+
+def _swapped(weight: Array) -> Array:
+    return weight.swapaxes(2, 3).reshape(weight.shape)
+
+
+PLACES = "stride ignored", "The windows start at every cell: multiply the row and the column by the stride."
+PAD = "padding missing", "The image is used without its padding: put rings of zeros around it first."
+ONE_SIDE = "padding on one side only", "All the padding is on one side: each side gets `padding` rows or columns."
+LAST = (
+    "last windows missing",
+    "The last row and column of windows are left out: there are (H + 2·padding - R) // stride + 1.",
+)
+LAST_ROW = (
+    "last windows missing along one axis",
+    "One size of the result is one too small: (H + 2·padding - R) // stride + 1.",
+)
+RUN_ON = "sum not reset", "The sum goes on from one cell to the next: set it to zero before each window."
+ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
+
+MISTAKES: Sequence[Mistake] = (
+    Mistake(
+        "kernel flipped",
+        "The kernel is read from its last cell to its first. A convolution layer does not flip it (cross-correlation).",
+        changed("weight", lambda w: w[:, :, ::-1, ::-1]),
+    ),
+    *(
+        Mistake("kernel flipped along one axis", "The kernel is mirrored along one axis; read it as it is.", change)
+        for change in (changed("weight", lambda w: w[:, :, ::-1]), changed("weight", lambda w: w[..., ::-1]))
+    ),
+    Mistake(
+        "kernel rows and columns swapped",
+        "The kernel is transposed: kernel cell (row, column) belongs to window cell (row, column).",
+        changed("weight", _swapped),
+    ),
+    Mistake(*PLACES, set_to(stride=1), cropped),
+    Mistake(*PLACES, set_to(stride=1)),
+    Mistake(*ROW_ONLY, axes("stride", True), cropped),
+    Mistake(*ROW_ONLY, axes("stride", False), cropped),
+    Mistake(*PAD, set_to(padding=0)),
+    *(Mistake(*ONE_SIDE, borders(*sides)) for sides in ((0, 2, 0, 2), (2, 0, 2, 0), (0, 1, 0, 1), (1, 0, 1, 0))),
+    *(
+        Mistake("padding in one direction only", "Only rows or only columns are padded: pad both.", borders(*sides))
+        for sides in ((1, 1, 0, 0), (0, 0, 1, 1))
+    ),
+    Mistake("padded with the edge", "The padding repeats the edge of the image; it should be zero.", padded("edge")),
+    Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("reflect")),
+    Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("symmetric")),
+    Mistake("padded with ones", "The padding is one; it should be zero.", padded("constant", constant_values=1)),
+    Mistake("padded by wrapping", "The padding takes the other side of the image; it should be zero.", padded("wrap")),
+    Mistake("bias forgotten", "The bias is never added: add bias[k] once to each sum.", changed("bias", np.zeros_like)),
+    Mistake(
+        "bias added once per channel",
+        "The bias is added in the loop over the channels: add it once, after the sum over all channels.",
+        lambda v: changed("bias", lambda b: b * v["weight"].shape[1])(v),
+    ),
+    Mistake(
+        "bias added once per product",
+        "The bias is added to every product: add it once, after the sum.",
+        lambda v: changed("bias", lambda b: b * v["weight"][0].size)(v),
+    ),
+    Mistake("bias subtracted", "The bias is subtracted; it is added.", changed("bias", np.negative)),
+    Mistake(
+        "first bias for all",
+        "Every kernel gets the bias of the first; kernel k has bias[k].",
+        changed("bias", lambda b: np.full_like(b, b[0])),
+    ),
+    Mistake(
+        "mean over the channels",
+        "The channels are averaged: a convolution adds them up.",
+        scaled(lambda v: 1 / v["weight"].shape[1]),
+    ),
+    Mistake(
+        "mean over the channels",
+        "The channels are averaged, bias included: a convolution adds them up, and the bias once.",
+        scaled(lambda v: 1 / v["weight"].shape[1], bias=True),
+    ),
+    Mistake(
+        "mean over the window",
+        "The products are averaged: a convolution adds them up.",
+        scaled(lambda v: 1 / v["weight"][0].size),
+    ),
+    Mistake(
+        "mean over the window",
+        "The products of each channel are averaged: a convolution adds them up.",
+        scaled(lambda v: 1 / v["weight"][0, 0].size),
+    ),
+    Mistake(
+        "only the last channel",
+        "Each channel overwrites the sum of the one before (= where += is meant): only the last one is left.",
+        changed("weight", one_channel(-1)),
+    ),
+    Mistake(
+        "only the first channel", "Only the first channel is read: add all of them.", changed("weight", one_channel(0))
+    ),
+    Mistake(
+        "channels in reverse",
+        "The channels of image and kernel are paired in reverse order.",
+        changed("weight", lambda w: w[:, ::-1]),
+    ),
+    Mistake(
+        "first kernel for all",
+        "Every output channel uses the first kernel; channel k has weight[k].",
+        changed("weight", lambda w: np.repeat(w[:1], len(w), 0)),
+    ),
+    Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
+    Mistake(*LAST_ROW, after=result(lambda out: out[:, :, :-1])),
+    Mistake(*LAST_ROW, after=result(lambda out: out[..., :-1])),
+    Mistake(*LAST, after=result(_last_zero)),
+    Mistake(
+        "window one cell too small",
+        "The last row and column of each window are left out: a slice ends before its stop.",
+        changed("weight", without_last),
+    ),
+    Mistake(
+        "window one cell too late",
+        "The windows start one cell too late: counting begins at 0.",
+        changed("x", lambda x: np.pad(x[:, :, 1:, 1:], ((0, 0), (0, 0), (0, 1), (0, 1)))),
+    ),
+    Mistake(
+        "dilation ignored",
+        "The cells of a window are neighbours: they should be `dilation` apart.",
+        set_to(dilation=1),
+        cropped,
+    ),
+    Mistake(
+        "dilation ignored", "The cells of a window are neighbours: they should be `dilation` apart.", set_to(dilation=1)
+    ),
+    Mistake(
+        "dilation one too large",
+        "`dilation` is the distance between cells: 1 means neighbours.",
+        lambda v: v | {"dilation": v["dilation"] + 1},
+    ),
+    Mistake(
+        "only the last product",
+        "Each product overwrites the one before (= where += is meant): only the last one is left.",
+        changed("weight", last_product),
+    ),
+    Mistake(
+        "kernel not used",
+        "The window is added up as it is: multiply it by the kernel.",
+        changed("weight", np.ones_like),
+    ),
+    Mistake(
+        "image and kernel added",
+        "Window and kernel are added cell by cell: multiply them.",
+        changed("weight", np.ones_like),
+        lambda r, v: {"out": r["out"] + v["weight"].sum((1, 2, 3)).reshape(1, -1, 1, 1)},
+    ),
+    Mistake("products not added", "Only the bias is returned.", changed("weight", np.zeros_like)),
+    *(
+        Mistake(
+            "windows do not move",
+            "The row or the column of the result is not in the window's place: add it.",
+            after=change,
+        )
+        for change in (result(_same_row), result(_same_column))
+    ),
+    Mistake(*RUN_ON, after=running()),
+    Mistake(*RUN_ON, after=running(0)),
+    Mistake(*RUN_ON, after=running(0, 1)),
+    Mistake(*RUN_ON, after=running(0, 1, 2)),
+    Mistake(
+        "matrix product for products",
+        "Window and kernel are multiplied as matrices (@ or dot): multiply cell by cell (*).",
+        instead=_matrix_product,
+    ),
+    Mistake(
+        "cut to whole numbers",
+        "The result is stored as whole numbers: make the output array of floats.",
+        after=result(np.trunc),
+    ),
+    Mistake("rounded to whole numbers", "The result is rounded; return it as it is.", after=result(np.rint)),
+    Mistake(
+        "negative results set to zero",
+        "A ReLU is applied: a convolution keeps negative sums.",
+        after=result(lambda out: np.maximum(out, 0)),
+    ),
+    Mistake("first image for all", "Every image gets the result of the first.", after=_first_image),
+    Mistake(
+        "result transposed", "Rows and columns of the result are swapped.", after=result(lambda o: o.swapaxes(2, 3))
+    ),
+    Mistake("image transposed", "Rows and columns of the image are swapped.", changed("x", lambda x: x.swapaxes(2, 3))),
+    Mistake(
+        "channels last in the result",
+        "The result's channels come last; they come second: (N, K, P, Q).",
+        after=result(lambda out: out.transpose(0, 2, 3, 1)),
+    ),
+    Mistake(
+        "kernels before images in the result",
+        "The result's first axis counts kernels; images come first.",
+        after=result(lambda out: out.swapaxes(0, 1)),
+    ),
+)
+
+CONV2D = Operation(
+    "conv2d",
+    {"x": INPUT, "weight": WEIGHT, "bias": BIAS},
+    {"stride": STRIDE, "padding": PADDING, "dilation": DILATION, "groups": names("groups group")},
+    lambda _values: DEFAULTS,
+    names("bias"),
+    ("out",),
+    cases,
+    reference,
+    tuple(MISTAKES),
+    CONVOLUTIONS,
+    bundled=names("stride padding"),
+    sums={"out": (("x", "weight"), ("bias",))},
+)

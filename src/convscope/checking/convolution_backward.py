@@ -1,0 +1,205 @@
+"""Check of a convolution's gradients: dx, dw and db, and what goes wrong in people's loops."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from convscope.checking import convolution as forward
+from convscope.checking.convolution import changed, set_to
+from convscope.checking.layouts import BIAS, CONVOLUTIONS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
+from convscope.checking.operation import Array, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.reference import conv2d_backward
+
+
+def reference(values: Values) -> Results:
+    """The three gradients."""
+    settings: Values = {name: values.get(name, default) for name, default in forward.DEFAULTS.items()}
+    gradients = conv2d_backward(values["dout"], values["x"], values["weight"], **settings)
+    return dict(zip(("dx", "dw", "db"), gradients, strict=True))
+
+
+def cases(limits: Limits) -> list[Case]:
+    """The convolution's cases, with a gradient for each cell of its result."""
+    rng = np.random.default_rng(1)
+    out = []
+    for case in forward.cases(limits):
+        shape = forward.reference(case.values)["out"].shape
+        real = not (case.values["x"] == np.rint(case.values["x"])).all()
+        dout = rng.standard_normal(shape) if real else whole(rng, *shape, low=1, high=6)
+        out.append(Case({"dout": dout, **case.values}, case.optional))
+    return out
+
+
+def only(name: str, change: Callable[[Array, Values], Array]) -> Callable[[Results, Values], Results]:
+    """A change of one of the results."""
+    return lambda results, values: {name: change(results[name], values)}
+
+
+def _overwritten(values: Values, *, by_kernel: bool) -> Results:
+    """dx with = where += is meant; the kernels are added up first, or overwrite each other too."""
+    stride, p, step = values["stride"], values["padding"], values["dilation"]
+    x, weight, dout = values["x"], values["weight"], values["dout"]
+    padded = np.zeros((*x.shape[:2], x.shape[2] + 2 * p, x.shape[3] + 2 * p))
+    r, s = weight.shape[2:]
+    for i, j in np.ndindex(*dout.shape[2:]):
+        rows = slice(i * stride, i * stride + step * (r - 1) + 1, step)
+        columns = slice(j * stride, j * stride + step * (s - 1) + 1, step)
+        share = np.einsum("nk,kcrs->nkcrs", dout[:, :, i, j], weight)
+        padded[:, :, rows, columns] = share[:, -1] if by_kernel else share.sum(1)
+    return {**reference(values), "dx": padded[:, :, p : p + x.shape[2], p : p + x.shape[3]]}
+
+
+def _whole_padding(values: Values) -> Array:
+    """dx of the padded image."""
+    p = values["padding"]
+    x = np.pad(values["x"], ((0, 0), (0, 0), (p, p), (p, p)))
+    return reference(values | {"x": x, "padding": 0})["dx"]
+
+
+def _cut(top: Callable[[int], int]) -> Callable[[Results, Values], Results]:
+    def after(_results: Results, values: Values) -> Results:
+        (h, w), first = values["x"].shape[2:], top(values["padding"])
+        return {"dx": _whole_padding(values)[:, :, first : first + h, first : first + w]}
+
+    return after
+
+
+def _one(name: str, run: Callable[[Values], Results]) -> Callable[[Values], Results]:
+    """Of a variant, one result alone."""
+    return lambda values: {**reference(values), name: run(values)[name]}
+
+
+def _with(name: str, change: Callable[[Values], Values]) -> Callable[[Values], Results]:
+    return _one(name, lambda values: reference(change(values)))
+
+
+def _last_alone(name: str, axis: int) -> Callable[[Values], Results]:
+    """A sum over images (0), kernels (1), or windows in which each term overwrites the one before."""
+
+    def last(values: Values) -> Values:
+        dout = np.zeros_like(values["dout"])
+        at = tuple(slice(None) if i != axis else slice(-1, None) for i in range(4))
+        dout[at] = values["dout"][at]
+        return values | {"dout": dout}
+
+    return _with(name, last)
+
+
+def _last_window(values: Values) -> Values:
+    dout = np.zeros_like(values["dout"])
+    dout[:, :, -1, -1] = values["dout"][:, :, -1, -1]
+    return values | {"dout": dout}
+
+
+OVERWRITE = (
+    "overlapping windows overwrite each other",
+    "A cell in several windows keeps the gradient of the last one alone (= where += is meant): add all of them.",
+)
+WRONG_SIDE = (
+    "padding cut off at the wrong side",
+    "dx is computed on the padded image and cut to [:H, :W]: cut the rings off, [padding : padding + H].",
+)
+BATCH = (
+    "divided by the batch size",
+    "The gradient is averaged over the images: add them up; a mean belongs to the loss.",
+)
+MEAN_BIAS = "mean for the bias gradient", "db is a mean over images and cells: it is the sum of dout for each kernel."
+LOST = "sum overwritten", "Each term overwrites the one before (= where += is meant): only the last one is left."
+FLIP = (
+    "kernel flipped",
+    "The kernel is flipped. Where each output cell hands its gradient to its window, the kernel is used as it is; "
+    "only a full convolution of dout needs it flipped.",
+)
+STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
+
+
+def _divided(*which: str) -> Callable[[Results, Values], Results]:
+    return lambda results, values: {name: results[name] / len(values["x"]) for name in which}
+
+
+def _cells(values: Values) -> float:
+    rows, columns = values["dout"].shape[2:]
+    return float(rows * columns)
+
+
+MISTAKES: Sequence[Mistake] = (
+    Mistake(*OVERWRITE, instead=lambda v: _overwritten(v, by_kernel=False)),
+    Mistake(*OVERWRITE, instead=lambda v: _overwritten(v, by_kernel=True)),
+    Mistake(*WRONG_SIDE, after=_cut(lambda _p: 0)),
+    Mistake(*WRONG_SIDE, after=_cut(lambda p: 2 * p)),
+    Mistake(
+        "padding not cut off",
+        "dx has the size of the padded image: cut the rings off.",
+        after=lambda _r, v: {"dx": _whole_padding(v)},
+    ),
+    Mistake(*BATCH, after=_divided("dw", "db")),
+    Mistake(*BATCH, after=_divided("dx", "dw", "db")),
+    Mistake(*BATCH, after=_divided("dw")),
+    Mistake(*BATCH, after=_divided("db")),
+    Mistake(*BATCH, after=_divided("dx")),
+    Mistake(*MEAN_BIAS, after=only("db", lambda db, v: db / _cells(v) / len(v["x"]))),
+    Mistake(*MEAN_BIAS, after=only("db", lambda db, v: db / _cells(v))),
+    Mistake(*FLIP, instead=_with("dx", changed("weight", lambda w: w[:, :, ::-1, ::-1]))),
+    Mistake(*FLIP, after=only("dw", lambda dw, _v: dw[:, :, ::-1, ::-1])),
+    Mistake(
+        "kernel rows and columns swapped",
+        "The kernel is transposed; use it as it is.",
+        instead=_with("dx", changed("weight", lambda w: w.swapaxes(2, 3).reshape(w.shape))),
+    ),
+    Mistake(*STRIDE_LOST, set_to(stride=1)),
+    Mistake("stride ignored in dx", STRIDE_LOST[1], instead=_with("dx", set_to(stride=1))),
+    Mistake("stride ignored in dw", STRIDE_LOST[1], instead=_with("dw", set_to(stride=1))),
+    Mistake("dilation ignored", "The cells of a window are `dilation` apart.", set_to(dilation=1)),
+    *(
+        Mistake(*LOST, instead=_last_alone(name, axis))
+        for name in ("dw", "dx", "db")
+        for axis in ((1,) if name == "dx" else (0,))
+    ),
+    *(Mistake(*LOST, instead=_with(name, _last_window)) for name in ("dw", "db")),
+    Mistake(
+        "sum over the images alone",
+        "db adds up images, rows and columns.",
+        after=lambda _r, v: {"db": v["dout"].sum(0)},
+    ),
+    Mistake(
+        "padding with the edge in dw",
+        "The padding is zero; the edge was repeated.",
+        instead=_with("dw", forward.padded("edge")),
+    ),
+    *(
+        Mistake(
+            f"{name} is zero",
+            f"{name} is returned as it was made: nothing is added to it.",
+            after=only(name, lambda g, _v: np.zeros_like(g)),
+        )
+        for name in ("dx", "dw", "db")
+    ),
+    *(
+        Mistake("wrong sign", f"{name} has the wrong sign.", after=only(name, lambda g, _v: -g))
+        for name in ("dx", "dw", "db")
+    ),
+    *(
+        Mistake(
+            "cut to whole numbers",
+            "The result is stored as whole numbers: make the array of floats.",
+            after=only(name, lambda g, _v: np.trunc(g)),
+        )
+        for name in ("dx", "dw", "db")
+    ),
+)
+
+CONV2D_BACKWARD = Operation(
+    "conv2d_backward",
+    {"dout": GRADIENT, "x": INPUT, "weight": WEIGHT, "bias": BIAS},
+    {"stride": STRIDE, "padding": PADDING, "dilation": DILATION, "groups": names("groups group")},
+    lambda _values: forward.DEFAULTS,
+    names("bias x weight"),
+    ("dx", "dw", "db"),
+    cases,
+    reference,
+    tuple(MISTAKES),
+    CONVOLUTIONS,
+    cache=("x", "weight", "bias", "settings"),
+    bundled=names("stride padding"),
+    sums={"dx": (("dout", "weight"),), "dw": (("dout", "x"),), "db": (("dout",),)},
+)

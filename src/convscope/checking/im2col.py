@@ -1,0 +1,165 @@
+"""Check of im2col: every window of an image as one column, so that a convolution becomes a matrix product."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from convscope.checking import convolution
+from convscope.checking.layouts import INPUT, PADDING, SIZE, STRIDE
+from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, pair, whole
+
+
+def reference(values: Values) -> Results:
+    """(N, C·R·S, P·Q): cell (channel, row, column) of the window down, windows row by row across."""
+    return {"out": _windows(values).reshape(len(values["x"]), -1, _count(values))}
+
+
+def _windows(values: Values, stride: int | None = None) -> Array:
+    """(N, C, R, S, P, Q), each window read where it is."""
+    (top, left), (r, s), step = _borders(values), pair(values["kernel_size"]), stride or values["stride"]
+    x = np.pad(values["x"], ((0, 0), (0, 0), top, left))
+    rows, columns = _sizes(values)
+    out = np.zeros((*x.shape[:2], r, s, rows, columns))
+    for i, j in np.ndindex(rows, columns):
+        out[..., i, j] = x[:, :, i * step : i * step + r, j * step : j * step + s]
+    return out
+
+
+def _borders(values: Values) -> tuple[tuple[int, int], tuple[int, int]]:
+    p = values["padding"]
+    if isinstance(p, list):
+        return p[0], p[1]
+    return (p, p), (p, p)
+
+
+def _sizes(values: Values) -> tuple[int, int]:
+    size, shape = pair(values["kernel_size"]), values["x"].shape[2:]
+    rows, columns = (
+        (n + sum(border) - k) // values["stride"] + 1
+        for n, k, border in zip(shape, size, _borders(values), strict=True)
+    )
+    return rows, columns
+
+
+def _count(values: Values) -> int:
+    rows, columns = _sizes(values)
+    return rows * columns
+
+
+def cases(limits: Limits) -> list[Case]:
+    """From four windows of one plane to a batch."""
+    rng = np.random.default_rng(11)
+    first = {"x": np.arange(1.0, 10).reshape(1, 1, 3, 3), "kernel_size": 2, "stride": 1, "padding": 0}
+    shapes: list[tuple[tuple[int, ...], tuple[int, int, int]]] = [
+        ((1, 1, 3, 4), (2, 1, 0)),
+        ((1, 2, 3, 3), (2, 1, 0)),
+        ((1, 1, 5, 4), (2, 2, 0)),
+        ((1, 1, 3, 3), (3, 1, 1)),
+        ((2, 1, 3, 3), (2, 1, 0)),
+        ((2, 3, 6, 5), (3, 2, 1)),
+    ]
+    out = [Case(first)]
+    for (n, c, h, w), (size, stride, padding) in shapes:
+        x = whole(rng, min(n, limits.images), c if limits.channels > 1 else 1, h, w)
+        out.append(Case({"x": x, "kernel_size": size, "stride": stride, "padding": padding}))
+    real = rng.standard_normal((min(2, limits.images), 2 if limits.channels > 1 else 1, 5, 6))
+    return [*out, Case({"x": real, "kernel_size": 3, "stride": 1, "padding": 0})]
+
+
+def _reordered(*order: int) -> Callable[[Values], Results]:
+    """The windows' axes (N, C, R, S, P, Q) in another order before they are flattened."""
+    return lambda v: {"out": _windows(v).transpose(order).reshape(len(v["x"]), -1, _count(v))}
+
+
+def _stride_lost(values: Values) -> Results:
+    return {"out": _windows(values, 1).reshape(len(values["x"]), -1, _count(values))}
+
+
+def _take(shape: Callable[[Values], tuple[int, ...]], *order: int) -> dict[str, Callable[[Array, Values], Array]]:
+    """From another convention: what the axes are, and how they are turned to (N, C·R·S, P·Q)."""
+
+    def take(array: Array, values: Values) -> Array:
+        sizes = shape(values)
+        return array.reshape(sizes).transpose(order) if array.size == int(np.prod(sizes)) else array
+
+    return {"out": take}
+
+
+def _n(values: Values) -> int:
+    return len(values["x"])
+
+
+def _cells(values: Values) -> int:
+    r, s = pair(values["kernel_size"])
+    return int(values["x"].shape[1]) * r * s
+
+
+def _form(name: str, shape: Callable[[Values], tuple[int, ...]], *order: int, **rest: Any) -> Form:
+    return Form(name, {}, _take(shape, *order), **rest)
+
+
+IM2COL = Operation(
+    "im2col",
+    {"x": INPUT},
+    {"kernel_size": SIZE, "stride": STRIDE, "padding": PADDING},
+    lambda _values: {"kernel_size": 2, "stride": 1, "padding": 0},
+    frozenset(),
+    ("out",),
+    cases,
+    reference,
+    (
+        Mistake(
+            "channels last in each column",
+            "The channel changes fastest in each column; kernels are stored channel "
+            "by channel, so it must change slowest.",
+            instead=_reordered(0, 2, 3, 1, 4, 5),
+        ),
+        Mistake(
+            "window rows and columns swapped",
+            "Each window is read column by column: read it row by row.",
+            instead=_reordered(0, 1, 3, 2, 4, 5),
+        ),
+        Mistake(
+            "windows column by column",
+            "The windows go down first: they go along the rows.",
+            instead=_reordered(0, 1, 2, 3, 5, 4),
+        ),
+        Mistake(
+            "stride ignored",
+            "The windows start at every cell: multiply row and column by the stride.",
+            instead=_stride_lost,
+        ),
+        Mistake("stride ignored", "The windows start at every cell.", lambda v: v | {"stride": 1}),
+        Mistake(*convolution.PAD, lambda v: v | {"padding": 0}),
+        *(Mistake(*convolution.ONE_SIDE, convolution.borders(*sides)) for sides in ((0, 2, 0, 2), (2, 0, 2, 0))),
+        Mistake("padded with the edge", "The padding repeats the edge: it should be zero.", convolution.padded("edge")),
+        Mistake(
+            "window flipped",
+            "Each window is read backwards.",
+            instead=lambda v: {"out": _windows(v)[:, :, ::-1, ::-1].reshape(_n(v), -1, _count(v))},
+        ),
+        Mistake(
+            "last windows missing",
+            "The last windows are left out.",
+            after=lambda r, v: {
+                "out": r["out"].reshape(_n(v), -1, *_sizes(v))[..., :-1, :-1].reshape(_n(v), _cells(v), -1)
+            },
+        ),
+        Mistake(
+            "cut to whole numbers",
+            "The result is stored as whole numbers.",
+            after=lambda r, _v: {"out": np.trunc(r["out"])},
+        ),
+    ),
+    (
+        _form("(N, C·R·S, P·Q), as PyTorch's unfold", lambda v: (_n(v), _cells(v), _count(v)), 0, 1, 2),
+        _form("(N·P·Q, C·R·S)", lambda v: (_n(v), _count(v), _cells(v)), 0, 2, 1),
+        _form("(C·R·S, N·P·Q)", lambda v: (_cells(v), _n(v), _count(v)), 1, 0, 2),
+        _form("(C·R·S, P·Q·N), as in CS231n", lambda v: (_cells(v), _count(v), _n(v)), 2, 0, 1),
+        Form("one image: (C·R·S, P·Q)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, Limits(1)),
+        Form("one plane: (R·S, P·Q)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a[None]}, Limits(1, 1)),
+        Form("one plane: (P·Q, R·S)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a.T[None]}, Limits(1, 1)),
+    ),
+    sums={"out": (("x",),)},
+)

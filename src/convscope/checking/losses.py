@@ -1,0 +1,280 @@
+"""Check of the losses: cross-entropy of logits, and the mean squared error."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from convscope.checking.convolution_backward import only
+from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.reference import cross_entropy, mse, softmax
+from convscope.reference.gradients import cross_entropy_backward, mse_backward
+from convscope.reference.softmax import log_softmax
+from convscope.render.numbers import short
+
+PROBABILITIES = names("p probs probabilities y_hat yhat y_pred pred preds predictions al q")
+ONE_HOT = names("y_true onehot one_hot t target targets y labels")
+
+
+def _cross_entropy(values: Values) -> Results:
+    logits, labels = values["x"], values["labels"]
+    return {"loss": np.array(cross_entropy(logits, labels)), "dx": cross_entropy_backward(logits, labels)}
+
+
+def _cases(_limits: Limits) -> list[Case]:
+    rng = np.random.default_rng(9)
+    drawn: list[tuple[Array, list[int]]] = [
+        (np.array([[1.0, 2, 0]]), [1]),
+        (np.array([[2.0, 0], [1, 3]]), [0, 0]),
+        (whole(rng, 3, 4), [3, 0, 2]),
+        (rng.standard_normal((5, 3)), [0, 1, 2, 2, 1]),
+    ]
+    out = [Case({"x": x, "labels": np.array(labels)}) for x, labels in drawn]
+    return [*out, Case({"x": np.array([[1000.0, 1001, 999], [-1000, -1001, -999]]), "labels": np.array([0, 1])})]
+
+
+def _loss(
+    of: Callable[[Array, Array], Any], *, share: Callable[[Array], Array] = softmax
+) -> Callable[[Values], Results]:
+    """A loss from probabilities and labels; its gradient stays that of the reference."""
+
+    def instead(values: Values) -> Results:
+        with np.errstate(all="ignore"):
+            loss = of(share(values["x"]), values["labels"])
+        return {**_cross_entropy(values), "loss": np.asarray(loss)}
+
+    return instead
+
+
+def _picked(p: Array, labels: Array) -> Array:
+    return np.asarray(p[np.arange(len(labels)), labels])
+
+
+def _times(factor: Callable[[Values], float], *which: str) -> Callable[[Results, Values], Results]:
+    return lambda results, values: {name: results[name] * factor(values) for name in which}
+
+
+def _binary(p: Array, labels: Array) -> float:
+    hot = np.eye(p.shape[1])[labels]
+    return float(-(hot * np.log(p) + (1 - hot) * np.log(1 - p)).sum() / len(p))
+
+
+def _entropy_workings(values: Values, at: tuple[int, ...]) -> list[str]:
+    if at:
+        return ["softmax of the row, minus 1 at the label, divided by N"]
+    logs = -_picked(log_softmax(values["x"]), values["labels"])
+    terms = " + ".join(short(float(loss)) for loss in logs)
+    return [f"−log(share of the right class): {terms}", *([f"÷ {len(logs)} images"] if len(logs) > 1 else [])]
+
+
+def _naive(x: Array) -> Array:
+    return np.asarray(np.exp(x) / np.exp(x).sum(-1, keepdims=True))
+
+
+SUM = "sum for mean", "The losses of the images are added up: divide by their number."
+
+CROSS_ENTROPY = Operation(
+    "cross_entropy",
+    {
+        "x": names("x logits scores input inputs z o output outputs") | PROBABILITIES,
+        "labels": ONE_HOT | {"target", "label"},
+    },
+    {},
+    lambda _values: {},
+    frozenset(),
+    ("loss", "dx"),
+    _cases,
+    _cross_entropy,
+    (
+        Mistake(
+            "softmax applied twice",
+            "The softmax of a softmax is taken: cross-entropy takes logits and applies it once.",
+            instead=_loss(lambda p, y: -np.log(_picked(softmax(p), y)).mean()),
+        ),
+        Mistake(*SUM, after=_times(lambda v: len(v["x"]), "loss", "dx")),
+        Mistake(*SUM, after=_times(lambda v: len(v["x"]), "loss")),
+        Mistake(
+            "gradient not divided by the batch size",
+            "dx is that of a sum: divide by the number of images.",
+            after=_times(lambda v: len(v["x"]), "dx"),
+        ),
+        Mistake(
+            "mean over the classes too",
+            "The sum is divided by images times classes: divide by the images.",
+            after=_times(lambda v: 1 / v["x"].shape[1], "loss"),
+        ),
+        Mistake(
+            "exponential overflows",
+            "exp(x) is infinite for large x: subtract the row's maximum first.",
+            instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=_naive),
+        ),
+        Mistake(
+            "softmax forgotten",
+            "The logarithm of the logits is taken: apply a softmax first.",
+            instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: x),
+        ),
+        Mistake(
+            "softmax and logarithm forgotten",
+            "The mean of the logits is returned.",
+            instead=_loss(lambda p, y: -_picked(p, y).mean(), share=lambda x: x),
+        ),
+        Mistake(
+            "logarithm forgotten",
+            "The mean of the shares is returned: take the logarithm of each.",
+            instead=_loss(lambda p, y: -_picked(p, y).mean()),
+        ),
+        Mistake(
+            "logarithm of the mean",
+            "The shares are averaged before the logarithm: average the logarithms.",
+            instead=_loss(lambda p, y: -np.log(_picked(p, y).mean())),
+        ),
+        Mistake("wrong sign", "The sign is missing: a loss is -log(p).", after=_times(lambda _v: -1, "loss")),
+        Mistake(
+            "logarithm to base 2",
+            "Base 2 is used: take the natural logarithm.",
+            after=_times(lambda _v: 1 / np.log(2), "loss"),
+        ),
+        Mistake(
+            "logarithm to base 10",
+            "Base 10 is used: take the natural logarithm.",
+            after=_times(lambda _v: 1 / np.log(10), "loss"),
+        ),
+        Mistake(
+            "binary cross-entropy",
+            "The wrong classes count too, with log(1 - p): only the right class counts.",
+            instead=_loss(_binary),
+        ),
+        Mistake(
+            "softmax over the whole batch",
+            "The softmax runs over all images: each row by itself.",
+            instead=_loss(
+                lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: softmax(x.ravel()).reshape(x.shape)
+            ),
+        ),
+        Mistake(
+            "softmax along the wrong axis",
+            "The softmax runs over the images: it runs over the classes.",
+            instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: softmax(x, 0)),
+        ),
+        Mistake(
+            "only the first image", "Only the first image counts.", instead=_loss(lambda p, y: -np.log(p[0, y[0]]))
+        ),
+        Mistake(
+            "labels counted from one",
+            "Class 1 is taken for class 0: labels count from 0.",
+            instead=_loss(lambda p, y: -np.log(_picked(p, y - 1)).mean()),
+        ),
+        Mistake(
+            "softmax is the gradient",
+            "1 must be subtracted at the label.",
+            after=lambda _r, v: {"dx": softmax(v["x"]) / len(v["x"])},
+        ),
+        Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
+    ),
+    (
+        Form("logits (N, classes), labels (N,)"),
+        Form("logits (N, classes), labels one-hot", {"labels": lambda a: np.eye(a.max() + 1)[a]}, layout="one-hot"),
+        Form("probabilities (N, classes), labels (N,)", {"x": softmax}, only_named=PROBABILITIES),
+    ),
+    workings=_entropy_workings,
+)
+
+
+def _mse(values: Values) -> Results:
+    x, target = values["x"], values["target"]
+    return {"loss": np.array(mse(x, target)), "dx": mse_backward(x, target)}
+
+
+def _mse_cases(_limits: Limits) -> list[Case]:
+    rng = np.random.default_rng(10)
+    out = [Case({"x": np.array([[3.0], [1]]), "target": np.array([[1.0], [4]])})]
+    out += [Case({"x": whole(rng, n, c), "target": whole(rng, n, c)}) for n, c in ((1, 3), (2, 3), (4, 2))]
+    return [*out, Case({"x": rng.standard_normal((5, 3)), "target": rng.standard_normal((5, 3))})]
+
+
+def _error(of: Callable[[Array], Any]) -> Callable[[Values], Results]:
+    return lambda v: {**_mse(v), "loss": np.asarray(of(v["x"] - v["target"]))}
+
+
+def _squares(values: Values, at: tuple[int, ...]) -> list[str]:
+    if at:
+        return ["2 · (x − target) ÷ how many numbers there are"]
+    differences = [short(float(d)) for d in (values["x"] - values["target"]).ravel()]
+    return [" + ".join(f"({d})²" for d in differences), f"÷ {len(differences)}"]
+
+
+MSE = Operation(
+    "mse",
+    {
+        "x": names("x y_pred y_hat yhat pred preds prediction predictions output outputs input a p"),
+        "target": names("target targets y y_true t label labels expected b"),
+    },
+    {},
+    lambda _values: {},
+    frozenset(),
+    ("loss", "dx"),
+    _mse_cases,
+    _mse,
+    (
+        Mistake(
+            "halved",
+            "The mean is halved: that belongs to some textbooks' loss, not to the mean squared error.",
+            after=_times(lambda _v: 0.5, "loss", "dx"),
+            workings=lambda v, at: [*_squares(v, at), "÷ 2"],
+        ),
+        Mistake(
+            "halved",
+            "The mean is halved.",
+            after=_times(lambda _v: 0.5, "loss"),
+            workings=lambda v, at: [*_squares(v, at), "÷ 2"],
+        ),
+        Mistake(
+            "sum for mean",
+            "The squares are added up: divide by their number.",
+            after=_times(lambda v: v["x"].size, "loss", "dx"),
+            workings=lambda v, at: _squares(v, at)[:1],
+        ),
+        Mistake(
+            "sum for mean",
+            "The squares are added up: divide by their number.",
+            after=_times(lambda v: v["x"].size, "loss"),
+            workings=lambda v, at: _squares(v, at)[:1],
+        ),
+        Mistake(
+            "sum for mean, halved",
+            "The squares are added up and halved: divide by their number.",
+            after=_times(lambda v: v["x"].size / 2, "loss"),
+        ),
+        Mistake(
+            "mean over the batch alone",
+            "The sum is divided by the images: divide by all numbers.",
+            after=_times(lambda v: v["x"].shape[1], "loss"),
+        ),
+        Mistake(
+            "root taken",
+            "That is the root of the mean squared error.",
+            instead=_error(lambda d: np.sqrt((d**2).mean())),
+        ),
+        Mistake("absolute differences", "The differences are not squared.", instead=_error(lambda d: np.abs(d).mean())),
+        Mistake("differences not squared", "The differences are added with their signs.", instead=_error(np.mean)),
+        Mistake(
+            "square of the mean",
+            "The differences are averaged before they are squared.",
+            instead=_error(lambda d: d.mean() ** 2),
+        ),
+        Mistake("wrong sign", "The loss is negative.", after=_times(lambda _v: -1, "loss")),
+        Mistake(
+            "gradient not doubled", "The slope of a square is 2 · (x - target).", after=_times(lambda _v: 0.5, "dx")
+        ),
+        Mistake("wrong sign", "dx has the wrong sign.", after=_times(lambda _v: -1, "dx")),
+    ),
+    (
+        Form("(N, outputs)"),
+        Form(
+            "(numbers,)",
+            {n: (lambda a: a.ravel()) for n in ("x", "target")},
+            {"dx": lambda a, v: a.reshape(v["x"].shape)},
+        ),
+    ),
+    workings=_squares,
+)

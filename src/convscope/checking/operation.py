@@ -1,0 +1,165 @@
+"""What the checker knows about one operation: its arguments, cases, reference and the mistakes that people make.
+
+Knows NumPy and no operation in particular. A mistake is the reference with something done to its arguments (`before`),
+to its results (`after`), or with another calculation in its stead (`instead`): running it gives the numbers that a
+function with this mistake returns.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Values = dict[str, Any]
+"""Arguments by the names used here: arrays (x, weight, bias, dout, labels) and settings (stride, padding)."""
+Results = dict[str, Array]
+"""Results by name: out; dx, dw, db; loss."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One set of arguments on which a function is compared."""
+
+    values: Values
+    optional: bool = False
+    """Whether a function may refuse it or get it wrong and still be right: kernels that are not square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large the axes of the cases may be: a function of planes sees one image, one channel and one kernel."""
+
+    images: int = 3
+    channels: int = 3
+    kernels: int = 3
+    square: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A mistake, as a variant of the reference.
+
+    >>> doubled = Mistake("doubled", "You add everything twice.", after=lambda r, v: {"out": 2 * r["out"]})
+    >>> doubled.run(lambda v: {"out": np.array(v["x"])}, {"x": 3.0})["out"]
+    np.float64(6.0)
+    """
+
+    cause: str
+    """Its name: a few words."""
+    sentence: str
+    """What the function does and what it should do."""
+    before: Callable[[Values], Values] | None = None
+    after: Callable[[Results, Values], Results] | None = None
+    instead: Callable[[Values], Results] | None = None
+    workings: Callable[[Values, tuple[int, ...]], list[str]] | None = None
+    """The lines of its arithmetic for one cell, where that is not a sum of products."""
+
+    def run(self, reference: Callable[[Values], Results], values: Values) -> Results:
+        """What a function with this mistake returns."""
+        changed = self.before({**values}) if self.before else values
+        results = (self.instead or reference)(changed)
+        return {**results, **self.after(results, values)} if self.after else results
+
+    def and_then(self, other: "Mistake") -> "Mistake | None":
+        """Both at once; None where they exclude each other."""
+        if self.instead and other.instead:
+            return None
+        first, second = self, other
+
+        def before(values: Values) -> Values:
+            for mistake in (first, second):
+                values = mistake.before(values) if mistake.before else values
+            return values
+
+        def after(results: Results, values: Values) -> Results:
+            for mistake in (first, second):
+                results = {**results, **mistake.after(results, values)} if mistake.after else results
+            return results
+
+        return Mistake(
+            f"{first.cause}, and {second.cause}",
+            f"{first.sentence} {second.sentence}",
+            before,
+            after,
+            first.instead or second.instead,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a function wants its arrays and gives its results: (N, C, H, W), one plane, channels last."""
+
+    name: str
+    give: Mapping[str, Callable[[Array], Any]] = field(default_factory=dict)
+    """Argument -> its array in this form."""
+    take: Mapping[str, Callable[[Array, Values], Array]] = field(default_factory=dict)
+    """Result -> its array in the checker's form."""
+    limits: Limits = Limits()
+    layout: str = ""
+    """The value of `layout` that asks for it."""
+    only_named: frozenset[str] = frozenset()
+    """Parameter names (lower case) of which one must occur, if any are listed."""
+    never_named: frozenset[str] = frozenset()
+    """Parameter names with which it is not tried unless `layout` asks for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """All that the checker knows about one operation."""
+
+    name: str
+    arrays: Mapping[str, frozenset[str]]
+    """Array argument -> lower-case names that functions give it, in the usual order of arguments."""
+    settings: Mapping[str, frozenset[str]]
+    """Setting -> names, in the usual order."""
+    defaults: Callable[[Values], Values]
+    """The settings of a function that has no parameter for them."""
+    optional: frozenset[str]
+    """Arrays that a function may lack: a bias."""
+    results: tuple[str, ...]
+    cases: Callable[[Limits], Sequence[Case]]
+    reference: Callable[[Values], Results]
+    mistakes: tuple[Mistake, ...]
+    forms: tuple[Form, ...]
+    cache: tuple[str, ...] = ()
+    """What a backward function's `cache` holds, in order; "settings" is the dictionary."""
+    bundled: frozenset[str] = frozenset()
+    """Settings that the dictionary of a course (conv_param, hparameters) carries."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters with one meaningful value: mode, training."""
+    sums: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    """Result -> the products that it sums: (("x", "weight"), ("bias",)) is x times weight, plus bias."""
+    workings: Callable[[Values, tuple[int, ...]], list[str]] | None = None
+    """The lines of the arithmetic for one cell, where it is not a sum of products."""
+    picks: bool = False
+    """Whether a result is the largest cell of a window."""
+
+
+def names(text: str) -> frozenset[str]:
+    """Names in one string.
+
+    >>> sorted(names("x input"))
+    ['input', 'x']
+    """
+    return frozenset(text.split())
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """Rows and columns of a setting.
+
+    >>> pair(2), pair((1, 3))
+    ((2, 2), (1, 3))
+    """
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def whole(rng: np.random.Generator, *shape: int, low: int = -4, high: int = 5) -> Array:
+    """Small whole numbers, which one can add on paper."""
+    return rng.integers(low, high, shape).astype(np.float64)
+
+
+LAST = frozenset({"a_prev", "hparameters", "hparams", "dz"})
+"""Parameter names of deeplearning.ai's course, whose arrays have their channels last."""

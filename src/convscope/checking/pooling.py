@@ -1,0 +1,266 @@
+"""Check of maximum and average pooling."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from convscope.checking.convolution import result, set_to
+from convscope.checking.layouts import INPUT, PADDING, PLANES, SIZE, STRIDE
+from convscope.checking.operation import Array, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.reference import avg_pool2d, max_pool2d
+
+
+def defaults(values: Values) -> Values:
+    """Windows of 2 x 2, next to each other."""
+    return {"kernel_size": 2, "stride": values["kernel_size"], "padding": 0}
+
+
+def maximum(values: Values) -> Results:
+    """The largest cell of each window."""
+    return {"out": max_pool2d(values["x"], values["kernel_size"], values["stride"], values["padding"])}
+
+
+def average(values: Values) -> Results:
+    """The mean of each window."""
+    return {"out": avg_pool2d(values["x"], values["kernel_size"], values["stride"], values["padding"])}
+
+
+def cases(limits: Limits) -> list[Case]:
+    """From two windows to a batch; then windows that overlap, windows with gaps, padding, values below zero."""
+    first = {"x": np.array([[[[1.0, 5, 2, 0], [3, 4, 8, 6]]]]), "kernel_size": 2, "stride": 2, "padding": 0}
+    shapes: list[tuple[tuple[int, ...], tuple[int, int, int]]] = [
+        ((1, 1, 4, 4), (2, 2, 0)),
+        ((1, 2, 2, 4), (2, 2, 0)),
+        ((1, 1, 3, 4), (2, 1, 0)),
+        ((1, 1, 5, 5), (3, 2, 0)),
+        ((1, 1, 5, 4), (2, 2, 0)),
+        ((2, 1, 4, 6), (2, 2, 0)),
+        ((1, 1, 5, 7), (2, 3, 0)),
+        ((1, 1, 3, 3), (3, 1, 1)),
+        ((2, 3, 6, 5), (3, 2, 1)),
+        ((1, 1, 6, 6), (3, 3, 0)),
+    ]
+    rng = np.random.default_rng(2)
+    out = [Case(first)]
+    for (n, c, h, w), (size, stride, padding) in shapes:
+        shape = (min(n, limits.images), c if limits.channels > 1 else 1, h, w)
+        low = -9 if padding else -4
+        x = whole(rng, *shape, low=low, high=0 if padding else 10)
+        out.append(Case({"x": x, "kernel_size": size, "stride": stride, "padding": padding}))
+    shape = (min(2, limits.images), 3 if limits.channels > 1 else 1, 7, 8)
+    for size, stride in ((2, 2), (3, 2)):
+        x = rng.standard_normal(shape)
+        out.append(Case({"x": x, "kernel_size": size, "stride": stride, "padding": 0}))
+    return out
+
+
+def windows(values: Values, x: Array | None = None, *, size: int | None = None) -> Iterator[tuple[int, int, Array]]:
+    """Row, column and window of the padded input, cut off where the input ends."""
+    x = values["x"] if x is None else x
+    p, size = values["padding"], size or values["kernel_size"]
+    rows, columns = maximum(values)["out"].shape[2:]
+    for i, j in np.ndindex(rows, columns):
+        top, left = i * values["stride"] - p, j * values["stride"] - p
+        yield i, j, x[:, :, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)]
+
+
+def each_window(of: Callable[[Array], Array], *, size: int = 0, zeros: bool = False) -> Callable[[Values], Results]:
+    """Another function of each window; with `zeros` the padding takes part."""
+
+    def instead(values: Values) -> Results:
+        p, x = values["padding"], values["x"]
+        if zeros:
+            values = values | {"x": np.pad(x, ((0, 0), (0, 0), (p, p), (p, p))), "padding": 0}
+        out = maximum(values)["out"].copy()
+        for i, j, window in windows(values, size=values["kernel_size"] + size):
+            out[:, :, i, j] = of(window)
+        return {"out": out}
+
+    return instead
+
+
+def _over(function: Callable[..., Array]) -> Callable[[Array], Array]:
+    return lambda window: function(window, axis=(2, 3))
+
+
+def _cropped(run: Callable[[Values], Results]) -> Callable[[Values], Results]:
+    def instead(values: Values) -> Results:
+        rows, columns = maximum(values)["out"].shape[2:]
+        return {"out": run(values | {"stride": 1})["out"][:, :, :rows, :columns]}
+
+    return instead
+
+
+def _over_channels(values: Values) -> Results:
+    best = values["x"].max(1, keepdims=True)
+    return {"out": maximum(values | {"x": np.repeat(best, values["x"].shape[1], 1)})["out"]}
+
+
+def _last_short(values: Values, of: Callable[..., Array]) -> Results:
+    """Ceil mode: a last window that is cut off by the end of the input is kept."""
+    x, size, step, p = values["x"], values["kernel_size"], values["stride"], values["padding"]
+    rows, columns = (-(-(n + 2 * p - size) // step) + 1 for n in x.shape[2:])
+    out = np.zeros((*x.shape[:2], rows, columns))
+    for i, j in np.ndindex(rows, columns):
+        top, left = i * step - p, j * step - p
+        out[:, :, i, j] = of(x[:, :, max(top, 0) : top + size, max(left, 0) : left + size], axis=(2, 3))
+    return {"out": out}
+
+
+def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple[Mistake, ...]:
+    """Mistakes of both poolings."""
+    stride = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
+    rows = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
+    last = (
+        "last windows missing",
+        "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1.",
+    )
+
+    last_row = (
+        "last windows missing along one axis",
+        "One size of the result is one too small: (H + 2·padding - size) // stride + 1.",
+    )
+
+    def one_way(row: bool) -> Callable[[Values], Results]:
+        def instead(values: Values) -> Results:
+            out, plain = run(values)["out"], run(values | {"stride": 1})["out"]
+            at = tuple(
+                np.arange(n) * (values["stride"] if (axis == 0) == row else 1) for axis, n in enumerate(out.shape[2:])
+            )
+            return {"out": plain[:, :, at[0][:, None], at[1]]}
+
+        return instead
+
+    def zeroed(out: Array) -> Array:
+        out = out.copy()
+        out[:, :, -1] = 0
+        out[..., -1] = 0
+        return out
+
+    return (
+        Mistake(*stride, instead=_cropped(run)),
+        Mistake(*stride, set_to(stride=1)),
+        Mistake(
+            "stride always the window's size",
+            "The windows never overlap: move them by `stride`.",
+            lambda v: v | {"stride": v["kernel_size"]},
+        ),
+        Mistake(*rows, instead=one_way(True)),
+        Mistake(*rows, instead=one_way(False)),
+        Mistake(*last, after=result(lambda out: out[:, :, :-1, :-1])),
+        Mistake(*last_row, after=result(lambda out: out[:, :, :-1])),
+        Mistake(*last_row, after=result(lambda out: out[..., :-1])),
+        Mistake(*last, after=result(zeroed)),
+        Mistake("padding missing", "The image is used without its padding.", set_to(padding=0)),
+        Mistake(
+            "last short window kept",
+            "A window that reaches beyond the input is kept: only whole windows count.",
+            instead=lambda v: _last_short(v, of),
+        ),
+        Mistake(
+            "window one cell too small",
+            "The last row and column of each window are left out: a slice ends before its stop.",
+            instead=each_window(_over(of), size=-1),
+        ),
+        Mistake(
+            "window one cell too large",
+            "Each window has a row and a column too many.",
+            instead=each_window(_over(of), size=1),
+        ),
+        Mistake(
+            "result transposed",
+            "Rows and columns of the result are swapped.",
+            after=result(lambda out: out.swapaxes(2, 3)),
+        ),
+        Mistake(
+            "cut to whole numbers",
+            "The result is stored as whole numbers: make the output array of floats.",
+            after=result(np.trunc),
+        ),
+        Mistake(
+            "first image for all",
+            "Every image gets the result of the first.",
+            after=result(lambda out: np.repeat(out[:1], len(out), 0)),
+        ),
+        Mistake(
+            "first channel for all",
+            "Every channel gets the result of the first.",
+            after=result(lambda out: np.repeat(out[:, :1], out.shape[1], 1)),
+        ),
+    )
+
+
+MAX_MISTAKES = (
+    Mistake(
+        "padding competes as zeros",
+        "The padding takes part as zero and beats negative numbers: pad with -inf.",
+        instead=each_window(_over(np.max), zeros=True),
+    ),
+    Mistake(
+        "maximum starts at zero",
+        "The largest value starts at 0, which beats negative numbers: start at -inf.",
+        after=result(lambda out: np.maximum(out, 0)),
+    ),
+    Mistake("mean for maximum", "The window is averaged: take its largest cell.", instead=average),
+    Mistake("minimum for maximum", "The smallest cell is taken: take the largest.", instead=each_window(_over(np.min))),
+    Mistake("sum for maximum", "The window is added up: take its largest cell.", instead=each_window(_over(np.sum))),
+    Mistake(
+        "largest size instead of largest value",
+        "The sign is ignored: -3 is smaller than 1.",
+        instead=each_window(lambda window: np.abs(window).max(axis=(2, 3))),
+    ),
+    Mistake(
+        "maximum over all channels", "The channels compete: each channel is pooled by itself.", instead=_over_channels
+    ),
+    *_shared(maximum, np.max),
+)
+
+AVG_MISTAKES = (
+    Mistake(
+        "sum for mean",
+        "The window is added up and not divided by its number of cells.",
+        after=lambda r, v: {"out": r["out"] * v["kernel_size"] ** 2},
+    ),
+    Mistake(
+        "divided by the width of the window",
+        "The sum is divided by the width: divide by rows times columns.",
+        after=lambda r, v: {"out": r["out"] * v["kernel_size"]},
+    ),
+    Mistake(
+        "padding not counted",
+        "The sum is divided by the cells inside the image alone: the padding counts as zeros "
+        "(count_include_pad=True, PyTorch's default).",
+        instead=each_window(_over(np.mean)),
+    ),
+    Mistake("maximum for mean", "The largest cell is taken: take the mean.", instead=maximum),
+    Mistake("median for mean", "The median is taken: take the mean.", instead=each_window(_over(np.median))),
+    Mistake(
+        "mean over all channels",
+        "The channels are averaged too: each channel is pooled by itself.",
+        after=result(lambda out: np.repeat(out.mean(1, keepdims=True), out.shape[1], 1)),
+    ),
+    *_shared(average, np.mean),
+)
+
+
+def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> Operation:
+    return Operation(
+        name,
+        {"x": INPUT},
+        {"kernel_size": SIZE, "stride": STRIDE, "padding": PADDING},
+        defaults,
+        frozenset(),
+        ("out",),
+        cases,
+        run,
+        mistakes,
+        PLANES,
+        bundled=names("kernel_size stride"),
+        constants={"mode": mode},
+        sums={"out": (("x",),)} if mode == "average" else {},
+        picks=mode == "max",
+    )
+
+
+MAX_POOL2D = _pooling("max_pool2d", maximum, MAX_MISTAKES, "max")
+AVG_POOL2D = _pooling("avg_pool2d", average, AVG_MISTAKES, "average")

@@ -1,0 +1,216 @@
+"""Check of the gradients of maximum and average pooling."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from convscope.checking import pooling as forward
+from convscope.checking.convolution_backward import only
+from convscope.checking.layouts import GRADIENT, INPUT, PADDING, PLANES, SIZE, STRIDE
+from convscope.checking.operation import Array, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.reference import avg_pool2d_backward, max_pool2d_backward
+
+Share = Callable[[Array], Array]
+"""The window -> the share of each of its cells in the gradient, both (N, C, R, S)."""
+
+
+def maximum(values: Values) -> Results:
+    """To the winner of each window."""
+    return {"dx": max_pool2d_backward(*_arguments(values))}
+
+
+def average(values: Values) -> Results:
+    """Evenly over each window."""
+    return {"dx": avg_pool2d_backward(*_arguments(values))}
+
+
+def _arguments(values: Values) -> tuple[Array, Array, tuple[int, int], int, int]:
+    size = values["kernel_size"]
+    return values["dout"], values["x"], (size, size), values["stride"], values["padding"]
+
+
+def cases(limits: Limits) -> list[Case]:
+    """The pooling's cases with a gradient for each window; then equal cells in one window."""
+    rng = np.random.default_rng(3)
+    out = []
+    for case in forward.cases(limits):
+        x, shape = case.values["x"], forward.maximum(case.values)["out"].shape
+        if (x == np.rint(x)).all():  # no ties before the case that is about them
+            x = (rng.permutation(x.size) - x.size // 2).reshape(x.shape).astype(np.float64)
+            dout = whole(rng, *shape, low=1, high=8)
+        else:
+            dout = rng.standard_normal(shape)
+        out.append(Case({"dout": dout, **case.values, "x": x}))
+    ties = {"kernel_size": 2, "stride": 2, "padding": 0}
+    out.append(Case({"dout": np.array([[[[6.0]]]]), "x": np.array([[[[2.0, 7], [7, 1]]]]), **ties}))
+    out.append(Case({"dout": np.array([[[[6.0, 4]]]]), "x": np.array([[[[0.0, 0, 3, 3], [0, 0, 3, 1]]]]), **ties}))
+    return out
+
+
+def _windows(values: Values, share: Share, *, add: bool = True, stride: int | None = None) -> Results:
+    """dx from the share of each cell of each window; with `add` False, windows overwrite each other."""
+    x, p, size = values["x"], values["padding"], values["kernel_size"]
+    step = stride or values["stride"]
+    wide = ((0, 0), (0, 0), (p, p), (p, p))
+    padded, out = np.pad(x, wide, constant_values=-np.inf), np.zeros_like(np.pad(x, wide))
+    for i, j in np.ndindex(*values["dout"].shape[2:]):
+        rows, columns = slice(i * step, i * step + size), slice(j * step, j * step + size)
+        passed = share(padded[:, :, rows, columns]) * values["dout"][:, :, i, j][:, :, None, None]
+        out[:, :, rows, columns] = passed + (out[:, :, rows, columns] if add else 0)
+    return {"dx": out[:, :, p : p + x.shape[2], p : p + x.shape[3]]}
+
+
+def _winners(window: Array) -> Array:
+    return np.asarray(window == window.max(axis=(2, 3), keepdims=True), np.float64)
+
+
+def _one(window: Array, *, last: bool = False) -> Array:
+    flat = window.reshape(*window.shape[:2], -1)
+    best = flat.shape[-1] - 1 - flat[..., ::-1].argmax(-1) if last else flat.argmax(-1)
+    return np.asarray(np.eye(flat.shape[-1])[best].reshape(window.shape))
+
+
+def _even(window: Array) -> Array:
+    winners = _winners(window)
+    return np.asarray(winners / winners.sum(axis=(2, 3), keepdims=True))
+
+
+def _mean(window: Array) -> Array:
+    return np.full(window.shape, 1 / (window.shape[2] * window.shape[3]))
+
+
+def _winner_overwritten(values: Values) -> Results:
+    """Only the winner's cell is assigned, the others keep what they have."""
+    out = np.zeros_like(values["x"])
+    for n, c, i, j, row, column in _winning_cells(values):
+        out[n, c, row, column] = values["dout"][n, c, i, j]
+    return {"dx": out}
+
+
+def _winning_cells(values: Values) -> Iterator[tuple[int, ...]]:
+    for i, j, window in forward.windows(values):
+        top = max(i * values["stride"] - values["padding"], 0)
+        left = max(j * values["stride"] - values["padding"], 0)
+        for n, c in np.ndindex(*window.shape[:2]):
+            row, column = np.unravel_index(window[n, c].argmax(), window.shape[2:])
+            yield n, c, i, j, top + int(row), left + int(column)
+
+
+OVERWRITE = (
+    "overlapping windows overwrite each other",
+    "A cell in several windows keeps the gradient of the last one alone (= where += is meant): add all of them.",
+)
+STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
+COMMON = (
+    Mistake(
+        "dx is zero",
+        "dx is returned as it was made: nothing is added to it.",
+        after=only("dx", lambda dx, _v: np.zeros_like(dx)),
+    ),
+    Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
+    Mistake(
+        "divided by the batch size",
+        "The gradient is averaged over the images; a mean belongs to the loss.",
+        after=only("dx", lambda dx, _v: dx / len(dx)),
+    ),
+    Mistake(
+        "cut to whole numbers",
+        "dx is stored as whole numbers: make it of floats.",
+        after=only("dx", lambda dx, _v: np.trunc(dx)),
+    ),
+)
+
+MAX_MISTAKES = (
+    Mistake(
+        "every tie gets the gradient",
+        "All cells equal to the maximum get the whole gradient: one window hands it out once, to the first of them.",
+        instead=lambda v: _windows(v, _winners),
+    ),
+    Mistake(
+        "ties share the gradient",
+        "Equal cells share the gradient. That is a valid subgradient, but PyTorch gives it to the first of them.",
+        instead=lambda v: _windows(v, _even),
+    ),
+    Mistake(
+        "the last tie gets the gradient",
+        "Of equal cells the last one gets the gradient. That is a valid subgradient, but PyTorch takes the first.",
+        instead=lambda v: _windows(v, lambda window: _one(window, last=True)),
+    ),
+    Mistake(*OVERWRITE, instead=_winner_overwritten),
+    Mistake(*OVERWRITE, instead=lambda v: _windows(v, _one, add=False)),
+    Mistake(*OVERWRITE, instead=lambda v: _windows(v, _winners, add=False)),
+    Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _one, stride=1)),
+    Mistake(
+        "every cell of the window gets the gradient",
+        "Only the largest cell made the output: only it gets the gradient.",
+        instead=lambda v: _windows(v, lambda window: np.ones(window.shape)),
+    ),
+    Mistake(
+        "shared out as in average pooling",
+        "Only the largest cell gets the gradient, and all of it.",
+        instead=lambda v: _windows(v, _mean),
+    ),
+    Mistake(
+        "incoming gradient ignored",
+        "The winners are marked with 1: multiply by dout.",
+        instead=lambda v: maximum(v | {"dout": np.ones_like(v["dout"])}),
+    ),
+    Mistake(
+        "multiplied by the maximum",
+        "The gradient is multiplied by the winner's value; its slope is 1.",
+        after=lambda r, v: {"dx": r["dx"] * v["x"]},
+    ),
+    *COMMON,
+)
+
+AVG_MISTAKES = (
+    Mistake(
+        "not divided by the window's size",
+        "Each cell gets the whole gradient: it gets 1 / (rows · columns) of it.",
+        instead=lambda v: _windows(v, lambda window: np.ones(window.shape)),
+    ),
+    Mistake(
+        "divided by the width of the window",
+        "Divide by rows times columns.",
+        after=lambda r, v: {"dx": r["dx"] * v["kernel_size"]},
+    ),
+    Mistake(*OVERWRITE, instead=lambda v: _windows(v, _mean, add=False)),
+    Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _mean, stride=1)),
+    Mistake(
+        "given to the largest cell", "Every cell of the window gets its share, not the largest alone.", instead=maximum
+    ),
+    Mistake(
+        "multiplied by the input",
+        "The slope of a mean does not depend on the input's values.",
+        after=lambda r, v: {"dx": r["dx"] * v["x"]},
+    ),
+    Mistake(
+        "incoming gradient ignored",
+        "Each share is multiplied by dout.",
+        instead=lambda v: average(v | {"dout": np.ones_like(v["dout"])}),
+    ),
+    *COMMON,
+)
+
+
+def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> Operation:
+    return Operation(
+        name,
+        {"dout": GRADIENT, "x": INPUT},
+        {"kernel_size": SIZE, "stride": STRIDE, "padding": PADDING},
+        forward.defaults,
+        frozenset(),
+        ("dx",),
+        cases,
+        run,
+        mistakes,
+        PLANES,
+        cache=("x", "settings"),
+        bundled=names("kernel_size stride"),
+        constants={"mode": mode},
+        sums={"dx": (("dout",),)},
+    )
+
+
+MAX_POOL2D_BACKWARD = _pooling("max_pool2d_backward", maximum, MAX_MISTAKES, "max")
+AVG_POOL2D_BACKWARD = _pooling("avg_pool2d_backward", average, AVG_MISTAKES, "average")

@@ -1,0 +1,151 @@
+"""Check of ReLU and its gradient."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from convscope.checking.convolution import result
+from convscope.checking.convolution_backward import only
+from convscope.checking.layouts import GRADIENT, INPUT, PLANES
+from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, whole
+from convscope.reference import relu, relu_backward
+from convscope.render.numbers import short
+
+
+def _relu(values: Values) -> Results:
+    return {"out": relu(values["x"])}
+
+
+def _relu_backward(values: Values) -> Results:
+    return {"dx": relu_backward(values["dout"], values["x"])}
+
+
+def _relu_cases(limits: Limits) -> list[Case]:
+    rng = np.random.default_rng(4)
+    shapes = ((1, 1, 2, 3), (1, 2, 3, 3), (2, 3, 4, 4))
+    drawn = [
+        rng.standard_normal((min(n, limits.images), c if limits.channels > 1 else 1, h, w)) for n, c, h, w in shapes
+    ]
+    values = [np.array([[[[-2.0, 0, 3], [1.5, -0.5, 8]]]]), *drawn]
+    return [Case({"x": x}) for x in values]
+
+
+def _relu_backward_cases(limits: Limits) -> list[Case]:
+    rng = np.random.default_rng(5)
+    return [Case({"dout": whole(rng, *c.values["x"].shape), **c.values}) for c in _relu_cases(limits)]
+
+
+def _cellwise(function: Callable[[Array], Array]) -> Callable[[Values], Results]:
+    return lambda values: {"out": function(values["x"])}
+
+
+def _leaky(slope: float) -> Callable[[Array], Array]:
+    return lambda x: np.where(x > 0, x, slope * x)
+
+
+_ROW_FORM = Form(
+    "(N, features)",
+    {n: (lambda a: a.reshape(len(a), -1)) for n in ("x", "dout")},
+    {n: (lambda a, v: a.reshape(v["x"].shape)) for n in ("out", "dx")},
+)
+
+RELU = Operation(
+    "relu",
+    {"x": INPUT},
+    {},
+    lambda _values: {},
+    frozenset(),
+    ("out",),
+    _relu_cases,
+    _relu,
+    (
+        Mistake("absolute value", "Negative numbers lose their sign: they become 0.", instead=_cellwise(np.abs)),
+        Mistake(
+            "minimum for maximum", "min(x, 0) is taken: take max(x, 0).", instead=_cellwise(lambda x: np.minimum(x, 0))
+        ),
+        Mistake("negative part kept", "Negative numbers are kept: they become 0.", instead=_cellwise(lambda x: x)),
+        *(
+            Mistake(
+                "leaky",
+                f"Negative numbers are multiplied by {slope}: they become 0.",
+                instead=_cellwise(_leaky(slope)),
+            )
+            for slope in (0.01, 0.1, 0.2)
+        ),
+        Mistake(
+            "mask without values",
+            "1 is returned for positive numbers: return the numbers.",
+            instead=_cellwise(lambda x: (x > 0) * 1.0),
+        ),
+        Mistake("sigmoid", "That is a sigmoid.", instead=_cellwise(lambda x: 1 / (1 + np.exp(-x)))),
+        Mistake("tanh", "That is a hyperbolic tangent.", instead=_cellwise(np.tanh)),
+        Mistake("softplus", "That is log(1 + exp(x)).", instead=_cellwise(lambda x: np.log1p(np.exp(x)))),
+        Mistake(
+            "maximum with one", "max(x, 1) is taken: take max(x, 0).", instead=_cellwise(lambda x: np.maximum(x, 1))
+        ),
+        Mistake("cut off at one", "Numbers above 1 are cut: keep them.", instead=_cellwise(lambda x: np.clip(x, 0, 1))),
+        Mistake("cut off at six", "Numbers above 6 are cut (ReLU6).", instead=_cellwise(lambda x: np.clip(x, 0, 6))),
+        Mistake("cut to whole numbers", "The result is stored as whole numbers.", after=result(np.trunc)),
+    ),
+    (*PLANES, _ROW_FORM),
+    workings=lambda v, at: [f"max({short(float(v['x'][at]))}, 0)"],
+)
+
+
+def _masked(mask: Callable[[Values], Array]) -> Callable[[Values], Results]:
+    return lambda values: {"dx": values["dout"] * mask(values)}
+
+
+RELU_BACKWARD = Operation(
+    "relu_backward",
+    {"dout": GRADIENT, "x": INPUT},
+    {},
+    lambda _values: {},
+    frozenset(),
+    ("dx",),
+    _relu_backward_cases,
+    _relu_backward,
+    (
+        Mistake(
+            "decided by the gradient's sign",
+            "dout decides what passes: it is x, the input of the forward pass.",
+            instead=_masked(lambda v: v["dout"] > 0),
+        ),
+        Mistake(
+            "passes at zero",
+            "The gradient passes where x is 0: it is 0 there (x > 0, not x >= 0).",
+            instead=_masked(lambda v: v["x"] >= 0),
+        ),
+        Mistake(
+            "not masked", "The gradient passes everywhere: only where x > 0.", instead=_masked(lambda _v: np.ones(1))
+        ),
+        Mistake(
+            "mask inverted",
+            "The gradient passes where x <= 0: it passes where x > 0.",
+            instead=_masked(lambda v: v["x"] <= 0),
+        ),
+        Mistake(
+            "incoming gradient ignored",
+            "The mask is returned: multiply it by dout.",
+            instead=lambda v: {"dx": (v["x"] > 0) * 1.0},
+        ),
+        Mistake(
+            "multiplied by the output",
+            "dout is multiplied by relu(x): its slope is 1.",
+            instead=_masked(lambda v: relu(v["x"])),
+        ),
+        Mistake(
+            "multiplied by the input",
+            "dout is multiplied by x: the slope is 1 or 0.",
+            instead=_masked(lambda v: v["x"]),
+        ),
+        Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
+    ),
+    (*PLANES, _ROW_FORM),
+    cache=("x",),
+    workings=lambda v, at: [
+        f"x = {short(float(v['x'][at]))}",
+        f"dout = {short(float(v['dout'][at]))}",
+        "passed on" if v["x"][at] > 0 else "stopped: x is not above 0",
+    ],
+)

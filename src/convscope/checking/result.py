@@ -1,0 +1,251 @@
+"""The answer of a check: a record with its text and JSON."""
+
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from convscope.checking import report
+from convscope.checking.operation import Array
+from convscope.checking.report import plural
+from convscope.checking.sums import Term
+from convscope.errors import ConvscopeError
+from convscope.render.numbers import short
+
+
+class WrongResult(ConvscopeError, AssertionError):
+    """A function that was checked and is wrong; its message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """One cell's arithmetic, as it should be and as the function does it."""
+
+    expected: tuple[Term, ...] | None = None
+    yours: tuple[Term, ...] | None = None
+    """None where the function could not be asked for them, or what it adds does not make its number."""
+    lines: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """The same for an operation that is not a sum of products, as lines of text."""
+    picks: bool = False
+    """Whether the result is the largest term."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Check:
+    """What `cs.check` found out about a function; print it for the whole answer."""
+
+    operation: str
+    function: str
+    right: bool
+    """Whether it agrees with the reference on every case."""
+    cases: int
+    """How many calls were compared."""
+    form: str
+    """In what form it takes its arrays: (N, C, H, W)."""
+    kind: str
+    """numpy, torch or lists."""
+    notes: tuple[str, ...] = ()
+    wrong: int = 0
+    """How many of the calls differ."""
+    cause: str | None = None
+    """The mistake, by name; None if no known mistake gives these results."""
+    advice: str = ""
+    """What the mistake is and what to do instead."""
+    reproduced: int = 0
+    """How many of the function's results the named mistake gives; they are all that it returned."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """The arguments of the first case that differs, images as (N, C, H, W), kernels as (K, C, R, S)."""
+    result: str = ""
+    """Which result differs: out; dx, dw, db; loss."""
+    yours: Array | None = None
+    expected: Array | None = None
+    cell: tuple[int, ...] | None = None
+    """The first wrong cell."""
+    sums: Sums | None = None
+    problem: str = ""
+    """The exception, in one sentence, if the function failed."""
+    lines: tuple[str, ...] = ()
+    """Its own lines that led there."""
+    late: bool = False
+    """Whether it was interrupted because it took too long."""
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        if self.right:
+            return f"{self.function} is a right {self.operation}: it agrees on all {plural(self.cases, 'call')}."
+        start = f"{self.function} is wrong as {self.operation}"
+        if self.cause:
+            return f"{start}: {self.cause}. {self.advice}"
+        if self.problem:
+            return f"{start}: it fails. {self.problem}"
+        if self.yours is not None and self.expected is not None and self.yours.shape != self.expected.shape:
+            where = f", where {_settings(self.values)}" if _settings(self.values) else ""
+            shapes = f"the shape {_shape(self.yours)} and should have {_shape(self.expected)}"
+            return f"{start}: {self.result} has {shapes}{where}."
+        where = report.label(self.result, self.cell or (), () if self.expected is None else self.expected.shape)
+        return f"{start}: {where} is {self._number(self.yours)} and should be {self._number(self.expected)}."
+
+    def require(self) -> None:
+        """Do nothing if the function is right.
+
+        Raises:
+            WrongResult: it is wrong; the message is `sentence`.
+        """
+        if not self.right:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise WrongResult(self.sentence)
+
+    def _number(self, array: Array | None) -> str:
+        return "missing" if array is None or self.cell is None else short(float(array[self.cell]), 7)
+
+    def to_text(self) -> str:
+        """The whole answer: cause, case, arrays, two sums."""
+        if self.right:
+            lines = [self.sentence, f"Arrays: {self.form}, {_kind(self.kind)}; float64{_single(self.kind)}."]
+            return "\n".join([*lines, *self.notes])
+        differ = f"{self.wrong} of {plural(self.cases, 'call')} {'differs' if self.wrong == 1 else 'differ'}"
+        lines = [f"{self.function} is wrong as {self.operation}: {differ}."]
+        if self.cause:
+            lines += [
+                f"Likely cause: {self.cause}.",
+                f"  {self.advice}",
+                f"  A reference with this mistake gives all {plural(self.reproduced, 'result')} of your function.",
+            ]
+        elif not self.problem:
+            lines.append("None of the known mistakes gives these results; the numbers below show what differs.")
+        if "H, W, C" in self.form:
+            lines.append("Your function got its arrays with the channels last; below they come first.")
+        lines += ["", *self._case()]
+        if self.problem:
+            lines += ["", self.problem, *(f"  {line}" for line in self.lines)]
+        elif self.yours is not None and self.expected is not None:
+            results = self._results(self.yours, self.expected)
+            lines += [*([""] if results else []), *results, *self._arithmetic()]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _case(self) -> list[str]:
+        arrays = {n: v for n, v in self.values.items() if isinstance(v, np.ndarray)}
+        head = (
+            f"The smallest case that differs: {_settings(self.values)}"
+            if _settings(self.values)
+            else ("The smallest case that differs:")
+        )
+        if sum(array.size for array in arrays.values()) > 3 * report.CELLS:
+            return [head, "  " + ", ".join(f"{name} {_shape(array)}" for name, array in arrays.items())]
+        return [head, *(f"  {line}".rstrip() for line in report.drawn(arrays))]
+
+    def _results(self, yours: Array, expected: Array) -> list[str]:
+        name = self.result
+        if yours.shape != expected.shape:
+            shapes = [f"{name} should have the shape {_shape(expected)}; yours has {_shape(yours)}."]
+            if max(yours.size, expected.size) > report.CELLS:
+                return shapes
+            return [
+                *shapes,
+                *(
+                    f"  {line}".rstrip()
+                    for line in report.drawn({f"{name} expected": expected, f"{name} yours": yours})
+                ),
+            ]
+        if expected.size > report.CELLS or not expected.ndim:
+            return []
+        far = {f"{name} yours": ~np.isclose(yours, expected, rtol=1e-5, atol=1e-6, equal_nan=True)}
+        drawing = report.drawn({f"{name} expected": expected, f"{name} yours": yours}, far)
+        return [f"  {line}".rstrip() for line in drawing]
+
+    def _arithmetic(self) -> list[str]:
+        """The first wrong cell as two sums side by side."""
+        if self.cell is None or self.sums is None or self.expected is None or self.yours is None:
+            return []
+        sums, head = self.sums, report.label(self.result, self.cell, self.expected.shape)
+        totals = float(self.expected[self.cell]), float(self.yours[self.cell])
+        shapes = {n: np.shape(v) for n, v in self.values.items() if isinstance(v, np.ndarray)}
+        order = list(dict.fromkeys(t.factors[0] for t in (*(sums.expected or ()), *(sums.yours or ()))))
+        order.sort(key=lambda factor: (list(shapes).index(factor[0]), factor[1]))
+        sides: list[list[str]] = []
+        for terms, lines, total in zip((sums.expected, sums.yours), sums.lines, totals, strict=True):
+            if terms is not None:
+                sides.append(report.sum_lines(terms, total, shapes, order, picks=sums.picks))
+            else:
+                sides.append([*lines, f"= {short(total, 7)}"])
+        return ["", *report.side_by_side(sides[0], sides[1], (f"{head} should be", f"{head} of your function"))]
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain values."""
+        plain = {
+            name: getattr(self, name)
+            for name in (
+                "operation",
+                "function",
+                "right",
+                "sentence",
+                "cause",
+                "advice",
+                "cases",
+                "wrong",
+                "reproduced",
+                "form",
+                "kind",
+                "problem",
+                "late",
+                "result",
+            )
+        }
+        return {
+            **plain,
+            "notes": list(self.notes),
+            "lines": list(self.lines),
+            "case": {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in self.values.items()},
+            "expected": None if self.expected is None else self.expected.tolist(),
+            "yours": None if self.yours is None else self.yours.tolist(),
+            "cell": None if self.cell is None else list(self.cell),
+            "sums": None
+            if self.sums is None
+            else {
+                "expected": _terms(self.sums.expected, self.sums.lines[0]),
+                "yours": _terms(self.sums.yours, self.sums.lines[1]),
+            },
+        }
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return f"<Check of {self.function} as {self.operation}: {'right' if self.right else self.cause or 'wrong'}>"
+
+
+def _terms(terms: tuple[Term, ...] | None, lines: tuple[str, ...]) -> list[Any] | None:
+    if terms is None:
+        return list(lines) or None
+    return [
+        {
+            "factors": [
+                {"array": n, "cell": list(c), "value": v} for (n, c), v in zip(t.factors, t.numbers, strict=True)
+            ],
+            "times": t.times,
+            "value": t.value,
+        }
+        for t in terms
+    ]
+
+
+def _settings(values: dict[str, Any]) -> str:
+    plain = {n: v for n, v in values.items() if not isinstance(v, np.ndarray) and v is not None}
+    usual = {"dilation": 1, "groups": 1, "padding": 0, "eps": 1e-5}
+    shown = [f"{n.replace('_', ' ')} {short(float(v))}" for n, v in plain.items() if usual.get(n) != v]
+    return ", ".join(shown)
+
+
+def _shape(array: Array) -> str:
+    return f"({', '.join(map(str, array.shape))}{',' if array.ndim == 1 else ''})"
+
+
+def _kind(kind: str) -> str:
+    return {"numpy": "NumPy arrays", "torch": "torch tensors", "lists": "plain lists"}[kind]
+
+
+def _single(kind: str) -> str:
+    return "" if kind == "lists" else " and float32"

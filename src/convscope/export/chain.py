@@ -1,0 +1,488 @@
+"""Chain: all numbers below some numbers of a trace, calculated again from the image, with the bound that follows.
+
+`explain` gives a rule the recorded inputs of its step; here every number is calculated from calculated numbers, in
+float64, as a spreadsheet does. It may then differ from the recorded number by its own bound, plus what the differences
+of its inputs become on their way through it: the *propagated* bound.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convscope.errors import ConvscopeError, UsageError
+from convscope.expr.call import Array, Call, Cell, Kind, cell_label
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, Result, exact_sum
+from convscope.expr.precision import Precision
+from convscope.expr.primitives import PRIMITIVES
+from convscope.ops import OPS, convolution
+from convscope.proof.calls import call_of
+from convscope.proof.provenance import provenance
+from convscope.proof.tolerance import agree, mixes, whole_bound
+from convscope.traces.step import Ref, Step
+from convscope.traces.trace import Trace
+
+CHOICES = frozenset({"max", "maximum", "min", "minimum", "relu"})
+"""Primitives that take one of several numbers, so that a small difference may let them take another."""
+TABLED = 1_000_000
+"""Cells of an operand up to which the origin of all of them is looked up at once."""
+KEPT = 2_000_000
+"""Numbers in expressions up to which these are kept, about 200 MB; beyond, rules make them anew when needed."""
+
+
+class Key(NamedTuple):
+    """A tensor of the trace: a result of a step, a parameter, a constant or an input."""
+
+    kind: Kind
+    name: str
+    output: int = 0
+
+
+@dataclass(eq=False)
+class Numbers:
+    """The numbers of one tensor that are needed."""
+
+    key: Key
+    shape: tuple[int, ...]
+    flat: Array
+    """Their places in the flattened tensor, ascending, int64, (n,)."""
+    recorded: Array
+    """float64, (n,)."""
+    step: Step | None = None
+    live: Array = field(default_factory=lambda: np.empty(0))
+    """Calculated from the image in float64, (n,)."""
+    bound: Array = field(default_factory=lambda: np.empty(0))
+    """How far `live` may be from `recorded`, (n,); 0 where nothing is calculated."""
+
+    def __post_init__(self) -> None:
+        self.live, self.bound = self.recorded.copy(), np.zeros(len(self.flat))
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    @property
+    def calculated(self) -> bool:
+        """Whether a formula makes them; else they are given, and can be changed."""
+        return self.step is not None and not self.step.overridden and self.step.role != "random"
+
+    @cached_property
+    def cells(self) -> Array:
+        """Their cells, (n, axes)."""
+        return cells_at(self.flat, self.shape)
+
+    def label(self, index: int) -> str:
+        """One of them as a person reads it: `conv1 (3, 10, 12)`."""
+        cell = tuple(map(int, self.cells[index]))
+        return f"{self.key.name} {cell_label(cell, self.shape)}" if cell else self.key.name
+
+
+class Located(NamedTuple):
+    """Numbers of an expression: which tensor's, and which of them; a place of -1 is padding."""
+
+    numbers: Numbers
+    places: Array
+
+
+@dataclass(frozen=True, slots=True)
+class NearTie:
+    """A choice that the calculation from the image may make differently than the recorded pass."""
+
+    name: str
+    """The number that is chosen: `pool (3, 5, 5)`."""
+    apart: float
+    """The recorded distance of the two candidates."""
+    allowed: float
+    """How far their bounds let them move."""
+
+
+class Chain:
+    """Everything below some numbers, in the order of the pass."""
+
+    def __init__(self, trace: Trace, tensors: Mapping[Key, Numbers], steps: "Mapping[int, _StepReader]") -> None:
+        self.trace, self.tensors, self._steps = trace, tensors, steps
+        self.ties: list[NearTie] = []
+        self.finished = False
+        """Whether `calculate` has calculated every number."""
+        self._located: dict[int, tuple[Leaf | Cells, Located]] = {}  # of one expression, by the identity of its parts
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has, given ones included."""
+        return sum(map(len, self.tensors.values()))
+
+    @property
+    def calculated(self) -> list[Numbers]:
+        """The tensors with formulas, in the order of the pass."""
+        return [numbers for numbers in self.tensors.values() if numbers.calculated]
+
+    def expression(self, numbers: Numbers, index: int) -> Expr:
+        """The expression of a calculated number, as its rule gives it."""
+        assert numbers.step is not None
+        return self._steps[numbers.step.id].expression(numbers, index)
+
+    def locate(self, numbers: Numbers, part: Leaf | Cells) -> Located:
+        """Where the numbers of a part of an expression are."""
+        kept = self._located.get(id(part))
+        if kept is not None and kept[0] is part:
+            return kept[1]
+        located = self._locate(numbers, part)
+        self._located[id(part)] = part, located
+        return located
+
+    def _locate(self, numbers: Numbers, part: Leaf | Cells) -> Located:
+        assert numbers.step is not None
+        reader = self._steps[numbers.step.id]
+        inside = None if not isinstance(part, Cells) else part.inside
+        index = np.full(len(part) if isinstance(part, Cells) else 1, -1)
+        for key, which, flat in reader.origins(part):
+            result = self.tensors[key]
+            index[which] = np.searchsorted(result.flat, flat)
+            if inside is None or len(which) == int(inside.sum()):
+                return Located(result, index)
+        raise UsageError("it reads one row of numbers from several tensors.")
+
+    def sources(self, numbers: Numbers, ref: Ref) -> list[Key]:
+        """The tensors of the chain that an argument of a calculated number's step was made in."""
+        assert numbers.step is not None
+        return [key for key in self._steps[numbers.step.id].origin_keys(ref) if key in self.tensors]
+
+    def calculate(self, each: Callable[[Numbers, int, Expr], None] = lambda *_: None) -> None:
+        """Calculate every number from the image, with its bound; `each` is called with each expression on the way."""
+        self.ties.clear()
+        for numbers in self.calculated:
+            assert numbers.step is not None
+            call = self._steps[numbers.step.id].calls[numbers.key.output]
+            for index in range(len(numbers)):
+                expr = self.expression(numbers, index)
+                self._located.clear()
+                try:
+                    self._calculate(numbers, index, expr, call)
+                    each(numbers, index, expr)
+                except UsageError as error:
+                    raise unwritable(numbers, index, error) from None
+        self.finished = True
+
+    def _calculate(self, numbers: Numbers, index: int, expr: Expr, call: Call) -> None:
+        walk = _Walk(self, numbers, call.precision)
+        numbers.live[index] = walk.value(expr)
+        value, error = walk.result(expr)
+        bound = whole_bound(value, error, call.precision)
+        if mixes(call):
+            own = whole_bound(*expr.result(call.precision), call.precision)
+            cell = tuple(map(int, numbers.cells[index]))
+            if not agree(value, float(numbers.recorded[index]), own, call.dtype):
+                bound += convolution.normwise(call, cell)
+        numbers.bound[index] = math.inf if math.isnan(bound) else bound  # 0 times an input without a bound
+        if isinstance(expr, Apply) and expr.function in CHOICES:
+            tie = walk.tie(expr, numbers.label(index))
+            self.ties += [] if tie is None else [tie]
+
+
+class _Walk:
+    """One expression, with calculated numbers in the place of recorded ones, or with their errors."""
+
+    def __init__(self, chain: Chain, numbers: Numbers, precision: Precision) -> None:
+        self.chain, self.numbers, self.precision = chain, numbers, precision
+
+    def value(self, expr: Expr) -> float:
+        """What calculated numbers give, in float64."""
+        match expr:
+            case Leaf():
+                return float(self._live(expr)[0])
+            case Dot():
+                products = self._live(expr.left)
+                products = products if expr.right is None else products * self._live(expr.right)
+                total = exact_sum(products) * expr.scale / expr.divisor
+                return total if expr.bias is None else total + self.value(expr.bias)
+            case Apply():
+                values = [self._live(a) if isinstance(a, Cells) else self.value(a) for a in expr.arguments.values()]
+                with np.errstate(all="ignore"):
+                    return float(PRIMITIVES[expr.function].value(*values))
+
+    def result(self, expr: Expr) -> Result:
+        """What recorded numbers give, and the bound with the errors of the numbers that it reads."""
+        match expr:
+            case Leaf():
+                value, error = expr.result(self.precision)
+                return Result(value, error + float(self._errors(expr)[0]))
+            case Dot():
+                left = replace(expr.left, errors=self._errors(expr.left))
+                right = None if expr.right is None else replace(expr.right, errors=self._errors(expr.right))
+                with np.errstate(all="ignore"):
+                    value, error = replace(expr, left=left, right=right).result(self.precision)
+                if expr.bias is not None:
+                    error += self.result(expr.bias).error - expr.bias.result(self.precision).error
+                return Result(value, error)
+            case Apply():
+                return self._applied(expr)
+
+    def _applied(self, expr: Apply) -> Result:
+        values: list[Any] = []
+        errors: list[Any] = []
+        for argument in expr.arguments.values():
+            if isinstance(argument, Cells):
+                values.append(argument.values.astype(np.float64))
+                errors.append(self._errors(argument))
+            else:
+                value, error = self.result(argument)
+                values.append(value)
+                errors.append(error)
+        primitive = PRIMITIVES[expr.function]
+        with np.errstate(all="ignore"):
+            result = float(primitive.value(*values))
+            try:
+                return Result(result, float(primitive.error(self.precision, result, values, errors)))
+            except AssertionError:  # it jumps, as a comparison does, so that no bound follows from inexact arguments
+                return Result(result, math.inf)
+
+    def tie(self, expr: Apply, name: str) -> NearTie | None:
+        """The choice of this expression, if other numbers within the bounds may decide it differently."""
+        values: list[float] = []
+        errors: list[float] = []
+        for argument in expr.arguments.values():
+            if isinstance(argument, Cells):
+                values += argument.values.tolist()
+                errors += self._errors(argument).tolist()
+            else:
+                value, error = self.result(argument)
+                values, errors = [*values, value], [*errors, error]
+        values, errors = ([*values, 0.0], [*errors, 0.0]) if expr.function == "relu" else (values, errors)
+        sign = -1.0 if expr.function in {"min", "minimum"} else 1.0
+        order = sorted(range(len(values)), key=lambda i: -sign * values[i])
+        best = order[0]
+        for other in order[1:]:
+            apart, allowed = abs(values[best] - values[other]), errors[best] + errors[other]
+            if 0 < apart <= allowed:  # equal numbers may change places without a difference
+                return NearTie(name, apart, allowed)
+        return None
+
+    def _live(self, part: Leaf | Cells) -> Array:
+        if part.source.kind == "number":
+            return np.asarray([part.number]) if isinstance(part, Leaf) else part.values
+        located = self.chain.locate(self.numbers, part)
+        return np.where(located.places < 0, 0.0, located.numbers.live[located.places])
+
+    def _errors(self, part: Leaf | Cells) -> Array:
+        if part.source.kind == "number":
+            return np.zeros(1 if isinstance(part, Leaf) else len(part))
+        located = self.chain.locate(self.numbers, part)
+        return np.where(located.places < 0, 0.0, located.numbers.bound[located.places])
+
+
+class _StepReader:
+    """One step's expressions, and the origins of what they read."""
+
+    def __init__(self, trace: Trace, step: Step, room: list[int]) -> None:
+        self.trace, self.step = trace, step
+        self._room = room  # how many more numbers may be kept, shared by all steps
+        self._kept: dict[tuple[int, int], Expr] = {}
+        self.calls: dict[int, Call] = {}
+        self.refs: dict[str, Ref] = {
+            name if step.arguments[name] is ref else f"{name}.{place}": ref for name, place, ref in step.refs()
+        }
+        self._tables: dict[str, tuple[Key, Array] | None] = {}
+        self._strides = {
+            name: np.array([math.prod(ref.shape[axis + 1 :]) for axis in range(len(ref.shape))], np.int64)
+            for name, ref in self.refs.items()
+        }
+        self._read: dict[Ref, dict[Key, None]] = {}
+
+    def expression(self, numbers: Numbers, index: int) -> Expr:
+        key = numbers.key.output, index
+        if key not in self._kept:
+            expr = self._rule(numbers.key.output, tuple(map(int, numbers.cells[index])))
+            self._room[0] -= sum(1 if isinstance(part, Leaf) else len(part) for part in parts_read(expr))
+            if self._room[0] < 0:
+                return expr
+            self._kept[key] = expr
+        return self._kept[key]
+
+    def _rule(self, output: int, cell: Cell) -> Expr:
+        step = self.step
+        if step.op not in OPS:
+            raise UsageError(f"no rule explains {step.op!r}.")
+        if output not in self.calls:
+            self.calls[output] = call_of(self.trace, step, output)
+        return OPS[step.op].rule(self.calls[output], cell)
+
+    def origin_keys(self, ref: Ref) -> list[Key]:
+        """The tensors that an argument was made in, as far as expressions have read it."""
+        return [*self._read.get(ref, {})]
+
+    def origins(self, part: Leaf | Cells) -> Iterator[tuple[Key, Array, Array]]:
+        """Of a part of an expression: tensor, which of its numbers, and their places in the flattened tensor."""
+        ref = self.refs.get(part.source.argument)
+        if ref is None:
+            raise UsageError(f"it reads {part.source.name}, which has no cells.")
+        if isinstance(part, Leaf):
+            cells, which = np.asarray([part.cell], np.int64).reshape(1, -1), np.arange(1)
+        else:
+            which = np.arange(len(part)) if part.inside is None else np.flatnonzero(part.inside)
+            cells = part.cells[which]
+        table = self._table(part.source.argument, ref)
+        if table is not None:
+            flat = cells @ self._strides[part.source.argument]
+            self._read.setdefault(ref, {})[table[0]] = None
+            yield table[0], which, table[1][flat]
+            return
+        for key, among, flat in _origins(self.trace, ref, cells):
+            self._read.setdefault(ref, {})[key] = None
+            yield key, which[among], flat
+
+    def _table(self, argument: str, ref: Ref) -> tuple[Key, Array] | None:
+        """The origin of every cell of an operand, where that is one tensor and not too large."""
+        if argument not in self._tables:
+            self._tables[argument] = None
+            size = math.prod(ref.shape)
+            if 0 < size <= TABLED:
+                cells = cells_at(np.arange(size), ref.shape)
+                parts = [*_origins(self.trace, ref, cells)]
+                if len(parts) == 1:
+                    self._tables[argument] = parts[0][0], parts[0][2][np.argsort(parts[0][1])]
+        return self._tables[argument]
+
+
+def _origins(trace: Trace, ref: Ref, cells: Array) -> Iterator[tuple[Key, Array, Array]]:
+    for part in provenance(trace, ref, cells):
+        source, at = part.source, part.cells
+        if source.kind not in {"step", "parameter", "constant", "input"}:
+            raise UsageError(f"{source.name} has no cells.")
+        flat = np.ravel_multi_index(tuple(at.T), source.shape) if at.shape[1] else np.zeros(len(at), np.int64)
+        yield Key(source.kind, source.name, source.output), part.which, flat
+
+
+def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int, *, whole: bool = False) -> Chain:
+    """Everything that some numbers are made of, down to pixels and parameters.
+
+    Args:
+        whole: Take all numbers of every step and input that has any of them, those that nothing reads too.
+        roots: Tensors, each with the places of some of its numbers in the flattened tensor.
+        most: How many numbers a caller can use.
+
+    Raises:
+        TooLarge: there are more.
+        UsageError: an operation that cannot be explained, or a number that is not finite.
+    """
+    search = _Search(trace, most, whole)
+    for key, flat in roots:
+        search.wanted.setdefault(key, []).append((flat, None))
+    tensors = [numbers for step in reversed(trace.all_steps) for numbers in search.step(step)]
+    given = [numbers for key in [*search.wanted] if (numbers := search.gathered(key)) is not None]
+    order = ("input", "parameter", "constant")
+    given.sort(key=lambda numbers: order.index(numbers.key.kind))
+    return Chain(trace, {numbers.key: numbers for numbers in [*given, *reversed(tensors)]}, search.readers)
+
+
+class _Search:
+    """The search for everything below some numbers, from the last step to the first."""
+
+    def __init__(self, trace: Trace, most: int, whole: bool) -> None:
+        self.trace, self.most, self.whole, self.count, self.room = trace, most, whole, 0, [KEPT]
+        self.wanted: dict[Key, list[tuple[Array, Array | None]]] = {}  # places, and their numbers where they were read
+        self.readers: dict[int, _StepReader] = {}
+
+    def step(self, step: Step) -> Iterator[Numbers]:
+        """What is needed of a step's results; what these read is needed from now on."""
+        for output in range(len(step.results)):
+            numbers = self.gathered(Key("step", step.name, output))
+            if numbers is not None:
+                yield numbers
+                if numbers.calculated:
+                    self._read(step, numbers)
+
+    def _read(self, step: Step, numbers: Numbers) -> None:
+        reader = self.readers.setdefault(step.id, _StepReader(self.trace, step, self.room))
+        for index in range(len(numbers)):
+            try:
+                parts = [*parts_read(reader.expression(numbers, index))]
+            except UsageError as error:
+                raise unwritable(numbers, index, error) from None
+            for part in parts:
+                values = np.asarray([part.number]) if isinstance(part, Leaf) else part.values
+                for key, which, flat in reader.origins(part):
+                    self.wanted.setdefault(key, []).append((flat, values[which]))
+        self._count()
+
+    def _count(self) -> None:
+        """Join the lists of what is needed, and give up where that is too much already."""
+        for key, lists in self.wanted.items():
+            flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
+            values = [values for _, values in lists if values is not None]  # fewer than lists for a root, a step
+            self.wanted[key] = [(flat, np.concatenate(values)[first] if len(values) == len(lists) else None)]
+        count = self.count + sum(len(flat) for lists in self.wanted.values() for flat, _ in lists)
+        if count > self.most:
+            raise TooLarge(count)
+
+    def gathered(self, key: Key) -> Numbers | None:
+        """The numbers of one tensor that are needed so far; they are taken off the list."""
+        lists = self.wanted.pop(key, [])
+        if not lists:
+            return None
+        flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
+        step = self.trace[key.name] if key.kind == "step" else None
+        if step is not None and step.is_complex:
+            raise UsageError(f"{step.name} holds complex numbers, which a spreadsheet cannot calculate with.")
+        if step is not None or (self.whole and key.kind == "input"):
+            array = self.trace.inputs[key.name] if step is None else step.outputs[key.output]
+            flat = np.arange(array.size) if self.whole else flat
+            shape, recorded = array.shape, array.reshape(-1)[flat].astype(np.float64)
+        else:
+            shape = _outside(self.trace, key)
+            recorded = np.concatenate([values for _, values in lists if values is not None])[first].astype(np.float64)
+        self.count += len(flat)
+        if self.count > self.most:
+            raise TooLarge(self.count)
+        if not np.isfinite(recorded).all():
+            raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
+        return Numbers(key, shape, flat, recorded, step)
+
+
+def cells_at(flat: Array, shape: tuple[int, ...]) -> Array:
+    """Places in a flattened tensor as cells, (n, axes); a tensor without axes has one, ().
+
+    >>> cells_at(np.array([5]), (2, 3)).tolist(), cells_at(np.array([0]), ()).shape
+    ([[1, 2]], (1, 0))
+    """
+    return np.stack(np.unravel_index(flat, shape), axis=-1) if shape else np.empty((len(flat), 0), np.int64)
+
+
+def unwritable(numbers: Numbers, index: int, error: UsageError) -> UsageError:
+    """Why a number cannot be written, with its name and its operation."""
+    assert numbers.step is not None
+    return UsageError(f"{numbers.label(index)} ({numbers.step.op}) cannot be written as a formula: {error}")
+
+
+class TooLarge(ConvscopeError):
+    """More numbers are needed than a caller can use."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(f"{count:,} numbers and more are needed.")
+
+
+def _outside(trace: Trace, key: Key) -> tuple[int, ...]:
+    """The shape of a parameter, a constant or an input."""
+    return next(ref.shape for (kind, _), ref in trace.outside.items() if (kind, ref.name) == (key.kind, key.name))
+
+
+def parts_read(expr: Expr) -> Iterator[Leaf | Cells]:
+    """The numbers that an expression reads from tensors."""
+    match expr:
+        case Leaf():
+            inner: Iterable[Any] = ()
+            if expr.source.kind != "number":
+                yield expr
+        case Dot():
+            inner = [part for part in (expr.left, expr.right, expr.bias) if part is not None]
+        case Apply():
+            inner = expr.arguments.values()
+    for part in inner:
+        if not isinstance(part, Cells):
+            yield from parts_read(part)
+        elif part.derive is not None:
+            raise UsageError("it is made of intermediate numbers that have no cell of their own.")
+        elif part.source.kind != "number":
+            yield part

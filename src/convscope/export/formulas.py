@@ -1,0 +1,268 @@
+"""Formulas: an expression as a spreadsheet formula of plain cell references.
+
+One writer for each primitive. Only functions that Excel 2016 and LibreOffice share are used, and no array formulas: a
+sum of products is `SUMPRODUCT` over rectangles of cells, so that *trace precedents* leads to every number.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
+
+LONGEST = 8192
+"""Characters of a formula that Excel reads."""
+Locate = Callable[[Leaf | Cells], Array]
+"""The position of each number: (T, 3) sheet, row, column, from 0; a column of -1 where none is written."""
+
+
+class Rectangle(NamedTuple):
+    """Numbers that are beside and under each other in every one of several tensors, in the order of reading."""
+
+    corners: Array
+    """The first cell in each of the tensors, (tensors, 3): sheet, row, column."""
+    height: int
+    width: int
+
+
+def formula(expr: Expr, sheet: int, names: list[str], locate: Locate) -> str:
+    """An expression as a formula, without its equals sign.
+
+    >>> from convscope.expr.call import Source
+    >>> x = Leaf(-0.5, Source("conv1", "step", (1,)), (0,))
+    >>> formula(Apply("relu", {"x": x}), 1, ["conv1", "relu1"], lambda _: np.array([[0, 2, 1]]))
+    "MAX('conv1'!B3,0)"
+
+    Args:
+        sheet: The sheet on which it is written: its cells need no sheet's name.
+        names: The names of all sheets.
+        locate: Where numbers are written.
+
+    Raises:
+        UsageError: a primitive without a writer, or a formula longer than Excel reads.
+    """
+    text = _Writer(sheet, names, locate).text(expr)
+    if len(text) > LONGEST - 1:
+        raise UsageError(f"its formula has {len(text):,} characters; Excel reads {LONGEST:,}.")
+    return text
+
+
+class _Writer:
+    """Writes the formulas of one sheet."""
+
+    def __init__(self, sheet: int, names: list[str], locate: Locate) -> None:
+        self.sheet, self.names, self.locate = sheet, names, locate
+
+    def text(self, expr: Expr) -> str:
+        match expr:
+            case Leaf():
+                return self._leaf(expr)
+            case Dot():
+                return self._dot(expr)
+            case Apply():
+                return self._apply(expr)
+
+    def _leaf(self, leaf: Leaf) -> str:
+        if leaf.source.kind == "number":
+            return literal(leaf.number)
+        return self._range(self.locate(leaf)[0], 1, 1)
+
+    def _dot(self, dot: Dot) -> str:
+        if dot.kind:
+            raise UsageError(f"it counts in {dot.kind}, and a spreadsheet calculates in floating point.")
+        rows = self._positions(dot.left)
+        inside = np.ones(len(rows), bool) if dot.left.inside is None else dot.left.inside
+        if dot.right is None:
+            text = f"SUM({self._cells(rows[inside])})" if inside.any() else "0"
+        else:
+            both = np.stack([rows, self._positions(dot.right)], axis=1)[inside]  # (T, 2, 3)
+            text = "+".join(self._products(part) for part in rectangles(both)) or "0"
+        if dot.scale != 1 or dot.divisor != 1:
+            text = text if dot.right is None else f"({text})"
+            text += f"*{literal(dot.scale)}" if dot.scale != 1 else ""
+            text += f"/{literal(dot.divisor)}" if dot.divisor != 1 else ""
+        return text if dot.bias is None else f"{text}+{self._atom(dot.bias)}"
+
+    def _products(self, part: Rectangle) -> str:
+        left, right = (self._range(corner, part.height, part.width) for corner in part.corners)
+        return f"{left}*{right}" if part.height == part.width == 1 else f"SUMPRODUCT({left},{right})"
+
+    def _apply(self, apply: Apply) -> str:
+        if apply.kind:
+            raise UsageError(f"it counts in {apply.kind}, and a spreadsheet calculates in floating point.")
+        if apply.function not in FORMULAS:
+            raise UsageError(
+                f"no formula is written for {apply.function!r}; formulas exist for {', '.join(sorted(FORMULAS))}."
+            )
+        template = FORMULAS[apply.function]
+        parts = {
+            name: self._cells(self._positions(a)) if isinstance(a, Cells) else self._atom(a)
+            for name, a in apply.arguments.items()
+        }
+        return template.format(**parts) if isinstance(template, str) else template(parts)
+
+    def _atom(self, expr: Expr) -> str:
+        text = self.text(expr)
+        return text if isinstance(expr, Leaf) else f"({text})"
+
+    def _positions(self, cells: Cells) -> Array:
+        if cells.derive is not None:
+            raise UsageError("it is made of intermediate numbers that have no cell of their own.")
+        return self.locate(cells)
+
+    def _cells(self, positions: Array) -> str:
+        """A list of ranges."""
+        parts = rectangles(positions[:, None])
+        return ",".join(self._range(part.corners[0], part.height, part.width) for part in parts)
+
+    def _range(self, corner: Array, height: int, width: int) -> str:
+        sheet, row, column = map(int, corner)
+        first, last = address(row, column), address(row + height - 1, column + width - 1)
+        within = first if first == last else f"{first}:{last}"
+        return within if sheet == self.sheet else f"{quoted(self.names[sheet])}!{within}"
+
+
+def rectangles(positions: Array) -> Iterator[Rectangle]:
+    """Positions in their order, as rectangles of equal size in all tensors.
+
+    >>> positions = np.array([[[0, row, column]] for row in (4, 5) for column in (1, 2, 3)])
+    >>> [(part.corners.tolist(), part.height, part.width) for part in rectangles(positions)]
+    [([[0, 4, 1]], 2, 3)]
+
+    Args:
+        positions: (T, tensors, 3): sheet, row and column of each number in each tensor.
+    """
+    if len(positions) < 2:
+        yield from (Rectangle(corners, 1, 1) for corners in positions)
+        return
+    beside = (np.diff(positions, axis=0) == [0, 0, 1]).all(axis=(1, 2))
+    starts = np.concatenate([[0], np.flatnonzero(~beside) + 1])
+    widths = np.diff([*starts, len(positions)])
+    current = Rectangle(positions[0], 1, int(widths[0]))
+    for start, width in zip(starts[1:], widths[1:], strict=True):
+        if width == current.width and (positions[start] == current.corners + np.array([0, current.height, 0])).all():
+            current = current._replace(height=current.height + 1)
+        else:
+            yield current
+            current = Rectangle(positions[start], 1, int(width))
+    yield current
+
+
+def address(row: int, column: int) -> str:
+    """A cell as spreadsheets name it.
+
+    >>> address(2, 1), address(0, 26), address(9, 702)
+    ('B3', 'AA1', 'AAA10')
+    """
+    letters = ""
+    column += 1
+    while column:
+        column, letter = divmod(column - 1, 26)
+        letters = chr(ord("A") + letter) + letters
+    return f"{letters}{row + 1}"
+
+
+def quoted(name: str) -> str:
+    """The name of a sheet as formulas write it; always in quotes, because FC1 is also the name of a cell."""
+    return "'" + name.replace("'", "''") + "'"
+
+
+def literal(number: float) -> str:
+    """A number as formulas write it.
+
+    >>> literal(9.0), literal(-0.5), literal(1e-05)
+    ('9', '(-0.5)', '1E-05')
+
+    Raises:
+        UsageError: it is infinite or not a number, which spreadsheets lack.
+    """
+    if not np.isfinite(number):
+        raise UsageError(f"it is calculated with {number}, which a spreadsheet cannot hold.")
+    text = repr(float(number)).removesuffix(".0").upper()
+    return f"({text})" if number < 0 else text
+
+
+def _exponentials(parts: Mapping[str, str]) -> str:
+    """The sum of exp(cell - largest) over all ranges."""
+    ranges = parts["cells"].split(",")  # sheets' names hold no comma
+    return "+".join(f"SUMPRODUCT(EXP({cells}-MAX({parts['cells']})))" for cells in ranges)
+
+
+_SMALL = "{x}+{x}^2/2+{x}^3/6"  # exp(x) - 1 near 0, where the difference would lose its digits
+_EXPM1 = f"IF(ABS({{x}})<0.00001,{_SMALL},EXP({{x}})-1)"
+_SIGMOID = "1/(1+EXP(MIN(-{x},700)))"
+_VARIANCE = "DEVSQ({cells})/(COUNT({cells})-{correction})"
+_NORMALIZED = "({x}-{mean})/SQRT({var}+{eps})"
+
+FORMULAS: Mapping[str, str | Callable[[Mapping[str, str]], str]] = {
+    "identity": "{x}",
+    "to_float64": "{x}",
+    "stored": "{x}",
+    "add": "{x}+{y}",
+    "add_scaled": "{x}+{alpha}*{y}",
+    "sub": "{x}-{y}",
+    "sub_scaled": "{x}-{alpha}*{y}",
+    "mul": "{x}*{y}",
+    "div": "{x}/{y}",
+    "addcmul": "{x}+{scale}*{y}*{z}",
+    "addcdiv": "{x}+{scale}*{y}/{z}",
+    "lerp": "{x}+{weight}*({y}-{x})",
+    "neg": "-{x}",
+    "abs": "ABS({x})",
+    "sign": "SIGN({x})",
+    "square": "{x}*{x}",
+    "pow": "POWER({x},{exponent})",
+    "sqrt": "SQRT({x})",
+    "rsqrt": "1/SQRT({x})",
+    "reciprocal": "1/{x}",
+    "exp": "EXP({x})",
+    "expm1": _EXPM1,
+    "log": "LN({x})",
+    "sin": "SIN({x})",
+    "cos": "COS({x})",
+    "atan": "ATAN({x})",
+    "maximum": "MAX({x},{y})",
+    "minimum": "MIN({x},{y})",
+    "clamp": "MIN(MAX({x},{low}),{high})",
+    "where": "IF({condition}<>0,{yes},{no})",
+    "eq": "IF({x}={y},1,0)",
+    "ne": "IF({x}<>{y},1,0)",
+    "lt": "IF({x}<{y},1,0)",
+    "le": "IF({x}<={y},1,0)",
+    "gt": "IF({x}>{y},1,0)",
+    "ge": "IF({x}>={y},1,0)",
+    "relu": "MAX({x},0)",
+    "leaky_relu": "IF({x}>0,{x},{slope}*{x})",
+    "elu": f"IF({{x}}>0,{{scale}}*{{x}},{{scale}}*{{alpha}}*({_EXPM1.replace('{x}', '({input_scale}*{x})')}))",
+    "threshold": "IF({x}>{threshold},{x},{value})",
+    "hardshrink": "IF(ABS({x})>{lambd},{x},0)",
+    "softshrink": "IF({x}>{lambd},{x}-{lambd},IF({x}<-{lambd},{x}+{lambd},0))",
+    "hardsigmoid": "MIN(MAX({x}+3,0),6)/6",
+    "hardswish": "{x}*MIN(MAX({x}+3,0),6)/6",
+    "sigmoid": _SIGMOID,
+    "silu": f"{{x}}*({_SIGMOID})",
+    "glu": f"{{x}}*({_SIGMOID.replace('{x}', '{gate}')})",
+    "tanh": "TANH({x})",
+    "gelu_tanh": "{x}*0.5*(1+TANH(SQRT(2/PI())*({x}+0.044715*{x}^3)))",
+    "max": "MAX({cells})",
+    "min": "MIN({cells})",
+    "product": "PRODUCT({cells})",
+    "variance": _VARIANCE,
+    "variance_in_passes": _VARIANCE,
+    "variance_in_turn": _VARIANCE,
+    "variance_at_once": _VARIANCE,
+    "normalize": _NORMALIZED,
+    "normalize_weight": f"{_NORMALIZED}*{{weight}}",
+    "normalize_affine": f"{_NORMALIZED}*{{weight}}+{{bias}}",
+    "inverse_std": "1/SQRT({var}+{eps})",
+    "softmax": lambda parts: f"EXP({parts['x']}-MAX({parts['cells']}))/({_exponentials(parts)})",
+    "log_softmax": lambda parts: f"{parts['x']}-MAX({parts['cells']})-LN({_exponentials(parts)})",
+    "logsumexp": lambda parts: f"MAX({parts['cells']})+LN({_exponentials(parts)})",
+}
+"""Primitive -> its formula: arguments in braces, each a cell, a literal or in brackets; `{cells}` is a list of ranges.
+
+Others are refused by name, such as the rounding to a narrow type, for which spreadsheets have no function.
+"""

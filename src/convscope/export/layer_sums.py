@@ -1,0 +1,310 @@
+"""Layer sums: the output size, parameters and multiply-adds of a step, each as a formula with its numbers.
+
+The formulas are PyTorch's documented ones, computed from a step's arguments alone, so that a size can be compared with
+the recorded one. Knows steps; no torch, no numbers of tensors.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convscope.traces.step import Ref, Step
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A calculation with integers.
+
+    >>> print(Sum("(3·3·8 + 1)·16", 1168))
+    (3·3·8 + 1)·16 = 1,168
+    """
+
+    text: str
+    """The left side, with the numbers filled in: `⌊ ⌋` rounds down, `⌈ ⌉` up."""
+    value: int
+
+    def __str__(self) -> str:
+        shown = f"{self.value:,}"
+        return shown if self.text in {shown, str(self.value)} else f"{self.text} = {shown}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for a JSON file."""
+        return {"text": self.text, "value": self.value}
+
+
+NOTHING = Sum("0", 0)
+
+
+def product(numbers: Iterable[int]) -> str:
+    """Numbers with dots between them.
+
+    >>> product((3, 3, 8))
+    '3·3·8'
+    """
+    return "·".join(map(str, numbers)) or "1"
+
+
+def window_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil: bool = False) -> Sum:
+    """The number of positions of a window along an axis.
+
+    >>> print(window_size(28, 3, 1, 1, 1))
+    (28 + 2·1 - 3) / 1 + 1 = 28
+    >>> print(window_size(28, 3, 2, 0, 2))
+    ⌊(28 + 2·0 - 2·(3 - 1) - 1) / 2⌋ + 1 = 12
+
+    Args:
+        n: Cells along the axis.
+        kernel, stride, padding, dilation: As of PyTorch's layers.
+        ceil: Whether a last window may stick out, as with pooling's `ceil_mode`.
+
+    Source: PyTorch documentation, torch.nn.Conv2d and torch.nn.MaxPool2d.
+    """
+    room = n + 2 * padding - dilation * (kernel - 1) - 1
+    extent = f"{kernel}" if dilation == 1 else f"{dilation}·({kernel} - 1) - 1"
+    text = f"({n} + 2·{padding} - {extent}) / {stride}"
+    if room % stride == 0:
+        return Sum(f"{text} + 1", room // stride + 1)
+    if not ceil:
+        return Sum(f"⌊{text}⌋ + 1", room // stride + 1)
+    count = -(-room // stride) + 1
+    if (count - 1) * stride >= n + padding:  # a window must not start in the padding behind the last cell
+        return Sum(f"⌈{text}⌉ + 1 - 1", count - 1)
+    return Sum(f"⌈{text}⌉ + 1", count)
+
+
+def transposed_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *, more: int) -> Sum:
+    """The size that a transposed convolution makes of an axis.
+
+    >>> print(transposed_size(7, 2, 2, 0, 1, more=0))
+    (7 - 1)·2 - 2·0 + 1·(2 - 1) + 0 + 1 = 14
+
+    Source: PyTorch documentation, torch.nn.ConvTranspose2d.
+    """
+    size = (n - 1) * stride - 2 * padding + dilation * (kernel - 1) + more + 1
+    return Sum(f"({n} - 1)·{stride} - 2·{padding} + {dilation}·({kernel} - 1) + {more} + 1", size)
+
+
+AxisSums = tuple[tuple[int, Sum], ...]
+"""Axis of the result, and the calculation of its length."""
+
+
+def size_sums(step: Step) -> AxisSums:
+    """How the size of a step's result follows from its input; empty where it is the input's or a layer's own number."""
+    rule = SIZES.get(step.op)
+    return rule(step) if rule is not None and step.arguments else ()
+
+
+def _convolution(step: Step) -> AxisSums:
+    shape, kernel = _shape(step, "input"), _shape(step, "weight")[2:]
+    stride, padding, dilation = (_per_axis(step, name, len(kernel)) for name in ("stride", "padding", "dilation"))
+    spatial = zip(shape[-len(kernel) :], kernel, stride, padding, dilation, strict=True)
+    first = len(shape) - len(kernel)
+    if step.arguments.get("transposed"):
+        more = _per_axis(step, "output_padding", len(kernel))
+        sums = [transposed_size(*numbers, more=extra) for numbers, extra in zip(spatial, more, strict=True)]
+    else:
+        sums = [window_size(*numbers) for numbers in spatial]
+    return tuple(enumerate(sums, first))
+
+
+def _pooling(step: Step) -> AxisSums:
+    shape, axes = _shape(step, "self"), int(step.op.partition("d")[0][-1])
+    kernel = _per_axis(step, "kernel_size", axes)
+    stride = _per_axis(step, "stride", axes) if step.arguments.get("stride") else kernel
+    padding, dilation = (_per_axis(step, name, axes) for name in ("padding", "dilation"))
+    ceil = bool(step.arguments.get("ceil_mode"))
+    numbers = zip(shape[-axes:], kernel, stride, padding, dilation, strict=True)
+    return tuple((len(shape) - axes + i, window_size(*n, ceil=ceil)) for i, n in enumerate(numbers))
+
+
+def _reshape(step: Step) -> AxisSums:
+    before, after = _shape(step, "self"), step.shape
+    return tuple(
+        (axes[0], Sum(product(n for n in sizes if n != 1), after[axes[0]]))
+        for sizes, axes in regrouped(before, after)
+        if len(axes) == 1 and sum(n != 1 for n in sizes) > 1
+    )
+
+
+def regrouped(before: Shape, after: Shape) -> list[tuple[Shape, tuple[int, ...]]]:
+    """Runs of axes that a reshape turns into one another: sizes before, axes after.
+
+    >>> regrouped((1, 16, 5, 5), (1, 400))
+    [((1,), (0,)), ((16, 5, 5), (1,))]
+    """
+    groups, i, j = list[tuple[Shape, tuple[int, ...]]](), 0, 0
+    while i < len(before) and j < len(after):
+        rows, columns = [i], [j]
+        left, right = before[i], after[j]
+        i, j = i + 1, j + 1
+        while left != right:
+            if left < right and i < len(before):
+                left, i = left * before[i], i + 1
+                rows.append(i - 1)
+            elif right < left and j < len(after):
+                right, j = right * after[j], j + 1
+                columns.append(j - 1)
+            else:
+                return groups
+        groups.append((tuple(before[row] for row in rows), tuple(columns)))
+    return groups
+
+
+def _concatenation(step: Step) -> AxisSums:
+    parts = [ref.shape for _, _, ref in step.refs() if ref.shape != (0,)]
+    if not parts:
+        return ()
+    axis = int(step.arguments.get("dim") or 0) % len(parts[0])
+    lengths = [part[axis] for part in parts]
+    return ((axis, Sum(" + ".join(map(str, lengths)), sum(lengths))),)
+
+
+def _padding(step: Step) -> AxisSums:
+    shape, pad = _shape(step, "self"), list(step.arguments.get("pad") or step.arguments.get("padding") or ())
+    pairs = list(zip(pad[::2], pad[1::2], strict=False))  # the last axis first
+    sums = []
+    for back, (left, right) in enumerate(pairs, 1):
+        if left or right:
+            n = shape[-back]
+            text = "".join(f" {'-' if edge < 0 else '+'} {abs(edge)}" for edge in (left, right))
+            sums.append((len(shape) - back, Sum(f"{n}{text}", n + left + right)))
+    return tuple(reversed(sums))
+
+
+def _upsampling(step: Step) -> AxisSums:
+    before, after = _shape(step, "self"), step.shape
+    grown = [(axis, n) for axis, n in enumerate(before) if axis > 1 and n and after[axis] % n == 0]
+    return tuple((axis, Sum(f"{n}·{after[axis] // n}", after[axis])) for axis, n in grown)
+
+
+def _shuffle(step: Step) -> AxisSums:
+    before, r = _shape(step, "self"), int(step.arguments["upscale_factor"])
+    channels, rows, columns = before[-3:]
+    first = len(before) - 3
+    return (
+        (first, Sum(f"{channels} / {r}²", channels // r**2)),
+        (first + 1, Sum(f"{rows}·{r}", rows * r)),
+        (first + 2, Sum(f"{columns}·{r}", columns * r)),
+    )
+
+
+_POOLS = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
+SIZES: Mapping[str, Callable[[Step], AxisSums]] = {
+    "convolution": _convolution,
+    **dict.fromkeys(_POOLS, _pooling),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "_reshape_alias"), _reshape),
+    "cat": _concatenation,
+    **dict.fromkeys(
+        ("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"), _padding
+    ),
+    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), _upsampling),
+    "pixel_shuffle": _shuffle,
+}
+"""Operation -> the calculation of its output size."""
+
+
+def parameter_sum(shapes: Sequence[Shape]) -> Sum:
+    """The number of a step's parameters.
+
+    >>> print(parameter_sum([(16, 8, 3, 3), (16,)]))
+    (3·3·8 + 1)·16 = 1,168
+    >>> print(parameter_sum([(64,), (64,)]))
+    2·64 = 128
+    """
+    count = sum(map(math.prod, shapes))
+    if not shapes:
+        return NOTHING
+    weight, *rest = shapes
+    biased = rest == [weight[:1]]
+    if len(weight) > 1 and (biased or not rest):
+        inside = product((*weight[2:], weight[1]))
+        return Sum(f"({inside} + 1)·{weight[0]}" if biased else f"{inside}·{weight[0]}", count)
+    if len(set(shapes)) == 1 and len(shapes) > 1:
+        return Sum(product((len(shapes), *weight)), count)
+    kept = ["·".join(map(str, shape)) or "1" for shape in shapes]
+    return Sum(" + ".join(kept), count)
+
+
+def multiply_adds(step: Step) -> Sum:
+    """The multiply-adds of a convolution, matrix product, attention or recurrent layer; 0 for any other operation.
+
+    Each is one multiplication and one addition: PyTorch's FlopCounterMode counts two per multiply-add. Additions of a
+    bias are not counted, as there.
+    """
+    rule = COSTS.get(step.op)
+    return rule(step) if rule is not None and step.arguments else NOTHING
+
+
+def _convolution_cost(step: Step) -> Sum:
+    weight, shape = _shape(step, "weight"), step.shape
+    if step.arguments.get("transposed"):  # each input cell is spread by a whole kernel
+        read = _shape(step, "input")
+        per_cell = (*weight[2:], weight[1])
+        return _multiplied(read[len(read) - len(weight) + 1 :], per_cell, read[: len(read) - len(weight) + 1])
+    cells = shape[len(shape) - len(weight) + 1 :]
+    return _multiplied((*cells[1:], cells[0]), (*weight[2:], weight[1]), shape[: len(shape) - len(weight) + 1])
+
+
+def _multiplied(cells: Shape, per_cell: Shape, batch: Shape) -> Sum:
+    """Cells of the result, times the products in each."""
+    leading = tuple(n for n in batch if n != 1)
+    numbers = (*leading, *cells, *per_cell)
+    texts = [product(part) for part in (leading, cells, per_cell) if part]
+    return Sum(" · ".join(texts), math.prod(numbers))
+
+
+def _product_cost(left: str) -> Callable[[Step], Sum]:
+    """Each cell of a matrix product adds as many products as the left operand is wide."""
+
+    def cost(step: Step) -> Sum:
+        cells = tuple(n for n in step.shape if n != 1) or (1,)
+        return _multiplied(cells, _shape(step, left)[-1:], ())
+
+    return cost
+
+
+def _attention_cost(step: Step) -> Sum:
+    query, key, value = (_shape(step, name) for name in ("query", "key", "value"))
+    pairs = (*query[:-1], key[-2])
+    numbers = query[-1] + value[-1]
+    return Sum(f"{product(n for n in pairs if n != 1)} · ({query[-1]} + {value[-1]})", math.prod(pairs) * numbers)
+
+
+def _recurrent_cost(step: Step) -> Sum:
+    weights = [ref.shape for _, _, ref in step.refs() if len(ref.shape) == 2 and ref.kind == "parameter"]
+    places = math.prod(step.shape[:-1])
+    inside = " + ".join(map(product, weights))
+    return Sum(f"{places} · ({inside})", places * sum(map(math.prod, weights)))
+
+
+COSTS: Mapping[str, Callable[[Step], Sum]] = {
+    "convolution": _convolution_cost,
+    **dict.fromkeys(("mm", "bmm", "mv", "dot"), _product_cost("self")),
+    "addmm": _product_cost("mat1"),
+    "baddbmm": _product_cost("batch1"),
+    "addmv": _product_cost("mat"),
+    "linear": _product_cost("input"),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention_cost,
+    "_scaled_dot_product_flash_attention": _attention_cost,
+    "_scaled_dot_product_efficient_attention": _attention_cost,
+    "_scaled_dot_product_cudnn_attention": _attention_cost,
+    "mkldnn_rnn_layer": _recurrent_cost,
+}
+"""Operation -> the calculation of its multiply-adds."""
+
+
+def _shape(step: Step, name: str) -> Shape:
+    value = step.arguments.get(name)
+    return value.shape if isinstance(value, Ref) else ()
+
+
+def _per_axis(step: Step, name: str, axes: int) -> list[int]:
+    """A setting per axis: one number serves for all."""
+    value = step.arguments.get(name)
+    usual = {"padding": 0, "output_padding": 0}.get(name, 1)
+    listed = value if isinstance(value, list | tuple) else [value]
+    numbers = [usual if n is None else int(n) for n in listed] or [usual]
+    return numbers * axes if len(numbers) == 1 else numbers

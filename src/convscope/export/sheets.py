@@ -1,0 +1,342 @@
+"""Sheets: a layout drawn with XlsxWriter: numbers, formulas, colours, and the sheets about the whole network.
+
+Text is written as text, never parsed: a name that begins with `=`, `+`, `-` or `@` is a name.
+"""
+
+import datetime as dt
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from convscope.errors import ConvscopeError, UsageError
+from convscope.escaping import spelled
+from convscope.export.chain import Key, Numbers
+from convscope.export.formulas import address, formula, quoted
+from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, TOP, Block, Layout, Plane, Sheet
+from convscope.expr.call import Array, cell_label
+from convscope.expr.expr import Expr
+from convscope.files import write_whole
+
+MISSING = "workbooks need XlsxWriter; install it with `pip install 'convscope[workbook]'` or `pip install XlsxWriter`."
+NEGATIVE, ZERO, POSITIVE = "#67A9CF", "#FFFFFF", "#EF8A62"
+"""The ends of the colour scale, light enough for dark digits, and distinct for colour-blind eyes (ColorBrewer RdBu)."""
+INK, GIVEN, FAINT = "#1C1C1A", "#0B3FA8", "#8A8780"
+LONGEST_TEXT = 200
+MOST_TEXT = 40_000_000
+"""Characters of all formulas together that a workbook may have."""
+ANSWERS = 100
+"""Numbers of an answer that are listed on the first sheet."""
+HEAD = 6
+"""The first row of the lists of recorded numbers and differences."""
+
+
+def xlsxwriter() -> Any:
+    """The module.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return import_module("xlsxwriter")
+    except ImportError:
+        raise UsageError(MISSING) from None
+
+
+def check_workbook_path(path: str | Path) -> Path:
+    """A path that a workbook can have; refused before any work is done."""
+    result = Path(path)
+    if result.suffix.lower() != ".xlsx":
+        raise UsageError(f"a workbook is a file .xlsx, not {result.name!r}; choose a name such as {result.stem}.xlsx.")
+    if not result.parent.is_dir():
+        raise UsageError(f"{result.parent} is not a folder; create it first, or choose another path.")
+    return result
+
+
+def save(path: str | Path, content: bytes) -> None:
+    """Write a workbook as a whole, or leave what was there.
+
+    Raises:
+        ConvscopeError: it cannot be written.
+    """
+    try:
+        write_whole(check_workbook_path(path), content)
+    except OSError as error:
+        raise ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def draw(file: BinaryIO, title: str, layout: Layout, roots: list[tuple[Key, Array]]) -> None:
+    """Write a workbook; every number is calculated on the way (`Chain.calculate`)."""
+    options = {"in_memory": True, "default_format_properties": {"font_size": 9, "font_color": INK}}
+    book = xlsxwriter().Workbook(file, options)
+    book.set_properties({"title": plain(title), "created": dt.datetime(2000, 1, 1)})
+    drawing = _Drawing(book, layout)
+    drawing.steps()
+    drawing.recorded()
+    drawing.differences()
+    drawing.network(title, roots)
+    book.close()
+
+
+class _Drawing:
+    """The sheets of one workbook, and their formats."""
+
+    def __init__(self, book: Any, layout: Layout) -> None:
+        self.book, self.layout, self.chain = book, layout, layout.chain
+        self.pages: dict[str, Any] = {}
+        for name in (FIRST, *(sheet.name for sheet in layout.sheets), RECORDED, DIFFERENCES):
+            page = self.pages[name] = book.add_worksheet(name)
+            page.hide_gridlines(2)
+            page.set_default_row(13)
+            page.set_row(0, 20)
+        self.title = book.add_format({"bold": True, "font_size": 13})
+        self.head = book.add_format({"bold": True, "bottom": 1, "bottom_color": FAINT})
+        self.right = book.add_format({"bold": True, "bottom": 1, "bottom_color": FAINT, "align": "right"})
+        self.align = book.add_format({"align": "right"})
+        self.indent = book.add_format({"indent": 1})
+        self.faint = book.add_format({"font_color": FAINT})
+        self.index = book.add_format({"font_color": FAINT, "font_size": 7, "align": "center"})
+        self.count = book.add_format({"num_format": "#,##0"})
+        self.full = book.add_format({"num_format": "0.0000000"})
+        self.small = book.add_format({"num_format": "0.0E+00"})
+
+    def steps(self) -> None:
+        """The inputs, the steps with their parameters, the constants."""
+        formats = {}
+        for sheet in self.layout.sheets:
+            page = self.pages[sheet.name]
+            page.set_column(0, _last_column(sheet) + 1, 5.3)
+            page.freeze_panes(TOP - 1, 0)
+            page.write_string(0, 0, plain(sheet.title), self.title)
+            for block in sheet.blocks:
+                formats[block.numbers.key] = self._block(page, block)
+        self._formulas(formats)
+
+    def _block(self, page: Any, block: Block) -> Any:
+        """Headings, colours and given numbers of a tensor; returns the format of its numbers."""
+        numbers = block.numbers
+        largest = float(np.abs(numbers.recorded).max(initial=0.0))
+        color = INK if numbers.calculated else GIVEN
+        form = self.book.add_format({"num_format": _digits(largest), "font_color": color})
+        for plane in block.planes:
+            self._frame(page, plane)
+        page.conditional_format(
+            block.planes[0].row, block.planes[0].column, block.planes[0].row, block.planes[0].column,
+            {
+                "type": "3_color_scale", "multi_range": " ".join(map(_range, block.planes)),
+                "min_type": "num", "mid_type": "num", "max_type": "num",
+                "min_value": -(largest or 1.0), "mid_value": 0, "max_value": largest or 1.0,
+                "min_color": NEGATIVE, "mid_color": ZERO, "max_color": POSITIVE,
+            },
+        )  # fmt: skip
+        if not numbers.calculated:
+            for row, column, value in zip(block.rows.tolist(), block.columns.tolist(), numbers.recorded, strict=True):
+                page.write_number(row, column, value, form)
+        return form
+
+    def _frame(self, page: Any, plane: Plane) -> None:
+        """The heading of a plane, and the numbers of its rows and columns."""
+        for place, label in enumerate(plane.columns):
+            page.write_number(plane.row - 1, plane.column + place, label, self.index)
+        for place, label in enumerate(plane.rows):
+            page.write_number(plane.row + place, plane.column - 1, label, self.index)
+        if plane.heading:
+            page.write_string(plane.row - 1 - bool(plane.columns), plane.column, plain(plane.heading), self.faint)
+
+    def _formulas(self, formats: dict[Key, Any]) -> None:
+        """Every calculated number, with the recorded one as its stored result."""
+        characters = 0
+
+        def write(numbers: Numbers, index: int, expr: Expr) -> None:
+            nonlocal characters
+            sheet, block = self.layout.blocks[numbers.key]
+            text = formula(expr, sheet, self.layout.names, lambda part: self.layout.positions(numbers, part))
+            characters += len(text)
+            if characters > MOST_TEXT:
+                raise UsageError(f"its formulas have more than {MOST_TEXT:,} characters; choose an earlier step.")
+            page = self.pages[self.layout.names[sheet]]
+            page.write_formula(
+                int(block.rows[index]),
+                int(block.columns[index]),
+                f"={text}",
+                formats[numbers.key],
+                float(numbers.recorded[index]),
+            )
+
+        self.chain.calculate(write)
+
+    def recorded(self) -> None:
+        """The numbers that PyTorch calculated."""
+        page = self.pages[RECORDED]
+        page.write_string(0, 0, "recorded: the numbers that PyTorch calculated", self.title)
+        self._columns(page, ["step", "cell", "recorded"])
+        row = HEAD
+        for numbers in self.chain.calculated:
+            for index, value in enumerate(numbers.recorded.tolist()):
+                self._names(page, row, numbers, index)
+                page.write_number(row, 2, value, self.full)
+                row += 1
+
+    def differences(self) -> None:
+        """How far each formula is from the recorded number, and how far it may be."""
+        page = self.pages[DIFFERENCES]
+        count = sum(map(len, self.chain.calculated))
+        last = HEAD + count
+        page.write_string(0, 0, "differences: the formulas' numbers minus the recorded ones", self.title)
+        page.write_string(1, 0, ALLOWED, self.faint)
+        page.write_string(3, 0, "within")
+        within = sum(
+            int((np.isfinite(n.bound) & (np.abs(n.live - n.recorded) <= n.bound)).sum()) for n in self.chain.calculated
+        )
+        first, bounds = f"C{HEAD + 1}:C{last}", f"D{HEAD + 1}:D{last}"
+        page.write_formula(3, 1, f"=SUMPRODUCT(ISNUMBER({bounds})*(ABS({first})<={bounds}))", self.count, within)
+        page.write_string(3, 2, f"of {count:,}")
+        self._columns(page, ["step", "cell", "difference", "allowed"])
+        red = self.book.add_format({"bg_color": "#F7C6B4"})
+        page.conditional_format(
+            HEAD, 2, last - 1, 2, {"type": "formula", "criteria": f"=ABS($C{HEAD + 1})>$D{HEAD + 1}", "format": red}
+        )
+        row = HEAD
+        for numbers in self.chain.calculated:
+            sheet, block = self.layout.blocks[numbers.key]
+            name = quoted(self.layout.names[sheet])
+            at = [address(r, c) for r, c in zip(block.rows.tolist(), block.columns.tolist(), strict=True)]
+            differences = (numbers.live - numbers.recorded).tolist()
+            for index, bound in enumerate(numbers.bound.tolist()):
+                self._names(page, row, numbers, index)
+                live = f"={name}!{at[index]}-{RECORDED}!C{row + 1}"
+                page.write_formula(row, 2, live, self.small, differences[index])
+                if math.isfinite(bound):
+                    page.write_number(row, 3, bound, self.small)
+                else:
+                    page.write_string(row, 3, "no bound")
+                row += 1
+        self._ties(page)
+
+    def _ties(self, page: Any) -> None:
+        """The choices that may be made differently."""
+        page.set_column(5, 5, 32)
+        heads = ["near-ties of a maximum or ReLU", "apart", "allowed"]
+        for place, head in enumerate(heads):
+            page.write_string(HEAD - 1, 5 + place, head, self.right if place else self.head)
+        for row, tie in enumerate(self.chain.ties, HEAD):
+            page.write_string(row, 5, plain(tie.name))
+            page.write_number(row, 6, tie.apart, self.small)
+            page.write_number(row, 7, tie.allowed, self.small)
+        if not self.chain.ties:
+            page.write_string(HEAD, 5, "none", self.faint)
+
+    def _columns(self, page: Any, heads: list[str]) -> None:
+        page.set_column(0, 1, 14)
+        page.set_column(2, 3, 12)
+        page.freeze_panes(HEAD, 0)
+        for place, head in enumerate(heads):
+            page.write_string(HEAD - 1, place, head, self.right if place > 1 else self.head)
+
+    def _names(self, page: Any, row: int, numbers: Numbers, index: int) -> None:
+        cell = tuple(map(int, numbers.cells[index]))
+        page.write_string(row, 0, plain(numbers.key.name))
+        page.write_string(row, 1, cell_label(cell, numbers.shape))
+
+    def network(self, title: str, roots: list[tuple[Key, Array]]) -> None:
+        """The first sheet: how to read the others, the answer, the steps."""
+        page = self.pages[FIRST]
+        page.set_column(0, 0, 26)
+        page.set_column(1, 3, 12)
+        page.write_string(0, 0, plain(title), self.title)
+        blue = self.book.add_format({"font_color": GIVEN})
+        page.write_string(1, 0, "Blue numbers can be changed: pixels, kernels, biases.", blue)
+        for row, line in enumerate(GUIDE, 2):
+            page.write_string(row, 0, line)
+        row = self._scale(page, len(GUIDE) + 3)
+        row = self._answer(page, row + 1, roots)
+        self._contents(page, row + 1)
+        page.activate()
+
+    def _scale(self, page: Any, row: int) -> int:
+        page.write_string(row, 0, "colours, by sheet and kernel")
+        for place, (words, color) in enumerate(
+            [("most negative", NEGATIVE), ("0", ZERO), ("most positive", POSITIVE)], 1
+        ):
+            form = self.book.add_format({"bg_color": color, "align": "center", "border": 1, "border_color": FAINT})
+            page.write_string(row, place, words, form)
+        return row + 1
+
+    def _answer(self, page: Any, row: int, roots: list[tuple[Key, Array]]) -> int:
+        """The numbers that everything leads to, live; of class scores also the largest. Returns the row below."""
+        for key, flat in roots:
+            if len(flat) <= ANSWERS:
+                row = self._numbers_of(page, row, self.chain.tensors[key]) + 1
+        return row
+
+    def _numbers_of(self, page: Any, top: int, numbers: Numbers) -> int:
+        sheet, block = self.layout.blocks[numbers.key]
+        known = self.chain.trace.card.classes
+        classes = known if numbers.shape == (1, len(known)) == (1, len(numbers)) else ()
+        page.write_string(top, 0, plain(numbers.key.name), self.head)
+        page.write_string(top, 1, "number", self.right)
+        for index, row in enumerate(range(top + 1, top + 1 + len(numbers))):
+            page.write_string(row, 0, plain(classes[index] if classes else numbers.label(index)))
+            at = address(int(block.rows[index]), int(block.columns[index]))
+            live = f"={quoted(self.layout.names[sheet])}!{at}"
+            page.write_formula(row, 1, live, self.full, float(numbers.recorded[index]))
+        below = top + 1 + len(numbers)
+        if len(classes) > 1:
+            names, values = f"A{top + 2}:A{below}", f"B{top + 2}:B{below}"
+            page.write_string(below, 0, "the largest", self.faint)
+            largest = plain(classes[int(np.argmax(numbers.recorded))])
+            page.write_formula(below, 1, f"=INDEX({names},MATCH(MAX({values}),{values},0))", self.align, largest)
+        return below + 1
+
+    def _contents(self, page: Any, top: int) -> None:
+        """The sheets, and what each holds."""
+        heads = [("sheet", self.head), ("numbers", self.right), ("formulas", self.right), (" what it holds", self.head)]
+        for place, (head, form) in enumerate(heads):
+            page.write_string(top, place, head, form)
+        for row, sheet in enumerate(self.layout.sheets, top + 1):
+            page.write_url(row, 0, f"internal:{quoted(sheet.name)}!A1", string=sheet.name)
+            page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks), self.count)
+            formulas = sum(len(block.numbers) for block in sheet.blocks if block.numbers.calculated)
+            page.write_number(row, 2, formulas, self.count)
+            page.write_string(row, 3, plain(sheet.title), self.indent)
+
+
+ALLOWED = (
+    "Allowed is what PyTorch's roundings can add up to, from the pixels to this number. Where you change a pixel or a "
+    "weight, its effect shows as a larger difference."
+)
+GUIDE = (
+    "Black numbers are formulas, from the pixels to the answer.",
+    "Trace a number to what it is made of: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
+    "Numbers are shown rounded; a selected cell shows its formula. Padding adds 0 and is left out of the sums.",
+    "It shows the recorded numbers until it recalculates: Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice.",
+)
+
+
+def _range(plane: Plane) -> str:
+    last = address(plane.row + plane.height - 1, plane.column + plane.width - 1)
+    return f"{address(plane.row, plane.column)}:{last}"
+
+
+def _last_column(sheet: Sheet) -> int:
+    return max(int(block.columns.max(initial=0)) for block in sheet.blocks)
+
+
+def _digits(largest: float) -> str:
+    """The format of numbers up to this: five characters or so.
+
+    >>> _digits(255.0), _digits(2.5), _digits(0.03), _digits(1e-9)
+    ('0', '0.00', '0.000', '0E+00')
+    """
+    if not 1e-2 < largest < 1e5:
+        return "0.00" if not largest else "0E+00"
+    decimals = min(max(2 - math.floor(math.log10(largest)), 0), 3)
+    return "0" if decimals == 0 else f"0.{'0' * decimals}"
+
+
+def plain(text: str) -> str:
+    """Text of other people as one short line, without characters that XML lacks."""
+    line = spelled(text)
+    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"

@@ -1,0 +1,204 @@
+"""Workbook: a network as a spreadsheet of live formulas, from the pixels to the answer."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convscope.capture.tracing import trace
+from convscope.errors import UsageError
+from convscope.escaping import spelled
+from convscope.export.chain import Chain, Key, NearTie, Numbers, TooLarge, below
+from convscope.export.layout import Layout
+from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
+from convscope.expr.call import Array, Cell, full_cell
+from convscope.inputs.model_inputs import prepare_inputs
+from convscope.probe.support.batching import Model, as_model
+from convscope.traces.trace import Trace
+from convscope.type_checks import takes
+
+MOST = 120_000
+"""Numbers that a workbook may hold, pixels and weights included: more load slowly and are hard to find a way in."""
+
+
+@dataclass(eq=False)
+class Workbook:
+    """A network as a spreadsheet: `print` it to see how large it is, `save` it.
+
+    >>> import convscope as cs
+    >>> print(workbook("crosses", "crosses:plus"))
+    crosses on crosses:plus: 30 numbers on 7 sheets, 11 of them formulas
+    """
+
+    trace: Trace = field(repr=False)
+    title: str
+    """The model and its image."""
+    roots: list[tuple[Key, Array]] = field(repr=False)
+    """The numbers that everything else is there for, as tensors and places in the flattened tensors."""
+    chain: Chain = field(repr=False)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds, without the recorded ones and the differences."""
+        return self.chain.size
+
+    @property
+    def formulas(self) -> int:
+        """How many of them are formulas; the others are pixels and parameters, which can be changed."""
+        return sum(map(len, self.chain.calculated))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where each number is written."""
+        return Layout(self.chain)
+
+    @property
+    def beyond(self) -> list[str]:
+        """Numbers whose calculation from the image is farther from the recorded number than its bound."""
+        return [
+            numbers.label(index)
+            for numbers in self._calculated()
+            for index in np.flatnonzero(~(np.abs(numbers.live - numbers.recorded) <= numbers.bound)).tolist()
+        ]
+
+    @property
+    def unbounded(self) -> int:
+        """How many numbers have no bound, because a function jumps at inexact numbers."""
+        return sum(int(np.isinf(numbers.bound).sum()) for numbers in self._calculated())
+
+    @property
+    def ties(self) -> list[NearTie]:
+        """The choices of a maximum or ReLU that are closer than the bounds."""
+        self._calculated()
+        return self.chain.ties
+
+    def _calculated(self) -> list[Numbers]:
+        """The numbers with formulas, calculated from the image; `save` does that on the way."""
+        if not self.chain.finished:
+            self.chain.calculate()
+        return self.chain.calculated
+
+    def __str__(self) -> str:
+        sheets = len(self.layout.names)
+        return spelled(f"{self.title}: {self.numbers:,} numbers on {sheets} sheets, {self.formulas:,} of them formulas")
+
+    def summary(self) -> str:
+        """What calculating every number from the image has shown."""
+        beyond, counted = self.beyond, f"{self.formulas:,} numbers calculated from the image"
+        if beyond:
+            text = f"{len(beyond):,} of {counted} are beyond their bounds, the first is {beyond[0]}"
+        elif self.unbounded:
+            text = f"{self.unbounded:,} of {counted} have no bound, the others are within theirs"
+        else:
+            text = f"{counted}, all within their bounds"
+        return text + (f"; near-ties of a maximum or ReLU: {len(self.ties):,}" if self.ties else "")
+
+    def save(self, path: str | Path) -> None:
+        """Calculate every number from the image in float64, and write the workbook.
+
+        Raises:
+            UsageError: an operation that cannot be written as a formula, or XlsxWriter is not installed.
+            ConvscopeError: the file cannot be written.
+        """
+        content = BytesIO()
+        draw(content, self.title, self.layout, self.roots)
+        save(path, content.getvalue())
+
+
+@takes(model="Module | Trace | str | Path", at="tuple | list")
+def workbook(
+    model: Model | Trace,
+    image: Any = None,
+    *,
+    at: tuple[str, Cell] | None = None,
+    out: str | Path | None = None,
+    name: str = "",
+) -> Workbook:
+    """A network as a spreadsheet of live formulas: change a pixel or a weight, and the answer changes.
+
+    Every number is a formula of the cells that it is made from, so that *trace precedents* leads from the answer to the
+    pixels. Each step has a sheet, with its kernels and biases; two more hold the recorded numbers and how far the
+    calculation is from them, beside how far it may be. There are no macros and no links to other files.
+
+    >>> book = workbook("crosses", "crosses:plus", at=("conv1", (0, 1, 1)))
+    >>> book.numbers, book.formulas
+    (20, 1)
+
+    Args:
+        model: A module, what `cs.load_model` takes, or a trace.
+        image: What `cs.load_image` takes; not for a trace.
+        at: A step and a cell, to write only the numbers that this one is made of; needed for large networks.
+        out: Where to write it, a file .xlsx; None to call `save` later.
+        name: The image's name on the first sheet, by default as it was loaded.
+
+    Raises:
+        UsageError: it would hold more than 120,000 numbers, a number that is not finite, or an operation that cannot
+            be written as a formula; or XlsxWriter is not installed.
+    """
+    xlsxwriter()  # where it is missing, or the path is wrong, no work is done
+    if out is not None:
+        check_workbook_path(out)
+    recorded, image_name = (model, "") if isinstance(model, Trace) else _traced(model, image)
+    title = " on ".join(filter(None, (recorded.card.name, name or image_name)))
+    changed = recorded.changed()
+    if changed:
+        raise UsageError(f"{changed[0]} changed since the trace; trace the model again.")
+    roots = [_cell(recorded, at)] if at is not None else [*_returned(recorded)]
+    if at is None:
+        size = _size_of_all(recorded)
+        if size > MOST:
+            raise _too_large(title, f"{size:,}", recorded)
+    try:
+        chain = below(recorded, roots, MOST, whole=at is None)
+    except TooLarge as large:
+        name = title if at is None else f"the part of {title} below {at[0]}"
+        raise _too_large(name, f"{large.count:,} or more", recorded, at) from None
+    book = Workbook(recorded, title, roots, chain)
+    if out is not None:
+        book.save(out)
+    return book
+
+
+def _traced(model: Model, image: Any) -> tuple[Trace, str]:
+    loaded = as_model(model)
+    inputs = prepare_inputs(image, loaded)
+    return trace(loaded, inputs.value), inputs.name
+
+
+def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
+    """One number."""
+    name, cell = at
+    step = trace[name]
+    full = full_cell(cell, step.shape, step.name)
+    flat = int(np.ravel_multi_index(full, step.shape)) if full else 0
+    return Key("step", step.name), np.array([flat])
+
+
+def _returned(trace: Trace) -> Iterator[tuple[Key, Array]]:
+    """What the model returns."""
+    refs = [ref for ref in trace.returned or () if ref.kind == "step"]
+    for ref in refs:
+        yield Key("step", ref.name, ref.output), np.arange(math.prod(ref.shape))
+    if not refs:
+        step = trace.steps[-1]
+        yield Key("step", step.name), np.arange(math.prod(step.shape))
+
+
+def _size_of_all(trace: Trace) -> int:
+    steps = sum(math.prod(step.shape) for step in trace.steps)
+    return steps + sum(math.prod(ref.shape) for (kind, _), ref in trace.outside.items() if kind != "constant")
+
+
+def _too_large(name: str, size: str, trace: Trace, at: tuple[str, Cell] | None = None) -> UsageError:
+    step = next((s for s in trace.steps if s.op in {"convolution", "relu"}), trace.steps[0])
+    cell = ",".join("0" for _ in step.shape[1:])
+    what = "one number, to write only what it is made of" if at is None else "a number of an earlier step"
+    return UsageError(
+        f"{name} has {size} numbers, and a workbook holds {MOST:,}; choose {what}: --at {step.name}:{cell}, "
+        f"in Python at=({step.name!r}, ({', '.join('0' for _ in step.shape[1:])}))."
+    )

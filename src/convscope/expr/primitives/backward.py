@@ -1,0 +1,302 @@
+"""Backward: what activations, softmax and losses do to a gradient on its way back.
+
+Each is the gradient that arrives, times the slope of the forward function at the recorded number. Slopes are written
+out as the kernels calculate them, from the function's input x or from its result y.
+"""
+
+# ruff: noqa: ARG005 - what is called through one table has one signature
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from convscope.expr.primitives.activations import erf, sigmoid
+from convscope.expr.primitives.primitive import Numbers, Primitive, elementary
+
+_BELL = math.sqrt(2 / math.pi)
+_GELU_CUBIC = 0.044715
+SIXTH = float(np.float32(1 / 6))
+"""What PyTorch multiplies a gradient of hardsigmoid by, in float64 too."""
+FAR = 1e4
+"""exp of minus this is 0 in every type: products with it stay numbers."""
+
+
+def _times(
+    slope_formula: str,
+    slope: Callable[..., Numbers],
+    *,
+    roundings: Callable[..., Numbers],
+    taken: Callable[..., str] | None = None,
+) -> Primitive:
+    """`{grad}` times a slope; the roundings are those of the slope, absolute, and one more for the product."""
+
+    def value(grad: Numbers, *rest: Numbers) -> Numbers:
+        return grad * slope(*rest)
+
+    def own(result: Numbers, grad: Numbers, *rest: Numbers) -> Numbers:
+        return np.abs(result) + np.abs(grad) * roundings(*rest)
+
+    return elementary(f"{{grad}} × {slope_formula}", value, roundings=own, taken=taken)
+
+
+def _kept(formula: str, keeps: Callable[..., Numbers], *, taken: Callable[..., str], nan: bool = False) -> Primitive:
+    """The gradient itself or 0, exact; with `nan`, kernels differ in what they do where x is nan."""
+    return elementary(
+        formula,
+        lambda grad, *rest: np.where(keeps(*rest), grad, 0.0),
+        roundings=lambda f, grad, x, *rest: np.where(np.isnan(x) & nan, np.inf, 0.0),
+        slopes=lambda grad, *rest: (np.where(keeps(*rest), 1.0, 0.0), *[0.0] * len(rest)),
+        offset=lambda varies, *_: None if any(varies[1:]) else 0.0,
+        taken=taken,
+    )
+
+
+def _silu(x: Numbers) -> Numbers:
+    share = sigmoid(x)
+    return share * (1 + x * (1 - share))
+
+
+def _gelu(x: Numbers) -> Numbers:
+    return 0.5 * (1 + erf(x / math.sqrt(2))) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def _gelu_tanh(x: Numbers) -> Numbers:
+    bent = np.tanh(_BELL * (x + _GELU_CUBIC * x**3))
+    return 0.5 * (1 + bent) + 0.5 * x * (1 - bent**2) * _BELL * (1 + 3 * _GELU_CUBIC * x**2)
+
+
+def _mish(x: Numbers) -> Numbers:
+    bent = np.tanh(np.logaddexp(0, x))
+    return bent + x * sigmoid(x) * (1 - bent**2)
+
+
+def _elu_slope(x: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers) -> Numbers:
+    bent = alpha * scale * input_scale * np.exp(np.minimum(x, 0) * input_scale)
+    return np.where(np.less_equal(x, 0), bent, scale)
+
+
+def _elu_slope_of_result(y: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers) -> Numbers:
+    return np.where(np.less_equal(y, 0), input_scale * (y + alpha * scale), scale)
+
+
+def _hardswish(grad: Numbers, x: Numbers) -> Numbers:
+    return np.where(np.less_equal(x, -3), 0.0, np.where(np.less(x, 3), grad * (x / 3 + 0.5), grad))
+
+
+class Paths(NamedTuple):
+    """What the gradient of a normalized number is made of."""
+
+    grad: Numbers
+    from_mean: Numbers
+    x: Numbers
+    mean: Numbers
+    rate: Numbers
+    slope: Numbers
+    weight: Numbers = 1.0
+
+    def total(self) -> Numbers:
+        """Straight, less the path through the mean and the one through the variance."""
+        return (self.grad - self.from_mean - (self.x - self.mean) * self.rate**2 * self.slope) * self.scale
+
+    @property
+    def scale(self) -> Numbers:
+        """What all three paths are multiplied by."""
+        return self.rate * self.weight
+
+    def size(self, *, apart: bool = False) -> Numbers:
+        """The magnitudes of the three paths; `apart`, of x and mean each with its own factor."""
+        far = np.abs(self.x) + np.abs(self.mean) if apart else np.abs(self.x - self.mean)
+        bent = far * self.rate**2 * np.abs(self.slope)
+        return (np.abs(self.grad) + np.abs(self.from_mean) + bent) * np.abs(self.scale)
+
+    def slopes(self) -> tuple[Numbers, ...]:
+        """By each of them."""
+        far, bent = self.x - self.mean, self.rate**2 * self.slope * self.scale
+        by_rate = (self.grad - self.from_mean - 3 * far * self.rate**2 * self.slope) * self.weight
+        by_weight = (self.grad - self.from_mean - far * self.rate**2 * self.slope) * self.rate
+        return (self.scale, -self.scale, -bent, bent, by_rate, -far * self.rate**2 * self.scale, by_weight)
+
+
+def _smooth_l1(grad: Numbers, x: Numbers, target: Numbers, beta: Numbers, count: Numbers) -> Numbers:
+    far = x - target
+    return grad * np.where(far <= -beta, -1.0, np.where(far >= beta, 1.0, np.divide(far, beta))) / count
+
+
+def _spread(x: Numbers) -> Numbers:
+    return np.maximum(x * (1 - x), 1e-12)
+
+
+BACKWARD: Mapping[str, Primitive] = {
+    "pass_above": _kept(
+        "{grad} if {x} > {threshold}, else 0",
+        lambda x, threshold: ~np.less_equal(x, threshold),
+        taken=lambda grad, x, threshold: "0" if x <= threshold else "{grad}",
+    ),
+    "pass_between": _kept(
+        "{grad} if {low} < {x} < {high}, else 0",
+        lambda x, low, high: np.greater(x, low) & np.less(x, high),
+        taken=lambda grad, x, low, high: "{grad}" if low < x < high else "0",
+        nan=True,
+    ),
+    "pass_outside": _kept(
+        "{grad} if |{x}| > {lambd}, else 0",
+        lambda x, lambd: np.greater(np.abs(x), lambd),
+        taken=lambda grad, x, lambd: "{grad}" if abs(x) > lambd else "0",
+        nan=True,
+    ),
+    "leaky_relu_backward": elementary(
+        "{grad} if {x} > 0, else {slope} × {grad}",
+        lambda grad, x, slope: np.where(x > 0, grad, slope * grad),
+        roundings=lambda f, grad, x, slope: np.where(x > 0, 0, 2 * f),
+        slopes=lambda grad, x, slope: (np.where(x > 0, 1.0, slope), 0.0, np.where(x > 0, 0.0, grad)),
+        taken=lambda grad, x, slope: "{grad}" if x > 0 else "{slope} × {grad}",
+    ),
+    "prelu_slope_backward": elementary(
+        "0 if {x} > 0, else {grad} × {x}",
+        lambda grad, x: np.where(x > 0, 0.0, grad * x),
+        roundings=1,
+        taken=lambda grad, x: "0" if x > 0 else "{grad} × {x}",
+    ),
+    "hardsigmoid_backward": elementary(
+        "{grad} ÷ 6 if −3 < {x} < 3, else 0",
+        lambda grad, x: np.where((x > -3) & (x < 3), grad * SIXTH, 0.0),
+        roundings=2,
+        taken=lambda grad, x: "{grad} ÷ 6" if -3 < x < 3 else "0",
+    ),
+    "hardswish_backward": elementary(
+        "0 if {x} ≤ −3, {grad} × ({x} ÷ 3 + 0.5) if {x} < 3, else {grad}",
+        _hardswish,
+        roundings=lambda f, grad, x: np.where(np.abs(x) < 3, np.abs(f) + 2 * np.abs(grad) * (np.abs(x) + 0.5), 0.0),
+        taken=lambda grad, x: "0" if x <= -3 else "{grad} × ({x} ÷ 3 + 0.5)" if x < 3 else "{grad}",
+    ),
+    "sigmoid_backward": _times("{y} × (1 − {y})", lambda y: y * (1 - y), roundings=lambda y: 3 * np.abs(y * (1 - y))),
+    "tanh_backward": _times("(1 − {y}²)", lambda y: 1 - y * y, roundings=lambda y: y * y + np.abs(1 - y * y)),
+    "silu_backward": _times(
+        "σ({x}) × (1 + {x} × (1 − σ({x})))",
+        _silu,
+        roundings=lambda x: 14 * sigmoid(x) * (1 + 2 * np.minimum(np.abs(x), FAR) * np.minimum(1, sigmoid(-x) + 0.5)),
+    ),
+    "gelu_backward": _times(
+        "the slope at {x} of x × 0.5 × (1 + erf(x ÷ √2))",
+        _gelu,
+        roundings=lambda x: 8 + np.minimum(np.abs(x), FAR) * np.exp(-0.5 * np.clip(x, -FAR, FAR) ** 2) * (8 + x * x),
+    ),
+    "gelu_tanh_backward": _times(
+        "the slope at {x} of gelu, approximated by tanh",
+        _gelu_tanh,
+        roundings=lambda x: 12 + 40 * np.minimum(np.abs(x), 8) * (np.abs(x) < 8),
+    ),
+    "mish_backward": _times(
+        "the slope at {x} of x × tanh(log(1 + exp(x)))",
+        _mish,
+        roundings=lambda x: 30 * np.tanh(np.logaddexp(0, x)) + 30 * np.minimum(np.abs(x), FAR) * sigmoid(x),
+    ),
+    "softplus_backward": _times(
+        "(1 ÷ (1 + exp(−{beta} × {x})) if {beta} × {x} ≤ {threshold}, else 1)",
+        lambda x, beta, threshold: np.where(x * beta > threshold, 1.0, sigmoid(x * beta)),
+        roundings=lambda x, beta, threshold: sigmoid(x * beta) * (12 + 2 * np.minimum(np.abs(x * beta), FAR)),
+        taken=lambda grad, x, beta, threshold: (
+            "{grad}" if x * beta > threshold else "{grad} ÷ (1 + exp(−{beta} × {x}))"
+        ),
+    ),
+    "log_sigmoid_backward": _times(
+        "1 ÷ (1 + exp({x}))", lambda x: sigmoid(-x), roundings=lambda x: 24 * np.where(x < 0, 1.0, sigmoid(-x))
+    ),
+    "elu_backward": _times(
+        "({scale} if {x} > 0, else {scale} × {alpha} × {input_scale} × exp({input_scale} × {x}))",
+        _elu_slope,
+        roundings=lambda x, alpha, scale, input_scale: (
+            np.abs(_elu_slope(x, alpha, scale, input_scale))
+            * np.where(x > 0, 1, 12 + 4 * np.minimum(np.abs(x * input_scale), FAR))
+        ),
+        taken=lambda grad, x, *_: (
+            "{grad} × {scale}" if x > 0 else "{grad} × {scale} × {alpha} × {input_scale} × exp({input_scale} × {x})"
+        ),
+    ),
+    "elu_backward_of_result": _times(
+        "({scale} if {y} > 0, else {input_scale} × ({y} + {alpha} × {scale}))",
+        _elu_slope_of_result,
+        roundings=lambda y, alpha, scale, input_scale: np.where(
+            y > 0, np.abs(scale), 4 * np.abs(input_scale) * (np.abs(y) + np.abs(alpha * scale))
+        ),
+        taken=lambda grad, y, *_: "{grad} × {scale}" if y > 0 else "{grad} × {input_scale} × ({y} + {alpha} × {scale})",
+    ),
+    "glu_backward": _times("1 ÷ (1 + exp(−{gate}))", sigmoid, roundings=lambda gate: 12 * sigmoid(gate)),
+    "glu_gate_backward": _times(
+        "{x} × σ({gate}) × (1 − σ({gate}))",
+        lambda x, gate: x * sigmoid(gate) * sigmoid(-gate),
+        roundings=lambda x, gate: 20 * np.abs(x) * sigmoid(gate),
+    ),
+    "dropout_backward": elementary(
+        "{grad} × {mask} × {scale}",
+        lambda grad, mask, scale: np.where(mask, grad * scale, 0.0 * grad),
+        roundings=3,
+    ),
+    "mse_backward": elementary(
+        "{grad} × 2 × ({x} − {target}) ÷ {count}",
+        lambda grad, x, target, count: grad * 2 * (x - target) / count,
+        roundings=5,
+    ),
+    "smooth_l1_backward": elementary(
+        "{grad} × min(max(({x} − {target}) ÷ {beta}, −1), 1) ÷ {count}",
+        _smooth_l1,
+        roundings=8,
+    ),
+    "huber_backward": elementary(
+        "{grad} × min(max({x} − {target}, −{delta}), {delta}) ÷ {count}",
+        lambda grad, x, target, delta, count: grad * np.clip(x - target, -delta, delta) / count,
+        roundings=8,
+    ),
+    "binary_cross_entropy_backward": elementary(
+        "{grad} × {weight} × ({x} − {target}) ÷ ({x} × (1 − {x})) ÷ {count}",
+        lambda grad, x, target, weight, count: grad * weight * (x - target) / _spread(x) / count,
+        roundings=10,
+    ),
+    "nll_backward": elementary(
+        "−{grad} × {weight} ÷ {total}",
+        lambda grad, weight, total: -grad * weight / total,
+        roundings=4,
+    ),
+    "normalize_backward": elementary(
+        "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate} × {weight}",
+        lambda *given: Paths(*given).total(),
+        roundings=lambda f, *given: 8 * Paths(*given).size(),
+        stored=lambda *given: 4 * Paths(*given).size(),
+        slopes=lambda *given: Paths(*given).slopes(),
+    ),
+    "normalize_backward_scaled": elementary(
+        "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate}",
+        lambda *given: Paths(*given).total(),
+        roundings=lambda f, *given: 12 * Paths(*given).size(apart=True),
+        stored=lambda *given: 4 * Paths(*given).size(apart=True),
+        slopes=lambda *given: Paths(*given).slopes()[:6],
+    ),
+    "normalized_by": elementary(
+        "({x} − {mean}) × {rate}",
+        lambda x, mean, rate: (x - mean) * rate,
+        roundings=lambda f, x, mean, rate: 3 * (np.abs(x) + np.abs(mean)) * np.abs(rate),
+    ),
+    "normalize_backward_fixed": elementary(
+        "{grad} × {rate} × {weight}",
+        lambda grad, rate, weight: grad * rate * weight,
+        roundings=4,
+        stored=lambda grad, rate, weight: grad * rate * weight,
+        slopes=lambda grad, rate, weight: (rate * weight, grad * weight, grad * rate),
+    ),
+    "softmax_backward": elementary(
+        "{y} × ({grad} − {mean})",
+        lambda y, grad, mean: y * (grad - mean),
+        roundings=lambda f, y, grad, mean: 2 * np.abs(f) + 3 * np.abs(y) * (np.abs(grad) + np.abs(mean)),
+        stored=lambda y, grad, mean: np.abs(y) * (np.abs(grad) + np.abs(mean)),
+        slopes=lambda y, grad, mean: (grad - mean, y, -y),
+    ),
+    "log_softmax_backward": elementary(
+        "{grad} − exp({log_p}) × {total}",
+        lambda grad, log_p, total: grad - np.exp(log_p) * total,
+        roundings=lambda f, grad, log_p, total: np.abs(f) + 42 * np.abs(np.exp(log_p) * total),
+        stored=lambda grad, log_p, total: 2 * np.abs(np.exp(log_p) * total),
+        slopes=lambda grad, log_p, total: (1.0, -np.exp(log_p) * total, -np.exp(log_p)),
+    ),
+}

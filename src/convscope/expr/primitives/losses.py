@@ -1,0 +1,192 @@
+"""Losses of single numbers: x is the prediction, y its target.
+
+Kernels of losses store what they calculate in between in the type of the result, so that bfloat16 and half round there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convscope.expr.precision import Precision
+from convscope.expr.primitives.activations import sigmoid
+from convscope.expr.primitives.primitive import Numbers, Primitive
+
+EXP = 10.0
+"""Roundings of an exponential or a logarithm and of what goes into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One loss of a pair of numbers."""
+
+    formula: str
+    value: Callable[..., Numbers]
+    roundings: Callable[..., Numbers]
+    """Of (result, *arguments): the magnitudes that a kernel rounds, added up."""
+    slopes: Callable[..., tuple[Numbers, ...]]
+    way: Callable[..., Numbers] | None = None
+    """The largest magnitude on the way: where it exceeds the type, the result has no bound."""
+    stored: Callable[..., Numbers] | None = None
+    """As `roundings`: what a kernel of a narrow type puts down in between; by default it rounds all of them."""
+    underflow: Callable[..., Numbers] | None = None
+    """What a number that underflows on the way is multiplied by afterwards, where that is more than 1."""
+
+    def errors(self, precision: Precision, result: Numbers, *values: Numbers) -> Numbers:
+        """How far a kernel may be off, for one pair or many; the arguments are exact."""
+        with np.errstate(all="ignore"):
+            count = np.abs(self.roundings(result, *values))
+            stored = count if self.stored is None else np.abs(self.stored(result, *values))
+            off = precision.sum * count + precision.inner * stored + precision.tiny * (count != 0)
+            if self.underflow is not None:  # subnormal numbers have a spacing of tiny times the type's roundoff
+                off = off + 2 * precision.tiny * (precision.inner or 1.0) * self.underflow(*values)
+            limit = precision.largest if precision.inner else precision.room  # what is stored in between is narrow
+            return off if self.way is None else np.where(np.abs(self.way(*values)) < limit, off, np.inf)
+
+    def primitive(self) -> Primitive:
+        """The loss of one pair as what an expression applies."""
+
+        def error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:  # noqa: ARG001
+            return float(self.errors(precision, result, *values))
+
+        return Primitive(self.formula, self.value, error, slopes=self.slopes)
+
+
+def _smooth(x: Numbers, y: Numbers, beta: Numbers) -> Numbers:
+    apart = np.abs(x - y)
+    with np.errstate(all="ignore"):
+        return np.where(apart < beta, 0.5 * apart * apart / beta, apart - 0.5 * beta)
+
+
+def _huber(x: Numbers, y: Numbers, delta: Numbers) -> Numbers:
+    apart = np.abs(x - y)
+    return np.where(apart <= delta, 0.5 * apart * apart, delta * (apart - 0.5 * delta))
+
+
+def _smooth_slopes(x: Numbers, y: Numbers, beta: Numbers) -> tuple[Numbers, ...]:
+    with np.errstate(all="ignore"):
+        slope = np.where(np.abs(x - y) < beta, (x - y) / beta, np.sign(x - y))
+    return slope, -slope, 0.0
+
+
+def _huber_slopes(x: Numbers, y: Numbers, delta: Numbers) -> tuple[Numbers, ...]:
+    slope = np.clip(x - y, -delta, delta)
+    return slope, -slope, 0.0
+
+
+def _soft_margin(x: Numbers, y: Numbers) -> Numbers:
+    return np.logaddexp(0.0, -x * y)
+
+
+def _soft_roundings(f: Numbers, x: Numbers, y: Numbers) -> Numbers:
+    """log(1 + e) moves by e ÷ (1 + e) times the relative error of e, which is that of its exponent and its own."""
+    return np.abs(f) * EXP + sigmoid(-x * y) * (3 * np.abs(x * y) + EXP)
+
+
+def _soft_stored(f: Numbers, x: Numbers, y: Numbers) -> Numbers:
+    """The product, its exponential, and the logarithm."""
+    return 2 * np.abs(f) + 1.5 * sigmoid(-x * y) * (np.abs(x * y) + 1)
+
+
+def _logs(x: Numbers) -> tuple[Numbers, Numbers]:
+    """log(x) and log(1 − x), at least −100, as kernels of the binary cross-entropy have them."""
+    with np.errstate(all="ignore"):
+        return np.maximum(np.log(x), -100.0), np.maximum(np.log1p(-np.asarray(x, np.float64)), -100.0)
+
+
+def _entropy(x: Numbers, y: Numbers, weight: Numbers) -> Numbers:
+    yes, no = _logs(x)
+    return weight * ((y - 1.0) * no - y * yes)
+
+
+def _entropy_roundings(f: Numbers, x: Numbers, y: Numbers, weight: Numbers) -> Numbers:
+    yes, no = _logs(x)
+    return np.abs(weight) * (EXP + 2) * (np.abs((y - 1.0) * no) + np.abs(y * yes)) + 2 * np.abs(f)
+
+
+def _entropy_stored(f: Numbers, x: Numbers, y: Numbers, weight: Numbers) -> Numbers:
+    """Both logarithms, what they are multiplied by, the products; their difference, and that times the weight."""
+    yes, no = _logs(x)
+    return 3.1 * np.abs(weight) * (np.abs((y - 1.0) * no) + np.abs(y * yes)) + 2 * np.abs(f)
+
+
+def _entropy_slopes(x: Numbers, y: Numbers, weight: Numbers) -> tuple[Numbers, ...]:
+    """By the prediction as PyTorch has it, whose divisor is at least 1e-12."""
+    yes, no = _logs(x)
+    return weight * (x - y) / np.maximum(x * (1.0 - x), 1e-12), weight * (no - yes), 0.0
+
+
+def _log_sigmoid(x: Numbers) -> Numbers:
+    return np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))
+
+
+def _logit_entropy(x: Numbers, y: Numbers, weight: Numbers, positive: Numbers) -> Numbers:
+    return weight * ((1.0 - y) * x - _log_sigmoid(x) * ((positive - 1.0) * y + 1.0))
+
+
+def _logit_roundings(f: Numbers, x: Numbers, y: Numbers, weight: Numbers, positive: Numbers) -> Numbers:
+    log, scaled = np.abs(_log_sigmoid(x)), (positive - 1.0) * y
+    part = 3 * np.abs((1.0 - y) * x) + log * ((EXP + 8) * np.abs(scaled + 1.0) + 3 * np.abs(scaled) + 1)
+    return np.abs(weight) * part + 2 * np.abs(f)
+
+
+def _logit_stored(f: Numbers, x: Numbers, y: Numbers, weight: Numbers, positive: Numbers) -> Numbers:
+    """The logarithm, its factor in three steps, both products; their difference, and that times the weight."""
+    log, scaled = np.abs(_log_sigmoid(x)), (positive - 1.0) * y
+    part = 2.1 * np.abs((1.0 - y) * x) + log * (3.1 * np.abs(scaled + 1.0) + 2.1 * np.abs(scaled))
+    return np.abs(weight) * part + 2 * np.abs(f)
+
+
+def _logit_slopes(x: Numbers, y: Numbers, weight: Numbers, positive: Numbers) -> tuple[Numbers, ...]:
+    scale = (positive - 1.0) * y + 1.0
+    return weight * ((1.0 - y) - scale * sigmoid(-x)), weight * (-x - _log_sigmoid(x) * (positive - 1.0)), 0.0, 0.0
+
+
+LOSSES: Mapping[str, Loss] = {
+    "squared_error": Loss(
+        "({x} − {y})²",
+        lambda x, y: (x - y) ** 2,
+        lambda f, _x, _y: 3 * np.abs(f),
+        lambda x, y: (2 * (x - y), -2 * (x - y)),
+    ),
+    "smooth_l1": Loss(
+        "|{x} − {y}|² ÷ (2 × {beta}) below {beta}, |{x} − {y}| − {beta} ÷ 2 beyond",
+        _smooth,
+        lambda f, x, y, beta: 6 * np.abs(f) + 3 * np.where(np.abs(x - y) >= 0.9 * beta, np.abs(x - y) + beta, 0.0),
+        _smooth_slopes,
+        underflow=lambda x, y, beta: np.divide(1.0, beta),  # noqa: ARG005  # one signature
+    ),
+    "huber": Loss(
+        "|{x} − {y}|² ÷ 2 up to {delta}, {delta} × (|{x} − {y}| − {delta} ÷ 2) beyond",
+        _huber,
+        lambda f, x, y, delta: (
+            6 * np.abs(f) + 4 * np.where(np.abs(x - y) >= 0.9 * delta, delta * (np.abs(x - y) + delta), 0.0)
+        ),
+        _huber_slopes,
+    ),
+    "soft_margin": Loss(
+        "log(1 + exp(−{x} × {y}))",
+        _soft_margin,
+        _soft_roundings,
+        lambda x, y: (-y * sigmoid(-x * y), -x * sigmoid(-x * y)),
+        way=lambda x, y: np.exp(-x * y),
+        stored=_soft_stored,
+    ),
+    "binary_cross_entropy": Loss(
+        "{weight} × (({y} − 1) × log(1 − {x}) − {y} × log({x}))",
+        _entropy,
+        _entropy_roundings,
+        _entropy_slopes,
+        None,
+        _entropy_stored,
+    ),
+    "binary_cross_entropy_of_logit": Loss(
+        "{weight} × ((1 − {y}) × {x} − (({positive} − 1) × {y} + 1) × log(sigmoid({x})))",
+        _logit_entropy,
+        _logit_roundings,
+        _logit_slopes,
+        stored=_logit_stored,
+    ),
+}
+PAIRED: Mapping[str, Primitive] = {name: loss.primitive() for name, loss in LOSSES.items()}

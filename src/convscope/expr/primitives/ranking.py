@@ -1,0 +1,113 @@
+"""Ranks and counts: the median of many numbers, where one of them is, how many are below or between others."""
+
+# ruff: noqa: ARG001 - what is called through one table has one signature
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.expr.precision import Precision, gamma
+from convscope.expr.primitives.primitive import Primitive
+from convscope.expr.primitives.reductions import Row
+
+Error = Callable[[Precision, float, Sequence[Any], Sequence[Any]], float]
+
+
+def _no_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    return 0.0
+
+
+def _median(row: Row) -> Any:
+    """The lower of the two in the middle; nan where there is one."""
+    if not row.size or np.isnan(row).any():
+        return np.nan
+    return np.sort(row)[(row.size - 1) // 2]
+
+
+def _nanmedian(row: Row) -> Any:
+    return _median(row[~np.isnan(row)])
+
+
+def _mode(row: Row) -> Any:
+    """The most frequent number, the smallest of those that are equally frequent."""
+    values, counts = np.unique(row, return_counts=True)
+    return values[np.argmax(counts)]
+
+
+def _same(row: Row, x: float) -> Any:
+    return np.isnan(row) if np.isnan(x) else row == x
+
+
+def _open_if_several(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """Which of several equal cells is named is up to the kernel."""
+    return float("inf") if np.count_nonzero(_same(*values)) > 1 else 0.0
+
+
+def _nonzero(row: Row, positions: Row, rank: float) -> Any:
+    return positions[np.flatnonzero(row)[int(rank)]]
+
+
+def _below(row: Row, x: float) -> Any:
+    return np.count_nonzero(~(row >= x))
+
+
+def _not_above(row: Row, x: float) -> Any:
+    return np.count_nonzero(~(row > x))
+
+
+def _inside(row: Row, low: float, high: float, last: float) -> Any:
+    """Bins hold their lower edge, the last one its upper edge too."""
+    return (row >= low) & ((row < high) | ((row == high) & (last != 0)))
+
+
+def _between(row: Row, low: float, high: float, last: float, weights: Row | float = 1.0) -> Any:
+    return np.sum(np.broadcast_to(weights, row.shape)[_inside(row, low, high, last)])
+
+
+def _between_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """Cells that the error of an edge may take to the other side of it, and the roundings of the sum.
+
+    The position of a cell among the bins is calculated with three more roundings, of the range. Counts are exact while
+    the type holds every whole number.
+    """
+    row, low, high = values[:3]
+    weights = np.abs(np.broadcast_to(values[4] if len(values) > 4 else 1.0, row.shape))
+    near = (np.abs(row - low) <= errors[1]) * (errors[1] > 0) + (np.abs(row - high) <= errors[2]) * (errors[2] > 0)
+    counted = np.sum(weights[_inside(*values[:4])])
+    rounds = len(values) > 4 or counted * precision.sum > 0.5
+    return float(np.sum(weights * near) + (gamma(row.size, precision.sum) * counted if rounds else 0.0))
+
+
+def _running_logsumexp(row: Row) -> Any:
+    return np.logaddexp.reduce(row)
+
+
+def _running_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    """Each of the additions rounds its result once, its exp and logarithm by 16 of at most 1."""
+    row = values[0]
+    if not np.isfinite(result):
+        return 0.0
+    largest = np.max(np.abs(np.logaddexp.accumulate(row)[np.isfinite(row)]), initial=abs(result))
+    return float(row.size * (precision.sum * (16 + 2 * largest) + precision.inner * largest))
+
+
+RANKING: Mapping[str, Primitive] = {
+    "median": Primitive("the number in the middle of {cells}, sorted", _median, _no_error),
+    "nanmedian": Primitive("the number in the middle of {cells}, sorted, without nan", _nanmedian, _no_error),
+    "mode": Primitive("the most frequent of {cells}", _mode, _no_error),
+    "index_of": Primitive("where {x} is in {cells}", lambda row, x: np.flatnonzero(_same(row, x))[0], _open_if_several),
+    "last_index_of": Primitive(
+        "where {x} is last in {cells}", lambda row, x: np.flatnonzero(_same(row, x))[-1], _no_error
+    ),
+    "count_nonzero": Primitive("how many of {cells} are not 0", np.count_nonzero, _no_error),
+    "nonzero": Primitive("where number {rank} of {cells} that are not 0 is", _nonzero, _no_error),
+    "count_below": Primitive("how many of {cells} are less than {x}", _below, _no_error),
+    "count_not_above": Primitive("how many of {cells} are at most {x}", _not_above, _no_error),
+    "is_among": Primitive("1 if {x} is among {cells}, else 0", lambda x, row: 1.0 * (x in row), _no_error),
+    "between": Primitive("how many of {cells} are from {low} to {high}", _between, _between_error),
+    "weight_between": Primitive(
+        "the weights of those of {cells} that are from {low} to {high}", _between, _between_error
+    ),
+    "running_logsumexp": Primitive("log(sum of exp({cells}))", _running_logsumexp, _running_error),
+}

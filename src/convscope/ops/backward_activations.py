@@ -1,0 +1,123 @@
+"""Activations on the way back: the gradient that arrives, times the slope of the activation at its recorded number."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import leaf
+from convscope.expr.expr import Apply, number
+from convscope.expr.precision import rounded
+from convscope.expr.primitives import PRIMITIVES
+from convscope.ops.vjp import VJP, Varies, only, wide
+
+CUBED = 1e12
+_X = {"grad": "grad_output", "x": "self"}
+_Y = {"grad": "grad_output", "y": "output"}
+ARGUMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "threshold_backward": ("pass_above", {**_X, "threshold": "threshold"}),
+    "hardtanh_backward": ("pass_between", {**_X, "low": "min_val", "high": "max_val"}),
+    "hardshrink_backward": ("pass_outside", {"grad": "grad_out", "x": "self", "lambd": "lambd"}),
+    "softshrink_backward": ("pass_outside", {**_X, "lambd": "lambd"}),
+    "leaky_relu_backward": ("leaky_relu_backward", {**_X, "slope": "negative_slope"}),
+    "hardsigmoid_backward": ("hardsigmoid_backward", _X),
+    "hardswish_backward": ("hardswish_backward", _X),
+    "sigmoid_backward": ("sigmoid_backward", _Y),
+    "tanh_backward": ("tanh_backward", _Y),
+    "silu_backward": ("silu_backward", _X),
+    "mish_backward": ("mish_backward", _X),
+    "gelu_backward": ("gelu_backward", _X),
+    "softplus_backward": ("softplus_backward", {**_X, "beta": "beta", "threshold": "threshold"}),
+    "log_sigmoid_backward": ("log_sigmoid_backward", _X),
+    "native_dropout_backward": ("dropout_backward", {"grad": "grad_output", "mask": "mask", "scale": "scale"}),
+}
+"""ATen name -> the primitive, and its arguments as the schema names them."""
+
+
+def activation(call: Call, cell: Cell) -> Apply:
+    """The gradient of an activation's input: what arrives at its result, times the activation's slope there.
+
+    >>> grad, x = Operand.of(np.array([0.5, 0.5]), "fc.grad"), Operand.of(np.array([-1.0, 2.0]), "relu")
+    >>> call = Call("threshold_backward", {"grad_output": grad, "self": x, "threshold": 0}, (2,))
+    >>> activation(call, (0,)).value(), activation(call, (1,)).value()
+    (0.0, 0.5)
+
+    Source: PyTorch, aten/src/ATen/native/cpu/Activation.cpp and BinaryOpsKernel.cpp.
+
+    Raises:
+        UsageError: the approximated gelu of a number whose cube may be infinite in the kernel.
+    """
+    function, arguments = _applied(call)
+    if function == "gelu_tanh_backward" and abs(float(arguments["x"].array[cell])) > CUBED:
+        raise UsageError("no rule explains the slope of gelu by tanh at a number whose cube may overflow.")
+    parts = {name: _part(call, value, cell, name) for name, value in arguments.items()}
+    return Apply(function, parts, note=_note(function, parts))
+
+
+def prelu(call: Call, cell: Cell) -> Apply:
+    """The gradient of the input of a leaky relu with a learnt slope, and as second result that of the slope.
+
+    The second is one number for each cell; a sum over all cells that share a slope follows as a step of its own.
+    """
+    from_grad, x = leaf(call["grad_output"], cell), leaf(call["self"], cell)
+    if call.output == 1:
+        return Apply("prelu_slope_backward", {"grad": from_grad, "x": x})
+    weight: Operand = call["weight"]
+    place = tuple(0 if n == 1 else i for i, n in zip(cell[len(cell) - len(weight.shape) :], weight.shape, strict=True))
+    return Apply("leaky_relu_backward", {"grad": from_grad, "x": x, "slope": leaf(weight, place)})
+
+
+def glu(call: Call, cell: Cell) -> Apply:
+    """In the first half the gradient times the open gate; in the second half times what the gate's change lets pass."""
+    operand, axis = call["self"], call["dim"] % len(cell)
+    half = operand.shape[axis] // 2
+    place = tuple(i % half if a == axis else i for a, i in enumerate(cell))
+    gate = leaf(operand, tuple(i + half if a == axis else i for a, i in enumerate(place)))
+    grad = leaf(call["grad_output"], place)
+    if cell[axis] < half:
+        return Apply("glu_backward", {"grad": grad, "gate": gate})
+    return Apply("glu_gate_backward", {"grad": grad, "x": leaf(operand, place), "gate": gate})
+
+
+def _applied(call: Call) -> tuple[str, dict[str, Any]]:
+    """The primitive and what it is given, as operands and numbers."""
+    if call.op == "elu_backward":
+        name, x = ("elu_backward_of_result", "y") if call["is_result"] else ("elu_backward", "x")
+        scales = {key: call[key] for key in ("alpha", "scale", "input_scale")}
+        return name, {"grad": call["grad_output"], x: call["self_or_result"], **scales}
+    function, names = ARGUMENTS[call.op]
+    if call.op == "gelu_backward" and call["approximate"] == "tanh":
+        function = "gelu_tanh_backward"
+    return function, {name: call[given] for name, given in names.items()}
+
+
+def _part(call: Call, value: Any, cell: Cell, name: str) -> Any:
+    if isinstance(value, Operand):
+        return leaf(value, cell)
+    read = call.dtype if call.dtype == "float64" else "float32"  # narrow types are compared and multiplied in float32
+    return number(rounded(float(value), read), name, call.dtype)
+
+
+def _note(function: str, parts: Mapping[str, Any]) -> str:
+    """What becomes of the gradient, in words, where it passes or does not."""
+    if not function.startswith("pass_"):
+        return ""
+    passes = bool(Apply(function, {**parts, "grad": number(1.0, "grad")}).value())
+    return "the gradient passes unchanged" if passes else "the activation is flat here: nothing passes"
+
+
+def activation_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Linear in the gradient that arrives: its weights times the slope, the result for a gradient of 1.
+
+    Raises:
+        UsageError: the slope depends on the image too: then the operation is a product of two things that vary.
+    """
+    function, arguments = _applied(call)
+    name = next(name for name, operand in call.operands().items() if operand is arguments["grad"])
+    only(call, varies, name)
+    numbers = [wide(value) if isinstance(value, Operand) else float(value) for value in arguments.values()]
+    with np.errstate(all="ignore"):
+        slope = PRIMITIVES[function].value(1.0, *numbers[1:])
+    return VJP({name: weights * slope})

@@ -1,0 +1,187 @@
+"""Convolution on the way back: the gradients of its input, its kernels and its bias.
+
+A kernel cell's gradient is the sum, over all images and places, of what this cell saw times how the loss changes with
+the result there. An input cell's gradient runs through the kernels that read it."""
+
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.cells import Axis, outer, pair
+from convscope.expr.expr import Cells, Dot
+from convscope.expr.precision import gamma
+from convscope.ops.convolution import convolution
+
+RESULTS = ("input", "weight", "bias")
+"""What `output_mask` asks for, in this order; the recorded call has only these results."""
+WALKS = platform.machine().lower() in {"amd64", "i386", "i686", "x86_64"}
+"""Whether convolutions add a kernel's gradient place after place here, see `roundings`."""
+LANES = 64
+Side = tuple[Operand, Sequence[Axis]]
+"""A tensor, and the channel and the places that are read of it in each image."""
+
+
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+def convolution_backward(call: Call, cell: Cell) -> Dot:
+    """One number of the gradient of the input, of the kernels or of the bias, whichever result this is.
+
+    >>> image = Operand.of(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]), "image", "input")
+    >>> kernel = Operand.of(np.ones((1, 1, 1, 1)), "conv1.weight", "parameter")
+    >>> grad = Operand.of(np.array([[[[0.5, 0.0], [0.0, 1.0]]]]), "conv1.grad")
+    >>> settings = dict(stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, groups=1)
+    >>> given = dict(grad_output=grad, input=image, weight=kernel, output_mask=[False, True, False], **settings)
+    >>> convolution_backward(Call("convolution_backward", given, (1, 1, 1, 1), "float64"), (0, 0, 0, 0)).value()
+    4.5
+
+    Source: PyTorch documentation, torch.nn.grad.conv2d_input and conv2d_weight.
+
+    Raises:
+        UsageError: padding meets infinities or no numbers.
+    """
+    if (call["transposed"] or any(call["padding"])) and not all(
+        np.isfinite(call[name].array).all() for name in ("grad_output", "input", "weight")
+    ):
+        raise UsageError("whether a kernel multiplies padding by infinities, which makes nan of them, is not known.")
+    wanted = [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
+    if wanted == "input":
+        return _input(call, cell)
+    grad: Operand = call["grad_output"]
+    if wanted == "bias":
+        results: list[Axis] = [cell[0], *map(range, grad.shape[2:])]
+        arrived = grad.array[:, cell[0]].astype(np.float64)
+        what = f"how the loss changes with each result of kernel {cell[0]}"
+        return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), what, whole=True)
+    what = "what this kernel cell saw × how the loss changes with the result there"
+    (seen, where), (passed, there) = _sides(call, cell)
+
+    def one(image: int) -> Dot:
+        return Dot(outer(seen, [image, *where]), outer(passed, [image, *there]))
+
+    return over_images(call, _read(seen, where) * _read(passed, there), one, what)
+
+
+def _input(call: Call, cell: Cell) -> Dot:
+    """The gradients of the results that this cell went into, each times the kernel number it was multiplied by there.
+
+    That is a convolution of the gradients, transposed where the forward one is not.
+    """
+    names = ("weight", "stride", "padding", "dilation", "groups")
+    settings = {"bias": None, "input": call["grad_output"], "transposed": not call["transposed"]}
+    there = {**{name: call[name] for name in names}, **settings}
+    sum_ = convolution(Call("convolution", there, call.shape, call.dtype), cell)
+    kernels = len(set(sum_.left.cells[:, 1].tolist()))
+    results = f"{len(sum_.left):,} results that this cell went into, of {kernels} kernels"
+    return replace(sum_, note=f"{results}: their gradients × the kernel there")
+
+
+def _sides(call: Call, cell: Cell) -> tuple[Side, Side]:
+    """The input cells that met this kernel cell, and the gradients of the results they went into, in every image.
+
+    Of a transposed convolution, the input lays its kernels over the result, so that the gradients are the shifted side.
+    """
+    x, grad, groups = call["input"], call["grad_output"], call["groups"]
+    first, second, *tap = cell
+    axes = len(tap)
+    settings = zip(tap, *(pair(call[name], axes) for name in ("stride", "padding", "dilation")), strict=True)
+    still, moving = (x, grad) if call["transposed"] else (grad, x)
+    shifted = [
+        np.arange(many) * stride - padding + dilation * at
+        for many, (at, stride, padding, dilation) in zip(still.shape[2:], settings, strict=True)
+    ]
+    each = moving.shape[1] // groups
+    group = first // (still.shape[1] // groups)
+    there: Side = (moving, [group * each + second, *shifted])
+    here: Side = (still, [first, *map(np.arange, still.shape[2:])])
+    return (here, there) if call["transposed"] else (there, here)
+
+
+def _read(operand: Operand, at: Sequence[Axis]) -> Array:
+    """One channel at these places in all images, 0 for padding: (N, P, Q)."""
+    plane = operand.array[:, at[0]]
+    places = [np.asarray(axis) for axis in at[1:]]
+    inside = [(axis >= 0) & (axis < n) for axis, n in zip(places, plane.shape[1:], strict=True)]
+    near = [np.clip(axis, 0, n - 1) for axis, n in zip(places, plane.shape[1:], strict=True)]
+    values: Array = plane[np.ix_(np.arange(len(plane)), *near)].astype(np.float64)
+    for axis, fits in enumerate(inside, start=1):
+        if not fits.all():
+            values[(slice(None),) * axis + (~fits,)] = 0.0
+    return values
+
+
+def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: str, *, whole: bool = False) -> Dot:
+    """A sum over all images: of one image its terms, of several one subtotal for each, which can be opened.
+
+    The kernel adds the terms of all images in one sum: each subtotal carries its part of that sum's bound. Kernels of
+    narrow types may put the sum down in their type after each image (`narrow`).
+
+    Args:
+        products: What is added, (N, P, Q).
+        one: The sum of an image.
+        what: The terms in words.
+        whole: Whether the kernel may add an image in any order, not row by row.
+
+    Source: PyTorch, aten/src/ATen/native/ConvolutionMM2d.cpp, slow_conv2d_backward_weight_frame: image by image.
+    """
+    precision, flat = call.precision, products.reshape(len(products), -1)
+    added = roundings(products, precision.sum, whole=whole)
+    note = f"the sum over {flat.shape[1]:,} places: {what}"
+    if len(flat) == 1:
+        alone = one(0)
+        counted = int(np.count_nonzero(flat)) - (alone.right is None)
+        return replace(alone, note=note, narrow=1, extra=added - counted)
+    errors = (gamma(added, precision.sum) + gamma(len(flat) + 1, precision.inner)) * np.abs(flat).sum(1)
+    images = np.arange(len(flat))[:, None]
+    source = Source("image", "computed", (len(flat),), call.dtype)
+
+    def derive(image: int) -> Dot:
+        return replace(one(image), note=f"image {image}, {note}")
+
+    subtotals = Cells(flat.sum(1), source, images, (len(flat),), errors=errors, derive=derive)
+    return Dot(subtotals, note=f"the sum over {len(flat):,} images of their {flat.shape[1]:,} places: {what}")
+
+
+def roundings(products: Array, u: float, *, whole: bool = False) -> float:
+    """How many roundings of the sum of magnitudes a kernel's sum of these products may be off, shape (N, P, Q).
+
+    In any order: T, the number of products that are not zero. Kernels of x86 processors (oneDNN) keep their vectors for
+    channels and walk through the places: image after image, row after row, cut into ranges for tiles and threads, whose
+    sums are joined. Whatever the cuts, a partial sum is that of some successive rows and of parts of the rows at both
+    ends. With S_k the sum of the first k rows and A the largest part of a row it is at most
+
+        B = max S_k - min S_k + 2·A.
+
+    There are at most T - 1 additions, each rounds by u of what it gives, which is no more than B + E if E is the error
+    in the end; products round once unless they are fused. Hence E <= u·(T·(B + E) + sum of magnitudes), or
+
+        E <= u·(T·B + sum of magnitudes) / (1 - T·u).
+
+    Gradients have either sign, so B grows with the root of T where the sum of magnitudes grows with T. A part of a row
+    is at most its sum of magnitudes. With `whole`, the "row" is an image, added in lanes: see `_in_lanes`.
+
+    Sources: Higham 2002, sections 3.1 and 4.2 (running error bounds); oneDNN, src/cpu/x64, backward weights in
+    jit_avx2_conv_kernel_f32.cpp, jit_avx512_common_conv_kernel.cpp, jit_avx2_1x1_convolution.cpp, gemm_convolution.cpp.
+    """
+    rows = products.reshape(-1, math.prod(products.shape[1:]) if whole else products.shape[-1])
+    size, count = float(np.abs(rows).sum()), int(np.count_nonzero(rows))
+    if not WALKS or not 0 < size < np.inf or count * u >= 1:
+        return float(max(count, 1))
+    sums = np.concatenate([[0.0], np.cumsum(rows.sum(1))])
+    part = _in_lanes(rows) if whole else float(np.abs(rows).sum(1).max())
+    return min(float(max(count, 1)), (count * (float(np.ptp(sums)) + 2 * part) / size + 1) / (1 - count * u))
+
+
+def _in_lanes(rows: Array) -> float:
+    """The largest partial sum of a row that is added in lanes, 64 at most, each of every 64th cell or oftener.
+
+    64 lanes are 4 vectors of 16, or more of fewer. A lane's partial sum is one of successive cells of it, at most the
+    span of its running sums; fewer lanes, and joined ones, are sums of these.
+    """
+    short = -rows.shape[1] % LANES
+    lanes = np.pad(rows, ((0, 0), (0, short))).reshape(len(rows), -1, LANES)
+    sums = np.concatenate([np.zeros((len(rows), 1, LANES)), np.cumsum(lanes, 1)], 1)
+    return float(min(np.ptp(sums, axis=1).sum(1).max(), np.abs(rows).sum(1).max()))

@@ -1,0 +1,119 @@
+"""Losses and softmax on the way back: where the gradient of a training step begins.
+
+A softmax followed by a cross-entropy arrives as two operations: the negative log-likelihood passes −1 ÷ N to the
+label's log-probability alone, and the log-softmax makes (p − y) ÷ N of it, the probability minus 1 at the label."""
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.cells import broadcast, leaf, row
+from convscope.expr.expr import Apply, Dot, Expr, Leaf, number
+from convscope.ops.dependencies import as_mask
+from convscope.ops.vjp import VJP, Varies, only, wide
+
+MEAN = 1
+"""ATen's number for `reduction="mean"`; 0 is none, 2 is the sum."""
+
+
+def log_softmax_backward(call: Call, cell: Cell) -> Apply:
+    """The gradient that arrives, less the probability's share of the whole row's: grad − p × sum of the row.
+
+    >>> grad = Operand.of(np.array([[0.0, -1.0]]), "nll_loss.grad")
+    >>> logs = Operand.of(np.log([[0.25, 0.75]]), "log_softmax")
+    >>> call = Call("_log_softmax_backward_data", {"grad_output": grad, "output": logs, "dim": 1}, (1, 2), "float64")
+    >>> round(log_softmax_backward(call, (0, 0)).value(), 12), round(log_softmax_backward(call, (0, 1)).value(), 12)
+    (0.25, -0.25)
+
+    Source: PyTorch, aten/src/ATen/native/cpu/SoftMaxKernel.cpp.
+    """
+    grad, logs = call["grad_output"], call["output"]
+    line = row(grad, cell, _axis(call, cell))
+    total = Dot(line, note=f"the sum of the {len(line):,} gradients of this row")
+    parts: dict[str, Leaf | Dot] = {"grad": leaf(grad, cell), "log_p": leaf(logs, cell), "total": total}
+    return Apply("log_softmax_backward", {**parts}, note=_label_note(line.values, float(grad.array[cell])))
+
+
+def softmax_backward(call: Call, cell: Cell) -> Apply:
+    """The share, times how much the gradient that arrives here is above the mean of the row, weighted by the shares."""
+    grad, shares = call["grad_output"], call["output"]
+    axis = _axis(call, cell)
+    mean = Dot(row(grad, cell, axis), row(shares, cell, axis), note="the mean gradient of this row, by the shares")
+    parts: dict[str, Leaf | Dot] = {"y": leaf(shares, cell), "grad": leaf(grad, cell), "mean": mean}
+    return Apply("softmax_backward", {**parts}, note="raising one share lowers the others")
+
+
+def nll_backward(call: Call, cell: Cell) -> Expr:
+    """−1 at the label, times the class weight, divided by the sum of these weights where the loss is a mean; else 0."""
+    target, grad = call["target"], call["grad_output"]
+    axis = 1 if len(cell) > 1 else 0
+    place = cell[:axis] + cell[axis + 1 :]
+    label = int(target.array[place] if target.shape else target.array)
+    if label == call["ignore_index"]:
+        return number(0, f"label {label} is ignored")
+    if label != cell[axis]:
+        return number(0, f"the label is {label}")
+    weight = number(1, "weight") if call["weight"] is None else leaf(call["weight"], (label,))
+    mean = call["reduction"] == MEAN
+    if mean and not float(call["total_weight"].array):
+        return number(0, "no label counts")
+    total = leaf(call["total_weight"], ()) if mean else number(1, "total")
+    parts = {"grad": leaf(grad, place if grad.shape else ()), "weight": weight, "total": total}
+    return Apply("nll_backward", {**parts}, note=f"the label is {label}, and the loss is minus its log-probability")
+
+
+def elementwise(call: Call, cell: Cell) -> Apply:
+    """mse, smooth l1, huber and binary cross-entropy: the slope of the loss at this cell, by the number of cells.
+
+    Sources: the documentation of torch.nn.MSELoss, SmoothL1Loss, HuberLoss, BCELoss.
+    """
+    names = {
+        "mse_loss_backward": "mse_backward",
+        "smooth_l1_loss_backward": "smooth_l1_backward",
+        "huber_loss_backward": "huber_backward",
+        "binary_cross_entropy_backward": "binary_cross_entropy_backward",
+    }
+    parts = {
+        "grad": broadcast(call["grad_output"], cell, "grad"),
+        "x": broadcast(call["self"], cell, "x"),
+        "target": broadcast(call["target"], cell, "target"),
+    }
+    for setting in ("beta", "delta"):
+        if setting in call.arguments:
+            parts[setting] = number(float(call[setting]), setting, call.dtype)
+    if call.op == "binary_cross_entropy_backward":
+        given: Operand | None = call["weight"]
+        parts["weight"] = number(1, "weight") if given is None else broadcast(given, cell, "weight")
+    mean = call["reduction"] == MEAN
+    parts["count"] = number(float(np.prod(call.shape)) if mean else 1.0, "cells", call.dtype)
+    return Apply(names[call.op], {**parts}, note=f"one of {int(np.prod(call.shape)):,} cells of the loss")
+
+
+def _axis(call: Call, cell: Cell) -> list[int]:
+    return [call["dim"] % len(cell)] if cell else []
+
+
+def _label_note(line: Array, here: float) -> str:
+    """Where one cell alone of the row has a gradient, as a cross-entropy's label: what p − y means here."""
+    if np.count_nonzero(line) != 1:
+        return "the gradient that arrives, less the probability's share of the row's"
+    times = f"{-float(line.sum()):.4g}"
+    return f"(p − 1) × {times}: this is the label" if here else f"(p − 0) × {times}: this is not the label"
+
+
+def softmax_backward_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """By the gradient that arrives, in which both operations are linear."""
+    only(call, varies, "grad_output")
+    axis = call["dim"] % max(weights.ndim, 1)
+    values = wide(call["output"])
+    if call.op == "_log_softmax_backward_data":
+        return VJP({"grad_output": weights - (weights * np.exp(values)).sum(axis, keepdims=True)})
+    weighted = weights * values
+    return VJP({"grad_output": weighted - values * weighted.sum(axis, keepdims=True)})
+
+
+def row_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
+    """All cells along the axis; of a log-softmax's own result the same cell."""
+    line = as_mask(mask)
+    full = np.broadcast_to(line.max(axis=call["dim"] % line.ndim, keepdims=True), line.shape) if line.ndim else line
+    same = call.op == "_log_softmax_backward_data"
+    return {name: line if same and name == "output" else full.copy() for name in varies}

@@ -1,0 +1,226 @@
+"""Normalization on the way back: a number counts itself, in the mean of all and in their variance.
+
+Hence three paths: straight through the division, through the mean and through the variance. Where recorded statistics
+are used, batch norm in evaluation, only the straight one is left."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.cells import Axis, leaf, outer
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
+from convscope.expr.precision import gamma
+
+RESULTS = ("input", "weight", "bias")
+"""What `output_mask` asks for, in this order."""
+
+
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+def batch_norm_backward(call: Call, cell: Cell) -> Expr:
+    """The gradient of the input, of the weight or of the bias of a channel.
+
+    In training the statistics are the batch's own, as the forward pass recorded them, and all cells of a channel share
+    them; in evaluation they are constants.
+
+    Source: Ioffe and Szegedy 2015, section 3; PyTorch, aten/src/ATen/native/cpu/batch_norm_kernel.cpp.
+    """
+    wanted = _wanted(call)
+    channel = cell[1] if wanted == "input" else cell[0]
+    training = bool(call["train"])
+    mean = leaf(call["save_mean"] if training else call["running_mean"], (channel,))
+    rate: Leaf | Apply
+    if training:
+        rate = leaf(call["save_invstd"], (channel,))
+    else:
+        parts = {"var": leaf(call["running_var"], (channel,)), "eps": number(call["eps"], "eps")}
+        rate = Apply("inverse_std", {**parts}, note="1 ÷ the standard deviation")
+    line = [range(n) if axis != 1 else channel for axis, n in enumerate(call["input"].shape)]
+    if wanted != "input":
+        return _scale(call, line, mean, rate) if wanted == "weight" else _shift(call, line)
+    weight = number(1, "weight") if call["weight"] is None else leaf(call["weight"], (channel,))
+    grad = leaf(call["grad_out"], cell)
+    if not training:
+        return Apply("normalize_backward_fixed", {"grad": grad, "rate": rate, "weight": weight}, note=FIXED)
+    return _through(call, cell, line, {"mean": mean, "rate": rate, "weight": weight}, scaled=False)
+
+
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+def layer_norm_backward(call: Call, cell: Cell) -> Expr:
+    """The gradient of the input, or of the weight or bias of a place, of a layer norm over the last axes.
+
+    Source: Ba, Kiros and Hinton 2016; PyTorch, aten/src/ATen/native/cpu/layer_norm_kernel.cpp.
+    """
+    wanted, shape = _wanted(call), call["input"].shape
+    lead = len(shape) - len(call["normalized_shape"])
+    if wanted != "input":
+        line: list[Axis] = [*map(range, shape[:lead]), *cell]
+        statistics = outer(call["mean"], [*map(range, shape[:lead]), *[0] * len(cell)])
+        return _affine(call, line, wanted, np.arange(len(statistics)), statistics.cells)
+    place = (*cell[:lead], *[0] * (len(shape) - lead))
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    return _through(call, cell, [*cell[:lead], *map(range, shape[lead:])], parts, scaled=True)
+
+
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+def group_norm_backward(call: Call, cell: Cell) -> Expr:
+    """The gradient of the input, or of the weight or bias of a channel, of a normalization by groups of channels.
+
+    Source: Wu and He 2018; PyTorch, aten/src/ATen/native/cpu/group_norm_kernel.cpp.
+    """
+    wanted, shape = _wanted(call), call["input"].shape
+    size = shape[1] // call["group"]
+    rest = [range(n) for n in shape[2:]]
+    channel = cell[1] if wanted == "input" else cell[0]
+    group = channel // size
+    if wanted != "input":
+        plane = int(np.prod(shape[2:]))
+        images = np.repeat(np.arange(shape[0]), plane)
+        statistics = np.array([[image, group] for image in range(shape[0])], np.int64)
+        return _affine(call, [range(shape[0]), channel, *rest], wanted, images, statistics)
+    place = (cell[0], group)
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    return _through(call, cell, [cell[0], range(group * size, (group + 1) * size), *rest], parts, scaled=True)
+
+
+FIXED = "with recorded statistics, the straight path alone: the gradient × weight ÷ standard deviation"
+
+
+def _wanted(call: Call) -> str:
+    return [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
+
+
+def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf | Apply], *, scaled: bool) -> Apply:
+    """The three paths of a cell whose statistics are taken over `line`.
+
+    Args:
+        scaled: Whether the weights differ along the line, so that gradients are multiplied by theirs before all else.
+    """
+    x: Operand = call["input"]
+    grads = _gradients(call, line, scaled=scaled)
+    count = len(grads)
+    distances = _distances(x, line, parts["mean"], call, apart=scaled)
+    mean_note = f"through the mean of {count:,} cells"
+    slope = f"through the variance of {count:,} cells"
+    through_mean = _added(Dot(grads, divisor=count, note=mean_note, extra=2), call)
+    through_variance = _added(Dot(distances, grads, divisor=count, note=slope, extra=2), call)
+    grad: Expr = leaf(call["grad_out"], cell)
+    if scaled and call["weight"] is not None:
+        weight = leaf(call["weight"], _weight_place(call, cell))
+        grad = Apply("mul", {"x": grad, "y": weight}, note="the gradient × the weight here")
+    given: dict[str, Expr] = {
+        "grad": grad,
+        "from_mean": through_mean,
+        "x": leaf(x, cell),
+        "mean": parts["mean"],
+        "rate": parts["rate"],
+        "from_variance": through_variance,
+    }
+    if not scaled:
+        given["weight"] = parts["weight"]
+    name = "normalize_backward_scaled" if scaled else "normalize_backward"
+    return Apply(name, {**given}, note="three paths")
+
+
+def _added(total: Dot, call: Call) -> Dot:
+    """The sum as the kernel adds it: a term is in at most `depth` additions of its own type.
+
+    Batch norm of contiguous float32 adds each image's plane in the lanes of a vector, at least 4, then the lanes, and
+    the images in float64. All others are taken to add one after the other, through all images.
+
+    Source: PyTorch, aten/src/ATen/native/cpu/batch_norm_kernel.cpp, batch_norm_cpu_backward_contiguous_impl.
+    """
+    plane = int(np.prod(call["input"].shape[2:]))
+    if call.dtype != "float32" or call.extra.get("layout") != "contiguous" or plane == 1:
+        return total
+    counted = int(np.count_nonzero(total.products))
+    depth = plane // 4 + 16
+    return replace(total, extra=total.extra + min(depth, counted) - counted)
+
+
+def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
+    """The gradients along a line, times the weights where these differ along it."""
+    grads = outer(call["grad_out"], line)
+    if not scaled or call["weight"] is None:
+        return grads
+    places = [_weight_place(call, tuple(map(int, place))) for place in grads.cells]
+    weight: Operand = call["weight"]
+    values = grads.values * weight.array[tuple(np.array(places, np.int64).T)].astype(np.float64)
+
+    def derive(index: int) -> Apply:
+        parts = {"x": grads.leaf(index), "y": leaf(weight, places[index])}
+        return Apply("mul", {**parts}, note="the gradient × the weight there")
+
+    source = Source("grad × weight", "computed", grads.source.shape, call.dtype)
+    errors = call.precision.sum * np.abs(values)
+    return Cells(values, source, grads.cells, grads.grid, errors=errors, derive=derive)
+
+
+def _weight_place(call: Call, cell: Cell) -> Cell:
+    """Where the weight of a cell is: of layer norm at its last axes, else at its channel."""
+    return cell[len(cell) - len(call["normalized_shape"]) :] if "normalized_shape" in call.arguments else (cell[1],)
+
+
+def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call, *, apart: bool = False) -> Cells:
+    """How far the cells of a line are from their mean.
+
+    Args:
+        apart: Whether the kernel adds up gradient × cell and gradient × mean apart, and subtracts the sums.
+    """
+    cells = outer(x, line)
+    values = cells.values - mean.value()
+    source = Source("distance from the mean", "computed", x.shape, call.dtype)
+
+    def derive(index: int) -> Apply:
+        return Apply("sub", {"x": cells.leaf(index), "y": mean}, note="its distance from the mean")
+
+    if apart:
+        errors = gamma(len(cells) + 4, call.precision.sum) * (np.abs(cells.values) + abs(mean.value()))
+    else:
+        errors = call.precision.sum * np.abs(values)
+    return Cells(values, source, cells.cells, cells.grid, errors=errors, derive=derive)
+
+
+def _scale(call: Call, line: Sequence[Axis], mean: Leaf, rate: Leaf | Apply) -> Apply:
+    """The weight multiplied the normalized cells, so its gradient is the sum of these times the gradients."""
+    grads = outer(call["grad_out"], line)
+    note = f"the sum over {len(grads):,} cells of gradient × distance from the mean"
+    total = _added(Dot(_distances(call["input"], line, mean, call), grads, note=note, extra=1), call)
+    return Apply("mul", {"x": total, "y": rate}, note="what the weight multiplied × the gradients")
+
+
+def _shift(call: Call, line: Sequence[Axis]) -> Dot:
+    grads = outer(call["grad_out"], line)
+    return _added(Dot(grads, note=f"the sum of the {len(grads):,} gradients of this channel", extra=1), call)
+
+
+def _affine(call: Call, line: Sequence[Axis], wanted: str, which: Array, statistics: Array) -> Dot:
+    """The gradient of a weight or bias whose cells were normalized by several means.
+
+    Args:
+        line: The cells that the weight multiplied.
+        wanted: "weight" or "bias".
+        which: For each of these cells a row of `statistics`.
+        statistics: Cells of the recorded means and rates.
+    """
+    grads = outer(call["grad_out"], line)
+    if wanted == "bias":
+        return Dot(grads, note=f"the sum of the {len(grads):,} gradients here", narrow=1)
+    cells = outer(call["input"], line)
+    places = [tuple(map(int, place)) for place in statistics]
+    at = tuple(statistics.T)
+    mean, rate = (call[name].array[at].astype(np.float64)[which] for name in ("mean", "rstd"))
+    values = (cells.values - mean) * rate
+    source = Source("normalized", "computed", call["input"].shape, call.dtype)
+
+    def derive(index: int) -> Apply:
+        here = places[int(which[index])]
+        parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], here), "rate": leaf(call["rstd"], here)}
+        return Apply("normalized_by", {**parts}, note="the number that the weight multiplied")
+
+    errors = gamma(len(cells) + 6, call.precision.sum) * (np.abs(cells.values) + np.abs(mean)) * np.abs(rate)
+    normalized = Cells(values, source, cells.cells, cells.grid, errors=errors, derive=derive)
+    return Dot(
+        normalized, grads, note=f"the {len(grads):,} numbers that this weight multiplied × their gradients", narrow=1
+    )

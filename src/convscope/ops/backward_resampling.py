@@ -1,0 +1,102 @@
+"""Resampling and padding on the way back: the gradients of all results that a cell went into, each by its share.
+
+Every spatial axis is resampled or padded by itself, so a cell's results are those at all combinations of the positions
+that read it on each axis, and its shares are products."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.cells import outer
+from convscope.expr.expr import Cells, Dot
+from convscope.ops.resampling import Taps, cubic_taps, linear_taps, nearest_taps
+
+NEAR = 5
+"""No position reads a cell farther than this from its own place, in cells of the input."""
+
+
+def resampling_backward(call: Call, cell: Cell) -> Dot:
+    """The gradients of the resampled cells around this one, each times this one's nearness to it.
+
+    Source: PyTorch, aten/src/ATen/native/cpu/UpSampleMoreKernel.cpp.
+
+    Raises:
+        UsageError: interpolated gradients are not all finite, so that products with 0 count.
+    """
+    taps = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
+    forward = _forward(call)
+    axes = len(call["output_size"])
+    readers = [_readers(forward, taps, axis, at) for axis, at in enumerate(cell[-axes:])]
+    grads = outer(call["grad_output"], [*cell[:-axes], *(positions for positions, _, _ in readers)])
+    if taps is nearest_taps:
+        return Dot(grads, note=f"the gradients of the {len(grads)} cells that repeat this one")
+    if not np.isfinite(call["grad_output"].array[tuple(cell[:-axes])]).all():
+        raise UsageError("which cells a kernel multiplies by 0 is not known, and not all of them are finite.")
+    weights, errors = np.ones(1), np.zeros(1)
+    for _, weight, error in readers:
+        errors = np.outer(np.abs(weights) + errors, error).ravel() + np.outer(errors, np.abs(weight)).ravel()
+        weights = np.outer(weights, weight).ravel()
+    source = Source("nearness", "computed", weights.shape)
+    nearness = Cells(weights, source, np.arange(len(weights))[:, None], grads.grid, errors=errors)
+    note = f"the gradients of {len(weights)} cells around, each times this cell's nearness to it"
+    return Dot(grads, nearness, note=note, extra=2, narrow=len(weights))
+
+
+def padding_backward(call: Call, cell: Cell) -> Dot:
+    """The gradients of the cell itself and of its mirror images, or its repetitions, in the border.
+
+    Source: PyTorch documentation, torch.nn.ReflectionPad2d and ReplicationPad2d.
+    """
+    grad: Operand = call["grad_output"]
+    axes = len(call["padding"]) // 2
+    place = BORDERS[call.op.partition("_")[0]]
+    positions = []
+    for axis in range(axes):
+        before, length = call["padding"][2 * (axes - 1 - axis)], call["self"].shape[axis - axes]
+        inside = np.arange(grad.shape[axis - axes]) - before
+        positions.append(np.flatnonzero(place(inside, length) == cell[axis - axes]))
+    seen = outer(grad, [*cell[:-axes], *positions])
+    copies = "itself alone" if len(seen) == 1 else f"its {len(seen)} copies, itself among them"
+    return Dot(seen, note=f"the gradient of {copies}" if len(seen) == 1 else f"the gradients of {copies}")
+
+
+def _mirrored(at: Array, length: int) -> Array:
+    last = length - 1
+    return np.asarray(last - np.abs(last - np.abs(at)))
+
+
+BORDERS: Mapping[str, Callable[[Array, int], Array]] = {
+    "reflection": _mirrored,
+    "replication": lambda at, length: np.clip(at, 0, length - 1),
+}
+"""Which cell a place in or outside an axis repeats."""
+
+
+def _forward(call: Call) -> Call:
+    """The resampling whose gradient this is, of an input of which the shape alone is known."""
+    shape = tuple(call["input_size"])
+    unknown = Operand.of(np.broadcast_to(np.zeros((), np.float32), shape), "input", dtype=call.dtype)
+    settings = {name: value for name, value in call.arguments.items() if name not in {"grad_output", "input_size"}}
+    grad: Operand = call["grad_output"]
+    return Call(
+        call.op.removesuffix("_backward"), {"self": unknown, **settings}, grad.shape, call.dtype, rounding=call.rounding
+    )
+
+
+def _readers(forward: Call, taps: Callable[..., Taps], axis: int, at: int) -> Taps:
+    """On one axis: the results that read a cell, its share in each, and how inexact the kernel's share may be."""
+    axes = len(forward["output_size"])
+    length, wanted = forward["self"].shape[axis - axes], forward.shape[axis - axes]
+    ratio = wanted / length
+    first, last = max(0, int((at - NEAR) * ratio) - NEAR), min(wanted, int((at + NEAR) * ratio) + NEAR + 1)
+    positions, shares, errors = [], [], []
+    for position in range(first, last):
+        cells, weights, spread = taps(forward, axis, position)
+        mine = np.flatnonzero(cells == at)
+        if len(mine):
+            positions.append(position)
+            shares.append(float(weights[mine].sum()))
+            errors.append(float(np.broadcast_to(spread, weights.shape)[mine].sum()))
+    return np.array(positions, np.int64), np.array(shares), np.array(errors)

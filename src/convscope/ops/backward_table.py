@@ -1,0 +1,183 @@
+"""BACKWARD: the operations of a backward pass that convscope can explain, rows of the table of all operations."""
+
+from collections.abc import Mapping
+
+from convscope.ops import (
+    backward_activations,
+    backward_attention,
+    backward_convolution,
+    backward_indexing,
+    backward_loss,
+    backward_normalization,
+    backward_pooling,
+    backward_resampling,
+    pointwise,
+    titles,
+)
+from convscope.ops.dependencies import everything
+from convscope.ops.op import Op
+
+BACKWARD: Mapping[str, Op] = {
+    "convolution_backward": Op(
+        backward_convolution.convolution_backward,
+        everything,
+        title=titles.backward(titles.convolution),
+        rounding="stores between",
+    ),
+    **dict.fromkeys(
+        (
+            "max_pool2d_with_indices_backward",
+            "max_pool3d_with_indices_backward",
+            "adaptive_max_pool2d_backward",
+            "adaptive_max_pool3d_backward",
+        ),
+        Op(
+            backward_pooling.max_pool_backward,
+            everything,
+            title=titles.backward(titles.named("max pooling")),
+            rounding="narrow",
+            selected_by=("indices",),
+        ),
+    ),
+    **dict.fromkeys(
+        (
+            "avg_pool2d_backward",
+            "avg_pool3d_backward",
+            "_adaptive_avg_pool2d_backward",
+            "_adaptive_avg_pool3d_backward",
+        ),
+        Op(
+            backward_pooling.avg_pool_backward,
+            everything,
+            title=titles.backward(titles.named("average pooling")),
+            rounding="narrow",
+        ),
+    ),
+    "native_batch_norm_backward": Op(
+        backward_normalization.batch_norm_backward,
+        everything,
+        title=titles.backward(titles.named("batch norm")),
+        rounding="stores between",
+    ),
+    "native_layer_norm_backward": Op(
+        backward_normalization.layer_norm_backward,
+        everything,
+        title=titles.backward(titles.named("layer norm")),
+        rounding="stores between",
+    ),
+    "native_group_norm_backward": Op(
+        backward_normalization.group_norm_backward,
+        everything,
+        title=titles.backward(titles.named("group norm")),
+        rounding="stores between",
+    ),
+    **dict.fromkeys(
+        (
+            "upsample_nearest1d_backward",
+            "upsample_nearest2d_backward",
+            "upsample_nearest3d_backward",
+            "_upsample_nearest_exact1d_backward",
+            "_upsample_nearest_exact2d_backward",
+            "_upsample_nearest_exact3d_backward",
+        ),
+        Op(backward_resampling.resampling_backward, everything, rounding="narrow"),
+    ),
+    **dict.fromkeys(
+        (
+            "upsample_linear1d_backward",
+            "upsample_bilinear2d_backward",
+            "upsample_trilinear3d_backward",
+            "upsample_bicubic2d_backward",
+        ),
+        Op(backward_resampling.resampling_backward, everything, rounding="stores between"),
+    ),
+    **dict.fromkeys(
+        (
+            "reflection_pad1d_backward",
+            "reflection_pad2d_backward",
+            "reflection_pad3d_backward",
+            "replication_pad1d_backward",
+            "replication_pad2d_backward",
+            "replication_pad3d_backward",
+        ),
+        Op(backward_resampling.padding_backward, everything, rounding="narrow"),
+    ),
+    **dict.fromkeys(("select_backward", "slice_backward"), Op(backward_indexing.part_backward, everything)),
+    "unfold_backward": Op(backward_indexing.unfold_backward, everything, rounding="narrow"),
+    "embedding_dense_backward": Op(
+        backward_indexing.embedding_backward, everything, rounding="narrow", selected_by=("indices",)
+    ),
+    "_scaled_dot_product_flash_attention_for_cpu_backward": Op(
+        backward_attention.attention_backward,
+        everything,
+        title=titles.backward(titles.named("attention")),
+        rounding="stores between",
+    ),
+    "_log_softmax_backward_data": Op(
+        backward_loss.log_softmax_backward,
+        backward_loss.row_dependencies,
+        backward_loss.softmax_backward_vjp,
+        title=titles.backward(titles.over_axes("log-softmax")),
+        rounding="stores between",
+    ),
+    "_softmax_backward_data": Op(
+        backward_loss.softmax_backward,
+        backward_loss.row_dependencies,
+        backward_loss.softmax_backward_vjp,
+        title=titles.backward(titles.over_axes("softmax")),
+        rounding="stores between",
+    ),
+    **dict.fromkeys(
+        ("nll_loss_backward", "nll_loss2d_backward"),
+        Op(
+            backward_loss.nll_backward,
+            everything,
+            title=titles.backward(titles.named("negative log-likelihood")),
+            rounding="narrow",
+            selected_by=("target",),
+        ),
+    ),
+    **dict.fromkeys(
+        (
+            "mse_loss_backward",
+            "smooth_l1_loss_backward",
+            "huber_loss_backward",
+            "binary_cross_entropy_backward",
+        ),
+        Op(backward_loss.elementwise, pointwise.pointwise_dependencies, rounding="narrow"),
+    ),
+    **dict.fromkeys(
+        (
+            "threshold_backward",
+            "hardtanh_backward",
+            "hardshrink_backward",
+            "softshrink_backward",
+            "leaky_relu_backward",
+            "hardsigmoid_backward",
+            "hardswish_backward",
+            "silu_backward",
+            "mish_backward",
+            "gelu_backward",
+            "softplus_backward",
+            "log_sigmoid_backward",
+            "elu_backward",
+            "native_dropout_backward",
+        ),
+        Op(
+            backward_activations.activation,
+            pointwise.pointwise_dependencies,
+            backward_activations.activation_vjp,
+        ),
+    ),
+    **dict.fromkeys(
+        ("sigmoid_backward", "tanh_backward"),
+        Op(
+            backward_activations.activation,
+            pointwise.pointwise_dependencies,
+            backward_activations.activation_vjp,
+            rounding="narrow",
+        ),
+    ),
+    "_prelu_kernel_backward": Op(backward_activations.prelu, pointwise.pointwise_dependencies),
+    "glu_backward": Op(backward_activations.glu, everything, rounding="narrow"),
+}

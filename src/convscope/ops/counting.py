@@ -1,0 +1,197 @@
+"""Counts and places: count_nonzero, nonzero, unique, searchsorted, bucketize, isin, histc, histogram."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.cells import broadcast, leaf, outer, row
+from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.precision import rounded
+from convscope.ops.dependencies import as_mask
+from convscope.ops.reductions import reduced
+from convscope.ops.vjp import Varies
+
+
+def count_nonzero(call: Call, cell: Cell) -> Apply:
+    """How many of the cells along the axes are not 0."""
+    cells = reduced(call, cell)
+    return Apply("count_nonzero", {"cells": cells}, f"how many of {len(cells):,} cells are not 0")
+
+
+def nonzero(call: Call, cell: Cell) -> Apply:
+    """nonzero and nonzero_static: the index, on one axis, of the first, second ... cell that is not 0."""
+    operand: Operand = call["self"]
+    cells = _all(operand)
+    if cell[0] >= np.count_nonzero(cells.values):
+        return Apply("identity", {"x": number(call["fill_value"], "fill_value")})
+    positions = cells.placed(cells.cells[:, cell[1]])
+    return Apply("nonzero", {"cells": cells, "positions": positions, "rank": number(cell[0], "rank")})
+
+
+def searched(call: Call, cell: Cell) -> Apply:
+    """searchsorted and bucketize: how many numbers of a sorted row are less, or at most as large."""
+    operand: Operand = call["boundaries"] if call.op == "bucketize" else call["sorted_sequence"]
+    one_row = len(operand.shape) == 1
+    cells = _all(operand) if one_row else row(operand, (*cell[:-1], 0), [len(operand.shape) - 1])
+    given = call["self"]
+    x = broadcast(given if isinstance(given, Operand) else rounded(float(given), operand.source.dtype), cell, "x")
+    right = call.get("right") or call.get("side") == "right"
+    return Apply("count_not_above" if right else "count_below", {"cells": cells, "x": x})
+
+
+def is_among(call: Call, cell: Cell) -> Apply:
+    """isin: whether a number is among others.
+
+    Raises:
+        UsageError: a number is written in the call, which is compared in its own type.
+    """
+    element, others = (call.get(name) for name in ("elements", "test_elements"))
+    if not (isinstance(element, Operand) and isinstance(others, Operand)):
+        raise UsageError("isin is explained for two tensors.")
+    found = Apply("is_among", {"x": leaf(element, cell), "cells": _all(others)})
+    return Apply("logical_not", {"x": found}) if call.get("invert") else found
+
+
+def unique(call: Call, cell: Cell) -> Expr:
+    """_unique2, unique_dim, unique_consecutive: a number as it was first met, which one it is, or how often it came.
+
+    Raises:
+        UsageError: a result that was not asked for.
+    """
+    slices, axis = _slices(call)
+    kinds = _kinds(slices, in_turn=call.op == "unique_consecutive")
+    if call.output == 0:
+        first = int(np.flatnonzero(kinds == cell[axis or 0])[0])
+        return _first_met(call, cell, axis, first)
+    if not call["return_inverse" if call.output == 1 else "return_counts"]:
+        raise UsageError(f"result {call.output} of {call.op} was not asked for.")
+    if call.output == 2:
+        return _tally(kinds == cell[0], "is the same", f"how many are the same as number {cell[0]:,}")
+    flat = int(np.ravel_multi_index(cell, call.shape)) if cell else 0
+    seen = np.unique(kinds, return_index=True)[1]
+    smaller = np.isin(np.arange(len(kinds)), seen[: kinds[flat]])
+    return _tally(smaller, "is another, before it", "how many different ones come before it")
+
+
+def repeated(call: Call, cell: Cell) -> Dot:
+    """repeat_interleave of counts: how many of the repeated ones end before this place."""
+    ends = np.cumsum(call["repeats"].array)
+    return _tally(ends <= cell[0], "ends before this place", "how many end before this place")
+
+
+def _slices(call: Call) -> tuple[Array, int | None]:
+    """What is compared, one row each: the slices of an axis, or single numbers."""
+    array, dim = call["self"].array, call.get("dim")
+    if dim is None:
+        return array.reshape(-1, 1), None
+    axis = dim % max(array.ndim, 1)
+    return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1), axis
+
+
+def _kinds(slices: Array, *, in_turn: bool) -> Array:
+    """For each slice, which of the different ones it is: in order of their numbers, or each time they change."""
+    if in_turn:
+        changes = (slices[1:] != slices[:-1]).any(1)
+        return np.concatenate([[0], np.cumsum(changes)]).astype(np.int64)[: len(slices)]
+    order = np.lexsort(slices.T[::-1]) if slices.shape[1] else np.arange(len(slices))
+    ranks = np.empty(len(slices), np.int64)
+    ranks[order] = _kinds(slices[order], in_turn=True)
+    return ranks
+
+
+def _first_met(call: Call, cell: Cell, axis: int | None, first: int) -> Expr:
+    operand: Operand = call["self"]
+    if axis is None:
+        return leaf(operand, tuple(map(int, np.unravel_index(first, operand.shape or (1,))))[: len(operand.shape)])
+    return leaf(operand, tuple(first if a == axis else i for a, i in enumerate(cell)))
+
+
+def _tally(truths: Array, what: str, note: str) -> Dot:
+    """A count, as the sum of a 1 for each slice."""
+    places = np.arange(len(truths), dtype=np.int64)[:, None]
+    source = Source(f"slice {what}", "computed", (len(truths),), "int64")
+    return Dot(Cells(truths.astype(np.float64), source, places, (len(truths),)), note=note, kind="int64")
+
+
+def histogram(call: Call, cell: Cell) -> Expr:
+    """histc and histogram: how many numbers are in a bin, or what their weights add up to; then the edges.
+
+    Raises:
+        UsageError: edges that are not sorted.
+    """
+    cells, edges = _all(call["self"]), Edges(call)
+    if call.output == 1:
+        return edges(cell[0])
+    count = call.shape[0]
+    last = number(cell[0] == count - 1, "last")
+    parts: Mapping[str, Cells | Expr] = {
+        "cells": cells,
+        "low": edges(cell[0]),
+        "high": edges(cell[0] + 1),
+        "last": last,
+    }
+    weight = call.get("weight")
+    name = "between" if weight is None else "weight_between"
+    given = parts if weight is None else {**parts, "weights": _all(weight)}
+    inside = Apply(name, given, f"bin {cell[0] + 1:,} of {count:,}")
+    if not call.get("density"):
+        return inside
+    whole = Apply(name, {**given, "low": edges(0), "high": edges(count), "last": number(1, "last")}, "in all bins")
+    width = Apply("sub", {"x": parts["high"], "y": parts["low"]}, "the width of the bin")
+    return Apply("div", {"x": Apply("div", {"x": inside, "y": whole}), "y": width})
+
+
+class Edges:
+    """The edges of the bins: given, or evenly spaced over a range or over the data."""
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.bins = call, call["bins"]
+        if isinstance(self.bins, Operand) and (np.diff(self.bins.array) < 0).any():
+            raise UsageError("a histogram is explained for edges that are sorted.")
+
+    def __call__(self, place: int) -> Expr:
+        """The edge before bin `place`."""
+        if isinstance(self.bins, Operand):
+            return leaf(self.bins, (place,))
+        ends = dict(zip(("start", "end"), self._range(), strict=True))
+        if place in {0, self.bins}:
+            return ends["end" if place else "start"]
+        return Apply("evenly", {**ends, "index": number(place, "index"), "last": number(self.bins, "last")})
+
+    def _range(self) -> tuple[Expr, Expr]:
+        """As named (of histc: where min and max differ); else that of the data, widened where it is empty."""
+        call, operand = self.call, self.call["self"]
+        dtype = operand.source.dtype
+        named = (call["min"], call["max"]) if call.op == "histc" else call.get("range")
+        if call.op == "histc" and named[0] == named[1]:
+            named = None
+        low: Expr
+        high: Expr
+        if named is not None:
+            low, high = (number(rounded(float(v), dtype), n, dtype) for n, v in zip(("min", "max"), named, strict=True))
+        elif operand.array.size:
+            cells = _all(operand)
+            low, high = Apply("min", {"cells": cells}), Apply("max", {"cells": cells})
+        else:
+            low, high = number(0, "min"), number(float(call.op != "histc"), "max")
+        if low.value() != high.value():
+            return low, high
+        more = number(1.0 if call.op == "histc" else 0.5, "more")
+        return Apply("sub", {"x": low, "y": more}), Apply("add", {"x": high, "y": more})
+
+
+def _all(operand: Operand) -> Cells:
+    return outer(operand, [range(n) for n in operand.shape])
+
+
+def searched_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
+    """The number that is looked up, and the whole row it is looked up in."""
+    mask, operands = as_mask(mask), call.operands()
+    result = {"self": np.broadcast_to(mask, operands["self"].shape).copy()} if "self" in varies else {}
+    for name in {"boundaries", "sorted_sequence"} & varies:
+        shape = operands[name].shape
+        reached = mask.max(initial=0.0) if len(shape) == 1 else mask.max(axis=-1, keepdims=True, initial=0.0)
+        result[name] = np.broadcast_to(reached, shape).copy()
+    return result

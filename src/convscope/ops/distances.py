@@ -1,0 +1,188 @@
+"""Distances between rows, and lengths of vectors: cdist, pdist, norm, the scaled directions of weight norm."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
+from convscope.expr.cells import leaf, outer, row
+from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.ops import reductions
+from convscope.ops.dependencies import as_mask, everything
+from convscope.ops.op import Op
+from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, tangent, wide
+
+
+def norm(call: Call, cell: Cell) -> Apply:
+    """The p-norm along some axes, by default the root of the sum of squares."""
+    return reductions.norm(_with_order(call), cell)
+
+
+def norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The direction of the vector."""
+    return reductions.norm_vjp(_with_order(call), weights, varies)
+
+
+def _with_order(call: Call) -> Call:
+    order = call.get("p")
+    return replace(call, arguments={**call.arguments, "ord": 2 if order is None else order})
+
+
+def cdist(call: Call, cell: Cell) -> Apply:
+    """The distance of a row of the first matrix from a row of the second.
+
+    `_euclidean_dist`, for many rows, expands the square: sum of x² + sum of y² − 2 × sum of x × y.
+    """
+    *batch, one, other = cell
+    left, right = call["x1"], call["x2"]
+    x, y = (
+        row(operand, (*broadcast_cell(tuple(batch), operand.shape[:-2]), at, 0), [len(operand.shape) - 1])
+        for operand, at in ((left, one), (right, other))
+    )
+    if call.op == "_euclidean_dist":
+        return Apply("distance_by_products", {"x": x, "y": y}, note="the distance of two rows")
+    return Apply("distance", {"x": x, "y": y, "order": number(call["p"], "p")}, note="the distance of two rows")
+
+
+def pdist(call: Call, cell: Cell) -> Apply:
+    """The distance of two rows of one matrix: of the first from all others, then of the second from those after it."""
+    one, other = (int(at[cell[0]]) for at in np.triu_indices(call["self"].shape[0], 1))
+    x, y = (row(call["self"], (at, 0), [1]) for at in (one, other))
+    return Apply("distance", {"x": x, "y": y, "order": number(call["p"], "p")}, note="the distance of two rows")
+
+
+def dist(call: Call, cell: Cell) -> Apply:  # noqa: ARG001  # its result has one cell
+    """The distance of two tensors of any shape, all of their cells in one row."""
+    full = np.broadcast_shapes(call["self"].shape, call["other"].shape)
+    x, y = (_spread(operand, full) for operand in (call["self"], call["other"]))
+    return Apply("distance", {"x": x, "y": y, "order": number(call["p"], "p")}, note="the distance of two tensors")
+
+
+def _spread(operand: Operand, full: tuple[int, ...]) -> Cells:
+    """All cells of a tensor in one row, repeated where it is broadcast."""
+    shape = operand.shape
+    flat = np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), full).ravel()
+    cells = np.stack(np.unravel_index(flat, shape), axis=1) if shape else np.zeros((len(flat), 0), np.int64)
+    return Cells(wide(operand).ravel()[flat], operand.source, cells, (len(flat),))
+
+
+def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To both tensors the direction from the other."""
+    only(call, varies, "self", "other")
+    apart = wide(call["self"]) - wide(call["other"])
+    slopes, distance = _directions(apart.ravel(), float(call["p"]))
+    along = (weights * slopes).reshape(apart.shape)
+    gradients = {"self": fitted(along, call["self"].shape), "other": fitted(-along, call["other"].shape)}
+    return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distance)))
+
+
+def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To each row the direction from the other, in its p-norm."""
+    only(call, varies, "x1", "x2")
+    left, right = wide(call["x1"]), wide(call["x2"])
+    order = float(call.get("p", 2.0))
+    slopes, distances = _directions(left[..., :, None, :] - right[..., None, :, :], order)
+    along = weights[..., None] * slopes  # (..., P, R, M)
+    gradients = {"x1": fitted(along.sum(-2), left.shape), "x2": fitted(-along.sum(-3), right.shape)}
+    return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distances)))
+
+
+def pdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To both rows of each pair."""
+    only(call, varies, "self")
+    image = wide(call["self"])
+    one, other = np.triu_indices(len(image), 1)
+    slopes, distances = _directions(image[one] - image[other], float(call["p"]))
+    gradient = np.zeros_like(image)
+    np.add.at(gradient, one, weights[:, None] * slopes)
+    np.add.at(gradient, other, -weights[:, None] * slopes)
+    return tangent({"self": gradient}, call, float(np.sum(weights * distances)))
+
+
+def _directions(apart: Array, order: float) -> tuple[Array, Array]:
+    """The slope of a distance by each difference, (..., M), and the distance, (...)."""
+    sizes = np.abs(apart)
+    if order == 0:
+        return np.zeros_like(apart), np.asarray(np.count_nonzero(apart, axis=-1), np.float64)
+    if np.isinf(order):
+        distances = sizes.max(axis=-1, initial=0.0) if order > 0 else sizes.min(axis=-1)
+        return np.sign(apart) * (sizes == distances[..., None]), distances
+    distances = (sizes**order).sum(axis=-1) ** (1 / order)
+    with np.errstate(all="ignore"):
+        slopes = np.sign(apart) * (sizes / distances[..., None]) ** (order - 1)
+    return np.where((distances[..., None] > 0) & (sizes > 0), slopes, 0.0), distances
+
+
+def cdist_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The two rows of each distance."""
+    mask = as_mask(mask)
+    rows = {"x1": mask.max(axis=-1, initial=0.0), "x2": mask.max(axis=-2, initial=0.0)}
+    masks = {}
+    for name in varies:
+        shape = call[name].shape
+        masks[name] = np.broadcast_to(as_mask(fitted(rows[name], shape[:-1]))[..., None], shape).copy()
+    return masks
+
+
+def pdist_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The two rows of each distance."""
+    if not varies:
+        return {}
+    shape = call["self"].shape
+    rows: Array = np.zeros(shape[0], np.float32)
+    for at in np.triu_indices(shape[0], 1):
+        rows[at[mask != 0]] = 1.0
+    return {"self": np.broadcast_to(rows[:, None], shape).copy()}
+
+
+def weight_norm(call: Call, cell: Cell) -> Expr:
+    """A cell of the direction v, times the wished length g, divided by the length that v has; the second result is it.
+
+    Source: Salimans and Kingma, Weight Normalization, NeurIPS 2016.
+    """
+    direction, length = call["v"], call["g"]
+    axis = call["dim"] % len(direction.shape)
+    at = cell[axis] if call.output == 0 else broadcast_cell(cell, length.shape)[axis]
+    vector = outer(direction, [at if a == axis else range(n) for a, n in enumerate(direction.shape)])
+    has = Apply(
+        "sqrt", {"x": Dot(vector, vector, note=f"the sum of {len(vector):,} squares")}, note="the length of the vector"
+    )
+    if call.output:
+        return has
+    stretch = Apply("div", {"x": leaf(length, broadcast_cell(cell, length.shape)), "y": has}, note="how much longer")
+    return Apply("mul", {"x": leaf(direction, cell), "y": stretch})
+
+
+def weight_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """w = g·v ÷ |v|: what goes along v is taken away by the division."""
+    first_result(call)
+    only(call, varies, "v", "g")
+    direction, length = wide(call["v"]), wide(call["g"])
+    axes = tuple(a for a in range(direction.ndim) if a != call["dim"] % direction.ndim)
+    has = np.sqrt((direction**2).sum(axes, keepdims=True))
+    along = (weights * direction).sum(axes, keepdims=True) / has
+    gradients = {"v": (length / has) * (weights - direction * along / has), "g": fitted(along, length.shape)}
+    return tangent({name: gradients[name] for name in varies}, call, float(np.sum(along * length)))
+
+
+def weight_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The whole vector, and its wished length."""
+    shape, mask = call["v"].shape, as_mask(mask)
+    axes = tuple(a for a in range(len(shape)) if a != call["dim"] % len(shape))
+    reached = mask.max(axis=axes, keepdims=True, initial=0.0)
+    masks = {"v": np.broadcast_to(reached, shape).copy(), "g": as_mask(fitted(reached, call["g"].shape))}
+    if call.output:
+        masks["g"] = np.zeros(call["g"].shape, np.float32)
+    return {name: masks[name] for name in varies}
+
+
+DISTANCES: Mapping[str, Op] = {
+    "norm": Op(norm, reductions.reduction_dependencies, norm_vjp),
+    "dist": Op(dist, everything, dist_vjp, rounding="stores between"),
+    "_cdist_forward": Op(cdist, cdist_dependencies, cdist_vjp),
+    "_euclidean_dist": Op(cdist, cdist_dependencies, cdist_vjp, rounding="stores between"),
+    "_pdist_forward": Op(pdist, pdist_dependencies, pdist_vjp),
+    "_weight_norm_interface": Op(weight_norm, weight_norm_dependencies, weight_norm_vjp),
+}

@@ -1,0 +1,275 @@
+"""Recurrent layers: an LSTM layer as oneDNN calculates it in one operation, and the packing of sequences.
+
+On CPUs, float32 LSTMs without projections arrive as one `mkldnn_rnn_layer` for each layer and direction; all others,
+GRUs and plain recurrent networks arrive as matrix products, sigmoids and sums, step by step.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.cells import leaf, outer
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
+from convscope.expr.precision import gamma
+from convscope.ops.dependencies import as_mask
+from convscope.ops.op import Op
+from convscope.ops.titles import TitledStep
+from convscope.ops.vjp import VJP, Varies, kept_for_backward, only, tangent, wide
+
+LSTM = 2
+"""The kind of layer, as ATen numbers it."""
+GATES = ("input gate", "forget gate", "candidate", "output gate")
+"""In the order of the weights' rows."""
+SIGMOID, TANH = 10.0, 6.0
+"""Roundings of the functions, as the primitives have them."""
+
+
+def lstm(call: Call, cell: Cell) -> Expr:
+    """One unit at one time: the output gate times the tanh of the cell state.
+
+    A cell state is the one before times the forget gate, plus the candidate times the input gate. The states before are
+    the recorded ones, so that errors do not build up over a sequence; only cell states are intermediate numbers. The
+    second and the third result are the last state and the last cell state.
+
+    Source: Hochreiter and Schmidhuber 1997; PyTorch documentation, torch.nn.LSTM; aten/src/ATen/native/mkldnn/RNN.cpp.
+
+    Raises:
+        UsageError: another kind of layer, or a result that only a backward pass reads.
+    """
+    _check(call)
+    if call.output > 2:
+        kept_for_backward(call)
+    times = _times(call)
+    if call.output:
+        (image, unit), last = cell, len(times) - 1
+    else:
+        at, image, unit = cell
+        last = times.index(at)
+    path = _path(call, image, unit, last)
+    state = _cell_state(call, path, last)
+    if call.output == 2:
+        return state
+    squashed = Apply("tanh", {"x": state}, note="the tanh of the cell state")
+    return Apply("mul", {"x": _gate(call, path, last, 3), "y": squashed}, note="the state of the layer")
+
+
+def _check(call: Call) -> None:
+    if call["mode"] != LSTM or call["batch_sizes"]:
+        raise UsageError("no rule explains this kind of recurrent layer in one operation; the LSTM alone has one.")
+    if "states" not in call.extra:
+        raise UsageError("no rule explains a recurrent layer whose own results were not recorded.")
+
+
+def _times(call: Call) -> list[int]:
+    """The steps of the sequence, in the order in which the layer takes them."""
+    times = list(range(call["input"].shape[0]))
+    return times[::-1] if call["reverse"] else times
+
+
+class _Path(NamedTuple):
+    """The way of one unit of one sequence up to a time; K steps, 4 gates in the order of `GATES`."""
+
+    image: int
+    unit: int
+    gates: Array
+    """(K, 4)"""
+    gate_errors: Array
+    """(K, 4)"""
+    states: Array
+    """(K + 1,): the cell state before each step, and the last."""
+    state_errors: Array
+
+
+def _path(call: Call, image: int, unit: int, last: int) -> _Path:
+    """The gates and cell states of a unit up to step number `last`, with what a kernel may round."""
+    hidden, u = call["hidden_size"], call.precision.sum
+    rows = np.arange(4) * hidden + unit
+    times = _times(call)[: last + 1]
+    values = np.concatenate([wide(call["input"])[times, image], _before(call, image)[: last + 1]], axis=1)
+    weights = np.concatenate([wide(call["weight0"])[rows], wide(call["weight1"])[rows]], axis=1)
+    bias, size = np.zeros(4), np.zeros(4)
+    if call["has_biases"]:
+        one, other = wide(call["weight2"])[rows], wide(call["weight3"])[rows]
+        bias, size = one + other, np.abs(one) + np.abs(other)
+    before = values @ weights.T + bias
+    off = gamma(values.shape[1] + 3, u) * (np.abs(values) @ np.abs(weights).T + size)
+    is_tanh = np.arange(4) == 2
+    with np.errstate(over="ignore"):
+        gates = np.where(is_tanh, np.tanh(before), 1 / (1 + np.exp(-before)))
+    errors = off * np.where(is_tanh, 1.0, 0.25) + u * np.where(is_tanh, TANH, SIGMOID) * np.abs(gates)
+    states, state_errors = [float(call["cx_"].array[image, unit])], [0.0]
+    for gate, error in zip(gates, errors, strict=True):
+        kept, new = gate[1] * states[-1], gate[0] * gate[2]
+        moved = gate[1] * state_errors[-1] + error[1] * (abs(states[-1]) + state_errors[-1])
+        moved += gate[0] * error[2] + error[0] * (abs(gate[2]) + error[2])
+        states.append(kept + new)
+        state_errors.append(moved + 2 * u * (abs(kept) + abs(new)))
+    return _Path(image, unit, gates, errors, np.array(states), np.array(state_errors))
+
+
+def _before(call: Call, image: int) -> Array:
+    """(T, H): the recorded state before each step, in the order of the steps."""
+    states: Operand = call.extra["states"]
+    earlier = wide(states)[_times(call)[:-1], image]
+    return np.concatenate([wide(call["hx_"])[None, image], earlier])
+
+
+def _cell_state(call: Call, path: _Path, step: int) -> Dot:
+    """The cell state after a step, as a sum of two products of intermediate numbers."""
+
+    def derive_left(index: int) -> Leaf | Dot | Apply:
+        if index:
+            return _gate(call, path, step, 2)
+        return _cell_state(call, path, step - 1) if step else leaf(call["cx_"], (path.image, path.unit))
+
+    def derive_right(index: int) -> Apply:
+        return _gate(call, path, step, 0 if index else 1)
+
+    places = np.arange(2)[:, None]
+    gates, errors = path.gates[step], path.gate_errors[step]
+    left = Cells(
+        np.array([path.states[step], gates[2]]),
+        Source("state before, candidate", "computed", (2,), call.dtype),
+        places,
+        (2,),
+        errors=np.array([path.state_errors[step], errors[2]]),
+        derive=derive_left,
+    )
+    right = Cells(
+        gates[[1, 0]],
+        Source("forget gate, input gate", "computed", (2,), call.dtype),
+        places,
+        (2,),
+        errors=errors[[1, 0]],
+        derive=derive_right,
+    )
+    return Dot(left, right, note="the cell state: what is kept of the one before, plus what is new", extra=1)
+
+
+def _gate(call: Call, path: _Path, step: int, gate: int) -> Apply:
+    """A gate: a function of the input and of the state before, each times its weights, plus their biases."""
+    row = gate * call["hidden_size"] + path.unit
+    at = _times(call)[step]
+    inputs, hidden = call["input"].shape[2], call["hidden_size"]
+    if step:
+        state = outer(call.extra["states"], [_times(call)[step - 1], path.image, range(hidden)])
+    else:
+        state = outer(call["hx_"], [path.image, range(hidden)])
+    parts = [
+        Dot(
+            cells,
+            outer(call[weight], [row, range(count)]),
+            leaf(call[bias], (row,)) if call["has_biases"] else None,
+            note=note,
+            extra=inputs + hidden - count + 2,  # kernels may add all of it up in one sum
+        )
+        for cells, weight, bias, count, note in (
+            (outer(call["input"], [at, path.image, range(inputs)]), "weight0", "weight2", inputs, "of the input"),
+            (state, "weight1", "weight3", hidden, "of the state before"),
+        )
+    ]
+    total = Apply("add", {"x": parts[0], "y": parts[1]})
+    return Apply("tanh" if gate == 2 else "sigmoid", {"x": total}, note=f"the {GATES[gate]}")
+
+
+def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Back through time, by the states that this sequence has."""
+    _check(call)
+    only(call, varies, "input", "hx_", "cx_")
+    if call.output > 2:
+        kept_for_backward(call)
+    x, w, r = wide(call["input"]), wide(call["weight0"]), wide(call["weight1"])
+    bias = wide(call["weight2"]) + wide(call["weight3"]) if call["has_biases"] else 0.0
+    h, c, times, steps = wide(call["hx_"]), wide(call["cx_"]), _times(call), []
+    for at in times:
+        i, f, g, o = np.split(x[at] @ w.T + h @ r.T + bias, 4, axis=1)
+        i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
+        before, c = c, f * c + i * g
+        h = o * np.tanh(c)
+        steps.append((i, f, g, o, before, c, h))
+    results = (np.stack([step[-1] for step in steps])[np.argsort(times)], h, c)
+    value = float(np.sum(weights * results[call.output]))
+    by_x, by_h, by_c = np.zeros_like(x), np.zeros_like(h), np.zeros_like(h)
+    by_h, by_c = (by_h + weights if call.output == 1 else by_h), (by_c + weights if call.output == 2 else by_c)
+    for at, (i, f, g, o, before, c, _) in zip(times[::-1], steps[::-1], strict=True):
+        by_h = by_h + (weights[at] if not call.output else 0.0)
+        squashed = np.tanh(c)
+        by_c = by_c + by_h * o * (1 - squashed**2)
+        slopes = (g * i * (1 - i), before * f * (1 - f), i * (1 - g * g))
+        moved = np.concatenate([*(by_c * slope for slope in slopes), by_h * squashed * o * (1 - o)], axis=1)
+        by_x[at], by_h, by_c = moved @ w, moved @ r, by_c * f
+    gradients = {"input": by_x, "hx_": by_h, "cx_": by_c}
+    return tangent({name: gradients[name] for name in varies}, call, value)
+
+
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def lstm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """Of each sequence the input up to this time, and its first states; all weights."""
+    mask, times = as_mask(mask), _times(call)
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    reached = mask.max(axis=-1, initial=0.0)  # (T, N), or (N,) of the last states
+    seen = np.broadcast_to(reached, (len(times), *reached.shape[-1:])).copy()
+    if not call.output:
+        seen[times] = np.flip(np.maximum.accumulate(np.flip(reached[times], 0), axis=0), 0)
+    if "input" in varies:
+        masks["input"] = np.broadcast_to(seen[..., None], call["input"].shape).copy()
+    for name in varies & {"hx_", "cx_"}:
+        masks[name] = np.broadcast_to(seen.max(axis=0, initial=0.0)[:, None], call[name].shape).copy()
+    return masks
+
+
+def lstm_title(step: TitledStep) -> str:
+    """`LSTM layer of 64 units, reversed`."""
+    return f"LSTM layer of {step.shape[-1]:,} units" + (", reversed" if step.arguments.get("reverse") else "")
+
+
+def packed(call: Call, cell: Cell) -> Leaf:
+    """The steps of all sequences that are not over, time by time; the second result counts the sequences at each time.
+
+    Source: PyTorch documentation, torch.nn.utils.rnn.pack_padded_sequence.
+    """
+    if call.output:
+        count = int(np.count_nonzero(call["lengths"].array > cell[0]))
+        return number(count, f"sequences of more than {cell[0]} steps")
+    return leaf(call["input"], (*map(int, _packed_from(call)[cell[0]]), *cell[1:]))
+
+
+def _packed_from(call: Call) -> Array:
+    """(rows, 2): the first two indices of the input for each row of the packed data."""
+    lengths: Array = call["lengths"].array
+    rows = [(t, n) for t in range(int(lengths.max(initial=0))) for n in np.flatnonzero(lengths > t)]
+    places = np.array(rows, np.int64).reshape(-1, 2)
+    return places[:, ::-1] if call["batch_first"] else places
+
+
+def packed_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Every row to the step that it was."""
+    only(call, varies, "input")
+    result = np.zeros(call["input"].shape)
+    if not call.output:
+        result[tuple(_packed_from(call).T)] = weights
+    return VJP({"input": result})
+
+
+def packed_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The step that each row was, and the lengths."""
+    mask = as_mask(mask)
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    if "input" in varies:
+        masks["input"] = np.zeros(call["input"].shape, np.float32)
+        if not call.output:
+            masks["input"][tuple(_packed_from(call).T)] = mask
+    return masks
+
+
+RECURRENT: Mapping[str, Op] = {
+    "mkldnn_rnn_layer": Op(lstm, lstm_dependencies, lstm_vjp, title=lstm_title, rounding="narrow"),
+    "_pack_padded_sequence": Op(packed, packed_dependencies, packed_vjp, role="index", selected_by=("lengths",)),
+}

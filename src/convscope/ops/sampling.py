@@ -1,0 +1,281 @@
+"""Sampling at places that another tensor names: grid_sample, and the grids of affine maps (spatial transformers)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Call, Cell, Source
+from convscope.expr.cells import leaf, outer
+from convscope.expr.expr import Cells, Dot, Leaf, number
+from convscope.ops.dependencies import as_mask
+from convscope.ops.op import Op
+from convscope.ops.titles import named
+from convscope.ops.vjp import VJP, Varies, only, wide
+
+BILINEAR, NEAREST, BICUBIC = range(3)
+ZEROS, BORDER, REFLECTION = range(3)
+"""Modes of interpolation and of padding, as ATen numbers them."""
+
+
+class AxisTaps(NamedTuple):
+    """The cells around coordinates on one axis; all of shape (..., T)."""
+
+    positions: Array
+    """Cells; outside the input where it is padded with zeros."""
+    weights: Array
+    errors: Array
+    """How far the kernel's weights may lie from these: its coordinates are rounded."""
+    slopes: Array
+    """Of each weight by the coordinate that the grid names."""
+    core: Array
+    """Whether the kernel reads this cell; others it may read where rounding moves a coordinate across a cell."""
+    doubt: Array
+    """How far the kernel's coordinate may be off, in cells; shape (...)."""
+
+
+def grid_sample(call: Call, cell: Cell) -> Dot | Leaf:
+    """The cells around the place that the grid names, each times its nearness.
+
+    A grid names places between -1 and 1, columns first. Source: PyTorch documentation, torch.nn.functional.grid_sample;
+    aten/src/ATen/native/GridSampler.h.
+
+    Raises:
+        UsageError: a coordinate is not finite, or a cell around is not and rounding decides whether it counts.
+    """
+    image, grid = call["input"], call["grid"]
+    place = (cell[0], *cell[2:])
+    taps = _taps(call, wide(grid)[place])
+    if max(float(t.doubt) for t in taps) > 0.5:
+        raise UsageError(f"no rule explains this sample: {call.dtype} names its place only to half a cell or worse.")
+    kept = [t.core | (t.errors > 0) for t in taps]
+    window = outer(image, [*cell[:2], *(t.positions[k] for t, k in zip(taps, kept, strict=True))])
+    if not np.isfinite(window.values).all():  # then a product with 0 counts
+        if any(np.any(t.errors[~t.core] > 0) for t in taps):
+            raise UsageError("which cells the kernel reads depends on its rounding, and not all of them are finite.")
+        kept = [t.core for t in taps]
+        window = outer(image, [*cell[:2], *(t.positions[k] for t, k in zip(taps, kept, strict=True))])
+    weights, errors = np.ones(1), np.zeros(1)
+    for axis, k in zip(taps, kept, strict=True):
+        weight, error = axis.weights[k], axis.errors[k]
+        errors = np.outer(np.abs(weights) + errors, error).ravel() + np.outer(errors, np.abs(weight)).ravel()
+        weights = np.outer(weights, weight).ravel()
+    if len(weights) == 1 and not errors.any():
+        inside = window.inside is None or bool(window.inside[0])
+        return leaf(image, tuple(map(int, window.cells[0]))) if inside else number(0, "padding")
+    source = Source("nearness", "computed", weights.shape)
+    nearness = Cells(weights, source, np.arange(len(weights))[:, None], window.grid, errors=errors)
+    return Dot(window, nearness, note=f"{len(weights)} cells around, each times its nearness", skips=True)
+
+
+def _taps(call: Call, coordinates: Array) -> list[AxisTaps]:
+    """For each axis of the input the taps at coordinates (..., axes), whose last axis has the columns first."""
+    sizes = call["input"].shape[2:]
+    if not np.isfinite(coordinates).all():
+        raise UsageError("no rule explains a sample at a coordinate that is not finite.")
+    return [_axis_taps(call, size, coordinates[..., -1 - axis]) for axis, size in enumerate(sizes)]
+
+
+def _axis_taps(call: Call, size: int, named_at: Array) -> AxisTaps:
+    padding, aligned, mode = call["padding_mode"], call["align_corners"], call["interpolation_mode"]
+    u = call.precision.sum
+    scale = (size - 1) / 2 if aligned else size / 2
+    at = (named_at + 1) * scale - (0.0 if aligned else 0.5)
+    doubt = u * (4 * (np.abs(named_at) + 1) * size / 2 + 2)
+    turned = np.full_like(at, scale)
+    if padding == REFLECTION and mode != BICUBIC:
+        doubt = doubt + 4 * u * (np.abs(at) + size)
+        at, sign = _reflected(at, size, aligned=aligned)
+        turned = turned * sign
+    if padding != ZEROS and mode != BICUBIC:
+        turned = np.where((at > 0) & (at < size - 1), turned, 0.0)
+        at = np.clip(at, 0, size - 1)
+    shape = {BILINEAR: _bilinear, NEAREST: _nearest, BICUBIC: _bicubic}[mode]
+    taps = shape(np.asarray(at)[..., None], np.asarray(doubt)[..., None], u)
+    positions = taps.positions
+    if mode == BICUBIC and padding != ZEROS:
+        reflected = _reflected(positions, size, aligned=aligned)[0] if padding == REFLECTION else positions
+        positions = np.clip(reflected, 0, size - 1)
+    far = np.clip(positions, -3, size + 2).astype(np.int64)  # zeros are zeros, however far out
+    return taps._replace(positions=far, slopes=taps.slopes * np.asarray(turned)[..., None])
+
+
+def _reflected(at: Array, size: int, *, aligned: bool) -> tuple[Array, Array]:
+    """A coordinate mirrored at the borders until it is inside, and 1 or -1: the way it moves with the original."""
+    low, span = (0.0, size - 1.0) if aligned else (-0.5, float(size))
+    if span == 0:
+        return np.zeros_like(at), np.zeros_like(at)
+    away = np.abs(at - low)
+    flips, rest = np.floor(away / span), np.mod(away, span)
+    sign = np.where(at < low, -1.0, 1.0) * np.where(flips % 2 == 0, 1.0, -1.0)
+    return np.where(flips % 2 == 0, rest, span - rest) + low, sign
+
+
+def _bilinear(at: Array, doubt: Array, u: float) -> AxisTaps:
+    """The cell below and the cell above, weighted by nearness."""
+    first = np.floor(at)
+    share = at - first
+    nothing = np.zeros_like(at)
+    own = doubt + 2 * u
+    return AxisTaps(
+        first + np.arange(-1, 3),
+        np.concatenate([nothing, 1 - share, share, nothing], -1),
+        np.concatenate([doubt * (share < doubt), own, own, doubt * (1 - share < doubt)], -1),
+        np.concatenate([nothing, nothing - 1, nothing + 1, nothing], -1),
+        np.broadcast_to([False, True, True, False], (*at.shape[:-1], 4)),
+        doubt[..., 0],
+    )
+
+
+def _nearest(at: Array, doubt: Array, u: float) -> AxisTaps:  # noqa: ARG001  # one signature
+    """The nearest cell, of two equally near ones the even; both where rounding decides."""
+    nearest = np.rint(at)
+    beside = at - nearest
+    below, above = (0.5 + side * beside <= doubt for side in (1, -1))
+    flags = np.concatenate([below, below | above, above], -1)
+    return AxisTaps(
+        nearest + np.arange(-1, 2),
+        np.broadcast_to([0.0, 1.0, 0.0], flags.shape),
+        flags.astype(np.float64),
+        np.zeros(flags.shape),
+        np.broadcast_to([False, True, False], flags.shape),
+        doubt[..., 0],
+    )
+
+
+def _bicubic(at: Array, doubt: Array, u: float) -> AxisTaps:
+    """The four cells around, weighted by Keys' curve with A = -0.75."""
+    first, offsets = np.floor(at), np.arange(-2, 4)
+    share = at - first
+    far = share - offsets
+    d = np.abs(far)
+    near, rest = (1.25 * d - 2.25) * d * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3
+    slopes = np.where(d <= 1, (3.75 * d - 4.5) * d, (-2.25 * d + 7.5) * d - 6)
+    core = np.broadcast_to([False, True, True, True, True, False], d.shape)
+    crossed = np.concatenate([share < doubt, *[np.ones_like(share, bool)] * 4, 1 - share < doubt], -1)
+    errors = np.where(crossed, 1.5 * doubt + 24 * u * core, 0.0)
+    weights = np.where(core, np.where(d <= 1, near, rest), 0.0)
+    return AxisTaps(first + offsets, weights, errors, np.where(core, slopes * np.sign(far), 0.0), core, doubt[..., 0])
+
+
+def grid_sample_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To the cells around each place, and to the coordinates of the grid."""
+    only(call, varies, "input", "grid")
+    image, taps = wide(call["input"]), _taps(call, wide(call["grid"]))
+    axes = len(taps)
+    padded = np.pad(image, [(0, 0), (0, 0), *[(3, 3)] * axes])
+    places = np.stack(np.meshgrid(*map(np.arange, (len(image), *call.shape[2:])), indexing="ij"))
+    batch = places[0].reshape(places[0].shape + (1,) * axes)
+    spots = [_across(t.positions + 3, axis, axes) for axis, t in enumerate(taps)]
+    numbers = padded[(batch, slice(None), *spots)]  # (N, places..., taps..., C)
+    by_place = np.moveaxis(weights, 1, -1).reshape(*places[0].shape, *[1] * axes, -1)
+    shares = [_across(t.weights, axis, axes) for axis, t in enumerate(taps)]
+    share = _multiplied(shares)[..., None]
+    value = float(np.sum(by_place * share * numbers))
+    gradients: dict[str, Array] = {}
+    if "input" in varies:
+        back = np.zeros_like(padded)
+        np.add.at(back, (batch, slice(None), *spots), by_place * share)
+        gradients["input"] = back[(slice(None), slice(None), *[slice(3, -3)] * axes)]
+    if "grid" in varies:
+        columns = []
+        for axis, t in enumerate(taps):
+            moved = [_across(t.slopes, axis, axes) if a == axis else s for a, s in enumerate(shares)]
+            changes = by_place * _multiplied(moved)[..., None] * numbers
+            columns.append(changes.sum(axis=tuple(range(places[0].ndim, changes.ndim))))
+        gradients["grid"] = np.stack(columns[::-1], axis=-1)
+    if "grid" not in varies:
+        return VJP(gradients)
+    explained = sum(float(np.sum(gradient * wide(call[name]))) for name, gradient in gradients.items())
+    return VJP(gradients, value - explained, linear=False)
+
+
+def _across(taps: Array, axis: int, axes: int) -> Array:
+    """(..., T) with the taps on axis number `axis` of `axes` new ones."""
+    return taps.reshape(*taps.shape[:-1], *[taps.shape[-1] if a == axis else 1 for a in range(axes)])
+
+
+def _multiplied(factors: Sequence[Array]) -> Array:
+    result = factors[0]
+    for factor in factors[1:]:
+        result = result * factor
+    return result
+
+
+def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The cells around each place that have a share, and its coordinates."""
+    mask, masks = as_mask(mask), {}
+    if "input" in varies:
+        taps = _taps(call, wide(call["grid"]))
+        axes = len(taps)
+        shape = call["input"].shape
+        padded = np.zeros((*shape[:2], *(n + 6 for n in shape[2:])), np.float32)
+        batch = np.arange(shape[0]).reshape(-1, *[1] * (2 * axes))
+        spots = [_across(t.positions + 3, axis, axes) for axis, t in enumerate(taps)]
+        share = _multiplied([_across(t.weights != 0, axis, axes) for axis, t in enumerate(taps)])
+        wanted = np.moveaxis(mask, 1, -1).reshape(*share.shape[: axes + 1], *[1] * axes, -1)
+        at: Any = (batch, slice(None), *spots)
+        np.maximum.at(padded, at, (share[..., None] * wanted).astype(np.float32))
+        masks["input"] = padded[(slice(None), slice(None), *[slice(3, -3)] * axes)]
+    if "grid" in varies:
+        reached = mask.max(axis=1, initial=0.0)[..., None]
+        masks["grid"] = np.broadcast_to(reached, call["grid"].shape).copy()
+    return masks
+
+
+def affine_grid(call: Call, cell: Cell) -> Dot:
+    """One coordinate of one place: a row of the affine map times the place (columns, rows, 1).
+
+    Source: Jaderberg and others, Spatial Transformer Networks, NeurIPS 2015; PyTorch, AffineGridGenerator.cpp.
+    """
+    theta = call["theta"]
+    row = outer(theta, [cell[0], cell[-1], range(theta.shape[-1])])
+    at = [*(_base(call, size)[i] for size, i in zip(call["size"][2:], cell[1:-1], strict=True))][::-1]
+    precision = call.precision
+    errors = np.array([8 * (precision.sum + precision.inner)] * len(at) + [0.0])
+    source = Source("place", "computed", (len(at) + 1,))
+    place = Cells(np.array([*at, 1.0]), source, np.arange(len(at) + 1)[:, None], (len(at) + 1,), errors=errors)
+    return Dot(row, place, note="a row of the affine map, times the place between -1 and 1, and 1")
+
+
+def _base(call: Call, size: int) -> Array:
+    """The places of an axis between -1 and 1: of the corner cells' middles, or of their outer edges."""
+    if size <= 1:
+        return np.zeros(size)
+    places = np.linspace(-1.0, 1.0, size)
+    return places if call["align_corners"] else places * (size - 1) / size
+
+
+def affine_grid_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Every place times the weight of its coordinate."""
+    only(call, varies, "theta")
+    grids = np.meshgrid(*(_base(call, size) for size in call["size"][2:]), indexing="ij")
+    places = np.stack([*grids[::-1], np.ones_like(grids[0])], axis=-1).reshape(-1, len(grids) + 1)
+    flat = weights.reshape(len(weights), -1, len(grids))  # (N, places, axes)
+    return VJP({"theta": np.swapaxes(flat, 1, 2) @ places})
+
+
+def affine_grid_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The row of the map."""
+    if not varies:
+        return {}
+    rows = as_mask(mask).max(axis=tuple(range(1, mask.ndim - 1)), initial=0.0)
+    return {"theta": np.broadcast_to(rows[..., None], call["theta"].shape).copy()}
+
+
+_GRID = Op(
+    grid_sample,
+    grid_sample_dependencies,
+    grid_sample_vjp,
+    title=named("samples of a grid"),
+    rounding="narrow",
+    selected_by=("grid",),
+)
+SAMPLING: Mapping[str, Op] = {
+    "grid_sampler_2d": _GRID,
+    "grid_sampler_3d": _GRID,
+    "affine_grid_generator": Op(
+        affine_grid, affine_grid_dependencies, affine_grid_vjp, title=named("affine grid"), rounding="stores between"
+    ),
+}

@@ -1,0 +1,352 @@
+"""Derivatives: each recorded gradient against the derivative of its forward step, and against the whole chain.
+
+A backward operation may be computed right and still be the derivative of something else: a custom autograd function
+can return anything. So every gradient is compared with the vector-Jacobian product of the *forward* step, in float64,
+from the numbers which that step read. Knows traces and rules; nothing of the reference.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakKeyDictionary
+from weakref import ref as weak
+
+import numpy as np
+
+from convscope.errors import ConvscopeError, UsageError
+from convscope.expr.call import Array
+from convscope.ops import OPS, Op
+from convscope.ops.source_cells import MOVES
+from convscope.proof.backward import WRITES, operands_of
+from convscope.proof.calls import call_of
+from convscope.proof.recomputation import recomputed
+from convscope.proof.status import StepStatus
+from convscope.proof.verification_report import Mismatch
+from convscope.traces.step import Kind, Ref, Step
+from convscope.traces.trace import Trace
+from convscope.traces.training_step import BackwardNode
+
+Layout = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Shape, strides and offset."""
+Tensor = tuple[Kind, int, int, Layout | None]
+"""Kind, id and output of a result or an input; of a parameter also its layout, because steps read it through views."""
+UNIT = 2.0**-24
+"""The unit roundoff of float32, in which gradients are recorded."""
+KEPT = 4
+"""Nodes whose derivatives are kept: several steps hold the gradients of one."""
+STOPS = frozenset({"detach"})
+"""Forward operations through which no gradient goes."""
+UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Derivative:
+    """One recorded gradient and what the forward step's derivative gives."""
+
+    gradient: Ref
+    """The recorded gradient."""
+    of: Ref
+    """What it is the gradient of."""
+    node: BackwardNode
+    expected: Array | None
+    """float64; None where the forward step has no vector-Jacobian product by this operand."""
+
+    @property
+    def slack(self) -> float:
+        """What the roundings of the operations in between may add, as a share of the numbers' size."""
+        return 16 * UNIT * self.node.operations
+
+    def allowed(self, bounds: Array | float) -> Array:
+        """How far a recorded gradient may lie from the derivative: its bound, and the roundings in between."""
+        assert self.expected is not None
+        size = np.abs(self.expected)
+        finite = size[np.isfinite(size)]
+        typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+        return np.asarray(bounds + self.slack * (size + typical))
+
+    def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
+        """Where a recorded gradient is not the derivative: a mask."""
+        assert self.expected is not None
+        with np.errstate(all="ignore"):
+            close = np.abs(recorded - self.expected) <= self.allowed(bounds)
+            same = (recorded == self.expected) | (np.isnan(recorded) & np.isnan(self.expected))
+            return np.asarray(~close & ~same)
+
+
+class Derivatives:
+    """The derivatives behind all gradients of a training step, each found when first asked for."""
+
+    def __init__(self, trace: Trace, ops: Mapping[str, Op] = OPS) -> None:
+        self._trace, self.ops = weak(trace), ops  # a trace holds on to its derivatives, not they to it
+        self._found: dict[int, tuple[Derivative, ...]] = {}
+
+    @property
+    def trace(self) -> Trace:
+        """The trace of the training step."""
+        trace = self._trace()
+        assert trace is not None, "the trace is gone"
+        return trace
+
+    @property
+    def nodes(self) -> tuple[BackwardNode, ...]:
+        """The nodes of the backward pass."""
+        step = self.trace.training_step
+        return () if step is None else step.nodes
+
+    def of_node(self, place: int) -> tuple[Derivative, ...]:
+        """Every gradient that one node gave."""
+        if place not in self._found:
+            while len(self._found) >= KEPT:
+                self._found.pop(next(iter(self._found)))
+            self._found[place] = tuple(self._derivatives(self.nodes[place]))
+        return self._found[place]
+
+    def status(self, step: Step) -> tuple[StepStatus | None, Mismatch | None]:
+        """What the derivatives say about a step: None where it holds no gradient, or the right one."""
+        held = self.of_step(step)
+        for one in held:
+            mismatch = self._mismatch(one) if one.expected is not None else None
+            if mismatch is not None:
+                return "wrong derivative", mismatch
+        return ("underived" if any(one.expected is None for one in held) else None), None
+
+    def _bounds(self, gradient: Ref) -> Array | float:
+        """The reference's bounds of a gradient; behind views of it the largest one."""
+        largest = 0.0
+        for number in self.behind(gradient):
+            witness = recomputed(self.trace, self.trace.all_steps[number])
+            if witness is None:
+                continue
+            if number == gradient.id and witness.bounds.shape == gradient.shape and witness.bounds.any():
+                return witness.bounds
+            largest = max(largest, float(np.max(witness.bounds, initial=0.0)))
+        return largest
+
+    def _mismatch(self, one: Derivative) -> Mismatch | None:
+        """The first cell that is not the derivative; the step's own bounds are found only where they are needed."""
+        recorded = self._numbers(one.gradient)
+        bounds: Array | float = 0.0
+        if one.disagrees(recorded, bounds).any():
+            bounds = self._bounds(one.gradient)
+        wrong = one.disagrees(recorded, bounds)
+        if not wrong.any():
+            return None
+        assert one.expected is not None
+        cell = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        limit = float(np.broadcast_to(one.allowed(bounds), wrong.shape)[cell])
+        return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative")
+
+    def of_step(self, step: Step) -> tuple[Derivative, ...]:
+        """The derivatives that a step of the backward pass holds; none where it holds none."""
+        places = self._nodes_of.get(step.id, ())
+        alike = [one for place in places for one in self.of_node(place) if step.id in self.behind(one.gradient)]
+        return tuple(alike)
+
+    def behind(self, gradient: Ref) -> Iterator[int]:
+        """The step that made a gradient, and those whose numbers it only moved."""
+        step = self.trace.all_steps[gradient.id]
+        yield step.id
+        while step.op in MOVES:
+            source = next((ref for _, _, ref in step.refs()), None)
+            if source is None or source.kind != "step" or source.id <= self._first:
+                return
+            step = self.trace.all_steps[source.id]
+            yield step.id
+
+    @cached_property
+    def _first(self) -> int:
+        return max((made.id for node in self.nodes for made, _ in node.received), default=-1)
+
+    @cached_property
+    def _nodes_of(self) -> dict[int, tuple[int, ...]]:
+        """Step of the backward pass -> the nodes that gave its numbers."""
+        nodes: dict[int, tuple[int, ...]] = {}
+        for place, node in enumerate(self.nodes):
+            for _, gradient in node.gave:
+                for step in self.behind(gradient):
+                    nodes[step] = (*nodes.get(step, ()), place)
+        return nodes
+
+    def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
+        targets = {target_of(self.trace, of) for of, _ in node.gave}
+        weights = {_key(made): self._numbers(gradient) for made, gradient in node.received}
+        pulled: dict[Tensor, list[Array]]
+        try:
+            pulled = pull(self.trace, weights, targets.__contains__, through=node.custom, ops=self.ops)
+        except UNABLE:
+            pulled = {}
+        for target in dict.fromkeys(target_of(self.trace, of) for of, _ in node.gave):
+            pairs = [(of, gradient) for of, gradient in node.gave if target_of(self.trace, of) == target]
+            parts = pulled.get(target, [])
+            if len(pairs) == 1 and parts:
+                parts = [sum(parts[1:], parts[0])]
+            for place, (of, gradient) in enumerate(pairs):
+                fits = len(parts) == len(pairs) and parts[place].shape == gradient.shape
+                yield Derivative(gradient, of, node, parts[place] if fits else None)
+
+    def _numbers(self, ref: Ref) -> Array:
+        return self.trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
+
+
+def derivatives_of(trace: Trace, ops: Mapping[str, Op] = OPS) -> Derivatives:
+    """The derivatives of a trace, kept with it."""
+    if ops is not OPS:
+        return Derivatives(trace, ops)
+    return _OF.setdefault(trace, Derivatives(trace))
+
+
+_OF: WeakKeyDictionary[Trace, Derivatives] = WeakKeyDictionary()
+
+
+def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
+    """The gradient of every parameter and input by the product of the whole chain, from the loss on, in float64.
+
+    Raises:
+        ConvscopeError: a step on the way has no vector-Jacobian product.
+    """
+    step = trace.training_step
+    assert step is not None
+    leaves = {(ref.kind, ref.id): ref for ref in trace.outside.values() if ref.name in step.gradients}
+    leaves = {key: ref for key, ref in leaves.items() if key[0] in {"parameter", "input"}}
+    gradients = {ref.name: np.zeros(ref.shape) for ref in leaves.values()}
+    arrived: dict[Tensor, Array] = {_key(step.loss): np.ones(step.loss.shape)}
+    for node in step.nodes:  # in the order in which they ran: all that meets in a result has arrived before it is used
+        for target, total in _through(trace, node, arrived, ops).items():
+            kind, number, _, layout = target
+            if (kind, number) in leaves:
+                whole = leaves[kind, number]
+                gradients[whole.name] += total if layout in {None, layout_of(whole)} else _onto(whole, layout, total)
+            else:
+                arrived[target] = arrived[target] + total if target in arrived else total
+    return gradients
+
+
+def _through(
+    trace: Trace, node: BackwardNode, arrived: dict[Tensor, Array], ops: Mapping[str, Op]
+) -> dict[Tensor, Array]:
+    """What has arrived at a node's results, brought on to what its forward operation read.
+
+    Raises:
+        UsageError: a rule does not give one of these.
+    """
+    here = {_key(made): arrived.pop(_key(made)) for made, _ in node.received if _key(made) in arrived}
+    if not here:
+        return {}
+    targets = {target_of(trace, of) for of, _ in node.gave}
+    pulled = pull(trace, here, targets.__contains__, through=node.custom, ops=ops)
+    missing = targets - pulled.keys()
+    if missing:
+        raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
+    return {target: np.asarray(sum(parts[1:], parts[0])) for target, parts in pulled.items()}
+
+
+def _onto(whole: Ref, layout: Layout | None, gradient: Array) -> Array:
+    """The gradient of a view of a parameter as one of the whole, cell by cell by their addresses."""
+    assert layout is not None
+    addresses, cells = (addresses_of(each) for each in (layout, layout_of(whole)))
+    memory = np.zeros(max(int(addresses.max(initial=0)), int(cells.max(initial=0))) + 1)
+    np.add.at(memory, addresses, gradient)
+    return np.asarray(memory[cells])
+
+
+def addresses_of(layout: Layout) -> Array:
+    """The address of every cell, in the tensor's shape."""
+    shape, stride, offset = layout
+    return np.asarray(offset + sum(i * s for i, s in zip(np.indices(shape), stride, strict=True)), np.int64)
+
+
+def layout_of(ref: Ref) -> Layout:
+    """The memory layout of a tensor."""
+    return ref.shape, ref.stride, ref.offset
+
+
+def pull(
+    trace: Trace,
+    weights: Mapping[Tensor, Array],
+    is_target: Callable[[Tensor], bool],
+    *,
+    through: bool,
+    ops: Mapping[str, Op],
+) -> dict[Tensor, list[Array]]:
+    """Weights on results, brought back to what they were made from: to each target, one array for each operand.
+
+    Args:
+        weights: Result -> weights on its cells.
+        is_target: Where to stop and collect.
+        through: Whether to go on through the steps in between; else only operands that are targets count.
+
+    Raises:
+        UsageError: a step on the way cannot be followed.
+    """
+    pending = dict(weights)
+    collected: dict[Tensor, list[Array]] = {}
+    varies = _varying(trace, is_target) if through else frozenset()
+    while pending:
+        key = max(pending, key=lambda result: result[1])
+        here, step = pending.pop(key), trace.all_steps[key[1]]
+        sources = {name: source_of_operand(trace, ref) for name, ref in operands_of(step) if _counts(step, name, ref)}
+        wanted = {name: s for name, s in sources.items() if is_target(s) or (s[0] == "step" and s[1:3] in varies)}
+        if not wanted or step.op in STOPS:
+            continue
+        op = ops.get(step.op)
+        if op is None or op.vjp is None:
+            raise UsageError(f"{step.name} is a {step.op}, which has no vector-Jacobian product.")
+        pulled = op.vjp(call_of(trace, step, key[2]), here, frozenset(wanted))
+        for name, source in wanted.items():
+            if name not in pulled.gradients:
+                continue
+            gradient = pulled.gradients[name]
+            if is_target(source):
+                collected.setdefault(source, []).append(gradient)
+            else:
+                pending[source] = pending[source] + gradient if source in pending else gradient
+    return collected
+
+
+def _varying(trace: Trace, is_target: Callable[[Tensor], bool]) -> frozenset[tuple[int, int]]:
+    """The results that depend on a target through steps that pass gradients on."""
+    varies: set[tuple[int, int]] = set()
+    for step in trace.all_steps:
+        if step.op in STOPS or step.role in {"create", "random"}:
+            continue
+        sources = [source_of_operand(trace, ref, partly=True) for n, ref in operands_of(step) if _counts(step, n, ref)]
+        if any(is_target(source) or (source[0] == "step" and source[1:3] in varies) for source in sources):
+            varies |= {(step.id, output) for output, made in enumerate(step.results) if "float" in made.dtype}
+    return frozenset(varies)
+
+
+def _counts(step: Step, name: str, ref: Ref) -> bool:
+    return "float" in ref.dtype and not (step.op in WRITES and name == "self")
+
+
+def target_of(trace: Trace, of: Ref) -> Tensor:
+    """What a gradient is of, as the forward steps read it: a view of a parameter counts as that parameter."""
+    if of.kind == "step" and trace.all_steps[of.id].view:
+        viewed = next(ref for _, _, ref in trace.all_steps[of.id].refs())
+        if viewed.kind == "parameter":
+            return ("parameter", viewed.id, 0, layout_of(of))
+    return _key(of)
+
+
+def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor:
+    """What an operand's numbers were made by: its own step, or the last that wrote over it in place.
+
+    Raises:
+        UsageError: only a part of it was written, unless `partly`.
+    """
+    if not ref.rewritten:
+        return _key(ref)
+    writer = trace.all_steps[ref.rewritten[-1]]
+    for output, made in enumerate(writer.results):
+        if partly or (made.shape, made.stride, made.offset) == (ref.shape, ref.stride, ref.offset):
+            return ("step", writer.id, output, None)
+    raise UsageError(f"{ref.name} was written into in parts, which is not followed.")
+
+
+def _key(ref: Ref) -> Tensor:
+    return (
+        ref.kind,
+        ref.id,
+        ref.output if ref.kind == "step" else 0,
+        layout_of(ref) if ref.kind == "parameter" else None,
+    )

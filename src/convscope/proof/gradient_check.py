@@ -1,0 +1,224 @@
+"""Gradient check: the gradients of a whole training step against two things that need no backward pass.
+
+The finite difference says what a gradient means: change a weight a little, run the forward pass again in float64 by the
+reference, and see how the loss changes. The chain is the product of all derivatives from the loss on, in float64.
+Random numbers, such as a dropout's mask, are those that were recorded. Knows traces, rules and the reference.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import ConvscopeError, UsageError
+from convscope.expr.call import Array, Cell
+from convscope.ops import OPS, Op
+from convscope.proof.backward import operands_of
+from convscope.proof.derivatives import UNABLE, addresses_of, chain, derivatives_of, layout_of, source_of_operand
+from convscope.proof.recomputation import arguments_of
+from convscope.proof.verification_report import GradientCheck
+from convscope.reference.table import OPERATIONS
+from convscope.traces.step import Ref, Step
+from convscope.traces.trace import Trace
+
+STEP = 1e-5
+"""How far a weight is moved, as a share of the size of its parameter's weights."""
+LEAST = 0.1
+"""Weights smaller than this are moved as if they had this size: less would be lost in the rounding of the loss."""
+ZERO = 1e-5
+"""The share of the largest gradient's size below which a gradient counts as zero."""
+EACH = 3
+"""Most weights that are moved in each parameter."""
+COST, STEPS = 50_000_000, 5_000
+"""Most numbers, and most steps, that are calculated again for it, about: a large network has fewer of its weights
+moved, at least 2."""
+KINKS: Mapping[str, tuple[str | float, ...]] = {
+    "relu": (0.0,), "leaky_relu": (0.0,), "prelu": (0.0,), "elu": (0.0,), "abs": (0.0,), "threshold": ("threshold",),
+    "hardtanh": ("min_val", "max_val"), "hardsigmoid": (-3.0, 3.0), "hardswish": (-3.0, 3.0), "clamp": ("min", "max"),
+}  # fmt: skip
+"""Operation -> where its slope jumps: numbers, or arguments that hold them."""
+
+
+def check_gradients(
+    trace: Trace, *, seed: int = 0, ops: Mapping[str, Op] = OPS, unresolved: Collection[int] = ()
+) -> GradientCheck:
+    """Compare the gradients of a training step with finite differences and with the product of the chain.
+
+    Args:
+        trace: Of a training step.
+        seed: Which weights are moved, besides those with the largest gradients.
+        ops: The rules.
+        unresolved: Steps whose numbers are not told from their roundings; the gradients they hold are left out.
+    """
+    step = trace.training_step
+    assert step is not None
+    held = derivatives_of(trace, ops)
+    names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(held.behind(ref))]
+    unable, moved, flipped, furthest, worst = "", 0, 0, 0.0, ""
+    try:
+        for name, cell, difference in _differences(trace, names, np.random.default_rng(seed)):
+            moved += 1
+            if difference is None:
+                flipped += 1
+            elif not difference <= furthest:
+                furthest, worst = difference, f"{name}[{', '.join(map(str, cell))}]"
+    except UNABLE as error:
+        unable = _reason(error, "finite difference")
+    far, floor = dict[str, float](), _floor(trace)
+    try:
+        for name, whole in chain(trace, ops).items():
+            if name not in names:
+                continue
+            recorded = _numbers(trace, step.gradients[name])
+            far[name] = _share(float(np.max(np.abs(recorded - whole), initial=0.0)), whole, floor)
+    except UNABLE as error:
+        unable = _reason(error, "product of the chain")
+    last = max(far, key=lambda name: far[name], default="")
+    left_out = len(step.gradients) - len(names)
+    return GradientCheck(moved, flipped, furthest, worst, len(far), far.get(last, 0.0), last, unable, left_out)
+
+
+def _reason(error: Exception, what: str) -> str:
+    return f"the {what}, because {str(error).rstrip('.') if isinstance(error, ConvscopeError) else 'a step lacks it'}"
+
+
+def _floor(trace: Trace) -> float:
+    """What counts as the size of a gradient that is zero but for roundings: a small share of the largest one's.
+
+    The bias of a convolution before batch norm is such: the mean takes it out again.
+    """
+    step = trace.training_step
+    assert step is not None
+    sizes = (_size(_numbers(trace, ref)) for ref in step.gradients.values())
+    return ZERO * max(sizes, default=0.0)
+
+
+def _size(gradient: Array) -> float:
+    return float(np.sqrt(np.mean(gradient**2))) if gradient.size else 0.0
+
+
+def _share(difference: float, gradient: Array, floor: float) -> float:
+    """A difference as a share of a gradient's size."""
+    size = max(_size(gradient), floor)
+    return difference / size if size > 0 else 0.0 if difference == 0 else np.inf
+
+
+def _differences(
+    trace: Trace, names: Collection[str], random: np.random.Generator
+) -> Iterator[tuple[str, Cell, float | None]]:
+    """Parameter, cell and how far the finite difference is from the gradient; None where something flipped."""
+    step = trace.training_step
+    assert step is not None
+    floor, rounded = _floor(trace), _rounding_of_the_loss(trace, names)
+    for ref, cell in _chosen(trace, names, random):
+        gradient = _numbers(trace, step.gradients[ref.name])
+        weights = trace.parameters[ref.name].astype(np.float64)
+        size = STEP * max(_size(weights), LEAST)
+        change = np.zeros(weights.shape)
+        change[cell] = size
+        more, less = Forward(trace, ref, weights + change), Forward(trace, ref, weights - change)
+        slope = (more.loss() - less.loss()) / (2 * size)
+        flips = more.pattern != less.pattern
+        share = _share(abs(slope - float(gradient[cell])), gradient, floor)
+        yield ref.name, cell, None if flips else max(0.0, share - rounded)
+
+
+def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
+    """How far the recorded loss is from the same loss in float64, as a share of it.
+
+    Close to a minimum little is left of outputs and targets but their roundings, and the gradients are as inexact.
+    """
+    step = trace.training_step
+    assert step is not None
+    first = next((ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names), None)
+    recorded = float(_numbers(trace, step.loss))
+    if first is None or not recorded:
+        return 0.0
+    exact = Forward(trace, first, trace.parameters[first.name].astype(np.float64)).loss()
+    return abs(exact - recorded) / abs(recorded)
+
+
+def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:
+    """The weights to move: some of each parameter, or where that takes too long, some of all."""
+    step = trace.training_step
+    assert step is not None
+    trained = [ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names]
+    pairs = [(ref, cell) for ref in trained for cell in _cells(_numbers(trace, step.gradients[ref.name]), random)]
+    numbers = sum(math.prod(made.shape) for each in trace.all_steps[: step.loss.id] for made in each.results)
+    most = max(2, min(COST // max(1, numbers), STEPS // step.loss.id))
+    if len(pairs) <= most:
+        return pairs
+    return [pairs[int(place)] for place in np.linspace(len(pairs) - 1, len(pairs) // 2, most)]
+
+
+def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
+    """The cell with the largest gradient, and random others."""
+    drawn = random.choice(gradient.size, min(EACH, gradient.size), replace=False).tolist()
+    places = dict.fromkeys([int(np.abs(gradient).argmax()), *drawn])
+    return [tuple(int(i) for i in np.unravel_index(place, gradient.shape)) for place in [*places][:EACH]]
+
+
+def _numbers(trace: Trace, ref: Ref) -> Array:
+    return trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
+
+
+class Forward:
+    """The forward pass once more, by the reference in float64, with one parameter changed."""
+
+    def __init__(self, trace: Trace, parameter: Ref, value: Array) -> None:
+        self._trace, self._parameter, self._value = trace, parameter, value
+        self._made: dict[tuple[int, int], Array] = {}
+        self.pattern: list[bytes] = []
+        """Which cells each kinked operation passes, and which win."""
+
+    def loss(self) -> float:
+        """The loss.
+
+        Raises:
+            UsageError: a step on the way has no reference.
+        """
+        step = self._trace.training_step
+        assert step is not None
+        for each in self._trace.all_steps[: step.loss.id + 1]:
+            changed = {name: array for name, ref in operands_of(each) for array in self._changed(ref)}
+            if changed and each.role != "random":
+                self._run(each, changed)
+        if (step.loss.id, step.loss.output) not in self._made:
+            return float(_numbers(self._trace, step.loss))
+        return float(self._made[step.loss.id, step.loss.output])
+
+    def _changed(self, ref: Ref) -> Iterator[Array]:
+        """An operand's numbers, if the change reaches it."""
+        kind, number, output, _ = source_of_operand(self._trace, ref)
+        if kind == "step" and (number, output) in self._made:
+            yield self._made[number, output]
+        elif kind == "parameter" and number == self._parameter.id:
+            memory = np.zeros(int(max(addresses_of(layout_of(each)).max() for each in (self._parameter, ref))) + 1)
+            memory[addresses_of(layout_of(self._parameter))] = self._value
+            yield memory[addresses_of(layout_of(ref))]
+
+    def _run(self, step: Step, changed: Mapping[str, Array]) -> None:
+        operation = OPERATIONS.get(step.op)
+        if operation is None:
+            raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
+        arguments: dict[str, Any] = arguments_of(self._trace, step)
+        for name, array in changed.items():
+            whole, _, place = name.partition(".")
+            if place:
+                items = list(arguments[whole])
+                items[int(place)] = array
+                arguments[whole] = tuple(items)
+            else:
+                arguments[name] = array
+        result = operation.compute(**arguments)
+        results = result if isinstance(result, tuple) else (result,)
+        for output, made in enumerate(results):
+            if made is not None:
+                self._made[step.id, output] = made
+                if made.dtype.kind in "iub":
+                    self.pattern.append(made.tobytes())
+        for kink in KINKS.get(step.op, ()):
+            limit = arguments.get(kink) if isinstance(kink, str) else kink
+            if limit is not None:
+                self.pattern.append((np.asarray(arguments["self"]) > limit).tobytes())

@@ -1,0 +1,144 @@
+"""Paths: what the image adds to a number by way of one channel of each convolution.
+
+The slopes that lead a number back to the image (`backward`) are cut at a convolution and only those of one channel
+are followed on. Slopes add up, so the paths, and what reaches the number past the convolutions, add up to the
+contributions of the pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.expr.call import Array, Cell
+from convscope.proof.backward import Backward, Result, through, varying
+from convscope.traces.step import Step
+from convscope.traces.trace import Trace
+
+MOST = 1024
+"""Maximum number of paths that are followed."""
+LARGEST = 2_000_000
+"""Maximum number of cells of all steps on the way, so that an answer takes no longer than some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What the image adds to a number by way of one channel of each of some convolutions.
+
+    The contributions of all pixels, as far as they pass through these channels; the biases are not among them.
+    """
+
+    steps: tuple[Step, ...]
+    """The convolutions, from the image on."""
+    channels: tuple[int, ...]
+    value: float
+    cell: Cell
+    """The cell of the last channel through which the most goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """A number as paths, the largest first; `rest` reaches it past these convolutions."""
+
+    paths: tuple[Path, ...]
+    rest: float
+    constant: float
+    bent: tuple[str, ...]
+
+    @property
+    def total(self) -> float:
+        """Paths, rest and constant, added up: the number, but for rounding."""
+        return sum(path.value for path in self.paths) + self.rest + self.constant
+
+
+def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) -> Paths:
+    """A number as what the image adds by way of the channels of the first and the last convolution before it.
+
+    >>> import torch, convscope as cs
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+    >>> trace = cs.trace(net, torch.rand(1, 4, 4))
+    >>> found = paths_to(trace, trace.steps[-1], (0, 1))
+    >>> len(found.paths), bool(abs(found.total - trace.steps[-1].output[0, 1]) < 1e-5)
+    (2, True)
+
+    Args:
+        trace: The pass, of one image.
+        step: The step that made the number.
+        cell: A full index of its result.
+        minus: Another cell of it: the paths are then those of the difference, cell - minus.
+
+    Raises:
+        UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
+    """
+    first, last = _ends(trace, step)
+    start = np.zeros(step.results[0].shape)
+    start[cell] = 1.0
+    if minus is not None:
+        start[minus] -= 1.0
+    onto_last = _followed(trace, {(step.id, 0): start}, last)
+    whole = onto_last.weights.pop((last.id, 0), np.zeros(last.results[0].shape))
+    paths = [path for channel in range(whole.shape[1]) for path in _through(trace, first, last, whole, channel)]
+    passed = _followed(trace, {(last.id, 0): whole})
+    rest = _added(trace, onto_last) + _added(trace, passed) - sum(path.value for path in paths)
+    bent = dict.fromkeys(reversed([*onto_last.bent, *passed.bent]))
+    paths.sort(key=lambda path: -abs(path.value))
+    return Paths(tuple(paths), rest, onto_last.constant + passed.constant, tuple(bent))
+
+
+def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:
+    """The first and the last convolution before a step."""
+    before = [each for each in trace.all_steps[: step.id] if each.op == "convolution" and len(each.shape) == 4]
+    if not before:
+        raise UsageError(f"no convolution comes before {step.name}, so there are no paths through feature maps.")
+    first, last = before[0], before[-1]
+    count = last.shape[1] * (1 if first is last else first.shape[1])
+    cells = sum(int(np.prod(each.shape)) for each in trace.all_steps[: step.id + 1]) * last.shape[1]
+    if count > MOST or cells > LARGEST * 8 or first.shape[0] != 1:
+        raise UsageError(
+            f"{first.name} and {last.name} make {count:,} paths through {cells:,} cells, too many to follow each; "
+            "the calculation of every number shows its terms."
+        )
+    return first, last
+
+
+def _through(trace: Trace, first: Step, last: Step, whole: Array, channel: int) -> list[Path]:
+    """The paths through one channel of the last convolution."""
+    only = np.zeros_like(whole)
+    only[:, channel] = whole[:, channel]
+    best = np.unravel_index(int(np.abs(only * np.nan_to_num(last.output)).argmax()), only.shape)
+    at = tuple(map(int, best))
+    if first is last:
+        return [Path((last,), (channel,), _added(trace, _followed(trace, {(last.id, 0): only})), at)]
+    onto_first = _followed(trace, {(last.id, 0): only}, first).weights.get((first.id, 0))
+    if onto_first is None:
+        return []
+    values = [_added(trace, _followed(trace, {(first.id, 0): _only(onto_first, k)})) for k in range(first.shape[1])]
+    return [Path((first, last), (k, channel), value, at) for k, value in enumerate(values) if value != 0.0]
+
+
+def _only(weights: Array, channel: int) -> Array:
+    only = np.zeros_like(weights)
+    only[:, channel] = weights[:, channel]
+    return only
+
+
+def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = None) -> Backward:
+    """Follow weights back to the inputs, or only as far as a step, whose weights then remain."""
+    last = max(step for step, _ in start)
+    found = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
+    found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
+    for at, index in product(range(last, -1, -1), range(8)):
+        if until is not None and at == until.id:
+            continue
+        weights = found.weights.pop((at, index), None)
+        if weights is not None and weights.any():
+            through(found, trace.all_steps[at], index, weights)
+    return found
+
+
+def _added(trace: Trace, found: Backward) -> float:
+    """What the pixels add by the weights that have reached them."""
+    parts = (np.where(w == 0, 0.0, w * trace.inputs[name]).sum() for name, w in found.inputs.items())
+    return float(sum(parts))

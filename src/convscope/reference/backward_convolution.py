@@ -1,0 +1,265 @@
+"""Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Knows roundoff, NumPy.
+
+A kernel position meets, over all places, the cells of one shifted, strided copy of the input. What it meets is
+multiplied with the gradients for its own gradient, and receives the gradients times its number for the input's.
+"""
+
+import math
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.convolution import Sizes, per_axis
+from convscope.reference.roundoff import Array, carried, gamma
+
+Index = tuple[Any, ...]
+WALKS = platform.machine().lower() in {"amd64", "i386", "i686", "x86_64"}
+"""Whether kernels add a kernel's gradient place after place here, see `_walked`."""
+LANES = 64
+FEW = 1000
+"""Terms of a sum up to which its bound in any order is narrow enough: a thousand roundings of float32 are 6e-5."""
+
+
+def convolution_backward(
+    grad_output: Array,
+    x: Array,
+    weight: Array,
+    bias_sizes: Sequence[int] | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    transposed: bool = False,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+) -> tuple[Array, ...]:
+    """The gradients of a convolution's input, kernels and bias, those that `output_mask` asks for.
+
+    >>> one = np.ones((1, 1, 1, 1))
+    >>> [g.ravel().tolist() for g in convolution_backward(one, np.full((1, 1, 2, 2), 3.0), np.full((1, 1, 2, 2), 5.0))]
+    [[5.0, 5.0, 5.0, 5.0], [3.0, 3.0, 3.0, 3.0], [1.0]]
+
+    Args:
+        grad_output: Of the result, shape (N, K, P, Q), or any other number of spatial axes.
+        x: The input, shape (N, C, H, W).
+        weight: The kernels, shape (K, C / groups, R, S); transposed (C, K / groups, R, S).
+        bias_sizes: Shape of the bias; its gradient has one number for each channel of the result in any case.
+        stride, padding, dilation, transposed, output_padding, groups: As the convolution had.
+        output_mask: Which of the three gradients are wanted.
+
+    Returns:
+        The wanted ones, in the shapes of input, kernels and bias.
+
+    Raises:
+        UsageError: padding meets infinities or NaN: some kernels multiply it, which makes NaN, and some leave it out.
+    """
+    bordered = transposed or np.any(padding)
+    if bordered and not all(np.isfinite(array).all() for array in (grad_output, x, weight)):
+        raise UsageError("what a padded convolution's gradient makes of infinities and NaN depends on the kernel.")
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    wide, narrow = (grad_output, x) if transposed else (x, grad_output)
+    made: list[Array] = []
+    if output_mask[0]:
+        spread = (
+            _gathered(wide, weight, narrow.shape, **how) if transposed else _scattered(narrow, weight, x.shape, **how)
+        )
+        made.append(spread)
+    if output_mask[1]:
+        made.append(_kernels(wide, narrow, weight.shape, **how))
+    if output_mask[2]:
+        made.append(grad_output.sum((0, *range(2, grad_output.ndim))))
+    return tuple(made)
+
+
+def convolution_backward_error(
+    _y: Any,
+    u: float,
+    grad_output: Array,
+    x: Array,
+    weight: Array,
+    bias_sizes: Sequence[int] | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    transposed: bool = False,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+    u_out: float = 0.0,
+) -> tuple[Array, ...]:
+    """Plain sums of T products in any order: gamma(T) of the sum of magnitudes (Higham, section 3.1); or `_walked`.
+
+    T counts what is not zero, because adding a zero is exact: behind a relu or a max pooling most terms are. Kernels of
+    narrow types may put sums down in their type: of the input's gradient the sum of each kernel position, of the
+    others the sum so far after each image.
+    """
+    given: dict[str, Any] = {
+        "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
+        "output_mask": output_mask,
+    }  # fmt: skip
+    sizes = convolution_backward(np.abs(grad_output), np.abs(x), np.abs(weight), **given)
+    ones = [(array != 0).astype(np.float64) for array in (grad_output, x, weight)]
+    counts = convolution_backward(*ones, **given)
+    images, taps = len(x), math.prod(weight.shape[2:])
+    puts = [n for n, asked in zip((taps, images, images), output_mask, strict=True) if asked]
+    any_order = [_gamma(count, u) * size for size, count in zip(sizes, counts, strict=True)]
+    if WALKS and u > 2.0**-40:
+        wide, narrow = (grad_output, x) if transposed else (x, grad_output)
+        how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        rows = {
+            1: lambda: _kernel_rows(wide, narrow, weight.shape, **how),
+            2: lambda: _bias_images(grad_output),
+        }
+        for at, which in enumerate(n for n, asked in enumerate(output_mask) if asked):
+            if which in rows and counts[at].max(initial=0) > FEW:
+                walked = _walked(rows[which](), sizes[at], counts[at], u)
+                any_order[at] = np.minimum(any_order[at], walked)
+    return tuple(
+        carried(error + gamma(times + 1, u_out) * size, size, u_out or u)
+        for error, size, times in zip(any_order, sizes, puts, strict=True)
+    )
+
+
+def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: float) -> Array:
+    """The error of kernels that add place after place: u·(T·B + size) / (1 - T·u).
+
+    Kernels of x86 processors (oneDNN) have channels in the lanes of their vectors and go through the places in their
+    order, cut into ranges for tiles and threads, whose sums are joined. Any partial sum is then one of successive rows,
+    and of parts of a row at both ends: at most B, the span of the running sums over rows and twice the largest part.
+    T - 1 additions round what they give, no more than B and the error E so far: E <= u·(T·(B + E) + size).
+
+    Args:
+        rows: Of each row in the order of the walk its sum, and the largest part of it, in the shape of the gradient.
+        size: The sum of all magnitudes.
+        count: T, how many products are not zero.
+        u: Unit roundoff.
+    """
+    total, low, high, row = (np.zeros(size.shape) for _ in range(4))
+    for one, magnitude in rows:
+        total = total + one
+        low, high, row = np.minimum(low, total), np.maximum(high, total), np.maximum(row, magnitude)
+    share = count * u
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = u * (count * (high - low + 2 * row) + size) / (1 - share)
+    return np.where((share < 1) & np.isfinite(error), error, np.inf)
+
+
+def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
+    """Of each image the sum of each channel, and the largest part of it that kernels may have added at a time.
+
+    An image is added in up to 64 lanes of vectors, cell by cell in turn. The partial sum of a lane is at most the span
+    of its running sums, and that of several lanes the sum of these.
+    """
+    images, channels = grad.shape[:2]
+    flat = grad.reshape(images, channels, -1)
+    lanes = np.pad(flat, ((0, 0), (0, 0), (0, -flat.shape[2] % LANES))).reshape(images, channels, -1, LANES)
+    running = lanes.cumsum(2)
+    span = np.maximum(running.max(2), 0) - np.minimum(running.min(2), 0)
+    yield from zip(flat.sum(2), np.minimum(span.sum(2), np.abs(flat).sum(2)), strict=True)
+
+
+def _kernel_rows(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Iterator[tuple[Array, Array]]:
+    """Of each row of each image, what `_kernels` adds up there, and its magnitudes."""
+    room, passed = _meeting(wide, narrow, shape, **how)
+    groups, units = how["groups"], passed.shape[2]
+    lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
+    positions = list(_positions(narrow.shape[2:], shape[2:], **how))
+    for seen, there in zip(room, passed, strict=True):  # (G, C/G, P', Q'), (G, K/G, P, Q)
+        here = there.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
+        sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
+        for tap, met in positions:
+            window = seen[met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
+            sums[tap] = (here @ window).transpose(1, 0, 2, 3)
+            sizes[tap] = (np.abs(here) @ np.abs(window)).transpose(1, 0, 2, 3)
+        for one, magnitude in zip(sums, sizes, strict=True):
+            yield one.reshape(shape), magnitude.reshape(shape)
+
+
+def _gamma(counts: Array, u: float) -> Array:
+    """gamma of each count."""
+    share = (counts + 1) * u
+    return np.where(share < 1, share / np.where(share < 1, 1 - share, 1.0), np.inf)
+
+
+def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
+    """(N, K, P, Q) -> (N, C, H, W): each result gives its gradient, times each kernel number, to the cell it met."""
+    padded, inner = _room(shape, grad, weight, **how)
+    groups = how["groups"]
+    out = np.zeros((shape[0], groups, shape[1] // groups, *padded))
+    passed = grad.reshape(grad.shape[0], groups, -1, *grad.shape[2:])  # (N, G, K/G, P, Q)
+    kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, K/G, C/G, R, S)
+    for tap, met in _positions(grad.shape[2:], weight.shape[2:], **how):
+        out[met] += np.einsum("ngk...,gkc->ngc...", passed, kernels[tap], optimize=True)
+    return np.ascontiguousarray(out.reshape(*shape[:2], *padded)[inner])
+
+
+def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
+    """Of a transposed one, (N, K, P, Q) -> (N, C, H, W): each input cell collects what its kernel laid over."""
+    padded, inner = _room(grad.shape, np.empty(shape), weight, **how)
+    groups = how["groups"]
+    room = np.zeros((*grad.shape[:2], *padded))
+    room[inner] = grad
+    seen = room.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
+    kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, C/G, K/G, R, S)
+    out = np.zeros((shape[0], groups, shape[1] // groups, *shape[2:]))
+    for tap, met in _positions(shape[2:], weight.shape[2:], **how):
+        out += np.einsum("ngk...,gck->ngc...", seen[met], kernels[tap], optimize=True)
+    return out.reshape(shape)
+
+
+def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Array:
+    """For each position, what it met times what was there: `narrow` has one cell for each place of the kernel."""
+    room, passed = _meeting(wide, narrow, shape, **how)
+    groups, rank = how["groups"], wide.ndim - 2
+    out = np.empty((groups, passed.shape[2], *shape[1:]))
+    axes = (0, *range(2, 2 + rank))
+    for tap, met in _positions(narrow.shape[2:], shape[2:], **how):
+        window = room[met]  # (N, G, C/G, P, Q)
+        for group in range(groups):
+            out[group][tap] = np.tensordot(passed[:, group], window[:, group], (axes, axes))
+    return out.reshape(shape)
+
+
+def _meeting(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> tuple[Array, Array]:
+    """Both sides by groups, the wide one with its padding: (N, G, C/G, P', Q') and (N, G, K/G, P, Q)."""
+    padded, inner = _room(wide.shape, narrow, np.empty(shape), **how)
+    room = np.zeros((*wide.shape[:2], *padded))
+    room[inner] = wide
+    groups = how["groups"]
+    return room.reshape(len(wide), groups, -1, *padded), narrow.reshape(len(narrow), groups, -1, *narrow.shape[2:])
+
+
+def _room(
+    wide: tuple[int, ...], narrow: Array, weight: Array, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> tuple[list[int], Index]:
+    """The padded size that all kernel positions stay in, and where the tensor itself is in it."""
+    rank = len(wide) - 2
+    each = zip(
+        wide[2:],
+        narrow.shape[2:],
+        weight.shape[2:],
+        *(per_axis(v, rank) for v in (stride, padding, dilation)),
+        strict=True,
+    )
+    sizes, inner = [], []
+    for size, places, kernel, step, pad, spread in each:
+        sizes.append(max(size + 2 * pad, (places - 1) * step + spread * (kernel - 1) + 1))
+        inner.append(slice(pad, pad + size))
+    return sizes, (..., *inner)
+
+
+def _positions(
+    places: Sequence[int], kernel: Sequence[int], stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Iterator[tuple[Index, Index]]:
+    """Every kernel position, and the padded cells that it meets, both as an index of the last axes."""
+    rank = len(kernel)
+    step, spread = per_axis(stride, rank), per_axis(dilation, rank)
+    for tap in np.ndindex(*kernel):
+        met = [
+            slice(at * d, at * d + (many - 1) * s + 1, s)
+            for at, d, s, many in zip(tap, spread, step, places, strict=True)
+        ]
+        yield (..., *tap), (..., *met)

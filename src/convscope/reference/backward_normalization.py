@@ -1,0 +1,245 @@
+"""Normalization backward: batch, layer and group norm. Knows roundoff and NumPy.
+
+y = (x - mean)·rate·weight + bias, rate = 1 / sqrt(variance + eps). With h = grad·weight and z = (x - mean)·rate, the
+Jacobian of a row of n cells that are normalized together is
+
+    dx = rate·(h - mean(h) - z·mean(h·z)),    dweight = sum of grad·z,    dbias = sum of grad:
+
+straight, through the mean, and through the variance. Means and rates are those that the forward pass recorded.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.normalization import Layout
+from convscope.reference.roundoff import Array, carried, gamma
+
+Axes = tuple[int, ...]
+LARGEST = 1e12
+"""Beyond it products of three, as kernels form them, may overflow float32, and infinities become NaN or not."""
+
+
+def batch_norm_backward(
+    grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None, running_var: Array | None,
+    save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other",
+) -> tuple[Array, ...]:  # fmt: skip
+    """native_batch_norm_backward: by the statistics of the batch in training, else by running ones.
+
+    >>> grad, x = np.array([[[1.0, 0.0]]]), np.array([[[1.0, 3.0]]])
+    >>> two, one = np.array([2.0]), np.array([1.0])
+    >>> batch_norm_backward(grad, x, None, None, None, two, one, True, 0.0)[1:]
+    (array([-1.]), array([1.]))
+
+    Args:
+        grad_out: Of the normalized cells, shape (N, C, ...).
+        x: What was normalized.
+        weight: Shape (C,), or None for 1.
+        running_mean, running_var, save_mean, save_invstd: Shape (C,); the first two in evaluation, else the others.
+        train: Which.
+        eps: Added to the running variance.
+        output_mask: Which of the gradients of input, weight and bias are wanted.
+        layout: Memory format of the input. Affects only the order in which the kernel adds.
+
+    Raises:
+        UsageError: the statistics it needs are missing.
+    """
+    axes = (0, *range(2, x.ndim))
+    _refuse_large(grad_out, x, weight)
+    mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
+    scale = 1.0 if weight is None else _line(weight, x)
+    z = (x - mean) * rate
+    straight = grad_out * scale * rate
+    dx = _three_paths(grad_out * scale, z, rate, axes) if train else straight
+    return _wanted((dx, (grad_out * z).sum(axes), grad_out.sum(axes)), output_mask)
+
+
+def batch_norm_backward_error(
+    _y: Any, u: float, grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None,
+    running_var: Array | None, save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", u_out: float = 0.0,
+) -> tuple[Array, ...]:  # fmt: skip
+    """As `_errors`, with sums as the kernels add them.
+
+    Of contiguous float32, each image's plane is added in the lanes of a vector (4 of them or more), then the lanes, and
+    the images in float64: a term is in no more than a quarter of the plane and 16 additions. Vectors, channels-last
+    memory and narrow types are added one after the other, through all images.
+
+    Source: PyTorch, aten/src/ATen/native/cpu/batch_norm_kernel.cpp (vec::reduce_all; accscalar_t).
+    """
+    axes = (0, *range(2, x.ndim))
+    mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
+    scale = np.asarray(1.0) if weight is None else np.abs(_line(weight, x))
+    plane, cells = math.prod(x.shape[2:]), math.prod(x.shape[a] for a in axes)
+    in_lanes = layout == "contiguous" and plane > 1 and not u_out and u > 2.0**-40
+    depth = min(cells, plane // 4 + 16) if in_lanes else cells
+    dx, dw, db = _errors(grad_out, x - mean, rate, scale, axes, depth, u)
+    if not train:
+        dx = 6 * u * np.abs(grad_out) * scale * rate
+    stored = (
+        3 * u_out * (np.abs(grad_out) + np.abs(grad_out).mean(axes, keepdims=True)) * scale * rate if train else 0.0
+    )
+    return _wanted((dx + stored, dw, db), output_mask)
+
+
+def layer_norm_backward(
+    grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array, weight: Array | None = None,
+    bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
+) -> tuple[Array, ...]:  # fmt: skip
+    """native_layer_norm_backward: each row by itself; a row is the last axes, those of `normalized_shape`.
+
+    Args:
+        grad_out, x: Of the normalized cells and what was normalized, shape (..., *normalized_shape).
+        normalized_shape: The lengths of the last axes.
+        mean, rstd: Of each row, as recorded, shape (..., 1, 1).
+        weight, bias: Shape `normalized_shape`, or None.
+        output_mask: Which of the gradients of input, weight and bias are wanted.
+    """
+    lead = x.ndim - len(normalized_shape)
+    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    _refuse_large(grad_out, x, weight)
+    z = (x - mean) * rstd
+    dx = _three_paths(grad_out * (1.0 if weight is None else weight), z, rstd, rest)
+    return _wanted((dx, (grad_out * z).sum(rows), grad_out.sum(rows)), output_mask)
+
+
+def layer_norm_backward_error(
+    _y: Any, u: float, grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array,
+    weight: Array | None = None, bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
+    u_out: float = 0.0,
+) -> tuple[Array, ...]:  # fmt: skip
+    """As `_errors_apart`."""
+    lead = x.ndim - len(normalized_shape)
+    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    scale = np.asarray(1.0) if weight is None else np.abs(weight)
+    return _wanted(_errors_apart(grad_out, np.abs(x) + np.abs(mean), rstd, scale, (rest, rows), u, u_out), output_mask)
+
+
+def group_norm_backward(
+    grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int, channels: int, cells: int,
+    group: int, output_mask: Sequence[bool] = (True, True, True),
+) -> tuple[Array, ...]:  # fmt: skip
+    """native_group_norm_backward: the channels of a group together, each image by itself.
+
+    Args:
+        grad_out, x: Of the normalized cells and what was normalized, shape (N, C, ...).
+        mean, rstd: Of each image and group, as recorded, shape (N, groups).
+        weight: Shape (C,), or None.
+        images, channels, cells: N, C and the cells of one channel.
+        group: How many groups the channels form.
+        output_mask: Which of the gradients of input, weight and bias are wanted.
+    """
+    shape = (images, group, channels // group, cells)
+    g, far, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
+    _refuse_large(grad_out, x, weight)
+    z = far * rate
+    dx = _three_paths(g * scale, z, rate, (2, 3)).reshape(x.shape)
+    return _wanted((dx, (g * z).sum((0, 3)).ravel(), g.sum((0, 3)).ravel()), output_mask)
+
+
+def group_norm_backward_error(
+    _y: Any, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
+    channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True), u_out: float = 0.0,
+) -> tuple[Array, ...]:  # fmt: skip
+    """As `_errors_apart`."""
+    shape = (images, group, channels // group, cells)
+    g, _, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
+    size = np.abs(x).reshape(shape) + np.abs(mean).reshape(images, group, 1, 1)
+    dx, dw, db = _errors_apart(g, size, rate, np.abs(scale), ((2, 3), (0, 3)), u, u_out)
+    return _wanted((dx.reshape(x.shape), dw.ravel(), db.ravel()), output_mask)
+
+
+def _grouped(
+    grad: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
+) -> tuple[Array, Array, Array, Array]:
+    """Gradients, distances from the mean, rates and weights, shaped (N, G, C/G, cells) or to broadcast to it."""
+    images, group, each, _ = shape
+    centre, rate = (values.reshape(images, group, 1, 1) for values in (mean, rstd))
+    scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, each, 1)
+    return grad.reshape(shape), x.reshape(shape) - centre, rate, scale
+
+
+def _errors_apart(
+    grad: Array, size: Array, rate: Array, scale: Array, axes: tuple[Axes, Axes], u: float, u_out: float
+) -> tuple[Array, Array, Array]:
+    """How far kernels may miss dx, dweight and dbias that add up gradient·x and gradient·mean apart.
+
+    As `_errors`, with |x| + |mean| in the place of the distance: the difference of both sums has their errors.
+
+    Args:
+        size: |x| + |mean|.
+        scale: |weight|.
+        axes: Those that are normalized together, and those that a weight is shared over.
+        u, u_out: Unit roundoffs of sums and of results.
+    """
+    together, shared = axes
+    n, many = (math.prod(grad.shape[a] for a in some) for some in axes)
+    h, z = np.abs(grad) * scale, size * rate
+    means, bent = h.mean(together, keepdims=True), (h * z).mean(together, keepdims=True)
+    paths = h + means + z * bent
+    dx = rate * (gamma(n + 8, u) * (means + z * bent) + (12 * u + 4 * u_out) * paths)
+    added = gamma(many + 8, u) + 2 * u_out
+    dx = carried(dx, (h * size * rate).sum(together, keepdims=True) / np.minimum(rate, 1), u)
+    return dx, added * (np.abs(grad) * z).sum(shared), added * np.abs(grad).sum(shared)
+
+
+def _statistics(
+    x: Array, running_mean: Array | None, running_var: Array | None, save_mean: Array | None, save_invstd: Array | None,
+    train: bool, eps: float,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Mean and rate of each channel, shaped to broadcast."""
+    if train and save_mean is not None and save_invstd is not None:
+        return _line(save_mean, x), _line(save_invstd, x)
+    if train or running_mean is None or running_var is None:
+        raise UsageError("batch norm needs the statistics that its forward pass recorded.")
+    return _line(running_mean, x), 1 / np.sqrt(_line(running_var, x) + eps)
+
+
+def _refuse_large(*arrays: Array | None) -> None:
+    """Refuse numbers whose products may overflow on the way.
+
+    Raises:
+        UsageError: there are such.
+    """
+    if any(array is not None and (np.abs(array) > LARGEST).any() for array in arrays):
+        raise UsageError("what a normalization's gradient makes of infinite or huge numbers depends on the kernel.")
+
+
+def _three_paths(h: Array, z: Array, rate: Array, axes: Axes) -> Array:
+    """Of cells normalized together over `axes`."""
+    return np.asarray(rate * (h - h.mean(axes, keepdims=True) - z * (h * z).mean(axes, keepdims=True)))
+
+
+def _errors(
+    grad: Array, far: Array, rate: Array, scale: Array, axes: Axes, depth: int, u: float
+) -> tuple[Array, Array, Array]:
+    """How far kernels may miss dx, dweight and dbias, where all three are summed over `axes`.
+
+    The two means are sums of terms that go through at most `depth` additions, with 4 roundings of each term; the three
+    paths, their products with rate and weight and their differences round at most 8 times.
+
+    Args:
+        far: Distances from the mean.
+        scale: |weight|.
+        depth: In how many additions a term is.
+        u: Unit roundoff.
+    """
+    share = gamma(depth + 4, u)
+    h, z = np.abs(grad) * scale, np.abs(far) * rate
+    means, bent = h.mean(axes, keepdims=True), (h * z).mean(axes, keepdims=True)
+    dx = rate * (share * (means + z * bent) + 8 * u * (h + means + z * bent))
+    dw = share * (np.abs(grad) * z).sum(axes) + 4 * u * np.abs((grad * far * rate).sum(axes))
+    added = np.abs(grad * far).sum(axes, keepdims=True)
+    return carried(dx, added * scale, u), carried(dw, added.ravel(), u), share * np.abs(grad).sum(axes)
+
+
+def _line(values: Array, x: Array) -> Array:
+    return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _wanted(results: tuple[Array, ...], output_mask: Sequence[bool]) -> tuple[Array, ...]:
+    return tuple(result for result, asked in zip(results, output_mask, strict=True) if asked)

@@ -1,0 +1,83 @@
+"""BACKWARD: the operations of a backward pass that convscope can recompute, rows of the table of all operations."""
+
+from collections.abc import Mapping
+
+from convscope.reference import backward_activations as act_back
+from convscope.reference import backward_attention, backward_convolution, backward_normalization
+from convscope.reference import backward_loss as loss_back
+from convscope.reference import backward_pooling as pool_back
+from convscope.reference import backward_resampling as up_back
+from convscope.reference import padding as pads
+from convscope.reference.operation import Operation, moved, ulps, wide
+
+_MAX_BACK = Operation(pool_back.max_pool_backward, pool_back.max_pool_backward_error)
+_ADAPTIVE_MAX_BACK = Operation(pool_back.adaptive_max_pool_backward, pool_back.adaptive_max_pool_backward_error)
+_AVG_BACK = Operation(pool_back.avg_pool_backward, pool_back.avg_pool_backward_error)
+_ADAPTIVE_AVG_BACK = Operation(pool_back.adaptive_avg_pool_backward, pool_back.adaptive_avg_pool_backward_error)
+_NLL_BACK = Operation(loss_back.nll_backward, ulps(4))
+_NEAREST_BACK, _NEAREST_EXACT_BACK = up_back.nearest_backward(), up_back.nearest_backward(0.5)
+_REFLECT_BACK, _REPLICATE_BACK = (up_back.bordered_backward(place) for place in (pads.reflected, pads.repeated))
+
+BACKWARD: Mapping[str, Operation] = {
+    "convolution_backward": Operation(
+        backward_convolution.convolution_backward, backward_convolution.convolution_backward_error
+    ),
+    "max_pool2d_with_indices_backward": _MAX_BACK,
+    "max_pool3d_with_indices_backward": _MAX_BACK,
+    "adaptive_max_pool2d_backward": _ADAPTIVE_MAX_BACK,
+    "adaptive_max_pool3d_backward": _ADAPTIVE_MAX_BACK,
+    "avg_pool2d_backward": _AVG_BACK,
+    "avg_pool3d_backward": _AVG_BACK,
+    "_adaptive_avg_pool2d_backward": _ADAPTIVE_AVG_BACK,
+    "_adaptive_avg_pool3d_backward": _ADAPTIVE_AVG_BACK,
+    "native_batch_norm_backward": Operation(
+        backward_normalization.batch_norm_backward, backward_normalization.batch_norm_backward_error
+    ),
+    "native_layer_norm_backward": Operation(
+        backward_normalization.layer_norm_backward, backward_normalization.layer_norm_backward_error
+    ),
+    "native_group_norm_backward": Operation(
+        backward_normalization.group_norm_backward, backward_normalization.group_norm_backward_error
+    ),
+    **{f"upsample_nearest{rank}d_backward": _NEAREST_BACK for rank in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{rank}d_backward": _NEAREST_EXACT_BACK for rank in (1, 2, 3)},
+    "upsample_linear1d_backward": up_back.LINEAR,
+    "upsample_bilinear2d_backward": up_back.LINEAR,
+    "upsample_trilinear3d_backward": up_back.LINEAR,
+    "upsample_bicubic2d_backward": up_back.CUBIC,
+    **{f"reflection_pad{rank}d_backward": _REFLECT_BACK for rank in (1, 2, 3)},
+    **{f"replication_pad{rank}d_backward": _REPLICATE_BACK for rank in (1, 2, 3)},
+    "select_backward": moved(up_back.select_backward),
+    "slice_backward": moved(up_back.slice_backward),
+    "unfold_backward": Operation(up_back.unfold_backward, up_back.unfold_backward_error),
+    "embedding_dense_backward": Operation(up_back.embedding_backward, up_back.embedding_backward_error),
+    "_scaled_dot_product_flash_attention_for_cpu_backward": Operation(
+        backward_attention.flash_attention_backward, backward_attention.flash_attention_backward_error
+    ),
+    "_log_softmax_backward_data": Operation(loss_back.log_softmax_backward, loss_back.log_softmax_backward_error),
+    "_softmax_backward_data": Operation(loss_back.softmax_backward, loss_back.softmax_backward_error),
+    "nll_loss_backward": _NLL_BACK,
+    "nll_loss2d_backward": _NLL_BACK,
+    "mse_loss_backward": Operation(loss_back.mse_backward, ulps(5)),
+    "smooth_l1_loss_backward": Operation(loss_back.smooth_l1_backward, ulps(8)),
+    "huber_loss_backward": Operation(loss_back.huber_backward, ulps(8)),
+    "binary_cross_entropy_backward": Operation(loss_back.binary_cross_entropy_backward, ulps(10)),
+    "threshold_backward": act_back.gated(act_back.above),
+    "hardtanh_backward": act_back.gated(act_back.between, open_=True),
+    "hardshrink_backward": Operation(act_back.shrink_backward, act_back.shrink_backward_error),
+    "softshrink_backward": act_back.gated(act_back.outside, open_=True),
+    "leaky_relu_backward": Operation(act_back.leaky_relu_backward, wide(act_back.leaky_relu_backward_error)),
+    "_prelu_kernel_backward": Operation(act_back.prelu_backward, act_back.prelu_backward_error),
+    "hardsigmoid_backward": Operation(act_back.hardsigmoid_backward, wide(ulps(3))),
+    "hardswish_backward": Operation(act_back.hardswish_backward, wide(act_back.hardswish_backward_error)),
+    "sigmoid_backward": act_back.sloped(act_back.sigmoid_slope, act_back.sigmoid_off, narrow=True),
+    "tanh_backward": act_back.sloped(act_back.tanh_slope, act_back.tanh_off, narrow=True),
+    "silu_backward": act_back.sloped(act_back.silu_slope, act_back.silu_off),
+    "gelu_backward": act_back.sloped(act_back.gelu_slope, act_back.gelu_off),
+    "mish_backward": act_back.sloped(act_back.mish_slope, act_back.mish_off),
+    "softplus_backward": act_back.sloped(act_back.softplus_slope, act_back.softplus_off),
+    "log_sigmoid_backward": Operation(act_back.log_sigmoid_backward, wide(act_back.log_sigmoid_backward_error)),
+    "elu_backward": Operation(act_back.elu_backward, wide(act_back.elu_backward_error)),
+    "glu_backward": Operation(act_back.glu_backward, act_back.glu_backward_error),
+    "native_dropout_backward": Operation(act_back.dropout_backward, wide(ulps(3))),
+}

@@ -1,0 +1,331 @@
+"""Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows casting and NumPy."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.casting import cast
+from convscope.reference.reductions import Axes, axes_of, total, total_error
+from convscope.reference.roundoff import Array, gamma, written
+from convscope.reference.selection import ties
+
+
+def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Any) -> Any:
+    """The number of a rank along an axis, nan last, and where it is; of all cells without an axis."""
+    if dim is None or not x.ndim:
+        flat = np.sort(x, axis=None)
+        value = np.asarray(flat[rank(flat)] if flat.size else np.nan)
+        return value if dim is None else (value, np.zeros((), np.int64))
+    order = np.argsort(x, axis=dim, kind="stable")
+    inner = np.moveaxis(np.take_along_axis(x, order, dim), dim, -1)
+    at = np.expand_dims(np.apply_along_axis(rank, -1, inner), dim)
+    place = np.take_along_axis(order, at, dim)
+    value = np.take_along_axis(x, place, dim)
+    return (value, place) if keepdim else (value.squeeze(dim), place.squeeze(dim))
+
+
+def median(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The number in the middle, the lower one of two; nan where there is one.
+
+    >>> float(median(np.array([4.0, 1.0, 3.0, 2.0])))
+    2.0
+    """
+    return _at_rank(x, dim, keepdim, lambda row: row.size - 1 if np.isnan(row[-1]) else (row.size - 1) // 2)
+
+
+def nanmedian(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The median of the numbers that are not nan."""
+    return _at_rank(x, dim, keepdim, lambda row: max(int(np.count_nonzero(~np.isnan(row))) - 1, 0) // 2)
+
+
+def kth_value(x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """kthvalue: number k from the smallest, nan last."""
+    return _at_rank(x, dim, keepdim, lambda _row: k - 1)
+
+
+def mode(x: Array, dim: int = -1, keepdim: bool = False) -> Any:
+    """The most frequent number, the smallest of equally frequent ones.
+
+    Raises:
+        UsageError: there is nan among them, where PyTorch's answer depends on their order.
+    """
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        raise UsageError("the reference has no mode of numbers with nan.")
+
+    def rank(row: Array) -> int:
+        counts = [int(np.count_nonzero(row == value)) for value in row]
+        return int(np.argmax(counts))
+
+    return _at_rank(x, dim, keepdim, rank)
+
+
+def place_error(
+    y: Any, _u: float, x: Array, dim: int | None = None, keepdim: bool = False, k: int | None = None
+) -> Any:
+    """The number is exact; its index is open where it occurs more than once."""
+    if not isinstance(y, tuple):
+        return 0.0
+    axis = -1 if dim is None else dim
+    return 0.0, ties(x, y[0] if keepdim or not x.ndim else np.expand_dims(y[0], axis), axis, keepdim) if x.ndim else 0.0
+
+
+def kth_error(y: Any, u: float, x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """As `place_error`."""
+    return place_error(y, u, x, dim, keepdim, k)
+
+
+def mode_error(y: Any, u: float, x: Array, dim: int = -1, keepdim: bool = False) -> Any:
+    """As `place_error`."""
+    return place_error(y, u, x, dim, keepdim)
+
+
+def running_extreme(pick: np.ufunc) -> Any:
+    """cummax or cummin: the best so far, and the last place where it was."""
+
+    def running(x: Array, dim: int) -> tuple[Array, Array]:
+        if not x.ndim:
+            return x, np.zeros((), np.int64)
+        best = pick.accumulate(x, dim)
+        here = np.arange(x.shape[dim]).reshape([-1 if a == dim % x.ndim else 1 for a in range(x.ndim)])
+        met = (x == best) | np.isnan(x)
+        return best, np.maximum.accumulate(np.where(met, here, 0), dim)
+
+    return running
+
+
+def running_product(x: Array, dim: int, dtype: Any = None) -> Array:
+    """cumprod: each cell times all before it on the axis."""
+    return cast(x, dtype).cumprod(dim) if x.ndim else cast(x, dtype)
+
+
+def running_product_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None) -> Any:
+    """As many roundings as the axis is long, at most (Higham, lemma 3.1)."""
+    return gamma(x.shape[dim] if x.ndim else 1, u) * np.abs(y) if y.dtype.kind == "f" else 0.0
+
+
+def running_log_sum(x: Array, dim: int) -> Array:
+    """logcumsumexp: the logarithm of the sum of the exponentials so far."""
+    result: Array = np.logaddexp.accumulate(x, dim) if x.ndim else x
+    return result
+
+
+def running_log_sum_error(y: Array, u: float, x: Array, dim: int, u_out: float = 0.0) -> Array:
+    """Every addition rounds its result, and 1 by up to 16 for its exp and logarithm."""
+    if not x.ndim:
+        return np.zeros(())
+    largest = np.maximum.accumulate(np.where(np.isfinite(y), np.abs(y), 0.0), dim)
+    return np.asarray(x.shape[dim] * (u * (16 + 2 * largest) + u_out * largest))
+
+
+def count_nonzero(x: Array, dim: Axes = None) -> Array:
+    """How many cells are not 0."""
+    return np.asarray(np.count_nonzero(x, axis=axes_of(dim, x.ndim)))
+
+
+def nonzero(x: Array) -> Array:
+    """The indices of the cells that are not 0, one row for each."""
+    return np.argwhere(x)
+
+
+def nonzero_static(x: Array, size: int, fill_value: int = -1) -> Array:
+    """The first rows of `nonzero`, filled up to a number of rows."""
+    rows = np.argwhere(x)[:size]
+    return np.concatenate([rows, np.full((size - len(rows), x.ndim), fill_value, rows.dtype)])
+
+
+def nansum(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    """The sum of the cells that are not nan."""
+    return total(np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
+
+
+def nansum_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    """As `sum`."""
+    return total_error(y, u, np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
+
+
+def trace(x: Array) -> Array:
+    """The sum of the diagonal."""
+    return np.asarray(np.trace(x))
+
+
+def trace_error(y: Array, u: float, x: Array) -> Any:
+    """As a sum of as many cells as the diagonal has."""
+    return gamma(min(x.shape), u) * np.trace(np.abs(x)) if y.dtype.kind == "f" else 0.0
+
+
+def _distinct(rows: Array, *, in_turn: bool) -> tuple[Array, Array, Array]:
+    """First row, kind of each row, and count of each kind; kinds in the order of their numbers or of their runs."""
+    if in_turn:
+        new = np.ones(len(rows), bool)
+        new[1:] = [not np.array_equal(a, b) for a, b in zip(rows[1:], rows[:-1], strict=True)]
+        kinds = np.cumsum(new) - 1
+        return np.flatnonzero(new), kinds, np.bincount(kinds, minlength=int(new.sum()))
+    if not rows.shape[1]:
+        return (
+            np.zeros(min(1, len(rows)), np.int64),
+            np.zeros(len(rows), np.int64),
+            np.full(min(1, len(rows)), len(rows)),
+        )
+    _, first, kinds, counts = np.unique(
+        rows, axis=0, return_index=True, return_inverse=True, return_counts=True, equal_nan=False
+    )
+    return first, kinds.reshape(-1), counts
+
+
+def _unique(x: Array, dim: int | None, asked: tuple[bool, bool], *, in_turn: bool) -> tuple[Array | None, ...]:
+    if dim is None:
+        rows = x.reshape(-1, 1)
+        first, kinds, counts = _distinct(rows, in_turn=in_turn)
+        values, kinds = x.reshape(-1)[first], kinds.reshape(x.shape)
+    else:
+        rows = np.moveaxis(x, dim, 0).reshape(x.shape[dim], -1)
+        first, kinds, counts = _distinct(rows, in_turn=in_turn)
+        values = x.take(first, dim)
+    return values, kinds if asked[0] else None, counts if asked[1] else None
+
+
+def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) -> Any:
+    """_unique2: the different numbers in order, where each cell's is among them, and how often each occurs.
+
+    >>> [a.tolist() for a in unique(np.array([3.0, 1.0, 3.0]), return_inverse=True, return_counts=True)]
+    [[1.0, 3.0], [1, 0, 1], [1, 2]]
+    """
+    return _unique(x, None, (return_inverse, return_counts), in_turn=False)
+
+
+def unique_slices(
+    x: Array,
+    dim: int,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+) -> Any:
+    """unique_dim: as `unique`, of the slices of an axis."""
+    return _unique(x, dim, (return_inverse, return_counts), in_turn=False)
+
+
+def unique_runs(x: Array, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+    """unique_consecutive: of numbers, or slices, that follow each other and are the same, the first."""
+    return _unique(x, dim, (return_inverse, return_counts), in_turn=True)
+
+
+def search(
+    sorted_sequence: Array, x: Any, out_int32: bool = False, right: bool = False, side: str | None = None,
+    sorter: Array | None = None,
+) -> Array:  # fmt: skip
+    """searchsorted: how many numbers of a sorted row come before `x` could be put in."""
+    where: Literal["left", "right"] = "right" if right or side == "right" else "left"
+    rows = sorted_sequence if sorter is None else np.take_along_axis(sorted_sequence, sorter, -1)
+    if rows.ndim == 1:
+        return _as_index(np.searchsorted(rows, x, where), out_int32)
+    lead = [np.searchsorted(rows[at], x[at], where) for at in np.ndindex(rows.shape[:-1])]
+    return _as_index(np.array(lead).reshape(x.shape), out_int32)
+
+
+def search_error(_y: Array, u: float, sorted_sequence: Array, x: Any, **_: Any) -> Any:
+    """Exact between tensors; a number, once written, may have passed a cell."""
+    if np.ndim(x):
+        return 0.0
+    return float(np.count_nonzero((np.abs(sorted_sequence - x) <= written(x, u)) & (written(x, u) > 0)))
+
+
+def bucket(x: Any, boundaries: Array, out_int32: bool = False, right: bool = False) -> Array:
+    """bucketize: between which of the boundaries a number is."""
+    return search(boundaries, x, out_int32, right)
+
+
+def bucket_error(y: Array, u: float, x: Any, boundaries: Array, **_: Any) -> Any:
+    """As `search_error`."""
+    return search_error(y, u, boundaries, x)
+
+
+def _as_index(places: Any, out_int32: bool) -> Array:
+    return np.asarray(places).astype(np.int32 if out_int32 else np.int64)
+
+
+def is_among(elements: Any, test_elements: Any, assume_unique: bool = False, invert: bool = False) -> Array:
+    """isin: whether a number is among others."""
+    return np.asarray(np.isin(elements, test_elements, assume_unique=assume_unique, invert=invert))
+
+
+def fixed_histogram(x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
+    """histc: how many numbers are in each of some bins of equal width; of the data's range where low = high."""
+    return _counted(x.reshape(-1), _edges(x, bins, (low, high) if low != high else None, 1.0), None)
+
+
+def fixed_histogram_error(_y: Array, u: float, x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
+    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number."""
+    edges = _edges(x, bins, (low, high) if low != high else None, 1.0)
+    count = _counted(x.reshape(-1), edges, None)
+    return _near(x.reshape(-1), edges, None, u, exact=False) + np.where(count * u > 0.5, gamma(x.size, u) * count, 0.0)
+
+
+def histogram(
+    x: Array, bins: int | Array, range: Sequence[float] | None = None, weight: Array | None = None,  # noqa: A002
+    density: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
+    """histogram: the counts, or sums of weights, of bins, and their edges; as a density their area is 1.
+
+    Raises:
+        UsageError: edges that are not sorted.
+    """
+    edges = _all_edges(x, bins, range)
+    count = _counted(x.reshape(-1), edges, weight)
+    return (count / count.sum() / np.diff(edges) if density else count), edges
+
+
+def histogram_error(
+    y: Any, u: float, x: Array, bins: int | Array, range: Sequence[float] | None = None,  # noqa: A002
+    weight: Array | None = None, density: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Numbers near an inner edge may be in either bin, weights are added, a density divides by the bin's width."""
+    edges = _all_edges(x, bins, range)
+    given = not isinstance(bins, int)
+    size = np.abs(edges[[0, -1]]).sum()
+    off = np.zeros(edges.shape) if given else np.full(edges.shape, 6 * u * size)
+    near = _near(x.reshape(-1), edges, weight, u, exact=given)
+    if weight is not None:
+        near = near + gamma(x.size, u) * _counted(x.reshape(-1), edges, np.abs(weight))
+    if not density:
+        return near, off
+    count, width = _counted(x.reshape(-1), edges, weight), np.diff(edges)
+    total = np.abs(count).sum()
+    lost = (near + np.abs(y[0] * width) * near.sum()) / total / width
+    return lost + np.abs(y[0]) * (6 * u + gamma(x.size, u) + 2 * off[0] / width), off
+
+
+def _all_edges(x: Array, bins: int | Array, range: Sequence[float] | None) -> Array:  # noqa: A002
+    if isinstance(bins, int | np.integer):
+        return _edges(x, int(bins), None if range is None else (range[0], range[1]), 0.5)
+    if (np.diff(bins) < 0).any():
+        raise UsageError("the reference knows histograms whose edges are sorted.")
+    return bins
+
+
+def _edges(x: Array, bins: int, limits: tuple[float, float] | None, more: float) -> Array:
+    """Evenly spaced over the limits, or over the data; an empty range is widened by `more` on either side."""
+    if limits is None:
+        limits = (x.min(), x.max()) if x.size else (0.0, 1.0 if more < 1 else 0.0)
+    low, high = limits
+    if low == high:
+        low, high = low - more, high + more
+    return np.linspace(low, high, bins + 1)
+
+
+def _counted(x: Array, edges: Array, weight: Array | None) -> Array:
+    """What is in each bin; the last one holds its upper edge too."""
+    inside = (x >= edges[0]) & (x <= edges[-1])
+    bins = np.minimum(np.searchsorted(edges, x[inside], "right") - 1, len(edges) - 2)
+    by = None if weight is None else weight.reshape(-1)[inside]
+    return np.bincount(bins, by, len(edges) - 1).astype(np.float64)
+
+
+def _near(x: Array, edges: Array, weight: Array | None, u: float, *, exact: bool) -> Array:
+    """For each bin, the weights of numbers within 6 roundings of one of its inner edges."""
+    by = np.ones(x.shape) if weight is None else np.abs(weight.reshape(-1))
+    if exact:
+        return np.zeros(len(edges) - 1)
+    close = np.abs(x[:, None] - edges[1:-1]) <= 6 * u * np.abs(edges[[0, -1]]).sum()
+    at = (by[:, None] * close).sum(0)
+    return np.asarray(np.concatenate([at, [0.0]]) + np.concatenate([[0.0], at]))

@@ -1,0 +1,136 @@
+"""Distances between rows, lengths of vectors, weight norm. Knows roundoff and NumPy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from convscope.reference.casting import cast
+from convscope.reference.operation import Operation, wide
+from convscope.reference.reductions import Axes, vector_norm, vector_norm_error
+from convscope.reference.roundoff import FUNCTION, Array, carried, gamma, smallest
+
+
+def norm(x: Array, p: float | None = 2, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    """norm: `vector_norm`, where no p means 2."""
+    return vector_norm(cast(x, dtype), 2 if p is None else p, dim, keepdim)
+
+
+def norm_error(y: Array, u: float, x: Array, p: float | None = 2, dim: Axes = None, **_: Any) -> Any:
+    """As `vector_norm_error`."""
+    return vector_norm_error(y, u, x, 2 if p is None else p, dim)
+
+
+def dist(x: Array, right: Array, p: float = 2) -> Array:
+    """dist: the p-norm of the difference of two tensors, all cells together."""
+    return vector_norm(np.asarray(x - right), p)
+
+
+def dist_error(y: Array, u: float, x: Array, right: Array, p: float = 2, u_out: float = 0.0) -> Any:
+    """A rounding of each difference, to the type of the tensors; and `vector_norm_error` of what comes then."""
+    apart = np.asarray(x - right)
+    if p == 0:
+        return 0.0
+    lost = (apart.size * smallest(u)) ** (1 / max(p, 1.0)) if np.isfinite(p) else 0.0
+    return vector_norm_error(y, u, apart, p) + (2 * u + 2 * u_out) * np.abs(y) + lost
+
+
+def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Array:  # kernels differ
+    """_cdist_forward: the p-norm of each row of `x1`, (..., P, M), minus each row of `x2`, (..., R, M): (..., P, R).
+
+    >>> cdist(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [1.0, 0.0]]), 2.0)
+    array([[5., 1.]])
+    """
+    lead = np.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
+    result = np.empty((*lead, x1.shape[-2], x2.shape[-2]))
+    for row in range(x1.shape[-2]):  # row by row: all differences at once need much memory
+        result[..., row, :] = _length(x1[..., row, None, :] - x2, p)
+    return result
+
+
+def cdist_error(y: Array, u: float, x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Any:
+    """As `_length_error`."""
+    return _length_error(y, u, x1.shape[-1], p)
+
+
+def euclidean(x1: Array, x2: Array) -> Array:
+    """_euclidean_dist: `cdist` of p = 2, which kernels expand into |x|² + |y|² - 2xy."""
+    return cdist(x1, x2, 2.0)
+
+
+def euclidean_error(y: Array, u: float, x1: Array, x2: Array, u_out: float = 0.0) -> Array:
+    """A product of rows with M + 2 cells, whose squares have M roundings of their own: 2M + 4 of (|x| + |y|)².
+
+    Two things cancel there, so a small distance has a large share of it: the root of a number that is e off lies
+    between √(d² - e) and √(d² + e). Narrow types store the squares and the sum.
+    """
+    one, other = (np.square(x).sum(-1) for x in (x1, x2))
+    crossed = np.matmul(np.abs(x1), np.abs(np.swapaxes(x2, -1, -2)))
+    magnitude = one[..., :, None] + other[..., None, :] + 2 * crossed
+    off = (gamma(2 * x1.shape[-1] + 4, u) + 2 * u_out) * magnitude + x1.shape[-1] * smallest(u)
+    wider = np.maximum(np.sqrt(y**2 + off) - y, y - np.sqrt(np.maximum(y**2 - off, 0.0)))
+    return carried(wider + (2 * u + u_out) * y, magnitude, u)
+
+
+def pdist(x: Array, p: float = 2.0) -> Array:
+    """_pdist_forward: the distances of all pairs of rows, the first row's before the second's.
+
+    >>> pdist(np.array([[0.0], [1.0], [4.0]]))
+    array([1., 4., 3.])
+    """
+    rows = [_length(x[row] - x[row + 1 :], p) for row in range(len(x) - 1)]
+    return np.concatenate(rows) if rows else np.empty(0)
+
+
+def pdist_error(y: Array, u: float, x: Array, p: float = 2.0) -> Any:
+    """As `_length_error`."""
+    return _length_error(y, u, x.shape[-1], p)
+
+
+def _length(apart: Array, p: float) -> Array:
+    size = np.abs(apart)
+    if p == 0:
+        return np.asarray((size > 0).sum(-1), np.float64)
+    return np.asarray(size.max(-1, initial=0.0) if np.isinf(p) else (size**p).sum(-1) ** (1 / p))
+
+
+def _length_error(y: Array, u: float, terms: int, p: float) -> Any:
+    """A rounding of each difference, which the power multiplies by p; a power, a sum, and a root that divides by p.
+
+    Powers below the smallest number of the type are lost; M of them make a distance of at most (M·tiny)^(1/p).
+    """
+    if p == 0:
+        return 0.0
+    if np.isinf(p):
+        return u * y
+    lost = (terms * smallest(u)) ** (1 / max(p, 1.0))
+    off = (2 * u + gamma(terms + FUNCTION + 1, u) / p + FUNCTION * u) * y + lost
+    return carried(off, y**p, u)
+
+
+def weight_norm(v: Array, g: Array, dim: int = 0) -> tuple[Array, Array]:
+    """_weight_norm_interface: v scaled so that each of its slices along `dim` has the length g; and the lengths it had.
+
+    >>> weight_norm(np.array([[3.0, 4.0]]), np.array([[10.0]]))
+    (array([[6., 8.]]), array([[5.]]))
+    """
+    axes = tuple(axis for axis in range(v.ndim) if axis != dim % v.ndim)
+    lengths = np.sqrt(np.square(v).sum(axes, keepdims=True))
+    return v * (g / lengths), lengths.reshape(g.shape)
+
+
+def weight_norm_error(y: tuple[Array, Array], u: float, v: Array, g: Array, dim: int = 0) -> tuple[Array, Array]:
+    """A sum of n squares, gamma(n), halved by the root, a root, a division, a product; nothing cancels."""
+    inside = gamma(v.size // max(v.shape[dim], 1) + 1, u) / 2 + 2 * u
+    squares = (y[1] ** 2).reshape([-1 if axis == dim % v.ndim else 1 for axis in range(v.ndim)])
+    return carried((inside + 3 * u) * np.abs(y[0]), squares + 0 * y[0], u), carried(inside * y[1], y[1] ** 2, u)
+
+
+DISTANCES: Mapping[str, Operation] = {
+    "norm": Operation(norm, wide(norm_error)),
+    "dist": Operation(dist, dist_error),
+    "_cdist_forward": Operation(cdist, wide(cdist_error)),
+    "_euclidean_dist": Operation(euclidean, euclidean_error),
+    "_pdist_forward": Operation(pdist, wide(pdist_error)),
+    "_weight_norm_interface": Operation(weight_norm, wide(weight_norm_error)),
+}

@@ -1,0 +1,192 @@
+"""Sampling at coordinates that a grid names, and the grids of affine maps. Knows roundoff and NumPy.
+
+A grid holds places between -1 and 1, columns before rows before slices.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+
+import numpy as np
+
+from convscope.errors import UsageError
+from convscope.reference.operation import Operation
+from convscope.reference.roundoff import Array, gamma
+
+Curve = Callable[[Array], Array]
+
+
+def grid_sample(x: Array, grid: Array, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Array:
+    """grid_sampler_{2,3}d: the input at the places of a grid, between its cells by interpolation.
+
+    >>> image = np.array([[[[0.0, 2.0], [4.0, 6.0]]]])
+    >>> grid_sample(image, np.array([[[[0.0, 0.0], [1.0, -1.0]]]]), 0, 0, True)
+    array([[[[3., 2.]]]])
+
+    Args:
+        x: Shape (N, C, H, W) or (N, C, D, H, W).
+        grid: Shape (N, P, Q, 2) or (N, P, Q, R, 3).
+        interpolation_mode: 0 bilinear, 1 nearest, 2 bicubic.
+        padding_mode: Beyond the border 0 is zeros, 1 the border's own cells, 2 their reflection.
+        align_corners: -1 and 1 are the middles of the corner cells; otherwise their outer edges.
+
+    Raises:
+        UsageError: a coordinate is not finite.
+    """
+    places = [at for at, _ in _places(x, grid, interpolation_mode, padding_mode, align_corners)]
+    total = np.zeros(())
+    for cells, weight, _ in _taps(x, places, interpolation_mode, padding_mode, align_corners):
+        with np.errstate(invalid="ignore"):
+            total = total + np.where(cells.inside, weight * cells.values, 0.0)
+    return total
+
+
+def grid_sample_error(
+    _y: Array, u: float, x: Array, grid: Array, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Array:
+    """The products and sums, and coordinates that are a few roundings off.
+
+    A sum of T weighted cells, each weight a product over the axes: gamma(T + 2·axes + 2) of the magnitudes. A place
+    that is off by d moves each weight of its axis by at most 1.5·d, those of the cells beside the window, which it may
+    cross to, included; and the weights round themselves, 24 times where they are cubic. Of the nearest cell nothing is
+    known where a coordinate is that close to the middle between two, and of any where d is half a cell.
+
+    Kernels do all of this in the type of the tensors, narrow ones too.
+    """
+    both = _places(x, grid, interpolation_mode, padding_mode, align_corners)
+    places, doubts = [at for at, _ in both], [u * doubt for _, doubt in both]
+    if interpolation_mode == 1:
+        ties = [np.abs(np.abs(at - np.rint(at)) - 0.5) <= doubt for at, doubt in zip(places, doubts, strict=True)]
+        return np.where(np.any(ties, axis=0)[:, None], np.inf, np.zeros(x.shape[1:2] + (1,) * len(ties)))
+    size, own = np.abs(x), 24 * u if interpolation_mode == 2 else 2 * u
+    sways = [1.5 * doubt + own for doubt in doubts]
+    terms = (4 if interpolation_mode == 2 else 2) ** len(places) + 2 * len(places) + 2
+    error = np.zeros(())
+    for cells, weight, moved in _taps(size, places, interpolation_mode, padding_mode, align_corners, sways):
+        off = gamma(terms, u) * np.abs(weight) + 1.01 * (moved - np.abs(weight))
+        error = error + np.where(cells.inside, off * cells.values, 0)
+    coarse = np.any([doubt > 0.5 for doubt in doubts], axis=0)[:, None]
+    return np.where(np.isnan(error) | coarse, np.inf, error)
+
+
+class _Cells:
+    """One tap of every place: its cells' numbers, shape (N, C, places...), and whether they are inside the input."""
+
+    def __init__(self, x: Array, cells: Sequence[Array]) -> None:
+        sizes = x.shape[2:]
+        within = [(at >= 0) & (at < n) for at, n in zip(cells, sizes, strict=True)]
+        self.inside = np.all(within, axis=0)[:, None]
+        reachable = [np.clip(at, 0, n - 1).astype(np.int64)[:, None] for at, n in zip(cells, sizes, strict=True)]
+        batch = np.arange(len(x)).reshape(-1, *[1] * (1 + len(sizes)))
+        channel = np.arange(x.shape[1]).reshape(1, -1, *[1] * len(sizes))
+        self.values = x[(batch, channel, *reachable)]
+
+
+def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool) -> list[tuple[Array, Array]]:
+    """For each axis of the input its coordinates, shape (N, places...), and how far they may be off, in units of u."""
+    if not np.isfinite(grid).all():
+        raise UsageError("the reference has no sample at a coordinate that is not finite.")
+    places = []
+    for axis, n in enumerate(x.shape[2:]):
+        place = grid[..., grid.shape[-1] - 1 - axis]
+        at = (place + 1) / 2 * (n - 1) if align_corners else ((place + 1) * n - 1) / 2
+        doubt = 2 * (np.abs(place) + 1) * n + 2
+        if padding and mode != 2:
+            doubt = doubt + (4 * (np.abs(at) + n) if padding == 2 else 0)
+            at = np.clip(_mirrored(at, n, align_corners) if padding == 2 else at, 0, n - 1)
+        places.append((at, doubt))
+    return places
+
+
+def _mirrored(at: Array, n: int, align_corners: bool) -> Array:
+    """Coordinates reflected at the middles, or the outer edges, of the border cells: a wave of period 2·span."""
+    low, span = (0.0, n - 1.0) if align_corners else (-0.5, float(n))
+    if not span:
+        return np.zeros_like(at)
+    wave = np.mod(at - low, 2 * span)
+    return np.minimum(wave, 2 * span - wave) + low
+
+
+def _taps(
+    x: Array,
+    places: Sequence[Array],
+    mode: int,
+    padding: int,
+    align_corners: bool,
+    sways: Sequence[Array] | None = None,
+) -> Iterator[tuple[_Cells, Array, Array]]:
+    """Every cell around a place with its weight, shape (N, 1, places...), and that weight at its largest.
+
+    Args:
+        sways: How far the weights of each axis may be off; then also the cells on either side, with weight 0.
+    """
+    curve, reach = ((_triangle, range(2)), (_one, range(1)), (_keys, range(-1, 3)))[mode]
+    start = [np.rint(at) if mode == 1 else np.floor(at) for at in places]
+    more = sways is not None
+    for steps in product(range(reach[0] - more, reach[-1] + 1 + more), repeat=len(places)):
+        cells = [first + step for first, step in zip(start, steps, strict=True)]
+        weight, moved = np.ones(()), np.ones(())
+        for axis, (at, cell, step) in enumerate(zip(places, cells, steps, strict=True)):
+            one = curve(np.abs(at - cell)) if step in reach else np.zeros_like(at)
+            weight, moved = weight * one, moved * (np.abs(one) + (0.0 if sways is None else sways[axis]))
+        if mode == 2 and padding:
+            cells = [
+                np.clip(_mirrored(cell, n, align_corners) if padding == 2 else cell, 0, n - 1)
+                for cell, n in zip(cells, x.shape[2:], strict=True)
+            ]
+        full = [np.broadcast_to(one, places[0].shape)[:, None] for one in (weight, moved)]
+        yield _Cells(x, cells), full[0], full[1]
+
+
+def _triangle(d: Array) -> Array:
+    return 1 - d
+
+
+def _one(d: Array) -> Array:
+    return np.ones_like(d)
+
+
+def _keys(d: Array, a: float = -0.75) -> Array:
+    """Keys' cubic convolution kernel (IEEE Trans. ASSP 29, 1981)."""
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return np.where(d <= 1, near, a * (d**3 - 5 * d**2 + 8 * d - 4))
+
+
+def affine_grid(theta: Array, size: Sequence[int], align_corners: bool) -> Array:
+    """affine_grid_generator: where each place of a result of this size comes from, by an affine map.
+
+    >>> affine_grid(np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.5]]]), [1, 1, 1, 2], True)
+    array([[[[-1. ,  0.5],
+             [ 1. ,  0.5]]]])
+
+    Args:
+        theta: Shape (N, 2, 3), or (N, 3, 4) for volumes.
+        size: (N, C, H, W) or (N, C, D, H, W).
+        align_corners: -1 and 1 are the middles of the corner cells; otherwise their outer edges.
+    """
+    base = _base(size, align_corners)
+    return np.asarray(np.einsum("...j,nij->n...i", base, theta))
+
+
+def affine_grid_error(
+    _y: Array, u: float, theta: Array, size: Sequence[int], align_corners: bool, u_out: float = 0.0
+) -> Array:
+    """A sum of three or four products, of places that are 8 roundings of 1 off: a step, a product, a sum, a scale."""
+    base, map_ = np.abs(_base(size, align_corners)), np.abs(theta)
+    magnitude = np.einsum("...j,nij->n...i", base, map_)
+    moving = np.einsum("...j,nij->n...i", np.ones_like(base)[..., :-1], map_[..., :-1])
+    return np.asarray(gamma(theta.shape[-1], u) * magnitude + 8 * (u + u_out) * moving)
+
+
+def _base(size: Sequence[int], align_corners: bool) -> Array:
+    """(places..., axes + 1): column, row, 1."""
+    axes = [np.linspace(-1, 1, n) * (1 if align_corners else (n - 1) / n) if n > 1 else np.zeros(n) for n in size[2:]]
+    grids = np.meshgrid(*axes, indexing="ij")
+    return np.stack([*reversed(grids), np.ones_like(grids[0])], -1)
+
+
+_GRID = Operation(grid_sample, grid_sample_error)
+SAMPLING: Mapping[str, Operation] = {
+    "grid_sampler_2d": _GRID,
+    "grid_sampler_3d": _GRID,
+    "affine_grid_generator": Operation(affine_grid, affine_grid_error),
+}

@@ -1,0 +1,55 @@
+"""Training step: what a trace knows besides its steps where it went on to a loss, gradients and an update.
+
+Knows references; no torch, no numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convscope.traces.step import Ref
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardNode:
+    """One node of the backward pass: the derivative of one forward operation, or of one custom function."""
+
+    kind: str
+    """autograd's name of it: `ConvolutionBackward0`, or the class of a custom function."""
+    custom: bool
+    """Whether its formula was written by the user (`torch.autograd.Function`)."""
+    received: tuple[tuple[Ref, Ref], ...]
+    """Pairs of a result of the forward operation and its gradient."""
+    gave: tuple[tuple[Ref, Ref], ...]
+    """Pairs of what the forward operation read (a step's result, a parameter, an input) and the gradient for it."""
+    operations: int
+    """Number of steps that it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """A loss, its gradients and perhaps an update.
+
+    >>> TrainingStep("evaluation", "cross-entropy", "", Ref("step", 9, "loss"), {}, {}, ()).says
+    'loss and gradients of cross-entropy, in evaluation mode'
+    """
+
+    mode: str
+    """"training" (dropout drops, batch norm uses the batch) or "evaluation"."""
+    loss_name: str
+    optimizer: str
+    """The optimizer with its learning rate, in words; empty where none took a step."""
+    loss: Ref
+    gradients: Mapping[str, Ref]
+    """Parameter or input -> its gradient."""
+    updated: Mapping[str, Ref]
+    """Parameter -> its new value."""
+    nodes: tuple[BackwardNode, ...]
+    """In the order in which they ran."""
+    origin: str = ""
+    """Which step of which run it is, in words; empty for a step of its own."""
+
+    @property
+    def says(self) -> str:
+        """What was recorded, in words: the first line of every report."""
+        what = f"one step of {self.optimizer} on" if self.optimizer else "loss and gradients of"
+        return f"{what} {self.loss_name}, in {self.mode} mode{f'; {self.origin}' if self.origin else ''}"

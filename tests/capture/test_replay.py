@@ -1,0 +1,59 @@
+"""A step of a run's history, repeated exactly."""
+
+import numpy as np
+import pytest
+import torch
+
+import convscope as cs
+from convscope.errors import RunError, UsageError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> cs.Run:
+    """Dropout, a schedule, and batches of which each epoch has its own order."""
+    out = tmp_path_factory.mktemp("runs") / "net"
+    (out.parent / "net.py").write_text(NET)
+    return cs.train("shapes", f"{out.parent / 'net.py'}:Net", epochs=2, batch_size=100, seed=3, out=out)
+
+
+NET = """from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 3, 5), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Dropout(0.4), nn.Linear(108, 2)
+        )
+"""
+
+
+def test_the_update_of_each_step_is_the_runs_own(run: cs.Run) -> None:
+    kept = [step for step in run.steps if step]
+    assert len(kept) > 5
+    for step in (kept[0], kept[3], kept[-1]):
+        state = torch.get_rng_state()
+        trace = cs.trace(run, at_step=step)
+        assert torch.equal(torch.get_rng_state(), state)
+        for name, weights in run.weights_at(step).items():
+            np.testing.assert_array_equal(trace[f"{name}.updated"].output.reshape(weights.shape), weights)
+    assert trace.training_step is not None
+    assert f"step {kept[-1]} of {run.path}, after repeating" in trace.training_step.says
+    assert cs.verify(trace, cells=20).proved
+
+
+def test_a_run_that_cannot_be_repeated_is_refused(run: cs.Run) -> None:
+    with pytest.raises(UsageError, match=r"has steps 1 to 20, not 21"):
+        cs.trace(run, at_step=21)
+    with pytest.raises(UsageError, match="leave them out"):
+        cs.trace(run, at_step=1, optimizer="adam")
+    with pytest.raises(UsageError, match="a step of a run"):
+        cs.trace(run.model, at_step=1)
+
+
+def test_other_weights_than_the_run_had_are_noticed(run: cs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = [step for step in run.steps if step][2]
+    weights = run.weights_at(step)
+    other = {name: array + np.float32(1e-6) for name, array in weights.items()}
+    monkeypatch.setattr(cs.Run, "weights_at", lambda *_: other)
+    with pytest.raises(RunError, match="cannot be repeated exactly"):
+        cs.trace(run, at_step=step + 1)

@@ -1,0 +1,343 @@
+"""A recorded training step: its gradients and updates are PyTorch's own, and nothing of the user's changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convscope as cs
+from convscope.errors import ConvscopeError, UsageError
+
+NETWORKS = ("crosses", "shapes-cnn", "simple-cnn", "mnist-convnet", "mlp-512", "mnist-small")
+
+
+def batch(model: nn.Module, images: int = 4) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Noise in the shape that a model expects, and two classes in turn."""
+    return np.stack([cs.random_image(model, seed=i) for i in range(images)]), np.arange(images) % 2
+
+
+def small() -> nn.Module:
+    """A convolution, a ReLU in place, a linear layer."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(48, 4))
+
+
+def images(count: int = 6) -> Tensor:
+    return torch.randn(count, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam], ids=["sgd", "adam"])
+def test_gradients_and_updates_are_those_of_pytorch(name: str, kind: Any) -> None:
+    model = cs.load_model(name)
+    x, labels = batch(model)
+    loss = "mse" if name == "crosses" else "cross-entropy"
+    trace = cs.trace(model, x, target=labels, loss=loss, optimizer=kind(model.parameters(), lr=0.01), training=False)
+    pixels = torch.tensor(x, requires_grad=True)
+    output, target = model(pixels), torch.tensor(labels)
+    value = F.mse_loss(output[:, 0], target.float()) if loss == "mse" else F.cross_entropy(output, target)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert trace["loss"].output == value.item()
+    assert pixels.grad is not None
+    np.testing.assert_array_equal(trace["input.grad"].output, pixels.grad)
+    for parameter, tensor in model.named_parameters():
+        recorded = trace[f"{parameter}.grad"].output
+        np.testing.assert_array_equal(recorded.reshape(tensor.shape), tensor.grad)  # a bias's sum keeps an axis
+    kind(model.parameters(), lr=0.01).step()
+    for parameter, tensor in model.named_parameters():
+        np.testing.assert_array_equal(trace[f"{parameter}.updated"].output, tensor.detach())
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.1),
+    "sgd with momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, dampening=0.2, weight_decay=0.1),
+    "nesterov": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, maximize=True),
+    "adam": lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1),
+    "fused adam": lambda p: torch.optim.Adam(p, 0.01, fused=True),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.01),
+    "adadelta": lambda p: torch.optim.Adadelta(p, weight_decay=0.01),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01),
+    "centred rmsprop": lambda p: torch.optim.RMSprop(p, 0.01, centered=True, momentum=0.9, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_an_update_is_proved_from_parameter_gradient_and_state(
+    make: Callable[[Any], torch.optim.Optimizer], steps: int
+) -> None:
+    model, x, labels = small(), images(), torch.tensor([0, 1, 2, 3, 0, 1])
+    optimizer = make(model.parameters())
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    trace = cs.trace(model, x, target=labels, optimizer=optimizer)
+    report = cs.verify(trace, cells=40)
+    updates = [step for step in report.steps if step.name.endswith(".updated")]
+    assert len(updates) >= 4
+    assert {step.finding for step in updates} == {"proved"}
+    optimizer.zero_grad()
+    F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    for name, tensor in model.named_parameters():
+        np.testing.assert_array_equal(trace[f"{name}.updated"].output, tensor.detach())
+
+
+def everything_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Any]:
+    """All that a recorded step could have changed."""
+    held: list[Any] = [torch.get_rng_state().tolist(), [module.training for module in model.modules()]]
+    for tensor in [*model.parameters(), *model.buffers()]:
+        held.append((id(tensor), tensor._version, tensor.requires_grad, tensor.grad, tensor.detach().tolist()))
+        state = optimizer.state.get(tensor, {})
+        held.append({k: v.tolist() if isinstance(v, Tensor) else v for k, v in state.items()})
+    held.append([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups])
+    return held
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_is_left_as_found(fails: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 4)
+    )
+    x, labels = images(), torch.tensor([0, 1, 2, 3, 0, 1])
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    model.eval()
+    before = everything_of(model, optimizer)
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        if fails:
+            raise ValueError("no loss today")
+        return F.cross_entropy(output, target)
+
+    if fails:
+        with pytest.raises(cs.TraceError, match="no loss today"):
+            cs.trace(model, x, target=labels, loss=loss, optimizer=optimizer)
+    else:
+        trace = cs.trace(model, x, target=labels, loss=loss, optimizer=optimizer)
+        assert trace.training_step is not None
+        assert trace.training_step.says == "one step of Adam (learning rate 0.01) on loss, in training mode"
+        assert not trace.changed()
+        assert cs.verify(trace, cells=20).proved
+    assert everything_of(model, optimizer) == before
+
+
+def test_without_an_optimizer_the_model_runs_in_evaluation_mode() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 2))
+    x = images(2)
+    trace = cs.trace(model, x, target=[0, 1])
+    assert "evaluation mode" in str(trace.training_step and trace.training_step.says)
+    assert [step.op for step in trace.steps if step.role == "random"] == []
+    trained = cs.trace(model, x, target=[0, 1], training=True)
+    assert "bernoulli" in [step.op for step in trained.all_steps]
+
+
+class Paths(nn.Module):
+    """A module used twice, a residual sum and an operation in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+        self.fc = nn.Linear(36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = torch.relu_(self.conv(y))
+        return self.fc((y + z).flatten(1))  # type: ignore[no-any-return]
+
+
+def test_sums_at_forks_have_a_step_and_a_term_for_each_use() -> None:
+    torch.manual_seed(3)
+    model, x = Paths(), images(3)
+    trace = cs.trace(model, x, target=[0, 1, 0])
+    total = trace["conv.weight.grad#sum"]
+    terms = [trace["conv.weight.grad#1"].output, trace["conv.weight.grad#2"].output]
+    np.testing.assert_array_equal(total.output, terms[0] + terms[1])
+    assert trace["conv.weight.grad"] is total
+    y = model.conv(x)
+    y.retain_grad()
+    twice = model.conv(y)
+    twice.retain_grad()
+    passed = torch.relu(twice)
+    F.cross_entropy(model.fc((y + passed).flatten(1)), torch.tensor([0, 1, 0])).backward()  # type: ignore[no-untyped-call]
+    np.testing.assert_array_equal(trace["conv.grad"].output, y.grad)  # two paths meet in it
+    np.testing.assert_array_equal(trace["conv#2.grad"].output, twice.grad)  # before the change in place
+    assert cs.verify(trace, cells=30).proved
+
+
+class Wrong(torch.autograd.Function):
+    """The square, whose backward forgets the factor 2."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grads[0] * x  # type: ignore[no-any-return]
+
+
+class Right(Wrong):
+    """The square, with its derivative."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grads[0] * 2 * x  # type: ignore[no-any-return]
+
+
+class Squares(nn.Module):
+    """A linear layer behind a custom function."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.fc1, self.fc2 = nn.Linear(36, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.function.apply(self.fc1(x.flatten(1))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("function", "status"), [(Right, "proved"), (Wrong, "wrong derivative")])
+def test_a_custom_backward_is_proved_only_if_it_is_the_derivative(function: Any, status: str) -> None:
+    torch.manual_seed(4)
+    trace = cs.trace(Squares(function), images(3), target=[0, 1, 0])
+    assert cs.explain(trace, "fc1.grad", (1, 2)).status == status
+    text = str(cs.explain(trace, "fc1.grad", (1, 2)))
+    assert ("the derivative of the forward step gives " in text) == (function is Wrong)
+    report = cs.verify(trace, cells=20)
+    assert report.proved == (function is Right)
+    assert [step.name for step in report.mismatches] == ([] if function is Right else ["fc1.grad"])
+    assert report.wrong == (function is Wrong)
+
+
+def nan_loss(output: Tensor, _target: Tensor) -> Tensor:
+    return output.sum() * float("nan")
+
+
+def constant_loss(output: Tensor, _target: Tensor) -> Tensor:
+    return output.detach().sum()
+
+
+def step(**settings: Any) -> Callable[[], Any]:
+    """A call with a small model, two images and two labels, but for these settings."""
+    return lambda: cs.trace(**{"model": small(), "image": images(2), "target": [0, 1], **settings})
+
+
+def test_an_optimizer_reads_gradients_in_the_layout_of_their_parameters() -> None:
+    """A fused optimizer takes for granted that parameter, gradient and state lie alike in memory."""
+    model = small().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), 0.01, fused=True)
+    x, labels = images(), torch.tensor([0, 1, 2, 3, 0, 1])
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    trace = cs.trace(model, x, target=labels, optimizer=optimizer)
+    assert cs.verify(trace, cells=20).proved
+    optimizer.zero_grad()
+    F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    for name, tensor in model.named_parameters():
+        np.testing.assert_array_equal(trace[f"{name}.updated"].output, tensor.detach())
+
+
+COMPILED = torch.compile(small(), backend="eager")
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "labels outside the classes": (lambda: cs.trace(small(), images(2), target=[0, 4]), "label 4 is not one of"),
+    "another number of labels": (lambda: cs.trace(small(), images(2), target=[0]), "2 images need 2 labels"),
+    "labels that are fractions": (lambda: cs.trace(small(), images(2), target=[0.5, 1.0]), "one class number for each"),
+    "a loss of many numbers": (
+        lambda: cs.trace(small(), images(2), target=[0, 1], loss=lambda y, t: y - t[:, None]),
+        r"a loss is one number, and this one has shape \(2, 4\)",
+    ),
+    "a loss of nothing": (
+        lambda: cs.trace(small(), images(2), target=[0, 1], loss=constant_loss),
+        "the loss depends on no parameter",
+    ),
+    "a loss that is nan": (step(loss=nan_loss), "loss of this batch is nan"),
+    "an unknown loss": (lambda: cs.trace(small(), images(2), target=[0, 1], loss="hinge"), "no loss is called 'hinge'"),
+    "no parameters": (lambda: cs.trace(nn.ReLU(), images(2), target=[0, 1]), "no trainable parameters"),
+    "frozen parameters": (
+        lambda: cs.trace(small().requires_grad_(False), images(2), target=[0, 1]), "no trainable parameters",
+    ),
+    "batch norm with one image": (
+        lambda: cs.trace(nn.Sequential(nn.BatchNorm2d(1), small()), images(1), target=[0], optimizer="sgd"),
+        "at least two images",
+    ),
+    "half precision": (lambda: cs.trace(small().half(), images(2), target=[0, 1]), "a training step in float16"),
+    "a compiled model": (step(model=COMPILED), "compiled model"),
+    "LBFGS": (
+        lambda: cs.trace(small(), images(2), target=[0, 1], optimizer=torch.optim.LBFGS([torch.zeros(1)])),
+        "LBFGS is not explained: it calls the model several times",
+    ),
+    "amsgrad": (
+        lambda: cs.trace(
+            small(), images(2), target=[0, 1], optimizer=torch.optim.Adam([torch.zeros(1)], amsgrad=True)
+        ),
+        "amsgrad=True is not explained",
+    ),
+    "another model's optimizer": (
+        lambda: cs.trace(small(), images(2), target=[0, 1], optimizer=torch.optim.SGD(small().parameters(), 0.1)),
+        "holds none of the model's parameters",
+    ),
+    "a rate without an optimizer": (step(lr=0.1), "belongs to an optimizer"),
+    "one score and cross-entropy": (
+        step(model=nn.Sequential(nn.Flatten(), nn.Linear(36, 1)), target=[0, 0]), "use loss='mse' for one score",
+    ),
+    "saving it": (lambda: step()().save("step.zip"), "a training step cannot be saved"),
+    "an optimizer without labels": (lambda: cs.trace(small(), images(2), optimizer="adam"), "pass the labels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_explained_is_refused_in_a_sentence(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConvscopeError, match=message) as caught:
+        call()
+    assert str(caught.value).endswith(".")
+
+
+class Detached(nn.Module):
+    """Writes into its images; one path has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(36, 2), nn.Linear(36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(x).flatten(1)
+        with torch.no_grad():
+            fixed = self.fc2(x)
+        return self.fc1(x) * fixed.detach() + self.fc1(x)  # type: ignore[no-any-return]
+
+
+def test_paths_without_gradients_and_images_that_are_written_into() -> None:
+    torch.manual_seed(8)
+    model, x = Detached(), images(3)
+    before = x.clone()
+    trace = cs.trace(model, x, target=[0, 1, 0])
+    assert torch.equal(x, before)
+    names = [name for step in trace.all_steps for name in (step.name, *step.aliases)]
+    assert "fc1.weight.grad" in names
+    assert "fc2.weight.grad" not in names
+    assert "input.grad" not in names
+    assert cs.verify(trace, cells=20).proved
+
+
+def test_a_frozen_layer_has_no_gradient() -> None:
+    model = small()
+    next(model.children()).requires_grad_(False)
+    trace = cs.trace(model, images(2), target=[0, 1], optimizer="sgd", lr=0.1)
+    with pytest.raises(UsageError, match=r"no step is called '0\.weight\.grad'"):
+        trace["0.weight.grad"]
+    assert "0.grad" in [step.name for step in trace.all_steps]
+    assert cs.verify(trace, cells=20).proved

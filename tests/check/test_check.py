@@ -1,0 +1,342 @@
+"""The check of a learner's function: forty wrong ones, twenty right ones, and each known mistake by its own numbers."""
+
+import contextlib
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from wrong_functions.table import RIGHT, WRONG, Wrong
+
+import convscope as cs
+from checking import learner
+from convscope.checking.operation import Mistake, Operation
+from convscope.checking.operations import OPERATIONS
+
+
+def known_mistakes() -> Iterator[Any]:
+    """Every mistake of every operation; further variants of a cause are left to the long run."""
+    seen = set()
+    for operation in OPERATIONS.values():
+        for mistake in operation.mistakes:
+            key = operation.name, mistake.cause
+            marks = [pytest.mark.study] if key in seen else []
+            yield pytest.param(operation, mistake, id=": ".join(key), marks=marks)
+            seen.add(key)
+
+
+def function_of(file: str, name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(importlib.import_module(f"wrong_functions.{file}"), name)
+    return function
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[Wrong, cs.Check]:
+    return {wrong: cs.check(function_of(wrong.file, wrong.function), as_=wrong.operation) for wrong in WRONG}
+
+
+def confusion(answers: dict[Wrong, cs.Check]) -> str:
+    """The confusion table: operation and mistake, and the cause that was named."""
+    width = max(len(f"{wrong.operation}: {wrong.cause}") for wrong in answers)
+    lines = [
+        f"{'✗✓'[answer.cause == wrong.cause]} {f'{wrong.operation}: {wrong.cause}':<{width}}  -> {answer.cause}"
+        for wrong, answer in answers.items()
+    ]
+    return "\n".join(["", *lines])
+
+
+def test_at_least_nine_of_ten_causes_are_named(answers: dict[Wrong, cs.Check]) -> None:
+    table = confusion(answers)
+    print(table)  # noqa: T201  # pytest -s shows it, and a failure does
+    assert len(answers) == 40
+    named = sum(answer.cause == wrong.cause for wrong, answer in answers.items())
+    assert named >= 36, table
+
+
+def test_no_wrong_function_passes(answers: dict[Wrong, cs.Check]) -> None:
+    assert [wrong.function for wrong, answer in answers.items() if answer.right] == []
+
+
+@pytest.mark.parametrize(("name", "operation"), RIGHT, ids=str)
+def test_a_right_function_passes_within_a_second(name: str, operation: str) -> None:
+    function = function_of("right", name)
+    cs.check(function, as_=operation)  # torch compiles and caches in its first call
+    start = time.perf_counter()
+    answer = cs.check(function, as_=operation)
+    assert answer.right, answer.to_text()
+    assert time.perf_counter() - start < 1
+
+
+def test_right_functions_are_compared_in_both_precisions() -> None:
+    seen = set()
+
+    def relu(x: Any) -> Any:
+        seen.add(x.dtype.name)
+        return np.maximum(x, 0)
+
+    assert cs.check(relu).right
+    assert seen == {"float64", "float32"}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_the_reference_itself_is_right(operation: Operation) -> None:
+    assert cs.check(learner(operation, None), as_=operation.name).right
+
+
+INVISIBLE = {("linear", "result transposed")}
+"""A linear layer of one row at a time is right, whichever way its result of several rows would be turned."""
+
+
+@pytest.mark.parametrize(("operation", "mistake"), list(known_mistakes()))
+def test_each_mistake_is_told_from_the_others(operation: Operation, mistake: Mistake) -> None:
+    if (operation.name, mistake.cause) in INVISIBLE:
+        return
+    answer = cs.check(learner(operation, mistake), as_=operation.name)
+    assert answer.cause == mistake.cause
+    assert mistake.sentence.split(":")[0] in answer.advice
+
+
+def test_two_mistakes_at_once_are_both_named() -> None:
+    def conv2d(x: Any, w: Any, b: Any, stride: int = 1) -> Any:
+        rows, columns = ((n - k) // stride + 1 for n, k in zip(x.shape[2:], w.shape[2:], strict=True))
+        out = np.zeros((len(x), len(w), rows, columns))
+        for i, j in np.ndindex(rows, columns):
+            window = x[:, :, i * stride : i * stride + w.shape[2], j * stride : j * stride + w.shape[3]]
+            out[:, :, i, j] = np.einsum("ncrs,kcrs->nk", window, w[:, :, ::-1, ::-1])
+        return out
+
+    assert cs.check(conv2d).cause == "kernel flipped, and bias forgotten"
+
+
+def test_an_unknown_mistake_is_not_given_a_name_but_its_sum() -> None:
+    def conv2d(x: Any, w: Any, b: Any) -> Any:
+        out = cs.reference.conv2d(x, w, b)
+        return out + 0.5 * x[:, :1, : out.shape[2], : out.shape[3]]
+
+    answer = cs.check(conv2d)
+    assert answer.cause is None
+    assert answer.sentence == "conv2d is wrong as conv2d: out[0, 0] is 1.5 and should be 1."
+    assert "None of the known mistakes" in answer.to_text()
+
+
+def test_a_function_that_mostly_fails_gets_no_name() -> None:
+    def conv2d(x: Any, w: Any, b: Any, stride: int = 1) -> Any:
+        out = np.zeros((len(x), len(w), (x.shape[2] - w.shape[2]) * stride + 1, (x.shape[3] - w.shape[3]) * stride + 1))
+        for i, j in np.ndindex(*out.shape[2:]):
+            for u, v in np.ndindex(*w.shape[2:]):
+                out[:, :, i, j] += x[:, :, i + u, j + v + 1] @ w[:, :, u, v].T
+        return out
+
+    answer = cs.check(conv2d)
+    assert answer.problem.startswith("IndexError")
+    assert answer.cause is None
+    assert answer.sentence.startswith("conv2d is wrong as conv2d: it fails. IndexError")
+
+
+def test_few_results_are_too_little_for_a_name() -> None:
+    def conv2d(x: Any, w: Any, b: Any) -> Any:
+        if x.shape != (1, 1, 3, 3):
+            raise ValueError("nine numbers")
+        return cs.reference.conv2d(x, w)
+
+    answer = cs.check(conv2d)
+    assert answer.cause is None
+    assert answer.sentence == "conv2d is wrong as conv2d: out[0, 0] is 0 and should be 1."
+
+
+def test_the_first_wrong_cell_is_shown_as_two_sums(answers: dict[Wrong, cs.Check]) -> None:
+    answer = next(a for w, a in answers.items() if (w.operation, w.cause) == ("conv2d", "kernel flipped"))
+    assert answer.cell == (0, 0, 0, 0)
+    text = answer.to_text()
+    assert "x[0, 0] · weight[0, 0]   1 × 1 =     1     x[0, 0] · weight[1, 1]   1 × (−1) = −1" in text
+    assert text.splitlines()[-1].split() == ["sum", "1", "sum", "13"]
+    assert answer.sums is not None
+    assert answer.expected is not None
+    assert answer.yours is not None
+    for terms, array in ((answer.sums.expected, answer.expected), (answer.sums.yours, answer.yours)):
+        assert terms is not None
+        assert sum(term.value for term in terms) == pytest.approx(array[answer.cell])
+
+
+def test_sums_add_up_to_what_the_function_returned(answers: dict[Wrong, cs.Check]) -> None:
+    compared = 0
+    for wrong, answer in answers.items():
+        if OPERATIONS[wrong.operation].sums and answer.cell and answer.sums and answer.sums.yours is not None:
+            assert answer.yours is not None
+            total = sum(term.value for term in answer.sums.yours)
+            assert total == pytest.approx(float(answer.yours[answer.cell])), wrong.function
+            compared += 1
+    assert compared >= 20
+
+
+def test_an_autograder_gets_one_sentence() -> None:
+    def relu(x: Any) -> Any:
+        return abs(x)
+
+    answer = cs.check(relu)
+    with pytest.raises(cs.WrongResult, match="relu is wrong as relu: absolute value"):
+        answer.require()
+    assert issubclass(cs.WrongResult, AssertionError)
+    cs.check(lambda x: np.maximum(x, 0), as_="relu").require()
+
+
+def test_layout_decides_where_both_would_do() -> None:
+    def conv(x: Any, w: Any) -> Any:
+        return np.transpose(cs.reference.conv2d(x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1)), (0, 2, 3, 1))
+
+    assert cs.check(conv, layout="nhwc").form == "(N, H, W, C)"
+    assert cs.check(conv).form == "(N, H, W, C)"
+    assert not cs.check(conv, layout="nchw").right
+    with pytest.raises(cs.UsageError, match=r"conv2d has no layout 'hwcn'; its layouts are nchw, nhwc"):
+        cs.check(conv, layout="hwcn")
+
+
+def test_a_function_that_changes_its_input_is_noted() -> None:
+    def relu(x: Any) -> Any:
+        x[x < 0] = 0
+        return x
+
+    answer = cs.check(relu)
+    assert answer.right
+    assert "changes its input array in place" in answer.notes[0]
+
+
+def test_an_endless_function_is_interrupted_even_if_it_catches_exceptions() -> None:
+    def relu(x: Any) -> Any:
+        while True:
+            with contextlib.suppress(Exception):
+                list(x)
+
+    answer = cs.check(relu, seconds=0.2)
+    assert answer.late
+    assert "did not finish within 0.2 s and was interrupted" in answer.problem
+    assert "test_check.py" in answer.lines[0]
+
+
+def test_a_failing_function_shows_its_own_lines_alone() -> None:
+    def conv2d(image: Any, kernel: Any) -> Any:
+        return np.concatenate([image, [1]])
+
+    answer = cs.check(conv2d)
+    assert answer.problem.startswith("ValueError: all the input arrays must have same number of dimensions")
+    assert len(answer.lines) == 1
+    assert answer.lines[0].endswith("in conv2d: return np.concatenate([image, [1]])")
+
+
+def unknown(*, x: Any, w: Any, b: Any, stride: int, foo: int, bar: int, baz: int, qux: int) -> Any:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "as_", "message"),
+    [
+        (3, "relu", "check takes a function, not a int"),
+        (lambda x: x, None, "does not tell which operation it is; say --as NAME"),
+        (lambda x: x, "conv3d", "no operation to check is called 'conv3d'; did you mean 'conv2d'"),
+        (unknown, "conv2d", "the parameter 'qux' of unknown is unknown to conv2d"),
+        (lambda: 0, "relu", "has no parameter for x"),
+    ],
+)
+def test_bad_usage_is_one_sentence(function: Any, as_: str | None, message: str) -> None:
+    with pytest.raises(cs.UsageError) as error:
+        cs.check(function, as_=as_)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "long", float("nan")])
+def test_a_time_limit_is_a_positive_number(seconds: Any) -> None:
+    with pytest.raises(cs.UsageError, match="the time limit is a number of seconds above 0"):
+        cs.check(abs, as_="relu", seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("None", "returns None; is a `return` missing?"),
+        ("'text'", "cannot be read as numbers"),
+        ("[[1, 2], [3]]", "cannot be read as numbers"),
+        ("exit(3)", "SystemExit: 3"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_results_that_are_none(result: str, message: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"def relu(x): return {result}", scope)  # one line each
+    answer = cs.check(scope["relu"])
+    assert not answer.right
+    assert message in answer.problem
+
+
+def command(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "convscope", "check", *words], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("learner") / "mine.py"
+    path.write_text(
+        "import numpy as np\nprint('loading')\n\n"
+        "def relu(x):\n    print('called')\n    return np.maximum(x, 0)\n\n"
+        "def conv2d(image, kernel):\n    return np.zeros((1, 1))\n\n"
+        "def endless(x):\n    return sum(iter(int, 1))\n\n"
+        "def ends(x):\n    import os\n    os._exit(3)\n"
+    )
+    return path
+
+
+def test_the_command_passes_a_right_function(mine: Path) -> None:
+    done = command(f"{mine}:relu")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("relu is a right relu: it agrees on all 8 calls.\n")
+
+
+def test_the_command_answers_in_json_with_status_1(mine: Path) -> None:
+    done = command(f"{mine}:conv2d", "--json")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert (answer["right"], answer["operation"], answer["result"]) == (False, "conv2d", "out")
+
+
+def test_the_command_ends_a_function_that_never_returns_to_python(mine: Path) -> None:
+    done = command(f"{mine}:endless", "--as", "relu", "--seconds", "0.5")
+    assert done.returncode == 1
+    assert "mine.py did not come to an end within 0.5 s and was stopped, at line 12 in endless." in done.stderr
+
+
+def test_the_command_survives_a_function_that_ends_its_process(mine: Path) -> None:
+    done = command(f"{mine}:ends", "--as", "relu")
+    assert done.returncode == 1
+    assert "the process that checked mine.py ended with status 3 without an answer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "status", "message"),
+    [
+        ("def f(:", "f", 1, "line 1 is not valid Python"),
+        ("import nothing_of_this_name", "f", 1, "fails when it is imported: ModuleNotFoundError"),
+        ("while True:\n    pass", "f", 1, "importing broken.py took more than 0.5 s and was stopped (broken.py, line"),
+        ("def relu(x): return x", "rely", 2, "no function in broken.py is called 'rely'; did you mean 'relu'?"),
+        ("relu = 3", "relu", 2, "relu in broken.py is not a function but a int"),
+    ],
+)
+def test_files_that_cannot_be_checked(tmp_path: Path, text: str, name: str, status: int, message: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    done = command(f"{path}:{name}", "--seconds", "0.5")
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("spec", ["mine.py", "mine:relu", "nothing.py:relu", f"{'a' * 5000}.py:relu"])
+def test_names_that_are_no_file(spec: str) -> None:
+    with pytest.raises(cs.UsageError):
+        cs.check_file(spec)

@@ -1,0 +1,86 @@
+"""The wrong functions: what each is, what is wrong with it, and in which half it is.
+
+The first half may be run while the checker is developed, the second half only when it is finished.
+"""
+
+from typing import NamedTuple
+
+
+class Wrong(NamedTuple):
+    """A function with one mistake."""
+
+    file: str
+    function: str
+    operation: str
+    cause: str
+    """The mistake's name."""
+    half: int
+    """1: for development; 2: held back."""
+
+
+WRONG = (
+    Wrong("convolution", "kernel_flipped", "conv2d", "kernel flipped", 1),
+    Wrong("convolution", "stride_ignored", "conv2d", "stride ignored", 2),
+    Wrong("convolution", "conv_forward_naive", "conv2d", "padding missing", 1),
+    Wrong("convolution", "padding_at_one_side", "conv2d", "padding on one side only", 2),
+    Wrong("convolution", "bias_forgotten", "conv2d", "bias forgotten", 1),
+    Wrong("convolution", "conv_forward", "conv2d", "bias added once per channel", 2),
+    Wrong("convolution", "mean_over_channels", "conv2d", "mean over the channels", 1),
+    Wrong("convolution", "kernel_transposed", "conv2d", "kernel rows and columns swapped", 2),
+    Wrong("convolution", "convolve", "conv2d", "last windows missing", 1),
+    Wrong("convolution", "dilation_ignored", "conv2d", "dilation ignored", 2),
+    Wrong("convolution", "last_channel_only", "conv2d", "only the last channel", 1),
+    Wrong("convolution", "padded_with_the_edge", "conv2d", "padded with the edge", 2),
+    Wrong("convolution", "stride_down_only", "conv2d", "stride in one direction only", 1),
+    Wrong("convolution", "whole_numbers", "conv2d", "cut to whole numbers", 2),
+    Wrong("convolution_backward", "overwritten", "conv2d_backward", "overlapping windows overwrite each other", 1),
+    Wrong("convolution_backward", "conv_backward_naive", "conv2d_backward", "padding cut off at the wrong side", 2),
+    Wrong("convolution_backward", "divided_by_the_batch", "conv2d_backward", "divided by the batch size", 1),
+    Wrong("convolution_backward", "flipped", "conv2d_backward", "kernel flipped", 2),
+    Wrong("convolution_backward", "bias_gradient_averaged", "conv2d_backward", "mean for the bias gradient", 1),
+    Wrong("convolution_backward", "conv_backward", "conv2d_backward", "stride ignored", 2),
+    Wrong("pooling", "zeros_compete", "max_pool2d", "padding competes as zeros", 1),
+    Wrong("pooling", "max_pool_forward_naive", "max_pool2d", "stride ignored", 2),
+    Wrong("pooling", "summed", "avg_pool2d", "sum for mean", 1),
+    Wrong("pooling", "padding_not_counted", "avg_pool2d", "padding not counted", 2),
+    Wrong("pooling", "every_tie", "max_pool2d_backward", "every tie gets the gradient", 1),
+    Wrong("pooling", "max_pool_backward_naive", "max_pool2d_backward", "overlapping windows overwrite each other", 2),
+    Wrong("pooling", "not_divided", "avg_pool2d_backward", "not divided by the window's size", 1),
+    Wrong("pooling", "shares_overwritten", "avg_pool2d_backward", "overlapping windows overwrite each other", 2),
+    Wrong("layers", "relu", "relu", "absolute value", 2),
+    Wrong("layers", "relu_backward", "relu_backward", "decided by the gradient's sign", 1),
+    Wrong("layers", "weight_not_transposed", "linear", "weight not transposed", 1),
+    Wrong("layers", "affine_forward", "linear", "bias forgotten", 2),
+    Wrong("layers", "softmax_over_the_batch", "softmax", "normalised over the whole batch", 2),
+    Wrong("layers", "softmax_overflows", "softmax", "exponential overflows", 1),
+    Wrong("layers", "softmax_twice", "cross_entropy", "softmax applied twice", 1),
+    Wrong("layers", "softmax_loss", "cross_entropy", "sum for mean", 2),
+    Wrong("layers", "variance_of_a_sample", "batch_norm", "variance divided by n - 1", 2),
+    Wrong("layers", "spatial_batchnorm_forward", "batch_norm", "statistics for each pixel", 1),
+    Wrong("layers", "im2col", "im2col", "channels last in each column", 2),
+    Wrong("layers", "mse_halved", "mse", "halved", 1),
+)
+
+RIGHT = (
+    ("conv2d_loops", "conv2d"),
+    ("corr2d_lists", "conv2d"),
+    ("conv2d_unfold", "conv2d"),
+    ("conv_forward_naive", "conv2d"),
+    ("conv_forward", "conv2d"),
+    ("conv_backward_naive", "conv2d_backward"),
+    ("conv_backward", "conv2d_backward"),
+    ("max_pool_forward_naive", "max_pool2d"),
+    ("max_pool_backward_naive", "max_pool2d_backward"),
+    ("pool_forward", "max_pool2d"),
+    ("avg_pool", "avg_pool2d"),
+    ("avg_pool_backward", "avg_pool2d_backward"),
+    ("relu", "relu"),
+    ("relu_backward", "relu_backward"),
+    ("affine_forward", "linear"),
+    ("softmax", "softmax"),
+    ("softmax_loss", "cross_entropy"),
+    ("spatial_batchnorm_forward", "batch_norm"),
+    ("im2col", "im2col"),
+    ("mse", "mse"),
+)
+"""Functions of right.py and their operations."""

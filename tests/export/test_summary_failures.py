@@ -1,0 +1,165 @@
+"""A model that fails on a size: what ran, the calculation that went wrong, proposals that run once applied."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import convscope as cs
+from commands import Commands
+from convscope.capture.shape_repairs import Repair
+from shape_errors import CASES, Lambda, ShapeErrorCase, lenet
+
+SETTINGS = {
+    nn.Linear: ("in_features", "out_features"),
+    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding"),
+    nn.Conv1d: ("in_channels", "out_channels", "kernel_size", "stride", "padding"),
+    nn.ConvTranspose2d: ("in_channels", "out_channels", "kernel_size", "stride"),
+    nn.BatchNorm2d: ("num_features",),
+    nn.GroupNorm: ("num_groups", "num_channels"),
+    nn.LayerNorm: ("normalized_shape",),
+}
+
+
+def applied(net: nn.Module, repairs: tuple[Repair, ...]) -> nn.Module | None:
+    """The network with layers built anew as the repairs say; None where one changes the code of `forward`."""
+    net = copy.deepcopy(net)
+    for repair in repairs:
+        owner = dict(net.named_modules()).get(repair.where)
+        parent_path, _, name = repair.where.rpartition(".")
+        if owner is None and repair.setting != "shape":
+            return None
+        if repair.setting == "shape":
+            setattr(net.get_submodule(parent_path), name, nn.Parameter(torch.zeros(repair.value)))
+            continue
+        assert owner is not None
+        fresh: nn.Module
+        if repair.setting == "flatten before":
+            fresh = nn.Sequential(nn.Flatten(), owner)
+        else:
+            current = {setting: getattr(owner, setting) for setting in SETTINGS[type(owner)]}
+            fresh = type(owner)(**{**current, repair.setting: repair.value})
+        setattr(net.get_submodule(parent_path), name, fresh)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, Any]:
+    found = {}
+    for name, case in CASES.items():
+        net = case.build().eval()
+        found[name] = net, case, cs.summary(net, case.size)
+    return found
+
+
+def right(case: ShapeErrorCase, failure: Any) -> list[bool]:
+    """For each kind of proposal that exists whether one of the right ones was made."""
+    single = {(p[0].where, p[0].setting, p[0].value) for p in failure.repairs if len(p) == 1}
+    sizes = [bool(set(case.sizes) & set(failure.sizes))] if case.sizes else []
+    return sizes + ([bool(set(case.repairs) & single)] if case.repairs else [])
+
+
+def test_the_right_number_is_proposed(failures: dict[str, Any]) -> None:
+    """Both kinds where both exist."""
+    hits = {name: right(case, result.failure) for name, (_, case, result) in failures.items()}
+    assert len(hits) == 20
+    assert sum(all(kinds) for kinds in hits.values()) >= 18, hits
+
+
+def test_every_proposal_runs_when_it_is_applied(failures: dict[str, Any]) -> None:
+    built = 0
+    for name, (net, case, result) in failures.items():
+        for size in result.failure.sizes:
+            assert len(net(torch.zeros(2, *size))) == 2, name
+        for repairs in result.failure.repairs:
+            changed = applied(net, repairs)
+            if changed is not None:
+                changed(torch.zeros(1, *case.size))
+                built += 1
+    assert built >= 20
+
+
+def test_a_failure_shows_the_steps_that_ran_and_the_sum() -> None:
+    result = cs.summary(lenet(576), (3, 32, 32))
+    names = ["conv1", "relu", "max_pool2d", "conv2", "relu#2", "max_pool2d#2", "flatten"]
+    assert [layer.name for layer in result.layers] == names
+    assert result.failure is not None
+    assert result.failure.sum == "fc1 expects 576 numbers, but receives 16·5·5 = 400"
+    assert result.failure.where == "fc1"
+    assert "mat1 and mat2 shapes cannot be multiplied" in result.failure.error
+    text = str(result)
+    assert "fits: an input of 3x36x36" in text
+    assert "fits: fc1: in_features=400" in text
+
+
+def test_a_size_that_mixes_the_images_of_a_batch_is_not_proposed() -> None:
+    """28x28 runs with view(-1, 1152), but makes four rows of each image."""
+    net = CASES["view of another size"].build()
+    failure = cs.summary(net, (1, 28, 30)).failure
+    assert failure is not None
+    assert failure.sizes == ((1, 16, 16),)
+    assert "one image gives 4 rows of output: a reshape mixes the images of a batch" in str(
+        cs.summary(net, (1, 28, 28))
+    )
+
+
+def test_what_is_no_shape_error_proposes_nothing() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        F.relu(net.conv(x))
+        raise RuntimeError("out of coffee")
+
+    result = cs.summary(Lambda(forward, conv=nn.Conv2d(3, 2, 3)), (3, 9, 9))
+    assert result.failure is not None
+    assert (result.failure.error, result.failure.sum, result.failure.sizes) == ("out of coffee", "", ())
+    assert [layer.name for layer in result.layers] == ["conv", "relu"]
+    assert "✗ out of coffee" in str(result)
+
+
+def test_a_failure_leaves_the_model_as_found() -> None:
+    net = lenet().train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    cs.summary(net, (3, 40, 40))
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert net.get_submodule("fc1").__dict__.get("forward") is None
+
+
+def test_the_command_ends_with_1_on_a_size_that_does_not_fit(convscope: Commands) -> None:
+    said = convscope("summary", "simple-cnn", "1x32x32")
+    assert said.status == 1
+    assert "✗ fc1 expects 1,352 numbers, but receives 8·15·15 = 1,800" in said.out
+    assert "fits: an input of 1x28x28" in said.out
+    values = json.loads(convscope("summary", "simple-cnn", "1x32x32", "--json").out)
+    assert values["failure"]["sizes"] == [[1, 28, 28]]
+    assert values["failure"]["repairs"] == [[{"where": "fc1", "setting": "in_features", "value": 1800}]]
+
+
+def test_the_command_prints_every_sum(convscope: Commands) -> None:
+    out = convscope.said("summary", "simple-cnn")
+    assert "simple-cnn on 1x28x28" in out
+    assert "    parameters     (3·3·1 + 1)·8 = 80" in out
+    assert "multiply-adds  62,192" in out
+    assert "(3·3·1 + 1)" not in convscope.said("summary", "simple-cnn", "28", "--short")
+
+
+@pytest.mark.parametrize("size", ["", "x", "3x", "0x3", "3.5", "-3", "9999999999999", "3x२x2", "ax3x3"])
+def test_a_size_that_is_none_gets_a_sentence(convscope: Commands, size: str) -> None:
+    said = convscope("summary", "simple-cnn", "--", size)
+    assert said.status == 2
+    assert "a size is written CHANNELSxHEIGHTxWIDTH, such as 3x224x224, or 224" in said.err
+
+
+def test_names_of_others_are_harmless_on_the_terminal(convscope: Commands, tmp_path: Path) -> None:
+    code = (
+        "from torch import nn\n\ndef net():\n    net = nn.Sequential()\n"
+        "    net.add_module('[red]\\x1b[31m', nn.Conv2d(1, 1, 3))\n    return net\n"
+    )
+    (tmp_path / "odd.py").write_text(code)
+    out = convscope.said("summary", f"{tmp_path / 'odd.py'}:net", "1x5x5")
+    assert "\x1b" not in out
+    assert "[red]" in out
