@@ -117,7 +117,7 @@ def launch_id() -> str | None:
     if run_id != "none":
         return run_id
     parent = Path(f"/proc/{os.getppid()}/stat")
-    started = parent.read_text().rpartition(")")[2].split()[19] if parent.exists() else ""
+    started = parent.read_text(encoding="utf-8").rpartition(")")[2].split()[19] if parent.exists() else ""
     return f"{socket.gethostname()} {os.getppid()} {started}"
 
 
