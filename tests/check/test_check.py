@@ -121,7 +121,7 @@ def test_an_unknown_mistake_is_not_given_a_name_but_its_sum() -> None:
 
     answer = cs.check(conv2d)
     assert answer.cause is None
-    assert answer.sentence == "conv2d is wrong as conv2d: out[0, 0] is 1.5 and should be 1."
+    assert answer.sentence == "conv2d is not a correct conv2d: out[0, 0] is 1.5 and should be 1."
     assert "None of the known mistakes" in answer.to_text()
 
 
@@ -136,7 +136,7 @@ def test_a_function_that_mostly_fails_gets_no_name() -> None:
     answer = cs.check(conv2d)
     assert answer.problem.startswith("IndexError")
     assert answer.cause is None
-    assert answer.sentence.startswith("conv2d is wrong as conv2d: it fails. IndexError")
+    assert answer.sentence.startswith("conv2d is not a correct conv2d: it fails. IndexError")
 
 
 def test_few_results_are_too_little_for_a_name() -> None:
@@ -147,7 +147,7 @@ def test_few_results_are_too_little_for_a_name() -> None:
 
     answer = cs.check(conv2d)
     assert answer.cause is None
-    assert answer.sentence == "conv2d is wrong as conv2d: out[0, 0] is 0 and should be 1."
+    assert answer.sentence == "conv2d is not a correct conv2d: out[0, 0] is 0 and should be 1."
 
 
 def test_the_first_wrong_cell_is_shown_as_two_sums(answers: dict[Wrong, cs.Check]) -> None:
@@ -180,7 +180,7 @@ def test_an_autograder_gets_one_sentence() -> None:
         return abs(x)
 
     answer = cs.check(relu)
-    with pytest.raises(cs.WrongResult, match="relu is wrong as relu: absolute value"):
+    with pytest.raises(cs.WrongResult, match="relu is not a correct relu: absolute value"):
         answer.require()
     assert issubclass(cs.WrongResult, AssertionError)
     cs.check(lambda x: np.maximum(x, 0), as_="relu").require()
@@ -295,7 +295,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_passes_a_right_function(mine: Path) -> None:
     done = command(f"{mine}:relu")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("relu is a right relu: it agrees on all 8 calls.\n")
+    assert done.stdout.startswith("relu is a correct relu: it agrees with the reference on all 8 calls.\n")
 
 
 def test_the_command_answers_in_json_with_status_1(mine: Path) -> None:

@@ -61,7 +61,7 @@ class ShapeFailure:
         if self.sizes or self.repairs:
             yield "  (each was run on a copy of the model)"
         else:
-            yield "  no size or setting was found with which it runs"
+            yield "  no size or setting was found that makes it run"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""

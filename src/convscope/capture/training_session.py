@@ -117,8 +117,8 @@ class TrainingSession(TracingSession):
             raise UsageError(f"a loss is one number, and this one has {kind}; take its mean or sum (reduction='mean').")
         if not loss.requires_grad:
             raise UsageError(
-                "the loss depends on no parameter: the forward uses argmax, detach, NumPy or no_grad; let it return "
-                "the scores themselves."
+                "the loss does not depend on any parameter: forward uses argmax, detach, NumPy or no_grad; let it "
+                "return the scores."
             )
         with torch._C._DisableTorchDispatch():  # it does not leave the pass
             number = float(loss.detach())

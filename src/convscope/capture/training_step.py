@@ -178,10 +178,10 @@ def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]
     def checked(output: Any, labels: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 2:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UsageError(f"a loss of classes needs one score per class and image (N, K), not {shape}.")
+            raise UsageError(f"a classification loss needs one score per class and image (N, K), not {shape}.")
         classes = output.shape[1]
         if classes == 1:
-            raise UsageError("a loss of classes over a single score is always 0; use loss='mse' for one score.")
+            raise UsageError("a classification loss of a single score is always 0; use loss='mse' for one score.")
         with torch._C._DisableTorchDispatch():
             wrong = labels[((labels < 0) | (labels >= classes)) & (labels != IGNORED)]
             if len(wrong):
@@ -202,7 +202,7 @@ def _optimizer(subject: ModelState, settings: StepSettings) -> torch.optim.Optim
         return None
     if isinstance(given, torch.optim.Optimizer):
         if lr is not None:
-            raise UsageError("the optimizer brings its own learning rate; leave lr out, or name the optimizer.")
+            raise UsageError("the optimizer has its own learning rate; leave lr out, or name the optimizer.")
         check_optimizer(given)
         return given
     if not isinstance(given, str):

@@ -77,14 +77,14 @@ def late_answer(attempt: Attempt, seconds: float) -> Check:
 def _notes(attempt: Attempt, trials: Sequence[Trial], *, right: bool) -> list[str]:
     notes = [*attempt.caller.notes]
     if right and any(not t.right for t in trials):
-        notes.append("It is right for square kernels; with a kernel of 2 × 3 it is not, or fails.")
+        notes.append("It is correct for square kernels, but fails or differs with a 2 × 3 kernel.")
     if any(
         array.dtype == np.float32
         for t in trials
         if t.dtype == "float64"
         for array in (t.outcome.results or {}).values()
     ):
-        notes.append("It calculates in float32 where float64 comes in; it was compared at the precision of float32.")
+        notes.append("It calculates float64 input in float32, so it was compared at float32 precision.")
     return notes
 
 

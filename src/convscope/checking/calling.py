@@ -52,7 +52,7 @@ class Caller:
     """For all calls together."""
     notes: dict[str, None] = field(default_factory=dict)
     late: tuple[Values, tuple[str, ...]] | None = None
-    """With what the function was called when its time was over, and the line it was at."""
+    """The arguments of the interrupted call, and the line that was running."""
 
     def __call__(self, values: Values, form: Form, kind: str, dtype: str = "float64") -> Outcome:
         """One call; never raises what the function raises."""
@@ -71,7 +71,7 @@ class Caller:
         self.seconds = max(self.seconds - (time.perf_counter() - start), 0.01)
         for array, old in zip((a for a in positional if isinstance(a, np.ndarray)), before, strict=True):
             if not np.array_equal(array, old, equal_nan=True):
-                self.notes["It changes its input array in place: a caller that still needs it finds other numbers."] = (
+                self.notes["It modifies its input array in place, so the caller's array changes."] = (
                     None
                 )
         return self._read(result, values, form)
@@ -148,7 +148,7 @@ def _array(value: Any) -> Array:
     detach = getattr(value, "detach", None)
     array = np.asarray(detach().cpu().numpy() if detach else value)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"it holds {array.dtype} where numbers are expected")
+        raise TypeError(f"its dtype is {array.dtype}, which is not numeric")
     return array
 
 

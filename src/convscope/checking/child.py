@@ -105,7 +105,7 @@ def _read(output: str, status: int, path: Path, seconds: float) -> FileCheck:
     if "Timeout" in output:
         lines = re.findall(r'File "(.*)", line (\d+) in (\w+)', output)
         at = next((f", at line {line} in {name}" for file, line, name in lines if file == str(path)), "")
-        raise CheckFailed(f"{path.name} did not come to an end within {seconds:g} s and was stopped{at}.")
+        raise CheckFailed(f"{path.name} did not finish within {seconds:g} s and was stopped{at}.")
     ended = f"with signal {-status}" if status < 0 else f"with status {status}"
     raise CheckFailed(f"the process that checked {path.name} ended {ended} without an answer.")
 

@@ -205,7 +205,7 @@ LAST_ROW = (
     "One size of the result is one too small: (H + 2·padding - R) // stride + 1.",
 )
 RUN_ON = "sum not reset", "The sum goes on from one cell to the next: set it to zero before each window."
-ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
+ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride: multiply both."
 
 MISTAKES: Sequence[Mistake] = (
     Mistake(
@@ -236,7 +236,7 @@ MISTAKES: Sequence[Mistake] = (
     Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("reflect")),
     Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("symmetric")),
     Mistake("padded with ones", "The padding is one; it should be zero.", padded("constant", constant_values=1)),
-    Mistake("padded by wrapping", "The padding takes the other side of the image; it should be zero.", padded("wrap")),
+    Mistake("padded by wrapping", "The padding wraps around to the other side of the image; it should be zero.", padded("wrap")),
     Mistake("bias forgotten", "The bias is never added: add bias[k] once to each sum.", changed("bias", np.zeros_like)),
     Mistake(
         "bias added once per channel",
@@ -248,7 +248,7 @@ MISTAKES: Sequence[Mistake] = (
         "The bias is added to every product: add it once, after the sum.",
         lambda v: changed("bias", lambda b: b * v["weight"][0].size)(v),
     ),
-    Mistake("bias subtracted", "The bias is subtracted; it is added.", changed("bias", np.negative)),
+    Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
     Mistake(
         "first bias for all",
         "Every kernel gets the bias of the first; kernel k has bias[k].",
@@ -276,7 +276,7 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake(
         "only the last channel",
-        "Each channel overwrites the sum of the one before (= where += is meant): only the last one is left.",
+        "Each channel overwrites the sum of the one before (= instead of +=): only the last one is left.",
         changed("weight", one_channel(-1)),
     ),
     Mistake(
@@ -303,7 +303,7 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake(
         "window one cell too late",
-        "The windows start one cell too late: counting begins at 0.",
+        "The windows start one cell too late: indices begin at 0.",
         changed("x", lambda x: np.pad(x[:, :, 1:, 1:], ((0, 0), (0, 0), (0, 1), (0, 1)))),
     ),
     Mistake(
@@ -322,12 +322,12 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake(
         "only the last product",
-        "Each product overwrites the one before (= where += is meant): only the last one is left.",
+        "Each product overwrites the one before (= instead of +=): only the last one is left.",
         changed("weight", last_product),
     ),
     Mistake(
         "kernel not used",
-        "The window is added up as it is: multiply it by the kernel.",
+        "The window is summed without the kernel: multiply by the kernel first.",
         changed("weight", np.ones_like),
     ),
     Mistake(
@@ -340,7 +340,7 @@ MISTAKES: Sequence[Mistake] = (
     *(
         Mistake(
             "windows do not move",
-            "The row or the column of the result is not in the window's place: add it.",
+            "The window's position ignores the row or the column of the result: add it.",
             after=change,
         )
         for change in (result(_same_row), result(_same_column))
@@ -355,11 +355,11 @@ MISTAKES: Sequence[Mistake] = (
         instead=_matrix_product,
     ),
     Mistake(
-        "cut to whole numbers",
-        "The result is stored as whole numbers: make the output array of floats.",
+        "truncated to integers",
+        "The result is stored as integers: make the output a float array.",
         after=result(np.trunc),
     ),
-    Mistake("rounded to whole numbers", "The result is rounded; return it as it is.", after=result(np.rint)),
+    Mistake("rounded to integers", "The result is rounded; return it as it is.", after=result(np.rint)),
     Mistake(
         "negative results set to zero",
         "A ReLU is applied: a convolution keeps negative sums.",

@@ -122,7 +122,7 @@ IM2COL = Operation(
         ),
         Mistake(
             "windows column by column",
-            "The windows go down first: they go along the rows.",
+            "The windows are taken column by column: take them row by row.",
             instead=_reordered(0, 1, 2, 3, 5, 4),
         ),
         Mistake(
@@ -147,8 +147,8 @@ IM2COL = Operation(
             },
         ),
         Mistake(
-            "cut to whole numbers",
-            "The result is stored as whole numbers.",
+            "truncated to integers",
+            "The result is stored as integers.",
             after=lambda r, _v: {"out": np.trunc(r["out"])},
         ),
     ),

@@ -58,7 +58,7 @@ def operation_of(as_: str | None, function: str) -> Operation:
         name += "_backward"
     if name is None or name not in OPERATIONS:
         raise UsageError(
-            f"the name {function!r} does not tell which operation it is; say --as NAME (in Python as_=NAME), one of "
-            f"{', '.join(OPERATIONS)}."
+            f"the name {function!r} does not say which operation this is; choose one with --as NAME "
+            f"(in Python as_=NAME): {', '.join(OPERATIONS)}."
         )
     return OPERATIONS[name]

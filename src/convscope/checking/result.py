@@ -73,8 +73,8 @@ class Check:
     def sentence(self) -> str:
         """The answer in one sentence."""
         if self.right:
-            return f"{self.function} is a right {self.operation}: it agrees on all {plural(self.cases, 'call')}."
-        start = f"{self.function} is wrong as {self.operation}"
+            return f"{self.function} is a correct {self.operation}: it agrees with the reference on all {plural(self.cases, 'call')}."
+        start = f"{self.function} is not a correct {self.operation}"
         if self.cause:
             return f"{start}: {self.cause}. {self.advice}"
         if self.problem:
@@ -107,17 +107,17 @@ class Check:
             lines = [self.sentence, f"Arrays: {self.form}, {_kind(self.kind)}; float64{_single(self.kind)}."]
             return "\n".join([*lines, *self.notes])
         differ = f"{self.wrong} of {plural(self.cases, 'call')} {'differs' if self.wrong == 1 else 'differ'}"
-        lines = [f"{self.function} is wrong as {self.operation}: {differ}."]
+        lines = [f"{self.function} is not a correct {self.operation}: {differ}."]
         if self.cause:
             lines += [
                 f"Likely cause: {self.cause}.",
                 f"  {self.advice}",
-                f"  A reference with this mistake gives all {plural(self.reproduced, 'result')} of your function.",
+                f"  The reference with this mistake reproduces all {plural(self.reproduced, 'result')} of your function.",
             ]
         elif not self.problem:
-            lines.append("None of the known mistakes gives these results; the numbers below show what differs.")
+            lines.append("No known mistake reproduces these results; the numbers below show the difference.")
         if "H, W, C" in self.form:
-            lines.append("Your function got its arrays with the channels last; below they come first.")
+            lines.append("Your function received channels-last arrays; they are shown channels first below.")
         lines += ["", *self._case()]
         if self.problem:
             lines += ["", self.problem, *(f"  {line}" for line in self.lines)]

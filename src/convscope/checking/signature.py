@@ -219,15 +219,15 @@ def _by_order(
     left = [(role, name) for role, name in usual if name not in has]
     if len(unknown) > len(left):
         raise UsageError(
-            f"the parameter {unknown[len(left)]!r} of {function} is unknown to {operation.name}, which passes "
-            f"{', '.join(name for _, name in usual)}; rename it, or give it a default."
+            f"the parameter {unknown[len(left)]!r} of {function} is not one of {operation.name}'s: "
+            f"{', '.join(name for _, name in usual)}. Rename it, or give it a default."
         )
     for name, (role, of) in zip(unknown, left, strict=False):
         roles[name] = (role, of, 0)
     missing = [a for a in needed if a not in {of for _, of, _ in roles.values()}]
     if missing and not any(role == "shape" for role, _, _ in roles.values()):
         raise UsageError(
-            f"{function} has no parameter for {' and '.join(missing)}; {operation.name} passes "
+            f"{function} has no parameter for {' and '.join(missing)}; {operation.name} takes "
             f"{', '.join(name for _, name in usual)}."
         )
 

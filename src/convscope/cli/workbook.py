@@ -17,7 +17,7 @@ def workbook(
     image: Image = None,
     *,
     at: Annotated[
-        str | None, typer.Option(help="STEP:CELL, such as conv2:0,5,5: only what this number is made of.")
+        str | None, typer.Option(help="STEP:CELL, such as conv2:0,5,5: only this number and those it depends on.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output file, .xlsx.")] = Path("network.xlsx"),
     inputs: Inputs,

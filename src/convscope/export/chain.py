@@ -424,7 +424,7 @@ class _Search:
         flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
         step = self.trace[key.name] if key.kind == "step" else None
         if step is not None and step.is_complex:
-            raise UsageError(f"{step.name} holds complex numbers, which a spreadsheet cannot calculate with.")
+            raise UsageError(f"{step.name} contains complex numbers, which a spreadsheet cannot represent.")
         if step is not None or (self.whole and key.kind == "input"):
             array = self.trace.inputs[key.name] if step is None else step.outputs[key.output]
             flat = np.arange(array.size) if self.whole else flat
@@ -436,7 +436,7 @@ class _Search:
         if self.count > self.most:
             raise TooLarge(self.count)
         if not np.isfinite(recorded).all():
-            raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
+            raise UsageError(f"{key.name} contains nan or infinity, which spreadsheets lack; choose another step.")
         return Numbers(key, shape, flat, recorded, step)
 
 
@@ -460,7 +460,7 @@ class TooLarge(ConvscopeError):
 
     def __init__(self, count: int) -> None:
         self.count = count
-        super().__init__(f"{count:,} numbers and more are needed.")
+        super().__init__(f"at least {count:,} numbers are needed.")
 
 
 def _outside(trace: Trace, key: Key) -> tuple[int, ...]:
@@ -483,6 +483,6 @@ def parts_read(expr: Expr) -> Iterator[Leaf | Cells]:
         if not isinstance(part, Cells):
             yield from parts_read(part)
         elif part.derive is not None:
-            raise UsageError("it is made of intermediate numbers that have no cell of their own.")
+            raise UsageError("it depends on intermediate numbers that have no cell.")
         elif part.source.kind != "number":
             yield part

@@ -72,7 +72,7 @@ class _Writer:
 
     def _dot(self, dot: Dot) -> str:
         if dot.kind:
-            raise UsageError(f"it counts in {dot.kind}, and a spreadsheet calculates in floating point.")
+            raise UsageError(f"it calculates in {dot.kind}, but a spreadsheet calculates in floating point.")
         rows = self._positions(dot.left)
         inside = np.ones(len(rows), bool) if dot.left.inside is None else dot.left.inside
         if dot.right is None:
@@ -92,7 +92,7 @@ class _Writer:
 
     def _apply(self, apply: Apply) -> str:
         if apply.kind:
-            raise UsageError(f"it counts in {apply.kind}, and a spreadsheet calculates in floating point.")
+            raise UsageError(f"it calculates in {apply.kind}, but a spreadsheet calculates in floating point.")
         if apply.function not in FORMULAS:
             raise UsageError(
                 f"no formula is written for {apply.function!r}; formulas exist for {', '.join(sorted(FORMULAS))}."
@@ -110,7 +110,7 @@ class _Writer:
 
     def _positions(self, cells: Cells) -> Array:
         if cells.derive is not None:
-            raise UsageError("it is made of intermediate numbers that have no cell of their own.")
+            raise UsageError("it depends on intermediate numbers that have no cell.")
         return self.locate(cells)
 
     def _cells(self, positions: Array) -> str:

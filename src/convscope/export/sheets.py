@@ -304,12 +304,12 @@ class _Drawing:
 
 
 ALLOWED = (
-    "Allowed is what PyTorch's roundings can add up to, from the pixels to this number. Where you change a pixel or a "
-    "weight, its effect shows as a larger difference."
+    "The allowed difference bounds PyTorch's accumulated rounding errors, from the pixels to this number. If you change "
+    "a pixel or a weight, the effect appears as a larger difference."
 )
 GUIDE = (
     "Black numbers are formulas, from the pixels to the answer.",
-    "Trace a number to what it is made of: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
+    "Trace a number to its inputs: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
     "Numbers are shown rounded; a selected cell shows its formula. Padding adds 0 and is left out of the sums.",
     "It shows the recorded numbers until it recalculates: Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice.",
 )

@@ -65,10 +65,10 @@ class _Sheet:
         expr, why = self.why.expr, self.why
         assert expr is not None
         if not np.isfinite([why.value, why.recorded]).all():
-            raise UsageError("it is nan or infinite, and a spreadsheet has neither.")
+            raise UsageError("it is nan or infinite, which a spreadsheet cannot hold.")
         count = sum(len(part) if isinstance(part, Cells) else 1 for part in parts_read(expr))
         if count > LONGEST:
-            raise UsageError(f"it is made of {count:,} numbers; a sheet of sums holds {LONGEST:,}.")
+            raise UsageError(f"it depends on {count:,} numbers; a sum sheet holds at most {LONGEST:,}.")
         self.page.hide_gridlines(2)
         self.page.set_column(0, 0, 26)
         self.page.set_column(1, 1, 14)

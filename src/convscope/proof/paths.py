@@ -97,7 +97,7 @@ def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:
     cells = sum(int(np.prod(each.shape)) for each in trace.all_steps[: step.id + 1]) * last.shape[1]
     if count > MOST or cells > LARGEST * 8 or first.shape[0] != 1:
         raise UsageError(
-            f"{first.name} and {last.name} make {count:,} paths through {cells:,} cells, too many to follow each; "
+            f"{first.name} and {last.name} make {count:,} paths through {cells:,} cells, too many to follow; "
             "the calculation of every number shows its terms."
         )
     return first, last
