@@ -100,7 +100,7 @@ def test_a_number_under_the_cursor_is_that_of_its_channel(page: Any, shapes: Any
     with held(page, "/output"):
         page.get_by_role("button", name="Next channel").click()
         page.wait_for_url("**cell=4.12.12**")
-        page.locator(".readout", has_text="(4, 12, 12) not answered yet").wait_for()
+        page.locator(".readout", has_text="(4, 12, 12) not calculated yet").wait_for()
     page.locator(".readout", has_text=f"{float(traced['conv1'].output[0, 4, 12, 12]):.3f}"[:5]).wait_for()
 
 
@@ -175,7 +175,7 @@ DEPARTURES = {
     "a turn": ("&change=r45", "turned 45°", "Turn back"),
     "a move": ("&change=d-3", "moved 3 up", "Move back"),
     "noise": ("&change=n0.2", "noise 0.20", "Remove the noise"),
-    "a painting": ("&input=p~1x28x28~" + "A" * 1046, "painted image", "Use the image as it was"),
+    "a painting": ("&input=p~1x28x28~" + "A" * 1046, "painted image", "Use the original image"),
 }
 
 

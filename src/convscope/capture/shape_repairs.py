@@ -293,7 +293,7 @@ def _matmul(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     if a is None or b is None or b.dim() != 2 or not call.parameter or a.shape[-1] == b.shape[0]:
         return None
     shape = (a.shape[-1], b.shape[1])
-    result = Diagnosis(f"{_times(a.shape)} times {_times(b.shape)}: {a.shape[-1]:,} columns do not match {b.shape[0]:,} rows")
+    result = Diagnosis(f"{_times(a.shape)} times {_times(b.shape)}: {a.shape[-1]:,} columns but {b.shape[0]:,} rows")
     change = {call.index: lambda args: {**args, "other": args["other"].new_zeros(shape)}}
     result.options.append(Option((Repair(call.parameter, "shape", shape),), change))
     return result
@@ -331,7 +331,7 @@ def _pooling(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     stride = stride or kernel
     n, k, s, p = x.shape[-1], kernel[-1], stride[-1], (padding or [0])[-1]
     size = (n + 2 * p - k) // s + 1
-    return Diagnosis(f"{call.name} makes ⌊({n} + 2·{p} - {k}) / {s}⌋ + 1 = {size} columns from {_size(x)}: fewer than 1")
+    return Diagnosis(f"{call.name} makes ⌊({n} + 2·{p} - {k}) / {s}⌋ + 1 = {size} columns of {_size(x)}: none remain")
 
 
 RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]] = {

@@ -97,8 +97,7 @@ BATCH_NORM = Operation(
     (
         _statistics(
             "variance divided by n - 1",
-            "The sample variance (ddof=1) is used: normalization divides by n; "
-            "only the running variance uses n - 1.",
+            "The sample variance (ddof=1) is used: normalization divides by n; only the running variance uses n - 1.",
             (0, 2, 3),
             1,
         ),

@@ -71,9 +71,7 @@ class Caller:
         self.seconds = max(self.seconds - (time.perf_counter() - start), 0.01)
         for array, old in zip((a for a in positional if isinstance(a, np.ndarray)), before, strict=True):
             if not np.array_equal(array, old, equal_nan=True):
-                self.notes["It modifies its input array in place, so the caller's array changes."] = (
-                    None
-                )
+                self.notes["It modifies its input array in place, so the caller's array changes."] = None
         return self._read(result, values, form)
 
     def _read(self, result: Any, values: Values, form: Form) -> Outcome:

@@ -142,7 +142,8 @@ def _trials(attempt: Attempt) -> list[Trial]:
     if not out:
         function, operation = name_of(attempt.caller.function), attempt.operation
         raise UsageError(
-            f"no case of {operation.name} fits the parameters of {function}; the settings are {', '.join(operation.settings)}."
+            f"no case of {operation.name} fits the parameters of {function}; "
+            f"the settings are {', '.join(operation.settings)}."
         )
     return out
 

@@ -236,7 +236,7 @@ MISTAKES: Sequence[Mistake] = (
     Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("reflect")),
     Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("symmetric")),
     Mistake("padded with ones", "The padding is one; it should be zero.", padded("constant", constant_values=1)),
-    Mistake("padded by wrapping", "The padding wraps around to the other side of the image; it should be zero.", padded("wrap")),
+    Mistake("padded by wrapping", "The padding wraps around the image; it should be zero.", padded("wrap")),
     Mistake("bias forgotten", "The bias is never added: add bias[k] once to each sum.", changed("bias", np.zeros_like)),
     Mistake(
         "bias added once per channel",

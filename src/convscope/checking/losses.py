@@ -157,7 +157,9 @@ CROSS_ENTROPY = Operation(
             instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: softmax(x, 0)),
         ),
         Mistake(
-            "only the first image", "Only the first image is used: average over all images.", instead=_loss(lambda p, y: -np.log(p[0, y[0]]))
+            "only the first image",
+            "Only the first image is used: average over all images.",
+            instead=_loss(lambda p, y: -np.log(p[0, y[0]])),
         ),
         Mistake(
             "labels counted from one",

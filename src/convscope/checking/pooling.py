@@ -210,7 +210,9 @@ MAX_MISTAKES = (
         instead=each_window(lambda window: np.abs(window).max(axis=(2, 3))),
     ),
     Mistake(
-        "maximum over all channels", "The maximum is taken over all channels: pool each channel separately.", instead=_over_channels
+        "maximum over all channels",
+        "The maximum is taken over all channels: pool each channel separately.",
+        instead=_over_channels,
     ),
     *_shared(maximum, np.max),
 )

@@ -117,7 +117,9 @@ RELU_BACKWARD = Operation(
             instead=_masked(lambda v: v["x"] >= 0),
         ),
         Mistake(
-            "not masked", "The gradient passes everywhere: pass it only where x > 0.", instead=_masked(lambda _v: np.ones(1))
+            "not masked",
+            "The gradient passes everywhere: pass it only where x > 0.",
+            instead=_masked(lambda _v: np.ones(1)),
         ),
         Mistake(
             "mask inverted",

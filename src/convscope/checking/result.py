@@ -73,7 +73,8 @@ class Check:
     def sentence(self) -> str:
         """The answer in one sentence."""
         if self.right:
-            return f"{self.function} is a correct {self.operation}: it agrees with the reference on all {plural(self.cases, 'call')}."
+            calls = plural(self.cases, "call")
+            return f"{self.function} is a correct {self.operation}: it agrees with the reference on all {calls}."
         start = f"{self.function} is not a correct {self.operation}"
         if self.cause:
             return f"{start}: {self.cause}. {self.advice}"
@@ -112,7 +113,8 @@ class Check:
             lines += [
                 f"Likely cause: {self.cause}.",
                 f"  {self.advice}",
-                f"  The reference with this mistake reproduces all {plural(self.reproduced, 'result')} of your function.",
+                "  The reference with this mistake reproduces "
+                f"all {plural(self.reproduced, 'result')} of your function.",
             ]
         elif not self.problem:
             lines.append("No known mistake reproduces these results; the numbers below show the difference.")

@@ -20,17 +20,17 @@ Target = Annotated[
     ),
 ]
 LossName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Loss of a training step: cross-entropy, mse or nll; default: the run's.")
+    str | None,
+    typer.Option(metavar="NAME", help="Loss of a training step: cross-entropy, mse or nll; default: the run's."),
 ]
 OptimizerName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Optimizer of a training step: adam, adamw, sgd, ...; default: the run's.")
+    str | None,
+    typer.Option(metavar="NAME", help="Optimizer of a training step: adam, adamw, sgd, ...; default: the run's."),
 ]
 Rate = Annotated[float | None, typer.Option(help="Learning rate of a training step; default: the run's.")]
 AtStep = Annotated[
     int | None,
-    typer.Option(
-        metavar="K", help="Repeat step K of a run (from 1) on its original batch; leave out IMAGE."
-    ),
+    typer.Option(metavar="K", help="Repeat step K of a run (from 1) on its original batch; leave out IMAGE."),
 ]
 
 

@@ -304,8 +304,8 @@ class _Drawing:
 
 
 ALLOWED = (
-    "The allowed difference bounds PyTorch's accumulated rounding errors, from the pixels to this number. If you change "
-    "a pixel or a weight, the effect appears as a larger difference."
+    "The allowed difference bounds PyTorch's accumulated rounding errors, from the pixels to this number. If you "
+    "change a pixel or a weight, the effect appears as a larger difference."
 )
 GUIDE = (
     "Black numbers are formulas, from the pixels to the answer.",
