@@ -48,7 +48,7 @@ def test_a_badge_never_stands_beside_another_cell(page: Any, shapes: Any, traced
             page.wait_for_timeout(MOMENT)
             assert shown(page) == (f"{first} 3.12.12", 0)
             assert float(page.get_attribute("[data-number]", "data-number")) == number
-            assert "has not been answered yet" in page.locator(".pending").inner_text()
+            assert "has not been calculated yet" in page.locator(".pending").inner_text()
             assert page.locator("section[aria-label='This number']").get_attribute("inert") is not None
         wander(page, at(second, 5, 4, 4))
     assert recorded(page) == float(traced["conv2"].output[0, 5, 4, 4])
@@ -133,10 +133,10 @@ def test_a_server_that_stops_leaves_no_proof_behind_and_one_started_anew_is_gone
         field.wait_for()
         assert "printed in its terminal" in page.get_by_role("status").first.inner_text()
         field.fill("http://127.0.0.1/#token=" + "x" * 43)
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Continue").click()
         page.get_by_text("not the token of the server").wait_for()
         field.fill(again.url)
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Continue").click()
         field.wait_for(state="detached")
         assert recorded(page) == number
         assert state(page)["cell"] == "2.16.9"

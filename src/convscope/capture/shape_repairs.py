@@ -1,7 +1,7 @@
-"""Shape repairs: for a function of torch that refused its shapes, the calculation that went wrong and what would fit.
+"""Shape repairs: for a call that failed on its shapes, the calculation that went wrong and the changes that may fit.
 
-Each rule looks at one failed call and offers options: new arguments for it, or for a layer that ran before, as a number
-that a person would type. Nothing is claimed here: `shape_trials` runs every option. Knows torch's functions.
+Each rule takes one failed call and returns options: new arguments for it, or for an earlier layer, as a number that a
+user would type. The options are unverified: `shape_trials` runs each of them. Knows torch's functions.
 """
 
 import math
@@ -86,7 +86,7 @@ Change = Callable[[Arguments], Arguments]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Changes to try: what a person would write, and the arguments of each changed call by its index."""
+    """Changes to try: what a user would write, and the arguments of each changed call by its index."""
 
     repairs: tuple[Repair, ...]
     changes: Mapping[int, Change]
@@ -94,7 +94,7 @@ class Option:
 
 @dataclass(slots=True, eq=False)
 class Diagnosis:
-    """What went wrong in a call, in one calculation, and what to try."""
+    """The failed calculation of a call, and the changes to try."""
 
     sum: str
     options: list[Option] = field(default_factory=list)
@@ -140,7 +140,7 @@ ALIASES: Mapping[str, str] = {
 
 
 def diagnosis(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
-    """What went wrong in a failed call; None where nothing is known of its function.
+    """The diagnosis of a failed call; None if there is no rule for its function.
 
     Args:
         call: The failed call.
@@ -346,11 +346,11 @@ RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]
     **dict.fromkeys(("view", "reshape"), _view),
     **dict.fromkeys((name for name in PARAMETERS if "pool" in name), _pooling),
 }
-"""Function -> what a failed call of it means."""
+"""Function -> the rule that diagnoses a failed call of it."""
 
 
 def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -> list[Option]:
-    """The last layer that made this number of channels or features, changed to make as many as are wanted."""
+    """The last layer that made this number of channels or features, changed to make the wanted number."""
     kinds = ("linear",) if setting == "out_features" else ("conv",)
     for call in reversed(before):
         weight = call.tensor("weight")
@@ -412,7 +412,7 @@ def _weights(arguments: Arguments, shape: Sequence[int], out: int = 0) -> Argume
 
 
 def _origin(x: Tensor, before: Sequence[TorchCall]) -> str:
-    """Which maps were flattened to this vector: `16·5·5 = `, or nothing."""
+    """The shape of the maps that were flattened to this vector: `16·5·5 = `, or an empty text."""
     for call in reversed(before):
         source = call.tensor("input")
         if call.shape == tuple(x.shape) and source is not None and source.dim() > x.dim():

@@ -1,6 +1,6 @@
 """Training recording: the steps of a forward pass, its loss, its backward pass and its update.
 
-A backward operation that gives several gradients is one step for each, so that each has its name, its shape and its
+A backward operation that returns several gradients becomes one step for each, so that each has its name, shape and
 badge. Knows torch; returns NumPy arrays.
 """
 
@@ -24,7 +24,7 @@ LEAF, VISIBLE, HIDDEN, TERM = 0, 1, 2, 3
 
 
 class TrainingRecording(Recording):
-    """A whole training step of which every call was kept."""
+    """A whole training step with all of its calls."""
 
     def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: Any) -> None:
         super().__init__(session, recorder, result)
@@ -162,7 +162,7 @@ class TrainingRecording(Recording):
 
     @cached_property
     def training_step(self) -> TrainingStep:
-        """What the trace is a training step of."""
+        """The record of the loss, gradients and update for the trace."""
         session, recorder, end = self.training_session, self.recorder, self.recorder.update_start
         gradients = {name: self._made(tensor, end) for name, tensor in session.gradients.items()}
         updated = {update.parameter: self._result_ref((update.time, 0)) for update in session.updates}

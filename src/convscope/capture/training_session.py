@@ -1,7 +1,7 @@
 """Training session: one pass with its loss, its backward pass and its update, on stand-ins for the parameters.
 
 The model runs with copies of its trainable parameters, and the optimizer's step runs on copies of these and of its
-state, so that nothing of the user's is written. Knows torch; no steps, no names.
+state, so that the user's model and optimizer are not modified. Knows torch; no steps, no names.
 """
 
 import math
@@ -25,7 +25,7 @@ LossFunction = Callable[[Any, Any], Tensor]
 
 @dataclass(slots=True, eq=False)
 class TrainingSession(TracingSession):
-    """A session that goes on to the loss, the gradients and, with an optimizer, the new parameters."""
+    """A session that also computes the loss, the gradients and, with an optimizer, the new parameters."""
 
     shortens: ClassVar[bool] = False
     target: Any = None
@@ -98,7 +98,7 @@ class TrainingSession(TracingSession):
         return leaves
 
     def _refresh_recurrent(self) -> None:
-        """Recurrent layers hold their weights in a list besides."""
+        """Update the additional list of weights in recurrent layers."""
         for module in self.subject.modules.values():
             if isinstance(module, torch.nn.RNNBase) and type(module) in PLAIN:
                 module.__dict__["_flat_weights"] = [getattr(module, name) for name in module._flat_weights_names]

@@ -37,7 +37,7 @@ class StepSettings:
     lr: float | None = None
     training: bool | None = None
     origin: str = ""
-    """Which step of which run it is, in words."""
+    """The step and its run, in words."""
 
     @property
     def trains(self) -> bool:
@@ -46,7 +46,7 @@ class StepSettings:
 
 
 def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
-    """The settings of a step as a run takes it: what is not given comes from its recipe and its newest snapshot.
+    """The settings of a run's step: those that are not passed come from its recipe and its newest snapshot.
 
     Raises:
         UsageError: the run was trained with an optimizer whose update is not explained.
@@ -75,8 +75,8 @@ def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
     """Give an optimizer's state the memory layout of its parameters.
 
-    Trainings lay convolutions out with their channels last, weights are loaded without; and a fused optimizer takes
-    for granted that both lie alike.
+    Trainings use channels-last convolutions, but weights are loaded contiguously; a fused optimizer requires the same
+    layout for both.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -153,7 +153,7 @@ def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
 
 
 def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
-    """The labels as a tensor on the model's device; of a loss by name, one whole number for each image."""
+    """The labels as a tensor on the model's device; for a named loss, one integer for each image."""
     tensor = target.detach().clone() if isinstance(target, Tensor) else torch.from_numpy(np.array(target))
     tensor = tensor.to(subject.device)
     images = len(next(iter(intake.tensors.values())))
@@ -173,7 +173,7 @@ def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool
 
 
 def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
-    """A loss of classes that first checks output and labels."""
+    """A classification loss that first checks output and labels."""
 
     def checked(output: Any, labels: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 2:

@@ -1,6 +1,6 @@
-"""Calling a learner's function: its result as arrays, or what went wrong in one sentence and its own lines.
+"""Calling a user's function: its result as arrays, or its error in one sentence with the lines of its traceback.
 
-Knows NumPy. Whatever the function raises is caught; an endless one is interrupted between two Python instructions.
+Knows NumPy. All exceptions of the function are caught; an endless loop is interrupted between two Python instructions.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ class TimeExceeded(BaseException):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a call gave."""
+    """The result of a call, or why it failed."""
 
     results: Results | None
     """By name; None if the call failed."""
     problem: str = ""
     """One sentence: an exception, a result that cannot be read."""
     lines: tuple[str, ...] = ()
-    """The learner's own lines that led there."""
+    """The lines of the user's file in the traceback."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Caller:
     function: Callable[..., Any]
     plan: Plan
     seconds: float
-    """For all calls together."""
+    """Seconds for all calls together."""
     notes: dict[str, None] = field(default_factory=dict)
     late: tuple[Values, tuple[str, ...]] | None = None
     """The arguments of the interrupted call, and the line that was running."""
@@ -128,7 +128,7 @@ def named(result: Any, plan: Plan, values: Values, form: Form) -> Results:
 
 
 def _one_of(array: Array, plan: Plan, values: Values, form: Form) -> Results:
-    """Which gradient a function returns that returns only one: by its shape."""
+    """The name of a single returned gradient, recognised by its shape."""
     expected = plan.operation.reference(values)
     back = {"dx": "x", "dw": "weight", "db": "bias"}
     for name in expected:
@@ -152,7 +152,7 @@ def _array(value: Any) -> Array:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the function's own prints and warnings: it is called hundreds of times."""
+    """Suppress the function's prints and warnings, because it is called hundreds of times."""
     with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Check of a convolution: its cases, and what goes wrong in people's convolutions."""
+"""Check of a convolution: its cases, and common mistakes."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,13 +12,13 @@ DEFAULTS: Values = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
 def reference(values: Values) -> Results:
-    """The convolution itself."""
+    """The convolution."""
     settings: Values = {name: values.get(name, default) for name, default in DEFAULTS.items()}
     return {"out": conv2d(values["x"], values["weight"], values.get("bias"), **settings)}
 
 
 def cases(limits: Limits) -> list[Case]:
-    """From one plane of nine numbers to a batch, with every setting alone before they meet."""
+    """From one plane of nine numbers to a batch; each setting alone, then combined."""
     x = np.arange(1.0, 10).reshape(1, 1, 3, 3)
     first = {"x": x, "weight": np.array([[[[1.0, 2], [0, -1]]]]), "bias": np.array([1.0]), **DEFAULTS}
     shapes: list[tuple[tuple[int, ...], Values]] = [
@@ -60,23 +60,23 @@ def _arrays(rng: np.random.Generator, shape: tuple[int, ...], limits: Limits, *,
 
 
 def set_to(**changes: object) -> Callable[[Values], Values]:
-    """A change of settings."""
+    """Replace settings by fixed values."""
     return lambda values: values | changes
 
 
 def changed(name: str, change: Callable[[Array], Array]) -> Callable[[Values], Values]:
-    """A change of one array, where the function has it."""
+    """Change one array, if the function has it."""
     return lambda values: values | ({name: change(values[name])} if values.get(name) is not None else {})
 
 
 def cropped(results: Results, values: Values) -> Results:
-    """As many windows as the right result has, from the first on."""
+    """Crop to the size of the correct result, from the first window on."""
     rows, columns = reference(values)["out"].shape[2:]
     return {"out": results["out"][:, :, :rows, :columns]}
 
 
 def padded(mode: str, **how: object) -> Callable[[Values], Values]:
-    """Padding of another kind than zeros."""
+    """Pad with something other than zeros."""
 
     def before(values: Values) -> Values:
         p = values["padding"]
@@ -87,7 +87,7 @@ def padded(mode: str, **how: object) -> Callable[[Values], Values]:
 
 
 def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], Values]:
-    """Padding of other widths: multiples of the right one."""
+    """Pad with other widths: multiples of the correct one."""
 
     def before(values: Values) -> Values:
         p = values["padding"]
@@ -97,7 +97,7 @@ def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], 
 
 
 def axes(settings: str, row: bool) -> Callable[[Values], Values]:
-    """A setting that acts on rows alone or on columns alone."""
+    """Apply a setting to rows only or to columns only."""
 
     def before(values: Values) -> Values:
         value, none = values[settings], DEFAULTS[settings]
@@ -107,7 +107,7 @@ def axes(settings: str, row: bool) -> Callable[[Values], Values]:
 
 
 def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[[Values], Values]:
-    """Products (and the bias) times a share."""
+    """Scale the products (and the bias) by a factor."""
 
     def before(values: Values) -> Values:
         factor = share(values)
@@ -120,7 +120,7 @@ def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[
 
 
 def one_channel(at: int) -> Callable[[Array], Array]:
-    """Kernels of which one channel counts."""
+    """Kernels with all channels but one set to zero."""
 
     def change(weight: Array) -> Array:
         out = np.zeros_like(weight)
@@ -131,7 +131,7 @@ def one_channel(at: int) -> Callable[[Array], Array]:
 
 
 def result(change: Callable[[Array], Array]) -> Callable[[Results, Values], Results]:
-    """A change of the result."""
+    """Change the result."""
     return lambda results, _values: {"out": change(results["out"])}
 
 
@@ -143,7 +143,7 @@ def _last_zero(out: Array) -> Array:
 
 
 def without_last(weight: Array) -> Array:
-    """A kernel whose last row and column count as zero."""
+    """A kernel with its last row and column set to zero."""
     weight = weight.copy()
     weight[:, :, -1, :] = 0
     weight[:, :, :, -1] = 0
@@ -151,7 +151,7 @@ def without_last(weight: Array) -> Array:
 
 
 def last_product(weight: Array) -> Array:
-    """A kernel of which only the very last cell counts."""
+    """A kernel with all cells but the very last set to zero."""
     out = np.zeros_like(weight)
     out[:, -1, -1, -1] = weight[:, -1, -1, -1]
     return out
@@ -166,7 +166,7 @@ def _same_column(out: Array) -> Array:
 
 
 def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
-    """Sums that go on from cell to cell; they begin anew for every index of the axes kept."""
+    """Sums that continue from cell to cell; they are reset for each index of the kept axes."""
 
     def after(results: Results, _values: Values) -> Results:
         out = results["out"]

@@ -1,4 +1,4 @@
-"""Check of a convolution's gradients: dx, dw and db, and what goes wrong in people's loops."""
+"""Check of a convolution's gradients dx, dw and db: its cases, and common mistakes."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,7 +31,7 @@ def cases(limits: Limits) -> list[Case]:
 
 
 def only(name: str, change: Callable[[Array, Values], Array]) -> Callable[[Results, Values], Results]:
-    """A change of one of the results."""
+    """Change one of the results."""
     return lambda results, values: {name: change(results[name], values)}
 
 
@@ -65,7 +65,7 @@ def _cut(top: Callable[[int], int]) -> Callable[[Results, Values], Results]:
 
 
 def _one(name: str, run: Callable[[Values], Results]) -> Callable[[Values], Results]:
-    """Of a variant, one result alone."""
+    """One result of a variant."""
     return lambda values: {**reference(values), name: run(values)[name]}
 
 

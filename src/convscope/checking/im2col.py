@@ -16,7 +16,7 @@ def reference(values: Values) -> Results:
 
 
 def _windows(values: Values, stride: int | None = None) -> Array:
-    """(N, C, R, S, P, Q), each window read where it is."""
+    """The windows of an image, (N, C, R, S, P, Q)."""
     (top, left), (r, s), step = _borders(values), pair(values["kernel_size"]), stride or values["stride"]
     x = np.pad(values["x"], ((0, 0), (0, 0), top, left))
     rows, columns = _sizes(values)
@@ -77,7 +77,7 @@ def _stride_lost(values: Values) -> Results:
 
 
 def _take(shape: Callable[[Values], tuple[int, ...]], *order: int) -> dict[str, Callable[[Array, Values], Array]]:
-    """From another convention: what the axes are, and how they are turned to (N, C·R·S, P·Q)."""
+    """Convert from another convention: the names of its axes, and their order as (N, C·R·S, P·Q)."""
 
     def take(array: Array, values: Values) -> Array:
         sizes = shape(values)

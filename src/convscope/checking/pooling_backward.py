@@ -11,16 +11,16 @@ from convscope.checking.operation import Array, Case, Limits, Mistake, Operation
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
 
 Share = Callable[[Array], Array]
-"""The window -> the share of each of its cells in the gradient, both (N, C, R, S)."""
+"""Maps a window to the fraction of the gradient that each cell gets, both (N, C, R, S)."""
 
 
 def maximum(values: Values) -> Results:
-    """To the winner of each window."""
+    """The gradient goes to the maximum of each window."""
     return {"dx": max_pool2d_backward(*_arguments(values))}
 
 
 def average(values: Values) -> Results:
-    """Evenly over each window."""
+    """The gradient is distributed evenly over each window."""
     return {"dx": avg_pool2d_backward(*_arguments(values))}
 
 
@@ -80,7 +80,7 @@ def _mean(window: Array) -> Array:
 
 
 def _winner_overwritten(values: Values) -> Results:
-    """Only the winner's cell is assigned, the others keep what they have."""
+    """Assign only the cell of the maximum; the others keep their values."""
     out = np.zeros_like(values["x"])
     for n, c, i, j, row, column in _winning_cells(values):
         out[n, c, row, column] = values["dout"][n, c, i, j]

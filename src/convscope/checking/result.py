@@ -19,11 +19,11 @@ class WrongResult(ConvscopeError, AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """One cell's arithmetic, as it should be and as the function does it."""
+    """The arithmetic of one cell, as it should be and as the function does it."""
 
     expected: tuple[Term, ...] | None = None
     yours: tuple[Term, ...] | None = None
-    """None where the function could not be asked for them, or what it adds does not make its number."""
+    """None if they could not be measured, or do not add up to the function's number."""
     lines: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """The same for an operation that is not a sum of products, as lines of text."""
     picks: bool = False
@@ -32,7 +32,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Check:
-    """What `cs.check` found out about a function; print it for the whole answer."""
+    """The result of `cs.check`; print it for the whole report."""
 
     operation: str
     function: str
@@ -41,7 +41,7 @@ class Check:
     cases: int
     """How many calls were compared."""
     form: str
-    """In what form it takes its arrays: (N, C, H, W)."""
+    """The layout of its arrays, such as (N, C, H, W)."""
     kind: str
     """numpy, torch or lists."""
     notes: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Check:
     problem: str = ""
     """The exception, in one sentence, if the function failed."""
     lines: tuple[str, ...] = ()
-    """Its own lines that led there."""
+    """The lines of the user's file in the traceback."""
     late: bool = False
     """Whether it was interrupted because it took too long."""
 
