@@ -46,7 +46,7 @@ def xlsxwriter() -> Any:
 
 
 def check_workbook_path(path: str | Path) -> Path:
-    """A path that a workbook can have; refused before any work is done."""
+    """Check the path of a workbook before any work is done."""
     result = Path(path)
     if result.suffix.lower() != ".xlsx":
         raise UsageError(f"a workbook is a file .xlsx, not {result.name!r}; choose a name such as {result.stem}.xlsx.")
@@ -56,7 +56,7 @@ def check_workbook_path(path: str | Path) -> Path:
 
 
 def save(path: str | Path, content: bytes) -> None:
-    """Write a workbook as a whole, or leave what was there.
+    """Write a workbook atomically: on failure, an existing file is kept.
 
     Raises:
         ConvscopeError: it cannot be written.
@@ -180,7 +180,7 @@ class _Drawing:
                 row += 1
 
     def differences(self) -> None:
-        """How far each formula is from the recorded number, and how far it may be."""
+        """The difference of each formula from the recorded number, and the allowed difference."""
         page = self.pages[DIFFERENCES]
         count = sum(map(len, self.chain.calculated))
         last = HEAD + count
@@ -265,7 +265,7 @@ class _Drawing:
         return row + 1
 
     def _answer(self, page: Any, row: int, roots: list[tuple[Key, Array]]) -> int:
-        """The numbers that everything leads to, live; of class scores also the largest. Returns the row below."""
+        """The network's outputs as formulas, with the largest class score. Returns the row below."""
         for key, flat in roots:
             if len(flat) <= ANSWERS:
                 row = self._numbers_of(page, row, self.chain.tensors[key]) + 1
@@ -291,7 +291,7 @@ class _Drawing:
         return below + 1
 
     def _contents(self, page: Any, top: int) -> None:
-        """The sheets, and what each holds."""
+        """The list of sheets and their contents."""
         heads = [("sheet", self.head), ("numbers", self.right), ("formulas", self.right), (" what it holds", self.head)]
         for place, (head, form) in enumerate(heads):
             page.write_string(top, place, head, form)
@@ -337,6 +337,6 @@ def _digits(largest: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of other people as one short line, without characters that XML lacks."""
+    """External text as one short line, without characters that XML lacks."""
     line = spelled(text)
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"

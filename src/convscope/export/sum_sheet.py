@@ -115,7 +115,7 @@ class _Sheet:
         return text if dot.bias is None else f"{text}+({self._terms(dot.bias)})"
 
     def _terms(self, expr: Leaf | Dot | Apply) -> str:
-        """A line for each number that goes in; the formula of all of them."""
+        """A line for each input; the formula of all of them."""
         self.page.write_string(self.row, 0, "number", self.head)
         self.page.write_string(self.row, 1, "", self.head)
         self.row += 1
@@ -134,7 +134,7 @@ class _Sheet:
         self.page.write_number(self.row, column + 1, float(value), self.given)
 
     def _line(self, label: str, text: str | None, value: float, form: Any) -> str:
-        """A line of the closing; returns the address of its number."""
+        """Write a summary line; returns the address of its number."""
         self.page.write_string(self.row, 0, label)
         if text is None and not np.isfinite(value):
             self.page.write_string(self.row, 1, "no bound")

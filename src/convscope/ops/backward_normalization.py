@@ -1,7 +1,7 @@
-"""Normalization on the way back: a number counts itself, in the mean of all and in their variance.
+"""Normalization backward: an input affects its own result, the mean and the variance.
 
-Hence three paths: straight through the division, through the mean and through the variance. Where recorded statistics
-are used, batch norm in evaluation, only the straight one is left."""
+Hence three paths: direct, through the mean and through the variance. With fixed statistics (batch norm in evaluation),
+only the direct one remains."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import gamma
 
 RESULTS = ("input", "weight", "bias")
-"""What `output_mask` asks for, in this order."""
+"""The gradients that `output_mask` selects, in this order."""
 
 
 @np.errstate(all="ignore")  # infinities and no numbers are explained like any number
@@ -84,7 +84,7 @@ def group_norm_backward(call: Call, cell: Cell) -> Expr:
     return _through(call, cell, [cell[0], range(group * size, (group + 1) * size), *rest], parts, scaled=True)
 
 
-FIXED = "with recorded statistics, the straight path alone: the gradient × weight ÷ standard deviation"
+FIXED = "with fixed statistics, only the direct path: the gradient × weight ÷ standard deviation"
 
 
 def _wanted(call: Call) -> str:
@@ -158,15 +158,15 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
 
 
 def _weight_place(call: Call, cell: Cell) -> Cell:
-    """Where the weight of a cell is: of layer norm at its last axes, else at its channel."""
+    """The index of a cell's weight: its last axes for layer norm, otherwise its channel."""
     return cell[len(cell) - len(call["normalized_shape"]) :] if "normalized_shape" in call.arguments else (cell[1],)
 
 
 def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call, *, apart: bool = False) -> Cells:
-    """How far the cells of a line are from their mean.
+    """The distances of the cells of a line from their mean.
 
     Args:
-        apart: Whether the kernel adds up gradient × cell and gradient × mean apart, and subtracts the sums.
+        apart: Whether the kernel sums gradient × cell and gradient × mean separately, and subtracts the sums.
     """
     cells = outer(x, line)
     values = cells.values - mean.value()
@@ -183,11 +183,11 @@ def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call,
 
 
 def _scale(call: Call, line: Sequence[Axis], mean: Leaf, rate: Leaf | Apply) -> Apply:
-    """The weight multiplied the normalized cells, so its gradient is the sum of these times the gradients."""
+    """The gradient of the weight: the sum of the normalized cells times their gradients."""
     grads = outer(call["grad_out"], line)
     note = f"the sum over {len(grads):,} cells of gradient × distance from the mean"
     total = _added(Dot(_distances(call["input"], line, mean, call), grads, note=note, extra=1), call)
-    return Apply("mul", {"x": total, "y": rate}, note="what the weight multiplied × the gradients")
+    return Apply("mul", {"x": total, "y": rate}, note="the normalized input × the gradients")
 
 
 def _shift(call: Call, line: Sequence[Axis]) -> Dot:

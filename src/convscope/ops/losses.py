@@ -1,4 +1,4 @@
-"""Losses of pairs of numbers: each prediction against its target, kept apart, added up, or averaged."""
+"""Losses of pairs of numbers: each prediction with its target, unreduced, summed or averaged."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -36,18 +36,18 @@ def addr(call: Call, cell: Cell) -> Dot:
 
 
 def _scaled(call: Call, cell: Cell) -> Leaf | Apply | None:
-    """What is added; nothing where beta is 0, whatever it holds."""
+    """The added tensor times beta; nothing if beta is 0, even for nan."""
     beta = float(call["beta"])
     if not beta:
         return None
     added = broadcast(call["self"], cell, "self")
     if beta == 1:
         return added
-    return Apply("mul", {"x": number(beta, "beta"), "y": added}, "what is added, times beta", call.kind)
+    return Apply("mul", {"x": number(beta, "beta"), "y": added}, "the added tensor × beta", call.kind)
 
 
 def addbmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To every matrix of the batch."""
+    """Pass the weights to every matrix of the batch."""
     left, right = wide(call["batch1"]), wide(call["batch2"])
     scaled = weights * float(call["alpha"])
     gradients = {"batch1": scaled @ np.swapaxes(right, -1, -2), "batch2": np.swapaxes(left, -1, -2) @ scaled}
@@ -55,7 +55,7 @@ def addbmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def addr_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To both vectors."""
+    """Pass the weights to both vectors."""
     one, other = wide(call["vec1"]), wide(call["vec2"])
     scaled = weights * float(call["alpha"])
     gradients = {"vec1": scaled @ other, "vec2": one @ scaled}
@@ -63,7 +63,7 @@ def addr_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def _plus_vjp(call: Call, weights: Array, varies: Varies, products: Mapping[str, Array], product: float) -> VJP:
-    """With the added tensor's own share: its gradient, or a constant where it does not vary."""
+    """Add the contribution of the added tensor: its gradient, or a constant if it does not vary."""
     beta = float(call["beta"])
     gradients = {name: gradient for name, gradient in products.items() if name in varies}
     constant = product if not gradients else 0.0 if len(gradients) == 1 else -product
@@ -158,7 +158,7 @@ def _spread(call: Call) -> dict[str, Array]:
 
 
 def trilinear_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To each tensor the product of the other two."""
+    """Pass to each tensor the product of the other two."""
     tensors, summed = _spread(call), _summed(call)
     kept = np.expand_dims(weights, summed)
     gradients = {}

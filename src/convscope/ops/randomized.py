@@ -1,4 +1,4 @@
-"""Layers that draw numbers: leaky slopes (RReLU, in evaluation) and the windows of fractional max pooling."""
+"""Layers with random numbers: RReLU (in evaluation) and fractional max pooling."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,22 +16,22 @@ from convscope.ops.vjp import VJP, Varies, first_result, only, wide
 
 
 def rrelu(call: Call, cell: Cell) -> Apply:
-    """Like a leaky relu; in evaluation its slope is the middle of the range that training draws from.
+    """A leaky relu; in evaluation its slope is the middle of the range used in training.
 
     Raises:
-        UsageError: the slopes were drawn, and the call does not show them.
+        UsageError: in training the slopes are random, and the call does not record them.
     """
     return Apply("leaky_relu", {"x": leaf(call["self"], cell), "slope": number(_slope(call), "middle slope")})
 
 
 def _slope(call: Call) -> float:
     if call["training"]:
-        raise UsageError("no rule explains rrelu in training: its slopes are drawn while it runs.")
+        raise UsageError("no rule explains rrelu in training: its random slopes are not recorded.")
     return (float(call["lower"]) + float(call["upper"])) / 2
 
 
 def rrelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The middle slope below zero."""
+    """The slope is 1 above zero, the middle slope below."""
     only(call, varies, "self")
     return VJP({"self": weights * np.where(wide(call["self"]) > 0, 1.0, _slope(call))})
 
@@ -55,7 +55,7 @@ def fractional_max_pool(call: Call, cell: Cell) -> Apply:
     if not call.output:
         return Apply("max", {"cells": cells}, note=f"the largest of {len(cells):,} cells")
     flat = np.ravel_multi_index(tuple(cells.cells[:, -len(starts) :].T), planes)
-    note = f"where the largest of {len(cells):,} cells stands"
+    note = f"the index of the largest of {len(cells):,} cells"
     return Apply("argmax", {"cells": cells, "positions": cells.placed(flat)}, note=note)
 
 
@@ -89,7 +89,7 @@ def _intervals(dtype: str, sample: float, length: int, count: int, size: int) ->
 
 
 def fractional_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the largest cell of each window."""
+    """Pass the weights to the largest cell of each window."""
     first_result(call)
     only(call, varies, "self")
     image = wide(call["self"])
@@ -104,7 +104,7 @@ def fractional_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def fractional_max_pool_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The cells of each window; all of what was drawn."""
+    """The cells of each window; all random samples."""
     mask = as_mask(mask)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:

@@ -1,7 +1,7 @@
-"""Paths: what the image adds to a number by way of one channel of each convolution.
+"""Paths: the contributions of the image to a number through one channel of each convolution.
 
-The slopes that lead a number back to the image (`backward`) are cut at a convolution and only those of one channel
-are followed on. Slopes add up, so the paths, and what reaches the number past the convolutions, add up to the
+The slopes that lead a number back to the image (`backward`) are split at a convolution, and those of one channel are
+followed. Slopes are additive, so the paths, and the contributions that bypass the convolutions, add up to the
 contributions of the pixels.
 """
 
@@ -35,12 +35,12 @@ class Path:
     channels: tuple[int, ...]
     value: float
     cell: Cell
-    """The cell of the last channel through which the most goes."""
+    """The cell of the last channel with the largest contribution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """A number as paths, the largest first; `rest` reaches it past these convolutions."""
+    """A number as paths, the largest first; `rest` bypasses these convolutions."""
 
     paths: tuple[Path, ...]
     rest: float
@@ -49,7 +49,7 @@ class Paths:
 
     @property
     def total(self) -> float:
-        """Paths, rest and constant, added up: the number, but for rounding."""
+        """The sum of paths, rest and constant: the number, up to rounding."""
         return sum(path.value for path in self.paths) + self.rest + self.constant
 
 
@@ -67,7 +67,7 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
         trace: The pass, of one image.
         step: The step that made the number.
         cell: A full index of its result.
-        minus: Another cell of it: the paths are then those of the difference, cell - minus.
+        minus: Another cell of the result: the paths are then those of the difference, cell - minus.
 
     Raises:
         UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
@@ -139,6 +139,6 @@ def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = 
 
 
 def _added(trace: Trace, found: Backward) -> float:
-    """What the pixels add by the weights that have reached them."""
+    """The sum of the pixels' contributions."""
     parts = (np.where(w == 0, 0.0, w * trace.inputs[name]).sum() for name, w in found.inputs.items())
     return float(sum(parts))

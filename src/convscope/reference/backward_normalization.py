@@ -112,7 +112,7 @@ def layer_norm_backward_error(
     weight: Array | None = None, bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
     u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """As `_errors_apart`."""
+    """The same bound as `_errors_apart`."""
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
     scale = np.asarray(1.0) if weight is None else np.abs(weight)
@@ -145,7 +145,7 @@ def group_norm_backward_error(
     _y: Any, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
     channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True), u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """As `_errors_apart`."""
+    """The same bound as `_errors_apart`."""
     shape = (images, group, channels // group, cells)
     g, _, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
     size = np.abs(x).reshape(shape) + np.abs(mean).reshape(images, group, 1, 1)

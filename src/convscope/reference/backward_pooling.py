@@ -52,7 +52,7 @@ def adaptive_max_pool_backward(grad_output: Array, x: Array, indices: Array | No
 def adaptive_max_pool_backward_error(
     _y: Array, u: float, grad_output: Array, x: Array, indices: Array | None = None
 ) -> Array:
-    """As `max_pool_backward_error`."""
+    """The same bound as `max_pool_backward_error`."""
     lead = 2 if x.ndim > 3 else 1
     winners = adaptive_max_pool(x, grad_output.shape[lead:])[1]
     return _sums_error(u, grad_output, winners, x.shape, lead)

@@ -72,12 +72,12 @@ def place_error(
 
 
 def kth_error(y: Any, u: float, x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    """As `place_error`."""
+    """The same bound as `place_error`."""
     return place_error(y, u, x, dim, keepdim, k)
 
 
 def mode_error(y: Any, u: float, x: Array, dim: int = -1, keepdim: bool = False) -> Any:
-    """As `place_error`."""
+    """The same bound as `place_error`."""
     return place_error(y, u, x, dim, keepdim)
 
 
@@ -141,7 +141,7 @@ def nansum(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None)
 
 
 def nansum_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    """As `sum`."""
+    """The same bound as `sum`."""
     return total_error(y, u, np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
 
 
@@ -236,7 +236,7 @@ def bucket(x: Any, boundaries: Array, out_int32: bool = False, right: bool = Fal
 
 
 def bucket_error(y: Array, u: float, x: Any, boundaries: Array, **_: Any) -> Any:
-    """As `search_error`."""
+    """The same bound as `search_error`."""
     return search_error(y, u, boundaries, x)
 
 

@@ -104,7 +104,7 @@ def reduced_slices(x: Array, dim: int, index: Array, source: Array, reduce: str,
 def reduced_slices_error(
     y: Array, u: float, x: Array, dim: int, index: Array, source: Array, reduce: str, include_self: bool = True
 ) -> Any:
-    """As `scatter_reduced_error`."""
+    """The same bound as `scatter_reduced_error`."""
     return scatter_reduced_error(y, u, x, dim, _spread(index, dim, source), source, reduce, include_self)
 
 
