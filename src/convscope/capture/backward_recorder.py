@@ -71,11 +71,11 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         time = len(self.tape.calls) - 1
         call = self.tape.calls[time] if time > self._seen else None
         self._seen = time
-        for place, tensor in enumerate(results_of(call)) if call is not None else ():
+        for index, tensor in enumerate(results_of(call)) if call is not None else ():
             node = tensor.grad_fn
             if node is not None:
                 watched = self._nodes.setdefault(id(node), _Watched(node))
-                watched.results.setdefault(tensor.output_nr, (time, place))
+                watched.results.setdefault(tensor.output_nr, (time, index))
 
     def begin_backward(self) -> None:
         """Called between the loss and the backward pass: puts a hook before and after every node."""

@@ -313,10 +313,10 @@ def _view(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     result = Diagnosis(
         f"{call.name}({shown}) receives {'·'.join(map(str, x.shape[1:]))} = {numbers:,} numbers: {ratio}"
     )
-    for place in range(len(size) - 1, 0, -1):
-        rest = math.prod(n for i, n in enumerate(size) if i != place and n != -1)
-        if rest and numbers % rest == 0 and size[place] != -1:
-            fitting = tuple(numbers // rest if i == place else n for i, n in enumerate(size))
+    for axis in range(len(size) - 1, 0, -1):
+        rest = math.prod(n for i, n in enumerate(size) if i != axis and n != -1)
+        if rest and numbers % rest == 0 and size[axis] != -1:
+            fitting = tuple(numbers // rest if i == axis else n for i, n in enumerate(size))
             change = {call.index: partial(_with, size=fitting)}
             result.options.append(Option((Repair(call.name, "size", fitting),), change))
     return result

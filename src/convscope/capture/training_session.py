@@ -73,10 +73,10 @@ class TrainingSession(TracingSession):
                 recorder.loss_start = self._starts(recorder)
                 loss = self._loss(output)
                 recorder.begin_backward()
-                found = torch.autograd.grad(loss, [*leaves.values()], allow_unused=True)
+                gradients = torch.autograd.grad(loss, [*leaves.values()], allow_unused=True)
         finally:
             recorder.end_backward()
-        self.gradients = {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
+        self.gradients = {name: grad for name, grad in zip(leaves, gradients, strict=True) if grad is not None}
         recorder.update_start = len(recorder.tape.calls)
         self.updates = list(self._updates(recorder))
         self.tensors = {**self.tensors, **{name: t for update in self.updates for name, t in update.before.items()}}

@@ -144,12 +144,12 @@ def _check_model(subject: ModelState) -> None:
 
 def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
     """The loss's name and function."""
-    given = settings.loss if settings.loss is not None else "cross-entropy"
-    if isinstance(given, str):
-        return given, make_loss(Recipe(loss=given))
-    if not callable(given):
-        raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not a {type(given).__name__}.")
-    return type(given).__name__ if isinstance(given, nn.Module) else getattr(given, "__name__", "the given loss"), given
+    loss = settings.loss if settings.loss is not None else "cross-entropy"
+    if isinstance(loss, str):
+        return loss, make_loss(Recipe(loss=loss))
+    if not callable(loss):
+        raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not a {type(loss).__name__}.")
+    return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "the given loss"), loss
 
 
 def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
@@ -195,21 +195,21 @@ def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]
 
 def _optimizer(subject: ModelState, settings: StepSettings) -> torch.optim.Optimizer | None:
     """The optimizer, by name over the model's own parameters, which it does not change."""
-    given, lr = settings.optimizer, settings.lr
-    if given is None:
+    choice, lr = settings.optimizer, settings.lr
+    if choice is None:
         if lr is not None:
             raise UsageError("a learning rate belongs to an optimizer; name one too, such as optimizer='adam'.")
         return None
-    if isinstance(given, torch.optim.Optimizer):
+    if isinstance(choice, torch.optim.Optimizer):
         if lr is not None:
             raise UsageError("the optimizer has its own learning rate; leave lr out, or name the optimizer.")
-        check_optimizer(given)
-        return given
-    if not isinstance(given, str):
-        raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not a {type(given).__name__}.")
-    if lr is None and given in OPTIMIZERS:
-        lr = inspect.signature(OPTIMIZERS[given]).parameters["lr"].default
-    recipe = Recipe(optimizer=given, lr=float(lr) if lr is not None else 1e-3)
+        check_optimizer(choice)
+        return choice
+    if not isinstance(choice, str):
+        raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not a {type(choice).__name__}.")
+    if lr is None and choice in OPTIMIZERS:
+        lr = inspect.signature(OPTIMIZERS[choice]).parameters["lr"].default
+    recipe = Recipe(optimizer=choice, lr=float(lr) if lr is not None else 1e-3)
     optimizer = make_optimizer(subject.model, recipe)
     check_optimizer(optimizer)
     return optimizer

@@ -79,15 +79,15 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
 
 
 def _split(spec: str) -> tuple[Path, str]:
-    place, _, name = spec.rpartition(":")
-    if not place or not name or not place.endswith(".py"):
+    file_name, _, name = spec.rpartition(":")
+    if not file_name or not name or not file_name.endswith(".py"):
         raise UsageError(f"{spec!r} names no function of a file; write file.py:function.")
-    path = Path(place).expanduser()
+    path = Path(file_name).expanduser()
     try:
         if not path.is_file():
-            raise UsageError(f"there is no file {place}; check the path.")
+            raise UsageError(f"there is no file {file_name}; check the path.")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
+        raise UsageError(f"{file_name!r} cannot be the path of a file: {error}.") from None
     return path.absolute(), name
 
 

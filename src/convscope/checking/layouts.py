@@ -24,7 +24,7 @@ def _form(
         return lambda array, _values: of(array)
 
     return Form(
-        name, {n: there for n, (there, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest
+        name, {n: forward for n, (forward, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest
     )
 
 

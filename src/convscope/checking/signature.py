@@ -72,8 +72,8 @@ class Plan:
         """
         known = sorted({form.layout for form in self.operation.forms if form.layout})
         if layout is not None and layout not in known:
-            there = f"its layouts are {', '.join(known)}" if known else "it has only one; leave --layout out"
-            raise UsageError(f"{self.operation.name} has no layout {layout!r}; {there}.")
+            choices = f"its layouts are {', '.join(known)}" if known else "it has only one; leave --layout out"
+            raise UsageError(f"{self.operation.name} has no layout {layout!r}; {choices}.")
         if layout is not None:
             return [form for form in self.operation.forms if form.layout == layout]
         return [
@@ -101,7 +101,7 @@ class Plan:
 
     def arguments(self, values: Values, form: Form, kind: str, dtype: str) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments; arrays are copies."""
-        given = {
+        mapping = {
             name: convert(form.give[name](array) if name in form.give else array, kind, dtype)
             for name, array in values.items()
             if name in self.operation.arrays and array is not None
@@ -110,7 +110,7 @@ class Plan:
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
         for slot in self.slots:
-            argument = self._argument(slot, values, given, settings)
+            argument = self._argument(slot, values, mapping, settings)
             if slot.keyword:
                 keywords[slot.name] = argument
             else:

@@ -46,8 +46,10 @@ class StepOptions:
 
     def wanted(self, image: str | None, at: str = "") -> bool:
         """Whether the command is about a training step: by an option, by a batch, or by the name of a gradient."""
-        given = any(option is not None for option in (self.target, self.loss, self.optimizer, self.lr, self.at_step))
-        return given or is_batch(image) or OF_A_STEP.fullmatch(at.rpartition(":")[0] or at) is not None
+        has_option = any(
+            option is not None for option in (self.target, self.loss, self.optimizer, self.lr, self.at_step)
+        )
+        return has_option or is_batch(image) or OF_A_STEP.fullmatch(at.rpartition(":")[0] or at) is not None
 
     def trace(self, model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs) -> Any:
         """The trace of a training step.

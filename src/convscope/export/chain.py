@@ -281,7 +281,7 @@ class _StepReader:
         self._kept: dict[tuple[int, int], Expr] = {}
         self.calls: dict[int, Call] = {}
         self.refs: dict[str, Ref] = {
-            name if step.arguments[name] is ref else f"{name}.{place}": ref for name, place, ref in step.refs()
+            name if step.arguments[name] is ref else f"{name}.{position}": ref for name, position, ref in step.refs()
         }
         self._tables: dict[str, tuple[Key, Array] | None] = {}
         self._strides = {
@@ -370,10 +370,10 @@ def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int, *, whole:
     for key, flat in roots:
         search.wanted.setdefault(key, []).append((flat, None))
     tensors = [numbers for step in reversed(trace.all_steps) for numbers in search.step(step)]
-    given = [numbers for key in [*search.wanted] if (numbers := search.gathered(key)) is not None]
+    inputs = [numbers for key in [*search.wanted] if (numbers := search.gathered(key)) is not None]
     order = ("input", "parameter", "constant")
-    given.sort(key=lambda numbers: order.index(numbers.key.kind))
-    return Chain(trace, {numbers.key: numbers for numbers in [*given, *reversed(tensors)]}, search.readers)
+    inputs.sort(key=lambda numbers: order.index(numbers.key.kind))
+    return Chain(trace, {numbers.key: numbers for numbers in [*inputs, *reversed(tensors)]}, search.readers)
 
 
 class _Search:

@@ -334,8 +334,8 @@ def _reshaped(step: Step, operands: Operands) -> State | None:
         if reach.place is None:
             result.append(reach)
         elif reach.place in places:
-            place, merged = places[reach.place]
-            result.append(replace(reach, place=place, merged=reach.merged or merged))
+            target_axis, merged = places[reach.place]
+            result.append(replace(reach, place=target_axis, merged=reach.merged or merged))
         elif reach.count == 1:
             result.append(reach.together())
         else:
@@ -377,8 +377,8 @@ def _selected(step: Step, operands: Operands) -> State | None:
 def _squeezed(step: Step, operands: Operands) -> State | None:
     ref, state = operands[0]
     dims = _listed(step.arguments.get("dim")) or range(len(ref.shape))
-    gone = {int(d) % len(ref.shape) for d in dims}
-    return _without(state, {axis for axis in gone if ref.shape[axis] == 1})
+    removed = {int(d) % len(ref.shape) for d in dims}
+    return _without(state, {axis for axis in removed if ref.shape[axis] == 1})
 
 
 def _listed(value: Any) -> list[int]:

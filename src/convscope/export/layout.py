@@ -281,8 +281,8 @@ def _place(
     labelled = numbers.key.kind != "parameter"
     above = 1 + (labelled and len(view.plane) > 1)  # the heading, and the numbers of the columns
     leading, inverse = np.unique(numbers.cells[chosen][:, view.leading], axis=0, return_inverse=True)
-    for place, index in enumerate(leading):
-        which = chosen[inverse.reshape(-1) == place]
+    for position, index in enumerate(leading):
+        which = chosen[inverse.reshape(-1) == position]
         block.rows[which] = row + above + rows[which] - down.start
         block.columns[which] = column + columns[which] - beside.start
         heading = _heading(numbers, {axis: lead, **dict(zip(view.leading, map(int, index), strict=True))})

@@ -138,10 +138,10 @@ class _Drawing:
 
     def _frame(self, page: Any, plane: Plane) -> None:
         """The heading of a plane, and the numbers of its rows and columns."""
-        for place, label in enumerate(plane.columns):
-            page.write_number(plane.row - 1, plane.column + place, label, self.index)
-        for place, label in enumerate(plane.rows):
-            page.write_number(plane.row + place, plane.column - 1, label, self.index)
+        for position, label in enumerate(plane.columns):
+            page.write_number(plane.row - 1, plane.column + position, label, self.index)
+        for position, label in enumerate(plane.rows):
+            page.write_number(plane.row + position, plane.column - 1, label, self.index)
         if plane.heading:
             page.write_string(plane.row - 1 - bool(plane.columns), plane.column, plain(plane.heading), self.faint)
 
@@ -219,8 +219,8 @@ class _Drawing:
         """The choices that may be made differently."""
         page.set_column(5, 5, 32)
         heads = ["near-ties of a maximum or ReLU", "apart", "allowed"]
-        for place, head in enumerate(heads):
-            page.write_string(HEAD - 1, 5 + place, head, self.right if place else self.head)
+        for column, head in enumerate(heads):
+            page.write_string(HEAD - 1, 5 + column, head, self.right if column else self.head)
         for row, tie in enumerate(self.chain.ties, HEAD):
             page.write_string(row, 5, plain(tie.name))
             page.write_number(row, 6, tie.apart, self.small)
@@ -232,8 +232,8 @@ class _Drawing:
         page.set_column(0, 1, 14)
         page.set_column(2, 3, 12)
         page.freeze_panes(HEAD, 0)
-        for place, head in enumerate(heads):
-            page.write_string(HEAD - 1, place, head, self.right if place > 1 else self.head)
+        for column, head in enumerate(heads):
+            page.write_string(HEAD - 1, column, head, self.right if column > 1 else self.head)
 
     def _names(self, page: Any, row: int, numbers: Numbers, index: int) -> None:
         cell = tuple(map(int, numbers.cells[index]))
@@ -257,11 +257,11 @@ class _Drawing:
 
     def _scale(self, page: Any, row: int) -> int:
         page.write_string(row, 0, "colours, by sheet and kernel")
-        for place, (words, color) in enumerate(
+        for offset, (words, color) in enumerate(
             [("most negative", NEGATIVE), ("0", ZERO), ("most positive", POSITIVE)], 1
         ):
             form = self.book.add_format({"bg_color": color, "align": "center", "border": 1, "border_color": FAINT})
-            page.write_string(row, place, words, form)
+            page.write_string(row, offset, words, form)
         return row + 1
 
     def _answer(self, page: Any, row: int, roots: list[tuple[Key, Array]]) -> int:
@@ -293,8 +293,8 @@ class _Drawing:
     def _contents(self, page: Any, top: int) -> None:
         """The list of sheets and their contents."""
         heads = [("sheet", self.head), ("numbers", self.right), ("formulas", self.right), (" what it holds", self.head)]
-        for place, (head, form) in enumerate(heads):
-            page.write_string(top, place, head, form)
+        for column, (head, form) in enumerate(heads):
+            page.write_string(top, column, head, form)
         for row, sheet in enumerate(self.layout.sheets, top + 1):
             page.write_url(row, 0, f"internal:{quoted(sheet.name)}!A1", string=sheet.name)
             page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks), self.count)

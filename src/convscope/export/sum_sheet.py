@@ -89,8 +89,10 @@ class _Sheet:
         """A line for each product; the sum, the scale, the bias."""
         if dot.kind or dot.left.derive is not None:
             return self._terms(dot)
-        for place, head in enumerate(["number", "", "weight", "", "product"] if dot.right is not None else ["number"]):
-            self.page.write_string(self.row, place, head, self.head)
+        for position, head in enumerate(
+            ["number", "", "weight", "", "product"] if dot.right is not None else ["number"]
+        ):
+            self.page.write_string(self.row, position, head, self.head)
         self.row += 1
         first = self.row
         column = "B" if dot.right is None else "E"

@@ -65,20 +65,20 @@ def prelu(call: Call, cell: Cell) -> Apply:
     if call.output == 1:
         return Apply("prelu_slope_backward", {"grad": from_grad, "x": x})
     weight: Operand = call["weight"]
-    place = tuple(0 if n == 1 else i for i, n in zip(cell[len(cell) - len(weight.shape) :], weight.shape, strict=True))
-    return Apply("leaky_relu_backward", {"grad": from_grad, "x": x, "slope": leaf(weight, place)})
+    index = tuple(0 if n == 1 else i for i, n in zip(cell[len(cell) - len(weight.shape) :], weight.shape, strict=True))
+    return Apply("leaky_relu_backward", {"grad": from_grad, "x": x, "slope": leaf(weight, index)})
 
 
 def glu(call: Call, cell: Cell) -> Apply:
     """In the first half, the gradient times the gate; in the second, times the input and the gate's slope."""
     operand, axis = call["self"], call["dim"] % len(cell)
     half = operand.shape[axis] // 2
-    place = tuple(i % half if a == axis else i for a, i in enumerate(cell))
-    gate = leaf(operand, tuple(i + half if a == axis else i for a, i in enumerate(place)))
-    grad = leaf(call["grad_output"], place)
+    index = tuple(i % half if a == axis else i for a, i in enumerate(cell))
+    gate = leaf(operand, tuple(i + half if a == axis else i for a, i in enumerate(index)))
+    grad = leaf(call["grad_output"], index)
     if cell[axis] < half:
         return Apply("glu_backward", {"grad": grad, "gate": gate})
-    return Apply("glu_gate_backward", {"grad": grad, "x": leaf(operand, place), "gate": gate})
+    return Apply("glu_gate_backward", {"grad": grad, "x": leaf(operand, index), "gate": gate})
 
 
 def _applied(call: Call) -> tuple[str, dict[str, Any]]:
@@ -90,7 +90,7 @@ def _applied(call: Call) -> tuple[str, dict[str, Any]]:
     function, names = ARGUMENTS[call.op]
     if call.op == "gelu_backward" and call["approximate"] == "tanh":
         function = "gelu_tanh_backward"
-    return function, {name: call[given] for name, given in names.items()}
+    return function, {name: call[argument] for name, argument in names.items()}
 
 
 def _part(call: Call, value: Any, cell: Cell, name: str) -> Any:

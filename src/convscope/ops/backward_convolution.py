@@ -57,12 +57,12 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
         what = f"the gradient of each output of kernel {cell[0]}"
         return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), what, whole=True)
     what = "the input under this kernel cell × the gradient of the output there"
-    (seen, where), (passed, there) = _sides(call, cell)
+    (seen, where), (passed, outputs) = _sides(call, cell)
 
     def one(image: int) -> Dot:
-        return Dot(outer(seen, [image, *where]), outer(passed, [image, *there]))
+        return Dot(outer(seen, [image, *where]), outer(passed, [image, *outputs]))
 
-    return over_images(call, _read(seen, where) * _read(passed, there), one, what)
+    return over_images(call, _read(seen, where) * _read(passed, outputs), one, what)
 
 
 def _input(call: Call, cell: Cell) -> Dot:
@@ -72,8 +72,8 @@ def _input(call: Call, cell: Cell) -> Dot:
     """
     names = ("weight", "stride", "padding", "dilation", "groups")
     settings = {"bias": None, "input": call["grad_output"], "transposed": not call["transposed"]}
-    there = {**{name: call[name] for name in names}, **settings}
-    sum_ = convolution(Call("convolution", there, call.shape, call.dtype), cell)
+    forward = {**{name: call[name] for name in names}, **settings}
+    sum_ = convolution(Call("convolution", forward, call.shape, call.dtype), cell)
     kernels = len(set(sum_.left.cells[:, 1].tolist()))
     results = f"{len(sum_.left):,} outputs that this cell contributes to, of {kernels} kernels"
     return replace(sum_, note=f"{results}: their gradients × the kernel there")
@@ -95,9 +95,9 @@ def _sides(call: Call, cell: Cell) -> tuple[Side, Side]:
     ]
     each = moving.shape[1] // groups
     group = first // (still.shape[1] // groups)
-    there: Side = (moving, [group * each + second, *shifted])
-    here: Side = (still, [first, *map(np.arange, still.shape[2:])])
-    return (here, there) if call["transposed"] else (there, here)
+    moved_side: Side = (moving, [group * each + second, *shifted])
+    still_side: Side = (still, [first, *map(np.arange, still.shape[2:])])
+    return (still_side, moved_side) if call["transposed"] else (moved_side, still_side)
 
 
 def _read(operand: Operand, at: Sequence[Axis]) -> Array:

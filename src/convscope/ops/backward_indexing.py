@@ -50,7 +50,7 @@ def embedding_backward(call: Call, cell: Cell) -> Dot | Leaf:
     if row == call["padding_idx"]:
         return number(0, "the padding row")
     reads = np.argwhere(call["indices"].array == row)
-    places = [(*map(int, place), unit) for place in reads]
+    places = [(*map(int, index), unit) for index in reads]
     return _added(call["grad_output"], places, f"the gradients at the {len(places)} indices that read this row")
 
 

@@ -46,8 +46,8 @@ def nll_backward(call: Call, cell: Cell) -> Expr:
     """−1 at the label, times the class weight, divided by the sum of these weights where the loss is a mean; else 0."""
     target, grad = call["target"], call["grad_output"]
     axis = 1 if len(cell) > 1 else 0
-    place = cell[:axis] + cell[axis + 1 :]
-    label = int(target.array[place] if target.shape else target.array)
+    position = cell[:axis] + cell[axis + 1 :]
+    label = int(target.array[position] if target.shape else target.array)
     if label == call["ignore_index"]:
         return number(0, f"label {label} is ignored")
     if label != cell[axis]:
@@ -57,7 +57,7 @@ def nll_backward(call: Call, cell: Cell) -> Expr:
     if mean and not float(call["total_weight"].array):
         return number(0, "all labels are ignored")
     total = leaf(call["total_weight"], ()) if mean else number(1, "total")
-    parts = {"grad": leaf(grad, place if grad.shape else ()), "weight": weight, "total": total}
+    parts = {"grad": leaf(grad, position if grad.shape else ()), "weight": weight, "total": total}
     return Apply("nll_backward", {**parts}, note=f"the label is {label}, and the loss is minus its log-probability")
 
 
@@ -81,8 +81,8 @@ def elementwise(call: Call, cell: Cell) -> Apply:
         if setting in call.arguments:
             parts[setting] = number(float(call[setting]), setting, call.dtype)
     if call.op == "binary_cross_entropy_backward":
-        given: Operand | None = call["weight"]
-        parts["weight"] = number(1, "weight") if given is None else broadcast(given, cell, "weight")
+        class_weight: Operand | None = call["weight"]
+        parts["weight"] = number(1, "weight") if class_weight is None else broadcast(class_weight, cell, "weight")
     mean = call["reduction"] == MEAN
     parts["count"] = number(float(np.prod(call.shape)) if mean else 1.0, "cells", call.dtype)
     return Apply(names[call.op], {**parts}, note=f"one of {int(np.prod(call.shape)):,} cells of the loss")

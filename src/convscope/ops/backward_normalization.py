@@ -58,8 +58,8 @@ def layer_norm_backward(call: Call, cell: Cell) -> Expr:
         line: list[Axis] = [*map(range, shape[:lead]), *cell]
         statistics = outer(call["mean"], [*map(range, shape[:lead]), *[0] * len(cell)])
         return _affine(call, line, wanted, np.arange(len(statistics)), statistics.cells)
-    place = (*cell[:lead], *[0] * (len(shape) - lead))
-    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    row_index = (*cell[:lead], *[0] * (len(shape) - lead))
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], row_index), "rate": leaf(call["rstd"], row_index)}
     return _through(call, cell, [*cell[:lead], *map(range, shape[lead:])], parts, scaled=True)
 
 
@@ -79,8 +79,8 @@ def group_norm_backward(call: Call, cell: Cell) -> Expr:
         images = np.repeat(np.arange(shape[0]), plane)
         statistics = np.array([[image, group] for image in range(shape[0])], np.int64)
         return _affine(call, [range(shape[0]), channel, *rest], wanted, images, statistics)
-    place = (cell[0], group)
-    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    group_index = (cell[0], group)
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], group_index), "rate": leaf(call["rstd"], group_index)}
     return _through(call, cell, [cell[0], range(group * size, (group + 1) * size), *rest], parts, scaled=True)
 
 
@@ -109,7 +109,7 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
     if scaled and call["weight"] is not None:
         weight = leaf(call["weight"], _weight_place(call, cell))
         grad = Apply("mul", {"x": grad, "y": weight}, note="the gradient × the weight here")
-    given: dict[str, Expr] = {
+    operands: dict[str, Expr] = {
         "grad": grad,
         "from_mean": through_mean,
         "x": leaf(x, cell),
@@ -118,9 +118,9 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
         "from_variance": through_variance,
     }
     if not scaled:
-        given["weight"] = parts["weight"]
+        operands["weight"] = parts["weight"]
     name = "normalize_backward_scaled" if scaled else "normalize_backward"
-    return Apply(name, {**given}, note="three paths")
+    return Apply(name, {**operands}, note="three paths")
 
 
 def _added(total: Dot, call: Call) -> Dot:
@@ -144,7 +144,7 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
     grads = outer(call["grad_out"], line)
     if not scaled or call["weight"] is None:
         return grads
-    places = [_weight_place(call, tuple(map(int, place))) for place in grads.cells]
+    places = [_weight_place(call, tuple(map(int, weight_cell))) for weight_cell in grads.cells]
     weight: Operand = call["weight"]
     values = grads.values * weight.array[tuple(np.array(places, np.int64).T)].astype(np.float64)
 
@@ -208,15 +208,15 @@ def _affine(call: Call, line: Sequence[Axis], wanted: str, which: Array, statist
     if wanted == "bias":
         return Dot(grads, note=f"the sum of the {len(grads):,} gradients here", narrow=1)
     cells = outer(call["input"], line)
-    places = [tuple(map(int, place)) for place in statistics]
+    places = [tuple(map(int, position)) for position in statistics]
     at = tuple(statistics.T)
     mean, rate = (call[name].array[at].astype(np.float64)[which] for name in ("mean", "rstd"))
     values = (cells.values - mean) * rate
     source = Source("normalized", "computed", call["input"].shape, call.dtype)
 
     def derive(index: int) -> Apply:
-        here = places[int(which[index])]
-        parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], here), "rate": leaf(call["rstd"], here)}
+        statistic = places[int(which[index])]
+        parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], statistic), "rate": leaf(call["rstd"], statistic)}
         return Apply("normalized_by", {**parts}, note="the number that the weight multiplied")
 
     errors = gamma(len(cells) + 6, call.precision.sum) * (np.abs(cells.values) + np.abs(mean)) * np.abs(rate)

@@ -77,7 +77,7 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
     steps = pair(call["stride"], axes) if call["stride"] else sizes
     pads, dilations = pair(call["padding"], axes), pair(call.get("dilation", 1), axes)
     counts_padding = bool(call.get("count_include_pad", True))
-    found = []
+    readers = []
     for at, length, many, size, step, pad, dilation in zip(
         cell[-axes:], lengths, grad[-axes:], sizes, steps, pads, dilations, strict=True
     ):
@@ -86,18 +86,18 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
         taps, within = np.divmod(at - start, dilation)
         reads = np.flatnonzero((taps >= 0) & (taps < size) & (within == 0))
         counted = end - start if counts_padding else np.minimum(end, length) - np.maximum(start, 0)
-        found.append((reads, counted[reads]))
-    return found
+        readers.append((reads, counted[reads]))
+    return readers
 
 
 def _shares(call: Call, cell: Cell, axes: int) -> list[Windows]:
     """Adaptive windows: from floor(i·n/m) to ceil((i + 1)·n/m)."""
-    found = []
+    readers = []
     for at, length, many in zip(
         cell[-axes:], call["self"].shape[-axes:], call["grad_output"].shape[-axes:], strict=True
     ):
         index = np.arange(many)
         start, end = index * length // many, -(-(index + 1) * length // many)
         reads = np.flatnonzero((start <= at) & (at < end))
-        found.append((reads, (end - start)[reads]))
-    return found
+        readers.append((reads, (end - start)[reads]))
+    return readers

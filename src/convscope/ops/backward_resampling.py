@@ -51,12 +51,12 @@ def padding_backward(call: Call, cell: Cell) -> Dot:
     """
     grad: Operand = call["grad_output"]
     axes = len(call["padding"]) // 2
-    place = BORDERS[call.op.partition("_")[0]]
+    border = BORDERS[call.op.partition("_")[0]]
     positions = []
     for axis in range(axes):
         before, length = call["padding"][2 * (axes - 1 - axis)], call["self"].shape[axis - axes]
         inside = np.arange(grad.shape[axis - axes]) - before
-        positions.append(np.flatnonzero(place(inside, length) == cell[axis - axes]))
+        positions.append(np.flatnonzero(border(inside, length) == cell[axis - axes]))
     seen = outer(grad, [*cell[:-axes], *positions])
     copies = "itself alone" if len(seen) == 1 else f"its {len(seen)} copies, itself among them"
     return Dot(seen, note=f"the gradient of {copies}" if len(seen) == 1 else f"the gradients of {copies}")

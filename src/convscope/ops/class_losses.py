@@ -168,8 +168,8 @@ def _hinges(call: Call) -> _Hinges:
     images, classes = _rows(call)
     targets: Array = call["target"].array.reshape(images, -1)
     labels = np.where(np.cumsum(targets < 0, axis=1) > 0, -1, targets)  # the first negative one ends the list
-    image, place = np.nonzero(labels >= 0)
-    right = labels[image, place]
+    image, position = np.nonzero(labels >= 0)
+    right = labels[image, position]
     is_right = _right_classes(call).reshape(images, classes)
     pairs = [(i, j, k) for i, j in zip(image, right, strict=True) for k in np.flatnonzero(is_right[i] == 0)]
     triples = np.array(pairs, np.int64).reshape(-1, 3)

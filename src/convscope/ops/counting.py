@@ -35,8 +35,8 @@ def searched(call: Call, cell: Cell) -> Apply:
     operand: Operand = call["boundaries"] if call.op == "bucketize" else call["sorted_sequence"]
     one_row = len(operand.shape) == 1
     cells = _all(operand) if one_row else row(operand, (*cell[:-1], 0), [len(operand.shape) - 1])
-    given = call["self"]
-    x = broadcast(given if isinstance(given, Operand) else rounded(float(given), operand.source.dtype), cell, "x")
+    value = call["self"]
+    x = broadcast(value if isinstance(value, Operand) else rounded(float(value), operand.source.dtype), cell, "x")
     right = call.get("right") or call.get("side") == "right"
     return Apply("count_not_above" if right else "count_below", {"cells": cells, "x": x})
 
@@ -50,8 +50,8 @@ def is_among(call: Call, cell: Cell) -> Apply:
     element, others = (call.get(name) for name in ("elements", "test_elements"))
     if not (isinstance(element, Operand) and isinstance(others, Operand)):
         raise UsageError("isin is explained for two tensors.")
-    found = Apply("is_among", {"x": leaf(element, cell), "cells": _all(others)})
-    return Apply("logical_not", {"x": found}) if call.get("invert") else found
+    result = Apply("is_among", {"x": leaf(element, cell), "cells": _all(others)})
+    return Apply("logical_not", {"x": result}) if call.get("invert") else result
 
 
 def unique(call: Call, cell: Cell) -> Expr:
@@ -134,11 +134,11 @@ def histogram(call: Call, cell: Cell) -> Expr:
     }
     weight = call.get("weight")
     name = "between" if weight is None else "weight_between"
-    given = parts if weight is None else {**parts, "weights": _all(weight)}
-    inside = Apply(name, given, f"bin {cell[0] + 1:,} of {count:,}")
+    arguments = parts if weight is None else {**parts, "weights": _all(weight)}
+    inside = Apply(name, arguments, f"bin {cell[0] + 1:,} of {count:,}")
     if not call.get("density"):
         return inside
-    whole = Apply(name, {**given, "low": edges(0), "high": edges(count), "last": number(1, "last")}, "in all bins")
+    whole = Apply(name, {**arguments, "low": edges(0), "high": edges(count), "last": number(1, "last")}, "in all bins")
     width = Apply("sub", {"x": parts["high"], "y": parts["low"]}, "the width of the bin")
     return Apply("div", {"x": Apply("div", {"x": inside, "y": whole}), "y": width})
 

@@ -94,12 +94,12 @@ def fractional_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     image = wide(call["self"])
     result = np.zeros_like(image)
-    for place, windows in _planes(call):
+    for plane, windows in _planes(call):
         for cell, window in windows:
-            cells = image[place][window]
+            cells = image[plane][window]
             best = np.unravel_index(int(np.argmax(cells)), cells.shape)
             at = tuple(part.start + int(i) for part, i in zip(window, best, strict=True))
-            result[(*place, *at)] += weights[(*place, *cell)]
+            result[(*plane, *at)] += weights[(*plane, *cell)]
     return VJP({"self": result})
 
 
@@ -109,10 +109,10 @@ def fractional_max_pool_dependencies(call: Call, mask: Array, varies: frozenset[
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
         masks["self"] = np.zeros(call["self"].shape, np.float32)
-        for place, windows in _planes(call):
+        for plane, windows in _planes(call):
             for cell, window in windows:
-                if mask[(*place, *cell)]:
-                    masks["self"][place][window] = 1.0
+                if mask[(*plane, *cell)]:
+                    masks["self"][plane][window] = 1.0
     return masks
 
 
@@ -123,13 +123,13 @@ def _planes(call: Call) -> list[tuple[Cell, Windows]]:
     """For every plane its place, and the cells of its result with their windows."""
     axes = len(call["kernel_size"])
     planes: list[tuple[Cell, Windows]] = []
-    for plane, place in enumerate(np.ndindex(*call["self"].shape[:-axes])):
+    for plane, index in enumerate(np.ndindex(*call["self"].shape[:-axes])):
         starts = _starts(call, plane)
         windows = [
             (cell, tuple(slice(s[i], s[i] + k) for s, i, k in zip(starts, cell, call["kernel_size"], strict=True)))
             for cell in np.ndindex(*call["output_size"])
         ]
-        planes.append((place, windows))
+        planes.append((index, windows))
     return planes
 
 

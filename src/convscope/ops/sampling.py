@@ -46,8 +46,8 @@ def grid_sample(call: Call, cell: Cell) -> Dot | Leaf:
         UsageError: a coordinate is not finite, or a cell around is not and rounding decides whether it counts.
     """
     image, grid = call["input"], call["grid"]
-    place = (cell[0], *cell[2:])
-    taps = _taps(call, wide(grid)[place])
+    position = (cell[0], *cell[2:])
+    taps = _taps(call, wide(grid)[position])
     if max(float(t.doubt) for t in taps) > 0.5:
         raise UsageError(f"no rule explains this sample: {call.dtype} holds its position only to half a cell.")
     kept = [t.core | (t.errors > 0) for t in taps]
@@ -107,8 +107,8 @@ def _reflected(at: Array, size: int, *, aligned: bool) -> tuple[Array, Array]:
     low, span = (0.0, size - 1.0) if aligned else (-0.5, float(size))
     if span == 0:
         return np.zeros_like(at), np.zeros_like(at)
-    away = np.abs(at - low)
-    flips, rest = np.floor(away / span), np.mod(away, span)
+    distance = np.abs(at - low)
+    flips, rest = np.floor(distance / span), np.mod(distance, span)
     sign = np.where(at < low, -1.0, 1.0) * np.where(flips % 2 == 0, 1.0, -1.0)
     return np.where(flips % 2 == 0, rest, span - rest) + low, sign
 
@@ -236,8 +236,8 @@ def affine_grid(call: Call, cell: Cell) -> Dot:
     precision = call.precision
     errors = np.array([8 * (precision.sum + precision.inner)] * len(at) + [0.0])
     source = Source("place", "computed", (len(at) + 1,))
-    place = Cells(np.array([*at, 1.0]), source, np.arange(len(at) + 1)[:, None], (len(at) + 1,), errors=errors)
-    return Dot(row, place, note="a row of the affine map, times the position between -1 and 1, and 1")
+    position = Cells(np.array([*at, 1.0]), source, np.arange(len(at) + 1)[:, None], (len(at) + 1,), errors=errors)
+    return Dot(row, position, note="a row of the affine map, times the position between -1 and 1, and 1")
 
 
 def _base(call: Call, size: int) -> Array:

@@ -99,10 +99,10 @@ def _strided(call: Call) -> Targets:
 def _blocks(call: Call) -> Targets:
     """block_diag: matrices as blocks along the diagonal, zeros elsewhere."""
     positions, row, column, targets = _positions(call), 0, 0, {}
-    for place, operand in enumerate(call["tensors"]):
+    for position, operand in enumerate(call["tensors"]):
         rows, columns = (1, 1, *operand.shape)[-2:]
         block = positions[row : row + rows, column : column + columns]
-        targets[f"tensors.{place}"] = block.reshape(operand.shape)
+        targets[f"tensors.{position}"] = block.reshape(operand.shape)
         row, column = row + rows, column + columns
     return targets
 
@@ -156,24 +156,24 @@ def written(call: Call, cell: Cell) -> Expr:
 
 def _combined(call: Call, cell: Cell, operand: Operand, hits: Array) -> Expr:
     places = np.stack(np.unravel_index(hits, operand.shape or (1,)), 1)[:, : len(operand.shape)].astype(np.int64)
-    mode, here = _combining(call), broadcast(call["self"], cell, "self") if _keeps(call) else None
+    mode, previous = _combining(call), broadcast(call["self"], cell, "self") if _keeps(call) else None
     if mode == "copy":
         return as_type(leaf(operand, tuple(map(int, places[-1]))), call.dtype)
     values = widened(np.asarray(operand.array[tuple(places.T)])).reshape(len(places))
     cells = Cells(values, operand.source, places, (len(places),))
     count = f"{len(places):,} {'number' if len(places) == 1 else 'numbers'} written here"
     if mode == "sum":
-        note = f"what was here, plus the {count}" if here else f"the sum of the {count}"
-        return Dot(cells, bias=here, scale=float(call.get("alpha", 1)), note=note, kind=call.kind)
+        note = f"what was here, plus the {count}" if previous else f"the sum of the {count}"
+        return Dot(cells, bias=previous, scale=float(call.get("alpha", 1)), note=note, kind=call.kind)
     if mode == "mean":
         if call.kind:
             raise UsageError("no rule explains the mean of whole numbers, which PyTorch rounds down.")
-        total = Dot(cells, bias=here, note=f"the sum of what was here and the {count}" if here else "their sum")
-        return Apply("div", {"x": total, "y": number(len(places) + (here is not None), "count")})
+        total = Dot(cells, bias=previous, note=f"the sum of what was here and the {count}" if previous else "their sum")
+        return Apply("div", {"x": total, "y": number(len(places) + (previous is not None), "count")})
     function, pair = {"prod": ("product", "mul"), "amax": ("max", "maximum"), "amin": ("min", "minimum")}[mode]
     kind = call.kind if mode == "prod" else ""
     inner = Apply(function, {"cells": cells}, f"of the {count}", kind)
-    return Apply(pair, {"x": here, "y": inner}, kind=kind) if here else inner
+    return Apply(pair, {"x": previous, "y": inner}, kind=kind) if previous else inner
 
 
 def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

@@ -139,7 +139,7 @@ class Derivatives:
     def of_step(self, step: Step) -> tuple[Derivative, ...]:
         """The derivatives whose gradients a step of the backward pass contains, if any."""
         places = self._nodes_of.get(step.id, ())
-        alike = [one for place in places for one in self.of_node(place) if step.id in self.behind(one.gradient)]
+        alike = [one for index in places for one in self.of_node(index) if step.id in self.behind(one.gradient)]
         return tuple(alike)
 
     def behind(self, gradient: Ref) -> Iterator[int]:
@@ -161,10 +161,10 @@ class Derivatives:
     def _nodes_of(self) -> dict[int, tuple[int, ...]]:
         """Step of the backward pass -> the nodes that gave its numbers."""
         nodes: dict[int, tuple[int, ...]] = {}
-        for place, node in enumerate(self.nodes):
+        for index, node in enumerate(self.nodes):
             for _, gradient in node.gave:
                 for step in self.behind(gradient):
-                    nodes[step] = (*nodes.get(step, ()), place)
+                    nodes[step] = (*nodes.get(step, ()), index)
         return nodes
 
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
@@ -180,9 +180,9 @@ class Derivatives:
             parts = pulled.get(target, [])
             if len(pairs) == 1 and parts:
                 parts = [sum(parts[1:], parts[0])]
-            for place, (of, gradient) in enumerate(pairs):
-                fits = len(parts) == len(pairs) and parts[place].shape == gradient.shape
-                yield Derivative(gradient, of, node, parts[place] if fits else None)
+            for index, (of, gradient) in enumerate(pairs):
+                fits = len(parts) == len(pairs) and parts[index].shape == gradient.shape
+                yield Derivative(gradient, of, node, parts[index] if fits else None)
 
     def _numbers(self, ref: Ref) -> Array:
         return self.trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
@@ -229,11 +229,11 @@ def _through(
     Raises:
         UsageError: the rule lacks the gradient of an input.
     """
-    here = {_key(made): arrived.pop(_key(made)) for made, _ in node.received if _key(made) in arrived}
-    if not here:
+    arriving = {_key(made): arrived.pop(_key(made)) for made, _ in node.received if _key(made) in arrived}
+    if not arriving:
         return {}
     targets = {target_of(trace, of) for of, _ in node.gave}
-    pulled = pull(trace, here, targets.__contains__, through=node.custom, ops=ops)
+    pulled = pull(trace, arriving, targets.__contains__, through=node.custom, ops=ops)
     missing = targets - pulled.keys()
     if missing:
         raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
@@ -283,7 +283,7 @@ def pull(
     varies = _varying(trace, is_target) if through else frozenset()
     while pending:
         key = max(pending, key=lambda result: result[1])
-        here, step = pending.pop(key), trace.all_steps[key[1]]
+        weight, step = pending.pop(key), trace.all_steps[key[1]]
         sources = {name: source_of_operand(trace, ref) for name, ref in operands_of(step) if _counts(step, name, ref)}
         wanted = {name: s for name, s in sources.items() if is_target(s) or (s[0] == "step" and s[1:3] in varies)}
         if not wanted or step.op in STOPS:
@@ -291,7 +291,7 @@ def pull(
         op = ops.get(step.op)
         if op is None or op.vjp is None:
             raise UsageError(f"{step.name} is a {step.op}, which has no vector-Jacobian product.")
-        pulled = op.vjp(call_of(trace, step, key[2]), here, frozenset(wanted))
+        pulled = op.vjp(call_of(trace, step, key[2]), weight, frozenset(wanted))
         for name, source in wanted.items():
             if name not in pulled.gradients:
                 continue

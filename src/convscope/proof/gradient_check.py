@@ -149,14 +149,14 @@ def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -
     most = max(2, min(COST // max(1, numbers), STEPS // step.loss.id))
     if len(pairs) <= most:
         return pairs
-    return [pairs[int(place)] for place in np.linspace(len(pairs) - 1, len(pairs) // 2, most)]
+    return [pairs[int(index)] for index in np.linspace(len(pairs) - 1, len(pairs) // 2, most)]
 
 
 def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
     """The cell with the largest gradient, and random others."""
     drawn = random.choice(gradient.size, min(EACH, gradient.size), replace=False).tolist()
     places = dict.fromkeys([int(np.abs(gradient).argmax()), *drawn])
-    return [tuple(int(i) for i in np.unravel_index(place, gradient.shape)) for place in [*places][:EACH]]
+    return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in [*places][:EACH]]
 
 
 def _numbers(trace: Trace, ref: Ref) -> Array:
@@ -204,10 +204,10 @@ class Forward:
             raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
         arguments: dict[str, Any] = arguments_of(self._trace, step)
         for name, array in changed.items():
-            whole, _, place = name.partition(".")
-            if place:
+            whole, _, position = name.partition(".")
+            if position:
                 items = list(arguments[whole])
-                items[int(place)] = array
+                items[int(position)] = array
                 arguments[whole] = tuple(items)
             else:
                 arguments[name] = array

@@ -127,15 +127,15 @@ def _only(weights: Array, channel: int) -> Array:
 def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = None) -> Backward:
     """Follow weights back to the inputs, or only as far as a step, whose weights then remain."""
     last = max(step for step, _ in start)
-    found = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
-    found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
+    backward = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
+    backward.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
     for at, index in product(range(last, -1, -1), range(8)):
         if until is not None and at == until.id:
             continue
-        weights = found.weights.pop((at, index), None)
+        weights = backward.weights.pop((at, index), None)
         if weights is not None and weights.any():
-            through(found, trace.all_steps[at], index, weights)
-    return found
+            through(backward, trace.all_steps[at], index, weights)
+    return backward
 
 
 def _added(trace: Trace, found: Backward) -> float:

@@ -96,13 +96,13 @@ def convolution_backward_error(
     narrow types may put sums down in their type: of the input's gradient the sum of each kernel position, of the
     others the sum so far after each image.
     """
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
         "output_mask": output_mask,
     }  # fmt: skip
-    sizes = convolution_backward(np.abs(grad_output), np.abs(x), np.abs(weight), **given)
+    sizes = convolution_backward(np.abs(grad_output), np.abs(x), np.abs(weight), **arguments)
     ones = [(array != 0).astype(np.float64) for array in (grad_output, x, weight)]
-    counts = convolution_backward(*ones, **given)
+    counts = convolution_backward(*ones, **arguments)
     images, taps = len(x), math.prod(weight.shape[2:])
     puts = [n for n, asked in zip((taps, images, images), output_mask, strict=True) if asked]
     any_order = [_gamma(count, u) * size for size, count in zip(sizes, counts, strict=True)]
@@ -167,13 +167,13 @@ def _kernel_rows(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any)
     groups, units = how["groups"], passed.shape[2]
     lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
     positions = list(_positions(narrow.shape[2:], shape[2:], **how))
-    for seen, there in zip(room, passed, strict=True):  # (G, C/G, P', Q'), (G, K/G, P, Q)
-        here = there.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
+    for seen, gradients in zip(room, passed, strict=True):  # (G, C/G, P', Q'), (G, K/G, P, Q)
+        lines_of_gradients = gradients.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
         sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
         for tap, met in positions:
             window = seen[met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
-            sums[tap] = (here @ window).transpose(1, 0, 2, 3)
-            sizes[tap] = (np.abs(here) @ np.abs(window)).transpose(1, 0, 2, 3)
+            sums[tap] = (lines_of_gradients @ window).transpose(1, 0, 2, 3)
+            sizes[tap] = (np.abs(lines_of_gradients) @ np.abs(window)).transpose(1, 0, 2, 3)
         for one, magnitude in zip(sums, sizes, strict=True):
             yield one.reshape(shape), magnitude.reshape(shape)
 

@@ -177,8 +177,8 @@ def _axes(grad: Array, input_size: Sequence[int], scales: Any) -> Iterator[tuple
     """Each spatial axis, how many cells the input had there, and the factor that was given for it."""
     rank = len(input_size) - 2
     names = ["scales"] if rank == 1 else [f"scales_{axis}" for axis in "dhw"[-rank:]]
-    for place, name in enumerate(names):
-        yield grad.ndim - rank + place, int(input_size[2 + place]), scales.get(name)
+    for index, name in enumerate(names):
+        yield grad.ndim - rank + index, int(input_size[2 + index]), scales.get(name)
 
 
 def _sent(grad: Array, axis: int, cells: Array, have: int) -> Array:

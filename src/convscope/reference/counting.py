@@ -21,9 +21,9 @@ def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Any) -> Any:
     order = np.argsort(x, axis=dim, kind="stable")
     inner = np.moveaxis(np.take_along_axis(x, order, dim), dim, -1)
     at = np.expand_dims(np.apply_along_axis(rank, -1, inner), dim)
-    place = np.take_along_axis(order, at, dim)
-    value = np.take_along_axis(x, place, dim)
-    return (value, place) if keepdim else (value.squeeze(dim), place.squeeze(dim))
+    index = np.take_along_axis(order, at, dim)
+    value = np.take_along_axis(x, index, dim)
+    return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
 
 
 def median(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -88,9 +88,9 @@ def running_extreme(pick: np.ufunc) -> Any:
         if not x.ndim:
             return x, np.zeros((), np.int64)
         best = pick.accumulate(x, dim)
-        here = np.arange(x.shape[dim]).reshape([-1 if a == dim % x.ndim else 1 for a in range(x.ndim)])
+        positions = np.arange(x.shape[dim]).reshape([-1 if a == dim % x.ndim else 1 for a in range(x.ndim)])
         met = (x == best) | np.isnan(x)
-        return best, np.maximum.accumulate(np.where(met, here, 0), dim)
+        return best, np.maximum.accumulate(np.where(met, positions, 0), dim)
 
     return running
 
@@ -281,10 +281,10 @@ def histogram_error(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Numbers near an inner edge may be in either bin, weights are added, a density divides by the bin's width."""
     edges = _all_edges(x, bins, range)
-    given = not isinstance(bins, int)
+    has_edges = not isinstance(bins, int)
     size = np.abs(edges[[0, -1]]).sum()
-    off = np.zeros(edges.shape) if given else np.full(edges.shape, 6 * u * size)
-    near = _near(x.reshape(-1), edges, weight, u, exact=given)
+    off = np.zeros(edges.shape) if has_edges else np.full(edges.shape, 6 * u * size)
+    near = _near(x.reshape(-1), edges, weight, u, exact=has_edges)
     if weight is not None:
         near = near + gamma(x.size, u) * _counted(x.reshape(-1), edges, np.abs(weight))
     if not density:

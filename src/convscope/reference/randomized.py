@@ -46,7 +46,7 @@ def fractional_max_pool(
         random_samples: Shape (N, C, axes); of two axes the first sample is the columns'.
     """
     rank = len(kernel_size)
-    best, place = (np.zeros((*x.shape[:-rank], *output_size), kind) for kind in (x.dtype, np.int64))
+    best, index = (np.zeros((*x.shape[:-rank], *output_size), kind) for kind in (x.dtype, np.int64))
     for plane, starts, _ in _drawn(x, kernel_size, output_size, random_samples):
         for cell in np.ndindex(*output_size):
             first = [int(start[i]) for start, i in zip(starts, cell, strict=True)]
@@ -56,8 +56,8 @@ def fractional_max_pool(
             inside = np.unravel_index(at, window.shape)
             best[(*plane, *cell)] = window[inside]
             where = [start + int(i) for start, i in zip(first, inside, strict=True)]
-            place[(*plane, *cell)] = np.ravel_multi_index(where, x.shape[-rank:])
-    return best, place
+            index[(*plane, *cell)] = np.ravel_multi_index(where, x.shape[-rank:])
+    return best, index
 
 
 def fractional_max_pool_error(

@@ -87,9 +87,9 @@ def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool)
         raise UsageError("the reference has no sample at a coordinate that is not finite.")
     places = []
     for axis, n in enumerate(x.shape[2:]):
-        place = grid[..., grid.shape[-1] - 1 - axis]
-        at = (place + 1) / 2 * (n - 1) if align_corners else ((place + 1) * n - 1) / 2
-        doubt = 2 * (np.abs(place) + 1) * n + 2
+        coordinate = grid[..., grid.shape[-1] - 1 - axis]
+        at = (coordinate + 1) / 2 * (n - 1) if align_corners else ((coordinate + 1) * n - 1) / 2
+        doubt = 2 * (np.abs(coordinate) + 1) * n + 2
         if padding and mode != 2:
             doubt = doubt + (4 * (np.abs(at) + n) if padding == 2 else 0)
             at = np.clip(_mirrored(at, n, align_corners) if padding == 2 else at, 0, n - 1)

@@ -69,15 +69,15 @@ def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, i
     out, index = np.array(x, ndmin=1), np.atleast_1d(index)
     axes = list(np.ogrid[tuple(map(slice, index.shape))])
     axes[dim % index.ndim] = index
-    place, sent = tuple(axes), np.atleast_1d(src)[tuple(map(slice, index.shape))]
+    target, sent = tuple(axes), np.atleast_1d(src)[tuple(map(slice, index.shape))]
     if not include_self:
-        out[place] = np.iinfo(x.dtype).min if x.dtype.kind in "iu" and reduce == "amax" else (
+        out[target] = np.iinfo(x.dtype).min if x.dtype.kind in "iu" and reduce == "amax" else (
             np.iinfo(x.dtype).max if x.dtype.kind in "iu" and reduce == "amin" else NEUTRAL[reduce]
         )  # fmt: skip
-    COMBINED[reduce].at(out, place, sent)
+    COMBINED[reduce].at(out, target, sent)
     if reduce == "mean":
         count = np.full(out.shape, 1.0 if include_self else 0.0)
-        np.add.at(count, place, 1.0)
+        np.add.at(count, target, 1.0)
         out = out / np.maximum(count, 1.0)
     return out.reshape(x.shape)
 

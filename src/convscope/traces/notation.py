@@ -62,8 +62,8 @@ def _short(values: Any) -> Any:
 
 def _options(arguments: Arguments, defaults: Mapping[str, Any]) -> str:
     """The settings that differ from their defaults, as keyword arguments."""
-    given = {name: _short(arguments.get(name, default)) for name, default in defaults.items()}
-    return "".join(f", {name}={value}" for name, value in given.items() if value != defaults[name])
+    settings = {name: _short(arguments.get(name, default)) for name, default in defaults.items()}
+    return "".join(f", {name}={value}" for name, value in settings.items() if value != defaults[name])
 
 
 def _present(arguments: Arguments, names: Mapping[str, str]) -> dict[str, str]:
