@@ -43,11 +43,11 @@ class TorchCall:
     index: int
     name: str
     arguments: Arguments
-    """By the names in `PARAMETERS`."""
+    """The arguments, by the names in `PARAMETERS`."""
     parameter: str
     """The name of the weight, or of the operand that is a parameter."""
     shape: tuple[int, ...] = ()
-    """Of the result; () where it failed."""
+    """Shape of the result; () if the call failed."""
 
     @property
     def layer(self) -> str:
@@ -62,7 +62,7 @@ class TorchCall:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of its tensors, also those in a list."""
+        """The shapes of its tensors, including those in a list."""
         values = [
             item
             for value in self.arguments.values()

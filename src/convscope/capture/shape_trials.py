@@ -50,7 +50,7 @@ class ShapeFailure:
     """Changes with which the model runs at the requested size; each item is one proposal."""
 
     def lines(self) -> Iterator[str]:
-        """In words."""
+        """The failure and the repairs as lines of text."""
         yield f"✗ {self.sum or self.error}"
         if self.sum:
             yield f"  PyTorch: {self.error}"
@@ -167,7 +167,7 @@ class _Outcome:
 
     @property
     def failed_shapes(self) -> list[tuple[int, ...]]:
-        """Of the tensors in the call that failed."""
+        """Shapes of the tensors in the failed call."""
         return self.failed.shapes if self.failed is not None else []
 
     @property

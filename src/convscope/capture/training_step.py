@@ -29,7 +29,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What a training step adds to a forward pass."""
+    """The settings that a training step adds to a forward pass."""
 
     target: Any
     loss: str | Callable[[Any, Any], Tensor] | None = None

@@ -35,7 +35,7 @@ class Outcome:
     """The result of a call, or why it failed."""
 
     results: Results | None
-    """By name; None if the call failed."""
+    """The results by name; None if the call failed."""
     problem: str = ""
     """One sentence: an exception, a result that cannot be read."""
     lines: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ class Attempt:
 
     @property
     def operation(self) -> Operation:
-        """What the function should calculate."""
+        """The operation that the function implements."""
         return self.caller.plan.operation
 
     def __call__(self, values: Values, dtype: str = "float64") -> Outcome:

@@ -18,7 +18,7 @@ def reference(values: Values) -> Results:
 
 
 def cases(limits: Limits) -> list[Case]:
-    """From one plane of nine numbers to a batch; each setting alone, then combined."""
+    """Cases from one plane of nine numbers to a batch; each setting alone, then combined."""
     x = np.arange(1.0, 10).reshape(1, 1, 3, 3)
     first = {"x": x, "weight": np.array([[[[1.0, 2], [0, -1]]]]), "bias": np.array([1.0]), **DEFAULTS}
     shapes: list[tuple[tuple[int, ...], Values]] = [

@@ -48,7 +48,7 @@ def _count(values: Values) -> int:
 
 
 def cases(limits: Limits) -> list[Case]:
-    """From four windows of one plane to a batch."""
+    """Cases from four windows of one plane to a batch."""
     rng = np.random.default_rng(11)
     first = {"x": np.arange(1.0, 10).reshape(1, 1, 3, 3), "kernel_size": 2, "stride": 1, "padding": 0}
     shapes: list[tuple[tuple[int, ...], tuple[int, int, int]]] = [

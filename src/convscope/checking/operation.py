@@ -125,7 +125,7 @@ class Operation:
     mistakes: tuple[Mistake, ...]
     forms: tuple[Form, ...]
     cache: tuple[str, ...] = ()
-    """What a backward function's `cache` holds, in order; "settings" is the dictionary."""
+    """The contents of a backward function's `cache`, in order; "settings" is the dictionary."""
     bundled: frozenset[str] = frozenset()
     """Settings that the dictionary of a course (conv_param, hparameters) carries."""
     constants: Mapping[str, Any] = field(default_factory=dict)

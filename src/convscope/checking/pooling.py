@@ -26,7 +26,7 @@ def average(values: Values) -> Results:
 
 
 def cases(limits: Limits) -> list[Case]:
-    """From two windows to a batch; then overlapping windows, windows with gaps, padding and negative values."""
+    """Cases from two windows to a batch; then overlapping windows, windows with gaps, padding and negative values."""
     first = {"x": np.array([[[[1.0, 5, 2, 0], [3, 4, 8, 6]]]]), "kernel_size": 2, "stride": 2, "padding": 0}
     shapes: list[tuple[tuple[int, ...], tuple[int, int, int]]] = [
         ((1, 1, 4, 4), (2, 2, 0)),

@@ -26,7 +26,7 @@ PARTS: Mapping[str, tuple[str, int]] = {
 }  # fmt: skip
 SHAPES = names("x_shape input_shape shape in_shape original_shape")
 ABSENT: Mapping[str, Callable[[Array], Array]] = {"gamma": np.ones_like, "beta": np.zeros_like}
-"""What an array is where a function has no parameter for it; others are left out."""
+"""The default of an array that a function has no parameter for; others are left out."""
 KEYS: Mapping[str, tuple[str, ...]] = {
     "stride": ("stride",),
     "padding": ("pad", "padding"),

@@ -76,7 +76,7 @@ class FieldSum:
 
     @property
     def extent(self) -> str:
-        """In short: `7x7`, or `whole image`."""
+        """A short form: `7x7`, or `whole image`."""
         return "whole image" if self.whole else "x".join(map(str, self.size))
 
     def __str__(self) -> str:

@@ -329,7 +329,7 @@ def _short(numbers: Numbers) -> str:
 
 
 def _heading(numbers: Numbers, index: dict[int, int | None]) -> str:
-    """What a plane is: `channel 3`, `kernel 0, channel 1`, `bias 2`; axes without an index are whole."""
+    """The heading of a plane: `channel 3`, `kernel 0, channel 1`, `bias 2`; axes without an index are whole."""
     at = {axis: i for axis, i in index.items() if i is not None}
     axes = len(numbers.shape)
     if numbers.key.kind == "parameter" and axes < 3:

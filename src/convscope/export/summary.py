@@ -37,7 +37,7 @@ class Layer:
     op: str
     """ATen name: `convolution`, `addmm`."""
     operation: str
-    """In words: `convolution 3x3, padding 1`."""
+    """A description: `convolution 3x3, padding 1`."""
     module_type: str
     shape: tuple[int, ...]
     """Shape of the result, with the batch axis."""
@@ -103,7 +103,7 @@ class Summary:
     """Bytes of all parameters and buffers."""
     memory: MemoryUse
     failure: ShapeFailure | None = None
-    """Where and why the model failed, and what would fit; None if it ran."""
+    """The failure and its possible repairs; None if the model ran."""
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -180,7 +180,7 @@ def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
 
 
 def _returned(trace: Trace) -> Iterator[tuple[Key, Array]]:
-    """What the model returns."""
+    """The model's outputs."""
     refs = [ref for ref in trace.returned or () if ref.kind == "step"]
     for ref in refs:
         yield Key("step", ref.name, ref.output), np.arange(math.prod(ref.shape))

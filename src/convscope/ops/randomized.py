@@ -60,13 +60,13 @@ def fractional_max_pool(call: Call, cell: Cell) -> Apply:
 
 
 def _plane_of(call: Call, cell: Cell) -> int:
-    """Which plane a cell belongs to, of all images and channels; each has its own windows."""
+    """The index of a cell's plane among all images and channels; each has its own windows."""
     lead = call["self"].shape[: -len(call["kernel_size"])]
     return int(np.ravel_multi_index(cell[: len(lead)], lead)) if lead else 0
 
 
 def _starts(call: Call, plane: int) -> list[Array]:
-    """Where the windows of a plane start on each axis; two-dimensional pooling draws for columns before rows."""
+    """The starts of a plane's windows on each axis; in two dimensions the first sample is the columns'."""
     axes = len(call["kernel_size"])
     samples = call["random_samples"].array.reshape(-1, axes)[plane]
     samples = samples[::-1] if axes == 2 else samples

@@ -211,7 +211,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def lstm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """Of each sequence the input up to this time, and its first states; all weights."""
+    """The input of each sequence up to this time step, its initial states, and all weights."""
     mask, times = as_mask(mask), _times(call)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     reached = mask.max(axis=-1, initial=0.0)  # (T, N), or (N,) of the last states

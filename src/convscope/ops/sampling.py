@@ -28,7 +28,7 @@ class AxisTaps(NamedTuple):
     errors: Array
     """How far the kernel's weights may lie from these: its coordinates are rounded."""
     slopes: Array
-    """Of each weight by the coordinate that the grid names."""
+    """The slope of each weight by the grid's coordinate."""
     core: Array
     """Whether the kernel reads this cell; others it may read where rounding moves a coordinate across a cell."""
     doubt: Array

@@ -65,7 +65,7 @@ class Derivative:
         return np.asarray(bounds + self.slack * (size + typical))
 
     def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
-        """Where a recorded gradient is not the derivative: a mask."""
+        """A mask of the cells in which a recorded gradient is not the derivative."""
         assert self.expected is not None
         with np.errstate(all="ignore"):
             close = np.abs(recorded - self.expected) <= self.allowed(bounds)

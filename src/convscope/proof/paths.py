@@ -25,9 +25,9 @@ LARGEST = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """What the image adds to a number by way of one channel of each of some convolutions.
+    """The contribution of the image to a number through one channel of each of some convolutions.
 
-    The contributions of all pixels, as far as they pass through these channels; the biases are not among them.
+    It includes the contributions of all pixels through these channels, but not those of the biases.
     """
 
     steps: tuple[Step, ...]
@@ -54,13 +54,13 @@ class Paths:
 
 
 def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) -> Paths:
-    """A number as what the image adds by way of the channels of the first and the last convolution before it.
+    """Split the image's contribution to a number by the channels of the first and last convolution before it.
 
     >>> import torch, convscope as cs
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8, 2))
     >>> trace = cs.trace(net, torch.rand(1, 4, 4))
-    >>> found = paths_to(trace, trace.steps[-1], (0, 1))
-    >>> len(found.paths), bool(abs(found.total - trace.steps[-1].output[0, 1]) < 1e-5)
+    >>> result = paths_to(trace, trace.steps[-1], (0, 1))
+    >>> len(result.paths), bool(abs(result.total - trace.steps[-1].output[0, 1]) < 1e-5)
     (2, True)
 
     Args:

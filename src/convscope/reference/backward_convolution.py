@@ -1,7 +1,7 @@
 """Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Knows roundoff, NumPy.
 
-A kernel position meets, over all places, the cells of one shifted, strided copy of the input. What it meets is
-multiplied with the gradients for its own gradient, and receives the gradients times its number for the input's.
+A kernel position reads one shifted, strided view of the input. The view times the gradients, summed, is the gradient of
+the kernel position; the gradients times its number are added to the view for the gradient of the input.
 """
 
 import math
@@ -47,7 +47,7 @@ def convolution_backward(
         x: The input, shape (N, C, H, W).
         weight: The kernels, shape (K, C / groups, R, S); transposed (C, K / groups, R, S).
         bias_sizes: Shape of the bias; its gradient has one number for each channel of the result in any case.
-        stride, padding, dilation, transposed, output_padding, groups: As the convolution had.
+        stride, padding, dilation, transposed, output_padding, groups: As in the forward convolution.
         output_mask: Which of the three gradients are wanted.
 
     Returns:
@@ -58,7 +58,7 @@ def convolution_backward(
     """
     bordered = transposed or np.any(padding)
     if bordered and not all(np.isfinite(array).all() for array in (grad_output, x, weight)):
-        raise UsageError("what a padded convolution's gradient makes of infinities and NaN depends on the kernel.")
+        raise UsageError("the gradient of a padded convolution with infinities or NaN depends on the kernel.")
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     wide, narrow = (grad_output, x) if transposed else (x, grad_output)
     made: list[Array] = []
@@ -148,7 +148,7 @@ def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: f
 
 
 def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
-    """Of each image the sum of each channel, and the largest part of it that kernels may have added at a time.
+    """For each image, the sum of each channel and the largest partial sum in the kernels.
 
     An image is added in up to 64 lanes of vectors, cell by cell in turn. The partial sum of a lane is at most the span
     of its running sums, and that of several lanes the sum of these.
@@ -162,7 +162,7 @@ def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _kernel_rows(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Iterator[tuple[Array, Array]]:
-    """Of each row of each image, what `_kernels` adds up there, and its magnitudes."""
+    """For each row of each image, the sum that `_kernels` adds there, and its magnitudes."""
     room, passed = _meeting(wide, narrow, shape, **how)
     groups, units = how["groups"], passed.shape[2]
     lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
@@ -185,7 +185,7 @@ def _gamma(counts: Array, u: float) -> Array:
 
 
 def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
-    """(N, K, P, Q) -> (N, C, H, W): each result gives its gradient, times each kernel number, to the cell it met."""
+    """(N, K, P, Q) -> (N, C, H, W): each output adds its gradient, times each kernel number, to its input cells."""
     padded, inner = _room(shape, grad, weight, **how)
     groups = how["groups"]
     out = np.zeros((shape[0], groups, shape[1] // groups, *padded))
@@ -197,7 +197,7 @@ def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -
 
 
 def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
-    """Of a transposed one, (N, K, P, Q) -> (N, C, H, W): each input cell collects what its kernel laid over."""
+    """For transposed convolutions, (N, K, P, Q) -> (N, C, H, W): each input cell gathers from the outputs it wrote."""
     padded, inner = _room(grad.shape, np.empty(shape), weight, **how)
     groups = how["groups"]
     room = np.zeros((*grad.shape[:2], *padded))

@@ -63,7 +63,7 @@ def batch_norm_backward_error(
     running_var: Array | None, save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
     output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """As `_errors`, with sums as the kernels add them.
+    """The bound of `_errors`, with sums in the kernels' order.
 
     Of contiguous float32, each image's plane is added in the lanes of a vector (4 of them or more), then the lanes, and
     the images in float64: a term is in no more than a quarter of the plane and 16 additions. Vectors, channels-last
@@ -206,11 +206,11 @@ def _refuse_large(*arrays: Array | None) -> None:
         UsageError: there are such.
     """
     if any(array is not None and (np.abs(array) > LARGEST).any() for array in arrays):
-        raise UsageError("what a normalization's gradient makes of infinite or huge numbers depends on the kernel.")
+        raise UsageError("the gradient of a normalization for infinite or huge numbers depends on the kernel.")
 
 
 def _three_paths(h: Array, z: Array, rate: Array, axes: Axes) -> Array:
-    """Of cells normalized together over `axes`."""
+    """The gradient of cells that are normalized together over `axes`."""
     return np.asarray(rate * (h - h.mean(axes, keepdims=True) - z * (h * z).mean(axes, keepdims=True)))
 
 

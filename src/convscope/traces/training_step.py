@@ -46,7 +46,7 @@ class TrainingStep:
     nodes: tuple[BackwardNode, ...]
     """In the order in which they ran."""
     origin: str = ""
-    """Which step of which run it is, in words; empty for a step of its own."""
+    """The run and its step, in words; empty if it is not a run's step."""
 
     @property
     def says(self) -> str:
