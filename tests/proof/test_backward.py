@@ -328,5 +328,5 @@ def test_a_kernel_gradient_reads_image_by_image() -> None:
     totals = getattr(why.expr, "values", np.zeros(0))
     first = int(np.argmax(np.abs(totals)))
     assert text.index(f"image ({first})") == text.index("image (")
-    assert f"image {first}, the sum over 63 places" in text
+    assert f"image {first}, the sum over 63 positions" in text
     assert "input1" in text
