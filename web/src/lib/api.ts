@@ -136,7 +136,7 @@ if (typeof document !== "undefined") {
 }
 
 /**
- * Go on with the token of a restarted server: pasted text that contains it, such as the address that convscope printed.
+ * Continue with the token of a restarted server: pasted text that contains it, such as the address that convscope printed.
  * The page is loaded again in its present state.
  *
  * Returns:
