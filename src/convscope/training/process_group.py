@@ -45,9 +45,9 @@ def join(patience: float = PATIENCE) -> None:
         distributed.init_process_group(backend, store=store, rank=number, world_size=size, timeout=SILENCE)
         atexit.register(_leave)
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
-        here = f"process {number} on {socket.gethostname()} waited at {address[0]}:{address[1]} ({said(error)})"
+        detail = f"process {number} on {socket.gethostname()} waited at {address[0]}:{address[1]} ({said(error)})"
         raise TrainingError(
-            f"not all of {size} processes have joined within {patience:g} s: {here}. Start the same command on every "
+            f"not all of {size} processes have joined within {patience:g} s: {detail}. Start the same command on every "
             "host, make sure that this address can be reached, and if a host has several networks, name the right one "
             "in GLOO_SOCKET_IFNAME."
         ) from None
