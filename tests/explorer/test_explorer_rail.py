@@ -57,6 +57,7 @@ def test_a_small_network_fits_and_a_narrow_window_says_how_much_more_there_is(ch
         page.set_viewport_size({"width": 700, "height": 800})
         more = page.locator(".more.right")
         more.wait_for()
+        page.wait_for_timeout(500)  # the cards are laid out for the new width, and counted again
         hidden = int(more.inner_text().split()[0])
         more.click()
         eventually(lambda: page.locator(".more.left").count(), 1)

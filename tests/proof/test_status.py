@@ -88,7 +88,7 @@ def test_the_schema_of_the_server_has_these_statuses_and_tones() -> None:
     properties = schema["properties"]
     assert properties["status"]["enum"] == [*get_args(Status)]
     assert properties["tone"]["enum"] == [*get_args(Tone)]
-    assert {*properties} == {"status", "word", "sentence", "tone", "proved"}
+    assert {*properties} == {"of", "status", "word", "sentence", "tone", "proved"}
     assert Explained.model_json_schema()["$defs"]["ExplanationJson"]["properties"]["status"] == properties["status"]
 
 
