@@ -249,7 +249,7 @@ def test_bad_usage_is_one_sentence(function: Any, as_: str | None, message: str)
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, "long", float("nan")])
+@pytest.mark.parametrize("seconds", [0, -1, "long", float("nan"), float("inf"), 1e12])
 def test_a_time_limit_is_a_positive_number(seconds: Any) -> None:
     with pytest.raises(cs.UsageError, match="the time limit is a number of seconds above 0"):
         cs.check(abs, as_="relu", seconds=seconds)

@@ -22,7 +22,7 @@ from convscope.progress import Progress
 from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_optimizer
 from convscope.training.recipes import Recipe
 from convscope.training.runs import Run
-from convscope.training.snapshots import newest_good, snapshot_folders
+from convscope.training.snapshots import newest_good, restore_optimizer, snapshot_folders
 
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out by default."""
@@ -66,7 +66,7 @@ def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
         _, weights, state, _ = newest_good(folder)
         own = run.model.state_dict()
         if all(torch.equal(own[name].cpu(), tensor) for name, tensor in weights.items() if name in own):
-            optimizer.load_state_dict(state["optimizer"])  # else its state belongs to other weights
+            restore_optimizer(optimizer, state["optimizer"], run.path)  # else its state belongs to other weights
             _lay_out(optimizer)
     for group in optimizer.param_groups:
         group["lr"] = settings.lr if settings.lr is not None else group["lr"]

@@ -21,7 +21,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from convscope.checking.calling import TimeExceeded, own_lines_of, quiet, sentence, time_limit
+from convscope.checking.calling import TimeExceeded, check_limit, own_lines_of, quiet, sentence, time_limit
 from convscope.checking.checker import check
 from convscope.errors import ConvscopeError, UnknownName, UsageError
 
@@ -56,8 +56,7 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
         CheckFailed: the file cannot be imported, or the child had to be ended.
     """
     path, name = _split(spec)
-    if not seconds > 0:
-        raise UsageError(f"the time limit is a number of seconds above 0, not {seconds:g}.")
+    check_limit(seconds)
     request = json.dumps({"path": str(path), "name": name, "as": as_, "layout": layout, "seconds": seconds})
     command = [sys.executable, "-P", "-m", "convscope.checking.child", request]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MPLBACKEND": "Agg"}
