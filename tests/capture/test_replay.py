@@ -109,3 +109,11 @@ def test_an_optimizers_state_that_does_not_fit_is_refused(
     damaged = cs.load_run(tmp_path / "run")
     with pytest.raises(RunError, match=r"an optimizer's state that does not fit its model and recipe"):
         cs.trace(damaged, np.zeros((2, 1, 28, 28), np.float32), target=[0, 1])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "adadelta", "rmsprop"])
+def test_a_run_brings_the_state_of_its_optimizer(tmp_path: Path, optimizer: str) -> None:
+    run = cs.train("shapes", "shapes-cnn-1", epochs=1, batch_size=500, optimizer=optimizer, out=tmp_path / "run")
+    trace = cs.trace(run, np.ones((2, 1, 28, 28), np.float32), target=[0, 1])
+    assert trace.training_step is not None
+    assert trace.training_step.updated

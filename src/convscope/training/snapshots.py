@@ -5,6 +5,7 @@ and the optimizer's state is read with `weights_only=True`.
 """
 
 import hashlib
+import inspect
 import io
 import json
 import math
@@ -231,7 +232,7 @@ def _settings_fit(own: dict[str, Any], loaded: dict[str, Any]) -> bool:
 def _state_fits(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every parameter's state is like the one that a first step makes."""
     for group in optimizer.param_groups:
-        settings = {key: value for key, value in group.items() if key in optimizer.defaults}
+        settings = {key: group[key] for key in inspect.signature(type(optimizer)).parameters if key in group}
         first = torch.zeros(2, 3, requires_grad=True)
         first.grad = torch.zeros(2, 3)
         fresh = type(optimizer)([first], **settings)
