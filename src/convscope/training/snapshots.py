@@ -232,7 +232,8 @@ def _settings_fit(own: dict[str, Any], loaded: dict[str, Any]) -> bool:
 def _state_fits(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every parameter's state is like the one that a first step makes."""
     for group in optimizer.param_groups:
-        settings = {key: group[key] for key in inspect.signature(type(optimizer)).parameters if key in group}
+        named = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
+        settings = {key: group[key] for key in named & group.keys()}
         first = torch.zeros(2, 3, requires_grad=True)
         first.grad = torch.zeros(2, 3)
         fresh = type(optimizer)([first], **settings)
