@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all fuzz sweep summary-study check format bench docs clean web web-types web-check
+.PHONY: demo test test-all fuzz sweep summary-study check format bench docs dist clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -63,6 +63,17 @@ bench: .venv/test.stamp
 
 docs: .venv/test.stamp
 	$(BIN)/python -m convscope.cli.reference > docs/cli.md
+
+# Wheel and sdist in dist/, checked: their metadata, the page inside, and that each installs and runs without node.
+dist: .venv/demo.stamp build/dist/bin/twine
+	rm -rf dist
+	build/dist/bin/python -m build --outdir dist .
+	build/dist/bin/twine check --strict dist/*
+	$(BIN)/python scripts/check_dist.py dist
+
+build/dist/bin/twine: .venv/bin/python
+	$(PYTHON) -m venv build/dist
+	build/dist/bin/pip install --quiet build twine
 
 web: .venv/bin/python
 	$(BIN)/pip install --quiet --no-deps -e .

@@ -42,7 +42,7 @@ class PageHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there 
         if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
             _npm(web, "ci")
         _npm(web, "run", "build")
-        self._stamp.write_text(digest)
+        self._stamp.write_text(digest, encoding="utf-8")
 
     @property
     def _stamp(self) -> Path:
@@ -54,7 +54,7 @@ class PageHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there 
             return False
         if Path(self.root, "PKG-INFO").exists() and self._stamp.exists():  # this is an sdist
             return False
-        return not self._stamp.exists() or self._stamp.read_text() != _digest(Path(self.root, "web"))
+        return not self._stamp.exists() or self._stamp.read_text(encoding="utf-8") != _digest(Path(self.root, "web"))
 
 
 def _unwanted() -> bool:
@@ -76,7 +76,7 @@ def _own_node() -> bool:
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         return False
-    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    said = subprocess.run([node, "--version"], capture_output=True, encoding="utf-8", check=False).stdout
     match = re.match(r"v(\d+)\.(\d+)", said)
     version = (int(match[1]), int(match[2])) if match else (0, 0)
     return (20, 19) <= version < (21, 0) or version >= (22, 12)
@@ -86,7 +86,7 @@ def _npm(web: Path, *arguments: str) -> None:
     """Run npm in `web`; what it says is shown only where it fails."""
     environment = {**os.environ, "NO_UPDATE_NOTIFIER": "1"}
     options: dict[str, Any] = {
-        "cwd": web, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment
+        "cwd": web, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "env": environment
     }  # fmt: skip
     if _own_node():
         result = subprocess.run([str(shutil.which("npm")), *arguments], check=False, **options)

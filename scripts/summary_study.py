@@ -29,7 +29,7 @@ def answers(chosen: list[str], seconds: float, gigabytes: float) -> Iterator[dic
     left = list(chosen)
     while left:
         command = [sys.executable, str(CHILD), "--gigabytes", str(gigabytes), *left]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8") as child:
             assert child.stdout is not None
             while left:
                 late = threading.Event()

@@ -63,7 +63,7 @@ def names(library: str, file: Path) -> list[str]:
     kept = file.with_suffix(f".{library}.json")
     if not kept.exists():
         done = subprocess.run(
-            [sys.executable, str(CHILD), "--list", library], capture_output=True, text=True, check=False
+            [sys.executable, str(CHILD), "--list", library], capture_output=True, encoding="utf-8", check=False
         )
         if done.returncode:
             print(f"{library}: left out, {(done.stderr.strip().splitlines() or ['it cannot be imported'])[-1]}")
@@ -76,7 +76,8 @@ def names(library: str, file: Path) -> list[str]:
 def resident(pid: int) -> tuple[int, int]:
     """Bytes of memory that a process holds now, and at most so far; zeros where it has ended."""
     try:
-        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024
     except (OSError, KeyError):
         return 0, 0

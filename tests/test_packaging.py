@@ -1,6 +1,7 @@
 """What is packaged holds the explorer's page, and is built with node only where that is needed."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import convscope as cs
 
 ROOT = Path(__file__).parent.parent
 PAGE = "convscope/server/static/index.html"
@@ -77,3 +80,27 @@ def test_without_the_page_it_can_be_installed_too(checkout: Path, tmp_path: Path
     names = wheel(checkout, tmp_path / "without-page", CONVSCOPE_NO_WEB="1")
     assert "convscope/server/app.py" in names
     assert PAGE not in names
+
+
+def test_the_citation_names_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", text, re.MULTILINE) == [cs.__version__]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "must hold one wheel and one sdist, and has 0 and 0."),
+        (["a-1-py3-none-any.whl", "b-1-py3-none-any.whl", "a-1.tar.gz"], "and has 2 and 1."),
+        (["a-1-py3-none-any.whl", "a-1.tar.gz"], "a-1-py3-none-any.whl has no explorer"),
+    ],
+)
+def test_packages_that_are_not_complete_are_refused(files: list[str], message: str, tmp_path: Path) -> None:
+    for name in files:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("a/__init__.py", "")
+    command = [sys.executable, str(ROOT / "scripts" / "check_dist.py"), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,32 +1,41 @@
 """Files that may come from elsewhere: nothing but regular files is opened, a write replaces as a whole or does nothing.
 
-Imports nothing of convscope. Every refusal is an OSError whose `strerror` says why.
+Imports nothing of convscope. Every refusal is an OSError whose `strerror` says why. Windows differs in three ways that
+are handled here alone: a file that another program has open cannot be replaced, a folder cannot be synced, and files
+opened by number would have their newlines translated.
 """
 
 import errno
 import os
 import stat
+import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # or opening a named pipe waits for its other end
+_BINARY = getattr(os, "O_BINARY", 0)
+_IN_USE = 1.0 if sys.platform == "win32" else 0.0
+"""Seconds to wait for a file that cannot be replaced as another program, such as a virus scanner, has it open."""
 _LINK = "it is a link, which is not followed"
 _NOT_REGULAR = "it is not a regular file"
 LFS = b"version https://git-lfs.github.com/spec/"
 """The first bytes of the pointer file that Git LFS leaves if the file itself was not fetched."""
 
 
-def open_to_read(path: Path) -> BinaryIO:
-    """Open a file for reading; a link to one is followed, a pipe or a device is refused.
+def open_to_read(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a file for reading; a link to one is followed unless told otherwise, a pipe or a device is refused.
 
     >>> open_to_read(Path("/dev/zero"))
     Traceback (most recent call last):
     OSError: [Errno 22] it is not a regular file: '/dev/zero'
     """
-    return _regular(os.open(path, os.O_RDONLY | _NO_WAIT), path, "rb")
+    if not follow:
+        refuse_link(path)
+    return _regular(os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT | (0 if follow else _NO_LINK)), path, "rb")
 
 
 def read_file(path: Path) -> bytes:
@@ -38,7 +47,8 @@ def read_file(path: Path) -> bytes:
 def open_own(path: Path) -> BinaryIO:
     """Open a file of one's own for appending, made where it is missing and never emptied; a link is refused."""
     refuse_link(path)
-    return _regular(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT, 0o666), path, "a+b")
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY | _NO_LINK | _NO_WAIT
+    return _regular(os.open(path, flags, 0o666), path, "a+b")
 
 
 def make_folder(path: Path) -> None:
@@ -60,18 +70,38 @@ def write_file(path: Path, content: bytes, *, durably: bool = True) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666), "wb") as file:
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _NO_LINK, 0o666), "wb") as file:
         file.write(content)
         file.flush()
         if durably:
             os.fsync(file.fileno())
-        part.replace(path)
+    replace_file(part, path)
     if durably:
         sync_folder(path.parent)
 
 
+def replace_file(part: Path, path: Path) -> None:
+    """Give a finished file its name, replacing what had it.
+
+    Raises:
+        PermissionError: on Windows, another program still has the former file open after a second.
+    """
+    until = time.monotonic() + _IN_USE
+    while True:
+        try:
+            part.replace(path)
+        except PermissionError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable; Windows opens no folder, and journals names by itself."""
+    if sys.platform == "win32":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -116,7 +146,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(handle)
         _like(part, former)
-        part.replace(target)
+        replace_file(part, target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -137,8 +167,9 @@ def _like(part: Path, former: os.stat_result | None) -> None:
         os.umask(umask)
         part.chmod(0o666 & ~umask)
         return
-    with suppress(OSError):  # only root may give files away
-        os.chown(part, former.st_uid, former.st_gid)
+    if sys.platform != "win32":
+        with suppress(OSError):  # only root may give files away
+            os.chown(part, former.st_uid, former.st_gid)
     part.chmod(stat.S_IMODE(former.st_mode))
 
 
@@ -148,12 +179,24 @@ def _overwrite(target: Path, content: bytes) -> None:
         size = os.fstat(file.fileno()).st_size
         if len(content) > size:
             try:
-                os.posix_fallocate(file.fileno(), 0, len(content))
+                _reserve(file, size, len(content))
             except OSError:
                 file.truncate(size)
                 raise
         file.write(content)
         file.truncate()
+
+
+def _reserve(file: BinaryIO, size: int, wanted: int) -> None:
+    """Make sure that a file of `size` bytes can hold `wanted`; its content and its position stay as they are."""
+    if sys.platform == "linux":
+        os.posix_fallocate(file.fileno(), 0, wanted)
+    else:
+        file.seek(size)
+        file.write(bytes(wanted - size))
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
 
 
 def unsuitable(path: Path) -> str:

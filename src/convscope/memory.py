@@ -27,14 +27,13 @@ def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"))
 def _machine(proc: Path) -> int:
     """The memory that the operating system can provide without swapping."""
     try:
-        fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text(encoding="utf-8").splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass
     if sys.platform == "win32":
         return _windows()
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return total * _macos_percent() // 100 if sys.platform == "darwin" else total
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _macos_percent() // 100
 
 
 def _windows() -> int:
@@ -47,9 +46,10 @@ def _windows() -> int:
 
 
 def _macos_percent() -> int:
-    """The memory that macOS counts as available; all of it if the kernel does not answer."""
+    """The memory that macOS counts as available; all of it if the kernel does not answer, or is another one."""
     level, size = ctypes.c_int(100), ctypes.c_size_t(4)
-    ctypes.CDLL(None).sysctlbyname(b"kern.memorystatus_level", ctypes.byref(level), ctypes.byref(size), None, 0)
+    if sys.platform == "darwin":
+        ctypes.CDLL(None).sysctlbyname(b"kern.memorystatus_level", ctypes.byref(level), ctypes.byref(size), None, 0)
     return level.value
 
 
@@ -63,7 +63,7 @@ def _address_space(proc: Path) -> int:
     if limit == resource.RLIM_INFINITY:
         return UNLIMITED
     try:
-        used = int((proc / "self" / "statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        used = int((proc / "self" / "statm").read_text(encoding="utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         used = 0
     return limit - used
@@ -75,7 +75,7 @@ def _groups(proc: Path, mounted: Path) -> Iterator[int]:
     Pages of files that a group could drop at once count as free, as they do in MemAvailable.
     """
     try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -93,9 +93,9 @@ def _left(mount: Path, path: str, names: tuple[str, str, str]) -> Iterator[int]:
     inside = mount / path.lstrip("/")
     for folder in (inside, *inside.parents):
         try:
-            allowed = int((folder / limit).read_text())
-            used = int((folder / usage).read_text())
-            counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            allowed = int((folder / limit).read_text(encoding="utf-8"))
+            used = int((folder / usage).read_text(encoding="utf-8"))
+            counts = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
         except (OSError, ValueError):  # no such folder here, or "max"
             allowed = UNLIMITED
         if allowed < UNLIMITED:

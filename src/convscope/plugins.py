@@ -57,7 +57,7 @@ def rows_of(group: str) -> Mapping[str, Any]:
     """The rows that all installed packages offer in a group.
 
     Raises:
-        PluginError: a package cannot be imported, or offers something else than rows by name.
+        PluginError: a package cannot be imported, or registers something other than a mapping from names to rows.
     """
     rows: dict[str, Any] = {}
     for point in entry_points(group=group):

@@ -173,7 +173,7 @@ VERBS = {
     "pad": "resized and padded",
     "mnist": "centred like MNIST's digits (cropped to the drawing, 20 of 28 pixels, centre of mass in the centre)",
 }
-"""What `changes` says of each fit."""
+"""The description of each fit for `changes`."""
 
 
 def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio: float = 1.0) -> Array:

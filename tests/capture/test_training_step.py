@@ -306,7 +306,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a loss of nothing": (
         lambda: cs.trace(small(), images(2), target=[0, 1], loss=constant_loss),
-        "the loss depends on no parameter",
+        "the loss does not depend on any parameter",
     ),
     "a loss that is nan": (step(loss=nan_loss), "loss of this batch is nan"),
     "an unknown loss": (lambda: cs.trace(small(), images(2), target=[0, 1], loss="hinge"), "no loss is called 'hinge'"),

@@ -121,8 +121,8 @@ def test_an_unknown_mistake_is_not_given_a_name_but_its_sum() -> None:
 
     answer = cs.check(conv2d)
     assert answer.cause is None
-    assert answer.sentence == "conv2d is wrong as conv2d: out[0, 0] is 1.5 and should be 1."
-    assert "None of the known mistakes" in answer.to_text()
+    assert answer.sentence == "conv2d is not a correct conv2d: out[0, 0] is 1.5 and should be 1."
+    assert "No known mistake" in answer.to_text()
 
 
 def test_a_function_that_mostly_fails_gets_no_name() -> None:
@@ -136,7 +136,7 @@ def test_a_function_that_mostly_fails_gets_no_name() -> None:
     answer = cs.check(conv2d)
     assert answer.problem.startswith("IndexError")
     assert answer.cause is None
-    assert answer.sentence.startswith("conv2d is wrong as conv2d: it fails. IndexError")
+    assert answer.sentence.startswith("conv2d is not a correct conv2d: it fails. IndexError")
 
 
 def test_few_results_are_too_little_for_a_name() -> None:
@@ -147,7 +147,7 @@ def test_few_results_are_too_little_for_a_name() -> None:
 
     answer = cs.check(conv2d)
     assert answer.cause is None
-    assert answer.sentence == "conv2d is wrong as conv2d: out[0, 0] is 0 and should be 1."
+    assert answer.sentence == "conv2d is not a correct conv2d: out[0, 0] is 0 and should be 1."
 
 
 def test_the_first_wrong_cell_is_shown_as_two_sums(answers: dict[Wrong, cs.Check]) -> None:
@@ -180,7 +180,7 @@ def test_an_autograder_gets_one_sentence() -> None:
         return abs(x)
 
     answer = cs.check(relu)
-    with pytest.raises(cs.WrongResult, match="relu is wrong as relu: absolute value"):
+    with pytest.raises(cs.WrongResult, match="relu is not a correct relu: absolute value"):
         answer.require()
     assert issubclass(cs.WrongResult, AssertionError)
     cs.check(lambda x: np.maximum(x, 0), as_="relu").require()
@@ -204,7 +204,7 @@ def test_a_function_that_changes_its_input_is_noted() -> None:
 
     answer = cs.check(relu)
     assert answer.right
-    assert "changes its input array in place" in answer.notes[0]
+    assert "modifies its input array in place" in answer.notes[0]
 
 
 def test_an_endless_function_is_interrupted_even_if_it_catches_exceptions() -> None:
@@ -237,9 +237,9 @@ def unknown(*, x: Any, w: Any, b: Any, stride: int, foo: int, bar: int, baz: int
     ("function", "as_", "message"),
     [
         (3, "relu", "check takes a function, not a int"),
-        (lambda x: x, None, "does not tell which operation it is; say --as NAME"),
+        (lambda x: x, None, "does not say which operation this is; choose one with --as NAME"),
         (lambda x: x, "conv3d", "no operation to check is called 'conv3d'; did you mean 'conv2d'"),
-        (unknown, "conv2d", "the parameter 'qux' of unknown is unknown to conv2d"),
+        (unknown, "conv2d", "the parameter 'qux' of unknown is not one of conv2d's"),
         (lambda: 0, "relu", "has no parameter for x"),
     ],
 )
@@ -295,7 +295,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_passes_a_right_function(mine: Path) -> None:
     done = command(f"{mine}:relu")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("relu is a right relu: it agrees on all 8 calls.\n")
+    assert done.stdout.startswith("relu is a correct relu: it agrees with the reference on all 8 calls.\n")
 
 
 def test_the_command_answers_in_json_with_status_1(mine: Path) -> None:
@@ -308,7 +308,7 @@ def test_the_command_answers_in_json_with_status_1(mine: Path) -> None:
 def test_the_command_ends_a_function_that_never_returns_to_python(mine: Path) -> None:
     done = command(f"{mine}:endless", "--as", "relu", "--seconds", "0.5")
     assert done.returncode == 1
-    assert "mine.py did not come to an end within 0.5 s and was stopped, at line 12 in endless." in done.stderr
+    assert "mine.py did not finish within 0.5 s and was stopped, at line 12 in endless." in done.stderr
 
 
 def test_the_command_survives_a_function_that_ends_its_process(mine: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_gradient_of_a_batch_of_a_run(convscope: Commands, run: cs.Run) -> Non
     said = convscope("explain", str(run.path), "shapes:train/0-7", "--at", "conv1.weight.grad:3,0,1,1")
     assert said.out.startswith("one step of Adam (learning rate ")
     assert "on cross-entropy, in training mode" in said.out
-    assert "what this kernel cell saw × how the loss changes with the result there" in said.out
+    assert "the input under this kernel cell × the gradient of the output there" in said.out
     assert "✓ proved" in said.out
 
 

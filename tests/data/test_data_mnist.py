@@ -296,7 +296,7 @@ def test_corrupted_downloads_leave_nothing_behind(server: Server, cache: Path) -
         load_dataset("mnist")
     message = str(caught.value)
     assert "127.0.0.1" in message
-    assert "it gave another file, the checksum is wrong" in message
+    assert "it sent a different file: the checksum is wrong" in message
     assert "HTTP 503" in message
     assert list(cache.iterdir()) == []
 

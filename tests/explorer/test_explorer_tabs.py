@@ -96,10 +96,10 @@ def test_after_a_new_start_the_page_says_what_to_do_and_takes_the_new_key(page: 
         other = page.context.new_page()
         visit(other, explorer, at(1, 2, 16, 9))
     wander(page, at(1, 2, 16, 10))
-    page.get_by_text("this page goes on with the address that it prints").wait_for()
+    page.get_by_text("open the address that it prints").wait_for()
     with cs.open(model, "shapes:test/12", port=urlsplit(explorer.url).port, browser=False) as again:
         assert urlsplit(again.url).netloc == urlsplit(explorer.url).netloc
-        page.get_by_text("It ends the address that convscope printed in its terminal").wait_for()
+        page.get_by_text("It is at the end of the address that convscope printed in its terminal").wait_for()
         visit(page, again, at(1, 2, 16, 9))
         assert recorded(page) == number
         wander(other, at(1, 2, 16, 10))  # the key has come to the other tab too

@@ -48,7 +48,7 @@ def test_a_badge_never_stands_beside_another_cell(page: Any, shapes: Any, traced
             page.wait_for_timeout(MOMENT)
             assert shown(page) == (f"{first} 3.12.12", 0)
             assert float(page.get_attribute("[data-number]", "data-number")) == number
-            assert "has not been answered yet" in page.locator(".pending").inner_text()
+            assert "has not been calculated yet" in page.locator(".pending").inner_text()
             assert page.locator("section[aria-label='This number']").get_attribute("inert") is not None
         wander(page, at(second, 5, 4, 4))
     assert recorded(page) == float(traced["conv2"].output[0, 5, 4, 4])
@@ -100,7 +100,7 @@ def test_a_number_under_the_cursor_is_that_of_its_channel(page: Any, shapes: Any
     with held(page, "/output"):
         page.get_by_role("button", name="Next channel").click()
         page.wait_for_url("**cell=4.12.12**")
-        page.locator(".readout", has_text="(4, 12, 12) not answered yet").wait_for()
+        page.locator(".readout", has_text="(4, 12, 12) not calculated yet").wait_for()
     page.locator(".readout", has_text=f"{float(traced['conv1'].output[0, 4, 12, 12]):.3f}"[:5]).wait_for()
 
 
@@ -133,10 +133,10 @@ def test_a_server_that_stops_leaves_no_proof_behind_and_one_started_anew_is_gone
         field.wait_for()
         assert "printed in its terminal" in page.get_by_role("status").first.inner_text()
         field.fill("http://127.0.0.1/#token=" + "x" * 43)
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Continue").click()
         page.get_by_text("not the token of the server").wait_for()
         field.fill(again.url)
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Continue").click()
         field.wait_for(state="detached")
         assert recorded(page) == number
         assert state(page)["cell"] == "2.16.9"
@@ -175,7 +175,7 @@ DEPARTURES = {
     "a turn": ("&change=r45", "turned 45°", "Turn back"),
     "a move": ("&change=d-3", "moved 3 up", "Move back"),
     "noise": ("&change=n0.2", "noise 0.20", "Remove the noise"),
-    "a painting": ("&input=p~1x28x28~" + "A" * 1046, "painted image", "Use the image as it was"),
+    "a painting": ("&input=p~1x28x28~" + "A" * 1046, "painted image", "Use the original image"),
 }
 
 

@@ -223,8 +223,8 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     [
         (nn.Softplus(), [[1.0]], r"softplus.* \(softplus\) cannot be written .* no formula is written for 'softplus'"),
         (Attention(), np.ones((1, 1, 3, 4)), r"attention.* cannot be written as a formula: .* intermediate numbers"),
-        (Positions(), [[2.0, 3.0]], r"cannot be written as a formula: it counts in int64"),
-        (nn.ReLU(), [[np.inf]], r"relu holds nan or infinity, and a spreadsheet has neither"),
+        (Positions(), [[2.0, 3.0]], r"cannot be written as a formula: it calculates in int64"),
+        (nn.ReLU(), [[np.inf]], r"relu contains nan or infinity, which spreadsheets lack"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -118,7 +118,7 @@ def test_older_settings_with_one_number(settings: dict[str, Any], size: object, 
     ],
 )
 def test_what_cannot_be_said_is_refused_by_name(settings: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"the image processor's setting .* cannot be said as a Preprocess"):
+    with pytest.raises(UsageError, match=r"the image processor's setting .* cannot be expressed as a Preprocess"):
         preprocess_from_processor(settings)
 
 

@@ -49,6 +49,8 @@ COMMANDS: Mapping[str, list[str]] = {
     "trace": ["trace", "RUN", IMAGE],
     "explain": ["explain", "RUN", IMAGE, "--at", "conv1:0,0,0"],
     "verify": ["verify", "RUN", IMAGE],
+    "summary": ["summary", "RUN"],
+    "workbook": ["workbook", "RUN", IMAGE, "-o", "net.xlsx"],
     "open": ["open", "RUN", "--no-browser", "--port", "0"],
     "plot kernels": ["plot", "kernels", "RUN"],
     "plot maps": ["plot", "maps", "RUN", IMAGE],
@@ -223,6 +225,9 @@ def test_python_executes_nothing_that_a_run_folder_names(evil: Path, kind: str) 
         lambda: cs.predict("evil", IMAGE),
         lambda: cs.train(resume=True, out="evil"),
         lambda: cs.open("evil", port=0, browser=False),
+        lambda: cs.trace(cs.load_run("evil"), IMAGE, target=0),
+        lambda: cs.plot.kernels("evil"),
+        lambda: cs.plot.confusion(Path("evil")),
         lambda: cs.probe.lint("evil"),
         lambda: cs.probe.shift(["evil"], cs.load_dataset("shapes", split="test")),
     ]

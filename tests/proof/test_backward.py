@@ -323,10 +323,10 @@ def test_a_kernel_gradient_reads_image_by_image() -> None:
     trace = recorded(kernels, (40, 4, 7, 9), (40, 3, 7, 9), WEIGHTS)
     why = cs.explain(trace, trace.all_steps[-1], (3, 0, 1, 1))
     text = why.to_text(depth=2)
-    assert "the sum over 40 images of their 63 places: what this kernel cell saw × how the loss changes" in text
+    assert "the sum over 40 images of their 63 positions: the input under this kernel cell × the gradient" in text
     assert "32 others" in why.to_text()
     totals = getattr(why.expr, "values", np.zeros(0))
     first = int(np.argmax(np.abs(totals)))
     assert text.index(f"image ({first})") == text.index("image (")
-    assert f"image {first}, the sum over 63 places" in text
+    assert f"image {first}, the sum over 63 positions" in text
     assert "input1" in text

@@ -1,7 +1,7 @@
 """Backward recorder: also records which gradient belongs to which result, by hooks on autograd's nodes.
 
-Each operation of a forward pass with gradients makes a node (`grad_fn`). While the backward pass runs, a node receives
-the gradient of what its operation gave, and gives the gradients of what it was given. Knows torch's autograd; no names.
+Each differentiable operation of a forward pass creates a node (`grad_fn`). In the backward pass, the node receives the
+gradient of the operation's result and returns the gradients of its inputs. Knows torch's autograd; no names.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Result = tuple[int, int]
 
 @dataclass(slots=True, eq=False)
 class NodeRun:
-    """One node of the backward pass: what it received, what it gave, and when."""
+    """One node of the backward pass: its incoming and outgoing gradients, and its time."""
 
     kind: str
     """The node's name: `ConvolutionBackward0`, or the class of a custom function."""
@@ -37,7 +37,7 @@ class NodeRun:
     gave: tuple[Tensor | None, ...] = ()
     """The gradient of each input of the forward operation that the node follows."""
     goes_to: tuple[Result | Tensor | None, ...] = ()
-    """What each of these is a gradient of: the result of a forward call, or a leaf: a parameter or an input."""
+    """The tensor of each of these gradients: the result of a forward call, or a leaf (a parameter or an input)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,11 +71,11 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         time = len(self.tape.calls) - 1
         call = self.tape.calls[time] if time > self._seen else None
         self._seen = time
-        for place, tensor in enumerate(results_of(call)) if call is not None else ():
+        for index, tensor in enumerate(results_of(call)) if call is not None else ():
             node = tensor.grad_fn
             if node is not None:
                 watched = self._nodes.setdefault(id(node), _Watched(node))
-                watched.results.setdefault(tensor.output_nr, (time, place))
+                watched.results.setdefault(tensor.output_nr, (time, index))
 
     def begin_backward(self) -> None:
         """Called between the loss and the backward pass: puts a hook before and after every node."""

@@ -1,7 +1,7 @@
-"""Gradient names: what each row of a loss, a backward pass and an update is called, modelled on PyTorch's own names.
+"""Gradient names: the names of the rows of a loss, a backward pass and an update, modelled on PyTorch's own names.
 
-`conv1.grad` is the gradient of what `conv1` gave, `conv1.weight.grad` that of a parameter, `input.grad` that of the
-image. Where several paths meet, the sum is a row of its own, `conv1.grad#sum`, and its terms are `conv1.grad#1`,
+`conv1.grad` is the gradient of the output of `conv1`, `conv1.weight.grad` that of a parameter, `input.grad` that of the
+image. If several paths contribute, their sum is a separate row, `conv1.grad#sum`, and its terms are `conv1.grad#1`,
 `conv1.grad#2`. Knows linked calls and names; no torch.
 """
 
@@ -18,7 +18,7 @@ SUM = "#sum"
 
 @dataclass(frozen=True, slots=True)
 class GradientOf:
-    """A tensor of the backward pass and what it is the gradient of."""
+    """A tensor of the backward pass and the name of its gradient."""
 
     name: str
     """`conv1.grad`, `conv1.weight.grad`, or one term of it, `conv1.grad#1`."""
@@ -33,7 +33,7 @@ class GradientOf:
 
 @dataclass(slots=True)
 class Naming:
-    """What is known about the rows behind the forward pass."""
+    """Facts about the rows after the forward pass, used to name them."""
 
     rows: Sequence[LinkedCall]
     first: int
@@ -88,7 +88,7 @@ def _numbered(label: Label, used: dict[str, int]) -> Label:
 
 
 def _prepares(row: LinkedCall) -> bool:
-    """Whether a row only moves numbers or makes tensors."""
+    """Whether a row only moves numbers or creates tensors."""
     return moves_only(row.entry.op) or makes(row.entry.op)
 
 

@@ -2,7 +2,7 @@
 
 PyTorch computes an update by many small operations, some of them in Python (Adam's bias corrections) and some for all
 parameters at once. Here an update is one operation, `convscope::adam(param, grad, ...)`, from the numbers before the
-step to those after it; what happens in between is the optimizer's own. Knows torch's optimizers; no steps, no names.
+step to those after it, without the intermediate results. Knows torch's optimizers; no steps, no names.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from convscope.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class UpdateFunction:
-    """What the recording takes for an ATen function; it is never called."""
+    """A stand-in for an ATen function in the recording; it is never called."""
 
     schema: str
     _schema: Any = field(init=False)
@@ -83,14 +83,14 @@ KINDS: Mapping[type[Optimizer], Kind] = {
 
 @dataclass(slots=True, eq=False)
 class Update:
-    """How one parameter moved."""
+    """The update of one parameter."""
 
     parameter: str
     call: Call
     before: Mapping[str, Tensor]
     """The optimizer's state before the step, by name: `conv1.weight.exp_avg`."""
     results: tuple[str, ...]
-    """The names of the call's results, also of those that it lacks: `conv1.weight.updated`, then the state's."""
+    """The names of the call's results, including missing ones: `conv1.weight.updated`, then those of the state."""
     time: int = -1
 
 
@@ -131,7 +131,7 @@ def updates_of(
     parameters: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
 ) -> Iterator[Update]:
-    """Let a copy of an optimizer take one step on copies of the parameters.
+    """Run one step of a copy of an optimizer on copies of the parameters.
 
     Args:
         optimizer: The user's; it is only read.
@@ -183,7 +183,7 @@ def _twin(
 
 
 def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor | None]:
-    """The state of a parameter before the step; a new optimizer's is zero, but for the momentum of SGD: none."""
+    """The state of a parameter before the step; for a new optimizer zero, or None for the momentum of SGD."""
     unused = {"momentum_buffer": isinstance(optimizer, SGD) or not group["momentum"]} if "momentum" in group else {}
     unused["grad_avg"] = not group.get("centered")
     held = optimizer.state.get(parameter, {})

@@ -1,7 +1,7 @@
-"""Shape repairs: for a function of torch that refused its shapes, the calculation that went wrong and what would fit.
+"""Shape repairs: for a call that failed on its shapes, the calculation that went wrong and the changes that may fit.
 
-Each rule looks at one failed call and offers options: new arguments for it, or for a layer that ran before, as a number
-that a person would type. Nothing is claimed here: `shape_trials` runs every option. Knows torch's functions.
+Each rule takes one failed call and returns options: new arguments for it, or for an earlier layer, as a number that a
+user would type. The options are unverified: `shape_trials` runs each of them. Knows torch's functions.
 """
 
 import math
@@ -43,11 +43,11 @@ class TorchCall:
     index: int
     name: str
     arguments: Arguments
-    """By the names in `PARAMETERS`."""
+    """The arguments, by the names in `PARAMETERS`."""
     parameter: str
     """The name of the weight, or of the operand that is a parameter."""
     shape: tuple[int, ...] = ()
-    """Of the result; () where it failed."""
+    """Shape of the result; () if the call failed."""
 
     @property
     def layer(self) -> str:
@@ -62,7 +62,7 @@ class TorchCall:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of its tensors, also those in a list."""
+        """The shapes of its tensors, including those in a list."""
         values = [
             item
             for value in self.arguments.values()
@@ -86,7 +86,7 @@ Change = Callable[[Arguments], Arguments]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Changes to try: what a person would write, and the arguments of each changed call by its index."""
+    """Changes to try: what a user would write, and the arguments of each changed call by its index."""
 
     repairs: tuple[Repair, ...]
     changes: Mapping[int, Change]
@@ -94,7 +94,7 @@ class Option:
 
 @dataclass(slots=True, eq=False)
 class Diagnosis:
-    """What went wrong in a call, in one calculation, and what to try."""
+    """The failed calculation of a call, and the changes to try."""
 
     sum: str
     options: list[Option] = field(default_factory=list)
@@ -140,7 +140,7 @@ ALIASES: Mapping[str, str] = {
 
 
 def diagnosis(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
-    """What went wrong in a failed call; None where nothing is known of its function.
+    """The diagnosis of a failed call; None if there is no rule for its function.
 
     Args:
         call: The failed call.
@@ -293,7 +293,7 @@ def _matmul(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     if a is None or b is None or b.dim() != 2 or not call.parameter or a.shape[-1] == b.shape[0]:
         return None
     shape = (a.shape[-1], b.shape[1])
-    result = Diagnosis(f"{_times(a.shape)} times {_times(b.shape)}: {a.shape[-1]:,} numbers meet {b.shape[0]:,} rows")
+    result = Diagnosis(f"{_times(a.shape)} times {_times(b.shape)}: {a.shape[-1]:,} columns but {b.shape[0]:,} rows")
     change = {call.index: lambda args: {**args, "other": args["other"].new_zeros(shape)}}
     result.options.append(Option((Repair(call.parameter, "shape", shape),), change))
     return result
@@ -313,10 +313,10 @@ def _view(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     result = Diagnosis(
         f"{call.name}({shown}) receives {'·'.join(map(str, x.shape[1:]))} = {numbers:,} numbers: {ratio}"
     )
-    for place in range(len(size) - 1, 0, -1):
-        rest = math.prod(n for i, n in enumerate(size) if i != place and n != -1)
-        if rest and numbers % rest == 0 and size[place] != -1:
-            fitting = tuple(numbers // rest if i == place else n for i, n in enumerate(size))
+    for axis in range(len(size) - 1, 0, -1):
+        rest = math.prod(n for i, n in enumerate(size) if i != axis and n != -1)
+        if rest and numbers % rest == 0 and size[axis] != -1:
+            fitting = tuple(numbers // rest if i == axis else n for i, n in enumerate(size))
             change = {call.index: partial(_with, size=fitting)}
             result.options.append(Option((Repair(call.name, "size", fitting),), change))
     return result
@@ -331,7 +331,7 @@ def _pooling(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     stride = stride or kernel
     n, k, s, p = x.shape[-1], kernel[-1], stride[-1], (padding or [0])[-1]
     size = (n + 2 * p - k) // s + 1
-    return Diagnosis(f"{call.name} makes ⌊({n} + 2·{p} - {k}) / {s}⌋ + 1 = {size} columns of {_size(x)}: none is left")
+    return Diagnosis(f"{call.name} makes ⌊({n} + 2·{p} - {k}) / {s}⌋ + 1 = {size} columns of {_size(x)}: none remain")
 
 
 RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]] = {
@@ -346,11 +346,11 @@ RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]
     **dict.fromkeys(("view", "reshape"), _view),
     **dict.fromkeys((name for name in PARAMETERS if "pool" in name), _pooling),
 }
-"""Function -> what a failed call of it means."""
+"""Function -> the rule that diagnoses a failed call of it."""
 
 
 def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -> list[Option]:
-    """The last layer that made this number of channels or features, changed to make as many as are wanted."""
+    """The last layer that made this number of channels or features, changed to make the wanted number."""
     kinds = ("linear",) if setting == "out_features" else ("conv",)
     for call in reversed(before):
         weight = call.tensor("weight")
@@ -412,7 +412,7 @@ def _weights(arguments: Arguments, shape: Sequence[int], out: int = 0) -> Argume
 
 
 def _origin(x: Tensor, before: Sequence[TorchCall]) -> str:
-    """Which maps were flattened to this vector: `16·5·5 = `, or nothing."""
+    """The shape of the maps that were flattened to this vector: `16·5·5 = `, or an empty text."""
     for call in reversed(before):
         source = call.tensor("input")
         if call.shape == tuple(x.shape) and source is not None and source.dim() > x.dim():

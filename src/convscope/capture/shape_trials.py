@@ -1,8 +1,8 @@
-"""Shape trials: why a model refused an input, and which sizes or settings would fit, each shown by a run.
+"""Shape trials: why a model failed on an input, and which sizes or settings would fit, each confirmed by a run.
 
-A copy of the model is run on the input under a mode that sees every function of torch; the call that fails is diagnosed
-by `shape_repairs`, and every option is tried on a copy before it is proposed. Models of many parameters are copied
-without numbers. Nothing is timed: the work is bounded by counting, so the answer is always the same.
+A copy of the model is run on the input under a mode that sees every torch function; `shape_repairs` diagnoses the call
+that fails, and every option is tried on a copy before it is proposed. Large models are copied without their values.
+The work is limited by a number of calls, not by time, so the result is deterministic.
 """
 
 import itertools
@@ -20,18 +20,18 @@ from convscope.cards.trial_copy import CountingMode, Ghosts, Unrunnable
 from convscope.cards.trial_runs import USUAL, expectation
 
 CALLS = 8_000
-"""Functions of torch after which nothing more is tried: some seconds."""
+"""Maximum number of torch calls in all trials: a few seconds."""
 OPTIONS = 16
-"""Options that are tried for a call."""
+"""Maximum number of options tried for a call."""
 PROPOSED = 3
-"""Repairs that are proposed at most."""
+"""Maximum number of proposed repairs."""
 FURTHER = 4
-"""Failures behind the first that a repair may have to mend as well."""
+"""Maximum number of later failures that a repair may fix as well."""
 MULTIPLES = (2, 4, 8, 16, 32, 64)
 LEAST = 8
 """Smaller images may fit only because their last cell is broadcast."""
 FARTHEST = 128
-"""How far from the size asked for others are tried."""
+"""Maximum distance of other sizes from the requested one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class ShapeFailure:
     error: str
     """PyTorch's message, its first line."""
     sum: str
-    """The calculation that went wrong; empty where the failure is not known as one of shapes."""
+    """The calculation that went wrong; empty if the failure is not a known shape error."""
     sizes: tuple[tuple[int, ...], ...] = ()
     """Sizes of an input, without the batch axis, on which the model runs."""
     repairs: tuple[tuple[Repair, ...], ...] = ()
-    """Changes with which the model runs on the size asked for; each item is one proposal."""
+    """Changes with which the model runs at the requested size; each item is one proposal."""
 
     def lines(self) -> Iterator[str]:
-        """In words."""
+        """The failure and the repairs as lines of text."""
         yield f"✗ {self.sum or self.error}"
         if self.sum:
             yield f"  PyTorch: {self.error}"
@@ -61,7 +61,7 @@ class ShapeFailure:
         if self.sizes or self.repairs:
             yield "  (each was run on a copy of the model)"
         else:
-            yield "  no size or setting was found with which it runs"
+            yield "  no size or setting was found that makes it run"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values for a JSON file."""
@@ -161,13 +161,13 @@ class _Outcome:
 
     ran: bool
     rows: int
-    """Of the first tensor that it returned; 0 where it failed, or returned one without axes."""
+    """Length of the first returned tensor's first axis; 0 if the run failed or that tensor has no axes."""
     failed: TorchCall | None = None
     log: list[TorchCall] = field(default_factory=list)
 
     @property
     def failed_shapes(self) -> list[tuple[int, ...]]:
-        """Of the tensors in the call that failed."""
+        """Shapes of the tensors in the failed call."""
         return self.failed.shapes if self.failed is not None else []
 
     @property
@@ -201,7 +201,7 @@ class _Trials:
         return tuple(repairs for repairs in proposals if len(repairs) <= fewest)[:PROPOSED]
 
     def _mended(self, inputs: Mapping[str, Tensor], option: Option) -> tuple[Repair, ...]:
-        """The changes of an option and of those that it makes necessary behind it; () if the model still fails."""
+        """The changes of an option and of the later ones that it requires; () if the model still fails."""
         repairs, changes = option.repairs, dict(option.changes)
         for _ in range(FURTHER + 1):
             if self.ghosts.calls > CALLS:
@@ -219,7 +219,7 @@ class _Trials:
         return ()
 
     def sizes(self, asked: Tensor, outcome: _Outcome) -> tuple[tuple[int, ...], ...]:
-        """Sizes near the one asked for on which the model runs."""
+        """Sizes near the requested one at which the model runs."""
         shape = tuple(asked.shape[1:])
         for group in self._candidates(shape, self._depends_on_size(asked, outcome)):
             proposals = list[tuple[int, ...]]()
@@ -233,7 +233,7 @@ class _Trials:
         return ()
 
     def _depends_on_size(self, asked: Tensor, outcome: _Outcome) -> bool:
-        """Whether the call that failed gets other shapes from an image of twice the size."""
+        """Whether the shapes in the failed call change if the image is twice as large."""
         if outcome.diagnosis is None:
             return False
         twice = torch.zeros(*asked.shape[:2], *(2 * n for n in asked.shape[2:]), dtype=asked.dtype)

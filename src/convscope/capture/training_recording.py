@@ -1,6 +1,6 @@
 """Training recording: the steps of a forward pass, its loss, its backward pass and its update.
 
-A backward operation that gives several gradients is one step for each, so that each has its name, its shape and its
+A backward operation that returns several gradients becomes one step for each, so that each has its name, shape and
 badge. Knows torch; returns NumPy arrays.
 """
 
@@ -24,7 +24,7 @@ LEAF, VISIBLE, HIDDEN, TERM = 0, 1, 2, 3
 
 
 class TrainingRecording(Recording):
-    """A whole training step of which every call was kept."""
+    """A whole training step with all of its calls."""
 
     def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: Any) -> None:
         super().__init__(session, recorder, result)
@@ -42,13 +42,13 @@ class TrainingRecording(Recording):
         if not isinstance(call[3], tuple) or entry.time < self.recorder.backward_start:
             yield entry
             return
-        made = [place for place, tensor in enumerate(call[3]) if isinstance(tensor, Tensor)]
-        for place, slot in zip(made, entry.results, strict=True):
+        made = [output for output, tensor in enumerate(call[3]) if isinstance(tensor, Tensor)]
+        for output, slot in zip(made, entry.results, strict=True):
             arguments = entry.arguments
             if "output_mask" in arguments:  # each step asks for its own gradient alone
-                arguments = {**arguments, "output_mask": [i == place for i in range(len(call[3]))]}
+                arguments = {**arguments, "output_mask": [i == output for i in range(len(call[3]))]}
             scalars = () if entry.time >= self.recorder.update_start else entry.scalars  # settings, from no image
-            yield replace(entry, arguments=arguments, results=(slot,), position=place, scalars=scalars)
+            yield replace(entry, arguments=arguments, results=(slot,), position=output, scalars=scalars)
 
     def output(self, step: int, index: int) -> Array:
         """Result `index` of a step."""
@@ -98,9 +98,9 @@ class TrainingRecording(Recording):
         for update in self.training_session.updates:
             first = self._row_at[update.time]
             module = self._module_of(update.parameter)
-            made = [place for place, tensor in enumerate(update.call[3]) if isinstance(tensor, Tensor)]
-            for row, place in enumerate(made, first):
-                yield row, (update.results[place], module, place > 0)
+            made = [output for output, tensor in enumerate(update.call[3]) if isinstance(tensor, Tensor)]
+            for row, output in enumerate(made, first):
+                yield row, (update.results[output], module, output > 0)
 
     def _module_of(self, name: str) -> str:
         """The module that holds a parameter."""
@@ -162,7 +162,7 @@ class TrainingRecording(Recording):
 
     @cached_property
     def training_step(self) -> TrainingStep:
-        """What the trace is a training step of."""
+        """The record of the loss, gradients and update for the trace."""
         session, recorder, end = self.training_session, self.recorder, self.recorder.update_start
         gradients = {name: self._made(tensor, end) for name, tensor in session.gradients.items()}
         updated = {update.parameter: self._result_ref((update.time, 0)) for update in session.updates}
@@ -175,15 +175,15 @@ class TrainingRecording(Recording):
 
     def _node(self, run: NodeRun) -> BackwardNode:
         results = [(self._result_ref(result), run.received[number]) for number, result in run.results.items()]
-        given = [*zip(run.goes_to, run.gave, strict=False)]
+        gradients = [*zip(run.goes_to, run.gave, strict=False)]
         received = tuple((made, self._made(grad, run.start)) for made, grad in results if grad is not None)
         gave = tuple(
             (self._target(target), self._made(grad, run.end))
-            for target, grad in given
+            for target, grad in gradients
             if target is not None and grad is not None
         )
         operations = sum(run.start <= entry.time < run.end for entry in self.entries)
-        withheld = tuple(self._target(target) for target, grad in given if target is not None and grad is None)
+        withheld = tuple(self._target(target) for target, grad in gradients if target is not None and grad is None)
         return BackwardNode(run.kind, run.custom, received, gave, operations, withheld if run.custom else ())
 
     def _target(self, target: Result | Tensor) -> Ref:

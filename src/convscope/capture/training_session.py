@@ -1,7 +1,7 @@
 """Training session: one pass with its loss, its backward pass and its update, on stand-ins for the parameters.
 
 The model runs with copies of its trainable parameters, and the optimizer's step runs on copies of these and of its
-state, so that nothing of the user's is written. Knows torch; no steps, no names.
+state, so that the user's model and optimizer are not modified. Knows torch; no steps, no names.
 """
 
 import math
@@ -25,7 +25,7 @@ LossFunction = Callable[[Any, Any], Tensor]
 
 @dataclass(slots=True, eq=False)
 class TrainingSession(TracingSession):
-    """A session that goes on to the loss, the gradients and, with an optimizer, the new parameters."""
+    """A session that also computes the loss, the gradients and, with an optimizer, the new parameters."""
 
     shortens: ClassVar[bool] = False
     target: Any = None
@@ -73,10 +73,10 @@ class TrainingSession(TracingSession):
                 recorder.loss_start = self._starts(recorder)
                 loss = self._loss(output)
                 recorder.begin_backward()
-                found = torch.autograd.grad(loss, [*leaves.values()], allow_unused=True)
+                gradients = torch.autograd.grad(loss, [*leaves.values()], allow_unused=True)
         finally:
             recorder.end_backward()
-        self.gradients = {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
+        self.gradients = {name: grad for name, grad in zip(leaves, gradients, strict=True) if grad is not None}
         recorder.update_start = len(recorder.tape.calls)
         self.updates = list(self._updates(recorder))
         self.tensors = {**self.tensors, **{name: t for update in self.updates for name, t in update.before.items()}}
@@ -98,7 +98,7 @@ class TrainingSession(TracingSession):
         return leaves
 
     def _refresh_recurrent(self) -> None:
-        """Recurrent layers hold their weights in a list besides."""
+        """Update the additional list of weights in recurrent layers."""
         for module in self.subject.modules.values():
             if isinstance(module, torch.nn.RNNBase) and type(module) in PLAIN:
                 module.__dict__["_flat_weights"] = [getattr(module, name) for name in module._flat_weights_names]
@@ -117,8 +117,8 @@ class TrainingSession(TracingSession):
             raise UsageError(f"a loss is one number, and this one has {kind}; take its mean or sum (reduction='mean').")
         if not loss.requires_grad:
             raise UsageError(
-                "the loss depends on no parameter: the forward uses argmax, detach, NumPy or no_grad; let it return "
-                "the scores themselves."
+                "the loss does not depend on any parameter: forward uses argmax, detach, NumPy or no_grad; let it "
+                "return the scores."
             )
         with torch._C._DisableTorchDispatch():  # it does not leave the pass
             number = float(loss.detach())

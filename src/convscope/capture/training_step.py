@@ -30,7 +30,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What a training step adds to a forward pass."""
+    """The settings that a training step adds to a forward pass."""
 
     target: Any
     loss: str | Callable[[Any, Any], Tensor] | None = None
@@ -38,7 +38,7 @@ class StepSettings:
     lr: float | None = None
     training: bool | None = None
     origin: str = ""
-    """Which step of which run it is, in words."""
+    """The step and its run, in words."""
 
     @property
     def trains(self) -> bool:
@@ -47,7 +47,7 @@ class StepSettings:
 
 
 def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
-    """The settings of a step as a run takes it: what is not given comes from its recipe and its newest snapshot.
+    """The settings of a run's step: those that are not passed come from its recipe and its newest snapshot.
 
     Raises:
         UsageError: the run was trained with an optimizer whose update is not explained.
@@ -76,8 +76,8 @@ def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
     """Give an optimizer's state the memory layout of its parameters.
 
-    Trainings lay convolutions out with their channels last, weights are loaded without; and a fused optimizer takes
-    for granted that both lie alike.
+    Trainings use channels-last convolutions, but weights are loaded contiguously; a fused optimizer requires the same
+    layout for both.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -152,16 +152,16 @@ def _check_model(subject: ModelState) -> None:
 
 def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
     """The loss's name and function."""
-    given = settings.loss if settings.loss is not None else "cross-entropy"
-    if isinstance(given, str):
-        return given, make_loss(Recipe(loss=given))
-    if not callable(given):
-        raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not a {type(given).__name__}.")
-    return type(given).__name__ if isinstance(given, nn.Module) else getattr(given, "__name__", "the given loss"), given
+    loss = settings.loss if settings.loss is not None else "cross-entropy"
+    if isinstance(loss, str):
+        return loss, make_loss(Recipe(loss=loss))
+    if not callable(loss):
+        raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not a {type(loss).__name__}.")
+    return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "the given loss"), loss
 
 
 def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
-    """The labels as a tensor on the model's device; of a loss by name, one whole number for each image."""
+    """The labels as a tensor on the model's device; for a named loss, one integer for each image."""
     tensor = (target.detach().clone() if isinstance(target, Tensor) else _numbers(target)).to(subject.device)
     images = len(next(iter(intake.tensors.values())))
     if not tensor.dim():
@@ -191,15 +191,15 @@ def _numbers(target: Any) -> Tensor:
 
 
 def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
-    """A loss of classes that first checks output and labels."""
+    """A classification loss that first checks output and labels."""
 
     def checked(output: Any, labels: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 2:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UsageError(f"a loss of classes needs one score per class and image (N, K), not {shape}.")
+            raise UsageError(f"a classification loss needs one score per class and image (N, K), not {shape}.")
         classes = output.shape[1]
         if classes == 1:
-            raise UsageError("a loss of classes over a single score is always 0; use loss='mse' for one score.")
+            raise UsageError("a classification loss of a single score is always 0; use loss='mse' for one score.")
         with torch._C._DisableTorchDispatch():
             wrong = labels[((labels < 0) | (labels >= classes)) & (labels != IGNORED)]
             if len(wrong):
@@ -213,25 +213,25 @@ def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]
 
 def _optimizer(subject: ModelState, settings: StepSettings) -> torch.optim.Optimizer | None:
     """The optimizer, by name over the model's own parameters, which it does not change."""
-    given, lr = settings.optimizer, settings.lr
-    if given is None:
+    choice, lr = settings.optimizer, settings.lr
+    if choice is None:
         if lr is not None:
             raise UsageError("a learning rate belongs to an optimizer; name one too, such as optimizer='adam'.")
         return None
-    if isinstance(given, torch.optim.Optimizer):
+    if isinstance(choice, torch.optim.Optimizer):
         if lr is not None:
-            raise UsageError("the optimizer brings its own learning rate; leave lr out, or name the optimizer.")
-        check_optimizer(given)
-        return given
-    if not isinstance(given, str):
-        raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not a {type(given).__name__}.")
-    if lr is None and given in OPTIMIZERS:
-        lr = inspect.signature(OPTIMIZERS[given]).parameters["lr"].default
+            raise UsageError("the optimizer has its own learning rate; leave lr out, or name the optimizer.")
+        check_optimizer(choice)
+        return choice
+    if not isinstance(choice, str):
+        raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not a {type(choice).__name__}.")
+    if lr is None and choice in OPTIMIZERS:
+        lr = inspect.signature(OPTIMIZERS[choice]).parameters["lr"].default
     try:
         rate = 1e-3 if lr is None else float(lr)
     except (TypeError, ValueError):
         raise UsageError(f"lr must be a number greater than 0, not {reprlib.repr(lr)}.") from None
-    recipe = Recipe(optimizer=given, lr=rate)
+    recipe = Recipe(optimizer=choice, lr=rate)
     optimizer = make_optimizer(subject.model, recipe)
     check_optimizer(optimizer)
     return optimizer

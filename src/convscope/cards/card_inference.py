@@ -160,7 +160,7 @@ def _kind(config: Mapping[str, Any]) -> str | None:
 
 def _beyond(what: str) -> UsageError:
     return UsageError(
-        f"the image processor's setting {what} cannot be said as a Preprocess; "
+        f"the image processor's setting {what} cannot be expressed as a Preprocess; "
         "prepare the picture yourself, or say what comes nearest: preprocess=Preprocess(size=..., mean=..., std=...)."
     )
 

@@ -1,6 +1,6 @@
-"""The answer from the trials of a function: its first wrong case, the first wrong cell of it, and that cell's sums.
+"""The answer from the trials of a function: its first wrong case, the first wrong cell of that, and the cell's sums.
 
-Knows the records of this room and NumPy.
+Knows the records of this package and NumPy.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from convscope.checking.sums import Run, Term, terms, window
 
 
 def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake], reproduced: int) -> Check:
-    """The answer for a function that came to an end.
+    """The answer for a function that finished.
 
     Args:
-        trials: All of them, at least one.
-        mistakes: Those that explain its results, if any do.
-        reproduced: On how many trials.
+        trials: All trials, at least one.
+        mistakes: The mistakes that explain its results, if any.
+        reproduced: The number of trials that they reproduce.
     """
     needed = [t for t in trials if not t.case.optional]
     wrong = [t for t in needed if not t.right]
@@ -77,19 +77,19 @@ def late_answer(attempt: Attempt, seconds: float) -> Check:
 def _notes(attempt: Attempt, trials: Sequence[Trial], *, right: bool) -> list[str]:
     notes = [*attempt.caller.notes]
     if right and any(not t.right for t in trials):
-        notes.append("It is right for square kernels; with a kernel of 2 × 3 it is not, or fails.")
+        notes.append("It is correct for square kernels, but fails or differs with a 2 × 3 kernel.")
     if any(
         array.dtype == np.float32
         for t in trials
         if t.dtype == "float64"
         for array in (t.outcome.results or {}).values()
     ):
-        notes.append("It calculates in float32 where float64 comes in; it was compared at the precision of float32.")
+        notes.append("It calculates float64 input in float32, so it was compared at float32 precision.")
     return notes
 
 
 def _first_wrong(attempt: Attempt, first: Trial, name: str, yours: Array, expected: Array) -> tuple[int, ...] | None:
-    """The first cell that differs; of arrays of different shapes, the first of those that both have."""
+    """The first cell that differs; if the shapes differ, the first in the part that both have."""
     if yours.ndim != expected.ndim:
         return None
     shared = tuple(slice(0, min(a, b)) for a, b in zip(yours.shape, expected.shape, strict=True))

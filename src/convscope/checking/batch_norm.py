@@ -97,20 +97,19 @@ BATCH_NORM = Operation(
     (
         _statistics(
             "variance divided by n - 1",
-            "The batch is normalised with the sample's variance (ddof=1): "
-            "normalising divides by n; only the running variance uses n - 1.",
+            "The sample variance (ddof=1) is used: normalization divides by n; only the running variance uses n - 1.",
             (0, 2, 3),
             1,
         ),
         _statistics(
             "statistics for each pixel",
-            "Mean and variance are taken over the images alone (axis 0): for maps "
-            "they run over images, rows and columns of a channel.",
+            "Mean and variance are taken over the images only (axis 0): for maps, "
+            "take them over images, rows and columns of each channel.",
             (0,),
         ),
         _statistics(
             "statistics for each image",
-            "Mean and variance are taken for each image and channel (instance norm): they run over all images.",
+            "Mean and variance are taken for each image and channel (instance norm): take them over all images.",
             (2, 3),
         ),
         _statistics(
@@ -123,7 +122,7 @@ BATCH_NORM = Operation(
         ),
         _statistics(
             "statistics over everything",
-            "One mean and one variance for all channels: each channel has its own.",
+            "All channels share one mean and one variance: each channel has its own.",
             (0, 1, 2, 3),
         ),
         Mistake(
@@ -133,7 +132,7 @@ BATCH_NORM = Operation(
         ),
         Mistake(
             "divided by the variance",
-            "The root is missing: divide by the standard deviation.",
+            "The square root is missing: divide by the standard deviation.",
             instead=normalised(spread=lambda var, eps: var + eps),
         ),
         Mistake(
@@ -167,7 +166,7 @@ BATCH_NORM = Operation(
         Mistake("shift forgotten", "beta is not used.", changed("beta", np.zeros_like)),
         Mistake(
             "scale and shift swapped",
-            "gamma shifts and beta scales: it is gamma · x + beta.",
+            "gamma shifts and beta scales: calculate gamma · x + beta.",
             lambda v: v | {"gamma": v["beta"], "beta": v["gamma"]},
         ),
     ),

@@ -1,6 +1,6 @@
-"""Calling a learner's function: its result as arrays, or what went wrong in one sentence and its own lines.
+"""Calling a user's function: its result as arrays, or its error in one sentence with the lines of its traceback.
 
-Knows NumPy. Whatever the function raises is caught; an endless one is interrupted between two Python instructions.
+Knows NumPy. All exceptions of the function are caught; an endless loop is interrupted between two Python instructions.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ class TimeExceeded(BaseException):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a call gave."""
+    """The result of a call, or why it failed."""
 
     results: Results | None
-    """By name; None if the call failed."""
+    """The results by name; None if the call failed."""
     problem: str = ""
     """One sentence: an exception, a result that cannot be read."""
     lines: tuple[str, ...] = ()
-    """The learner's own lines that led there."""
+    """The lines of the user's file in the traceback."""
 
 
 @dataclass(slots=True)
@@ -50,10 +50,10 @@ class Caller:
     function: Callable[..., Any]
     plan: Plan
     seconds: float
-    """For all calls together."""
+    """Seconds for all calls together."""
     notes: dict[str, None] = field(default_factory=dict)
     late: tuple[Values, tuple[str, ...]] | None = None
-    """With what the function was called when its time was over, and the line it was at."""
+    """The arguments of the interrupted call, and the line that was running."""
 
     def __call__(self, values: Values, form: Form, kind: str, dtype: str = "float64") -> Outcome:
         """One call; never raises what the function raises."""
@@ -72,9 +72,7 @@ class Caller:
         self.seconds = max(self.seconds - (time.perf_counter() - start), 0.01)
         for array, old in zip((a for a in positional if isinstance(a, np.ndarray)), before, strict=True):
             if not np.array_equal(array, old, equal_nan=True):
-                self.notes["It changes its input array in place: a caller that still needs it finds other numbers."] = (
-                    None
-                )
+                self.notes["It modifies its input array in place, so the caller's array changes."] = None
         return self._read(result, values, form)
 
     def _read(self, result: Any, values: Values, form: Form) -> Outcome:
@@ -104,7 +102,7 @@ class Attempt:
 
     @property
     def operation(self) -> Operation:
-        """What the function should calculate."""
+        """The operation that the function implements."""
         return self.caller.plan.operation
 
     def __call__(self, values: Values, dtype: str = "float64") -> Outcome:
@@ -131,7 +129,7 @@ def named(result: Any, plan: Plan, values: Values, form: Form) -> Results:
 
 
 def _one_of(array: Array, plan: Plan, values: Values, form: Form) -> Results:
-    """Which gradient a function returns that returns only one: by its shape."""
+    """The name of a single returned gradient, recognised by its shape."""
     expected = plan.operation.reference(values)
     back = {"dx": "x", "dw": "weight", "db": "bias"}
     for name in expected:
@@ -149,13 +147,13 @@ def _array(value: Any) -> Array:
     detach = getattr(value, "detach", None)
     array = np.asarray(detach().cpu().numpy() if detach else value)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"it holds {array.dtype} where numbers are expected")
+        raise TypeError(f"its dtype is {array.dtype}, which is not numeric")
     return array
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the function's own prints and warnings: it is called hundreds of times."""
+    """Suppress the function's prints and warnings, because it is called hundreds of times."""
     with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

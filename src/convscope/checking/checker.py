@@ -1,6 +1,6 @@
-"""Check a function of one's own against the reference: right or wrong, where first, and why.
+"""Check a user's function against the reference: whether it is correct, and if not, where it first differs and why.
 
-The one entrance of this room. Knows its other files and errors.
+The entry point of this package. Knows its other files and errors.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from convscope.checking.signature import name_of, plan
 from convscope.errors import UsageError
 
 SCOUTS = 3
-"""Cases on which the form and the kind of arrays of a function are found out, and every third one after them."""
+"""Number of first cases used to detect a function's layout and array type; every third later one is used too."""
 RIGHT, SHAPED = 4, 3
 """Scores of a right result, and of a wrong one with the right shapes."""
 
@@ -39,14 +39,14 @@ def check(
     Args:
         function: A function of NumPy arrays, torch tensors or plain lists. Its parameters are recognised by their
             names (`x, w, b, conv_param` and `A_prev, W, b, hparameters` of courses too), other names by their order.
-        as_: What it should calculate, "conv2d", "max_pool2d_backward"; a wrong name lists all. None to go by the
-            function's name.
-        layout: How it wants its arrays, "nhwc" for instance; None to find out.
-        seconds: Time for all calls together. The function is interrupted between two Python instructions; inside one
-            that never ends it is not. The command line ends the process in that case.
+        as_: Its operation, such as "conv2d" or "max_pool2d_backward"; the error for a wrong name lists all. None to
+            choose by the function's name.
+        layout: The layout of its arrays, such as "nhwc"; None to detect it.
+        seconds: Time limit for all calls together. The function is interrupted between two Python instructions, but not
+            inside one that never ends; the command line ends the process in that case.
 
     Returns:
-        What was found: `right`, `cause`, `sentence`, the first wrong cell; print it for the arithmetic.
+        A `Check` with `right`, `cause`, `sentence` and the first wrong cell; print it for the arithmetic.
 
     Raises:
         UsageError: no such operation or layout, or a parameter that is not recognised.
@@ -73,7 +73,7 @@ def _needed(trials: list[Trial]) -> list[Trial]:
 
 
 def _best_attempts(caller: Caller, layout: str | None) -> list[Attempt]:
-    """The forms and kinds of arrays with which the function does best on the smallest cases, usually one."""
+    """The layouts and array types with which the function does best on the smallest cases, usually one."""
     best: list[Attempt] = []
     score = -1.0
     for form in caller.plan.forms(layout):
@@ -104,7 +104,7 @@ def _share(attempt: Attempt) -> float:
 
 
 def _usable(attempt: Attempt, *, optional: bool) -> Iterator[tuple[Case, Values]]:
-    """The cases that the function's parameters can be asked for."""
+    """The cases that the function's parameters can express."""
     for case in attempt.operation.cases(attempt.form.limits):
         values = attempt.caller.plan.usable(case.values)
         if values is not None and (optional or not case.optional):
@@ -141,7 +141,8 @@ def _trials(attempt: Attempt) -> list[Trial]:
     if not out:
         function, operation = name_of(attempt.caller.function), attempt.operation
         raise UsageError(
-            f"no case of {operation.name} fits the parameters of {function}; it passes {', '.join(operation.settings)}."
+            f"no case of {operation.name} fits the parameters of {function}; "
+            f"the settings are {', '.join(operation.settings)}."
         )
     return out
 

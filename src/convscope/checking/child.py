@@ -1,4 +1,4 @@
-"""A function of a file, checked in a process of its own: whatever it does, this one goes on.
+"""Checks a function of a file in a child process, so that the parent survives whatever it does.
 
 The child imports the file as `python FILE` would find it, checks the function and writes the answer as JSON. A watchdog
 inside it ends it after a time, also in the middle of a NumPy call, and writes the line it was at.
@@ -32,7 +32,7 @@ START = 60.0
 
 
 class CheckFailed(ConvscopeError):
-    """A file or function that could not be checked: it fails on import, or does not come to an end."""
+    """A file or function that could not be checked: it fails on import, or does not finish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
 
     Args:
         spec: The file and the function in it.
-        as_, layout, seconds: As for `check`; reading the file has the same time again.
+        as_, layout, seconds: As for `check`; importing the file has the same time limit.
 
     Raises:
         UsageError: no such file, function, operation or layout.
@@ -85,21 +85,21 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
 
 
 def _split(spec: str) -> tuple[Path, str]:
-    place, _, name = spec.rpartition(":")
-    if not place or not name or not place.endswith(".py"):
+    file_name, _, name = spec.rpartition(":")
+    if not file_name or not name or not file_name.endswith(".py"):
         raise UsageError(f"{spec!r} names no function of a file; write file.py:function.")
-    path = Path(place).expanduser()
+    path = Path(file_name).expanduser()
     try:
         exists = path.is_file()
     except (OSError, ValueError) as error:
-        raise UsageError(f"{place!r} cannot be the path of a file: {error}.") from None
+        raise UsageError(f"{file_name!r} cannot be the path of a file: {error}.") from None
     if not exists:
-        raise UsageError(f"there is no file {place}; check the path.")
+        raise UsageError(f"there is no file {file_name}; check the path.")
     return path.absolute(), name
 
 
 def _read(output: str, status: int, path: Path, seconds: float) -> FileCheck:
-    """The child's answer; without one, why there is none."""
+    """The child's answer; an error if it gave none."""
     *_, last = output.splitlines() or [""]
     try:
         answer = json.loads(last)
@@ -112,7 +112,7 @@ def _read(output: str, status: int, path: Path, seconds: float) -> FileCheck:
     if "Timeout" in output:
         lines = re.findall(r'File "(.*)", line (\d+) in (\w+)', output)
         at = next((f", at line {line} in {name}" for file, line, name in lines if file == str(path)), "")
-        raise CheckFailed(f"{path.name} did not come to an end within {seconds:g} s and was stopped{at}.")
+        raise CheckFailed(f"{path.name} did not finish within {seconds:g} s and was stopped{at}.")
     ended = f"with signal {-status}" if status < 0 else f"with status {status}"
     raise CheckFailed(f"the process that checked {path.name} ended {ended} without an answer.")
 
@@ -121,7 +121,7 @@ def load(path: Path, name: str) -> Callable[..., Any]:
     """The function that a file defines.
 
     Raises:
-        UnknownName: it has none of this name.
+        UnknownName: the file has no function of this name.
         CheckFailed: it cannot be imported.
     """
     sys.path.insert(0, str(path.parent))
@@ -152,7 +152,7 @@ def load(path: Path, name: str) -> Callable[..., Any]:
 
 
 def answer(request: dict[str, Any], watch: Callable[[float], None]) -> dict[str, Any]:
-    """What the child writes: the check, or an error.
+    """The child's output: the check, or an error.
 
     Args:
         watch: Sets the watchdog to a number of seconds from now.
@@ -174,7 +174,7 @@ def answer(request: dict[str, Any], watch: Callable[[float], None]) -> dict[str,
 
 
 def main() -> None:
-    """Answer the request of the command line on what was standard output; the function's own prints go nowhere."""
+    """Answer the request of the command line on the original standard output; the function's prints are discarded."""
     pipe = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

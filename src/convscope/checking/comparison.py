@@ -1,7 +1,7 @@
-"""Comparing results with the reference, and finding the mistake whose results they are.
+"""Comparing results with the reference, and finding the mistake that reproduces them.
 
-Knows the records of this room and NumPy. A cause is never guessed from the code: each known mistake is run as a variant
-of the reference on the same cases, and named only if it gives the learner's results, all of them.
+Knows the records of this package and NumPy. A cause is never guessed from the code: each known mistake is run as a
+variant of the reference on the same cases, and named only if it reproduces all of the function's results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class Trial:
 
     case: Case
     values: Values
-    """As the function was asked: without the arrays it has no parameter for."""
+    """The arguments of the call, without the arrays that the function has no parameter for."""
     dtype: str
     expected: Results
     outcome: Outcome
@@ -68,14 +68,14 @@ def bound(operation: Operation, name: str, values: Values, expected: Array, unit
 
 
 def agrees(array: Array, expected: Array, allowed: Array) -> bool:
-    """Whether two arrays have one shape and differ by rounding alone; nan agrees with nan."""
+    """Whether two arrays have the same shape and differ only by rounding; nan agrees with nan."""
     if array.shape != expected.shape:
         return False
     return not cells(array, expected, allowed).any()
 
 
 def cells(array: Array, expected: Array, allowed: Array) -> Array:
-    """Where two arrays of one shape differ."""
+    """A mask of the cells in which two arrays of the same shape differ."""
     with np.errstate(invalid="ignore"):
         far = ~(np.abs(array.astype(np.float64) - expected) <= allowed)
     same = (array == expected) | (np.isnan(expected) & np.isnan(np.asarray(array, np.float64)))
@@ -83,10 +83,10 @@ def cells(array: Array, expected: Array, allowed: Array) -> Array:
 
 
 def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistake], int]:
-    """The mistakes that explain the wrong results, and how many trials they reproduce.
+    """Find the mistakes that explain the wrong results, and how many trials they reproduce.
 
     A backward function may go wrong in several results, each in its own way: the mistakes together explain all of
-    them. Without a single mistake that does, pairs are tried. A function that mostly fails gives too little to go by.
+    them. If no single mistake does, pairs are tried. A function that mostly fails is not diagnosed.
     """
     answered = [t for t in trials if t.outcome.results is not None]
     failed = len(trials) - len(answered)

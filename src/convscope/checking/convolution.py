@@ -1,4 +1,4 @@
-"""Check of a convolution: its cases, and what goes wrong in people's convolutions."""
+"""Check of a convolution: its cases, and common mistakes."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,13 +12,13 @@ DEFAULTS: Values = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
 def reference(values: Values) -> Results:
-    """The convolution itself."""
+    """The convolution."""
     settings: Values = {name: values.get(name, default) for name, default in DEFAULTS.items()}
     return {"out": conv2d(values["x"], values["weight"], values.get("bias"), **settings)}
 
 
 def cases(limits: Limits) -> list[Case]:
-    """From one plane of nine numbers to a batch, with every setting alone before they meet."""
+    """Cases from one plane of nine numbers to a batch; each setting alone, then combined."""
     x = np.arange(1.0, 10).reshape(1, 1, 3, 3)
     first = {"x": x, "weight": np.array([[[[1.0, 2], [0, -1]]]]), "bias": np.array([1.0]), **DEFAULTS}
     shapes: list[tuple[tuple[int, ...], Values]] = [
@@ -60,23 +60,23 @@ def _arrays(rng: np.random.Generator, shape: tuple[int, ...], limits: Limits, *,
 
 
 def set_to(**changes: object) -> Callable[[Values], Values]:
-    """A change of settings."""
+    """Replace settings by fixed values."""
     return lambda values: values | changes
 
 
 def changed(name: str, change: Callable[[Array], Array]) -> Callable[[Values], Values]:
-    """A change of one array, where the function has it."""
+    """Change one array, if the function has it."""
     return lambda values: values | ({name: change(values[name])} if values.get(name) is not None else {})
 
 
 def cropped(results: Results, values: Values) -> Results:
-    """As many windows as the right result has, from the first on."""
+    """Crop to the size of the correct result, from the first window on."""
     rows, columns = reference(values)["out"].shape[2:]
     return {"out": results["out"][:, :, :rows, :columns]}
 
 
 def padded(mode: str, **how: object) -> Callable[[Values], Values]:
-    """Padding of another kind than zeros."""
+    """Pad with something other than zeros."""
 
     def before(values: Values) -> Values:
         p = values["padding"]
@@ -87,7 +87,7 @@ def padded(mode: str, **how: object) -> Callable[[Values], Values]:
 
 
 def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], Values]:
-    """Padding of other widths: multiples of the right one."""
+    """Pad with other widths: multiples of the correct one."""
 
     def before(values: Values) -> Values:
         p = values["padding"]
@@ -97,7 +97,7 @@ def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], 
 
 
 def axes(settings: str, row: bool) -> Callable[[Values], Values]:
-    """A setting that acts on rows alone or on columns alone."""
+    """Apply a setting to rows only or to columns only."""
 
     def before(values: Values) -> Values:
         value, none = values[settings], DEFAULTS[settings]
@@ -107,7 +107,7 @@ def axes(settings: str, row: bool) -> Callable[[Values], Values]:
 
 
 def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[[Values], Values]:
-    """Products (and the bias) times a share."""
+    """Scale the products (and the bias) by a factor."""
 
     def before(values: Values) -> Values:
         factor = share(values)
@@ -120,7 +120,7 @@ def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[
 
 
 def one_channel(at: int) -> Callable[[Array], Array]:
-    """Kernels of which one channel counts."""
+    """Kernels with all channels but one set to zero."""
 
     def change(weight: Array) -> Array:
         out = np.zeros_like(weight)
@@ -131,7 +131,7 @@ def one_channel(at: int) -> Callable[[Array], Array]:
 
 
 def result(change: Callable[[Array], Array]) -> Callable[[Results, Values], Results]:
-    """A change of the result."""
+    """Change the result."""
     return lambda results, _values: {"out": change(results["out"])}
 
 
@@ -143,7 +143,7 @@ def _last_zero(out: Array) -> Array:
 
 
 def without_last(weight: Array) -> Array:
-    """A kernel whose last row and column count as zero."""
+    """A kernel with its last row and column set to zero."""
     weight = weight.copy()
     weight[:, :, -1, :] = 0
     weight[:, :, :, -1] = 0
@@ -151,7 +151,7 @@ def without_last(weight: Array) -> Array:
 
 
 def last_product(weight: Array) -> Array:
-    """A kernel of which only the very last cell counts."""
+    """A kernel with all cells but the very last set to zero."""
     out = np.zeros_like(weight)
     out[:, -1, -1, -1] = weight[:, -1, -1, -1]
     return out
@@ -166,7 +166,7 @@ def _same_column(out: Array) -> Array:
 
 
 def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
-    """Sums that go on from cell to cell; they begin anew for every index of the axes kept."""
+    """Sums that continue from cell to cell; they are reset for each index of the kept axes."""
 
     def after(results: Results, _values: Values) -> Results:
         out = results["out"]
@@ -205,7 +205,7 @@ LAST_ROW = (
     "One size of the result is one too small: (H + 2·padding - R) // stride + 1.",
 )
 RUN_ON = "sum not reset", "The sum goes on from one cell to the next: set it to zero before each window."
-ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
+ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride: multiply both."
 
 MISTAKES: Sequence[Mistake] = (
     Mistake(
@@ -236,7 +236,7 @@ MISTAKES: Sequence[Mistake] = (
     Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("reflect")),
     Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("symmetric")),
     Mistake("padded with ones", "The padding is one; it should be zero.", padded("constant", constant_values=1)),
-    Mistake("padded by wrapping", "The padding takes the other side of the image; it should be zero.", padded("wrap")),
+    Mistake("padded by wrapping", "The padding wraps around the image; it should be zero.", padded("wrap")),
     Mistake("bias forgotten", "The bias is never added: add bias[k] once to each sum.", changed("bias", np.zeros_like)),
     Mistake(
         "bias added once per channel",
@@ -248,7 +248,7 @@ MISTAKES: Sequence[Mistake] = (
         "The bias is added to every product: add it once, after the sum.",
         lambda v: changed("bias", lambda b: b * v["weight"][0].size)(v),
     ),
-    Mistake("bias subtracted", "The bias is subtracted; it is added.", changed("bias", np.negative)),
+    Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
     Mistake(
         "first bias for all",
         "Every kernel gets the bias of the first; kernel k has bias[k].",
@@ -276,7 +276,7 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake(
         "only the last channel",
-        "Each channel overwrites the sum of the one before (= where += is meant): only the last one is left.",
+        "Each channel overwrites the sum of the one before (= instead of +=): only the last one is left.",
         changed("weight", one_channel(-1)),
     ),
     Mistake(
@@ -303,7 +303,7 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake(
         "window one cell too late",
-        "The windows start one cell too late: counting begins at 0.",
+        "The windows start one cell too late: indices begin at 0.",
         changed("x", lambda x: np.pad(x[:, :, 1:, 1:], ((0, 0), (0, 0), (0, 1), (0, 1)))),
     ),
     Mistake(
@@ -322,12 +322,12 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake(
         "only the last product",
-        "Each product overwrites the one before (= where += is meant): only the last one is left.",
+        "Each product overwrites the one before (= instead of +=): only the last one is left.",
         changed("weight", last_product),
     ),
     Mistake(
         "kernel not used",
-        "The window is added up as it is: multiply it by the kernel.",
+        "The window is summed without the kernel: multiply by the kernel first.",
         changed("weight", np.ones_like),
     ),
     Mistake(
@@ -340,7 +340,7 @@ MISTAKES: Sequence[Mistake] = (
     *(
         Mistake(
             "windows do not move",
-            "The row or the column of the result is not in the window's place: add it.",
+            "The window's position ignores the row or the column of the result: add it.",
             after=change,
         )
         for change in (result(_same_row), result(_same_column))
@@ -355,11 +355,11 @@ MISTAKES: Sequence[Mistake] = (
         instead=_matrix_product,
     ),
     Mistake(
-        "cut to whole numbers",
-        "The result is stored as whole numbers: make the output array of floats.",
+        "truncated to integers",
+        "The result is stored as integers: make the output a float array.",
         after=result(np.trunc),
     ),
-    Mistake("rounded to whole numbers", "The result is rounded; return it as it is.", after=result(np.rint)),
+    Mistake("rounded to integers", "The result is rounded; return it as it is.", after=result(np.rint)),
     Mistake(
         "negative results set to zero",
         "A ReLU is applied: a convolution keeps negative sums.",

@@ -1,4 +1,4 @@
-"""Check of a convolution's gradients: dx, dw and db, and what goes wrong in people's loops."""
+"""Check of a convolution's gradients dx, dw and db: its cases, and common mistakes."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,7 +31,7 @@ def cases(limits: Limits) -> list[Case]:
 
 
 def only(name: str, change: Callable[[Array, Values], Array]) -> Callable[[Results, Values], Results]:
-    """A change of one of the results."""
+    """Change one of the results."""
     return lambda results, values: {name: change(results[name], values)}
 
 
@@ -65,7 +65,7 @@ def _cut(top: Callable[[int], int]) -> Callable[[Results, Values], Results]:
 
 
 def _one(name: str, run: Callable[[Values], Results]) -> Callable[[Values], Results]:
-    """Of a variant, one result alone."""
+    """One result of a variant."""
     return lambda values: {**reference(values), name: run(values)[name]}
 
 
@@ -93,21 +93,21 @@ def _last_window(values: Values) -> Values:
 
 OVERWRITE = (
     "overlapping windows overwrite each other",
-    "A cell in several windows keeps the gradient of the last one alone (= where += is meant): add all of them.",
+    "A cell in several windows keeps only the gradient of the last one (= instead of +=): add all of them.",
 )
 WRONG_SIDE = (
     "padding cut off at the wrong side",
-    "dx is computed on the padded image and cut to [:H, :W]: cut the rings off, [padding : padding + H].",
+    "dx is computed on the padded image and cut to [:H, :W]: crop the padding instead, [padding : padding + H].",
 )
 BATCH = (
     "divided by the batch size",
-    "The gradient is averaged over the images: add them up; a mean belongs to the loss.",
+    "The gradient is averaged over the images: add them up; only the loss takes a mean.",
 )
 MEAN_BIAS = "mean for the bias gradient", "db is a mean over images and cells: it is the sum of dout for each kernel."
-LOST = "sum overwritten", "Each term overwrites the one before (= where += is meant): only the last one is left."
+LOST = "sum overwritten", "Each term overwrites the one before (= instead of +=): only the last one is left."
 FLIP = (
     "kernel flipped",
-    "The kernel is flipped. Where each output cell hands its gradient to its window, the kernel is used as it is; "
+    "The kernel is flipped. Where each output cell adds its gradient to its window, the kernel is used as it is; "
     "only a full convolution of dout needs it flipped.",
 )
 STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
@@ -129,7 +129,7 @@ MISTAKES: Sequence[Mistake] = (
     Mistake(*WRONG_SIDE, after=_cut(lambda p: 2 * p)),
     Mistake(
         "padding not cut off",
-        "dx has the size of the padded image: cut the rings off.",
+        "dx has the size of the padded image: crop the padding.",
         after=lambda _r, v: {"dx": _whole_padding(v)},
     ),
     Mistake(*BATCH, after=_divided("dw", "db")),
@@ -158,7 +158,7 @@ MISTAKES: Sequence[Mistake] = (
     *(Mistake(*LOST, instead=_with(name, _last_window)) for name in ("dw", "db")),
     Mistake(
         "sum over the images alone",
-        "db adds up images, rows and columns.",
+        "db is the sum over images, rows and columns.",
         after=lambda _r, v: {"db": v["dout"].sum(0)},
     ),
     Mistake(
@@ -169,7 +169,7 @@ MISTAKES: Sequence[Mistake] = (
     *(
         Mistake(
             f"{name} is zero",
-            f"{name} is returned as it was made: nothing is added to it.",
+            f"{name} is returned as initialized: nothing is added to it.",
             after=only(name, lambda g, _v: np.zeros_like(g)),
         )
         for name in ("dx", "dw", "db")
@@ -180,8 +180,8 @@ MISTAKES: Sequence[Mistake] = (
     ),
     *(
         Mistake(
-            "cut to whole numbers",
-            "The result is stored as whole numbers: make the array of floats.",
+            "truncated to integers",
+            "The result is stored as integers: make it a float array.",
             after=only(name, lambda g, _v: np.trunc(g)),
         )
         for name in ("dx", "dw", "db")

@@ -16,7 +16,7 @@ def reference(values: Values) -> Results:
 
 
 def _windows(values: Values, stride: int | None = None) -> Array:
-    """(N, C, R, S, P, Q), each window read where it is."""
+    """The windows of an image, (N, C, R, S, P, Q)."""
     (top, left), (r, s), step = _borders(values), pair(values["kernel_size"]), stride or values["stride"]
     x = np.pad(values["x"], ((0, 0), (0, 0), top, left))
     rows, columns = _sizes(values)
@@ -48,7 +48,7 @@ def _count(values: Values) -> int:
 
 
 def cases(limits: Limits) -> list[Case]:
-    """From four windows of one plane to a batch."""
+    """Cases from four windows of one plane to a batch."""
     rng = np.random.default_rng(11)
     first = {"x": np.arange(1.0, 10).reshape(1, 1, 3, 3), "kernel_size": 2, "stride": 1, "padding": 0}
     shapes: list[tuple[tuple[int, ...], tuple[int, int, int]]] = [
@@ -77,7 +77,7 @@ def _stride_lost(values: Values) -> Results:
 
 
 def _take(shape: Callable[[Values], tuple[int, ...]], *order: int) -> dict[str, Callable[[Array, Values], Array]]:
-    """From another convention: what the axes are, and how they are turned to (N, C·R·S, P·Q)."""
+    """Convert from another convention: the names of its axes, and their order as (N, C·R·S, P·Q)."""
 
     def take(array: Array, values: Values) -> Array:
         sizes = shape(values)
@@ -122,7 +122,7 @@ IM2COL = Operation(
         ),
         Mistake(
             "windows column by column",
-            "The windows go down first: they go along the rows.",
+            "The windows are taken column by column: take them row by row.",
             instead=_reordered(0, 1, 2, 3, 5, 4),
         ),
         Mistake(
@@ -147,8 +147,8 @@ IM2COL = Operation(
             },
         ),
         Mistake(
-            "cut to whole numbers",
-            "The result is stored as whole numbers.",
+            "truncated to integers",
+            "The result is stored as integers.",
             after=lambda r, _v: {"out": np.trunc(r["out"])},
         ),
     ),

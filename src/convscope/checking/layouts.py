@@ -1,4 +1,4 @@
-"""The forms in which functions take images, kernels and biases.
+"""The layouts in which functions take images, kernels and biases.
 
 Knows NumPy and the record of a form.
 """
@@ -17,14 +17,14 @@ MAPS, KERNELS, OFFSETS = ("x", "dout", "out", "dx"), ("weight", "dw"), ("bias", 
 def _form(
     name: str, maps: tuple[Give, Give], kernels: tuple[Give, Give], offsets: tuple[Give, Give], **rest: Any
 ) -> Form:
-    """A form from pairs (there, back) for maps, kernels and biases."""
+    """A layout from pairs of conversions (to it, back) for maps, kernels and biases."""
     pairs = {**dict.fromkeys(MAPS, maps), **dict.fromkeys(KERNELS, kernels), **dict.fromkeys(OFFSETS, offsets)}
 
     def back(of: Give) -> Take:
         return lambda array, _values: of(array)
 
     return Form(
-        name, {n: there for n, (there, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest
+        name, {n: forward for n, (forward, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest
     )
 
 
@@ -33,7 +33,7 @@ def _same(array: Array) -> Array:
 
 
 def _rank(rank: int, change: Give) -> Give:
-    """A change of arrays of one rank; others are left, and their shape is then the mistake."""
+    """Convert arrays of one rank; others are left unchanged, so that their shape is reported as wrong."""
     return lambda array: change(array) if array.ndim == rank else array
 
 

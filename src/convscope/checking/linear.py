@@ -47,7 +47,7 @@ LINEAR = Operation(
             changed("weight", _reshaped),
         ),
         Mistake("bias forgotten", "The bias is never added.", changed("bias", np.zeros_like)),
-        Mistake("bias subtracted", "The bias is subtracted; it is added.", changed("bias", np.negative)),
+        Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
         Mistake(
             "bias added once per product",
             "The bias is added to every product: add it once.",
@@ -64,7 +64,7 @@ LINEAR = Operation(
         ),
         Mistake(
             "only the last input",
-            "Each product overwrites the one before (= where += is meant).",
+            "Each product overwrites the one before (= instead of +=).",
             changed("weight", lambda w: np.concatenate([0 * w[:, :-1], w[:, -1:]], 1)),
         ),
         Mistake(
@@ -72,7 +72,7 @@ LINEAR = Operation(
             "A ReLU is applied: a linear layer keeps negative sums.",
             after=result(lambda out: np.maximum(out, 0)),
         ),
-        Mistake("cut to whole numbers", "The result is stored as whole numbers.", after=result(np.trunc)),
+        Mistake("truncated to integers", "The result is stored as integers.", after=result(np.trunc)),
         Mistake(
             "result transposed", "The result is (units, N); it should be (N, units).", after=result(lambda out: out.T)
         ),

@@ -64,14 +64,14 @@ def _entropy_workings(values: Values, at: tuple[int, ...]) -> list[str]:
         return ["softmax of the row, minus 1 at the label, divided by N"]
     logs = -_picked(log_softmax(values["x"]), values["labels"])
     terms = " + ".join(short(float(loss)) for loss in logs)
-    return [f"−log(share of the right class): {terms}", *([f"÷ {len(logs)} images"] if len(logs) > 1 else [])]
+    return [f"−log(probability of the correct class): {terms}", *([f"÷ {len(logs)} images"] if len(logs) > 1 else [])]
 
 
 def _naive(x: Array) -> Array:
     return np.asarray(np.exp(x) / np.exp(x).sum(-1, keepdims=True))
 
 
-SUM = "sum for mean", "The losses of the images are added up: divide by their number."
+SUM = "sum for mean", "The losses of the images are summed: divide by the number of images."
 
 CROSS_ENTROPY = Operation(
     "cross_entropy",
@@ -88,7 +88,7 @@ CROSS_ENTROPY = Operation(
     (
         Mistake(
             "softmax applied twice",
-            "The softmax of a softmax is taken: cross-entropy takes logits and applies it once.",
+            "Softmax is applied twice: cross-entropy takes logits and applies it once.",
             instead=_loss(lambda p, y: -np.log(_picked(softmax(p), y)).mean()),
         ),
         Mistake(*SUM, after=_times(lambda v: len(v["x"]), "loss", "dx")),
@@ -100,7 +100,7 @@ CROSS_ENTROPY = Operation(
         ),
         Mistake(
             "mean over the classes too",
-            "The sum is divided by images times classes: divide by the images.",
+            "The sum is divided by images times classes: divide by the number of images.",
             after=_times(lambda v: 1 / v["x"].shape[1], "loss"),
         ),
         Mistake(
@@ -120,12 +120,12 @@ CROSS_ENTROPY = Operation(
         ),
         Mistake(
             "logarithm forgotten",
-            "The mean of the shares is returned: take the logarithm of each.",
+            "The mean of the probabilities is returned: take the logarithm of each.",
             instead=_loss(lambda p, y: -_picked(p, y).mean()),
         ),
         Mistake(
             "logarithm of the mean",
-            "The shares are averaged before the logarithm: average the logarithms.",
+            "The probabilities are averaged before the logarithm: average the logarithms.",
             instead=_loss(lambda p, y: -np.log(_picked(p, y).mean())),
         ),
         Mistake("wrong sign", "The sign is missing: a loss is -log(p).", after=_times(lambda _v: -1, "loss")),
@@ -141,27 +141,29 @@ CROSS_ENTROPY = Operation(
         ),
         Mistake(
             "binary cross-entropy",
-            "The wrong classes count too, with log(1 - p): only the right class counts.",
+            "The wrong classes count too, with log(1 - p): only the correct class counts.",
             instead=_loss(_binary),
         ),
         Mistake(
             "softmax over the whole batch",
-            "The softmax runs over all images: each row by itself.",
+            "The softmax runs over all images: apply it to each row separately.",
             instead=_loss(
                 lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: softmax(x.ravel()).reshape(x.shape)
             ),
         ),
         Mistake(
             "softmax along the wrong axis",
-            "The softmax runs over the images: it runs over the classes.",
+            "The softmax runs over the images: apply it over the classes.",
             instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: softmax(x, 0)),
         ),
         Mistake(
-            "only the first image", "Only the first image counts.", instead=_loss(lambda p, y: -np.log(p[0, y[0]]))
+            "only the first image",
+            "Only the first image is used: average over all images.",
+            instead=_loss(lambda p, y: -np.log(p[0, y[0]])),
         ),
         Mistake(
             "labels counted from one",
-            "Class 1 is taken for class 0: labels count from 0.",
+            "Label 1 is treated as class 0: labels start at 0.",
             instead=_loss(lambda p, y: -np.log(_picked(p, y - 1)).mean()),
         ),
         Mistake(
@@ -198,7 +200,7 @@ def _error(of: Callable[[Array], Any]) -> Callable[[Values], Results]:
 
 def _squares(values: Values, at: tuple[int, ...]) -> list[str]:
     if at:
-        return ["2 · (x − target) ÷ how many numbers there are"]
+        return ["2 · (x − target) ÷ the number of elements"]
     differences = [short(float(d)) for d in (values["x"] - values["target"]).ravel()]
     return [" + ".join(f"({d})²" for d in differences), f"÷ {len(differences)}"]
 
@@ -218,7 +220,7 @@ MSE = Operation(
     (
         Mistake(
             "halved",
-            "The mean is halved: that belongs to some textbooks' loss, not to the mean squared error.",
+            "The mean is halved, as in some textbooks: the mean squared error is the mean itself.",
             after=_times(lambda _v: 0.5, "loss", "dx"),
             workings=lambda v, at: [*_squares(v, at), "÷ 2"],
         ),
@@ -230,24 +232,24 @@ MSE = Operation(
         ),
         Mistake(
             "sum for mean",
-            "The squares are added up: divide by their number.",
+            "The squares are summed: divide by the number of elements.",
             after=_times(lambda v: v["x"].size, "loss", "dx"),
             workings=lambda v, at: _squares(v, at)[:1],
         ),
         Mistake(
             "sum for mean",
-            "The squares are added up: divide by their number.",
+            "The squares are summed: divide by the number of elements.",
             after=_times(lambda v: v["x"].size, "loss"),
             workings=lambda v, at: _squares(v, at)[:1],
         ),
         Mistake(
             "sum for mean, halved",
-            "The squares are added up and halved: divide by their number.",
+            "The squares are summed and halved: divide by the number of elements.",
             after=_times(lambda v: v["x"].size / 2, "loss"),
         ),
         Mistake(
             "mean over the batch alone",
-            "The sum is divided by the images: divide by all numbers.",
+            "The sum is divided by the number of images: divide by the number of elements.",
             after=_times(lambda v: v["x"].shape[1], "loss"),
         ),
         Mistake(

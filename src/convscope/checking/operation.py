@@ -1,8 +1,8 @@
-"""What the checker knows about one operation: its arguments, cases, reference and the mistakes that people make.
+"""What the checker knows about one operation: its arguments, cases, reference and common mistakes.
 
-Knows NumPy and no operation in particular. A mistake is the reference with something done to its arguments (`before`),
-to its results (`after`), or with another calculation in its stead (`instead`): running it gives the numbers that a
-function with this mistake returns.
+Knows NumPy and no operation in particular. A mistake is the reference with its arguments changed (`before`), its
+results changed (`after`), or another calculation in its place (`instead`): running it returns the numbers of a function
+with this mistake.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Values = dict[str, Any]
-"""Arguments by the names used here: arrays (x, weight, bias, dout, labels) and settings (stride, padding)."""
+"""Arguments by their names in this package: arrays (x, weight, bias, dout, labels) and settings (stride, padding)."""
 Results = dict[str, Array]
 """Results by name: out; dx, dw, db; loss."""
 
@@ -48,7 +48,7 @@ class Mistake:
     """
 
     cause: str
-    """Its name: a few words."""
+    """A name of a few words."""
     sentence: str
     """What the function does and what it should do."""
     before: Callable[[Values], Values] | None = None
@@ -58,13 +58,13 @@ class Mistake:
     """The lines of its arithmetic for one cell, where that is not a sum of products."""
 
     def run(self, reference: Callable[[Values], Results], values: Values) -> Results:
-        """What a function with this mistake returns."""
+        """Return the results of a function with this mistake."""
         changed = self.before({**values}) if self.before else values
         results = (self.instead or reference)(changed)
         return {**results, **self.after(results, values)} if self.after else results
 
     def and_then(self, other: "Mistake") -> "Mistake | None":
-        """Both at once; None where they exclude each other."""
+        """Combine two mistakes; None if they exclude each other."""
         if self.instead and other.instead:
             return None
         first, second = self, other
@@ -90,7 +90,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a function wants its arrays and gives its results: (N, C, H, W), one plane, channels last."""
+    """The layout of a function's arrays and results: (N, C, H, W), one plane, channels last."""
 
     name: str
     give: Mapping[str, Callable[[Array], Any]] = field(default_factory=dict)
@@ -118,14 +118,14 @@ class Operation:
     defaults: Callable[[Values], Values]
     """The settings of a function that has no parameter for them."""
     optional: frozenset[str]
-    """Arrays that a function may lack: a bias."""
+    """Arrays that are optional, such as the bias."""
     results: tuple[str, ...]
     cases: Callable[[Limits], Sequence[Case]]
     reference: Callable[[Values], Results]
     mistakes: tuple[Mistake, ...]
     forms: tuple[Form, ...]
     cache: tuple[str, ...] = ()
-    """What a backward function's `cache` holds, in order; "settings" is the dictionary."""
+    """The contents of a backward function's `cache`, in order; "settings" is the dictionary."""
     bundled: frozenset[str] = frozenset()
     """Settings that the dictionary of a course (conv_param, hparameters) carries."""
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -157,7 +157,7 @@ def pair(size: Any) -> tuple[int, int]:
 
 
 def whole(rng: np.random.Generator, *shape: int, low: int = -4, high: int = 5) -> Array:
-    """Small whole numbers, which one can add on paper."""
+    """Small integers, easy to add on paper."""
     return rng.integers(low, high, shape).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""The operations that can be checked, and which one a function's name means."""
+"""The operations that can be checked, and how a function's name selects one."""
 
 import re
 from collections.abc import Mapping
@@ -40,13 +40,13 @@ PATTERNS: tuple[tuple[str, str], ...] = (
 
 
 def operation_of(as_: str | None, function: str) -> Operation:
-    """The operation by its name, or by the function's.
+    """The operation with this name, or the one that the function's name suggests.
 
     >>> operation_of(None, "conv_backward_naive").name
     'conv2d_backward'
 
     Raises:
-        UsageError: no such operation, or a function's name that does not tell.
+        UsageError: no such operation, or a function's name that suggests none.
     """
     if as_ is not None:
         if as_ not in OPERATIONS:
@@ -58,7 +58,7 @@ def operation_of(as_: str | None, function: str) -> Operation:
         name += "_backward"
     if name is None or name not in OPERATIONS:
         raise UsageError(
-            f"the name {function!r} does not tell which operation it is; say --as NAME (in Python as_=NAME), one of "
-            f"{', '.join(OPERATIONS)}."
+            f"the name {function!r} does not say which operation this is; choose one with --as NAME "
+            f"(in Python as_=NAME): {', '.join(OPERATIONS)}."
         )
     return OPERATIONS[name]

@@ -26,7 +26,7 @@ def average(values: Values) -> Results:
 
 
 def cases(limits: Limits) -> list[Case]:
-    """From two windows to a batch; then windows that overlap, windows with gaps, padding, values below zero."""
+    """Cases from two windows to a batch; then overlapping windows, windows with gaps, padding and negative values."""
     first = {"x": np.array([[[[1.0, 5, 2, 0], [3, 4, 8, 6]]]]), "kernel_size": 2, "stride": 2, "padding": 0}
     shapes: list[tuple[tuple[int, ...], tuple[int, int, int]]] = [
         ((1, 1, 4, 4), (2, 2, 0)),
@@ -110,7 +110,7 @@ def _last_short(values: Values, of: Callable[..., Array]) -> Results:
 def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple[Mistake, ...]:
     """Mistakes of both poolings."""
     stride = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
-    rows = "stride in one direction only", "Only rows or only columns are multiplied by the stride."
+    rows = "stride in one direction only", "Only rows or only columns are multiplied by the stride: multiply both."
     last = (
         "last windows missing",
         "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1.",
@@ -173,8 +173,8 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
             after=result(lambda out: out.swapaxes(2, 3)),
         ),
         Mistake(
-            "cut to whole numbers",
-            "The result is stored as whole numbers: make the output array of floats.",
+            "truncated to integers",
+            "The result is stored as integers: make the output a float array.",
             after=result(np.trunc),
         ),
         Mistake(
@@ -193,7 +193,7 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
 MAX_MISTAKES = (
     Mistake(
         "padding competes as zeros",
-        "The padding takes part as zero and beats negative numbers: pad with -inf.",
+        "The padding counts as zero and beats negative numbers: pad with -inf.",
         instead=each_window(_over(np.max), zeros=True),
     ),
     Mistake(
@@ -203,14 +203,16 @@ MAX_MISTAKES = (
     ),
     Mistake("mean for maximum", "The window is averaged: take its largest cell.", instead=average),
     Mistake("minimum for maximum", "The smallest cell is taken: take the largest.", instead=each_window(_over(np.min))),
-    Mistake("sum for maximum", "The window is added up: take its largest cell.", instead=each_window(_over(np.sum))),
+    Mistake("sum for maximum", "The window is summed: take its largest cell.", instead=each_window(_over(np.sum))),
     Mistake(
         "largest size instead of largest value",
         "The sign is ignored: -3 is smaller than 1.",
         instead=each_window(lambda window: np.abs(window).max(axis=(2, 3))),
     ),
     Mistake(
-        "maximum over all channels", "The channels compete: each channel is pooled by itself.", instead=_over_channels
+        "maximum over all channels",
+        "The maximum is taken over all channels: pool each channel separately.",
+        instead=_over_channels,
     ),
     *_shared(maximum, np.max),
 )
@@ -218,7 +220,7 @@ MAX_MISTAKES = (
 AVG_MISTAKES = (
     Mistake(
         "sum for mean",
-        "The window is added up and not divided by its number of cells.",
+        "The window is summed, but not divided by its number of cells.",
         after=lambda r, v: {"out": r["out"] * v["kernel_size"] ** 2},
     ),
     Mistake(
@@ -228,7 +230,7 @@ AVG_MISTAKES = (
     ),
     Mistake(
         "padding not counted",
-        "The sum is divided by the cells inside the image alone: the padding counts as zeros "
+        "The sum is divided by the number of cells inside the image: the padding counts too "
         "(count_include_pad=True, PyTorch's default).",
         instead=each_window(_over(np.mean)),
     ),
@@ -236,7 +238,7 @@ AVG_MISTAKES = (
     Mistake("median for mean", "The median is taken: take the mean.", instead=each_window(_over(np.median))),
     Mistake(
         "mean over all channels",
-        "The channels are averaged too: each channel is pooled by itself.",
+        "The mean is taken over the channels too: pool each channel separately.",
         after=result(lambda out: np.repeat(out.mean(1, keepdims=True), out.shape[1], 1)),
     ),
     *_shared(average, np.mean),

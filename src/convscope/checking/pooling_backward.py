@@ -11,16 +11,16 @@ from convscope.checking.operation import Array, Case, Limits, Mistake, Operation
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
 
 Share = Callable[[Array], Array]
-"""The window -> the share of each of its cells in the gradient, both (N, C, R, S)."""
+"""Maps a window to the fraction of the gradient that each cell gets, both (N, C, R, S)."""
 
 
 def maximum(values: Values) -> Results:
-    """To the winner of each window."""
+    """The gradient goes to the maximum of each window."""
     return {"dx": max_pool2d_backward(*_arguments(values))}
 
 
 def average(values: Values) -> Results:
-    """Evenly over each window."""
+    """The gradient is distributed evenly over each window."""
     return {"dx": avg_pool2d_backward(*_arguments(values))}
 
 
@@ -80,7 +80,7 @@ def _mean(window: Array) -> Array:
 
 
 def _winner_overwritten(values: Values) -> Results:
-    """Only the winner's cell is assigned, the others keep what they have."""
+    """Assign only the cell of the maximum; the others keep their values."""
     out = np.zeros_like(values["x"])
     for n, c, i, j, row, column in _winning_cells(values):
         out[n, c, row, column] = values["dout"][n, c, i, j]
@@ -98,24 +98,24 @@ def _winning_cells(values: Values) -> Iterator[tuple[int, ...]]:
 
 OVERWRITE = (
     "overlapping windows overwrite each other",
-    "A cell in several windows keeps the gradient of the last one alone (= where += is meant): add all of them.",
+    "A cell in several windows keeps only the gradient of the last one (= instead of +=): add all of them.",
 )
 STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 COMMON = (
     Mistake(
         "dx is zero",
-        "dx is returned as it was made: nothing is added to it.",
+        "dx is returned as initialized: nothing is added to it.",
         after=only("dx", lambda dx, _v: np.zeros_like(dx)),
     ),
     Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
     Mistake(
         "divided by the batch size",
-        "The gradient is averaged over the images; a mean belongs to the loss.",
+        "The gradient is averaged over the images; only the loss takes a mean.",
         after=only("dx", lambda dx, _v: dx / len(dx)),
     ),
     Mistake(
-        "cut to whole numbers",
-        "dx is stored as whole numbers: make it of floats.",
+        "truncated to integers",
+        "dx is stored as integers: make it a float array.",
         after=only("dx", lambda dx, _v: np.trunc(dx)),
     ),
 )
@@ -123,7 +123,7 @@ COMMON = (
 MAX_MISTAKES = (
     Mistake(
         "every tie gets the gradient",
-        "All cells equal to the maximum get the whole gradient: one window hands it out once, to the first of them.",
+        "All cells equal to the maximum get the whole gradient: each window passes it once, to the first of them.",
         instead=lambda v: _windows(v, _winners),
     ),
     Mistake(
@@ -166,7 +166,7 @@ MAX_MISTAKES = (
 AVG_MISTAKES = (
     Mistake(
         "not divided by the window's size",
-        "Each cell gets the whole gradient: it gets 1 / (rows · columns) of it.",
+        "Each cell gets the whole gradient: give it 1 / (rows · columns) of it.",
         instead=lambda v: _windows(v, lambda window: np.ones(window.shape)),
     ),
     Mistake(

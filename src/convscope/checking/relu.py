@@ -59,15 +59,15 @@ RELU = Operation(
     _relu_cases,
     _relu,
     (
-        Mistake("absolute value", "Negative numbers lose their sign: they become 0.", instead=_cellwise(np.abs)),
+        Mistake("absolute value", "Negative numbers lose their sign: set them to 0.", instead=_cellwise(np.abs)),
         Mistake(
             "minimum for maximum", "min(x, 0) is taken: take max(x, 0).", instead=_cellwise(lambda x: np.minimum(x, 0))
         ),
-        Mistake("negative part kept", "Negative numbers are kept: they become 0.", instead=_cellwise(lambda x: x)),
+        Mistake("negative part kept", "Negative numbers are kept: set them to 0.", instead=_cellwise(lambda x: x)),
         *(
             Mistake(
                 "leaky",
-                f"Negative numbers are multiplied by {slope}: they become 0.",
+                f"Negative numbers are multiplied by {slope}: set them to 0.",
                 instead=_cellwise(_leaky(slope)),
             )
             for slope in (0.01, 0.1, 0.2)
@@ -85,7 +85,7 @@ RELU = Operation(
         ),
         Mistake("cut off at one", "Numbers above 1 are cut: keep them.", instead=_cellwise(lambda x: np.clip(x, 0, 1))),
         Mistake("cut off at six", "Numbers above 6 are cut (ReLU6).", instead=_cellwise(lambda x: np.clip(x, 0, 6))),
-        Mistake("cut to whole numbers", "The result is stored as whole numbers.", after=result(np.trunc)),
+        Mistake("truncated to integers", "The result is stored as integers.", after=result(np.trunc)),
     ),
     (*PLANES, _ROW_FORM),
     workings=lambda v, at: [f"max({short(float(v['x'][at]))}, 0)"],
@@ -108,20 +108,22 @@ RELU_BACKWARD = Operation(
     (
         Mistake(
             "decided by the gradient's sign",
-            "dout decides what passes: it is x, the input of the forward pass.",
+            "dout decides what passes: use x, the input of the forward pass.",
             instead=_masked(lambda v: v["dout"] > 0),
         ),
         Mistake(
             "passes at zero",
-            "The gradient passes where x is 0: it is 0 there (x > 0, not x >= 0).",
+            "The gradient passes where x is 0: it should be 0 there (x > 0, not x >= 0).",
             instead=_masked(lambda v: v["x"] >= 0),
         ),
         Mistake(
-            "not masked", "The gradient passes everywhere: only where x > 0.", instead=_masked(lambda _v: np.ones(1))
+            "not masked",
+            "The gradient passes everywhere: pass it only where x > 0.",
+            instead=_masked(lambda _v: np.ones(1)),
         ),
         Mistake(
             "mask inverted",
-            "The gradient passes where x <= 0: it passes where x > 0.",
+            "The gradient passes where x <= 0: pass it where x > 0.",
             instead=_masked(lambda v: v["x"] <= 0),
         ),
         Mistake(

@@ -19,11 +19,11 @@ class WrongResult(ConvscopeError, AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """One cell's arithmetic, as it should be and as the function does it."""
+    """The arithmetic of one cell, as it should be and as the function does it."""
 
     expected: tuple[Term, ...] | None = None
     yours: tuple[Term, ...] | None = None
-    """None where the function could not be asked for them, or what it adds does not make its number."""
+    """None if they could not be measured, or do not add up to the function's number."""
     lines: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """The same for an operation that is not a sum of products, as lines of text."""
     picks: bool = False
@@ -32,7 +32,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Check:
-    """What `cs.check` found out about a function; print it for the whole answer."""
+    """The result of `cs.check`; print it for the whole report."""
 
     operation: str
     function: str
@@ -41,7 +41,7 @@ class Check:
     cases: int
     """How many calls were compared."""
     form: str
-    """In what form it takes its arrays: (N, C, H, W)."""
+    """The layout of its arrays, such as (N, C, H, W)."""
     kind: str
     """numpy, torch or lists."""
     notes: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Check:
     problem: str = ""
     """The exception, in one sentence, if the function failed."""
     lines: tuple[str, ...] = ()
-    """Its own lines that led there."""
+    """The lines of the user's file in the traceback."""
     late: bool = False
     """Whether it was interrupted because it took too long."""
 
@@ -73,8 +73,9 @@ class Check:
     def sentence(self) -> str:
         """The answer in one sentence."""
         if self.right:
-            return f"{self.function} is a right {self.operation}: it agrees on all {plural(self.cases, 'call')}."
-        start = f"{self.function} is wrong as {self.operation}"
+            calls = plural(self.cases, "call")
+            return f"{self.function} is a correct {self.operation}: it agrees with the reference on all {calls}."
+        start = f"{self.function} is not a correct {self.operation}"
         if self.cause:
             return f"{start}: {self.cause}. {self.advice}"
         if self.problem:
@@ -107,17 +108,18 @@ class Check:
             lines = [self.sentence, f"Arrays: {self.form}, {_kind(self.kind)}; float64{_single(self.kind)}."]
             return "\n".join([*lines, *self.notes])
         differ = f"{self.wrong} of {plural(self.cases, 'call')} {'differs' if self.wrong == 1 else 'differ'}"
-        lines = [f"{self.function} is wrong as {self.operation}: {differ}."]
+        lines = [f"{self.function} is not a correct {self.operation}: {differ}."]
         if self.cause:
             lines += [
                 f"Likely cause: {self.cause}.",
                 f"  {self.advice}",
-                f"  A reference with this mistake gives all {plural(self.reproduced, 'result')} of your function.",
+                "  The reference with this mistake reproduces "
+                f"all {plural(self.reproduced, 'result')} of your function.",
             ]
         elif not self.problem:
-            lines.append("None of the known mistakes gives these results; the numbers below show what differs.")
+            lines.append("No known mistake reproduces these results; the numbers below show the difference.")
         if "H, W, C" in self.form:
-            lines.append("Your function got its arrays with the channels last; below they come first.")
+            lines.append("Your function received channels-last arrays; they are shown channels first below.")
         lines += ["", *self._case()]
         if self.problem:
             lines += ["", self.problem, *(f"  {line}" for line in self.lines)]

@@ -1,7 +1,7 @@
 """How a function is called: which of its parameters is the image, the kernel, the stride.
 
-Parameters are recognised by their names, in the words of PyTorch, NumPy code and courses (`conv_param`, `hparameters`,
-`cache`); those with other names by their order. Knows NumPy; of torch it only uses what the function's file imported.
+Parameters are recognised by the names used in PyTorch, NumPy code and courses (`conv_param`, `hparameters`, `cache`),
+those with other names by their order. Knows NumPy; uses torch only if the function's file imported it.
 """
 
 import inspect
@@ -26,7 +26,7 @@ PARTS: Mapping[str, tuple[str, int]] = {
 }  # fmt: skip
 SHAPES = names("x_shape input_shape shape in_shape original_shape")
 ABSENT: Mapping[str, Callable[[Array], Array]] = {"gamma": np.ones_like, "beta": np.zeros_like}
-"""What an array is where a function has no parameter for it; others are left out."""
+"""The default of an array that a function has no parameter for; others are left out."""
 KEYS: Mapping[str, tuple[str, ...]] = {
     "stride": ("stride",),
     "padding": ("pad", "padding"),
@@ -38,7 +38,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One parameter and what it gets."""
+    """One parameter and the argument it receives."""
 
     name: str
     role: str
@@ -65,15 +65,15 @@ class Plan:
         return frozenset(slot.name.lower() for slot in self.slots)
 
     def forms(self, layout: str | None) -> list[Form]:
-        """The forms to try, the likeliest first.
+        """The layouts to try, the most likely first.
 
         Raises:
             UsageError: the operation has no such layout.
         """
         known = sorted({form.layout for form in self.operation.forms if form.layout})
         if layout is not None and layout not in known:
-            there = f"its layouts are {', '.join(known)}" if known else "it has only one; leave --layout out"
-            raise UsageError(f"{self.operation.name} has no layout {layout!r}; {there}.")
+            choices = f"its layouts are {', '.join(known)}" if known else "it has only one; leave --layout out"
+            raise UsageError(f"{self.operation.name} has no layout {layout!r}; {choices}.")
         if layout is not None:
             return [form for form in self.operation.forms if form.layout == layout]
         return [
@@ -82,7 +82,7 @@ class Plan:
         ]  # fmt: skip
 
     def usable(self, values: Values) -> Values | None:
-        """The values as this function can be asked for them; None if it cannot."""
+        """The values that this function has parameters for; None if it cannot express the case."""
         has = {slot.of for slot in self.slots}
         bundled = any(slot.role in {"settings", "cache"} for slot in self.slots)
         accepted = has | (self.operation.bundled if bundled else frozenset())
@@ -101,7 +101,7 @@ class Plan:
 
     def arguments(self, values: Values, form: Form, kind: str, dtype: str) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments; arrays are copies."""
-        given = {
+        mapping = {
             name: convert(form.give[name](array) if name in form.give else array, kind, dtype)
             for name, array in values.items()
             if name in self.operation.arrays and array is not None
@@ -110,7 +110,7 @@ class Plan:
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
         for slot in self.slots:
-            argument = self._argument(slot, values, given, settings)
+            argument = self._argument(slot, values, mapping, settings)
             if slot.keyword:
                 keywords[slot.name] = argument
             else:
@@ -172,7 +172,7 @@ def plan(function: Callable[..., Any], operation: Operation) -> Plan:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """A function's name, as messages give it."""
+    """A function's name for messages."""
     return str(getattr(function, "__name__", type(function).__name__))
 
 
@@ -206,7 +206,7 @@ def _role(word: str, operation: Operation, taken: set[str]) -> tuple[str, str, i
 def _by_order(
     parameters: list[inspect.Parameter], roles: dict[str, tuple[str, str, int]], operation: Operation, function: str
 ) -> None:
-    """Give the parameters that have no role yet the arrays and settings that are left, in their usual order."""
+    """Assign the remaining arrays and settings, in their usual order, to the parameters without a role."""
     required = [p.name for p in parameters if p.default is p.empty]
     cached = any(role == "cache" for role, _, _ in roles.values())
     has = {of for _, of, _ in roles.values()}
@@ -219,15 +219,15 @@ def _by_order(
     left = [(role, name) for role, name in usual if name not in has]
     if len(unknown) > len(left):
         raise UsageError(
-            f"the parameter {unknown[len(left)]!r} of {function} is unknown to {operation.name}, which passes "
-            f"{', '.join(name for _, name in usual)}; rename it, or give it a default."
+            f"the parameter {unknown[len(left)]!r} of {function} is not one of {operation.name}'s: "
+            f"{', '.join(name for _, name in usual)}. Rename it, or give it a default."
         )
     for name, (role, of) in zip(unknown, left, strict=False):
         roles[name] = (role, of, 0)
     missing = [a for a in needed if a not in {of for _, of, _ in roles.values()}]
     if missing and not any(role == "shape" for role, _, _ in roles.values()):
         raise UsageError(
-            f"{function} has no parameter for {' and '.join(missing)}; {operation.name} passes "
+            f"{function} has no parameter for {' and '.join(missing)}; {operation.name} takes "
             f"{', '.join(name for _, name in usual)}."
         )
 
@@ -255,7 +255,7 @@ def _kinds(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def convert(value: Any, kind: str, dtype: str) -> Any:
-    """An array as the function wants it: a copy, of the type in question; numbers stay numbers."""
+    """A copy of an array in the type that the function takes; numbers stay numbers."""
     if not isinstance(value, np.ndarray):
         return value
     array = np.array(value, dtype if value.dtype.kind == "f" else value.dtype)

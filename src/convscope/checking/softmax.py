@@ -59,21 +59,21 @@ SOFTMAX = Operation(
     (
         Mistake(
             "normalised over the whole batch",
-            "The sum runs over all images: each row sums to 1 by itself. (A function of "
+            "The sum runs over all images: each row must sum to 1. (A function of "
             "one row alone is checked with layout vector.)",
             instead=_shares(lambda x: softmax(x.ravel()).reshape(x.shape)),
             workings=lambda v, at: _exponentials(v, at, None),
         ),
         Mistake(
             "along the wrong axis",
-            "The sum runs over the images (axis 0): it runs over the classes (axis 1).",
+            "The sum runs over the images (axis 0): sum over the classes (axis 1).",
             instead=_shares(lambda x: softmax(x, 0)),
             workings=lambda v, at: _exponentials(v, at, 0),
         ),
         Mistake(
             "exponential overflows",
             "exp(x) is infinite from about 710 on (float32: 89), and 0 far below: subtract "
-            "the row's maximum first; the shares stay the same.",
+            "the row's maximum first; the result stays the same.",
             instead=_shares(lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)),
             workings=lambda v, at: [
                 f"exp({short(float(v['x'][at]))})",
@@ -100,7 +100,7 @@ SOFTMAX = Operation(
         ),
         Mistake(
             "sign of the exponent",
-            "exp(-x) is taken: the largest number must get the largest share.",
+            "exp(-x) is taken: the largest number must get the largest probability.",
             instead=_shares(lambda x: softmax(-x)),
         ),
         Mistake(
@@ -111,10 +111,10 @@ SOFTMAX = Operation(
             "The exponentials are divided by the largest: divide by their sum.",
             instead=_shares(lambda x: np.exp(x) / np.exp(x).max(-1, keepdims=True)),
         ),
-        Mistake("cut to whole numbers", "The result is stored as whole numbers.", after=result(np.trunc)),
+        Mistake("truncated to integers", "The result is stored as integers.", after=result(np.trunc)),
         Mistake(
             "maximum not in the sum",
-            "The maximum is subtracted above the line only.",
+            "The maximum is subtracted in the numerator only.",
             instead=_shares(lambda x: np.exp(x - x.max(-1, keepdims=True)) / np.exp(x).sum(-1, keepdims=True)),
         ),
     ),

@@ -1,8 +1,8 @@
-"""Which products a function adds up for one cell, found by asking the function itself.
+"""Which products a function adds up for one cell, measured by calling the function.
 
-A convolution is linear in its image and in its kernel, and so is a learner's version of it. With a one in one cell of
-the image, a one in one cell of the kernel and zeros elsewhere, the result says how often the function adds that
-product. The code is never looked at. The terms are shown only if they add up to the number that the function gave.
+A convolution is linear in its image and in its kernel, and so is a user's version of it. With a one in one cell of the
+image, a one in one cell of the kernel and zeros elsewhere, the result shows how often the function adds that product.
+The code is never inspected. The terms are shown only if they add up to the number that the function returned.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from convscope.checking.operation import Array, Values
 Run = Callable[[Values], Array | None]
 """Arguments -> one result of the function; None where it fails."""
 CALLS = 1500
-"""How often a function may be asked."""
+"""Maximum number of calls of a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Term:
 
     @property
     def value(self) -> float:
-        """What it adds to the sum."""
+        """Its contribution to the sum."""
         return float(np.prod(self.numbers)) * self.times
 
 
@@ -61,7 +61,7 @@ def terms(run: Run, values: Values, cell: tuple[int, ...], products: tuple[tuple
 def _terms(
     run: Run, values: Values, zeros: Values, cell: tuple[int, ...], product: tuple[str, ...]
 ) -> list[Term] | None:
-    """The terms of one product: each combination of cells that matter, asked one by one."""
+    """The terms of one product: each combination of relevant cells, measured one by one."""
     spread = {name: np.linspace(1.0, 1.9, values[name].size).reshape(values[name].shape) for name in product}
     cells = []
     for name in product:

@@ -1,6 +1,5 @@
 """The command line: parses, calls the API, prints. No logic lives here."""
 
-import io
 import sys
 import warnings
 from typing import Any
@@ -10,7 +9,7 @@ from typer.rich_utils import rich_format_error
 
 import convscope as cs
 from convscope.cli import catalog, checking, explorer, inspection, plotting, training, workbook
-from convscope.cli.console import drop_output, hushed, notes_on_data, remark
+from convscope.cli.console import drop_output, hushed, notes_on_data, print_in_any_encoding, remark
 from convscope.cli.options import in_many
 from convscope.cli.probe import probe_app
 
@@ -55,9 +54,7 @@ ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind._
 def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
     warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # print escapes on a terminal without UTF-8
+    print_in_any_encoding()
     try:
         with notes_on_data():
             status = app(standalone_mode=False)

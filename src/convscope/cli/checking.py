@@ -1,4 +1,4 @@
-"""The command that checks a function of one's own."""
+"""The command that checks a user's function against the reference."""
 
 from typing import Annotated
 
@@ -10,16 +10,12 @@ from convscope.cli.options import Json
 
 
 def check(
-    function: Annotated[str, typer.Argument(help="FILE.py:FUNCTION, a function of your own.")],
+    function: Annotated[str, typer.Argument(help="Your function, as FILE.py:FUNCTION.")],
     as_: Annotated[
         str | None,
-        typer.Option(
-            "--as", help="What it should calculate: conv2d, conv2d_backward, max_pool2d, ... By default its name tells."
-        ),
+        typer.Option("--as", help="Its operation: conv2d, conv2d_backward, max_pool2d, ...; by default from its name."),
     ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="How it takes its arrays, such as nhwc. By default that is found out.")
-    ] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of its arrays, such as nhwc; by default detected.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit for the function.")] = 10.0,
     as_json: Json = False,
 ) -> None:
@@ -27,7 +23,7 @@ def check(
 
     Convolution, pooling, their gradients, ReLU, linear, softmax, cross-entropy, batch norm, im2col and mean squared
     error, in NumPy, torch or plain lists. The answer names the likely mistake and shows the first wrong number as two
-    sums. The function runs in a process of its own.
+    sums. The function runs in a separate process.
     """
     result = cs.check_file(function, as_, layout=layout, seconds=seconds)
     if as_json:

@@ -1,9 +1,13 @@
 """Console: the output of the command line: tables, lines, progress, JSON, and figures in files. No torch.
 
 Everything that a command prints passes through here, where names of files, classes, layers and runs are escaped:
-control characters and newlines are spelled out, and Rich interprets no markup in them.
+control characters and newlines are spelled out, and Rich interprets no markup in them. A console without UTF-8, such as
+a pipe on Windows, gets the nearest ASCII.
 """
 
+import codecs
+import io
+import json
 import logging
 import os
 import re
@@ -43,6 +47,30 @@ def _named(stream: str) -> Iterator[None]:
     except OSError as error:
         error.filename = stream
         raise
+
+
+PLAIN = str.maketrans({
+    "−": "-", "─": "-", "–": "-", "×": "x", "∗": "*", "÷": "/", "·": ".", "…": "...", "√": "sqrt ", "²": "^2",
+    "³": "^3", "±": "+-", "≤": "<=", "≥": ">=", "≠": "!=", "←": "<-", "→": "->", "Σ": "sum", "π": "pi", "₀": "0",
+    "₁": "1", "₂": "2", "✓": "ok", "✗": "x", "∞": "inf", "σ": "sigma", "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")",
+})  # fmt: skip
+"""What is printed for the signs of a calculation where the console cannot show them."""
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    """The handler of what cannot be encoded: the nearest ASCII for convscope's own signs, an escape for the rest."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(PLAIN)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+def print_in_any_encoding() -> None:
+    """Let standard output and standard error take every character, whatever their encoding."""
+    codecs.register_error("convscope-nearest", _nearest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="convscope-nearest")
 
 
 def drop_output() -> None:
@@ -119,8 +147,13 @@ def show_json(value: Any) -> None:
     """Print as JSON; NaN and infinities as the strings "nan", "inf", "-inf"."""
     if hushed():
         return
+    text = cs.json_text(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # then every sign is written as JSON's own escape
+        text = re.sub(r"[^\x00-\x7f]", lambda sign: json.dumps(sign.group())[1:-1], text)
     with _named("standard output"):
-        sys.stdout.write(cs.json_text(value) + "\n")
+        sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 

@@ -199,7 +199,7 @@ def _write_list(out: Path, files: Files) -> None:
     text = json.dumps({"convscope": cs.__version__, "files": {name: sorted(files[name]) for name in sorted(files)}})
     part = out / f".{MARK}.part"
     part.unlink(missing_ok=True)
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(out / MARK)
 
 

@@ -149,7 +149,7 @@ def summary(
 ) -> None:
     """Sizes, parameters and costs of every layer as arithmetic; exit status 1 if the model fails on SIZE.
 
-    Where it fails, the calculation that went wrong follows, and the size or setting that would fit:
+    If it fails, prints the calculation that went wrong and the size or setting that would fit:
     `convscope summary simple-cnn 1x32x32`
     """
     result = cs.summary(loading.load(model), parse_shape(size))

@@ -67,8 +67,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         command(**options, **made)
 
     laid_out = [
-        part for name, given in parameters.items()
-        for part in (_options(groups[name]) if name in groups else [given])
+        part for name, group_options in parameters.items()
+        for part in (_options(groups[name]) if name in groups else [group_options])
     ]  # fmt: skip
     run.__signature__ = signature.replace(parameters=laid_out)  # type: ignore[attr-defined]  # where inspect looks
     run.__annotations__ = {part.name: part.annotation for part in laid_out}
@@ -77,8 +77,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
 def _options(group: Any) -> list[inspect.Parameter]:
     only = inspect.Parameter.KEYWORD_ONLY
-    given = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(group)}
-    return [inspect.Parameter(f.name, only, default=given[f.name], annotation=f.type) for f in fields(group)]
+    defaults = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(group)}
+    return [inspect.Parameter(f.name, only, default=defaults[f.name], annotation=f.type) for f in fields(group)]
 
 
 Result = TypeVar("Result")
@@ -224,12 +224,12 @@ def parse_preprocess(arguments: list[str]) -> dict[str, Any]:
     >>> parse_preprocess(["size=48x64", "mean=0.5", "fit=crop"])
     {'size': (48, 64), 'mean': (0.5,), 'fit': 'crop'}
     """
-    said = cs.parse_model_args(arguments)
-    if isinstance(said.get("size"), int | str):
-        said["size"] = parse_size(str(said["size"]))
-    for name in said.keys() & {"mean", "std"}:
-        said[name] = said[name] if isinstance(said[name], tuple | list) else (said[name],)
-    return said
+    values = cs.parse_model_args(arguments)
+    if isinstance(values.get("size"), int | str):
+        values["size"] = parse_size(str(values["size"]))
+    for name in values.keys() & {"mean", "std"}:
+        values[name] = values[name] if isinstance(values[name], tuple | list) else (values[name],)
+    return values
 
 
 def _trainable(model: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Training steps on the command line: labels, loss and optimizer of a batch, whose gradients and updates are shown."""
+"""Training steps on the command line: the labels, loss and optimizer of a batch."""
 
 import re
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ OF_A_STEP = re.compile(r".*\.(grad|updated)(#\w+)?|loss(\..+)?")
 Target = Annotated[
     str | None,
     typer.Option(
-        metavar="LABEL,..", help="Class number of each image, for gradients; those of a data set have theirs."
+        metavar="LABEL,..", help="Class number of each image, for gradients; by default the labels of the data set."
     ),
 ]
 LossName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Loss of a training step: cross-entropy, mse or nll; a run's own.")
+    str | None,
+    typer.Option(metavar="NAME", help="Loss of a training step: cross-entropy, mse or nll; default: the run's."),
 ]
 OptimizerName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Optimizer of a training step: adam, adamw, sgd, ...; a run's own.")
+    str | None,
+    typer.Option(metavar="NAME", help="Optimizer of a training step: adam, adamw, sgd, ...; default: the run's."),
 ]
-Rate = Annotated[float | None, typer.Option(help="Learning rate of a training step; a run's own.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate of a training step; default: the run's.")]
 AtStep = Annotated[
     int | None,
-    typer.Option(
-        metavar="K", help="Repeat step K of a run, counted from 1, with the batch that it had; no IMAGE then."
-    ),
+    typer.Option(metavar="K", help="Repeat step K of a run (from 1) on its original batch; leave out IMAGE."),
 ]
 
 
@@ -46,8 +46,10 @@ class StepOptions:
 
     def wanted(self, image: str | None, at: str = "") -> bool:
         """Whether the command is about a training step: by an option, by a batch, or by the name of a gradient."""
-        given = any(option is not None for option in (self.target, self.loss, self.optimizer, self.lr, self.at_step))
-        return given or is_batch(image) or OF_A_STEP.fullmatch(at.rpartition(":")[0] or at) is not None
+        has_option = any(
+            option is not None for option in (self.target, self.loss, self.optimizer, self.lr, self.at_step)
+        )
+        return has_option or is_batch(image) or OF_A_STEP.fullmatch(at.rpartition(":")[0] or at) is not None
 
     def trace(self, model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs) -> Any:
         """The trace of a training step.
@@ -68,7 +70,7 @@ class StepOptions:
         if None in target:
             raise cs.UsageError(
                 "a gradient needs the class number of each image: --target 3, or 0,1,1 for several; images of a data "
-                "set, such as mnist:train/0-63, bring theirs."
+                "set, such as mnist:train/0-63, have labels."
             )
         subject = cs.load_run(model).holding(loaded) if is_run(model) else loaded
         return cs.trace(subject, images, target=target, loss=self.loss, optimizer=self.optimizer, lr=self.lr)

@@ -77,7 +77,7 @@ def _attempt(url: str, target: Path, is_good: Callable[[bytes], bool], progress:
             raise DownloadError(f"{target.parent} cannot be written: {getattr(error, 'strerror', error)}.") from None
         return None, _reason(error)
     else:
-        return (content, "") if good else (None, "it gave another file, the checksum is wrong")
+        return (content, "") if good else (None, "it sent a different file: the checksum is wrong")
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

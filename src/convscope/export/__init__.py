@@ -1,1 +1,1 @@
-"""Export: what one takes along from a model: sizes and counts as arithmetic, and spreadsheets with live formulas."""
+"""Export: a model's sizes and counts as arithmetic, and spreadsheets with live formulas."""

@@ -1,8 +1,8 @@
-"""Chain: all numbers below some numbers of a trace, calculated again from the image, with the bound that follows.
+"""Chain: all numbers that some numbers of a trace depend on, recalculated from the image, with propagated bounds.
 
-`explain` gives a rule the recorded inputs of its step; here every number is calculated from calculated numbers, in
-float64, as a spreadsheet does. It may then differ from the recorded number by its own bound, plus what the differences
-of its inputs become on their way through it: the *propagated* bound.
+`explain` uses the recorded inputs of a step; here every number is calculated from calculated numbers, in float64, as a
+spreadsheet does. It may then differ from the recorded number by its own bound plus the propagated differences of its
+inputs: the *propagated* bound.
 """
 
 import math
@@ -26,11 +26,11 @@ from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
 
 CHOICES = frozenset({"max", "maximum", "min", "minimum", "relu"})
-"""Primitives that take one of several numbers, so that a small difference may let them take another."""
+"""Primitives that choose one of several numbers, so that a small difference may change the choice."""
 TABLED = 1_000_000
 """Cells of an operand up to which the origin of all of them is looked up at once."""
 KEPT = 2_000_000
-"""Numbers in expressions up to which these are kept, about 200 MB; beyond, rules make them anew when needed."""
+"""Expressions with up to this many numbers are cached, about 200 MB; others are rebuilt when needed."""
 
 
 class Key(NamedTuple):
@@ -55,7 +55,7 @@ class Numbers:
     live: Array = field(default_factory=lambda: np.empty(0))
     """Calculated from the image in float64, (n,)."""
     bound: Array = field(default_factory=lambda: np.empty(0))
-    """How far `live` may be from `recorded`, (n,); 0 where nothing is calculated."""
+    """How far `live` may be from `recorded`, (n,); 0 for inputs."""
 
     def __post_init__(self) -> None:
         self.live, self.bound = self.recorded.copy(), np.zeros(len(self.flat))
@@ -65,7 +65,7 @@ class Numbers:
 
     @property
     def calculated(self) -> bool:
-        """Whether a formula makes them; else they are given, and can be changed."""
+        """Whether they are formulas; otherwise they are inputs, and can be changed."""
         return self.step is not None and not self.step.overridden and self.step.role != "random"
 
     @cached_property
@@ -74,13 +74,13 @@ class Numbers:
         return cells_at(self.flat, self.shape)
 
     def label(self, index: int) -> str:
-        """One of them as a person reads it: `conv1 (3, 10, 12)`."""
+        """The label of one of them: `conv1 (3, 10, 12)`."""
         cell = tuple(map(int, self.cells[index]))
         return f"{self.key.name} {cell_label(cell, self.shape)}" if cell else self.key.name
 
 
 class Located(NamedTuple):
-    """Numbers of an expression: which tensor's, and which of them; a place of -1 is padding."""
+    """Numbers of an expression: their tensor and their positions in it; -1 is padding."""
 
     numbers: Numbers
     places: Array
@@ -99,7 +99,7 @@ class NearTie:
 
 
 class Chain:
-    """Everything below some numbers, in the order of the pass."""
+    """Everything that some numbers depend on, in the order of the pass."""
 
     def __init__(self, trace: Trace, tensors: Mapping[Key, Numbers], steps: "Mapping[int, _StepReader]") -> None:
         self.trace, self.tensors, self._steps = trace, tensors, steps
@@ -182,13 +182,13 @@ class Chain:
 
 
 class _Walk:
-    """One expression, with calculated numbers in the place of recorded ones, or with their errors."""
+    """One expression, with calculated numbers instead of recorded ones, or with their errors."""
 
     def __init__(self, chain: Chain, numbers: Numbers, precision: Precision) -> None:
         self.chain, self.numbers, self.precision = chain, numbers, precision
 
     def value(self, expr: Expr) -> float:
-        """What calculated numbers give, in float64."""
+        """The value from calculated numbers, in float64."""
         match expr:
             case Leaf():
                 return float(self._live(expr)[0])
@@ -203,7 +203,7 @@ class _Walk:
                     return float(PRIMITIVES[expr.function].value(*values))
 
     def result(self, expr: Expr) -> Result:
-        """What recorded numbers give, and the bound with the errors of the numbers that it reads."""
+        """The value from recorded numbers, and its bound, including the errors of its inputs."""
         match expr:
             case Leaf():
                 value, error = expr.result(self.precision)
@@ -273,7 +273,7 @@ class _Walk:
 
 
 class _StepReader:
-    """One step's expressions, and the origins of what they read."""
+    """One step's expressions, and the origins of their inputs."""
 
     def __init__(self, trace: Trace, step: Step, room: list[int]) -> None:
         self.trace, self.step = trace, step
@@ -281,7 +281,7 @@ class _StepReader:
         self._kept: dict[tuple[int, int], Expr] = {}
         self.calls: dict[int, Call] = {}
         self.refs: dict[str, Ref] = {
-            name if step.arguments[name] is ref else f"{name}.{place}": ref for name, place, ref in step.refs()
+            name if step.arguments[name] is ref else f"{name}.{position}": ref for name, position, ref in step.refs()
         }
         self._tables: dict[str, tuple[Key, Array] | None] = {}
         self._strides = {
@@ -313,7 +313,7 @@ class _StepReader:
         return [*self._read.get(ref, {})]
 
     def origins(self, part: Leaf | Cells) -> Iterator[tuple[Key, Array, Array]]:
-        """Of a part of an expression: tensor, which of its numbers, and their places in the flattened tensor."""
+        """The origins of a part of an expression: tensor, which of its numbers, and their flat positions."""
         ref = self.refs.get(part.source.argument)
         if ref is None:
             raise UsageError(f"it reads {part.source.name}, which has no cells.")
@@ -355,12 +355,12 @@ def _origins(trace: Trace, ref: Ref, cells: Array) -> Iterator[tuple[Key, Array,
 
 
 def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int, *, whole: bool = False) -> Chain:
-    """Everything that some numbers are made of, down to pixels and parameters.
+    """Everything that some numbers depend on, down to pixels and parameters.
 
     Args:
-        whole: Take all numbers of every step and input that has any of them, those that nothing reads too.
+        whole: Take all numbers of each step and input involved, including those that nothing reads.
         roots: Tensors, each with the places of some of its numbers in the flattened tensor.
-        most: How many numbers a caller can use.
+        most: The maximum number of numbers.
 
     Raises:
         TooLarge: there are more.
@@ -370,14 +370,14 @@ def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int, *, whole:
     for key, flat in roots:
         search.wanted.setdefault(key, []).append((flat, None))
     tensors = [numbers for step in reversed(trace.all_steps) for numbers in search.step(step)]
-    given = [numbers for key in [*search.wanted] if (numbers := search.gathered(key)) is not None]
+    inputs = [numbers for key in [*search.wanted] if (numbers := search.gathered(key)) is not None]
     order = ("input", "parameter", "constant")
-    given.sort(key=lambda numbers: order.index(numbers.key.kind))
-    return Chain(trace, {numbers.key: numbers for numbers in [*given, *reversed(tensors)]}, search.readers)
+    inputs.sort(key=lambda numbers: order.index(numbers.key.kind))
+    return Chain(trace, {numbers.key: numbers for numbers in [*inputs, *reversed(tensors)]}, search.readers)
 
 
 class _Search:
-    """The search for everything below some numbers, from the last step to the first."""
+    """The search for everything that some numbers depend on, from the last step to the first."""
 
     def __init__(self, trace: Trace, most: int, whole: bool) -> None:
         self.trace, self.most, self.whole, self.count, self.room = trace, most, whole, 0, [KEPT]
@@ -385,7 +385,7 @@ class _Search:
         self.readers: dict[int, _StepReader] = {}
 
     def step(self, step: Step) -> Iterator[Numbers]:
-        """What is needed of a step's results; what these read is needed from now on."""
+        """Collect the needed numbers of a step's results, and mark their inputs as needed."""
         for output in range(len(step.results)):
             numbers = self.gathered(Key("step", step.name, output))
             if numbers is not None:
@@ -407,7 +407,7 @@ class _Search:
         self._count()
 
     def _count(self) -> None:
-        """Join the lists of what is needed, and give up where that is too much already."""
+        """Join the lists of needed numbers; fail as soon as there are too many."""
         for key, lists in self.wanted.items():
             flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
             values = [values for _, values in lists if values is not None]  # fewer than lists for a root, a step
@@ -424,7 +424,7 @@ class _Search:
         flat, first = np.unique(np.concatenate([flat for flat, _ in lists]), return_index=True)
         step = self.trace[key.name] if key.kind == "step" else None
         if step is not None and step.is_complex:
-            raise UsageError(f"{step.name} holds complex numbers, which a spreadsheet cannot calculate with.")
+            raise UsageError(f"{step.name} contains complex numbers, which a spreadsheet cannot represent.")
         if step is not None or (self.whole and key.kind == "input"):
             array = self.trace.inputs[key.name] if step is None else step.outputs[key.output]
             flat = np.arange(array.size) if self.whole else flat
@@ -436,7 +436,7 @@ class _Search:
         if self.count > self.most:
             raise TooLarge(self.count)
         if not np.isfinite(recorded).all():
-            raise UsageError(f"{key.name} holds nan or infinity, and a spreadsheet has neither; choose another step.")
+            raise UsageError(f"{key.name} contains nan or infinity, which spreadsheets lack; choose another step.")
         return Numbers(key, shape, flat, recorded, step)
 
 
@@ -456,11 +456,11 @@ def unwritable(numbers: Numbers, index: int, error: UsageError) -> UsageError:
 
 
 class TooLarge(ConvscopeError):
-    """More numbers are needed than a caller can use."""
+    """More numbers are needed than allowed."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        super().__init__(f"{count:,} numbers and more are needed.")
+        super().__init__(f"at least {count:,} numbers are needed.")
 
 
 def _outside(trace: Trace, key: Key) -> tuple[int, ...]:
@@ -483,6 +483,6 @@ def parts_read(expr: Expr) -> Iterator[Leaf | Cells]:
         if not isinstance(part, Cells):
             yield from parts_read(part)
         elif part.derive is not None:
-            raise UsageError("it is made of intermediate numbers that have no cell of their own.")
+            raise UsageError("it depends on intermediate numbers that have no cell.")
         elif part.source.kind != "number":
             yield part

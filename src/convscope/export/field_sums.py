@@ -20,7 +20,7 @@ from convscope.traces.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the cells of a result see along one axis of the image."""
+    """The image cells that the cells of a result depend on, along one axis."""
 
     first: int
     last: int
@@ -51,7 +51,7 @@ class Reach:
         return max(self.first, last) <= 0 and self.last >= self.length - 1
 
     def together(self) -> "Reach":
-        """What a number sees that reads all positions."""
+        """The reach of a number that reads all positions."""
         if self.place is None:
             return self
         return replace(self, last=self.last + self.jump * (self.count - 1), jump=0, count=1, place=None, merged=False)
@@ -76,7 +76,7 @@ class FieldSum:
 
     @property
     def extent(self) -> str:
-        """In short: `7x7`, or `whole image`."""
+        """A short form: `7x7`, or `whole image`."""
         return "whole image" if self.whole else "x".join(map(str, self.size))
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ def field_sums(trace: Trace) -> dict[int, FieldSum | None]:
 
 
 def _state(ref: Ref, states: Mapping[int, State | None], start: State) -> State | None:
-    """What the cells of an argument see: () for a parameter, None where that is unknown."""
+    """The reach of an argument's cells: () for a parameter, None if unknown."""
     if ref.rewritten or ref.output:
         return None
     return start if ref.kind == "input" else states[ref.id] if ref.kind == "step" else ()
@@ -144,7 +144,7 @@ def _cell_by_cell(step: Step, operands: Operands) -> State | None:
 
 
 def _joined(states: Sequence[State]) -> State | None:
-    """What cells see that read several operands at the same position."""
+    """The reach of cells that read several operands at the same position."""
     joined = []
     for reaches in zip(*states, strict=True):
         fixed, running = [r for r in reaches if r.place is None], [r for r in reaches if r.place is not None]
@@ -206,7 +206,7 @@ def _kernel(step: Step, operands: Operands) -> list[int]:
 
 
 def _padded(step: Step, operands: Operands) -> State | None:
-    """Zeros around; the cells move."""
+    """Zero padding shifts the positions."""
     (ref, state), pad = operands[0], _listed(step.arguments.get("pad"))
     left = {len(ref.shape) - 1 - i: n for i, n in enumerate(pad[::2])}
     right = {len(ref.shape) - 1 - i: n for i, n in enumerate(pad[1::2])}
@@ -223,7 +223,7 @@ def _padded(step: Step, operands: Operands) -> State | None:
 
 
 def _reduced(names: Sequence[str], *, kept: bool = False) -> Callable[[Step, Operands], State | None]:
-    """A mean, a softmax: axes that every number reads wholly; `kept` where the result has them still."""
+    """A mean or a softmax reads whole axes; `kept` if the result still has them."""
 
     def rule(step: Step, operands: Operands) -> State | None:
         ref, state = operands[0]
@@ -266,7 +266,7 @@ def _batch_norm(step: Step, operands: Operands) -> State | None:
 
 
 def _product(left: str, right: str) -> Callable[[Step, Operands], State | None]:
-    """A matrix product: the left operand's last axis and the right one's last but one are read wholly."""
+    """A matrix product reads the left operand's last axis and the right one's second to last axis in full."""
 
     def rule(step: Step, operands: Operands) -> State | None:
         by_id = {id(ref): state for ref, state in operands}
@@ -334,8 +334,8 @@ def _reshaped(step: Step, operands: Operands) -> State | None:
         if reach.place is None:
             result.append(reach)
         elif reach.place in places:
-            place, merged = places[reach.place]
-            result.append(replace(reach, place=place, merged=reach.merged or merged))
+            target_axis, merged = places[reach.place]
+            result.append(replace(reach, place=target_axis, merged=reach.merged or merged))
         elif reach.count == 1:
             result.append(reach.together())
         else:
@@ -377,8 +377,8 @@ def _selected(step: Step, operands: Operands) -> State | None:
 def _squeezed(step: Step, operands: Operands) -> State | None:
     ref, state = operands[0]
     dims = _listed(step.arguments.get("dim")) or range(len(ref.shape))
-    gone = {int(d) % len(ref.shape) for d in dims}
-    return _without(state, {axis for axis in gone if ref.shape[axis] == 1})
+    removed = {int(d) % len(ref.shape) for d in dims}
+    return _without(state, {axis for axis in removed if ref.shape[axis] == 1})
 
 
 def _listed(value: Any) -> list[int]:
@@ -419,4 +419,4 @@ RULES: Mapping[str, Callable[[Step, Operands], State | None]] = {
         _cell_by_cell,
     ),
 }
-"""Operation -> how it changes what its cells see; pointwise operations see what their operands see."""
+"""Operation -> how it changes the reach of cells; pointwise operations keep that of their operands."""

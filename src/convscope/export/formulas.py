@@ -1,7 +1,7 @@
 """Formulas: an expression as a spreadsheet formula of plain cell references.
 
-One writer for each primitive. Only functions that Excel 2016 and LibreOffice share are used, and no array formulas: a
-sum of products is `SUMPRODUCT` over rectangles of cells, so that *trace precedents* leads to every number.
+One writer for each primitive. Uses only functions that Excel 2016 and LibreOffice share, and no array formulas: a sum
+of products is `SUMPRODUCT` over rectangles of cells, so *trace precedents* leads to every number.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ Locate = Callable[[Leaf | Cells], Array]
 
 
 class Rectangle(NamedTuple):
-    """Numbers that are beside and under each other in every one of several tensors, in the order of reading."""
+    """Numbers that form a rectangle, in row-major order, in each of several tensors."""
 
     corners: Array
     """The first cell in each of the tensors, (tensors, 3): sheet, row, column."""
@@ -72,7 +72,7 @@ class _Writer:
 
     def _dot(self, dot: Dot) -> str:
         if dot.kind:
-            raise UsageError(f"it counts in {dot.kind}, and a spreadsheet calculates in floating point.")
+            raise UsageError(f"it calculates in {dot.kind}, but a spreadsheet calculates in floating point.")
         rows = self._positions(dot.left)
         inside = np.ones(len(rows), bool) if dot.left.inside is None else dot.left.inside
         if dot.right is None:
@@ -92,7 +92,7 @@ class _Writer:
 
     def _apply(self, apply: Apply) -> str:
         if apply.kind:
-            raise UsageError(f"it counts in {apply.kind}, and a spreadsheet calculates in floating point.")
+            raise UsageError(f"it calculates in {apply.kind}, but a spreadsheet calculates in floating point.")
         if apply.function not in FORMULAS:
             raise UsageError(
                 f"no formula is written for {apply.function!r}; formulas exist for {', '.join(sorted(FORMULAS))}."
@@ -110,7 +110,7 @@ class _Writer:
 
     def _positions(self, cells: Cells) -> Array:
         if cells.derive is not None:
-            raise UsageError("it is made of intermediate numbers that have no cell of their own.")
+            raise UsageError("it depends on intermediate numbers that have no cell.")
         return self.locate(cells)
 
     def _cells(self, positions: Array) -> str:
@@ -152,7 +152,7 @@ def rectangles(positions: Array) -> Iterator[Rectangle]:
 
 
 def address(row: int, column: int) -> str:
-    """A cell as spreadsheets name it.
+    """The spreadsheet address of a cell.
 
     >>> address(2, 1), address(0, 26), address(9, 702)
     ('B3', 'AA1', 'AAA10')
@@ -171,13 +171,13 @@ def quoted(name: str) -> str:
 
 
 def literal(number: float) -> str:
-    """A number as formulas write it.
+    """A number in the notation of formulas.
 
     >>> literal(9.0), literal(-0.5), literal(1e-05)
     ('9', '(-0.5)', '1E-05')
 
     Raises:
-        UsageError: it is infinite or not a number, which spreadsheets lack.
+        UsageError: it is infinite or nan, which spreadsheets lack.
     """
     if not np.isfinite(number):
         raise UsageError(f"it is calculated with {number}, which a spreadsheet cannot hold.")

@@ -57,8 +57,8 @@ def window_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *
 
     Args:
         n: Cells along the axis.
-        kernel, stride, padding, dilation: As of PyTorch's layers.
-        ceil: Whether a last window may stick out, as with pooling's `ceil_mode`.
+        kernel, stride, padding, dilation: As in PyTorch's layers.
+        ceil: Whether a last window may extend past the end, as with pooling's `ceil_mode`.
 
     Source: PyTorch documentation, torch.nn.Conv2d and torch.nn.MaxPool2d.
     """
@@ -76,7 +76,7 @@ def window_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *
 
 
 def transposed_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *, more: int) -> Sum:
-    """The size that a transposed convolution makes of an axis.
+    """The output size of a transposed convolution along an axis.
 
     >>> print(transposed_size(7, 2, 2, 0, 1, more=0))
     (7 - 1)·2 - 2·0 + 1·(2 - 1) + 0 + 1 = 14
@@ -92,7 +92,7 @@ AxisSums = tuple[tuple[int, Sum], ...]
 
 
 def size_sums(step: Step) -> AxisSums:
-    """How the size of a step's result follows from its input; empty where it is the input's or a layer's own number."""
+    """How the size of a step's result follows from its input; empty if it is the input's size or a layer's setting."""
     rule = SIZES.get(step.op)
     return rule(step) if rule is not None and step.arguments else ()
 

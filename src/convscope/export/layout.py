@@ -1,7 +1,7 @@
 """Layout: where each number of a chain is written: a sheet for each step, its kernels and biases beside its maps.
 
-A tensor becomes *planes*, rectangles with a heading: a channel of a map, a kernel's part for one input channel. Of a
-tensor that is needed in part, a plane shows the smallest box of rows and columns that holds the part.
+A tensor is written as *planes*, rectangles with a heading: a channel of a map, a kernel's slice for one input channel.
+If only part of a tensor is needed, a plane shows the smallest box of rows and columns that contains it.
 """
 
 import re
@@ -17,9 +17,9 @@ from convscope.expr.call import Array
 from convscope.expr.expr import Cells, Dot, Leaf
 
 ROWS, COLUMNS = 1_048_576, 16_384
-"""What a sheet has in Excel and in LibreOffice."""
+"""The size limits of a sheet in Excel and in LibreOffice."""
 TOP = 3
-"""The first row of a sheet that holds numbers; above are its title and what it shows."""
+"""The first row of a sheet with numbers, below its title and description."""
 FIRST, RECORDED, DIFFERENCES = "network", "recorded", "differences"
 """The sheets that are about the whole network."""
 
@@ -29,7 +29,7 @@ class Plane(NamedTuple):
 
     heading: str
     row: int
-    """Of its top left number; the heading is above it."""
+    """The cell of its top left number; the heading is above it."""
     column: int
     height: int
     width: int
@@ -64,7 +64,7 @@ class Layout:
     Attributes:
         sheets: In the order of the pass.
         names: All names of sheets, those about the whole network too.
-        blocks: Each tensor's place.
+        blocks: The position of each tensor.
     """
 
     def __init__(self, chain: Chain) -> None:
@@ -75,13 +75,13 @@ class Layout:
         parameters = _owners(chain)
         for numbers in chain.tensors.values():
             if numbers.key.kind == "input":
-                self._alone(numbers, f"{numbers.key.name}: the numbers that the network receives")
+                self._alone(numbers, f"{numbers.key.name}: the network's inputs")
         for numbers in chain.tensors.values():
             if numbers.key.kind == "step":
                 self._step(numbers, parameters.get(numbers.key, []))
         for numbers in chain.tensors.values():
             if numbers.key not in self.blocks:
-                self._alone(numbers, f"{numbers.key.name}: numbers that the model holds")
+                self._alone(numbers, f"{numbers.key.name}: the model's constants")
         self._check()
 
     def sheet_of(self, key: Key) -> int:
@@ -127,7 +127,7 @@ class Layout:
             self._listed(block, [b for b, _ in mine])
 
     def _banded(self, block: Block, parameters: list[Block]) -> None:
-        """Maps under each other; beside each its kernel and bias, left of it where these are small."""
+        """Write maps below each other, each beside its kernel and bias (to the left if these are small)."""
         numbers = block.numbers
         fits = [b for b in parameters if b.numbers.shape[:1] == (numbers.shape[1],)]
         single = [b for b in fits if len(b.numbers.shape) == 1]
@@ -151,7 +151,7 @@ class Layout:
         self._rest([b for b in parameters if b not in fits], offset + width + 2)
 
     def _listed(self, block: Block, parameters: list[Block]) -> None:
-        """Units under each other, their biases beside them, and right of these the weights of each unit."""
+        """Write units below each other, with their biases beside them and the weights of each unit to the right."""
         _place(block, TOP, 1)
         width = _size(block.numbers)[1]
         column, rest = 1 + width + 1, []
@@ -281,8 +281,8 @@ def _place(
     labelled = numbers.key.kind != "parameter"
     above = 1 + (labelled and len(view.plane) > 1)  # the heading, and the numbers of the columns
     leading, inverse = np.unique(numbers.cells[chosen][:, view.leading], axis=0, return_inverse=True)
-    for place, index in enumerate(leading):
-        which = chosen[inverse.reshape(-1) == place]
+    for position, index in enumerate(leading):
+        which = chosen[inverse.reshape(-1) == position]
         block.rows[which] = row + above + rows[which] - down.start
         block.columns[which] = column + columns[which] - beside.start
         heading = _heading(numbers, {axis: lead, **dict(zip(view.leading, map(int, index), strict=True))})
@@ -329,7 +329,7 @@ def _short(numbers: Numbers) -> str:
 
 
 def _heading(numbers: Numbers, index: dict[int, int | None]) -> str:
-    """What a plane is: `channel 3`, `kernel 0, channel 1`, `bias 2`; axes without an index are whole."""
+    """The heading of a plane: `channel 3`, `kernel 0, channel 1`, `bias 2`; axes without an index are whole."""
     at = {axis: i for axis, i in index.items() if i is not None}
     axes = len(numbers.shape)
     if numbers.key.kind == "parameter" and axes < 3:

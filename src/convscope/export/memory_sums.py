@@ -13,15 +13,15 @@ class MemoryUse:
     """Bytes of a forward pass; a view or an in-place operation allocates none."""
 
     by_step: tuple[int, ...]
-    """Of the results that each step allocated, hidden steps included."""
+    """Bytes of the results that each step allocated, hidden steps included."""
     peak: int
     """The most that is in use at once in evaluation, where a tensor is freed after its last use; weights excluded."""
     peak_at: str
-    """The step at which that is."""
+    """The step at which this peak occurs."""
 
     @property
     def total(self) -> int:
-        """Of all results together: what training keeps at most for the backward pass."""
+        """Bytes of all results together: the most that training keeps for the backward pass."""
         return sum(self.by_step)
 
 
@@ -36,7 +36,7 @@ def bytes_of(ref: Ref) -> int:
 
 
 def memory_use(trace: Trace) -> MemoryUse:
-    """What the steps of a trace allocate, and how much of it is in use at once."""
+    """The memory that the steps of a trace allocate, and how much of it is in use at once."""
     sizes = {ref.memory: bytes_of(ref) for (kind, _), ref in trace.outside.items() if kind == "input"}
     born, last, by_step = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, 0), []
     elsewhere = {ref.memory for ref in trace.outside.values()} - set(sizes)

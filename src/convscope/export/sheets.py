@@ -46,7 +46,7 @@ def xlsxwriter() -> Any:
 
 
 def check_workbook_path(path: str | Path) -> Path:
-    """A path that a workbook can have; refused before any work is done."""
+    """Check the path of a workbook before any work is done."""
     if not isinstance(path, str | Path):
         raise UsageError(f"a workbook is written to a path, not to {path!r}; give one such as 'network.xlsx'.")
     result = Path(path)
@@ -58,7 +58,7 @@ def check_workbook_path(path: str | Path) -> Path:
 
 
 def save(path: str | Path, content: bytes) -> None:
-    """Write a workbook as a whole, or leave what was there.
+    """Write a workbook atomically: on failure, an existing file is kept.
 
     Raises:
         ConvscopeError: it cannot be written.
@@ -140,10 +140,10 @@ class _Drawing:
 
     def _frame(self, page: Any, plane: Plane) -> None:
         """The heading of a plane, and the numbers of its rows and columns."""
-        for place, label in enumerate(plane.columns):
-            page.write_number(plane.row - 1, plane.column + place, label, self.index)
-        for place, label in enumerate(plane.rows):
-            page.write_number(plane.row + place, plane.column - 1, label, self.index)
+        for position, label in enumerate(plane.columns):
+            page.write_number(plane.row - 1, plane.column + position, label, self.index)
+        for position, label in enumerate(plane.rows):
+            page.write_number(plane.row + position, plane.column - 1, label, self.index)
         if plane.heading:
             page.write_string(plane.row - 1 - bool(plane.columns), plane.column, plain(plane.heading), self.faint)
 
@@ -182,7 +182,7 @@ class _Drawing:
                 row += 1
 
     def differences(self) -> None:
-        """How far each formula is from the recorded number, and how far it may be."""
+        """The difference of each formula from the recorded number, and the allowed difference."""
         page = self.pages[DIFFERENCES]
         count = sum(map(len, self.chain.calculated))
         last = HEAD + count
@@ -221,8 +221,8 @@ class _Drawing:
         """The choices that may be made differently."""
         page.set_column(5, 5, 32)
         heads = ["near-ties of a maximum or ReLU", "apart", "allowed"]
-        for place, head in enumerate(heads):
-            page.write_string(HEAD - 1, 5 + place, head, self.right if place else self.head)
+        for column, head in enumerate(heads):
+            page.write_string(HEAD - 1, 5 + column, head, self.right if column else self.head)
         for row, tie in enumerate(self.chain.ties, HEAD):
             page.write_string(row, 5, plain(tie.name))
             page.write_number(row, 6, tie.apart, self.small)
@@ -234,8 +234,8 @@ class _Drawing:
         page.set_column(0, 1, 14)
         page.set_column(2, 3, 12)
         page.freeze_panes(HEAD, 0)
-        for place, head in enumerate(heads):
-            page.write_string(HEAD - 1, place, head, self.right if place > 1 else self.head)
+        for column, head in enumerate(heads):
+            page.write_string(HEAD - 1, column, head, self.right if column > 1 else self.head)
 
     def _names(self, page: Any, row: int, numbers: Numbers, index: int) -> None:
         cell = tuple(map(int, numbers.cells[index]))
@@ -259,15 +259,15 @@ class _Drawing:
 
     def _scale(self, page: Any, row: int) -> int:
         page.write_string(row, 0, "colours, by sheet and kernel")
-        for place, (words, color) in enumerate(
+        for offset, (words, color) in enumerate(
             [("most negative", NEGATIVE), ("0", ZERO), ("most positive", POSITIVE)], 1
         ):
             form = self.book.add_format({"bg_color": color, "align": "center", "border": 1, "border_color": FAINT})
-            page.write_string(row, place, words, form)
+            page.write_string(row, offset, words, form)
         return row + 1
 
     def _answer(self, page: Any, row: int, roots: list[tuple[Key, Array]]) -> int:
-        """The numbers that everything leads to, live; of class scores also the largest. Returns the row below."""
+        """The network's outputs as formulas, with the largest class score. Returns the row below."""
         for key, flat in roots:
             if len(flat) <= ANSWERS:
                 row = self._numbers_of(page, row, self.chain.tensors[key]) + 1
@@ -293,10 +293,10 @@ class _Drawing:
         return below + 1
 
     def _contents(self, page: Any, top: int) -> None:
-        """The sheets, and what each holds."""
+        """The list of sheets and their contents."""
         heads = [("sheet", self.head), ("numbers", self.right), ("formulas", self.right), (" what it holds", self.head)]
-        for place, (head, form) in enumerate(heads):
-            page.write_string(top, place, head, form)
+        for column, (head, form) in enumerate(heads):
+            page.write_string(top, column, head, form)
         for row, sheet in enumerate(self.layout.sheets, top + 1):
             page.write_url(row, 0, f"internal:{quoted(sheet.name)}!A1", string=sheet.name)
             page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks), self.count)
@@ -306,12 +306,12 @@ class _Drawing:
 
 
 ALLOWED = (
-    "Allowed is what PyTorch's roundings can add up to, from the pixels to this number. Where you change a pixel or a "
-    "weight, its effect shows as a larger difference."
+    "The allowed difference bounds PyTorch's accumulated rounding errors, from the pixels to this number. If you "
+    "change a pixel or a weight, the effect appears as a larger difference."
 )
 GUIDE = (
     "Black numbers are formulas, from the pixels to the answer.",
-    "Trace a number to what it is made of: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
+    "Trace a number to its inputs: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
     "Numbers are shown rounded; a selected cell shows its formula. Padding adds 0 and is left out of the sums.",
     "It shows the recorded numbers until it recalculates: Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice.",
 )
@@ -339,6 +339,6 @@ def _digits(largest: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of other people as one short line, without characters that XML lacks."""
+    """External text as one short line, without characters that XML lacks."""
     line = spelled(text)
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"

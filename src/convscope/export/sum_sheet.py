@@ -65,10 +65,10 @@ class _Sheet:
         expr, why = self.why.expr, self.why
         assert expr is not None
         if not np.isfinite([why.value, why.recorded]).all():
-            raise UsageError("it is nan or infinite, and a spreadsheet has neither.")
+            raise UsageError("it is nan or infinite, which a spreadsheet cannot hold.")
         count = sum(len(part) if isinstance(part, Cells) else 1 for part in parts_read(expr))
         if count > LONGEST:
-            raise UsageError(f"it is made of {count:,} numbers; a sheet of sums holds {LONGEST:,}.")
+            raise UsageError(f"it depends on {count:,} numbers; a sum sheet holds at most {LONGEST:,}.")
         self.page.hide_gridlines(2)
         self.page.set_column(0, 0, 26)
         self.page.set_column(1, 1, 14)
@@ -89,8 +89,10 @@ class _Sheet:
         """A line for each product; the sum, the scale, the bias."""
         if dot.kind or dot.left.derive is not None:
             return self._terms(dot)
-        for place, head in enumerate(["number", "", "weight", "", "product"] if dot.right is not None else ["number"]):
-            self.page.write_string(self.row, place, head, self.head)
+        for position, head in enumerate(
+            ["number", "", "weight", "", "product"] if dot.right is not None else ["number"]
+        ):
+            self.page.write_string(self.row, position, head, self.head)
         self.row += 1
         first = self.row
         column = "B" if dot.right is None else "E"
@@ -115,7 +117,7 @@ class _Sheet:
         return text if dot.bias is None else f"{text}+({self._terms(dot.bias)})"
 
     def _terms(self, expr: Leaf | Dot | Apply) -> str:
-        """A line for each number that goes in; the formula of all of them."""
+        """A line for each input; the formula of all of them."""
         self.page.write_string(self.row, 0, "number", self.head)
         self.page.write_string(self.row, 1, "", self.head)
         self.row += 1
@@ -134,7 +136,7 @@ class _Sheet:
         self.page.write_number(self.row, column + 1, float(value), self.given)
 
     def _line(self, label: str, text: str | None, value: float, form: Any) -> str:
-        """A line of the closing; returns the address of its number."""
+        """Write a summary line; returns the address of its number."""
         self.page.write_string(self.row, 0, label)
         if text is None and not np.isfinite(value):
             self.page.write_string(self.row, 1, "no bound")

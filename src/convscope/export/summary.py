@@ -1,7 +1,7 @@
 """Summary: every layer of a model with its output size, parameters, multiply-adds, receptive field and memory as sums.
 
-It reads a recorded trace, so functional operations are rows like modules, and a model that fails half way shows the
-steps that ran. Knows traces and how one is recorded; no torch.
+It reads a recorded trace, so functional operations are listed like modules, and a model that fails halfway shows the
+steps that ran. Knows traces and how to record one; no torch.
 """
 
 import math
@@ -37,19 +37,19 @@ class Layer:
     op: str
     """ATen name: `convolution`, `addmm`."""
     operation: str
-    """In words: `convolution 3x3, padding 1`."""
+    """A description: `convolution 3x3, padding 1`."""
     module_type: str
     shape: tuple[int, ...]
-    """Of the result, with the batch axis."""
+    """Shape of the result, with the batch axis."""
     size: AxisSums
     """How lengths of the result's axes follow from the input, where an operation changes them."""
     parameters: Sum
-    """Those that no earlier layer has counted."""
+    """The parameters that no earlier layer has counted."""
     shared: tuple[str, ...]
     """Its parameters that an earlier layer has counted."""
     multiply_adds: Sum
     field: FieldSum | None
-    """The receptive field; None where arithmetic alone does not give it."""
+    """The receptive field; None if window arithmetic does not determine it."""
     bytes: int
     """Memory of its result; 0 for a view and in place."""
 
@@ -59,7 +59,7 @@ class Layer:
         return all(self.shape[axis] == total.value for axis, total in self.size)
 
     def sums(self) -> Iterator[tuple[str, str]]:
-        """Its sums in words: what, and the calculation."""
+        """Its sums as text: the name and the calculation."""
         yield from _size_texts(self)
         if self.parameters.value:
             yield "parameters", str(self.parameters)
@@ -96,19 +96,19 @@ class Summary:
     """Name of each input -> its shape, with the batch axis."""
     layers: tuple[Layer, ...]
     parameters: int
-    """Of the whole model, shared ones counted once: the sum of `numel()`."""
+    """Parameters of the whole model, shared ones counted once: the sum of `numel()`."""
     unread: Mapping[str, int]
     """Parameters that no layer of this pass reads, and their counts."""
     weight_bytes: int
-    """Of all parameters and buffers."""
+    """Bytes of all parameters and buffers."""
     memory: MemoryUse
     failure: ShapeFailure | None = None
-    """Where and why the model failed, and what would fit; None if it ran."""
+    """The failure and its possible repairs; None if the model ran."""
     notes: tuple[str, ...] = field(default=())
 
     @property
     def multiply_adds(self) -> int:
-        """Of all layers that ran."""
+        """Multiply-adds of all layers that ran."""
         return sum(layer.multiply_adds.value for layer in self.layers)
 
     def __str__(self) -> str:
@@ -166,15 +166,15 @@ def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summar
 
     Args:
         model: Any `nn.Module`; it is run once on noise, in evaluation mode, and left unchanged.
-        size: Of one input without its batch axis, such as (3, 224, 224); 224 or (224, 224) take the model's channels.
-            A mapping has the size of each named input. None: what the model expects, as `verify` finds it.
+        size: The shape of one input without its batch axis, such as (3, 224, 224); 224 or (224, 224) use the model's
+            channels. A mapping has the size of each named input. None: the size that the model expects.
 
     Returns:
-        The layers in the order of execution. If the model cannot take this size, `.failure` says which calculation went
-        wrong and which size or setting would fit; the layers are those that ran.
+        The layers in the order of execution. If the model cannot run at this size, `.failure` has the calculation that
+        failed and the sizes or settings that would fit; the layers are those that ran.
 
     Raises:
-        UsageError: an impossible size, or no size for a model that does not say what it takes.
+        UsageError: an impossible size, or no size for a model without a known input size.
         ModelError: a model that cannot be traced, such as TorchScript.
 
     Source: PyTorch documentation of each layer for the sizes; multiply-adds as torch.utils.flop_counter.FlopCounterMode
@@ -228,7 +228,7 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
 
 
 def _counted(trace: Trace, known: Mapping[str, Any]) -> dict[int, tuple[list[str], list[str]]]:
-    """For each visible step the parameters that it is the first to read, and those counted before.
+    """For each visible step, the parameters that it reads first, and those counted before.
 
     A parameter that only hidden steps prepare is counted where a visible step reads the result.
     """
@@ -248,7 +248,7 @@ def _counted(trace: Trace, known: Mapping[str, Any]) -> dict[int, tuple[list[str
 
 
 def _notes(trace: Trace) -> tuple[str, ...]:
-    """The notes of the trace on its chain; what it kept does not matter here."""
+    """The trace's notes on its chain; notes on memory are left out."""
     rows = {ref.shape[0] for ref in trace.returned or () if ref.shape}
     if rows and 1 not in rows and trace.input.shape[:1] == (1,) and trace.card.form == "picture":
         many = next(iter(rows))
@@ -257,7 +257,7 @@ def _notes(trace: Trace) -> tuple[str, ...]:
 
 
 def _noise(card: Card, size: Size | Mapping[str, Size]) -> Any:
-    """Random inputs of a size, or a sentence on why there are none."""
+    """Random inputs of a size, or a sentence that says why they cannot be made."""
     if isinstance(size, Mapping):
         return {str(name): _one(card, part) for name, part in size.items()}
     if len(card.inputs) > 1:

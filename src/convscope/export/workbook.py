@@ -23,12 +23,12 @@ from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
 MOST = 120_000
-"""Numbers that a workbook may hold, pixels and weights included: more load slowly and are hard to find a way in."""
+"""Maximum number of numbers in a workbook, pixels and weights included: larger ones load slowly."""
 
 
 @dataclass(eq=False)
 class Workbook:
-    """A network as a spreadsheet: `print` it to see how large it is, `save` it.
+    """A network as a spreadsheet: `print` it to see its size, `save` it to a file.
 
     >>> import convscope as cs
     >>> print(workbook("crosses", "crosses:plus"))
@@ -39,7 +39,7 @@ class Workbook:
     title: str
     """The model and its image."""
     roots: list[tuple[Key, Array]] = field(repr=False)
-    """The numbers that everything else is there for, as tensors and places in the flattened tensors."""
+    """The numbers that the workbook explains, as tensors and flat positions."""
     chain: Chain = field(repr=False)
 
     @property
@@ -49,7 +49,7 @@ class Workbook:
 
     @property
     def formulas(self) -> int:
-        """How many of them are formulas; the others are pixels and parameters, which can be changed."""
+        """How many of them are formulas; the others are pixels and parameters."""
         return sum(map(len, self.chain.calculated))
 
     @cached_property
@@ -88,7 +88,7 @@ class Workbook:
         return spelled(f"{self.title}: {self.numbers:,} numbers on {sheets} sheets, {self.formulas:,} of them formulas")
 
     def summary(self) -> str:
-        """What calculating every number from the image has shown."""
+        """A sentence on how the numbers calculated from the image compare with the recorded ones."""
         beyond, counted = self.beyond, f"{self.formulas:,} numbers calculated from the image"
         if beyond:
             text = f"{len(beyond):,} of {counted} are beyond their bounds, the first is {beyond[0]}"
@@ -121,18 +121,18 @@ def workbook(
 ) -> Workbook:
     """A network as a spreadsheet of live formulas: change a pixel or a weight, and the answer changes.
 
-    Every number is a formula of the cells that it is made from, so that *trace precedents* leads from the answer to the
-    pixels. Each step has a sheet, with its kernels and biases; two more hold the recorded numbers and how far the
-    calculation is from them, beside how far it may be. There are no macros and no links to other files.
+    Every number is a formula of its inputs, so *trace precedents* leads from the answer to the pixels. Each step has a
+    sheet with its kernels and biases; two more contain the recorded numbers and the differences from them, beside the
+    allowed differences. There are no macros and no links to other files.
 
     >>> book = workbook("crosses", "crosses:plus", at=("conv1", (0, 1, 1)))
     >>> book.numbers, book.formulas
     (20, 1)
 
     Args:
-        model: A module, what `cs.load_model` takes, or a trace.
-        image: What `cs.load_image` takes; not for a trace.
-        at: A step and a cell, to write only the numbers that this one is made of; needed for large networks.
+        model: A module, anything that `cs.load_model` takes, or a trace.
+        image: Anything that `cs.load_image` takes; not for a trace.
+        at: A step and a cell, to write only the numbers that this one depends on; needed for large networks.
         out: Where to write it, a file .xlsx; None to call `save` later.
         name: The image's name on the first sheet, by default as it was loaded.
 
@@ -180,7 +180,7 @@ def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
 
 
 def _returned(trace: Trace) -> Iterator[tuple[Key, Array]]:
-    """What the model returns."""
+    """The model's outputs."""
     refs = [ref for ref in trace.returned or () if ref.kind == "step"]
     for ref in refs:
         yield Key("step", ref.name, ref.output), np.arange(math.prod(ref.shape))
@@ -197,7 +197,7 @@ def _size_of_all(trace: Trace) -> int:
 def _too_large(name: str, size: str, trace: Trace, at: tuple[str, Cell] | None = None) -> UsageError:
     step = next((s for s in trace.steps if s.op in {"convolution", "relu"}), trace.steps[0])
     cell = ",".join("0" for _ in step.shape[1:])
-    what = "one number, to write only what it is made of" if at is None else "a number of an earlier step"
+    what = "one number, to write only what it depends on" if at is None else "a number of an earlier step"
     return UsageError(
         f"{name} has {size} numbers, and a workbook holds {MOST:,}; choose {what}: --at {step.name}:{cell}, "
         f"in Python at=({step.name!r}, ({', '.join('0' for _ in step.shape[1:])}))."

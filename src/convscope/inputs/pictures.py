@@ -217,7 +217,7 @@ def _from_name(
         data, index = _find(name, image, data_dir, expected)
         result = _from_dataset(data, index, expected, like)
         return replace(result, label=_known(int(data.labels[index]), data.classes, known))
-    if colon and "/" not in name and "." not in name:
+    if colon and not {"/", "."} & set(name) and not image.startswith("\\"):  # the start of C:\photo.jpg
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
     raise ImageError(f"there is no file {source}; check the path, or name a data set's image, such as mnist:test/7.")
 

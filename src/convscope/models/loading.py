@@ -162,9 +162,10 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
         raise UsageError(f"{spec} is a file; name the network in it: {known}.")
     if path.is_file():
         raise UsageError(f"{spec} is a file, and weights do not say the network; name it, and give weights={spec!r}.")
-    if ":" not in spec and path.name != spec:
+    names_code = ":" in os.path.splitdrive(spec)[1]  # not the colon of a drive, as in C:\runs
+    if not names_code and path.name != spec:
         raise RunError(f"there is no run folder {spec}; `convscope train DATASET` writes one and prints its path.")
-    if ":" not in spec:
+    if not names_code:
         raise UnknownName("model", spec, MODELS, HINT)
     return *_from_code(spec, args, seed, Imports()), weights
 

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import stat
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ from typing import Any
 from platformdirs import user_state_path
 
 from convscope.errors import RunError, TrustError, UsageError
+from convscope.files import open_to_read, replace_file
 from convscope.models import user_code
 from convscope.models.checked_imports import Imports
 
@@ -146,12 +148,15 @@ def _record(run: Path) -> dict[str, Any] | None:
 
 
 def _read_own(file: Path) -> bytes:
-    """The content of a file that only this user can write, in a folder that only this user can write."""
-    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as opened:
-        for status in (os.fstat(handle), file.parent.stat()):
-            if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise PermissionError(f"others can write {file}")
+    """The content of a file that only this user can write, in a folder that only this user can write.
+
+    Windows reports neither owner nor access by `stat`; there the user's profile is closed to other users by default.
+    """
+    with open_to_read(file, follow=False) as opened:
+        if sys.platform != "win32":
+            for status in (os.fstat(opened.fileno()), file.parent.stat()):
+                if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    raise PermissionError(f"others can write {file}")
         return opened.read()
 
 
@@ -165,7 +170,7 @@ def _write(file: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as opened:
             opened.write(content)
-        Path(part).replace(file)
+        replace_file(Path(part), file)
     except OSError:
         Path(part).unlink(missing_ok=True)
         raise

@@ -85,12 +85,12 @@ FILTERS: Mapping[str, tuple[float, Callable[[Array], Array]]] = {
 
 
 def antialiased_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the cells under the filter."""
+    """Pass the weights to the cells under the filter."""
     return taps_vjp(call, weights, varies, antialiased_taps)
 
 
 def antialiased_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The cells under the filter that have a share."""
+    """The cells under the filter with a nonzero weight."""
     return taps_dependencies(call, mask, varies, antialiased_taps)
 
 

@@ -1,4 +1,4 @@
-"""Activations on the way back: the gradient that arrives, times the slope of the activation at its recorded number."""
+"""Activations backward: the incoming gradient, times the slope of the activation at its recorded number."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ ARGUMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def activation(call: Call, cell: Cell) -> Apply:
-    """The gradient of an activation's input: what arrives at its result, times the activation's slope there.
+    """The gradient of an activation's input: the gradient of its result, times the activation's slope.
 
     >>> grad, x = Operand.of(np.array([0.5, 0.5]), "fc.grad"), Operand.of(np.array([-1.0, 2.0]), "relu")
     >>> call = Call("threshold_backward", {"grad_output": grad, "self": x, "threshold": 0}, (2,))
@@ -57,7 +57,7 @@ def activation(call: Call, cell: Cell) -> Apply:
 
 
 def prelu(call: Call, cell: Cell) -> Apply:
-    """The gradient of the input of a leaky relu with a learnt slope, and as second result that of the slope.
+    """The gradient of the input of a leaky relu with a learned slope, and as second result that of the slope.
 
     The second is one number for each cell; a sum over all cells that share a slope follows as a step of its own.
     """
@@ -65,24 +65,24 @@ def prelu(call: Call, cell: Cell) -> Apply:
     if call.output == 1:
         return Apply("prelu_slope_backward", {"grad": from_grad, "x": x})
     weight: Operand = call["weight"]
-    place = tuple(0 if n == 1 else i for i, n in zip(cell[len(cell) - len(weight.shape) :], weight.shape, strict=True))
-    return Apply("leaky_relu_backward", {"grad": from_grad, "x": x, "slope": leaf(weight, place)})
+    index = tuple(0 if n == 1 else i for i, n in zip(cell[len(cell) - len(weight.shape) :], weight.shape, strict=True))
+    return Apply("leaky_relu_backward", {"grad": from_grad, "x": x, "slope": leaf(weight, index)})
 
 
 def glu(call: Call, cell: Cell) -> Apply:
-    """In the first half the gradient times the open gate; in the second half times what the gate's change lets pass."""
+    """In the first half, the gradient times the gate; in the second, times the input and the gate's slope."""
     operand, axis = call["self"], call["dim"] % len(cell)
     half = operand.shape[axis] // 2
-    place = tuple(i % half if a == axis else i for a, i in enumerate(cell))
-    gate = leaf(operand, tuple(i + half if a == axis else i for a, i in enumerate(place)))
-    grad = leaf(call["grad_output"], place)
+    index = tuple(i % half if a == axis else i for a, i in enumerate(cell))
+    gate = leaf(operand, tuple(i + half if a == axis else i for a, i in enumerate(index)))
+    grad = leaf(call["grad_output"], index)
     if cell[axis] < half:
         return Apply("glu_backward", {"grad": grad, "gate": gate})
-    return Apply("glu_gate_backward", {"grad": grad, "x": leaf(operand, place), "gate": gate})
+    return Apply("glu_gate_backward", {"grad": grad, "x": leaf(operand, index), "gate": gate})
 
 
 def _applied(call: Call) -> tuple[str, dict[str, Any]]:
-    """The primitive and what it is given, as operands and numbers."""
+    """The primitive and its arguments, as operands and numbers."""
     if call.op == "elu_backward":
         name, x = ("elu_backward_of_result", "y") if call["is_result"] else ("elu_backward", "x")
         scales = {key: call[key] for key in ("alpha", "scale", "input_scale")}
@@ -90,7 +90,7 @@ def _applied(call: Call) -> tuple[str, dict[str, Any]]:
     function, names = ARGUMENTS[call.op]
     if call.op == "gelu_backward" and call["approximate"] == "tanh":
         function = "gelu_tanh_backward"
-    return function, {name: call[given] for name, given in names.items()}
+    return function, {name: call[argument] for name, argument in names.items()}
 
 
 def _part(call: Call, value: Any, cell: Cell, name: str) -> Any:
@@ -101,7 +101,7 @@ def _part(call: Call, value: Any, cell: Cell, name: str) -> Any:
 
 
 def _note(function: str, parts: Mapping[str, Any]) -> str:
-    """What becomes of the gradient, in words, where it passes or does not."""
+    """A note on whether the gradient passes."""
     if not function.startswith("pass_"):
         return ""
     passes = bool(Apply(function, {**parts, "grad": number(1.0, "grad")}).value())
@@ -109,7 +109,7 @@ def _note(function: str, parts: Mapping[str, Any]) -> str:
 
 
 def activation_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Linear in the gradient that arrives: its weights times the slope, the result for a gradient of 1.
+    """Multiply the weights by the slope (the result for a gradient of 1): linear in the incoming gradient.
 
     Raises:
         UsageError: the slope depends on the image too: then the operation is a product of two things that vary.

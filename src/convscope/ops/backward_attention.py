@@ -1,4 +1,4 @@
-"""Attention on the way back: through the weighted sum to the values, through the shares and scores to query and key."""
+"""Attention backward: through the weighted sum to the values, through weights and scores to query and key."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ EXP = 40.0
 def attention_backward(call: Call, cell: Cell) -> Dot:
     """The gradient of a query, a key or a value.
 
-    A value receives the gradients of all positions, each times its share of attention there. A query receives all
-    keys, and a key all queries, each times how the loss changes with the score of the two.
+    A value receives the gradients of all positions, each times its attention weight there. A query receives all keys,
+    and a key all queries, each times the gradient of their score.
 
     Source: Dao and others 2022, appendix B.2; PyTorch, aten/src/ATen/native/cpu/FlashAttentionKernel.cpp.
 
@@ -32,15 +32,15 @@ def attention_backward(call: Call, cell: Cell) -> Dot:
     queries, keys = range(call["query"].shape[2]), range(call["key"].shape[2])
     if call.output == 0:
         slopes = _Block.of(call, cell[:2], [position], keys).slopes()
-        note = f"{len(keys)} keys, each times how the loss changes with its score"
+        note = f"{len(keys)} keys, each times the gradient of its score"
         return _scaled(call, slopes, outer(call["key"], [batch, head, keys, unit]), note)
     block = _Block.of(call, cell[:2], queries, [position])
     if call.output == 1:
-        note = f"{len(queries)} queries, each times how the loss changes with its score for this key"
+        note = f"{len(queries)} queries, each times the gradient of its score for this key"
         return _scaled(call, block.slopes(), outer(call["query"], [batch, head, queries, unit]), note)
     grads = outer(call["grad_out"], [batch, head, queries, unit])
     return Dot(
-        block.shares(), grads, note=f"the gradients of {len(queries)} positions, each times this value's share there"
+        block.shares(), grads, note=f"the gradients of {len(queries)} positions, each × this value's attention weight"
     )
 
 
@@ -54,12 +54,12 @@ def _scale(call: Call) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Block:
-    """Some queries and keys of one head, one of the two alone; all arrays have the length of the other."""
+    """One query with all keys of its head, or one key with all queries; all arrays have the length of the other."""
 
     call: Call
     head: Cell
     queries: Array
-    """Which query each cell belongs to."""
+    """The query of each cell."""
     keys: Array
     share: Array
     share_error: Array
@@ -91,11 +91,11 @@ class _Block:
         return cls(call, head, *at, *(a.ravel() for a in (share, share_off, slope, off, mask)))
 
     def shares(self) -> Cells:
-        """What each query attends to each key."""
+        """The attention weight of each query for each key."""
         return self._cells("share", self.share, self.share_error, self._share)
 
     def slopes(self) -> Cells:
-        """How the loss changes with each score."""
+        """The gradient of each score."""
         return self._cells("slope of the score", self.slope, self.slope_error, self._slope)
 
     def _cells(self, name: str, values: Array, errors: Array, derive: "object") -> Cells:
@@ -124,16 +124,14 @@ class _Block:
         grads = outer(self.call["grad_out"], [*self.head, query, range(self.call["grad_out"].shape[3])])
         values = outer(self.call["value"], [*self.head, key, range(self.call["value"].shape[3])])
         result = outer(self.call["out"], [*self.head, query, range(self.call["out"].shape[3])])
-        by_value = Dot(grads, values, note="how the loss changes with this key's share")
-        by_result = Dot(grads, result, note="the mean of that, by the shares of all keys")
+        by_value = Dot(grads, values, note="the gradient of this key's attention weight")
+        by_result = Dot(grads, result, note="the mean of that, weighted by the attention weights of all keys")
         parts: dict[str, Expr] = {"y": self._share(index), "grad": by_value, "mean": by_result}
-        return Apply(
-            "softmax_backward", {**parts}, note=f"how the loss changes with the score of query {query}, key {key}"
-        )
+        return Apply("softmax_backward", {**parts}, note=f"the gradient of the score of query {query}, key {key}")
 
 
 def _mask(call: Call, head: Cell) -> Array:
-    """What is added to each score of a head: 0, or minus infinity where a key may not be seen, or a bias."""
+    """The mask added to each score of a head: 0, minus infinity for a hidden key, or a bias."""
     shape = (call["query"].shape[2], call["key"].shape[2])
     added = np.zeros(shape)
     mask = call.get("attn_mask")

@@ -1,7 +1,7 @@
-"""Convolution on the way back: the gradients of its input, its kernels and its bias.
+"""Convolution backward: the gradients of its input, its kernels and its bias.
 
-A kernel cell's gradient is the sum, over all images and places, of what this cell saw times how the loss changes with
-the result there. An input cell's gradient runs through the kernels that read it."""
+A kernel cell's gradient is the sum, over all images and positions, of the input under it times the gradient of the
+output there. An input cell's gradient comes through the kernels that read it."""
 
 import math
 import platform
@@ -18,7 +18,7 @@ from convscope.expr.precision import gamma
 from convscope.ops.convolution import convolution
 
 RESULTS = ("input", "weight", "bias")
-"""What `output_mask` asks for, in this order; the recorded call has only these results."""
+"""The gradients that `output_mask` selects, in this order; the recorded call has only these results."""
 WALKS = platform.machine().lower() in {"amd64", "i386", "i686", "x86_64"}
 """Whether convolutions add a kernel's gradient place after place here, see `roundings`."""
 LANES = 64
@@ -54,35 +54,35 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
     if wanted == "bias":
         results: list[Axis] = [cell[0], *map(range, grad.shape[2:])]
         arrived = grad.array[:, cell[0]].astype(np.float64)
-        what = f"how the loss changes with each result of kernel {cell[0]}"
+        what = f"the gradient of each output of kernel {cell[0]}"
         return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), what, whole=True)
-    what = "what this kernel cell saw × how the loss changes with the result there"
-    (seen, where), (passed, there) = _sides(call, cell)
+    what = "the input under this kernel cell × the gradient of the output there"
+    (seen, where), (passed, outputs) = _sides(call, cell)
 
     def one(image: int) -> Dot:
-        return Dot(outer(seen, [image, *where]), outer(passed, [image, *there]))
+        return Dot(outer(seen, [image, *where]), outer(passed, [image, *outputs]))
 
-    return over_images(call, _read(seen, where) * _read(passed, there), one, what)
+    return over_images(call, _read(seen, where) * _read(passed, outputs), one, what)
 
 
 def _input(call: Call, cell: Cell) -> Dot:
-    """The gradients of the results that this cell went into, each times the kernel number it was multiplied by there.
+    """The gradients of the outputs that this cell contributes to, each times the kernel number between them.
 
     That is a convolution of the gradients, transposed where the forward one is not.
     """
     names = ("weight", "stride", "padding", "dilation", "groups")
     settings = {"bias": None, "input": call["grad_output"], "transposed": not call["transposed"]}
-    there = {**{name: call[name] for name in names}, **settings}
-    sum_ = convolution(Call("convolution", there, call.shape, call.dtype), cell)
+    forward = {**{name: call[name] for name in names}, **settings}
+    sum_ = convolution(Call("convolution", forward, call.shape, call.dtype), cell)
     kernels = len(set(sum_.left.cells[:, 1].tolist()))
-    results = f"{len(sum_.left):,} results that this cell went into, of {kernels} kernels"
+    results = f"{len(sum_.left):,} outputs that this cell contributes to, of {kernels} kernels"
     return replace(sum_, note=f"{results}: their gradients × the kernel there")
 
 
 def _sides(call: Call, cell: Cell) -> tuple[Side, Side]:
-    """The input cells that met this kernel cell, and the gradients of the results they went into, in every image.
+    """The input cells under this kernel cell, and the gradients of the outputs they contribute to, in every image.
 
-    Of a transposed convolution, the input lays its kernels over the result, so that the gradients are the shifted side.
+    In a transposed convolution the roles are exchanged: the gradients are the shifted side.
     """
     x, grad, groups = call["input"], call["grad_output"], call["groups"]
     first, second, *tap = cell
@@ -95,13 +95,13 @@ def _sides(call: Call, cell: Cell) -> tuple[Side, Side]:
     ]
     each = moving.shape[1] // groups
     group = first // (still.shape[1] // groups)
-    there: Side = (moving, [group * each + second, *shifted])
-    here: Side = (still, [first, *map(np.arange, still.shape[2:])])
-    return (here, there) if call["transposed"] else (there, here)
+    moved_side: Side = (moving, [group * each + second, *shifted])
+    still_side: Side = (still, [first, *map(np.arange, still.shape[2:])])
+    return (still_side, moved_side) if call["transposed"] else (moved_side, still_side)
 
 
 def _read(operand: Operand, at: Sequence[Axis]) -> Array:
-    """One channel at these places in all images, 0 for padding: (N, P, Q)."""
+    """One channel at these positions in all images, 0 for padding: (N, P, Q)."""
     plane = operand.array[:, at[0]]
     places = [np.asarray(axis) for axis in at[1:]]
     inside = [(axis >= 0) & (axis < n) for axis, n in zip(places, plane.shape[1:], strict=True)]
@@ -114,10 +114,10 @@ def _read(operand: Operand, at: Sequence[Axis]) -> Array:
 
 
 def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: str, *, whole: bool = False) -> Dot:
-    """A sum over all images: of one image its terms, of several one subtotal for each, which can be opened.
+    """A sum over all images: the terms of a single image, or a subtotal for each of several, which can be opened.
 
-    The kernel adds the terms of all images in one sum: each subtotal carries its part of that sum's bound. Kernels of
-    narrow types may put the sum down in their type after each image (`narrow`).
+    The kernel adds the terms of all images in one sum: each subtotal has its part of that sum's bound. Kernels of
+    narrow types may store the sum in their type after each image (`narrow`).
 
     Args:
         products: What is added, (N, P, Q).
@@ -129,7 +129,7 @@ def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: st
     """
     precision, flat = call.precision, products.reshape(len(products), -1)
     added = roundings(products, precision.sum, whole=whole)
-    note = f"the sum over {flat.shape[1]:,} places: {what}"
+    note = f"the sum over {flat.shape[1]:,} positions: {what}"
     if len(flat) == 1:
         alone = one(0)
         counted = int(np.count_nonzero(flat)) - (alone.right is None)
@@ -142,7 +142,7 @@ def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: st
         return replace(one(image), note=f"image {image}, {note}")
 
     subtotals = Cells(flat.sum(1), source, images, (len(flat),), errors=errors, derive=derive)
-    return Dot(subtotals, note=f"the sum over {len(flat):,} images of their {flat.shape[1]:,} places: {what}")
+    return Dot(subtotals, note=f"the sum over {len(flat):,} images of their {flat.shape[1]:,} positions: {what}")
 
 
 def roundings(products: Array, u: float, *, whole: bool = False) -> float:

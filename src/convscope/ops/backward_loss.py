@@ -1,7 +1,7 @@
-"""Losses and softmax on the way back: where the gradient of a training step begins.
+"""Losses and softmax backward: where the gradient of a training step begins.
 
-A softmax followed by a cross-entropy arrives as two operations: the negative log-likelihood passes −1 ÷ N to the
-label's log-probability alone, and the log-softmax makes (p − y) ÷ N of it, the probability minus 1 at the label."""
+A softmax with cross-entropy is recorded as two operations: the negative log-likelihood passes −1 ÷ N to the label's
+log-probability only, and the log-softmax turns it into (p − y) ÷ N, the probability minus 1 at the label."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ MEAN = 1
 
 
 def log_softmax_backward(call: Call, cell: Cell) -> Apply:
-    """The gradient that arrives, less the probability's share of the whole row's: grad − p × sum of the row.
+    """The incoming gradient minus the probability times the row's sum: grad − p × sum of the row.
 
     >>> grad = Operand.of(np.array([[0.0, -1.0]]), "nll_loss.grad")
     >>> logs = Operand.of(np.log([[0.25, 0.75]]), "log_softmax")
@@ -34,20 +34,20 @@ def log_softmax_backward(call: Call, cell: Cell) -> Apply:
 
 
 def softmax_backward(call: Call, cell: Cell) -> Apply:
-    """The share, times how much the gradient that arrives here is above the mean of the row, weighted by the shares."""
+    """The probability times (the incoming gradient − the row's mean gradient, weighted by the probabilities)."""
     grad, shares = call["grad_output"], call["output"]
     axis = _axis(call, cell)
-    mean = Dot(row(grad, cell, axis), row(shares, cell, axis), note="the mean gradient of this row, by the shares")
+    mean = Dot(row(grad, cell, axis), row(shares, cell, axis), note="the row's mean gradient, weighted by probability")
     parts: dict[str, Leaf | Dot] = {"y": leaf(shares, cell), "grad": leaf(grad, cell), "mean": mean}
-    return Apply("softmax_backward", {**parts}, note="raising one share lowers the others")
+    return Apply("softmax_backward", {**parts}, note="raising one probability lowers the others")
 
 
 def nll_backward(call: Call, cell: Cell) -> Expr:
     """−1 at the label, times the class weight, divided by the sum of these weights where the loss is a mean; else 0."""
     target, grad = call["target"], call["grad_output"]
     axis = 1 if len(cell) > 1 else 0
-    place = cell[:axis] + cell[axis + 1 :]
-    label = int(target.array[place] if target.shape else target.array)
+    position = cell[:axis] + cell[axis + 1 :]
+    label = int(target.array[position] if target.shape else target.array)
     if label == call["ignore_index"]:
         return number(0, f"label {label} is ignored")
     if label != cell[axis]:
@@ -55,9 +55,9 @@ def nll_backward(call: Call, cell: Cell) -> Expr:
     weight = number(1, "weight") if call["weight"] is None else leaf(call["weight"], (label,))
     mean = call["reduction"] == MEAN
     if mean and not float(call["total_weight"].array):
-        return number(0, "no label counts")
+        return number(0, "all labels are ignored")
     total = leaf(call["total_weight"], ()) if mean else number(1, "total")
-    parts = {"grad": leaf(grad, place if grad.shape else ()), "weight": weight, "total": total}
+    parts = {"grad": leaf(grad, position if grad.shape else ()), "weight": weight, "total": total}
     return Apply("nll_backward", {**parts}, note=f"the label is {label}, and the loss is minus its log-probability")
 
 
@@ -81,8 +81,8 @@ def elementwise(call: Call, cell: Cell) -> Apply:
         if setting in call.arguments:
             parts[setting] = number(float(call[setting]), setting, call.dtype)
     if call.op == "binary_cross_entropy_backward":
-        given: Operand | None = call["weight"]
-        parts["weight"] = number(1, "weight") if given is None else broadcast(given, cell, "weight")
+        class_weight: Operand | None = call["weight"]
+        parts["weight"] = number(1, "weight") if class_weight is None else broadcast(class_weight, cell, "weight")
     mean = call["reduction"] == MEAN
     parts["count"] = number(float(np.prod(call.shape)) if mean else 1.0, "cells", call.dtype)
     return Apply(names[call.op], {**parts}, note=f"one of {int(np.prod(call.shape)):,} cells of the loss")
@@ -93,15 +93,15 @@ def _axis(call: Call, cell: Cell) -> list[int]:
 
 
 def _label_note(line: Array, here: float) -> str:
-    """Where one cell alone of the row has a gradient, as a cross-entropy's label: what p − y means here."""
+    """A note on p − y, if only one cell of the row has a gradient, as with cross-entropy."""
     if np.count_nonzero(line) != 1:
-        return "the gradient that arrives, less the probability's share of the row's"
+        return "the incoming gradient − the probability × the row's gradients"
     times = f"{-float(line.sum()):.4g}"
     return f"(p − 1) × {times}: this is the label" if here else f"(p − 0) × {times}: this is not the label"
 
 
 def softmax_backward_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """By the gradient that arrives, in which both operations are linear."""
+    """Both operations are linear in the incoming gradient."""
     only(call, varies, "grad_output")
     axis = call["dim"] % max(weights.ndim, 1)
     values = wide(call["output"])
@@ -112,7 +112,7 @@ def softmax_backward_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def row_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
-    """All cells along the axis; of a log-softmax's own result the same cell."""
+    """All gradients along the axis; of a log-softmax's result only the same cell."""
     line = as_mask(mask)
     full = np.broadcast_to(line.max(axis=call["dim"] % line.ndim, keepdims=True), line.shape) if line.ndim else line
     same = call.op == "_log_softmax_backward_data"

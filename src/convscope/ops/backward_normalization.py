@@ -1,7 +1,7 @@
-"""Normalization on the way back: a number counts itself, in the mean of all and in their variance.
+"""Normalization backward: an input affects its own result, the mean and the variance.
 
-Hence three paths: straight through the division, through the mean and through the variance. Where recorded statistics
-are used, batch norm in evaluation, only the straight one is left."""
+Hence three paths: direct, through the mean and through the variance. With fixed statistics (batch norm in evaluation),
+only the direct one remains."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import gamma
 
 RESULTS = ("input", "weight", "bias")
-"""What `output_mask` asks for, in this order."""
+"""The gradients that `output_mask` selects, in this order."""
 
 
 @np.errstate(all="ignore")  # infinities and no numbers are explained like any number
@@ -58,8 +58,8 @@ def layer_norm_backward(call: Call, cell: Cell) -> Expr:
         line: list[Axis] = [*map(range, shape[:lead]), *cell]
         statistics = outer(call["mean"], [*map(range, shape[:lead]), *[0] * len(cell)])
         return _affine(call, line, wanted, np.arange(len(statistics)), statistics.cells)
-    place = (*cell[:lead], *[0] * (len(shape) - lead))
-    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    row_index = (*cell[:lead], *[0] * (len(shape) - lead))
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], row_index), "rate": leaf(call["rstd"], row_index)}
     return _through(call, cell, [*cell[:lead], *map(range, shape[lead:])], parts, scaled=True)
 
 
@@ -79,12 +79,12 @@ def group_norm_backward(call: Call, cell: Cell) -> Expr:
         images = np.repeat(np.arange(shape[0]), plane)
         statistics = np.array([[image, group] for image in range(shape[0])], np.int64)
         return _affine(call, [range(shape[0]), channel, *rest], wanted, images, statistics)
-    place = (cell[0], group)
-    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], place), "rate": leaf(call["rstd"], place)}
+    group_index = (cell[0], group)
+    parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], group_index), "rate": leaf(call["rstd"], group_index)}
     return _through(call, cell, [cell[0], range(group * size, (group + 1) * size), *rest], parts, scaled=True)
 
 
-FIXED = "with recorded statistics, the straight path alone: the gradient × weight ÷ standard deviation"
+FIXED = "with fixed statistics, only the direct path: the gradient × weight ÷ standard deviation"
 
 
 def _wanted(call: Call) -> str:
@@ -109,7 +109,7 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
     if scaled and call["weight"] is not None:
         weight = leaf(call["weight"], _weight_place(call, cell))
         grad = Apply("mul", {"x": grad, "y": weight}, note="the gradient × the weight here")
-    given: dict[str, Expr] = {
+    operands: dict[str, Expr] = {
         "grad": grad,
         "from_mean": through_mean,
         "x": leaf(x, cell),
@@ -118,9 +118,9 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
         "from_variance": through_variance,
     }
     if not scaled:
-        given["weight"] = parts["weight"]
+        operands["weight"] = parts["weight"]
     name = "normalize_backward_scaled" if scaled else "normalize_backward"
-    return Apply(name, {**given}, note="three paths")
+    return Apply(name, {**operands}, note="three paths")
 
 
 def _added(total: Dot, call: Call) -> Dot:
@@ -144,7 +144,7 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
     grads = outer(call["grad_out"], line)
     if not scaled or call["weight"] is None:
         return grads
-    places = [_weight_place(call, tuple(map(int, place))) for place in grads.cells]
+    places = [_weight_place(call, tuple(map(int, weight_cell))) for weight_cell in grads.cells]
     weight: Operand = call["weight"]
     values = grads.values * weight.array[tuple(np.array(places, np.int64).T)].astype(np.float64)
 
@@ -158,15 +158,15 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
 
 
 def _weight_place(call: Call, cell: Cell) -> Cell:
-    """Where the weight of a cell is: of layer norm at its last axes, else at its channel."""
+    """The index of a cell's weight: its last axes for layer norm, otherwise its channel."""
     return cell[len(cell) - len(call["normalized_shape"]) :] if "normalized_shape" in call.arguments else (cell[1],)
 
 
 def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call, *, apart: bool = False) -> Cells:
-    """How far the cells of a line are from their mean.
+    """The distances of the cells of a line from their mean.
 
     Args:
-        apart: Whether the kernel adds up gradient × cell and gradient × mean apart, and subtracts the sums.
+        apart: Whether the kernel sums gradient × cell and gradient × mean separately, and subtracts the sums.
     """
     cells = outer(x, line)
     values = cells.values - mean.value()
@@ -183,11 +183,11 @@ def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call,
 
 
 def _scale(call: Call, line: Sequence[Axis], mean: Leaf, rate: Leaf | Apply) -> Apply:
-    """The weight multiplied the normalized cells, so its gradient is the sum of these times the gradients."""
+    """The gradient of the weight: the sum of the normalized cells times their gradients."""
     grads = outer(call["grad_out"], line)
     note = f"the sum over {len(grads):,} cells of gradient × distance from the mean"
     total = _added(Dot(_distances(call["input"], line, mean, call), grads, note=note, extra=1), call)
-    return Apply("mul", {"x": total, "y": rate}, note="what the weight multiplied × the gradients")
+    return Apply("mul", {"x": total, "y": rate}, note="the normalized input × the gradients")
 
 
 def _shift(call: Call, line: Sequence[Axis]) -> Dot:
@@ -208,15 +208,15 @@ def _affine(call: Call, line: Sequence[Axis], wanted: str, which: Array, statist
     if wanted == "bias":
         return Dot(grads, note=f"the sum of the {len(grads):,} gradients here", narrow=1)
     cells = outer(call["input"], line)
-    places = [tuple(map(int, place)) for place in statistics]
+    places = [tuple(map(int, position)) for position in statistics]
     at = tuple(statistics.T)
     mean, rate = (call[name].array[at].astype(np.float64)[which] for name in ("mean", "rstd"))
     values = (cells.values - mean) * rate
     source = Source("normalized", "computed", call["input"].shape, call.dtype)
 
     def derive(index: int) -> Apply:
-        here = places[int(which[index])]
-        parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], here), "rate": leaf(call["rstd"], here)}
+        statistic = places[int(which[index])]
+        parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], statistic), "rate": leaf(call["rstd"], statistic)}
         return Apply("normalized_by", {**parts}, note="the number that the weight multiplied")
 
     errors = gamma(len(cells) + 6, call.precision.sum) * (np.abs(cells.values) + np.abs(mean)) * np.abs(rate)

@@ -1,4 +1,4 @@
-"""Pooling on the way back: a maximum passes the gradient to its winner alone, an average shares it out evenly."""
+"""Pooling backward: max pooling passes the gradient to each maximum, average pooling distributes it evenly."""
 
 import math
 
@@ -9,11 +9,11 @@ from convscope.expr.cells import outer, pair
 from convscope.expr.expr import Cells, Dot
 
 Windows = tuple[Array, Array]
-"""Of one axis: which windows read a cell, and how many cells each counts as."""
+"""For one axis: the windows that read a cell, and the divisor of each."""
 
 
 def max_pool_backward(call: Call, cell: Cell) -> Dot:
-    """The gradients of the windows that this cell won, by the places that the forward pass recorded.
+    """The gradients of the windows whose maximum is this cell, by the indices that the forward pass recorded.
 
     >>> image = Operand.of(np.array([[[1.0, 3.0, 2.0]]]), "relu1")
     >>> grad = Operand.of(np.array([[[0.5, 0.25]]]), "pool.grad")
@@ -35,7 +35,7 @@ def max_pool_backward(call: Call, cell: Cell) -> Dot:
 
 
 def _won(won: int, windows: int) -> str:
-    """How many of the windows that read a cell it won."""
+    """A note on how many of the windows that read a cell have it as their maximum."""
     if windows == 1:
         only = "of the window that reads it"
         win, loss = f"{only}: its gradient comes here", f"{only}: no gradient comes here"
@@ -48,7 +48,7 @@ def _won(won: int, windows: int) -> str:
 
 
 def avg_pool_backward(call: Call, cell: Cell) -> Dot:
-    """The gradients of the windows that read this cell, each divided by how many cells it averages."""
+    """The gradients of the windows that read this cell, each divided by the number of cells it averages."""
     axes = _axes(call)
     windows = _shares(call, cell, axes) if "kernel_size" not in call.arguments else _fixed(call, cell, axes)
     grad: Operand = call["grad_output"]
@@ -58,7 +58,7 @@ def avg_pool_backward(call: Call, cell: Cell) -> Dot:
         counts = np.outer(counts, count).ravel()
     if call.get("divisor_override"):
         counts = np.full(len(counts), float(call["divisor_override"]))
-    note = f"the gradients of the {len(seen)} averages that read this cell, each by the cells of its window"
+    note = f"the gradients of the {len(seen)} averages that read this cell, each ÷ the number of cells in its window"
     if not len(seen) or (counts == counts[0]).all():
         return Dot(seen, divisor=float(counts[0]) if len(seen) else 1.0, note=note, extra=len(seen) + 2)
     source = Source("share", "computed", counts.shape)
@@ -77,7 +77,7 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
     steps = pair(call["stride"], axes) if call["stride"] else sizes
     pads, dilations = pair(call["padding"], axes), pair(call.get("dilation", 1), axes)
     counts_padding = bool(call.get("count_include_pad", True))
-    found = []
+    readers = []
     for at, length, many, size, step, pad, dilation in zip(
         cell[-axes:], lengths, grad[-axes:], sizes, steps, pads, dilations, strict=True
     ):
@@ -86,18 +86,18 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
         taps, within = np.divmod(at - start, dilation)
         reads = np.flatnonzero((taps >= 0) & (taps < size) & (within == 0))
         counted = end - start if counts_padding else np.minimum(end, length) - np.maximum(start, 0)
-        found.append((reads, counted[reads]))
-    return found
+        readers.append((reads, counted[reads]))
+    return readers
 
 
 def _shares(call: Call, cell: Cell, axes: int) -> list[Windows]:
-    """Windows that share out the axis: from floor(i·n/m) up to ceil((i + 1)·n/m)."""
-    found = []
+    """Adaptive windows: from floor(i·n/m) to ceil((i + 1)·n/m)."""
+    readers = []
     for at, length, many in zip(
         cell[-axes:], call["self"].shape[-axes:], call["grad_output"].shape[-axes:], strict=True
     ):
         index = np.arange(many)
         start, end = index * length // many, -(-(index + 1) * length // many)
         reads = np.flatnonzero((start <= at) & (at < end))
-        found.append((reads, (end - start)[reads]))
-    return found
+        readers.append((reads, (end - start)[reads]))
+    return readers

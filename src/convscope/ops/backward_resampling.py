@@ -1,7 +1,7 @@
-"""Resampling and padding on the way back: the gradients of all results that a cell went into, each by its share.
+"""Resampling and padding backward: the gradients of all outputs that a cell contributes to, each times its weight.
 
-Every spatial axis is resampled or padded by itself, so a cell's results are those at all combinations of the positions
-that read it on each axis, and its shares are products."""
+Each spatial axis is resampled or padded separately, so these outputs are at all combinations of the positions that read
+the cell on each axis, and the weights are products."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ NEAR = 5
 
 
 def resampling_backward(call: Call, cell: Cell) -> Dot:
-    """The gradients of the resampled cells around this one, each times this one's nearness to it.
+    """The gradients of the resampled cells around this one, each times this one's interpolation weight.
 
     Source: PyTorch, aten/src/ATen/native/cpu/UpSampleMoreKernel.cpp.
 
@@ -31,7 +31,7 @@ def resampling_backward(call: Call, cell: Cell) -> Dot:
     readers = [_readers(forward, taps, axis, at) for axis, at in enumerate(cell[-axes:])]
     grads = outer(call["grad_output"], [*cell[:-axes], *(positions for positions, _, _ in readers)])
     if taps is nearest_taps:
-        return Dot(grads, note=f"the gradients of the {len(grads)} cells that repeat this one")
+        return Dot(grads, note=f"the gradients of the {len(grads)} cells that copy this one")
     if not np.isfinite(call["grad_output"].array[tuple(cell[:-axes])]).all():
         raise UsageError("which cells a kernel multiplies by 0 is not known, and not all of them are finite.")
     weights, errors = np.ones(1), np.zeros(1)
@@ -40,7 +40,7 @@ def resampling_backward(call: Call, cell: Cell) -> Dot:
         weights = np.outer(weights, weight).ravel()
     source = Source("nearness", "computed", weights.shape)
     nearness = Cells(weights, source, np.arange(len(weights))[:, None], grads.grid, errors=errors)
-    note = f"the gradients of {len(weights)} cells around, each times this cell's nearness to it"
+    note = f"the gradients of {len(weights)} cells around it, each times this cell's interpolation weight"
     return Dot(grads, nearness, note=note, extra=2, narrow=len(weights))
 
 
@@ -51,12 +51,12 @@ def padding_backward(call: Call, cell: Cell) -> Dot:
     """
     grad: Operand = call["grad_output"]
     axes = len(call["padding"]) // 2
-    place = BORDERS[call.op.partition("_")[0]]
+    border = BORDERS[call.op.partition("_")[0]]
     positions = []
     for axis in range(axes):
         before, length = call["padding"][2 * (axes - 1 - axis)], call["self"].shape[axis - axes]
         inside = np.arange(grad.shape[axis - axes]) - before
-        positions.append(np.flatnonzero(place(inside, length) == cell[axis - axes]))
+        positions.append(np.flatnonzero(border(inside, length) == cell[axis - axes]))
     seen = outer(grad, [*cell[:-axes], *positions])
     copies = "itself alone" if len(seen) == 1 else f"its {len(seen)} copies, itself among them"
     return Dot(seen, note=f"the gradient of {copies}" if len(seen) == 1 else f"the gradients of {copies}")
@@ -71,11 +71,11 @@ BORDERS: Mapping[str, Callable[[Array, int], Array]] = {
     "reflection": _mirrored,
     "replication": lambda at, length: np.clip(at, 0, length - 1),
 }
-"""Which cell a place in or outside an axis repeats."""
+"""The cell that a position inside or outside an axis copies."""
 
 
 def _forward(call: Call) -> Call:
-    """The resampling whose gradient this is, of an input of which the shape alone is known."""
+    """The forward resampling, for an input of which only the shape is known."""
     shape = tuple(call["input_size"])
     unknown = Operand.of(np.broadcast_to(np.zeros((), np.float32), shape), "input", dtype=call.dtype)
     settings = {name: value for name, value in call.arguments.items() if name not in {"grad_output", "input_size"}}
@@ -86,7 +86,7 @@ def _forward(call: Call) -> Call:
 
 
 def _readers(forward: Call, taps: Callable[..., Taps], axis: int, at: int) -> Taps:
-    """On one axis: the results that read a cell, its share in each, and how inexact the kernel's share may be."""
+    """On one axis: the outputs that read a cell, its weight in each, and the error of the kernel's weight."""
     axes = len(forward["output_size"])
     length, wanted = forward["self"].shape[axis - axes], forward.shape[axis - axes]
     ratio = wanted / length

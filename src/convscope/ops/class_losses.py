@@ -16,7 +16,7 @@ from convscope.ops.vjp import VJP, Varies, first_result, only, wide
 
 
 def nll(call: Call, cell: Cell) -> Expr:
-    """The score of the right class, negated, times the weight of that class; added up, or averaged by these weights.
+    """The negated score of the correct class, times its class weight; summed, or averaged by these weights.
 
     The second result is the sum of the weights, which divides a mean. Targets with `ignore_index` do not count.
     Source: PyTorch documentation, torch.nn.NLLLoss.
@@ -40,7 +40,7 @@ class _Picked(NamedTuple):
     """The targets that count."""
 
     cells: Array
-    """(T, axes): the cell of the right class in the scores."""
+    """(T, axes): the cell of the correct class in the scores."""
     classes: Array
     """(T,)"""
     weights: Array
@@ -82,7 +82,7 @@ def _one(call: Call, cell: Cell) -> Expr:
 
 
 def nll_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Minus its weight to the score of each right class."""
+    """Pass minus the weight to the score of each correct class."""
     first_result(call)
     only(call, varies, "self")
     picked = _picked(call)
@@ -97,7 +97,7 @@ def nll_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def nll_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The scores of the right classes; targets and weights are read whole."""
+    """The scores of the correct classes; targets and weights are read whole."""
     mask, picked = as_mask(mask), _picked(call)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
@@ -109,26 +109,26 @@ def nll_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[st
 
 
 class _Hinges(NamedTuple):
-    """What the margin losses add: one hinge for each pair of a right and a wrong class of an image."""
+    """The terms of a margin loss: one hinge for each pair of a correct and a wrong class of an image."""
 
     image: Array
     """(T,)"""
     right: Array
-    """(T,): its class."""
+    """(T,): the class of each target."""
     wrong: Array
     """(T,)"""
     weights: Array
-    """(T,): of the right class; 1 without weights."""
+    """(T,): the weight of the correct class; 1 without weights."""
 
 
 def margin(call: Call, cell: Cell) -> Expr:
-    """How far wrong classes come closer to a right one than the margin, over all pairs, divided by the classes.
+    """The sum of the hinges over all pairs of a correct and a wrong class, divided by the number of classes.
 
-    The second result of the multi-label loss says which classes are right.
+    The second result of the multi-label loss marks the correct classes.
     Source: PyTorch documentation, torch.nn.MultiMarginLoss, MultiLabelMarginLoss.
     """
     if call.output:
-        return number(float(_right_classes(call)[cell]), "whether this class is right")
+        return number(float(_right_classes(call)[cell]), "whether this class is correct")
     hinges = _hinges(call)
     if call["reduction"] == NONE and cell:
         hinges = _Hinges(*(part[hinges.image == cell[0]] for part in hinges))
@@ -149,7 +149,7 @@ def margin(call: Call, cell: Cell) -> Expr:
     )
     divisor = _rows(call)[1] * (_rows(call)[0] if call["reduction"] == MEAN else 1)
     return Dot(
-        cells, divisor=divisor, note=f"{len(values):,} pairs of classes, by how much they break the margin", extra=2
+        cells, divisor=divisor, note=f"{len(values):,} pairs of classes, by how much they violate the margin", extra=2
     )
 
 
@@ -168,8 +168,8 @@ def _hinges(call: Call) -> _Hinges:
     images, classes = _rows(call)
     targets: Array = call["target"].array.reshape(images, -1)
     labels = np.where(np.cumsum(targets < 0, axis=1) > 0, -1, targets)  # the first negative one ends the list
-    image, place = np.nonzero(labels >= 0)
-    right = labels[image, place]
+    image, position = np.nonzero(labels >= 0)
+    right = labels[image, position]
     is_right = _right_classes(call).reshape(images, classes)
     pairs = [(i, j, k) for i, j in zip(image, right, strict=True) for k in np.flatnonzero(is_right[i] == 0)]
     triples = np.array(pairs, np.int64).reshape(-1, 3)
@@ -190,7 +190,7 @@ def _right_classes(call: Call) -> Array:
 
 
 def _gaps(call: Call, hinges: _Hinges, wished: float) -> tuple[Array, Array]:
-    """margin − right + wrong for each pair, and the magnitudes of that."""
+    """margin − correct + wrong for each pair, and the magnitudes of these terms."""
     scores = wide(call["self"]).reshape(_rows(call))
     right, wrong = scores[hinges.image, hinges.right], scores[hinges.image, hinges.wrong]
     return wished - right + wrong, abs(wished) + np.abs(right) + np.abs(wrong)
@@ -202,14 +202,14 @@ def _hinge(call: Call, hinges: _Hinges, index: int) -> Apply:
     right, wrong = (leaf(call["self"], (*lead, int(at[index]))) for at in (hinges.right, hinges.wrong))
     wished, power = _wished(call)
     gap = Apply("add", {"x": Apply("sub", {"x": number(wished, "margin"), "y": right}), "y": wrong})
-    hinge = Apply("maximum", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair breaks the margin")
+    hinge = Apply("maximum", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair violates the margin")
     hinge = hinge if power == 1 else Apply("square", {"x": hinge})
     weight: Operand | None = call.get("weight")
     return hinge if weight is None else Apply("mul", {"x": leaf(weight, (int(hinges.right[index]),)), "y": hinge})
 
 
 def margin_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To both classes of every pair that breaks the margin."""
+    """Pass the weights to both classes of every pair that violates the margin."""
     first_result(call)
     only(call, varies, "self")
     hinges, (wished, power) = _hinges(call), _wished(call)

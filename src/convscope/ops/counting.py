@@ -35,8 +35,8 @@ def searched(call: Call, cell: Cell) -> Apply:
     operand: Operand = call["boundaries"] if call.op == "bucketize" else call["sorted_sequence"]
     one_row = len(operand.shape) == 1
     cells = _all(operand) if one_row else row(operand, (*cell[:-1], 0), [len(operand.shape) - 1])
-    given = call["self"]
-    x = broadcast(given if isinstance(given, Operand) else rounded(float(given), operand.source.dtype), cell, "x")
+    value = call["self"]
+    x = broadcast(value if isinstance(value, Operand) else rounded(float(value), operand.source.dtype), cell, "x")
     right = call.get("right") or call.get("side") == "right"
     return Apply("count_not_above" if right else "count_below", {"cells": cells, "x": x})
 
@@ -45,20 +45,20 @@ def is_among(call: Call, cell: Cell) -> Apply:
     """isin: whether a number is among others.
 
     Raises:
-        UsageError: a number is written in the call, which is compared in its own type.
+        UsageError: an argument is a Python number, which is compared in its own type.
     """
     element, others = (call.get(name) for name in ("elements", "test_elements"))
     if not (isinstance(element, Operand) and isinstance(others, Operand)):
         raise UsageError("isin is explained for two tensors.")
-    found = Apply("is_among", {"x": leaf(element, cell), "cells": _all(others)})
-    return Apply("logical_not", {"x": found}) if call.get("invert") else found
+    result = Apply("is_among", {"x": leaf(element, cell), "cells": _all(others)})
+    return Apply("logical_not", {"x": result}) if call.get("invert") else result
 
 
 def unique(call: Call, cell: Cell) -> Expr:
-    """_unique2, unique_dim, unique_consecutive: a number as it was first met, which one it is, or how often it came.
+    """_unique2, unique_dim, unique_consecutive: a distinct number, its index, or its count.
 
     Raises:
-        UsageError: a result that was not asked for.
+        UsageError: a result that was not requested.
     """
     slices, axis = _slices(call)
     kinds = _kinds(slices, in_turn=call.op == "unique_consecutive")
@@ -66,7 +66,7 @@ def unique(call: Call, cell: Cell) -> Expr:
         first = int(np.flatnonzero(kinds == cell[axis or 0])[0])
         return _first_met(call, cell, axis, first)
     if not call["return_inverse" if call.output == 1 else "return_counts"]:
-        raise UsageError(f"result {call.output} of {call.op} was not asked for.")
+        raise UsageError(f"result {call.output} of {call.op} was not requested.")
     if call.output == 2:
         return _tally(kinds == cell[0], "is the same", f"how many are the same as number {cell[0]:,}")
     flat = int(np.ravel_multi_index(cell, call.shape)) if cell else 0
@@ -82,7 +82,7 @@ def repeated(call: Call, cell: Cell) -> Dot:
 
 
 def _slices(call: Call) -> tuple[Array, int | None]:
-    """What is compared, one row each: the slices of an axis, or single numbers."""
+    """The compared items, one row each: the slices of an axis, or single numbers."""
     array, dim = call["self"].array, call.get("dim")
     if dim is None:
         return array.reshape(-1, 1), None
@@ -91,7 +91,7 @@ def _slices(call: Call) -> tuple[Array, int | None]:
 
 
 def _kinds(slices: Array, *, in_turn: bool) -> Array:
-    """For each slice, which of the different ones it is: in order of their numbers, or each time they change."""
+    """For each slice, the index of its distinct value: in sorted order, or incremented at each change."""
     if in_turn:
         changes = (slices[1:] != slices[:-1]).any(1)
         return np.concatenate([[0], np.cumsum(changes)]).astype(np.int64)[: len(slices)]
@@ -116,7 +116,7 @@ def _tally(truths: Array, what: str, note: str) -> Dot:
 
 
 def histogram(call: Call, cell: Cell) -> Expr:
-    """histc and histogram: how many numbers are in a bin, or what their weights add up to; then the edges.
+    """histc and histogram: how many numbers are in a bin, or the sum of their weights; then the edges.
 
     Raises:
         UsageError: edges that are not sorted.
@@ -134,11 +134,11 @@ def histogram(call: Call, cell: Cell) -> Expr:
     }
     weight = call.get("weight")
     name = "between" if weight is None else "weight_between"
-    given = parts if weight is None else {**parts, "weights": _all(weight)}
-    inside = Apply(name, given, f"bin {cell[0] + 1:,} of {count:,}")
+    arguments = parts if weight is None else {**parts, "weights": _all(weight)}
+    inside = Apply(name, arguments, f"bin {cell[0] + 1:,} of {count:,}")
     if not call.get("density"):
         return inside
-    whole = Apply(name, {**given, "low": edges(0), "high": edges(count), "last": number(1, "last")}, "in all bins")
+    whole = Apply(name, {**arguments, "low": edges(0), "high": edges(count), "last": number(1, "last")}, "in all bins")
     width = Apply("sub", {"x": parts["high"], "y": parts["low"]}, "the width of the bin")
     return Apply("div", {"x": Apply("div", {"x": inside, "y": whole}), "y": width})
 
@@ -161,7 +161,7 @@ class Edges:
         return Apply("evenly", {**ends, "index": number(place, "index"), "last": number(self.bins, "last")})
 
     def _range(self) -> tuple[Expr, Expr]:
-        """As named (of histc: where min and max differ); else that of the data, widened where it is empty."""
+        """The given range (for histc: if min and max differ); otherwise that of the data, widened if it is empty."""
         call, operand = self.call, self.call["self"]
         dtype = operand.source.dtype
         named = (call["min"], call["max"]) if call.op == "histc" else call.get("range")

@@ -15,10 +15,12 @@ from convscope.ops.vjp import VJP, Varies, kept_for_backward, only, tangent, wid
 
 
 def ctc(call: Call, cell: Cell) -> Expr:
-    """Minus the logarithm of the sum over all alignments, found step by step: in each state the ways that lead there.
+    """The negative log-likelihood over all alignments, step by step: in each state a log-sum-exp.
 
-    States are the labels with blanks around them. A way stays, comes from the state before, or skips a blank between
-    two different labels. Source: Graves and others, ICML 2006, section 4.1; PyTorch, aten/src/ATen/native/LossCTC.cpp.
+    States are the labels with blanks around them. A transition stays, comes from the previous state, or skips a blank
+    between two different labels.
+
+    Source: Graves and others, ICML 2006, section 4.1; PyTorch, aten/src/ATen/native/LossCTC.cpp.
 
     Raises:
         UsageError: the second result, which only a backward pass reads.
@@ -29,8 +31,8 @@ def ctc(call: Call, cell: Cell) -> Expr:
     if not steps:
         return number(0.0 if states == 1 else np.inf, "no step")
     last = np.arange(max(states - 2, 0), states)
-    total = Apply("logsumexp", {"cells": _ways(call, path, steps - 1, last)}, note="over all ways to end")
-    return Apply("neg", {"x": total}, note="minus the logarithm of the likelihood")
+    total = Apply("logsumexp", {"cells": _ways(call, path, steps - 1, last)}, note="over all final states")
+    return Apply("neg", {"x": total}, note="the negative log-likelihood")
 
 
 class _Path(NamedTuple):
@@ -59,7 +61,7 @@ def _labels(call: Call, image: int) -> Array:
 
 
 def _sources(labels: Array, state: int) -> Array:
-    """The states that a way may come from."""
+    """The states from which each state can be reached."""
     skips = state > 1 and state % 2 and labels[state] != labels[state - 2]
     return np.arange(max(state - 1 - int(skips), 0), state + 1)
 
@@ -83,7 +85,7 @@ def _path(call: Call, image: int) -> _Path:
 
 
 def _ways(call: Call, path: _Path, step: int, states: Array) -> Cells:
-    """The likelihoods of some states after a step, as intermediate numbers."""
+    """The log-likelihoods of some states after a step, as intermediate numbers."""
 
     def derive(index: int) -> Expr:
         state = int(states[index])
@@ -91,7 +93,7 @@ def _ways(call: Call, path: _Path, step: int, states: Array) -> Cells:
         if not step:
             return score if state < 2 else number(-np.inf, "not reached yet")
         before = _ways(call, path, step - 1, _sources(path.labels, state))
-        total = Apply("logsumexp", {"cells": before}, note="over all ways to get here")
+        total = Apply("logsumexp", {"cells": before}, note="over all transitions to here")
         return Apply("add", {"x": score, "y": total}, note=f"state {state} after step {step}")
 
     source = Source("state after step", "computed", path.ways.shape, call.dtype)
@@ -101,7 +103,7 @@ def _ways(call: Call, path: _Path, step: int, states: Array) -> Cells:
 
 
 def ctc_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To each score how likely an alignment passes it: the likelihoods followed back, step by step."""
+    """Pass to each score the probability that an alignment uses it, by the backward algorithm."""
     kept_for_backward(call)
     only(call, varies, "log_probs")
     result, value = np.zeros(call["log_probs"].shape), 0.0

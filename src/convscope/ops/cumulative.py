@@ -21,10 +21,10 @@ def cumprod(call: Call, cell: Cell) -> Apply:
 
 
 def cumulative_extreme(call: Call, cell: Cell) -> Apply:
-    """cummax and cummin: the best so far, and where it was last."""
+    """cummax and cummin: the maximum or minimum so far, and its last index."""
     cells = _so_far(call, cell)
     best = Apply(call.op.removeprefix("cum"), {"cells": cells}, f"the {_word(call)} of the first {len(cells):,} cells")
-    return Apply("last_index_of", {"cells": cells, "x": best}, "where it was last") if call.output else best
+    return Apply("last_index_of", {"cells": cells, "x": best}, "its last index") if call.output else best
 
 
 def logcumsumexp(call: Call, cell: Cell) -> Apply:
@@ -37,7 +37,7 @@ def _word(call: Call) -> str:
 
 
 def cumprod_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """By each cell, the product of all others up to every later one."""
+    """The derivative by each cell: the product of all others up to every later one."""
     only(call, varies, "self")
     rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
     gradient = np.zeros(rows.shape)
@@ -49,7 +49,7 @@ def cumprod_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def cumulative_extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the cell that was the best so far, the last of equal ones."""
+    """Pass the weights to the maximum or minimum so far, the last of equal ones."""
     first_result(call)
     only(call, varies, "self")
     rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
@@ -73,7 +73,7 @@ def logcumsumexp_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def _rows(call: Call, array: Array) -> Array:
-    """The axis in question last."""
+    """Move the axis to the end."""
     return np.moveaxis(array, call["dim"], -1) if array.ndim else array.reshape(1)
 
 

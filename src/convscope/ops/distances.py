@@ -69,7 +69,7 @@ def _spread(operand: Operand, full: tuple[int, ...]) -> Cells:
 
 
 def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To both tensors the direction from the other."""
+    """Pass to both tensors the direction from the other."""
     only(call, varies, "self", "other")
     apart = wide(call["self"]) - wide(call["other"])
     slopes, distance = _directions(apart.ravel(), float(call["p"]))
@@ -79,7 +79,7 @@ def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To each row the direction from the other, in its p-norm."""
+    """Pass to each row the direction from the other, in the p-norm."""
     only(call, varies, "x1", "x2")
     left, right = wide(call["x1"]), wide(call["x2"])
     order = float(call.get("p", 2.0))
@@ -90,7 +90,7 @@ def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def pdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To both rows of each pair."""
+    """Pass the weights to both rows of each pair."""
     only(call, varies, "self")
     image = wide(call["self"])
     one, other = np.triu_indices(len(image), 1)
@@ -138,7 +138,7 @@ def pdist_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[
 
 
 def weight_norm(call: Call, cell: Cell) -> Expr:
-    """A cell of the direction v, times the wished length g, divided by the length that v has; the second result is it.
+    """A cell of the direction v, times the length g, divided by the norm of v; the second result is the norm.
 
     Source: Salimans and Kingma, Weight Normalization, NeurIPS 2016.
     """
@@ -151,12 +151,12 @@ def weight_norm(call: Call, cell: Cell) -> Expr:
     )
     if call.output:
         return has
-    stretch = Apply("div", {"x": leaf(length, broadcast_cell(cell, length.shape)), "y": has}, note="how much longer")
+    stretch = Apply("div", {"x": leaf(length, broadcast_cell(cell, length.shape)), "y": has}, note="scale factor")
     return Apply("mul", {"x": leaf(direction, cell), "y": stretch})
 
 
 def weight_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """w = g·v ÷ |v|: what goes along v is taken away by the division."""
+    """The derivative of w = g·v ÷ |v|: the component along v is removed."""
     first_result(call)
     only(call, varies, "v", "g")
     direction, length = wide(call["v"]), wide(call["g"])
@@ -168,7 +168,7 @@ def weight_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def weight_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The whole vector, and its wished length."""
+    """The whole vector, and its length g."""
     shape, mask = call["v"].shape, as_mask(mask)
     axes = tuple(a for a in range(len(shape)) if a != call["dim"] % len(shape))
     reached = mask.max(axis=axes, keepdims=True, initial=0.0)

@@ -1,4 +1,4 @@
-"""Bags of embeddings: rows of a table, added up, averaged, or compared cell by cell, a bag at a time."""
+"""Bags of embeddings: the sum, mean or cell-wise maximum of rows of a table, for each bag."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,11 @@ from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, first_result, kept_for_backward, only, wide
 
 SUM, MEAN, MAX = range(3)
-"""How a bag becomes one row, as ATen numbers it."""
+"""ATen's numbers for the modes of reduction."""
 
 
 def embedding_bag(call: Call, cell: Cell) -> Expr:
-    """One unit of a bag: the rows that its indices name, added up with their weights, averaged, or the largest.
+    """One unit of a bag: the weighted sum, mean or maximum of the rows that its indices select.
 
     An empty bag is 0; `padding_idx` does not count. Source: PyTorch documentation, torch.nn.EmbeddingBag.
 
@@ -50,7 +50,7 @@ def _bags(call: Call) -> Array:
 
 
 def embedding_bag_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the rows of each bag, and to the weights of its rows."""
+    """Pass the weights to the rows of each bag, and to the weights of its rows."""
     first_result(call)
     only(call, varies, "weight", "per_sample_weights")
     table, bags = wide(call["weight"]), _bags(call)

@@ -1,4 +1,4 @@
-"""Losses of pairs of numbers: each prediction against its target, kept apart, added up, or averaged."""
+"""Losses of pairs of numbers: each prediction with its target, unreduced, summed or averaged."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +41,7 @@ def paired_loss(call: Call, cell: Cell) -> Apply | Dot:
         return _of_pair(call, cell)
     name, arguments = _arguments(call)
     shape = _shape(arguments)
-    values = {key: np.broadcast_to(_numbers(given), shape).ravel() for key, given in arguments.items()}
+    values = {key: np.broadcast_to(_numbers(argument), shape).ravel() for key, argument in arguments.items()}
     losses = np.asarray(FUNCTIONS[name].value(*values.values()), np.float64).ravel()
     errors = np.asarray(FUNCTIONS[name].errors(call.precision, losses, *values.values()))
     places = np.stack(np.unravel_index(np.arange(len(losses)), shape), axis=1) if shape else np.zeros((1, 0), np.int64)
@@ -59,19 +59,19 @@ def paired_loss(call: Call, cell: Cell) -> Apply | Dot:
 def _of_pair(call: Call, cell: Cell) -> Apply:
     name, arguments = _arguments(call)
     return Apply(
-        name, {key: broadcast(given, cell, key) for key, given in arguments.items()}, note="the loss of a pair"
+        name, {key: broadcast(argument, cell, key) for key, argument in arguments.items()}, note="the loss of a pair"
     )
 
 
 def _arguments(call: Call) -> tuple[str, dict[str, Operand | float]]:
     """The loss and its arguments; a weight that is not given is 1."""
     name, places = APPLIED[call.op]
-    given: dict[str, Any] = {key: call[place] for key, place in places.items()}
-    return name, {key: 1.0 if value is None else value for key, value in given.items()}
+    arguments: dict[str, Any] = {key: call[parameter] for key, parameter in places.items()}
+    return name, {key: 1.0 if value is None else value for key, value in arguments.items()}
 
 
 def _shape(arguments: Mapping[str, Operand | float]) -> tuple[int, ...]:
-    return np.broadcast_shapes(*(given.shape for given in arguments.values() if isinstance(given, Operand)))
+    return np.broadcast_shapes(*(argument.shape for argument in arguments.values() if isinstance(argument, Operand)))
 
 
 def _numbers(given: Operand | float) -> Array:
@@ -85,9 +85,11 @@ def paired_loss_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     shape = _shape(arguments)
     if call["reduction"] == MEAN:
         weights = weights / max(int(np.prod(shape)), 1)
-    names = {key: APPLIED[call.op][1][key] if isinstance(given, Operand) else "" for key, given in arguments.items()}
-    values = {key: _numbers(given) for key, given in arguments.items()}
-    shapes = {place: call[place].shape for place in names.values() if place}
+    names = {
+        key: APPLIED[call.op][1][key] if isinstance(argument, Operand) else "" for key, argument in arguments.items()
+    }
+    values = {key: _numbers(argument) for key, argument in arguments.items()}
+    shapes = {parameter: call[parameter].shape for parameter in names.values() if parameter}
     return through_vjp(name, values, names, np.broadcast_to(weights, shape), varies=varies, shapes=shapes)
 
 

@@ -50,7 +50,7 @@ def _plus(product: Dot, call: Call, cell: Cell) -> Dot | Apply:
     alpha, beta = float(call["alpha"]), float(call["beta"])
     bias: Leaf | Apply | None = broadcast(call["self"], cell, "self") if beta else None
     if beta not in {0, 1} and bias is not None:
-        note = "what is added, times beta"
+        note = "the added tensor × beta"
         bias = Apply("mul", {"x": number(beta, "beta"), "y": bias}, note, call.kind)
     narrow = 0 if call.op != "addmv" and alpha == beta == 1 else 2
     note = _note(len(product.left), bias is not None)

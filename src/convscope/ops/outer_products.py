@@ -36,18 +36,18 @@ def addr(call: Call, cell: Cell) -> Dot:
 
 
 def _scaled(call: Call, cell: Cell) -> Leaf | Apply | None:
-    """What is added; nothing where beta is 0, whatever it holds."""
+    """The added tensor times beta; nothing if beta is 0, even for nan."""
     beta = float(call["beta"])
     if not beta:
         return None
     added = broadcast(call["self"], cell, "self")
     if beta == 1:
         return added
-    return Apply("mul", {"x": number(beta, "beta"), "y": added}, "what is added, times beta", call.kind)
+    return Apply("mul", {"x": number(beta, "beta"), "y": added}, "the added tensor × beta", call.kind)
 
 
 def addbmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To every matrix of the batch."""
+    """Pass the weights to every matrix of the batch."""
     left, right = wide(call["batch1"]), wide(call["batch2"])
     scaled = weights * float(call["alpha"])
     gradients = {"batch1": scaled @ np.swapaxes(right, -1, -2), "batch2": np.swapaxes(left, -1, -2) @ scaled}
@@ -55,7 +55,7 @@ def addbmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def addr_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To both vectors."""
+    """Pass the weights to both vectors."""
     one, other = wide(call["vec1"]), wide(call["vec2"])
     scaled = weights * float(call["alpha"])
     gradients = {"vec1": scaled @ other, "vec2": one @ scaled}
@@ -63,7 +63,7 @@ def addr_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def _plus_vjp(call: Call, weights: Array, varies: Varies, products: Mapping[str, Array], product: float) -> VJP:
-    """With the added tensor's own share: its gradient, or a constant where it does not vary."""
+    """Add the contribution of the added tensor: its gradient, or a constant if it does not vary."""
     beta = float(call["beta"])
     gradients = {name: gradient for name, gradient in products.items() if name in varies}
     constant = product if not gradients else 0.0 if len(gradients) == 1 else -product
@@ -109,7 +109,7 @@ def trilinear(call: Call, cell: Cell) -> Dot:
     where = np.indices([sizes[a] for a in summed]).reshape(len(summed), -1)
     for axis, positions in zip(summed, where, strict=True):
         at[axis] = positions
-    first, weight, second = (_read(call[name], _axes(call, place), at, where.shape[1]) for place, name in _tensors())
+    first, weight, second = (_read(call[name], _axes(call, axes), at, where.shape[1]) for axes, name in _tensors())
     products = first.values * second.values
 
     def derive(index: int) -> Apply:
@@ -130,10 +130,10 @@ def _tensors() -> tuple[tuple[str, str], ...]:
 def _sizes(call: Call) -> tuple[int, ...]:
     """The lengths of all axes, before any is summed."""
     shapes = []
-    for place, name in _tensors():
+    for expanded, name in _tensors():
         rest = iter(call[name].shape)
-        count = len(call[name].shape) + len(call[place])
-        shapes.append(tuple(1 if a in call[place] else next(rest) for a in range(count)))
+        count = len(call[name].shape) + len(call[expanded])
+        shapes.append(tuple(1 if a in call[expanded] else next(rest) for a in range(count)))
     return tuple(np.broadcast_shapes(*shapes))
 
 
@@ -154,19 +154,19 @@ def _read(operand: Operand, axes: Sequence[int], at: Sequence[int | Array], coun
 
 def _spread(call: Call) -> dict[str, Array]:
     """The three tensors with all axes."""
-    return {name: np.expand_dims(wide(call[name]), tuple(call[place])) for place, name in _tensors()}
+    return {name: np.expand_dims(wide(call[name]), tuple(call[expanded])) for expanded, name in _tensors()}
 
 
 def trilinear_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To each tensor the product of the other two."""
+    """Pass to each tensor the product of the other two."""
     tensors, summed = _spread(call), _summed(call)
     kept = np.expand_dims(weights, summed)
     gradients = {}
-    for place, name in _tensors():
+    for expanded, name in _tensors():
         if name in varies:
             one, other = (tensor for other_name, tensor in tensors.items() if other_name != name)
             full = np.broadcast_to(kept * one * other, _sizes(call))
-            gradients[name] = fitted(full, tensors[name].shape).squeeze(tuple(call[place]))
+            gradients[name] = fitted(full, tensors[name].shape).squeeze(tuple(call[expanded]))
     one, two, three = tensors.values()
     product = float(np.sum(kept * (one * two * three)))
     return VJP(gradients, product * (1 - len(gradients)), linear=len(gradients) < 2)
@@ -176,10 +176,10 @@ def trilinear_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> d
     """The cells that meet in it along the summed axes."""
     full = np.broadcast_to(np.expand_dims(as_mask(mask), _summed(call)), _sizes(call))
     masks = {}
-    for place, name in _tensors():
+    for expanded, name in _tensors():
         if name in varies:
-            shape = np.expand_dims(np.empty(call[name].shape, bool), tuple(call[place])).shape
-            masks[name] = as_mask(fitted(full, shape)).squeeze(tuple(call[place]))
+            shape = np.expand_dims(np.empty(call[name].shape, bool), tuple(call[expanded])).shape
+            masks[name] = as_mask(fitted(full, shape)).squeeze(tuple(call[expanded]))
     return masks
 
 

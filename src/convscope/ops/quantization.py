@@ -56,7 +56,7 @@ def _limit(call: Call, name: str) -> Leaf:
 
 
 def fake_quantize_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """As PyTorch defines it: straight through inside the range, nothing beyond; the tangent keeps the rounding."""
+    """PyTorch's straight-through estimate: 1 inside the range, 0 outside; the tangent keeps the rounding."""
     first_result(call)
     only(call, varies, "self")
     image = wide(call["self"])

@@ -1,4 +1,4 @@
-"""Layers that draw numbers: leaky slopes (RReLU, in evaluation) and the windows of fractional max pooling."""
+"""Layers with random numbers: RReLU (in evaluation) and fractional max pooling."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,22 +16,22 @@ from convscope.ops.vjp import VJP, Varies, first_result, only, wide
 
 
 def rrelu(call: Call, cell: Cell) -> Apply:
-    """Like a leaky relu; in evaluation its slope is the middle of the range that training draws from.
+    """A leaky relu; in evaluation its slope is the middle of the range used in training.
 
     Raises:
-        UsageError: the slopes were drawn, and the call does not show them.
+        UsageError: in training the slopes are random, and the call does not record them.
     """
     return Apply("leaky_relu", {"x": leaf(call["self"], cell), "slope": number(_slope(call), "middle slope")})
 
 
 def _slope(call: Call) -> float:
     if call["training"]:
-        raise UsageError("no rule explains rrelu in training: its slopes are drawn while it runs.")
+        raise UsageError("no rule explains rrelu in training: its random slopes are not recorded.")
     return (float(call["lower"]) + float(call["upper"])) / 2
 
 
 def rrelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The middle slope below zero."""
+    """The slope is 1 above zero, the middle slope below."""
     only(call, varies, "self")
     return VJP({"self": weights * np.where(wide(call["self"]) > 0, 1.0, _slope(call))})
 
@@ -55,18 +55,18 @@ def fractional_max_pool(call: Call, cell: Cell) -> Apply:
     if not call.output:
         return Apply("max", {"cells": cells}, note=f"the largest of {len(cells):,} cells")
     flat = np.ravel_multi_index(tuple(cells.cells[:, -len(starts) :].T), planes)
-    note = f"where the largest of {len(cells):,} cells stands"
+    note = f"the index of the largest of {len(cells):,} cells"
     return Apply("argmax", {"cells": cells, "positions": cells.placed(flat)}, note=note)
 
 
 def _plane_of(call: Call, cell: Cell) -> int:
-    """Which plane a cell belongs to, of all images and channels; each has its own windows."""
+    """The index of a cell's plane among all images and channels; each has its own windows."""
     lead = call["self"].shape[: -len(call["kernel_size"])]
     return int(np.ravel_multi_index(cell[: len(lead)], lead)) if lead else 0
 
 
 def _starts(call: Call, plane: int) -> list[Array]:
-    """Where the windows of a plane start on each axis; two-dimensional pooling draws for columns before rows."""
+    """The starts of a plane's windows on each axis; in two dimensions the first sample is the columns'."""
     axes = len(call["kernel_size"])
     samples = call["random_samples"].array.reshape(-1, axes)[plane]
     samples = samples[::-1] if axes == 2 else samples
@@ -89,30 +89,30 @@ def _intervals(dtype: str, sample: float, length: int, count: int, size: int) ->
 
 
 def fractional_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the largest cell of each window."""
+    """Pass the weights to the largest cell of each window."""
     first_result(call)
     only(call, varies, "self")
     image = wide(call["self"])
     result = np.zeros_like(image)
-    for place, windows in _planes(call):
+    for plane, windows in _planes(call):
         for cell, window in windows:
-            cells = image[place][window]
+            cells = image[plane][window]
             best = np.unravel_index(int(np.argmax(cells)), cells.shape)
             at = tuple(part.start + int(i) for part, i in zip(window, best, strict=True))
-            result[(*place, *at)] += weights[(*place, *cell)]
+            result[(*plane, *at)] += weights[(*plane, *cell)]
     return VJP({"self": result})
 
 
 def fractional_max_pool_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The cells of each window; all of what was drawn."""
+    """The cells of each window; all random samples."""
     mask = as_mask(mask)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
         masks["self"] = np.zeros(call["self"].shape, np.float32)
-        for place, windows in _planes(call):
+        for plane, windows in _planes(call):
             for cell, window in windows:
-                if mask[(*place, *cell)]:
-                    masks["self"][place][window] = 1.0
+                if mask[(*plane, *cell)]:
+                    masks["self"][plane][window] = 1.0
     return masks
 
 
@@ -123,13 +123,13 @@ def _planes(call: Call) -> list[tuple[Cell, Windows]]:
     """For every plane its place, and the cells of its result with their windows."""
     axes = len(call["kernel_size"])
     planes: list[tuple[Cell, Windows]] = []
-    for plane, place in enumerate(np.ndindex(*call["self"].shape[:-axes])):
+    for plane, index in enumerate(np.ndindex(*call["self"].shape[:-axes])):
         starts = _starts(call, plane)
         windows = [
             (cell, tuple(slice(s[i], s[i] + k) for s, i, k in zip(starts, cell, call["kernel_size"], strict=True)))
             for cell in np.ndindex(*call["output_size"])
         ]
-        planes.append((place, windows))
+        planes.append((index, windows))
     return planes
 
 

@@ -11,7 +11,7 @@ from convscope.ops.vjp import VJP, Varies, first_result, only, wide
 
 
 def ranked_one(call: Call, cell: Cell) -> Apply:
-    """The number of that rank among all cells along the axis, or where it is.
+    """The number of that rank among all cells along the axis, or its index.
 
     Raises:
         UsageError: the mode of numbers with nan, which depends on their order in PyTorch.
@@ -29,11 +29,11 @@ def ranked_one(call: Call, cell: Cell) -> Apply:
     else:
         word = {"median": "median", "nanmedian": "median", "mode": "most frequent"}[call.op]
         value = Apply(call.op, {"cells": cells}, f"the {word} of {len(cells):,} cells")
-    return Apply("index_of", {"cells": cells, "x": value}, "where it is") if call.output else value
+    return Apply("index_of", {"cells": cells, "x": value}, "its index") if call.output else value
 
 
 def ranked_one_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the cell that was chosen; the median of a whole tensor shares among equal ones."""
+    """Pass the weights to the selected cell; the median of a whole tensor splits them among equal cells."""
     first_result(call)
     only(call, varies, "self")
     image = wide(call["self"])

@@ -30,9 +30,9 @@ SIGMOID, TANH = 10.0, 6.0
 def lstm(call: Call, cell: Cell) -> Expr:
     """One unit at one time: the output gate times the tanh of the cell state.
 
-    A cell state is the one before times the forget gate, plus the candidate times the input gate. The states before are
-    the recorded ones, so that errors do not build up over a sequence; only cell states are intermediate numbers. The
-    second and the third result are the last state and the last cell state.
+    A cell state is the previous one times the forget gate, plus the candidate times the input gate. Previous states are
+    the recorded ones, so that errors do not accumulate over a sequence; only cell states are intermediate numbers. The
+    second and third results are the last state and the last cell state.
 
     Source: Hochreiter and Schmidhuber 1997; PyTorch documentation, torch.nn.LSTM; aten/src/ATen/native/mkldnn/RNN.cpp.
 
@@ -70,7 +70,7 @@ def _times(call: Call) -> list[int]:
 
 
 class _Path(NamedTuple):
-    """The way of one unit of one sequence up to a time; K steps, 4 gates in the order of `GATES`."""
+    """The history of one unit of one sequence up to a time step: K steps, 4 gates in the order of `GATES`."""
 
     image: int
     unit: int
@@ -132,7 +132,7 @@ def _cell_state(call: Call, path: _Path, step: int) -> Dot:
     gates, errors = path.gates[step], path.gate_errors[step]
     left = Cells(
         np.array([path.states[step], gates[2]]),
-        Source("state before, candidate", "computed", (2,), call.dtype),
+        Source("previous state, candidate", "computed", (2,), call.dtype),
         places,
         (2,),
         errors=np.array([path.state_errors[step], errors[2]]),
@@ -146,7 +146,7 @@ def _cell_state(call: Call, path: _Path, step: int) -> Dot:
         errors=errors[[1, 0]],
         derive=derive_right,
     )
-    return Dot(left, right, note="the cell state: what is kept of the one before, plus what is new", extra=1)
+    return Dot(left, right, note="the cell state: the kept part of the previous one, plus the new part", extra=1)
 
 
 def _gate(call: Call, path: _Path, step: int, gate: int) -> Apply:
@@ -168,7 +168,7 @@ def _gate(call: Call, path: _Path, step: int, gate: int) -> Apply:
         )
         for cells, weight, bias, count, note in (
             (outer(call["input"], [at, path.image, range(inputs)]), "weight0", "weight2", inputs, "of the input"),
-            (state, "weight1", "weight3", hidden, "of the state before"),
+            (state, "weight1", "weight3", hidden, "of the previous state"),
         )
     ]
     total = Apply("add", {"x": parts[0], "y": parts[1]})
@@ -176,7 +176,7 @@ def _gate(call: Call, path: _Path, step: int, gate: int) -> Apply:
 
 
 def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Back through time, by the states that this sequence has."""
+    """Backpropagation through time, at the states of this sequence."""
     _check(call)
     only(call, varies, "input", "hx_", "cx_")
     if call.output > 2:
@@ -211,7 +211,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def lstm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """Of each sequence the input up to this time, and its first states; all weights."""
+    """The input of each sequence up to this time step, its initial states, and all weights."""
     mask, times = as_mask(mask), _times(call)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     reached = mask.max(axis=-1, initial=0.0)  # (T, N), or (N,) of the last states
@@ -231,7 +231,7 @@ def lstm_title(step: TitledStep) -> str:
 
 
 def packed(call: Call, cell: Cell) -> Leaf:
-    """The steps of all sequences that are not over, time by time; the second result counts the sequences at each time.
+    """The time steps of all unfinished sequences; the second result is the number of sequences at each time step.
 
     Source: PyTorch documentation, torch.nn.utils.rnn.pack_padded_sequence.
     """
@@ -250,7 +250,7 @@ def _packed_from(call: Call) -> Array:
 
 
 def packed_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Every row to the step that it was."""
+    """Pass each row's weights to its time step of the input."""
     only(call, varies, "input")
     result = np.zeros(call["input"].shape)
     if not call.output:
@@ -259,7 +259,7 @@ def packed_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def packed_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The step that each row was, and the lengths."""
+    """The time step of each row, and the lengths."""
     mask = as_mask(mask)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "input" in varies:

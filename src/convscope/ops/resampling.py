@@ -59,7 +59,7 @@ def interpolated(call: Call, cell: Cell, taps: Callable[..., Taps]) -> Dot:
         weights = np.outer(weights, weight).ravel()
     source = Source("nearness", "computed", weights.shape)
     nearness = Cells(weights, source, np.arange(len(weights))[:, None], window.grid, errors=errors)
-    return Dot(window, nearness, note=f"{len(weights)} cells around, each times its nearness")
+    return Dot(window, nearness, note=f"{len(weights)} cells around it, each × its interpolation weight")
 
 
 def _spatial(call: Call, cell: Cell) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Sampling at places that another tensor names: grid_sample, and the grids of affine maps (spatial transformers)."""
+"""Sampling at coordinates given by a grid: grid_sample, and the grids of affine maps (spatial transformers)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class AxisTaps(NamedTuple):
     errors: Array
     """How far the kernel's weights may lie from these: its coordinates are rounded."""
     slopes: Array
-    """Of each weight by the coordinate that the grid names."""
+    """The slope of each weight by the grid's coordinate."""
     core: Array
     """Whether the kernel reads this cell; others it may read where rounding moves a coordinate across a cell."""
     doubt: Array
@@ -36,19 +36,20 @@ class AxisTaps(NamedTuple):
 
 
 def grid_sample(call: Call, cell: Cell) -> Dot | Leaf:
-    """The cells around the place that the grid names, each times its nearness.
+    """The cells around a grid position, each times its interpolation weight.
 
-    A grid names places between -1 and 1, columns first. Source: PyTorch documentation, torch.nn.functional.grid_sample;
-    aten/src/ATen/native/GridSampler.h.
+    A grid holds positions between -1 and 1, columns first.
+
+    Source: PyTorch documentation, torch.nn.functional.grid_sample; aten/src/ATen/native/GridSampler.h.
 
     Raises:
         UsageError: a coordinate is not finite, or a cell around is not and rounding decides whether it counts.
     """
     image, grid = call["input"], call["grid"]
-    place = (cell[0], *cell[2:])
-    taps = _taps(call, wide(grid)[place])
+    position = (cell[0], *cell[2:])
+    taps = _taps(call, wide(grid)[position])
     if max(float(t.doubt) for t in taps) > 0.5:
-        raise UsageError(f"no rule explains this sample: {call.dtype} names its place only to half a cell or worse.")
+        raise UsageError(f"no rule explains this sample: {call.dtype} holds its position only to half a cell.")
     kept = [t.core | (t.errors > 0) for t in taps]
     window = outer(image, [*cell[:2], *(t.positions[k] for t, k in zip(taps, kept, strict=True))])
     if not np.isfinite(window.values).all():  # then a product with 0 counts
@@ -66,7 +67,7 @@ def grid_sample(call: Call, cell: Cell) -> Dot | Leaf:
         return leaf(image, tuple(map(int, window.cells[0]))) if inside else number(0, "padding")
     source = Source("nearness", "computed", weights.shape)
     nearness = Cells(weights, source, np.arange(len(weights))[:, None], window.grid, errors=errors)
-    return Dot(window, nearness, note=f"{len(weights)} cells around, each times its nearness", skips=True)
+    return Dot(window, nearness, note=f"{len(weights)} cells around it, each × its interpolation weight", skips=True)
 
 
 def _taps(call: Call, coordinates: Array) -> list[AxisTaps]:
@@ -106,8 +107,8 @@ def _reflected(at: Array, size: int, *, aligned: bool) -> tuple[Array, Array]:
     low, span = (0.0, size - 1.0) if aligned else (-0.5, float(size))
     if span == 0:
         return np.zeros_like(at), np.zeros_like(at)
-    away = np.abs(at - low)
-    flips, rest = np.floor(away / span), np.mod(away, span)
+    distance = np.abs(at - low)
+    flips, rest = np.floor(distance / span), np.mod(distance, span)
     sign = np.where(at < low, -1.0, 1.0) * np.where(flips % 2 == 0, 1.0, -1.0)
     return np.where(flips % 2 == 0, rest, span - rest) + low, sign
 
@@ -160,7 +161,7 @@ def _bicubic(at: Array, doubt: Array, u: float) -> AxisTaps:
 
 
 def grid_sample_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the cells around each place, and to the coordinates of the grid."""
+    """Pass the weights to the cells around each position, and to the coordinates of the grid."""
     only(call, varies, "input", "grid")
     image, taps = wide(call["input"]), _taps(call, wide(call["grid"]))
     axes = len(taps)
@@ -204,7 +205,7 @@ def _multiplied(factors: Sequence[Array]) -> Array:
 
 
 def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The cells around each place that have a share, and its coordinates."""
+    """The cells around each position with a nonzero weight, and its coordinates."""
     mask, masks = as_mask(mask), {}
     if "input" in varies:
         taps = _taps(call, wide(call["grid"]))
@@ -225,7 +226,7 @@ def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
 
 
 def affine_grid(call: Call, cell: Cell) -> Dot:
-    """One coordinate of one place: a row of the affine map times the place (columns, rows, 1).
+    """One coordinate of one position: a row of the affine map times (column, row, 1).
 
     Source: Jaderberg and others, Spatial Transformer Networks, NeurIPS 2015; PyTorch, AffineGridGenerator.cpp.
     """
@@ -235,8 +236,8 @@ def affine_grid(call: Call, cell: Cell) -> Dot:
     precision = call.precision
     errors = np.array([8 * (precision.sum + precision.inner)] * len(at) + [0.0])
     source = Source("place", "computed", (len(at) + 1,))
-    place = Cells(np.array([*at, 1.0]), source, np.arange(len(at) + 1)[:, None], (len(at) + 1,), errors=errors)
-    return Dot(row, place, note="a row of the affine map, times the place between -1 and 1, and 1")
+    position = Cells(np.array([*at, 1.0]), source, np.arange(len(at) + 1)[:, None], (len(at) + 1,), errors=errors)
+    return Dot(row, position, note="a row of the affine map, times the position between -1 and 1, and 1")
 
 
 def _base(call: Call, size: int) -> Array:
@@ -248,7 +249,7 @@ def _base(call: Call, size: int) -> Array:
 
 
 def affine_grid_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Every place times the weight of its coordinate."""
+    """Each position times the weight of its coordinate."""
     only(call, varies, "theta")
     grids = np.meshgrid(*(_base(call, size) for size in call["size"][2:]), indexing="ij")
     places = np.stack([*grids[::-1], np.ones_like(grids[0])], axis=-1).reshape(-1, len(grids) + 1)

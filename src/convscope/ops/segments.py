@@ -12,11 +12,11 @@ from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, only, tangent, wide
 
 EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
-"""What comes out of no cells."""
+"""The result for an empty segment."""
 
 
 def _run(call: Call, lead: Cell, segment: int) -> range:
-    """The indices that one segment holds, after its lengths or its first indices.
+    """The indices of one segment, from its lengths or offsets.
 
     Raises:
         UsageError: segments that are named cell by cell.
@@ -31,7 +31,7 @@ def _run(call: Call, lead: Cell, segment: int) -> range:
 
 
 def segment(call: Call, cell: Cell) -> Expr:
-    """All cells of one run, and the number to begin with."""
+    """All cells of one segment, and the initial value."""
     axis, how, initial = call["axis"] % len(cell), call["reduce"], call.get("initial")
     run = _run(call, cell[:axis], cell[axis])
     if not len(run):
@@ -56,7 +56,7 @@ def _segments(call: Call, weights: Array) -> Iterator[tuple[Cell, tuple[slice | 
 
 
 def segment_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the cells of the segment, by the slope of what reduces them."""
+    """Pass the weights to the cells of the segment, times the slope of the reduction."""
     only(call, varies, "data")
     data, how, initial = wide(call["data"]), call["reduce"], call.get("initial")
     gradient, value = np.zeros(data.shape), 0.0

@@ -15,7 +15,7 @@ from convscope.ops.pointwise import pointwise_dependencies
 
 
 def sgd(call: Call, cell: Cell) -> Expr:
-    """The parameter against its gradient, or against the running sum of its gradients (momentum).
+    """The parameter minus the learning rate times its gradient, or times the running sum of its gradients (momentum).
 
     >>> import numpy as np
     >>> from convscope.expr.call import Operand
@@ -33,12 +33,12 @@ def sgd(call: Call, cell: Cell) -> Expr:
     direction = velocity
     if call["momentum"] and call["nesterov"]:
         parts = {"gradient": gradient, "momentum": _setting(call, "momentum"), "velocity": velocity}
-        direction = Apply("look_ahead", parts, "the gradient plus the momentum to come")
+        direction = Apply("look_ahead", parts, "the gradient plus the momentum ahead")
     return _descend(call, cell, direction)
 
 
 def adam(call: Call, cell: Cell) -> Expr:
-    """The running mean of the gradients over the root of the running mean of their squares, both without their bias.
+    """A step along the running mean of the gradients, divided by their root mean square, both bias-corrected.
 
     Source: Kingma and Ba 2015; with decoupled decay (AdamW) Loshchilov and Hutter 2019.
     """
@@ -52,8 +52,8 @@ def adam(call: Call, cell: Cell) -> Expr:
     unbiased: dict[str, Expr] = {
         name: Apply("unbiased", {"mean": running, "beta": _setting(call, beta), "step": step}, note)
         for name, running, beta, note in (
-            ("gradient", mean, "beta1", "the mean without its bias towards 0"),
-            ("square", square, "beta2", "the mean square without its bias towards 0"),
+            ("gradient", mean, "beta1", "the bias-corrected mean"),
+            ("square", square, "beta2", "the bias-corrected mean square"),
         )
     }
     direction = Apply("scaled", {**unbiased, "eps": _setting(call, "eps")}, "mean gradient over its root mean square")
@@ -105,7 +105,7 @@ def _setting(call: Call, name: str) -> Expr:
 def _gradient(call: Call, cell: Cell, *, decays: bool = True) -> Expr:
     gradient: Expr = leaf(call["grad"], cell)
     if call["maximize"]:
-        gradient = Apply("neg", {"x": gradient}, "the gradient turned round, to maximize")
+        gradient = Apply("neg", {"x": gradient}, "the negated gradient, to maximize")
     if not decays or not call["weight_decay"]:
         return gradient
     parts = {"gradient": gradient, "weight_decay": _setting(call, "weight_decay"), "before": leaf(call["param"], cell)}

@@ -1,7 +1,7 @@
 """Numbers written into a tensor: index_add, index_copy, scatter_reduce, put, masked_scatter, diag_embed, block_diag.
 
-`TARGETS` says for every cell of what is written where it goes; rule, vector-Jacobian product and dependencies follow
-from that for all of them.
+`TARGETS` maps each written cell to its position; rule, vector-Jacobian product and dependencies of all operations
+follow from that.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ def _by_slices(call: Call) -> Targets:
 
 
 def _filled(call: Call) -> Targets:
-    """index_fill: one number to the slices that an index names."""
+    """index_fill: one number to the slices that an index selects."""
     return {"value": _slices(call)}
 
 
@@ -48,7 +48,7 @@ def _by_cells(call: Call) -> Targets:
     """scatter_reduce, and scatter with `reduce`: each cell along one axis to where a tensor of indices says.
 
     Raises:
-        UsageError: a number is sent, not a tensor.
+        UsageError: the source is a number, not a tensor.
     """
     if call.get("src") is None:
         raise UsageError(f"no rule explains {call.op} of a number with reduce={call['reduce']!r}.")
@@ -97,12 +97,12 @@ def _strided(call: Call) -> Targets:
 
 
 def _blocks(call: Call) -> Targets:
-    """block_diag: matrices one below and right of the other, zeros around them."""
+    """block_diag: matrices as blocks along the diagonal, zeros elsewhere."""
     positions, row, column, targets = _positions(call), 0, 0, {}
-    for place, operand in enumerate(call["tensors"]):
+    for position, operand in enumerate(call["tensors"]):
         rows, columns = (1, 1, *operand.shape)[-2:]
         block = positions[row : row + rows, column : column + columns]
-        targets[f"tensors.{place}"] = block.reshape(operand.shape)
+        targets[f"tensors.{position}"] = block.reshape(operand.shape)
         row, column = row + rows, column + columns
     return targets
 
@@ -126,7 +126,7 @@ ON_ZEROS = frozenset({"diag_embed", "block_diag"})
 
 
 def _combining(call: Call) -> str:
-    """What becomes of several numbers in one place: the last one "copy", or a function of all."""
+    """How several numbers in one cell are combined: the last one ("copy"), or a function of all."""
     if call.op == "index_add" or call.get("accumulate"):
         return "sum"
     return {"add": "sum", "multiply": "prod"}.get(how := str(call.get("reduce") or "copy"), how)
@@ -138,7 +138,7 @@ def _keeps(call: Call) -> bool:
 
 
 def written(call: Call, cell: Cell) -> Expr:
-    """What was there, unless numbers are written here: then the last of them, or their sum, product, mean, extreme."""
+    """The cell's number, unless others are written to it: the last of them, or their sum, product, mean or extreme."""
     flat = int(np.ravel_multi_index(cell, call.shape)) if cell else 0
     operands = call.operands()
     for name, targets in TARGETS[call.op](call).items():
@@ -156,28 +156,28 @@ def written(call: Call, cell: Cell) -> Expr:
 
 def _combined(call: Call, cell: Cell, operand: Operand, hits: Array) -> Expr:
     places = np.stack(np.unravel_index(hits, operand.shape or (1,)), 1)[:, : len(operand.shape)].astype(np.int64)
-    mode, here = _combining(call), broadcast(call["self"], cell, "self") if _keeps(call) else None
+    mode, previous = _combining(call), broadcast(call["self"], cell, "self") if _keeps(call) else None
     if mode == "copy":
         return as_type(leaf(operand, tuple(map(int, places[-1]))), call.dtype)
     values = widened(np.asarray(operand.array[tuple(places.T)])).reshape(len(places))
     cells = Cells(values, operand.source, places, (len(places),))
     count = f"{len(places):,} {'number' if len(places) == 1 else 'numbers'} written here"
     if mode == "sum":
-        note = f"what was here, plus the {count}" if here else f"the sum of the {count}"
-        return Dot(cells, bias=here, scale=float(call.get("alpha", 1)), note=note, kind=call.kind)
+        note = f"what was here, plus the {count}" if previous else f"the sum of the {count}"
+        return Dot(cells, bias=previous, scale=float(call.get("alpha", 1)), note=note, kind=call.kind)
     if mode == "mean":
         if call.kind:
             raise UsageError("no rule explains the mean of whole numbers, which PyTorch rounds down.")
-        total = Dot(cells, bias=here, note=f"the sum of what was here and the {count}" if here else "their sum")
-        return Apply("div", {"x": total, "y": number(len(places) + (here is not None), "count")})
+        total = Dot(cells, bias=previous, note=f"the sum of what was here and the {count}" if previous else "their sum")
+        return Apply("div", {"x": total, "y": number(len(places) + (previous is not None), "count")})
     function, pair = {"prod": ("product", "mul"), "amax": ("max", "maximum"), "amin": ("min", "minimum")}[mode]
     kind = call.kind if mode == "prod" else ""
     inner = Apply(function, {"cells": cells}, f"of the {count}", kind)
-    return Apply(pair, {"x": here, "y": inner}, kind=kind) if here else inner
+    return Apply(pair, {"x": previous, "y": inner}, kind=kind) if previous else inner
 
 
 def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """To the numbers that a cell was made from, by the slope of what combines them."""
+    """Pass the weights to the numbers that a cell combines, times the slope of the combination."""
     operands, targets = call.operands(), TARGETS[call.op](call)
     gradients = {name: np.zeros(operands[name].shape) for name in ("self", *targets) if name in operands}
     if call.op not in ON_ZEROS:
@@ -210,7 +210,7 @@ def _groups(weights: Array, targets: Targets) -> Iterator[tuple[int, str, Array]
 
 
 def _share(call: Call, weight: float, position: int, gradients: dict[str, Array], source: tuple[str, Array]) -> None:
-    """Give a cell's weight to the numbers written to it and, where it counts, to what was there."""
+    """Pass a cell's weight to the numbers written to it and, if it counts, to its previous number."""
     (name, hits), operands = source, call.operands()
     to = gradients[name].reshape(-1)
     mode = _combining(call)
@@ -228,7 +228,7 @@ def _share(call: Call, weight: float, position: int, gradients: dict[str, Array]
 
 
 def _slopes(mode: str, numbers: Array) -> Array:
-    """By each of the numbers; equal extremes share."""
+    """The slope by each of the numbers; equal extremes share it."""
     if mode == "mean":
         return np.full(len(numbers), 1 / len(numbers))
     if mode == "prod":
@@ -244,7 +244,7 @@ def _results(call: Call, weights: Array) -> float:
 
 
 def written_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
-    """What was there, where it counts, and every number that is written to these cells."""
+    """The previous numbers, if they count, and every number that is written to these cells."""
     mask, targets, result = as_mask(mask), TARGETS[call.op](call), {}
     operands = call.operands()
     flat = np.append(mask.reshape(-1), np.float32(0))  # NOWHERE is its last cell

@@ -15,7 +15,7 @@ from convscope.traces.trace import Trace
 
 
 def dataset_of(data: Any) -> Any:
-    """A data set, or that of a name such as "shapes"."""
+    """A data set, or the one with a name such as "shapes"."""
     if not isinstance(data, str):
         return data
     from convscope.data.catalog import load_dataset  # noqa: PLC0415
@@ -34,7 +34,7 @@ def picture_of_name(picture: Any) -> tuple[NDArray[Any], str]:
 
 
 def model_of(model: Any) -> Any:
-    """A model, that of a run, or that of a name: a built-in network, a run folder, `net.py:Net`."""
+    """A model, a run's model, or the model with a name: a built-in network, a run folder, `net.py:Net`."""
     if isinstance(model, str | Path):
         from convscope.models.loading import load_model  # noqa: PLC0415
 
@@ -43,7 +43,7 @@ def model_of(model: Any) -> Any:
 
 
 def run_of(run: Any) -> Any:
-    """A run, or that of a folder."""
+    """A run, or the run in a folder."""
     if not isinstance(run, str | Path):
         return run
     from convscope.training.runs import load_run  # noqa: PLC0415
@@ -52,7 +52,7 @@ def run_of(run: Any) -> Any:
 
 
 def trace_of(trace: Any, image: Any, figure: str) -> tuple[Any, NDArray[Any] | None]:
-    """A trace, or that of a model and an image with the image as a person sees it."""
+    """A trace, or the trace of a model and an image, with the image for display."""
     if isinstance(trace, Trace) and image is None:
         return trace, None
     model = model_of(trace)

@@ -1,8 +1,8 @@
 """Derivatives: each recorded gradient against the derivative of its forward step, and against the whole chain.
 
-A backward operation may be computed right and still be the derivative of something else: a custom autograd function
-can return anything. So every gradient is compared with the vector-Jacobian product of the *forward* step, in float64,
-from the numbers which that step read. Knows traces and rules; nothing of the reference.
+A backward operation may be computed correctly and still be the derivative of another function: a custom autograd
+function can return anything. So every gradient is compared with the vector-Jacobian product of the *forward* step, in
+float64, from that step's recorded inputs. Knows traces and rules, not the reference.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +33,7 @@ Tensor = tuple[Kind, int, int, Layout | None]
 UNIT = 2.0**-24
 """The unit roundoff of float32, in which gradients are recorded."""
 KEPT = 4
-"""Nodes whose derivatives are kept: several steps hold the gradients of one."""
+"""Number of nodes whose derivatives are cached: several steps contain gradients of the same node."""
 STOPS = frozenset({"detach"})
 """Forward operations through which no gradient goes."""
 UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
@@ -41,23 +41,23 @@ UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeErro
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Derivative:
-    """One recorded gradient and what the forward step's derivative gives."""
+    """One recorded gradient and the one that the forward step's derivative gives."""
 
     gradient: Ref
     """The recorded gradient."""
     of: Ref
-    """What it is the gradient of."""
+    """The tensor that it is the gradient of."""
     node: BackwardNode
     expected: Array | None
     """float64; None where the forward step has no vector-Jacobian product by this operand."""
 
     @property
     def slack(self) -> float:
-        """What the roundings of the operations in between may add, as a share of the numbers' size."""
+        """The relative error that the roundings of the operations in between may add."""
         return 16 * UNIT * self.node.operations
 
     def allowed(self, bounds: Array | float) -> Array:
-        """How far a recorded gradient may lie from the derivative: its bound, and the roundings in between."""
+        """How far a recorded gradient may be from the derivative: its bound, and the roundings in between."""
         assert self.expected is not None
         size = np.abs(self.expected)
         finite = size[np.isfinite(size)]
@@ -65,7 +65,7 @@ class Derivative:
         return np.asarray(bounds + self.slack * (size + typical))
 
     def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
-        """Where a recorded gradient is not the derivative: a mask."""
+        """A mask of the cells in which a recorded gradient is not the derivative."""
         assert self.expected is not None
         with np.errstate(all="ignore"):
             close = np.abs(recorded - self.expected) <= self.allowed(bounds)
@@ -102,7 +102,7 @@ class Derivatives:
         return self._found[place]
 
     def status(self, step: Step) -> tuple[StepStatus | None, Mismatch | None]:
-        """What the derivatives say about a step: None where it holds no gradient, or the right one."""
+        """The status that the derivatives give a step: None if it has no gradient, or the correct one."""
         held = self.of_step(step)
         for one in held:
             mismatch = self._mismatch(one) if one.expected is not None else None
@@ -137,9 +137,9 @@ class Derivatives:
         return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative")
 
     def of_step(self, step: Step) -> tuple[Derivative, ...]:
-        """The derivatives that a step of the backward pass holds; none where it holds none."""
+        """The derivatives whose gradients a step of the backward pass contains, if any."""
         places = self._nodes_of.get(step.id, ())
-        alike = [one for place in places for one in self.of_node(place) if step.id in self.behind(one.gradient)]
+        alike = [one for index in places for one in self.of_node(index) if step.id in self.behind(one.gradient)]
         return tuple(alike)
 
     def behind(self, gradient: Ref) -> Iterator[int]:
@@ -161,10 +161,10 @@ class Derivatives:
     def _nodes_of(self) -> dict[int, tuple[int, ...]]:
         """Step of the backward pass -> the nodes that gave its numbers."""
         nodes: dict[int, tuple[int, ...]] = {}
-        for place, node in enumerate(self.nodes):
+        for index, node in enumerate(self.nodes):
             for _, gradient in node.gave:
                 for step in self.behind(gradient):
-                    nodes[step] = (*nodes.get(step, ()), place)
+                    nodes[step] = (*nodes.get(step, ()), index)
         return nodes
 
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
@@ -180,9 +180,9 @@ class Derivatives:
             parts = pulled.get(target, [])
             if len(pairs) == 1 and parts:
                 parts = [sum(parts[1:], parts[0])]
-            for place, (of, gradient) in enumerate(pairs):
-                fits = len(parts) == len(pairs) and parts[place].shape == gradient.shape
-                yield Derivative(gradient, of, node, parts[place] if fits else None)
+            for index, (of, gradient) in enumerate(pairs):
+                fits = len(parts) == len(pairs) and parts[index].shape == gradient.shape
+                yield Derivative(gradient, of, node, parts[index] if fits else None)
 
     def withheld(self) -> Iterator[tuple[BackwardNode, Ref]]:
         """The gradients that custom functions should have given: they gave none, and the derivative is not zero."""
@@ -239,16 +239,16 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
 def _through(
     trace: Trace, node: BackwardNode, arrived: dict[Tensor, Array], ops: Mapping[str, Op]
 ) -> dict[Tensor, Array]:
-    """What has arrived at a node's results, brought on to what its forward operation read.
+    """Propagate the gradients of a node's results to the inputs of its forward operation.
 
     Raises:
-        UsageError: a rule does not give one of these.
+        UsageError: the rule lacks the gradient of an input.
     """
-    here = {_key(made): arrived.pop(_key(made)) for made, _ in node.received if _key(made) in arrived}
-    if not here:
+    arriving = {_key(made): arrived.pop(_key(made)) for made, _ in node.received if _key(made) in arrived}
+    if not arriving:
         return {}
     targets = {target_of(trace, of) for of, _ in node.gave}
-    pulled = pull(trace, here, targets.__contains__, through=node.custom, ops=ops)
+    pulled = pull(trace, arriving, targets.__contains__, through=node.custom, ops=ops)
     missing = targets - pulled.keys()
     if missing:
         raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
@@ -256,7 +256,7 @@ def _through(
 
 
 def _onto(whole: Ref, layout: Layout | None, gradient: Array) -> Array:
-    """The gradient of a view of a parameter as one of the whole, cell by cell by their addresses."""
+    """The gradient of a view of a parameter as one of the whole parameter, matched by memory addresses."""
     assert layout is not None
     addresses, cells = (addresses_of(each) for each in (layout, layout_of(whole)))
     memory = np.zeros(max(int(addresses.max(initial=0)), int(cells.max(initial=0))) + 1)
@@ -283,12 +283,12 @@ def pull(
     through: bool,
     ops: Mapping[str, Op],
 ) -> dict[Tensor, list[Array]]:
-    """Weights on results, brought back to what they were made from: to each target, one array for each operand.
+    """Propagate weights on results back to the targets: one array for each operand.
 
     Args:
         weights: Result -> weights on its cells.
-        is_target: Where to stop and collect.
-        through: Whether to go on through the steps in between; else only operands that are targets count.
+        is_target: Whether to stop at a source and collect its weights.
+        through: Whether to continue through the steps in between; otherwise only operands that are targets count.
 
     Raises:
         UsageError: a step on the way cannot be followed.
@@ -298,7 +298,7 @@ def pull(
     varies = _varying(trace, is_target) if through else frozenset()
     while pending:
         key = max(pending, key=lambda result: result[1])
-        here, step = pending.pop(key), trace.all_steps[key[1]]
+        weight, step = pending.pop(key), trace.all_steps[key[1]]
         sources = {name: source_of_operand(trace, ref) for name, ref in operands_of(step) if _counts(step, name, ref)}
         wanted = {name: s for name, s in sources.items() if is_target(s) or (s[0] == "step" and s[1:3] in varies)}
         if not wanted or step.op in STOPS:
@@ -306,7 +306,7 @@ def pull(
         op = ops.get(step.op)
         if op is None or op.vjp is None:
             raise UsageError(f"{step.name} is a {step.op}, which has no vector-Jacobian product.")
-        pulled = op.vjp(call_of(trace, step, key[2]), here, frozenset(wanted))
+        pulled = op.vjp(call_of(trace, step, key[2]), weight, frozenset(wanted))
         for name, source in wanted.items():
             if name not in pulled.gradients:
                 continue
@@ -335,7 +335,7 @@ def _counts(step: Step, name: str, ref: Ref) -> bool:
 
 
 def target_of(trace: Trace, of: Ref) -> Tensor:
-    """What a gradient is of, as the forward steps read it: a view of a parameter counts as that parameter."""
+    """The tensor of a gradient as the forward steps read it: a view of a parameter counts as that parameter."""
     if of.kind == "step" and trace.all_steps[of.id].view:
         viewed = next(ref for _, _, ref in trace.all_steps[of.id].refs())
         if viewed.kind == "parameter":
@@ -344,7 +344,7 @@ def target_of(trace: Trace, of: Ref) -> Tensor:
 
 
 def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor:
-    """What an operand's numbers were made by: its own step, or the last that wrote over it in place.
+    """The step that made an operand's numbers: its own, or the last that overwrote it in place.
 
     Raises:
         UsageError: only a part of it was written, unless `partly`.

@@ -1,8 +1,8 @@
-"""Gradient check: the gradients of a whole training step against two things that need no backward pass.
+"""Gradient check: the gradients of a whole training step against two computations without a backward pass.
 
-The finite difference says what a gradient means: change a weight a little, run the forward pass again in float64 by the
-reference, and see how the loss changes. The chain is the product of all derivatives from the loss on, in float64.
-Random numbers, such as a dropout's mask, are those that were recorded. Knows traces, rules and the reference.
+The finite difference is the definition of a gradient: change a weight slightly, repeat the forward pass in float64 with
+the reference, and compare the losses. The chain is the product of all derivatives from the loss back, in float64.
+Random numbers, such as a dropout's mask, are the recorded ones. Knows traces, rules and the reference.
 """
 
 import math
@@ -23,13 +23,13 @@ from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
 
 STEP = 1e-5
-"""How far a weight is moved, as a share of the size of its parameter's weights."""
+"""The change of a weight, relative to the size of its parameter's weights."""
 LEAST = 0.1
-"""Weights smaller than this are moved as if they had this size: less would be lost in the rounding of the loss."""
+"""Minimum weight size for this change: a smaller change would be lost in the rounding of the loss."""
 ZERO = 1e-5
 """The share of the largest gradient's size below which a gradient counts as zero."""
 EACH = 3
-"""Most weights that are moved in each parameter."""
+"""Maximum number of weights changed in each parameter."""
 COST, STEPS = 50_000_000, 5_000
 """Most numbers, and most steps, that are calculated again for it, about: a large network has fewer of its weights
 moved, at least 2."""
@@ -37,7 +37,7 @@ KINKS: Mapping[str, tuple[str | float, ...]] = {
     "relu": (0.0,), "leaky_relu": (0.0,), "prelu": (0.0,), "elu": (0.0,), "abs": (0.0,), "threshold": ("threshold",),
     "hardtanh": ("min_val", "max_val"), "hardsigmoid": (-3.0, 3.0), "hardswish": (-3.0, 3.0), "clamp": ("min", "max"),
 }  # fmt: skip
-"""Operation -> where its slope jumps: numbers, or arguments that hold them."""
+"""Operation -> the points at which its slope jumps: numbers, or the arguments that contain them."""
 
 
 def check_gradients(
@@ -47,9 +47,9 @@ def check_gradients(
 
     Args:
         trace: Of a training step.
-        seed: Which weights are moved, besides those with the largest gradients.
+        seed: Selects the weights that are changed, besides those with the largest gradients.
         ops: The rules.
-        unresolved: Steps whose numbers are not told from their roundings; the gradients they hold are left out.
+        unresolved: Steps whose numbers are within their rounding errors; their gradients are left out.
     """
     step = trace.training_step
     assert step is not None
@@ -93,9 +93,9 @@ def _reason(error: Exception, what: str) -> str:
 
 
 def _floor(trace: Trace) -> float:
-    """What counts as the size of a gradient that is zero but for roundings: a small share of the largest one's.
+    """The size used for gradients that are zero except for rounding: a small fraction of the largest gradient's.
 
-    The bias of a convolution before batch norm is such: the mean takes it out again.
+    The bias of a convolution before batch norm has such a gradient, because the mean removes the bias.
     """
     step = trace.training_step
     assert step is not None
@@ -136,7 +136,7 @@ def _differences(
 def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
     """How far the recorded loss is from the same loss in float64, as a share of it.
 
-    Close to a minimum little is left of outputs and targets but their roundings, and the gradients are as inexact.
+    Close to a minimum, output minus target is mostly rounding error, and the gradients are as inexact.
     """
     step = trace.training_step
     assert step is not None
@@ -149,7 +149,7 @@ def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
 
 
 def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:
-    """The weights to move: some of each parameter, or where that takes too long, some of all."""
+    """The weights to change: some of each parameter, or if that takes too long, some of all."""
     step = trace.training_step
     assert step is not None
     trained = [ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names]
@@ -158,14 +158,14 @@ def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -
     most = max(2, min(COST // max(1, numbers), STEPS // step.loss.id))
     if len(pairs) <= most:
         return pairs
-    return [pairs[int(place)] for place in np.linspace(len(pairs) - 1, len(pairs) // 2, most)]
+    return [pairs[int(index)] for index in np.linspace(len(pairs) - 1, len(pairs) // 2, most)]
 
 
 def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
     """The cell with the largest gradient, and random others."""
     drawn = random.choice(gradient.size, min(EACH, gradient.size), replace=False).tolist()
     places = dict.fromkeys([int(np.abs(gradient).argmax()), *drawn])
-    return [tuple(int(i) for i in np.unravel_index(place, gradient.shape)) for place in [*places][:EACH]]
+    return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in [*places][:EACH]]
 
 
 def _numbers(trace: Trace, ref: Ref) -> Array:
@@ -179,7 +179,7 @@ class Forward:
         self._trace, self._parameter, self._value = trace, parameter, value
         self._made: dict[tuple[int, int], Array] = {}
         self.pattern: list[bytes] = []
-        """Which cells each kinked operation passes, and which win."""
+        """The active cells of each piecewise linear operation, and the maxima of each pooling."""
 
     def loss(self) -> float:
         """The loss.
@@ -213,10 +213,10 @@ class Forward:
             raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
         arguments: dict[str, Any] = arguments_of(self._trace, step)
         for name, array in changed.items():
-            whole, _, place = name.partition(".")
-            if place:
+            whole, _, position = name.partition(".")
+            if position:
                 items = list(arguments[whole])
-                items[int(place)] = array
+                items[int(position)] = array
                 arguments[whole] = tuple(items)
             else:
                 arguments[name] = array

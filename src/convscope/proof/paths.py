@@ -1,7 +1,7 @@
-"""Paths: what the image adds to a number by way of one channel of each convolution.
+"""Paths: the contributions of the image to a number through one channel of each convolution.
 
-The slopes that lead a number back to the image (`backward`) are cut at a convolution and only those of one channel
-are followed on. Slopes add up, so the paths, and what reaches the number past the convolutions, add up to the
+The slopes that lead a number back to the image (`backward`) are split at a convolution, and those of one channel are
+followed. Slopes are additive, so the paths, and the contributions that bypass the convolutions, add up to the
 contributions of the pixels.
 """
 
@@ -25,9 +25,9 @@ LARGEST = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """What the image adds to a number by way of one channel of each of some convolutions.
+    """The contribution of the image to a number through one channel of each of some convolutions.
 
-    The contributions of all pixels, as far as they pass through these channels; the biases are not among them.
+    It includes the contributions of all pixels through these channels, but not those of the biases.
     """
 
     steps: tuple[Step, ...]
@@ -35,12 +35,12 @@ class Path:
     channels: tuple[int, ...]
     value: float
     cell: Cell
-    """The cell of the last channel through which the most goes."""
+    """The cell of the last channel with the largest contribution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """A number as paths, the largest first; `rest` reaches it past these convolutions."""
+    """A number as paths, the largest first; `rest` bypasses these convolutions."""
 
     paths: tuple[Path, ...]
     rest: float
@@ -49,25 +49,25 @@ class Paths:
 
     @property
     def total(self) -> float:
-        """Paths, rest and constant, added up: the number, but for rounding."""
+        """The sum of paths, rest and constant: the number, up to rounding."""
         return sum(path.value for path in self.paths) + self.rest + self.constant
 
 
 def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) -> Paths:
-    """A number as what the image adds by way of the channels of the first and the last convolution before it.
+    """Split the image's contribution to a number by the channels of the first and last convolution before it.
 
     >>> import torch, convscope as cs
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8, 2))
     >>> trace = cs.trace(net, torch.rand(1, 4, 4))
-    >>> found = paths_to(trace, trace.steps[-1], (0, 1))
-    >>> len(found.paths), bool(abs(found.total - trace.steps[-1].output[0, 1]) < 1e-5)
+    >>> result = paths_to(trace, trace.steps[-1], (0, 1))
+    >>> len(result.paths), bool(abs(result.total - trace.steps[-1].output[0, 1]) < 1e-5)
     (2, True)
 
     Args:
         trace: The pass, of one image.
         step: The step that made the number.
         cell: A full index of its result.
-        minus: Another cell of it: the paths are then those of the difference, cell - minus.
+        minus: Another cell of the result: the paths are then those of the difference, cell - minus.
 
     Raises:
         UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
@@ -97,7 +97,7 @@ def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:
     cells = sum(int(np.prod(each.shape)) for each in trace.all_steps[: step.id + 1]) * last.shape[1]
     if count > MOST or cells > LARGEST * 8 or first.shape[0] != 1:
         raise UsageError(
-            f"{first.name} and {last.name} make {count:,} paths through {cells:,} cells, too many to follow each; "
+            f"{first.name} and {last.name} make {count:,} paths through {cells:,} cells, too many to follow; "
             "the calculation of every number shows its terms."
         )
     return first, last
@@ -127,18 +127,18 @@ def _only(weights: Array, channel: int) -> Array:
 def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = None) -> Backward:
     """Follow weights back to the inputs, or only as far as a step, whose weights then remain."""
     last = max(step for step, _ in start)
-    found = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
-    found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
+    backward = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
+    backward.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
     for at, index in product(range(last, -1, -1), range(8)):
         if until is not None and at == until.id:
             continue
-        weights = found.weights.pop((at, index), None)
+        weights = backward.weights.pop((at, index), None)
         if weights is not None and weights.any():
-            through(found, trace.all_steps[at], index, weights)
-    return found
+            through(backward, trace.all_steps[at], index, weights)
+    return backward
 
 
 def _added(trace: Trace, found: Backward) -> float:
-    """What the pixels add by the weights that have reached them."""
+    """The sum of the pixels' contributions."""
     parts = (np.where(w == 0, 0.0, w * trace.inputs[name]).sum() for name, w in found.inputs.items())
     return float(sum(parts))

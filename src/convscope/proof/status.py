@@ -53,7 +53,9 @@ STATUSES: Mapping[Status, StatusText] = {
         "✗ mismatch", "the recorded number is not what its operation gives for the recorded inputs", "bad"
     ),
     "wrong derivative": StatusText(
-        "✗ wrong derivative", "the gradient is not the derivative of its forward step, however it was calculated", "bad"
+        "✗ wrong derivative",
+        "the gradient is not the derivative of its forward step, even if it was calculated correctly",
+        "bad",
     ),
     "underived": StatusText(
         "underived", "recomputed, but not compared with the derivative of its forward step, which has no rule", "open"

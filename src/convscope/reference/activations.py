@@ -65,7 +65,7 @@ def celu(x: Array, alpha: float = 1) -> Array:
 
 
 def celu_error(y: Array, u: float, x: Array, alpha: float = 1) -> Array:
-    """As `elu_error`."""
+    """The same bound as `elu_error`."""
     return elu_error(y, u, x, alpha, 1, 1 / alpha)
 
 
@@ -187,7 +187,7 @@ def glu(x: Array, dim: int = -1) -> Array:
 
 
 def glu_error(y: Array, u: float, x: Array, dim: int = -1) -> Array:
-    """As `silu_error`."""
+    """The same bound as `silu_error`."""
     return np.asarray((FUNCTION + 5) * u * np.abs(y) + np.abs(np.split(x, 2, dim)[0]) * smallest(u))
 
 

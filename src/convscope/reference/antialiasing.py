@@ -84,9 +84,9 @@ def _weights(
     middle = (step * (np.arange(many) + 0.5))[:, None]
     far = (np.arange(have) + 0.5 - middle) / width
     raw = curve(far)
-    place = 6 * (middle + support * width + 1) / width
-    near = np.abs(far) <= support + 2.0**-24 * place
-    slack = np.where(near, 1.4 * place + 4 * np.abs(far) + 24, 0.0)
+    error = 6 * (middle + support * width + 1) / width
+    near = np.abs(far) <= support + 2.0**-24 * error
+    slack = np.where(near, 1.4 * error + 4 * np.abs(far) + 24, 0.0)
     total = raw.sum(1, keepdims=True)
     spread = slack.sum(1, keepdims=True) + near.sum(1, keepdims=True) * np.abs(raw).sum(1, keepdims=True)
     share = raw / total

@@ -85,7 +85,7 @@ def flash_attention(query: Array, key: Array, value: Array, *numbers: Any, **how
 def flash_attention_error(
     y: Any, u: float, query: Array, key: Array, value: Array, u_out: float = 0.0, **how: Any
 ) -> tuple[Array, None]:
-    """As `attention_error`."""
+    """The same bound as `attention_error`."""
     return attention_error(y[0], u, query, key, value, u_out=u_out, **how), None
 
 

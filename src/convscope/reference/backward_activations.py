@@ -1,7 +1,7 @@
-"""Activations backward: the gradient that arrives, times the derivative of the activation. Knows erf, roundoff, NumPy.
+"""Activations backward: the incoming gradient times the derivative of the activation. Knows erf, roundoff, NumPy.
 
-Every derivative is written from its forward function; x is what that function was given, `output` what it gave. Where a
-kernel only selects, it is exact; elsewhere its error is that of the derivative, times the gradient, and two roundings.
+Every derivative is written from its forward function; x is the input of that function, `output` its result. If a kernel
+only selects, it is exact; otherwise its error is that of the derivative, times the gradient, and two roundings.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def outside(x: Array, lambd: float) -> Array:
 
 
 def shrink_backward(grad_out: Array, x: Array, lambd: float) -> Array:
-    """hardshrink_backward, whose schema calls the gradient otherwise."""
+    """hardshrink_backward, whose schema has another name for the gradient."""
     return np.where(outside(x, lambd), grad_out, 0.0)
 
 
@@ -90,7 +90,7 @@ def leaky_relu_backward_error(y: Array, u: float, grad_output: Array, x: Array, 
 
 
 def prelu_backward(grad_output: Array, x: Array, weight: Array) -> tuple[Array, Array]:
-    """_prelu_kernel_backward: of the input, and of the slope, cell by cell (who shares a slope adds up later)."""
+    """_prelu_kernel_backward: the gradients of input and slope, cell by cell (shared slopes are summed later)."""
     return np.where(x > 0, grad_output, weight * grad_output), np.where(x > 0, 0.0, x * grad_output)
 
 
@@ -245,5 +245,5 @@ def glu_backward_error(y: Array, u: float, grad_output: Array, x: Array, dim: in
 
 
 def dropout_backward(grad_output: Array, mask: Array, scale: float) -> Array:
-    """native_dropout_backward: what the mask kept, times `scale`."""
+    """native_dropout_backward: the gradient where the mask is 1, times `scale`."""
     return np.where(mask, grad_output * scale, 0.0 * grad_output)

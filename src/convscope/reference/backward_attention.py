@@ -1,8 +1,7 @@
-"""Attention backward: of softmax(query·keyᵀ·scale + mask)·value by query, key and value. Knows roundoff and NumPy.
+"""Attention backward: gradients of softmax(query·keyᵀ·scale + mask)·value. Knows roundoff and NumPy.
 
-With P the shares, G the gradient of the result O, D = rowsum(G∘O): dV = Pᵀ·G, dP = G·Vᵀ, dS = P∘(dP - D),
-dQ = scale·dS·K, dK = scale·dSᵀ·Q. O and the logarithm of the sum of exponentials are those that the forward pass
-recorded.
+With the attention weights P, the gradient G of the result O, and D = rowsum(G∘O): dV = Pᵀ·G, dP = G·Vᵀ,
+dS = P∘(dP - D), dQ = scale·dS·K, dK = scale·dSᵀ·Q. O and the logsumexp are those that the forward pass recorded.
 """
 
 import math
@@ -87,7 +86,7 @@ def _shares(
     if dropout_p or query.shape[1] != key.shape[1]:
         raise UsageError("the reference has no gradient of attention with dropout or shared heads.")
     if not all((np.abs(array) < LARGEST).all() for array in (query, key, logsumexp)):
-        raise UsageError("what the gradient of attention makes of infinite or huge numbers depends on the kernel.")
+        raise UsageError("the gradient of attention for infinite or huge numbers depends on the kernel.")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = query @ _turned(key) * factor
     if is_causal:

@@ -1,7 +1,7 @@
 """Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Knows roundoff, NumPy.
 
-A kernel position meets, over all places, the cells of one shifted, strided copy of the input. What it meets is
-multiplied with the gradients for its own gradient, and receives the gradients times its number for the input's.
+A kernel position reads one shifted, strided view of the input. The view times the gradients, summed, is the gradient of
+the kernel position; the gradients times its number are added to the view for the gradient of the input.
 """
 
 import math
@@ -47,7 +47,7 @@ def convolution_backward(
         x: The input, shape (N, C, H, W).
         weight: The kernels, shape (K, C / groups, R, S); transposed (C, K / groups, R, S).
         bias_sizes: Shape of the bias; its gradient has one number for each channel of the result in any case.
-        stride, padding, dilation, transposed, output_padding, groups: As the convolution had.
+        stride, padding, dilation, transposed, output_padding, groups: As in the forward convolution.
         output_mask: Which of the three gradients are wanted.
 
     Returns:
@@ -58,7 +58,7 @@ def convolution_backward(
     """
     bordered = transposed or np.any(padding)
     if bordered and not all(np.isfinite(array).all() for array in (grad_output, x, weight)):
-        raise UsageError("what a padded convolution's gradient makes of infinities and NaN depends on the kernel.")
+        raise UsageError("the gradient of a padded convolution with infinities or NaN depends on the kernel.")
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     wide, narrow = (grad_output, x) if transposed else (x, grad_output)
     made: list[Array] = []
@@ -96,13 +96,13 @@ def convolution_backward_error(
     narrow types may put sums down in their type: of the input's gradient the sum of each kernel position, of the
     others the sum so far after each image.
     """
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
         "output_mask": output_mask,
     }  # fmt: skip
-    sizes = convolution_backward(np.abs(grad_output), np.abs(x), np.abs(weight), **given)
+    sizes = convolution_backward(np.abs(grad_output), np.abs(x), np.abs(weight), **arguments)
     ones = [(array != 0).astype(np.float64) for array in (grad_output, x, weight)]
-    counts = convolution_backward(*ones, **given)
+    counts = convolution_backward(*ones, **arguments)
     images, taps = len(x), math.prod(weight.shape[2:])
     puts = [n for n, asked in zip((taps, images, images), output_mask, strict=True) if asked]
     any_order = [_gamma(count, u) * size for size, count in zip(sizes, counts, strict=True)]
@@ -148,7 +148,7 @@ def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: f
 
 
 def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
-    """Of each image the sum of each channel, and the largest part of it that kernels may have added at a time.
+    """For each image, the sum of each channel and the largest partial sum in the kernels.
 
     An image is added in up to 64 lanes of vectors, cell by cell in turn. The partial sum of a lane is at most the span
     of its running sums, and that of several lanes the sum of these.
@@ -162,18 +162,18 @@ def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _kernel_rows(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Iterator[tuple[Array, Array]]:
-    """Of each row of each image, what `_kernels` adds up there, and its magnitudes."""
+    """For each row of each image, the sum that `_kernels` adds there, and its magnitudes."""
     room, passed = _meeting(wide, narrow, shape, **how)
     groups, units = how["groups"], passed.shape[2]
     lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
     positions = list(_positions(narrow.shape[2:], shape[2:], **how))
-    for seen, there in zip(room, passed, strict=True):  # (G, C/G, P', Q'), (G, K/G, P, Q)
-        here = there.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
+    for seen, gradients in zip(room, passed, strict=True):  # (G, C/G, P', Q'), (G, K/G, P, Q)
+        lines_of_gradients = gradients.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
         sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
         for tap, met in positions:
             window = seen[met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
-            sums[tap] = (here @ window).transpose(1, 0, 2, 3)
-            sizes[tap] = (np.abs(here) @ np.abs(window)).transpose(1, 0, 2, 3)
+            sums[tap] = (lines_of_gradients @ window).transpose(1, 0, 2, 3)
+            sizes[tap] = (np.abs(lines_of_gradients) @ np.abs(window)).transpose(1, 0, 2, 3)
         for one, magnitude in zip(sums, sizes, strict=True):
             yield one.reshape(shape), magnitude.reshape(shape)
 
@@ -185,7 +185,7 @@ def _gamma(counts: Array, u: float) -> Array:
 
 
 def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
-    """(N, K, P, Q) -> (N, C, H, W): each result gives its gradient, times each kernel number, to the cell it met."""
+    """(N, K, P, Q) -> (N, C, H, W): each output adds its gradient, times each kernel number, to its input cells."""
     padded, inner = _room(shape, grad, weight, **how)
     groups = how["groups"]
     out = np.zeros((shape[0], groups, shape[1] // groups, *padded))
@@ -197,7 +197,7 @@ def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -
 
 
 def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
-    """Of a transposed one, (N, K, P, Q) -> (N, C, H, W): each input cell collects what its kernel laid over."""
+    """For transposed convolutions, (N, K, P, Q) -> (N, C, H, W): each input cell gathers from the outputs it wrote."""
     padded, inner = _room(grad.shape, np.empty(shape), weight, **how)
     groups = how["groups"]
     room = np.zeros((*grad.shape[:2], *padded))

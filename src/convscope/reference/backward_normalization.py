@@ -63,7 +63,7 @@ def batch_norm_backward_error(
     running_var: Array | None, save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
     output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """As `_errors`, with sums as the kernels add them.
+    """The bound of `_errors`, with sums in the kernels' order.
 
     Of contiguous float32, each image's plane is added in the lanes of a vector (4 of them or more), then the lanes, and
     the images in float64: a term is in no more than a quarter of the plane and 16 additions. Vectors, channels-last
@@ -112,7 +112,7 @@ def layer_norm_backward_error(
     weight: Array | None = None, bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
     u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """As `_errors_apart`."""
+    """The same bound as `_errors_apart`."""
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
     scale = np.asarray(1.0) if weight is None else np.abs(weight)
@@ -145,7 +145,7 @@ def group_norm_backward_error(
     _y: Any, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
     channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True), u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """As `_errors_apart`."""
+    """The same bound as `_errors_apart`."""
     shape = (images, group, channels // group, cells)
     g, _, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
     size = np.abs(x).reshape(shape) + np.abs(mean).reshape(images, group, 1, 1)
@@ -206,11 +206,11 @@ def _refuse_large(*arrays: Array | None) -> None:
         UsageError: there are such.
     """
     if any(array is not None and (np.abs(array) > LARGEST).any() for array in arrays):
-        raise UsageError("what a normalization's gradient makes of infinite or huge numbers depends on the kernel.")
+        raise UsageError("the gradient of a normalization for infinite or huge numbers depends on the kernel.")
 
 
 def _three_paths(h: Array, z: Array, rate: Array, axes: Axes) -> Array:
-    """Of cells normalized together over `axes`."""
+    """The gradient of cells that are normalized together over `axes`."""
     return np.asarray(rate * (h - h.mean(axes, keepdims=True) - z * (h * z).mean(axes, keepdims=True)))
 
 

@@ -1,7 +1,7 @@
-"""Pooling backward: to the winner of each window, or evenly to all its cells. Knows pooling's windows and NumPy.
+"""Pooling backward: to the maximum of each window, or evenly to all its cells. Knows pooling's windows and NumPy.
 
-The winners are found again from the input, not read from the indices that the forward pass recorded: a gradient that
-went to another cell is wrong, whatever the indices say.
+The maxima are found again from the input, not read from the indices that the forward pass recorded: a gradient that
+went to another cell is wrong, whatever the indices are.
 """
 
 import math
@@ -25,9 +25,9 @@ def max_pool_backward(
 
     Args:
         grad_output: Of the maxima, (N, C, P, Q) or (C, P, Q).
-        x: What was pooled, (N, C, H, W) or (C, H, W).
-        kernel_size, stride, padding, dilation, ceil_mode: As the pooling had.
-        indices: What the forward pass recorded; not used.
+        x: The input, (N, C, H, W) or (C, H, W).
+        kernel_size, stride, padding, dilation, ceil_mode: As in the forward pooling.
+        indices: The recorded indices; not used.
     """
     winners = max_pool(x, kernel_size, stride, padding, dilation, ceil_mode)[1]
     return _scattered(grad_output, winners, x.shape, grad_output.ndim - _rank(kernel_size))
@@ -37,13 +37,13 @@ def max_pool_backward_error(
     _y: Array, u: float, grad_output: Array, x: Array, kernel_size: Sizes, stride: Sizes = (), padding: Sizes = 0,
     dilation: Sizes = 1, ceil_mode: bool = False, indices: Array | None = None,
 ) -> Array:  # fmt: skip
-    """A cell that won n windows gets a sum of n gradients; exact for one."""
+    """A cell that is the maximum of n windows gets a sum of n gradients; exact for one."""
     winners = max_pool(x, kernel_size, stride, padding, dilation, ceil_mode)[1]
     return _sums_error(u, grad_output, winners, x.shape, grad_output.ndim - _rank(kernel_size))
 
 
 def adaptive_max_pool_backward(grad_output: Array, x: Array, indices: Array | None = None) -> Array:
-    """adaptive_max_pool{2,3}d_backward: as above, with windows that share out the input."""
+    """adaptive_max_pool{2,3}d_backward: as above, with adaptive windows."""
     lead = 2 if x.ndim > 3 else 1
     winners = adaptive_max_pool(x, grad_output.shape[lead:])[1]
     return _scattered(grad_output, winners, x.shape, lead)
@@ -52,7 +52,7 @@ def adaptive_max_pool_backward(grad_output: Array, x: Array, indices: Array | No
 def adaptive_max_pool_backward_error(
     _y: Array, u: float, grad_output: Array, x: Array, indices: Array | None = None
 ) -> Array:
-    """As `max_pool_backward_error`."""
+    """The same bound as `max_pool_backward_error`."""
     lead = 2 if x.ndim > 3 else 1
     winners = adaptive_max_pool(x, grad_output.shape[lead:])[1]
     return _sums_error(u, grad_output, winners, x.shape, lead)
@@ -69,8 +69,8 @@ def avg_pool_backward(
 
     Args:
         grad_output: Of the averages.
-        x: What was averaged; its shape alone matters.
-        kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override: As the pooling had.
+        x: The input; only its shape is used.
+        kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override: As in the forward pooling.
     """
     rank = _rank(kernel_size)
     step = kernel_size if not isinstance(stride, int) and not len(stride) else stride
@@ -89,7 +89,7 @@ def avg_pool_backward_error(_y: Array, u: float, grad_output: Array, x: Array, k
 
 
 def adaptive_avg_pool_backward(grad_output: Array, x: Array) -> Array:
-    """_adaptive_avg_pool{2,3}d_backward: as above, with windows that share out the input."""
+    """_adaptive_avg_pool{2,3}d_backward: as above, with adaptive windows."""
     lead = 2 if x.ndim > 3 else 1
     windows = [adaptive(size, many) for size, many in zip(x.shape[lead:], grad_output.shape[lead:], strict=True)]
     return _shared(grad_output / math.prod(np.ix_(*[w.counts for w in windows])), windows, x.shape[lead:])
@@ -122,7 +122,7 @@ def _sums_error(u: float, grad: Array, winners: Array, shape: tuple[int, ...], l
 
 
 def _shared(grad: Array, windows: Sequence[PoolWindows], shape: Sequence[int]) -> Array:
-    """Each number of `grad` to all cells of its window, one axis after the other."""
+    """Distribute each number of `grad` to all cells of its window, one axis after the other."""
     for axis, one, size in zip(range(-len(windows), 0), windows, shape, strict=True):
         moved = np.moveaxis(grad, axis, 0)
         out = np.zeros((size, *moved.shape[1:]))

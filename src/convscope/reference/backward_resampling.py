@@ -1,6 +1,6 @@
-"""Resampling and padding backward: every gradient back to the cells that its result was made of. Knows roundoff, NumPy.
+"""Resampling and padding backward: every gradient goes to the cells that its output reads. Knows roundoff, NumPy.
 
-The forward operations take each axis by itself, as a matrix of shares; these are their transposes.
+The forward operations apply a matrix of weights to each axis separately; these are their transposes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from convscope.reference.roundoff import Array, gamma
 
 
 def nearest_backward(shift: float = 0.0) -> Operation:
-    """upsample_nearest{1,2,3}d_backward: every gradient to the cell that it is a copy of.
+    """upsample_nearest{1,2,3}d_backward: every gradient goes to the cell that it copies.
 
     >>> nearest_backward().compute(grad_output=np.array([[[1.0, 2.0]]]), output_size=[2], input_size=[1, 1, 1]).tolist()
     [[[3.0]]]
@@ -42,7 +42,7 @@ def nearest_backward(shift: float = 0.0) -> Operation:
 
 
 def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation:
-    """upsample_{linear1d, bilinear2d, trilinear3d, bicubic2d}_backward: to what a result was made of, by shares.
+    """upsample_{linear1d, bilinear2d, trilinear3d, bicubic2d}_backward: to the cells that each output reads, weighted.
 
     Args:
         taps: Cells and weights of each place of an axis.
@@ -87,7 +87,7 @@ CUBIC = interpolation_backward(TAPS["cubic"], 1.4)
 
 
 def bordered_backward(place: Callable[[Array, int], Array]) -> Operation:
-    """reflection_pad and replication_pad, backward: every border cell's gradient to the cell that it repeats.
+    """reflection_pad and replication_pad, backward: every border cell's gradient goes to the cell that it copies.
 
     Args:
         place: Which cell a coordinate repeats, from the axis' size.
@@ -125,7 +125,7 @@ def slice_backward(grad_output: Array, input_sizes: Sequence[int], dim: int, sta
 
 
 def unfold_backward(grad_in: Array, input_sizes: Sequence[int], dim: int, size: int, step: int) -> Array:
-    """unfold_backward: the gradients of a cell in all pieces that hold it, added."""
+    """unfold_backward: the sum of the gradients of a cell in all slices that contain it."""
     out = np.zeros(tuple(input_sizes))
     lines = np.moveaxis(out, dim, 0)
     pieces = np.moveaxis(grad_in, (dim % out.ndim, -1), (0, 1))  # (pieces, size, ...)
@@ -144,14 +144,14 @@ def unfold_backward_error(
 def embedding_backward(
     grad_output: Array, indices: Array, num_weights: int, padding_idx: int, scale_grad_by_freq: bool = False
 ) -> Array:
-    """embedding_dense_backward: the gradients of a row of the table in all places that read it, added.
+    """embedding_dense_backward: the sum of the gradients of a row of the table at all indices that read it.
 
     Args:
         grad_output: Shape (..., D).
-        indices: Which row each place read, shape (...).
+        indices: The row index of each lookup, shape (...).
         num_weights: Rows of the table.
         padding_idx: A row without a gradient, or -1.
-        scale_grad_by_freq: Divide by how many places read the row.
+        scale_grad_by_freq: Divide by the number of indices that read the row.
     """
     places, width = np.asarray(indices).ravel(), grad_output.shape[-1]
     out = np.zeros((num_weights, width))
@@ -177,8 +177,8 @@ def _axes(grad: Array, input_size: Sequence[int], scales: Any) -> Iterator[tuple
     """Each spatial axis, how many cells the input had there, and the factor that was given for it."""
     rank = len(input_size) - 2
     names = ["scales"] if rank == 1 else [f"scales_{axis}" for axis in "dhw"[-rank:]]
-    for place, name in enumerate(names):
-        yield grad.ndim - rank + place, int(input_size[2 + place]), scales.get(name)
+    for index, name in enumerate(names):
+        yield grad.ndim - rank + index, int(input_size[2 + index]), scales.get(name)
 
 
 def _sent(grad: Array, axis: int, cells: Array, have: int) -> Array:

@@ -21,9 +21,9 @@ def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Any) -> Any:
     order = np.argsort(x, axis=dim, kind="stable")
     inner = np.moveaxis(np.take_along_axis(x, order, dim), dim, -1)
     at = np.expand_dims(np.apply_along_axis(rank, -1, inner), dim)
-    place = np.take_along_axis(order, at, dim)
-    value = np.take_along_axis(x, place, dim)
-    return (value, place) if keepdim else (value.squeeze(dim), place.squeeze(dim))
+    index = np.take_along_axis(order, at, dim)
+    value = np.take_along_axis(x, index, dim)
+    return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
 
 
 def median(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -72,25 +72,25 @@ def place_error(
 
 
 def kth_error(y: Any, u: float, x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    """As `place_error`."""
+    """The same bound as `place_error`."""
     return place_error(y, u, x, dim, keepdim, k)
 
 
 def mode_error(y: Any, u: float, x: Array, dim: int = -1, keepdim: bool = False) -> Any:
-    """As `place_error`."""
+    """The same bound as `place_error`."""
     return place_error(y, u, x, dim, keepdim)
 
 
 def running_extreme(pick: np.ufunc) -> Any:
-    """cummax or cummin: the best so far, and the last place where it was."""
+    """cummax or cummin: the maximum or minimum so far, and its last index."""
 
     def running(x: Array, dim: int) -> tuple[Array, Array]:
         if not x.ndim:
             return x, np.zeros((), np.int64)
         best = pick.accumulate(x, dim)
-        here = np.arange(x.shape[dim]).reshape([-1 if a == dim % x.ndim else 1 for a in range(x.ndim)])
+        positions = np.arange(x.shape[dim]).reshape([-1 if a == dim % x.ndim else 1 for a in range(x.ndim)])
         met = (x == best) | np.isnan(x)
-        return best, np.maximum.accumulate(np.where(met, here, 0), dim)
+        return best, np.maximum.accumulate(np.where(met, positions, 0), dim)
 
     return running
 
@@ -101,7 +101,7 @@ def running_product(x: Array, dim: int, dtype: Any = None) -> Array:
 
 
 def running_product_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None) -> Any:
-    """As many roundings as the axis is long, at most (Higham, lemma 3.1)."""
+    """At most one rounding for each cell of the axis (Higham, lemma 3.1)."""
     return gamma(x.shape[dim] if x.ndim else 1, u) * np.abs(y) if y.dtype.kind == "f" else 0.0
 
 
@@ -141,7 +141,7 @@ def nansum(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None)
 
 
 def nansum_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    """As `sum`."""
+    """The same bound as `sum`."""
     return total_error(y, u, np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
 
 
@@ -151,7 +151,7 @@ def trace(x: Array) -> Array:
 
 
 def trace_error(y: Array, u: float, x: Array) -> Any:
-    """As a sum of as many cells as the diagonal has."""
+    """The bound of a sum over the diagonal."""
     return gamma(min(x.shape), u) * np.trace(np.abs(x)) if y.dtype.kind == "f" else 0.0
 
 
@@ -187,7 +187,7 @@ def _unique(x: Array, dim: int | None, asked: tuple[bool, bool], *, in_turn: boo
 
 
 def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) -> Any:
-    """_unique2: the different numbers in order, where each cell's is among them, and how often each occurs.
+    """_unique2: the distinct numbers in order, the index of each cell's number among them, and their counts.
 
     >>> [a.tolist() for a in unique(np.array([3.0, 1.0, 3.0]), return_inverse=True, return_counts=True)]
     [[1.0, 3.0], [1, 0, 1], [1, 2]]
@@ -201,12 +201,12 @@ def unique_slices(
     return_inverse: bool = False,
     return_counts: bool = False,
 ) -> Any:
-    """unique_dim: as `unique`, of the slices of an axis."""
+    """unique_dim: like `unique`, for the slices of an axis."""
     return _unique(x, dim, (return_inverse, return_counts), in_turn=False)
 
 
 def unique_runs(x: Array, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
-    """unique_consecutive: of numbers, or slices, that follow each other and are the same, the first."""
+    """unique_consecutive: the first of each run of equal numbers or slices."""
     return _unique(x, dim, (return_inverse, return_counts), in_turn=True)
 
 
@@ -214,7 +214,7 @@ def search(
     sorted_sequence: Array, x: Any, out_int32: bool = False, right: bool = False, side: str | None = None,
     sorter: Array | None = None,
 ) -> Array:  # fmt: skip
-    """searchsorted: how many numbers of a sorted row come before `x` could be put in."""
+    """searchsorted: how many numbers of a sorted row come before the insertion point of `x`."""
     where: Literal["left", "right"] = "right" if right or side == "right" else "left"
     rows = sorted_sequence if sorter is None else np.take_along_axis(sorted_sequence, sorter, -1)
     if rows.ndim == 1:
@@ -231,12 +231,12 @@ def search_error(_y: Array, u: float, sorted_sequence: Array, x: Any, **_: Any) 
 
 
 def bucket(x: Any, boundaries: Array, out_int32: bool = False, right: bool = False) -> Array:
-    """bucketize: between which of the boundaries a number is."""
+    """bucketize: the index of the bucket of a number."""
     return search(boundaries, x, out_int32, right)
 
 
 def bucket_error(y: Array, u: float, x: Any, boundaries: Array, **_: Any) -> Any:
-    """As `search_error`."""
+    """The same bound as `search_error`."""
     return search_error(y, u, boundaries, x)
 
 
@@ -281,10 +281,10 @@ def histogram_error(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Numbers near an inner edge may be in either bin, weights are added, a density divides by the bin's width."""
     edges = _all_edges(x, bins, range)
-    given = not isinstance(bins, int)
+    has_edges = not isinstance(bins, int)
     size = np.abs(edges[[0, -1]]).sum()
-    off = np.zeros(edges.shape) if given else np.full(edges.shape, 6 * u * size)
-    near = _near(x.reshape(-1), edges, weight, u, exact=given)
+    off = np.zeros(edges.shape) if has_edges else np.full(edges.shape, 6 * u * size)
+    near = _near(x.reshape(-1), edges, weight, u, exact=has_edges)
     if weight is not None:
         near = near + gamma(x.size, u) * _counted(x.reshape(-1), edges, np.abs(weight))
     if not density:
@@ -314,7 +314,7 @@ def _edges(x: Array, bins: int, limits: tuple[float, float] | None, more: float)
 
 
 def _counted(x: Array, edges: Array, weight: Array | None) -> Array:
-    """What is in each bin; the last one holds its upper edge too."""
+    """The sum of the weights in each bin; the last bin includes its upper edge."""
     inside = (x >= edges[0]) & (x <= edges[-1])
     bins = np.minimum(np.searchsorted(edges, x[inside], "right") - 1, len(edges) - 2)
     by = None if weight is None else weight.reshape(-1)[inside]

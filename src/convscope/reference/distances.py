@@ -17,7 +17,7 @@ def norm(x: Array, p: float | None = 2, dim: Axes = None, keepdim: bool = False,
 
 
 def norm_error(y: Array, u: float, x: Array, p: float | None = 2, dim: Axes = None, **_: Any) -> Any:
-    """As `vector_norm_error`."""
+    """The same bound as `vector_norm_error`."""
     return vector_norm_error(y, u, x, 2 if p is None else p, dim)
 
 
@@ -49,7 +49,7 @@ def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Ar
 
 
 def cdist_error(y: Array, u: float, x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Any:
-    """As `_length_error`."""
+    """The same bound as `_length_error`."""
     return _length_error(y, u, x1.shape[-1], p)
 
 
@@ -83,7 +83,7 @@ def pdist(x: Array, p: float = 2.0) -> Array:
 
 
 def pdist_error(y: Array, u: float, x: Array, p: float = 2.0) -> Any:
-    """As `_length_error`."""
+    """The same bound as `_length_error`."""
     return _length_error(y, u, x.shape[-1], p)
 
 

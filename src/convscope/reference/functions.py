@@ -56,7 +56,7 @@ def without_nan(
 
 
 def angle(x: Array) -> Array:
-    """The angle of a real number: π of a negative one, else 0."""
+    """The angle of a real number: π if it is negative, else 0."""
     return np.where(np.isnan(x), x, np.where(x < 0, np.pi, 0.0))
 
 
@@ -93,7 +93,7 @@ def log_add_2(x: Array, right: Array) -> Array:
 
 
 def log_add_2_error(y: Array, u: float, x: Array, right: Array) -> Array:
-    """As `log_add_error`, with base 2 and one more product, whose factor 1 / log 2 is below 1.5."""
+    """The bound of `log_add_error`, with base 2 and one more product, whose factor 1 / log 2 is below 1.5."""
     d = np.where(x == right, 0.0, np.abs(x - right))
     return u * (np.abs(y) + 1.5 * (2 * FUNCTION + 2) * np.exp2(-d))
 

@@ -103,7 +103,7 @@ def huber(x: Array, target: Array, delta: float = 1.0) -> Array:
 
 
 def huber_rounded(x: Array, target: Array, delta: float = 1.0) -> Array:
-    """As `smooth_rounded`, the line scaled by a delta that is rounded when it is written."""
+    """The magnitudes of `smooth_rounded`, with the line scaled by a delta that is rounded when it is written."""
     apart = np.abs(x - target)
     line = apart > 0.98 * delta
     return 6 * np.abs(huber(x, target, delta)) + np.where(line, 3 * delta * (apart + delta), 0.0)
@@ -176,7 +176,7 @@ def logit_entropy_stored(
 
 
 def nll(x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int) -> tuple[Array, Array]:
-    """nll_loss_forward, nll_loss2d_forward: minus the score of the right class, weighted; and the sum of the weights.
+    """nll_loss_forward, nll_loss2d_forward: minus the score of the correct class, weighted; and the sum of the weights.
 
     >>> nll(np.array([[-1.0, -3.0]]), np.array([1]), None, 1, -100)
     (array(3.), array(1.))
@@ -215,7 +215,7 @@ def _nll_each(x: Array, target: Array, weight: Array | None, ignore_index: int) 
 def multi_margin(
     x: Array, target: Array, p: float = 1, margin: float = 1, weight: Array | None = None, reduction: int = 1
 ) -> Array:
-    """multi_margin_loss: max(0, margin - right + wrong)^p over all wrong classes, divided by the classes.
+    """multi_margin_loss: max(0, margin - correct + wrong)^p over all wrong classes, divided by the classes.
 
     >>> float(multi_margin(np.array([[0.0, 0.5, 2.0]]), np.array([2])))
     0.0
@@ -249,7 +249,7 @@ def _margin_gaps(x: Array, target: Array, margin: float, weight: Array | None) -
 
 
 def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, Array]:
-    """multilabel_margin_loss_forward: max(0, 1 - right + wrong) over all pairs, divided by the classes; who is right.
+    """multilabel_margin_loss_forward: max(0, 1 - correct + wrong) over all pairs, by classes; the correct ones.
 
     >>> multilabel_margin(np.array([0.1, 0.2, 0.4, 0.8]), np.array([3, 0, -1, 1]), 0)[1]
     array([1., 0., 0., 1.])

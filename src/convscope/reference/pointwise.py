@@ -124,7 +124,7 @@ def floor_divide(x: Array, right: Any) -> Array:
 
 
 def floor_divide_error(y: Array, u: float, x: Array, right: Any) -> Any:
-    """As `divide_error`."""
+    """The same bound as `divide_error`."""
     return divide_error(y, u, x, right, "floor")
 
 
@@ -250,7 +250,7 @@ def dropped_error(y: Any, u: float, x: Array, p: float = 0.5, train: bool | None
 
 
 def dropout_error(y: Array, u: float, x: Array, p: float = 0.5, train: bool | None = True, **_: Any) -> Any:
-    """As `dropped_error`."""
+    """The same bound as `dropped_error`."""
     return dropped_error((y,), u, x, p, train)[0]
 
 

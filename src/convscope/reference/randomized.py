@@ -17,22 +17,22 @@ def rrelu(x: Array, noise: Array, lower: float = 1 / 8, upper: float = 1 / 3, tr
     """rrelu_with_noise in evaluation: a leaky relu with the middle slope.
 
     Raises:
-        UsageError: in training the slopes are drawn, and the arguments do not have them.
+        UsageError: in training the slopes are random, and the arguments do not include them.
     """
     if training:
-        raise UsageError("rrelu in training draws its slopes; the reference cannot recompute them.")
+        raise UsageError("rrelu in training has random slopes; the reference cannot recompute them.")
     return leaky_relu(x, (lower + upper) / 2)
 
 
 def rrelu_error(y: Array, u: float, x: Array, noise: Array, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Array:  # noqa: E501  # fmt: skip
-    """As a leaky relu's, with a slope that is rounded twice."""
+    """The bound of a leaky relu, with a slope that is rounded twice."""
     return 2 * leaky_relu_error(y, u, x, (lower + upper) / 2)
 
 
 def fractional_max_pool(
     x: Array, kernel_size: Sequence[int], output_size: Sequence[int], random_samples: Array
 ) -> tuple[Array, Array]:
-    """fractional_max_pool{2,3}d: the largest cell of each drawn window, and its flat index in the plane.
+    """fractional_max_pool{2,3}d: the largest cell of each random window, and its flat index in the plane.
 
     Window o of m on an axis of n cells starts at floor((o + s)·a) - floor(s·a), a = (n - kernel) / (m - 1), with a
     sample s of its own for each plane and axis; the last ends with the axis.
@@ -46,7 +46,7 @@ def fractional_max_pool(
         random_samples: Shape (N, C, axes); of two axes the first sample is the columns'.
     """
     rank = len(kernel_size)
-    best, place = (np.zeros((*x.shape[:-rank], *output_size), kind) for kind in (x.dtype, np.int64))
+    best, index = (np.zeros((*x.shape[:-rank], *output_size), kind) for kind in (x.dtype, np.int64))
     for plane, starts, _ in _drawn(x, kernel_size, output_size, random_samples):
         for cell in np.ndindex(*output_size):
             first = [int(start[i]) for start, i in zip(starts, cell, strict=True)]
@@ -56,8 +56,8 @@ def fractional_max_pool(
             inside = np.unravel_index(at, window.shape)
             best[(*plane, *cell)] = window[inside]
             where = [start + int(i) for start, i in zip(first, inside, strict=True)]
-            place[(*plane, *cell)] = np.ravel_multi_index(where, x.shape[-rank:])
-    return best, place
+            index[(*plane, *cell)] = np.ravel_multi_index(where, x.shape[-rank:])
+    return best, index
 
 
 def fractional_max_pool_error(

@@ -108,7 +108,7 @@ def var(x: Array, dim: Any = None, **how: Any) -> Array:
 
 
 def var_error(y: Array, u: float, x: Array, dim: Any = None, u_out: float = 0.0, **how: Any) -> Array:
-    """As `moments_error`."""
+    """The same bound as `moments_error`."""
     return var_mean_error(y, u, x, dim, u_out=u_out, **how)[0]
 
 

@@ -1,6 +1,6 @@
-"""Sampling at coordinates that a grid names, and the grids of affine maps. Knows roundoff and NumPy.
+"""Sampling at the coordinates of a grid, and the grids of affine maps. Knows roundoff and NumPy.
 
-A grid holds places between -1 and 1, columns before rows before slices.
+A grid holds positions between -1 and 1, columns before rows before slices.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ Curve = Callable[[Array], Array]
 
 
 def grid_sample(x: Array, grid: Array, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Array:
-    """grid_sampler_{2,3}d: the input at the places of a grid, between its cells by interpolation.
+    """grid_sampler_{2,3}d: the input, interpolated at the positions of a grid.
 
     >>> image = np.array([[[[0.0, 2.0], [4.0, 6.0]]]])
     >>> grid_sample(image, np.array([[[[0.0, 0.0], [1.0, -1.0]]]]), 0, 0, True)
@@ -87,9 +87,9 @@ def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool)
         raise UsageError("the reference has no sample at a coordinate that is not finite.")
     places = []
     for axis, n in enumerate(x.shape[2:]):
-        place = grid[..., grid.shape[-1] - 1 - axis]
-        at = (place + 1) / 2 * (n - 1) if align_corners else ((place + 1) * n - 1) / 2
-        doubt = 2 * (np.abs(place) + 1) * n + 2
+        coordinate = grid[..., grid.shape[-1] - 1 - axis]
+        at = (coordinate + 1) / 2 * (n - 1) if align_corners else ((coordinate + 1) * n - 1) / 2
+        doubt = 2 * (np.abs(coordinate) + 1) * n + 2
         if padding and mode != 2:
             doubt = doubt + (4 * (np.abs(at) + n) if padding == 2 else 0)
             at = np.clip(_mirrored(at, n, align_corners) if padding == 2 else at, 0, n - 1)
@@ -152,7 +152,7 @@ def _keys(d: Array, a: float = -0.75) -> Array:
 
 
 def affine_grid(theta: Array, size: Sequence[int], align_corners: bool) -> Array:
-    """affine_grid_generator: where each place of a result of this size comes from, by an affine map.
+    """affine_grid_generator: the source position of each position of a result of this size, by an affine map.
 
     >>> affine_grid(np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.5]]]), [1, 1, 1, 2], True)
     array([[[[-1. ,  0.5],

@@ -50,7 +50,7 @@ def _reduced(cells: Array, reduce: str, initial: float | None) -> Any:
 def segment_reduce_error(
     y: Array, u: float, data: Array, reduce: str, initial: float | None = None, axis: int = 0, **how: Any
 ) -> Any:
-    """As many additions or products as the axis is long, at most, and a division; a number is written."""
+    """At most one addition or product for each cell of the axis, and a division; a Python number is rounded."""
     lost = 0.0 if initial is None else float(scalar(initial, u))
     if reduce in {"max", "min"}:
         return np.where(y == initial, lost, 0.0) if initial is not None else 0.0

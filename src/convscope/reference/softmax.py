@@ -34,7 +34,7 @@ def safe_softmax(x: Array, dim: int = -1) -> Array:
 
 
 def safe_softmax_error(y: Array, u: float, x: Array, dim: int = -1) -> Array:
-    """As `softmax_error`."""
+    """The same bound as `softmax_error`."""
     return np.where(np.isneginf(x.max(dim, keepdims=True)), 0.0, softmax_error(y, u, x, dim))
 
 

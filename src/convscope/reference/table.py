@@ -9,12 +9,10 @@ from functools import partial
 import numpy as np
 
 from convscope.plugins import PluginTable
-from convscope.reference import activations as act
 from convscope.reference import (
     attention,
     convolution,
     counting,
-    functions,
     indexing,
     matmul,
     movement,
@@ -34,24 +32,19 @@ from convscope.reference.backward_table import BACKWARD
 from convscope.reference.ctc import CTC
 from convscope.reference.distances import DISTANCES
 from convscope.reference.embedding_bag import EMBEDDING_BAG
-from convscope.reference.erf import erf, erfc
 from convscope.reference.losses import LOSSES
-from convscope.reference.operation import Operation, exact, first, moved, ulps, wide
+from convscope.reference.operation import Operation, exact, first, moved, wide
 from convscope.reference.outer_products import OUTER_PRODUCTS
+from convscope.reference.pointwise_table import POINTWISE
 from convscope.reference.quantization import QUANTIZATION
 from convscope.reference.randomized import RANDOMIZED
 from convscope.reference.recurrent import RECURRENT
-from convscope.reference.roundoff import FUNCTION
 from convscope.reference.sampling import SAMPLING
 from convscope.reference.updates import UPDATES
 
 
 def _carry(function: object) -> Operation:
     return Operation(function, exact, moves=True)  # type: ignore[arg-type]  # every entry below is a function
-
-
-def _smooth(function: np.ufunc) -> Operation:
-    return Operation(point.unary(lambda x: function(point.floating(x))), wide(ulps(FUNCTION)))
 
 
 _CONVOLUTION = Operation(
@@ -69,7 +62,6 @@ _MAX_UNPOOL = moved(pool.max_unpool)
 _ADAPTIVE_MAX = moved(pool.adaptive_max_pool)
 _ADAPTIVE_AVG = Operation(pool.adaptive_avg_pool, wide(pool.adaptive_avg_pool_error))
 _ADAPTIVE_AVG_3D = Operation(pool.adaptive_avg_pool, pool.adaptive_avg_pool_error)
-_CLAMP = Operation(point.clamp, point.clamp_error)
 _LINEAR_UP = Operation(resampling.linear, resampling.linear_error)
 _NEAREST = moved(resampling.nearest)
 _NEAREST_EXACT = moved(partial(resampling.nearest, shift=0.5))
@@ -204,100 +196,7 @@ _ROWS: Mapping[str, Operation] = {
     "isnan": moved(point.unary(np.isnan)),
     "isinf": moved(point.unary(np.isinf)),
     "isfinite": moved(point.unary(np.isfinite)),
-    # activations
-    "relu": moved(act.relu),
-    "relu6": moved(partial(act.hardtanh, low=0, high=6)),
-    "leaky_relu": Operation(act.leaky_relu, act.leaky_relu_error),
-    "_prelu_kernel": Operation(act.prelu, act.prelu_error),
-    "elu": Operation(act.elu, wide(act.elu_error)),
-    "celu": Operation(act.celu, wide(act.celu_error)),
-    "hardtanh": Operation(act.hardtanh, act.hardtanh_error),
-    "hardsigmoid": Operation(act.hardsigmoid, wide(act.hardsigmoid_error)),
-    "hardswish": Operation(act.hardswish, wide(act.hardswish_error)),
-    "sigmoid": Operation(act.sigmoid, wide(act.sigmoid_error)),
-    "log_sigmoid_forward": Operation(act.log_sigmoid, wide(act.log_sigmoid_error)),
-    "silu": Operation(act.silu, wide(act.silu_error)),
-    "mish": Operation(act.mish, wide(act.mish_error)),
-    "softplus": Operation(act.softplus, wide(act.softplus_error)),
-    "gelu": Operation(act.gelu, wide(act.gelu_error)),
-    "glu": Operation(act.glu, wide(act.glu_error)),
-    "hardshrink": Operation(act.hardshrink, act.shrink_error),
-    "softshrink": Operation(act.softshrink, act.shrink_error),
-    "threshold": Operation(act.threshold, act.threshold_error),
-    "native_dropout": Operation(point.dropped, point.dropped_error),
-    "dropout": Operation(first(point.dropped), point.dropout_error),
-    # functions
-    "exp": _smooth(np.exp),
-    "exp2": _smooth(np.exp2),
-    "expm1": _smooth(np.expm1),
-    "log": _smooth(np.log),
-    "log2": _smooth(np.log2),
-    "log10": _smooth(np.log10),
-    "log1p": _smooth(np.log1p),
-    "sqrt": Operation(point.unary(np.sqrt), ulps(2)),
-    "rsqrt": Operation(point.unary(lambda x: 1 / np.sqrt(x)), ulps(4)),
-    "reciprocal": Operation(point.unary(lambda x: 1 / point.floating(x)), ulps(2)),
-    "square": Operation(point.unary(np.square), ulps(1)),
-    "pow": Operation(point.power, point.power_error),
-    "sin": _smooth(np.sin),
-    "cos": _smooth(np.cos),
-    "tan": _smooth(np.tan),
-    "asin": _smooth(np.arcsin),
-    "acos": _smooth(np.arccos),
-    "atan": _smooth(np.arctan),
-    "atan2": Operation(point.binary(np.arctan2), ulps(FUNCTION)),
-    "sinh": _smooth(np.sinh),
-    "cosh": _smooth(np.cosh),
-    "tanh": _smooth(np.tanh),
-    "erf": Operation(point.unary(erf), point.erf_error),
-    "erfc": Operation(point.unary(erfc), ulps(FUNCTION)),
-    "neg": moved(point.unary(np.negative)),
-    "abs": moved(point.unary(np.abs)),
-    "sign": moved(point.sign),
-    "sgn": moved(point.sign),
-    "floor": moved(point.unary(np.floor)),
-    "ceil": moved(point.unary(np.ceil)),
-    "trunc": moved(point.unary(np.trunc)),
-    "frac": moved(point.unary(lambda x: x - np.trunc(x))),
-    "round": Operation(point.rounded, point.rounded_error),
-    "clamp": _CLAMP,
-    "clamp_min": _CLAMP,
-    "clamp_max": _CLAMP,
-    # functions of one or two numbers beyond the usual ones
-    "acosh": _smooth(np.arccosh),
-    "asinh": _smooth(np.arcsinh),
-    "atanh": _smooth(np.arctanh),
-    "deg2rad": Operation(point.unary(lambda x: np.deg2rad(point.floating(x))), ulps(3)),
-    "rad2deg": Operation(point.unary(lambda x: np.rad2deg(point.floating(x))), ulps(3)),
-    "sinc": Operation(functions.sinc, functions.sinc_error),
-    "logit": Operation(functions.logit, functions.logit_error),
-    "nan_to_num": moved(functions.without_nan),
-    "angle": Operation(functions.angle, ulps(1)),
-    "signbit": moved(point.unary(lambda x: np.asarray(x) < 0 if x.dtype.kind in "iub" else np.signbit(x))),
-    "isposinf": moved(point.unary(np.isposinf)),
-    "isneginf": moved(point.unary(np.isneginf)),
-    "frexp": moved(functions.parts_of_number),
-    "copysign": Operation(functions.copysign, functions.copysign_error),
-    "hypot": Operation(point.binary(np.hypot), ulps(FUNCTION)),
-    "fmax": Operation(point.binary(np.fmax), point.either_error),
-    "fmin": Operation(point.binary(np.fmin), point.either_error),
-    "logaddexp": Operation(functions.log_add, wide(functions.log_add_error)),
-    "logaddexp2": Operation(functions.log_add_2, wide(functions.log_add_2_error)),
-    "xlogy": Operation(functions.times_log, functions.times_log_error),
-    "ldexp": Operation(functions.scaled_by_power, functions.scaled_by_power_error),
-    "heaviside": Operation(functions.step_function, functions.step_error),
-    # arithmetic
-    "add": Operation(point.add, point.add_error),
-    "sub": Operation(point.subtract, point.add_error),
-    "rsub": Operation(point.subtract_from, point.subtract_from_error),
-    "mul": Operation(point.multiply, point.multiply_error),
-    "div": Operation(point.divide, point.divide_error),
-    "floor_divide": Operation(point.floor_divide, point.floor_divide_error),
-    "remainder": Operation(point.remainder, point.remainder_error),
-    "fmod": Operation(point.fmod, point.remainder_error),
-    "addcmul": Operation(point.add_product, point.add_product_error),
-    "addcdiv": Operation(point.add_quotient, point.add_quotient_error),
-    "lerp": Operation(point.interpolate, point.interpolate_error),
+    **POINTWISE,
     # resampling, padding, windows
     "upsample_nearest1d": _NEAREST,
     "upsample_nearest2d": _NEAREST,

@@ -15,7 +15,7 @@ COMBINED: dict[str, np.ufunc] = {
     "sum": np.add, "mean": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum,
 }  # fmt: skip
 NEUTRAL = {"sum": 0, "mean": 0, "prod": 1, "amax": -np.inf, "amin": np.inf}
-"""What changes nothing, for each way of combining."""
+"""The neutral element of each way of combining."""
 
 
 def add_slices(x: Array, dim: int, index: Array, source: Array, alpha: float = 1) -> Array:
@@ -37,14 +37,14 @@ def add_slices_error(_y: Array, u: float, x: Array, dim: int, index: Array, sour
 
 
 def copy_slices(x: Array, dim: int, index: Array, source: Array) -> Array:
-    """index_copy: slice i of `source` in the place of slice index[i]."""
+    """index_copy: slice i of `source` replaces slice index[i]."""
     out = np.array(x, ndmin=1)
     np.moveaxis(out, dim, 0)[np.atleast_1d(index)] = np.moveaxis(np.array(source, ndmin=out.ndim), dim, 0)
     return out.reshape(x.shape)
 
 
 def fill_slices(x: Array, dim: int, index: Array, value: Any) -> Array:
-    """index_fill: one number in the slices that an index names."""
+    """index_fill: one number in the slices that an index selects."""
     out = np.array(x, ndmin=1)
     np.moveaxis(out, dim, 0)[np.atleast_1d(index)] = value
     return out.reshape(x.shape)
@@ -56,7 +56,7 @@ def fill_slices_error(_y: Array, u: float, x: Array, dim: int, index: Array, val
 
 
 def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, include_self: bool = True) -> Array:
-    """scatter_reduce: the numbers sent to a cell combined, with the one that is there unless told otherwise.
+    """scatter_reduce: the numbers written to a cell combined, with its own unless `include_self` is false.
 
     >>> scatter_reduced(np.array([5.0, 1.0]), 0, np.array([0, 0]), np.array([1.0, 3.0]), "mean", False).tolist()
     [2.0, 1.0]
@@ -69,15 +69,15 @@ def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, i
     out, index = np.array(x, ndmin=1), np.atleast_1d(index)
     axes = list(np.ogrid[tuple(map(slice, index.shape))])
     axes[dim % index.ndim] = index
-    place, sent = tuple(axes), np.atleast_1d(src)[tuple(map(slice, index.shape))]
+    target, sent = tuple(axes), np.atleast_1d(src)[tuple(map(slice, index.shape))]
     if not include_self:
-        out[place] = np.iinfo(x.dtype).min if x.dtype.kind in "iu" and reduce == "amax" else (
+        out[target] = np.iinfo(x.dtype).min if x.dtype.kind in "iu" and reduce == "amax" else (
             np.iinfo(x.dtype).max if x.dtype.kind in "iu" and reduce == "amin" else NEUTRAL[reduce]
         )  # fmt: skip
-    COMBINED[reduce].at(out, place, sent)
+    COMBINED[reduce].at(out, target, sent)
     if reduce == "mean":
         count = np.full(out.shape, 1.0 if include_self else 0.0)
-        np.add.at(count, place, 1.0)
+        np.add.at(count, target, 1.0)
         out = out / np.maximum(count, 1.0)
     return out.reshape(x.shape)
 
@@ -85,7 +85,7 @@ def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, i
 def scatter_reduced_error(
     y: Array, u: float, x: Array, dim: int, index: Array, src: Array, reduce: str, include_self: bool = True
 ) -> Any:
-    """As many additions or products as the axis of `index` is long, at most, and a division; extremes are exact."""
+    """At most one addition or product for each index along the axis, and a division; extremes are exact."""
     if reduce in {"amax", "amin"} or y.dtype.kind != "f":
         return 0.0
     terms = (index.shape[dim] if np.ndim(index) else 1) + 2
@@ -104,12 +104,12 @@ def reduced_slices(x: Array, dim: int, index: Array, source: Array, reduce: str,
 def reduced_slices_error(
     y: Array, u: float, x: Array, dim: int, index: Array, source: Array, reduce: str, include_self: bool = True
 ) -> Any:
-    """As `scatter_reduced_error`."""
+    """The same bound as `scatter_reduced_error`."""
     return scatter_reduced_error(y, u, x, dim, _spread(index, dim, source), source, reduce, include_self)
 
 
 def put(x: Array, index: Array, source: Array, accumulate: bool = False) -> Array:
-    """put: numbers written, or added, to cells that are counted in reading order."""
+    """put: numbers written, or added, to cells at flat indices."""
     out = np.array(x)
     flat = out.reshape(-1)
     at = np.asarray(index).reshape(-1)
@@ -128,7 +128,7 @@ def put_error(_y: Array, u: float, x: Array, index: Array, source: Array, accumu
 
 
 def write_masked(x: Array, mask: Array, source: Array) -> Array:
-    """masked_scatter: the first numbers of `source`, in reading order, where the mask holds."""
+    """masked_scatter: the first numbers of `source`, in row-major order, where the mask is true."""
     shape = np.broadcast_shapes(x.shape, mask.shape)
     out, at = np.array(np.broadcast_to(x, shape)), np.broadcast_to(mask, shape)
     out[at] = np.asarray(source).reshape(-1)[: int(at.sum())]
@@ -175,7 +175,7 @@ def embed_diagonal(x: Array, offset: int = 0, dim1: int = -2, dim2: int = -1) ->
 
 
 def block_diagonal(tensors: Sequence[Array]) -> Array:
-    """block_diag: matrices one below and right of the other, zeros around them."""
+    """block_diag: matrices as blocks along the diagonal, zeros elsewhere."""
     blocks = [np.atleast_2d(t) for t in tensors]
     out = np.zeros(np.sum([b.shape for b in blocks], axis=0), np.result_type(*blocks))
     row = column = 0

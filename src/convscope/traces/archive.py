@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from convscope.cards.card import Card
 from convscope.errors import DataError, TraceError, UsageError
+from convscope.files import replace_file
 from convscope.traces.header import pack, pack_result, unpack_result
 from convscope.traces.header_check import NARROW, STEP, Contents, Outside, check, derivable, fits, parse
 from convscope.traces.step import Array, Kind, Ref, Step, Values, frozen, weights_digest
@@ -141,7 +142,7 @@ def _save(path: Path, arrays: Mapping[str, Array], header: str) -> None:
             beside,
             {FORMAT: header},
         )
-        beside.replace(path)
+        replace_file(beside, path)
     except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
         raise UsageError(f"the trace cannot be written to {path}: {error}.") from None

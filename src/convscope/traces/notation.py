@@ -1,7 +1,6 @@
-"""Notation: the calculation of one number as a formula, and as PyTorch code that gives it.
+"""Notation: the calculation of one number as a formula, and as PyTorch code that computes it.
 
-One entry per operation in `CALLS` and `FORMULAS`. An operation without an entry has neither: nothing is written here
-that a test does not run, or that was not made for the operation.
+One entry per operation in `CALLS` and `FORMULAS`; tests run every entry. Other operations have no formula and no code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ Call = Callable[[Arguments], "tuple[dict[str, str], str] | None"]
 
 
 def pytorch_code(step: Step, cell: Cell) -> str | None:
-    """Code that gives the number, where `trace` is the trace; None where the operation has no short call.
+    """Code that computes the number, given `trace`; None if the operation has no short call.
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Conv2d(1, 2, 3, padding=1), torch.ones(1, 4, 5))
@@ -38,7 +37,7 @@ def pytorch_code(step: Step, cell: Cell) -> str | None:
 
 
 def formula(step: Step, cell: Cell) -> str | None:
-    """The number as a formula with its indices filled in; None where the operation has none here.
+    """The number as a formula with its indices filled in; None if the operation has no formula.
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Conv2d(2, 2, 3, padding=1), torch.ones(2, 4, 5))
@@ -62,9 +61,9 @@ def _short(values: Any) -> Any:
 
 
 def _options(arguments: Arguments, defaults: Mapping[str, Any]) -> str:
-    """What differs from the defaults, as keyword arguments."""
-    given = {name: _short(arguments.get(name, default)) for name, default in defaults.items()}
-    return "".join(f", {name}={value}" for name, value in given.items() if value != defaults[name])
+    """The settings that differ from their defaults, as keyword arguments."""
+    settings = {name: _short(arguments.get(name, default)) for name, default in defaults.items()}
+    return "".join(f", {name}={value}" for name, value in settings.items() if value != defaults[name])
 
 
 def _present(arguments: Arguments, names: Mapping[str, str]) -> dict[str, str]:
@@ -158,7 +157,7 @@ FIRST_RESULT = frozenset({"max_pool2d_with_indices", "max_pool3d_with_indices", 
 
 
 def _plus(start: int, step: int, letter: str) -> str:
-    """1 + 2r: where the number `letter` of a window is."""
+    """The position of number `letter` of a window: `1 + 2r`."""
     moving = letter if step == 1 else f"{step}{letter}"
     return moving if start == 0 else f"{start} + {moving}".replace("-", "−")
 

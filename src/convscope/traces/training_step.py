@@ -1,4 +1,4 @@
-"""Training step: what a trace knows besides its steps where it went on to a loss, gradients and an update.
+"""Training step: what a trace records besides its steps if it includes a loss, gradients and an update.
 
 Knows references; no torch, no numbers.
 """
@@ -14,7 +14,7 @@ class BackwardNode:
     """One node of the backward pass: the derivative of one forward operation, or of one custom function."""
 
     kind: str
-    """autograd's name of it: `ConvolutionBackward0`, or the class of a custom function."""
+    """Its name in autograd: `ConvolutionBackward0`, or the class of a custom function."""
     custom: bool
     """Whether its formula was written by the user (`torch.autograd.Function`)."""
     received: tuple[tuple[Ref, Ref], ...]
@@ -48,10 +48,10 @@ class TrainingStep:
     nodes: tuple[BackwardNode, ...]
     """In the order in which they ran."""
     origin: str = ""
-    """Which step of which run it is, in words; empty for a step of its own."""
+    """The run and its step, in words; empty if it is not a run's step."""
 
     @property
     def says(self) -> str:
-        """What was recorded, in words: the first line of every report."""
+        """A description of the recording: the first line of every report."""
         what = f"one step of {self.optimizer} on" if self.optimizer else "loss and gradients of"
         return f"{what} {self.loss_name}, in {self.mode} mode{f'; {self.origin}' if self.origin else ''}"

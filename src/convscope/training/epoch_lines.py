@@ -1,4 +1,4 @@
-"""Epoch lines: what `cs.train` prints by itself in a terminal or a notebook, a line for each epoch."""
+"""Epoch lines: `cs.train` prints a line for each epoch in a terminal or a notebook."""
 
 import sys
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from convscope.render.numbers import decimal, percent
 
 LINES = 30
-"""Of more epochs than this, evenly spaced ones and the last are printed."""
+"""With more epochs than this, only evenly spaced ones and the last are printed."""
 
 
 def is_interactive() -> bool:

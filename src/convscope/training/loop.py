@@ -57,7 +57,7 @@ def interruptible() -> Iterator[Interrupt]:
         yield interrupt
         return
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, interrupt.ask) for number in numbers}
     try:

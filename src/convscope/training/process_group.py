@@ -45,9 +45,9 @@ def join(patience: float = PATIENCE) -> None:
         distributed.init_process_group(backend, store=store, rank=number, world_size=size, timeout=SILENCE)
         atexit.register(_leave)
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
-        here = f"process {number} on {socket.gethostname()} waited at {address[0]}:{address[1]} ({said(error)})"
+        detail = f"process {number} on {socket.gethostname()} waited at {address[0]}:{address[1]} ({said(error)})"
         raise TrainingError(
-            f"not all of {size} processes have joined within {patience:g} s: {here}. Start the same command on every "
+            f"not all of {size} processes have joined within {patience:g} s: {detail}. Start the same command on every "
             "host, make sure that this address can be reached, and if a host has several networks, name the right one "
             "in GLOO_SOCKET_IFNAME."
         ) from None
@@ -117,7 +117,7 @@ def launch_id() -> str | None:
     if run_id != "none":
         return run_id
     parent = Path(f"/proc/{os.getppid()}/stat")
-    started = parent.read_text().rpartition(")")[2].split()[19] if parent.exists() else ""
+    started = parent.read_text(encoding="utf-8").rpartition(")")[2].split()[19] if parent.exists() else ""
     return f"{socket.gethostname()} {os.getppid()} {started}"
 
 

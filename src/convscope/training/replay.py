@@ -1,7 +1,7 @@
 """Replay: repeat a run up to just before one of its steps, with the same weights, optimizer state, batch and masks.
 
-A training is repeatable bit for bit on the same kind of CPU with the same threads and torch, so its steps need not have
-been kept: the nearest snapshot before the step, or the start, and the steps in between are enough.
+A training is repeatable bit for bit on the same kind of CPU with the same thread count and torch version, so its steps
+need not be stored: the steps after the nearest snapshot (or the start) are repeated.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def before_step(
 
     Raises:
         UsageError: the run has no such step, or cannot be repeated here.
-        RunError: the repetition came to other weights than the run had.
+        RunError: the repetition produced different weights.
     """
     _check(run)
     settings = settings_of(run, Settings(None), {"epochs": None}, trust=trust)
@@ -155,8 +155,8 @@ def _check_weights(run: Run, step: int, model: nn.Module, job: TrainingJob) -> N
     for name, weights in run.weights_at(step).items():
         if not np.array_equal(now[name].numpy(), weights, equal_nan=True):
             raise RunError(
-                f"{run.path} cannot be repeated exactly: after {step} steps on {job.train.name} {name} is not what the "
-                "run had; another CPU kind, thread count or version of torch gives other last bits."
+                f"{run.path} cannot be repeated exactly: after {step} steps on {job.train.name} {name} differs from "
+                "the run; another kind of CPU, thread count or torch version changes the last bits."
             )
 
 

@@ -229,7 +229,7 @@ def free_path(name: str, folder: Path = RUNS, is_taken: Callable[[Path], bool] =
         folder: Parent folder of the runs.
         is_taken: Tells whether a path is in use.
     """
-    stem = Path(name.partition(":")[0]).stem if ":" in name else name
+    stem = Path(name.rpartition(":")[0]).stem if ":" in name else name
     path, number = folder / stem, 2
     while is_taken(path):
         path, number = folder / f"{stem}-{number}", number + 1

@@ -1,6 +1,5 @@
 """Writers: write a run folder durably, by one training at a time, and its metrics as lines with checksums."""
 
-import fcntl
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
+from filelock import lock_descriptor
 from torch import nn
 
 from convscope.errors import RunError
@@ -122,12 +122,9 @@ def is_held(path: Path) -> bool:
     """Whether a training is currently writing to this folder."""
     try:
         with open_to_read(path / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not lock_descriptor(lock.fileno(), blocking=False)
     except OSError:
-        pass
-    return False
+        return False
 
 
 class Writer:
@@ -188,14 +185,13 @@ class RunWriter(Writer):
                     refuse_link(self.path / name)
                 self._lock = opened.enter_context(open_own(self.path / "lock"))
                 self._metrics = opened.enter_context(open_own(self.path / METRICS))
+                locked = lock_descriptor(self._lock.fileno(), blocking=False)
             except OSError as error:
                 raise RunError(
                     f"{error.filename or self.path} cannot be written: {error.strerror or error}; choose another --out."
                 ) from None
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(BUSY.format(self.path)) from None
+            if not locked:
+                raise RunError(BUSY.format(self.path))
             opened.pop_all()
         return self
 
@@ -231,8 +227,8 @@ class RunWriter(Writer):
         content = b"".join(line + b"\n" for line in kept)
         if status.st_nlink == 1 and status.st_size == len(content):
             return
+        self._metrics.close()  # first, as Windows replaces no open file
         write_file(self.path / METRICS, content)
-        self._metrics.close()
         self._metrics = open_own(self.path / METRICS)
 
     def log(self, event: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ WRONG = (
     Wrong("convolution", "last_channel_only", "conv2d", "only the last channel", 1),
     Wrong("convolution", "padded_with_the_edge", "conv2d", "padded with the edge", 2),
     Wrong("convolution", "stride_down_only", "conv2d", "stride in one direction only", 1),
-    Wrong("convolution", "whole_numbers", "conv2d", "cut to whole numbers", 2),
+    Wrong("convolution", "whole_numbers", "conv2d", "truncated to integers", 2),
     Wrong("convolution_backward", "overwritten", "conv2d_backward", "overlapping windows overwrite each other", 1),
     Wrong("convolution_backward", "conv_backward_naive", "conv2d_backward", "padding cut off at the wrong side", 2),
     Wrong("convolution_backward", "divided_by_the_batch", "conv2d_backward", "divided by the batch size", 1),

@@ -119,7 +119,7 @@ function knock(with_: string): Promise<Response> {
   });
 }
 
-/** Notice a server that has stopped or was started anew, also while the page requests nothing. */
+/** Notice a server that has stopped or restarted, also while the page requests nothing. */
 async function watch(): Promise<void> {
   if (document.hidden || reconnecting !== undefined || Date.now() - heard < WATCH) return;
   try {
@@ -136,7 +136,7 @@ if (typeof document !== "undefined") {
 }
 
 /**
- * Go on with the token of a restarted server: pasted text that contains it, such as the address that convscope printed.
+ * Continue with the token of a restarted server: pasted text that contains it, such as the address that convscope printed.
  * The page is loaded again in its present state.
  *
  * Returns:

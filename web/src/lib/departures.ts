@@ -29,7 +29,7 @@ function edited(edits: readonly Edit[]): string {
   return `${parts.filter((part) => part !== "").join(" and ")} edited`;
 }
 
-/** What differs from the model as it is and from the image as it is, in the view of this state. */
+/** How the model and the image differ from the unchanged ones, in the view of this state. */
 export function departures(state: State, model: ModelInfo | null): Departure[] {
   const all: Departure[] = [];
   if (state.at !== null) {
@@ -46,7 +46,7 @@ export function departures(state: State, model: ModelInfo | null): Departure[] {
     all.push({
       key: "painted",
       label: "painted image",
-      undo: "Use the image as it was",
+      undo: "Use the original image",
       back: { input: state.origin, origin: null },
     });
   }

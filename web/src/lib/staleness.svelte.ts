@@ -1,8 +1,8 @@
-/** How long something outdated may stay on screen unmarked. Knows no DOM and no server. */
+/** Marks outdated content after a moment. Knows no DOM and no server. */
 
 const MOMENT = 150; // milliseconds
 
-/** Marks what is shown once it has been outdated for a moment; anything newer that arrives starts the moment anew. */
+/** Marks the content once it has been outdated for a moment; newer content restarts the timer. */
 export class Staleness {
   /** Whether to mark what is shown as outdated. */
   late = $state(false);

@@ -1,7 +1,7 @@
-"""Backward: what activations, softmax and losses do to a gradient on its way back.
+"""Backward: the gradients of activations, softmax and losses.
 
-Each is the gradient that arrives, times the slope of the forward function at the recorded number. Slopes are written
-out as the kernels calculate them, from the function's input x or from its result y.
+Each is the incoming gradient times the slope of the forward function at the recorded number. Slopes are written as the
+kernels calculate them, from the function's input x or from its result y.
 """
 
 # ruff: noqa: ARG005 - what is called through one table has one signature
@@ -18,7 +18,7 @@ from convscope.expr.primitives.primitive import Numbers, Primitive, elementary
 _BELL = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
 SIXTH = float(np.float32(1 / 6))
-"""What PyTorch multiplies a gradient of hardsigmoid by, in float64 too."""
+"""The factor that PyTorch uses in the gradient of hardsigmoid, in float64 too."""
 FAR = 1e4
 """exp of minus this is 0 in every type: products with it stay numbers."""
 
@@ -42,7 +42,7 @@ def _times(
 
 
 def _kept(formula: str, keeps: Callable[..., Numbers], *, taken: Callable[..., str], nan: bool = False) -> Primitive:
-    """The gradient itself or 0, exact; with `nan`, kernels differ in what they do where x is nan."""
+    """The gradient itself or 0, exact; with `nan`, kernels differ if x is nan."""
     return elementary(
         formula,
         lambda grad, *rest: np.where(keeps(*rest), grad, 0.0),
@@ -86,7 +86,7 @@ def _hardswish(grad: Numbers, x: Numbers) -> Numbers:
 
 
 class Paths(NamedTuple):
-    """What the gradient of a normalized number is made of."""
+    """The parts of the gradient of a normalized number."""
 
     grad: Numbers
     from_mean: Numbers
@@ -97,12 +97,12 @@ class Paths(NamedTuple):
     weight: Numbers = 1.0
 
     def total(self) -> Numbers:
-        """Straight, less the path through the mean and the one through the variance."""
+        """The direct path, minus the paths through the mean and the variance."""
         return (self.grad - self.from_mean - (self.x - self.mean) * self.rate**2 * self.slope) * self.scale
 
     @property
     def scale(self) -> Numbers:
-        """What all three paths are multiplied by."""
+        """The common factor of all three paths."""
         return self.rate * self.weight
 
     def size(self, *, apart: bool = False) -> Numbers:
@@ -112,7 +112,7 @@ class Paths(NamedTuple):
         return (np.abs(self.grad) + np.abs(self.from_mean) + bent) * np.abs(self.scale)
 
     def slopes(self) -> tuple[Numbers, ...]:
-        """By each of them."""
+        """The slopes by each argument."""
         far, bent = self.x - self.mean, self.rate**2 * self.slope * self.scale
         by_rate = (self.grad - self.from_mean - 3 * far * self.rate**2 * self.slope) * self.weight
         by_weight = (self.grad - self.from_mean - far * self.rate**2 * self.slope) * self.rate

@@ -24,14 +24,14 @@ class Loss:
     formula: str
     value: Callable[..., Numbers]
     roundings: Callable[..., Numbers]
-    """Of (result, *arguments): the magnitudes that a kernel rounds, added up."""
+    """Function of (result, *arguments): the sum of the magnitudes that a kernel rounds."""
     slopes: Callable[..., tuple[Numbers, ...]]
     way: Callable[..., Numbers] | None = None
-    """The largest magnitude on the way: where it exceeds the type, the result has no bound."""
+    """The largest intermediate magnitude: if it exceeds the type's range, the result has no bound."""
     stored: Callable[..., Numbers] | None = None
-    """As `roundings`: what a kernel of a narrow type puts down in between; by default it rounds all of them."""
+    """Like `roundings`, for the values that kernels of narrow types store in between; by default all of them."""
     underflow: Callable[..., Numbers] | None = None
-    """What a number that underflows on the way is multiplied by afterwards, where that is more than 1."""
+    """The later factor of an intermediate number that may underflow, if it is more than 1."""
 
     def errors(self, precision: Precision, result: Numbers, *values: Numbers) -> Numbers:
         """How far a kernel may be off, for one pair or many; the arguments are exact."""
@@ -112,7 +112,7 @@ def _entropy_stored(f: Numbers, x: Numbers, y: Numbers, weight: Numbers) -> Numb
 
 
 def _entropy_slopes(x: Numbers, y: Numbers, weight: Numbers) -> tuple[Numbers, ...]:
-    """By the prediction as PyTorch has it, whose divisor is at least 1e-12."""
+    """The slope by the prediction as PyTorch calculates it, with a divisor of at least 1e-12."""
     yes, no = _logs(x)
     return weight * (x - y) / np.maximum(x * (1.0 - x), 1e-12), weight * (no - yes), 0.0
 

@@ -25,7 +25,7 @@ def _steps(x: Numbers, scale: Numbers, zero: Numbers, *, shifted: bool) -> Numbe
 def fake_quantized(
     x: Numbers, scale: Numbers, zero: Numbers, low: Numbers, high: Numbers, *, shifted: bool = False
 ) -> Numbers:
-    """The number that stands for x.
+    """The quantized value of x.
 
     >>> float(fake_quantized(0.27, 0.1, 3.0, 0.0, 255.0))
     0.30000000000000004

@@ -40,7 +40,7 @@ def _same(row: Row, x: float) -> Any:
 
 
 def _open_if_several(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    """Which of several equal cells is named is up to the kernel."""
+    """Kernels may return the index of any of several equal cells."""
     return float("inf") if np.count_nonzero(_same(*values)) > 1 else 0.0
 
 
@@ -57,7 +57,7 @@ def _not_above(row: Row, x: float) -> Any:
 
 
 def _inside(row: Row, low: float, high: float, last: float) -> Any:
-    """Bins hold their lower edge, the last one its upper edge too."""
+    """Bins include their lower edge, the last one also its upper edge."""
     return (row >= low) & ((row < high) | ((row == high) & (last != 0)))
 
 

@@ -1,4 +1,4 @@
-"""Updates: what optimizers do with one parameter: decay, running means, directions, the step itself."""
+"""Updates: the parts of an optimizer step for one parameter: decay, running means, directions, the step itself."""
 
 # ruff: noqa: ARG005 - what is called through one table has one signature
 

@@ -34,9 +34,7 @@ def missing_eval(seen: Evidence) -> Iterator[Finding]:
     moved = float((asked.output - asked.again).abs().max())
     if moved > 0:
         changed = _changed(seen, asked.output, asked.again)
-        evidence = (
-            f"asked twice, outputs differ by up to {moved:.3g} and {changed} are given another class: dropout is on"
-        )
+        evidence = f"outputs of two runs differ by up to {moved:.3g}, and {changed} change class: dropout is on"
         yield Finding("missing-eval", "", evidence, {"difference": moved, "changed": changed.to_json()})
 
 

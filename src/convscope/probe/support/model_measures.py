@@ -31,12 +31,12 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one image costs."""
+    """The cost of one image."""
 
     parameters: int
     """Numbers that training can change."""
     multiply_adds: int
-    """Of convolutions, matrix products and attention; everything else is left out."""
+    """Multiply-adds of convolutions, matrix products and attention; everything else is left out."""
     milliseconds: float
     """Median time for an image, in a batch."""
     least: float
@@ -48,7 +48,7 @@ class Cost:
 
 
 def costs(models: Sequence[nn.Module], batches: Sequence[Tensor]) -> tuple[Cost, ...]:
-    """What one image costs each model; the models take turns, so that a busy machine treats all alike.
+    """The cost of one image for each model; the models take turns, so that other load affects all of them equally.
 
     >>> with torch.no_grad():
     ...     cost = costs([nn.Conv2d(1, 4, 3)], [torch.zeros(2, 1, 10, 10)])[0]
@@ -185,7 +185,7 @@ LAYERS = 12
 
 
 class Answers:
-    """What each batch is asked, and how the answers are added up."""
+    """The measurements of each batch, and their sums."""
 
     def __init__(self, data: Dataset, models: Sequence[nn.Module], layers: Sequence[Sequence[str]], shown: int) -> None:
         self._classes = [classes_of(model, data) for model in models]

@@ -9,6 +9,7 @@ at a time, and jobs that wait for their key occupy no thread. Knows requests and
 
 import asyncio
 import ctypes
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,8 @@ class MemoryTrimmer:
 
 def give_back() -> None:
     """Return freed blocks to the operating system."""
+    if sys.platform == "win32":  # where a library needs a name
+        return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

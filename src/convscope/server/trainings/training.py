@@ -25,6 +25,8 @@ State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
 SHOWN = ("event", "step", "epoch", "loss", "accuracy", "test_loss", "test_accuracy")
 """Keys of the metrics that are sent to the page."""
+OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""What `start_new_session` is to Windows: Ctrl-C in the terminal reaches the server alone, which ends its trainings."""
 PATIENCE = 30.0
 """Seconds that a training has to stop by itself before it is killed."""
 
@@ -56,7 +58,7 @@ class Training:
         command = [sys.executable, "-P", "-m", "convscope.server.trainings.worker"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=_environment(),
-            start_new_session=True,
+            start_new_session=True, creationflags=OWN_GROUP,
         )  # fmt: skip
         self._send(order)
         self._reader = threading.Thread(target=self._read, name=f"training {name}", daemon=True)

@@ -157,7 +157,8 @@ def main() -> None:
     """
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    os.nice(5)  # the page comes first
+    if sys.platform != "win32":
+        os.nice(5)  # the page comes first
     TrainingWorker(sys.stdin, events).work()
     os._exit(0)
 
