@@ -220,6 +220,30 @@ def test_a_custom_backward_is_proved_only_if_it_is_the_derivative(function: Any,
     assert report.wrong == (function is Wrong)
 
 
+class Withheld(Wrong):
+    """The square, whose backward gives no gradient at all."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:  # type: ignore[override]
+        """None means zero."""
+
+
+class Unmoved(Withheld):
+    """Whole numbers, whose derivative is zero: None is right."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+
+@pytest.mark.parametrize(("function", "right"), [(Withheld, False), (Unmoved, True)])
+def test_a_custom_backward_gives_no_gradient_only_where_the_derivative_is_zero(function: Any, right: bool) -> None:
+    torch.manual_seed(4)
+    report = cs.verify(cs.trace(Squares(function), images(3), target=[0, 1, 0]), cells=20)
+    assert (report.proved, report.wrong) == (right, not right)
+    assert ("gives no gradient of fc1, though its result depends on it" in "\n".join(report.lines)) != right
+
+
 def nan_loss(output: Tensor, _target: Tensor) -> Tensor:
     return output.sum() * float("nan")
 
@@ -251,11 +275,31 @@ def test_an_optimizer_reads_gradients_in_the_layout_of_their_parameters() -> Non
         np.testing.assert_array_equal(trace[f"{name}.updated"].output, tensor.detach())
 
 
+def hooked(optimizer: bool) -> Callable[[], Any]:
+    """A step of a model whose gradients, or whose optimizer's steps, are changed by a hook."""
+    model = small()
+    made = torch.optim.SGD(model.parameters(), 0.1)
+    if optimizer:
+        made.register_step_post_hook(lambda *_: None)
+    else:
+        next(model.parameters()).register_hook(lambda gradient: gradient * 5)  # type: ignore[no-untyped-call]
+    return lambda: cs.trace(model, images(2), target=[0, 1], optimizer=made)
+
+
 COMPILED = torch.compile(small(), backend="eager")
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "labels outside the classes": (lambda: cs.trace(small(), images(2), target=[0, 4]), "label 4 is not one of"),
     "another number of labels": (lambda: cs.trace(small(), images(2), target=[0]), "2 images need 2 labels"),
     "labels that are fractions": (lambda: cs.trace(small(), images(2), target=[0.5, 1.0]), "one class number for each"),
+    "labels that are words": (step(target=["cat", "dog"]), r"class numbers of the images.* not \['cat', 'dog'\]"),
+    "labels of different lengths": (step(target=[[0], [1, 2]]), "class numbers of the images"),
+    "a label beyond 64 bits": (step(target=[0, 10**30]), "class numbers of the images"),
+    "complex labels": (step(target=[1j, 0]), "one class number for each"),
+    "a rate that is a word": (step(optimizer="sgd", lr="fast"), "lr must be a number greater than 0, not 'fast'"),
+    "some numbers kept": (step(keep=["0"]), "keeps every number"),
+    "a step's result overridden": (step(overrides={"0": [1.0]}), "no parameter to override in a training step"),
+    "a hook on a parameter": (hooked(optimizer=False), "parameters with hooks is not explained"),
+    "a hook on the optimizer": (hooked(optimizer=True), "SGD with hooks on its steps is not explained"),
     "a loss of many numbers": (
         lambda: cs.trace(small(), images(2), target=[0, 1], loss=lambda y, t: y - t[:, None]),
         r"a loss is one number, and this one has shape \(2, 4\)",

@@ -249,7 +249,7 @@ def test_bad_usage_is_one_sentence(function: Any, as_: str | None, message: str)
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, "long", float("nan")])
+@pytest.mark.parametrize("seconds", [0, -1, "long", float("nan"), float("inf"), 1e12])
 def test_a_time_limit_is_a_positive_number(seconds: Any) -> None:
     with pytest.raises(cs.UsageError, match="the time limit is a number of seconds above 0"):
         cs.check(abs, as_="relu", seconds=seconds)
@@ -324,6 +324,7 @@ def test_the_command_survives_a_function_that_ends_its_process(mine: Path) -> No
         ("import nothing_of_this_name", "f", 1, "fails when it is imported: ModuleNotFoundError"),
         ("while True:\n    pass", "f", 1, "importing broken.py took more than 0.5 s and was stopped (broken.py, line"),
         ("def relu(x): return x", "rely", 2, "no function in broken.py is called 'rely'; did you mean 'relu'?"),
+        ("\0", "f", 1, "broken.py is not valid Python: source code string cannot contain null bytes"),
         ("relu = 3", "relu", 2, "relu in broken.py is not a function but a int"),
     ],
 )
@@ -340,3 +341,32 @@ def test_files_that_cannot_be_checked(tmp_path: Path, text: str, name: str, stat
 def test_names_that_are_no_file(spec: str) -> None:
     with pytest.raises(cs.UsageError):
         cs.check_file(spec)
+
+
+def test_a_missing_file_is_named_in_a_sentence() -> None:
+    with pytest.raises(cs.UsageError, match=r"^there is no file nothing\.py; check the path\.$"):
+        cs.check_file("nothing.py:relu")
+
+
+def test_processes_that_a_function_starts_are_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "forks.py"
+    path.write_text(
+        "import os, time\n"
+        "def relu(x, started=[]):\n"
+        "    if not started:\n"
+        "        started.append(os.fork())\n"
+        "        if started == [0]:\n"
+        "            open(__file__ + '.pid', 'w').write(str(os.getpid()))\n"
+        "            time.sleep(600)\n"
+        "        while not os.path.exists(__file__ + '.pid'):\n"
+        "            time.sleep(0.01)\n"
+        "    return x * (x > 0)\n"
+    )
+    begin = time.monotonic()
+    assert cs.check_file(f"{path}:relu").right
+    assert time.monotonic() - begin < 60
+    status = Path(f"/proc/{Path(f'{path}.pid').read_text()}/stat")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended, or ends now
+        while status.read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}:
+            assert time.monotonic() - begin < 60
+            time.sleep(0.01)

@@ -108,6 +108,13 @@ def check_optimizer(optimizer: Optimizer) -> Kind:
             f"the update of {type(optimizer).__name__} is not explained: it {closure}has no formula here; "
             f"updates are explained for {known}. Leave the optimizer out to explain the gradients alone."
         )
+    if (
+        optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    ):  # a copy takes the step, without them
+        raise UsageError(
+            f"the update of {type(optimizer).__name__} with hooks on its steps is not explained: they may change the "
+            "weights; remove them, or leave the optimizer out to explain the gradients alone."
+        )
     for group in optimizer.param_groups:
         for setting in ("amsgrad", "capturable", "differentiable"):
             if group.get(setting):

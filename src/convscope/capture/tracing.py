@@ -121,6 +121,9 @@ def trace(
     if target is not None:
         step = StepSettings(target, loss, optimizer, lr, training)
         step = step if run is None else settings_of_run(run, step)
+        for name in overrides or {}:
+            if name not in subject.parameters:
+                raise UnknownName("parameter to override in a training step", name, [*subject.parameters])
         given = {name: _fitting(subject, name, value) for name, value in (overrides or {}).items()}
         whole = training_session(subject, intake, step, parameters=given, progress=progress)
         return _training_step(whole, keep)
@@ -137,7 +140,7 @@ LEAF_WRITTEN = "a leaf Variable that requires grad is being used in an in-place 
 
 def _training_step(session: TrainingSession, keep: Keep) -> Trace:
     """Record forward, loss, gradients and update; every number is kept."""
-    if keep not in {None, "all"}:
+    if keep is not None and keep != "all":
         raise UsageError("a training step keeps every number; leave keep out, or pass fewer images.")
     recorder = BackwardRecorder()
     try:

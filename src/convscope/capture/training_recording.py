@@ -175,7 +175,7 @@ class TrainingRecording(Recording):
 
     def _node(self, run: NodeRun) -> BackwardNode:
         results = [(self._result_ref(result), run.received[number]) for number, result in run.results.items()]
-        gradients = zip(run.goes_to, run.gave, strict=False)
+        gradients = [*zip(run.goes_to, run.gave, strict=False)]
         received = tuple((made, self._made(grad, run.start)) for made, grad in results if grad is not None)
         gave = tuple(
             (self._target(target), self._made(grad, run.end))
@@ -183,7 +183,8 @@ class TrainingRecording(Recording):
             if target is not None and grad is not None
         )
         operations = sum(run.start <= entry.time < run.end for entry in self.entries)
-        return BackwardNode(run.kind, run.custom, received, gave, operations)
+        withheld = tuple(self._target(target) for target, grad in gradients if target is not None and grad is None)
+        return BackwardNode(run.kind, run.custom, received, gave, operations, withheld if run.custom else ())
 
     def _target(self, target: Result | Tensor) -> Ref:
         if not isinstance(target, Tensor):

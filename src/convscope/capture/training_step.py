@@ -4,6 +4,7 @@ Knows torch, losses and optimizers by name; records nothing itself.
 """
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from convscope.progress import Progress
 from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_optimizer
 from convscope.training.recipes import Recipe
 from convscope.training.runs import Run
-from convscope.training.snapshots import newest_good, snapshot_folders
+from convscope.training.snapshots import newest_good, restore_optimizer, snapshot_folders
 
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out by default."""
@@ -65,7 +66,7 @@ def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
         _, weights, state, _ = newest_good(folder)
         own = run.model.state_dict()
         if all(torch.equal(own[name].cpu(), tensor) for name, tensor in weights.items() if name in own):
-            optimizer.load_state_dict(state["optimizer"])  # else its state belongs to other weights
+            restore_optimizer(optimizer, state["optimizer"], run.path)  # else its state belongs to other weights
             _lay_out(optimizer)
     for group in optimizer.param_groups:
         group["lr"] = settings.lr if settings.lr is not None else group["lr"]
@@ -138,6 +139,13 @@ def _check_model(subject: ModelState) -> None:
             raise UsageError(
                 f"a training step in {kind} is not explained (its parameter {name} is {kind}); use model.float()."
             )
+        # Hooks change what training makes of a gradient, and the step runs on copies, which have none.
+        tensor = subject.parameters[name]
+        if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+            raise UsageError(
+                f"a training step of parameters with hooks is not explained ({name} has one, which may change its "
+                "gradient); remove the hooks for this call."
+            )
     if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
         raise UsageError("a training step under autocast is not explained; leave autocast for this call.")
 
@@ -154,8 +162,7 @@ def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
 
 def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
     """The labels as a tensor on the model's device; for a named loss, one integer for each image."""
-    tensor = target.detach().clone() if isinstance(target, Tensor) else torch.from_numpy(np.array(target))
-    tensor = tensor.to(subject.device)
+    tensor = (target.detach().clone() if isinstance(target, Tensor) else _numbers(target)).to(subject.device)
     images = len(next(iter(intake.tensors.values())))
     if not tensor.dim():
         tensor = tensor[None]
@@ -163,13 +170,24 @@ def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool
         raise ShapeError(f"{images} images need {images} labels as their target, not {len(tensor)}.")
     if not whole:
         return tensor
-    if tensor.dim() != 1 or tensor.is_floating_point():
+    if tensor.dim() != 1 or tensor.is_floating_point() or tensor.is_complex():
         kind = str(tensor.dtype).removeprefix("torch.")
         raise ShapeError(
             f"a target is one class number for each image, of shape ({images},), not {kind} of shape "
             f"{tuple(tensor.shape)}; pass a function as the loss for other targets."
         )
     return tensor.long()
+
+
+def _numbers(target: Any) -> Tensor:
+    """An array, list or number as a tensor."""
+    try:
+        return torch.from_numpy(np.array(target))
+    except (TypeError, ValueError):  # text, None, a dict, rows of different lengths, numbers beyond 64 bits
+        raise UsageError(
+            "a target is the class numbers of the images, an array or a list such as [0, 3], not "
+            f"{reprlib.repr(target)}."
+        ) from None
 
 
 def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
@@ -209,7 +227,11 @@ def _optimizer(subject: ModelState, settings: StepSettings) -> torch.optim.Optim
         raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not a {type(choice).__name__}.")
     if lr is None and choice in OPTIMIZERS:
         lr = inspect.signature(OPTIMIZERS[choice]).parameters["lr"].default
-    recipe = Recipe(optimizer=choice, lr=float(lr) if lr is not None else 1e-3)
+    try:
+        rate = 1e-3 if lr is None else float(lr)
+    except (TypeError, ValueError):
+        raise UsageError(f"lr must be a number greater than 0, not {reprlib.repr(lr)}.") from None
+    recipe = Recipe(optimizer=choice, lr=rate)
     optimizer = make_optimizer(subject.model, recipe)
     check_optimizer(optimizer)
     return optimizer

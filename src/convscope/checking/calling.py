@@ -21,6 +21,7 @@ import numpy as np
 
 from convscope.checking.operation import Array, Form, Operation, Results, Values
 from convscope.checking.signature import Plan, name_of
+from convscope.errors import UsageError
 
 LINES = 4
 """How many lines of a traceback are shown."""
@@ -156,6 +157,20 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+LONGEST = 86_400.0
+"""The longest time limit, in seconds: a day."""
+
+
+def check_limit(seconds: object) -> None:
+    """Check a time limit.
+
+    Raises:
+        UsageError: it is not a number of seconds that a clock can wait.
+    """
+    if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST:
+        raise UsageError(f"the time limit is a number of seconds above 0, at most {LONGEST:,.0f}, not {seconds!r}.")
 
 
 @contextlib.contextmanager

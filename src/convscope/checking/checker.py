@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convscope.checking.answer import answer, late_answer
-from convscope.checking.calling import Attempt, Caller
+from convscope.checking.calling import Attempt, Caller, check_limit
 from convscope.checking.comparison import Trial, diagnose, trial
 from convscope.checking.operation import Case, Form, Values
 from convscope.checking.operations import operation_of
@@ -53,8 +53,7 @@ def check(
     """
     if not callable(function):
         raise UsageError(f"check takes a function, not a {type(function).__name__}.")
-    if not isinstance(seconds, int | float) or not seconds > 0:
-        raise UsageError(f"the time limit is a number of seconds above 0, not {seconds!r}.")
+    check_limit(seconds)
     caller = Caller(function, plan(function, operation_of(as_, name_of(function))), float(seconds))
     attempts = _best_attempts(caller, layout)
     answers = []

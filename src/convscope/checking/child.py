@@ -10,15 +10,18 @@ import inspect
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from convscope.checking.calling import TimeExceeded, own_lines_of, quiet, sentence, time_limit
+from convscope.checking.calling import TimeExceeded, check_limit, own_lines_of, quiet, sentence, time_limit
 from convscope.checking.checker import check
 from convscope.errors import ConvscopeError, UnknownName, UsageError
 
@@ -53,28 +56,31 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
         CheckFailed: the file cannot be imported, or the child had to be ended.
     """
     path, name = _split(spec)
-    if not seconds > 0:
-        raise UsageError(f"the time limit is a number of seconds above 0, not {seconds:g}.")
+    check_limit(seconds)
     request = json.dumps({"path": str(path), "name": name, "as": as_, "layout": layout, "seconds": seconds})
     command = [sys.executable, "-P", "-m", "convscope.checking.child", request]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MPLBACKEND": "Agg"}
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        encoding="utf-8",
-        errors="replace",
-    ) as child:
-        try:
-            output, _ = child.communicate(timeout=2 * (seconds + GRACE) + START)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            output, _ = child.communicate()
-        except BaseException:  # Ctrl-C ends the child too
-            child.kill()
-            raise
+    # A file, not a pipe: a pipe is open until the last process that the function started has ended.
+    with (
+        tempfile.TemporaryFile() as answers,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=answers,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            process_group=0,
+        ) as child,
+    ):
+        with suppress(subprocess.TimeoutExpired):
+            try:
+                child.wait(2 * (seconds + GRACE) + START)
+            finally:  # Ctrl-C ends it too, with the processes that it started
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        answers.seek(0)
+        output = answers.read().decode("utf-8", "replace")
     return _read(output, child.returncode, path, seconds)
 
 
@@ -84,10 +90,11 @@ def _split(spec: str) -> tuple[Path, str]:
         raise UsageError(f"{spec!r} names no function of a file; write file.py:function.")
     path = Path(file_name).expanduser()
     try:
-        if not path.is_file():
-            raise UsageError(f"there is no file {file_name}; check the path.")
+        exists = path.is_file()
     except (OSError, ValueError) as error:
         raise UsageError(f"{file_name!r} cannot be the path of a file: {error}.") from None
+    if not exists:
+        raise UsageError(f"there is no file {file_name}; check the path.")
     return path.absolute(), name
 
 
@@ -127,7 +134,8 @@ def load(path: Path, name: str) -> Callable[..., Any]:
         with quiet():
             spec.loader.exec_module(module)
     except SyntaxError as error:
-        at = f"{path.name}, line {error.lineno}" if error.filename == str(path) else str(error.filename)
+        at = path.name if error.filename in {str(path), None} else str(error.filename)
+        at += f", line {error.lineno}" if error.lineno else ""
         raise CheckFailed(f"{at} is not valid Python: {error.msg}.") from None
     except (Exception, SystemExit) as error:
         lines = own_lines_of(error.__traceback__, str(path))

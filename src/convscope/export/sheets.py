@@ -47,6 +47,8 @@ def xlsxwriter() -> Any:
 
 def check_workbook_path(path: str | Path) -> Path:
     """Check the path of a workbook before any work is done."""
+    if not isinstance(path, str | Path):
+        raise UsageError(f"a workbook is written to a path, not to {path!r}; give one such as 'network.xlsx'.")
     result = Path(path)
     if result.suffix.lower() != ".xlsx":
         raise UsageError(f"a workbook is a file .xlsx, not {result.name!r}; choose a name such as {result.stem}.xlsx.")

@@ -184,6 +184,21 @@ class Derivatives:
                 fits = len(parts) == len(pairs) and parts[index].shape == gradient.shape
                 yield Derivative(gradient, of, node, parts[index] if fits else None)
 
+    def withheld(self) -> Iterator[tuple[BackwardNode, Ref]]:
+        """The gradients that custom functions should have given: they gave none, and the derivative is not zero."""
+        for node in self.nodes:
+            weights = {_key(made): self._numbers(gradient) for made, gradient in node.received}
+            for of in node.withheld:
+                try:
+                    parts = pull(
+                        self.trace, weights, {target_of(self.trace, of)}.__contains__, through=True, ops=self.ops
+                    )
+                    zero = not any(part.any() for each in parts.values() for part in each)
+                except UNABLE:
+                    zero = False
+                if not zero:
+                    yield node, of
+
     def _numbers(self, ref: Ref) -> Array:
         return self.trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
 

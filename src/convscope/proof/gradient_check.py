@@ -76,7 +76,16 @@ def check_gradients(
         unable = _reason(error, "product of the chain")
     last = max(far, key=lambda name: far[name], default="")
     left_out = len(step.gradients) - len(names)
-    return GradientCheck(moved, flipped, furthest, worst, len(far), far.get(last, 0.0), last, unable, left_out)
+    withheld = next(
+        (
+            f"{node.kind} gives no gradient of {of.name}, though its result depends on it"
+            for node, of in held.withheld()
+        ),
+        "",
+    )
+    return GradientCheck(
+        moved, flipped, furthest, worst, len(far), far.get(last, 0.0), last, unable, left_out, withheld
+    )
 
 
 def _reason(error: Exception, what: str) -> str:

@@ -120,6 +120,8 @@ class GradientCheck:
     """Why one of the comparisons could not be made."""
     left_out: int = 0
     """Gradients that are nothing but roundings of zero: their steps are unresolved."""
+    withheld: str = ""
+    """Which custom function gave no gradient where the derivative is not zero, in words."""
 
     @property
     def agrees(self) -> bool:
@@ -129,7 +131,7 @@ class GradientCheck:
     @property
     def wrong(self) -> bool:
         """Whether one of them contradicts."""
-        return not max(self.furthest, self.chain_furthest) <= AGREES
+        return bool(self.withheld) or not max(self.furthest, self.chain_furthest) <= AGREES
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -145,6 +147,7 @@ class GradientCheck:
         lines = [moved + unlike + skipped] if self.moved else []
         left_out = f"; {self.left_out} left out, unresolved" if self.left_out else ""
         lines += [whole + parted + left_out] if self.chained else []
+        lines += [self.withheld] if self.withheld else []
         return (*lines, *([f"not compared: {self.unable}"] if self.unable else []))
 
 

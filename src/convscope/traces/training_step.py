@@ -23,6 +23,8 @@ class BackwardNode:
     """Pairs of what the forward operation read (a step's result, a parameter, an input) and the gradient for it."""
     operations: int
     """Number of steps that it took."""
+    withheld: tuple[Ref, ...] = ()
+    """What the forward operation read, and for which a custom function gave no gradient (None)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from convscope.training.objectives import Loss, make_loss
 from convscope.training.reproducibility import own_random_state, restore_random_state
 from convscope.training.resuming import settings_of
 from convscope.training.runs import Run
-from convscope.training.snapshots import Position, hidden_buffers, read_snapshot, snapshot_folders
+from convscope.training.snapshots import Position, hidden_buffers, read_snapshot, restore_optimizer, snapshot_folders
 from convscope.training.writer import Writer
 
 
@@ -139,7 +139,7 @@ def _restored(run: Run, step: int, model: nn.Module, optimizer: torch.optim.Opti
         if position.sums.keys() != set(ALL_SUMS):
             continue
         model.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(optimizer, state["optimizer"], run.path)
         for name, buffer in hidden_buffers(model).items():
             model.get_buffer(name).copy_(state.get("buffers", {}).get(name, buffer))
         restore_random_state(state["random"])

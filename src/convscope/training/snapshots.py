@@ -5,6 +5,7 @@ and the optimizer's state is read with `weights_only=True`.
 """
 
 import hashlib
+import inspect
 import io
 import json
 import math
@@ -201,6 +202,55 @@ def read_snapshot(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     if not isinstance(saved, dict) or not {"optimizer", "random"} <= saved.keys():
         raise ValueError(f"{OPTIMIZER} is not a training's state")
     return _position(contents[POSITION]), load_tensors(contents[WEIGHTS]), saved
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Any, run: Path) -> None:
+    """Give an optimizer the state of a snapshot, once it is known to fit: fused kernels write where it says, unchecked.
+
+    Raises:
+        RunError: it is not a state of this optimizer over these parameters.
+    """
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(saved)
+        fits = all(map(_settings_fit, own, optimizer.param_groups)) and _state_fits(optimizer)
+    except Exception:  # it may be anything that weights_only reads
+        fits = False
+    if not fits:
+        raise RunError(f"{run} holds an optimizer's state that does not fit its model and recipe; train again.")
+
+
+def _settings_fit(own: dict[str, Any], loaded: dict[str, Any]) -> bool:
+    """Whether a group has the recipe's settings, but for its rate and for how the kernels are called."""
+    rate = loaded["lr"]
+    free = {"lr", "fused", "foreach"}
+    return (
+        math.isfinite(rate) and rate >= 0 and all(loaded[key] == value for key, value in own.items() if key not in free)
+    )
+
+
+def _state_fits(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether every parameter's state is like the one that a first step makes."""
+    for group in optimizer.param_groups:
+        named = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
+        settings = {key: group[key] for key in named & group.keys()}
+        first = torch.zeros(2, 3, requires_grad=True)
+        first.grad = torch.zeros(2, 3)
+        fresh = type(optimizer)([first], **settings)
+        fresh.step()
+        kinds = {key: getattr(value, "shape", ()) == first.shape for key, value in fresh.state[first].items()}
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            if state and (state.keys() != kinds.keys() or not all(_fits(state[k], parameter, kinds[k]) for k in kinds)):
+                return False
+    return True
+
+
+def _fits(value: Any, parameter: Tensor, whole: bool) -> bool:
+    """Whether a value is a tensor like its parameter, or one number that counts something."""
+    if whole:
+        return value is None or (value.shape == parameter.shape and value.layout == torch.strided)
+    return value is None or (getattr(value, "shape", ()) == () and math.isfinite(value) and value >= 0)
 
 
 def _digests(path: Path) -> dict[str, str]:
