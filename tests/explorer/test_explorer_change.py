@@ -98,7 +98,7 @@ def test_one_pixel_by_keyboard_and_back(page: Any, model: Any, original: cs.Trac
     pixels[0, 13, 13] = 1  # (13, 12) was drawn and erased again
     eventually(lambda: [] if (found := painting(page)) is None else found.tolist(), pixels.tolist())
     eventually(lambda: now(page), answers(cs.trace(model, pixels)))
-    page.get_by_role("button", name="Original").click()
+    page.get_by_role("button", name="Original", exact=True).click()
     eventually(lambda: now(page), answers(original))
     eventually(lambda: painting(page) is None, True)
 

@@ -39,7 +39,7 @@ def test_the_first_view_says_why(page: Any, shapes: Any, traced: cs.Trace) -> No
     assert numbers(page, ".sum .mono")[:3] == pytest.approx([pixels, found.constant, found.value], rel=1e-3)
     named = page.locator(".answers .top .word").inner_text()
     assert page.get_by_role("heading", level=2).first.inner_text() == f"Why {named}?"
-    assert "tanh1 and tanh2 bend" in page.locator(".why").inner_text()
+    assert "tanh1 and tanh2 are nonlinear" in page.locator(".why").inner_text()
 
 
 def test_the_cards_are_the_strongest_paths_and_lead_to_their_number(page: Any, shapes: Any, traced: cs.Trace) -> None:

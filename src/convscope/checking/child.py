@@ -69,19 +69,27 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
             stdout=answers,
             stderr=subprocess.DEVNULL,
             env=environment,
-            process_group=0,
+            process_group=None if sys.platform == "win32" else 0,
         ) as child,
     ):
         with suppress(subprocess.TimeoutExpired):
             try:
                 child.wait(2 * (seconds + GRACE) + START)
             finally:  # Ctrl-C ends it too, with the processes that it started
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                _end(child)
         child.wait()
         answers.seek(0)
         output = answers.read().decode("utf-8", "replace")
     return _read(output, child.returncode, path, seconds)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a child; where processes have groups, with those that it started."""
+    if sys.platform == "win32":
+        child.kill()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _split(spec: str) -> tuple[Path, str]:
