@@ -30,7 +30,7 @@ def _machine(proc: Path) -> int:
         fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text(encoding="utf-8").splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        pass
+        pass  # not Linux, or a /proc without this line: the system is asked in another way
     if sys.platform == "win32":
         return _windows()
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _macos_percent() // 100

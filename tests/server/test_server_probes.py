@@ -226,7 +226,7 @@ def test_the_second_model_has_its_newest_weights_too_while_its_training_goes_on(
 
 
 BAD = [
-    (404, {"question": "dead", "model": "nobody"}, "unknown model"),
+    (404, {"question": "dead", "model": "missing"}, "unknown model"),
     (404, {"question": "dead", "model": "a", "source": "nowhere"}, "unknown data source"),
     (422, {"question": "dead"}, "about a model"),
     (422, {"question": "compare", "model": "a"}, "the other one"),

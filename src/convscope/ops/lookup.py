@@ -34,7 +34,7 @@ def explain_cell(call: Call, cell: Cell, ops: Mapping[str, Op] = OPS) -> Expr:
     2.0
 
     Args:
-        cell: An index of the result; leading zeros may be left out.
+        cell: An index of the result; the image index and axes of size 1 may be left out.
         ops: Another table, such as `OPS | {"my_op": Op(my_rule, my_dependencies)}`.
 
     Raises:

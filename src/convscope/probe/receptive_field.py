@@ -120,7 +120,7 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
     Args:
         trace: A traced model; the numbers of the image do not matter, its shape does.
         step: A step's name or id.
-        cell: An index of its result, leading zeros left out; None: all channels at the place in the middle.
+        cell: An index of its result, without the image index; None: all channels at the place in the middle.
 
     Raises:
         UnknownName: there is no such step.

@@ -308,7 +308,7 @@ def explain(
     Args:
         trace: What `cs.trace` recorded.
         step: A step, its name or its id.
-        cell: An index of the step's result; leading zeros may be left out: (channel, row, column), (unit,).
+        cell: An index of the step's result without the image index: (channel, row, column), (unit,).
         output: Which result, of a step that has several, such as the positions of a max pooling.
         ops: Another table of operations, such as `OPS | {"mylib::swirl": Op(my_rule, my_dependencies)}`.
         references: Another table of definitions, such as `cs.reference.OPERATIONS | {"mylib::swirl": Operation(...)}`.

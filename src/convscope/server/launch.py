@@ -118,7 +118,7 @@ class Explorer:
                 while not self._ended.wait(3600):
                     pass
         except KeyboardInterrupt:
-            pass
+            pass  # the usual way to end it
         finally:
             self.close()
 

@@ -96,7 +96,7 @@ def explained(
     Args:
         done: The pass.
         step: The step that made it.
-        cell: Which number; leading zeros may be left out.
+        cell: An index; the image index and axes of size 1 may be left out.
         every: All terms of a long sum, as far as an answer may hold them.
         channel: Of a window over several channels, only the terms of this one.
 
@@ -313,7 +313,7 @@ def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int |
     Args:
         done: The pass.
         step: The step that made the number.
-        cell: Which number; leading zeros may be left out.
+        cell: An index; the image index and axes of size 1 may be left out.
         minus: Another class, whose number is subtracted.
 
     Raises:
