@@ -171,6 +171,15 @@ def broadcast_cell(cell: Cell, shape: tuple[int, ...]) -> Cell:
     return tuple(0 if n == 1 else i for i, n in zip(cell[len(cell) - len(shape) :], shape, strict=True))
 
 
+def stacked(cell: Cell) -> Array:
+    """A cell as an array of shape (axes,); n cells, whose indices are arrays of shape (n,), as (n, axes).
+
+    >>> stacked((2, 3)).tolist(), stacked((np.array([2, 5]), np.array([3, 4]))).tolist()
+    ([2, 3], [[2, 3], [5, 4]])
+    """
+    return np.stack([np.asarray(i, np.int64) for i in cell], -1) if cell else np.zeros(0, np.int64)
+
+
 def indices(cells: Array) -> tuple[Array, ...]:
     """Cells, shape (T, axes), as an index for NumPy."""
     return tuple(np.moveaxis(cells, -1, 0))

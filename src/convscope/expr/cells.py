@@ -1,15 +1,32 @@
-"""Gather: reading the few numbers that one cell needs from the recorded tensors, without copying more of them."""
+"""Gather: reading the few numbers that one cell needs from the recorded tensors, without copying more of them.
+
+Each index of a cell may be an array of n indices instead of one: what is read has a leading axis of length n then.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
-from convscope.expr.expr import Cells, Leaf, number
+from convscope.expr.expr import Cells, Leaf, Places, along, number
 from convscope.expr.precision import exact, widened
 
 Axis = Array | Sequence[int] | range | int
+
+
+class Span(NamedTuple):
+    """Positions on one axis that begin at a cell's own: `start` + each of `offsets`."""
+
+    start: int
+    """Or one for each of n cells, shape (n,)."""
+    offsets: Array
+    """int64, shape (L,), or (n, L) where they differ from cell to cell."""
+
+    def positions(self) -> Array:
+        """int64, shape (L,); of n cells (n, L)."""
+        return np.asarray(self.start)[..., None] + self.offsets
 
 
 def leaf(operand: Operand, cell: Cell) -> Leaf:
@@ -18,7 +35,8 @@ def leaf(operand: Operand, cell: Cell) -> Leaf:
     >>> leaf(Operand.of(np.eye(2), "x"), (1, 1)).value()
     1.0
     """
-    return Leaf(exact(operand.array[cell]), operand.source, cell)
+    read = operand.array[cell]
+    return Leaf(widened(read) if isinstance(read, np.ndarray) else exact(read), operand.source, cell)
 
 
 def broadcast(operand: Operand | float | bool, cell: Cell, name: str) -> Leaf:
@@ -29,7 +47,7 @@ def broadcast(operand: Operand | float | bool, cell: Cell, name: str) -> Leaf:
 
 
 def outer(operand: Operand, axes: Sequence[Axis], *, drop_padding: bool = False) -> Cells:
-    """The cells at all combinations of the given positions on each axis.
+    """The cells at all combinations of the given positions on each axis, of one cell.
 
     Positions outside the tensor are padding: 0 there, marked in `inside`, or left out with `drop_padding`.
 
@@ -40,29 +58,77 @@ def outer(operand: Operand, axes: Sequence[Axis], *, drop_padding: bool = False)
     Returns:
         Cells whose grid has one axis for each axis that was not a single number.
     """
-    positions = [np.atleast_1d(np.asarray(axis, np.int64)) for axis in axes]
+    spans = [axis if isinstance(axis, int | range) else Span(0, np.asarray(axis, np.int64)) for axis in axes]
+    return gather(operand, spans, drop_padding=drop_padding)
+
+
+def gather(operand: Operand, axes: Sequence[int | range | Span], *, drop_padding: bool = False) -> Cells:
+    """As `outer`, of one cell or of n cells at once.
+
+    >>> image = Operand.of(np.arange(9.0).reshape(1, 3, 3), "image", "input")
+    >>> rows, columns = np.array([0, 1]), np.array([2, 1])
+    >>> gather(image, [0, rows, Span(columns, np.arange(-1, 1))]).values.tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
+
+    Args:
+        operand: What to read.
+        axes: For each axis a position, or n of them for n cells; or positions that are the same for all cells; or a
+            `Span` that begins at each cell's own.
+        drop_padding: Leave padding out; the windows of all cells must lose the same cells.
+    """
+    positions = [_positions(axis) for axis in axes]
     valid = [(at >= 0) & (at < size) for at, size in zip(positions, operand.shape, strict=True)]
     padded = not all(bool(v.all()) for v in valid)
     if padded and drop_padding:
-        positions = [at[v] for at, v in zip(positions, valid, strict=True)]
+        kept = [v.reshape(-1, v.shape[-1]) for v in valid]
+        assert all((v == v[:1]).all() for v in kept), "these windows lose different cells to the padding"
+        positions = [at[..., v[0]] for at, v in zip(positions, kept, strict=True)]
         padded = False
-    lengths = [len(at) for at in positions]
-    cells = np.empty((*lengths, len(lengths)), np.int64)
-    for axis, at in enumerate(positions):
-        cells[..., axis] = at.reshape([-1 if i == axis else 1 for i in range(len(lengths))])
+    count = len(positions)
     reachable = (
         [np.clip(at, 0, size - 1) for at, size in zip(positions, operand.shape, strict=True)] if padded else positions
     )
-    values = widened(np.asarray(operand.array[np.ix_(*reachable)]))
+    values = _read(operand.array, reachable)
     inside = None
     if padded:
-        inside = np.ones(lengths, bool)
+        inside = np.ones((), bool)
         for axis, fits in enumerate(valid):
-            inside &= fits.reshape([-1 if i == axis else 1 for i in range(len(lengths))])
+            inside = inside & along(fits, axis, count)
         values = np.where(inside, values, values.dtype.type(0))
-        inside = inside.reshape(-1)
-    grid = tuple(n for n, axis in zip(lengths, axes, strict=True) if not isinstance(axis, int))
-    return Cells(values.reshape(-1), operand.source, cells.reshape(math.prod(lengths), len(lengths)), grid, inside)
+        inside = np.broadcast_to(inside, values.shape).reshape(*values.shape[: values.ndim - count], -1)
+    grid = tuple(at.shape[-1] for at, axis in zip(positions, axes, strict=True) if isinstance(axis, range | Span))
+    values = values.reshape(*values.shape[: values.ndim - count], -1)
+    return Cells(values, operand.source, Places(tuple(positions)), grid, inside)
+
+
+def _positions(axis: int | range | Span) -> Array:
+    if isinstance(axis, Span):
+        return axis.positions()
+    return np.arange(axis.start, axis.stop, axis.step) if isinstance(axis, range) else np.asarray(axis)[..., None]
+
+
+def _read(array: Array, positions: list[Array]) -> Array:
+    """The numbers at all combinations of positions, widened: shape (L, M, ...), of n cells (n, L, M, ...)."""
+    count = len(positions)
+    spread = [along(at, axis, count) for axis, at in enumerate(positions)]
+    if not array.flags.c_contiguous or not array.size:
+        return widened(np.asarray(array[tuple(spread)]))
+    whole = 0  # axes at the end that are read as they are
+    while whole < count and _is_all(positions[count - 1 - whole], array.shape[count - 1 - whole]):
+        whole += 1
+    lead = count - whole
+    block = math.prod(array.shape[lead:])
+    flat: Array = np.zeros((), np.intp)
+    for axis in range(lead):
+        flat = flat + spread[axis].reshape(spread[axis].shape[: spread[axis].ndim - whole]) * (
+            math.prod(array.shape[axis + 1 : lead])
+        )
+    read = array.reshape(-1, block).take(flat, axis=0) if whole else array.reshape(-1).take(flat)
+    return widened(read.reshape(*flat.shape, *array.shape[lead:]))
+
+
+def _is_all(positions: Array, size: int) -> bool:
+    return positions.shape == (size,) and bool((positions == np.arange(size)).all())
 
 
 def row(operand: Operand, cell: Cell, dims: Sequence[int]) -> Cells:
@@ -71,7 +137,7 @@ def row(operand: Operand, cell: Cell, dims: Sequence[int]) -> Cells:
     >>> row(Operand.of(np.eye(3), "x"), (1, 2), [1]).values.tolist()
     [0.0, 1.0, 0.0]
     """
-    return outer(operand, [range(n) if i in dims else cell[i] for i, n in enumerate(operand.shape)])
+    return gather(operand, [range(n) if i in dims else cell[i] for i, n in enumerate(operand.shape)])
 
 
 def dims_of(call: Call, operand: Operand, name: str = "dim") -> tuple[int, ...]:

@@ -5,6 +5,10 @@ of products, an `Apply` a function of other expressions; `Cells` are many number
 
 Every expression evaluates itself in float64 (`value`) and says how far the float kernel that it explains may have ended
 from there (`error`): sums by the number and magnitude of what they add, functions by their units in the last place.
+
+An expression may stand for n cells at once, as `Vectorized` rules make it: its arrays then have a leading axis of length
+n (a `Leaf` has n numbers), its result is two arrays of shape (n,), and no sentence goes with it. What is evaluated is
+the same arithmetic, along the last axis.
 """
 
 import math
@@ -17,16 +21,18 @@ import numpy as np
 from convscope.expr.call import Array, Cell, Source
 from convscope.expr.precision import EXACT, WHOLE, Precision, exact, gamma, wrapped
 from convscope.expr.primitives import PRIMITIVES
+from convscope.expr.primitives.primitive import Numbers, Primitive
+from convscope.expr.summing import exact_sum, exact_sums
 
 WRITTEN = "written"
 """The type of a number in a call: a kernel rounds it to its own."""
 
 
 class Result(NamedTuple):
-    """A number and how far the kernel's own may lie from it."""
+    """A number and how far the kernel's own may lie from it; of n cells at once, two arrays of shape (n,)."""
 
-    value: float
-    error: float
+    value: Numbers
+    error: Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +43,8 @@ class Leaf:
     0.25
     """
 
-    number: float
-    """An int only where a float would round it."""
+    number: Numbers
+    """An int only where a float would round it; of n cells, an array of shape (n,)."""
     source: Source
     cell: Cell = ()
 
@@ -58,8 +64,41 @@ class Leaf:
         """
         coarsest = max(precision.sum, precision.stored)
         written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
+        if isinstance(self.number, np.ndarray):
+            numbers = self.number.astype(np.float64)
+            return Result(numbers, np.where(_short(numbers), 0.0, np.abs(numbers) * coarsest) if written else 0.0)
         number = float(self.number)
         return Result(number, abs(number) * coarsest if written and not _short(number) else 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """The cells at all combinations of positions on each axis, written out when they are asked for.
+
+    >>> Places((np.array([0]), np.array([2, 3]))).cells().tolist()
+    [[0, 2], [0, 3]]
+    """
+
+    positions: tuple[Array, ...]
+    """On each axis, int64, shape (L,); of n cells, (n, L) where they differ from cell to cell."""
+
+    def cells(self) -> Array:
+        """int64, shape (T, axes); of n cells (n, T, axes)."""
+        lead = next((at.shape[:1] for at in self.positions if at.ndim > 1), ())
+        lengths = [at.shape[-1] for at in self.positions]
+        cells = np.empty((*lead, *lengths, len(lengths)), np.int64)
+        for axis, at in enumerate(self.positions):
+            cells[..., axis] = along(at, axis, len(lengths))
+        return cells.reshape(*lead, math.prod(lengths), len(lengths))
+
+
+def along(positions: Array, axis: int, axes: int) -> Array:
+    """Positions (L,) or (n, L) as an array that has `axes` more axes of length 1 but for one, and n before these.
+
+    >>> along(np.zeros((7, 3)), 1, 3).shape
+    (7, 1, 3, 1)
+    """
+    return positions.reshape(*positions.shape[:-1], *(-1 if a == axis else 1 for a in range(axes)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,10 +111,10 @@ class Cells:
     """
 
     values: Array
-    """float64, shape (T,); int64 where float64 would round one of them."""
+    """float64, shape (T,); int64 where float64 would round one of them. Of n cells, (n, T)."""
     source: Source
-    cells: Array
-    """Which cell each number is, int64, shape (T, axes); outside the tensor where it is padding."""
+    places: Array | Places
+    """Which cell each number is: as `cells`, or as what these are written out from."""
     grid: tuple[int, ...]
     """How the T numbers are laid out, the last axis fastest: (channels, rows, columns) for a window."""
     inside: Array | None = None
@@ -85,8 +124,18 @@ class Cells:
     derive: Callable[[int], "Leaf | Dot | Apply"] | None = field(default=None, repr=False)
     """The expression of one intermediate number; None for recorded numbers."""
 
+    @property
+    def cells(self) -> Array:
+        """Which cell each number is, int64, shape (T, axes); outside the tensor where it is padding."""
+        return self.places.cells() if isinstance(self.places, Places) else self.places
+
+    @property
+    def many(self) -> bool:
+        """Whether these are numbers of many cells."""
+        return self.values.ndim > 1
+
     def __len__(self) -> int:
-        return len(self.values)
+        return int(self.values.shape[-1])
 
     def is_padding(self, index: int) -> bool:
         """Whether this number lies outside the tensor."""
@@ -95,7 +144,7 @@ class Cells:
     def placed(self, positions: Array) -> "Cells":
         """The same cells with their positions in the place of their numbers."""
         source = Source("positions", "number", self.source.shape, "int64")
-        return Cells(positions.astype(np.float64), source, self.cells, self.grid)
+        return Cells(positions.astype(np.float64), source, self.places, self.grid)
 
     def leaf(self, index: int) -> Leaf:
         """One of them alone."""
@@ -120,7 +169,7 @@ class Dot:
     divisor: float = 1.0
     note: str = ""
     """What this sum is, in words."""
-    extra: float = 0
+    extra: Numbers = 0
     """Roundings of the kernel beyond those of a sum, its scale, divisor and bias."""
     narrow: int = 0
     """How many of parts of the sum are to the type of the result, where the kernel puts these down in between."""
@@ -150,7 +199,7 @@ class Dot:
 
         Padding counts as zeros, and zero times an infinite weight is nan; unless the kernel `skips` it.
         """
-        products = self.left.values.astype(np.float64)
+        products = self.left.values.astype(np.float64, copy=False)
         with np.errstate(all="ignore"):
             products = products if self.right is None else products * self.right.values
         return np.where(self.left.inside, products, 0.0) if self.skips and self.left.inside is not None else products
@@ -182,22 +231,22 @@ class Dot:
             return Result(float(self._counted()), 0.0)
         products = self.products
         magnitudes = np.abs(products)
-        total = exact_sum(products)
-        value, error = _over(total * self.scale, self.divisor), 0.0
+        total = exact_sum(products) if products.ndim == 1 else exact_sums(products)
+        value, error = _over(total * self.scale, self.divisor), self._inherited()
         with np.errstate(all="ignore"):
-            whole = float(magnitudes.sum()) * max(abs(self.scale), 1.0)
-            size = float(magnitudes.sum()) * abs(self.factor)
-        roundings: float = int(np.count_nonzero(magnitudes)) - (self.right is None)
-        roundings += self.extra + (self.scale != 1) + (self.divisor != 1)
-        if self.bias is not None:
-            plus = self.bias.result(precision)
-            value, error, size = value + plus.value, error + plus.error, size + abs(plus.value)
-            roundings += 1
-        error += gamma(max(roundings, 0), precision.sum) * size + self._inherited()
-        error += gamma(self.narrow, precision.inner) * size
-        if max(whole, size) >= precision.room:
-            error = math.inf
-        return Result(value, error + (roundings > 0) * precision.tiny)
+            added = magnitudes.sum(-1)
+            whole, size = added * max(abs(self.scale), 1.0), added * abs(self.factor)
+            roundings = np.count_nonzero(magnitudes, axis=-1) - (self.right is None)
+            roundings = roundings + self.extra + (self.scale != 1) + (self.divisor != 1)
+            if self.bias is not None:
+                plus = self.bias.result(precision)
+                value, error, size = value + plus.value, error + plus.error, size + abs(plus.value)
+                roundings = roundings + 1
+            error = error + gamma(np.maximum(roundings, 0), precision.sum) * size
+            error = error + gamma(self.narrow, precision.inner) * size
+            error = np.where(np.maximum(whole, size) >= precision.room, np.inf, error)
+            error = error + (roundings > 0) * precision.tiny
+        return Result(value, error) if products.ndim > 1 else Result(float(value), float(error))
 
     def _counted(self) -> int:
         """The sum in whole numbers."""
@@ -207,7 +256,7 @@ class Dot:
         total = total if self.divisor == 1 else WHOLE["trunc_div"](total, int(self.divisor))
         return wrapped(total + (0 if self.bias is None else counted(self.bias)), self.kind)
 
-    def _inherited(self) -> float:
+    def _inherited(self) -> Numbers:
         """What the errors of intermediate numbers add up to."""
         error: float | Array = 0.0
         ours, theirs = self.left.errors, None if self.right is None else self.right.errors
@@ -215,7 +264,7 @@ class Dot:
             error = error + ours * np.abs(self.weights)
         if theirs is not None:
             error = error + theirs * (np.abs(self.values) + (0.0 if ours is None else ours))
-        return float(np.sum(error)) * abs(self.factor)
+        return np.sum(error, axis=-1) * abs(self.factor) if isinstance(error, np.ndarray) else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,20 +291,62 @@ class Apply:
         """The number and its bound: the function's own roundings, plus its slope times its arguments' errors."""
         if self.kind:
             return Result(float(counted(self)), 0.0)
-        function = PRIMITIVES[self.function]
         values: list[Any] = []
         errors: list[Any] = []
         for argument in self.arguments.values():
             if isinstance(argument, Cells):
-                values.append(argument.values.astype(np.float64))
+                values.append(argument.values.astype(np.float64, copy=False))
                 errors.append(0.0 if argument.errors is None else argument.errors)
             else:
                 result = argument.result(precision)
                 values.append(result.value)
                 errors.append(result.error)
+        rows = [isinstance(argument, Cells) for argument in self.arguments.values()]
         with np.errstate(all="ignore"):
-            value = float(function.value(*values))
-            return Result(value, float(function.error(precision, value, values, errors)))
+            return _applied(PRIMITIVES[self.function], precision, values, errors, rows)
+
+
+def _applied(
+    primitive: Primitive, precision: Precision, values: list[Any], errors: list[Any], rows: list[bool]
+) -> Result:
+    """A function of single numbers, of n cells at once where the arguments have a leading axis.
+
+    One cell is n = 1 for the functions that take arrays, so that it gets the same bits alone as among others. The
+    others are called for each cell.
+    """
+    many = max(np.ndim(value) - row for value, row in zip(values, rows, strict=True)) > 0
+    if primitive.many:
+        if not many:
+            values = [np.asarray(value)[None] for value in values]
+            errors = [error[None] if row and np.ndim(error) else error for error, row in zip(errors, rows, strict=True)]
+        result = primitive.value(*values)
+        error = primitive.error(precision, result, values, errors)
+        return Result(result, error) if many else Result(_single(result), _single(error))
+    if not many:
+        result = float(primitive.value(*values))
+        return Result(result, float(primitive.error(precision, result, values, errors)))
+    count = max(len(value) for value, row in zip(values, rows, strict=True) if np.ndim(value) > row)
+    cells = [
+        _applied(
+            primitive,
+            precision,
+            *([_row(a, row, k) for a, row in zip(g, rows, strict=True)] for g in (values, errors)),
+            rows,
+        )
+        for k in range(count)
+    ]
+    return Result(np.array([cell.value for cell in cells]), np.array([cell.error for cell in cells]))
+
+
+def _row(numbers: Numbers, row: bool, index: int) -> Numbers:
+    """What one of many cells has of an argument; a single number or row is the same for all."""
+    if np.ndim(numbers) <= row:
+        return numbers
+    return numbers[index] if row else float(numbers[index])
+
+
+def _single(numbers: Numbers) -> float:
+    return float(np.ravel(numbers)[0])
 
 
 Expr = Leaf | Dot | Apply
@@ -279,28 +370,17 @@ def counted(expr: Expr) -> int:
     return int(expr.value())
 
 
-def _over(dividend: float, divisor: float) -> float:
+def _over(dividend: Numbers, divisor: Numbers) -> Numbers:
     """A quotient as IEEE arithmetic gives it: the mean of no cells is nan."""
     with np.errstate(all="ignore"):
-        return float(np.divide(dividend, divisor))
+        quotient = np.divide(dividend, divisor)
+    return quotient if np.ndim(quotient) else float(quotient)
 
 
-def exact_sum(numbers: Array) -> float:
-    """The sum with one rounding; NaN and infinities as IEEE arithmetic gives them.
-
-    >>> exact_sum(np.array([1e16, 1.0, -1e16]))
-    1.0
-    """
-    try:
-        return math.fsum(numbers.tolist())
-    except (OverflowError, ValueError):
-        with np.errstate(all="ignore"):
-            return float(np.sum(numbers))
-
-
-def _short(value: float) -> bool:
+def _short(value: Numbers) -> Numbers:
     """Whether every floating-point type holds it exactly: bfloat16 has 8 significant bits."""
-    return not math.isfinite(value) or (math.frexp(value)[0] * 256).is_integer()
+    digits = np.frexp(value)[0] * 256
+    return ~np.isfinite(value) | (digits == np.floor(digits))
 
 
 def number(value: float, name: str, dtype: str = WRITTEN) -> Leaf:

@@ -78,8 +78,8 @@ PRECISIONS = {
 }
 
 
-def gamma(roundings: float, u: float) -> float:
-    """The largest relative error that `roundings` roundings can build up, in any order.
+def gamma(roundings: Any, u: float) -> Any:
+    """The largest relative error that `roundings` roundings can build up, in any order; of an array, each by itself.
 
     >>> gamma(10, 2.0**-24) < 1.000001 * 10 * 2.0**-24
     True
@@ -87,6 +87,9 @@ def gamma(roundings: float, u: float) -> float:
     Source: Higham 2002, lemma 3.1: n*u / (1 - n*u). Beyond n*u = 1 it says nothing: infinity.
     """
     spread = roundings * u
+    if isinstance(spread, np.ndarray):
+        with np.errstate(all="ignore"):
+            return np.where(spread < 1, spread / (1 - spread), np.inf)
     return spread / (1 - spread) if spread < 1 else float("inf")
 
 

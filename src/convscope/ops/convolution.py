@@ -3,14 +3,15 @@
 Convolution here means cross-correlation, as in PyTorch: the kernel is not flipped."""
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
 
 import numpy as np
 
 from convscope.expr.call import Array, Call, Cell, Operand
-from convscope.expr.cells import leaf, outer, pair
+from convscope.expr.cells import Span, gather, leaf, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
+from convscope.ops.op import fractions_together
 from convscope.ops.vjp import VJP, Matrix, Varies, only, wide
 
 
@@ -56,12 +57,12 @@ def _direct(call: Call, cell: Cell) -> Dot:
     first = unit // (kernels.shape[0] // call["groups"]) * channels
     settings = _settings(call, len(place))
     under = [
-        at * stride - padding + dilation * np.arange(size)
+        Span(at * stride - padding, dilation * np.arange(size))
         for at, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
     ]
-    window = outer(image, [batch, range(first, first + channels), *under])
-    skips = not call.extra.get("multiplies padding", True)
-    return replace(_products(call, window, _kernel(kernels, unit), unit), skips=skips)
+    window = gather(image, [batch, Span(first, np.arange(channels)), *under])
+    kernel = gather(kernels, [unit, *map(range, kernels.shape[1:])])
+    return _products(call, window, kernel, unit, skips=not call.extra.get("multiplies padding", True))
 
 
 def _transposed(call: Call, cell: Cell) -> Dot:
@@ -76,18 +77,33 @@ def _transposed(call: Call, cell: Cell) -> Dot:
     channels = kernels.shape[0] // call["groups"]
     group, within = divmod(unit, per_group)
     inputs, taps = [], []
+    for starts, reaches, stride in _reached(call, tuple(place)):
+        kept = np.flatnonzero(reaches.reshape(-1, reaches.shape[-1])[0])
+        inputs.append(Span(0, starts[..., kept] // stride))
+        taps.append(Span(0, kept))
+    rows = Span(group * channels, np.arange(channels))
+    narrow = math.prod(len(tap.offsets) for tap in taps) + 1
+    window, kernel = gather(image, [batch, rows, *inputs]), gather(kernels, [rows, within, *taps])
+    return _products(call, window, kernel, unit, narrow)
+
+
+def _reached(call: Call, place: Cell) -> Iterator[tuple[Array, Array, int]]:
+    """For each spatial axis: where each tap would begin times the stride, whether an input cell is there; the stride.
+
+    Both have shape (R,), of n cells (n, R).
+    """
+    sizes, lengths = call["weight"].shape[2:], call["input"].shape[2:]
     settings = _settings(call, len(place))
-    for at, size, length, (stride, padding, dilation) in zip(
-        place, kernels.shape[2:], image.shape[2:], settings, strict=True
-    ):
-        tap = np.arange(size)
-        start = at + padding - dilation * tap
-        reaches = (start % stride == 0) & (start >= 0) & (start < length * stride)
-        inputs.append(start[reaches] // stride)
-        taps.append(tap[reaches])
-    rows = range(group * channels, (group + 1) * channels)
-    narrow = math.prod(map(len, taps)) + 1
-    return _products(call, outer(image, [batch, rows, *inputs]), outer(kernels, [rows, within, *taps]), unit, narrow)
+    for at, size, length, (stride, padding, dilation) in zip(place, sizes, lengths, settings, strict=True):
+        starts = Span(at + padding, -dilation * np.arange(size)).positions()
+        yield starts, (starts % stride == 0) & (starts >= 0) & (starts < length * stride), stride
+
+
+def alike(call: Call, cell: Cell) -> Array | None:
+    """All windows have the same form; of a transposed convolution, those that the same taps reach."""
+    if call.kind or not call["transposed"]:
+        return fractions_together(call, cell)
+    return np.hstack([reaches for _, reaches, _ in _reached(call, cell[2:])])
 
 
 def _settings(call: Call, axes: int) -> list[tuple[int, int, int]]:
@@ -95,16 +111,15 @@ def _settings(call: Call, axes: int) -> list[tuple[int, int, int]]:
     return list(zip(pair(call["stride"], axes), pair(call["padding"], axes), pair(call["dilation"], axes), strict=True))
 
 
-def _kernel(kernels: Operand, unit: int) -> Cells:
-    return outer(kernels, [unit, *map(range, kernels.shape[1:])])
-
-
-def _products(call: Call, window: Cells, kernel: Cells, unit: int, narrow: int = 0) -> Dot:
+def _products(call: Call, window: Cells, kernel: Cells, unit: int, narrow: int = 0, *, skips: bool = False) -> Dot:
     bias = None if call["bias"] is None else leaf(call["bias"], (unit,))
-    return Dot(window, kernel, bias, note=_note(call, window, unit, bias is not None), narrow=narrow, kind=call.kind)
+    note = _note(call, window, unit, bias is not None)
+    return Dot(window, kernel, bias, note=note, narrow=narrow, kind=call.kind, skips=skips)
 
 
 def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
+    if window.many:
+        return ""
     name = call["weight"].source.name
     layer = "" if name == "weight" else f" of {name.removesuffix('.weight')}"
     padding = 0 if window.inside is None else int(len(window) - window.inside.sum())

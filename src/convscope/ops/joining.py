@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Array, Call, Cell, Operand, stacked
 from convscope.expr.cells import leaf, pair
 from convscope.expr.expr import Apply, Cells, Dot, Leaf, number
 from convscope.ops.movement import as_type
@@ -18,7 +18,7 @@ def cat(call: Call, cell: Cell) -> Leaf | Apply:
     tensors = [t for t in call["tensors"] if t.shape != (0,)]
     axis %= len(cell)
     for operand in tensors:
-        if cell[axis] < at + operand.shape[axis]:
+        if np.max(cell[axis]) < at + operand.shape[axis]:
             return as_type(leaf(operand, tuple(i - at if a == axis else i for a, i in enumerate(cell))), call.dtype)
         at += operand.shape[axis]
     raise AssertionError("the cell is outside all of the tensors")
@@ -27,7 +27,7 @@ def cat(call: Call, cell: Cell) -> Leaf | Apply:
 def stack(call: Call, cell: Cell) -> Leaf | Apply:
     """The tensor that this index of the new axis names."""
     axis = call["dim"] % len(cell)
-    operand = call["tensors"][cell[axis]]
+    operand = call["tensors"][np.max(cell[axis])]
     return as_type(leaf(operand, cell[:axis] + cell[axis + 1 :]), call.dtype)
 
 
@@ -37,8 +37,25 @@ def constant_pad(call: Call, cell: Cell) -> Leaf:
     place = list(cell)
     for back, before in enumerate(call["pad"][::2]):
         place[-1 - back] -= before
-    inside = all(0 <= i < n for i, n in zip(place, operand.shape, strict=True))
+    inside = all(np.min(i) >= 0 and np.max(i) < n for i, n in zip(place, operand.shape, strict=True))
     return leaf(operand, tuple(place)) if inside else number(call["value"], "padding")
+
+
+def alike_joined(call: Call, cell: Cell) -> Array | None:
+    """Cells of the same tensor."""
+    axis = call["dim"] % len(cell)
+    if call.op == "stack":
+        return np.asarray(cell[axis])[:, None]
+    ends = np.cumsum([operand.shape[axis] for operand in call["tensors"] if operand.shape != (0,)])
+    return np.searchsorted(ends, cell[axis], side="right")[:, None]
+
+
+def alike_padded(call: Call, cell: Cell) -> Array | None:
+    """Cells of the image, cells of the padding."""
+    place = stacked(cell)
+    for back, before in enumerate(call["pad"][::2]):
+        place[:, -1 - back] -= before
+    return ((place >= 0) & (place < call["self"].shape)).all(1, keepdims=True)
 
 
 def im2col(call: Call, cell: Cell) -> Leaf:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
-from convscope.expr.cells import broadcast, outer
+from convscope.expr.cells import broadcast, gather
 from convscope.expr.expr import Apply, Dot, Leaf, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, fitted, wide
@@ -37,8 +37,8 @@ def _product(left: Operand, right: Operand, cell: Cell) -> Dot:
     column = [at.pop()] if len(right.shape) > 1 else []
     line = [at.pop()] if len(left.shape) > 1 else []
     depth = range(left.shape[-1])
-    row = outer(left, [*broadcast_cell(tuple(at), left.shape[:-2]), *line, depth])
-    across = outer(right, [*broadcast_cell(tuple(at), right.shape[:-2]), depth, *column])
+    row = gather(left, [*broadcast_cell(tuple(at), left.shape[:-2]), *line, depth])
+    across = gather(right, [*broadcast_cell(tuple(at), right.shape[:-2]), depth, *column])
     return Dot(row, across, note=_note(len(row), False))
 
 

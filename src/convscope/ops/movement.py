@@ -5,12 +5,13 @@ import math
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Array, Call, Cell, Operand, indices, stacked
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import BITS, Precision, wrapped
 from convscope.ops import source_cells
 from convscope.ops.dependencies import as_mask
+from convscope.ops.op import together
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.ops.vjp import VJP, Varies, only
 
@@ -23,8 +24,15 @@ def moved(call: Call, cell: Cell) -> Leaf | Apply:
     'x (1, 2)'
     """
     operand: Operand = call[SOURCES.get(call.op, "self")]
-    result = MOVES[call.op](call, np.array([cell], np.int64).reshape(1, len(cell)))[0]
-    return as_type(leaf(operand, tuple(map(int, result))), call.dtype)
+    cells = stacked(cell)
+    result = MOVES[call.op](call, np.atleast_2d(cells))
+    return as_type(leaf(operand, tuple(map(int, result[0])) if cells.ndim == 1 else indices(result)), call.dtype)
+
+
+def alike(call: Call, cell: Cell) -> Array | None:
+    """All cells; numbers that are cut to integers are looked at one at a time."""
+    source = call[SOURCES.get(call.op, "self")].source.dtype
+    return together(call, cell) if source == call.dtype or call.dtype not in BITS else None
 
 
 def converted(call: Call, cell: Cell) -> Leaf | Apply:

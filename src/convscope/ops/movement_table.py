@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 
 from convscope.ops import movement, titles
-from convscope.ops.op import Op
+from convscope.ops.op import Op, Vectorized
+
+_RULE = Vectorized(movement.moved, movement.alike)
 
 MOVEMENT: Mapping[str, Op] = {
     **dict.fromkeys(
         ("view", "_unsafe_view"),
-        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, title=titles.reshape, role="view"),
+        Op(_RULE, movement.moved_dependencies, movement.moved_vjp, title=titles.reshape, role="view"),
     ),
     **dict.fromkeys(
         ("alias", "clone", "detach", "copy"),
-        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="copy"),
+        Op(_RULE, movement.moved_dependencies, movement.moved_vjp, role="copy"),
     ),
     "lift_fresh": Op(
-        movement.moved,
+        _RULE,
         movement.moved_dependencies,
         movement.moved_vjp,
         title=titles.named("tensor made without PyTorch operations"),
@@ -39,7 +41,7 @@ MOVEMENT: Mapping[str, Op] = {
             "unfold",
             "diagonal",
         ),
-        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="view"),
+        Op(_RULE, movement.moved_dependencies, movement.moved_vjp, role="view"),
     ),
     **dict.fromkeys(
         (
@@ -57,15 +59,15 @@ MOVEMENT: Mapping[str, Op] = {
             "replication_pad2d",
             "replication_pad3d",
         ),
-        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp),
+        Op(_RULE, movement.moved_dependencies, movement.moved_vjp),
     ),
     **dict.fromkeys(
         ("index_select", "gather"),
-        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("index",)),
+        Op(_RULE, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("index",)),
     ),
     **dict.fromkeys(
         ("embedding", "index"),
-        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("indices",)),
+        Op(_RULE, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("indices",)),
     ),
     **dict.fromkeys(
         (
@@ -89,11 +91,9 @@ MOVEMENT: Mapping[str, Op] = {
             "unsqueeze_copy",
             "view_copy",
         ),
-        Op(movement.moved, movement.moved_dependencies, movement.moved_vjp),
+        Op(_RULE, movement.moved_dependencies, movement.moved_vjp),
     ),
-    "take": Op(movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("index",)),
-    "masked_select": Op(
-        movement.moved, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("mask",)
-    ),
-    "_to_copy": Op(movement.converted, movement.moved_dependencies, movement.moved_vjp),
+    "take": Op(_RULE, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("index",)),
+    "masked_select": Op(_RULE, movement.moved_dependencies, movement.moved_vjp, role="index", selected_by=("mask",)),
+    "_to_copy": Op(Vectorized(movement.converted, movement.alike), movement.moved_dependencies, movement.moved_vjp),
 }

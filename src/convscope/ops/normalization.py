@@ -6,6 +6,7 @@ from convscope.expr.call import Array, Call, Cell, Operand
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Apply, Expr, Leaf, number
 from convscope.ops.dependencies import as_mask
+from convscope.ops.op import fractions_together
 from convscope.ops.reductions import mean_of, variance_of
 from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
 
@@ -39,6 +40,11 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
     if call.output:
         return _statistic(call, *kept)
     return _normalized(call, leaf(image, cell), *kept, (channel,))
+
+
+def alike_by_running_statistics(call: Call, cell: Cell) -> Array | None:
+    """All cells, where the channel's statistics are recorded ones."""
+    return None if own_statistics(call) else fractions_together(call, cell)
 
 
 def layer_norm(call: Call, cell: Cell) -> Expr:

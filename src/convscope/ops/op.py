@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from convscope.expr.call import Array, Call, Cell
 from convscope.expr.expr import Expr
 from convscope.expr.precision import Rounding
@@ -12,6 +14,9 @@ from convscope.ops.vjp import VJP, Varies
 
 Rule = Callable[[Call, Cell], Expr]
 """One cell of the result as an expression of the numbers that it was made from."""
+Alike = Callable[[Call, Cell], Array | None]
+"""For n cells, whose indices are arrays of shape (n,): numbers (n, k), equal rows for cells whose expressions have the
+same form; None where each cell has to be explained by itself."""
 VJPRule = Callable[[Call, Array, Varies], VJP]
 """A weighted sum of the result as a weighted sum of the operands that vary, plus a constant."""
 Dependencies = Callable[[Call, Array, Varies], Mapping[str, Array]]
@@ -25,6 +30,39 @@ Role = Literal["arithmetic", "activation", "index", "view", "copy", "create", "r
 """
 
 
+def together(_call: Call, cell: Cell) -> Array | None:
+    """`Alike` of rules whose expressions all have the same form."""
+    return np.zeros((np.size(cell[0]), 0))
+
+
+def fractions_together(call: Call, cell: Cell) -> Array | None:
+    """The same; results that are whole numbers are counted one cell at a time."""
+    return None if call.kind else together(call, cell)
+
+
+@dataclass(frozen=True, slots=True)
+class Vectorized:
+    """A rule that explains many cells at once as it explains one: each index of its cell may be an array (n,) of n indices.
+
+    Then the expression stands for n cells, its numbers have a leading axis, and the sentences beside them are left out.
+
+    >>> from convscope.expr.cells import leaf
+    >>> from convscope.expr.call import Operand
+    >>> rule = Vectorized(lambda call, cell: leaf(call["self"], cell))
+    >>> call = Call("clone", {"self": Operand.of(np.eye(2), "x")}, (2, 2))
+    >>> rule(call, (0, 0)).value(), rule(call, (np.array([0, 1]), np.array([0, 0]))).number.tolist()
+    (1.0, [1.0, 0.0])
+    """
+
+    rule: Rule
+    alike: Alike = fractions_together
+    """Which cells are explained together."""
+
+    def __call__(self, call: Call, cell: Cell) -> Expr:
+        """The expression of a cell, or of n cells."""
+        return self.rule(call, cell)
+
+
 @dataclass(frozen=True, slots=True)
 class Op:
     """Everything convscope knows about one ATen operation, except its definition.
@@ -34,7 +72,7 @@ class Op:
     """
 
     rule: Rule
-    """How one cell of the result is explained."""
+    """How one cell of the result is explained; many at once where it is `Vectorized`."""
     dependencies: Dependencies
     """Which cells of the operands it reads; `everything` where no smaller set is known."""
     vjp: VJPRule | None = None

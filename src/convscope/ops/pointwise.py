@@ -14,6 +14,7 @@ from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import PRECISIONS, WHOLE, rounded, wrapped
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
+from convscope.ops.op import together
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
 
 Arguments = dict[str, Any]
@@ -67,6 +68,11 @@ def pointwise(call: Call, cell: Cell) -> Apply:
     if call.kind and function in WHOLE:
         return _wrapping(call, function, leaves)
     return Apply(function, leaves)
+
+
+def alike(call: Call, cell: Cell) -> Array | None:
+    """All cells; whole numbers that may wrap around are calculated one at a time."""
+    return None if call.kind and applied(call)[0] in WHOLE else together(call, cell)
 
 
 def _wrapping(call: Call, function: str, leaves: dict[str, Leaf]) -> Apply:

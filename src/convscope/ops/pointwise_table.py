@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from convscope.ops import pointwise, titles
-from convscope.ops.op import Op
+from convscope.ops.op import Op, Vectorized, together
+
+_RULE = Vectorized(pointwise.pointwise, pointwise.alike)
 
 POINTWISE: Mapping[str, Op] = {
     **dict.fromkeys(
@@ -25,7 +27,7 @@ POINTWISE: Mapping[str, Op] = {
             "clamp_min",
             "gelu",
         ),
-        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, role="activation"),
+        Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, role="activation"),
     ),
     **dict.fromkeys(
         (
@@ -87,17 +89,15 @@ POINTWISE: Mapping[str, Op] = {
             "round",
             "bitwise_not",
         ),
-        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
+        Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
     ),
     **dict.fromkeys(
         ("rsqrt", "pow"),
-        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
+        Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
     ),
-    "mul": Op(
-        pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, title=titles.named("product")
-    ),
+    "mul": Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, title=titles.named("product")),
     "add": Op(
-        pointwise.pointwise,
+        _RULE,
         pointwise.pointwise_dependencies,
         pointwise.pointwise_vjp,
         title=titles.named("sum"),
@@ -105,7 +105,7 @@ POINTWISE: Mapping[str, Op] = {
     ),
     **dict.fromkeys(
         ("sub", "rsub", "div", "floor_divide"),
-        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="stores between"),
+        Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="stores between"),
     ),
     **dict.fromkeys(
         (
@@ -128,16 +128,23 @@ POINTWISE: Mapping[str, Op] = {
             "logaddexp2",
             "heaviside",
         ),
-        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
+        Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
     ),
     **dict.fromkeys(
         ("sinc", "logit", "xlogy", "ldexp"),
-        Op(pointwise.pointwise, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
+        Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
     ),
-    "log_sigmoid_forward": Op(pointwise.log_sigmoid, pointwise.pointwise_dependencies, pointwise.log_sigmoid_vjp),
-    "_prelu_kernel": Op(pointwise.prelu, pointwise.pointwise_dependencies, pointwise.prelu_vjp, role="activation"),
-    "glu": Op(pointwise.glu, pointwise.glu_dependencies, pointwise.glu_vjp, role="activation"),
+    "log_sigmoid_forward": Op(
+        Vectorized(pointwise.log_sigmoid), pointwise.pointwise_dependencies, pointwise.log_sigmoid_vjp
+    ),
+    "_prelu_kernel": Op(
+        Vectorized(pointwise.prelu), pointwise.pointwise_dependencies, pointwise.prelu_vjp, role="activation"
+    ),
+    "glu": Op(Vectorized(pointwise.glu), pointwise.glu_dependencies, pointwise.glu_vjp, role="activation"),
     "native_dropout": Op(
-        pointwise.dropout, pointwise.pointwise_dependencies, pointwise.dropout_vjp, title=titles.named("dropout")
+        Vectorized(pointwise.dropout, together),
+        pointwise.pointwise_dependencies,
+        pointwise.dropout_vjp,
+        title=titles.named("dropout"),
     ),
 }

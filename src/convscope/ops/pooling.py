@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand
-from convscope.expr.cells import outer, pair
+from convscope.expr.call import Array, Call, Cell, Operand, indices
+from convscope.expr.cells import Span, gather, pair
 from convscope.expr.expr import Apply, Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
 from convscope.ops.vjp import VJP, Matrix, Varies, along, only, wide
@@ -23,12 +23,9 @@ def max_pool(call: Call, cell: Cell) -> Apply:
 
     Source: PyTorch documentation, torch.nn.MaxPool2d; ceil_mode lets the last window hang over the edge.
     """
-    image = call["self"]
-    sizes, steps, paddings, axes = _window(call)
-    dilations = pair(call["dilation"], axes)
-    places = zip(cell[-axes:], sizes, steps, paddings, dilations, strict=True)
-    under = [at * step - padding + dilation * np.arange(size) for at, size, step, padding, dilation in places]
-    return _largest(call, image, outer(image, [*cell[:-axes], *under], drop_padding=True), axes)
+    image, under = call["self"], _under(call, cell)
+    axes = len(under)
+    return _largest(call, image, gather(image, [*cell[:-axes], *under], drop_padding=True), axes)
 
 
 def avg_pool(call: Call, cell: Cell) -> Dot:
@@ -37,14 +34,13 @@ def avg_pool(call: Call, cell: Cell) -> Dot:
     Source: PyTorch documentation, torch.nn.AvgPool2d; a window never reaches beyond the padding.
     """
     image = call["self"]
-    sizes, steps, paddings, axes = _window(call)
-    lengths = image.shape[-axes:]
-    places = zip(cell[-axes:], sizes, steps, paddings, lengths, strict=True)
-    under = [
-        np.arange(at * step - pad, min(at * step - pad + size, length + pad)) for at, size, step, pad, length in places
-    ]
-    counted = math.prod(len(at) for at in under)
-    window = outer(image, [*cell[:-axes], *under], drop_padding=not call["count_include_pad"])
+    _, _, paddings, axes = _window(call)
+    under = []
+    for span, length, pad in zip(_under(call, cell), image.shape[-axes:], paddings, strict=True):
+        kept = (span.positions() < length + pad).reshape(-1, len(span.offsets))[0]
+        under.append(Span(span.start, span.offsets[kept]))
+    counted = math.prod(len(span.offsets) for span in under)
+    window = gather(image, [*cell[:-axes], *under], drop_padding=not call["count_include_pad"])
     divisor = call.get("divisor_override") or (counted if call["count_include_pad"] else len(window))
     return Dot(window, divisor=divisor, note=_mean_note(window, divisor), extra=2, kind=call.kind)
 
@@ -88,13 +84,49 @@ def _window(call: Call) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ..
     return sizes, pair(call["stride"], axes) if call["stride"] else sizes, pair(call["padding"], axes), axes
 
 
+def _under(call: Call, cell: Cell) -> list[Span]:
+    """The window along each axis, as far as it reaches."""
+    sizes, steps, paddings, axes = _window(call)
+    places = zip(cell[-axes:], sizes, steps, paddings, pair(call.get("dilation", 1), axes), strict=True)
+    return [Span(at * step - padding, dilation * np.arange(size)) for at, size, step, padding, dilation in places]
+
+
+def alike(call: Call, cell: Cell) -> Array | None:
+    """Windows that have the same cells in the image, in the padding and beyond it."""
+    if call.kind or _may_be_nan(call):
+        return None
+    _, _, paddings, axes = _window(call)
+    under = [(span.positions(), pad) for span, pad in zip(_under(call, cell), paddings, strict=True)]
+    lengths = call["self"].shape[-axes:]
+    return np.hstack([1 * (at < 0) + (at >= n) + (at >= n + pad) for (at, pad), n in zip(under, lengths, strict=True)])
+
+
+def alike_adaptive(call: Call, cell: Cell) -> Array | None:
+    """Windows of the same size."""
+    if call.kind or _may_be_nan(call):
+        return None
+    axes = len(call["output_size"])
+    places = zip(cell[-axes:], call.shape[-axes:], call["self"].shape[-axes:], strict=True)
+    return np.stack([np.subtract(*_ends(at, size, length)) for at, size, length in places], -1)
+
+
+def _may_be_nan(call: Call) -> bool:
+    """Whether the place of a largest cell may depend on where nan is."""
+    return call.output > 0 and bool(np.isnan(call["self"].array).any())
+
+
+def _ends(at: int, size: int, length: int) -> tuple[int, int]:
+    """Where an adaptive window begins, and where it has ended; of n cells, arrays."""
+    return at * length // size, -(-(at + 1) * length // size)
+
+
 def _adaptive(call: Call, cell: Cell) -> tuple[Cells, int]:
     image, axes = call["self"], len(call["output_size"])
-    under = [
-        range(at * length // size, -(-(at + 1) * length // size))
-        for at, size, length in zip(cell[-axes:], call.shape[-axes:], image.shape[-axes:], strict=True)
-    ]
-    return outer(image, [*cell[:-axes], *under]), axes
+    under = []
+    for at, size, length in zip(cell[-axes:], call.shape[-axes:], image.shape[-axes:], strict=True):
+        first, end = _ends(at, size, length)
+        under.append(Span(first, np.arange(np.ravel(end - first)[0])))
+    return gather(image, [*cell[:-axes], *under]), axes
 
 
 def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
@@ -102,8 +134,8 @@ def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
         raise UsageError("a window that reads padding alone has no largest cell.")
     if call.output == 0:
         return Apply("max", {"cells": window}, note=f"the largest of {len(window)} cells")
-    window = _from_last_nan(window)
-    flat: Array = np.ravel_multi_index(tuple(window.cells[:, -axes:].T), image.shape[-axes:])
+    window = window if window.many else _from_last_nan(window)
+    flat: Array = np.ravel_multi_index(indices(window.cells[..., -axes:]), image.shape[-axes:])
     return Apply(
         "argmax",
         {"cells": window, "positions": window.placed(flat)},
@@ -121,6 +153,8 @@ def _from_last_nan(window: Cells) -> Cells:
 
 
 def _mean_note(window: Cells, divisor: float) -> str:
+    if window.many:
+        return ""
     padding = 0 if window.inside is None else int(len(window) - window.inside.sum())
     outside = f", {padding} of them padding" if padding else ""
     sum_of = "the mean of" if divisor == len(window) else "the sum of"

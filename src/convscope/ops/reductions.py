@@ -80,7 +80,11 @@ def largest(call: Call, cell: Cell) -> Apply:
             name, {"cells": cells}, note=f"the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells"
         )
     dims = dims_of(call, call["self"])
-    axis = np.arange(len(cells)) if call.get("dim") is None or not dims else cells.cells[:, dims[0]]
+    axis = (
+        np.broadcast_to(np.arange(len(cells)), cells.values.shape)
+        if call.get("dim") is None or not dims
+        else cells.cells[..., dims[0]]
+    )
     return Apply(
         f"arg{name}",
         {"cells": cells, "positions": cells.placed(axis)},

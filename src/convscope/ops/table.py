@@ -29,7 +29,7 @@ from convscope.ops.distances import DISTANCES
 from convscope.ops.embedding_bag import EMBEDDING_BAG
 from convscope.ops.losses import LOSSES
 from convscope.ops.movement_table import MOVEMENT
-from convscope.ops.op import Op, Role
+from convscope.ops.op import Op, Role, Vectorized, together
 from convscope.ops.outer_products import OUTER_PRODUCTS
 from convscope.ops.pointwise_table import POINTWISE
 from convscope.ops.quantization import QUANTIZATION
@@ -43,47 +43,56 @@ from convscope.plugins import PluginTable
 _ROWS: Mapping[str, Op] = {
     # convolution
     "convolution": Op(
-        convolution.convolution,
+        Vectorized(convolution.convolution, convolution.alike),
         convolution.convolution_dependencies,
         convolution.convolution_vjp,
         title=titles.convolution,
     ),
     # matmul
-    "mm": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp, title=titles.linear("self")),
-    **dict.fromkeys(("bmm", "mv", "dot"), Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp)),
+    "mm": Op(Vectorized(matmul.mm), matmul.product_dependencies, matmul.mm_vjp, title=titles.linear("self")),
+    **dict.fromkeys(("bmm", "mv", "dot"), Op(Vectorized(matmul.mm), matmul.product_dependencies, matmul.mm_vjp)),
     "addmm": Op(
-        matmul.addmm,
+        Vectorized(matmul.addmm),
         matmul.product_dependencies,
         matmul.addmm_vjp,
         title=titles.linear("mat1"),
         rounding="stores between",
     ),
     **dict.fromkeys(
-        ("addmv", "baddbmm"), Op(matmul.addmm, matmul.product_dependencies, matmul.addmm_vjp, rounding="stores between")
+        ("addmv", "baddbmm"),
+        Op(Vectorized(matmul.addmm), matmul.product_dependencies, matmul.addmm_vjp, rounding="stores between"),
     ),
     # pooling
     **dict.fromkeys(
         ("max_pool2d_with_indices", "max_pool3d_with_indices"),
-        Op(pooling.max_pool, pooling.pool_dependencies, pooling.max_pool_vjp, title=titles.pooling("max pooling")),
+        Op(
+            Vectorized(pooling.max_pool, pooling.alike),
+            pooling.pool_dependencies,
+            pooling.max_pool_vjp,
+            title=titles.pooling("max pooling"),
+        ),
     ),
     "avg_pool2d": Op(
-        pooling.avg_pool, pooling.pool_dependencies, pooling.avg_pool_vjp, title=titles.pooling("average pooling")
+        Vectorized(pooling.avg_pool, pooling.alike),
+        pooling.pool_dependencies,
+        pooling.avg_pool_vjp,
+        title=titles.pooling("average pooling"),
     ),
     "avg_pool3d": Op(
-        pooling.avg_pool,
+        Vectorized(pooling.avg_pool, pooling.alike),
         pooling.pool_dependencies,
         pooling.avg_pool_vjp,
         title=titles.pooling("average pooling"),
         rounding="narrow",
     ),
     "_adaptive_avg_pool2d": Op(
-        pooling.adaptive_avg_pool,
+        Vectorized(pooling.adaptive_avg_pool, pooling.alike_adaptive),
         pooling.adaptive_pool_dependencies,
         pooling.adaptive_avg_pool_vjp,
         title=titles.to_size("average pooling"),
     ),
     "_adaptive_avg_pool3d": Op(
-        pooling.adaptive_avg_pool,
+        Vectorized(pooling.adaptive_avg_pool, pooling.alike_adaptive),
         pooling.adaptive_pool_dependencies,
         pooling.adaptive_avg_pool_vjp,
         title=titles.to_size("average pooling"),
@@ -92,7 +101,7 @@ _ROWS: Mapping[str, Op] = {
     **dict.fromkeys(
         ("adaptive_max_pool2d", "adaptive_max_pool3d"),
         Op(
-            pooling.adaptive_max_pool,
+            Vectorized(pooling.adaptive_max_pool, pooling.alike_adaptive),
             pooling.adaptive_pool_dependencies,
             pooling.adaptive_max_pool_vjp,
             title=titles.to_size("max pooling"),
@@ -112,7 +121,7 @@ _ROWS: Mapping[str, Op] = {
     **dict.fromkeys(
         ("native_batch_norm", "_native_batch_norm_legit"),
         Op(
-            normalization.batch_norm,
+            Vectorized(normalization.batch_norm, normalization.alike_by_running_statistics),
             normalization.batch_norm_dependencies,
             normalization.batch_norm_vjp,
             title=titles.named("batch norm"),
@@ -120,7 +129,7 @@ _ROWS: Mapping[str, Op] = {
         ),
     ),
     "_native_batch_norm_legit_no_training": Op(
-        normalization.batch_norm,
+        Vectorized(normalization.batch_norm, normalization.alike_by_running_statistics),
         normalization.batch_norm_dependencies,
         normalization.batch_norm_vjp,
         title=titles.named("batch norm"),
@@ -138,9 +147,12 @@ _ROWS: Mapping[str, Op] = {
         title=titles.named("group norm"),
     ),
     # reductions
-    "sum": Op(reductions.total, reductions.reduction_dependencies, reductions.total_vjp),
+    "sum": Op(Vectorized(reductions.total), reductions.reduction_dependencies, reductions.total_vjp),
     "mean": Op(
-        reductions.mean, reductions.reduction_dependencies, reductions.total_vjp, title=titles.over_axes("mean")
+        Vectorized(reductions.mean),
+        reductions.reduction_dependencies,
+        reductions.total_vjp,
+        title=titles.over_axes("mean"),
     ),
     **dict.fromkeys(
         ("var", "std", "var_mean", "std_mean"),
@@ -148,10 +160,16 @@ _ROWS: Mapping[str, Op] = {
     ),
     **dict.fromkeys(
         ("amax", "amin", "max", "min"),
-        Op(reductions.largest, reductions.reduction_dependencies, reductions.extreme_vjp),
+        Op(Vectorized(reductions.largest, together), reductions.reduction_dependencies, reductions.extreme_vjp),
     ),
-    **dict.fromkeys(("argmax", "argmin"), Op(reductions.largest, reductions.reduction_dependencies)),
-    "aminmax": Op(reductions.least_and_largest, reductions.reduction_dependencies, reductions.least_and_largest_vjp),
+    **dict.fromkeys(
+        ("argmax", "argmin"), Op(Vectorized(reductions.largest, together), reductions.reduction_dependencies)
+    ),
+    "aminmax": Op(
+        Vectorized(reductions.least_and_largest, together),
+        reductions.reduction_dependencies,
+        reductions.least_and_largest_vjp,
+    ),
     **dict.fromkeys(
         ("sort", "topk"),
         Op(reductions.ranked, reductions.along_axis_dependencies, reductions.ranked_vjp, selected_by=("self",)),
@@ -206,9 +224,18 @@ _ROWS: Mapping[str, Op] = {
     ),
     **MOVEMENT,
     # joining
-    "cat": Op(joining.cat, MovedCells(joining.cat_vjp), joining.cat_vjp, title=titles.named("concatenate")),
-    "stack": Op(joining.stack, MovedCells(joining.stack_vjp), joining.stack_vjp),
-    "constant_pad_nd": Op(joining.constant_pad, MovedCells(joining.constant_pad_vjp), joining.constant_pad_vjp),
+    "cat": Op(
+        Vectorized(joining.cat, joining.alike_joined),
+        MovedCells(joining.cat_vjp),
+        joining.cat_vjp,
+        title=titles.named("concatenate"),
+    ),
+    "stack": Op(Vectorized(joining.stack, joining.alike_joined), MovedCells(joining.stack_vjp), joining.stack_vjp),
+    "constant_pad_nd": Op(
+        Vectorized(joining.constant_pad, joining.alike_padded),
+        MovedCells(joining.constant_pad_vjp),
+        joining.constant_pad_vjp,
+    ),
     "im2col": Op(joining.im2col, MovedCells(joining.im2col_vjp), joining.im2col_vjp),
     "col2im": Op(joining.col2im, MovedCells(joining.col2im_vjp), joining.col2im_vjp, rounding="narrow"),
     **dict.fromkeys(("tril", "triu"), Op(joining.triangle, MovedCells(joining.triangle_vjp), joining.triangle_vjp)),
@@ -299,7 +326,7 @@ _ROWS: Mapping[str, Op] = {
     **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
     **dict.fromkeys(("linspace", "logspace"), Op(creation.counted, everything, role="create", rounding="narrow")),
     # families that have their rows beside their rules
-    "vdot": Op(matmul.mm, matmul.product_dependencies, matmul.mm_vjp),
+    "vdot": Op(Vectorized(matmul.mm), matmul.product_dependencies, matmul.mm_vjp),
     **BACKWARD,
     **UPDATES,
     **CLASS_LOSSES,

@@ -3,25 +3,19 @@
 Knows traces, rules and the reference through their witnesses.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from convscope.errors import ConvscopeError
 from convscope.expr.call import Call, Operand
 from convscope.ops import convolution
 from convscope.ops.op import Rule
 from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
+from convscope.proof.many_cells import results_of
 from convscope.proof.recomputation import Array, Cell, Recomputation
 from convscope.proof.tolerance import agree, may_be_lost, resolution_of, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
 from convscope.reference.parts import Box, boxes
-
-UNABLE = (
-    ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
-    TypeError, ValueError,
-)  # fmt: skip
-"""Exceptions of a witness for a call that it cannot evaluate, such as one that no kernel would accept."""
 
 
 class StepCheck:
@@ -142,49 +136,50 @@ class StepCheck:
         if rule is None:
             return False
         precision = self.call.precision
-        for cell in self._sample(count, random):
-            try:
-                value, error = rule(self.call, cell).result(precision)
-            except UNABLE:
-                return False
-            recorded, bound = float(self.recorded[cell]), whole_bound(value, error, precision)
-            if self.normwise:
-                bound = max(bound, convolution.normwise(self.call, cell))
-            if not self._bounded(value, recorded, bound):
-                return False
-            self.explained += 1
-            if not agree(value, recorded, bound, self.call.dtype):
-                share = abs(value - recorded) / bound if bound else np.inf
-                if self.mismatch is None or share > self.worst:
-                    self._contradict(cell, value, bound, "expression")
-                self.worst = max(self.worst, 1.0 if np.isnan(share) else share)
-        return True
+        cells = self._sample(count, random)
+        values, errors, able = results_of(rule, self.call, cells)
+        recorded, bounds = self.recorded[tuple(cells.T)].astype(float), whole_bound(values, errors, precision)
+        if self.normwise:
+            bounds = np.maximum(bounds, [convolution.normwise(self.call, tuple(map(int, cell))) for cell in cells])
+        able &= self._bounded(values, recorded, bounds)
+        count = len(cells) if able.all() else int(np.argmin(able))  # up to the first that the rule leaves open
+        self.explained += count
+        for at in np.flatnonzero(~agree(values, recorded, bounds, self.call.dtype)[:count]):
+            value, bound = float(values[at]), float(bounds[at])
+            share = abs(value - recorded[at]) / bound if bound else np.inf
+            if self.mismatch is None or share > self.worst:
+                self._contradict(tuple(map(int, cells[at])), value, bound, "expression")
+            self.worst = max(self.worst, 1.0 if np.isnan(share) else float(share))
+        return count == len(cells)
 
-    def _bounded(self, value: float, recorded: float, bound: float) -> bool:
-        """Whether a rule's bound says anything: that of an index is open where equal numbers compete, no other."""
-        if self.recorded.dtype.kind != "f" or value == recorded or np.isnan(value):
-            return True
-        if np.isnan(recorded):
-            return not np.any(may_be_lost(self.call, value))
-        if np.isinf(recorded):
-            return not bool(within_reach(recorded, value, bound, self.call.dtype)[1])
-        return bool(np.isfinite(bound))
+    def _bounded(self, values: Array, recorded: Array, bounds: Array) -> Array:
+        """Whether a rule's bounds say anything: that of an index is open where equal numbers compete, no other."""
+        if self.recorded.dtype.kind != "f":
+            return np.ones(len(values), bool)
+        closed = np.isfinite(bounds)
+        if np.isnan(recorded).any():
+            closed = np.where(np.isnan(recorded), ~may_be_lost(self.call, values), closed)
+        if np.isinf(recorded).any():
+            closed = np.where(np.isinf(recorded), ~within_reach(recorded, values, bounds, self.call.dtype)[1], closed)
+        return np.asarray(closed | (values == recorded) | np.isnan(values))
 
-    def _sample(self, count: int, random: np.random.Generator) -> Iterator[Cell]:
-        """Corners and middles of borders, first and last channel, the worst cell, and random ones; each once."""
+    def _sample(self, count: int, random: np.random.Generator) -> Array:
+        """Corners and middles of borders, first and last channel, the worst cell, and random ones; each once.
+
+        Returns:
+            int64, shape (n, axes).
+        """
         shape = self.recorded.shape
         size = int(np.prod(shape))
         if size <= count:
-            yield from (tuple(int(i) for i in np.unravel_index(k, shape)) for k in range(size))
-            return
-        marked = {tuple(int(i) for i in cell) for cell in _landmarks(shape)}
+            return np.argwhere(np.ones(shape, bool)).astype(np.int64)
+        marked = np.ravel_multi_index(tuple(_landmarks(shape).T), shape)
         if self.worst_cell is not None:
-            marked.add(self.worst_cell)
-        yield from sorted(marked)
+            marked = np.append(marked, np.ravel_multi_index(self.worst_cell, shape))
+        marked = np.unique(marked)
         drawn = random.choice(size, min(size, count + len(marked)), replace=False)
-        others = (tuple(int(i) for i in np.unravel_index(k, shape)) for k in drawn)
-        fresh = (cell for cell in others if cell not in marked)
-        yield from (cell for cell, _ in zip(fresh, range(max(0, count - len(marked))), strict=False))
+        others = drawn[~np.isin(drawn, marked)][: max(0, count - len(marked))]
+        return np.stack(np.unravel_index(np.concatenate([marked, others]), shape), -1).astype(np.int64)
 
     def _contradict(self, cell: Cell, expected: float, allowed: float, witness: Witness) -> None:
         self.mismatch = Mismatch(cell, float(self.recorded[cell]), expected, allowed, witness, self.call.output)

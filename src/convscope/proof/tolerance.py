@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from convscope.expr.call import Call
 from convscope.expr.precision import Precision
+from convscope.expr.primitives.primitive import Numbers
 from convscope.proof.verification_report import RESOLVED
 from convscope.reference.parts import boxes
 
@@ -22,31 +23,34 @@ def mixes(call: Call) -> bool:
     return MIXES and call.op == "convolution" and not call["transposed"] and call.dtype == "float32"
 
 
-def whole_bound(value: float, error: float, precision: Precision) -> float:
+def whole_bound(value: Numbers, error: Numbers, precision: Precision) -> Numbers:
     """An expression's error, with the rounding of a result that is stored more coarsely than it is added.
 
-    Where the value is not finite, only the same value is accepted: 0.
+    Where the value is not finite, only the same value is accepted: 0. Of arrays, for each number.
     """
-    if not math.isfinite(value):
-        return 0.0
-    if not precision.stored or error == 0.0:
-        return error
-    return error + precision.stored * (abs(value) + error) + precision.tiny
+    with np.errstate(all="ignore"):
+        stored = precision.stored * (np.abs(value) + error) + precision.tiny if precision.stored else 0.0
+        bound = np.where(np.isfinite(value), np.where(np.equal(error, 0.0), error, error + stored), 0.0)
+    return bound if bound.ndim else float(bound)
 
 
-def agree(value: float, recorded: float, bound: float, dtype: str) -> bool:
-    """Whether a recorded number can be what a kernel makes of this value.
+def agree(value: Numbers, recorded: Numbers, bound: Numbers, dtype: str) -> Any:
+    """Whether a recorded number can be what a kernel makes of this value; of arrays, for each number.
 
     A number beyond the type's largest is recorded as an infinity; nan agrees with nan only.
 
     >>> agree(1.0, 1.00000001, 6e-8, "float32"), agree(1e39, float("inf"), 1e32, "float32")
     (True, True)
     """
-    if math.isnan(value) or math.isnan(recorded):
-        return math.isnan(value) and math.isnan(recorded)
-    if math.isinf(recorded):
-        return value == recorded or any(map(bool, within_reach(recorded, value, bound, dtype)))
-    return not abs(value - recorded) > bound  # a bound that is nan excludes no value
+    with np.errstate(all="ignore"):
+        near = ~np.greater(np.abs(np.subtract(value, recorded)), bound)  # a bound that is nan excludes no value
+    infinite, none = np.isinf(recorded), np.isnan(value) | np.isnan(recorded)
+    if np.any(infinite):
+        near = np.where(
+            infinite, np.equal(value, recorded) | np.any(within_reach(recorded, value, bound, dtype), 0), near
+        )
+    result = np.where(none, np.isnan(value) & np.isnan(recorded), near)
+    return result if result.ndim else bool(result)
 
 
 def resolves(value: float, recorded: float, bound: float, dtype: str, size: float) -> bool:

@@ -17,10 +17,11 @@ from convscope.proof.calls import call_of
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
 from convscope.proof.gradient_check import check_gradients
+from convscope.proof.many_cells import UNABLE
 from convscope.proof.output_check import returned
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
 from convscope.proof.status import PROVED, StepStatus
-from convscope.proof.step_check import UNABLE, StepCheck
+from convscope.proof.step_check import StepCheck
 from convscope.proof.tolerance import mixes
 from convscope.proof.verification_report import RESOLVED, Mismatch, StepReport, Verification
 from convscope.reference.operation import Operation

@@ -4,10 +4,12 @@ Numbers in, numbers out: knows NumPy and Precision, no tensors and no names. A f
 in braces. Everything works on single numbers and, element by element, on arrays.
 """
 
-import math
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from convscope.expr.precision import Precision
 
@@ -20,14 +22,14 @@ class Primitive:
     """One function.
 
     >>> double = elementary("2 × {x}", lambda x: 2 * x, roundings=1, slopes=lambda x: (2.0,))
-    >>> double.value(3.0), double.error(Precision(0.5, 0, 0, 9), 6.0, [3.0], [0.0])
+    >>> double.value(3.0), float(double.error(Precision(0.5, 0, 0, 9), 6.0, [3.0], [0.0]))
     (6.0, 3.0)
     """
 
     formula: str
     value: Callable[..., Numbers]
     """The result, in float64."""
-    error: Callable[[Precision, float, Sequence[Any], Sequence[Any]], float]
+    error: Callable[[Precision, Numbers, Sequence[Any], Sequence[Any]], Numbers]
     """How far a kernel's result may lie from `value`: (precision, result, arguments, their errors)."""
     taken: Callable[..., str] | None = None
     """The formula of the branch that these arguments take."""
@@ -35,6 +37,8 @@ class Primitive:
     """The partial derivatives, as PyTorch defines them at kinks."""
     offset: Callable[..., Numbers | None] | None = None
     """For a piecewise linear function: the part that the varying arguments do not explain (see `elementary`)."""
+    many: bool = False
+    """Whether `value` and `error` also take arrays, n numbers for n cells: shape (n,), and (n, T) of rows."""
 
 
 def elementary(
@@ -68,21 +72,29 @@ def elementary(
         way: The largest magnitude on the way to the result: where it exceeds the type, the result has no bound.
     """
 
-    def error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+    def error(precision: Precision, result: Numbers, values: Sequence[Any], errors: Sequence[Any]) -> Numbers:
         count = abs(roundings(result, *values) if callable(roundings) else roundings * result)
-        own = precision.sum * count + (precision.tiny if count else 0.0)
-        if way is not None and abs(way(*values)) >= precision.room:
-            return math.inf
+        own = precision.sum * count + np.where(count != 0, precision.tiny, 0.0)
         if stored is not None and precision.inner:
-            own += precision.inner * abs(stored(*values))
-        if not any(errors):
-            return float(own)
-        if steepest is not None:
-            return float(own + steepest * max(errors))
-        assert slopes is not None, f"{formula} was given inexact arguments"
-        return float(own + 1.001 * sum(abs(s) * e for s, e in zip(slopes(*values), errors, strict=True) if e))
+            own = own + precision.inner * abs(stored(*values))
+        inexact = [np.any(error) for error in errors]
+        if any(inexact) and steepest is not None:
+            own = own + steepest * _largest(errors)
+        elif any(inexact):
+            assert slopes is not None, f"{formula} was given inexact arguments"
+            own = own + 1.001 * sum(
+                np.where(np.equal(e, 0), 0.0, abs(s) * e)
+                for s, e, needed in zip(slopes(*values), errors, inexact, strict=True)
+                if needed
+            )
+        return own if way is None else np.where(abs(way(*values)) >= precision.room, np.inf, own)
 
-    return Primitive(formula, value, error, taken, slopes, offset)
+    return Primitive(formula, value, error, taken, slopes, offset, many=True)
+
+
+def _largest(errors: Sequence[Numbers]) -> Numbers:
+    """The largest of each cell's errors."""
+    return functools.reduce(np.maximum, errors)
 
 
 def no_offset(*_: Any) -> float:

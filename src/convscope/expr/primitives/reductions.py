@@ -190,20 +190,19 @@ def _affine(rest: Sequence[Any]) -> tuple[Any, Any, Any]:
     return rest[0], rest[1] if len(rest) > 1 else 1.0, rest[2] if len(rest) > 2 else 0.0
 
 
-def _normalize_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _normalize_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
     """(x - mean) * s + bias with s = weight / sqrt(var + eps), in whatever order a kernel calculates it."""
     x, mean, var = values[:3]
     eps, weight, bias = _affine(values[3:])
     e_x, e_mean, e_var, e_eps = errors[:4]
     width = var + eps
-    narrowest = max(width - e_var - e_eps, 0.99 * eps)
-    if not narrowest > 0:
-        return float("inf") if e_var else 0.0
+    narrowest = np.maximum(width - e_var - e_eps, 0.99 * eps)
     scale = abs(weight) / np.sqrt(width)
-    bent = max(np.sqrt(width / narrowest) - 1, 1 - np.sqrt(width / (width + e_var + e_eps)))
+    bent = np.maximum(np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + e_var + e_eps)))
     shifted = (e_x + e_mean) * scale * (1 + bent)
     own = 8 * precision.sum * (abs(x * scale) + abs(mean * scale) + abs(bias))
-    return float(abs(x - mean) * scale * bent + shifted + own + precision.tiny)
+    total = abs(x - mean) * scale * bent + shifted + own + precision.tiny
+    return np.where(narrowest > 0, total, np.where(e_var, np.inf, 0.0))
 
 
 def _norm(row: Row, order: float) -> Any:
@@ -273,11 +272,11 @@ def _share_error(precision: Precision, result: float, values: Sequence[Any], err
     return float(softmax_error(row, shares, input_errors if np.any(input_errors) else 0.0, precision)[at])
 
 
-def _largest_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    return float(np.max(errors[0]))
+def _largest_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+    return np.max(errors[0], axis=-1) if np.ndim(errors[0]) else errors[0]
 
 
-def _exact(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _exact(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> float:
     return 0.0
 
 
@@ -286,11 +285,15 @@ def _product_error(precision: Precision, result: float, values: Sequence[Any], e
 
 
 def _at_largest(row: Row, positions: Row) -> Any:
-    return positions[np.argmax(row)]
+    return _picked(positions, np.argmax(row, axis=-1))
 
 
 def _at_smallest(row: Row, positions: Row) -> Any:
-    return positions[np.argmin(row)]
+    return _picked(positions, np.argmin(row, axis=-1))
+
+
+def _picked(positions: Row, at: Any) -> Any:
+    return np.take_along_axis(positions, np.expand_dims(at, -1), -1)[..., 0]
 
 
 def _order(row: Row, descending: float) -> Any:
@@ -333,18 +336,20 @@ def _stored_error(precision: Precision, result: float, values: Sequence[Any], er
 
 _NORMALIZE_FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"
 REDUCTIONS: Mapping[str, Primitive] = {
-    "max": Primitive("the largest of {cells}", np.max, _largest_error),
-    "min": Primitive("the smallest of {cells}", np.min, _largest_error),
+    "max": Primitive("the largest of {cells}", partial(np.max, axis=-1), _largest_error, many=True),
+    "min": Primitive("the smallest of {cells}", partial(np.min, axis=-1), _largest_error, many=True),
     "ranked": Primitive("number {rank} of {cells}, sorted", _ranked, _largest_error),
     "rank_of": Primitive("where number {rank} of {cells}, sorted, is", _at_rank, _open_if_tied),
-    "argmax": Primitive("where the largest of {cells} is", _at_largest, _exact),
-    "argmin": Primitive("where the smallest of {cells} is", _at_smallest, _exact),
+    "argmax": Primitive("where the largest of {cells} is", _at_largest, _exact, many=True),
+    "argmin": Primitive("where the smallest of {cells} is", _at_smallest, _exact, many=True),
     "product": Primitive("the product of {cells}", np.prod, _product_error),
     "any": Primitive("1 if any of {cells} is not 0", lambda row: 1.0 * np.any(row), _exact),
     "all": Primitive("1 if none of {cells} is 0", lambda row: 1.0 * np.all(row), _exact),
-    "normalize": Primitive(_NORMALIZE_FORMULA, _normalize, _normalize_error),
-    "normalize_weight": Primitive(f"{_NORMALIZE_FORMULA} × {{weight}}", _normalize, _normalize_error),
-    "normalize_affine": Primitive(f"{_NORMALIZE_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error),
+    "normalize": Primitive(_NORMALIZE_FORMULA, _normalize, _normalize_error, many=True),
+    "normalize_weight": Primitive(f"{_NORMALIZE_FORMULA} × {{weight}}", _normalize, _normalize_error, many=True),
+    "normalize_affine": Primitive(
+        f"{_NORMALIZE_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error, many=True
+    ),
     "stored": Primitive("{x}, as it was stored in between", lambda x: x, _stored_error),
     "inverse_std": Primitive("1 ÷ √({var} + {eps})", _inverse_std, _inverse_std_error),
     "norm": Primitive("(sum of |{cells}| to the {order}) to the 1 ÷ {order}", _norm, _norm_error),

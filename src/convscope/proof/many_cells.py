@@ -1,0 +1,105 @@
+"""Many cells: what a rule gives for a sample of one result's cells, together where the rule is vectorized.
+
+Knows rules, calls and expressions; no traces, no reference.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.errors import ConvscopeError
+from convscope.expr.call import Array, Call, Cell
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
+from convscope.ops.op import Rule, Vectorized
+
+UNABLE = (
+    ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""Exceptions of a witness for a call that it cannot evaluate, such as one that no kernel would accept."""
+TERMS = 2**17
+"""Numbers of the cells that are explained together, at most: 1 MB of float64, which a processor's cache holds."""
+
+
+class Results(NamedTuple):
+    """What a rule gives for n cells."""
+
+    values: Array
+    """float64, shape (n,)."""
+    errors: Array
+    """How far a kernel's number may lie from each, shape (n,)."""
+    able: NDArray[np.bool_]
+    """Whether the rule could explain the cell, shape (n,)."""
+
+
+def results_of(rule: Rule, call: Call, cells: Array) -> Results:
+    """The values and errors of cells, the same bits as of each cell by itself.
+
+    >>> from convscope.expr.call import Operand
+    >>> from convscope.ops import OPS
+    >>> call = Call("relu", {"self": Operand.of(np.array([-1.0, 2.0, 3.0]), "x")}, (3,))
+    >>> results_of(OPS["relu"].rule, call, np.array([[0], [2]])).values.tolist()
+    [0.0, 3.0]
+
+    Args:
+        rule: Explains a cell, or many where it is `Vectorized`.
+        call: The operation.
+        cells: int64, shape (n, axes).
+    """
+    results = Results(*np.zeros((2, len(cells))), np.zeros(len(cells), bool))
+    for rows in groups(rule, call, cells):
+        if len(rows) == 1 or not _explain(rule, call, cells, rows, results):
+            for row in rows:
+                if not _explain(rule, call, cells, row, results):
+                    break
+    return results
+
+
+def groups(rule: Rule, call: Call, cells: Array) -> Iterator[Array]:
+    """Which cells are explained at once: rows of `cells`, a few MB of numbers at a time."""
+    rows = np.arange(len(cells))
+    keys = rule.alike(call, _columns(cells)) if isinstance(rule, Vectorized) and cells.size else None
+    if keys is None or len(cells) == 1:
+        yield from rows[:, None]
+        return
+    _, group = np.unique(keys, axis=0, return_inverse=True) if keys.shape[1] else (None, np.zeros(len(cells), int))
+    for number in range(int(group.max()) + 1):
+        members = rows[group.reshape(-1) == number]
+        each = max(1, TERMS // max(1, _terms(rule(call, _cell(cells[members[0]])))))
+        yield from (members[start : start + each] for start in range(0, len(members), each))
+
+
+def _explain(rule: Rule, call: Call, cells: Array, rows: Array, results: Results) -> bool:
+    """Put down what the rule gives for some cells, or for one; whether it could."""
+    one = rows.ndim == 0
+    try:
+        expr = rule(call, _cell(cells[rows]) if one else _columns(cells[rows]))
+        results.values[rows], results.errors[rows] = expr.result(call.precision)
+    except UNABLE:
+        return False
+    results.able[rows] = True
+    return True
+
+
+def _cell(cell: Array) -> Cell:
+    return tuple(map(int, cell))
+
+
+def _columns(cells: Array) -> Cell:
+    """Cells as one whose indices are arrays of shape (n,)."""
+    return cast("Cell", tuple(np.ascontiguousarray(cells.T)))
+
+
+def _terms(expr: Expr | Cells) -> int:
+    """How many numbers an expression reads."""
+    match expr:
+        case Leaf():
+            return 1
+        case Cells():
+            return len(expr)
+        case Dot():
+            return len(expr.left)
+        case Apply():
+            return sum(map(_terms, expr.arguments.values()))
