@@ -82,7 +82,7 @@ def _cells(trace: Trace, refs: Mapping[str, Ref], cells: Cells) -> Cells:
     if len({f.source for f in found}) != 1:
         return cells
     placed = _around(cells, inside, found)
-    return replace(cells, source=found[0].source, cells=placed)
+    return replace(cells, source=found[0].source, places=placed)
 
 
 def _around(cells: Cells, inside: Array, found: list[Provenance]) -> Array:
