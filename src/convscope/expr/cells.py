@@ -124,7 +124,7 @@ def _read(array: Array, positions: list[Array]) -> Array:
             math.prod(array.shape[axis + 1 : lead])
         )
     read = array.reshape(-1, block).take(flat, axis=0) if whole else array.reshape(-1).take(flat)
-    return widened(read.reshape(*flat.shape, *array.shape[lead:]))
+    return widened(np.asarray(read).reshape((*flat.shape, *array.shape[lead:])))
 
 
 def _is_all(positions: Array, size: int) -> bool:
