@@ -3,10 +3,9 @@
 import numpy as np
 
 from convscope.expr.call import Array, Call, Cell, Operand
-from convscope.expr.cells import leaf, outer
+from convscope.expr.cells import Span, gather, leaf
 from convscope.expr.expr import Apply, Expr, Leaf, number
 from convscope.ops.dependencies import as_mask
-from convscope.ops.op import fractions_together
 from convscope.ops.reductions import mean_of, variance_of
 from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
 
@@ -29,7 +28,7 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
         raise LookupError("in evaluation, batch norm has only one result")
     channel = cell[1] if call.output == 0 else cell[0]
     if training or call.get("running_mean") is None:
-        cells = outer(image, [range(n) if axis != 1 else channel for axis, n in enumerate(image.shape)])
+        cells = gather(image, [range(n) if axis != 1 else channel for axis, n in enumerate(image.shape)])
         steady = image.source.dtype == "float32" and call.extra.get("layout") == "contiguous"
         kernel = "variance" if steady else "variance_in_passes"
         mean: Expr = mean_of(cells, kernel)
@@ -42,11 +41,6 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
     return _normalized(call, leaf(image, cell), *kept, (channel,))
 
 
-def alike_by_running_statistics(call: Call, cell: Cell) -> Array | None:
-    """All cells, where the channel's statistics are recorded ones."""
-    return None if own_statistics(call) else fractions_together(call, cell)
-
-
 def layer_norm(call: Call, cell: Cell) -> Expr:
     """Shift and scale by the mean and variance of the last axes of this image; weight and bias for each cell.
 
@@ -54,7 +48,7 @@ def layer_norm(call: Call, cell: Cell) -> Expr:
     """
     image = call["input"]
     lead = len(image.shape) - len(call["normalized_shape"])
-    cells = outer(image, [*cell[:lead], *map(range, image.shape[lead:])])
+    cells = gather(image, [*cell[:lead], *map(range, image.shape[lead:])])
     mean, var = mean_of(cells), variance_of(cells)
     if call.output:
         return _statistic(call, mean, var)
@@ -69,7 +63,7 @@ def group_norm(call: Call, cell: Cell) -> Expr:
     image = call["input"]
     size = image.shape[1] // call["group"]
     group = cell[1] // size if call.output == 0 else cell[1]
-    cells = outer(image, [cell[0], range(group * size, (group + 1) * size), *map(range, image.shape[2:])])
+    cells = gather(image, [cell[0], Span(group * size, np.arange(size)), *map(range, image.shape[2:])])
     kernel = "variance" if call.extra.get("layout") == "contiguous" else "variance_at_once"
     mean, var = mean_of(cells, kernel), variance_of(cells, kernel=kernel)
     if call.output:

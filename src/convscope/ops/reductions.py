@@ -49,7 +49,7 @@ def mean(call: Call, cell: Cell) -> Dot:
 
 def mean_of(cells: Cells, kernel: str = "variance") -> Dot:
     """The mean of the given cells, as a kernel of `KERNELS` finds it; it may carry means along instead of sums."""
-    counted = int(np.count_nonzero(cells.values)) - 1 + (len(cells) != 1)
+    counted = np.count_nonzero(cells.values, axis=-1) - 1 + (len(cells) != 1)
     extra = mean_roundings(cells.values, kernel) - counted
     return Dot(cells, divisor=len(cells), note=f"the mean of {len(cells):,} cells", extra=extra)
 

@@ -121,7 +121,7 @@ _ROWS: Mapping[str, Op] = {
     **dict.fromkeys(
         ("native_batch_norm", "_native_batch_norm_legit"),
         Op(
-            Vectorized(normalization.batch_norm, normalization.alike_by_running_statistics),
+            Vectorized(normalization.batch_norm),
             normalization.batch_norm_dependencies,
             normalization.batch_norm_vjp,
             title=titles.named("batch norm"),
@@ -129,19 +129,19 @@ _ROWS: Mapping[str, Op] = {
         ),
     ),
     "_native_batch_norm_legit_no_training": Op(
-        Vectorized(normalization.batch_norm, normalization.alike_by_running_statistics),
+        Vectorized(normalization.batch_norm),
         normalization.batch_norm_dependencies,
         normalization.batch_norm_vjp,
         title=titles.named("batch norm"),
     ),
     "native_layer_norm": Op(
-        normalization.layer_norm,
+        Vectorized(normalization.layer_norm),
         normalization.layer_norm_dependencies,
         normalization.layer_norm_vjp,
         title=titles.named("layer norm"),
     ),
     "native_group_norm": Op(
-        normalization.group_norm,
+        Vectorized(normalization.group_norm),
         normalization.group_norm_dependencies,
         normalization.group_norm_vjp,
         title=titles.named("group norm"),
@@ -156,7 +156,7 @@ _ROWS: Mapping[str, Op] = {
     ),
     **dict.fromkeys(
         ("var", "std", "var_mean", "std_mean"),
-        Op(reductions.variance, reductions.reduction_dependencies, reductions.variance_vjp),
+        Op(Vectorized(reductions.variance), reductions.reduction_dependencies, reductions.variance_vjp),
     ),
     **dict.fromkeys(
         ("amax", "amin", "max", "min"),
@@ -178,22 +178,28 @@ _ROWS: Mapping[str, Op] = {
     **dict.fromkeys(("any", "all"), Op(reductions.whole, reductions.reduction_dependencies)),
     "cumsum": Op(reductions.cumsum, reductions.cumsum_dependencies, reductions.cumsum_vjp, rounding="narrow"),
     "logsumexp": Op(
-        reductions.logsumexp, reductions.reduction_dependencies, reductions.logsumexp_vjp, rounding="stores between"
+        Vectorized(reductions.logsumexp),
+        reductions.reduction_dependencies,
+        reductions.logsumexp_vjp,
+        rounding="stores between",
     ),
     "linalg_vector_norm": Op(reductions.norm, reductions.reduction_dependencies, reductions.norm_vjp),
     # attention
     "_softmax": Op(
-        attention.softmax_cell,
+        Vectorized(attention.softmax_cell),
         reductions.along_axis_dependencies,
         attention.softmax_vjp,
         title=titles.over_axes("softmax"),
         rounding="stores between",
     ),
     "_safe_softmax": Op(
-        attention.softmax_cell, reductions.along_axis_dependencies, attention.softmax_vjp, rounding="stores between"
+        Vectorized(attention.softmax_cell),
+        reductions.along_axis_dependencies,
+        attention.softmax_vjp,
+        rounding="stores between",
     ),
     "_log_softmax": Op(
-        attention.softmax_cell,
+        Vectorized(attention.softmax_cell),
         reductions.along_axis_dependencies,
         attention.softmax_vjp,
         title=titles.over_axes("log-softmax"),

@@ -92,9 +92,16 @@ class StepCheck:
         A bound that is infinite or no number excludes nothing, so a number that is not exactly the reference's is
         counted in `unbounded` there instead of as an error.
         """
+        if np.array_equal(recorded, expected):
+            return np.zeros(recorded.shape)
+        if recorded.dtype.kind == "f":  # finite numbers and bounds, as nearly all are, need no more than a quotient
+            with np.errstate(all="ignore"):
+                ratio = np.abs(recorded - expected) / bounds
+            if bounds.max() < np.inf and ratio.max() < np.inf:
+                return np.asarray(ratio)
         with np.errstate(all="ignore"):
             error = (recorded != expected).astype(float) if recorded.dtype == bool else np.abs(recorded - expected)
-            ratio: Array = np.atleast_1d(error / bounds).reshape(recorded.shape)
+            ratio = np.atleast_1d(error / bounds).reshape(recorded.shape)
         exact = (recorded == expected) | (np.isnan(recorded) & np.isnan(expected))
         open_ = ~np.isfinite(bounds) | ((recorded.dtype == bool) & (bounds >= 1))
         if np.isinf(recorded).any():
@@ -173,12 +180,11 @@ class StepCheck:
         size = int(np.prod(shape))
         if size <= count:
             return np.argwhere(np.ones(shape, bool)).astype(np.int64)
-        marked = np.ravel_multi_index(tuple(_landmarks(shape).T), shape)
-        if self.worst_cell is not None:
-            marked = np.append(marked, np.ravel_multi_index(self.worst_cell, shape))
-        marked = np.unique(marked)
+        landmarks = {*map(int, np.ravel_multi_index(tuple(_landmarks(shape).T), shape))}
+        worst = () if self.worst_cell is None else (int(np.ravel_multi_index(self.worst_cell, shape)),)
+        marked = np.array(sorted(landmarks.union(worst)))
         drawn = random.choice(size, min(size, count + len(marked)), replace=False)
-        others = drawn[~np.isin(drawn, marked)][: max(0, count - len(marked))]
+        others = drawn[~(drawn[:, None] == marked).any(1)][: max(0, count - len(marked))]
         return np.stack(np.unravel_index(np.concatenate([marked, others]), shape), -1).astype(np.int64)
 
     def _contradict(self, cell: Cell, expected: float, allowed: float, witness: Witness) -> None:

@@ -125,7 +125,16 @@ def _finite_parts(numbers: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """The finite numbers of an array, some at a time."""
     for box in boxes(numbers.shape, range(numbers.ndim)):
         part = numbers[box]
-        yield part[np.isfinite(part)]
+        finite = np.isfinite(part)
+        yield part if finite.all() else part[finite]
+
+
+def _median(numbers: NDArray[Any]) -> float:
+    """The median of numbers without nan, which it puts in another order: several times faster than NumPy's."""
+    middle = numbers.size // 2
+    numbers.partition(middle)
+    lower = numbers[middle] if numbers.size % 2 else numbers[:middle].max()
+    return float((lower + numbers[middle]) / 2)
 
 
 def resolution_of(recorded: NDArray[Any], bounds: NDArray[Any], *, spend: bool = False) -> float:
@@ -146,5 +155,5 @@ def resolution_of(recorded: NDArray[Any], bounds: NDArray[Any], *, spend: bool =
     else:
         counted = np.broadcast_to(bounds, recorded.shape)[finite]
     counted[np.isnan(counted)] = np.inf
-    median = float(np.median(counted, overwrite_input=True))
+    median = _median(counted.reshape(-1))
     return 0.0 if median == 0 else median / size if size > 0 else math.inf

@@ -51,77 +51,81 @@ def merges(count: int, *, chunked: bool) -> float:
     return min(count, 48 + 2 * log2(max(count, 2)) + count / 128) if chunked else count
 
 
-def mean_roundings(row: Row, kernel: str = "variance") -> float:
-    """How many roundings of the mean magnitude are as much as a kernel's mean may be off.
+def mean_roundings(rows: Row, kernel: str = "variance") -> Any:
+    """How many roundings of the mean magnitude are as much as a kernel's mean may be off; of each row.
 
     Half of all cells come before a cell on average, however a kernel merges; the distances from the mean are one
     standard deviation on average at each level; what a larger part moves a smaller one is at most the range.
     """
-    n, largest = row.size, float(np.max(np.abs(row), initial=0.0))
-    if not 0 < largest < np.inf:
-        return 1.0
-    part = row / largest  # so that no square is too large or too small for float64
-    depth = merges(n, chunked=KERNELS[kernel].chunked)
-    off = (min(depth, (n + 1) / 2) + 1) * abs(float(np.mean(part)))
-    off += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * float(np.std(part)) + 3 * float(np.ptp(part))
-    return 1.01 * off / float(np.mean(np.abs(part)))
-
-
-def variance(row: Row, mean: Any, correction: float) -> Any:
-    """The mean square distance from the mean, by n - correction."""
+    n, largest = rows.shape[-1], np.max(np.abs(rows), axis=-1, initial=0.0)
+    if not n:
+        return np.ones_like(largest)
+    moderate = (largest > 0) & (largest < np.inf)
     with np.errstate(all="ignore"):
-        return np.divide(np.sum((row - mean) ** 2), np.maximum(row.size - correction, 0.0))
+        parts = rows / np.where(moderate, largest, 1.0)[..., None]  # no square is too large or too small for float64
+        depth = merges(n, chunked=KERNELS[kernel].chunked)
+        off = (min(depth, (n + 1) / 2) + 1) * np.abs(np.mean(parts, axis=-1))
+        off += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * np.std(parts, axis=-1) + 3 * np.ptp(parts, axis=-1)
+        return np.where(moderate, 1.01 * off / np.mean(np.abs(parts), axis=-1), 1.0)
 
 
-def _error(kernel: str, precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def variance(rows: Row, mean: Any, correction: Any) -> Any:
+    """The mean square distance from the mean, by n - correction; of each row."""
+    with np.errstate(all="ignore"):
+        squares = np.sum((rows - np.asarray(mean)[..., None]) ** 2, axis=-1)
+        return np.divide(squares, np.maximum(rows.shape[-1] - correction, 0.0))
+
+
+def _error(kernel: str, precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
     """2·s·q + q², with s the standard deviation and q how far distances from the mean are off; and M's roundings."""
-    row, mean, correction = values
-    n = row.size
+    rows, mean, correction = values
+    n = rows.shape[-1]
     if n <= 1:
         return 0.0
-    way, spread = KERNELS[kernel], float(np.mean((row - mean) ** 2))
+    far = rows - np.asarray(mean)[..., None]
+    way, spread = KERNELS[kernel], np.mean(far**2, axis=-1)
     # where a narrow mean is stored before the squares are taken, that rounding counts as well
-    off = float(errors[1]) + 1.05 * precision.inner * abs(mean)
+    off = errors[1] + 1.05 * precision.inner * np.abs(mean)
     depth = merges(n, chunked=way.chunked)
     if 2 * depth * precision.sum >= 1:
-        return float("inf")
+        return np.inf
     u = precision.sum / (1 - 2 * depth * precision.sum)
     if way.at_once:
-        total = u * (n + 4) * float(np.mean(row**2)) + 2 * abs(mean) * off + off * off
+        total = u * (n + 4) * np.mean(rows**2, axis=-1) + 2 * np.abs(mean) * off + off * off
     else:
-        q = _distances(row, float(mean), sqrt(spread), u, chunked=way.distances)
-        q += 0.0 if way.distances else 2 * off  # merged by several threads
-        total = 2 * sqrt(spread) * q + q * q + off * off + (2 * depth + 8) * u * spread
-    inherited = 0.0
+        q = _distances(rows, mean, np.sqrt(spread), u, chunked=way.distances)
+        q = q + (0.0 if way.distances else 2 * off)  # merged by several threads
+        total = 2 * np.sqrt(spread) * q + q * q + off * off + (2 * depth + 8) * u * spread
+    inherited: Any = 0.0
     if np.any(errors[0]):
-        shift = np.asarray(errors[0]) + float(np.max(errors[0]))
-        inherited = float(np.sum(shift * (2 * np.abs(row - mean) + shift))) / n
-    return float((total + inherited) * n / max(n - correction, 1.0) + precision.tiny)
+        shift = errors[0] + np.max(errors[0], axis=-1, keepdims=True)
+        inherited = np.sum(shift * (2 * np.abs(far) + shift), axis=-1) / n
+    return (total + inherited) * n / np.maximum(n - correction, 1.0) + precision.tiny
 
 
-def _distances(row: Row, mean: float, deviation: float, u: float, *, chunked: bool) -> float:
+def _distances(rows: Row, mean: Any, deviation: Any, u: float, *, chunked: bool) -> Any:
     """By how much each distance from the mean is off, as a root mean square over all merges.
 
     In any order: 0.408·(n + 2) of the largest number a merge handles, half as much again because Welford takes the
     second distance after the update. In turn: the mean's part grows with n, that of the standard deviation with its
     root. In chunks: D of the mean, at 5 + 2·log2 n levels, and of the standard deviation, at 2·D.
     """
-    n, span = row.size, float(np.ptp(row))
-    largest = 0.612 * (n + 2) * sqrt(1 + 2 / n) * (abs(mean) + 4 * span) if 2 * n * u < 1 else np.inf
+    n, span = rows.shape[-1], np.ptp(rows, axis=-1)
+    largest = 0.612 * (n + 2) * sqrt(1 + 2 / n) * (np.abs(mean) + 4 * span) if 2 * n * u < 1 else np.inf
     if not chunked:
-        in_turn = 0.289 * (n + 2) * abs(mean) + (0.471 * n + 3 * sqrt(2 + 2 * float(np.log(n)))) * deviation
-        largest = min(largest, 1.5 * in_turn)
+        spread = (0.471 * n + 3 * sqrt(2 + 2 * float(np.log(n)))) * deviation
+        merged = 1.5 * (0.289 * (n + 2) * np.abs(mean) + spread)
     else:
         depth, levels = merges(n, chunked=True), log2(max(n, 2))
-        steady = (depth * abs(mean) + 3 * span) * sqrt(5 + 2 * levels)
+        steady = (depth * np.abs(mean) + 3 * span) * sqrt(5 + 2 * levels)
         moving = (depth + 3 * sqrt(2 + 2 * levels)) * sqrt(2 * depth) * deviation
-        largest = min(largest, 1.5 * sqrt(2) * (steady + moving))
-    return u * float(largest)
+        merged = 1.5 * sqrt(2) * (steady + moving)
+    return u * np.minimum(largest, merged)
 
 
 _VARIANCE_FORMULA = "sum of ({cells} − {mean})² ÷ (n − {correction})"
 MOMENTS: Mapping[str, Primitive] = {
-    name: Primitive(_VARIANCE_FORMULA, variance, partial(_error, name)) for name in KERNELS
+    name: Primitive(_VARIANCE_FORMULA, variance, partial(_error, name), many=True) for name in KERNELS
 }
 
 
@@ -224,52 +228,53 @@ def _norm_error(precision: Precision, result: float, values: Sequence[Any], erro
     return float((powers + 12 * precision.sum) * abs(result) + np.sqrt(precision.tiny) * (row.size > 1))
 
 
-def _logsumexp(row: Row) -> Any:
-    top = np.max(row)
-    return top + np.log(np.sum(np.exp(row - top))) if np.isfinite(top) else top
+def _logsumexp(rows: Row) -> Any:
+    top = np.max(rows, axis=-1)
+    return np.where(np.isfinite(top), top + np.log(_fallen(rows)), top)
 
 
-def _logsumexp_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    row = values[0]
-    top = np.max(row)
-    if not np.isfinite(top):
-        return 0.0
-    weighed = float(np.sum(softmax(row) * np.minimum(top - row, 1e4)))
-    own = precision.sum * (weighed + EXP + row.size + 12 + 4 * abs(top) + 4 * abs(result))
-    own += precision.inner * (weighed + 3 + abs(top) + abs(result))
-    return float(own + np.max(errors[0]))
+def _fallen(rows: Row) -> Any:
+    """The sum of exponentials of each row, its largest number taken off before."""
+    return np.sum(np.exp(rows - np.max(rows, axis=-1, keepdims=True)), axis=-1)
 
 
-def _log_softmax(x: Any, row: Row) -> Any:
-    top = np.max(row)
-    return x - top - np.log(np.sum(np.exp(row - top)))
+def _logsumexp_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+    rows = values[0]
+    top = np.max(rows, axis=-1)
+    weighed = np.sum(softmax(rows) * np.minimum(top[..., None] - rows, 1e4), axis=-1)
+    own = precision.sum * (weighed + EXP + rows.shape[-1] + 12 + 4 * np.abs(top) + 4 * np.abs(result))
+    own = own + precision.inner * (weighed + 3 + np.abs(top) + np.abs(result))
+    return np.where(np.isfinite(top), own + _largest_error(precision, result, values, errors), 0.0)
 
 
-def _log_softmax_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    x, row = values
-    spread = float(np.max(row)) - x
-    rest = _logsumexp_error(precision, 0.0, [row - np.max(row)], [errors[1]])
+def _log_softmax(x: Any, rows: Row) -> Any:
+    return x - np.max(rows, axis=-1) - np.log(_fallen(rows))
+
+
+def _log_softmax_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+    x, rows = values
+    top = np.max(rows, axis=-1)
+    spread = top - x
+    rest = _logsumexp_error(precision, 0.0, [rows - top[..., None]], [errors[1]])
     u = 4 * precision.sum + precision.inner
-    return rest + u * (abs(spread) + abs(x) + abs(result)) if np.isfinite(spread) else 0.0
+    return np.where(np.isfinite(spread), rest + u * (np.abs(spread) + np.abs(x) + np.abs(result)), 0.0)
 
 
-def _share(x: Any, row: Row) -> Any:
-    top = np.max(row)
-    return np.exp(x - top) / np.sum(np.exp(row - top))
+def _share(x: Any, rows: Row) -> Any:
+    return np.exp(x - np.max(rows, axis=-1)) / _fallen(rows)
 
 
-def _safe_share(x: Any, row: Row) -> Any:
-    return 0.0 if np.all(row == -np.inf) else _share(x, row)
+def _safe_share(x: Any, rows: Row) -> Any:
+    return np.where(np.all(rows == -np.inf, axis=-1), 0.0, _share(x, rows))
 
 
-def _share_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    row = values[1]
-    if not result > 0:
-        return precision.tiny
-    input_errors = np.maximum(np.broadcast_to(errors[1], row.shape), errors[0])
-    shares = softmax(row)
-    at = int(np.argmin(np.abs(shares - result)))  # x is one of the cells
-    return float(softmax_error(row, shares, input_errors if np.any(input_errors) else 0.0, precision)[at])
+def _share_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+    rows = values[1]
+    input_errors = np.maximum(np.broadcast_to(errors[1], rows.shape), np.asarray(errors[0])[..., None])
+    shares = softmax(rows)
+    at = np.argmin(np.abs(shares - np.asarray(result)[..., None]), axis=-1)  # x is one of the cells
+    off = _picked(softmax_error(rows, shares, input_errors if np.any(input_errors) else 0.0, precision), at)
+    return np.where(np.greater(result, 0), off, precision.tiny)
 
 
 def _largest_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
@@ -320,18 +325,17 @@ def _inverse_std(var: Any, eps: Any) -> Any:
     return np.divide(1.0, np.sqrt(var + eps))
 
 
-def _inverse_std_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _inverse_std_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
     var, eps = values
     width = var + eps
-    narrowest = max(width - errors[0], 0.99 * eps)
-    if not narrowest > 0:
-        return float("inf") if errors[0] else 0.0
-    bent = max(np.sqrt(width / narrowest) - 1, 1 - np.sqrt(width / (width + errors[0])))
-    return float(result * bent + 8 * precision.sum * abs(result) + precision.inner * abs(result))
+    narrowest = np.maximum(width - errors[0], 0.99 * eps)
+    bent = np.maximum(np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + errors[0])))
+    total = result * bent + 8 * precision.sum * np.abs(result) + precision.inner * np.abs(result)
+    return np.where(narrowest > 0, total, np.where(errors[0], np.inf, 0.0))
 
 
-def _stored_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    return float(errors[0] + 2.1 * precision.inner * abs(result))
+def _stored_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+    return errors[0] + 2.1 * precision.inner * np.abs(result)
 
 
 _NORMALIZE_FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"
@@ -350,11 +354,11 @@ REDUCTIONS: Mapping[str, Primitive] = {
     "normalize_affine": Primitive(
         f"{_NORMALIZE_FORMULA} × {{weight}} + {{bias}}", _normalize, _normalize_error, many=True
     ),
-    "stored": Primitive("{x}, as it was stored in between", lambda x: x, _stored_error),
-    "inverse_std": Primitive("1 ÷ √({var} + {eps})", _inverse_std, _inverse_std_error),
+    "stored": Primitive("{x}, as it was stored in between", lambda x: x, _stored_error, many=True),
+    "inverse_std": Primitive("1 ÷ √({var} + {eps})", _inverse_std, _inverse_std_error, many=True),
     "norm": Primitive("(sum of |{cells}| to the {order}) to the 1 ÷ {order}", _norm, _norm_error),
-    "softmax": Primitive("exp({x} − max) ÷ sum of exp({cells} − max)", _share, _share_error),
-    "safe_softmax": Primitive("exp({x} − max) ÷ sum of exp({cells} − max)", _safe_share, _share_error),
-    "log_softmax": Primitive("{x} − max − log(sum of exp({cells} − max))", _log_softmax, _log_softmax_error),
-    "logsumexp": Primitive("max + log(sum of exp({cells} − max))", _logsumexp, _logsumexp_error),
+    "softmax": Primitive("exp({x} − max) ÷ sum of exp({cells} − max)", _share, _share_error, many=True),
+    "safe_softmax": Primitive("exp({x} − max) ÷ sum of exp({cells} − max)", _safe_share, _share_error, many=True),
+    "log_softmax": Primitive("{x} − max − log(sum of exp({cells} − max))", _log_softmax, _log_softmax_error, many=True),
+    "logsumexp": Primitive("max + log(sum of exp({cells} − max))", _logsumexp, _logsumexp_error, many=True),
 }
