@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import convscope as cs
 from convscope.expr.call import Call, Cell
 from convscope.expr.expr import Dot, Expr
-from convscope.expr.summing import exact_sum, exact_sums
+from convscope.expr.summing import exact_sums
 from convscope.ops import OPS
 from convscope.ops.op import Vectorized
 from convscope.proof import many_cells
@@ -130,6 +130,13 @@ def test_a_rule_that_fails_for_many_explains_each_cell_by_itself() -> None:
     assert report.steps[0].explained == 60
 
 
+def fsum(row: NDArray[np.float64]) -> float:
+    try:
+        return math.fsum(row.tolist())
+    except (OverflowError, ValueError):  # infinities of both signs, or a sum beyond the type
+        return float(row.sum())
+
+
 numbers = st.one_of(
     st.floats(width=64), st.floats(-4, 4, width=16), st.sampled_from([0.0, 1e16, -1e16, 1.0, 2.0**-53, 2.0**-1074])
 )
@@ -143,7 +150,7 @@ def test_rows_add_up_as_fsum_adds_them(data: st.DataObject) -> None:
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with np.errstate(all="ignore"):
         table = some[random.integers(0, count, (rows, 600))] * random.choice([1.0, -1.0, 0.0], (rows, 600))
-        np.testing.assert_array_equal(exact_sums(table), [exact_sum(row) for row in table])
+        np.testing.assert_array_equal(exact_sums(table), [fsum(row) for row in table])
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300, 2.0**-1060])
@@ -152,4 +159,4 @@ def test_rows_of_products_add_up_as_fsum_adds_them(scale: float) -> None:
     table = random.standard_normal((200, 300)).astype(np.float32).astype(float) * random.standard_normal(300) * scale
     cancelling = np.concatenate([table, -table + 2.0**-60 * scale * random.standard_normal(table.shape)], 1)
     for rows in (table, cancelling, np.round(table * 8) / 8):
-        np.testing.assert_array_equal(exact_sums(rows), [exact_sum(row) for row in rows])
+        np.testing.assert_array_equal(exact_sums(rows), [fsum(row) for row in rows])

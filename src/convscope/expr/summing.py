@@ -16,6 +16,10 @@ def exact_sum(numbers: Array) -> float:
     >>> exact_sum(np.array([1e16, 1.0, -1e16]))
     1.0
     """
+    return float(exact_sums(numbers[None])[0])
+
+
+def _one_by_one(numbers: Array) -> float:
     try:
         return math.fsum(numbers.tolist())
     except (OverflowError, ValueError):
@@ -24,14 +28,14 @@ def exact_sum(numbers: Array) -> float:
 
 
 def exact_sums(rows: Array) -> Array:
-    """The sum of each row, bit for bit that of `exact_sum`.
+    """The sum of each row with one rounding, as `math.fsum` gives it, in a fraction of its time.
 
     >>> exact_sums(np.array([[1e16, 1.0, -1e16], [0.1, 0.2, 0.3]])).tolist()
     [1.0, 0.6]
 
     Each number is split twice at a fixed place, so that the upper parts of a row add up without rounding. What remains
     is added in float64 and cannot change the rounded sum, except where that is close to the middle of two numbers;
-    there, and beyond the range in which the split is exact, `exact_sum` adds the row.
+    there, and beyond the range in which the split is exact, `fsum` adds the row.
 
     Args:
         rows: float64, shape (n, T).
@@ -44,7 +48,7 @@ def exact_sums(rows: Array) -> Array:
     """
     count = rows.shape[-1]
     if rows.size <= FEW:
-        return np.array([exact_sum(row) for row in rows], np.float64)
+        return np.array([_one_by_one(row) for row in rows], np.float64)
     with np.errstate(all="ignore"):
         largest = np.abs(rows).max(-1)
         exponent = np.frexp(largest)[1]
@@ -61,7 +65,7 @@ def exact_sums(rows: Array) -> Array:
         sure = (far < half) | ((first == 0) & (largest == 0))
         sure &= np.isfinite(largest) & (np.abs(exponent) < 800)
     for row in np.flatnonzero(~sure):
-        total[row] = exact_sum(rows[row])
+        total[row] = _one_by_one(rows[row])
     return np.asarray(total)
 
 

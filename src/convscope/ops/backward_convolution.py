@@ -15,6 +15,7 @@ from convscope.expr.call import Array, Call, Cell, Operand, Source
 from convscope.expr.cells import Axis, outer, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.expr.precision import gamma
+from convscope.ops.convolution import alike as alike_windows
 from convscope.ops.convolution import convolution
 
 RESULTS = ("input", "weight", "bias")
@@ -43,17 +44,15 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
     Raises:
         UsageError: padding meets infinities or no numbers.
     """
-    if (call["transposed"] or any(call["padding"])) and not all(
-        np.isfinite(call[name].array).all() for name in ("grad_output", "input", "weight")
-    ):
-        raise UsageError("whether a kernel multiplies padding by infinities, which makes nan of them, is not known.")
-    wanted = [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
+    wanted = _wanted(call)
     if wanted == "input":
+        _refuse_padding(call, call["grad_output"].array, call["weight"].array)
         return _input(call, cell)
     grad: Operand = call["grad_output"]
     if wanted == "bias":
         results: list[Axis] = [cell[0], *map(range, grad.shape[2:])]
         arrived = grad.array[:, cell[0]].astype(np.float64)
+        _refuse_padding(call, arrived)
         what = f"the gradient of each output of kernel {cell[0]}"
         return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), what, whole=True)
     what = "the input under this kernel cell × the gradient of the output there"
@@ -62,7 +61,24 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
     def one(image: int) -> Dot:
         return Dot(outer(seen, [image, *where]), outer(passed, [image, *outputs]))
 
-    return over_images(call, _read(seen, where) * _read(passed, outputs), one, what)
+    products = _read(seen, where) * _read(passed, outputs)
+    _refuse_padding(call, products)
+    return over_images(call, products, one, what)
+
+
+def alike(call: Call, cell: Cell) -> Array | None:
+    """Gradients of the input through the same kernel cells; the others are sums over whole planes."""
+    return alike_windows(_forward(call), cell) if _wanted(call) == "input" else None
+
+
+def _wanted(call: Call) -> str:
+    return [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
+
+
+def _refuse_padding(call: Call, *numbers: Array) -> None:
+    """Refuse infinities and no numbers that a kernel may multiply padding by."""
+    if (call["transposed"] or any(call["padding"])) and not all(np.isfinite(array).all() for array in numbers):
+        raise UsageError("whether a kernel multiplies padding by infinities, which makes nan of them, is not known.")
 
 
 def _input(call: Call, cell: Cell) -> Dot:
@@ -70,13 +86,20 @@ def _input(call: Call, cell: Cell) -> Dot:
 
     That is a convolution of the gradients, transposed where the forward one is not.
     """
-    names = ("weight", "stride", "padding", "dilation", "groups")
-    settings = {"bias": None, "input": call["grad_output"], "transposed": not call["transposed"]}
-    forward = {**{name: call[name] for name in names}, **settings}
-    sum_ = convolution(Call("convolution", forward, call.shape, call.dtype), cell)
+    sum_ = convolution(_forward(call), cell)
+    if sum_.left.many:
+        return sum_
     kernels = len(set(sum_.left.cells[:, 1].tolist()))
     results = f"{len(sum_.left):,} outputs that this cell contributes to, of {kernels} kernels"
     return replace(sum_, note=f"{results}: their gradients × the kernel there")
+
+
+def _forward(call: Call) -> Call:
+    """The convolution of the gradients that gives the gradient of the input."""
+    names = ("weight", "stride", "padding", "dilation", "groups")
+    settings = {"bias": None, "input": call["grad_output"], "transposed": not call["transposed"]}
+    forward = {**{name: call[name] for name in names}, **settings}
+    return Call("convolution", forward, call.shape, call.dtype)
 
 
 def _sides(call: Call, cell: Cell) -> tuple[Side, Side]:

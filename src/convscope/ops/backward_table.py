@@ -15,11 +15,11 @@ from convscope.ops import (
     titles,
 )
 from convscope.ops.dependencies import everything
-from convscope.ops.op import Op
+from convscope.ops.op import Op, Vectorized
 
 BACKWARD: Mapping[str, Op] = {
     "convolution_backward": Op(
-        backward_convolution.convolution_backward,
+        Vectorized(backward_convolution.convolution_backward, backward_convolution.alike),
         everything,
         title=titles.backward(titles.convolution),
         rounding="stores between",

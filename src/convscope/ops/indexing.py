@@ -56,9 +56,7 @@ def scatter(call: Call, cell: Cell) -> Expr:
 def index_put(call: Call, cell: Cell) -> Expr:
     """Values written to the cells that indices name, the last one where several are; or all of them added."""
     whole, values = call["self"], call["values"]
-    index = tuple(slice(None) if i is None else i.array for i in call["indices"])
-    probe = np.arange(int(np.prod(whole.shape))).reshape(whole.shape)
-    hits = np.argwhere(probe[index] == probe[cell])
+    hits = _written_here(call, cell)
     if not len(hits):
         return leaf(whole, cell)
     places = [broadcast_cell(tuple(map(int, hit)), values.shape) for hit in hits]
@@ -68,6 +66,22 @@ def index_put(call: Call, cell: Cell) -> Expr:
     numbers = widened(np.asarray(values.array[tuple(cells.T)])).reshape(len(places))
     note = f"what was here, plus the {len(places)} numbers written here"
     return Dot(Cells(numbers, values.source, cells, (len(places),)), bias=leaf(whole, cell), note=note, kind=call.kind)
+
+
+def _written_here(call: Call, cell: Cell) -> Array:
+    """Where in the values, before these are broadcast, is what index_put writes to a cell: shape (T, axes)."""
+    indices: list[Array | None] = []
+    for operand in call["indices"]:
+        array = None if operand is None else operand.array
+        indices += array.nonzero() if array is not None and array.dtype == bool else (array,)
+    used = [axis for axis, index in enumerate(indices) if index is not None]
+    equal = [indices[axis] % call["self"].shape[axis] == cell[axis] for axis in used]  # type: ignore[operator]
+    hits = np.argwhere(np.logical_and.reduce(np.broadcast_arrays(*equal)))
+    kept = [i for axis, i in enumerate(cell) if axis not in used]
+    apart = used != list(range(used[0], used[-1] + 1))  # then the axes of the index come first
+    before = 0 if apart else used[0]
+    rest = np.tile(np.array(kept, np.int64), (len(hits), 1))
+    return np.hstack([rest[:, :before], hits, rest[:, before:]])
 
 
 def scattered_slice_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

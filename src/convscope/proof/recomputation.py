@@ -153,9 +153,9 @@ def recompute_in_parts(
         return
     for part in parts_of(step.op, arguments, step.shape, cells, normwise=normwise):
         found = _evaluate(operation, step, part.arguments, normwise=normwise, lean=True)
-        if part.is_whole:
-            found = _settled_ranks(step, found, arguments)
-        yield RecomputedPart(part.box, part.box if part.others is None else part.others, found)
+        others = part.box if part.others is None else part.others
+        found = _settled_ranks(step, found, part.arguments, others)
+        yield RecomputedPart(part.box, others, found)
 
 
 def _is_large(step: Step, cells: int) -> bool:
@@ -163,10 +163,11 @@ def _is_large(step: Step, cells: int) -> bool:
 
 
 def _settled_ranks(
-    step: Step, found: dict[int, Recomputation], arguments: Mapping[str, Any]
+    step: Step, found: dict[int, Recomputation], arguments: Mapping[str, Any], box: Box | None = None
 ) -> dict[int, Recomputation]:
     if step.op in RANKED and 1 in found:
-        found[1] = _settled(found[1], found[0].values, step.outputs[1], arguments)
+        recorded = step.outputs[1] if box is None else step.outputs[1][box]
+        found[1] = _settled(found[1], found[0].values, recorded, arguments)
     return found
 
 

@@ -4,9 +4,10 @@ A kernel position reads one shifted, strided view of the input. The view times t
 the kernel position; the gradients times its number are added to the view for the gradient of the input.
 """
 
+import functools
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,8 @@ def convolution_backward_error(
         "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
         "output_mask": output_mask,
     }  # fmt: skip
-    sizes = convolution_backward(np.abs(grad_output), np.abs(x), np.abs(weight), **arguments)
-    ones = [(array != 0).astype(np.float64) for array in (grad_output, x, weight)]
-    counts = convolution_backward(*ones, **arguments)
+    sizes = _added_up(np.abs, grad_output, x, weight, arguments)
+    counts = _added_up(lambda array: (array != 0).astype(np.float64), grad_output, x, weight, arguments)
     images, taps = len(x), math.prod(weight.shape[2:])
     puts = [n for n, asked in zip((taps, images, images), output_mask, strict=True) if asked]
     any_order = [_gamma(count, u) * size for size, count in zip(sizes, counts, strict=True)]
@@ -121,6 +121,20 @@ def convolution_backward_error(
         carried(error + gamma(times + 1, u_out) * size, size, u_out or u)
         for error, size, times in zip(any_order, sizes, puts, strict=True)
     )
+
+
+def _added_up(
+    change: Callable[[Array], Array], grad_output: Array, x: Array, weight: Array, arguments: dict[str, Any]
+) -> tuple[Array, ...]:
+    """The gradients of changed operands; where these are sums over all images, image by image to save memory."""
+    changed = change(weight)
+    if arguments["output_mask"][0]:
+        return convolution_backward(change(grad_output), change(x), changed, **arguments)
+    each = (
+        convolution_backward(change(grad_output[n : n + 1]), change(x[n : n + 1]), changed, **arguments)
+        for n in range(len(x))
+    )
+    return tuple(functools.reduce(np.add, made) for made in zip(*each, strict=True))
 
 
 def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: float) -> Array:
@@ -163,11 +177,13 @@ def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
 
 def _kernel_rows(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Iterator[tuple[Array, Array]]:
     """For each row of each image, the sum that `_kernels` adds there, and its magnitudes."""
-    room, passed = _meeting(wide, narrow, shape, **how)
-    groups, units = how["groups"], passed.shape[2]
+    groups = how["groups"]
+    units = narrow.shape[1] // groups
     lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
     positions = list(_positions(narrow.shape[2:], shape[2:], **how))
-    for seen, gradients in zip(room, passed, strict=True):  # (G, C/G, P', Q'), (G, K/G, P, Q)
+    for image in range(len(wide)):
+        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **how)
+        seen, gradients = room[0], passed[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
         lines_of_gradients = gradients.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
         sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
         for tap, met in positions:
@@ -212,14 +228,14 @@ def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) ->
 
 def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Array:
     """For each position, what it met times what was there: `narrow` has one cell for each place of the kernel."""
-    room, passed = _meeting(wide, narrow, shape, **how)
-    groups, rank = how["groups"], wide.ndim - 2
-    out = np.empty((groups, passed.shape[2], *shape[1:]))
-    axes = (0, *range(2, 2 + rank))
-    for tap, met in _positions(narrow.shape[2:], shape[2:], **how):
-        window = room[met]  # (N, G, C/G, P, Q)
-        for group in range(groups):
-            out[group][tap] = np.tensordot(passed[:, group], window[:, group], (axes, axes))
+    groups = how["groups"]
+    out = np.zeros((groups, narrow.shape[1] // groups, *shape[1:]))
+    for image in range(len(wide)):  # one after the other, so that little memory is needed
+        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **how)
+        still = passed[0].reshape(groups, out.shape[1], -1)  # (G, K/G, PQ)
+        for tap, met in _positions(narrow.shape[2:], shape[2:], **how):
+            window = room[0][met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
+            out[tap] += still @ window.swapaxes(1, 2)
     return out.reshape(shape)
 
 

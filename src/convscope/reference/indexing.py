@@ -105,10 +105,11 @@ def write_index(x: Array, indices: Sequence[Array | None], values: Array, accumu
 def write_index_error(
     _y: Array, u: float, x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool = False
 ) -> Any:
-    """Exact; when adding, as many additions as there are values, at most."""
+    """Exact; when adding, as many additions as values are added to the cell."""
     if not accumulate:
         return 0.0
-    return gamma(max(1, np.asarray(values).size), u) * write_index(np.abs(x), indices, np.abs(values), True)
+    share = write_index(np.zeros(x.shape), indices, np.ones(np.shape(values)), True) * u
+    return share / np.maximum(1 - share, 0.0) * write_index(np.abs(x), indices, np.abs(values), True)
 
 
 def embedding(weight: Array, indices: Array) -> Array:

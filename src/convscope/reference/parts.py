@@ -170,6 +170,74 @@ def _reduced(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator
         yield Part(box, {**arguments, name: x[tuple(inside)]})
 
 
+def _ranked(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """sort and topk: all axes but the one that is sorted, of which topk keeps a few cells."""
+    x = _first(arguments)[1]
+    yield from _along(_except_dim, arguments, shape, _fewer(cells, shape, x))
+
+
+def _extreme(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """max and min of two tensors, or along an axis."""
+    yield from (_pointwise if "other" in arguments else _reduced)(arguments, shape, cells)
+
+
+def _scattered(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """All axes but the one along which the index points; index and source may be shorter than the result."""
+    name, _ = _first(arguments)
+    for box in boxes(shape, _except_dim(arguments, shape), cells):
+        yield Part(box, {**arguments, **{n: arguments[n][box] for n in (name, "index", "src") if _cut(arguments, n)}})
+
+
+def _cut(arguments: Mapping[str, Any], name: str) -> bool:
+    return isinstance(arguments.get(name), np.ndarray) and arguments[name].ndim > 0
+
+
+def _put(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """index_put: the cells of a box with the entries of the index that point into it, in their order."""
+    name, x = _first(arguments)
+    indices = [i if i is None or i.dtype != bool else i.nonzero() for i in arguments["indices"]]
+    indices = [part for i in indices for part in (i if isinstance(i, tuple) else (i,))]  # a mask has several axes
+    used = [axis for axis, i in enumerate(indices) if i is not None]
+    if not used or used != list(range(used[0], used[-1] + 1)) or math.prod(shape) <= cells:
+        yield Part((ALL,) * len(shape), arguments)
+        return
+    first, end = used[0], used[-1] + 1
+    spots = np.broadcast_arrays(*(indices[axis] % shape[axis] for axis in used))
+    values = np.broadcast_to(arguments["values"], (*shape[:first], *spots[0].shape, *shape[end:]))
+    for box in boxes(shape, range(len(shape)), cells):
+        starts = [box[axis].indices(shape[axis])[:2] for axis in used]
+        inside = np.logical_and.reduce([(i >= low) & (i < high) for i, (low, high) in zip(spots, starts, strict=True)])
+        moved = [i[inside] - low for i, (low, _) in zip(spots, starts, strict=True)]
+        given = {
+            name: x[box],
+            "indices": (*[None] * first, *moved),
+            "values": values[(*box[:first], inside, *box[end:])],
+        }
+        yield Part(box, {**arguments, **given})
+
+
+def _convolution_backward(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+    """The gradient of the input: each image by itself, and rows with the rows of the result that read them.
+
+    Those of kernels and bias are sums over everything, which the operation adds up image by image.
+    """
+    x, grad, weight = (arguments[name] for name in ("input", "grad_output", "weight"))
+    if list(arguments["output_mask"]) != [True, False, False]:
+        yield Part((ALL,) * len(shape), arguments)
+        return
+    rank = weight.ndim - 2
+    stride, padding, dilation = (per_axis(arguments[name], rank) for name in ("stride", "padding", "dilation"))
+    s, before, span = stride[0], padding[0], dilation[0] * (weight.shape[2] - 1)
+    for box in boxes(shape, (0,) if arguments["transposed"] else (0, 2), cells):
+        given: dict[str, Any] = {"grad_output": grad[box[0]]}
+        if not arguments["transposed"]:  # result row p reads the rows p·s - before to p·s - before + span
+            first, end, _ = box[2].indices(shape[2])
+            low = max(0, min(-(-(first + before - span) // s), (first + before) // s, grad.shape[2] - 1))
+            high = max(low + 1, min(grad.shape[2], (end - 1 + before) // s + 1))
+            given = {"grad_output": grad[box[0], :, low:high], "padding": [first + before - low * s, *padding[1:]]}
+        yield Part(box, {**arguments, "input": x[box], **given})
+
+
 def _fewer(cells: int, shape: Shape, x: Array) -> int:
     """How many cells of a result are calculated from this number of cells of its input."""
     return max(1, min(cells, cells * math.prod(shape) // max(1, x.size)))
@@ -296,6 +364,12 @@ CUTS: Mapping[str, Cut] = {
     "upsample_trilinear3d": _planes(3),
     "constant_pad_nd": partial(_along, _padded),
     **dict.fromkeys(("sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "var", "std"), _reduced),
+    **dict.fromkeys(("sort", "topk"), _ranked),
+    **dict.fromkeys(("max", "min"), _extreme),
+    **dict.fromkeys(("median", "nanmedian", "kthvalue", "mode"), _reduced),
+    **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), _scattered),
+    "index_put": _put,
+    "convolution_backward": _convolution_backward,
     "linear": _linear,
     "mm": partial(_product, "self", "mat2"),
     "bmm": partial(_product, "self", "mat2"),
