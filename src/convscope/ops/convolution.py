@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Array, Call, Cell
 from convscope.expr.cells import Span, gather, leaf, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix

@@ -42,7 +42,7 @@ def fractions_together(call: Call, cell: Cell) -> Array | None:
 
 @dataclass(frozen=True, slots=True)
 class Vectorized:
-    """A rule that explains many cells at once as it explains one: each index of its cell may be an array (n,) of n indices.
+    """A rule that explains many cells at once as it explains one: an index of its cell may be an array of n indices.
 
     Then the expression stands for n cells, its numbers have a leading axis, and the sentences beside them are left out.
 
