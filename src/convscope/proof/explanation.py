@@ -14,7 +14,7 @@ from convscope.expr.call import Call, Cell, Source, cell_label, full_cell
 from convscope.expr.expr import Expr, Leaf
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
-from convscope.proof.calls import call_of
+from convscope.proof.calls import call_of, check_tables
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.paths import Paths, paths_to
@@ -167,6 +167,7 @@ class Explanation:
         """Remarks: changed weights, where a NaN came in, an operation without a rule."""
         return tuple(_notes(self))
 
+    @takes()
     def parts(self, *, all: bool = False) -> list[Leaf | Inner]:  # noqa: A002 - the word of the command line
         """The numbers this one is made of, the most important first; with `all`, every one of them."""
         return [] if self.expr is None else parts(self.expr, Detail(everything=all))
@@ -185,6 +186,7 @@ class Explanation:
         name, output = part.source.name, part.source.output
         return explain(self.trace, name, part.cell, output=output, ops=self.ops, references=self.references)
 
+    @takes()
     def walk(self, depth: int = 2) -> "Iterator[tuple[int, Explanation]]":
         """This explanation, those of its parts, and so on down: pairs of level (from 0) and explanation.
 
@@ -198,6 +200,7 @@ class Explanation:
                 if found is not None:
                     yield from ((level + 1, inner) for level, inner in found.walk(depth - 1))
 
+    @takes()
     def to_text(self, *, all: bool = False, depth: int = 1) -> str:  # noqa: A002 - the word of the command line
         """The calculation on paper.
 
@@ -235,6 +238,7 @@ class Explanation:
         """
         return contributions(self.trace, self.step, self.cell, self.output, self.name, ops=self.ops)
 
+    @takes(minus="Explanation")
     def to_paths(self, minus: "Explanation | None" = None) -> Paths:
         """The same number as what the image adds by way of each channel of the first and last convolution.
 
@@ -261,6 +265,7 @@ class Explanation:
         """PyTorch code that gives the number from its `trace`; None where the operation has no short call."""
         return pytorch_code(self.step, self.cell)
 
+    @takes()
     def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
         """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
 
@@ -320,6 +325,7 @@ def explain(
         UnknownName: no such step.
         UsageError: the step has no such cell, or no such result, or holds complex numbers.
     """
+    check_tables("explain", ops, references)
     found = step if isinstance(step, Step) else trace[step]
     if not 0 <= output < len(found.results):
         raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
