@@ -83,6 +83,8 @@ class Explanation:
     normwise: bool = False
     """Whether that is the bound of kernels that mix whole planes, because the number exceeds that of a sum."""
     references: Mapping[str, Operation] = field(default_factory=lambda: OPERATIONS, repr=False)
+    reason: str = ""
+    """Why there is no expression, where a rule explains other numbers of this operation, or other forms of it."""
 
     @cached_property
     def expr(self) -> Expr | None:
@@ -334,12 +336,15 @@ def explain(
     call = call_of(trace, found, output, ops)
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
+    raw, reason = None, ""
     try:
         raw = _expression(found, call, full, recorded, ops)
-    except UsageError:  # the rule explains other forms of the operation
-        raw = None
+    except UsageError as error:
+        reason = str(error)
     if raw is None:
-        return Explanation(trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, references=references)
+        return Explanation(
+            trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
+        )
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
@@ -381,7 +386,9 @@ def _notes(found: Explanation) -> Iterator[str]:
         yield f"{name} changed since the trace."
     for how in found.step.broken:
         yield f"the chain to the image is broken here: {how}."
-    if found.raw is None:
+    if found.reason:
+        yield found.reason
+    elif found.raw is None:
         reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
         of = " of complex numbers" if found.step.is_complex else ""
         yield f"no rule explains {found.step.op!r}{of}, which reads {reads}; docs/rules.md lists those that have one."
