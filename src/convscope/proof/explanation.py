@@ -339,8 +339,8 @@ def explain(
     raw, reason = None, ""
     try:
         raw = _expression(found, call, full, recorded, ops)
-    except UsageError as error:
-        reason = str(error)
+    except UsageError as refusal:
+        reason = str(refusal)
     if raw is None:
         return Explanation(
             trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
