@@ -24,7 +24,7 @@ from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
-from convscope.render.numbers import short
+from convscope.render.numbers import short as number_text
 from convscope.render.page import page, passage
 from convscope.render.series import Inner, parts
 from convscope.render.sums import Detail, indented
@@ -203,18 +203,35 @@ class Explanation:
                     yield from ((level + 1, inner) for level, inner in found.walk(depth - 1))
 
     @takes()
-    def to_text(self, *, all: bool = False, depth: int = 1) -> str:  # noqa: A002 - the word of the command line
+    def to_text(self, *, all: bool = False, depth: int = 1, short: bool = False) -> str:  # noqa: A002 - the command's
         """The calculation on paper.
+
+        >>> import torch, convscope as cs
+        >>> trace = cs.trace(torch.nn.ReLU(), torch.tensor([[[-1.0, 2.0]]]))
+        >>> print(cs.explain(trace, "relu", (0, 0, 1)).to_text(short=True))
+        relu (0, 0, 1) = 2   ✓ proved
+        max(0, x)
+        <BLANKLINE>
+          x   input (0, 0, 1)   2
+        <BLANKLINE>
+          max(0, 2)             2
+          ───────────────────────
+          calculated            2
 
         Args:
             all: Every term of a long sum, not only the largest.
             depth: How many steps back; 2 adds the calculation of each number in this one.
+            short: Leave out the comparison with the recorded number; its outcome stands beside the number.
         """
         if self.expr is None:
-            return joined([f"{self.name} = {short(self.recorded)}", *self.notes, "", self.says])
+            return joined([f"{self.name} = {number_text(self.recorded)}", *self.notes, "", self.says])
         detail = Detail(everything=all)
-        lines = page(self.name, self.expr, self.recorded, self.bound, detail)
-        lines += ["", *self.notes, self.says]
+        if short:
+            lines = passage(self.name, self.expr, STATUSES[self.status].word, detail)
+            lines += ["", *self.notes] if self.notes else []
+        else:
+            lines = page(self.name, self.expr, self.recorded, self.bound, detail)
+            lines += ["", *self.notes, self.says]
         if depth > 1:
             deeper = self._deeper(detail, depth)
             lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
@@ -370,7 +387,7 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
         return []
     mark = STATUSES[found.status].word
     if found.expr is None:
-        return [f"{found.name} = {short(found.recorded)}   {mark}", *found.notes, ""]
+        return [f"{found.name} = {number_text(found.recorded)}   {mark}", *found.notes, ""]
     lines = [*passage(found.name, found.expr, mark, detail), ""]
     deeper_lines = found._deeper(detail, depth - 1) if depth > 2 else []
     return [*lines, *indented(deeper_lines), *([""] if deeper_lines else [])]
@@ -380,8 +397,8 @@ def _notes(found: Explanation) -> Iterator[str]:
     if found.trace.training_step is not None:
         wrong = derivatives_of(found.trace, found.ops).status(found.step)[1]
         if wrong is not None:
-            there = f"{short(wrong.expected)} at {wrong.cell}"
-            yield f"the derivative of the forward step gives {there}, where this gradient has {short(wrong.recorded)}."
+            there = f"{number_text(wrong.expected)} at {wrong.cell}"
+            yield f"the derivative of the forward step gives {there}, where this gradient has {number_text(wrong.recorded)}."
     for name in found.changed:
         yield f"{name} changed since the trace."
     for how in found.step.broken:
@@ -395,4 +412,4 @@ def _notes(found: Explanation) -> Iterator[str]:
     elif not np.isfinite(found.recorded):
         entered = [p for p in found.parts(all=True) if isinstance(p, Leaf) and not np.isfinite(p.number)]
         source = f"comes from {entered[0].label}" if entered else "arises here: the numbers that go in are finite"
-        yield f"{short(found.recorded)} {source}."
+        yield f"{number_text(found.recorded)} {source}."
