@@ -221,7 +221,7 @@ class Explanation:
         Args:
             all: Every term of a long sum, not only the largest.
             depth: How many steps back; 2 adds the calculation of each number in this one.
-            short: Leave out the comparison with the recorded number; its outcome stands beside the number.
+            short: Leave out the comparison with the recorded number; its outcome is beside the number.
         """
         if self.expr is None:
             return joined([f"{self.name} = {number_text(self.recorded)}", *self.notes, "", self.says])
