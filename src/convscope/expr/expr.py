@@ -6,9 +6,9 @@ of products, an `Apply` a function of other expressions; `Cells` are many number
 Every expression evaluates itself in float64 (`value`) and says how far the float kernel that it explains may have ended
 from there (`error`): sums by the number and magnitude of what they add, functions by their units in the last place.
 
-An expression may stand for n cells at once, as `Vectorized` rules make it: its arrays then have a leading axis of length
-n (a `Leaf` has n numbers), its result is two arrays of shape (n,), and no sentence goes with it. What is evaluated is
-the same arithmetic, along the last axis.
+An expression may stand for n cells at once, as `Vectorized` rules make it: its arrays then have a leading axis of n
+(a `Leaf` has n numbers), its result is two arrays of shape (n,), and no sentence goes with it. What is evaluated is the
+same arithmetic, along the last axis.
 """
 
 import math

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 FEW = 512
-"""So many numbers are added faster by `math.fsum` than by arrays."""
+"""Up to this many numbers are added faster by `math.fsum` than by arrays."""
 
 
 def exact_sum(numbers: Array) -> float:
