@@ -34,7 +34,7 @@ def calls(trace: Trace) -> Iterator[tuple[Call, Array]]:
         for output, made in enumerate(step.results):
             size = math.prod(made.shape)
             if isinstance(OPS[step.op].rule, Vectorized) and made.shape and size:
-                flat = np.random.default_rng(size).permutation(size)[:25]
+                flat = np.random.default_rng(size).permutation(size)[:16]
                 yield call_of(trace, step, output), np.stack(np.unravel_index(flat, made.shape), -1)
 
 
@@ -51,7 +51,7 @@ def assert_alone_as_among_others(trace: Trace) -> None:
         expected = [alone(call, cell) for cell in cells]
         if None in expected:  # the rule cannot explain some of them
             continue
-        for rows in groups(rule, call, cells):  # what is called alike is explained in one go
+        for rows in groups(rule, call, cells) or []:  # what is called alike is explained in one go
             if len(rows) > 1:
                 shapes = map(np.shape, rule(call, tuple(cells[rows].T)).result(call.precision))  # type: ignore[arg-type]
                 assert np.broadcast_shapes(*shapes) in {(len(rows),), ()}, call.op
@@ -82,18 +82,17 @@ def test_so_it_is_in_other_types(dtype: torch.dtype) -> None:
     assert looked_at > 20
 
 
-VECTORIZED = ("convolution", "addmm", "relu", "max_pool2d_with_indices", "native_batch_norm", "view", "mean", "cat")
+VECTORIZED = {"convolution", "addmm", "relu", "max_pool2d_with_indices", "native_batch_norm", "view", "cat"}
 
 
-@pytest.mark.parametrize("op", VECTORIZED)
-def test_the_operations_of_networks_are_explained_together(op: str) -> None:
-    grouped = [
-        len(list(groups(OPS[op].rule, call, cells))) < len(cells)
-        for name in CASES
+def test_the_operations_of_networks_are_explained_together() -> None:
+    grouped = {
+        call.op
+        for name in [*CASES][::3]
         for call, cells in calls(recorded(name)[0])
-        if call.op == op and call.output == 0 and len(cells) > 9 and not call.kind
-    ]
-    assert any(grouped)
+        if len(cells) > 9 and len(groups(OPS[call.op].rule, call, cells) or cells) < len(cells)
+    }
+    assert grouped >= VECTORIZED
 
 
 def test_a_rule_that_is_wrong_for_some_cells_only_is_caught() -> None:
@@ -128,6 +127,20 @@ def test_a_rule_that_fails_for_many_explains_each_cell_by_itself() -> None:
     report = cs.verify(trace, ops=OPS | {"relu": replace(OPS["relu"], rule=Vectorized(one_only))})
     assert report.proved
     assert report.steps[0].explained == 60
+
+
+@pytest.mark.parametrize("fails", [0, 7, 59])
+def test_a_rule_that_leaves_a_cell_open_proves_nothing(fails: int) -> None:
+    rule = OPS["relu"].rule
+
+    def partial(call: Call, cell: Cell) -> Expr:
+        if np.any(np.asarray(cell[-1]) == fails):
+            raise ValueError("not this one")
+        return rule(call, cell)
+
+    trace = cs.trace(torch.nn.ReLU(), torch.randn(1, 1, 60))
+    report = cs.verify(trace, ops=OPS | {"relu": replace(OPS["relu"], rule=Vectorized(partial))})
+    assert (report.steps[0].finding, report.steps[0].explained) == ("recomputed", fails)
 
 
 def fsum(row: NDArray[np.float64]) -> float:

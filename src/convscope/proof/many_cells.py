@@ -3,7 +3,6 @@
 Knows rules, calls and expressions; no traces, no reference.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -49,26 +48,33 @@ def results_of(rule: Rule, call: Call, cells: Array) -> Results:
         cells: int64, shape (n, axes).
     """
     results = Results(*np.zeros((2, len(cells))), np.zeros(len(cells), bool))
-    for rows in groups(rule, call, cells):
-        if len(rows) == 1 or not _explain(rule, call, cells, rows, results):
+    every = np.arange(len(cells))
+    try:
+        together = groups(rule, call, cells)
+    except UNABLE:  # the rule explains one of the cells at most, or none
+        together = None
+    for rows in [every] if together is None else together:
+        if together is None or len(rows) == 1 or not _explain(rule, call, cells, rows, results):
             for row in rows:
                 if not _explain(rule, call, cells, row, results):
-                    break
+                    break  # the first that the rule leaves open decides
     return results
 
 
-def groups(rule: Rule, call: Call, cells: Array) -> Iterator[Array]:
-    """Which cells are explained at once: rows of `cells`, a few MB of numbers at a time."""
-    rows = np.arange(len(cells))
+def groups(rule: Rule, call: Call, cells: Array) -> list[Array] | None:
+    """Which cells are explained at once: rows of `cells`, a few MB at a time; None for one after the other."""
     keys = rule.alike(call, _columns(cells)) if isinstance(rule, Vectorized) and cells.size else None
     if keys is None or len(cells) == 1:
-        yield from rows[:, None]
-        return
-    _, group = np.unique(keys, axis=0, return_inverse=True) if keys.shape[1] else (None, np.zeros(len(cells), int))
+        return None
+    group = np.zeros(len(cells), np.int64)
+    if keys.shape[1]:
+        group = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    parts = []
     for number in range(int(group.max()) + 1):
-        members = rows[group.reshape(-1) == number]
+        members = np.flatnonzero(group == number)
         each = max(1, TERMS // max(1, _terms(rule(call, _cell(cells[members[0]])))))
-        yield from (members[start : start + each] for start in range(0, len(members), each))
+        parts += [members[start : start + each] for start in range(0, len(members), each)]
+    return parts
 
 
 def _explain(rule: Rule, call: Call, cells: Array, rows: Array, results: Results) -> bool:
