@@ -115,6 +115,24 @@ def test_a_rule_that_is_wrong_for_some_cells_only_is_caught() -> None:
     assert cs.verify(trace).proved
 
 
+def test_a_wrong_rule_of_a_result_without_axes_is_caught() -> None:
+    rule = OPS["mean"].rule
+
+    def broken(call: Call, cell: Cell) -> Expr:
+        dot = rule(call, cell)
+        assert isinstance(dot, Dot)
+        return replace(dot, divisor=dot.divisor + 1)
+
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean()
+
+    trace = cs.trace(Mean(), torch.rand(1, 3, 20))
+    (wrong,) = cs.verify(trace, ops=OPS | {"mean": replace(OPS["mean"], rule=Vectorized(broken))}).mismatches
+    assert wrong.mismatch is not None
+    assert (wrong.mismatch.cell, wrong.mismatch.witness) == ((), "expression")
+
+
 def test_a_rule_that_fails_for_many_explains_each_cell_by_itself() -> None:
     rule = OPS["relu"].rule
 

@@ -145,7 +145,8 @@ class StepCheck:
         precision = self.call.precision
         cells = self._sample(count, random)
         values, errors, able = results_of(rule, self.call, cells)
-        recorded, bounds = self.recorded[tuple(cells.T)].astype(float), whole_bound(values, errors, precision)
+        recorded = np.asarray(self.recorded[tuple(cells.T)], float).reshape(len(cells))
+        bounds = whole_bound(values, errors, precision)
         if self.normwise:
             bounds = np.maximum(bounds, [convolution.normwise(self.call, tuple(map(int, cell))) for cell in cells])
         able &= self._bounded(values, recorded, bounds)
