@@ -1,6 +1,7 @@
 """Verifying every number against the bare forward pass, in turn, and the memory it takes: `python bench/verify.py`.
 
-With `--before PATH` the sources of another state (a folder with a `convscope` in it) verify in turn with these.
+With `--before PATH` the sources of another state (a folder with a `convscope` in it) verify in turn with these. On a
+busy machine `--processor` with `OMP_NUM_THREADS=1` counts the time of the processor, which neighbours change less.
 """
 
 import argparse
@@ -77,28 +78,32 @@ def built(name: str) -> Built:
     return model.eval(), image
 
 
-def bare(model: nn.Module, image: Tensor) -> float:
-    with torch.no_grad():
-        start = time.perf_counter()
-        model(image)
-        return time.perf_counter() - start
+Clock = Callable[[], float]
 
 
-def speed(name: str, repeats: int, before: Path | None) -> None:
+def timed(job: Callable[[], object], clock: Clock) -> float:
+    start = clock()
+    job()
+    return clock() - start
+
+
+def speed(name: str, repeats: int, before: Path | None, clock: Clock) -> None:
     """Verify and the bare forward in turn; with `before`, the other state too, in a process of its own."""
     model, image = built(name)
     trace = cs.trace(model, image)
     report = cs.verify(trace)
-    bare(model, image)
+    with torch.no_grad():
+        model(image)
 
-    def verify() -> None:
-        cs.verify(trace)
+    @torch.no_grad()
+    def bare() -> float:
+        return timed(lambda: model(image), clock)
 
     jobs: dict[str, Callable[[], float | None]] = {
-        "bare forward": lambda: bare(model, image),
-        "verify": verify,
+        "bare forward": bare,
+        "verify": lambda: timed(lambda: cs.verify(trace), clock),
     }
-    worker = None if before is None else _Other(name, before)
+    worker = None if before is None else _Other(name, before, clock)
     if worker is not None:
         jobs["verify, before"] = worker.seconds
     seconds = in_turn(jobs, repeats)
@@ -119,10 +124,10 @@ def _findings(report: cs.Verification) -> set[str]:
 class _Other:
     """Another state of convscope, which verifies when a line arrives and answers with the seconds it took."""
 
-    def __init__(self, name: str, source: Path) -> None:
+    def __init__(self, name: str, source: Path, clock: Clock) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{source.resolve()}{os.pathsep}{Path(__file__).parent}"}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name],
+            [sys.executable, __file__, "--serve", name, *(["--processor"] if clock is time.process_time else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -150,15 +155,13 @@ def _open(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def serve(name: str) -> None:
+def serve(name: str, clock: Clock) -> None:
     """Answer each line with the seconds that verifying takes."""
     trace = cs.trace(*built(name))
     cs.verify(trace)
     print("ready", flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
-        cs.verify(trace)
-        print(time.perf_counter() - start, flush=True)
+        print(timed(lambda: cs.verify(trace), clock), flush=True)
 
 
 def resident() -> int:
@@ -198,17 +201,19 @@ def main() -> None:
     options.add_argument("networks", nargs="*", help=f"some of {', '.join(NETWORKS)}; all of them by default")
     options.add_argument("--repeats", type=int, default=10)
     options.add_argument("--before", type=Path, help="the sources of another state, which verifies in turn")
+    options.add_argument("--processor", action="store_true", help="count the time of the processor, not of the wall")
     options.add_argument("--memory", metavar="NETWORK", help="only the memory, in this process")
     options.add_argument("--serve", metavar="NETWORK", help=argparse.SUPPRESS)
     given = options.parse_args()
+    clock = time.process_time if given.processor else time.perf_counter
     if given.serve:
-        serve(given.serve)
+        serve(given.serve, clock)
     elif given.memory:
         memory(given.memory)
     else:
         header("Verify every number")
         for name in given.networks or NETWORKS:
-            speed(name, given.repeats, given.before)
+            speed(name, given.repeats, given.before, clock)
             subprocess.run([sys.executable, __file__, "--memory", name], check=True)
 
 
