@@ -53,7 +53,7 @@ def assert_alone_as_among_others(trace: Trace) -> None:
             continue
         for rows in groups(rule, call, cells) or []:  # what is called alike is explained in one go
             if len(rows) > 1:
-                shapes = map(np.shape, rule(call, tuple(cells[rows].T)).result(call.precision))  # type: ignore[arg-type]
+                shapes = map(np.shape, rule(call, tuple(cells[rows].T)).result(call.precision))
                 assert np.broadcast_shapes(*shapes) in {(len(rows),), ()}, call.op
         results = results_of(rule, call, cells)
         assert results.able.all()

@@ -168,7 +168,8 @@ def test_any_index_falls_into_parts_and_is_explained(name: str, adds: bool) -> N
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = x.clone()
             given = [None if at is ALL else at for at in index]
-            return torch.ops.aten.index_put(x, given, torch.rand_like(x[index]), accumulate=adds)
+            result: torch.Tensor = torch.ops.aten.index_put(x, given, torch.rand_like(x[index]), accumulate=adds)
+            return result
 
     trace = cs.trace(Put(), (torch.randn(shape),))
     step = trace.all_steps[-1]

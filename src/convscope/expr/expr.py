@@ -205,7 +205,7 @@ class Dot:
         return np.where(self.left.inside, products, 0.0) if self.skips and self.left.inside is not None else products
 
     @property
-    def factor(self) -> float:
+    def factor(self) -> Numbers:
         """What the sum of the products is multiplied by."""
         return _over(self.scale, self.divisor)
 
@@ -215,7 +215,7 @@ class Dot:
 
     def value(self) -> float:
         """The number, calculated in float64 with one rounding in the sum."""
-        return self.result(EXACT).value
+        return float(self.result(EXACT).value)
 
     def result(self, precision: Precision) -> Result:
         """The number and its bound: (T + 1) roundings of all magnitudes, T counting the products that are not zero.
@@ -285,7 +285,7 @@ class Apply:
 
     def value(self) -> float:
         """The number, calculated in float64."""
-        return self.result(EXACT).value
+        return float(self.result(EXACT).value)
 
     def result(self, precision: Precision) -> Result:
         """The number and its bound: the function's own roundings, plus its slope times its arguments' errors."""
@@ -326,23 +326,15 @@ def _applied(
         result = float(primitive.value(*values))
         return Result(result, float(primitive.error(precision, result, values, errors)))
     count = max(len(value) for value, row in zip(values, rows, strict=True) if np.ndim(value) > row)
-    cells = [
-        _applied(
-            primitive,
-            precision,
-            *([_row(a, row, k) for a, row in zip(g, rows, strict=True)] for g in (values, errors)),
-            rows,
-        )
-        for k in range(count)
-    ]
+    cells = [_applied(primitive, precision, _rows(values, rows, k), _rows(errors, rows, k), rows) for k in range(count)]
     return Result(np.array([cell.value for cell in cells]), np.array([cell.error for cell in cells]))
 
 
-def _row(numbers: Numbers, row: bool, index: int) -> Numbers:
-    """What one of many cells has of an argument; a single number or row is the same for all."""
-    if np.ndim(numbers) <= row:
-        return numbers
-    return numbers[index] if row else float(numbers[index])
+def _rows(arguments: list[Any], rows: list[bool], index: int) -> list[Any]:
+    """What one of many cells has of each argument; a single number or row is the same for all."""
+    return [
+        a if np.ndim(a) <= row else a[index] if row else float(a[index]) for a, row in zip(arguments, rows, strict=True)
+    ]
 
 
 def _single(numbers: Numbers) -> float:

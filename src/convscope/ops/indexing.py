@@ -75,7 +75,7 @@ def _written_here(call: Call, cell: Cell) -> Array:
         array = None if operand is None else operand.array
         indices += array.nonzero() if array is not None and array.dtype == bool else (array,)
     used = [axis for axis, index in enumerate(indices) if index is not None]
-    equal = [indices[axis] % call["self"].shape[axis] == cell[axis] for axis in used]  # type: ignore[operator]
+    equal = [i % n == at for i, n, at in zip(indices, call["self"].shape, cell, strict=False) if i is not None]
     hits = np.argwhere(np.logical_and.reduce(np.broadcast_arrays(*equal)))
     kept = [i for axis, i in enumerate(cell) if axis not in used]
     apart = used != list(range(used[0], used[-1] + 1))  # then the axes of the index come first

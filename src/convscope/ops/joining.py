@@ -45,9 +45,9 @@ def alike_joined(call: Call, cell: Cell) -> Array | None:
     """Cells of the same tensor."""
     axis = call["dim"] % len(cell)
     if call.op == "stack":
-        return np.asarray(cell[axis])[:, None]
+        return np.asarray(cell[axis]).reshape(-1, 1)
     ends = np.cumsum([operand.shape[axis] for operand in call["tensors"] if operand.shape != (0,)])
-    return np.searchsorted(ends, cell[axis], side="right")[:, None]
+    return np.asarray(np.searchsorted(ends, cell[axis], side="right")).reshape(-1, 1)
 
 
 def alike_padded(call: Call, cell: Cell) -> Array | None:
@@ -55,7 +55,7 @@ def alike_padded(call: Call, cell: Cell) -> Array | None:
     place = stacked(cell)
     for back, before in enumerate(call["pad"][::2]):
         place[:, -1 - back] -= before
-    return ((place >= 0) & (place < call["self"].shape)).all(1, keepdims=True)
+    return np.asarray((place >= 0) & (place < call["self"].shape)).all(1, keepdims=True)
 
 
 def im2col(call: Call, cell: Cell) -> Leaf:

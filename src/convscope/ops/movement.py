@@ -1,6 +1,7 @@
 """Data movement: operations whose every cell is one cell of their input, and casts to another type."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ def moved(call: Call, cell: Cell) -> Leaf | Apply:
     operand: Operand = call[SOURCES.get(call.op, "self")]
     cells = stacked(cell)
     result = MOVES[call.op](call, np.atleast_2d(cells))
-    return as_type(leaf(operand, tuple(map(int, result[0])) if cells.ndim == 1 else indices(result)), call.dtype)
+    source: Any = tuple(map(int, result[0])) if cells.ndim == 1 else indices(result)
+    return as_type(leaf(operand, source), call.dtype)
 
 
 def alike(call: Call, cell: Cell) -> Array | None:

@@ -47,7 +47,7 @@ def results_of(rule: Rule, call: Call, cells: Array) -> Results:
         call: The operation.
         cells: int64, shape (n, axes).
     """
-    results = Results(*np.zeros((2, len(cells))), np.zeros(len(cells), bool))
+    results = Results(np.zeros(len(cells)), np.zeros(len(cells)), np.zeros(len(cells), bool))
     every = np.arange(len(cells))
     try:
         together = groups(rule, call, cells)
@@ -55,7 +55,7 @@ def results_of(rule: Rule, call: Call, cells: Array) -> Results:
         together = None
     for rows in [every] if together is None else together:
         if together is None or len(rows) == 1 or not _explain(rule, call, cells, rows, results):
-            for row in rows:
+            for row in rows.tolist():
                 if not _explain(rule, call, cells, row, results):
                     break  # the first that the rule leaves open decides
     return results
@@ -77,11 +77,10 @@ def groups(rule: Rule, call: Call, cells: Array) -> list[Array] | None:
     return parts
 
 
-def _explain(rule: Rule, call: Call, cells: Array, rows: Array, results: Results) -> bool:
+def _explain(rule: Rule, call: Call, cells: Array, rows: Array | int, results: Results) -> bool:
     """Put down what the rule gives for some cells, or for one; whether it could."""
-    one = rows.ndim == 0
     try:
-        expr = rule(call, _cell(cells[rows]) if one else _columns(cells[rows]))
+        expr = rule(call, _cell(cells[rows]) if isinstance(rows, int) else _columns(cells[rows]))
         results.values[rows], results.errors[rows] = expr.result(call.precision)
     except UNABLE:
         return False

@@ -55,7 +55,7 @@ class Recomputation:
 
     def agrees(self, cell: Cell, recorded: float, dtype: str) -> bool:
         """Whether a recorded number of this type is within its bound; nan agrees with nan."""
-        return agree(float(self.values[cell]), recorded, self.bound(cell), dtype)
+        return bool(agree(float(self.values[cell]), recorded, self.bound(cell), dtype))
 
 
 class RecomputedPart(NamedTuple):

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.expr.expr import Apply, Cells, Dot, Expr, exact_sum
+from convscope.expr.expr import Apply, Cells, Dot, Expr
+from convscope.expr.summing import exact_sum
 from convscope.render.drawing import BRIEF, SERIES, draw, draw_formula, headline, result, rounding
 from convscope.render.numbers import NumberScale, short
 from convscope.render.page import compared

@@ -286,7 +286,7 @@ def _exact(precision: Precision, result: Any, values: Sequence[Any], errors: Seq
 
 
 def _product_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-    return gamma(values[0].size, precision.sum) * abs(result) + precision.tiny
+    return float(gamma(values[0].size, precision.sum) * abs(result) + precision.tiny)
 
 
 def _at_largest(row: Row, positions: Row) -> Any:
