@@ -55,7 +55,8 @@ def alike_padded(call: Call, cell: Cell) -> Array | None:
     place = stacked(cell)
     for back, before in enumerate(call["pad"][::2]):
         place[:, -1 - back] -= before
-    return np.asarray((place >= 0) & (place < call["self"].shape)).all(1, keepdims=True)
+    inside: Array = np.all((place >= 0) & (place < call["self"].shape), axis=1)
+    return inside[:, None]
 
 
 def im2col(call: Call, cell: Cell) -> Leaf:
