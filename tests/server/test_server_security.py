@@ -1,4 +1,4 @@
-"""The explorer's promises of security; docs/security.md says which test keeps which."""
+"""The explorer's promises of security; docs/explanation/security.md says which test keeps which."""
 
 import asyncio
 import json
