@@ -305,6 +305,12 @@ def explain(
 ) -> Explanation:
     """Explain one number of a trace.
 
+    >>> import convscope as cs
+    >>> model = cs.load_model("crosses", args={"published": True})
+    >>> why = cs.explain(cs.trace(model, cs.load_image("crosses:damaged-plus", like=model)), "conv1", (0, 0, 0))
+    >>> round(why.value, 4), why.proved
+    (-0.6951, True)
+
     Args:
         trace: What `cs.trace` recorded.
         step: A step, its name or its id.
