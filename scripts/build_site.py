@@ -1,10 +1,11 @@
-"""Build the documentation site: `python scripts/build_site.py [FOLDER]`, by default build/docs.
+"""Build the documentation site: `python scripts/build_site.py [FOLDER] [--without-lessons]`, by default build/docs.
 
 The pages of docs/ are copied, the lessons are executed, the page on HTTP is made from the OpenAPI document, and Zensical renders
 them. The index page of each folder lists its pages; navigation and llms.txt follow it. Afterwards every link of the site is
 checked, and that nothing is loaded from elsewhere. Any fault ends the build with status 1.
 """
 
+import argparse
 import importlib.util
 import json
 import re
@@ -38,12 +39,12 @@ class Page:
     """What its entry in the index says of it."""
 
 
-def main(out: Path) -> int:
+def main(out: Path, *, lessons: bool = True) -> int:
     """Build the site; the exit status."""
     pages, rendered = WORK / "pages", WORK / "html"
     shutil.rmtree(WORK, ignore_errors=True)
     shutil.copytree(ROOT / "docs", pages)
-    add_lessons(pages)
+    fill(pages / "lessons" / "index.md", "<!-- lessons -->", lesson_pages(pages) if lessons else "")
     fill(pages / "reference" / "http.md", "<!-- routes -->", openapi_page.markdown())
     sections = {section: pages_of(pages, section) for section in SECTIONS}
     (pages / "llms.txt").write_text(llms_text(pages, sections), encoding="utf-8")
@@ -62,17 +63,17 @@ def main(out: Path) -> int:
     return 0
 
 
-def add_lessons(pages: Path) -> None:
-    """Execute the lessons that the package has, and list them on the page of lessons."""
-    index = pages / "lessons" / "index.md"
-    table = ""
-    if importlib.util.find_spec("convscope.lessons") is not None:
-        made = WORK / "lessons"
-        subprocess.run([sys.executable, "-m", "convscope.lessons.site", made], check=True)
-        table = (made / "index.md").read_text(encoding="utf-8").partition("\n")[2]
-        (made / "index.md").unlink()
-        shutil.copytree(made, pages / "lessons", dirs_exist_ok=True)
-    fill(index, "<!-- lessons -->", table)
+def lesson_pages(pages: Path) -> str:
+    """Execute the lessons that the package has, into their folder; what the index says of them."""
+    if importlib.util.find_spec("convscope.lessons") is None:
+        return ""
+    made = WORK / "lessons"
+    subprocess.run([sys.executable, "-m", "convscope.lessons.site", made], check=True)
+    index = made / "index.md"
+    table = index.read_text(encoding="utf-8").partition("\n")[2]
+    index.unlink()
+    shutil.copytree(made, pages / "lessons", dirs_exist_ok=True)
+    return table
 
 
 def fill(page: Path, mark: str, text: str) -> None:
@@ -116,7 +117,7 @@ def llms_text(pages: Path, sections: dict[str, list[Page]]) -> str:
 
 def render(pages: Path, out: Path, sections: dict[str, list[Page]]) -> int:
     """Run Zensical with warnings as errors; its exit status."""
-    nav = [f'  {{ "Start" = "index.md" }},']
+    nav = ['  { "Start" = "index.md" },']
     for section, listed in sections.items():
         entries = ", ".join(f"{{ {json.dumps(page.title)} = {json.dumps(page.path)} }}" for page in listed)
         title = json.dumps(title_of(pages / section / "index.md"))
@@ -186,4 +187,8 @@ def parsed(path: Path) -> Links:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "build" / "docs"))
+    parser = argparse.ArgumentParser(description="Build the documentation site.")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "docs")
+    parser.add_argument("--without-lessons", action="store_true", help="do not execute the lessons, which takes minutes")
+    options = parser.parse_args()
+    sys.exit(main(options.folder.resolve(), lessons=not options.without_lessons))
