@@ -61,8 +61,9 @@ format: .venv/test.stamp
 bench: .venv/test.stamp
 	for bench in bench/*.py; do $(BIN)/python $$bench || exit 1; done
 
+# The documentation in build/docs, every link checked; SHORT=1 executes the lessons in their short setting.
 docs: .venv/test.stamp
-	$(BIN)/python scripts/build_site.py
+	$(if $(SHORT),CONVSCOPE_LESSON_SHORT=1) $(BIN)/python scripts/build_site.py
 
 docs-cli: .venv/test.stamp
 	$(BIN)/python -m convscope.cli.reference > docs/reference/cli.md

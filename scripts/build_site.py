@@ -1,8 +1,8 @@
 """Build the documentation site: `python scripts/build_site.py [FOLDER] [--without-lessons]`, by default build/docs.
 
-The pages of docs/ are copied, the lessons are executed, the page on HTTP is made from the OpenAPI document, and Zensical renders
-them. The index page of each folder lists its pages; navigation and llms.txt follow it. Afterwards every link of the site is
-checked, and that nothing is loaded from elsewhere. Any fault ends the build with status 1.
+The pages of docs/ are copied, the lessons are executed, the page on HTTP is made from the OpenAPI document, and
+Zensical renders them. The index page of each folder lists its pages; navigation and llms.txt follow it. Afterwards
+every link of the site is checked, and that nothing is loaded from elsewhere. Any fault ends the build with status 1.
 """
 
 import argparse
@@ -90,7 +90,9 @@ def pages_of(pages: Path, section: str) -> list[Page]:
     about = {name: (text or "").strip() for _, name, text in LINK.findall(index)}
     unlisted = {path.name for path in (pages / section).glob("*.md")} - {*about, "index.md"}
     if unlisted:
-        raise SystemExit(f"docs/{section}/index.md lists the pages of its folder; it lacks {', '.join(sorted(unlisted))}.")
+        raise SystemExit(
+            f"docs/{section}/index.md lists the pages of its folder; it lacks {', '.join(sorted(unlisted))}."
+        )
     return [Page(f"{section}/{name}", title_of(pages / section / name), text) for name, text in about.items()]
 
 
@@ -121,13 +123,17 @@ def render(pages: Path, out: Path, sections: dict[str, list[Page]]) -> int:
     for section, listed in sections.items():
         entries = ", ".join(f"{{ {json.dumps(page.title)} = {json.dumps(page.path)} }}" for page in listed)
         title = json.dumps(title_of(pages / section / "index.md"))
-        nav.append(f'  {{ {title} = [{json.dumps(section + "/index.md")}, {entries}] }},')
+        nav.append(f"  {{ {title} = [{json.dumps(section + '/index.md')}, {entries}] }},")
     added = [
         f"docs_dir = {json.dumps(pages.name)}",  # Zensical takes only paths relative to its configuration
         f"site_dir = {json.dumps(out.name)}",
         "nav = [", *nav, "]",
     ]  # fmt: skip
-    config = (ROOT / "zensical.toml").read_text(encoding="utf-8").replace("[project]\n", "\n".join(["[project]", *added, ""]), 1)
+    config = (
+        (ROOT / "zensical.toml")
+        .read_text(encoding="utf-8")
+        .replace("[project]\n", "\n".join(["[project]", *added, ""]), 1)
+    )
     path = WORK / "zensical.toml"
     for name in ("src", "scripts/fence_examples.py"):
         config = config.replace(json.dumps(name), json.dumps(str(ROOT / name)))
@@ -189,6 +195,8 @@ def parsed(path: Path) -> Links:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Build the documentation site.")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "docs")
-    parser.add_argument("--without-lessons", action="store_true", help="do not execute the lessons, which takes minutes")
+    parser.add_argument(
+        "--without-lessons", action="store_true", help="do not execute the lessons, which takes minutes"
+    )
     options = parser.parse_args()
     sys.exit(main(options.folder.resolve(), lessons=not options.without_lessons))

@@ -1,4 +1,4 @@
-"""A griffe extension for the site: examples (`>>>`) in docstrings become code blocks, and are not taken for quotations."""
+"""A griffe extension for the site: examples (`>>>`) in docstrings become code blocks, not quotations."""
 
 import re
 from typing import Any
@@ -24,4 +24,9 @@ def fenced(text: str) -> str:
     >>> fenced("Add.\n\n>>> 1 + 1\n2\n\nNo more.").splitlines()[2:6]
     ['```pycon', '>>> 1 + 1', '2', '```']
     """
-    return EXAMPLE.sub(lambda match: f"{match[1]}```pycon\n{match[0].rstrip()}\n{match[1]}```\n", text)
+    return EXAMPLE.sub(lambda match: f"{match[1]}```pycon\n{_plain(match[0])}\n{match[1]}```\n", text)
+
+
+def _plain(example: str) -> str:
+    """Without what only doctest needs."""
+    return re.sub(r" *# doctest: .*|<BLANKLINE>", "", example).rstrip()

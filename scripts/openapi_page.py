@@ -33,15 +33,23 @@ def _route(method: str, path: str, operation: Json) -> Iterator[str]:
     yield ""
     for parameter in operation.get("parameters", []):
         required = "" if parameter.get("required") else ", optional"
-        about = _flat(parameter.get("description", ""))
-        yield f"- `{parameter['name']}` ({parameter['in']}{required}): {_type(parameter['schema'])}{'. ' + about if about else ''}"
-    body = operation.get("requestBody", {}).get("content", {})
-    yield from (f"- body, `{kind}`: {_type(content.get('schema', {}))}" for kind, content in body.items())
+        about = f". {_flat(parameter['description'])}" if "description" in parameter else ""
+        yield f"- `{parameter['name']}` ({parameter['in']}{required}): {_type(parameter['schema'])}{about}"
+    if "requestBody" in operation:
+        yield f"- body: {_content(operation['requestBody'])}"
     for status, response in operation["responses"].items():
-        kinds = response.get("content", {})
-        answer = "; ".join(f"`{kind}`: {_type(content.get('schema', {}))}" for kind, content in kinds.items())
-        yield f"- {'otherwise' if status == 'default' else status}: {answer or _flat(response['description'])}"
+        if status != "default":  # the same for all: a Problem
+            yield f"- answer: {_content(response)}"
     yield ""
+
+
+def _content(message: Json) -> str:
+    """What a body or an answer holds: the type of its JSON, or another kind of data."""
+    kinds = message.get("content", {})
+    described = (
+        _type(content.get("schema", {})) if kind.endswith("json") else f"`{kind}`" for kind, content in kinds.items()
+    )
+    return " or ".join(described) or _flat(message.get("description", ""))
 
 
 def _schema(schema: Json) -> Iterator[str]:
@@ -72,12 +80,11 @@ def _type(schema: Json) -> str:
         if several in schema:
             return " or ".join(dict.fromkeys(_type(part) for part in schema[several]))
     kind = schema.get("type")
-    if kind == "array":
-        if "prefixItems" in schema:
-            return f"[{', '.join(_type(part) for part in schema['prefixItems'])}]"
-        return f"list of {_type(schema.get('items', {}))}"
-    if kind == "object" and isinstance(schema.get("additionalProperties"), Mapping):
-        return f"object of {_type(schema['additionalProperties'])}"
+    if "prefixItems" in schema:
+        return f"[{', '.join(_type(part) for part in schema['prefixItems'])}]"
+    inner = schema.get("items" if kind == "array" else "additionalProperties")
+    if isinstance(inner, Mapping):
+        return f"{'list' if kind == 'array' else 'object'} of {_type(inner)}"
     return str(kind or "any value")
 
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     (own,) = [b for b in blocks(ROOT / "docs/how-to/own-model.md") if b.title == "net.py"]
     (folder / "net.py").write_text(own.body + "\n\nclass Small(Net):\n    pass\n\n\nclass Large(Net):\n    pass\n")
-    (wrong,) = [b for b in blocks(ROOT / "docs/how-to/check-your-own-convolution.md") if "conv2d(image" in b.body and b.language == "python"]
+    (wrong,) = [
+        b
+        for b in blocks(ROOT / "docs/how-to/check-your-own-convolution.md")
+        if "conv2d(image" in b.body and b.language == "python"
+    ]
     (folder / "mine.py").write_text(wrong.body)
     network = cs.load_model(f"{folder / 'net.py'}:Net")
     weights = network.state_dict()
@@ -66,13 +69,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the files, in which the examples of one page run."""
     copy = tmp_path / "folder"
     shutil.copytree(files, copy)
     monkeypatch.chdir(copy)
     monkeypatch.syspath_prepend(copy)
-    yield copy
+    return copy
 
 
 def identity(page: Path) -> str:
@@ -87,7 +90,9 @@ def test_every_block_says_what_it_is(page: Path) -> None:
             parse(block)
 
 
-RUNNING = [page for page in PAGES if any(b.language in {"python", "sh", "console"} and not b.reason for b in blocks(page))]
+RUNNING = [
+    page for page in PAGES if any(b.language in {"python", "sh", "console"} and not b.reason for b in blocks(page))
+]
 
 
 @pytest.mark.usefixtures("folder")

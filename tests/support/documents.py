@@ -1,4 +1,4 @@
-"""The fenced blocks of the documents, and how each is run: code in one namespace per page, commands in the tests' process.
+"""The fenced blocks of the documents, and how each is run: code in one namespace per page, commands in this process.
 
     ```python               executed, top to bottom
     ```python title="a.py"  written to a file, for the commands that follow
@@ -86,7 +86,9 @@ def run(block: Block, names: dict[str, Any], convscope: Commands) -> None:
             result = convscope(*arguments)
             assert "Traceback" not in result.err
             # a check that finds something ends with status 1 and its report, a failure with a sentence
-            assert result.status == 0 or (result.status == 1 and "error:" not in result.err), f"{block}: {command}\n{result.err}"
+            assert result.status == 0 or (result.status == 1 and "error:" not in result.err), (
+                f"{block}: {command}\n{result.err}"
+            )
             missing = set(map(masked, expected)) - set(map(masked, result.out.splitlines()))
             assert not missing - {""}, f"{block}: {command} does not print {missing}\n{result.out}"
 

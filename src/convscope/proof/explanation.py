@@ -262,7 +262,7 @@ class Explanation:
         return pytorch_code(self.step, self.cell)
 
     def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
-        """Every number in full precision, as plain values for a JSON file; docs/reference/explanation.md has the schema.
+        """Every number in full precision, as plain values for JSON; docs/reference/explanation.md has the schema.
 
         Args:
             depth: As for `to_text`; more than 1 adds the explanations of the parts, as `parts`.

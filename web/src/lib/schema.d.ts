@@ -780,7 +780,7 @@ export interface components {
         };
         /**
          * ExplanationJson
-         * @description As `Explanation.to_json()` gives it, its long sums cut to the largest terms; docs/reference/explanation.md has the keys.
+         * @description As `Explanation.to_json()`, long sums cut to the largest terms; docs/reference/explanation.md has the keys.
          */
         ExplanationJson: {
             /** Bound */

@@ -96,7 +96,7 @@ class StepJson(TypedDict):
 
 @with_config(EXACT)
 class ExplanationJson(TypedDict):
-    """As `Explanation.to_json()` gives it, its long sums cut to the largest terms; docs/reference/explanation.md has the keys."""
+    """As `Explanation.to_json()`, long sums cut to the largest terms; docs/reference/explanation.md has the keys."""
 
     format: str
     step: StepJson
