@@ -138,7 +138,7 @@ def render(pages: Path, out: Path, sections: dict[str, list[Page]]) -> int:
     for name in ("src", "scripts/fence_examples.py"):
         config = config.replace(json.dumps(name), json.dumps(str(ROOT / name)))
     path.write_text(config, encoding="utf-8")
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", path]
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(path)]
     return subprocess.run(command, check=False).returncode
 
 

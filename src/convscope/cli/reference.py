@@ -13,7 +13,8 @@ HEAD = """# Commands
 
 Every command with its arguments and options, as printed by `convscope COMMAND --help`. The terms *image*, *model* and
 *cell* are explained on the [first page](../index.md#where-to-go-next). Commands that read take
-`--json`. Exit status: 0, 2 for an invalid argument, 1 for a failed job, 130 after Ctrl-C. This page is generated: `make docs-cli`.
+`--json`. Exit status: 0, 2 for an invalid argument, 1 for a failed job, 130 after Ctrl-C. This page is generated:
+`make docs-cli`.
 """
 
 
