@@ -68,7 +68,8 @@ def lesson_pages(pages: Path) -> str:
     if importlib.util.find_spec("convscope.lessons") is None:
         return ""
     made = WORK / "lessons"
-    subprocess.run([sys.executable, "-m", "convscope.lessons.site", made], check=True)
+    if subprocess.run([sys.executable, "-m", "convscope.lessons.site", str(made)], check=False).returncode:
+        raise SystemExit("a lesson cannot be executed; its mistake is above.")
     index = made / "index.md"
     table = index.read_text(encoding="utf-8").partition("\n")[2]
     index.unlink()
