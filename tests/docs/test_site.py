@@ -1,5 +1,6 @@
 """The documentation site: built without a fault, works from disk, loads nothing from elsewhere; its search finds."""
 
+import doctest
 import json
 import subprocess
 import sys
@@ -12,10 +13,10 @@ import pytest
 from browser import tab
 from documents import ROOT
 
-sys.path.insert(0, str(ROOT / "scripts"))
-import build_site  # a script, which its folder makes importable
-
 pytest.importorskip("zensical", reason="the site needs the extra docs")
+sys.path.insert(0, str(ROOT / "scripts"))
+import build_site  # noqa: E402  # scripts, which their folder makes importable
+import fence_examples  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,9 @@ def test_a_page_that_its_index_does_not_list_ends_the_build(tmp_path: Path) -> N
     (tmp_path / "how-to" / "b.md").write_text("# B\n")
     with pytest.raises(SystemExit, match=r"index.md lists the pages of its folder; it lacks b.md"):
         build_site.pages_of(tmp_path, "how-to")
+
+
+def test_examples_in_docstrings_become_code_blocks() -> None:
+    result = doctest.testmod(fence_examples)
+    assert (result.failed, result.attempted) == (0, 1)
+    assert fence_examples.fenced(">>> f()  # doctest: +SKIP\n<BLANKLINE>\n1") == "```pycon\n>>> f()\n\n1\n```\n"
