@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all fuzz sweep summary-study check format bench docs dist clean web web-types web-check
+.PHONY: demo test test-all fuzz sweep summary-study check format bench docs docs-cli dist clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -61,8 +61,12 @@ format: .venv/test.stamp
 bench: .venv/test.stamp
 	for bench in bench/*.py; do $(BIN)/python $$bench || exit 1; done
 
+# The documentation in build/docs, every link checked; SHORT=1 executes the lessons in their short setting.
 docs: .venv/test.stamp
-	$(BIN)/python -m convscope.cli.reference > docs/cli.md
+	$(if $(SHORT),CONVSCOPE_LESSON_SHORT=1) $(BIN)/python scripts/build_site.py
+
+docs-cli: .venv/test.stamp
+	$(BIN)/python -m convscope.cli.reference > docs/reference/cli.md
 
 # Wheel and sdist in dist/, checked: their metadata, the page inside, and that each installs and runs without node.
 dist: .venv/demo.stamp build/dist/bin/twine

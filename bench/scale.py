@@ -1,4 +1,6 @@
-"""What docs/scale.md calculates with: `python bench/scale.py [section ...]`. Sections: read, scan, train, start.
+"""What docs/how-to/several-machines.md calculates with: `python bench/scale.py [section ...]`.
+
+Sections: read, scan, train, start.
 
 Images are JPEG files of 500x375, as ImageNet's typically are, brought to 224x224; the network is ResNet-18.
 """

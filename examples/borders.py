@@ -3,7 +3,8 @@
 python examples/borders.py [runs/borders] [--trainings 20] [--recipe tutorial] [--epochs N] [--json] [--out borders.png]
 
 How to ask a question of trainings rather than of one of them: `trainings` makes the sample, a plain function answers
-for one run, and the share of the sample is printed with its interval. docs/borders.md describes what is measured.
+for one run, and the share of the sample is printed with its interval. docs/how-to/many-trainings.md describes what
+is measured.
 """
 
 import argparse

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SEARCHED = ("src/convscope/**/*.py", "docs/**/*.md", "*.md", "web/src/**/*.svelte", "web/src/**/*.ts")
-GENERATED = {"web/src/lib/schema.d.ts", "docs/cli.md"}
+GENERATED = {"web/src/lib/schema.d.ts", "docs/reference/cli.md"}
 WORDING: Mapping[str, str] = {
     r"(?<!there )\b(?:is|are|was|were) no (?!longer|more|less|fewer|other)\w": "'is not a ...' or 'without ...'",
     r"\b(?:some|no)body\b|\bwho(?:m)?ever\b": "name the person or the program, or use the passive",

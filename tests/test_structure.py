@@ -175,7 +175,7 @@ def test_make_fuzz_runs_the_long_run_of_every_test_that_generates_its_input() ->
 
 
 def test_the_page_on_reliability_names_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "reliability.md").read_text()
+    text = (ROOT / "docs" / "explanation" / "reliability.md").read_text()
     tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     files = set(re.findall(r"`(test_\w+\.py)`", text))
     functions = set(re.findall(r"`(test_\w+)`", text))

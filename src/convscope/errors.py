@@ -11,7 +11,15 @@ from convscope.escaping import spelled
 
 
 class ConvscopeError(Exception):
-    """Base of all of them: `except cs.ConvscopeError` catches whatever convscope refuses."""
+    """Base of all of them: `except cs.ConvscopeError` catches whatever convscope refuses.
+
+    >>> import convscope as cs
+    >>> try:
+    ...     cs.load_dataset("shape")
+    ... except cs.ConvscopeError as error:
+    ...     print(str(error).partition("?")[0])
+    no data set is called 'shape'; did you mean 'shapes'
+    """
 
     exit_status = 1
     shared = False
@@ -27,7 +35,15 @@ class PluginError(ConvscopeError, ImportError):
 
 
 class UsageError(ConvscopeError, ValueError):
-    """An argument that cannot be meant: another value is needed before anything can start."""
+    """An argument that cannot be meant: another value is needed before anything can start.
+
+    >>> import convscope as cs
+    >>> try:
+    ...     cs.explain(cs.load_model("crosses"), "conv1", 0)
+    ... except cs.UsageError as error:
+    ...     print(error)
+    explain takes a Trace as its trace, not a Crosses; cs.trace(model, image) makes one.
+    """
 
     exit_status = 2
 
@@ -57,7 +73,15 @@ class DataError(ConvscopeError, ValueError):
 
 
 class ImageError(DataError):
-    """A file that is not a readable image, or that is too large to read safely."""
+    """A file that is not a readable image, or that is too large to read safely.
+
+    >>> import io, convscope as cs
+    >>> try:
+    ...     cs.read_image(io.BytesIO(b"GIF8"), name="empty.gif")
+    ... except cs.ImageError as error:
+    ...     print("empty.gif" in str(error))
+    True
+    """
 
 
 class DataWarning(UserWarning):
@@ -83,6 +107,13 @@ class RunError(ConvscopeError):
 class TrustError(RunError):
     """A run folder whose network is code that the user has not allowed to run: nothing of it was executed.
 
+    ```python
+    try:
+        model = cs.load_model("runs/from-elsewhere")
+    except cs.TrustError as error:
+        print(error.source)  # net.py:Net
+    ```
+
     `source` is the code that it names.
     """
 
@@ -97,6 +128,14 @@ class TrainingError(ConvscopeError):
 
 class TraceError(ModelError):
     """A model that failed while it was traced.
+
+    >>> import torch, convscope as cs
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    >>> try:
+    ...     cs.trace(net, torch.zeros(1, 1, 3, 3))
+    ... except cs.TraceError as error:
+    ...     print(error.module)
+    1
 
     `module` is the innermost module that the error came out of ("" is the model itself), `trace` what was recorded
     until then.

@@ -176,7 +176,11 @@ def apply_filter(
 
 @dataclass(frozen=True, slots=True)
 class EdgeResponse:
-    """The response of a kernel to two test edges, beyond its responses to plain black and white."""
+    """The response of a kernel to two test edges, beyond its responses to plain black and white.
+
+    >>> EdgeResponse(vertical=4.0, horizontal=0.0).direction
+    'vertical'
+    """
 
     vertical: float
     """To an upright edge: brightness that changes along x."""

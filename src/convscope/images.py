@@ -42,6 +42,10 @@ def read_image(
 ) -> Array:
     """Read an image file, turned upright, in pixels from 0 to 255.
 
+    >>> import io
+    >>> read_image(io.BytesIO(b"P2 2 1 255 0 255"), name="two.pgm").tolist()
+    [[[0, 255]]]
+
     Palettes become colours, transparency is laid over white unless `alpha` keeps it, CMYK and the like become RGB.
     Grey files of more than 8 bits keep their precision: they come as float32, scaled so that their full range is 0 to
     255. Of an animation the first frame is read.

@@ -41,8 +41,8 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
-    written = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-    assert written == reference.page(), "docs/cli.md is not what the commands say: `make docs` writes it"
+    written = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
+    assert written == reference.page(), "docs/reference/cli.md is not what the commands say: `make docs-cli` writes it"
     for command in ("train", "plot kernels", "probe shift", "open", "filter"):
         assert f"## convscope {command}\n" in written
     assert "| `--layer, --step LAYER` | The convolution; by default the first. |" in written

@@ -717,7 +717,7 @@ def test_what_is_installed_is_told_by_where_it_is_not_by_its_name() -> None:
 
 def test_the_security_page_names_tests_that_exist() -> None:
     folder = Path(__file__).parents[1]
-    page = (folder.parent / "docs" / "security.md").read_text()
+    page = (folder.parent / "docs" / "explanation" / "security.md").read_text()
     tests = "".join(file.read_text() for file in folder.rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) > 40

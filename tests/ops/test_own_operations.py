@@ -149,7 +149,12 @@ def test_pytorch_s_own_operations_import_no_package(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_page_shows_this_package() -> None:
-    section = (ROOT / "docs" / "rules.md").read_text().split("## An operation of your own", 1)[1].split("\n## ", 1)[0]
+    section = (
+        (ROOT / "docs" / "how-to" / "own-operation.md")
+        .read_text()
+        .split("## An operation of your own", 1)[1]
+        .split("\n## ", 1)[0]
+    )
     sources = "\n".join(file.read_text() for file in sorted(PACKAGE.glob("*.*")))
     blocks = [block.split("\n", 1)[1] for block in section.split("```")[1::2]]
     shown = [block for block in blocks if "cs.verify" not in block]

@@ -1,4 +1,4 @@
-"""Bounded work: bodies, slow clients, silent ones and many; the figures are in docs/security.md."""
+"""Bounded work: bodies, slow clients, silent ones and many; the figures are in docs/explanation/security.md."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The explorer's promises of security; docs/security.md says which test keeps which."""
+"""The explorer's promises of security; docs/explanation/security.md says which test keeps which."""
 
 import asyncio
 import json
@@ -313,7 +313,7 @@ def test_the_token_is_in_no_log_and_in_no_page(
 
 def test_the_page_on_security_names_tests_that_exist() -> None:
     tests = Path(__file__).parents[1]
-    named = set(re.findall(r"`(test_\w+)`", (tests.parent / "docs" / "security.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (tests.parent / "docs" / "explanation" / "security.md").read_text()))
     written = {name for path in tests.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
     assert len(named) > 20
     assert named <= written, named - written

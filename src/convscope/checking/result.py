@@ -14,7 +14,15 @@ from convscope.render.numbers import short
 
 
 class WrongResult(ConvscopeError, AssertionError):
-    """A function that was checked and is wrong; its message is one sentence."""
+    """A function that was checked and is wrong; its message is one sentence.
+
+    >>> import convscope as cs
+    >>> try:
+    ...     cs.check(abs, as_="relu").require()
+    ... except cs.WrongResult as error:
+    ...     print("absolute value" in str(error))
+    True
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,13 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Check:
-    """The result of `cs.check`; print it for the whole report."""
+    """The result of `cs.check`; print it for the whole report.
+
+    >>> import convscope as cs
+    >>> result = cs.check(lambda x: abs(x), as_="relu")
+    >>> result.right, result.cause
+    (False, 'absolute value')
+    """
 
     operation: str
     function: str

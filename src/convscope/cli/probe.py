@@ -270,5 +270,5 @@ def borders() -> None:
     """Say where this question went."""
     raise cs.UsageError(
         "borders is an example now, a question asked of many trainings: run examples/borders.py of convscope's "
-        "repository; docs/borders.md describes it."
+        "repository; docs/how-to/many-trainings.md describes it."
     )

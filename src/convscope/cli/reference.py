@@ -1,4 +1,4 @@
-"""CLI reference: generates docs/cli.md from the commands: `make docs`, or `python -m convscope.cli.reference`."""
+"""CLI reference: generates docs/reference/cli.md from the commands (`make docs-cli`)."""
 
 import sys
 from collections.abc import Iterator
@@ -9,11 +9,12 @@ from typer.main import get_command
 
 from convscope.cli import app
 
-HEAD = """# The command line
+HEAD = """# Commands
 
 Every command with its arguments and options, as printed by `convscope COMMAND --help`. The terms *image*, *model* and
-*cell* are explained in [tour.md](tour.md). Commands that read take `--json`. Exit status: 0, 2 for an invalid argument,
-1 for a failed job, 130 after Ctrl-C. This page is generated: `make docs`.
+*cell* are explained on the [first page](../index.md#where-to-go-next). Commands that read take
+`--json`. Exit status: 0, 2 for an invalid argument, 1 for a failed job, 130 after Ctrl-C. This page is generated:
+`make docs-cli`.
 """
 
 

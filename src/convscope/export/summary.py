@@ -89,7 +89,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
-    """A model's layers and their totals, for one size of input."""
+    """A model's layers and their totals, for one size of input.
+
+    >>> import convscope as cs
+    >>> result = cs.summary(cs.load_model("simple-cnn"))
+    >>> result.parameters, result.layers[0].multiply_adds.text
+    (13610, '26·26·8 · 3·3·1')
+    """
 
     model: str
     input: Mapping[str, tuple[int, ...]]

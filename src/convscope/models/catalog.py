@@ -44,7 +44,7 @@ class ModelEntry:
     build: Callable[..., nn.Module] = field(repr=False)
     """The class, possibly with non-default arguments."""
     tutorial: int
-    """Number of its tutorial, 1 to 5 in the order of docs/tour.md; 0 for none."""
+    """Number of its tutorial, 1 to 5 in the order of docs/lessons/tutorials.md; 0 for none."""
     shape: tuple[int, int, int]
     """(C, H, W) of its input with default arguments; H and W are 0 if any size works."""
     parameters: int

@@ -66,7 +66,7 @@ def load_model(
         seed: What fresh weights are drawn by; PyTorch's own random state stays as it is.
         trust: Whether the code that a run folder names may be executed, now and from now on, as long as neither the
             folder's place, nor the code, nor its arguments change. Runs that were trained here, and runs of built-in
-            networks, need no trust; see docs/security.md.
+            networks, need no trust; see docs/explanation/security.md.
 
     Returns:
         The model in eval mode, on the CPU. Its card (`card_of(model)`) says what it expects, and in `notes` what

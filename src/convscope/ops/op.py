@@ -68,7 +68,7 @@ class Op:
     """Everything convscope knows about one ATen operation, except its definition.
 
     To teach convscope an operation of your own, pass one more record: `explain(trace, step, cell, ops=OPS |
-    {"mylib::swirl": Op(my_rule, my_dependencies)})`. docs/rules.md has the whole recipe.
+    {"mylib::swirl": Op(my_rule, my_dependencies)})`. docs/how-to/own-operation.md has the whole recipe.
     """
 
     rule: Rule

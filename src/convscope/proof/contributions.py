@@ -88,7 +88,7 @@ class Contributions:
         return joined(_page(self))
 
     def to_json(self) -> dict[str, Any]:
-        """Every contribution in full precision; docs/explanation.md has the schema."""
+        """Every contribution in full precision; docs/reference/explanation.md has the schema."""
         return {
             "format": "convscope contributions 1",
             "name": self.name,

@@ -286,7 +286,7 @@ class Explanation:
 
     @takes()
     def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
-        """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
+        """Every number in full precision, as plain values for JSON; docs/reference/explanation.md has the schema.
 
         Args:
             depth: As for `to_text`; more than 1 adds the explanations of the parts, as `parts`.
@@ -328,6 +328,12 @@ def explain(
     references: Mapping[str, Operation] = OPERATIONS,
 ) -> Explanation:
     """Explain one number of a trace.
+
+    >>> import convscope as cs
+    >>> model = cs.load_model("crosses", args={"published": True})
+    >>> why = cs.explain(cs.trace(model, cs.load_image("crosses:damaged-plus", like=model)), "conv1", (0, 0, 0))
+    >>> round(why.value, 4), why.proved
+    (-0.6951, True)
 
     Args:
         trace: What `cs.trace` recorded.
@@ -411,7 +417,8 @@ def _notes(found: Explanation) -> Iterator[str]:
     elif found.raw is None:
         reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
         of = " of complex numbers" if found.step.is_complex else ""
-        yield f"no rule explains {found.step.op!r}{of}, which reads {reads}; docs/rules.md lists those that have one."
+        listed = "docs/reference/operations.md lists those that have one"
+        yield f"no rule explains {found.step.op!r}{of}, which reads {reads}; {listed}."
     elif not np.isfinite(found.recorded):
         entered = [p for p in found.parts(all=True) if isinstance(p, Leaf) and not np.isfinite(p.number)]
         source = f"comes from {entered[0].label}" if entered else "arises here: the numbers that go in are finite"

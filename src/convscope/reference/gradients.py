@@ -36,7 +36,10 @@ def conv2d_backward(
         grad: Shape (N, K, P, Q), of the output.
         x: The input, shape (N, C, H, W).
         weight: The kernels, shape (K, C / groups, R, S).
-        stride, padding, dilation, groups: As the convolution had.
+        stride: As the convolution had; likewise the others.
+        padding: Rings of zeros, or "same".
+        dilation: Step between the cells of a kernel.
+        groups: Number of groups of channels.
 
     Returns:
         Shapes (N, C, H, W), (K, C / groups, R, S) and (K,).
@@ -73,12 +76,28 @@ def linear_backward(grad: Array, x: Array, weight: Array) -> tuple[Array, Array,
 
 
 def relu_backward(grad: Array, x: Array) -> Array:
-    """Passed on where the input was positive."""
+    """Passed on where the input was positive.
+
+    >>> relu_backward(np.array([5.0, 5.0, 5.0]), np.array([-1.0, 0.0, 2.0])).tolist()
+    [0.0, 0.0, 5.0]
+
+    Args:
+        grad: Of the output.
+        x: The input, of the same shape.
+    """
     return np.where(x > 0, grad, 0.0)
 
 
 def tanh_backward(grad: Array, y: Array) -> Array:
-    """Times 1 - y², y the output."""
+    """Times 1 - y², y the output.
+
+    >>> tanh_backward(np.array([4.0]), np.tanh([0.0])).tolist()
+    [4.0]
+
+    Args:
+        grad: Of the output.
+        y: The output, of the same shape.
+    """
     return np.asarray(grad * (1 - y * y))
 
 
@@ -115,7 +134,16 @@ def avg_pool2d_backward(
 
 
 def softmax_backward(grad: Array, y: Array, dim: int = -1) -> Array:
-    """y·(grad - sum(grad·y)), y the output: raising one share lowers the others."""
+    """y·(grad - sum(grad·y)), y the output: raising one share lowers the others.
+
+    >>> softmax_backward(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])).tolist()
+    [[0.25, -0.25]]
+
+    Args:
+        grad: Of the output.
+        y: The output, of the same shape.
+        dim: The axis of the classes.
+    """
     return np.asarray(y * (grad - (grad * y).sum(dim, keepdims=True)))
 
 

@@ -95,8 +95,15 @@ def forward(layers: Sequence[Layer], params: Params, x: Array) -> list[Array]:
 def backward(layers: Sequence[Layer], params: Params, values: Sequence[Array], grad: Array) -> dict[str, Array]:
     """The gradient of the loss with respect to every parameter.
 
+    >>> net, weights = [Layer("linear", "fc")], {"fc.weight": np.array([[2.0]]), "fc.bias": np.array([0.0])}
+    >>> values = forward(net, weights, np.array([[3.0]]))
+    >>> grads = backward(net, weights, values, np.array([[1.0]]))
+    >>> grads["fc.weight"].tolist(), grads["fc.bias"].tolist()
+    ([[3.0]], [1.0])
+
     Args:
-        layers, params: As `forward` had them.
+        layers: The network, as `forward` had it.
+        params: Its parameters by name.
         values: What `forward` returned.
         grad: Gradient of the loss with respect to the output.
     """
@@ -113,8 +120,15 @@ def step(
 ) -> tuple[dict[str, Array], State, float]:  # fmt: skip
     """One batch: forward, loss, backward, optimizer.
 
+    >>> net, weights = [Layer("linear", "fc")], {"fc.weight": np.array([[2.0]]), "fc.bias": np.array([0.0])}
+    >>> x, target = np.array([[1.0]]), np.array([[0.0]])
+    >>> moved, _, loss = step(net, weights, {}, x, target, loss="mse", optimizer="sgd", lr=0.25)
+    >>> loss, moved["fc.weight"].tolist()
+    (4.0, [[1.0]])
+
     Args:
-        layers, params: The network and its parameters; neither is changed.
+        layers: The network.
+        params: Its parameters by name; they are not changed.
         state: What the optimizer remembers, by parameter; {} at the start.
         x: The batch, shape (N, ...).
         target: Labels (N,), or values in the output's shape for "mse".

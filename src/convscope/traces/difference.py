@@ -44,7 +44,15 @@ class StepDifference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Difference:
-    """The differences between two traces; prints one line per step."""
+    """The differences between two traces; prints one line per step.
+
+    >>> import torch, convscope as cs
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.ReLU())
+    >>> black, white = cs.trace(net, torch.zeros(1, 1, 3, 3)), cs.trace(net, torch.ones(1, 1, 3, 3))
+    >>> result = cs.difference(black, white)
+    >>> len(result.steps), result[black.steps[0].name].changed
+    (2, 1)
+    """
 
     first: Trace
     second: Trace

@@ -96,6 +96,11 @@ class Origin(NamedTuple):
 class Step:
     """One operation with its arguments and results.
 
+    >>> import torch, convscope as cs
+    >>> step = cs.trace(torch.nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 5, 5)).steps[0]
+    >>> step.op, step.output.shape, step.parameters["weight"]
+    ('convolution', (1, 2, 3, 3), 'weight')
+
     `output` and `outputs` read numbers from the trace's source; arrays are read-only and start with the batch axis.
     """
 

@@ -136,7 +136,7 @@ TUTORIAL: Mapping[str, Recipe] = {
     "shapes-cnn": replace(_SHAPES, epochs=10),
     "color-cnn": replace(_SHAPES, epochs=20),
 }
-"""The settings published by the tutorials, by model; see the list of tutorials in docs/tour.md."""
+"""The settings published by the tutorials, by model; see the list of tutorials in docs/lessons/tutorials.md."""
 
 FAST: Mapping[str, Recipe] = {
     "crosses": Recipe(epochs=400, batch_size=2, lr=0.2, loss="mse", schedule="one-cycle"),

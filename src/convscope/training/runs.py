@@ -182,6 +182,14 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """Open the folder that a training made.
 
+    ```python
+    run = cs.load_run("runs/shapes-cnn")
+    run.model, run.metrics["accuracy"]
+    ```
+
+    Args:
+        path: The folder.
+
     Raises:
         RunError: the folder is not a run, or its config.json is damaged.
     """

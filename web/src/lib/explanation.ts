@@ -1,4 +1,4 @@
-/** The JSON of an explanation, as docs/explanation.md describes it, under short names; and what the page asks of it. */
+/** The JSON of an explanation, as docs/reference/explanation.md describes it, under short names; and what the page asks of it. */
 import type { components } from "./schema";
 import type { Cell, Num } from "./types";
 import { real } from "./types";

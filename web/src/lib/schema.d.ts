@@ -780,7 +780,7 @@ export interface components {
         };
         /**
          * ExplanationJson
-         * @description As `Explanation.to_json()` gives it, its long sums cut to the largest terms; docs/explanation.md has the keys.
+         * @description As `Explanation.to_json()`, long sums cut to the largest terms; docs/reference/explanation.md has the keys.
          */
         ExplanationJson: {
             /** Bound */
@@ -1209,7 +1209,7 @@ export interface components {
         };
         /**
          * Proof
-         * @description The proof status of one number; see docs/explanation.md for the statuses.
+         * @description The proof status of one number; see docs/reference/explanation.md for the statuses.
          */
         Proof: {
             of: components["schemas"]["Address"];

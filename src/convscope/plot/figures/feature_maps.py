@@ -48,8 +48,9 @@ def maps(
 ) -> Figure:
     """The feature maps of every step for one image, each step in one colour scale over all of its channels.
 
-        cs.plot.maps(cs.trace(model, image))
-        cs.plot.maps("shapes-cnn", "shapes:test/3")
+    >>> import convscope as cs
+    >>> figure = cs.plot.maps("crosses", "crosses:plus")
+    >>> figure.savefig("crosses.svg")  # doctest: +SKIP
 
     Args:
         trace: A trace of one image (of several, the first is drawn); or a model, a run or the name of either.
@@ -186,7 +187,10 @@ def maps_by_class(
 ) -> Figure:
     """What one step makes of many images: a line for each channel, the images of a class side by side.
 
-        cs.plot.maps_by_class(cs.trace(model, data.scaled([0, 1, 2, 3])), "conv1", data, [0, 1, 2, 3])
+    >>> import convscope as cs
+    >>> data = cs.load_dataset("crosses", split="train")
+    >>> trace = cs.trace(cs.load_model("crosses"), data.scaled([0, 1]))
+    >>> figure = cs.plot.maps_by_class(trace, "conv1", data, [0, 1])
 
     Args:
         trace: A trace of a batch of images.

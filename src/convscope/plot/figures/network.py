@@ -34,8 +34,9 @@ def network(
 ) -> Figure:
     """The whole network on one strip: each step with its name, its shape and its maps, arrows for what reads what.
 
-        cs.plot.network(cs.trace(model, image))
-        cs.plot.network("shapes-cnn", "shapes:test/3")
+    >>> import convscope as cs
+    >>> figure = cs.plot.network("crosses", "crosses:plus")
+    >>> figure.savefig("crosses.svg")  # doctest: +SKIP
 
     Steps that only reshape are left out. More than twenty are folded by module. A line below the strip
     leads from a step to a later one that also reads it: a branch, a skip connection.

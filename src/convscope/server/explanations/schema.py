@@ -96,7 +96,7 @@ class StepJson(TypedDict):
 
 @with_config(EXACT)
 class ExplanationJson(TypedDict):
-    """As `Explanation.to_json()` gives it, its long sums cut to the largest terms; docs/explanation.md has the keys."""
+    """As `Explanation.to_json()`, long sums cut to the largest terms; docs/reference/explanation.md has the keys."""
 
     format: str
     step: StepJson
@@ -127,7 +127,7 @@ class Address(Message):
 
 
 class Proof(Message):
-    """The proof status of one number; see docs/explanation.md for the statuses."""
+    """The proof status of one number; see docs/reference/explanation.md for the statuses."""
 
     of: Address
     status: cs.Status

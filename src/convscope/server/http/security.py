@@ -1,6 +1,7 @@
 """Access control: an ASGI middleware that checks every request before anything else sees it.
 
-docs/security.md gives the reasons. Knows headers, methods and bytes; no routes, and nothing of convscope but limits.
+docs/explanation/security.md gives the reasons. Knows headers, methods and bytes; no routes, and nothing of convscope
+but limits.
 """
 
 import asyncio
