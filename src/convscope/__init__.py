@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
+    from convscope.lessons.catalog import LESSONS as LESSONS
+    from convscope.lessons.catalog import find_lesson as find_lesson
+    from convscope.lessons.notebook_lesson import lesson as lesson
+    from convscope.lessons.notebooks import write_notebook as write_notebook
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models.catalog import MODELS as MODELS
     from convscope.models.loading import load_model as load_model
@@ -116,6 +120,7 @@ _PUBLIC = {
     "evaluate": "training",
     "explain": "proof",
     "launch": "training",
+    "lesson": "lessons.notebook_lesson",
     "load_dataset": "data",
     "load_image": "inputs.pictures",
     "load_model": "models",
@@ -138,6 +143,7 @@ _PUBLIC = {
 _INTERNAL = {
     "DEFAULT_MODELS": "models",
     "FORMATS": "images",
+    "LESSONS": "lessons.catalog",
     "PLACES": "data",
     "Status": "proof.status",
     "Tone": "proof.status",
@@ -145,6 +151,7 @@ _INTERNAL = {
     "check_workbook_path": "export.sheets",
     "check_file": "checking.child",
     "files_of": "models",
+    "find_lesson": "lessons.catalog",
     "free_path": "training",
     "interpret": "training",
     "json_text": "json_values",
@@ -152,6 +159,7 @@ _INTERNAL = {
     "save_sum": "export.sum_sheet",
     "prepare_batch": "inputs.pictures",
     "spelled": "escaping",
+    "write_notebook": "lessons.notebooks",
     "write_whole": "files",
 }
 """Names that the command line and the server need besides; `dir` does not list them."""
