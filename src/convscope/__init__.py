@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convscope import filters as filters
+    from convscope import lessons as lessons
     from convscope import plot as plot
     from convscope import probe as probe
     from convscope import reference as reference
@@ -46,10 +47,7 @@ if TYPE_CHECKING:
     from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
-    from convscope.lessons.catalog import LESSONS as LESSONS
-    from convscope.lessons.catalog import find_lesson as find_lesson
     from convscope.lessons.notebook_lesson import lesson as lesson
-    from convscope.lessons.notebooks import write_notebook as write_notebook
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models.catalog import MODELS as MODELS
     from convscope.models.loading import load_model as load_model
@@ -88,7 +86,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 
-_ROOMS = ("filters", "plot", "probe", "reference")
+_ROOMS = ("filters", "lessons", "plot", "probe", "reference")
 _PUBLIC = {
     "Card": "cards",
     "Check": "checking",
@@ -143,7 +141,6 @@ _PUBLIC = {
 _INTERNAL = {
     "DEFAULT_MODELS": "models",
     "FORMATS": "images",
-    "LESSONS": "lessons.catalog",
     "PLACES": "data",
     "Status": "proof.status",
     "Tone": "proof.status",
@@ -151,7 +148,6 @@ _INTERNAL = {
     "check_workbook_path": "export.sheets",
     "check_file": "checking.child",
     "files_of": "models",
-    "find_lesson": "lessons.catalog",
     "free_path": "training",
     "interpret": "training",
     "json_text": "json_values",
@@ -159,7 +155,6 @@ _INTERNAL = {
     "save_sum": "export.sum_sheet",
     "prepare_batch": "inputs.pictures",
     "spelled": "escaping",
-    "write_notebook": "lessons.notebooks",
     "write_whole": "files",
 }
 """Names that the command line and the server need besides; `dir` does not list them."""

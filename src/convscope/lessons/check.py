@@ -1,21 +1,18 @@
 """Check a lesson: execute it and report each mistake: `python -m convscope.lessons.check [--short] FILE.md`.
 
-Besides code that runs, it checks that each misconception is wrong and gets its own text, that each stop exists, and that
-every answer is still the same at the end, so that learners may run a notebook's cells again.
+Besides code that runs, it checks that each misconception is wrong and gets its own text, that each stop exists, and
+that every answer is still the same at the end, so that learners may run a notebook's cells again.
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
 from convscope.errors import ConvscopeError
-from convscope.lessons.catalog import LESSONS, find_lesson, is_file_name
+from convscope.lessons.catalog import LESSONS, find_lesson
+from convscope.lessons.folder import in_temporary_folder
 from convscope.lessons.lesson import Lesson
 from convscope.lessons.questions import Asked
 from convscope.lessons.session import LessonSession, ShownStop, ask
@@ -23,7 +20,7 @@ from convscope.lessons.stops import check_stop
 
 
 def mistakes(lesson: Lesson, *, short: bool = False) -> list[str]:
-    """The mistakes of a lesson, each as a sentence; code that fails ends the check. The working folder is a temporary one.
+    """The mistakes of a lesson, each as a sentence; code that fails ends the check. It runs in a temporary folder.
 
     >>> from convscope.lessons.parsing import parse
     >>> page = "---\\ntitle: T\\nminutes: 5\\nneeds: nothing\\n---\\n```python\\na = b\\n```\\n"
@@ -71,21 +68,9 @@ def changed(lesson: Lesson, session: LessonSession, asked: dict[str, Asked]) -> 
         again = ask(question, session.namespace, lesson.name)
         if not np.array_equal(again.answer, asked[name].answer):  # type: ignore[arg-type]  # text and booleans too
             yield (
-                f"{lesson.name}, question {name!r}: at the end of the lesson its answer is another one, as a later block "
-                "uses one of its names for something else; choose another name there."
+                f"{lesson.name}, question {name!r}: at the end of the lesson its answer is another one, as a later "
+                "block uses one of its names for something else; choose another name there."
             )
-
-
-@contextmanager
-def in_temporary_folder() -> Iterator[Path]:
-    """A working folder that is removed at the end of the block, so that a lesson may write files."""
-    former = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="convscope-lesson-", ignore_cleanup_errors=True) as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(former)
 
 
 def main(arguments: list[str]) -> int:

@@ -70,8 +70,9 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
 
 def _first_cells(lesson: Lesson) -> Iterator[dict[str, Any]]:
     yield _markdown(
-        f"# {lesson.title}\n\nAbout {lesson.minutes} minutes. {lesson.needs}\n\nRun the cells from top to bottom. At a question, "
-        "first predict: replace `...` by your answer, and run the cell."
+        f"# {lesson.title}\n\nAbout {lesson.minutes} minutes. {lesson.needs}\n\n"
+        "Run the cells from top to bottom. At a question, predict first: replace `...` "
+        "by your answer, and run the cell."
     )
     settings = [
         f"{name} = {each.short!r} if lesson.short else {each.full!r}"

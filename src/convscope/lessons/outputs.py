@@ -65,7 +65,7 @@ def output_of(value: Any, printed: str = "") -> Output:
 
 
 def explanation_of(value: Any) -> Output:
-    """The output of an expression under `because`: text as Markdown, a figure as picture, anything else in fixed width."""
+    """The output of an expression under `because`: text is Markdown, a figure a picture, anything else fixed width."""
     if isinstance(value, str):
         return Output(prose=value)
     if hasattr(value, "savefig"):

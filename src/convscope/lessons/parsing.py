@@ -69,9 +69,9 @@ def _check_names(lesson: Lesson) -> None:
     for block in lesson.blocks:
         if isinstance(block, Question):
             if block.name in lines:
-                first = lines[block.name]
                 raise LessonError(
-                    f"{lesson.name}, line {block.line}: line {first} has a question {block.name!r} too; give each its own name."
+                    f"{lesson.name}, line {block.line}: line {lines[block.name]} has a question {block.name!r} too; "
+                    "choose another name."
                 )
             lines[block.name] = block.line
 
@@ -83,7 +83,7 @@ def _screens(text: str, name: str) -> tuple[list[tuple[Block, ...]], list[Text]]
     for_teacher = False
     for kind, line, block in _parts(text, name):
         if kind == "heading" and isinstance(block, Text):
-            for_teacher = block.source.lstrip("# ").rstrip("# \n").lower() == TEACHER
+            for_teacher = block.source.partition("\n")[0].strip("# ").lower() == TEACHER
         if for_teacher:
             if not isinstance(block, Text):
                 raise LessonError(
@@ -278,7 +278,7 @@ class _TextLoader(yaml.BaseLoader):
 def _yaml(text: str, where: str, line: int) -> Any:
     """The content of YAML text, whose first line follows `line` of the file."""
     try:
-        return yaml.load(text, _TextLoader) or {}  # noqa: S506  # a BaseLoader makes text, lists and dicts alone
+        return yaml.load(text, _TextLoader) or {}  # a BaseLoader makes text, lists and dicts alone
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = where if mark is None else f"{where.partition(',')[0]}, line {line + 1 + mark.line}"

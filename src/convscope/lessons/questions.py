@@ -131,10 +131,12 @@ class Asked:
         if self._same(answer, self.answer):
             return Verdict(True, "Right.", self.because)
         text = next((text for wrong, text in self.wrong if self._same(answer, wrong)), "")
-        right = (
-            self.choices.get(self.answer, self.answer) if isinstance(self.answer, str) else shown_answer(self.answer)
-        )
-        return Verdict(False, f"{text or 'Not quite:'} {'T' if text else 't'}he answer is **{right}**.", self.because)
+        right = f"he answer is **{self.shown(self.answer)}**."
+        return Verdict(False, f"{text}\n\nT{right}" if text else f"Not quite: t{right}", self.because)
+
+    def shown(self, answer: Answer) -> str:
+        """An answer in a sentence: a choice by its text."""
+        return self.choices.get(answer, answer) if isinstance(answer, str) else shown_answer(answer)
 
     def _same(self, a: Answer, b: Answer) -> bool:
         if isinstance(a, bool | str) or isinstance(b, bool | str):
@@ -206,6 +208,8 @@ def calculated(text: str) -> Any:
     (10, (5, 24, 24), -0.25)
 
     Raises:
+        SyntaxError: the text is not Python.
+        TypeError: a tuple or list is calculated with.
         ValueError: the text holds anything but numbers, + - * / // and brackets.
     """
     return _value(ast.parse(text.strip(), mode="eval").body)
@@ -231,5 +235,5 @@ def _value(node: ast.expr) -> Any:
 def _number(node: ast.expr) -> float:
     value = _value(node)
     if not isinstance(value, int | float):
-        raise ValueError("only numbers can be added and multiplied")
+        raise TypeError("only numbers can be added and multiplied")
     return value

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import ConvscopeError, LessonError
-from convscope.lessons.expressions import Namespace, described, evaluate, fill
+from convscope.lessons.expressions import Namespace, blanked, described, evaluate, fill
 from convscope.lessons.lesson import Block, Code, Lesson, Question, Stop, Text
 from convscope.lessons.outputs import Output, explanation_of, output_of
 from convscope.lessons.questions import Answer, Asked, answer_of
@@ -63,6 +63,8 @@ class LessonSession:
 
     lesson: Lesson
     short: bool = False
+    execute: bool = True
+    """Whether its code runs. Otherwise nothing of it does: values are shown as "…", questions without their answers."""
     namespace: Namespace = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class LessonSession:
 
     def show(self, block: Block) -> Shown:
         """Execute one block."""
+        if not self.execute:
+            return _unexecuted(block)
         where = f"{self.lesson.name}, line {block.line}"
         match block:
             case Text():
@@ -94,6 +98,8 @@ class LessonSession:
 
     def teacher(self) -> list[str]:
         """The section for the teacher, filled in; after all screens."""
+        if not self.execute:
+            return [blanked(block.source) for block in self.lesson.teacher]
         return [
             fill(block.source, self.namespace, f"{self.lesson.name}, line {block.line}")
             for block in self.lesson.teacher
@@ -105,14 +111,26 @@ class LessonSession:
             tree = ast.increment_lineno(ast.parse(code.source), code.line - 1)
             last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
             with redirect_stdout(printed):
-                exec(compile(tree, self.lesson.name, "exec"), self.namespace)  # noqa: S102  # the user chose to run it
-                value = last and eval(  # noqa: S307
-                    compile(ast.Expression(last.value), self.lesson.name, "eval"), self.namespace
-                )
+                exec(compile(tree, self.lesson.name, "exec"), self.namespace)  # the user chose to run it
+                value = last and eval(compile(ast.Expression(last.value), self.lesson.name, "eval"), self.namespace)
         except (Exception, SystemExit) as error:
             line = _line_of(error, self.lesson.name) or code.line
             raise LessonError(f"{self.lesson.name}, line {line}: {described(error)}.") from error
         return output_of(value, printed.getvalue())
+
+
+def _unexecuted(block: Block) -> Shown:
+    """A block of a lesson whose code does not run."""
+    match block:
+        case Text(source=source):
+            return ShownText(blanked(source))
+        case Code(source=source):
+            return ShownCode(source, Output())
+        case Stop():
+            return ShownStop(block.model, block.image or None, block.page, block.command, blanked(block.caption))
+        case Question():
+            choices = "".join(f"\n- {blanked(text)}" for text in block.choices.values())
+            return ShownText(f"**Question.** {blanked(block.ask)}\n{choices}".strip())
 
 
 def _line_of(error: BaseException, file: str) -> int | None:

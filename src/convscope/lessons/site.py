@@ -11,16 +11,17 @@ from pathlib import Path
 from convscope.errors import ConvscopeError
 from convscope.files import write_whole
 from convscope.lessons.catalog import LESSONS, find_lesson
-from convscope.lessons.check import in_temporary_folder
+from convscope.lessons.folder import in_temporary_folder
 from convscope.lessons.lesson import Lesson
 from convscope.lessons.outputs import Output, fenced
-from convscope.lessons.questions import Asked, shown_answer
+from convscope.lessons.questions import Asked
 from convscope.lessons.session import LessonSession, Shown, ShownCode, ShownStop, ShownText
 
 INDEX = """# Lessons
 
-Five lessons, one for each tutorial. Each asks first: predict, run, compare. Take one as a notebook (`convscope notebook DIR`), beside the
-explorer (`convscope lesson NAME`), in the terminal (`convscope lesson NAME --text`), or read it here.
+Five lessons, one for each tutorial. Each asks first: predict, run, compare. Take one as a notebook
+(`convscope notebook DIR`), beside the explorer (`convscope lesson NAME`), in the terminal
+(`convscope lesson NAME --text`), or read it here.
 
 | lesson | tutorial | minutes | questions | needs |
 |---|---|---|---|---|
@@ -48,11 +49,12 @@ def write_site(folder: str | Path, *, names: Iterable[str] | None = None, short:
     for lesson in lessons:
         pages.append(target / f"{lesson.name}.md")
         write_whole(pages[-1], LessonPage(lesson, target).markdown(short=short).encode())
-    rows = (
-        f"| [{each.title}]({each.name}.md) | {each.tutorial or ''} | {each.minutes} | {len(each.questions)} | {each.needs} |\n"
+    rows = [
+        (f"[{each.title}]({each.name}.md)", each.tutorial or "", each.minutes, len(each.questions), each.needs)
         for each in lessons
-    )
-    write_whole(pages[0], (INDEX + "".join(rows)).encode())
+    ]
+    table = "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+    write_whole(pages[0], (INDEX + table).encode())
     return pages
 
 
@@ -89,14 +91,12 @@ class LessonPage:
         if asked.choices:
             yield "\n".join(f"- {text}" for text in asked.choices.values())
         yield "<details markdown>\n<summary>Answer</summary>"
-        right = asked.choices[asked.answer] if isinstance(asked.answer, str) else shown_answer(asked.answer)
-        yield f"**{right}**"
+        yield f"**{asked.shown(asked.answer)}**"
         yield self._output(asked.because)
         if asked.wrong:
-            given = (
-                (asked.choices.get(a, a) if isinstance(a, str) else shown_answer(a), text) for a, text in asked.wrong
+            yield "\n".join(
+                f"- If you answered {asked.shown(answer)}: {' '.join(text.split())}" for answer, text in asked.wrong
             )
-            yield "\n".join(f"- If you answered {answer}: {' '.join(text.split())}" for answer, text in given)
         yield "</details>"
 
     def _output(self, output: Output) -> str:

@@ -80,5 +80,6 @@ def _misplaced(parts: Mapping[str, str], trace: cs.Trace) -> Iterator[str]:
         and len(cell.split(".")) == len(shape)
         and all(int(index) < size for index, size in zip(cell.split("."), shape, strict=True))
     ):
-        axes = " x ".join(map(str, shape))
-        yield f"page: {name} has no cell {cell!r}; its cells are {axes}, counted from 0: {'.'.join('0' for _ in shape)}."
+        first = ".".join("0" for _ in shape)
+        last = ".".join(str(size - 1) for size in shape)
+        yield f"page: {name} has no cell {cell!r}; its cells are {first} to {last}."
