@@ -84,6 +84,10 @@ class ImageError(DataError):
     """
 
 
+class LessonError(DataError):
+    """A lesson that cannot be used: a mistake in its file, or code in it that fails."""
+
+
 class DataWarning(UserWarning):
     """Data that is used although something about it is not as expected: a skipped file, a wrong checksum."""
 
