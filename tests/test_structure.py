@@ -44,6 +44,7 @@ ORDER = (
     "server",
     "cli",
     "notebook",
+    "lessons",
 )
 """A room imports only rooms above it; `server`, `cli` and `notebook` reach others through `import convscope as cs`."""
 THROUGH_THE_FRONT = {"server", "cli", "notebook"}

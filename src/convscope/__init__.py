@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convscope import filters as filters
+    from convscope import lessons as lessons
     from convscope import plot as plot
     from convscope import probe as probe
     from convscope import reference as reference
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
+    from convscope.lessons.notebook_lesson import lesson as lesson
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models.catalog import MODELS as MODELS
     from convscope.models.loading import load_model as load_model
@@ -84,7 +86,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 
-_ROOMS = ("filters", "plot", "probe", "reference")
+_ROOMS = ("filters", "lessons", "plot", "probe", "reference")
 _PUBLIC = {
     "Card": "cards",
     "Check": "checking",
@@ -116,6 +118,7 @@ _PUBLIC = {
     "evaluate": "training",
     "explain": "proof",
     "launch": "training",
+    "lesson": "lessons.notebook_lesson",
     "load_dataset": "data",
     "load_image": "inputs.pictures",
     "load_model": "models",

@@ -60,6 +60,10 @@ class ImageError(DataError):
     """A file that is not a readable image, or that is too large to read safely."""
 
 
+class LessonError(DataError):
+    """A lesson that cannot be used: a mistake in its file, or code in it that fails."""
+
+
 class DataWarning(UserWarning):
     """Data that is used although something about it is not as expected: a skipped file, a wrong checksum."""
 

@@ -50,8 +50,35 @@ def register(display: Any) -> None:
     """
     for path, say in WORDS.items():
         display.formatters["text/plain"].for_type_by_name(*_named(path), _written(say))
-    for path, picture in PICTURES.items():
-        display.formatters["image/svg+xml"].for_type_by_name(*_named(path), _drawn(picture))
+    for path in PICTURES:
+        display.formatters["image/svg+xml"].for_type_by_name(*_named(path), _svg)
+
+
+def text_of(value: Any) -> str:
+    """The text that a notebook shows for a value.
+
+    >>> text_of(1.5)
+    '1.5'
+    """
+    say = WORDS.get(_path_of(value), repr)
+    return say(value)
+
+
+def picture_of(value: Any) -> Any:
+    """The figure that a notebook shows for a value; None if it is shown as text."""
+    picture = PICTURES.get(_path_of(value))
+    if picture is None or (picture == "network" and len(value.steps) > DEEP):
+        return None
+    try:
+        return _figure(value, picture)
+    except cs.ConvscopeError:  # such as the curves of a run before its first line: its words are shown
+        return None
+
+
+def _path_of(value: Any) -> str:
+    """Module and name of a value's type, as the tables above name it."""
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix(f"{__package__}.")
 
 
 def _named(path: str) -> tuple[str, str]:
@@ -73,16 +100,10 @@ def _figure(found: Any, picture: str) -> Any:
     return draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
 
 
-def _drawn(picture: str) -> Callable[[Any], str | None]:
-    def svg(found: Any) -> str | None:
-        if picture == "network" and len(found.steps) > DEEP:
-            return None
-        try:
-            figure = _figure(found, picture)
-        except cs.ConvscopeError:  # such as the curves of a run before its first line: its words are shown
-            return None
-        file = io.StringIO()
-        figure.savefig(file, format="svg")
-        return file.getvalue()
-
-    return svg
+def _svg(value: Any) -> str | None:
+    figure = picture_of(value)
+    if figure is None:
+        return None
+    file = io.StringIO()
+    figure.savefig(file, format="svg")
+    return file.getvalue()

@@ -8,7 +8,7 @@ import typer
 from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, checking, explorer, inspection, plotting, training, workbook
+from convscope.cli import catalog, checking, explorer, inspection, lessons, plotting, training, workbook
 from convscope.cli.console import drop_output, hushed, notes_on_data, print_in_any_encoding, remark
 from convscope.cli.options import in_many
 from convscope.cli.probe import probe_app
@@ -33,6 +33,8 @@ app.command()(workbook.workbook)
 app.command()(checking.check)
 app.command("open")(explorer.open_model)
 app.command()(explorer.serve)
+app.command()(lessons.lesson)
+app.command()(lessons.notebook)
 app.command("filter")(plotting.filter_image)
 app.add_typer(plotting.plot_app, name="plot")
 app.add_typer(probe_app, name="probe")

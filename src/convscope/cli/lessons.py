@@ -1,0 +1,201 @@
+"""The commands that teach: lesson, notebook."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+
+import convscope as cs
+from convscope.cli.console import out, out_is_terminal, remark, say, show_json, show_table, show_text
+from convscope.cli.explorer import AllowHost, Host, NoBrowser, Port
+from convscope.cli.options import Json
+
+
+def lesson(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|FILE.md]", help="A lesson of the list, or a Markdown file of your own."),
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="In the terminal, instead of beside the explorer.")] = False,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Print the section for the teacher, and all answers.")
+    ] = False,
+    run: Annotated[
+        bool, typer.Option("--run", help="Execute the code of FILE.md: do so only if you trust it.")
+    ] = False,
+    short: Annotated[bool, typer.Option("--short", help="Train less: numbers differ, and all is quick.")] = False,
+    port: Port = None,
+    host: Host = "127.0.0.1",
+    allow_host: AllowHost = None,
+    no_browser: NoBrowser = False,
+    as_json: Json = False,
+) -> None:
+    """Take a lesson beside the explorer, or in the terminal; without a name, list them: `convscope lesson crosses`."""
+    if name is None:
+        _list(as_json)
+        return
+    found = cs.lessons.find_lesson(name)
+    if as_json:
+        show_json(_described(found))
+        return
+    own = cs.lessons.is_file_name(name)
+    if own and not run:
+        remark(
+            f"note: the code in {found.name} is not executed, so it shows no numbers and checks no answers. "
+            "Code can do anything that you can do: if you trust it, use --run."
+        )
+    session = cs.lessons.LessonSession(found, short or cs.lessons.is_short(), execute=run or not own)
+    with cs.lessons.in_temporary_folder() as folder:
+        if teacher:
+            _teach(session)
+        else:
+            TerminalLesson(session, folder).take()
+
+
+def notebook(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is missing.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|FILE.md]", help="One lesson; by default all that come with convscope."),
+    ] = None,
+) -> None:
+    """Write lessons as Jupyter notebooks: `convscope notebook lessons`."""
+    for each in [name] if name else cs.lessons.LESSONS:
+        path = cs.lessons.write_notebook(folder, each)
+        say(f"wrote {path}")
+
+
+def _list(as_json: bool) -> None:
+    found = [cs.lessons.find_lesson(name) for name in cs.lessons.LESSONS]
+    if as_json:
+        show_json([_described(each) for each in found])
+        return
+    rows = [
+        (each.name, str(each.tutorial or "–"), str(each.minutes), str(len(each.questions)), each.title)
+        for each in found
+    ]
+    show_table(["name", "tutorial", "minutes", "questions", "title"], rows, right=["tutorial", "minutes", "questions"])
+    say()
+    say("convscope lesson NAME      take it beside the explorer, or with --text in the terminal")
+    say("convscope notebook FOLDER  write all as Jupyter notebooks")
+
+
+def _described(found: Any) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "title": found.title,
+        "tutorial": found.tutorial,
+        "minutes": found.minutes,
+        "needs": found.needs,
+        "questions": list(found.questions),
+    }
+
+
+def _teach(session: Any) -> None:
+    """The section for the teacher, then every question with its answer."""
+    asked = [shown for screen in session.screens() for shown in screen if isinstance(shown, cs.lessons.Asked)]
+    show_markdown(f"# {session.lesson.title}: for the teacher")
+    for each in session.teacher():
+        show_markdown(each)
+    for number, question in enumerate(asked, 1):
+        show_markdown(f"**{number}. {question.name}.** {question.ask}\n\nAnswer: **{question.shown(question.answer)}**")
+        for given, misconception in question.wrong:
+            show_markdown(f"- {question.shown(given)}: {' '.join(misconception.split())}")
+
+
+class TerminalLesson:
+    """A lesson in the terminal: text is printed, questions are asked until standard input ends."""
+
+    def __init__(self, session: Any, folder: Path) -> None:
+        self._session = session
+        self._folder = folder
+        self._asking = session.execute
+        self._pictures = 0
+        self._judged: list[bool] = []
+
+    def take(self) -> None:
+        """The whole lesson."""
+        lesson = self._session.lesson
+        show_markdown(f"# {lesson.title}\n\nAbout {lesson.minutes} minutes. {lesson.needs}")
+        for number, screen in enumerate(lesson.screens):
+            if number:
+                self._pause()
+            for block in screen:
+                self._show(block)
+        if self._judged:
+            say()
+            say(f"{sum(self._judged)} of {len(self._judged)} answers were right at the first try.")
+
+    def _show(self, block: Any) -> None:
+        say()
+        if isinstance(block, cs.lessons.Code):
+            show_text("\n".join(f"    {line}" for line in block.source.strip("\n").split("\n")))
+        shown = self._session.show(block)
+        match shown:
+            case cs.lessons.ShownText():
+                show_markdown(shown.markdown)
+            case cs.lessons.ShownCode():
+                self._output(shown.output)
+            case cs.lessons.ShownStop():
+                show_markdown(f"**In the explorer:** {shown.caption}")
+                if shown.command:
+                    say(f"    {shown.command}")
+            case cs.lessons.Asked():
+                self._ask(shown)
+
+    def _output(self, output: Any) -> None:
+        if output.figure is not None and not output.text:
+            self._pictures += 1
+            path = self._folder / f"{Path(self._session.lesson.name).stem}-{self._pictures}.png"
+            output.figure.savefig(path, dpi=150)
+            say(f"[picture: {path}, until the lesson ends]")
+        if output.printed or output.text:
+            say()
+            show_text("\n".join(part for part in (output.printed.rstrip("\n"), output.text) if part))
+        if output.prose:
+            show_markdown(output.prose)
+
+    def _ask(self, question: Any) -> None:
+        show_markdown(f"**Question.** {question.ask}")
+        for number, text in enumerate(question.choices.values(), 1):
+            show_markdown(f"{number}. {text}")
+        while self._asking:
+            reply = self._line("Your answer (Enter: skip): ")
+            if not reply:
+                return
+            try:
+                verdict = question.judge(question.read(reply))
+            except cs.lessons.AnswerError as error:
+                remark(str(error))
+                continue
+            self._judged.append(verdict.right)
+            say()
+            show_markdown(verdict.text)
+            self._output(verdict.because)
+            return
+
+    def _pause(self) -> None:
+        if out_is_terminal() and sys.stdin.isatty():
+            say()
+            self._line("Enter: go on. ")
+
+    def _line(self, prompt: str) -> str:
+        """A line of standard input; nothing more is asked once it has ended."""
+        out.print(prompt, end="", markup=False)
+        line = sys.stdin.readline()
+        if not line:
+            self._asking = False
+        if not sys.stdin.isatty():
+            say(line.rstrip("\n"))
+        return line.strip()
+
+
+def show_markdown(text: str) -> None:
+    """Print Markdown: formatted on a terminal, and as it is elsewhere."""
+    lines = "\n".join(map(cs.spelled, text.split("\n")))
+    if out_is_terminal():
+        out.print(Markdown(lines, hyperlinks=False))
+    else:
+        show_text(text)

@@ -1,0 +1,132 @@
+"""Expressions of a lesson: evaluated in its namespace, and filled into its text. This executes the lesson's code."""
+
+import ast
+import numbers
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convscope.errors import LessonError
+from convscope.render.numbers import short, signed
+
+HOLE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+FORMAT = re.compile(r"[-+ ]?#?0?\d{0,3}[,_]?(\.\d{1,3})?[bcdeEfFgGnosxX%]?")
+
+Namespace = dict[str, Any]
+
+
+def evaluate(expression: str, namespace: Namespace, where: str) -> Any:
+    """The value of an expression.
+
+    >>> evaluate("a + 1", {"a": 2}, "lesson, line 3")
+    3
+
+    Raises:
+        LessonError: it fails; a name that does not exist yet is named.
+    """
+    try:
+        return eval(expression.strip(), namespace)  # a lesson is code that the user chose to run
+    except NameError as error:
+        name = error.name or str(error)
+        raise LessonError(
+            f"{where} needs {name!r}, which an earlier cell of the lesson makes: run the cells above first."
+        ) from error
+    except Exception as error:
+        raise LessonError(f"{where}: {expression.strip()[:120]!r} fails: {described(error)}.") from error
+
+
+def described(error: BaseException) -> str:
+    """An error of the lesson's code in one line."""
+    return f"{type(error).__name__}: {error}".rstrip(": .")[:300]
+
+
+def fill(text: str, namespace: Namespace, where: str) -> str:
+    """Markdown in which each `{{expression}}` or `{{expression:format}}` is replaced by its value.
+
+    >>> fill("{{2 * a}} of {{a:.2f}} and {{-a}}", {"a": 1.5}, "lesson, line 3")
+    '3 of 1.50 and −1.5'
+
+    Raises:
+        LessonError: an expression fails, or is not one.
+    """
+    return HOLE.sub(lambda hole: _filled(hole[1], namespace, where), text)
+
+
+def blanked(text: str) -> str:
+    """Markdown whose values are not calculated.
+
+    >>> blanked("a is {{a}}")
+    'a is …'
+    """
+    return HOLE.sub("…", text)
+
+
+def holes(text: str) -> list[str]:
+    """The expressions in a text.
+
+    >>> holes("{{a[1:2]}} and {{b:.2f}}")
+    ['a[1:2]', 'b']
+    """
+    return [_split(hole)[0] for hole in HOLE.findall(text)]
+
+
+def _filled(hole: str, namespace: Namespace, where: str) -> str:
+    expression, form = _split(hole)
+    value = evaluate(expression, namespace, where)
+    if not form:
+        return in_words(value)
+    try:
+        return signed_number(format(_plain(value), form))
+    except (TypeError, ValueError) as error:
+        raise LessonError(f"{where}: {{{{{hole}}}}} cannot be formatted: {error}.") from None
+
+
+def _split(hole: str) -> tuple[str, str]:
+    """An expression and its format; a colon that belongs to the expression, as in a slice, does not start a format."""
+    left, colon, right = hole.rpartition(":")
+    if colon and not _is_expression(hole) and FORMAT.fullmatch(right.strip()):
+        return left.strip(), right.strip()
+    return hole.strip(), ""
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def in_words(value: Any) -> str:
+    """A value inside a sentence: numbers with five significant digits at most, and a true minus sign.
+
+    >>> in_words(0.307431), in_words(15742), in_words((5, 24, 24)), in_words(True), in_words("left")
+    ('0.30743', '15,742', '(5, 24, 24)', 'yes', 'left')
+    """
+    value = _plain(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, numbers.Integral):
+        return signed(f"{int(value):,}")
+    if isinstance(value, numbers.Real):
+        return short(float(value))
+    if isinstance(value, tuple):
+        return f"({', '.join(map(in_words, value))})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(in_words, value))}]"
+    return str(value)
+
+
+def signed_number(text: str) -> str:
+    """A formatted number with a true minus sign; other text stays as it is."""
+    return signed(text) if re.fullmatch(r"\s*-?[\d.,_]+(e[-+]?\d+)?%?\s*", text) else text
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tensors as Python numbers and lists."""
+    if isinstance(value, str | bytes | bool | numbers.Number | Mapping):
+        return value.item() if hasattr(value, "item") else value
+    detach: Callable[[], Any] | None = getattr(value, "detach", None)
+    value = detach() if callable(detach) else value
+    tolist: Callable[[], Any] | None = getattr(value, "tolist", None)
+    return tolist() if callable(tolist) else value

@@ -1,0 +1,324 @@
+"""Parse a lesson's Markdown into records. Nothing is executed; every mistake is a LessonError with its line.
+
+Blocks are found by CommonMark's rules (markdown-it), YAML is read as text alone: no types, no objects, no aliases.
+"""
+
+import ast
+import keyword
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import yaml
+from markdown_it import MarkdownIt
+
+from convscope.errors import LessonError
+from convscope.lessons.lesson import Block, Code, Lesson, Mistake, Question, Setting, Stop, Text, Value
+
+LARGEST = 1_000_000
+"""Characters of the longest lesson."""
+TEACHER = "for the teacher"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
+HEAD = re.compile(r"\A---[ \t]*\n(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
+
+
+def parse(text: str, name: str = "lesson") -> Lesson:
+    """The lesson that a Markdown text describes.
+
+    >>> page = "---\\ntitle: T\\nminutes: 5\\nneeds: nothing\\n---\\nHello\\n\\n## One\\n\\n```python\\n1 + 1\\n```\\n"
+    >>> [type(block).__name__ for screen in parse(page).screens for block in screen]
+    ['Text', 'Text', 'Code']
+
+    Args:
+        text: The content of the file.
+        name: The lesson's name, for messages.
+
+    Raises:
+        LessonError: the text is not a lesson; the message names the line and what belongs there.
+    """
+    if len(text) > LARGEST:
+        raise LessonError(f"{name}: a lesson has at most {LARGEST:,} characters; this file has {len(text):,}.")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    head = HEAD.match(text)
+    if head is None:
+        raise LessonError(
+            f"{name}: a lesson starts with its front matter: a line ---, title, minutes, needs, a line ---."
+        )
+    front = _Fields(f"{name}, line 2", _yaml(head[1], f"{name}, line 2", 1))
+    # The front matter becomes empty lines, so that blocks have the line numbers of the file.
+    screens, teacher = _screens("\n" * head[0].count("\n") + text[head.end() :], name)
+    if not any(screens):
+        raise LessonError(f"{name}: the lesson is empty; write something below its front matter.")
+    lesson = Lesson(
+        name=name,
+        title=front.text("title"),
+        minutes=_whole(front, "minutes", range(1, 1000)),
+        needs=front.text("needs"),
+        tutorial=_whole(front, "tutorial", range(1, 6)) if front.has("tutorial") else None,
+        settings=_settings(front),
+        screens=tuple(screens),
+        teacher=tuple(teacher),
+    )
+    front.finish()
+    _check_names(lesson)
+    return lesson
+
+
+def _check_names(lesson: Lesson) -> None:
+    lines: dict[str, int] = {}
+    for block in lesson.blocks:
+        if isinstance(block, Question):
+            if block.name in lines:
+                raise LessonError(
+                    f"{lesson.name}, line {block.line}: line {lines[block.name]} has a question {block.name!r} too; "
+                    "choose another name."
+                )
+            lines[block.name] = block.line
+
+
+def _screens(text: str, name: str) -> tuple[list[tuple[Block, ...]], list[Text]]:
+    """The blocks by screens, and the teacher's text."""
+    screens: list[list[Block]] = [[]]
+    teacher: list[Text] = []
+    for_teacher = False
+    for kind, line, block in _parts(text, name):
+        if kind == "heading" and isinstance(block, Text):
+            for_teacher = block.source.partition("\n")[0].strip("# ").lower() == TEACHER
+        if for_teacher:
+            if not isinstance(block, Text):
+                raise LessonError(
+                    f"{name}, line {line}: the section for the teacher has only text; move this block up."
+                )
+            teacher += [block] if kind != "rule" else []
+            continue
+        if kind in {"heading", "rule"}:
+            screens.append([])
+        if kind != "rule":
+            screens[-1].append(block)
+    return [tuple(screen) for screen in screens if screen], teacher
+
+
+def _parts(text: str, name: str) -> Iterator[tuple[str, int, Block]]:
+    """Every block with its kind: heading (of level 2, with the text below it), rule, or block."""
+    lines = text.split("\n")
+    start, kind = 0, "block"
+
+    def text_until(stop: int) -> Iterator[tuple[str, int, Block]]:
+        first = next((i for i in range(start, stop) if lines[i].strip()), stop)
+        source = "\n".join(lines[first:stop]).rstrip()
+        if source or kind != "block":
+            yield kind, first + 1, Text(first + 1, source)
+
+    for token in _tokens(text, name):
+        top, bottom = token.map or (0, 0)
+        if token.type == "hr":
+            yield from text_until(top)
+            yield "rule", top + 1, Text(top + 1, "")
+            start, kind = bottom, "block"
+        elif token.type == "heading_open" and token.tag == "h2":
+            yield from text_until(top)
+            start, kind = top, "heading"
+        elif token.type == "fence" and (block := _fence(token, name)) is not None:
+            yield from text_until(top)
+            yield "block", top + 1, block
+            start, kind = bottom, "block"
+    yield from text_until(len(lines))
+
+
+def _tokens(text: str, name: str) -> list[Any]:
+    try:
+        tokens = MarkdownIt("commonmark").parse(text)
+    except (RecursionError, ValueError, IndexError) as error:  # IndexError: markdown-it on some malformed links
+        raise LessonError(f"{name} cannot be read as Markdown: {error}.") from None
+    return [token for token in tokens if token.level == 0]
+
+
+def _fence(token: Any, name: str) -> Block | None:
+    """The block of a fence; None for one that is only text."""
+    kind, *words = token.info.split() or [""]
+    line = token.map[0] + 1
+    if kind == "python":
+        return Code(line + 1, token.content)
+    reader = {"question": _question, "stop": _stop}.get(kind)
+    if reader is None:
+        return None
+    where = f"{name}, line {line}"
+    fields = _Fields(where, _yaml(token.content, where, line))
+    block = reader(fields, line, words)
+    fields.finish()
+    return block
+
+
+def _question(fields: "_Fields", line: int, words: list[str]) -> Question:
+    if len(words) != 1 or not NAME.fullmatch(words[0]):
+        raise LessonError(
+            f"{fields.where}: a question has one name of lowercase letters, digits and hyphens: ```question left-edge."
+        )
+    if fields.has("because") == fields.has("why"):
+        raise LessonError(f"{fields.where}: a question has either because: (an expression) or why: (Markdown).")
+    wrong = []
+    for each in fields.mappings("wrong"):
+        wrong.append(Mistake(_expression(each, "answer"), each.text("misconception")))
+        each.finish()
+    return Question(
+        line=line,
+        name=words[0],
+        ask=fields.text("ask"),
+        answer=_expression(fields, "answer"),
+        choices=fields.choices("choices"),
+        tolerance=_expression(fields, "tolerance") if fields.has("tolerance") else "",
+        because=_expression(fields, "because") if fields.has("because") else "",
+        why=fields.text("why") if fields.has("why") else "",
+        wrong=tuple(wrong),
+    )
+
+
+def _stop(fields: "_Fields", line: int, _words: list[str]) -> Stop:
+    command = fields.optional("command")
+    if command and not command.startswith("convscope "):
+        raise LessonError(
+            f"{fields.where}: command is a whole command that starts with convscope, not {command[:60]!r}."
+        )
+    return Stop(
+        line=line,
+        model=fields.text("model"),
+        caption=fields.text("caption"),
+        image=fields.optional("image"),
+        page=fields.optional("page").lstrip("?#"),
+        command=command,
+    )
+
+
+def _expression(fields: "_Fields", key: str) -> str:
+    """The text of a field that must be a Python expression."""
+    text = fields.text(key)
+    if not is_expression(text):
+        raise LessonError(f"{fields.where}: {key} is not a Python expression: {text[:80]!r}.")
+    return text
+
+
+def is_expression(text: str) -> bool:
+    """Whether Python can parse this text as an expression.
+
+    >>> is_expression("a[0] + 1"), is_expression("a = 1")
+    (True, False)
+    """
+    try:
+        ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+class _Fields:
+    """The fields of a block; each is read once, and those left over are mistakes."""
+
+    def __init__(self, where: str, content: Any) -> None:
+        if not isinstance(content, dict):
+            raise LessonError(f"{where}: expected lines such as `key: value`.")
+        self.where = where
+        self._left: dict[str, Any] = dict(content)
+
+    def has(self, key: str) -> bool:
+        return key in self._left
+
+    def text(self, key: str) -> str:
+        result = self.optional(key)
+        if not result:
+            raise LessonError(f"{self.where}: {key}: is missing or empty.")
+        return result
+
+    def optional(self, key: str) -> str:
+        return self._plain(key, self._left.pop(key, ""))
+
+    def mappings(self, key: str) -> list["_Fields"]:
+        entries = self._left.pop(key, [])
+        if not isinstance(entries, list):
+            raise LessonError(f"{self.where}: {key}: is a list; start each entry with a hyphen.")
+        return [_Fields(f"{self.where}, {key}", entry) for entry in entries]
+
+    def choices(self, key: str) -> Mapping[str, str]:
+        entries = self._left.pop(key, [])
+        if isinstance(entries, list):
+            values = [self._plain(key, entry) for entry in entries]
+            entries = dict(zip(values, values, strict=True))
+            if len(entries) < len(values):
+                raise LessonError(f"{self.where}: {key}: has the same choice twice.")
+        if not isinstance(entries, dict) or len(entries) == 1:
+            raise LessonError(f"{self.where}: {key}: is a list of two or more texts, or lines such as `value: text`.")
+        return {self._plain(key, value): self._plain(key, text) for value, text in entries.items()}
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        entries = self._left.pop(key, {})
+        if not isinstance(entries, dict):
+            raise LessonError(f"{self.where}: {key}: is lines such as `epochs: [5, 1]`.")
+        return entries
+
+    def finish(self) -> None:
+        if self._left:
+            raise LessonError(f"{self.where}: unknown key {next(iter(self._left))!r}.")
+
+    def _plain(self, key: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise LessonError(f"{self.where}: {key}: must be text; quote a value that starts with [ or {{.")
+        return value.strip()
+
+
+class _TextLoader(yaml.BaseLoader):
+    """YAML in which every value is text, and nothing refers to anything else."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a value that starts with * needs quotes", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+def _yaml(text: str, where: str, line: int) -> Any:
+    """The content of YAML text, whose first line follows `line` of the file."""
+    try:
+        return yaml.load(text, _TextLoader) or {}  # a BaseLoader makes text, lists and dicts alone
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = where if mark is None else f"{where.partition(',')[0]}, line {line + 1 + mark.line}"
+        raise LessonError(
+            f"{place}: not valid YAML: {error.problem or error.context}; quote the value or use a block (|)."
+        ) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise LessonError(
+            f"{where}: not valid YAML: {str(error).splitlines()[0] if str(error) else 'too deep'}."
+        ) from None
+
+
+def _whole(fields: _Fields, key: str, allowed: range) -> int:
+    text = fields.text(key)
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) not in allowed:
+        raise LessonError(
+            f"{fields.where}: {key} is a whole number from {allowed[0]} to {allowed[-1]}, not {text[:40]!r}."
+        )
+    return int(text)
+
+
+def _settings(front: _Fields) -> dict[str, Setting]:
+    result = {}
+    for name, pair in front.mapping("settings").items():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            raise LessonError(f"{front.where}: the setting {name!r} is not the name of a variable.")
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+            raise LessonError(f"{front.where}: the setting {name} is written as {name}: [full, short].")
+        result[name] = Setting(*map(_value, pair))
+    return result
+
+
+def _value(text: str) -> Value:
+    """A setting's value: a number, true or false, or else the text itself."""
+    if text in {"true", "false"}:
+        return text == "true"
+    kinds: tuple[Callable[[str], Value], ...] = (int, float)
+    for kind in kinds:
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,182 @@
+"""Execute a lesson: one namespace, block after block, screen after screen."""
+
+import ast
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import ConvscopeError, LessonError
+from convscope.lessons.expressions import Namespace, blanked, described, evaluate, fill
+from convscope.lessons.lesson import Block, Code, Lesson, Question, Stop, Text
+from convscope.lessons.outputs import Output, explanation_of, output_of
+from convscope.lessons.questions import Answer, Asked, answer_of
+
+
+@dataclass(frozen=True, slots=True)
+class ShownText:
+    """Markdown with its values filled in."""
+
+    markdown: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownCode:
+    """Code with its output."""
+
+    source: str
+    output: Output
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownStop:
+    """A place in the explorer, with the model and the image that it shows."""
+
+    model: Any
+    """A module, a run, or a name as `cs.load_model` takes it."""
+    image: Any
+    """As `cs.load_image` takes it; None: the model's own sample."""
+    page: str
+    command: str
+    caption: str
+
+
+Shown = ShownText | ShownCode | Asked | ShownStop
+
+
+@dataclass(slots=True)
+class LessonSession:
+    """A lesson while it is executed; `namespace` has its variables.
+
+    >>> from convscope.lessons.parsing import parse
+    >>> page = "---\\ntitle: T\\nminutes: 5\\nneeds: nothing\\n---\\n```python\\na = 2\\na + 1\\n```\\n"
+    >>> session = LessonSession(parse(page))
+    >>> [[shown.output.text for shown in screen] for screen in session.screens()]
+    [['3']]
+
+    Raises:
+        LessonError: its code fails; the message names the line.
+    """
+
+    lesson: Lesson
+    short: bool = False
+    execute: bool = True
+    """Whether its code runs. Otherwise nothing of it does: values are shown as "…", questions without their answers."""
+    namespace: Namespace = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.namespace |= {"__name__": "__main__", **self.lesson.settings_of(self.short)}
+
+    def screens(self) -> Iterator[list[Shown]]:
+        """Execute screen after screen, each when it is asked for."""
+        for screen in self.lesson.screens:
+            yield [self.show(block) for block in screen]
+
+    def show(self, block: Block) -> Shown:
+        """Execute one block."""
+        if not self.execute:
+            return _unexecuted(block)
+        where = f"{self.lesson.name}, line {block.line}"
+        match block:
+            case Text():
+                return ShownText(fill(block.source, self.namespace, where))
+            case Code():
+                return ShownCode(block.source, self._run(block))
+            case Question():
+                return ask(block, self.namespace, self.lesson.name)
+            case Stop():
+                return ShownStop(
+                    model=self.namespace.get(block.model, block.model),
+                    image=self.namespace.get(block.image, block.image) if block.image else None,
+                    page=block.page,
+                    command=block.command,
+                    caption=fill(block.caption, self.namespace, where),
+                )
+
+    def teacher(self) -> list[str]:
+        """The section for the teacher, filled in; after all screens."""
+        if not self.execute:
+            return [blanked(block.source) for block in self.lesson.teacher]
+        return [
+            fill(block.source, self.namespace, f"{self.lesson.name}, line {block.line}")
+            for block in self.lesson.teacher
+        ]
+
+    def _run(self, code: Code) -> Output:
+        printed = io.StringIO()
+        try:
+            tree = ast.increment_lineno(ast.parse(code.source), code.line - 1)
+            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            with redirect_stdout(printed):
+                exec(compile(tree, self.lesson.name, "exec"), self.namespace)  # the user chose to run it
+                value = last and eval(compile(ast.Expression(last.value), self.lesson.name, "eval"), self.namespace)
+        except (Exception, SystemExit) as error:
+            line = _line_of(error, self.lesson.name) or code.line
+            raise LessonError(f"{self.lesson.name}, line {line}: {described(error)}.") from error
+        return output_of(value, printed.getvalue())
+
+
+def _unexecuted(block: Block) -> Shown:
+    """A block of a lesson whose code does not run."""
+    match block:
+        case Text(source=source):
+            return ShownText(blanked(source))
+        case Code(source=source):
+            return ShownCode(source, Output())
+        case Stop():
+            return ShownStop(block.model, block.image or None, block.page, block.command, blanked(block.caption))
+        case Question():
+            choices = "".join(f"\n- {blanked(text)}" for text in block.choices.values())
+            return ShownText(f"**Question.** {blanked(block.ask)}\n{choices}".strip())
+
+
+def _line_of(error: BaseException, file: str) -> int | None:
+    """The last line of the lesson that an error passed."""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def ask(question: Question, namespace: Namespace, lesson: str) -> Asked:
+    """A question with its answer calculated in a namespace.
+
+    Raises:
+        LessonError: an expression fails, or its value is not an answer.
+    """
+    where = f"{lesson}, question {question.name!r}"
+
+    def answer(expression: str) -> Answer:
+        if expression in question.choices:  # a choice may be written without quotes
+            return expression
+        try:
+            return answer_of(evaluate(expression, namespace, where))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ConvscopeError):
+                raise
+            raise LessonError(f"{where}: {expression[:80]!r} is not a number, numbers, text, True or False.") from None
+
+    right = answer(question.answer)
+    if isinstance(right, str) and right not in question.choices:
+        raise LessonError(f"{where}: its answer {right!r} is not among its choices.")
+    if question.why:
+        because = Output(prose=fill(question.why, namespace, where))
+    else:
+        because = explanation_of(evaluate(question.because, namespace, where))
+    tolerance = answer_of(evaluate(question.tolerance, namespace, where)) if question.tolerance else None
+    if not isinstance(tolerance, float | None) or (tolerance is not None and not np.isfinite(tolerance)):
+        raise LessonError(f"{where}: tolerance is not a number.")
+    return Asked(
+        name=question.name,
+        ask=fill(question.ask, namespace, where),
+        answer=right,
+        choices={value: fill(text, namespace, where) for value, text in question.choices.items()},
+        tolerance=tolerance,
+        because=because,
+        wrong=tuple((answer(each.answer), fill(each.misconception, namespace, where)) for each in question.wrong),
+    )
