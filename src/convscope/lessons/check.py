@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m convscope.lessons.check", description="Execute lessons and check them.")
     parser.add_argument("lessons", nargs="*", metavar="NAME|FILE.md", default=list(LESSONS))
     parser.add_argument("--short", action="store_true", help="use the short settings")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     wrong = 0
     for name in options.lessons:
         try:

@@ -3,7 +3,6 @@
 import ast
 import numbers
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from convscope.errors import LessonError
@@ -123,10 +122,12 @@ def signed_number(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and tensors as Python numbers and lists."""
-    if isinstance(value, str | bytes | bool | numbers.Number | Mapping):
-        return value.item() if hasattr(value, "item") else value
-    detach: Callable[[], Any] | None = getattr(value, "detach", None)
-    value = detach() if callable(detach) else value
-    tolist: Callable[[], Any] | None = getattr(value, "tolist", None)
-    return tolist() if callable(tolist) else value
+    """Arrays and tensors as Python numbers and lists; an array of one number as that number."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+    if not callable(getattr(value, "tolist", None)):
+        return value
+    values = value.tolist()
+    while isinstance(values, list) and len(values) == 1:
+        values = values[0]
+    return values

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _first_cells(lesson: Lesson) -> Iterator[dict[str, Any]]:
 def _cells(block: Block) -> Iterator[dict[str, Any]]:
     match block:
         case Text(source=source):
-            yield _text(source)
+            yield from map(_text, _passages(source))
         case Code(source=source):
             yield _code(source.strip("\n"))
         case Question():
@@ -97,6 +98,25 @@ def _cells(block: Block) -> Iterator[dict[str, Any]]:
             yield _code(f"lesson.answer({block.name!r}, ...)")
         case Stop(command=command, caption=caption):
             yield _text("\n\n".join([f"**In the explorer.** {caption}", *([f"`{command}`"] if command else [])]))
+
+
+def _passages(source: str) -> Iterator[str]:
+    """A text in passages, so that only paragraphs with values become code; a code block is one paragraph."""
+    paragraphs: list[list[str]] = [[]]
+    fence = ""
+    for line in source.split("\n"):
+        mark = re.match(r" {0,3}(`{3,}|~{3,})", line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and fence and mark[1].startswith(fence) and not line.strip(" `~"):
+            fence = ""
+        if not line.strip() and not fence:
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(line)
+    texts = ["\n".join(lines) for lines in paragraphs if lines]
+    for filled, group in groupby(texts, lambda text: bool(holes(text))):
+        yield from group if filled else ["\n\n".join(group)]
 
 
 def _text(source: str) -> dict[str, Any]:

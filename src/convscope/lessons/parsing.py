@@ -6,7 +6,7 @@ Blocks are found by CommonMark's rules (markdown-it), YAML is read as text alone
 import ast
 import keyword
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -157,15 +157,16 @@ def _question(fields: "_Fields", line: int, words: list[str]) -> Question:
     if fields.has("because") == fields.has("why"):
         raise LessonError(f"{fields.where}: a question has either because: (an expression) or why: (Markdown).")
     wrong = []
+    choices = fields.choices("choices")
     for each in fields.mappings("wrong"):
-        wrong.append(Mistake(_expression(each, "answer"), each.text("misconception")))
+        wrong.append(Mistake(_expression(each, "answer", choices), each.text("misconception")))
         each.finish()
     return Question(
         line=line,
         name=words[0],
         ask=fields.text("ask"),
         answer=_expression(fields, "answer"),
-        choices=fields.choices("choices"),
+        choices=choices,
         tolerance=_expression(fields, "tolerance") if fields.has("tolerance") else "",
         because=_expression(fields, "because") if fields.has("because") else "",
         why=fields.text("why") if fields.has("why") else "",
@@ -189,10 +190,10 @@ def _stop(fields: "_Fields", line: int, _words: list[str]) -> Stop:
     )
 
 
-def _expression(fields: "_Fields", key: str) -> str:
-    """The text of a field that must be a Python expression."""
+def _expression(fields: "_Fields", key: str, choices: Container[str] = ()) -> str:
+    """The text of a field that must be a Python expression, or one of the choices."""
     text = fields.text(key)
-    if not is_expression(text):
+    if text not in choices and not is_expression(text):
         raise LessonError(f"{fields.where}: {key} is not a Python expression: {text[:80]!r}.")
     return text
 

@@ -106,8 +106,6 @@ class Asked:
             raise self._wrong_kind(value) from None
         if self.kind == "choice" and (not isinstance(result, str) or result not in self.choices):
             raise self._wrong_kind(value)
-        if self.kind == "number" and isinstance(result, np.ndarray) and result.size == 1:
-            result = float(result.ravel()[0])
         if self.kind == "numbers" and isinstance(result, float):
             result = np.array([result])
         if type(result) is not type(self.answer):
@@ -155,7 +153,7 @@ class Asked:
 
 
 def answer_of(value: Any) -> Answer:
-    """A value as an answer: a boolean, text, a float, or an array.
+    """A value as an answer: a boolean, text, a float (of one number in any number of axes), or an array.
 
     >>> answer_of((2, 3)), answer_of(np.float32(0.5))
     (array([2., 3.]), 0.5)
@@ -173,7 +171,7 @@ def answer_of(value: Any) -> Answer:
     array = np.asarray(value.detach() if hasattr(value, "detach") else value)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"not numbers: {array.dtype}")
-    return float(array) if array.ndim == 0 else array.astype(np.float64)
+    return float(array.item()) if array.size == 1 else array.astype(np.float64)
 
 
 def shown_answer(answer: Answer) -> str:

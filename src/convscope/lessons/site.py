@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="OUTDIR")
     parser.add_argument("lessons", nargs="*", metavar="NAME", default=None)
     parser.add_argument("--short", action="store_true", help="use the short settings")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         pages = write_site(options.folder, names=options.lessons or None, short=options.short)
     except ConvscopeError as error:
