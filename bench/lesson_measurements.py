@@ -64,7 +64,6 @@ def scores(run: cs.Run) -> Row:
         "accuracy": run.metrics["accuracy"],
         "test_accuracy": run.metrics["test_accuracy"],
         "least_loss": min(event["loss"] for event in epochs),
-        "test_accuracy_by_epoch": [event["test_accuracy"] for event in epochs],
         "seconds": run.metrics["seconds"],
     }
 
@@ -136,9 +135,11 @@ def digits(seed: int, folder: Path, watch: Watcher, *, model: str, moved_by: int
     some = test.part(slice(0, DIGITS))
     right = steadiness(run.model, some, levels=STEPS_RIGHT)
     sizes = steadiness(run.model, some, kind="scale", levels=SIZES)["right_by_level"]
-    first = {"test_accuracy_at_first": accuracy_at(run, 0, test)}
+    first: Row = {"test_accuracy_at_first": accuracy_at(run, 0, test)}
     where = condition(run, trained_on_digits_moved_by=moved_by, test_images=len(test), moved_images=DIGITS)
     where |= {"pixels_right": [level[1] for level in STEPS_RIGHT], "sizes": [level[0] for level in SIZES]}
+    epochs = [event["test_accuracy"] for event in run.history if event["event"] == "epoch"]
+    first["test_accuracy_by_epoch"] = epochs
     values = {**scores(run), **first, **right, "right_by_size": sizes}
     shutil.rmtree(folder)
     return {"condition": where, "values": values}

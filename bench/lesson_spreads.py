@@ -63,6 +63,25 @@ def joined(measurement: Measurement, rows: Mapping[int, dict[str, Any]]) -> dict
     }
 
 
+def written(found: Mapping[str, Any]) -> str:
+    """The file: numbers with six digits, one line for each quantity, so that a change can be read as a difference."""
+    about = {"made_by": "python bench/lesson_spreads.py", "environment": environment()}
+    parts = []
+    for name, record in found.items():
+        head = [f"{json.dumps(key)}: {json.dumps(record[key])}" for key in ("question", "condition", "seeds")]
+        values = [f"{json.dumps(key)}: {json.dumps(rounded(value))}" for key, value in record["values"].items()]
+        body = ",\n   ".join(values)
+        parts.append(f"  {json.dumps(name)}: {{\n   " + ",\n   ".join([*head, f'"values": {{\n   {body}}}']) + "}")
+    return json.dumps(about, indent=1)[:-2] + ',\n "measurements": {\n' + ",\n".join(parts) + "}\n}\n"
+
+
+def rounded(value: Any) -> Any:
+    """Floats with six significant digits, also within lists."""
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 class Deadline:
     """A watcher of trainings that interrupts them, resumably, when the time is up."""
 
@@ -112,8 +131,7 @@ def main() -> int:
     if found is None:
         return UNFINISHED
     if not wanted.names:
-        record = {"made_by": "python bench/lesson_spreads.py", "environment": environment(), "measurements": found}
-        cs.write_whole(wanted.out, (json.dumps(record, indent=1) + "\n").encode())
+        cs.write_whole(wanted.out, written(found).encode())
         print(f"wrote {wanted.out}")
     return 0
 
