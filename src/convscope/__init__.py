@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from convscope.proof.verification_report import Verification as Verification
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
+    from convscope.server.launch import serve_lesson as serve_lesson
     from convscope.traces.difference import Difference as Difference
     from convscope.traces.difference import difference as difference
     from convscope.traces.step import Ref as Ref
@@ -154,6 +155,7 @@ _INTERNAL = {
     "parse_model_args": "models",
     "save_sum": "export.sum_sheet",
     "prepare_batch": "inputs.pictures",
+    "serve_lesson": "server.launch",
     "spelled": "escaping",
     "write_whole": "files",
 }

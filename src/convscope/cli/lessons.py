@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 
 import convscope as cs
 from convscope.cli.console import out, out_is_terminal, remark, say, show_json, show_table, show_text
-from convscope.cli.explorer import AllowHost, Host, NoBrowser, Port
+from convscope.cli.explorer import AllowHost, Host, NoBrowser, Port, give_way, stay
 from convscope.cli.options import Json
 
 
@@ -50,8 +50,12 @@ def lesson(
     with cs.lessons.in_temporary_folder() as folder:
         if teacher:
             _teach(session)
-        else:
+        elif text:
             TerminalLesson(session, folder).take()
+        else:
+            give_way()
+            browser = out_is_terminal() and not no_browser
+            stay(cs.serve_lesson(session, host=host, port=port, allow_hosts=allow_host or (), browser=browser))
 
 
 def notebook(

@@ -25,3 +25,5 @@ from convscope.lessons.session import LessonSession as LessonSession
 from convscope.lessons.session import ShownCode as ShownCode
 from convscope.lessons.session import ShownStop as ShownStop
 from convscope.lessons.session import ShownText as ShownText
+from convscope.lessons.stops import check_stop as check_stop
+from convscope.lessons.stops import model_of as model_of

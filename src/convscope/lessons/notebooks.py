@@ -116,7 +116,8 @@ def _passages(source: str) -> Iterator[str]:
             paragraphs[-1].append(line)
     texts = ["\n".join(lines) for lines in paragraphs if lines]
     for filled, group in groupby(texts, lambda text: bool(holes(text))):
-        yield from group if filled else ["\n\n".join(group)]
+        passage = list(group)
+        yield from passage if filled else ["\n\n".join(passage)]
 
 
 def _text(source: str) -> dict[str, Any]:

@@ -112,13 +112,18 @@ class Asked:
             raise self._wrong_kind(value)
         return result
 
-    def _wrong_kind(self, reply: Any) -> AnswerError:
-        wanted = {
-            "yes or no": "yes or no (in Python True or False)",
+    def expects(self) -> str:
+        """What an answer must be, in words."""
+        many = np.size(self.answer)
+        return {
+            "yes or no": "yes or no",
             "choice": f"one of {', '.join(map(repr, self.choices))}",
-            "number": "a number, such as 0.25",
-            "numbers": f"{np.size(self.answer)} numbers, such as {in_words((1, 2, 3)[: np.ndim(self.answer) + 1])}",
+            "number": "a number, such as 0.25 or 3 * 4 + 1",
+            "numbers": f"{many} numbers, such as {' '.join(map(str, range(1, many + 1)))}",
         }[self.kind]
+
+    def _wrong_kind(self, reply: Any) -> AnswerError:
+        wanted = self.expects()
         shown = repr(reply)
         return AnswerError(
             f"the question {self.name!r} expects {wanted}, not {shown[:60]}{'...' if len(shown) > 60 else ''}."

@@ -31,8 +31,19 @@ def model_of(stop: ShownStop) -> Any:
     return getattr(stop.model, "model", stop.model)  # a run has its model
 
 
-def check_stop(stop: ShownStop) -> Iterator[str]:
-    """What of a stop does not exist, as sentences."""
+def check_stop(stop: ShownStop, *, trusted: bool = True) -> Iterator[str]:
+    """What of a stop does not exist, as sentences.
+
+    Args:
+        stop: The stop.
+        trusted: Whether the lesson's code is executed. Otherwise its stops may name only built-in networks and images
+            of built-in data sets, as a name could also refer to code or to any file.
+    """
+    if not trusted:
+        refused = list(_unsafe(stop))
+        yield from refused
+        if refused:
+            return
     try:
         model = model_of(stop)
         parts = dict(parse_qsl(stop.page, keep_blank_values=True, max_num_fields=50))
@@ -46,6 +57,13 @@ def check_stop(stop: ShownStop) -> Iterator[str]:
         return
     yield from _unknown_parts(parts)
     yield from _misplaced(parts, trace)
+
+
+def _unsafe(stop: ShownStop) -> Iterator[str]:
+    if stop.model not in cs.MODELS:
+        yield f"the model {stop.model!r} is not built in; the lesson's code would make it, and that is not executed."
+    if stop.image is not None and str(stop.image).partition(":")[0] not in cs.DATASETS:
+        yield f"the image {stop.image!r} is not one of a built-in data set; the lesson's code is not executed."
 
 
 def _unknown_parts(parts: Mapping[str, str]) -> Iterator[str]:

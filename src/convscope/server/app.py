@@ -36,7 +36,7 @@ SENTENCES: Mapping[str, str] = {
 """The framework's message -> ours."""
 
 
-def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
+def make_app(gallery: Any, access: Access, trainings: Any = None, lesson: Any = None) -> FastAPI:
     """The explorer as an ASGI application.
 
     >>> make_app(None, Access("secret")).title
@@ -46,12 +46,14 @@ def make_app(gallery: Any, access: Access, trainings: Any = None) -> FastAPI:
         gallery: What is open: models, data sources, stored inputs. Routes find it as `request.app.state.gallery`.
         access: Who may ask.
         trainings: The trainings that this server can start, `request.app.state.trainings`; None: it trains nothing.
+        lesson: The lesson beside the page, `request.app.state.lesson`; None: there is none.
     """
     app = FastAPI(
         title="convscope", version=cs.__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=_closing
     )
     app.state.gallery = gallery
     app.state.trainings = trainings
+    app.state.lesson = lesson
     app.state.probes = ProbeService()
     app.state.tidy = MemoryTrimmer()
     app.state.invitations = page.Invitations(access.token)

@@ -25,6 +25,7 @@ from convscope.server.http import page
 from convscope.server.http.connection import ANYWHERE, HOST, PORT, address_of, bind, has_browser, make_server
 from convscope.server.http.security import Access, is_host, is_loopback, new_token
 from convscope.server.jobs.workers import NOBODY
+from convscope.server.lessons.service import LessonService
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.routes import trace_info
@@ -52,11 +53,16 @@ class Explorer:
     """
 
     def __init__(
-        self, workspace: Workspace, folder: Path, listening: socket.socket, allow_hosts: Sequence[str]
+        self,
+        workspace: Workspace,
+        folder: Path,
+        listening: socket.socket,
+        allow_hosts: Sequence[str],
+        lesson: Any = None,
     ) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
         self._trainings = Trainings(workspace, folder)
-        app = make_app(workspace, access, self._trainings)
+        app = make_app(workspace, access, self._trainings, lesson and LessonService(lesson, workspace))
         put_together(app)
         self._begin = partial(begin_first_views, workspace)
         self._begun = threading.Lock()
@@ -231,6 +237,38 @@ def serve(
     return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
 
 
+def serve_lesson(
+    session: Any,
+    *,
+    host: str = HOST,
+    port: int | None = None,
+    allow_hosts: Sequence[str] = (),
+    browser: bool | None = None,
+    data_dir: str | Path | None = None,
+) -> Explorer:
+    """Open the explorer with a lesson beside it; the lesson opens the networks that it needs.
+
+    ```python
+    lesson = cs.lessons.find_lesson("crosses")
+    serve_lesson(cs.lessons.LessonSession(lesson)).wait()
+    ```
+
+    Args:
+        session: The lesson's `LessonSession`; its code is executed screen by screen, in threads of this process.
+        host: Address to listen on, as of `serve`.
+        port: Port to listen on, or else the next free one; 0 picks any free port.
+        allow_hosts: Additional host names under which browsers reach this server.
+        browser: Whether to open the browser; by default only if the output is a terminal.
+        data_dir: Folder searched first for the files of the MNIST family.
+
+    Raises:
+        UsageError: the page was not built, or the address is not available.
+    """
+    _check_page()
+    make = partial(Workspace, Path(data_dir) if data_dir else None)
+    return _launch(make, Path("runs"), host=host, port=port, allow_hosts=allow_hosts, browser=browser, lesson=session)
+
+
 def _launch(
     make: Callable[[], Workspace],
     folder: Path,
@@ -239,6 +277,7 @@ def _launch(
     port: int | None,
     allow_hosts: Sequence[str],
     browser: bool | None,
+    lesson: Any = None,
 ) -> Explorer:
     for name in allow_hosts:
         if not is_host(name):
@@ -247,7 +286,7 @@ def _launch(
             )
     listening = bind(host, port)
     try:
-        explorer = Explorer(make(), folder, listening, allow_hosts)
+        explorer = Explorer(make(), folder, listening, allow_hosts, lesson)
     except BaseException:
         listening.close()
         raise

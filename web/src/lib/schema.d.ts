@@ -44,6 +44,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/lesson": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lesson
+         * @description The open lesson; null if there is none.
+         */
+        get: operations["lesson_api_lesson_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/lesson/questions/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answer
+         * @description Judge an answer to a question that was shown.
+         */
+        post: operations["answer_api_lesson_questions__name__post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/lesson/screens/{number}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Screen
+         * @description A screen of the lesson; its code is executed when it is first requested.
+         */
+        get: operations["screen_api_lesson_screens__number__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/probes": {
         parameters: {
             query?: never;
@@ -898,6 +958,140 @@ export interface components {
             value: number | ("nan" | "inf" | "-inf");
         };
         /**
+         * LessonChoice
+         * @description One of the answers to choose from.
+         */
+        LessonChoice: {
+            /** Html */
+            html: string;
+            /** Value */
+            value: string;
+        };
+        /**
+         * LessonCode
+         * @description Code with its output.
+         */
+        LessonCode: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "code";
+            output: components["schemas"]["LessonOutput"];
+            /** Source */
+            source: string;
+        };
+        /**
+         * LessonInfo
+         * @description The lesson that is open.
+         */
+        LessonInfo: {
+            /** Executed */
+            executed: boolean;
+            /** Minutes */
+            minutes: number;
+            /** Name */
+            name: string;
+            /** Needs */
+            needs: string;
+            /** Screens */
+            screens: number;
+            /** Title */
+            title: string;
+        };
+        /**
+         * LessonOutput
+         * @description What code shows, or the calculation behind an answer.
+         */
+        LessonOutput: {
+            /** Html */
+            html: string;
+            /** Picture */
+            picture: string;
+            /** Text */
+            text: string;
+        };
+        /**
+         * LessonQuestion
+         * @description A question, without its answer.
+         */
+        LessonQuestion: {
+            /** Choices */
+            choices: components["schemas"]["LessonChoice"][];
+            /** Expects */
+            expects: string;
+            /** Html */
+            html: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "question";
+            /** Name */
+            name: string;
+        };
+        /**
+         * LessonReply
+         * @description What a learner answers.
+         */
+        LessonReply: {
+            /** Reply */
+            reply: string;
+        };
+        /**
+         * LessonScreen
+         * @description What is shown together.
+         */
+        LessonScreen: {
+            /** Blocks */
+            blocks: (components["schemas"]["LessonText"] | components["schemas"]["LessonCode"] | components["schemas"]["LessonQuestion"] | components["schemas"]["LessonStop"])[];
+            /** Number */
+            number: number;
+        };
+        /**
+         * LessonStop
+         * @description A place in the explorer.
+         */
+        LessonStop: {
+            /** Command */
+            command: string;
+            /** Html */
+            html: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "stop";
+            /** Problem */
+            problem: string;
+            /** Query */
+            query: string;
+        };
+        /**
+         * LessonText
+         * @description Text.
+         */
+        LessonText: {
+            /** Html */
+            html: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "text";
+        };
+        /**
+         * LessonVerdict
+         * @description Whether an answer is right, and the calculation; `right` is null for an answer of the wrong kind.
+         */
+        LessonVerdict: {
+            because?: components["schemas"]["LessonOutput"] | null;
+            /** Html */
+            html: string;
+            /** Right */
+            right: boolean | null;
+        };
+        /**
          * Limits
          * @description The server's limits.
          */
@@ -1704,6 +1898,101 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Stored"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    lesson_api_lesson_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LessonInfo"] | null;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    answer_api_lesson_questions__name__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LessonReply"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LessonVerdict"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    screen_api_lesson_screens__number__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LessonScreen"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

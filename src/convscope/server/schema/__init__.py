@@ -15,6 +15,19 @@ from convscope.server.explanations.schema import (
     Proof,
 )
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
+from convscope.server.lessons.schema import (
+    LessonBlock,
+    LessonChoice,
+    LessonCode,
+    LessonInfo,
+    LessonOutput,
+    LessonQuestion,
+    LessonReply,
+    LessonScreen,
+    LessonStop,
+    LessonText,
+    LessonVerdict,
+)
 from convscope.server.probes.schema import (
     Condition,
     Need,
@@ -75,6 +88,17 @@ __all__ = [
     "InputPart",
     "InputRef",
     "KernelInfo",
+    "LessonBlock",
+    "LessonChoice",
+    "LessonCode",
+    "LessonInfo",
+    "LessonOutput",
+    "LessonQuestion",
+    "LessonReply",
+    "LessonScreen",
+    "LessonStop",
+    "LessonText",
+    "LessonVerdict",
     "Limits",
     "Line",
     "Message",

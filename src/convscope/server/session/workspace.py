@@ -280,6 +280,16 @@ class Workspace:
         )
         return schema.StoredRef(id=self._remember(picture))
 
+    def keep_inputs(self, id: str, image: Any) -> schema.StoredRef:  # noqa: A002
+        """Store an image, as `cs.load_image` accepts it, for a model of this session.
+
+        Raises:
+            ConvscopeError: the image cannot be read or does not fit.
+        """
+        model = self.model(id).session_model
+        prepared = cs.prepare_inputs(image, like=model, data_dir=self.sources_known.data_dir)
+        return self._keep_inputs(prepared, cs.card_of(model))
+
     def _remember(self, picture: Picture) -> str:
         """Store an image under a digest of its pixels, and drop old ones beyond the memory limit."""
         digest = hashlib.sha256(f"{picture.name} {picture.pixels.shape} {picture.white}".encode())
