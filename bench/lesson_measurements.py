@@ -189,7 +189,9 @@ def gradients(seed: int, _folder: Path, _watch: Watcher) -> Row:
     values = {}
     for kind in ("convolution", "linear"):
         for name, activation in (("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh), ("relu", nn.ReLU)):
-            values[f"{kind}, {name}"] = [arriving(stack(kind, activation, depth, seed), data, depth) for depth in DEPTHS]
+            values[f"{kind}, {name}"] = [
+                arriving(stack(kind, activation, depth, seed), data, depth) for depth in DEPTHS
+            ]
     where = {"dataset": "shapes", "images": len(data), "hidden_layers": list(DEPTHS), "loss": "cross-entropy"}
     layers = {"convolution": "8 kernels 3x3, padding 1", "linear": "64 units"}
     return {"condition": {**where, **layers, "weights": "PyTorch's initial weights"}, "values": values}
@@ -225,7 +227,9 @@ def arriving(model: nn.Module, data: cs.Dataset, depth: int) -> float:
 
 SHAPES = ("shapes-mlp", "shapes-cnn-1", "shapes-cnn")
 TEN, TWENTY, FIVE, THREE = range(10), range(20), range(5), range(3)
-PUBLISHED = "Trained as published: how accurate, how low does the loss get, and does the answer stay when the shape moves?"
+PUBLISHED = (
+    "Trained as published: how accurate, how low does the loss get, and does the answer stay when the shape moves?"
+)
 HONEST = "Trained without the softmax, on test images that do not occur in training: the same questions."
 
 MEASUREMENTS: Mapping[str, Measurement] = {
