@@ -1,4 +1,4 @@
-"""What `lesson_spreads.py` measures: one record for each claim of the tutorials, one function for each kind of question."""
+"""What `lesson_spreads.py` measures: a record for each claim of the tutorials, a function for each kind of question."""
 
 import copy
 import importlib.util
@@ -27,6 +27,8 @@ STEPS_RIGHT = [(0, pixels) for pixels in range(11)]
 SIZES = [(1.0,), (0.9,), (0.8,), (0.7,), (0.6,), (0.5,)]
 DIGITS = 1000
 """Test images of MNIST that are moved and scaled."""
+REACH = 10
+"""Pixels by which shapes are moved in each direction."""
 DEPTHS = (1, 2, 4, 8, 16)
 
 
@@ -91,11 +93,11 @@ def shapes(seed: int, folder: Path, watch: Watcher, *, model: str, recipe: str) 
         f"accuracy_{name}": cs.evaluate(run, test.part(which)).accuracy if which.any() else None
         for name, which in parts.items()
     }
-    moved = steadiness(run.model, test, reach=10)
+    moved = steadiness(run.model, test, reach=REACH)
     values = {**scores(run), "test_images_in_training": int(known.sum()), **accuracies}
     values |= {name: moved[name] for name in ("right_while_whole", "same_class_while_whole")}
     shutil.rmtree(folder)
-    return {"condition": condition(run, test_images=len(test), moved_by_up_to=10), "values": values}
+    return {"condition": condition(run, test_images=len(test), moved_by_up_to=REACH), "values": values}
 
 
 def color(seed: int, folder: Path, watch: Watcher) -> Row:
@@ -189,9 +191,8 @@ def gradients(seed: int, _folder: Path, _watch: Watcher) -> Row:
     values = {}
     for kind in ("convolution", "linear"):
         for name, activation in (("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh), ("relu", nn.ReLU)):
-            values[f"{kind}, {name}"] = [
-                arriving(stack(kind, activation, depth, seed), data, depth) for depth in DEPTHS
-            ]
+            nets = [stack(kind, activation, depth, seed) for depth in DEPTHS]
+            values[f"{kind}, {name}"] = [arriving(net, data, depth) for net, depth in zip(nets, DEPTHS, strict=True)]
     where = {"dataset": "shapes", "images": len(data), "hidden_layers": list(DEPTHS), "loss": "cross-entropy"}
     layers = {"convolution": "8 kernels 3x3, padding 1", "linear": "64 units"}
     return {"condition": {**where, **layers, "weights": "PyTorch's initial weights"}, "values": values}
@@ -227,10 +228,8 @@ def arriving(model: nn.Module, data: cs.Dataset, depth: int) -> float:
 
 SHAPES = ("shapes-mlp", "shapes-cnn-1", "shapes-cnn")
 TEN, TWENTY, FIVE, THREE = range(10), range(20), range(5), range(3)
-PUBLISHED = (
-    "Trained as published: how accurate, how low does the loss get, and does the answer stay when the shape moves?"
-)
-HONEST = "Trained without the softmax, on test images that do not occur in training: the same questions."
+PUBLISHED = "As published: how accurate, how low does the loss get, does the answer stay when the shape moves?"
+HONEST = "Without the softmax, and tested on images that do not occur in training: the same questions."
 
 MEASUREMENTS: Mapping[str, Measurement] = {
     "overlap": Measurement("How many test images occur in training?", overlap, TWENTY),

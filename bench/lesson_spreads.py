@@ -123,9 +123,7 @@ def main() -> int:
     """Measure what is missing; write the result if it is complete."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="measurements; all by default, and only then the result is written")
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/lesson-spreads"), help="where partial results are kept"
-    )
+    parser.add_argument("--work", type=Path, default=Path("build/lesson-spreads"), help="folder of partial results")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after this time")
     parser.add_argument("--out", type=Path, default=RESULT)
     wanted = parser.parse_args()

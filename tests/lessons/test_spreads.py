@@ -59,7 +59,7 @@ def test_one_seed_measured_again_gives_what_the_file_says(
     name: str, seed: int, tolerance: float, tmp_path: Path
 ) -> None:
     """Trainings may differ a little on another kind of processor; what is counted may not."""
-    row = MEASUREMENTS[name].measure(seed, tmp_path / "run", lambda event: None)
+    row = MEASUREMENTS[name].measure(seed, tmp_path / "run", lambda _: None)
     record = study()["measurements"][name]
     assert row["condition"] == record["condition"]
     assert set(row["values"]) == set(record["values"])
@@ -107,8 +107,9 @@ def test_what_the_lessons_quote_was_measured(page: Path) -> None:
 
 def test_a_spread_in_words() -> None:
     some = Spread(np.array([0.5, 0.75, 1.0]), (42, 43, 44), {"test_images": 1000}, study()["environment"])
+    assert some.percent == "75.0 % (50.0 to 100.0 % in 3 repetitions)"
     assert str(some) == "0.75 (0.5 to 1 in 3 repetitions)"
-    assert some.conditions.startswith("1,000 test images; seeds 42, 43, 44; ")
+    assert some.conditions.startswith("1,000 test images; 3 seeds from 42 on; ")
     trained = spread("shapes-cnn, published", "test_accuracy").conditions
     assert trained.startswith(
         "shapes-cnn trained on shapes; adam, learning rate 0.001 (constant); batches of 10, 10 epochs;"

@@ -90,9 +90,7 @@ class Spread:
             ]
         if "test_images" in known:
             parts.append(f"{known['test_images']:,} test images")
-        parts.append(
-            f"seeds {', '.join(map(str, self.seeds))}" if self.n < 4 else f"{self.n} seeds from {self.seeds[0]}"
-        )
+        parts.append(f"{self.n} seeds from {self.seeds[0]} on")
         where = self.environment
         return "; ".join([*parts, f"{where['processor']}, torch {where['torch']}, {where['date']}"])
 
