@@ -11,6 +11,9 @@ import type {
   Explained,
   PathsInfo,
   Fit,
+  LessonInfo,
+  LessonScreen,
+  LessonVerdict,
   ProbeAnswer,
   ProbeInfo,
   ProbeRequest,
@@ -275,6 +278,11 @@ const at = (cell: Cell): string => cell.join(",");
 const name = encodeURIComponent;
 
 export const getSession = (): Promise<Session> => json("session");
+
+export const getLesson = (): Promise<LessonInfo | null> => json("lesson");
+export const getLessonScreen = (number: number): Promise<LessonScreen> => json(`lesson/screens/${number}`);
+export const postLessonReply = (question: string, reply: string): Promise<LessonVerdict> =>
+  json(`lesson/questions/${name(question)}`, posting({ reply }));
 
 export async function getSamples(
   source: string,
