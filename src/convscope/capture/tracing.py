@@ -31,10 +31,12 @@ from convscope.traces.step import Array, Step
 from convscope.traces.trace import Trace
 from convscope.training.replay import StepState, before_step
 from convscope.training.runs import Run
+from convscope.type_checks import kind_of, takes
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
 
 
+@takes()
 def trace(
     model: nn.Module | Run,
     image: Any = None,
@@ -162,7 +164,7 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
 def _step_of_run(run: Any, step: int, *given: Any) -> Trace:
     """Repeat a run up to a step, and record that step."""
     if not isinstance(run, Run):
-        raise UsageError(f"at_step repeats a step of a run, not of a {type(run).__name__}; cs.load_run reads a run.")
+        raise UsageError(f"at_step repeats a step of a run, not of {kind_of(run)}; cs.load_run reads a run.")
     if any(value is not None for value in given):
         raise UsageError(
             "at_step repeats a step with its own images, labels, loss, optimizer and rate; leave them out."
@@ -229,7 +231,7 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
         raise failure(session, error, recorder, _told(session, recorder, None)) from error
     told = _told(session, recorder, result)
     if not isinstance(result, Tensor) and next(tensors_of(result), None) is None:
-        kind = "nothing" if result is None else f"a {type(result).__name__} without tensors"
+        kind = "nothing" if result is None else f"{kind_of(result)} without tensors"
         raise TraceError(f"the model returned {kind}; its forward must return a tensor.", "", told)
     return told
 
@@ -265,7 +267,11 @@ def _time(step: Step) -> int:
 def _fitting(subject: ModelState, name: str, value: ArrayLike | Tensor) -> Tensor:
     """A copy of an override as a tensor like the parameter that it replaces."""
     mine = subject.parameters[name]
-    tensor = torch.as_tensor(value).detach().to(mine.device, mine.dtype, copy=True)
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(f"the override of {name} is {kind_of(value)}, which is not an array of numbers.") from None
+    tensor = tensor.detach().to(mine.device, mine.dtype, copy=True)
     _check_same_shape(name, tuple(tensor.shape), tuple(mine.shape))
     return tensor
 
