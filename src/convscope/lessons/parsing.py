@@ -17,6 +17,8 @@ from convscope.lessons.lesson import Block, Code, Lesson, Mistake, Question, Set
 
 LARGEST = 1_000_000
 """Characters of the longest lesson."""
+BRACKETS = 500
+"""Opening brackets in one block of YAML: reading nested ones takes time that grows with the square of their depth."""
 TEACHER = "for the teacher"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
 HEAD = re.compile(r"\A---[ \t]*\n(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
@@ -126,9 +128,11 @@ def _parts(text: str, name: str) -> Iterator[tuple[str, int, Block]]:
 
 
 def _tokens(text: str, name: str) -> list[Any]:
+    parser = MarkdownIt("commonmark")
+    parser.core.ruler.enableOnly(["normalize", "block"])  # text inside a block, such as links, is of no interest
     try:
-        tokens = MarkdownIt("commonmark").parse(text)
-    except (RecursionError, ValueError, IndexError) as error:  # IndexError: markdown-it on some malformed links
+        tokens = parser.parse(text)
+    except RecursionError as error:
         raise LessonError(f"{name} cannot be read as Markdown: {error}.") from None
     return [token for token in tokens if token.level == 0]
 
@@ -278,6 +282,8 @@ class _TextLoader(yaml.BaseLoader):
 
 def _yaml(text: str, where: str, line: int) -> Any:
     """The content of YAML text, whose first line follows `line` of the file."""
+    if text.count("[") + text.count("{") > BRACKETS:
+        raise LessonError(f"{where}: more than {BRACKETS} opening brackets; calculate such values in a block of code.")
     try:
         return yaml.load(text, _TextLoader) or {}  # a BaseLoader makes text, lists and dicts alone
     except yaml.MarkedYAMLError as error:

@@ -87,6 +87,8 @@ class Asked:
         raise self._wrong_kind(reply)
 
     def _numbers(self, text: str, reply: str) -> Answer:
+        if self.kind == "number" and re.fullmatch(r"-?\d{1,3}(,\d{3})+", text):
+            text = text.replace(",", "")  # thousands, as convscope writes them
         for form in (text, re.sub(r"(?<=[\d.])\s*[x×,;\s]\s*(?=[-+\d.])", ", ", text)):
             try:
                 return self.check(calculated(form))
@@ -220,7 +222,7 @@ def calculated(text: str) -> Any:
 
 def _value(node: ast.expr) -> Any:
     match node:
-        case ast.Constant(value=int() | float() as value):
+        case ast.Constant(value=value) if type(value) in {int, float}:
             return value
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand)
