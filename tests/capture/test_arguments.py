@@ -1,6 +1,7 @@
 """Wrong objects in Python: one sentence that says what was wanted, what was given, what to do."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,3 +166,19 @@ def test_a_pooling_window_that_reads_padding_alone_is_unsupported_not_a_crash(di
         with pytest.raises(UsageError, match="padding alone"):
             cs.explain(trace, step, cell).to_input()
     assert not cs.verify(trace).mismatches
+
+
+def test_names_are_loaded_as_the_commands_load_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = cs.train("shapes", "shapes-cnn-1", epochs=1, batch_size=500, out="run")
+    image = cs.load_image("shapes:test/3", like=run.model)
+    named = cs.trace("run", "shapes:test/3")
+    assert np.array_equal(named.output, cs.trace(run.model, image).output)
+    assert cs.trace(Path("run"), "shapes:train/0-4").output.shape == (5, 2)
+    step = cs.trace("run", "shapes:train/0-1", target=[0, 1])
+    assert step.training_step is not None
+    assert step.training_step.updated  # the run brings its optimizer
+    with pytest.raises(UsageError, match="no model is called 'rum'"):
+        cs.trace("rum", "shapes:test/3")
+    with pytest.raises(UsageError, match="has images 0 to 199"):
+        cs.trace("run", "shapes:test/190-200")

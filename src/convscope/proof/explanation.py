@@ -221,7 +221,7 @@ class Explanation:
         Args:
             all: Every term of a long sum, not only the largest.
             depth: How many steps back; 2 adds the calculation of each number in this one.
-            short: Leave out the comparison with the recorded number; its outcome stands beside the number.
+            short: Leave out the comparison with the recorded number; its outcome is beside the number.
         """
         if self.expr is None:
             return joined([f"{self.name} = {number_text(self.recorded)}", *self.notes, "", self.says])
@@ -397,8 +397,11 @@ def _notes(found: Explanation) -> Iterator[str]:
     if found.trace.training_step is not None:
         wrong = derivatives_of(found.trace, found.ops).status(found.step)[1]
         if wrong is not None:
-            there = f"{number_text(wrong.expected)} at {wrong.cell}"
-            yield f"the derivative of the forward step gives {there}, where this gradient has {number_text(wrong.recorded)}."
+            expected, recorded = number_text(wrong.expected), number_text(wrong.recorded)
+            yield (
+                f"the derivative of the forward step gives {expected} at {wrong.cell}, where this gradient has "
+                f"{recorded}."
+            )
     for name in found.changed:
         yield f"{name} changed since the trace."
     for how in found.step.broken:
