@@ -20,7 +20,7 @@ LONG = (
     "test_many", "test_server_training", "test_explorer_train", "test_cli", "test_distributed", "test_explorer_probe",
     "test_resume", "test_explorer_places", "test_explorer_layers", "test_plot", "test_zoo", "test_hub_unreadable",
     "test_explorer_use", "test_explorer", "test_explorer_change", "test_training", "test_explorer_newcomer",
-    "test_rules", "test_hub_named", "test_probe_mistakes", "test_numpy_engine", "test_server_api",
+    "test_rules", "test_lessons", "test_hub_named", "test_probe_mistakes", "test_numpy_engine", "test_server_api",
     "test_server_launch", "test_explain", "test_workbook",
 )  # fmt: skip
 """Files that take longest, the longest first."""

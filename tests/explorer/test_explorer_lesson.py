@@ -1,4 +1,4 @@
-"""A lesson beside the page, in a real browser: next and back, questions with their sums, places, other people's files."""
+"""A lesson beside the page, in a real browser: next and back, questions with their sums, places, untrusted files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ One <script>alert(1)</script> **strong** word, and {{40 + 2}}.
 import convscope as cs
 
 model = cs.load_model("crosses", args={"published": True})
-trace = cs.trace(model, "crosses:damaged-plus")
+trace = cs.trace(model, cs.load_image("crosses:damaged-plus", like=model))
 cs.plot.kernels(model)
 ```
 

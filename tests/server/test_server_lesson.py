@@ -60,7 +60,7 @@ def test_screens_are_executed_in_order_and_once() -> None:
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("/api/lesson/screens/2", "lesson, line 24: ZeroDivisionError: division by zero."),
+        ("/api/lesson/screens/2", "lesson, line 23: ZeroDivisionError: division by zero."),
         ("/api/lesson/screens/3", "the lesson has screens 0 to 2; there is no screen 3."),
     ],
 )

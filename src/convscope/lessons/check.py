@@ -66,7 +66,7 @@ def changed(lesson: Lesson, session: LessonSession, asked: dict[str, Asked]) -> 
     """Questions whose answer is another one at the end of the lesson."""
     for name, question in lesson.questions.items():
         again = ask(question, session.namespace, lesson.name)
-        if not np.array_equal(again.answer, asked[name].answer):  # type: ignore[arg-type]  # text and booleans too
+        if not np.array_equal(again.answer, asked[name].answer):  # text and booleans too
             yield (
                 f"{lesson.name}, question {name!r}: at the end of the lesson its answer is another one, as a later "
                 "block uses one of its names for something else; choose another name there."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convscope.notebook import picture_of, text_of
+from convscope.proof.explanation import Explanation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +71,7 @@ def explanation_of(value: Any) -> Output:
         return Output(prose=value)
     if hasattr(value, "savefig"):
         return Output(figure=value)
-    return Output(text=text_of(value))
+    return Output(text=value.to_text(short=True) if isinstance(value, Explanation) else text_of(value))
 
 
 def fenced(text: str, kind: str = "text") -> str:

@@ -143,12 +143,11 @@ def _fence(token: Any, name: str) -> Block | None:
     line = token.map[0] + 1
     if kind == "python":
         return Code(line + 1, token.content)
-    reader = {"question": _question, "stop": _stop}.get(kind)
-    if reader is None:
+    if kind not in {"question", "stop"}:
         return None
     where = f"{name}, line {line}"
     fields = _Fields(where, _yaml(token.content, where, line))
-    block = reader(fields, line, words)
+    block = _question(fields, line, words) if kind == "question" else _stop(fields, line)
     fields.finish()
     return block
 
@@ -178,7 +177,7 @@ def _question(fields: "_Fields", line: int, words: list[str]) -> Question:
     )
 
 
-def _stop(fields: "_Fields", line: int, _words: list[str]) -> Stop:
+def _stop(fields: "_Fields", line: int) -> Stop:
     command = fields.optional("command")
     if command and not command.startswith("convscope "):
         raise LessonError(
@@ -269,7 +268,7 @@ class _Fields:
         return value.strip()
 
 
-class _TextLoader(yaml.BaseLoader):
+class _TextLoader(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML in which every value is text, and nothing refers to anything else."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

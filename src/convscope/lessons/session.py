@@ -109,10 +109,14 @@ class LessonSession:
         printed = io.StringIO()
         try:
             tree = ast.increment_lineno(ast.parse(code.source), code.line - 1)
-            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            last = tree.body[-1] if tree.body else None
             with redirect_stdout(printed):
-                exec(compile(tree, self.lesson.name, "exec"), self.namespace)  # the user chose to run it
-                value = last and eval(compile(ast.Expression(last.value), self.lesson.name, "eval"), self.namespace)
+                if not isinstance(last, ast.Expr):
+                    exec(compile(tree, self.lesson.name, "exec"), self.namespace)  # the user chose to run it
+                    return output_of(None, printed.getvalue())
+                del tree.body[-1]
+                exec(compile(tree, self.lesson.name, "exec"), self.namespace)
+                value = eval(compile(ast.Expression(last.value), self.lesson.name, "eval"), self.namespace)
         except (Exception, SystemExit) as error:
             line = _line_of(error, self.lesson.name) or code.line
             raise LessonError(f"{self.lesson.name}, line {line}: {described(error)}.") from error
