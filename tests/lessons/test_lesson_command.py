@@ -123,14 +123,18 @@ def test_what_cannot_be_a_lesson_is_one_sentence(
     assert result.err.count("\n") == 1
 
 
-def test_a_lesson_steers_no_terminal(convscope: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_lesson_steers_no_terminal(
+    convscope: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal: bool
+) -> None:
     path = tmp_path / "evil.md"
-    path.write_text(
-        "---\ntitle: 'a\x9b b'\nminutes: 1\nneeds: n\n---\nred \x1b[31m \u202egnp.exe\n\n```python\n'\x1b[2J'\n```\n"
-    )
+    text = "red \x1b[31m \u202egnp.exe\n\n```python\n'\x1b[2J'\n```\n"
+    path.write_text(f"---\ntitle: a title\nminutes: 1\nneeds: n\n---\n{text}", encoding="utf-8")
     replies(monkeypatch, "")
+    monkeypatch.setattr("convscope.cli.lessons.out_is_terminal", lambda: terminal)
     result = convscope("lesson", path, "--text")
-    assert not any(sign in result.out + result.err for sign in "\x1b\x9b\u202e")
+    assert r"\u202egnp.exe" in result.out
+    assert not any(sign in result.out + result.err for sign in "\x1b\u202e")
 
 
 def test_notebooks_are_written_once(convscope: Commands, tmp_path: Path, mine: Path) -> None:
