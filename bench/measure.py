@@ -17,12 +17,12 @@ def header(title: str) -> None:
     """Say what is measured, and where."""
     print(f"\n## {title}\n")
     print(
-        f"{_processor()}, {torch.get_num_threads()} threads, {platform.system()}; Python {platform.python_version()}, "
+        f"{processor()}, {torch.get_num_threads()} threads, {platform.system()}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, NumPy {np.__version__}, convscope {cs.__version__}; {time.strftime('%Y-%m-%d')}\n"
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 

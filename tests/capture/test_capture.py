@@ -583,3 +583,17 @@ def test_without_parameters_the_image_keeps_its_type() -> None:
     trace = cs.trace(nn.ReLU(), image)
     assert str(trace.input.dtype) == str(trace.output.dtype) == "float64"
     assert np.array_equal(trace.output, nn.ReLU()(image).numpy())
+
+
+def test_a_model_may_use_a_function_that_belongs_to_no_module() -> None:
+    """Functions that `exec` defines in a namespace without `__name__` have None for their `__module__`."""
+    namespace: dict[str, Any] = {}
+    exec("def doubled(x):\n    return x * 2\n", namespace)
+    doubled = namespace["doubled"]
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = doubled(x) if x.sum().item() > 0 else x  # leaves the tape, so functions are searched
+            return result
+
+    assert (cs.trace(Net(), np.ones((1, 2, 2), np.float32)).output == 2).all()

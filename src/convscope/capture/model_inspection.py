@@ -75,7 +75,7 @@ def _of_code(function: types.FunctionType) -> Iterator[Any]:
                 codes.append(constant)
             else:
                 yield constant
-        if function.__module__.partition(".")[0] != "torch":  # torch's own globals are not needed
+        if (function.__module__ or "").partition(".")[0] != "torch":  # torch's own globals are not needed
             for name in code.co_names:
                 yield scope.get(name)
                 yield getattr(nn.functional, name, None)
