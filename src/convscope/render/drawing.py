@@ -16,8 +16,13 @@ Argument = Expr | Cells
 
 OPERATORS, POWERS = frozenset("+−×÷√"), frozenset("²³")
 """Signs next to which a negative number needs brackets: after the first, before the second."""
-CHANGED: Mapping[str, str] = {"descend": "before", "decay": "before", "with_decay": "gradient", "look_ahead": "gradient"}
-"""Functions that change one of their arguments, perhaps by little -> that argument: it has as many digits as this needs."""
+CHANGED: Mapping[str, str] = {
+    "descend": "before",
+    "decay": "before",
+    "with_decay": "gradient",
+    "look_ahead": "gradient",
+}
+"""Functions that change one of their arguments, perhaps by little -> that argument, with the digits that show it."""
 
 
 def formula(apply: Apply) -> str:
