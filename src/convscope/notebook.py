@@ -69,13 +69,15 @@ def _written(say: Callable[[Any], str]) -> Callable[[Any, Any, bool], None]:
 def _figure(found: Any, picture: str) -> Any:
     if not picture:
         return found
+    if picture == "network" and found.training_step is not None:
+        picture = "training_step"
     draw = getattr(cs.plot, picture)
     return draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
 
 
 def _drawn(picture: str) -> Callable[[Any], str | None]:
     def svg(found: Any) -> str | None:
-        if picture == "network" and len(found.steps) > DEEP:
+        if picture == "network" and found.training_step is None and len(found.steps) > DEEP:
             return None
         try:
             figure = _figure(found, picture)

@@ -28,3 +28,4 @@ from convscope.plot.figures.samples import samples as samples
 from convscope.plot.figures.samples import spread as spread
 from convscope.plot.figures.shift import shift as shift
 from convscope.plot.figures.shortcut import shortcut as shortcut
+from convscope.plot.figures.training_step import training_step as training_step

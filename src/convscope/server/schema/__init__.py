@@ -14,6 +14,15 @@ from convscope.server.explanations.schema import (
     PathsInfo,
     Proof,
 )
+from convscope.server.gradients.schema import (
+    BackwardInfo,
+    BackwardRequest,
+    BatchImage,
+    ParameterUpdate,
+    StepEffectInfo,
+    TrainingStepInfo,
+    TrainingStepRequest,
+)
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
 from convscope.server.probes.schema import (
     Condition,
@@ -62,6 +71,9 @@ __all__ = [
     "PAINTED",
     "Address",
     "Answer",
+    "BackwardInfo",
+    "BackwardRequest",
+    "BatchImage",
     "Change",
     "Condition",
     "ContributionsInfo",
@@ -84,6 +96,7 @@ __all__ = [
     "Number",
     "Paper",
     "ParameterInfo",
+    "ParameterUpdate",
     "PathInfo",
     "PathsInfo",
     "PixelsRef",
@@ -102,6 +115,7 @@ __all__ = [
     "SourceInfo",
     "Split",
     "StepChange",
+    "StepEffectInfo",
     "StepInfo",
     "Stored",
     "StoredRef",
@@ -114,4 +128,6 @@ __all__ = [
     "TrainRequest",
     "TrainingEvent",
     "TrainingInfo",
+    "TrainingStepInfo",
+    "TrainingStepRequest",
 ]
