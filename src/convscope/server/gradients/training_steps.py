@@ -94,7 +94,7 @@ def described(done: TracePass, steps: list[schema.StepInfo], **more: Any) -> sch
 def _update(trace: cs.Trace, name: str) -> schema.ParameterUpdate:
     made = trace.training_step
     assert made is not None
-    gradient = trace.all_steps[made.gradients[name].id]
+    gradient = _named(trace, name)
     along, rate = cs.update_direction(trace, name)
     own = gradient.output.reshape(along.shape).astype(np.float64)
     return schema.ParameterUpdate(
@@ -105,6 +105,15 @@ def _update(trace: cs.Trace, name: str) -> schema.ParameterUpdate:
         rate=rate,
         plain=bool(np.allclose(along, own, rtol=SAME, atol=0)),
     )
+
+
+def _named(trace: cs.Trace, parameter: str) -> cs.Step:
+    """The step that made a parameter's gradient: the one of this name, rather than a view of it."""
+    made = trace.training_step
+    assert made is not None
+    last = trace.all_steps[made.gradients[parameter].id]
+    named = trace[f"{parameter}.grad"]
+    return named if [n for n in named.shape if n > 1] == [n for n in last.shape if n > 1] else last
 
 
 def _images(trace: cs.Trace) -> list[schema.BatchImage]:
