@@ -1,4 +1,4 @@
-"""One training step in a real browser: what the panel shows is what the recorded step says, and each number is proved."""
+"""One training step in a real browser: the panel shows what was recorded, and each number is proved."""
 
 from collections.abc import Iterator
 from pathlib import Path

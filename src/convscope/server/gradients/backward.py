@@ -72,10 +72,11 @@ def _index(request: schema.BackwardRequest, model: Any, taken: Any, overrides: A
     """The class: the one that is asked for, or the image's label, or the model's answer."""
     if request.index is not None:
         return request.index
-    if taken.label is not None and request.of == "loss":
-        return int(taken.label)
+    label = taken.label if request.of == "loss" else None
+    if label is not None and label < len(cs.card_of(model).classes):
+        return int(label)
     scores = cs.interpret(model, cs.trace(model, taken.value, overrides=overrides or None).output)
-    return int(scores.best)
+    return int(label) if label is not None and label < len(scores.output) else int(scores.best)
 
 
 def _loss_of(opened: ModelHandle) -> str:
