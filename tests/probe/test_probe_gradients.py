@@ -75,8 +75,8 @@ def test_norms_are_those_of_autograd_before_an_activation_in_place() -> None:
         (wanted,) = torch.autograd.grad(F.cross_entropy(scores, labels[number : number + 1]), maps)
         assert np.isclose(conv.outputs, float(wanted.norm()), rtol=1e-4).any()
     F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]  # in torch
-    assert linear.batches.tolist() == pytest.approx([float(model[3].weight.grad.norm())], rel=1e-5)  # type: ignore[union-attr, operator]
-    assert linear.relative == pytest.approx(linear.batches[0] / model[3].weight.norm().item())  # type: ignore[operator, union-attr]
+    assert linear.batches.tolist() == pytest.approx([float(model[3].weight.grad.norm())], rel=1e-5)  # type: ignore[operator]
+    assert linear.relative == pytest.approx(linear.batches[0] / model[3].weight.norm().item())  # type: ignore[operator]
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -118,8 +118,11 @@ def test_a_run_is_measured_at_its_kept_steps(run: Path) -> None:
 
 def test_layers_without_any_gradient_are_said() -> None:
     model = network("cnn", 3, nn.ReLU)
+    second = list(model.children())[2]
+    assert isinstance(second, nn.Conv2d)
+    assert second.bias is not None
     with torch.no_grad():
-        model[2].bias.fill_(-99.0)  # type: ignore[operator, union-attr]
+        second.bias.fill_(-99.0)
     result = cs.probe.gradients(model, data(count=12))
     assert "0: no gradient at all in 12 of 12 images" in str(result)
     figure = cs.plot.gradients(result)

@@ -86,8 +86,9 @@ class Gradients:
             for layer in now.layers
             if (layer.outputs == 0).any()
         ]
-        parts = [head, self.verdict, Table(HEAD, rows, right=(2, 3, 4, 5, 6)), silenced]
-        return Report.of(*parts, *([self._training()] if len(self.points) > 1 else []))
+        layers = Table(HEAD, rows, right=(2, 3, 4, 5, 6))
+        training = [self._training()] if len(self.points) > 1 else []
+        return Report.of(head, self.verdict, layers, silenced, *training)
 
     def _training(self) -> Table:
         first, last = self.points[-1].layers[0].layer, self.points[-1].layers[-1].layer

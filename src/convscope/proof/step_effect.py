@@ -125,7 +125,8 @@ def image_losses(trace: Trace) -> Array | None:
         losses = squares.reshape(len(squares), -1).mean(axis=1) if squares.ndim else None
     if losses is None or not math.isclose(float(losses.mean()), _loss(trace), rel_tol=SAME, abs_tol=1e-9):
         return None
-    return losses
+    result: Array = losses
+    return result
 
 
 def _update(trace: Trace, parameter: str) -> Step:

@@ -189,7 +189,8 @@ def _largest(gradient: Numbers, most: int) -> list[tuple[int, int]]:
 
 
 def _written(values: Numbers, decimals: int) -> NDArray[np.str_]:
-    return np.vectorize(lambda value: decimal(value, decimals))(values)
+    texts = [decimal(value, decimals) for value in values.ravel().tolist()]
+    return np.array(texts, np.str_).reshape(values.shape)
 
 
 def _row(sheet: Sheet, y: float, columns: list[_Column], at: tuple[int, int], *, titled: bool) -> float:

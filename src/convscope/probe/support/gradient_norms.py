@@ -94,7 +94,7 @@ class _Watched:
             if name not in self.order:
                 self.order.append(name)
             # the hook is on the number before an in-place activation writes over it
-            result.register_hook(partial(self._received, name))
+            result.register_hook(partial(self._received, name))  # type: ignore[no-untyped-call]  # in torch
 
     def _received(self, name: str, gradient: Tensor) -> None:
         each = gradient.detach().double().reshape(self.images, -1) * self.images  # of the image's loss, not of the mean
