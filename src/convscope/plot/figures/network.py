@@ -11,7 +11,7 @@ from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
 from convscope.plot.named import trace_of
-from convscope.type_checks import check_kind
+from convscope.type_checks import check_kind, takes
 
 MOST_PARTS = 20
 GAP = 0.34  # inches between parts, for the arrow
@@ -21,6 +21,7 @@ ROOMY = 13.2
 LANE = 0.13  # inches between lines that go round
 
 
+@takes()
 def network(
     trace: Any,
     image: Any = None,
@@ -54,7 +55,7 @@ def network(
     parts, hidden = fold(trace, MOST_PARTS, depth)
     shown = picture_of(trace) if picture is None else picture
     columns = _columns(parts, shown, tuple(classes) or trace.card.classes)
-    common = ColorScale.of(*(column.values for column in columns if column.kind != "image")) if shared else None
+    common = ColorScale.of_maps(*(column.values for column in columns if column.kind != "image")) if shared else None
     some = any(column.chosen.said for column in columns)
     sheet = Sheet()
     left_out = (
