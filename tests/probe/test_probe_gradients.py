@@ -75,8 +75,10 @@ def test_norms_are_those_of_autograd_before_an_activation_in_place() -> None:
         (wanted,) = torch.autograd.grad(F.cross_entropy(scores, labels[number : number + 1]), maps)
         assert np.isclose(conv.outputs, float(wanted.norm()), rtol=1e-4).any()
     F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]  # in torch
-    assert linear.batches.tolist() == pytest.approx([float(model[3].weight.grad.norm())], rel=1e-5)  # type: ignore[operator]
-    assert linear.relative == pytest.approx(linear.batches[0] / model[3].weight.norm().item())  # type: ignore[operator]
+    weight = dict(model.named_parameters())["3.weight"]
+    assert weight.grad is not None
+    assert linear.batches.tolist() == pytest.approx([weight.grad.norm().item()], rel=1e-5)
+    assert linear.relative == pytest.approx(linear.batches[0] / weight.norm().item())
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
 
 

@@ -28,6 +28,7 @@ from convscope.training.evaluation import data_of
 from convscope.training.job import DataSource, as_dataset
 from convscope.training.objectives import LOSSES, Loss, make_loss
 from convscope.training.runs import Run, load_run
+from convscope.type_checks import takes
 
 VANISHED = 0.01
 """The gradient vanishes if less than this share of its norm reaches the first layer, and explodes above its inverse."""
@@ -104,6 +105,7 @@ class Gradients:
         return Table(("step", "loss", f"gradient at {first}", f"at {last}", "ratio"), rows, right=(0, 1, 2, 3, 4))
 
 
+@takes(model="Module | Run | str | Path")
 def gradients(
     model: nn.Module | Run | str | Path,
     data: DataSource | None = None,

@@ -17,6 +17,7 @@ from convscope.proof.recomputation import arguments_of
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from convscope.type_checks import takes
 
 LARGE = 2.0**20
 """The learning rate at which a direction is read off: next to so large a change, the weight's rounding is small."""
@@ -41,6 +42,7 @@ class StepEffect:
         return self.after < self.before
 
 
+@takes(trace="Trace")
 def step_effect(trace: Trace, times: float = 1.0) -> StepEffect:
     """The loss of the same batch after a recorded update, or after the same update with another learning rate.
 
@@ -80,6 +82,7 @@ def updated(trace: Trace, parameter: str, times: float = 1.0) -> Array:
     return _stepped(step, {**arguments, "lr": arguments["lr"] * times})
 
 
+@takes(trace="Trace")
 def update_direction(trace: Trace, parameter: str) -> tuple[Array, float]:
     """What the optimizer multiplies by the learning rate and subtracts, and the learning rate.
 
@@ -101,6 +104,7 @@ def update_direction(trace: Trace, parameter: str) -> tuple[Array, float]:
     return along, float(arguments["lr"])
 
 
+@takes(trace="Trace")
 def image_losses(trace: Trace) -> Array | None:
     """The loss of each image of a training step, shape (N,); None where the loss is not a mean over images.
 

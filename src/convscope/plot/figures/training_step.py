@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.float64]
 IMAGES, KERNELS = 12, 8
 WRITTEN = 25
-"""Planes of up to so many numbers are written out."""
+"""Planes of at most that many numbers are written out."""
 PLANE, GAP = 1.35, 0.5  # inches: the longest side of a plane, and the place of a sign between two
 LEFT = 1.1  # inches, for the names of kernels
 STRIP = 40
