@@ -27,6 +27,7 @@ run("from pathlib import Path")
 run("from torch import nn")
 run("deep = cs.trace(nn.Sequential(*[nn.ReLU() for _ in range(61)]), image)")
 run("trained = cs.train('crosses', epochs=1, out=Path('run'))")
+run("step = cs.trace(model, image, target=[1], optimizer='sgd', lr=0.1)")
 run("data = cs.load_dataset('shapes', split='test', size=40)")
 shown = {}
 for cell in CELLS:
@@ -35,6 +36,7 @@ print(json.dumps(shown))
 """
 ASKED = {
     "trace": "svg",
+    "step": "svg",
     "deep": "words",
     "data": "svg",
     "cs.explain(trace, 'conv1', (2, 10, 8))": "svg",

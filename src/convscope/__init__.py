@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from convscope.proof.status import STATUSES as STATUSES
     from convscope.proof.status import Status as Status
     from convscope.proof.status import Tone as Tone
+    from convscope.proof.step_effect import StepEffect as StepEffect
+    from convscope.proof.step_effect import image_losses as image_losses
+    from convscope.proof.step_effect import step_effect as step_effect
+    from convscope.proof.step_effect import update_direction as update_direction
     from convscope.proof.verification import verify as verify
     from convscope.proof.verification_report import Verification as Verification
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
@@ -106,6 +110,7 @@ _PUBLIC = {
     "Run": "training",
     "STATUSES": "proof.status",
     "Step": "traces.step",
+    "StepEffect": "proof.step_effect",
     "Summary": "export.summary",
     "Trace": "traces.trace",
     "TraceError": "errors",
@@ -132,6 +137,7 @@ _PUBLIC = {
     "random_inputs": "inputs.model_inputs",
     "read_image": "images",
     "serve": "server.launch",
+    "step_effect": "proof.step_effect",
     "summary": "export.summary",
     "trace": "capture",
     "train": "training",
@@ -149,6 +155,7 @@ _INTERNAL = {
     "check_workbook_path": "export.sheets",
     "check_file": "checking.child",
     "files_of": "models",
+    "image_losses": "proof.step_effect",
     "free_path": "training",
     "interpret": "training",
     "json_text": "json_values",
@@ -157,6 +164,7 @@ _INTERNAL = {
     "prepare_batch": "inputs.pictures",
     "serve_lesson": "server.launch",
     "spelled": "escaping",
+    "update_direction": "proof.step_effect",
     "write_whole": "files",
 }
 """Names that the command line and the server need besides; `dir` does not list them."""

@@ -67,7 +67,7 @@ def text_of(value: Any) -> str:
 def picture_of(value: Any) -> Any:
     """The figure that a notebook shows for a value; None if it is shown as text."""
     picture = PICTURES.get(_path_of(value))
-    if picture is None or (picture == "network" and len(value.steps) > DEEP):
+    if picture is None or (picture == "network" and value.training_step is None and len(value.steps) > DEEP):
         return None
     try:
         return _figure(value, picture)
@@ -96,6 +96,8 @@ def _written(say: Callable[[Any], str]) -> Callable[[Any, Any, bool], None]:
 def _figure(found: Any, picture: str) -> Any:
     if not picture:
         return found
+    if picture == "network" and found.training_step is not None:
+        picture = "training_step"
     draw = getattr(cs.plot, picture)
     return draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
 

@@ -311,6 +311,7 @@ COMMANDS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
     "plot confusion": ([MODELS], ("--out", "--split")),
     "probe lint": ([MODELS, DATA], ("--loss", *PROBE)),
     "probe receptive-field": ([MODELS, IMAGES], ("--at", *PROBE)),
+    "probe gradients": ([MODELS, DATA], ("--loss", "--points", *PROBE)),
     "probe dead": ([MODELS, DATA], PROBE),
     "probe patches": ([MODELS, DATA], PROBE),
     "probe shortcut": ([DATA], ("--json", "--out")),

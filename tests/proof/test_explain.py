@@ -24,7 +24,7 @@ from convscope.ops import OPS, Op
 from convscope.ops.op import VJPRule
 from convscope.ops.vjp import VJP
 from convscope.proof.explanation import Explanation, explain
-from convscope.render.drawing import draw, result
+from convscope.render.drawing import draw, result, rounding
 from convscope.render.numbers import number_of
 from convscope.render.sums import BLANK, Detail, Row
 from convscope.traces.trace import Trace
@@ -206,6 +206,23 @@ def test_formulas_with_the_shown_numbers_give_the_shown_result(name: str) -> Non
             if rows[-1].label == "rounding of the numbers shown":
                 total = number_of(rows[-1].number) + number_of(rows[-2].number)
                 assert total == pytest.approx(number_of(result(why.expr)), rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("rate", [0.1, 1e-5, 1e-9])
+def test_an_update_shows_what_changed(optimizer: str, rate: float) -> None:
+    """However small the step, before, change and after are seen, and what is shown adds up."""
+    torch.manual_seed(3)
+    step = cs.trace(nn.Linear(4, 3), torch.rand(5, 4), target=[0, 1, 2, 0, 1], optimizer=optimizer, lr=rate)
+    why = explain(step, "weight.updated", (1, 2))
+    assert isinstance(why.expr, Apply)
+    rows = {row.label.split()[0]: row.number for row in draw(why.expr) if isinstance(row, Row) and row.label}
+    before, after = number_of(rows["before"]), number_of(result(why.expr))
+    assert before != after
+    assert before - number_of(rows["lr"]) * number_of(rows["direction"]) == pytest.approx(
+        after, abs=0.01 * abs(after - before)
+    )
+    assert rounding(why.expr).startswith("rounded to")
 
 
 # The same as plain values

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convscope.render.numbers import MINUS, aligned, compact, number_of, percent
+from convscope.render.numbers import MINUS, aligned, compact, digits_for, number_of, percent
 from convscope.server.explanations.explanations import cell_words
 
 CASES: dict[str, list[list[Any]]] = json.loads((Path(__file__).parents[1] / "support/number_cases.json").read_text())
@@ -19,6 +19,20 @@ CASES: dict[str, list[list[Any]]] = json.loads((Path(__file__).parents[1] / "sup
 @pytest.mark.parametrize(("value", "digits", "text"), CASES["compact"])
 def test_one_number(value: float, digits: int, text: str) -> None:
     assert compact(value, digits) == text
+
+
+@pytest.mark.parametrize(("value", "change", "digits", "text"), CASES["change"])
+def test_a_number_has_the_digits_that_show_its_change(value: float, change: float, digits: int, text: str) -> None:
+    assert digits_for(value, change) == digits
+    assert compact(value, digits) == text
+
+
+@given(number=st.floats(1e-6, 1e3), share=st.floats(1e-10, 1e-2), sign=st.sampled_from([-1, 1]))
+def test_a_small_change_is_seen(number: float, share: float, sign: int) -> None:
+    after = number * (1 + sign * share)
+    texts = [compact(value, digits_for(value, after - number)) for value in (number, after)]
+    seen = number_of(texts[1]) - number_of(texts[0])
+    assert math.isclose(seen, after - number, rel_tol=0.02)
 
 
 @pytest.mark.parametrize(("values", "texts"), CASES["aligned"])

@@ -110,6 +110,10 @@ ASKED: dict[str, tuple[dict[str, Any], Callable[[Path], Any]]] = {
     "dead": ({"model": "a"}, lambda at: cs.probe.dead(model(at, "a"), shapes("train"))),
     "shortcut": ({"source": "shapes"}, lambda _: cs.probe.shortcut("shapes")),
     "lint": ({"model": "a", "images": 40}, lambda at: cs.probe.lint(at / "a", images=40)),
+    "gradients": (
+        {"model": "a", "images": 70, "points": 3},
+        lambda at: cs.probe.gradients(at / "a", images=70, points=3),
+    ),
     "patches": (
         {"model": "a", "step": "conv1", "channels": 2, "images": 50},
         lambda at: cs.probe.patches(model(at, "a"), shapes("test").part(slice(50)), "conv1", channels=2),

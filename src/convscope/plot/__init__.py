@@ -15,6 +15,7 @@ from convscope.plot.figures.explanation import explanation as explanation
 from convscope.plot.figures.feature_maps import maps as maps
 from convscope.plot.figures.feature_maps import maps_by_class as maps_by_class
 from convscope.plot.figures.filtered import filtered as filtered
+from convscope.plot.figures.gradients import gradients as gradients
 from convscope.plot.figures.history import history as history
 from convscope.plot.figures.kernels import kernels as kernels
 from convscope.plot.figures.lint import lint as lint
@@ -27,3 +28,4 @@ from convscope.plot.figures.samples import samples as samples
 from convscope.plot.figures.samples import spread as spread
 from convscope.plot.figures.shift import shift as shift
 from convscope.plot.figures.shortcut import shortcut as shortcut
+from convscope.plot.figures.training_step import training_step as training_step

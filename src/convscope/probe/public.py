@@ -14,6 +14,8 @@ from convscope.probe.dead import Dead as Dead
 from convscope.probe.dead import Duplicate as Duplicate
 from convscope.probe.dead import StepUnits as StepUnits
 from convscope.probe.dead import dead as dead
+from convscope.probe.gradients import Gradients as Gradients
+from convscope.probe.gradients import gradients as gradients
 from convscope.probe.linting.findings import Finding as Finding
 from convscope.probe.linting.findings import Lint as Lint
 from convscope.probe.linting.lint import lint as lint
@@ -26,6 +28,8 @@ from convscope.probe.receptive_field import receptive_fields as receptive_fields
 from convscope.probe.shift import shift as shift
 from convscope.probe.shortcut import Shortcut as Shortcut
 from convscope.probe.shortcut import shortcut as shortcut
+from convscope.probe.support.gradient_norms import GradientPoint as GradientPoint
+from convscope.probe.support.gradient_norms import LayerGradients as LayerGradients
 from convscope.probe.support.report import Proportion as Proportion
 from convscope.probe.support.report import Report as Report
 from convscope.probe.support.report import Table as Table

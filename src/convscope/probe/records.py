@@ -66,6 +66,11 @@ def _lint(subject: Subject, settings: Settings, progress: Progress) -> Any:
     return probe.lint(model, subject.split("train"), test=subject.split("test"), **settings, progress=progress)
 
 
+def _gradients(subject: Subject, settings: Settings, progress: Progress) -> Any:
+    model = subject.model if subject.run is None else subject.run  # a run has the weights of its training's steps
+    return probe.gradients(model, subject.split("train"), **settings, progress=progress)
+
+
 def _patches(subject: Subject, settings: Settings, progress: Progress) -> Any:
     return probe.patches(subject.model, subject.data, **settings, progress=progress)
 
@@ -291,7 +296,41 @@ ATTRIBUTION = Probe(
     "questions before it is an error.",
 )
 
+GRADIENTS = Probe(
+    name="gradients",
+    question="How much of the gradient reaches the first layers?",
+    measures="The norm of the loss's gradient at every layer, now and over a training: does it vanish or explode?",
+    help="Does the gradient vanish on its way to the first layer? `convscope probe gradients runs/shapes-cnn`.",
+    arguments=(
+        MODEL,
+        Argument(
+            "dataset", "What it is trained on: shapes, mnist, folder:PATH, ...; a run knows its own.", required=False
+        ),
+    ),
+    settings=(
+        Setting("loss", "cross-entropy, mse or nll; by default a run's own, else cross-entropy."),
+        Setting("images", "How many training images to run it on.", default=256, type=int, metavar="COUNT", minimum=1),
+        Setting("batch", "Images in a batch.", default=64, type=int, metavar="COUNT", minimum=1),
+        Setting(
+            "points",
+            "Of a run: at how many of its kept steps.",
+            default=9,
+            type=int,
+            metavar="COUNT",
+            minimum=1,
+            field=Field("points", "Kept steps", "number", default=9, maximum=21),
+        ),
+        Setting("seed", "Of generated data, of the images that are taken and of dropout.", default=0, type=int),
+    ),
+    run=_gradients,
+    result="probe.gradients.Gradients",
+    images=256,
+    most=2_048,
+    caveats="A small gradient does not say that a layer learns slowly: Adam and RMSprop divide it by its own size.",
+)
+
 PROBES: Mapping[str, Probe] = {
-    record.name: record for record in (RECEPTIVE_FIELD, SHIFT, COMPARE, DEAD, SHORTCUT, LINT, PATCHES, ATTRIBUTION)
+    record.name: record
+    for record in (RECEPTIVE_FIELD, SHIFT, COMPARE, DEAD, SHORTCUT, LINT, PATCHES, ATTRIBUTION, GRADIENTS)
 }
 """Name, as in `convscope probe NAME` -> its record."""

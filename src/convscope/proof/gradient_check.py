@@ -126,7 +126,7 @@ def _differences(
         size = STEP * max(_size(weights), LEAST)
         change = np.zeros(weights.shape)
         change[cell] = size
-        more, less = Forward(trace, ref, weights + change), Forward(trace, ref, weights - change)
+        more, less = Forward(trace, {ref: weights + change}), Forward(trace, {ref: weights - change})
         slope = (more.loss() - less.loss()) / (2 * size)
         flips = more.pattern != less.pattern
         share = _share(abs(slope - float(gradient[cell])), gradient, floor)
@@ -144,7 +144,7 @@ def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
     recorded = float(_numbers(trace, step.loss))
     if first is None or not recorded:
         return 0.0
-    exact = Forward(trace, first, trace.parameters[first.name].astype(np.float64)).loss()
+    exact = Forward(trace, {first: trace.parameters[first.name].astype(np.float64)}).loss()
     return abs(exact - recorded) / abs(recorded)
 
 
@@ -173,10 +173,11 @@ def _numbers(trace: Trace, ref: Ref) -> Array:
 
 
 class Forward:
-    """The forward pass once more, by the reference in float64, with one parameter changed."""
+    """The forward pass once more, by the reference in float64, with some parameters changed."""
 
-    def __init__(self, trace: Trace, parameter: Ref, value: Array) -> None:
-        self._trace, self._parameter, self._value = trace, parameter, value
+    def __init__(self, trace: Trace, changed: Mapping[Ref, Array]) -> None:
+        self._trace = trace
+        self._new = {ref.id: (ref, value) for ref, value in changed.items()}
         self._made: dict[tuple[int, int], Array] = {}
         self.pattern: list[bytes] = []
         """The active cells of each piecewise linear operation, and the maxima of each pooling."""
@@ -202,9 +203,10 @@ class Forward:
         kind, number, output, _ = source_of_operand(self._trace, ref)
         if kind == "step" and (number, output) in self._made:
             yield self._made[number, output]
-        elif kind == "parameter" and number == self._parameter.id:
-            memory = np.zeros(int(max(addresses_of(layout_of(each)).max() for each in (self._parameter, ref))) + 1)
-            memory[addresses_of(layout_of(self._parameter))] = self._value
+        elif kind == "parameter" and number in self._new:
+            parameter, value = self._new[number]
+            memory = np.zeros(int(max(addresses_of(layout_of(each)).max() for each in (parameter, ref))) + 1)
+            memory[addresses_of(layout_of(parameter))] = value
             yield memory[addresses_of(layout_of(ref))]
 
     def _run(self, step: Step, changed: Mapping[str, Array]) -> None:

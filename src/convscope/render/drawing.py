@@ -8,7 +8,7 @@ import numpy as np
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.expr.primitives import PRIMITIVES
 from convscope.expr.primitives.reductions import KERNELS
-from convscope.render.numbers import NumberScale, number_of, short, table
+from convscope.render.numbers import NumberScale, digits_for, number_of, short, table
 from convscope.render.series import draw_cells, draw_extreme, draw_ranked, draw_softmax, draw_variance
 from convscope.render.sums import BLANK, INDENT, ROUNDING, RULE, Detail, Row, draw_sum, indented, render, result_scale
 
@@ -16,6 +16,13 @@ Argument = Expr | Cells
 
 OPERATORS, POWERS = frozenset("+−×÷√"), frozenset("²³")
 """Signs next to which a negative number needs brackets: after the first, before the second."""
+CHANGED: Mapping[str, str] = {
+    "descend": "before",
+    "decay": "before",
+    "with_decay": "gradient",
+    "look_ahead": "gradient",
+}
+"""Functions that change one of their arguments, perhaps by little -> that argument, with the digits that show it."""
 
 
 def formula(apply: Apply) -> str:
@@ -32,7 +39,11 @@ def draw_formula(apply: Apply) -> list[Row | str]:
     """The arguments with their numbers, then the formula with these numbers and its result."""
     names = list(apply.arguments)
     labels = table([(name, describe(a)) for name, a in apply.arguments.items()], "<<", "   ")
-    shown = [_number(a) for a in apply.arguments.values()]
+    changed = CHANGED.get(apply.function)
+    shown = [
+        short(a.value(), _digits(apply, a.value())) if name == changed and not isinstance(a, Cells) else _number(a)
+        for name, a in apply.arguments.items()
+    ]
     lines: list[Row | str] = [Row(label, text) for label, text in zip(labels, shown, strict=True)]
     if any(isinstance(a, Cells) for a in apply.arguments.values()):
         return lines
@@ -47,9 +58,11 @@ def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
         taken = function.taken(*values) if function.taken else function.formula
         with_shown = float(function.value(*(number_of(text) for text in shown.values())))
     value = apply.value()
-    scale = NumberScale.fine(value or with_shown)
+    digits = _digits(apply, value)
+    scale = NumberScale.fine(value or with_shown, digits)
     label = taken.strip("{}") if taken != function.formula and taken.strip("{}") in shown else _filled(taken, shown)
-    lines: list[Row | str] = [Row(label, short(with_shown))]
+    rounded = number_of(scale.show(with_shown))  # rounded once, as the remainder below counts it
+    lines: list[Row | str] = [Row(label, short(rounded, digits))]
     if np.isfinite([value, with_shown]).all() and scale.units(value) != scale.units(with_shown):
         lines.append(Row(ROUNDING, scale.text(scale.units(value) - scale.units(with_shown))))
     return lines
@@ -164,7 +177,7 @@ def result(expr: Expr) -> str:
     value = expr.value()
     if isinstance(expr, Dot):
         return result_scale(expr).show(value) if len(expr.left) else "0"
-    return short(value)
+    return short(value, _digits(expr, value))
 
 
 def rounding(expr: Expr) -> str:
@@ -180,7 +193,14 @@ def rounding(expr: Expr) -> str:
     if isinstance(expr, Dot):
         scale = result_scale(expr)
         return "" if scale.power else f"rounded to {scale.decimals} decimals"
-    return "rounded to 5 digits"
+    return f"rounded to {_digits(expr, value)} digits"
+
+
+def _digits(expr: Expr, number: float) -> int:
+    """Significant digits of the result, or of what it was before: five, or as many as show a small change."""
+    if not isinstance(expr, Apply) or expr.function not in CHANGED:
+        return 5
+    return digits_for(number, expr.value() - _exact(expr.arguments[CHANGED[expr.function]]))
 
 
 def _inner(apply: Apply, detail: Detail) -> list[Row | str]:

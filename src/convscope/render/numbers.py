@@ -112,6 +112,20 @@ def short(number: float, digits: int = 5) -> str:
     return compact(number, digits)
 
 
+def digits_for(number: float, change: float) -> int:
+    """Significant digits of a number that show a change of it with three digits: at least five, at most 17.
+
+    >>> digits_for(0.5, 0.01), digits_for(-0.099146, -2.05e-8), digits_for(1.0, 0.0)
+    (5, 9, 5)
+
+    web/src/lib/format.ts has the same function; tests/support/number_cases.json holds both to the same results.
+    """
+    if not (math.isfinite(number) and math.isfinite(change)) or number == 0 or change == 0:
+        return 5
+    apart = math.floor(math.log10(abs(number))) - math.floor(math.log10(abs(change)))
+    return min(max(5, apart + 3), 17)
+
+
 def aligned(values: NDArray[Any]) -> NDArray[np.str_]:
     """Numbers as text of the same shape, all with the same decimals; seven characters are enough unless all are tiny.
 

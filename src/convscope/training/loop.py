@@ -113,6 +113,8 @@ class Loop:
     room: int = field(init=False)
     """Number of points that the history may still take in addition to `kept`."""
     saved_at: float = field(init=False, default_factory=time.perf_counter)
+    alone: dict[str, float] = field(init=False, default_factory=dict)
+    """Loss and accuracy of the newest step, if it was taken alone: "step_loss", "step_accuracy"."""
     cost: float = field(init=False, default=0.0)
     """Seconds that it took to write the newest snapshot."""
 
@@ -191,13 +193,20 @@ class Loop:
             outputs.append((output[:count], labels[:count]))
             if time.perf_counter() >= until or (self.interrupt.asked and self.runtime.world == 1):
                 break
+        sums = self._summed(losses, outputs)
+        self.alone = self._added(sums) if len(losses) == 1 else {}
         self.position = replace(
             self.position,
             step=self.position.step + len(losses),
             batch=first + len(losses),
-            sums=self._summed(losses, outputs),
+            sums=sums,
             seconds=self.position.seconds + time.perf_counter() - start,
         )
+
+    def _added(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """The means of the images that these sums have more than the position's."""
+        loss, hits, images = (sums[f"epoch_{name}"] - self.position.sums[f"epoch_{name}"] for name in SUMS)
+        return {"step_loss": loss / images, "step_accuracy": hits / images} if images else {}
 
     def _until_next(self) -> int:
         step = self.position.step
@@ -266,6 +275,7 @@ class Loop:
     def _report(self) -> None:
         """Report progress to the watcher, which may take its time before it returns."""
         event = self._event("progress", total=self.total, epochs=self.recipe.epochs, **self._means("epoch_"))
+        event |= self.alone if self.pace == 0 else {}
         self.pace = self.watch(event)
 
     def _end_epoch(self) -> None:

@@ -5,6 +5,8 @@
 import { writable, type Readable } from "svelte/store";
 import { pictures, floats, toBase64, unpack, type Picture, type Tensor } from "./pack";
 import type {
+  BackwardInfo,
+  BackwardRequest,
   Cell,
   ContributionsInfo,
   DifferenceInfo,
@@ -22,12 +24,14 @@ import type {
   Proof,
   QuestionInfo,
   Session,
+  StepEffectInfo,
   Stored,
   TraceInfo,
   TraceRequest,
   TrainCommand,
   TrainingEvent,
   TrainingInfo,
+  TrainingStepInfo,
   TrainOptions,
   TrainRequest,
 } from "./types";
@@ -59,7 +63,8 @@ export const connection: Readable<Connection> = connectionStore;
 const token = readToken();
 const tab = readTab();
 let reconnecting: Promise<void> | undefined;
-const requests = new Map<string, TraceRequest>();
+/** By trace: the path and the body of the request that made it. */
+const requests = new Map<string, readonly [string, unknown]>();
 
 function readToken(): string {
   const fromFragment = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -247,9 +252,9 @@ async function call(path: string, ask: Ask = {}): Promise<Response> {
 /** Request again the traces in a path, which the server may have evicted; ids are digests, so they stay the same. */
 async function restoreTraces(path: string, signal: AbortSignal | undefined): Promise<boolean> {
   let any = false;
-  for (const [id, request] of requests) {
+  for (const [id, [route, request]] of requests) {
     if (!path.includes(id)) continue;
-    const again = await send("traces", { ...posting(request), signal });
+    const again = await send(route, { ...posting(request), signal });
     any ||= again.ok;
   }
   return any;
@@ -303,10 +308,42 @@ export function upload(file: Blob, called: string): Promise<Stored> {
 
 export async function postTrace(request: TraceRequest, signal?: AbortSignal): Promise<TraceInfo> {
   const info = await json<TraceInfo>("traces", { ...posting(request), signal });
-  requests.delete(info.id);
-  requests.set(info.id, request);
-  if (requests.size > 64) requests.delete(requests.keys().next().value as string);
+  remember(info.id, "traces", request);
   return info;
+}
+
+function remember(id: string, route: string, request: unknown): void {
+  requests.delete(id);
+  requests.set(id, [route, request]);
+  if (requests.size > 64) requests.delete(requests.keys().next().value as string);
+}
+
+/** Repeat a step of a run, counted from 1, and record it. */
+export async function postTrainingStep(model: string, step: number, signal?: AbortSignal): Promise<TrainingStepInfo> {
+  const info = await json<TrainingStepInfo>("training-steps", { ...posting({ model, step }), signal });
+  remember(info.trace.id, "training-steps", { model, step });
+  return info;
+}
+
+/** The loss after the same update with a multiple of its learning rate. */
+export function getStepEffect(trace: string, times: number, signal?: AbortSignal): Promise<StepEffectInfo> {
+  return json(`training-steps/${trace}/effect?times=${times}`, { signal });
+}
+
+export function getDirection(trace: string, parameter: string, signal?: AbortSignal): Promise<Tensor> {
+  return tensor(`training-steps/${trace}/directions/${name(parameter)}`, signal);
+}
+
+/** The gradients of an image. */
+export async function postBackward(request: BackwardRequest, signal?: AbortSignal): Promise<BackwardInfo> {
+  const info = await json<BackwardInfo>("gradients", { ...posting(request), signal });
+  remember(info.trace.id, "gradients", request);
+  return info;
+}
+
+/** The cells of a gradient that are 0 because an activation did not pass: 1 there, 0 elsewhere. */
+export function getBlocked(trace: string, step: number, channel: number, signal?: AbortSignal): Promise<Tensor> {
+  return tensor(`gradients/${trace}/steps/${step}/blocked?channel=${channel}`, signal);
 }
 
 export type ThumbnailsAsk = Readonly<{ channels?: number; side?: number; first?: number }>;

@@ -39,6 +39,11 @@ function build(theme: Theme): ColourMap {
 
 export const DIVERGING: Record<Theme, ColourMap> = { light: build("light"), dark: build("dark") };
 
+const BLOCKED: Record<Theme, number> = { light: pack(rgb("#000000")), dark: pack(rgb("#6f6d68")) };
+
+/** The packed colour of zeros behind an activation that did not pass: black; on a dark page, a grey that is seen. */
+export const blockedColour = (map: ColourMap): number => BLOCKED[map.theme];
+
 /** The packed colour of a number on a scale from −limit to limit. */
 export function colour(map: ColourMap, value: number, limit: number): number {
   if (!Number.isFinite(value)) return map.strange;

@@ -14,6 +14,18 @@ test("points of batches and of epochs become curves over the steps", () => {
   expect(found.testAccuracy).toEqual([null, 0.9, 1]);
 });
 
+test("a step that was taken alone has its own loss", () => {
+  const found = curves([
+    { event: "train", step: 10, epoch: 1, loss: 0.7, accuracy: 0.5 },
+    { event: "step", step: 10, epoch: 1, loss: 0.9, accuracy: 0.4 },
+    { event: "step", step: 11, epoch: 1, loss: 0.6, accuracy: 0.6 },
+  ]);
+  expect([found.steps, found.loss]).toEqual([
+    [10, 11],
+    [0.9, 0.6],
+  ]);
+});
+
 test("where there are only epochs, their means are the curve", () => {
   const found = curves(
     [1, 2].map((epoch) => ({

@@ -15,15 +15,18 @@ export type Point = TrainingEvent["points"][number];
 
 /**
  * The curves of a training's metrics; those of a batch and those of an epoch may share a step. An epoch's mean training
- * loss is drawn only if there are no batch metrics: next to them, it would look like a jump of the loss.
+ * loss is drawn only if there are no batch metrics: next to them, it would look like a jump of the loss. A step that was
+ * taken alone has its own loss, rather than the mean since the last point.
  */
 export function curves(points: readonly Point[]): Curves {
   const at = new Map<number, Point>();
-  const fine = points.some((point) => point["event"] === "train");
+  const fine = points.some((point) => point["event"] !== "epoch");
   for (const point of points) {
     const step = Number(point["step"]);
     const epoch = point["event"] === "epoch";
-    at.set(step, { ...(fine && epoch ? {} : point), ...at.get(step), ...(epoch ? tests(point) : {}) });
+    const before = at.get(step);
+    const first = point["event"] === "step" ? { ...before, ...point } : { ...(fine && epoch ? {} : point), ...before };
+    at.set(step, { ...first, ...(epoch ? tests(point) : {}) });
   }
   const all = [...at].sort((a, b) => a[0] - b[0]);
   const one = (name: string): (number | null)[] =>

@@ -1,5 +1,5 @@
 /** Draw numbers onto canvases: one pixel per number, magnified by CSS without smoothing. Knows no server. */
-import { colour, grey, mixed, type ColourMap } from "./colours";
+import { blockedColour, colour, grey, mixed, type ColourMap } from "./colours";
 
 /** Numbers of one plane, or three planes of a colour picture. */
 export type Plane = Readonly<{ data: ArrayLike<number>; height: number; width: number }>;
@@ -23,7 +23,7 @@ export function drawMap(canvas: HTMLCanvasElement, plane: Plane, limit: number, 
   });
 }
 
-/** Draw bytes that encode numbers from low to high, in signed colours. */
+/** Draw bytes that encode numbers from low to high, in signed colours; `blocked`: byte 0 stands for a blocked cell. */
 export function drawBytes(
   canvas: HTMLCanvasElement,
   plane: Plane,
@@ -31,10 +31,12 @@ export function drawBytes(
   high: number,
   limit: number,
   map: ColourMap,
+  blocked = false,
 ): void {
   const step = (high - low) / 255;
   const table = new Uint32Array(256);
   for (let i = 0; i < 256; i++) table[i] = colour(map, low + i * step, limit);
+  if (blocked) table[0] = blockedColour(map);
   put(canvas, plane.height, plane.width, (i) => {
     const byte = plane.data[i];
     return byte === undefined ? 0 : (table[byte] ?? 0);

@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { cellWords, fixed, full, like, percent, short, size } from "./format";
+import { cellWords, digitsFor, fixed, full, like, percent, short, size } from "./format";
 
 type Cases = {
   compact: [number, number, string][];
+  change: [number, number, number, string][];
   aligned: [number[], string[]][];
   percent: [number, string][];
   cell: [number[], string][];
@@ -14,6 +15,10 @@ const CASES = JSON.parse(
 
 test("numbers are written as Python writes them", () => {
   for (const [value, digits, text] of CASES.compact) expect(short(value, digits)).toBe(text);
+  for (const [value, change, digits, text] of CASES.change) {
+    expect(digitsFor(value, change)).toBe(digits);
+    expect(short(value, digits)).toBe(text);
+  }
   for (const [values, texts] of CASES.aligned) expect(values.map(like(values))).toEqual(texts);
   for (const [share, text] of CASES.percent) expect(percent(share)).toBe(text);
   for (const [cell, text] of CASES.cell) expect(cellWords(cell)).toBe(text);

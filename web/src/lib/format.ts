@@ -25,6 +25,13 @@ export function short(number: Num, digits = 4): string {
   return signed(`${mantissa.replace(/\.?0+$/, "")}e${Number(exponent)}`);
 }
 
+/** Significant digits of a number that show a change of it with three digits: at least five, at most 17. */
+export function digitsFor(number: number, change: number): number {
+  if (!Number.isFinite(number) || !Number.isFinite(change) || number === 0 || change === 0) return 5;
+  const apart = Math.floor(Math.log10(Math.abs(number))) - Math.floor(Math.log10(Math.abs(change)));
+  return Math.min(Math.max(5, apart + 3), 17);
+}
+
 /** The shortest text that identifies a float64. */
 export function full(number: Num): string {
   const value = real(number);

@@ -11,6 +11,8 @@ export type PictureItem = Readonly<{
   high: Num;
   offset: number;
   label: number | null;
+  /** Whether byte 0 stands for cells at which an activation did not pass; numbers then begin at 1. */
+  blocked?: boolean;
 }>;
 
 export type Picture = PictureItem & Readonly<{ bytes: Uint8Array }>;

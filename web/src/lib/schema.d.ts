@@ -24,6 +24,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gradients": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Backward
+         * @description Record the backward pass of an image, from the loss or from the score of a class.
+         */
+        post: operations["backward_api_gradients_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gradients/{trace}/steps/{step}/blocked": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Blocked
+         * @description The cells of a gradient that are 0 because an activation did not pass: 1 there, 0 elsewhere.
+         */
+        get: operations["blocked_api_gradients__trace__steps__step__blocked_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/inputs": {
         parameters: {
             query?: never;
@@ -572,6 +612,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/training-steps": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Record
+         * @description Repeat a step of a run, and record it with its gradients and updates.
+         */
+        post: operations["record_api_training_steps_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training-steps/{trace}/directions/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Direction
+         * @description What the optimizer multiplies by the learning rate and subtracts from a parameter.
+         */
+        get: operations["direction_api_training_steps__trace__directions__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training-steps/{trace}/effect": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Effect
+         * @description The loss of the same batch after the same update with another learning rate.
+         */
+        get: operations["effect_api_training_steps__trace__effect_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/trainings": {
         parameters: {
             query?: never;
@@ -689,6 +789,61 @@ export interface components {
             type: "apply";
             /** Value */
             value: number | ("nan" | "inf" | "-inf");
+        };
+        /**
+         * BackwardInfo
+         * @description The gradients of one image.
+         */
+        BackwardInfo: {
+            /** Blocked */
+            blocked: number[];
+            /** Index */
+            index: number;
+            /** Label */
+            label: string;
+            /**
+             * Of
+             * @enum {string}
+             */
+            of: "loss" | "class";
+            trace: components["schemas"]["TraceInfo"];
+            /** Value */
+            value: number | ("nan" | "inf" | "-inf");
+        };
+        /**
+         * BackwardRequest
+         * @description The backward pass of an image: how a number changes with every cell before it.
+         */
+        BackwardRequest: {
+            forward: components["schemas"]["TraceRequest"];
+            /** Index */
+            index?: number | null;
+            /**
+             * Of
+             * @default loss
+             * @enum {string}
+             */
+            of: "loss" | "class";
+        };
+        /**
+         * BatchImage
+         * @description One image of a step's batch.
+         */
+        BatchImage: {
+            /** Index */
+            index: number;
+            /** Label */
+            label: string | null;
+            /** Loss */
+            loss: number | ("nan" | "inf" | "-inf") | null;
+            /** Picture */
+            picture: string;
+            /** Shape */
+            shape: [
+                number,
+                number,
+                number
+            ];
         };
         /**
          * CellsJson
@@ -1208,6 +1363,24 @@ export interface components {
             shape: number[];
         };
         /**
+         * ParameterUpdate
+         * @description How a step changed one parameter.
+         */
+        ParameterUpdate: {
+            /** Gradient */
+            gradient: number;
+            /** Name */
+            name: string;
+            /** Plain */
+            plain: boolean;
+            /** Rate */
+            rate: number;
+            /** Shape */
+            shape: number[];
+            /** Updated */
+            updated: number;
+        };
+        /**
          * PathInfo
          * @description What the image adds to a number by way of one channel of each of some convolutions.
          */
@@ -1352,11 +1525,13 @@ export interface components {
             other_at?: number | null;
             /** Output */
             output?: number | null;
+            /** Points */
+            points?: number | null;
             /**
              * Question
              * @enum {string}
              */
-            question: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution";
+            question: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution" | "gradients";
             /** Reach */
             reach?: number | null;
             /** Source */
@@ -1441,7 +1616,7 @@ export interface components {
              * Name
              * @enum {string}
              */
-            name: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution";
+            name: "receptive-field" | "shift" | "compare" | "dead" | "shortcut" | "lint" | "patches" | "attribution" | "gradients";
             /** Needs */
             needs: ("model" | "other" | "input" | "source" | "split" | "images")[];
             /** Says */
@@ -1567,6 +1742,20 @@ export interface components {
             name: string;
             /** Rms */
             rms: number | ("nan" | "inf" | "-inf");
+        };
+        /**
+         * StepEffectInfo
+         * @description The loss of a step's batch after the same update with another learning rate.
+         */
+        StepEffectInfo: {
+            /** After */
+            after: number | ("nan" | "inf" | "-inf");
+            /** Before */
+            before: number | ("nan" | "inf" | "-inf");
+            /** Times */
+            times: number;
+            /** Trace */
+            trace: string;
         };
         /**
          * StepInfo
@@ -1795,6 +1984,41 @@ export interface components {
             total: number;
         };
         /**
+         * TrainingStepInfo
+         * @description One step of a training.
+         */
+        TrainingStepInfo: {
+            /** After */
+            after: number | ("nan" | "inf" | "-inf");
+            /** Before */
+            before: number | ("nan" | "inf" | "-inf");
+            /** Count */
+            count: number;
+            /** Images */
+            images: components["schemas"]["BatchImage"][];
+            /** Loss Name */
+            loss_name: string;
+            /** Mode */
+            mode: string;
+            /** Optimizer */
+            optimizer: string;
+            /** Step */
+            step: number;
+            trace: components["schemas"]["TraceInfo"];
+            /** Updates */
+            updates: components["schemas"]["ParameterUpdate"][];
+        };
+        /**
+         * TrainingStepRequest
+         * @description Repeat a step of a run, and record it.
+         */
+        TrainingStepRequest: {
+            /** Model */
+            model: string;
+            /** Step */
+            step: number;
+        };
+        /**
          * TrainOptions
          * @description The models that fit each data source.
          */
@@ -1852,6 +2076,73 @@ export interface operations {
             };
             header?: never;
             path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    backward_api_gradients_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BackwardRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BackwardInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    blocked_api_gradients__trace__steps__step__blocked_get: {
+        parameters: {
+            query?: {
+                channel?: number;
+            };
+            header?: never;
+            path: {
+                step: number;
+                trace: string;
+            };
             cookie?: never;
         };
         requestBody?: never;
@@ -2818,6 +3109,104 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TrainOptions"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    record_api_training_steps_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TrainingStepRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TrainingStepInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    direction_api_training_steps__trace__directions__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    effect_api_training_steps__trace__effect_get: {
+        parameters: {
+            query?: {
+                times?: number;
+            };
+            header?: never;
+            path: {
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepEffectInfo"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

@@ -41,6 +41,8 @@ export type State = Readonly<{
   trail: readonly Crumb[];
   /** Whose class is asked for in "Why …?", and the class it is compared with; null: the answer itself. */
   why: readonly [number, number | null] | null;
+  /** In Look, what is differentiated where the network is read backward: loss, loss-1, class-0; null: forward. */
+  back: string | null;
   /** Whether contributions are shown over the input. */
   pixels: boolean;
   /** Whether all steps share one colour scale. */
@@ -78,6 +80,7 @@ const START: State = {
   window: null,
   trail: [],
   why: null,
+  back: null,
   pixels: false,
   shared: false,
   open: [],
@@ -188,6 +191,7 @@ function partsOf(state: State): [string, string | null][] {
         (state.trail.map((c) => `${escaped(stepText(c.step))}~${c.cell.join(".")}`).join("_") || null),
     ],
     ["why", state.why === null ? null : state.why.filter((n) => n !== null).join("-")],
+    ["back", state.back],
     ["pixels", state.pixels ? "1" : null],
     ["shared", state.shared ? "1" : null],
     ["open", state.open.join(",") || null],
@@ -223,6 +227,7 @@ export function parse(query: string): State {
     cell: cellFrom(has.get("cell")),
     window: numberFrom(has.get("window")),
     why: whyFrom(has.get("why")),
+    back: /^(loss|class)(-\d{1,7})?$/.exec(has.get("back") ?? "")?.[0] ?? null,
     pixels: has.get("pixels") === "1",
     shared: has.get("shared") === "1",
     open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),
@@ -317,8 +322,27 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
 
 /** The initial state of a model, with nothing selected and nothing changed. */
 export function fresh(model: string | null): Partial<State> {
-  const { input, origin, edits, at, step, named, why, channel, cell, window, trail, open, layer, wish, asked } = START;
-  return { model, input, origin, edits, at, step, named, why, channel, cell, window, trail, open, layer, wish, asked };
+  const { input, origin, edits, at, step, named, why, back, channel, cell, window, trail, open, layer, wish, asked } =
+    START;
+  return {
+    model,
+    input,
+    origin,
+    edits,
+    at,
+    step,
+    named,
+    why,
+    back,
+    channel,
+    cell,
+    window,
+    trail,
+    open,
+    layer,
+    wish,
+    asked,
+  };
 }
 
 /** The URL of the current state with some changes, for links. */

@@ -11,6 +11,7 @@ test("the start has an empty address", () => {
 test("every part of the state survives the address", () => {
   const state: State = {
     view: "compare",
+    back: "class-3",
     model: "shapes-cnn",
     input: painted(Uint8Array.from([0, 1, 128, 255, 7, 9]), [1, 2, 3]),
     origin: { kind: "sample", source: "shapes", split: "test", index: 12 },

@@ -50,6 +50,12 @@ export type TrainOptions = Schemas["TrainOptions"];
 export type TrainingInfo = Schemas["TrainingInfo"];
 export type TrainCommand = Schemas["TrainCommand"];
 export type TrainingEvent = Schemas["TrainingEvent"];
+export type TrainingStepInfo = Schemas["TrainingStepInfo"];
+export type BatchImage = Schemas["BatchImage"];
+export type ParameterUpdate = Schemas["ParameterUpdate"];
+export type StepEffectInfo = Schemas["StepEffectInfo"];
+export type BackwardRequest = Schemas["BackwardRequest"];
+export type BackwardInfo = Schemas["BackwardInfo"];
 
 /** The header of a pack of contributions. It is part of a binary response, so the OpenAPI document does not include it. */
 export type ContributionsInfo = Readonly<{

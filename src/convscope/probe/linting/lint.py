@@ -14,6 +14,7 @@ from convscope.errors import UnknownName, UsageError
 from convscope.probe.linting import data_checks, training_checks
 from convscope.probe.linting.evidence import Evidence, Loss, Predict, Step, gather
 from convscope.probe.linting.findings import LESSONS, Finding, Lint
+from convscope.probe.support.batching import balanced
 from convscope.progress import Progress, silent
 from convscope.training.evaluation import data_of
 from convscope.training.job import DataSource, as_dataset
@@ -104,7 +105,7 @@ def lint(
     skipped: dict[str, str] = {}
     subject, seen = "what was given", None
     if model is not None:
-        which = partial(_some, count=images, seed=seed)
+        which = partial(balanced, count=images, seed=seed)
         progress("checks", 0, len(CHECKS))
         seen = _evidence(model, data, test, loss=loss, step=step, predict=predict, which=which)
         subject = seen.card.name
@@ -159,16 +160,6 @@ def _evidence(
         step=step,
         predict=predict or _ask,
     )
-
-
-def _some(data: Dataset, count: int, seed: int) -> NDArray[np.int64]:
-    """Indices of the images, balanced over the classes and drawn by the seed."""
-    order = np.random.default_rng(seed).permutation(len(data))
-    turn = np.zeros(len(data), np.int64)  # the how manieth of its class an image is, in this order
-    for label in np.unique(data.labels):
-        members = np.flatnonzero(data.labels[order] == label)
-        turn[members] = np.arange(len(members))
-    return np.sort(order[np.argsort(turn, kind="stable")][:count])
 
 
 def _loss(loss: str | Loss) -> Loss:

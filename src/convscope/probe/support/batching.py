@@ -94,6 +94,21 @@ def first_of(data: Dataset, model: nn.Module, count: int = 1) -> Tensor:
     return feeder(data, model)(data.first(count))
 
 
+def balanced(data: Dataset, count: int, seed: int) -> NDArray[np.int64]:
+    """Indices of `count` images, balanced over the classes and drawn by the seed.
+
+    >>> data = Dataset("six", np.zeros((6, 1, 1, 1), np.uint8), np.array([0, 0, 0, 0, 1, 1]), ("a", "b"))
+    >>> data.labels[balanced(data, 4, 0)].tolist()
+    [0, 0, 1, 1]
+    """
+    order = np.random.default_rng(seed).permutation(len(data))
+    turn = np.zeros(len(data), np.int64)  # the how manieth of its class an image is, in this order
+    for label in np.unique(data.labels):
+        members = np.flatnonzero(data.labels[order] == label)
+        turn[members] = np.arange(len(members))
+    return np.sort(order[np.argsort(turn, kind="stable")][:count])
+
+
 def pictures(data: Dataset, model: nn.Module) -> Callable[[int], NDArray[np.float32]]:
     """A function that gives an image of a data set as this model is shown it, but from 0 to 1: shape (C, H, W)."""
     feed, expected = feeder(data, model), _expected(data, model)

@@ -106,7 +106,9 @@ def explained(
     why = why_of(done, step, cell)
     cheap = step.id in done.proved or _work(why) <= CHEAP
     proof = proved(done, why) if cheap else None
-    return _answer(why, address_of(done, why), proof, TERMS if every else SOME, channel)
+    answer = _answer(why, address_of(done, why), proof, TERMS if every else SOME, channel)
+    # the code reads a trace of one forward pass, which this one is not
+    return answer if done.trace.training_step is None else answer.model_copy(update={"code": None})
 
 
 def address_of(done: TracePass, why: cs.Explanation) -> schema.Address:

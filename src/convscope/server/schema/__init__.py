@@ -15,6 +15,15 @@ from convscope.server.explanations.schema import (
     PathsInfo,
     Proof,
 )
+from convscope.server.gradients.schema import (
+    BackwardInfo,
+    BackwardRequest,
+    BatchImage,
+    ParameterUpdate,
+    StepEffectInfo,
+    TrainingStepInfo,
+    TrainingStepRequest,
+)
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
 from convscope.server.lessons.schema import (
     LessonBlock,
@@ -76,6 +85,9 @@ __all__ = [
     "PAINTED",
     "Address",
     "Answer",
+    "BackwardInfo",
+    "BackwardRequest",
+    "BatchImage",
     "Change",
     "Condition",
     "ContributionsInfo",
@@ -110,6 +122,7 @@ __all__ = [
     "Number",
     "Paper",
     "ParameterInfo",
+    "ParameterUpdate",
     "PathInfo",
     "PathsInfo",
     "PixelsRef",
@@ -128,6 +141,7 @@ __all__ = [
     "SourceInfo",
     "Split",
     "StepChange",
+    "StepEffectInfo",
     "StepInfo",
     "Stored",
     "StoredRef",
@@ -140,4 +154,6 @@ __all__ = [
     "TrainRequest",
     "TrainingEvent",
     "TrainingInfo",
+    "TrainingStepInfo",
+    "TrainingStepRequest",
 ]

@@ -56,6 +56,8 @@ class TracePass:
     """The ids of the steps recomputed most recently."""
     info: schema.TraceInfo | None = field(default=None, repr=False)
     """Cached description for the page, made by `responses.trace_info`."""
+    blocked: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
+    """Of a backward pass: step -> the cells that are 0 because an activation did not pass."""
     _extents: dict[int, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -140,6 +142,16 @@ class TraceStore:
             picture = find(request.input)
             self._make_room(opened, client)
             done = _run(picture, request, opened, model=model, name=name, at=at, left=left)
+        return self._put(done, client)
+
+    def keep(self, name: str, make: Callable[[], TracePass], client: str) -> TracePass:
+        """A pass with gradients by its id: from the cache, or as `make` records it."""
+        with self._lock:
+            done = self._kept.get(name)
+        return self._put(make() if done is None else done, client)
+
+    def _put(self, done: TracePass, client: str) -> TracePass:
+        name = done.id
         with self._lock:
             self._forget(name)
             self._kept[name] = done
@@ -207,10 +219,7 @@ def _run(
 ) -> TracePass:
     card = cs.card_of(model)
     taken = take(picture, card, request.change, request.fit)
-    overrides: dict[str, NDArray[Any]] = {}
-    if at is not None:
-        overrides = _past(opened, model, taken, at)
-    overrides |= edited(request.edits, {**_parameters(model), **overrides})
+    overrides = overrides_of(opened, model, taken, at, request.edits)
     notes = [opened.gone] if opened.gone else []
     keep = None if taken.array.size <= opened.light else KEEP
     trace, error = _recorded(model, taken, overrides, keep, left)
@@ -220,6 +229,14 @@ def _run(
     if done.size < LIGHT:
         opened.light = max(opened.light, taken.array.size)
     return done
+
+
+def overrides_of(
+    opened: ModelHandle, model: Any, taken: Taken, at: int | None, edits: Sequence[schema.Edit]
+) -> dict[str, NDArray[Any]]:
+    """The parameters that a request changes: those of training step `at`, then the edited ones."""
+    overrides = {} if at is None else _past(opened, model, taken, at)
+    return overrides | edited(edits, {**_parameters(model), **overrides})
 
 
 def _recorded(

@@ -242,6 +242,10 @@ def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[
     low, high = done.extent(step)
     chosen = planes[which]
     picture = array_pictures.shades(array_pictures.shrunk(chosen, side), low, high)
+    blocked = done.blocked.get(step.id)
+    if blocked is not None:  # 0 stands for cells at which an activation did not pass, the numbers begin at 1
+        closed = array_pictures.shrunk(array_pictures.planes_of(blocked)[which].astype(np.float64), side) > 0.5
+        picture = np.where(closed, 0, np.maximum(picture, 1)).astype(np.uint8)
     about = {
         "id": step.id,
         "channels": list(range(len(planes)))[which],
@@ -249,6 +253,7 @@ def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[
         "low": array_pictures.number(low),
         "high": array_pictures.number(high),
         "label": None,
+        "blocked": blocked is not None,
     }
     return about, picture
 

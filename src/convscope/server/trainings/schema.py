@@ -62,6 +62,7 @@ class TrainingEvent(Message):
 
     info: TrainingInfo
     points: list[dict[str, float | int | str | None]]
-    """New metrics: "event" ("train" or "epoch"), step, epoch, loss, accuracy, test_loss, test_accuracy."""
+    """New metrics: step, epoch, loss, accuracy, test_loss, test_accuracy, and "event": "train" (the mean since the one
+    before), "step" (of a step that was taken alone) or "epoch"."""
     history: list[int]
     """New training steps whose weights were kept; a trace request selects them with `at`."""

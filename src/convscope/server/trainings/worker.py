@@ -107,6 +107,8 @@ class TrainingWorker:
         """Wait while paused, but only at steps whose weights were kept, so that the page can show them."""
         with self.changed:
             over = self.step >= self.total
+            if "step_loss" in event:
+                self._tell_step(event)
             if self.steps == 0 and self.kept and not (over or self.stop):
                 self.tell({**event, "state": "paused"})
                 self.changed.wait_for(lambda: self.steps > 0 or self.stop)
@@ -119,6 +121,11 @@ class TrainingWorker:
             if self.kept:
                 self.steps = max(self.steps - 1, 0)
             return 0.0 if self.kept else None
+
+    def _tell_step(self, event: Mapping[str, Any]) -> None:
+        """Report the loss of a step that was taken alone, as a point of the curves."""
+        own = {"event": "step", "loss": event["step_loss"], "accuracy": event["step_accuracy"]}
+        self.tell({**own, "step": event["step"], "epoch": event["epoch"]})
 
     def _tell_now_and_then(self, event: Mapping[str, Any], *, at_once: bool) -> None:
         now = time.monotonic()

@@ -1,0 +1,133 @@
+"""One training step in a real browser: the panel shows what was recorded, and each number is proved."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convscope as cs
+from browser import NARROW, WIDE, accessible, keep, tab
+from convscope.render.numbers import compact
+from exploring import eventually, rows, settled, visit
+
+PANEL = "section[aria-label='This step']"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> cs.Run:
+    return cs.train("shapes", model="simple-cnn", epochs=1, seed=0, out=folder / "relu")
+
+
+@pytest.fixture(scope="module")
+def explorer(folder: Path, run: cs.Run) -> Iterator[Any]:
+    with cs.serve(folder, port=0, browser=False) as started:
+        yield started
+
+
+def shown(page: Any, step: int) -> None:
+    """Wait until the panel shows this step."""
+    page.wait_for_selector(f"{PANEL}[data-step='{step}'][aria-busy=false] .cells")
+
+
+def cells(page: Any, title: str) -> list[float]:
+    """The numbers of a grid, in full."""
+    texts = page.eval_on_selector_all(f"{PANEL} [aria-label='{title}'] > *", "all => all.map(e => e.title)")
+    return [float(np.float32(text.rsplit(" = ", 1)[1].split(":")[0].replace("−", "-"))) for text in texts]
+
+
+def numbers(array: Any) -> list[float]:
+    return [float(np.float32(f"{number:.9g}")) for number in np.asarray(array, np.float64).ravel()]
+
+
+def test_one_step_shows_its_batch_its_losses_and_its_updates(page: Any, explorer: Any, folder: Path) -> None:
+    visit(page, explorer, "?view=train&model=relu", "form button")
+    page.get_by_label("Epochs").fill("1")
+    page.get_by_label("Seed").fill("1")
+    page.get_by_label("wait before").check()
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.get_by_text("takes the first").wait_for()
+    for step in (1, 2):
+        page.get_by_role("button", name="One step").click()
+        shown(page, step)
+    # a point of the curves for each step
+    page.get_by_role("img", name="Loss over 2 points").wait_for()
+    name = page.get_by_role("heading", level=2).first.text_content()
+    page.get_by_role("button", name="The kept step before").click()
+    shown(page, 1)
+    trace = cs.trace(cs.load_run(folder / name), at_step=1)
+    losses = cs.image_losses(trace)
+    assert losses is not None
+    order = np.argsort(-losses, kind="stable")
+    texts = page.eval_on_selector_all(f"{PANEL} .loss[data-number]", "all => all.map(e => e.textContent)")
+    assert texts == [compact(losses[i], 3) for i in order[:12]]
+    effect = cs.step_effect(trace)
+    assert float(page.get_attribute(f"{PANEL} [data-after]", "data-after")) == effect.after
+    gradient = trace["conv1.weight.grad"].output
+    assert cells(page, "gradient of kernel 1") == numbers(gradient[1])
+    assert cells(page, "kernel 1 before") == numbers(trace.parameters["conv1.weight"][1])
+    assert cells(page, "kernel 1 after") == numbers(trace["conv1.weight.updated"].output[1])
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector("text=stopped")
+
+
+def test_a_gradient_and_a_new_weight_open_their_proved_calculations(page: Any, explorer: Any, run: cs.Run) -> None:
+    at = run.steps[-1]
+    visit(page, explorer, f"?view=train&model=relu&at={at}", "text=Show this step")
+    page.get_by_role("button", name="Show this step").click()
+    shown(page, at)
+    trace = cs.trace(run, at_step=at)
+    page.get_by_role("button", name="conv1.weight.grad (2, 0, 1, 1) =").click()
+    settled(page)
+    why = cs.explain(trace, "conv1.weight.grad", (2, 0, 1, 1))
+    heading = page.locator("section[aria-label='This number'] h2")
+    eventually(lambda: float(heading.locator("button").get_attribute("data-number")), float(why.recorded))
+    assert page.locator("[data-status=proved]").count() == 1
+    page.get_by_role("button", name="conv1.weight.updated (2, 0, 1, 1) =").click()
+    settled(page)
+    eventually(lambda: "conv1.weight.updated (2, 0, 1, 1)" in heading.text_content(), True)
+    settled(page)
+    assert page.locator("[data-status=proved]").count() == 1
+    lines = rows(page)
+    (before,) = (number for label, number in lines.items() if label.startswith("before") and "conv1.weight[" in label)
+    assert before != lines["calculated"]  # however small the step
+
+
+def test_the_learning_rate_is_recomputed_on_the_spot(page: Any, explorer: Any, run: cs.Run) -> None:
+    at = run.steps[1]
+    visit(page, explorer, f"?view=train&model=relu&at={at}", "text=Show this step")
+    page.get_by_role("button", name="Show this step").click()
+    shown(page, at)
+    trace = cs.trace(run, at_step=at)
+    as_it_was = cells(page, "kernel 0 after")
+    page.get_by_role("button", name="ten times").click()
+    wanted = cs.step_effect(trace, 10.0).after
+    eventually(lambda: page.get_attribute(f"{PANEL} [data-after]", "data-after") == str(wanted), True)
+    page.get_by_text("10 times, recomputed, not applied").wait_for()
+    along, rate = cs.update_direction(trace, "conv1.weight")
+    calculated = trace.parameters["conv1.weight"][0] - 10 * rate * along[0]
+    np.testing.assert_allclose(cells(page, "kernel 0 after"), calculated.ravel(), rtol=1e-5)
+    page.get_by_role("button", name="as it was").click()
+    eventually(lambda: cells(page, "kernel 0 after"), as_it_was)
+    page.get_by_label("parameter").select_option("fc1.weight")
+    page.get_by_text("9 largest gradients").first.wait_for()
+
+
+def test_the_panel_is_accessible_and_fits(chromium: Any, explorer: Any, run: cs.Run, tmp_path: Path) -> None:
+    at = run.steps[1]
+    for size in (WIDE, NARROW):
+        for scheme in ("light", "dark"):
+            with tab(chromium, size=size, scheme=scheme) as page:
+                visit(page, explorer, f"?view=train&model=relu&at={at}", "text=Show this step")
+                page.get_by_role("button", name="Show this step").click()
+                shown(page, at)
+                page.get_by_role("button", name="conv1.weight.grad (0, 0, 1, 1) =").click()
+                settled(page)
+                keep(page, f"step-{size[0]}-{scheme}", tmp_path)
+                accessible(page)
