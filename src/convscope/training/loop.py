@@ -71,6 +71,7 @@ Watch = Callable[[Mapping[str, Any]], float | None]
 """Called with each event: "progress" once before the first step and then about ten times a second, and the "train"
 and "epoch" events of the metrics. The training waits until it returns. Its return value for "progress" sets the pace:
 seconds until the next one, or 0 for a single step, whose weights are then kept too; None keeps a tenth of a second.
+"progress" has the mean loss of the epoch so far, and after a single step that of its batch: `batch_loss`.
 (Several processes ignore the pace.)"""
 
 TICK = 0.1
@@ -79,6 +80,8 @@ MANY = 1_000_000
 SUMS = ("loss", "hits", "images")
 ALL_SUMS = (*SUMS, *("epoch_" + name for name in SUMS))
 """The running sums of a position: since the last line of the metrics, and over the epoch."""
+BATCH_SUMS = tuple("epoch_" + name for name in SUMS)
+"""The sums whose growth is one step's: those of the epoch are reset last."""
 CHEAP = 100
 """An epoch ends with a snapshot if the last one took less than this fraction of the time since."""
 
@@ -110,6 +113,8 @@ class Loop:
     """Whether it is time for a snapshot, by the clock of the first process."""
     pace: float | None = field(init=False, default=None)
     """The watcher's last return value."""
+    before: Mapping[str, float] = field(init=False, default_factory=dict)
+    """The running sums before the last chunk."""
     room: int = field(init=False)
     """Number of points that the history may still take in addition to `kept`."""
     saved_at: float = field(init=False, default_factory=time.perf_counter)
@@ -168,6 +173,7 @@ class Loop:
         mine = [self.runtime.mine(part) for part in parts[self.position.batch :]]
         with contextlib.closing(self.train.taken(mine)) as batches:
             while self.position.batch < self.batches and not self.stopping:
+                self.before = self.position.sums
                 self._chunk(parts, batches)
                 self._between()
         if self.position.batch == self.batches:
@@ -265,7 +271,8 @@ class Loop:
 
     def _report(self) -> None:
         """Report progress to the watcher, which may take its time before it returns."""
-        event = self._event("progress", total=self.total, epochs=self.recipe.epochs, **self._means("epoch_"))
+        means = self._means("epoch_") | (self._batch() if self.pace == 0 else {})
+        event = self._event("progress", total=self.total, epochs=self.recipe.epochs, **means)
         self.pace = self.watch(event)
 
     def _end_epoch(self) -> None:
@@ -288,6 +295,11 @@ class Loop:
         sums = self.position.sums
         images = sums[prefix + "images"]
         return {"loss": sums[prefix + "loss"] / images, "accuracy": sums[prefix + "hits"] / images} if images else {}
+
+    def _batch(self) -> dict[str, float]:
+        """Loss and accuracy of the last step's own batch."""
+        loss, hits, images = (self.position.sums[name] - self.before.get(name, 0.0) for name in BATCH_SUMS)
+        return {"batch_loss": loss / images, "batch_accuracy": hits / images} if images > 0 else {}
 
     def _reset(self, prefix: str) -> None:
         zeros = {prefix + name: 0.0 for name in SUMS}

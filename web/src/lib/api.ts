@@ -11,6 +11,7 @@ import type {
   Explained,
   PathsInfo,
   Fit,
+  Metrics,
   ProbeAnswer,
   ProbeInfo,
   ProbeRequest,
@@ -410,6 +411,9 @@ export function getFiltered(trace: string, kernel: string, signal?: AbortSignal)
 
 export const getTrainOptions = (): Promise<TrainOptions> => json("training");
 export const getTrainings = (): Promise<TrainingInfo[]> => json("trainings");
+/** What a model's run measured while it was trained. */
+export const getMetrics = (model: string, signal?: AbortSignal): Promise<Metrics> =>
+  json(`models/${model}/metrics`, { signal });
 export const postTraining = (request: TrainRequest): Promise<TrainingInfo> => json("trainings", posting(request));
 export const commandTraining = (id: string, command: TrainCommand["command"]): Promise<TrainingInfo> =>
   json(`trainings/${id}`, posting({ command }));

@@ -188,11 +188,6 @@ export function groups(trace: TraceInfo, steps: readonly StepInfo[]): Group[] {
   return grouped;
 }
 
-/** The name of a step relative to its group. */
-export function within(group: Group, step: StepInfo): string {
-  return inner(step.name, group.path);
-}
-
 /** The edges between cards, without duplicates: which card reads the results of which. */
 export function edges(of: readonly Card[]): Edge[] {
   const home = new Map<number, number>([[IMAGE, -1]]);

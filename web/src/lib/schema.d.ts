@@ -44,6 +44,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/models/{model}/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Metrics
+         * @description What a model's run measured while it was trained; nothing for a model that does not belong to a run.
+         */
+        get: operations["metrics_api_models__model__metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/probes": {
         parameters: {
             query?: never;
@@ -946,6 +966,18 @@ export interface components {
             term?: number | null;
         };
         /**
+         * Metrics
+         * @description What a run measured while it was trained.
+         */
+        Metrics: {
+            /** Points */
+            points: {
+                [key: string]: number | string | null;
+            }[];
+            /** Total */
+            total: number;
+        };
+        /**
          * ModelInfo
          * @description A model that is open in the explorer.
          */
@@ -1704,6 +1736,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Stored"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    metrics_api_models__model__metrics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Metrics"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

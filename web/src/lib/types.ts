@@ -38,6 +38,7 @@ export type ProbeRequest = Schemas["ProbeRequest"];
 export type ProbeInfo = Schemas["ProbeInfo"];
 export type ProbeAnswer = Schemas["ProbeAnswer"];
 export type TablePart = Schemas["TablePart"];
+export type Metrics = Schemas["Metrics"];
 export type TrainRequest = Schemas["TrainRequest"];
 export type TrainOptions = Schemas["TrainOptions"];
 export type TrainingInfo = Schemas["TrainingInfo"];

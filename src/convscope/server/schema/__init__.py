@@ -56,7 +56,14 @@ from convscope.server.traces.schema import (
     TraceInfo,
     TraceRequest,
 )
-from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
+from convscope.server.trainings.schema import (
+    Metrics,
+    TrainCommand,
+    TrainingEvent,
+    TrainingInfo,
+    TrainOptions,
+    TrainRequest,
+)
 
 __all__ = [
     "PAINTED",
@@ -78,6 +85,7 @@ __all__ = [
     "Limits",
     "Line",
     "Message",
+    "Metrics",
     "ModelInfo",
     "Name",
     "Need",

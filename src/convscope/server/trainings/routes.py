@@ -1,13 +1,26 @@
 """Routes of trainings: list the options, start, command and follow a training."""
 
+import math
+import warnings
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request
 
+import convscope as cs
 from convscope.server.http.message import Id
 from convscope.server.jobs.event_stream import Events, lines
 from convscope.server.trainings.registry import Busy, Trainings
-from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
+from convscope.server.trainings.schema import (
+    Metrics,
+    TrainCommand,
+    TrainingEvent,
+    TrainingInfo,
+    TrainOptions,
+    TrainRequest,
+)
+from convscope.server.trainings.training import SHOWN
+from convscope.server.trainings.worker import POINTS
 
 LISTENERS = 32
 """Maximum number of event streams per training."""
@@ -67,3 +80,25 @@ async def events(trainings: Here, name: TrainingId) -> Events:
     if training.listeners >= LISTENERS:
         raise HTTPException(503, f"{LISTENERS} pages are following {name} already; close one.")
     return Events(lines(training.events()))
+
+
+@router.get("/models/{model}/metrics")
+async def metrics(request: Request, model: Id) -> Metrics:
+    """What a model's run measured while it was trained; nothing for a model that does not belong to a run."""
+    workspace = request.app.state.gallery
+    read = partial(metrics_of, workspace.model(model).run)
+    info: Metrics = await workspace.workers.run(request, f"metrics {model}", read)
+    return info
+
+
+def metrics_of(run: cs.Run | None) -> Metrics:
+    """The metrics of a run for curves; lines that are damaged are left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about these lines
+        events = [] if run is None else run.history
+    points: list[dict[str, float | int | str | None]] = []
+    for kind in ("train", "epoch"):
+        chosen = [event for event in events if event["event"] == kind]
+        every = max(1, math.ceil(len(chosen) / POINTS))
+        points += [{name: event[name] for name in SHOWN if name in event} for event in chosen[::every]]
+    return Metrics(points=points, total=max((event["step"] for event in events), default=0))

@@ -114,6 +114,10 @@ class TrainingWorker:
                     self.tell({**event, "state": "running"})
             else:
                 self._tell_now_and_then({**event, "state": "running"}, at_once=over or self.stop)
+            if self.kept and "batch_loss" in event and self.step % self.every["train"]:
+                # a single step is a point of the curves, as the page shows what it did
+                point = {"event": "train", "step": self.step, "epoch": event["epoch"]}
+                self.tell(point | {"loss": event["batch_loss"], "accuracy": event["batch_accuracy"]})
             self._obey_stop()
             self.kept = self.steps < math.inf
             if self.kept:
