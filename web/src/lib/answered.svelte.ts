@@ -42,7 +42,8 @@ export function isAt(address: Address, { trace, step, cell }: Place): boolean {
   );
 }
 
-function checked<T extends Readonly<{ of: Address }>>(answer: T, place: Place): T {
+/** An answer, if it is about this place. */
+export function checked<T extends Readonly<{ of: Address }>>(answer: T, place: Place): T {
   if (!isAt(answer.of, place)) throw new Refused(502, "The server answered for another number; reload the page.");
   return answer;
 }

@@ -41,6 +41,8 @@ export type State = Readonly<{
   trail: readonly Crumb[];
   /** Whose class is asked for in "Why …?", and the class it is compared with; null: the answer itself. */
   why: readonly [number, number | null] | null;
+  /** Whether the kernel slides over the chosen map. */
+  slide: boolean;
   /** Whether contributions are shown over the input. */
   pixels: boolean;
   /** Whether all steps share one colour scale. */
@@ -78,6 +80,7 @@ const START: State = {
   window: null,
   trail: [],
   why: null,
+  slide: false,
   pixels: false,
   shared: false,
   open: [],
@@ -188,6 +191,7 @@ function partsOf(state: State): [string, string | null][] {
         (state.trail.map((c) => `${escaped(stepText(c.step))}~${c.cell.join(".")}`).join("_") || null),
     ],
     ["why", state.why === null ? null : state.why.filter((n) => n !== null).join("-")],
+    ["slide", state.slide ? "1" : null],
     ["pixels", state.pixels ? "1" : null],
     ["shared", state.shared ? "1" : null],
     ["open", state.open.join(",") || null],
@@ -223,6 +227,7 @@ export function parse(query: string): State {
     cell: cellFrom(has.get("cell")),
     window: numberFrom(has.get("window")),
     why: whyFrom(has.get("why")),
+    slide: has.get("slide") === "1",
     pixels: has.get("pixels") === "1",
     shared: has.get("shared") === "1",
     open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),

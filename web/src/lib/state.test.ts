@@ -32,6 +32,7 @@ test("every part of the state survives the address", () => {
       { step: IMAGE, cell: [0, 0, 0] },
     ],
     why: [3, 1],
+    slide: true,
     pixels: true,
     shared: true,
     open: ["layer1", "layer1.0"],
