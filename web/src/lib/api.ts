@@ -10,6 +10,7 @@ import type {
   DifferenceInfo,
   Explained,
   PathsInfo,
+  FieldInfo,
   Fit,
   Metrics,
   ProbeAnswer,
@@ -27,6 +28,7 @@ import type {
   TrainingInfo,
   TrainOptions,
   TrainRequest,
+  WalkInfo,
 } from "./types";
 
 const KEY = "convscope-token";
@@ -377,6 +379,21 @@ export function getPaths(
 ): Promise<PathsInfo> {
   const less = minus === null ? "" : `&minus=${minus}`;
   return json(`traces/${trace}/steps/${step}/paths?cell=${at(cell)}${less}`, { signal });
+}
+
+/** What a pixel adds to a number by way of the numbers of a walk; the step null is the image. */
+export function getWalk(
+  trace: string,
+  through: readonly Readonly<{ step: number | null; cell: Cell }>[],
+  signal?: AbortSignal,
+): Promise<WalkInfo> {
+  const places = through.map((place) => `${place.step ?? "image"}:${at(place.cell)}`).join(";");
+  return json(`traces/${trace}/walk?through=${name(places)}`, { signal });
+}
+
+/** The pixels that a number can depend on. */
+export function getField(trace: string, step: number, cell: Cell, signal?: AbortSignal): Promise<FieldInfo> {
+  return json(`traces/${trace}/steps/${step}/field?cell=${at(cell)}`, { signal });
 }
 
 export function getDifference(trace: string, base: string, signal?: AbortSignal): Promise<DifferenceInfo> {

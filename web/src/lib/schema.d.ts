@@ -432,6 +432,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/traces/{trace}/steps/{step}/field": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Field
+         * @description The pixels that a number can depend on.
+         */
+        get: operations["field_api_traces__trace__steps__step__field_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/traces/{trace}/steps/{step}/output": {
         parameters: {
             query?: never;
@@ -504,6 +524,26 @@ export interface paths {
          * @description Thumbnails of steps' results, as a pack; of all visible steps by default.
          */
         get: operations["thumbnails_api_traces__trace__thumbnails_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/traces/{trace}/walk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Walk
+         * @description What a pixel adds to a number by way of the numbers of a walk.
+         */
+        get: operations["walk_api_traces__trace__walk_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -835,6 +875,27 @@ export interface components {
             step: components["schemas"]["StepJson"];
             /** Value */
             value: number | ("nan" | "inf" | "-inf");
+        };
+        /**
+         * FieldInfo
+         * @description The pixels that a number can depend on.
+         */
+        FieldInfo: {
+            /** Columns */
+            columns: [
+                number,
+                number
+            ] | null;
+            /** Count */
+            count: number;
+            of: components["schemas"]["Address"];
+            /** Rows */
+            rows: [
+                number,
+                number
+            ] | null;
+            /** Whole */
+            whole: boolean;
         };
         /**
          * InputInfo
@@ -1664,6 +1725,21 @@ export interface components {
             /** Source */
             source: string;
         };
+        /**
+         * WalkInfo
+         * @description What a pixel adds to a number by way of the numbers of a walk.
+         */
+        WalkInfo: {
+            /** First */
+            first: number;
+            of: components["schemas"]["Address"];
+            /** Product */
+            product: number | ("nan" | "inf" | "-inf");
+            /** Slopes */
+            slopes: (number | ("nan" | "inf" | "-inf"))[];
+            /** Value */
+            value: number | ("nan" | "inf" | "-inf");
+        };
     };
     responses: never;
     parameters: never;
@@ -2428,6 +2504,40 @@ export interface operations {
             };
         };
     };
+    field_api_traces__trace__steps__step__field_get: {
+        parameters: {
+            query: {
+                cell: string;
+            };
+            header?: never;
+            path: {
+                step: number;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FieldInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     output_api_traces__trace__steps__step__output_get: {
         parameters: {
             query?: {
@@ -2554,6 +2664,39 @@ export interface operations {
                 };
                 content: {
                     "application/octet-stream": unknown;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    walk_api_traces__trace__walk_get: {
+        parameters: {
+            query: {
+                through: string;
+            };
+            header?: never;
+            path: {
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WalkInfo"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

@@ -8,11 +8,13 @@ from convscope.server.explanations.schema import (
     Address,
     ContributionsInfo,
     Explained,
+    FieldInfo,
     Line,
     Paper,
     PathInfo,
     PathsInfo,
     Proof,
+    WalkInfo,
 )
 from convscope.server.http.message import PAINTED, Fit, Id, Message, Name, Number, Problem
 from convscope.server.probes.schema import (
@@ -76,6 +78,7 @@ __all__ = [
     "Edit",
     "Expected",
     "Explained",
+    "FieldInfo",
     "Fit",
     "Id",
     "InputInfo",
@@ -122,4 +125,5 @@ __all__ = [
     "TrainRequest",
     "TrainingEvent",
     "TrainingInfo",
+    "WalkInfo",
 ]
