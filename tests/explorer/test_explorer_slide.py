@@ -163,3 +163,31 @@ def test_a_step_without_maps_does_not_slide(page: Any, shapes: Any) -> None:
     assert page.locator(".slide").count() == 0
     assert page.get_by_role("button", name=re.compile("^▶")).count() == 0
     assert np.isfinite(float(page.get_attribute("[data-number]", "data-number")))
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_probability_is_the_fraction_of_its_classes(page: Any, shapes: Any, traced: cs.Trace, own: int) -> None:
+    visit(page, shapes, f"?step=softmax&cell={own}")
+    settled(page)
+    names = {int(row.get_attribute("data-answer")): row.locator(".word").inner_text() for row in
+             page.locator(".strip .answers tr").all()}  # fmt: skip
+    assert set(page.locator(".fraction em").all_inner_texts()) == set(names.values())
+    assert page.locator(".fraction .above em").inner_text() == names[own]
+    logits = traced["fc"].output[0].astype(np.float64)
+
+    def shares(temperature: float) -> list[float]:
+        parts = np.exp((logits - logits.max()) / temperature)
+        return (100 * parts / parts.sum()).tolist()
+
+    def on_screen() -> list[float]:
+        texts = [page.locator(f"[data-share='{index}']").inner_text() for index in range(len(logits))]
+        return [number(text.removesuffix(" %").removeprefix("< ").removeprefix("> ")) for text in texts]
+
+    assert on_screen() == pytest.approx(shares(1), abs=0.011)
+    page.get_by_label("Temperature").fill("4")
+    eventually(on_screen, pytest.approx(shares(4), abs=0.011))
+    page.get_by_role("button", name="back to 1").click()
+    eventually(on_screen, pytest.approx(shares(1), abs=0.011))
+    page.locator(".number table button", has_text=names[1 - own]).first.click()
+    eventually(lambda: state(page).get("step"), "fc")
+    assert cell(page) == (1 - own,)
