@@ -271,7 +271,13 @@ async function tensor(path: string, signal?: AbortSignal): Promise<Tensor> {
     .filter((n) => n !== "")
     .map(Number);
   const end = (name: string): number => Number(answer.headers.get(name) ?? NaN);
-  return { data: new Float32Array(await answer.arrayBuffer()), shape, low: end("X-Low"), high: end("X-High") };
+  return {
+    data: new Float32Array(await answer.arrayBuffer()),
+    shape,
+    low: end("X-Low"),
+    high: end("X-High"),
+    typical: end("X-Typical"),
+  };
 }
 
 const at = (cell: Cell): string => cell.join(",");

@@ -35,6 +35,7 @@ test("every part of the state survives the address", () => {
     slide: true,
     pixels: true,
     shared: true,
+    contrast: "each",
     open: ["layer1", "layer1.0"],
     other: "mlp",
     otherAt: 0,
