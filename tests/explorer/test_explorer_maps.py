@@ -58,6 +58,32 @@ def test_the_contrast_is_chosen_and_said(page: Any, faint: tuple[Any, cs.Trace])
     eventually(lambda: "contrast" in state(page), False)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, cs.Run]]:
+    folder = tmp_path_factory.mktemp("runs")
+    run = cs.train("shapes", model="shapes-cnn", epochs=1, seed=0, out=folder / "short")
+    with cs.serve(folder, port=0, browser=False) as explorer:
+        yield explorer, run
+
+
+def test_a_kernel_is_seen_over_its_training_in_one_scale(page: Any, trained: tuple[Any, cs.Run]) -> None:
+    explorer, run = trained
+    visit(page, explorer, "?view=train&model=short&step=conv2&channel=3", "[aria-label='Over the training'] canvas")
+    moments = page.locator("[aria-label='Over the training'] button")
+    assert moments.count() == min(12, len(run.steps))
+    whole = [run.weights_at(step)["conv2.weight"] for step in run.steps]
+    largest = max(float(np.abs(weight).max()) for weight in whole)
+    scale = page.locator("section[aria-label=Kernels] .legend [role=img]")
+    eventually(lambda: scale.get_attribute("aria-label"), f"colours from −{largest:.4g} to {largest:.4g}")
+    moments.first.click()
+    eventually(lambda: state(page).get("at"), "0")
+    moments.first.and_(page.locator("[aria-current=step]")).wait_for()
+    assert scale.get_attribute("aria-label").endswith(f"to {largest:.4g}")  # the scale stays
+    moments.last.click()
+    eventually(lambda: state(page).get("at"), str(run.steps[-1]))
+    accessible(page)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_looks_right_and_is_accessible(
     chromium: Any, faint: tuple[Any, cs.Trace], scheme: str, tmp_path: Path

@@ -437,6 +437,18 @@ export const getTrainings = (): Promise<TrainingInfo[]> => json("trainings");
 /** What a model's run measured while it was trained. */
 export const getMetrics = (model: string, signal?: AbortSignal): Promise<Metrics> =>
   json(`models/${model}/metrics`, { signal });
+/** One kernel at some training steps; the range is that of all kernels at these steps. */
+export type Moments = Readonly<{ steps: readonly number[]; tensor: Tensor }>;
+
+export async function getMoments(
+  model: string,
+  parameter: string,
+  kernel: number,
+  steps: readonly number[],
+): Promise<Moments> {
+  const which = `parameter=${name(parameter)}&kernel=${kernel}&steps=${steps.join(",")}`;
+  return { steps, tensor: await tensor(`models/${model}/moments?${which}`) };
+}
 export const postTraining = (request: TrainRequest): Promise<TrainingInfo> => json("trainings", posting(request));
 export const commandTraining = (id: string, command: TrainCommand["command"]): Promise<TrainingInfo> =>
   json(`trainings/${id}`, posting({ command }));

@@ -5,11 +5,16 @@ import warnings
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Request
+import numpy as np
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi.responses import Response
 
 import convscope as cs
 from convscope.server.http.message import Id
 from convscope.server.jobs.event_stream import Events, lines
+from convscope.server.session.model_handle import ModelHandle
+from convscope.server.traces.array_pictures import extent
+from convscope.server.traces.routes import RAW, raw
 from convscope.server.trainings.registry import Busy, Trainings
 from convscope.server.trainings.schema import (
     Metrics,
@@ -102,3 +107,37 @@ def metrics_of(run: cs.Run | None) -> Metrics:
         every = max(1, math.ceil(len(chosen) / POINTS))
         points += [{name: event[name] for name in SHOWN if name in event} for event in chosen[::every]]
     return Metrics(points=points, total=max((event["step"] for event in events), default=0))
+
+
+@router.get("/models/{model}/moments", response_class=Response, responses=dict(RAW))
+async def moments(
+    request: Request,
+    *,
+    model: Id,
+    parameter: Annotated[str, Query(max_length=200)],
+    steps: Annotated[str, Query(max_length=400, pattern=r"^\d{1,9}(,\d{1,9}){0,23}$")],
+    kernel: Annotated[int, Query(ge=0)],
+) -> Response:
+    """One kernel or unit of a parameter at some training steps; the range is that of all kernels at all these steps."""
+    workspace = request.app.state.gallery
+    at = [int(step) for step in steps.split(",")]
+    read = partial(moments_of, workspace.model(model), parameter, at, kernel)
+    answer: Response = await workspace.workers.run(request, f"moments {model}", read)
+    return answer
+
+
+def moments_of(opened: ModelHandle, parameter: str, steps: list[int], kernel: int) -> Response:
+    """The numbers of a kernel, shape (steps, ...).
+
+    Raises:
+        HTTPException: 404, no weights were kept at a step, or the parameter has no such kernel.
+    """
+    parts, ends = [], []
+    for step in steps:
+        weights = opened.weights_at(step)
+        if parameter not in weights or weights[parameter].ndim < 1 or kernel >= len(weights[parameter]):
+            raise HTTPException(404, f"{opened.name} has no kernel {kernel} of a parameter {parameter!r}.")
+        ends.append(extent(weights[parameter]))
+        parts.append(weights[parameter][kernel])
+    low, high = np.array(ends).T
+    return raw(np.stack(parts), (float(low.min()), float(high.max())))
