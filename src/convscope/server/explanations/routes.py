@@ -16,7 +16,7 @@ from convscope.server.explanations.explanations import (
     why_of,
 )
 from convscope.server.explanations.explanations import probability as explained_probability
-from convscope.server.explanations.schema import Explained, FieldInfo, PathsInfo, Proof, WalkInfo
+from convscope.server.explanations.schema import Explained, FieldInfo, NoPaths, PathsInfo, Proof, WalkInfo
 from convscope.server.http.message import Id
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import RAW, StepId, on, trace_info
@@ -85,14 +85,14 @@ async def paths(
     step: StepId,
     cell: Cell,
     minus: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
-) -> PathsInfo:
+) -> PathsInfo | NoPaths:
     """What the image adds to a number by way of the channels of the first and the last convolution."""
 
-    def made(done: TracePass) -> PathsInfo:
+    def made(done: TracePass) -> PathsInfo | NoPaths:
         return paths_info(done, done.step(step), _cell(cell), minus)
 
-    found: PathsInfo = await on(request, trace, made, "slow")
-    return found
+    result: PathsInfo | NoPaths = await on(request, trace, made, "slow")
+    return result
 
 
 @router.get("/traces/{trace}/walk")

@@ -255,3 +255,10 @@ class FieldInfo(Message):
     count: int
     """How many cells of the image, all channels counted."""
     whole: bool
+
+
+class NoPaths(Message):
+    """Why a number has no paths: no convolution comes before it, say. An answer like any other, not an error."""
+
+    of: Address
+    message: str
