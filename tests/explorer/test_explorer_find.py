@@ -20,7 +20,8 @@ class Block(nn.Module):
         self.conv2, self.relu = nn.Conv2d(channels, channels, 1), nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.conv2(self.bn1(self.conv1(x))) + x)
+        result: torch.Tensor = self.relu(self.conv2(self.bn1(self.conv1(x))) + x)
+        return result
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_the_others_of_a_long_sum_are_counted_once_and_add_up(page: Any, many: A
     listed = [number(text) for text in body.locator("td:nth-of-type(5)").all_inner_texts()]
     left = page.get_by_text("smaller ones are not listed")
     count, total = re.search(r"(\S+) smaller .* add up to\s*(\S+)", left.inner_text()).groups()  # type: ignore[union-attr]
-    bias = network()[3].bias[1].item()
+    bias = network().state_dict()["3.bias"][1].item()
     assert len(listed) + number(count) == 1440
     assert sum(listed) + number(total) + bias == pytest.approx(recorded(page), abs=0.02)
     height = page.locator(".open").bounding_box()["height"]

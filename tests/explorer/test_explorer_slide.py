@@ -177,7 +177,8 @@ def test_a_probability_is_the_fraction_of_its_classes(page: Any, shapes: Any, tr
 
     def shares(temperature: float) -> list[float]:
         parts = np.exp((logits - logits.max()) / temperature)
-        return (100 * parts / parts.sum()).tolist()
+        result: list[float] = (100 * parts / parts.sum()).tolist()
+        return result
 
     def on_screen() -> list[float]:
         texts = [page.locator(f"[data-share='{index}']").inner_text() for index in range(len(logits))]

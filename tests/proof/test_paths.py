@@ -143,7 +143,8 @@ def test_the_product_along_a_walk_is_what_autograd_has_link_by_link(bend: type[n
     answer = trace["fc"]
     why = cs.explain(trace, answer, (1,))
     walk: list[tuple[str | None, tuple[int, ...]]] = []
-    product, here, cell = 1.0, answer, (0, 1)
+    product, here = 1.0, answer
+    cell: tuple[int, ...] = (0, 1)
     while True:
         before = [step for step in trace.steps if step.id < here.id and step.name != "flatten"]
         if here.name == "conv1":
@@ -175,7 +176,8 @@ def test_a_walk_goes_by_one_branch_alone_and_only_along_what_is_read() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             first = x * 3
-            return first + self.one(first)
+            result: torch.Tensor = first + self.one(first)
+            return result
 
     model = Skip()
     model.one.weight.data.fill_(5.0)
