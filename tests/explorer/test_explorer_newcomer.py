@@ -125,9 +125,9 @@ def test_what_is_asked_for_comes_into_view(page: Any, shapes: Any) -> None:
 
 @pytest.mark.parametrize(("cell", "place"), [("0.5.7", (4, 6, 3, 3)), ("0.0.0", (0, 0, 2, 2))])
 def test_a_window_is_framed_on_its_source(page: Any, shapes: Any, cell: str, place: tuple[int, ...]) -> None:
-    visit(page, shapes, f"?step=0&cell={cell}", "[data-frame]")
+    visit(page, shapes, f"?step=0&cell={cell}", "[data-frame=window]")
     framed = """() => {
-        const [frame, photo] = ["[data-frame]", "button.photo"]
+        const [frame, photo] = ["[data-frame=window]", "button.photo"]
             .map(e => document.querySelector(e).getBoundingClientRect());
         return [frame.y - photo.y, frame.x - photo.x, frame.height, frame.width];
     }"""

@@ -80,7 +80,7 @@ def test_the_steps_stay_where_they_are_when_an_answer_is_chosen(chromium: Any, d
 def test_pointing_at_a_term_marks_its_cell(page: Any, shapes: Any) -> None:
     visit(page, shapes, at(3, 5, 4, 4))
     settled(page)
-    frame = page.locator("[data-frame]").first
+    frame = page.locator("[data-frame=window]").first
     whole = frame.bounding_box()
     page.locator(".sum figure").first.locator("[data-cell]").nth(4).hover()
     eventually(lambda: frame.bounding_box()["width"] < whole["width"], True)

@@ -55,6 +55,7 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     page.wait_for_selector("text=paused at step 0")
     page.get_by_role("button", name="One step").click()
     page.wait_for_selector("text=paused at step 1")
+    page.get_by_role("img", name=re.compile(r"^Loss over 1 points: train \d")).wait_for()
     page.reload()
     page.wait_for_selector("text=paused at step 1")
     page.get_by_role("button", name="Resume").click()
@@ -78,6 +79,16 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
         eventually(lambda: kernels(page), numbers(made.weights_at(step)["conv1.weight"]))
         eventually(lambda: state(page).get("at"), str(step))
     page.get_by_role("button", name="Restart").click()
+    page.wait_for_selector("text=paused at step 0")
+    eventually(lambda: state(page).get("training") not in {name, None}, True)
+    page.get_by_role("button", name="One step").click()
+    page.wait_for_selector("text=paused at step 1")
+    name = state(page)["training"]
+    page.get_by_role("button", name="Restart").click()  # something would be lost
+    again = page.get_by_role("button", name="Stop at step 1 and restart")
+    again.wait_for()
+    assert state(page)["training"] == name
+    again.click()
     page.wait_for_selector("text=paused at step 0")
     eventually(lambda: state(page).get("training") not in {name, None}, True)
     page.get_by_role("button", name="Stop").click()
@@ -113,6 +124,28 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
     page.wait_for_selector("text=stopped")
 
 
+def test_a_run_that_was_trained_before_has_its_curves(page: Any, explorer: Any, run: cs.Run) -> None:
+    visit(page, explorer, "?view=train&model=short", "section[aria-label=Training] canvas")
+    points = {event["step"] for event in run.history}
+    loss, accuracy = f"{run.metrics['test_loss']:.3g}", f"{run.metrics['test_accuracy']:.2%}".replace("%", " %")
+    page.get_by_role("img", name=re.compile(f"^Loss over {len(points)} points.*test {re.escape(loss)}$")).wait_for()
+    page.get_by_role("img", name=re.compile(f"^Accuracy over.*test {re.escape(accuracy)}$")).wait_for()
+    plot = page.locator(".u-over").first
+    plot.click(position={"x": 3, "y": 40})  # the first step
+    eventually(lambda: state(page).get("at"), "0")
+
+
+def test_the_chosen_image_stays_when_a_training_starts(page: Any, explorer: Any) -> None:
+    visit(page, explorer, "?view=train&model=short&input=s~shapes~test~3", "form button")
+    page.get_by_label("wait before").check()
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_selector("text=paused at step 0")
+    assert state(page)["input"] == "s~shapes~test~3"
+    page.locator(".strip .photo").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector("text=stopped")
+
+
 def test_a_training_that_cannot_start_says_why(page: Any, explorer: Any) -> None:
     visit(page, explorer, "?view=train&training=unknown", "form button")
     page.get_by_role("alert").filter(has_text="unknown").wait_for()
@@ -126,6 +159,9 @@ def test_two_steps_of_a_training_side_by_side(page: Any, explorer: Any, run: cs.
     eventually(lambda: said(page), [list(pair) for pair in zip(answers(a), answers(b), strict=True)])
     shares = [[step.name, f"{100 * step.changed / step.count:.2f} %"] for step in cs.difference(b, a).steps]
     eventually(lambda: differences(page), shares)
+    page.set_viewport_size({"width": 320, "height": 700})
+    eventually(lambda: page.evaluate("document.documentElement.scrollWidth"), 320)
+    page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
     slider = page.get_by_role("slider", name="Training step of short").last
     slider.focus()
     page.keyboard.press("End")

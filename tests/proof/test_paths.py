@@ -133,3 +133,59 @@ def test_one_convolution_makes_paths_of_one_kernel() -> None:
     found: Paths = paths_to(trace, trace.steps[-1], (0, 1))
     assert sorted(path.channels for path in found.paths) == [(0,), (1,), (2,)]
     assert found.total == pytest.approx(float(trace.steps[-1].output[0, 1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("bend", [nn.ReLU, nn.Tanh])
+def test_the_product_along_a_walk_is_what_autograd_has_link_by_link(bend: type[nn.Module]) -> None:
+    torch.manual_seed(3)
+    model, image = Two(bend), torch.rand(2, 8, 10)
+    trace = cs.trace(model, image)
+    answer = trace["fc"]
+    why = cs.explain(trace, answer, (1,))
+    walk: list[tuple[str | None, tuple[int, ...]]] = []
+    product, here = 1.0, answer
+    cell: tuple[int, ...] = (0, 1)
+    while True:
+        before = [step for step in trace.steps if step.id < here.id and step.name != "flatten"]
+        if here.name == "conv1":
+            x = image[None].clone().requires_grad_()
+            slopes = torch.autograd.grad(model.conv1(x)[cell], x)[0]
+            at = tuple(map(int, np.unravel_index(int(slopes.abs().argmax()), slopes.shape)))
+            product *= slopes[at].item() * x[at].item()
+            walk.append((None, at[1:]))
+            break
+        earlier = before[-1]
+        x = torch.tensor(earlier.output).requires_grad_()
+        module = getattr(model, here.name)
+        made = module(x.flatten(1) if here.name == "fc" else x)
+        slopes = torch.autograd.grad(made[cell], x)[0]
+        at = tuple(map(int, np.unravel_index(int(slopes.abs().argmax()), slopes.shape)))
+        product *= slopes[at].item()
+        walk.append((earlier.name, at[1:]))
+        here, cell = earlier, at
+    found = why.to_walk(walk)
+    assert len(found.slopes) == len(walk) == 6
+    assert found.product == pytest.approx(product, rel=1e-5)
+
+
+def test_a_walk_goes_by_one_branch_alone_and_only_along_what_is_read() -> None:
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Conv2d(1, 1, 1, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = x * 3
+            result: torch.Tensor = first + self.one(first)
+            return result
+
+    model = Skip()
+    model.one.weight.data.fill_(5.0)
+    trace = cs.trace(model, torch.ones(1, 2, 2))
+    first, conv, total = (step.name for step in trace.steps)
+    why = cs.explain(trace, total, (0, 1, 1))
+    assert why.to_walk([(first, (0, 1, 1)), (None, (0, 1, 1))]).product == 3.0  # past the convolution
+    assert why.to_walk([(conv, (0, 1, 1)), (first, (0, 1, 1)), (None, (0, 1, 1))]).product == 15.0
+    with pytest.raises(cs.UsageError, match="a walk goes from a number to one that it is calculated from"):
+        cs.explain(trace, conv, (0, 1, 1)).to_walk([(total, (0, 1, 1))])
+    assert why.to_walk([(first, (0, 0, 0))]).product == 0.0

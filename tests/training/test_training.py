@@ -118,6 +118,25 @@ def test_a_watcher_sets_the_pace_and_the_weights_stay_the_same_bits(tmp_path: Pa
     assert_same_run(watched, plain)
 
 
+def test_a_single_step_reports_the_loss_of_its_own_batch(tmp_path: Path) -> None:
+    """The batches of an epoch, each by its size, make the epoch's mean."""
+    events: list[Mapping[str, Any]] = []
+
+    def step_by_step(event: Mapping[str, Any]) -> float:
+        events.append(dict(event))
+        return 0.0
+
+    cs.train("shapes", epochs=2, batch_size=300, out=tmp_path / "run", watch=step_by_step)
+    single = [event for event in events if "step_loss" in event]
+    assert [event["step"] for event in single] == [1, 2, 3, 4, 5, 6, 7, 8]
+    sizes = [300, 300, 300, 100]
+    for epoch, mean in enumerate(event for event in events if event["event"] == "epoch"):
+        mine = single[4 * epoch : 4 * epoch + 4]
+        for name in ("loss", "accuracy"):
+            total = sum(size * event[f"step_{name}"] for size, event in zip(sizes, mine, strict=True))
+            assert total / 1000 == pytest.approx(mean[name])
+
+
 def assert_same_run(a: cs.Run, b: cs.Run) -> None:
     """The same metrics but for the time, and the same weights, bit for bit, wherever both kept them."""
     without_time = [[{**event, "seconds": 0} for event in run.history] for run in (a, b)]

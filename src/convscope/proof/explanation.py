@@ -1,7 +1,7 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
+from convscope.proof.walk import Walk, walk_along
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
 from convscope.render.numbers import short as number_text
@@ -275,6 +276,29 @@ class Explanation:
             UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
         """
         return paths_to(self.trace, self.step, self.cell, None if minus is None else minus.cell)
+
+    def to_walk(self, places: "Sequence[tuple[str | int | None, Sequence[int]]]") -> Walk:
+        """What a pixel adds to the number by way of chosen numbers: the slopes along the walk, times the pixel.
+
+        >>> import torch, convscope as cs
+        >>> trace = cs.trace(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2))
+        >>> walk = cs.explain(trace, "1", (2,)).to_walk([("0", (0, 2)), (None, (0, 1))])
+        >>> bool(walk.product == walk.slopes[0] * walk.slopes[1] * 1.0)
+        True
+
+        Args:
+            places: Numbers by step and full index, each read by the one before it; the step None is the first input.
+
+        Raises:
+            UnknownName: there is no such step.
+            UsageError: a number does not read the next one, has no such cell, or cannot be followed.
+        """
+        walk: list[tuple[Step | None, Cell]] = [(self.step, self.cell)]
+        for name, cell in places:
+            step = None if name is None else self.trace[name]
+            shape = next(iter(self.trace.inputs.values())).shape if step is None else step.shape
+            walk.append((step, full_cell(tuple(cell), shape, "the input" if step is None else step.name)))
+        return walk_along(self.trace, walk)
 
     def to_formula(self) -> str | None:
         """The calculation as a formula with its indices; None where the operation has none."""

@@ -71,6 +71,7 @@ Watch = Callable[[Mapping[str, Any]], float | None]
 """Called with each event: "progress" once before the first step and then about ten times a second, and the "train"
 and "epoch" events of the metrics. The training waits until it returns. Its return value for "progress" sets the pace:
 seconds until the next one, or 0 for a single step, whose weights are then kept too; None keeps a tenth of a second.
+"progress" has the mean loss of the epoch so far, and after a single step that of its batch: `step_loss`.
 (Several processes ignore the pace.)"""
 
 TICK = 0.1

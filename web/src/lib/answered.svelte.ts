@@ -6,17 +6,29 @@ import {
   aborted,
   getContributions,
   getExplained,
+  getField,
   getInput,
   getPaths,
   getProbability,
   getProof,
+  getWalk,
   Refused,
   type Contributions,
 } from "./api";
 import { cellText } from "./format";
-import { IMAGE, SOFTMAX } from "./state.svelte";
+import { IMAGE, SOFTMAX, type Crumb } from "./state.svelte";
 import { Staleness } from "./staleness.svelte";
-import { real, type Address, type Cell, type Explained, type PathsInfo, type Proof, type TraceInfo } from "./types";
+import {
+  real,
+  type Address,
+  type Cell,
+  type Explained,
+  type FieldInfo,
+  type PathsInfo,
+  type Proof,
+  type TraceInfo,
+  type WalkInfo,
+} from "./types";
 
 /** Which number is asked for: a cell of a step of a pass, or the difference of two classes. */
 export type Place = Readonly<{ trace: TraceInfo; step: number; cell: Cell; minus?: number | null }>;
@@ -42,7 +54,8 @@ export function isAt(address: Address, { trace, step, cell }: Place): boolean {
   );
 }
 
-function checked<T extends Readonly<{ of: Address }>>(answer: T, place: Place): T {
+/** An answer, if it is about this place. */
+export function checked<T extends Readonly<{ of: Address }>>(answer: T, place: Place): T {
   if (!isAt(answer.of, place)) throw new Refused(502, "The server answered for another number; reload the page.");
   return answer;
 }
@@ -198,5 +211,53 @@ async function pathsOf(place: Place, signal: AbortSignal): Promise<PathsInfo | s
   } catch (error) {
     if (error instanceof Refused) return error.message;
     throw error;
+  }
+}
+
+/** The pixels that a number can depend on. */
+export class FieldFeed extends PlaceFeed<Readonly<{ place: Place; field: FieldInfo }>> {
+  async frame(place: Place, signal: AbortSignal): Promise<void> {
+    const { trace, step, cell } = place;
+    await this.want(
+      place,
+      async () => ({ place, field: checked(await getField(trace.id, step, cell, signal), place) }),
+      signal,
+    );
+  }
+}
+
+/** What a pixel adds along a walk, and along all walks, to the number at its start. */
+export type Walked = Readonly<{
+  place: Place;
+  walk: readonly Crumb[];
+  info: WalkInfo;
+  pixel: Cell;
+  all: number | null;
+}>;
+
+export class WalkFeed extends PlaceFeed<Walked> {
+  /** Multiply along a walk that ends at a pixel; numbers at its start that do not read the next one are left out. */
+  async follow(trace: TraceInfo, walk: readonly Crumb[], signal: AbortSignal): Promise<void> {
+    const [whole, pixel] = [walk.filter(({ step }) => step !== SOFTMAX), walk.at(-1)?.cell ?? []];
+    const ends = { trace, step: IMAGE, cell: pixel };
+    await this.want(
+      ends,
+      async (show) => {
+        const through = whole.map(({ step, cell }) => ({ step: step === IMAGE ? null : step, cell }));
+        const info = await getWalk(trace.id, through, signal);
+        const linked = whole.slice(info.first);
+        const { step, cell } = linked[0] ?? ends;
+        const place = { trace, step, cell };
+        checked(info, place);
+        show({ place: ends, walk: linked, info, pixel, all: null });
+        const contributions = await getContributions(trace.id, place.step, place.cell, signal);
+        checked(contributions.info, place);
+        const [height, width] = contributions.info.shape.slice(-2) as [number, number];
+        const [channel = 0, row = 0, column = 0] = pixel.slice(-3);
+        const all = contributions.pixels[(channel * height + row) * width + column] ?? null;
+        return { place: ends, walk: linked, info, pixel, all };
+      },
+      signal,
+    );
   }
 }

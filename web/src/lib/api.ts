@@ -13,10 +13,12 @@ import type {
   Explained,
   NoPaths,
   PathsInfo,
+  FieldInfo,
   Fit,
   LessonInfo,
   LessonScreen,
   LessonVerdict,
+  Metrics,
   ProbeAnswer,
   ProbeInfo,
   ProbeRequest,
@@ -34,6 +36,7 @@ import type {
   TrainingStepInfo,
   TrainOptions,
   TrainRequest,
+  WalkInfo,
 } from "./types";
 
 const KEY = "convscope-token";
@@ -277,7 +280,13 @@ async function tensor(path: string, signal?: AbortSignal): Promise<Tensor> {
     .filter((n) => n !== "")
     .map(Number);
   const end = (name: string): number => Number(answer.headers.get(name) ?? NaN);
-  return { data: new Float32Array(await answer.arrayBuffer()), shape, low: end("X-Low"), high: end("X-High") };
+  return {
+    data: new Float32Array(await answer.arrayBuffer()),
+    shape,
+    low: end("X-Low"),
+    high: end("X-High"),
+    typical: end("X-Typical"),
+  };
 }
 
 const at = (cell: Cell): string => cell.join(",");
@@ -424,6 +433,21 @@ export function getPaths(
   return json(`traces/${trace}/steps/${step}/paths?cell=${at(cell)}${less}`, { signal });
 }
 
+/** What a pixel adds to a number by way of the numbers of a walk; the step null is the image. */
+export function getWalk(
+  trace: string,
+  through: readonly Readonly<{ step: number | null; cell: Cell }>[],
+  signal?: AbortSignal,
+): Promise<WalkInfo> {
+  const places = through.map((place) => `${place.step ?? "image"}:${at(place.cell)}`).join(";");
+  return json(`traces/${trace}/walk?through=${name(places)}`, { signal });
+}
+
+/** The pixels that a number can depend on. */
+export function getField(trace: string, step: number, cell: Cell, signal?: AbortSignal): Promise<FieldInfo> {
+  return json(`traces/${trace}/steps/${step}/field?cell=${at(cell)}`, { signal });
+}
+
 export function getDifference(trace: string, base: string, signal?: AbortSignal): Promise<DifferenceInfo> {
   return json(`traces/${trace}/difference?base=${base}`, { signal });
 }
@@ -456,6 +480,21 @@ export function getFiltered(trace: string, kernel: string, signal?: AbortSignal)
 
 export const getTrainOptions = (): Promise<TrainOptions> => json("training");
 export const getTrainings = (): Promise<TrainingInfo[]> => json("trainings");
+/** What a model's run measured while it was trained. */
+export const getMetrics = (model: string, signal?: AbortSignal): Promise<Metrics> =>
+  json(`models/${model}/metrics`, { signal });
+/** One kernel at some training steps; the range is that of all kernels at these steps. */
+export type Moments = Readonly<{ steps: readonly number[]; tensor: Tensor }>;
+
+export async function getMoments(
+  model: string,
+  parameter: string,
+  kernel: number,
+  steps: readonly number[],
+): Promise<Moments> {
+  const which = `parameter=${name(parameter)}&kernel=${kernel}&steps=${steps.join(",")}`;
+  return { steps, tensor: await tensor(`models/${model}/moments?${which}`) };
+}
 export const postTraining = (request: TrainRequest): Promise<TrainingInfo> => json("trainings", posting(request));
 export const commandTraining = (id: string, command: TrainCommand["command"]): Promise<TrainingInfo> =>
   json(`trainings/${id}`, posting({ command }));

@@ -118,3 +118,14 @@ export function sharedScale(scales: Iterable<Scale>): Scale {
   }
   return scaleOf(low, high);
 }
+
+/** How the colours of maps are scaled: to all numbers of a step, to 99 % of them, or each map to its own. */
+export const CONTRASTS = ["full", "typical", "each"] as const;
+export type Contrast = (typeof CONTRASTS)[number];
+
+/** A scale as the contrast has it: numbers beyond the limit have the colour of its end. */
+export function contrasted(scale: Scale, contrast: Contrast, typical: number, own: Iterable<number>): Scale {
+  if (contrast === "full") return scale;
+  const limit = contrast === "each" ? scaleOver(own).limit : typical;
+  return limit > 0 && limit < scale.limit ? { ...scale, limit } : scale;
+}

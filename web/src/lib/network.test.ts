@@ -13,7 +13,6 @@ import {
   planeName,
   sameClasses,
   unfolded,
-  within,
 } from "./network";
 import type { InputInfo, StepInfo, TraceInfo } from "./types";
 
@@ -87,8 +86,6 @@ describe("folding", () => {
       ...Array.from({ length: 10 }, (_, i) => `net.stages.${i}`),
       "",
     ]);
-    const stage = found[1];
-    expect(stage?.steps.slice(0, 2).map((s) => within(stage, s))).toEqual(["0.conv1", "0.conv2"]);
   });
 
   test("a deep one shows few cards, which hold every step once and in order", () => {

@@ -76,6 +76,14 @@ function inner(name: string, around: string): string {
 const NORM = /(batch|group|layer|instance)_norm/;
 const ACTIVATION = /^(relu6?|leaky_relu|elu|gelu|silu|hardswish|hardtanh|tanh|sigmoid)$/;
 
+/** What a step does, roughly: for the colours of an overview. */
+export function kindOf(step: StepInfo): "weights" | "norm" | "activation" | "pool" | "other" {
+  if (NORM.test(step.op)) return "norm";
+  if (ACTIVATION.test(step.op)) return "activation";
+  if (/pool/.test(step.op)) return "pool";
+  return Object.keys(step.parameters).length > 0 ? "weights" : "other";
+}
+
 type StepNode = Extract<Node, { kind: "step" }>;
 
 /** A convolution, its normalization and its activation, where each alone reads the one before; else empty. */
@@ -186,11 +194,6 @@ export function groups(trace: TraceInfo, steps: readonly StepInfo[]): Group[] {
   };
   walk(nodes(trace, []));
   return grouped;
-}
-
-/** The name of a step relative to its group. */
-export function within(group: Group, step: StepInfo): string {
-  return inner(step.name, group.path);
 }
 
 /** The edges between cards, without duplicates: which card reads the results of which. */

@@ -9,6 +9,8 @@ export type PictureItem = Readonly<{
   total: number;
   low: Num;
   high: Num;
+  /** The magnitude that 99 % of the step's numbers do not exceed; samples have none. */
+  typical?: Num;
   offset: number;
   label: number | null;
   /** Whether byte 0 stands for cells at which an activation did not pass; numbers then begin at 1. */
@@ -18,7 +20,14 @@ export type PictureItem = Readonly<{
 export type Picture = PictureItem & Readonly<{ bytes: Uint8Array }>;
 
 /** A tensor: its numbers, its shape, and the range of the whole step's numbers. */
-export type Tensor = Readonly<{ data: Float32Array; shape: readonly number[]; low: number; high: number }>;
+export type Tensor = Readonly<{
+  data: Float32Array;
+  shape: readonly number[];
+  low: number;
+  high: number;
+  /** The magnitude that 99 % of a step's numbers do not exceed; NaN for other tensors. */
+  typical: number;
+}>;
 
 /** The header and the bytes of a pack. */
 export function unpack<Header>(buffer: ArrayBuffer): { header: Header; body: Uint8Array } {

@@ -15,9 +15,11 @@ export type Shown = Readonly<{
   layout: Layout;
   values: Float32Array;
   scale: Scale;
+  /** The magnitude that 99 % of the step's numbers do not exceed. */
+  typical: number;
   /** Whether these are pixels, drawn in grey or in their own colours. */
   pixels: boolean;
-  colours: (map: ColourMap) => (index: number) => number;
+  colours: (map: ColourMap, limit?: number) => (index: number) => number;
 }>;
 
 const KEPT = 24;
@@ -65,8 +67,12 @@ async function output(trace: TraceInfo, step: StepInfo, channel: number, signal:
   const tensor = await getOutput(trace.id, step.id, one ? channel : null, signal);
   const values = one ? tensor.data : part(tensor, channel, at.length);
   const scale = scaleOf(tensor.low, tensor.high);
-  const colours = (map: ColourMap) => (i: number) => colour(map, values[i] ?? NaN, scale.limit);
-  return { trace: trace.id, step: step.id, channel, layout: at, values, scale, pixels: false, colours };
+  const colours =
+    (map: ColourMap, limit = scale.limit) =>
+    (i: number) =>
+      colour(map, values[i] ?? NaN, limit);
+  const { typical } = tensor;
+  return { trace: trace.id, step: step.id, channel, layout: at, values, scale, typical, pixels: false, colours };
 }
 
 function part(tensor: Tensor, channel: number, length: number): Float32Array {
@@ -88,5 +94,15 @@ async function image(trace: TraceInfo, channel: number, signal: AbortSignal): Pr
     return channels === 3 ? mixed(level(i), level(i + area), level(i + 2 * area)) : mixed(level(i), level(i), level(i));
   };
   const scale: Scale = { low, high, limit: Math.max(Math.abs(low), Math.abs(high)) || 1 };
-  return { trace: trace.id, step: IMAGE, channel, layout: at, values, scale, pixels: true, colours };
+  return {
+    trace: trace.id,
+    step: IMAGE,
+    channel,
+    layout: at,
+    values,
+    scale,
+    typical: scale.limit,
+    pixels: true,
+    colours,
+  };
 }

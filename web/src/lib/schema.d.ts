@@ -144,6 +144,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/models/{model}/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Metrics
+         * @description What a model's run measured while it was trained; nothing for a model that does not belong to a run.
+         */
+        get: operations["metrics_api_models__model__metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/{model}/moments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Moments
+         * @description One kernel or unit of a parameter at some training steps; the range is that of all kernels at all these steps.
+         */
+        get: operations["moments_api_models__model__moments_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/probes": {
         parameters: {
             query?: never;
@@ -512,6 +552,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/traces/{trace}/steps/{step}/field": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Field
+         * @description The pixels that a number can depend on.
+         */
+        get: operations["field_api_traces__trace__steps__step__field_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/traces/{trace}/steps/{step}/output": {
         parameters: {
             query?: never;
@@ -584,6 +644,26 @@ export interface paths {
          * @description Thumbnails of steps' results, as a pack; of all visible steps by default.
          */
         get: operations["thumbnails_api_traces__trace__thumbnails_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/traces/{trace}/walk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Walk
+         * @description What a pixel adds to a number by way of the numbers of a walk.
+         */
+        get: operations["walk_api_traces__trace__walk_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1032,6 +1112,27 @@ export interface components {
             value: number | ("nan" | "inf" | "-inf");
         };
         /**
+         * FieldInfo
+         * @description The pixels that a number can depend on.
+         */
+        FieldInfo: {
+            /** Columns */
+            columns: [
+                number,
+                number
+            ] | null;
+            /** Count */
+            count: number;
+            of: components["schemas"]["Address"];
+            /** Rows */
+            rows: [
+                number,
+                number
+            ] | null;
+            /** Whole */
+            whole: boolean;
+        };
+        /**
          * InputInfo
          * @description An input as the model receives it.
          */
@@ -1293,6 +1394,18 @@ export interface components {
             number: string;
             /** Term */
             term?: number | null;
+        };
+        /**
+         * Metrics
+         * @description What a run measured while it was trained.
+         */
+        Metrics: {
+            /** Points */
+            points: {
+                [key: string]: number | string | null;
+            }[];
+            /** Total */
+            total: number;
         };
         /**
          * ModelInfo
@@ -2059,6 +2172,21 @@ export interface components {
             /** Source */
             source: string;
         };
+        /**
+         * WalkInfo
+         * @description What a pixel adds to a number by way of the numbers of a walk.
+         */
+        WalkInfo: {
+            /** First */
+            first: number;
+            of: components["schemas"]["Address"];
+            /** Product */
+            product: number | ("nan" | "inf" | "-inf");
+            /** Slopes */
+            slopes: (number | ("nan" | "inf" | "-inf"))[];
+            /** Value */
+            value: number | ("nan" | "inf" | "-inf");
+        };
     };
     responses: never;
     parameters: never;
@@ -2293,6 +2421,72 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LessonScreen"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    metrics_api_models__model__metrics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Metrics"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    moments_api_models__model__moments_get: {
+        parameters: {
+            query: {
+                kernel: number;
+                parameter: string;
+                steps: string;
+            };
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
                 };
             };
             /** @description An error, with its status code and one sentence. */
@@ -2954,6 +3148,40 @@ export interface operations {
             };
         };
     };
+    field_api_traces__trace__steps__step__field_get: {
+        parameters: {
+            query: {
+                cell: string;
+            };
+            header?: never;
+            path: {
+                step: number;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FieldInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     output_api_traces__trace__steps__step__output_get: {
         parameters: {
             query?: {
@@ -3080,6 +3308,39 @@ export interface operations {
                 };
                 content: {
                     "application/octet-stream": unknown;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    walk_api_traces__trace__walk_get: {
+        parameters: {
+            query: {
+                through: string;
+            };
+            header?: never;
+            path: {
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WalkInfo"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

@@ -3,6 +3,7 @@
  * restore it. Within the page steps are identified by id; the URL has their names, which become ids with the trace.
  */
 import { changeFrom, changeText, editsFrom, editsText, inputFrom, inputText } from "./address";
+import { CONTRASTS, type Contrast } from "./colours";
 import { WISH, wishFrom, wishParts, type Wish } from "./probe-settings";
 import type { Cell, Change, Edit, InputRef } from "./types";
 
@@ -43,10 +44,13 @@ export type State = Readonly<{
   why: readonly [number, number | null] | null;
   /** In Look, what is differentiated where the network is read backward: loss, loss-1, class-0; null: forward. */
   back: string | null;
+  /** Whether the kernel slides over the chosen map. */
+  slide: boolean;
   /** Whether contributions are shown over the input. */
   pixels: boolean;
-  /** Whether all steps share one colour scale. */
+  /** Whether all steps share one colour scale, and how the colours of maps are scaled. */
   shared: boolean;
+  contrast: Contrast;
   /** Module paths that are unfolded. */
   open: readonly string[];
   /** The second model of a comparison, and the training step of its weights. */
@@ -81,8 +85,10 @@ const START: State = {
   trail: [],
   why: null,
   back: null,
+  slide: false,
   pixels: false,
   shared: false,
+  contrast: "full",
   open: [],
   other: null,
   otherAt: null,
@@ -192,8 +198,10 @@ function partsOf(state: State): [string, string | null][] {
     ],
     ["why", state.why === null ? null : state.why.filter((n) => n !== null).join("-")],
     ["back", state.back],
+    ["slide", state.slide ? "1" : null],
     ["pixels", state.pixels ? "1" : null],
     ["shared", state.shared ? "1" : null],
+    ["contrast", state.contrast === START.contrast ? null : state.contrast],
     ["open", state.open.join(",") || null],
     ["other", state.other],
     ["otherat", state.otherAt === null ? null : String(state.otherAt)],
@@ -228,8 +236,10 @@ export function parse(query: string): State {
     window: numberFrom(has.get("window")),
     why: whyFrom(has.get("why")),
     back: /^(loss|class)(-\d{1,7})?$/.exec(has.get("back") ?? "")?.[0] ?? null,
+    slide: has.get("slide") === "1",
     pixels: has.get("pixels") === "1",
     shared: has.get("shared") === "1",
+    contrast: CONTRASTS.find((each) => each === has.get("contrast")) ?? START.contrast,
     open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),
     other: has.get("other"),
     otherAt: numberFrom(has.get("otherat")),

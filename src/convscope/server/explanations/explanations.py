@@ -376,3 +376,46 @@ def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> b
     with np.errstate(all="ignore"):
         parts = [np.ascontiguousarray(array, "<f4").tobytes() for array in (pixels, weights)]
     return pack({"info": info.model_dump()}, parts)
+
+
+def walk_info(done: TracePass, places: Sequence[tuple[int | None, Sequence[int]]]) -> schema.WalkInfo:
+    """What a pixel adds along a walk, to the first number from which each reads the next.
+
+    Args:
+        done: The pass.
+        places: Numbers by their step's id, None for the image, and their index, without the image's.
+
+    Raises:
+        UsageError: no number reads the next one, or one cannot be followed.
+    """
+    named = [(None if step is None else done.step(step).name, cell) for step, cell in places]
+    for first, (step, cell) in enumerate(places[:-1]):
+        if step is None:
+            raise cs.UsageError("a walk begins at a number of a step.")
+        why = why_of(done, done.step(step), cell)
+        try:
+            found = why.to_walk(named[first + 1 :])
+        except cs.UsageError:
+            if first + 2 == len(places):
+                raise
+            continue
+        return schema.WalkInfo(
+            of=address_of(done, why),
+            first=first,
+            slopes=[number(slope) for slope in found.slopes],
+            value=number(found.value),
+            product=number(found.product),
+        )
+    raise cs.UsageError("a walk has at least two numbers.")
+
+
+def field_info(done: TracePass, step: cs.Step, cell: Sequence[int]) -> schema.FieldInfo:
+    """The pixels that a number can depend on.
+
+    Raises:
+        UsageError: the step has no such cell.
+    """
+    why = why_of(done, step, cell)
+    found = cs.probe.receptive_field(done.trace, step.name, tuple(why.cell))
+    rows, columns = found.box[-2:] if len(found.box) > 1 else (None, None)
+    return schema.FieldInfo(of=address_of(done, why), rows=rows, columns=columns, count=found.count, whole=found.whole)

@@ -6,14 +6,25 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from convscope.server.explanations.explanations import contributions_pack, explained, paths_info, proved, why_of
+from convscope.server.explanations.explanations import (
+    contributions_pack,
+    explained,
+    field_info,
+    paths_info,
+    proved,
+    walk_info,
+    why_of,
+)
 from convscope.server.explanations.explanations import probability as explained_probability
-from convscope.server.explanations.schema import Explained, NoPaths, PathsInfo, Proof
+from convscope.server.explanations.schema import Explained, FieldInfo, NoPaths, PathsInfo, Proof, WalkInfo
 from convscope.server.http.message import Id
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import RAW, StepId, on, trace_info
 
 router = APIRouter(tags=["explanations"])
+PLACE = r"(image|\d{1,9}):\d{1,9}(,\d{1,9})*"
+Places = Annotated[str, Query(max_length=4000, pattern=rf"^{PLACE}(;{PLACE})*$")]
+"""Steps by their ids, each with a cell: 3:2,4,4;2:2,3,3;image:0,9,9."""
 Cell = Annotated[str, Query(max_length=100, pattern=r"^(\d{1,9}(,\d{1,9})*)?$")]
 
 
@@ -82,6 +93,30 @@ async def paths(
 
     result: PathsInfo | NoPaths = await on(request, trace, made, "slow")
     return result
+
+
+@router.get("/traces/{trace}/walk")
+async def walk(request: Request, trace: Id, through: Places) -> WalkInfo:
+    """What a pixel adds to a number by way of the numbers of a walk."""
+    places = [place.split(":") for place in through.split(";")]
+    numbers = [(None if step == "image" else int(step), _cell(at)) for step, at in places]
+
+    def made(done: TracePass) -> WalkInfo:
+        return walk_info(done, numbers)
+
+    found: WalkInfo = await on(request, trace, made, "slow")
+    return found
+
+
+@router.get("/traces/{trace}/steps/{step}/field")
+async def field(request: Request, trace: Id, step: StepId, cell: Cell) -> FieldInfo:
+    """The pixels that a number can depend on."""
+
+    def made(done: TracePass) -> FieldInfo:
+        return field_info(done, done.step(step), _cell(cell))
+
+    found: FieldInfo = await on(request, trace, made, "field")
+    return found
 
 
 @router.get("/traces/{trace}/steps/{step}/contributions", response_class=Response, responses=dict(RAW))

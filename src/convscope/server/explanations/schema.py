@@ -231,6 +231,32 @@ class PathsInfo(Message):
     bent: list[str]
 
 
+class WalkInfo(Message):
+    """What a pixel adds to a number by way of the numbers of a walk."""
+
+    of: Address
+    first: int
+    """Which number of the walk the product is about: the first one from which each number reads the next."""
+    slopes: list[Number]
+    """How each number of the walk changes with the next one."""
+    value: Number
+    """The last number of the walk."""
+    product: Number
+    """All of them multiplied."""
+
+
+class FieldInfo(Message):
+    """The pixels that a number can depend on."""
+
+    of: Address
+    rows: tuple[int, int] | None
+    """The first and the last; None where it depends on no pixel."""
+    columns: tuple[int, int] | None
+    count: int
+    """How many cells of the image, all channels counted."""
+    whole: bool
+
+
 class NoPaths(Message):
     """Why a number has no paths: no convolution comes before it, say. An answer like any other, not an error."""
 

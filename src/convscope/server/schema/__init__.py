@@ -8,12 +8,14 @@ from convscope.server.explanations.schema import (
     Address,
     ContributionsInfo,
     Explained,
+    FieldInfo,
     Line,
     NoPaths,
     Paper,
     PathInfo,
     PathsInfo,
     Proof,
+    WalkInfo,
 )
 from convscope.server.gradients.schema import (
     BackwardInfo,
@@ -79,7 +81,14 @@ from convscope.server.traces.schema import (
     TraceInfo,
     TraceRequest,
 )
-from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
+from convscope.server.trainings.schema import (
+    Metrics,
+    TrainCommand,
+    TrainingEvent,
+    TrainingInfo,
+    TrainOptions,
+    TrainRequest,
+)
 
 __all__ = [
     "PAINTED",
@@ -95,6 +104,7 @@ __all__ = [
     "Edit",
     "Expected",
     "Explained",
+    "FieldInfo",
     "Fit",
     "Id",
     "InputInfo",
@@ -115,6 +125,7 @@ __all__ = [
     "Limits",
     "Line",
     "Message",
+    "Metrics",
     "ModelInfo",
     "Name",
     "Need",
@@ -156,4 +167,5 @@ __all__ = [
     "TrainingInfo",
     "TrainingStepInfo",
     "TrainingStepRequest",
+    "WalkInfo",
 ]

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+SAMPLE = 100_000
+"""About how many numbers of a large result are looked at for their distribution."""
 
 
 def number(value: float) -> Any:
@@ -79,6 +81,17 @@ def extent(values: Array) -> tuple[float, float]:
         return low, high
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
+
+
+def typical(values: Array) -> float:
+    """The magnitude that 99 % of the finite numbers do not exceed; NaN if there are none. Of many, an even sample.
+
+    >>> typical(np.array([*[0.5] * 99, -80.0]))
+    0.5
+    """
+    sample = values.reshape(-1)[:: values.size // SAMPLE + 1]
+    sizes = np.abs(sample[np.isfinite(sample)])
+    return float(np.quantile(sizes, 0.99, method="lower")) if sizes.size else math.nan
 
 
 def shrunk(planes: Array, side: int) -> Array:

@@ -20,7 +20,7 @@ from convscope.server import schema
 from convscope.server.jobs.workers import NOBODY, ClientGone
 from convscope.server.session.inputs import Picture, Taken, take
 from convscope.server.session.model_handle import ModelHandle
-from convscope.server.traces.array_pictures import extent
+from convscope.server.traces.array_pictures import extent, typical
 
 Find = Callable[[schema.InputRef], Picture]
 
@@ -59,6 +59,7 @@ class TracePass:
     blocked: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
     """Of a backward pass: step -> the cells that are 0 because an activation did not pass."""
     _extents: dict[int, tuple[float, float]] = field(default_factory=dict, repr=False)
+    _typical: dict[int, float] = field(default_factory=dict, repr=False)
 
     @cached_property
     def size(self) -> int:
@@ -83,6 +84,12 @@ class TracePass:
         if step.id not in self._extents:
             self._extents[step.id] = extent(step.output)
         return self._extents[step.id]
+
+    def typical(self, step: cs.Step) -> float:
+        """The magnitude that 99 % of the finite numbers of a step's result do not exceed."""
+        if step.id not in self._typical:
+            self._typical[step.id] = typical(step.output)
+        return self._typical[step.id]
 
 
 class TraceStore:

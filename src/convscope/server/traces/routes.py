@@ -252,6 +252,7 @@ def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[
         "total": len(planes),
         "low": array_pictures.number(low),
         "high": array_pictures.number(high),
+        "typical": array_pictures.number(done.typical(step)),
         "label": None,
         "blocked": blocked is not None,
     }
@@ -295,7 +296,9 @@ async def output(request: Request, trace: Id, step: StepId, channel: Channel = N
 
     def read_output(done: TracePass) -> Response:
         record = done.step(step)
-        return raw(_channel(record.output, channel, record.name), done.extent(record))
+        answer = raw(_channel(record.output, channel, record.name), done.extent(record))
+        answer.headers["X-Typical"] = str(array_pictures.number(done.typical(record)))
+        return answer
 
     response: Response = await on(request, trace, read_output)
     return response

@@ -1,13 +1,31 @@
 """Routes of trainings: list the options, start, command and follow a training."""
 
+import math
+import warnings
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Request
+import numpy as np
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi.responses import Response
 
+import convscope as cs
 from convscope.server.http.message import Id
 from convscope.server.jobs.event_stream import Events, lines
+from convscope.server.session.model_handle import ModelHandle
+from convscope.server.traces.array_pictures import extent
+from convscope.server.traces.routes import RAW, raw
 from convscope.server.trainings.registry import Busy, Trainings
-from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainOptions, TrainRequest
+from convscope.server.trainings.schema import (
+    Metrics,
+    TrainCommand,
+    TrainingEvent,
+    TrainingInfo,
+    TrainOptions,
+    TrainRequest,
+)
+from convscope.server.trainings.training import SHOWN
+from convscope.server.trainings.worker import POINTS
 
 LISTENERS = 32
 """Maximum number of event streams per training."""
@@ -67,3 +85,59 @@ async def events(trainings: Here, name: TrainingId) -> Events:
     if training.listeners >= LISTENERS:
         raise HTTPException(503, f"{LISTENERS} pages are following {name} already; close one.")
     return Events(lines(training.events()))
+
+
+@router.get("/models/{model}/metrics")
+async def metrics(request: Request, model: Id) -> Metrics:
+    """What a model's run measured while it was trained; nothing for a model that does not belong to a run."""
+    workspace = request.app.state.gallery
+    read = partial(metrics_of, workspace.model(model).run)
+    info: Metrics = await workspace.workers.run(request, f"metrics {model}", read)
+    return info
+
+
+def metrics_of(run: cs.Run | None) -> Metrics:
+    """The metrics of a run for curves; lines that are damaged are left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about these lines
+        events = [] if run is None else run.history
+    points: list[dict[str, float | int | str | None]] = []
+    for kind in ("train", "epoch"):
+        chosen = [event for event in events if event["event"] == kind]
+        every = max(1, math.ceil(len(chosen) / POINTS))
+        points += [{name: event[name] for name in SHOWN if name in event} for event in chosen[::every]]
+    return Metrics(points=points, total=max((event["step"] for event in events), default=0))
+
+
+@router.get("/models/{model}/moments", response_class=Response, responses=dict(RAW))
+async def moments(
+    request: Request,
+    *,
+    model: Id,
+    parameter: Annotated[str, Query(max_length=200)],
+    steps: Annotated[str, Query(max_length=400, pattern=r"^\d{1,9}(,\d{1,9}){0,23}$")],
+    kernel: Annotated[int, Query(ge=0)],
+) -> Response:
+    """One kernel or unit of a parameter at some training steps; the range is that of all kernels at all these steps."""
+    workspace = request.app.state.gallery
+    at = [int(step) for step in steps.split(",")]
+    read = partial(moments_of, workspace.model(model), parameter, at, kernel)
+    answer: Response = await workspace.workers.run(request, f"moments {model}", read)
+    return answer
+
+
+def moments_of(opened: ModelHandle, parameter: str, steps: list[int], kernel: int) -> Response:
+    """The numbers of a kernel, shape (steps, ...).
+
+    Raises:
+        HTTPException: 404, no weights were kept at a step, or the parameter has no such kernel.
+    """
+    parts, ends = [], []
+    for step in steps:
+        weights = opened.weights_at(step)
+        if parameter not in weights or weights[parameter].ndim < 1 or kernel >= len(weights[parameter]):
+            raise HTTPException(404, f"{opened.name} has no kernel {kernel} of a parameter {parameter!r}.")
+        ends.append(extent(weights[parameter]))
+        parts.append(weights[parameter][kernel])
+    low, high = np.array(ends).T
+    return raw(np.stack(parts), (float(low.min()), float(high.max())))

@@ -66,3 +66,12 @@ class TrainingEvent(Message):
     before), "step" (of a step that was taken alone) or "epoch"."""
     history: list[int]
     """New training steps whose weights were kept; a trace request selects them with `at`."""
+
+
+class Metrics(Message):
+    """What a run measured while it was trained."""
+
+    points: list[dict[str, float | int | str | None]]
+    """Like those of a training's events; of each kind at most some thousand, evenly spaced."""
+    total: int
+    """The last step that was measured."""
