@@ -42,6 +42,7 @@ ORDER = (
     "plot",
     "export",
     "server",
+    "standalone",
     "cli",
     "notebook",
 )

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from convscope.proof.verification_report import Verification as Verification
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
+    from convscope.standalone.report import Report as Report
+    from convscope.standalone.report import report as report
     from convscope.traces.difference import Difference as Difference
     from convscope.traces.difference import difference as difference
     from convscope.traces.step import Ref as Ref
@@ -100,6 +102,7 @@ _PUBLIC = {
     "Prediction": "training",
     "Preprocess": "preprocess",
     "Ref": "traces.step",
+    "Report": "standalone.report",
     "Run": "training",
     "STATUSES": "proof.status",
     "Step": "traces.step",
@@ -127,6 +130,7 @@ _PUBLIC = {
     "random_image": "inputs.pictures",
     "random_inputs": "inputs.model_inputs",
     "read_image": "images",
+    "report": "standalone.report",
     "serve": "server.launch",
     "summary": "export.summary",
     "trace": "capture",

@@ -186,7 +186,7 @@ def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) ->
             f"{model_name} takes {wants}, not a picture; open the explorer with such an input: cs.open(model, input).",
         )
     if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
-        return Taken(picture.name, picture.ready, expected.restore(picture.ready), None, picture.notes)
+        return Taken(picture.name, picture.ready, expected.restore(picture.ready), picture.label, picture.notes)
     expected, notes = _fitted(picture, model_name, expected, fit)
     shown = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(picture.pixels, picture.white)
     notes = (*picture.notes, *expected.changes(picture.pixels, picture.white), *notes)

@@ -257,6 +257,10 @@ class Workspace:
     def _sample(self, source: str | None) -> schema.SampleRef | None:
         return None if source is None else schema.SampleRef(source=source, split="test", index=0)
 
+    def keep_inputs(self, prepared_inputs: Any, opened: ModelHandle) -> schema.StoredRef:
+        """Store inputs for a model of this session, as `cs.prepare_inputs` gives them."""
+        return self._keep_inputs(prepared_inputs, cs.card_of(opened.session_model))
+
     def _keep_inputs(self, prepared_inputs: Any, card: Any, name: str = "") -> schema.StoredRef:
         """Store the inputs of a model of this session."""
         if prepared_inputs.prepared is not None:
