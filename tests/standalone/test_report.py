@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,10 @@ def test_the_command_writes_it(convscope: Commands, tmp_path: Path) -> None:
     result = convscope("report", "crosses", "crosses:plus", "crosses:x", "-o", str(tmp_path / "r.html"))
     assert "crosses, 2 images" in result.out
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs/how-to/report.md").read_text(encoding="utf-8")
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})  # it is our own
+    assert (tmp_path / "crosses.html").stat().st_size < 400_000
