@@ -39,10 +39,10 @@ class UnknownName(UsageError, LookupError):
     no kernel is called 'sobelx'; did you mean 'sobel-x' or 'sobel-y'? There are: sobel-x, sobel-y, blur.
     """
 
-    def __init__(self, kind: str, asked: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, asked: object, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.asked, self.known = kind, asked, tuple(known)
         folded = {name.lower(): name for name in self.known}
-        near = [folded[name] for name in get_close_matches(asked.lower(), folded, n=2, cutoff=0.6)]
+        near = [folded[name] for name in get_close_matches(str(asked).lower(), folded, n=2, cutoff=0.6)]
         guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         there = f" There are: {', '.join(self.known)}." if self.known else ""
         super().__init__(f"no {kind} is called {asked!r}{guess}{there}{' ' + hint if hint else ''}")

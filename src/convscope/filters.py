@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
 from convscope.reference.tutorial import conv2d
+from convscope.type_checks import takes
 
 Mode = Literal["valid", "same"]
 MODES = ("valid", "same")
@@ -86,6 +87,7 @@ FILTERS: Mapping[str, Filter] = MappingProxyType(
 """Kernels by name. Named for the edges they find: a vertical edge is a change along x."""
 
 
+@takes()
 def parse_kernel(text: str) -> Filter:
     """A kernel by its name, or from its numbers: rows separated by semicolons, numbers by spaces or commas.
 
@@ -127,6 +129,7 @@ def _number(word: str, asked: str) -> float:
     return value
 
 
+@takes()
 def apply_filter(
     picture: NDArray[Any], kernel: Filter | NDArray[Any] | str, *, mode: Mode = "valid", per_channel: bool = False
 ) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from convscope.errors import ImageError
 from convscope.files import unsuitable
+from convscope.type_checks import takes
 
 Array = NDArray[Any]
 
@@ -30,6 +31,7 @@ STRIP = 500_000  # pixels that are turned into numbers at a time
 WHITE = 255.0  # what a pixel of a file counts up to, whatever the file's own depth
 
 
+@takes()
 def read_image(
     source: str | Path | BinaryIO,
     *,

@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from convscope.errors import PluginError
+from convscope.type_checks import kind_of
 
 Row = TypeVar("Row")
 
@@ -82,7 +83,7 @@ def _loaded(point: EntryPoint) -> Mapping[str, Any]:
         ) from error
     if not isinstance(offered, Mapping):
         raise PluginError(
-            f"the package {package} offers {point.value} through {point.group}, which is a {type(offered).__name__}, "
+            f"the package {package} offers {point.value} through {point.group}, which is {kind_of(offered)}, "
             "not a mapping from names to rows."
         )
     return offered

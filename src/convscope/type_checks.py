@@ -4,14 +4,31 @@ Kinds are named by class, so that nothing is imported to ask. Imports nothing of
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from os import PathLike
+from types import UnionType
+from typing import ParamSpec, TypeVar, Union, get_args, get_origin
 
 from convscope.errors import UsageError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _is_index(value: object) -> bool:
+    try:
+        operator.index(value)  # type: ignore[arg-type]  # whether it can be one is the question
+    except TypeError:
+        return False
+    return True
+
+
+def _is_sequence(value: object) -> bool:
+    """Whether it is a list or serves as one: an array or a set, say, but not a text."""
+    return hasattr(value, "__array__") or (isinstance(value, Collection) and not isinstance(value, str | Mapping))
+
 
 WHERE_FROM: Mapping[str, str] = {
     "Trace": "cs.trace(model, image) makes one",
@@ -22,43 +39,89 @@ WHERE_FROM: Mapping[str, str] = {
     "Module": "cs.load_model(name) makes one",
 }
 """Class -> how to get an object of it; a result of a probe comes from the probe of the same name."""
-ARTICLES: Mapping[str, str] = {"Module": "a torch.nn.Module", "str": "a name", "Path": "a path", "int": "an index"}
-CONTAINERS = frozenset({"Mapping", "Sequence", "dict", "list", "ndarray", "tuple"})
+ARTICLES: Mapping[str, str] = {
+    "Module": "a torch.nn.Module",
+    "str": "a name",
+    "Path": "a path",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+    "Callable": "a function",
+    "Mapping": "a mapping",
+}
+PLAIN: Mapping[str, Callable[[object], bool]] = {
+    "int": _is_index,
+    "float": lambda value: _is_index(value) or hasattr(value, "__float__"),
+    "bool": lambda value: isinstance(value, int) or type(value).__name__ == "bool",  # NumPy's is a bool too
+    "str": lambda value: isinstance(value, str),
+    "Path": lambda value: isinstance(value, str | PathLike),
+    "Mapping": lambda value: isinstance(value, Mapping),
+    "Sequence": _is_sequence,
+    "tuple": _is_sequence,
+    "Callable": callable,
+}
+"""Kind -> whether an object passes as one."""
+CONTAINERS = frozenset({"Sequence", "dict", "list", "ndarray", "tuple"})
 
 
 def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Let a function refuse objects of other kinds than these, before it begins.
+    """Let a function refuse objects of other kinds than it takes, before it begins.
+
+    Parameters annotated with numbers, texts, paths, mappings, sequences or functions are checked by their annotation:
+    an object that Python or NumPy would convert (an index for an int, a list for a sequence) is let through.
 
     >>> @takes(trace="Trace", step="Step | str | int")
-    ... def look(trace, step):
+    ... def look(trace, step, depth: int = 1):
     ...     return step
     >>> look("dog.jpg", 3)
     Traceback (most recent call last):
     convscope.errors.UsageError: look takes a Trace as its trace, not a str; cs.trace(model, image) makes one.
 
     Args:
-        kinds: Parameter -> the names of the classes that it may have, parted by `|` as in an annotation. None is let
+        kinds: Parameter -> the names of the classes that it may have, parted by `|` as in an annotation; for those
+            whose annotation says more or less than this, "Any" for those that the function checks itself. None is let
             through where it is the default.
     """
-    allowed = {name: tuple(kind.strip() for kind in values.split("|")) for name, values in kinds.items()}
+    named = {name: tuple(kind.strip() for kind in values.split("|")) for name, values in kinds.items()}
 
     def checked(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
+        order = tuple(signature.parameters)
+        kinds = {**_annotated(signature), **named}
+        allowed = {name: kinds[name] for name in order if name in kinds}
+        defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
+        starred = next((n for n, p in signature.parameters.items() if p.kind is p.VAR_POSITIONAL), None)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            values = {
-                **dict(zip(signature.parameters, args, strict=False)),
-                **kwargs,
-            }  # too many are Python's to refuse
+            # too many positional arguments are Python's to refuse
+            values: dict[str, object] = {**dict(zip(order, args, strict=False)), **kwargs}
             for name, kind in allowed.items():
-                if name in values and not _is(values[name], kind, signature.parameters[name].default):
+                if name in values and name != starred and not _is(values[name], kind, defaults[name]):
                     raise UsageError(_refusal(function.__name__, name, values, allowed))
             return function(*args, **kwargs)
 
         return call
 
     return checked
+
+
+def _annotated(signature: inspect.Signature) -> dict[str, tuple[str, ...]]:
+    """The parameters whose annotation names plain kinds alone -> these kinds."""
+    kinds = {}
+    for name, parameter in signature.parameters.items():
+        annotation = parameter.annotation
+        members = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+        names = [_kind_of_annotation(member) for member in members if member is not type(None)]
+        if names and all(names):
+            kinds[name] = tuple(name for name in names if name is not None)
+    return kinds
+
+
+def _kind_of_annotation(annotation: object) -> str | None:
+    """The kind that an annotation such as `int` or `Mapping[str, Op]` names; None where it is of no plain kind."""
+    name = getattr(get_origin(annotation) or annotation, "__name__", None)
+    return name if name in PLAIN else None
 
 
 def check_kind(function: str, name: str, value: object, kind: str) -> None:
@@ -72,27 +135,59 @@ def check_kind(function: str, name: str, value: object, kind: str) -> None:
         raise UsageError(_refusal(function, name, {name: value}, {name: (kind,)}))
 
 
-def _is(value: Any, kinds: tuple[str, ...], default: Any = inspect.Parameter.empty) -> bool:
+def _is(value: object, kinds: tuple[str, ...], default: object = inspect.Parameter.empty) -> bool:
     if value is None and default is None:
         return True
-    return not {base.__name__ for base in type(value).__mro__}.isdisjoint(kinds)
+    if "Any" in kinds:
+        return True
+    names = {base.__name__ for base in type(value).__mro__}
+    return not names.isdisjoint(kinds) or any(PLAIN[kind](value) for kind in kinds if kind in PLAIN)
 
 
-def _refusal(function: str, name: str, given: Mapping[str, Any], allowed: Mapping[str, tuple[str, ...]]) -> str:
+def _refusal(function: str, name: str, given: Mapping[str, object], allowed: Mapping[str, tuple[str, ...]]) -> str:
     """What was wanted, what was given, what to do."""
     value, kinds = given[name], allowed[name]
+    kinds = ("Path",) if set(kinds) == {"str", "Path"} else kinds
     named = [ARTICLES.get(kind, _article(kind)) for kind in kinds if kind not in {*CONTAINERS, "integer"}]
     wanted = " or ".join([*named, *(["a list"] if CONTAINERS.intersection(kinds) else [])])
-    what = f"the class {value.__name__}" if isinstance(value, type) else _article(type(value).__name__)
+    what = repr(value) if isinstance(value, int | float | str) and kinds[0] in PLAIN else kind_of(value)
+    what = what if len(what) < 60 else kind_of(value)
     for other, theirs in allowed.items():
-        if other != name and other in given and _is(given[other], kinds) and _is(value, theirs):
-            order = f"{function}({', '.join(allowed)})"
+        # not for names and numbers, which fit each other's parameters by chance
+        swapped = other != name and PLAIN.keys().isdisjoint({kinds[0], theirs[0]})
+        if swapped and other in given and _is(given[other], kinds) and _is(value, theirs):
+            order = f"{function}({', '.join(each for each in allowed if each in {name, other})})"
             return f"{function} takes {wanted} as its {name}, not {what}; the arguments are exchanged: {order}."
-    remedy = WHERE_FROM.get(kinds[0], f"cs.probe.{kinds[0].lower()} makes one")
-    return f"{function} takes {wanted} as its {name}, not {what}; {remedy}."
+    remedy = "" if kinds[0] in PLAIN else f"; {WHERE_FROM.get(kinds[0], f'cs.probe.{kinds[0].lower()} makes one')}"
+    return f"{function} takes {wanted} as its {name}, not {what}{remedy}."
+
+
+def check_rows(function: str, name: str, rows: object, row: str) -> None:
+    """Refuse what is not a mapping from names of operations to rows of this class.
+
+    >>> check_rows("explain", "ops", {"mylib::swirl": 3}, "Op")
+    Traceback (most recent call last):
+    convscope.errors.UsageError: explain takes an Op as a row of its ops, not an int for 'mylib::swirl'.
+    """
+    if not isinstance(rows, Mapping):
+        raise UsageError(f"{function} takes a mapping from names of operations as its {name}, not {kind_of(rows)}.")
+    for operation, value in rows.items():
+        if not _is(value, (row,)):
+            raise UsageError(
+                f"{function} takes {_article(row)} as a row of its {name}, not {kind_of(value)} for {operation!r}."
+            )
+
+
+def kind_of(value: object) -> str:
+    """What an object is, with its article, for a message.
+
+    >>> kind_of(3), kind_of(None), kind_of(int), kind_of([])
+    ('an int', 'None', 'the class int', 'a list')
+    """
+    if value is None:
+        return "None"
+    return f"the class {value.__name__}" if isinstance(value, type) else _article(type(value).__name__)
 
 
 def _article(noun: str) -> str:
-    if noun == "NoneType":
-        return "None"
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

@@ -1,6 +1,7 @@
 """Wrong objects in Python: one sentence that says what was wanted, what was given, what to do."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,38 @@ WRONG: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
+PLAIN: dict[str, Callable[[Any], Any]] = {
+    "explain(ops=None)": lambda t: api.explain(t["trace"], "conv1", (0, 0, 0), ops=None),
+    "explain(ops={name: 3})": lambda t: api.explain(t["trace"], "conv1", (0, 0, 0), ops={"mylib::swirl": 3}),
+    "explain(references=text)": lambda t: api.explain(t["trace"], "conv1", (0, 0, 0), references="abc"),
+    "explain(output=text)": lambda t: api.explain(t["trace"], "conv1", (0, 0, 0), output="a"),
+    "verify(ops={name: 3})": lambda t: api.verify(t["trace"], ops={"mylib::swirl": 3}),
+    "verify(cells=text)": lambda t: api.verify(t["trace"], cells="many"),
+    "verify(cells=20.0)": lambda t: api.verify(t["trace"], cells=20.0),
+    "verify(seed=text)": lambda t: api.verify(t["trace"], seed="first"),
+    "verify(progress=3)": lambda t: api.verify(t["trace"], progress=3),
+    "trace(training=text)": lambda t: api.trace(t["model"], t["image"], training="yes"),
+    "trace(batched=text)": lambda t: api.trace(t["model"], t["image"], batched="no"),
+    "trace(overrides=3)": lambda t: api.trace(t["model"], t["image"], overrides=3),
+    "trace(overrides={3: array})": lambda t: api.trace(t["model"], t["image"], overrides={3: t["image"]}),
+    "trace(overrides={name: text})": lambda t: api.trace(t["model"], t["image"], overrides={"fc.bias": "a"}),
+    "trace(lr=text)": lambda t: api.trace(t["model"], t["image"], target=[0], optimizer="sgd", lr="fast"),
+    "train(3)": lambda _t: api.train(3),
+    "train(model=3)": lambda t: api.train(t["data"], 3),
+    "train(lr=text)": lambda t: api.train(t["data"], lr="fast"),
+    "load_dataset(3)": lambda _t: api.load_dataset(3),
+    "load_dataset(split=3)": lambda _t: api.load_dataset("shapes", split=3),
+    "load_model(3)": lambda _t: api.load_model(3),
+    "open(port=text)": lambda t: api.open(t["model"], t["image"], port="http", browser=False),
+    "Trace.load(3)": lambda _t: api.Trace.load(3),
+    "Trace.save(3)": lambda t: t["trace"].save(3),
+    "to_paths(3)": lambda t: api.explain(t["trace"], "conv1", (0, 0, 0)).to_paths(3),
+    "to_text(depth=text)": lambda t: api.explain(t["trace"], "conv1", (0, 0, 0)).to_text(depth="deep"),
+    "Dataset.image(3.5)": lambda t: t["data"].image(3.5),
+}
+WRONG |= PLAIN
+
+
 @pytest.mark.parametrize("call", WRONG)
 def test_a_wrong_object_is_refused_in_one_sentence(call: str, things: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as refused:
@@ -83,6 +116,14 @@ def test_exchanged_arguments_are_said_to_be_so(things: dict[str, Any]) -> None:
         cs.probe.dead(things["data"], things["model"])
     with pytest.raises(UsageError, match=r"^verify takes a Trace as its trace, not a Conv2d; cs.trace\(model, image\)"):
         api.verify(LAYER)
+
+
+def test_what_python_would_convert_is_let_through(things: dict[str, Any]) -> None:
+    report = api.verify(things["trace"], cells=np.int64(20), seed=np.uint8(3))
+    assert report.proved
+    assert api.trace(things["model"], things["image"], training=np.bool_(False), batched=False).steps
+    with pytest.raises(TypeError, match="unexpected keyword argument"):  # Python's own sentence names it
+        api.verify(things["trace"], cell=3)
 
 
 def test_indexes_of_numpy_are_indexes(things: dict[str, Any]) -> None:
@@ -120,7 +161,24 @@ def test_a_pooling_window_that_reads_padding_alone_is_unsupported_not_a_crash(di
     for output in range(len(step.results)):
         why = cs.explain(trace, step, cell, output=output)
         assert not why.proved
+        assert np.isfinite(why.recorded) or "a window" in why.to_text()
     if not np.isfinite(step.output[cell]):
         with pytest.raises(UsageError, match="padding alone"):
             cs.explain(trace, step, cell).to_input()
     assert not cs.verify(trace).mismatches
+
+
+def test_names_are_loaded_as_the_commands_load_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = cs.train("shapes", "shapes-cnn-1", epochs=1, batch_size=500, out="run")
+    image = cs.load_image("shapes:test/3", like=run.model)
+    named = cs.trace("run", "shapes:test/3")
+    assert np.array_equal(named.output, cs.trace(run.model, image).output)
+    assert cs.trace(Path("run"), "shapes:train/0-4").output.shape == (5, 2)
+    step = cs.trace("run", "shapes:train/0-1", target=[0, 1])
+    assert step.training_step is not None
+    assert step.training_step.updated  # the run brings its optimizer
+    with pytest.raises(UsageError, match="no model is called 'rum'"):
+        cs.trace("rum", "shapes:test/3")
+    with pytest.raises(UsageError, match="has images 0 to 199"):
+        cs.trace("run", "shapes:test/190-200")

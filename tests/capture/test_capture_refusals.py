@@ -82,7 +82,7 @@ def test_an_image_that_does_not_fit(model: nn.Module, shape: tuple[int, ...], sa
         (np.array(["a"]), UsageError, "the image is an array of <U1; a model needs numbers"),
         ({}, UsageError, "none of the inputs is an array"),
         ((3,), UsageError, "none of the inputs is an array"),
-        ((object(),), UsageError, "input 0 is a object; pass a NumPy array or a tensor"),
+        ((object(),), UsageError, "input 0 is an object; pass a NumPy array or a tensor"),
         (torch.ones(1, 5, 5, device="meta"), UsageError, "the image is on the meta device"),
     ],
 )
@@ -119,7 +119,7 @@ def test_models_that_need_other_inputs(image: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("returned", "said"), [(None, "returned nothing"), (3, "a int without tensors"), ({}, "a dict without")]
+    ("returned", "said"), [(None, "returned nothing"), (3, "an int without tensors"), ({}, "a dict without")]
 )
 def test_models_that_return_no_tensor(returned: Any, said: str) -> None:
     model = nn.Sequential(nn.ReLU(), Calls(lambda _: returned))

@@ -1,7 +1,5 @@
 """A step of a run's history, repeated exactly."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 
 import convscope as cs
 from convscope.errors import RunError, UsageError
+from damage import OPTIMIZER_STATES, edit_optimizer
 
 
 @pytest.fixture(scope="module")
@@ -65,47 +64,13 @@ def test_other_weights_than_the_run_had_are_noticed(run: cs.Run, monkeypatch: py
         cs.trace(run, at_step=step + 1)
 
 
-def shapes(state: dict[str, Any]) -> None:
-    """A fused kernel would write beyond this tensor's end."""
-    for tensors in state["state"].values():
-        tensors["exp_avg"] = torch.zeros(3)
-
-
-def counts(state: dict[str, Any]) -> None:
-    """A number of steps by which no bias correction can be calculated."""
-    for tensors in state["state"].values():
-        tensors["step"] = torch.tensor(-1.0)
-
-
-def lacks(state: dict[str, Any]) -> None:
-    """State of another optimizer."""
-    for tensors in state["state"].values():
-        del tensors["exp_avg_sq"]
-
-
-def rates(state: dict[str, Any]) -> None:
-    """A rate that is a word."""
-    state["param_groups"][0]["lr"] = "fast"
-
-
-def settings(state: dict[str, Any]) -> None:
-    """Not the recipe's settings."""
-    state["param_groups"][0]["betas"] = (1.0, 2.0)
-
-
-@pytest.mark.parametrize("damage", [shapes, counts, lacks, rates, settings])
+@pytest.mark.parametrize("damage", OPTIMIZER_STATES)
 def test_an_optimizers_state_that_does_not_fit_is_refused(
     tmp_path: Path, damage: Callable[[dict[str, Any]], None]
 ) -> None:
     """The digests agree, as in a folder from elsewhere; nothing is written where this state says."""
     cs.train("shapes", "shapes-cnn-1", epochs=1, batch_size=500, out=tmp_path / "run")
-    folder = max((tmp_path / "run" / "snapshots").iterdir())
-    saved = torch.load(folder / "optimizer.pt", weights_only=True)
-    damage(saved["optimizer"])
-    torch.save(saved, folder / "optimizer.pt")
-    digests = json.loads((folder / "sha256.json").read_text())
-    digests["optimizer.pt"] = hashlib.sha256((folder / "optimizer.pt").read_bytes()).hexdigest()
-    (folder / "sha256.json").write_text(json.dumps(digests))
+    edit_optimizer(tmp_path / "run", damage)
     damaged = cs.load_run(tmp_path / "run")
     with pytest.raises(RunError, match=r"an optimizer's state that does not fit its model and recipe"):
         cs.trace(damaged, np.zeros((2, 1, 28, 28), np.float32), target=[0, 1])

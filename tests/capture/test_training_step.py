@@ -295,7 +295,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "labels of different lengths": (step(target=[[0], [1, 2]]), "class numbers of the images"),
     "a label beyond 64 bits": (step(target=[0, 10**30]), "class numbers of the images"),
     "complex labels": (step(target=[1j, 0]), "one class number for each"),
-    "a rate that is a word": (step(optimizer="sgd", lr="fast"), "lr must be a number greater than 0, not 'fast'"),
+    "a rate that is a word": (step(optimizer="sgd", lr="fast"), "trace takes a number as its lr, not 'fast'"),
     "some numbers kept": (step(keep=["0"]), "keeps every number"),
     "a step's result overridden": (step(overrides={"0": [1.0]}), "no parameter to override in a training step"),
     "a hook on a parameter": (hooked(optimizer=False), "parameters with hooks is not explained"),

@@ -236,7 +236,7 @@ def unknown(*, x: Any, w: Any, b: Any, stride: int, foo: int, bar: int, baz: int
 @pytest.mark.parametrize(
     ("function", "as_", "message"),
     [
-        (3, "relu", "check takes a function, not a int"),
+        (3, "relu", "check takes a function, not an int"),
         (lambda x: x, None, "does not say which operation this is; choose one with --as NAME"),
         (lambda x: x, "conv3d", "no operation to check is called 'conv3d'; did you mean 'conv2d'"),
         (unknown, "conv2d", "the parameter 'qux' of unknown is not one of conv2d's"),
@@ -325,7 +325,7 @@ def test_the_command_survives_a_function_that_ends_its_process(mine: Path) -> No
         ("while True:\n    pass", "f", 1, "importing broken.py took more than 0.5 s and was stopped (broken.py, line"),
         ("def relu(x): return x", "rely", 2, "no function in broken.py is called 'rely'; did you mean 'relu'?"),
         ("\0", "f", 1, "broken.py is not valid Python: source code string cannot contain null bytes"),
-        ("relu = 3", "relu", 2, "relu in broken.py is not a function but a int"),
+        ("relu = 3", "relu", 2, "relu in broken.py is not a function but an int"),
     ],
 )
 def test_files_that_cannot_be_checked(tmp_path: Path, text: str, name: str, status: int, message: str) -> None:

@@ -109,6 +109,10 @@ def test_explain_prints_the_sum(convscope: Commands, net: Path, image: Path) -> 
     assert message.out.startswith("conv1 (1, 2, 3) = ")
     assert "conv1.bias[1]" in message.out
     assert "✓ proved" in message.out
+    brief = convscope("explain", f"{net}:Net", image, "--at", "conv1:1,2,3", "--short").out
+    assert brief.splitlines()[0].endswith("   ✓ proved")
+    assert "recorded" not in brief
+    assert brief.splitlines()[1] == message.out.splitlines()[1]
     deeper = convscope("explain", f"{net}:Net", image, "--at", "relu:1,2,3", "--depth", "2").out
     assert "where these numbers come from" in deeper
     assert "conv1 (1, 2, 3) = " in deeper

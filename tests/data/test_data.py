@@ -55,7 +55,7 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], type[ConvscopeError]]] = {
     "no split is called 'tset'; did you mean 'test'": ("shapes", {"split": "tset"}, UnknownName),
     "no sampling is called 'any'": ("shapes", {"sampling": "any"}, UnknownName),
     "seed must be a whole number from 0, not -1": ("shapes", {"seed": -1}, UsageError),
-    "seed must be a whole number from 0, not 0.5": ("shapes", {"seed": 0.5}, UsageError),
+    "load_dataset takes a whole number as its seed, not 0.5": ("shapes", {"seed": 0.5}, UsageError),
     r"size \(a number of images\) must be a whole number from 2, not 1": ("shapes", {"size": 1}, UsageError),
     "the split 'all' of shapes is each possible image once": ("shapes", {"split": "all", "size": 9}, UsageError),
     "size and sampling are for train and test": ("shapes", {"split": "all", "sampling": "published"}, UsageError),

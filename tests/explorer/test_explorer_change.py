@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, forgive, keep, tab
@@ -212,6 +214,21 @@ def test_an_image_of_another_size_is_resized_and_padded_when_asked(page: Any) ->
     page.get_by_text(re.compile("padded", re.IGNORECASE)).first.wait_for()
     page.wait_for_selector(READY)
     eventually(lambda: state(page).get("fit"), "pad")
+
+
+def test_a_model_of_four_channels_takes_the_opacity_of_a_picture(chromium: Any) -> None:
+    content, layers = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+    Image.fromarray(layers, "RGBA").save(content, "PNG")
+    model = nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(72, 3))
+    shown = cs.load_model(model, preprocess={"size": (8, 8), "channels": 4})
+    with cs.open(shown, torch.zeros(4, 8, 8), port=0, browser=False) as opened, tab(chromium) as page:
+        visit(page, opened, "?view=change", READY)
+        page.locator(".samples input[type=file]").set_input_files(
+            {"name": "leaf.png", "mimeType": "image/png", "buffer": content.getvalue()}
+        )
+        expected = layers.transpose(2, 0, 1).astype(np.float32) / 255
+        eventually(lambda: now(page), answers(cs.trace(shown, expected)))
+        page.goto("about:blank")
 
 
 def test_a_file_that_is_no_image_gets_a_sentence(page: Any) -> None:

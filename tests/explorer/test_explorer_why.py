@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import convscope as cs
 from browser import forgive
@@ -122,3 +124,11 @@ def test_what_cannot_be_followed_says_so_and_the_calculation_is_one_click_away(p
     page.locator(".answers").get_by_role("button", name=re.compile("explain")).first.click()
     page.wait_for_selector("[data-number]")
     forgive(page, "422")
+
+
+def test_a_network_without_convolutions_has_no_paths_and_says_so(page: Any) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    with cs.open(model, torch.rand(1, 8, 8), port=0, browser=False) as explorer:
+        visit(page, explorer)
+        page.get_by_text("no convolution comes before 1").wait_for()
+        page.goto("about:blank")

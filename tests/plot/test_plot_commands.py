@@ -40,7 +40,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 @pytest.mark.parametrize(
     ("arguments", "file"),
     [
-        (("samples", "crosses", "--split", "all"), "samples-crosses.png"),
+        (("samples", "crosses", "--split", "all"), "samples-crosses-all.png"),
         (("pixels", "crosses:damaged-plus", "--unit"), "pixels-crosses-damaged-plus.png"),
         (("pixels", "color-shapes:test/1", "--crop", "1", "2", "3", "4"), "pixels-color-shapes-test-1.png"),
         (("kernels", "RUN", "--layer", "conv1"), "kernels-shapes-conv1.png"),
@@ -109,8 +109,21 @@ def test_what_cannot_be_written_is_said_in_one_sentence(
 def test_a_photo_becomes_figures(command: Callable[..., str], shared_data: Path) -> None:
     photo = shared_data / "images" / "dog.jpg"
     assert "input   3x300x300" in command("filter", photo, "--kernel", "sobel-y")
-    assert Path("filter-sobel-y.png").is_file()
+    assert Path("filter-sobel-y-dog.png").is_file()
     assert command("plot", "pixels", photo, "--out", "dog.pdf").startswith("wrote dog.pdf (")
+
+
+def test_a_picture_is_replaced_only_where_out_names_it(command: Callable[..., str]) -> None:
+    first = command("plot", "samples", "crosses", "--per-class", "1")
+    assert first.startswith("wrote samples-crosses.png (")
+    drawn = Path("samples-crosses.png").read_bytes()
+    assert command("plot", "samples", "crosses", "--per-class", "1") == first  # the same picture again
+    Path("samples-crosses.png").write_bytes(b"another picture")
+    numbered = command("plot", "samples", "crosses", "--per-class", "1")
+    assert numbered.startswith("wrote samples-crosses-2.png (")
+    assert Path("samples-crosses.png").read_bytes() == b"another picture"
+    command("plot", "samples", "crosses", "--per-class", "1", "--out", "samples-crosses.png")
+    assert Path("samples-crosses.png").read_bytes() == drawn
 
 
 @pytest.mark.parametrize("end", ["png", "svg", "pdf"])

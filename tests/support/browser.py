@@ -79,7 +79,10 @@ def tab(
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
+    page.on(
+        "console",
+        lambda message: wrong.append(_with_address(message)) if message.type in {"error", "warning"} else None,
+    )
     page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
     page.forgiven = forgiven = list[str]()
     try:
@@ -90,6 +93,11 @@ def tab(
     wrong = [said for said in wrong if not any(word in said for word in forgiven)]
     assert not wrong, f"the console said {wrong}"
     assert not refused, f"the content security policy refused {refused}"
+
+
+def _with_address(message: Any) -> str:
+    """The text of a message of the console, with the address that failed where it names one."""
+    return f"{message.text} {message.location.get('url', '')}".rstrip()
 
 
 def forgive(page: Any, *words: str) -> None:

@@ -1,11 +1,14 @@
 """Damage: run folders changed as a disk, a person or an attacker changes them."""
 
+import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 def edit_config(run: Path, change: Callable[[dict[str, Any]], object], *, digest: bool = False) -> None:
@@ -36,3 +39,46 @@ def within(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def edit_optimizer(run: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Edit the optimizer's state in a run's newest snapshot; the digests agree, as in a folder from elsewhere."""
+    folder = max((run / "snapshots").iterdir())
+    saved = torch.load(folder / "optimizer.pt", weights_only=True)
+    edit(saved["optimizer"])
+    torch.save(saved, folder / "optimizer.pt")
+    digests = json.loads((folder / "sha256.json").read_text())
+    digests["optimizer.pt"] = hashlib.sha256((folder / "optimizer.pt").read_bytes()).hexdigest()
+    (folder / "sha256.json").write_text(json.dumps(digests))
+
+
+def shapes(state: dict[str, Any]) -> None:
+    """A fused kernel would write beyond this tensor's end."""
+    for tensors in state["state"].values():
+        tensors["exp_avg"] = torch.zeros(3)
+
+
+def counts(state: dict[str, Any]) -> None:
+    """A number of steps by which no bias correction can be calculated."""
+    for tensors in state["state"].values():
+        tensors["step"] = torch.tensor(-1.0)
+
+
+def lacks(state: dict[str, Any]) -> None:
+    """State of another optimizer."""
+    for tensors in state["state"].values():
+        del tensors["exp_avg_sq"]
+
+
+def rates(state: dict[str, Any]) -> None:
+    """A rate that is a word."""
+    state["param_groups"][0]["lr"] = "fast"
+
+
+def settings(state: dict[str, Any]) -> None:
+    """Not the recipe's settings."""
+    state["param_groups"][0]["betas"] = (1.0, 2.0)
+
+
+OPTIMIZER_STATES = [shapes, counts, lacks, rates, settings]
+"""Edits after which the state does not fit an Adam of the recipe."""

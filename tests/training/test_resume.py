@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import convscope as cs
 from commands import Commands
 from convscope.errors import RunError, UsageError, WeightsError
 from convscope.training.reproducibility import random_state, restore_random_state
-from damage import edit_config
+from damage import OPTIMIZER_STATES, edit_config, edit_optimizer
 
 PATIENCE = 600
 """Seconds for a process; on a machine with much else to do it takes long to start."""
@@ -229,6 +229,15 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_used(
     assert events[0]["step"] == int(older.name)
     assert any(str(newest) in note and "damaged and skipped" in note for note in events[0]["notes"])
     assert_same_bits(interrupted, small)
+
+
+@pytest.mark.parametrize("damage", OPTIMIZER_STATES)
+def test_an_optimizers_state_that_does_not_fit_is_not_resumed(
+    interrupted: Path, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    edit_optimizer(interrupted, damage)
+    with pytest.raises(RunError, match=r"an optimizer's state that does not fit its model and recipe"):
+        cs.train(resume=True, out=interrupted)
 
 
 def test_damaged_weights_are_named_and_those_of_the_last_good_snapshot_used(tmp_path: Path) -> None:

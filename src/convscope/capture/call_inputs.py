@@ -18,6 +18,7 @@ from convscope.cards.card_inference import card_of
 from convscope.cards.trial_copy import in_structure
 from convscope.cards.trial_runs import expectation, only_pictures, runs
 from convscope.errors import ShapeError, UsageError
+from convscope.type_checks import kind_of
 
 UNBATCHED = (
     nn.Embedding,
@@ -82,7 +83,7 @@ def _several(subject: ModelState, image: Any) -> tuple[dict[str, Any], dict[str,
         arguments = {"input": _structure(subject, image, "the image")}
         if next(_named_tensors(arguments), None) is not None:
             return arguments, {}
-    kind = "nothing" if image is None else f"a {type(image).__name__}"
+    kind = "nothing" if image is None else kind_of(image)
     raise UsageError(
         f"an image is an array or a tensor of shape (C, H, W), not {kind}; "
         "cs.load_image reads one from a file, and a tuple or a dict passes several inputs."
@@ -122,7 +123,7 @@ def _tensor(subject: ModelState, value: Any, what: str) -> Any:
     elif isinstance(value, bool | int | float | str | None):
         return value
     else:
-        raise UsageError(f"{what} is a {type(value).__name__}; pass a NumPy array or a tensor.")
+        raise UsageError(f"{what} is {kind_of(value)}; pass a NumPy array or a tensor.")
     if tensor.is_meta:
         raise UsageError(f"{what} is on the meta device and has no data.")
     if subject.dtype in {None, tensor.dtype} or not tensor.dtype.is_floating_point:

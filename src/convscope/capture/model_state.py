@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from convscope.capture.held_objects import HeldState, holds, states_of
 from convscope.errors import ModelError, UnknownName, UsageError
+from convscope.type_checks import kind_of
 
 _MAIN = torch.device("cpu")
 PLAIN = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
@@ -67,9 +68,8 @@ class ModelState:
             ModelError: it cannot be traced: TorchScript, quantized, without weights.
         """
         if not isinstance(model, nn.Module):
-            kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
             raise UsageError(
-                f"a model is a torch.nn.Module, not {kind}; pass an instance, or load one with cs.load_model."
+                f"a model is a torch.nn.Module, not {kind_of(model)}; pass an instance, or load one with cs.load_model."
             )
         walk = _Walk()
         walk.visit(model, "")

@@ -5,8 +5,10 @@ calls are handed to a callback, and nothing is stored.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -25,18 +27,23 @@ from convscope.capture.training_recording import TrainingRecording
 from convscope.capture.training_session import TrainingSession
 from convscope.capture.training_step import StepSettings, settings_of_run, training_session
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
+from convscope.inputs.model_inputs import prepare_inputs
+from convscope.inputs.pictures import BATCH, prepare_batch
 from convscope.models.lazy_layers import give_shapes
+from convscope.models.loading import load_model
 from convscope.progress import Progress
 from convscope.traces.step import Array, Step
 from convscope.traces.trace import Trace
 from convscope.training.replay import StepState, before_step
-from convscope.training.runs import Run
+from convscope.training.runs import Run, load_run
+from convscope.type_checks import kind_of, takes
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
 
 
+@takes()
 def trace(
-    model: nn.Module | Run,
+    model: nn.Module | Run | str | Path,
     image: Any = None,
     *,
     target: Any = None,
@@ -59,6 +66,9 @@ def trace(
     >>> trace.parameters["weight"].shape
     (5, 3, 7, 7)
 
+    >>> cs.trace("crosses", "crosses:plus").output.shape
+    (1, 1)
+
     With the images' labels, the loss and the backward pass are recorded too, and with an optimizer its update:
 
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
@@ -67,11 +77,12 @@ def trace(
     ((2, 4), (2, 4))
 
     Args:
-        model: Any `nn.Module`, including a single layer, or a run. It runs in eval mode without gradients. Lazy
-            layers get their shapes from this input, as from any first call.
+        model: Any `nn.Module`, including a single layer, a run, or a name as `cs.load_model` takes it. It runs in eval
+            mode without gradients. Lazy layers get their shapes from this input, as from any first call.
         image: An array or tensor, (C, H, W) or (N, C, H, W); it is moved to the model's device and dtype. A tuple holds
             several positional inputs, a mapping named inputs, and a list is one input that is a list. Models of
-            signals, volumes or token ids take arrays of their own shapes.
+            signals, volumes or token ids take arrays of their own shapes. A name, such as "dog.jpg", "mnist:test/7" or
+            "shapes:train/0-63", is loaded and prepared as the model expects.
         target: The label of each image, or what the loss compares the output with.
         loss: "cross-entropy" (the default; a run brings its own), "mse", "nll", or a function of output and target.
         optimizer: A name as for `cs.train` (SGD there has Nesterov momentum 0.9), or an optimizer with its state, which
@@ -107,6 +118,11 @@ def trace(
                 model, image, target=target, loss=loss, optimizer=optimizer, lr=lr, training=training,
                 batched=batched, keep=keep, overrides=overrides, progress=progress,
             )  # fmt: skip
+    if isinstance(model, str | Path):
+        of_run = target is not None or at_step is not None
+        model = load_run(model) if of_run and (Path(model) / "config.json").is_file() else load_model(model)
+    if isinstance(image, str | Path):
+        image = _named(image, model.model if isinstance(model, Run) else model)
     if at_step is not None:
         return _step_of_run(model, at_step, image, target, loss, optimizer, lr)
     run = model if isinstance(model, Run) else None
@@ -132,6 +148,13 @@ def trace(
     done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
     session.progress = None  # not called again when numbers are recomputed
     return done
+
+
+def _named(image: str | Path, model: nn.Module) -> Any:
+    """An image or a batch by its name, prepared as the model expects, as the commands take it."""
+    if isinstance(image, str) and BATCH.fullmatch(image):
+        return np.stack([prepared.array for prepared in prepare_batch(image, model)])
+    return prepare_inputs(image, model).value
 
 
 LEAF_WRITTEN = "a leaf Variable that requires grad is being used in an in-place operation"
@@ -162,7 +185,7 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
 def _step_of_run(run: Any, step: int, *given: Any) -> Trace:
     """Repeat a run up to a step, and record that step."""
     if not isinstance(run, Run):
-        raise UsageError(f"at_step repeats a step of a run, not of a {type(run).__name__}; cs.load_run reads a run.")
+        raise UsageError(f"at_step repeats a step of a run, not of {kind_of(run)}; cs.load_run reads a run.")
     if any(value is not None for value in given):
         raise UsageError(
             "at_step repeats a step with its own images, labels, loss, optimizer and rate; leave them out."
@@ -229,7 +252,7 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
         raise failure(session, error, recorder, _told(session, recorder, None)) from error
     told = _told(session, recorder, result)
     if not isinstance(result, Tensor) and next(tensors_of(result), None) is None:
-        kind = "nothing" if result is None else f"a {type(result).__name__} without tensors"
+        kind = "nothing" if result is None else f"{kind_of(result)} without tensors"
         raise TraceError(f"the model returned {kind}; its forward must return a tensor.", "", told)
     return told
 
@@ -265,7 +288,11 @@ def _time(step: Step) -> int:
 def _fitting(subject: ModelState, name: str, value: ArrayLike | Tensor) -> Tensor:
     """A copy of an override as a tensor like the parameter that it replaces."""
     mine = subject.parameters[name]
-    tensor = torch.as_tensor(value).detach().to(mine.device, mine.dtype, copy=True)
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(f"the override of {name} is {kind_of(value)}, which is not an array of numbers.") from None
+    tensor = tensor.detach().to(mine.device, mine.dtype, copy=True)
     _check_same_shape(name, tuple(tensor.shape), tuple(mine.shape))
     return tensor
 

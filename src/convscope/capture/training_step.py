@@ -23,6 +23,7 @@ from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_op
 from convscope.training.recipes import Recipe
 from convscope.training.runs import Run
 from convscope.training.snapshots import newest_good, restore_optimizer, snapshot_folders
+from convscope.type_checks import kind_of
 
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out by default."""
@@ -156,7 +157,7 @@ def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
     if isinstance(loss, str):
         return loss, make_loss(Recipe(loss=loss))
     if not callable(loss):
-        raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not a {type(loss).__name__}.")
+        raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not {kind_of(loss)}.")
     return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "the given loss"), loss
 
 
@@ -224,7 +225,7 @@ def _optimizer(subject: ModelState, settings: StepSettings) -> torch.optim.Optim
         check_optimizer(choice)
         return choice
     if not isinstance(choice, str):
-        raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not a {type(choice).__name__}.")
+        raise UsageError(f"an optimizer is a name or a torch.optim.Optimizer, not {kind_of(choice)}.")
     if lr is None and choice in OPTIMIZERS:
         lr = inspect.signature(OPTIMIZERS[choice]).parameters["lr"].default
     try:

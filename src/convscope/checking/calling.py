@@ -22,6 +22,7 @@ import numpy as np
 from convscope.checking.operation import Array, Form, Operation, Results, Values
 from convscope.checking.signature import Plan, name_of
 from convscope.errors import UsageError
+from convscope.type_checks import kind_of
 
 LINES = 4
 """How many lines of a traceback are shown."""
@@ -81,7 +82,7 @@ class Caller:
         except (TypeError, ValueError) as error:
             return Outcome(None, f"The result cannot be read as numbers: {error}.")
         if not arrays:
-            what = "None; is a `return` missing" if result is None else f"a {type(result).__name__}"
+            what = "None; is a `return` missing" if result is None else kind_of(result)
             return Outcome(None, f"{name_of(self.function)} returns {what}.".replace("missing.", "missing?"))
         taken = {}
         for name, array in arrays.items():

@@ -16,6 +16,7 @@ from convscope.checking.operations import operation_of
 from convscope.checking.result import Check
 from convscope.checking.signature import name_of, plan
 from convscope.errors import UsageError
+from convscope.type_checks import kind_of, takes
 
 SCOUTS = 3
 """Number of first cases used to detect a function's layout and array type; every third later one is used too."""
@@ -23,6 +24,7 @@ RIGHT, SHAPED = 4, 3
 """Scores of a right result, and of a wrong one with the right shapes."""
 
 
+@takes(function="Any", seconds="Any")
 def check(
     function: Callable[..., Any], as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0
 ) -> Check:
@@ -52,7 +54,7 @@ def check(
         UsageError: no such operation or layout, or a parameter that is not recognised.
     """
     if not callable(function):
-        raise UsageError(f"check takes a function, not a {type(function).__name__}.")
+        raise UsageError(f"check takes a function, not {kind_of(function)}.")
     check_limit(seconds)
     caller = Caller(function, plan(function, operation_of(as_, name_of(function))), float(seconds))
     attempts = _best_attempts(caller, layout)

@@ -24,6 +24,7 @@ from typing import Any
 from convscope.checking.calling import TimeExceeded, check_limit, own_lines_of, quiet, sentence, time_limit
 from convscope.checking.checker import check
 from convscope.errors import ConvscopeError, UnknownName, UsageError
+from convscope.type_checks import kind_of
 
 GRACE = 5.0
 """Seconds that the child may take beyond the limit: for its own calculation, and to interrupt the function first."""
@@ -155,7 +156,7 @@ def load(path: Path, name: str) -> Callable[..., Any]:
         known = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
         raise UnknownName(f"function in {path.name}", name, known) from None
     if not callable(function):
-        raise UsageError(f"{name} in {path.name} is not a function but a {type(function).__name__}.")
+        raise UsageError(f"{name} in {path.name} is not a function but {kind_of(function)}.")
     return function
 
 

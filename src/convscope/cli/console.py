@@ -7,6 +7,7 @@ a pipe on Windows, gets the nearest ASCII.
 
 import codecs
 import io
+import itertools
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -203,14 +205,37 @@ Out = Annotated[
 ]
 
 
-def target(out: Path | None, *words: str | None) -> Path:
-    """The figure's path; raises before any work is done if it cannot be written."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a figure is written: to the file that --out names, else to a free name in the current folder."""
+
+    path: Path
+    replaces: bool
+    """Whether a file of this name is replaced, as --out asks."""
+
+    def free(self, content: bytes) -> Path:
+        """The path, or a numbered one where another picture has it: pictures are not lost by a second command."""
+        if self.replaces:
+            return self.path
+        names = itertools.chain([self.path], (self.path.with_stem(f"{self.path.stem}-{n}") for n in itertools.count(2)))
+        return next(path for path in names if not path.exists() or _holds(path, content))
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def target(out: Path | None, *words: str | None) -> Target:
+    """The figure's target; raises before any work is done if it cannot be written."""
     path = out or Path("-".join(_short(word) for word in words if word) + ".png")
     if path.suffix.lower().lstrip(".") not in TIMELESS:
         raise cs.UsageError(f"unsupported figure format {path.suffix!r} of {path}; use .png, .svg or .pdf.")
     if not path.parent.is_dir():
         raise cs.UsageError(f"{path.parent} is not a folder; create it first, or choose another --out.")
-    return path
+    return Target(path, replaces=out is not None)
 
 
 def _short(word: str) -> str:
@@ -222,21 +247,23 @@ def _short(word: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.")
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: Any, to: Target) -> Path:
     """Save the figure reproducibly; it is drawn in memory first, because the disk may be full."""
     if hushed():
-        return
-    form, drawn = path.suffix.lower().lstrip("."), BytesIO()
+        return to.path
+    form, drawn = to.path.suffix.lower().lstrip("."), BytesIO()
     figure.savefig(drawn, format=form, metadata=TIMELESS[form])
+    path = to.free(drawn.getvalue())
     try:
         cs.write_whole(path, drawn.getvalue())
     except OSError as error:
         raise cs.ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
+    return path
 
 
-def write(figure: Any, path: Path) -> None:
+def write(figure: Any, to: Target) -> None:
     """Save the figure and print its path and size."""
-    save(figure, path)
+    path = save(figure, to)
     if hushed():
         return
     width, height = figure.get_size_inches()

@@ -68,6 +68,7 @@ def explain(
     ] = None,
     depth: Annotated[int, typer.Option(min=1, help="How many steps to go back.")] = 1,
     everything: Annotated[bool, typer.Option("--all", help="Print every term of a long sum.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Leave out the comparison with the recorded number.")] = False,
     to_input: Annotated[bool, typer.Option("--to-input", help="Explain by contributions of input pixels.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the calculation to this file, .xlsx.")] = None,
     inputs: Inputs,
@@ -98,7 +99,7 @@ def explain(
     if found.training_step is not None:
         say(found.training_step.says)
         say()
-    show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth))
+    show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth, short=short))
     for note in found.notes:
         say(f"note: {note}")
     if out is not None:

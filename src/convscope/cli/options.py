@@ -1,5 +1,6 @@
 """Options that several commands share: models and whether their code may run, images, several processes."""
 
+import copy
 import functools
 import inspect
 import os
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 
@@ -75,10 +76,32 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def panels(**names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Show a command's options under headings: `@panels(Data=("data_dir", "size"))`; the others stay under Options."""
+
+    def grouped(command: Callable[..., None]) -> Callable[..., None]:
+        for heading, parameters in names.items():
+            for name in parameters:
+                command.__annotations__[name] = _under(heading, command.__annotations__[name])
+        return command
+
+    return grouped
+
+
+def _under(heading: str, annotation: Any) -> Any:
+    """An option's annotation with a heading in the command's help."""
+    option = copy.copy(annotation.__metadata__[0])
+    option.rich_help_panel = heading
+    return Annotated[annotation.__origin__, option]
+
+
 def _options(group: Any) -> list[inspect.Parameter]:
     only = inspect.Parameter.KEYWORD_ONLY
     defaults = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(group)}
-    return [inspect.Parameter(f.name, only, default=defaults[f.name], annotation=f.type) for f in fields(group)]
+    return [
+        inspect.Parameter(f.name, only, default=defaults[f.name], annotation=_under(group.HEADING, f.type))
+        for f in fields(group)
+    ]
 
 
 Result = TypeVar("Result")
@@ -121,12 +144,20 @@ def _agreed(error: cs.TrustError) -> bool:
         return False
 
 
-Devices = Annotated[int | None, typer.Option(help="Processes per host; on GPUs, one GPU each.")]
+SEVERAL = "Several processes or machines"
+Devices = Annotated[
+    int | None, typer.Option(help="Processes per host; on GPUs, one GPU each.", rich_help_panel=SEVERAL)
+]
 Nodes = Annotated[
     int | None,
-    typer.Option(help="Number of hosts; start the command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set."),
+    typer.Option(
+        help="Number of hosts; start the command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.",
+        rich_help_panel=SEVERAL,
+    ),
 ]
-Patience = Annotated[float, typer.Option(help="Seconds to wait for all processes and hosts to join.")]
+Patience = Annotated[
+    float, typer.Option(help="Seconds to wait for all processes and hosts to join.", rich_help_panel=SEVERAL)
+]
 
 
 def in_many(command: Callable[..., None]) -> Callable[..., None]:
@@ -173,6 +204,8 @@ ClassNames = Annotated[
 @dataclass(frozen=True, slots=True)
 class Loading:
     """The options for loading a model."""
+
+    HEADING: ClassVar = "Model"
 
     weights: Weights = None
     weights_key: WeightsKey = None
@@ -257,6 +290,8 @@ Batched = Annotated[
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """The options for a model's inputs."""
+
+    HEADING: ClassVar = "Inputs"
 
     named: Named = None
     batched: Batched = None

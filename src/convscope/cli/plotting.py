@@ -42,7 +42,7 @@ def filter_image(
 ) -> None:
     """Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."""
     chosen = cs.filters.parse_kernel(kernel)
-    path = target(out, "filter", chosen.name)
+    to = target(out, "filter", chosen.name, image)
     prepared = cs.prepare(image, data_dir=data_dir)
     mode: Literal["valid", "same"] = "same" if same else "valid"
     output = cs.filters.apply_filter(prepared.picture, chosen, mode=mode, per_channel=per_channel)
@@ -57,8 +57,7 @@ def filter_image(
     }
     figure = cs.plot.filtered(prepared.picture, chosen, output, name=prepared.name)
     if as_json:
-        save(figure, path)
-        show_json({**facts, "figure": str(path)})
+        show_json({**facts, "figure": str(save(figure, to))})
         return
     say(f"{chosen.name}{', finds ' + chosen.finds if chosen.finds else ''}")
     for line in grid_lines(chosen.kernel):
@@ -69,7 +68,7 @@ def filter_image(
         made = ", converted to grey" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
         reach = f"from {decimal(fact['min'])} to {decimal(fact['max'])}"
         say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{made}")
-    write(figure, path)
+    write(figure, to)
 
 
 @plot_app.command()
@@ -84,7 +83,7 @@ def samples(
     out: Out = None,
 ) -> None:
     """Draw images of each class."""
-    path = target(out, "samples", dataset)
+    to = target(out, "samples", dataset, None if split == "train" else split)
     with reading_progress() as progress:
         data = cs.load_dataset(
             dataset,
@@ -95,7 +94,7 @@ def samples(
             grey=grey,
             progress=progress,
         )
-    write(cs.plot.samples(data, per_class=per_class), path)
+    write(cs.plot.samples(data, per_class=per_class), to)
 
 
 @plot_app.command()
@@ -107,9 +106,9 @@ def pixels(
     out: Out = None,
 ) -> None:
     """Draw a picture as the grid of its pixel values; a colour picture as its R, G and B planes."""
-    path = target(out, "pixels", image)
+    to = target(out, "pixels", image)
     prepared = cs.prepare(image, data_dir=data_dir)
-    write(cs.plot.pixels(prepared.picture, crop=crop, name=prepared.name, units=1 if unit else 255), path)
+    write(cs.plot.pixels(prepared.picture, crop=crop, name=prepared.name, units=1 if unit else 255), to)
 
 
 @plot_app.command()
@@ -126,19 +125,19 @@ def kernels(
     as_json: Json = False,
 ) -> None:
     """Draw the kernels of a convolution with their numbers and the sum over each input channel."""
-    path = target(out, "kernels", model, layer)
+    to = target(out, "kernels", model, layer)
     loaded = loading.load(model)
     colors = ("red", "green", "blue") if cs.card_of(loaded).preprocess.channels == 3 else ()
     figure = cs.plot.kernels(loaded, layer, most=most, inputs=colors)
     kernels_of = (name.rpartition(".")[0] for name, value in loaded.named_parameters() if value.ndim == 4)
     weights = weights_of(loaded, layer if layer is not None else next(kernels_of))
     if as_json:
-        save(figure, path)
-        show_json({"weights": {name: value.tolist() for name, value in weights.items()}, "figure": str(path)})
+        written = save(figure, to)
+        show_json({"weights": {name: value.tolist() for name, value in weights.items()}, "figure": str(written)})
         return
     for line in weight_lines(weights):
         say(line)
-    write(figure, path)
+    write(figure, to)
 
 
 @plot_app.command()
@@ -158,7 +157,7 @@ def maps(
     out: Out = None,
 ) -> None:
     """Draw the feature maps of all steps for one image, or of one step for many images by class."""
-    path = target(out, "maps", model, *(step or ()))
+    to = target(out, "maps", model, *(step or ()))
     loaded = loading.load(model)
     card = cs.card_of(loaded)
     if dataset is not None:
@@ -168,11 +167,11 @@ def maps(
         indices = cs.plot.spread(data, per_class)
         expected = replace(card.preprocess, background=None)
         batch = np.stack([expected.apply(data.images[i], data.preprocess.scale) for i in indices])
-        write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), path)
+        write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), to)
         return
     shown = _prepare(loaded, model, image, data_dir, inputs)
     trace = inputs.trace(loaded, shown.value)
-    write(cs.plot.maps(trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name), path)
+    write(cs.plot.maps(trace, steps=step or (), shared=shared, picture=shown.picture, name=shown.name), to)
 
 
 @plot_app.command()
@@ -189,11 +188,11 @@ def network(
     out: Out = None,
 ) -> None:
     """Draw the whole network for one image: each step with its maps, including branches; deep networks by module."""
-    path = target(out, "network", model)
+    to = target(out, "network", model)
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
     trace = inputs.trace(loaded, shown.value)
-    write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), path)
+    write(cs.plot.network(trace, depth=depth, shared=shared, picture=shown.picture), to)
 
 
 @plot_app.command()
@@ -212,19 +211,19 @@ def number(
     out: Out = None,
 ) -> None:
     """Draw how one number is computed: the window, the kernel, the products and their sum."""
-    path = target(out, "number", model, at)
+    to = target(out, "number", model, at)
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
     why = explained(inputs.trace(loaded, shown.value), at)
     figure = cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most, depth=depth)
-    write(figure, path)
+    write(figure, to)
 
 
 @plot_app.command()
 def history(run: RunFolder, out: Out = None) -> None:
     """Draw the loss and accuracy of a training."""
-    path = target(out, "history", run)
-    write(cs.plot.history(cs.load_run(run), name=_title(run)), path)
+    to = target(out, "history", run)
+    write(cs.plot.history(cs.load_run(run), name=_title(run)), to)
 
 
 @plot_app.command()
@@ -237,11 +236,11 @@ def confusion(
     out: Out = None,
 ) -> None:
     """Draw the confusion matrix of a trained model."""
-    path = target(out, "confusion", run)
+    to = target(out, "confusion", run)
     result = scores(run, trust, dataset, split=split, data_dir=data_dir)
     for note in result.notes:
         remark(f"note: {note}")
-    write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), path)
+    write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), to)
 
 
 def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None, inputs: Inputs) -> Any:

@@ -8,7 +8,7 @@ import keyword
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -39,6 +39,8 @@ FITTED = ("folder:", "hub:")
 class Images:
     """The options of how images are loaded."""
 
+    HEADING: ClassVar = "Data"
+
     data_dir: DataDir = None
     size: Size = None
     grey: Grey = False
@@ -59,12 +61,14 @@ class Images:
 class ProbeOutput:
     """The options of how a result is shown; a picture that could not be written is refused before any work."""
 
+    HEADING: ClassVar = "Output"
+
     as_json: Json = False
     out: Annotated[Path | None, typer.Option("--out", help="Also draw it into this file: .png, .svg or .pdf.")] = None
 
     def __post_init__(self) -> None:
         if self.out is not None:
-            object.__setattr__(self, "out", target(self.out))
+            target(self.out)
 
 
 probe_app = typer.Typer(no_args_is_help=True, help="Ask a model a question and measure the answer.")
@@ -249,12 +253,12 @@ def show_result(result: Any, draw: Callable[[Any], Any], shown: ProbeOutput) -> 
     figure = None if shown.out is None else draw(result)
     if shown.as_json:
         if shown.out is not None:
-            save(figure, shown.out)
+            save(figure, target(shown.out))
         show_json({**result.to_json(), **({} if shown.out is None else {"figure": str(shown.out)})})
         return
     show_text(str(result))
     if shown.out is not None:
-        write(figure, shown.out)
+        write(figure, target(shown.out))
 
 
 for _record in cs.probe.PROBES.values():

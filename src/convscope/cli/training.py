@@ -32,6 +32,7 @@ from convscope.cli.options import (
     Strict,
     Trust,
     is_run,
+    panels,
     parse_size,
     spread,
     with_consent,
@@ -122,6 +123,12 @@ def training_progress() -> Iterator[TrainingProgress]:
         raise typer.Exit(130) from None
 
 
+@panels(
+    Settings=("epochs", "batch_size", "lr", "optimizer", "loss", "schedule", "seed"),
+    Data=("images", "data_dir", "size", "grey", "strict"),
+    Run=("out", "resume", "trust"),
+    Computation=("device", "precision", "engine"),
+)
 def train(
     dataset: Annotated[
         str | None, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")

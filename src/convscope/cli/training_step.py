@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import typer
@@ -37,6 +37,8 @@ AtStep = Annotated[
 @dataclass(frozen=True, slots=True)
 class StepOptions:
     """The options for a training step."""
+
+    HEADING: ClassVar = "Training step"
 
     target: Target = None
     loss: LossName = None

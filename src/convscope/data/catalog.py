@@ -18,6 +18,7 @@ from convscope.data.options import DatasetOptions
 from convscope.errors import UnknownName, UsageError
 from convscope.preprocess import Fit, Preprocess
 from convscope.progress import Progress, silent
+from convscope.type_checks import takes
 
 Loader = Callable[[DatasetOptions], Dataset]
 log = logging.getLogger("convscope.data")
@@ -134,6 +135,7 @@ PLACES: Mapping[str, DatasetSource] = {
 }
 
 
+@takes(image_size="Any")
 def load_dataset(
     name: str,
     *,

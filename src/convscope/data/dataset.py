@@ -12,6 +12,7 @@ from convscope.data.lazy_images import LazyImages, places
 from convscope.errors import DataError, UnknownName, UsageError
 from convscope.images import Array
 from convscope.preprocess import Preprocess
+from convscope.type_checks import takes
 
 AT_ONCE = 256
 
@@ -69,6 +70,7 @@ class Dataset:
         """(C, H, W) of each image."""
         return self.images.shape[1], self.images.shape[2], self.images.shape[3]
 
+    @takes()
     def index(self, key: int | str) -> int:
         """The index of an image by number (negative from the end) or by name."""
         if isinstance(key, str) and not key.lstrip("-").isdigit():
@@ -80,6 +82,7 @@ class Dataset:
             raise UsageError(f"{self.name}:{self.split} has images 0 to {len(self) - 1}, not {number}.")
         return number % len(self)
 
+    @takes()
     def image(self, key: int | str) -> NDArray[np.float32]:
         """One image as a model's input: float32, shape (C, H, W), scaled and normalized.
 
@@ -88,6 +91,7 @@ class Dataset:
         """
         return self.preprocess.normalize(self.images[self.index(key)])
 
+    @takes()
     def picture(self, key: int | str) -> NDArray[np.float32]:
         """One image for display: float32 from 0 to 1, shape (C, H, W)."""
         return np.asarray(self.images[self.index(key)] / np.float32(self.preprocess.scale), np.float32)
@@ -116,6 +120,7 @@ class Dataset:
             return self.images.readable(which)
         return self.images[which], places(which, len(self))
 
+    @takes()
     def first(self, count: int = 1) -> Array:
         """The first raw images that can be read, at most `count` of them: (n, C, H, W).
 

@@ -114,6 +114,7 @@ class Summary:
     def __str__(self) -> str:
         return self.to_text()
 
+    @takes()
     def to_text(self, *, short: bool = False) -> str:
         """As text: each layer with its sums, or in one line each; then the totals."""
         shapes = " and ".join(_shape(shape[1:]) for shape in self.input.values())
@@ -154,7 +155,7 @@ class Summary:
         }
 
 
-@takes(model="Module")
+@takes(model="Module", size="Any")
 def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summary:
     """Every layer of a model with its size, parameters, multiply-adds, receptive field and memory as arithmetic.
 

@@ -18,6 +18,7 @@ from convscope.errors import UsageError
 from convscope.images import Array
 from convscope.inputs.arrays import side_by_side
 from convscope.inputs.pictures import Prepared, prepare, random_image
+from convscope.type_checks import takes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +45,7 @@ class ModelInputs:
         )
 
 
+@takes()
 def prepare_inputs(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> ModelInputs:
     """Load everything that a model is called with, each input as `load_image` does.
 
@@ -79,6 +81,7 @@ def prepare_inputs(source: Any, like: Any = None, *, data_dir: str | Path | None
     return ModelInputs(", ".join(names), value, side_by_side(list(_arrays(value))), tuple(notes))
 
 
+@takes()
 def random_inputs(like: Any, *, seed: int = 0) -> Any:
     """Noise in the shape that a model expects, for each of its inputs: the default input of a trace.
 

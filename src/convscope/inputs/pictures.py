@@ -21,6 +21,7 @@ from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import WHITE, Array, pixels, read_image
 from convscope.inputs.arrays import as_it_is, read_array, side_by_side
 from convscope.preprocess import Preprocess
+from convscope.type_checks import takes
 
 SPLITS = ("train", "test", "all")
 PREPARES = "load_image(..., like=model) prepares it"
@@ -51,6 +52,7 @@ class Prepared:
             object.__setattr__(self, name, view)
 
 
+@takes()
 def load_image(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> NDArray[np.float32]:
     """Load one image, prepared as a model or data set expects it.
 
@@ -86,6 +88,7 @@ def load_image(source: Any, like: Any = None, *, data_dir: str | Path | None = N
     return prepare(source, like, data_dir=data_dir).array
 
 
+@takes()
 def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None, loose: bool = False) -> Prepared:
     """Load one image as `load_image` does, with its picture, its label and what was done to it.
 
@@ -316,6 +319,7 @@ def _image_shaped(array: Array, expected: Preprocess | None = None) -> Array:
     return array[None] if array.ndim == 2 else array
 
 
+@takes()
 def random_image(like: Any, *, seed: int = 0) -> NDArray[np.float32]:
     """An image of noise in the shape that a model expects, to trace without a picture.
 

@@ -28,6 +28,7 @@ from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
 from convscope.preprocess import Preprocess
+from convscope.type_checks import kind_of, takes
 
 HINT = "A model is also file.py:Class, package.module:factory or a run folder."
 RUN_WEIGHTS = "weights.safetensors"
@@ -35,6 +36,7 @@ SMALL = 10_000_000
 """Networks up to this many numbers (40 MB) are built whatever the size of the run's weights."""
 
 
+@takes(spec="str | Path | Module | ExportedProgram", weights="Any", weights_key="Any", classes="Any")
 def load_model(
     spec: str | Path | nn.Module | torch.export.ExportedProgram,
     *,
@@ -276,7 +278,7 @@ def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Pre
     if isinstance(given, Preprocess):
         return given
     if not isinstance(given, Mapping):
-        raise UsageError(f"preprocess is a Preprocess or a dict of its fields, not a {type(given).__name__}.")
+        raise UsageError(f"preprocess is a Preprocess or a dict of its fields, not {kind_of(given)}.")
     known = found.to_json()
     for name in given:
         if name not in known:

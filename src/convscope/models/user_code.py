@@ -25,6 +25,7 @@ from torch import nn
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.models.checked_imports import check_loaded, checked, is_library, locate, look_in, reachable, statements
 from convscope.models.network_arguments import check_arguments, unfit
+from convscope.type_checks import kind_of
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
@@ -139,9 +140,7 @@ def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = 
             message = unfit(what, factory, args, guess=True)
             raise UsageError(f"{'; '.join(message)}. {error}") if message else error from error.__cause__
     if not isinstance(made, nn.Module):
-        raise ModelError(
-            f"{what} makes a {type(made).__name__}, not an nn.Module; name the class or function that does."
-        )
+        raise ModelError(f"{what} makes {kind_of(made)}, not an nn.Module; name the class or function that does.")
     return _complete(what, made)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import Parameter, is_lazy
 
 from convscope.errors import UnknownName, WeightsError
+from convscope.type_checks import kind_of
 
 DEPTH = 6
 """Maximum nesting depth at which to look for tensors."""
@@ -225,7 +226,7 @@ def misfit(tensor: Tensor, wanted: Tensor) -> str:
 def _oddity(tensor: Tensor) -> str:
     """Description of a tensor that is not an ordinary one in memory, or ""."""
     if type(tensor) is not Tensor:
-        return f"a {type(tensor).__name__}"
+        return kind_of(tensor)
     if tensor.layout is not torch.strided or tensor.is_nested:
         return "sparse or nested"
     if tensor.is_quantized:

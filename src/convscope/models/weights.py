@@ -23,6 +23,7 @@ from convscope.models.weight_matching import (
     misfit,
     missing,
 )
+from convscope.type_checks import kind_of
 
 LISTED = 3  # how many names of each kind a message lists
 
@@ -49,10 +50,10 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
         UsageError: `path` is not a path, or `key` no text.
     """
     if not isinstance(model, nn.Module):
-        raise UsageError(f"weights are loaded into an nn.Module, not into a {type(model).__name__}.")
+        raise UsageError(f"weights are loaded into an nn.Module, not into {kind_of(model)}.")
     path = _as_path(path)
     if not isinstance(key, str | None):
-        raise UsageError(f"weights_key is the name of a key in the file, not a {type(key).__name__}.")
+        raise UsageError(f"weights_key is the name of a key in the file, not {kind_of(key)}.")
     content = read_checkpoint(path)
     entries = entries_of(content) if isinstance(content, dict | list | tuple) else {}
     if not entries:
@@ -77,13 +78,13 @@ def _as_path(path: object) -> Path:
     if isinstance(path, str | PathLike):
         return Path(fspath(path))
     way = "; to use a state dict, call model.load_state_dict(...)" if isinstance(path, Mapping) else ""
-    raise UsageError(f"weights is the path of a file, not a {type(path).__name__}{way}.")
+    raise UsageError(f"weights is the path of a file, not {kind_of(path)}{way}.")
 
 
 def _described(content: Any) -> str:
     if isinstance(content, dict):
         return f"its names are {_some(map(str, dict.keys(content)))}" if content else "it is an empty dict"
-    return f"it is a {type(content).__name__}"
+    return f"it is {kind_of(content)}"
 
 
 def _moves(match: Match, entries: Mapping[str, CheckpointEntry]) -> list[str]:

@@ -14,9 +14,11 @@ import numpy as np
 from convscope.errors import ConvscopeError
 from convscope.expr.call import Call, Operand, Source
 from convscope.ops import OPS, Op
+from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.type_checks import check_rows
 
 
 def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | None = None) -> bool:
@@ -57,6 +59,14 @@ LAID_OUT = frozenset(
     }
 )  # fmt: skip
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
+
+
+def check_tables(function: str, ops: Mapping[str, Op], references: Mapping[str, Operation]) -> None:
+    """Refuse tables that are not mappings from names of operations to their rows."""
+    if ops is not OPS:
+        check_rows(function, "ops", ops, "Op")
+    if references is not OPERATIONS:
+        check_rows(function, "references", references, "Operation")
 
 
 def call_of(trace: Trace, step: Step, output: int = 0, ops: Mapping[str, Op] = OPS) -> Call:

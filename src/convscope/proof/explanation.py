@@ -14,7 +14,7 @@ from convscope.expr.call import Call, Cell, Source, cell_label, full_cell
 from convscope.expr.expr import Expr, Leaf
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
-from convscope.proof.calls import call_of
+from convscope.proof.calls import call_of, check_tables
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.paths import Paths, paths_to
@@ -24,7 +24,7 @@ from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
-from convscope.render.numbers import short
+from convscope.render.numbers import short as number_text
 from convscope.render.page import page, passage
 from convscope.render.series import Inner, parts
 from convscope.render.sums import Detail, indented
@@ -83,6 +83,8 @@ class Explanation:
     normwise: bool = False
     """Whether that is the bound of kernels that mix whole planes, because the number exceeds that of a sum."""
     references: Mapping[str, Operation] = field(default_factory=lambda: OPERATIONS, repr=False)
+    reason: str = ""
+    """Why there is no expression, where a rule explains other numbers of this operation, or other forms of it."""
 
     @cached_property
     def expr(self) -> Expr | None:
@@ -167,6 +169,7 @@ class Explanation:
         """Remarks: changed weights, where a NaN came in, an operation without a rule."""
         return tuple(_notes(self))
 
+    @takes()
     def parts(self, *, all: bool = False) -> list[Leaf | Inner]:  # noqa: A002 - the word of the command line
         """The numbers this one is made of, the most important first; with `all`, every one of them."""
         return [] if self.expr is None else parts(self.expr, Detail(everything=all))
@@ -185,6 +188,7 @@ class Explanation:
         name, output = part.source.name, part.source.output
         return explain(self.trace, name, part.cell, output=output, ops=self.ops, references=self.references)
 
+    @takes()
     def walk(self, depth: int = 2) -> "Iterator[tuple[int, Explanation]]":
         """This explanation, those of its parts, and so on down: pairs of level (from 0) and explanation.
 
@@ -198,18 +202,36 @@ class Explanation:
                 if found is not None:
                     yield from ((level + 1, inner) for level, inner in found.walk(depth - 1))
 
-    def to_text(self, *, all: bool = False, depth: int = 1) -> str:  # noqa: A002 - the word of the command line
+    @takes()
+    def to_text(self, *, all: bool = False, depth: int = 1, short: bool = False) -> str:  # noqa: A002 - the command's
         """The calculation on paper.
+
+        >>> import torch, convscope as cs
+        >>> trace = cs.trace(torch.nn.ReLU(), torch.tensor([[[-1.0, 2.0]]]))
+        >>> print(cs.explain(trace, "relu", (0, 0, 1)).to_text(short=True))
+        relu (0, 0, 1) = 2   ✓ proved
+        max(0, x)
+        <BLANKLINE>
+          x   input (0, 0, 1)   2
+        <BLANKLINE>
+          max(0, 2)             2
+          ───────────────────────
+          calculated            2
 
         Args:
             all: Every term of a long sum, not only the largest.
             depth: How many steps back; 2 adds the calculation of each number in this one.
+            short: Leave out the comparison with the recorded number; its outcome is beside the number.
         """
         if self.expr is None:
-            return joined([f"{self.name} = {short(self.recorded)}", *self.notes, "", self.says])
+            return joined([f"{self.name} = {number_text(self.recorded)}", *self.notes, "", self.says])
         detail = Detail(everything=all)
-        lines = page(self.name, self.expr, self.recorded, self.bound, detail)
-        lines += ["", *self.notes, self.says]
+        if short:
+            lines = passage(self.name, self.expr, STATUSES[self.status].word, detail)
+            lines += ["", *self.notes] if self.notes else []
+        else:
+            lines = page(self.name, self.expr, self.recorded, self.bound, detail)
+            lines += ["", *self.notes, self.says]
         if depth > 1:
             deeper = self._deeper(detail, depth)
             lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
@@ -235,6 +257,7 @@ class Explanation:
         """
         return contributions(self.trace, self.step, self.cell, self.output, self.name, ops=self.ops)
 
+    @takes(minus="Explanation")
     def to_paths(self, minus: "Explanation | None" = None) -> Paths:
         """The same number as what the image adds by way of each channel of the first and last convolution.
 
@@ -261,6 +284,7 @@ class Explanation:
         """PyTorch code that gives the number from its `trace`; None where the operation has no short call."""
         return pytorch_code(self.step, self.cell)
 
+    @takes()
     def to_json(self, *, depth: int = 1, proof: bool = True) -> dict[str, Any]:
         """Every number in full precision, as plain values for a JSON file; docs/explanation.md has the schema.
 
@@ -320,6 +344,7 @@ def explain(
         UnknownName: no such step.
         UsageError: the step has no such cell, or no such result, or holds complex numbers.
     """
+    check_tables("explain", ops, references)
     found = step if isinstance(step, Step) else trace[step]
     if not 0 <= output < len(found.results):
         raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
@@ -328,12 +353,15 @@ def explain(
     call = call_of(trace, found, output, ops)
     full = full_cell(cell, call.shape, found.name)
     recorded = float(found.outputs[output][full]) if output else float(found.output[full])
+    raw, reason = None, ""
     try:
         raw = _expression(found, call, full, recorded, ops)
-    except UsageError:  # the rule explains other forms of the operation
-        raw = None
+    except UsageError as refusal:
+        reason = str(refusal)
     if raw is None:
-        return Explanation(trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, references=references)
+        return Explanation(
+            trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
+        )
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
@@ -359,7 +387,7 @@ def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) ->
         return []
     mark = STATUSES[found.status].word
     if found.expr is None:
-        return [f"{found.name} = {short(found.recorded)}   {mark}", *found.notes, ""]
+        return [f"{found.name} = {number_text(found.recorded)}   {mark}", *found.notes, ""]
     lines = [*passage(found.name, found.expr, mark, detail), ""]
     deeper_lines = found._deeper(detail, depth - 1) if depth > 2 else []
     return [*lines, *indented(deeper_lines), *([""] if deeper_lines else [])]
@@ -369,17 +397,22 @@ def _notes(found: Explanation) -> Iterator[str]:
     if found.trace.training_step is not None:
         wrong = derivatives_of(found.trace, found.ops).status(found.step)[1]
         if wrong is not None:
-            there = f"{short(wrong.expected)} at {wrong.cell}"
-            yield f"the derivative of the forward step gives {there}, where this gradient has {short(wrong.recorded)}."
+            expected, recorded = number_text(wrong.expected), number_text(wrong.recorded)
+            yield (
+                f"the derivative of the forward step gives {expected} at {wrong.cell}, where this gradient has "
+                f"{recorded}."
+            )
     for name in found.changed:
         yield f"{name} changed since the trace."
     for how in found.step.broken:
         yield f"the chain to the image is broken here: {how}."
-    if found.raw is None:
+    if found.reason:
+        yield found.reason
+    elif found.raw is None:
         reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
         of = " of complex numbers" if found.step.is_complex else ""
         yield f"no rule explains {found.step.op!r}{of}, which reads {reads}; docs/rules.md lists those that have one."
     elif not np.isfinite(found.recorded):
         entered = [p for p in found.parts(all=True) if isinstance(p, Leaf) and not np.isfinite(p.number)]
         source = f"comes from {entered[0].label}" if entered else "arises here: the numbers that go in are finite"
-        yield f"{short(found.recorded)} {source}."
+        yield f"{number_text(found.recorded)} {source}."

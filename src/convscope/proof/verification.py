@@ -13,7 +13,7 @@ import numpy as np
 
 from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
-from convscope.proof.calls import call_of
+from convscope.proof.calls import call_of, check_tables
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
 from convscope.proof.gradient_check import check_gradients
@@ -64,6 +64,7 @@ def verify(
         A report: for each step whether it is proved, mismatched, unresolved, only recomputed or unsupported, with its
         worst error and its resolution; and whether the output is what the steps hold.
     """
+    check_tables("verify", ops, references)
     found = []
     read, tables = _read(trace), Tables(ops, references)
     total = len(trace.all_steps)

@@ -29,6 +29,7 @@ from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.routes import trace_info
 from convscope.server.trainings.registry import Trainings
+from convscope.type_checks import takes
 
 
 def begin_first_views(workspace: Workspace) -> None:
@@ -153,6 +154,7 @@ def _ends_like_ctrl_c() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+@takes()
 def open(  # noqa: A001  # users write cs.open
     model: Any,
     image: Any = None,
@@ -193,6 +195,7 @@ def open(  # noqa: A001  # users write cs.open
     return _launch(make, Path("runs"), host=host, port=port, allow_hosts=allow_hosts, browser=browser)
 
 
+@takes()
 def serve(
     folder: str | Path = "runs",
     *,

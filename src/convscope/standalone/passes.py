@@ -166,10 +166,7 @@ class PassWriter:
             self._unanswered = True
             return
         before = time.monotonic()
-        try:
-            self._keep(path, paths_info(done, step, (int(index or 0),), minus).model_dump())
-        except cs.ConvscopeError as error:
-            self._refusals[path] = str(error)
+        self._keep(path, paths_info(done, step, (int(index or 0),), minus).model_dump())
         self._seconds += time.monotonic() - before
 
     def _keep(self, path: str, answer: dict[str, Any]) -> None:

@@ -82,6 +82,7 @@ class Difference:
         """The first step that differs, or None."""
         return next((step.name for step in self.steps if step.changed or not step.comparable), None)
 
+    @takes()
     def cells(self, name: str) -> Array:
         """Second minus first, cell by cell, in float64 (complex128), for any step that both traces have.
 

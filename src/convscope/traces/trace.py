@@ -13,6 +13,7 @@ from convscope.render.numbers import table
 from convscope.traces.archive import Archive, ArchiveSource, write
 from convscope.traces.step import Array, Cell, Kind, Origin, Ref, Step, Values, notes_of
 from convscope.traces.training_step import TrainingStep
+from convscope.type_checks import takes
 
 __all__ = [
     "ArchiveSource",
@@ -198,6 +199,7 @@ class Trace:
         """A digest of all parameters and buffers: traces of a model with the same weights have the same digest."""
         return self._source.weights
 
+    @takes()
     def save(self, path: str | Path) -> None:
         """Write the trace to one file: numbers, image, weights and the model's description. Nothing is pickled.
 
@@ -208,6 +210,7 @@ class Trace:
         write(path, self._source)
 
     @classmethod
+    @takes()
     def load(cls, path: str | Path) -> Self:
         """Open a file written by `save`; numbers are read from it on demand.
 
@@ -220,6 +223,7 @@ class Trace:
         """The parameters and buffers that were modified or replaced since the trace."""
         return self._source.changed()
 
+    @takes()
     def operand(self, step: Step | str | int, name: str) -> Any:
         """The value of a tensor argument when the step ran, even if it was overwritten later.
 
@@ -252,6 +256,7 @@ class Trace:
         tensors = {name for name, _, _ in result.refs()}
         return {name: self.operand(result, name) if name in tensors else v for name, v in result.arguments.items()}
 
+    @takes()
     def origin(self, step: Step | str | int, name: str, cell: Cell, item: int = 0) -> Origin:
         """The origin of the number in a cell of an argument, through views, reshaping copies and in-place writes.
 

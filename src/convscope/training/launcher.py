@@ -8,10 +8,12 @@ import os
 
 from convscope.errors import TrainingError, UsageError
 from convscope.training.process_group import PATIENCE, join, rank
+from convscope.type_checks import takes
 
 FABRIC = "several processes need Lightning Fabric: pip install 'convscope[distributed]'."
 
 
+@takes()
 def launch(devices: int | None = None, num_nodes: int | None = None, *, patience: float = PATIENCE) -> int:
     """Make this program one of several processes that run the same command. Call it first.
 

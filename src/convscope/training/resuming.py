@@ -17,7 +17,7 @@ from convscope.training.job import BY_HAND, Settings, TrainingJob
 from convscope.training.process_group import first_says, gathered, launch_id, rank, restarted
 from convscope.training.reproducibility import differences, restore_random_state
 from convscope.training.runs import RUNS, Run, intact_metrics, load_run
-from convscope.training.snapshots import Position, hidden_buffers, newest_good, snapshot_folders
+from convscope.training.snapshots import Position, hidden_buffers, newest_good, restore_optimizer, snapshot_folders
 from convscope.training.writer import BUSY, METRICS, is_held
 
 LEFT = {"lock", METRICS, "snapshots", "history", ".config.json.part"}
@@ -216,7 +216,7 @@ def restore(
     states = [state["random"], *state.get("others", [])]
     try:
         model.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(optimizer, state["optimizer"], path)
         for name, buffer in hidden_buffers(model).items():
             model.get_buffer(name).copy_(state.get("buffers", {}).get(name, buffer))
         if rank() < len(states):  # processes added since the snapshot have no state yet

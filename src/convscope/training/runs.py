@@ -32,6 +32,7 @@ from convscope.render.numbers import decimal
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position
 from convscope.training.writer import METRICS, history_step, read_metrics
+from convscope.type_checks import takes
 
 RUNS = Path("runs")
 """Default folder for runs."""
@@ -161,6 +162,7 @@ class Run:
         steps = (history_step(path) for path in (self.path / "history").glob("[0-9]*.safetensors") if path.is_file())
         return sorted(step for step in steps if step is not None)
 
+    @takes()
     def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
         """The weights after `step` optimizer steps, by parameter name.
 
@@ -185,6 +187,7 @@ class Run:
         return weights
 
 
+@takes()
 def load_run(path: str | Path) -> Run:
     """Open the folder that a training made.
 

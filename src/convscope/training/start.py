@@ -35,8 +35,10 @@ from convscope.training.runs import RUNS, Run
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
 from convscope.training.writer import BUSY, RunWriter, Writer, is_held
+from convscope.type_checks import takes
 
 
+@takes(dataset="Dataset | str | tuple", model="Module | str | Path")
 def train(
     dataset: DataSource | None = None,
     model: str | nn.Module | None = None,

@@ -193,6 +193,7 @@ async function pathsOf(place: Place, signal: AbortSignal): Promise<PathsInfo | s
   const { trace, step, cell, minus = null } = place;
   try {
     const paths = checked(await getPaths(trace.id, step, cell, minus, signal), place);
+    if ("message" in paths) return paths.message;
     return paths.minus === minus ? paths : "The server answered for another difference.";
   } catch (error) {
     if (error instanceof Refused) return error.message;

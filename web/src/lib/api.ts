@@ -9,6 +9,7 @@ import type {
   ContributionsInfo,
   DifferenceInfo,
   Explained,
+  NoPaths,
   PathsInfo,
   Fit,
   ProbeAnswer,
@@ -390,7 +391,7 @@ export function getPaths(
   cell: Cell,
   minus: number | null,
   signal?: AbortSignal,
-): Promise<PathsInfo> {
+): Promise<PathsInfo | NoPaths> {
   const less = minus === null ? "" : `&minus=${minus}`;
   return json(`traces/${trace}/steps/${step}/paths?cell=${at(cell)}${less}`, { signal });
 }

@@ -971,6 +971,15 @@ export interface components {
             start: (components["schemas"]["SampleRef"] | components["schemas"]["StoredRef"] | components["schemas"]["PixelsRef"]) | null;
         };
         /**
+         * NoPaths
+         * @description Why a number has no paths: no convolution comes before it, say. An answer like any other, not an error.
+         */
+        NoPaths: {
+            /** Message */
+            message: string;
+            of: components["schemas"]["Address"];
+        };
+        /**
          * Paper
          * @description The calculation as `Explanation.to_text()` writes it, for a page: windows and kernels are drawn from the JSON.
          */
@@ -2420,7 +2429,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["PathsInfo"];
+                    "application/json": components["schemas"]["PathsInfo"] | components["schemas"]["NoPaths"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

@@ -26,6 +26,7 @@ export type Address = Schemas["Address"];
 export type Proof = Schemas["Proof"];
 export type Explained = Schemas["Explained"];
 export type PathsInfo = Schemas["PathsInfo"];
+export type NoPaths = Schemas["NoPaths"];
 export type PathInfo = Schemas["PathInfo"];
 export type Paper = Schemas["Paper"];
 export type Line = Schemas["Line"];

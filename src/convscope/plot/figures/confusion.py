@@ -12,6 +12,7 @@ from convscope.errors import ShapeError
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, width
 from convscope.plot.named import confusion_of
+from convscope.type_checks import takes
 
 WRITTEN = 20  # up to this many classes the counts are written out
 LISTED = 8  # most frequent mistakes named beside a larger matrix
@@ -20,6 +21,7 @@ ZERO = "#c9c5bc"
 RIGHT = "#e9e6df"  # behind the images that were classified correctly
 
 
+@takes()
 def confusion(matrix: Any, classes: Sequence[str] | None = None, *, name: str = "") -> Figure:
     """How many images of each class were taken for which: a row for each true class. Mistakes have the colour.
 

@@ -34,6 +34,7 @@ ROOM = 8.8  # inches, for its maps
 SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 
+@takes()
 def maps(
     trace: Any,
     image: Any = None,

@@ -12,6 +12,7 @@ from convscope.plot.canvas.sheet import SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.style import MUTED, ColorScale, size
 from convscope.preprocess import Preprocess
 from convscope.render.numbers import compact
+from convscope.type_checks import takes
 
 LONGEST = 3.0  # inches, a picture
 CELL = (0.52, 0.34)  # inches, one number of the kernel
@@ -20,6 +21,7 @@ SIGN = 0.5  # inches, for the sign between two terms
 CHANNELS = ("red", "green", "blue")
 
 
+@takes()
 def filtered(picture: NDArray[Any], kernel: Filter, output: NDArray[Any], *, name: str = "") -> Figure:
     """A picture, the kernel with its numbers, and the output, as one line: picture ∗ kernel = output.
 

@@ -17,6 +17,7 @@ from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
 from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, font, printable
 from convscope.plot.named import run_of
 from convscope.render.numbers import compact
+from convscope.type_checks import takes
 
 Events = Sequence[Mapping[str, Any]]
 Curve = NDArray[np.float64]
@@ -29,6 +30,7 @@ class RunHistory(Protocol):
     """A training, by what it reported."""
 
     @property
+    @takes()
     def history(self) -> Any:
         """Its events in order, as `metrics.jsonl` has them."""
 

@@ -18,6 +18,7 @@ from convscope.plot.canvas.step_maps import Choice, choose
 from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size
 from convscope.plot.named import model_of
 from convscope.render.numbers import aligned
+from convscope.type_checks import takes
 
 MOST_KERNELS, MOST_INPUTS = 24, 12
 WRITTEN = 5  # kernels up to 5x5 are written out in numbers,
@@ -73,6 +74,7 @@ class _Columns:
         return f"{word} {channel}" if room >= 0.8 else str(channel)
 
 
+@takes()
 def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, inputs: Sequence[str] = ()) -> Figure:
     """The kernels of one convolution: their numbers in one colour scale, the sum over each input channel, the bias.
 

@@ -11,7 +11,7 @@ from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
 from convscope.plot.named import trace_of
-from convscope.type_checks import check_kind
+from convscope.type_checks import check_kind, takes
 
 MOST_PARTS = 20
 GAP = 0.34  # inches between parts, for the arrow
@@ -21,6 +21,7 @@ ROOMY = 13.2
 LANE = 0.13  # inches between lines that go round
 
 
+@takes()
 def network(
     trace: Any,
     image: Any = None,

@@ -11,6 +11,7 @@ from convscope.errors import ShapeError, UsageError
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
 from convscope.plot.canvas.style import INK, MUTED, PAGE, size, width
 from convscope.plot.named import picture_of_name
+from convscope.type_checks import takes
 
 Crop = tuple[int, int, int, int]
 """A part of a picture: its top row, left column, height and width, in pixels."""
@@ -24,6 +25,7 @@ COLUMN = 2.1  # inches
 SIGN = 0.36  # inches between two planes, for a + or =
 
 
+@takes()
 def pixels(
     picture: NDArray[Any] | str | Path, *, crop: Crop | None = None, name: str = "", units: Units = 255
 ) -> Figure:
@@ -71,6 +73,7 @@ def pixels(
     return sheet.finish()
 
 
+@takes()
 def planes(picture: NDArray[Any], *, crop: Crop | None = None, name: str = "") -> Figure:
     """A colour picture as the sum of its red, green and blue plane, and some of its pixels from 0 to 255 and 0 to 1.
 

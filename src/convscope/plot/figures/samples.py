@@ -55,6 +55,7 @@ def samples(dataset: Dataset | str, *, per_class: int = 10) -> Figure:
     return sheet.finish()
 
 
+@takes()
 def spread(dataset: Dataset, per_class: int) -> list[int]:
     """Indices of at most `per_class` images, and 100, of each class, evenly spaced over the class, class after class.
 

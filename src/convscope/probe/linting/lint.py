@@ -19,6 +19,7 @@ from convscope.training.evaluation import data_of
 from convscope.training.job import DataSource, as_dataset
 from convscope.training.objectives import LOSSES, make_loss
 from convscope.training.runs import Run, load_run
+from convscope.type_checks import takes
 
 Check = Callable[[Evidence], Iterator[Finding]]
 
@@ -46,6 +47,7 @@ CHECKS: Mapping[str, Check] = {
 """The checks of a model and its data."""
 
 
+@takes()
 def lint(
     model: nn.Module | Run | str | Path | None = None,
     data: DataSource | None = None,

@@ -313,7 +313,9 @@ SHOWN = 12
 """Number of paths in an answer, the largest."""
 
 
-def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None) -> schema.PathsInfo:
+def paths_info(
+    done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None
+) -> schema.PathsInfo | schema.NoPaths:
     """A number as paths through the channels of the first and the last convolution before it.
 
     Args:
@@ -323,11 +325,15 @@ def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int |
         minus: Another class, whose number is subtracted.
 
     Raises:
-        UsageError: there are none, or too many, or the step has no such cell.
+        UsageError: the step has no such cell.
     """
     why = why_of(done, step, cell)
-    found = why.to_paths(None if minus is None else why_of(done, step, (minus,)))
-    kept = found.paths[:SHOWN]
+    other = None if minus is None else why_of(done, step, (minus,))
+    try:
+        result = why.to_paths(other)
+    except cs.UsageError as error:
+        return schema.NoPaths(of=address_of(done, why), message=str(error))
+    kept = result.paths[:SHOWN]
     return schema.PathsInfo(
         of=address_of(done, why),
         minus=minus,
@@ -340,11 +346,11 @@ def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int |
             )
             for path in kept
         ],
-        others=len(found.paths) - len(kept),
-        rest=number(found.rest + sum(path.value for path in found.paths[SHOWN:])),
-        constant=number(found.constant),
-        total=number(found.total),
-        bent=list(found.bent),
+        others=len(result.paths) - len(kept),
+        rest=number(result.rest + sum(path.value for path in result.paths[SHOWN:])),
+        constant=number(result.constant),
+        total=number(result.total),
+        bent=list(result.bent),
     )
 
 

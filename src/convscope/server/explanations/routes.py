@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 
 from convscope.server.explanations.explanations import contributions_pack, explained, paths_info, proved, why_of
 from convscope.server.explanations.explanations import probability as explained_probability
-from convscope.server.explanations.schema import Explained, PathsInfo, Proof
+from convscope.server.explanations.schema import Explained, NoPaths, PathsInfo, Proof
 from convscope.server.http.message import Id
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import RAW, StepId, on, trace_info
@@ -74,14 +74,14 @@ async def paths(
     step: StepId,
     cell: Cell,
     minus: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
-) -> PathsInfo:
+) -> PathsInfo | NoPaths:
     """What the image adds to a number by way of the channels of the first and the last convolution."""
 
-    def made(done: TracePass) -> PathsInfo:
+    def made(done: TracePass) -> PathsInfo | NoPaths:
         return paths_info(done, done.step(step), _cell(cell), minus)
 
-    found: PathsInfo = await on(request, trace, made, "slow")
-    return found
+    result: PathsInfo | NoPaths = await on(request, trace, made, "slow")
+    return result
 
 
 @router.get("/traces/{trace}/steps/{step}/contributions", response_class=Response, responses=dict(RAW))

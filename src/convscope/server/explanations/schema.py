@@ -229,3 +229,10 @@ class PathsInfo(Message):
     constant: Number
     total: Number
     bent: list[str]
+
+
+class NoPaths(Message):
+    """Why a number has no paths: no convolution comes before it, say. An answer like any other, not an error."""
+
+    of: Address
+    message: str

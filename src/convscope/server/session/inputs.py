@@ -39,6 +39,8 @@ class Picture:
     pixels: Array = field(repr=False)
     """Pixels from 0 to `white`, shape (C, H, W)."""
     white: float = 255.0
+    transparent: Array | None = field(default=None, repr=False)
+    """The pixels with their opacity as a fourth channel, which a model of four channels takes instead."""
     label: int | None = None
     classes: tuple[str, ...] = ()
     """Class names that `label` indexes."""
@@ -187,6 +189,8 @@ def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) ->
         )
     if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
         return Taken(picture.name, picture.ready, expected.restore(picture.ready), picture.label, picture.notes)
+    if expected.channels == 4 and picture.transparent is not None:
+        picture = replace(picture, pixels=picture.transparent)
     expected, notes = _fitted(picture, model_name, expected, fit)
     shown = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(picture.pixels, picture.white)
     notes = (*picture.notes, *expected.changes(picture.pixels, picture.white), *notes)

@@ -68,6 +68,7 @@ async def store(request: Request, name: Annotated[str, Query(max_length=200)] = 
     """Check and store an uploaded image."""
     content = await request.body()
     picture = await run_in_threadpool(uploads.read_upload, content)
+    transparent = await run_in_threadpool(uploads.with_transparency, content)
     notes = await run_in_threadpool(uploads.notes_on, content)
-    stored: Stored = request.app.state.gallery.keep(name, picture, notes)
+    stored: Stored = request.app.state.gallery.keep(name, picture, notes, transparent=transparent)
     return stored

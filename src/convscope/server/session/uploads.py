@@ -50,6 +50,13 @@ def read_upload(content: bytes) -> NDArray[np.generic]:
             raise cs.ImageError(f"{error} {AGAIN}") from None
 
 
+def with_transparency(content: bytes) -> NDArray[np.generic] | None:
+    """The same picture in four channels, the last its opacity, for models that take them; None if it is opaque."""
+    with _one_at_a_time:
+        pixels = cs.read_image(BytesIO(content), name="this picture", max_pixels=MAX_PIXELS, alpha=True)
+    return pixels if len(pixels) == 4 else None
+
+
 def notes_on(content: bytes) -> tuple[str, ...]:
     """Notes on an upload: that only the first of several pictures is used."""
     several = False

@@ -157,15 +157,18 @@ class Workspace:
         source = self.sources_known.find(id)
         return source.data, {name: str(v) if isinstance(v, Path) else v for name, v in source.options.items()}
 
-    def keep(self, name: str, pixels: NDArray[Any], notes: tuple[str, ...] = ()) -> schema.Stored:
+    def keep(
+        self, name: str, pixels: NDArray[Any], notes: tuple[str, ...] = (), *, transparent: NDArray[Any] | None = None
+    ) -> schema.Stored:
         """Store an uploaded image.
 
         Args:
             name: The name to show.
             pixels: Pixels from 0 to 255, shape (C, H, W), as `cs.read_image` returns them.
             notes: Notes to show with it.
+            transparent: The same with its opacity as a fourth channel, if it has any.
         """
-        picture = Picture(_clean(name), pixels, notes=notes)
+        picture = Picture(_clean(name), pixels, notes=notes, transparent=transparent)
         channels, height, width = pixels.shape
         return schema.Stored(
             id=self._remember(picture),
