@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from convscope.server.launch import serve as serve
     from convscope.standalone.report import Report as Report
     from convscope.standalone.report import report as report
+    from convscope.standalone.widget import widget as widget
     from convscope.traces.difference import Difference as Difference
     from convscope.traces.difference import difference as difference
     from convscope.traces.step import Ref as Ref
@@ -136,6 +137,7 @@ _PUBLIC = {
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+    "widget": "standalone.widget",
     "workbook": "export.workbook",
 }
 """Names for users: where each is defined."""

@@ -54,6 +54,19 @@ def register(display: Any) -> None:
         display.formatters["image/svg+xml"].for_type_by_name(*_named(path), _drawn(picture))
 
 
+def bundle(result: Any) -> dict[str, str]:
+    """What any notebook shows of a result: its text and its picture, by MIME type.
+
+    >>> trace = cs.trace(cs.load_model("crosses"), cs.load_image("crosses:plus"))
+    >>> sorted(bundle(trace)), sorted(bundle(cs.verify(trace)))
+    (['image/svg+xml', 'text/plain'], ['text/plain'])
+    """
+    name = f"{type(result).__module__}.{type(result).__qualname__}".removeprefix(f"{__package__}.")
+    shown = {"text/plain": WORDS.get(name, str)(result)}
+    svg = _drawn(PICTURES[name])(result) if name in PICTURES else None
+    return shown if svg is None else {**shown, "image/svg+xml": svg}
+
+
 def _named(path: str) -> tuple[str, str]:
     module, _, name = f"{__package__}.{path}".rpartition(".")
     return module, name

@@ -22,6 +22,7 @@ from torch import nn
 
 import convscope as cs
 from convscope.cards.card import Card
+from convscope.displayed import Displayed
 from convscope.errors import DataWarning, RunError, UnknownName, UsageError, WeightsError
 from convscope.escaping import spelled
 from convscope.files import open_to_read
@@ -43,7 +44,7 @@ COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Displayed):
     """The folder that a training writes.
 
     >>> run = cs.train("crosses", out=folder / "crosses")  # doctest: +SKIP
