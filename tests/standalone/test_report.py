@@ -42,7 +42,8 @@ class Own(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.most(self.means(torch.sigmoid(self.b(torch.relu(self.a(x))))))
-        return self.fc(x.flatten(1))
+        logits: torch.Tensor = self.fc(x.flatten(1))
+        return logits
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def of_run(run: cs.Run, tmp_path_factory: pytest.TempPathFactory) -> cs.Report:
     """Its report, with the result of a probe."""
     trace = cs.trace(run.model, cs.load_image("shapes:test/0", like=run.model))
     probes = [cs.probe.receptive_field(trace, "conv2", (0, 4, 4))]
-    return run.report("shapes:test/0-3", out=tmp_path_factory.mktemp("report") / "run.html", probes=probes)
+    return cs.report(run, "shapes:test/0-3", out=tmp_path_factory.mktemp("report") / "run.html", probes=probes)
 
 
 @pytest.fixture(scope="module")

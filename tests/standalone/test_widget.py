@@ -180,7 +180,7 @@ def read_a_sum(page: Any) -> None:
 
 @pytest.mark.study
 def test_in_jupyterlab(tmp_path: Path) -> None:
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"cell_type": "code", "id": f"c{i}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
         for i, source in enumerate(CELLS)
     ]

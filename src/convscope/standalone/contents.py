@@ -88,10 +88,11 @@ class Contents:
 
 
 def _stored(array: Array) -> Array:
-    kinds = {np.dtype(np.uint8): np.uint8, np.dtype(np.float64): "<f8"}
+    kinds: dict[Any, Any] = {np.dtype(np.uint8): np.uint8, np.dtype(np.float64): "<f8"}
     plain = np.abs(array) if array.dtype.kind == "c" else array
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(plain, kinds.get(plain.dtype, "<f4"))
+        stored: Array = np.ascontiguousarray(plain, kinds.get(plain.dtype, "<f4"))
+        return stored
 
 
 def _least(array: Array) -> float:
