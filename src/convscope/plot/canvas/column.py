@@ -160,7 +160,7 @@ def draw_column(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, co
         sheet.text(x, y + 0.36, shorten(column.operation, TINY, LONGEST_NAME), points=TINY, color=MUTED)
     top, (w, h) = snap(y + HEAD), column.block
     below = top + h + 0.08
-    scale = common or ColorScale.of(column.values)
+    scale = common or ColorScale.of_maps(column.values)
     if column.kind == "image":
         sheet.picture(column.values, (x, top, w, h), column.name)
     elif column.kind == "answer":

@@ -194,6 +194,8 @@ class Sheet:
             self.text(x, y, "all numbers are 0", points=points, color=MUTED, middle=True)
             return
         left, right = compact(low), compact(high, plus=low < 0)
+        if scale.beyond:
+            left, right = f"≤ {left}" if low < 0 else left, f"≥ {right}" if high > 0 else right
         x_bar = x + width(left, points, mono=True) + 0.06
         w_bar = max(w - (x_bar - x) - width(right, points, mono=True) - 0.06, 0.15)
         self.text(x, y, left, points=points, mono=True, color=MUTED, middle=True)
@@ -205,6 +207,11 @@ class Sheet:
             caption = f"{scale.strange:,} not finite"
             self.fill(x, y + 0.09, 0.06, 0.06, NOT_FINITE)
             self.text(x + 0.1, y + 0.12, caption, points=points, color=MUTED, middle=True)
+        elif scale.beyond:
+            cells = (
+                f"{scale.beyond:,} cell{'s' if scale.beyond > 1 else ''} beyond the end{'s' if low < 0 < high else ''}"
+            )
+            self.text(x, y + 0.12, cells, points=points, color=MUTED, middle=True)
 
     def legend_below(self, x: float, y: float, w: float, scale: ColorScale) -> None:
         """A narrow legend: the colours at y, both ends beneath."""
@@ -217,6 +224,7 @@ class Sheet:
         self.frame(*bar, weight=0.4)
         self.text(x, y + 0.14, compact(low, 3), points=TINY, mono=True, color=MUTED)
         right = compact(high, 3, plus=low < 0) + (" not finite" if scale.strange else "")
+        right = f"≥ {right}" if scale.beyond else right
         self.text(x + w, y + 0.14, right, points=TINY, mono=True, color=MUTED, align="right")
 
     def point(self, x: float, y: float, mark: str, color: str) -> None:

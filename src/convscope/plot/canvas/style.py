@@ -157,6 +157,8 @@ class ColorScale:
     """The largest finite number, at least 0."""
     strange: int = 0
     """How many numbers are NaN or infinite: they have no place on the scale."""
+    beyond: int = 0
+    """How many numbers are farther from 0 than the ends: they have the ends' colours."""
 
     @classmethod
     def of(cls, *arrays: NDArray[Any]) -> "ColorScale":
@@ -169,6 +171,28 @@ class ColorScale:
             low = min(low, float(finite.min(initial=0)))
             high = max(high, float(finite.max(initial=0)))
         return cls(low, high, strange)
+
+    @classmethod
+    def of_maps(cls, *arrays: NDArray[Any]) -> "ColorScale":
+        """A scale for feature maps: in large ones a few extreme cells do not make all the others pale.
+
+        Of at least 2,000 cells, it ends at the magnitude that 99.5 % of them do not exceed, if the largest is at least
+        one and a half times that.
+
+        >>> maps = np.ones((50, 50))
+        >>> maps[0, 0] = 10
+        >>> ColorScale.of_maps(maps).ends, ColorScale.of_maps(maps).beyond
+        ((0.0, 1.0), 1)
+        """
+        whole = cls.of(*arrays)
+        sizes = np.concatenate([np.abs(np.asarray(array, np.float64)).ravel() for array in arrays])
+        sizes = sizes[np.isfinite(sizes)]
+        if sizes.size < 2000 or whole.low == whole.high:
+            return whole
+        end = float(np.quantile(sizes, 0.995))
+        if end == 0 or whole.limit < 1.5 * end:
+            return whole
+        return cls(max(whole.low, -end), min(whole.high, end), whole.strange, int((sizes > end).sum()))
 
     @property
     def limit(self) -> float:

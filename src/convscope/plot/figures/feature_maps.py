@@ -71,7 +71,7 @@ def maps(
     names = tuple(classes) or trace.card.classes
     by_id = {step.id: step for step in trace.steps}
     results = {step.id: numbers(step) for step in chosen}
-    common = ColorScale.of(*results.values()) if shared else None
+    common = ColorScale.of_maps(*results.values()) if shared else None
     sheet = Sheet()
     how = "one colour scale for all steps" if shared else "one colour scale per step, over all of its channels"
     y = sheet.header(f"feature maps of {name}" if name else "feature maps", how, caption) + 0.1
@@ -147,7 +147,7 @@ def _row(
     if values is None:
         sheet.text(LEFT, y + 0.28, "the same numbers, reshaped", points=SMALL, color=MUTED)
         return y + 0.58
-    scale = common or ColorScale.of(values)
+    scale = common or ColorScale.of_maps(values)
     if channels is None:
         high, caption = draw_units(sheet, values, (LEFT, y, ROOM, 0), scale=scale, name=step.name, called=called)
     else:
@@ -156,7 +156,7 @@ def _row(
     below = y + 0.59
     if common is None:
         sheet.legend(0, below, LEFT - 0.25, scale)
-        below += 0.16 if not scale.strange else 0.3
+        below += 0.3 if scale.strange or scale.beyond else 0.16
     for line in caption.split(", ", 1) if caption else ():
         sheet.text(0, below + 0.03, line, points=TINY + 0.5, color=MUTED)
         below += 0.12
@@ -206,7 +206,7 @@ def maps_by_class(
     values = np.stack([numbers(result, i) for i in range(len(indices))])  # (N, K, P, Q) or (N, U)
     values = values[..., None, None] if values.ndim == 2 else values
     chosen = choose(values.swapaxes(0, 1), most, "channels")
-    scale = ColorScale.of(values)
+    scale = ColorScale.of_maps(values)
     sheet = Sheet()
     shape = extent(result)
     title = f"{step} of {name} on {dataset.name}" if name else f"{step} on {dataset.name}"

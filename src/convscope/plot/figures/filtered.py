@@ -103,7 +103,7 @@ def _outputs(
             sheet, x, y + h + 0.15, ", less and more is clipped" if result.min() < 0 or result.max() > 1 else ""
         )
         return
-    scale = ColorScale.of(result)
+    scale = ColorScale.of_maps(result)
     for k, plane in enumerate(result):
         left = snap(x + (w + 0.2) * k)
         called = "output" if len(result) == 1 else f"output, {CHANNELS[k]}"

@@ -55,7 +55,7 @@ def network(
     parts, hidden = fold(trace, MOST_PARTS, depth)
     shown = picture_of(trace) if picture is None else picture
     columns = _columns(parts, shown, tuple(classes) or trace.card.classes)
-    common = ColorScale.of(*(column.values for column in columns if column.kind != "image")) if shared else None
+    common = ColorScale.of_maps(*(column.values for column in columns if column.kind != "image")) if shared else None
     some = any(column.chosen.said for column in columns)
     sheet = Sheet()
     left_out = (
