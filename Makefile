@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all fuzz sweep summary-study check format bench docs docs-cli dist clean web web-types web-check
+.PHONY: demo test test-all fuzz sweep summary-study notebooks check format bench docs docs-cli dist clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -40,6 +40,17 @@ sweep: build/sweep/installed.stamp
 # The counts of `summary` compared with PyTorch's, on the same architectures.
 summary-study: build/sweep/installed.stamp
 	PYTHONPATH=src build/sweep/bin/python scripts/summary_study.py --out build/summary.jsonl
+
+# The widget in JupyterLab and marimo, which are installed beside .venv, in a real browser.
+notebooks: build/notebooks/installed.stamp
+	$(BIN)/python -m pytest -m study tests/standalone/test_widget.py
+
+build/notebooks/installed.stamp: .venv/test.stamp
+	$(PYTHON) -m venv build/notebooks
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > build/notebooks/main.pth
+	cp build/notebooks/main.pth "$$(build/notebooks/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
+	build/notebooks/bin/pip install --quiet jupyterlab marimo
+	@touch $@
 
 build/sweep/installed.stamp: .venv/test.stamp
 	$(PYTHON) -m venv build/sweep

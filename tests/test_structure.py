@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "convscope"
 ORDER = (
+    "displayed",
     "escaping",
     "errors",
     "type_checks",
@@ -42,6 +43,7 @@ ORDER = (
     "plot",
     "export",
     "server",
+    "standalone",
     "cli",
     "notebook",
     "lessons",

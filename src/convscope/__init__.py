@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
     from convscope.server.launch import serve_lesson as serve_lesson
+    from convscope.standalone.report import Report as Report
+    from convscope.standalone.report import report as report
+    from convscope.standalone.widget import widget as widget
     from convscope.traces.difference import Difference as Difference
     from convscope.traces.difference import difference as difference
     from convscope.traces.step import Ref as Ref
@@ -107,6 +110,7 @@ _PUBLIC = {
     "Prediction": "training",
     "Preprocess": "preprocess",
     "Ref": "traces.step",
+    "Report": "standalone.report",
     "Run": "training",
     "STATUSES": "proof.status",
     "Step": "traces.step",
@@ -136,12 +140,14 @@ _PUBLIC = {
     "random_image": "inputs.pictures",
     "random_inputs": "inputs.model_inputs",
     "read_image": "images",
+    "report": "standalone.report",
     "serve": "server.launch",
     "step_effect": "proof.step_effect",
     "summary": "export.summary",
     "trace": "capture",
     "train": "training",
     "verify": "proof",
+    "widget": "standalone.widget",
     "workbook": "export.workbook",
 }
 """Names for users: where each is defined."""

@@ -81,6 +81,18 @@ def _path_of(value: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix(f"{__package__}.")
 
 
+def bundle(result: Any) -> dict[str, str]:
+    """What any notebook shows of a result: its text and its picture, by MIME type.
+
+    >>> trace = cs.trace(cs.load_model("crosses"), cs.load_image("crosses:plus"))
+    >>> sorted(bundle(trace)), sorted(bundle(cs.verify(trace)))
+    (['image/svg+xml', 'text/plain'], ['text/plain'])
+    """
+    shown = {"text/plain": WORDS.get(_path_of(result), str)(result)}
+    svg = _svg(result)
+    return shown if svg is None else {**shown, "image/svg+xml": svg}
+
+
 def _named(path: str) -> tuple[str, str]:
     module, _, name = f"{__package__}.{path}".rpartition(".")
     return module, name

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.lazy_images import LazyImages, places
+from convscope.displayed import Displayed
 from convscope.errors import DataError, UnknownName, UsageError
 from convscope.images import Array
 from convscope.preprocess import Preprocess
@@ -18,7 +19,7 @@ AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dataset:
+class Dataset(Displayed):
     """Labelled images, in memory or as `LazyImages` if they do not fit.
 
     >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
+from convscope.displayed import Displayed
 from convscope.errors import UnknownName, UsageError
 from convscope.inputs.pictures import Prepared, prepare
 from convscope.probe.patches import last_convolution
@@ -58,7 +59,7 @@ class Attributed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Attribution:
+class Attribution(Displayed):
     """An output attributed to the pixels of an image, exactly and by Captum's methods."""
 
     model: str

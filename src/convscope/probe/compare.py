@@ -16,6 +16,7 @@ from torch import nn
 from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
+from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, batch_size, first_of, kind_of, pictures
 from convscope.probe.support.model_measures import Answers, Cost, cka, costs, layers_of
@@ -82,7 +83,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compare:
+class Compare(Displayed):
     """Models on the same data."""
 
     dataset: str

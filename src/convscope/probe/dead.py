@@ -16,6 +16,7 @@ from torch import Tensor
 from convscope.capture.tracing import ActivationWatch, trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
+from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, first_of
 from convscope.probe.support.dependency_walk import ranges
@@ -94,7 +95,7 @@ class StepUnits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dead:
+class Dead(Displayed):
     """The dead, saturated and duplicate units of a model."""
 
     model: str

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
+from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, first_of, pictures
 from convscope.probe.support.dependency_walk import DependencyWalk, axes_of
@@ -47,7 +48,7 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patches:
+class Patches(Displayed):
     """For each channel of a step the patches that excite it most and least."""
 
     model: str

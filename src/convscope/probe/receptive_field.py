@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.expr.call import Cell, cell_label, full_cell
 from convscope.probe.support.dependency_walk import DependencyWalk, Followed, Marks, axes_of, ranges
@@ -23,7 +24,7 @@ from convscope.type_checks import takes
 
 
 @dataclass(frozen=True, eq=False)
-class ReceptiveField:
+class ReceptiveField(Displayed):
     """The cells of the image that a number can depend on.
 
     >>> import torch, convscope as cs
@@ -158,7 +159,7 @@ def _field(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReceptiveFields:
+class ReceptiveFields(Displayed):
     """The receptive field of the middle of every step's result, in the order of execution."""
 
     fields: tuple[ReceptiveField, ...]

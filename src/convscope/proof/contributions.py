@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.displayed import Displayed
 from convscope.escaping import joined
 from convscope.expr.call import Array, Cell, Source
 from convscope.json_values import plain_number
@@ -26,7 +27,7 @@ OURS = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Contributions:
+class Contributions(Displayed):
     """One number as contributions of input pixels plus a constant.
 
     >>> import torch, convscope as cs

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.escaping import joined
 from convscope.expr.call import Call, Cell, Source, cell_label, full_cell
@@ -40,7 +41,7 @@ FORMAT = "convscope explanation 1"
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Displayed):
     """Why one recorded number is what it is: `print` it, or walk on from it.
 
     >>> import torch, convscope as cs

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from convscope.displayed import Displayed
 from convscope.json_values import plain_value
 from convscope.proof.status import CHECKED, PROVED, StepStatus
 
@@ -152,7 +153,7 @@ class GradientCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Displayed):
     """The findings of `verify` about a whole trace.
 
     >>> Verification((StepReport(0, "conv1", "convolution", "proved", 6272, 200, 0.3),)).summary()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.displayed import Displayed
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import joined
 from convscope.traces.step import Array, Step
@@ -43,7 +44,7 @@ class StepDifference:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Difference:
+class Difference(Displayed):
     """The differences between two traces; prints one line per step.
 
     >>> import torch, convscope as cs

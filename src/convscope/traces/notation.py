@@ -3,6 +3,7 @@
 One entry per operation in `CALLS` and `FORMULAS`; tests run every entry. Other operations have no formula and no code.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -204,7 +205,7 @@ def _norm_formula(arguments: Arguments, cell: Cell) -> str | None:
 
 
 def _pointwise(text: str) -> Callable[[Arguments, Cell], str | None]:
-    return lambda _, cell: text.replace("x", f"in[{', '.join(map(str, cell))}]")
+    return lambda _, cell: re.sub(r"\bx\b", f"in[{', '.join(map(str, cell))}]", text)
 
 
 FORMULAS: Mapping[str, Callable[[Arguments, Cell], str | None]] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from convscope.cards.card import Card
+from convscope.displayed import Displayed
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
 from convscope.render.numbers import table
@@ -58,7 +59,7 @@ class Parameters(Mapping[str, Array]):
         return self._source.changed()
 
 
-class Trace:
+class Trace(Displayed):
     """Every step of one forward pass, with all its numbers.
 
     >>> import torch, convscope as cs

@@ -15,6 +15,7 @@ from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
+from convscope.displayed import Displayed
 from convscope.errors import DataError
 from convscope.escaping import spelled
 from convscope.inputs.pictures import Prepared, check_input, prepare
@@ -44,7 +45,7 @@ BATCH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Displayed):
     """A model's scores on a data set.
 
     >>> import numpy as np

@@ -20,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from torch import nn
 
+import convscope as cs
 from convscope.cards.card import Card
+from convscope.displayed import Displayed
 from convscope.errors import DataWarning, RunError, UnknownName, UsageError, WeightsError
 from convscope.escaping import spelled
 from convscope.files import open_to_read
@@ -42,7 +44,7 @@ COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Displayed):
     """The folder that a training writes.
 
     >>> run = cs.train("crosses", out=folder / "crosses")  # doctest: +SKIP
@@ -135,6 +137,14 @@ class Run:
         """Whether all epochs are done and the last weights are saved."""
         position = newest_position(self.path / "snapshots")
         return position is not None and bool(position.epoch == self.recipe.epochs)
+
+    def report(self, images: Any = None, *, out: str | Path = "report.html", **options: Any) -> Any:
+        """Write the run and all numbers of some images as one HTML file; see `cs.report`.
+
+        >>> print(run.report("mnist:test/0-9", out="digits.html"))  # doctest: +SKIP
+        wrote digits.html (758 kB): simple-cnn, 10 images
+        """
+        return cs.report(self, images, out=out, **options)
 
     def holding(self, model: nn.Module) -> Self:
         """The same run with a model that is already in memory, so that it is not read from disk."""

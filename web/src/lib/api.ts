@@ -1,5 +1,5 @@
 /**
- * The HTTP client, the only file that accesses the network. The token arrives once in the URL's fragment, is stored for
+ * The HTTP client, the only file that accesses the network, unless a `Source` answers in the place of the server. The token arrives once in the URL's fragment, is stored for
  * this origin and sent in a header. Requests wait while the server is unreachable; evicted traces are requested again.
  */
 import { writable, type Readable } from "svelte/store";
@@ -133,7 +133,7 @@ function knock(with_: string): Promise<Response> {
 
 /** Notice a server that has stopped or restarted, also while the page requests nothing. */
 async function watch(): Promise<void> {
-  if (document.hidden || reconnecting !== undefined || Date.now() - heard < WATCH) return;
+  if (source !== null || document.hidden || reconnecting !== undefined || Date.now() - heard < WATCH) return;
   try {
     const answer = await knock(token);
     if (reconnecting === undefined) noteConnection(answer);
@@ -193,9 +193,26 @@ function headers(extra: Record<string, string> = {}): Record<string, string> {
   return { Authorization: `Bearer ${token}`, "X-Client": tab, ...extra };
 }
 
-type Ask = Readonly<{ method?: "GET" | "POST"; body?: BodyInit; type?: string; signal?: AbortSignal | undefined }>;
+/** A request: what is sent to a path of the API. */
+export type Ask = Readonly<{
+  method?: "GET" | "POST";
+  body?: BodyInit;
+  type?: string;
+  signal?: AbortSignal | undefined;
+}>;
+
+/** Answers in the place of the server: from numbers in the page itself, or over a notebook's channel. */
+export type Source = (path: string, ask: Ask) => Promise<Response>;
+
+let source: Source | null = null;
+
+/** Ask this source from now on, and no server. */
+export function answerFrom(other: Source): void {
+  source = other;
+}
 
 async function send(path: string, ask: Ask): Promise<Response> {
+  if (source !== null) return source(path, ask);
   const init: RequestInit = {
     method: ask.method ?? "GET",
     headers: headers(ask.type === undefined ? {} : { "Content-Type": ask.type }),

@@ -11,6 +11,16 @@ function strange(value: number): string {
   return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : `${MINUS}inf`;
 }
 
+/** A number with a fixed number of decimals; one half way between two is rounded to the even one, as Python does it. */
+function rounded(value: number, decimals: number): string {
+  const text = value.toFixed(decimals);
+  const exact = value.toFixed(Math.min(100, decimals + 60));
+  const cut = decimals === 0 ? exact.indexOf(".") : exact.indexOf(".") + 1 + decimals;
+  if (!/^\.?50*$/.test(exact.slice(cut))) return text;
+  const below = exact.slice(0, cut);
+  return "02468".includes(below.at(-1) ?? "") ? below : text;
+}
+
 /** A number in at most `digits` significant digits, without trailing zeros: −1.124, 0, 1.23e−5. */
 export function short(number: Num, digits = 4): string {
   const value = real(number);
@@ -18,7 +28,7 @@ export function short(number: Num, digits = 4): string {
   if (value === 0) return "0";
   const power = Math.floor(Math.log10(Math.abs(value)));
   if (power >= -4 && power < 6) {
-    const text = value.toFixed(Math.max(digits - 1 - power, 0));
+    const text = rounded(value, Math.max(digits - 1 - power, 0));
     return signed(text.includes(".") ? text.replace(/\.?0+$/, "") : text);
   }
   const [mantissa = "", exponent = "0"] = value.toExponential(digits - 1).split("e");

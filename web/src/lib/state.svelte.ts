@@ -273,6 +273,13 @@ function read(): State {
 
 let current = $state.raw<State>(typeof location === "undefined" ? parse("") : read());
 let waiting: ReturnType<typeof setTimeout> | undefined;
+let addressed = true;
+
+/** Start anew and leave the URL alone, which belongs to others: in a file, a sandboxed frame or a notebook. */
+export function leaveAddress(): void {
+  addressed = false;
+  current = START;
+}
 
 /** A state whose step names have become ids, with the steps of its trace. An unknown name leaves the step open. */
 export function resolved(state: State): State {
@@ -308,7 +315,7 @@ export function here(): State {
 function write(): void {
   clearTimeout(waiting);
   waiting = undefined;
-  history.replaceState(beside(current), "", `${location.pathname}${query(current)}`);
+  if (addressed) history.replaceState(beside(current), "", `${location.pathname}${query(current)}`);
 }
 
 /**
@@ -323,7 +330,7 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
     if (waiting !== undefined) write();
     const changed = query(next) !== query(current) || next.input !== current.input;
     current = next;
-    if (changed) history.pushState(beside(next), "", `${location.pathname}${query(next)}`);
+    if (changed && addressed) history.pushState(beside(next), "", `${location.pathname}${query(next)}`);
     return;
   }
   current = next;
@@ -364,7 +371,7 @@ if (typeof addEventListener !== "undefined") {
   addEventListener("popstate", () => {
     clearTimeout(waiting);
     waiting = undefined;
-    current = read();
+    if (addressed) current = read();
   });
   addEventListener("pagehide", () => {
     if (waiting !== undefined) write();

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from convscope.displayed import Displayed
 from convscope.escaping import joined
 from convscope.probe.support.report import Report
 
@@ -199,7 +200,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Lint:
+class Lint(Displayed):
     """The checks that ran and their findings."""
 
     subject: str

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.displayed import Displayed
 from convscope.probe.support.report import Proportion, Report, Table, noted, sample_size
 from convscope.probe.support.transforms import CHANGES, Level, Motion
 
@@ -33,7 +34,7 @@ class Steadiness:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shift:
+class Shift(Displayed):
     """How models answer pictures that are changed, level by level."""
 
     dataset: str

@@ -12,7 +12,7 @@ from convscope.render.numbers import MINUS, compact
 from convscope.server import schema
 from convscope.server.explanations.schema import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
 from convscope.server.session.inputs import planes_of_all
-from convscope.server.traces.array_pictures import number, pack
+from convscope.server.traces.array_pictures import as_float32, number, pack
 from convscope.server.traces.passes import TERMS, TracePass
 
 AXES: Mapping[int, tuple[str, ...]] = {
@@ -125,19 +125,25 @@ def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanatio
     return cs.explain(done.trace, step, tuple(cell))
 
 
-def probability(done: TracePass, step: cs.Step, index: int) -> schema.Explained:
+def softmax_of(step: cs.Step) -> cs.Trace:
+    """The softmax over an answer, for a model that has none."""
+    softmax = cs.load_model("torch.nn:Softmax", args={"dim": 1})
+    return cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
+
+
+def probability(done: TracePass, step: cs.Step, index: int, trace: cs.Trace | None = None) -> schema.Explained:
     """Why a class has its probability: the softmax over the answer, where the model itself has none.
 
     Args:
         done: The pass.
         step: What made the answer.
         index: Which class.
+        trace: What `softmax_of` gives for the step, where the caller has it already.
 
     Raises:
         UsageError: there is no such class.
     """
-    softmax = cs.load_model("torch.nn:Softmax", args={"dim": 1})
-    trace = cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
+    trace = softmax_of(step) if trace is None else trace
     why = cs.explain(trace, trace.steps[-1], (index,))
     address = schema.Address(trace=done.id, step=None, cell=[int(place) for place in why.cell])
     answer = _answer(why, address, _proof(why, address), SOME, None)
@@ -350,8 +356,8 @@ def paths_info(
     )
 
 
-def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
-    """A number as contributions of the input's pixels: a summary, each pixel's contribution, each pixel's weight.
+def contributions_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """A number as contributions of the input's pixels: a summary; and each pixel's contribution, then its weight.
 
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
@@ -373,9 +379,13 @@ def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> b
         checks=bool(found.checks),
         shape=list(pixels.shape),
     )
-    with np.errstate(all="ignore"):
-        parts = [np.ascontiguousarray(array, "<f4").tobytes() for array in (pixels, weights)]
-    return pack({"info": info.model_dump()}, parts)
+    return {"info": info.model_dump()}, np.stack([pixels, weights])
+
+
+def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
+    """The same as bytes, for a response."""
+    header, numbers = contributions_of(done, step, cell)
+    return pack(header, [as_float32(numbers)])
 
 
 def walk_info(done: TracePass, places: Sequence[tuple[int | None, Sequence[int]]]) -> schema.WalkInfo:

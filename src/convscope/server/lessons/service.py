@@ -114,7 +114,7 @@ class LessonService:
             if known is None:
                 known = self._workspace.open(cs.lessons.model_of(stop))
                 self._opened.append((stop.model, known))
-        ref = None if stop.image is None else self._workspace.keep_inputs(known, stop.image)
+        ref = None if stop.image is None else self._workspace.keep_image(known, stop.image)
         return known, ref
 
 

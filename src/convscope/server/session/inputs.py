@@ -188,7 +188,7 @@ def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) ->
             f"{model_name} takes {wants}, not a picture; open the explorer with such an input: cs.open(model, input).",
         )
     if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
-        return Taken(picture.name, picture.ready, expected.restore(picture.ready), None, picture.notes)
+        return Taken(picture.name, picture.ready, expected.restore(picture.ready), picture.label, picture.notes)
     if expected.channels == 4 and picture.transparent is not None:
         picture = replace(picture, pixels=picture.transparent)
     expected, notes = _fitted(picture, model_name, expected, fit)

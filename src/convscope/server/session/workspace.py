@@ -260,6 +260,10 @@ class Workspace:
     def _sample(self, source: str | None) -> schema.SampleRef | None:
         return None if source is None else schema.SampleRef(source=source, split="test", index=0)
 
+    def keep_inputs(self, prepared_inputs: Any, opened: ModelHandle) -> schema.StoredRef:
+        """Store inputs for a model of this session, as `cs.prepare_inputs` gives them."""
+        return self._keep_inputs(prepared_inputs, cs.card_of(opened.session_model))
+
     def _keep_inputs(self, prepared_inputs: Any, card: Any, name: str = "") -> schema.StoredRef:
         """Store the inputs of a model of this session."""
         if prepared_inputs.prepared is not None:
@@ -283,7 +287,7 @@ class Workspace:
         )
         return schema.StoredRef(id=self._remember(picture))
 
-    def keep_inputs(self, id: str, image: Any) -> schema.StoredRef:  # noqa: A002
+    def keep_image(self, id: str, image: Any) -> schema.StoredRef:  # noqa: A002
         """Store an image, as `cs.load_image` accepts it, for a model of this session.
 
         Raises:
@@ -297,6 +301,8 @@ class Workspace:
         """Store an image under a digest of its pixels, and drop old ones beyond the memory limit."""
         digest = hashlib.sha256(f"{picture.name} {picture.pixels.shape} {picture.white}".encode())
         digest.update(np.ascontiguousarray(picture.pixels).data)
+        if picture.transparent is not None:
+            digest.update(np.ascontiguousarray(picture.transparent).data)
         if picture.inputs is not None:  # different inputs may have the same display
             digest.update(pickle.dumps(picture.inputs))
         name = f"i{digest.hexdigest()[:24]}"

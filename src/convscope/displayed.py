@@ -1,0 +1,19 @@
+"""Displayed: what a notebook's front end asks a result for. Imports nothing of convscope before it is asked."""
+
+import importlib
+from typing import Any
+
+
+class Displayed:
+    """A result that any notebook shows as text and, where there is one, as a picture.
+
+    Source: the display protocol of Jupyter, which marimo, VS Code and Colab share
+    (https://ipython.readthedocs.io/en/stable/config/integrating.html).
+    """
+
+    __slots__ = ()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
+        """Text and picture by MIME type."""
+        bundle: dict[str, str] = importlib.import_module("convscope.notebook").bundle(self)
+        return bundle

@@ -1,0 +1,219 @@
+"""Passes: the forward passes of a standalone page: their numbers, how each step calculates, and recorded answers."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import convscope as cs
+from convscope.expr.call import Source
+from convscope.server import schema
+from convscope.server.explanations.explanations import contributions_of, explained, paths_info, probability, softmax_of
+from convscope.server.traces.array_pictures import extent, number
+from convscope.server.traces.passes import TracePass
+from convscope.server.traces.routes import thumbnail, trace_info
+from convscope.standalone.arithmetic import arithmetic_of
+from convscope.standalone.contents import Contents
+
+HALF = 0.5
+"""Share of the limit that parameters may take."""
+QUICK = 1_500_000
+"""Numbers of a pass whose answers are followed back to the pixels."""
+PATIENCE = 2.0
+"""Seconds for all paths: a network with many channels has many."""
+BEST = 3
+"""Classes whose answer is followed back to the pixels."""
+THUMBNAILS, SIDE = 16, 32
+"""As the page's strip asks for them."""
+
+
+class PassWriter:
+    """Writes passes into the contents of a page.
+
+    A step whose operation the page cannot calculate, or whose tensors do not fit, keeps the calculation of its largest
+    number as a recorded answer.
+    """
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._passes: dict[str, Any] = {}
+        self._parameters: dict[str, Any] = {}
+        self._answers: dict[str, Any] = {}
+        self._contributions: dict[str, Any] = {}
+        self._refusals: dict[str, str] = {}
+        self._short: dict[str, None] = {}
+        self._recorded: dict[str, None] = {}
+        self._unanswered = False
+        self._seconds = 0.0
+
+    def add(self, ref: schema.InputRef, done: TracePass) -> bool:
+        """Add a pass; returns False, and adds nothing, if there is no room for its description."""
+        info = trace_info(done).model_dump()
+        if not self._contents.room_for(info):
+            return False
+        if not self._parameters:
+            self._add_parameters(done)
+        array, shown = done.taken.array, done.taken.picture
+        entry: dict[str, Any] = {
+            "ref": ref.model_dump(),
+            "info": info,
+            "outputs": {},
+            "ranges": {},
+            "arithmetic": {},
+            "thumbnails": {},
+        }
+        entry["input"], entry["shown"] = self._contents.tensor(array), self._contents.tensor(shown)
+        self._passes[key_of(ref)] = entry
+        for step in done.trace.steps:
+            self._add_step(done, step, entry)
+        self._add_answers(done)
+        for step in done.trace.steps:
+            self._add_arithmetic(done, step, entry)
+        return True
+
+    def _add_parameters(self, done: TracePass) -> None:
+        for name in done.trace.parameters:
+            array = np.asarray(done.trace.parameters[name])
+            index = self._contents.tensor(array, HALF)
+            low, high = extent(array)
+            if index is None:
+                self._short[f"the weights {name}"] = None
+            else:
+                self._parameters[name] = {"tensor": index, "low": number(low), "high": number(high)}
+
+    def _add_step(self, done: TracePass, step: cs.Step, entry: dict[str, Any]) -> None:
+        low, high = done.extent(step)
+        entry["ranges"][step.id] = [number(low), number(high)]
+        index = self._contents.tensor(step.output[0] if _alone(step) else step.output)
+        if index is not None:
+            entry["outputs"][step.id] = index
+            return
+        self._short[f"the numbers of {step.name}"] = None
+        about, picture = thumbnail(done, step, slice(0, THUMBNAILS), SIDE)
+        small = self._contents.tensor(picture)
+        if small is not None:
+            entry["thumbnails"][step.id] = {"about": {**about, "shape": list(picture.shape)}, "tensor": small}
+
+    def _add_arithmetic(self, done: TracePass, step: cs.Step, entry: dict[str, Any]) -> None:
+        outputs = {each.name: entry["outputs"].get(each.id) for each in done.trace.steps}
+
+        def find(source: Source) -> int | None:
+            if source.kind == "parameter":
+                known = self._parameters.get(source.name)
+                return None if known is None else int(known["tensor"])
+            if source.kind == "step" and source.output == 0:
+                return outputs.get(source.name)
+            return entry["input"] if source.kind == "input" and len(done.trace.inputs) == 1 else None
+
+        how = arithmetic_of(done.trace, step, find)
+        if how is not None and self._contents.room_for(how):
+            entry["arithmetic"][step.id] = how
+            return
+        self._recorded[step.name] = None
+        if step.output.size and step.output.dtype.kind == "f":
+            sizes = np.nan_to_num(np.abs(step.output), nan=-1.0)
+            cell = tuple(int(i) for i in np.unravel_index(int(np.argmax(sizes)), step.shape))
+            self._record(done, step, cell[1:] if _alone(step) else cell)
+
+    def _record(self, done: TracePass, step: cs.Step, cell: tuple[int, ...]) -> None:
+        """Keep the server's own answer for one cell, with the largest terms of a long sum."""
+        with np.errstate(all="ignore"):
+            answer = explained(done, step, cell)
+        if answer.proof is None:
+            return
+        self._keep(f"traces/{done.id}/steps/{step.id}/explain?cell={','.join(map(str, cell))}", answer.model_dump())
+
+    def _add_answers(self, done: TracePass) -> None:
+        """Why the classes with the largest scores: probabilities, contributions of pixels, and paths."""
+        info = trace_info(done)
+        if info.output is None or not info.answers:
+            return
+        step, best = done.step(info.output), [answer.index for answer in info.answers[:BEST]]
+        if info.answers[0].probability is not None:
+            softmax = softmax_of(step)
+            for answer in info.answers:
+                path = f"traces/{done.id}/probability/explain?cell={answer.index}"
+                self._keep(path, probability(done, step, answer.index, softmax).model_dump())
+        if info.input.form != "picture" or len(info.answers) < 2:
+            return
+        if sum(math.prod(each.shape) for each in done.trace.steps) > QUICK:
+            self._unanswered = True
+            return
+        base = f"traces/{done.id}/steps/{step.id}"
+        for index in best:
+            self._add_contributions(done, step, index, f"{base}/contributions?cell={index}")
+        for index, minus in [*((index, None) for index in best), (best[0], best[1])]:
+            self._add_paths(done, step, (index, minus), base)
+
+    def _add_contributions(self, done: TracePass, step: cs.Step, index: int, path: str) -> None:
+        try:
+            header, numbers = contributions_of(done, step, (index,))
+        except cs.ConvscopeError as error:
+            self._refusals[path] = str(error)
+            return
+        tensor = self._contents.tensor(numbers)
+        if tensor is None or not self._contents.room_for(header):
+            self._unanswered = True
+        else:
+            self._contributions[path] = {"header": header, "tensor": tensor}
+
+    def _add_paths(self, done: TracePass, step: cs.Step, classes: Sequence[int | None], base: str) -> None:
+        index, minus = classes
+        path = f"{base}/paths?cell={index}" + ("" if minus is None else f"&minus={minus}")
+        if self._seconds > PATIENCE:
+            self._unanswered = True
+            return
+        before = time.monotonic()
+        self._keep(path, paths_info(done, step, (int(index or 0),), minus).model_dump())
+        self._seconds += time.monotonic() - before
+
+    def _keep(self, path: str, answer: dict[str, Any]) -> None:
+        if self._contents.room_for(answer):
+            self._answers[path] = answer
+        else:
+            self._unanswered = True
+
+    @property
+    def left_out(self) -> list[str]:
+        """Sentences on what did not fit and on what the page cannot calculate."""
+        texts = []
+        if self._short:
+            texts.append(f"{_some(list(self._short))}: they do not fit.")
+        if self._recorded:
+            texts.append(f"Calculations of {_some(list(self._recorded))} but those of their largest numbers.")
+        if self._unanswered:
+            texts.append("Some contributions of pixels, paths and probabilities.")
+        return [text[:1].upper() + text[1:] for text in texts]
+
+    def header(self) -> dict[str, Any]:
+        """The passes for the page."""
+        return {
+            "passes": self._passes,
+            "parameters": self._parameters,
+            "answers": self._answers,
+            "contributions": self._contributions,
+            "refusals": self._refusals,
+        }
+
+
+def key_of(ref: schema.InputRef) -> str:
+    """An input as the page looks it up.
+
+    >>> key_of(schema.SampleRef(source="mnist", split="test", index=7))
+    'mnist/test/7'
+    """
+    if isinstance(ref, schema.SampleRef):
+        return f"{ref.source}/{ref.split}/{ref.index}"
+    assert isinstance(ref, schema.StoredRef)
+    return ref.id
+
+
+def _alone(step: cs.Step) -> bool:
+    return len(step.shape) > 1 and step.shape[0] == 1
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
