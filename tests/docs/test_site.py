@@ -15,8 +15,8 @@ from documents import ROOT
 
 pytest.importorskip("zensical", reason="the site needs the extra docs")
 sys.path.insert(0, str(ROOT / "scripts"))
-import build_site  # noqa: E402  # scripts, which their folder makes importable
-import fence_examples  # noqa: E402
+import build_site  # scripts, which their folder makes importable
+import fence_examples
 
 
 @pytest.fixture(scope="module")
