@@ -97,7 +97,7 @@ def test_a_learner_goes_through_a_lesson(page: Any, lesson: Any) -> None:
     question.get_by_label("Your answer").fill("-0.0338")
     page.keyboard.press("Enter")
     question.get_by_text("The bias is missing.").wait_for()
-    assert "sum of the 9 products   −0.0338" in question.inner_text()
+    assert "−0.0338 + 2.2435 (conv1.bias[0]) = 2.2097" in question.inner_text()
     question.get_by_label("Your answer").fill("2.2097")
     page.keyboard.press("Enter")
     question.get_by_text("Right.").wait_for()
