@@ -27,6 +27,7 @@ STEPS_RIGHT = [(0, pixels) for pixels in range(11)]
 SIZES = [(1.0,), (0.9,), (0.8,), (0.7,), (0.6,), (0.5,)]
 DIGITS = 1000
 """Test images of MNIST that are moved and scaled."""
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
 REACH = 10
 """Pixels by which shapes are moved in each direction."""
 DEPTHS = (1, 2, 4, 8, 16)
@@ -190,7 +191,7 @@ def gradients(seed: int, _folder: Path, _watch: Watcher) -> Row:
     data = cs.load_dataset("shapes", seed=seed).part(slice(0, 16))
     values = {}
     for kind in ("convolution", "linear"):
-        for name, activation in (("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh), ("relu", nn.ReLU)):
+        for name, activation in ACTIVATIONS.items():
             nets = [stack(kind, activation, depth, seed) for depth in DEPTHS]
             values[f"{kind}, {name}"] = [arriving(net, data, depth) for net, depth in zip(nets, DEPTHS, strict=True)]
     where = {"dataset": "shapes", "images": len(data), "hidden_layers": list(DEPTHS), "loss": "cross-entropy"}

@@ -43,9 +43,9 @@ def measured(name: str, seed: int, work: Path, watch: Watcher) -> dict[str, Any]
     """One measurement for one seed, read from the folder if it is there."""
     path = work / name / f"{seed}.json"
     if not path.exists():
-        result = MEASUREMENTS[name].measure(seed, work / name / f"run-{seed}", watch)
+        row = MEASUREMENTS[name].measure(seed, work / name / f"run-{seed}", watch)
         path.parent.mkdir(parents=True, exist_ok=True)
-        cs.write_whole(path, json.dumps({**result, "environment": environment()}).encode())
+        cs.write_whole(path, json.dumps({**row, "environment": environment()}).encode())
     result: dict[str, Any] = json.loads(path.read_text())
     return result
 
