@@ -136,7 +136,13 @@ def test_paused_stepped_and_resumed_it_ends_in_the_weights_of_a_plain_training(
     assert training.history == mine.steps == sorted({*plain.steps, 1, 2, 3})
     for step in plain.steps:
         assert_same_weights(mine, plain, step)
-    warned = [(p["event"], p["step"], p["loss"], p.get("test_loss")) for p in training.points]
+    stepped = [p for p in training.points if p["event"] == "step"]
+    assert [p["step"] for p in stepped] == [1, 2, 3]  # each with the loss of its own batch
+    for point in stepped:
+        loss = float(cs.trace(mine, at_step=int(point["step"] or 0))["loss"].output)
+        assert point["loss"] == pytest.approx(loss, rel=1e-6)
+    points = [p for p in training.points if p["event"] != "step"]
+    warned = [(p["event"], p["step"], p["loss"], p.get("test_loss")) for p in points]
     assert warned == [(e["event"], e["step"], e["loss"], e.get("test_loss")) for e in plain.history]
     assert info.loss == plain.metrics["loss"]
 
