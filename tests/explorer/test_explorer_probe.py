@@ -139,7 +139,7 @@ def test_what_cannot_be_asked_is_said(page: Any, explorer: Any) -> None:
     visit(page, explorer, "?view=probe&model=cnn&question=dead&asked=1&of=conv9", "[role=alert]")
     assert "no step is called 'conv9'" in page.inner_text("[role=alert]")
     visit(page, explorer, "?view=probe&model=cnn&question=receptive-field", FORM)
-    page.get_by_label("Step").select_option("conv1")
+    page.locator("form").get_by_label("Step").select_option("conv1")
     page.get_by_label("Cell").fill("here")
     page.get_by_role("button", name="Ask").click()
     assert "numbers with commas" in page.inner_text("[role=alert]")
@@ -157,7 +157,7 @@ def test_the_number_that_is_looked_at_is_the_one_that_is_asked_about(page: Any, 
     query = f"?view=probe&model=cnn&input=s~shapes~test~5&step={trace['conv2'].id}&cell=0.4.4"
     visit(page, explorer, query, "nav[aria-label=Questions] a")
     page.get_by_role("link", name="Which pixels can this number").click()
-    eventually(lambda: page.get_by_label("Step").input_value(), "conv2")
+    eventually(lambda: page.locator("form").get_by_label("Step").input_value(), "conv2")
     assert page.get_by_label("Cell").input_value() == "0, 4, 4"
     page.get_by_role("button", name="Ask").click()
     page.wait_for_selector(ANSWER)

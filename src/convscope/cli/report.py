@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import convscope as cs
-from convscope.cli.console import say
+from convscope.cli.console import show_text
 from convscope.cli.inspection import Model
 from convscope.cli.options import DataDir, Loading, is_run, spread
 
@@ -32,4 +32,4 @@ def report(
     """Write a model and every number of some images as one HTML file: `convscope report runs/shapes-cnn`."""
     loaded = loading.load(model)
     subject = cs.load_run(model).holding(loaded) if is_run(model) and not loading.given else loaded
-    say(str(cs.report(subject, images or None, out=out, limit=limit, data_dir=data_dir)))
+    show_text(str(cs.report(subject, images or None, out=out, limit=limit, data_dir=data_dir)))

@@ -205,11 +205,16 @@ export type Ask = Readonly<{
 export type Source = (path: string, ask: Ask) => Promise<Response>;
 
 let source: Source | null = null;
+let recorded = false;
 
-/** Ask this source from now on, and no server. */
-export function answerFrom(other: Source): void {
+/** Ask this source from now on, and no server; one that is recorded runs no network, and so has no backward pass. */
+export function answerFrom(other: Source, { isRecorded = false } = {}): void {
   source = other;
+  recorded = isRecorded;
 }
+
+/** Whether the source of answers can run the network again. */
+export const runs = (): boolean => !recorded;
 
 async function send(path: string, ask: Ask): Promise<Response> {
   if (source !== null) return source(path, ask);

@@ -36,7 +36,7 @@ if (target === null || text == null) throw new Error("this report is incomplete:
 const data = await Tensors.open<Data & Readonly<{ page: Facts }>>(text);
 leaveAddress();
 const source = embedded(data);
-answerFrom(source);
+answerFrom(source, { isRecorded: true });
 window.convscope = async (path) => (await source(path, {})).json() as Promise<unknown>;
 const passes = new Map(Object.entries(data.header.passes));
 mount(Report, { target, props: { facts: data.header.page, passes } });
