@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import convscope as cs
-from convscope.errors import InputError, ModelError, ShapeError, TraceError, UsageError
+from convscope.errors import ImageError, InputError, ModelError, ShapeError, TraceError, UsageError
 
 
 def test_an_error_names_the_module_and_keeps_what_was_recorded() -> None:
@@ -76,7 +76,7 @@ def test_an_image_that_does_not_fit(model: nn.Module, shape: tuple[int, ...], sa
         (np.ones((1, 5, 5), np.uint8), ShapeError, r"the image is uint8; .* floating-point numbers: .* / 255"),
         (torch.ones(1, 5, 5, dtype=torch.int64), ShapeError, "the image is int64"),
         (np.ones((1, 0, 5), np.float32), ShapeError, r"the image of shape \(1, 0, 5\) is empty"),
-        ("dog.jpg", UsageError, "an image is an array or a tensor .* not a str; cs.load_image reads one from a file"),
+        ("dog.jpg", ImageError, r"there is no file dog\.jpg"),
         (None, UsageError, "not nothing"),
         ([1, 2], UsageError, "not a list"),
         (np.array(["a"]), UsageError, "the image is an array of <U1; a model needs numbers"),

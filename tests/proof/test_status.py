@@ -43,7 +43,9 @@ def test_a_check_mark_is_for_what_is_proved_and_for_nothing_else() -> None:
     assert {*PROVED, "recomputed", "underived", "unresolved"} == CHECKED
 
 
-@pytest.mark.parametrize(("name", "statuses"), [("explanation.md", Status), ("verify.md", StepStatus)])
+@pytest.mark.parametrize(
+    ("name", "statuses"), [("reference/explanation.md", Status), ("explanation/proof.md", StepStatus)]
+)
 def test_the_documents_list_exactly_these(name: str, statuses: Any) -> None:
     listed = table(name)
     assert {*listed} == {*get_args(statuses)}

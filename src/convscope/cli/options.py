@@ -88,8 +88,10 @@ def panels(**names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable
     return grouped
 
 
-def _under(heading: str, annotation: Any) -> Any:
+def _under(heading: str | None, annotation: Any) -> Any:
     """An option's annotation with a heading in the command's help."""
+    if heading is None:
+        return annotation
     option = copy.copy(annotation.__metadata__[0])
     option.rich_help_panel = heading
     return Annotated[annotation.__origin__, option]
@@ -99,7 +101,9 @@ def _options(group: Any) -> list[inspect.Parameter]:
     only = inspect.Parameter.KEYWORD_ONLY
     defaults = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(group)}
     return [
-        inspect.Parameter(f.name, only, default=defaults[f.name], annotation=_under(group.HEADING, f.type))
+        inspect.Parameter(
+            f.name, only, default=defaults[f.name], annotation=_under(getattr(group, "HEADING", None), f.type)
+        )
         for f in fields(group)
     ]
 

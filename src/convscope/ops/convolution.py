@@ -18,6 +18,7 @@ from convscope.ops.vjp import VJP, Matrix, Varies, only, wide
 def convolution(call: Call, cell: Cell) -> Dot:
     """The window of every channel of the group, times the kernel, plus the bias.
 
+    >>> from convscope.expr.call import Operand
     >>> image = Operand.of(np.ones((1, 1, 4, 4)), "image", "input")
     >>> kernel = Operand.of(np.ones((1, 1, 2, 2)), "conv1.weight", "parameter")
     >>> settings = dict(bias=None, stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, groups=1)

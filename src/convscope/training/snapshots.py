@@ -231,6 +231,9 @@ def _settings_fit(own: dict[str, Any], loaded: dict[str, Any]) -> bool:
 
 def _state_fits(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every parameter's state is like the one that a first step makes."""
+    if not type(optimizer).__module__.startswith("torch.optim"):  # ours in NumPy, which raises where shapes differ
+        states = ((optimizer.state.get(p) or {}, p) for group in optimizer.param_groups for p in group["params"])
+        return all(value.shape in {(), p.shape} for state, p in states for value in state.values())
     for group in optimizer.param_groups:
         named = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
         settings = {key: group[key] for key in named & group.keys()}
