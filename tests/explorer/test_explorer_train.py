@@ -207,7 +207,7 @@ def test_named_filters_on_the_image(page: Any, explorer: Any, run: cs.Run) -> No
 
 
 VIEWS = {
-    "train": ("?view=train&model=short&at=0", "section[aria-label=Kernels] .grid"),
+    "train": ("?view=train&model=short&at=0", "body:has(.scroller button) section[aria-label=Kernels] .grid"),
     "compare": ("?view=compare&model=short&other=short&otherat=0", ".three canvas"),
     "kernels": ("?view=kernels&model=short&layer=conv2.weight", ".result canvas"),
 }
