@@ -105,7 +105,7 @@ def _note(function: str, parts: Mapping[str, Any]) -> str:
     if not function.startswith("pass_"):
         return ""
     passes = bool(Apply(function, {**parts, "grad": number(1.0, "grad")}).value())
-    return "the gradient passes unchanged" if passes else "the activation is flat here: nothing passes"
+    return "the gradient, passed on unchanged" if passes else "zero: the activation is flat here, so nothing passes"
 
 
 def activation_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
