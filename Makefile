@@ -73,7 +73,7 @@ bench: .venv/test.stamp
 	for bench in bench/*.py; do $(BIN)/python $$bench || exit 1; done
 
 # The documentation in build/docs, every link checked; SHORT=1 executes the lessons in their short setting.
-docs: .venv/test.stamp
+docs: .venv/test.stamp web/node_modules/.package-lock.json
 	$(if $(SHORT),CONVSCOPE_LESSON_SHORT=1) $(BIN)/python scripts/build_site.py
 
 docs-cli: .venv/test.stamp

@@ -22,6 +22,8 @@ import openapi_page
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "site"
+SHIM = ROOT / "web" / "node_modules" / "iframe-worker"
+"""Workers in frames, with which the search runs on file://."""
 SECTIONS = ("lessons", "how-to", "probes", "reference", "explanation")
 LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+\.md)\)(?::\s*(.*))?")
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
@@ -44,6 +46,12 @@ def main(out: Path, *, lessons: bool = True) -> int:
     pages, rendered = WORK / "pages", WORK / "html"
     shutil.rmtree(WORK, ignore_errors=True)
     shutil.copytree(ROOT / "docs", pages)
+    if not SHIM.is_dir():
+        print(f"{SHIM} is missing: npm --prefix web ci installs it, for the search.", file=sys.stderr)
+        return 1
+    licence = (SHIM / "LICENSE").read_text(encoding="utf-8")
+    script = (SHIM / "shim" / "index.js").read_text(encoding="utf-8")
+    (pages / "assets" / "iframe-worker.js").write_text(f"/*! {licence} */\n{script}", encoding="utf-8")
     fill(pages / "lessons" / "index.md", "<!-- lessons -->", lesson_pages(pages) if lessons else "")
     fill(pages / "reference" / "http.md", "<!-- routes -->", openapi_page.markdown())
     sections = {section: pages_of(pages, section) for section in SECTIONS}

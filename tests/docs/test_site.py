@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from browser import tab
+from browser import missing, tab
 from documents import ROOT
 
 pytest.importorskip("zensical", reason="the site needs the extra docs")
@@ -22,6 +22,8 @@ import fence_examples
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site of these sources; the lessons in it are built by CI, not here."""
+    if not build_site.SHIM.is_dir():
+        missing("the script of the search is not installed: npm --prefix web ci")
     out = tmp_path_factory.mktemp("site") / "docs"
     command = [sys.executable, str(ROOT / "scripts" / "build_site.py"), str(out), "--without-lessons"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
