@@ -9,7 +9,7 @@ export default defineConfig(({ mode }) => ({
   plugins: [svelte()],
   build: {
     outDir: "../src/convscope/server/static/standalone",
-    emptyOutDir: false, // it lies in the folder of the page, which is emptied before
+    emptyOutDir: false, // a folder within the page, which the build of the page has emptied
     target: "es2023",
     cssCodeSplit: false,
     modulePreload: { polyfill: false },
