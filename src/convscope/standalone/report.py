@@ -24,6 +24,7 @@ from convscope.standalone.contents import Contents
 from convscope.standalone.document import built, document
 from convscope.standalone.passes import PassWriter
 from convscope.training.runs import Run
+from convscope.type_checks import takes
 
 LIMIT = 3.0
 """Default size limit of a report in megabytes."""
@@ -52,6 +53,7 @@ class Report:
         return "\n".join(spelled(line) for line in (head, *(f"left out: {text}" for text in self.left_out)))
 
 
+@takes(model="Module | Run | str | Path")
 def report(
     model: Any,
     images: Any = None,

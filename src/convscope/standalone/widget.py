@@ -15,10 +15,12 @@ from convscope.server.session.workspace import Workspace
 from convscope.standalone.asking import Asker
 from convscope.standalone.document import built
 from convscope.traces.trace import Trace
+from convscope.type_checks import takes
 
 MISSING = "a widget needs anywidget: pip install 'convscope[notebook]'; print(cs.explain(...)) shows the same as text."
 
 
+@takes(model="Module | str | Path")
 def widget(model: Any, image: Any = None, *, data_dir: str | Path | None = None) -> Any:
     """The explorer in a notebook's cell: click any number of the network and read its sum.
 
