@@ -18,8 +18,9 @@ from PIL import ExifTags, Image
 import convscope as cs
 from convscope import images
 from convscope.errors import DataWarning, ImageError, ShapeError, UsageError
-from convscope.images import FORMATS, Array, pixels, read_image
+from convscope.images import FORMATS, pixels, read_image
 from convscope.preprocess import Fit, Preprocess, resize
+from convscope.typing import Array
 
 COLOR = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 8  # (H, W, C)
 GREY = COLOR[..., 0]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
 from convscope.reference.tutorial import conv2d
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 Mode = Literal["valid", "same"]
 MODES = ("valid", "same")
@@ -131,7 +132,7 @@ def _number(word: str, asked: str) -> float:
 
 @takes()
 def apply_filter(
-    picture: NDArray[Any], kernel: Filter | NDArray[Any] | str, *, mode: Mode = "valid", per_channel: bool = False
+    picture: Array, kernel: Filter | Array | str, *, mode: Mode = "valid", per_channel: bool = False
 ) -> NDArray[np.float64]:
     """Slide one kernel over a picture. A colour picture is turned to grey first, or filtered channel by channel.
 
@@ -201,7 +202,7 @@ class EdgeResponse:
         return f"{self.vertical:.4g} to a vertical edge, {self.horizontal:.4g} to a horizontal one"
 
 
-def edge_response(kernel: Filter | NDArray[Any] | str) -> EdgeResponse:
+def edge_response(kernel: Filter | Array | str) -> EdgeResponse:
     """Measure which edges a kernel finds, on a black and white test edge of either direction and either sign.
 
     >>> edge_response("sobel-x")
@@ -227,7 +228,7 @@ def edge_response(kernel: Filter | NDArray[Any] | str) -> EdgeResponse:
     return EdgeResponse(*(value if value > size else 0.0 for value in (result.vertical, result.horizontal)))
 
 
-def _as_filter(kernel: NDArray[Any] | str) -> Filter:
+def _as_filter(kernel: Array | str) -> Filter:
     return parse_kernel(kernel) if isinstance(kernel, str) else Filter("custom", kernel, "")
 
 

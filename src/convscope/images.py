@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from convscope.errors import ImageError
 from convscope.files import unsuitable
 from convscope.type_checks import takes
-
-Array = NDArray[Any]
+from convscope.typing import Array
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Pillow's names of the formats that are read, from files, data sets and uploads alike, told by a file's content.

@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from convscope.errors import ShapeError, UsageError
 from convscope.images import MAX_PIXELS, WHITE
+from convscope.typing import Array
 
-Array = NDArray[Any]
 Fit = Literal["stretch", "crop", "pad", "mnist"]
 INK = 0.2
 """Values above this share of white belong to a drawing, for fit="mnist"."""

@@ -15,7 +15,7 @@ from convscope.data.dataset import Dataset, check_trainable, overlap
 from convscope.data.generated import every, is_test
 from convscope.data.options import split_indices
 from convscope.errors import ConvscopeError, DataError, UnknownName, UsageError
-from convscope.images import Array
+from convscope.typing import Array
 
 LOCAL = [name for name in DATASETS if "mnist" not in name]
 SHAPES = ["shapes", "color-shapes"]

@@ -14,8 +14,8 @@ import convscope as cs
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, check_trainable, overlap
 from convscope.errors import DataError, DataWarning, ImageError, UnknownName, UsageError
-from convscope.images import Array
 from convscope.training.evaluation import data_of
+from convscope.typing import Array
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (4, 6), color: bool = False) -> None:

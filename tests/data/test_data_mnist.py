@@ -21,7 +21,7 @@ from convscope.data.catalog import DATASETS, at_hand, load_dataset
 from convscope.data.idx import parse_idx, to_idx, uncompressed
 from convscope.data.mnist import FAMILIES, Family, File
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
-from convscope.images import Array
+from convscope.typing import Array
 
 ARRAYS = {
     "train-images-idx3-ubyte": np.arange(6 * 9, dtype=np.uint8).reshape(6, 3, 3),

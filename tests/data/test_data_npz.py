@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import DataError, UsageError
-from convscope.images import Array
+from convscope.typing import Array
 
 IMAGES = np.arange(10 * 4 * 5, dtype=np.uint8).reshape(10, 4, 5)
 LABELS = np.array([0, 1] * 5)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.capture.tape import Call, Departure, Tape, memory, tensors_in
 from convscope.progress import Progress
-from convscope.traces.step import Array
+from convscope.typing import Array
 
 Made = tuple[Tensor, tuple[tuple[Any, tuple[Any, ...], Any], ...]]
 """A shortcut's result: the layer's output, and (function, arguments, result) of each ATen call."""

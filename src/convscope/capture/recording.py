@@ -26,7 +26,8 @@ from convscope.capture.tape import Call, Departure, Tape
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.errors import TraceError
-from convscope.traces.step import Array, Kind, Ref, Step, frozen, weights_digest
+from convscope.traces.step import Kind, Ref, Step, frozen, weights_digest
+from convscope.typing import Array
 
 NARROW = {torch.bfloat16, torch.float16}
 

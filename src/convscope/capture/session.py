@@ -22,7 +22,7 @@ from convscope.capture.model_state import ModelState, RandomState, version
 from convscope.capture.recorder import SHORTCUTS, Recorder, StopRecording
 from convscope.capture.tape import assign_data, finalize
 from convscope.progress import Progress
-from convscope.traces.step import Array
+from convscope.typing import Array
 
 _COUNTING = threading.Lock()
 _HERE = threading.local()

@@ -32,11 +32,12 @@ from convscope.inputs.pictures import BATCH, prepare_batch
 from convscope.models.lazy_layers import give_shapes
 from convscope.models.loading import load_model
 from convscope.progress import Progress
-from convscope.traces.step import Array, Step
+from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.training.replay import StepState, before_step
 from convscope.training.runs import Run, load_run
 from convscope.type_checks import kind_of, takes
+from convscope.typing import Array
 
 Keep = Literal["all"] | str | Iterable[str] | float | None
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from convscope.checking.calling import Attempt
 from convscope.checking.comparison import SINGLE, Trial, bound, cells
-from convscope.checking.operation import Array, Mistake, Values
+from convscope.checking.operation import Mistake, Values
 from convscope.checking.result import Check, Sums
 from convscope.checking.signature import name_of
 from convscope.checking.sums import Run, Term, terms, window
+from convscope.typing import Array
 
 
 def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake], reproduced: int) -> Check:

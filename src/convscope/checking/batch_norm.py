@@ -6,8 +6,9 @@ import numpy as np
 
 from convscope.checking.convolution import changed
 from convscope.checking.layouts import INPUT, PLANES
-from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.render.numbers import short
+from convscope.typing import Array
 
 EPS = 1e-5
 

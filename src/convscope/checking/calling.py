@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from convscope.checking.operation import Array, Form, Operation, Results, Values
+from convscope.checking.operation import Form, Operation, Results, Values
 from convscope.checking.signature import Plan, name_of
 from convscope.errors import UsageError
 from convscope.type_checks import kind_of
+from convscope.typing import Array
 
 LINES = 4
 """How many lines of a traceback are shown."""

@@ -11,7 +11,8 @@ from itertools import combinations
 import numpy as np
 
 from convscope.checking.calling import Outcome
-from convscope.checking.operation import Array, Case, Mistake, Operation, Results, Values
+from convscope.checking.operation import Case, Mistake, Operation, Results, Values
+from convscope.typing import Array
 
 SMALL = 64
 """Roundings that an operation other than a sum may make, as a multiple of its numbers' size."""

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from convscope.checking.layouts import BIAS, CONVOLUTIONS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
-from convscope.checking.operation import Array, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import conv2d
+from convscope.typing import Array
 
 DEFAULTS: Values = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from convscope.checking import convolution
 from convscope.checking.layouts import INPUT, PADDING, SIZE, STRIDE
-from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, pair, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, pair, whole
+from convscope.typing import Array
 
 
 def reference(values: Values) -> Results:

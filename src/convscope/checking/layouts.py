@@ -6,7 +6,8 @@ Knows NumPy and the record of a form.
 from collections.abc import Callable
 from typing import Any
 
-from convscope.checking.operation import LAST, Array, Form, Limits, Values, names
+from convscope.checking.operation import LAST, Form, Limits, Values, names
+from convscope.typing import Array
 
 Give = Callable[[Array], Any]
 Take = Callable[[Array, Values], Array]

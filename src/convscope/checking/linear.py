@@ -4,8 +4,9 @@ import numpy as np
 
 from convscope.checking.convolution import changed, result
 from convscope.checking.layouts import BIAS, INPUT, WEIGHT
-from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import linear
+from convscope.typing import Array
 
 
 def _linear(values: Values) -> Results:

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from convscope.checking.convolution_backward import only
-from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.gradients import cross_entropy_backward, mse_backward
 from convscope.reference.softmax import log_softmax
 from convscope.render.numbers import short
+from convscope.typing import Array
 
 PROBABILITIES = names("p probs probabilities y_hat yhat y_pred pred preds predictions al q")
 ONE_HOT = names("y_true onehot one_hot t target targets y labels")

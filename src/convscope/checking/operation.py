@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from convscope.typing import Array
+
 Values = dict[str, Any]
 """Arguments by their names in this package: arrays (x, weight, bias, dout, labels) and settings (stride, padding)."""
 Results = dict[str, Array]

@@ -7,8 +7,9 @@ import numpy as np
 from convscope.checking import pooling as forward
 from convscope.checking.convolution_backward import only
 from convscope.checking.layouts import GRADIENT, INPUT, PADDING, PLANES, SIZE, STRIDE
-from convscope.checking.operation import Array, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
+from convscope.typing import Array
 
 Share = Callable[[Array], Array]
 """Maps a window to the fraction of the gradient that each cell gets, both (N, C, R, S)."""

@@ -7,9 +7,10 @@ import numpy as np
 from convscope.checking.convolution import result
 from convscope.checking.convolution_backward import only
 from convscope.checking.layouts import GRADIENT, INPUT, PLANES
-from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, whole
 from convscope.reference import relu, relu_backward
 from convscope.render.numbers import short
+from convscope.typing import Array
 
 
 def _relu(values: Values) -> Results:

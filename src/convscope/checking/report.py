@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convscope.checking.operation import Array
 from convscope.checking.sums import Term
 from convscope.render.numbers import aligned, beside, right, short, signed
+from convscope.typing import Array
 
 CELLS = 64
 """Arrays with more cells are described by their shape."""

@@ -6,11 +6,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convscope.checking import report
-from convscope.checking.operation import Array
 from convscope.checking.report import plural
 from convscope.checking.sums import Term
 from convscope.errors import ConvscopeError
 from convscope.render.numbers import short
+from convscope.typing import Array
 
 
 class WrongResult(ConvscopeError, AssertionError):

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from convscope.checking.operation import Array, Form, Operation, Values, names, pair
+from convscope.checking.operation import Form, Operation, Values, names, pair
 from convscope.errors import UsageError
+from convscope.typing import Array
 
 BUNDLES = names(
     "conv_param conv_params pool_param pool_params bn_param bn_params param params hparameters hparams hyperparameters"

@@ -6,9 +6,10 @@ import numpy as np
 
 from convscope.checking.convolution import result
 from convscope.checking.layouts import INPUT
-from convscope.checking.operation import Array, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import softmax
 from convscope.render.numbers import short
+from convscope.typing import Array
 
 ROWS = (
     Form("(N, features)"),

@@ -11,7 +11,8 @@ from itertools import product as iterate
 
 import numpy as np
 
-from convscope.checking.operation import Array, Values
+from convscope.checking.operation import Values
+from convscope.typing import Array
 
 Run = Callable[[Values], Array | None]
 """Arguments -> one result of the function; None where it fails."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from convscope.data.lazy_images import LazyImages, places
 from convscope.displayed import Displayed
 from convscope.errors import DataError, UnknownName, UsageError
-from convscope.images import Array
 from convscope.preprocess import Preprocess
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 AT_ONCE = 256
 

@@ -16,8 +16,9 @@ from convscope.data.dataset import Dataset
 from convscope.data.folder_layout import OPTIONS, FolderLayout, layout_of, pictures_in
 from convscope.data.options import DatasetOptions, check_memory, split_indices
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
-from convscope.images import WHITE, Array, read_image
+from convscope.images import WHITE, read_image
 from convscope.preprocess import Preprocess
+from convscope.typing import Array
 
 COPIES = 2  # of the images: one by one, and stacked
 TOO_MANY = "Bring them to a smaller --size, or name the folder hub:PATH, which reads them where they are used."

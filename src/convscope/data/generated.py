@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from convscope.data.dataset import Dataset
 from convscope.data.options import DatasetOptions, check_memory
 from convscope.errors import UsageError
-from convscope.images import Array
 from convscope.preprocess import Preprocess
+from convscope.typing import Array
 
 CROSSES = {
     "plus": (0, ("010", "111", "010")),

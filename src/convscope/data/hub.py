@@ -20,8 +20,8 @@ from convscope.data.folder_layout import TEST, TRAIN
 from convscope.data.lazy_images import BlockShuffle, Encoded, LazyImages, decoded
 from convscope.data.options import DatasetOptions, split_indices
 from convscope.errors import DataError, DownloadError, UnknownName, UsageError
-from convscope.images import Array
 from convscope.preprocess import Preprocess
+from convscope.typing import Array
 
 OPTIONS = ("config", "image", "label", "stream")
 LOOKED_AT = 16

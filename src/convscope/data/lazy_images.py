@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
-from convscope.images import WHITE, Array, read_image
+from convscope.images import WHITE, read_image
 from convscope.preprocess import Preprocess
+from convscope.typing import Array
 
 Indices = NDArray[np.intp]
 Encoded = bytes | Path | None

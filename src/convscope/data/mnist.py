@@ -15,9 +15,9 @@ from convscope.data.dataset import Dataset
 from convscope.data.idx import GZIP, parse_idx, uncompressed
 from convscope.data.options import DatasetOptions
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
-from convscope.images import Array
 from convscope.preprocess import Preprocess
 from convscope.progress import Progress
+from convscope.typing import Array
 
 HTTP = {
     "timeout": (10, 30),  # seconds to connect, and between two pieces

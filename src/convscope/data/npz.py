@@ -25,8 +25,9 @@ from convscope.data.options import DatasetOptions, check_bytes, split_indices
 from convscope.data.value_range import layout_of, white_of
 from convscope.errors import DataError, UsageError
 from convscope.files import unsuitable
-from convscope.images import WHITE, Array
+from convscope.images import WHITE
 from convscope.preprocess import Preprocess
+from convscope.typing import Array
 
 MAGIC = b"\x93NUMPY"
 LENGTHS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}

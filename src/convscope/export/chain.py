@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
-from convscope.expr.call import Array, Call, Cell, Kind, cell_label
+from convscope.expr.call import Call, Cell, Kind, cell_label
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, Result
 from convscope.expr.precision import Precision
 from convscope.expr.primitives import PRIMITIVES
@@ -25,6 +25,7 @@ from convscope.proof.provenance import provenance
 from convscope.proof.tolerance import agree, mixes, whole_bound
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 CHOICES = frozenset({"max", "maximum", "min", "minimum", "relu"})
 """Primitives that choose one of several numbers, so that a small difference may change the choice."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
+from convscope.typing import Array
 
 LONGEST = 8192
 """Characters of a formula that Excel reads."""

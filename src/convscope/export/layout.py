@@ -13,8 +13,8 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.escaping import spelled
 from convscope.export.chain import Chain, Key, Numbers
-from convscope.expr.call import Array
 from convscope.expr.expr import Cells, Dot, Leaf
+from convscope.typing import Array
 
 ROWS, COLUMNS = 1_048_576, 16_384
 """The size limits of a sheet in Excel and in LibreOffice."""

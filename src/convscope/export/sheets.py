@@ -16,9 +16,10 @@ from convscope.escaping import spelled
 from convscope.export.chain import Key, Numbers
 from convscope.export.formulas import address, formula, quoted
 from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, TOP, Block, Layout, Plane, Sheet
-from convscope.expr.call import Array, cell_label
+from convscope.expr.call import cell_label
 from convscope.expr.expr import Expr
 from convscope.files import write_whole
+from convscope.typing import Array
 
 MISSING = "workbooks need XlsxWriter; install it with `pip install 'convscope[workbook]'` or `pip install XlsxWriter`."
 NEGATIVE, ZERO, POSITIVE = "#67A9CF", "#FFFFFF", "#EF8A62"

@@ -10,10 +10,10 @@ from convscope.errors import UsageError
 from convscope.export.chain import parts_read
 from convscope.export.formulas import formula, literal
 from convscope.export.sheets import GIVEN, INK, plain, save, xlsxwriter
-from convscope.expr.call import Array
 from convscope.expr.expr import Apply, Cells, Dot, Leaf
 from convscope.proof.explanation import Explanation
 from convscope.render.drawing import headline
+from convscope.typing import Array
 
 SHEET = "sum"
 TOP = 4

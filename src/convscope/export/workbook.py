@@ -16,11 +16,12 @@ from convscope.escaping import spelled
 from convscope.export.chain import Chain, Key, NearTie, Numbers, TooLarge, below
 from convscope.export.layout import Layout
 from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
-from convscope.expr.call import Array, Cell, full_cell
+from convscope.expr.call import Cell, full_cell
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.probe.support.batching import Model, as_model
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 MOST = 120_000
 """Maximum number of numbers in a workbook, pixels and weights included: larger ones load slowly."""

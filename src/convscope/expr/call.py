@@ -9,12 +9,11 @@ from operator import index
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.expr.precision import BITS, Precision, Rounding
+from convscope.typing import Array
 
-Array = NDArray[Any]
 Cell = tuple[int, ...]
 Kind = Literal["input", "step", "parameter", "constant", "number", "computed"]
 

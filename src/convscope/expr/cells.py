@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
+from convscope.expr.call import Call, Cell, Operand, broadcast_cell
 from convscope.expr.expr import Cells, Leaf, Places, along, number
 from convscope.expr.precision import exact, widened
+from convscope.typing import Array
 
 Axis = Array | Sequence[int] | range | int
 

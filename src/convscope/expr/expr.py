@@ -4,6 +4,8 @@ Knows NumPy and the table of functions; no operations, no steps, no text. A `Lea
 of products, an `Apply` a function of other expressions; `Cells` are many numbers of one tensor, as aligned arrays.
 
 Every expression evaluates itself in float64 (`value`) and says how far the float kernel that it explains may have ended
+from convscope.typing import Array
+from convscope.typing import Array
 from there (`error`): sums by the number and magnitude of what they add, functions by their units in the last place.
 
 An expression may stand for n cells at once, as `Vectorized` rules make it: its arrays then have a leading axis of n
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Array, Cell, Source
+from convscope.expr.call import Cell, Source
 from convscope.expr.precision import EXACT, WHOLE, Precision, exact, gamma, wrapped
 from convscope.expr.primitives import PRIMITIVES
 from convscope.expr.primitives.primitive import Numbers, Primitive

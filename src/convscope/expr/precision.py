@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from convscope.typing import Array
 
 Rounding = Literal["wide", "stores between", "narrow"]
 """How a CPU kernel treats bfloat16 and half: calculates in float32 and rounds its result; does so and also stores
@@ -141,7 +142,7 @@ def exact(value: Any) -> float | int:
     return result if not isinstance(value, np.integer) or int(result) == int(value) else int(value)
 
 
-def widened(array: NDArray[Any]) -> NDArray[Any]:
+def widened(array: Array) -> Array:
     """An array in float64; as it is where it holds integers that float64 would round."""
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and ((array > FINEST) | (array < -FINEST)).any():
         return array

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from convscope.cards.card import Card
 from convscope.errors import ImageError, ShapeError
 from convscope.files import unsuitable
-from convscope.images import MAX_PIXELS, WHITE, Array
+from convscope.images import MAX_PIXELS, WHITE
+from convscope.typing import Array
 
 SLICES = 64
 """Planes of an input that are shown side by side."""

@@ -15,10 +15,10 @@ from PIL import Image
 from convscope.cards.card import SHAPES, Card
 from convscope.cards.card_inference import card_of
 from convscope.errors import UsageError
-from convscope.images import Array
 from convscope.inputs.arrays import side_by_side
 from convscope.inputs.pictures import Prepared, prepare, random_image
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,10 +18,11 @@ from convscope.data.catalog import DATASETS, PLACES, load_dataset
 from convscope.data.dataset import Dataset
 from convscope.data.lazy_images import LazyImages
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
-from convscope.images import WHITE, Array, pixels, read_image
+from convscope.images import WHITE, pixels, read_image
 from convscope.inputs.arrays import as_it_is, read_array, side_by_side
 from convscope.preprocess import Preprocess
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 SPLITS = ("train", "test", "all")
 PREPARES = "load_image(..., like=model) prepares it"
@@ -34,7 +35,7 @@ class Prepared:
 
     name: str
     """Where it comes from: a file's name, `mnist:test/7`, or "array"."""
-    array: NDArray[Any] = field(repr=False)
+    array: Array = field(repr=False)
     """What the model takes: float32, shape (C, H, W), scaled and normalized; of other inputs the array as it is."""
     picture: NDArray[np.float32] = field(repr=False)
     """The same from 0 to 1, before mean and standard deviation: shape (C, H, W); read-only."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.errors import UnknownName
+from convscope.typing import Array
 
 RESULT = Path(__file__).with_name("spreads.json")
 
@@ -28,7 +28,7 @@ class Spread:
     (20, 200)
     """
 
-    values: NDArray[Any]
+    values: Array
     """One value for each seed, shape (n,); or a curve for each, shape (n, m). Numbers or words."""
     seeds: tuple[int, ...]
     condition: Mapping[str, Any] = field(repr=False)

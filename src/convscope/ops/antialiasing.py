@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.expr import Dot
 from convscope.ops.op import Op
 from convscope.ops.resampling import Taps, given_scale, interpolated, taps_dependencies, taps_vjp
 from convscope.ops.vjp import VJP, Varies
+from convscope.typing import Array
 
 SLOPE = 1.4
 """The steepest slope of these filters."""

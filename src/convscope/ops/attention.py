@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import leaf, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import gamma
 from convscope.expr.primitives.reductions import softmax, softmax_error
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+from convscope.typing import Array
 
 
 def softmax_cell(call: Call, cell: Cell) -> Apply:

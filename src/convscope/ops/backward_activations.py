@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, number
 from convscope.expr.precision import rounded
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.vjp import VJP, Varies, only, wide
+from convscope.typing import Array
 
 CUBED = 1e12
 _X = {"grad": "grad_output", "x": "self"}

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Source
+from convscope.expr.call import Call, Cell, Source
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import gamma
+from convscope.typing import Array
 
 EXP = 40.0
 """Roundings of one exp: attention uses a fast one of up to 20 units in the last place."""

@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import Axis, outer, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.expr.precision import gamma
 from convscope.ops.convolution import alike as alike_windows
 from convscope.ops.convolution import convolution
+from convscope.typing import Array
 
 RESULTS = ("input", "weight", "bias")
 """The gradients that `output_mask` selects, in this order; the recorded call has only these results."""

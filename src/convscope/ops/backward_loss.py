@@ -5,11 +5,12 @@ log-probability only, and the log-softmax turns it into (p − y) ÷ N, the prob
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf, row
 from convscope.expr.expr import Apply, Dot, Expr, Leaf, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, only, wide
+from convscope.typing import Array
 
 MEAN = 1
 """ATen's number for `reduction="mean"`; 0 is none, 2 is the sum."""

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import Axis, leaf, outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import gamma
+from convscope.typing import Array
 
 RESULTS = ("input", "weight", "bias")
 """The gradients that `output_mask` selects, in this order."""

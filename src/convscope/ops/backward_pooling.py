@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import outer, pair
 from convscope.expr.expr import Cells, Dot
+from convscope.typing import Array
 
 Windows = tuple[Array, Array]
 """For one axis: the windows that read a cell, and the divisor of each."""

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import outer
 from convscope.expr.expr import Cells, Dot
 from convscope.ops.resampling import Taps, cubic_taps, linear_taps, nearest_taps
+from convscope.typing import Array
 
 NEAR = 5
 """No position reads a cell farther than this from its own place, in cells of the input."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import gamma
@@ -13,6 +13,7 @@ from convscope.ops.dependencies import as_mask
 from convscope.ops.losses import MEAN, NONE
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, first_result, only, wide
+from convscope.typing import Array
 
 
 def nll(call: Call, cell: Cell) -> Expr:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.cells import Span, gather, leaf, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
 from convscope.ops.op import fractions_together
 from convscope.ops.vjp import VJP, Matrix, Varies, only, wide
+from convscope.typing import Array
 
 
 def convolution(call: Call, cell: Cell) -> Dot:

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import broadcast, leaf, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import rounded
 from convscope.ops.dependencies import as_mask
 from convscope.ops.reductions import reduced
 from convscope.ops.vjp import Varies
+from convscope.typing import Array
 
 
 def count_nonzero(call: Call, cell: Cell) -> Apply:

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, Cells, Expr, number
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, kept_for_backward, only, tangent, wide
+from convscope.typing import Array
 
 
 def ctc(call: Call, cell: Cell) -> Expr:

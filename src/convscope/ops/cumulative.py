@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.cells import outer
 from convscope.expr.expr import Apply, Cells
 from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+from convscope.typing import Array
 
 
 def _so_far(call: Call, cell: Cell) -> Cells:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convscope.expr.call import Array, Call
+from convscope.expr.call import Call
 from convscope.ops.vjp import VJP, Matrix, Varies
+from convscope.typing import Array
 
 
 def as_mask(mask: Array) -> Array:

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
+from convscope.expr.call import Call, Cell, Operand, broadcast_cell
 from convscope.expr.cells import leaf, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.ops import reductions
 from convscope.ops.dependencies import as_mask, everything
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, tangent, wide
+from convscope.typing import Array
 
 
 def norm(call: Call, cell: Cell) -> Apply:

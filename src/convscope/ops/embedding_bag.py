@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, first_result, kept_for_backward, only, wide
+from convscope.typing import Array
 
 SUM, MEAN, MAX = range(3)
 """ATen's numbers for the modes of reduction."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
+from convscope.expr.call import Call, Cell, Operand, broadcast_cell
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import widened
@@ -10,6 +10,7 @@ from convscope.ops.dependencies import as_mask, everything
 from convscope.ops.movement import as_type
 from convscope.ops.vjp import VJP, Varies, fitted, only, wide
 from convscope.ops.writing import written, written_dependencies, written_vjp
+from convscope.typing import Array
 
 
 def scattered_slice(call: Call, cell: Cell) -> Leaf | Apply:

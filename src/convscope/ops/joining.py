@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, stacked
+from convscope.expr.call import Call, Cell, Operand, stacked
 from convscope.expr.cells import leaf, pair
 from convscope.expr.expr import Apply, Cells, Dot, Leaf, number
 from convscope.ops.movement import as_type
 from convscope.ops.vjp import VJP, Varies, only, wide
+from convscope.typing import Array
 
 
 def cat(call: Call, cell: Cell) -> Leaf | Apply:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from convscope.errors import UnknownName
-from convscope.expr.call import Array, Call, Cell, full_cell
+from convscope.expr.call import Call, Cell, full_cell
 from convscope.expr.expr import Expr
 from convscope.ops import convolution, movement, normalization, pointwise, pooling, resampling
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.op import Op, Role
 from convscope.ops.table import OPS, OTHER_ROLES, OTHER_TITLES
 from convscope.ops.titles import TitledStep, plain_title
+from convscope.typing import Array
 
 WINDOWED = frozenset(
     {

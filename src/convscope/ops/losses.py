@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import broadcast
 from convscope.expr.expr import Apply, Cells, Dot
 from convscope.expr.primitives.losses import LOSSES as FUNCTIONS
@@ -13,6 +13,7 @@ from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.pointwise import through_vjp
 from convscope.ops.vjp import VJP, Varies, fitted, only
+from convscope.typing import Array
 
 NONE, MEAN = 0, 1
 """How a loss is reduced, as ATen numbers it; 2 is a sum."""

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, broadcast_cell
+from convscope.expr.call import Call, Cell, Operand, broadcast_cell
 from convscope.expr.cells import broadcast, gather
 from convscope.expr.expr import Apply, Dot, Leaf, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, fitted, wide
+from convscope.typing import Array
 
 
 def mm(call: Call, cell: Cell) -> Dot:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand, indices, stacked
+from convscope.expr.call import Call, Cell, Operand, indices, stacked
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import BITS, Precision, wrapped
@@ -15,6 +15,7 @@ from convscope.ops.dependencies import as_mask
 from convscope.ops.op import together
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.ops.vjp import VJP, Varies, only
+from convscope.typing import Array
 
 
 def moved(call: Call, cell: Cell) -> Leaf | Apply:

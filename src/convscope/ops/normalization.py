@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import Span, gather, leaf
 from convscope.expr.expr import Apply, Expr, Leaf, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.reductions import mean_of, variance_of
 from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+from convscope.typing import Array
 
 
 def batch_norm(call: Call, cell: Cell) -> Expr:

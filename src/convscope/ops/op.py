@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.expr import Expr
 from convscope.expr.precision import Rounding
 from convscope.ops.titles import Title, plain_title
 from convscope.ops.vjp import VJP, Varies
+from convscope.typing import Array
 
 Rule = Callable[[Call, Cell], Expr]
 """One cell of the result as an expression of the numbers that it was made from."""

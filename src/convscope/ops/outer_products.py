@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import broadcast, outer
 from convscope.expr.expr import Apply, Cells, Dot, Leaf, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, fitted, wide
+from convscope.typing import Array
 
 
 def addbmm(call: Call, cell: Cell) -> Dot:

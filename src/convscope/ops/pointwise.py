@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UnknownName, UsageError
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import PRECISIONS, WHOLE, rounded, wrapped
@@ -16,6 +16,7 @@ from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import together
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
+from convscope.typing import Array
 
 Arguments = dict[str, Any]
 """Argument names of a function -> `Operand` or number."""

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand, indices
+from convscope.expr.call import Call, Cell, Operand, indices
 from convscope.expr.cells import Span, gather, pair
 from convscope.expr.expr import Apply, Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
 from convscope.ops.vjp import VJP, Matrix, Varies, along, only, wide
+from convscope.typing import Array
 
 
 def max_pool(call: Call, cell: Cell) -> Apply:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.primitives.quantization import fake_quantized, is_representable
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, first_result, only, wide
+from convscope.typing import Array
 
 
 def fake_quantize(call: Call, cell: Cell) -> Apply | Leaf:

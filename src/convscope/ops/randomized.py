@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Apply, number
 from convscope.expr.precision import rounded
@@ -13,6 +13,7 @@ from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.titles import named
 from convscope.ops.vjp import VJP, Varies, first_result, only, wide
+from convscope.typing import Array
 
 
 def rrelu(call: Call, cell: Cell) -> Apply:

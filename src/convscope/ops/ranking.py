@@ -3,11 +3,12 @@
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.expr import Apply, number
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.reductions import kept_weights, reduced
 from convscope.ops.vjp import VJP, Varies, first_result, only, wide
+from convscope.typing import Array
 
 
 def ranked_one(call: Call, cell: Cell) -> Apply:

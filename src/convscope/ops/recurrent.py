@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import gamma
@@ -18,6 +18,7 @@ from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.titles import TitledStep
 from convscope.ops.vjp import VJP, Varies, kept_for_backward, only, tangent, wide
+from convscope.typing import Array
 
 LSTM = 2
 """The kind of layer, as ATen numbers it."""

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import before_reduction, dims_of, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import widened
 from convscope.expr.primitives.reductions import mean_roundings
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+from convscope.typing import Array
 
 
 def total(call: Call, cell: Cell) -> Dot:

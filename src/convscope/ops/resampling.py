@@ -6,11 +6,12 @@ from collections.abc import Callable
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Source
+from convscope.expr.call import Call, Cell, Source
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Cells, Dot, Leaf
 from convscope.ops.dependencies import as_mask, through_windows
 from convscope.ops.vjp import VJP, Matrix, Varies, along, only
+from convscope.typing import Array
 
 Taps = tuple[Array, Array, Array]
 """Positions on one axis, their weights, and how inexact the kernel's weights may be.

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Source
+from convscope.expr.call import Call, Cell, Source
 from convscope.expr.cells import leaf, outer
 from convscope.expr.expr import Cells, Dot, Leaf, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.titles import named
 from convscope.ops.vjp import VJP, Varies, only, wide
+from convscope.typing import Array
 
 BILINEAR, NEAREST, BICUBIC = range(3)
 ZEROS, BORDER, REFLECTION = range(3)

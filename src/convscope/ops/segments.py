@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.cells import outer
 from convscope.expr.expr import Apply, Dot, Expr, number
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, only, tangent, wide
+from convscope.typing import Array
 
 EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
 """The result for an empty segment."""

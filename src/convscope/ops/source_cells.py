@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from convscope.expr.call import Array, Call, Operand
+from convscope.expr.call import Call, Operand
+from convscope.typing import Array
 
 Move = Callable[[Call, Array], Array]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Operand
+from convscope.expr.call import Call, Operand
+from convscope.typing import Array
 
 Varies = frozenset[str]
 """The operands that depend on the image, as `Call.operands` names them."""

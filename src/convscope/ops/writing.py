@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import widened
 from convscope.ops.dependencies import as_mask
 from convscope.ops.movement import as_type
 from convscope.ops.vjp import VJP, Varies, fitted, tangent, wide
+from convscope.typing import Array
 
 Targets = Mapping[str, Array]
 """Operand -> for each of its cells the flat position in the result that it is written to; -1: nowhere."""

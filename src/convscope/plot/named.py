@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 
 def dataset_of(data: Any) -> Any:
@@ -23,7 +23,7 @@ def dataset_of(data: Any) -> Any:
     return load_dataset(data)
 
 
-def picture_of_name(picture: Any) -> tuple[NDArray[Any], str]:
+def picture_of_name(picture: Any) -> tuple[Array, str]:
     """An image's pixels, and its name if it was named by a file or as "mnist:test/7"."""
     if not isinstance(picture, str | Path):
         return np.asarray(picture), ""
@@ -51,7 +51,7 @@ def run_of(run: Any) -> Any:
     return load_run(run)
 
 
-def trace_of(trace: Any, image: Any, figure: str) -> tuple[Any, NDArray[Any] | None]:
+def trace_of(trace: Any, image: Any, figure: str) -> tuple[Any, Array | None]:
     """A trace, or the trace of a model and an image, with the image for display."""
     if isinstance(trace, Trace) and image is None:
         return trace, None

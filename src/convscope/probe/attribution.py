@@ -28,6 +28,7 @@ from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.training.outputs import in_eval_mode, scores_of
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 STRONGEST = 0.05
 """The share of pixels that two maps are compared by."""
@@ -179,7 +180,7 @@ def attribution(
     )
 
 
-def _outputs(traced: Trace) -> tuple[Step, NDArray[Any]]:
+def _outputs(traced: Trace) -> tuple[Step, Array]:
     """The last step that holds the model's outputs, and the outputs, (K,).
 
     Raises:
@@ -194,7 +195,7 @@ def _outputs(traced: Trace) -> tuple[Step, NDArray[Any]]:
     raise UsageError("attribution explains an output by the steps that made it, and no step holds this model's output.")
 
 
-def _chosen(model: nn.Module, values: NDArray[Any], output: int | str | None) -> int:
+def _chosen(model: nn.Module, values: Array, output: int | str | None) -> int:
     classes = card_of(model).classes
     if output is None:
         return int(values.argmax())

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convscope.cards.card_inference import card_of
@@ -29,6 +28,7 @@ from convscope.training.job import DataSource, as_dataset
 from convscope.training.objectives import LOSSES, Loss, make_loss
 from convscope.training.runs import Run, load_run
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 VANISHED = 0.01
 """The gradient vanishes if less than this share of its norm reaches the first layer, and explodes above its inverse."""
@@ -199,7 +199,7 @@ def _batches(data: Dataset, model: nn.Module, images: int, batch: int, seed: int
     return [(fed[start : start + size], labels[start : start + size]) for start in starts]
 
 
-Weights = Callable[[], Mapping[str, NDArray[Any]]]
+Weights = Callable[[], Mapping[str, Array]]
 
 
 def _times(run: Run | None, model: nn.Module, points: int) -> list[tuple[int | None, Weights | None]]:

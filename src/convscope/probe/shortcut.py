@@ -21,6 +21,7 @@ from convscope.probe.support.report import Proportion, Report, Table
 from convscope.probe.support.trivial_features import MEANS, Rule, features_of, fit_rule
 from convscope.progress import Progress, silent
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 Numbers = NDArray[np.float64]
 HISTOGRAM = 60  # bins of the picture
@@ -217,7 +218,7 @@ def _exactly(train: Dataset, rules: dict[str, Rule], seed: int) -> tuple[dict[st
     return {name: float(chances[hits].sum()) for name, hits in right.items()}, len(everything)
 
 
-def _score(given: NDArray[Any], data: Dataset) -> Proportion:
+def _score(given: Array, data: Dataset) -> Proportion:
     return Proportion(int((given == data.labels).sum()), len(data))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Cell
+from convscope.expr.call import Cell
 from convscope.expr.precision import OUR_OWN, Precision
 from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES, SOURCES
@@ -18,6 +18,7 @@ from convscope.proof.calls import call_of
 from convscope.proof.recomputation import recomputed
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 WRITES = frozenset({"copy", "fill"})
 """Operations whose first operand says only where to write."""

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.reference.casting import cast
 from convscope.reference.table import OPERATIONS
+from convscope.typing import Array
 
-Array = NDArray[Any]
 LANES = 8
 """Sums that a vector unit carries along."""
 CELLS = 2**14

@@ -12,7 +12,7 @@ import numpy as np
 
 from convscope.displayed import Displayed
 from convscope.escaping import joined
-from convscope.expr.call import Array, Cell, Source
+from convscope.expr.call import Cell, Source
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op
 from convscope.proof.backward import backward
@@ -21,6 +21,7 @@ from convscope.render.sums import RULE, Row, indented, render
 from convscope.render.to_json import plain_numbers
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 OURS = 1e-12
 """Our own rounding, in float64, as a share of all that is added."""

@@ -14,7 +14,6 @@ from weakref import ref as weak
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
-from convscope.expr.call import Array
 from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES
 from convscope.proof.backward import WRITES, operands_of
@@ -25,6 +24,7 @@ from convscope.proof.verification_report import Mismatch
 from convscope.traces.step import Kind, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.traces.training_step import BackwardNode
+from convscope.typing import Array
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], int]
 """Shape, strides and offset."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
-from convscope.expr.call import Array, Cell
+from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
 from convscope.proof.backward import operands_of
 from convscope.proof.derivatives import UNABLE, addresses_of, chain, derivatives_of, layout_of, source_of_operand
@@ -21,6 +21,7 @@ from convscope.proof.verification_report import GradientCheck
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 STEP = 1e-5
 """The change of a weight, relative to the size of its parameter's weights."""

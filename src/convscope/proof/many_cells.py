@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import ConvscopeError
-from convscope.expr.call import Array, Call, Cell
+from convscope.expr.call import Call, Cell
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.ops.op import Rule, Vectorized
+from convscope.typing import Array
 
 UNABLE = (
     ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from convscope.proof.verification_report import Returned
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
-
-Array = NDArray[Any]
+from convscope.typing import Array
 
 CHUNK = 2**18
 """Cells that are looked up at a time, so that their places take little memory."""

@@ -12,10 +12,11 @@ from itertools import product
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Cell
+from convscope.expr.call import Cell
 from convscope.proof.backward import Backward, Result, through, varying
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 MOST = 1024
 """Maximum number of paths that are followed."""

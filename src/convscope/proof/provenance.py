@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Array, Source
+from convscope.expr.call import Source
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.proof.calls import call_of, source_of
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 
 class Provenance(NamedTuple):

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.errors import ConvscopeError
 from convscope.proof.calls import LAID_OUT, layout_of, multiplies_padding
@@ -23,8 +22,8 @@ from convscope.reference.parts import CELLS, Box, parts_of
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
-Array = NDArray[Any]
 Cell = tuple[int, ...]
 
 ROUNDOFF = {

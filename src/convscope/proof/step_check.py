@@ -12,10 +12,11 @@ from convscope.ops import convolution
 from convscope.ops.op import Rule
 from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
 from convscope.proof.many_cells import results_of
-from convscope.proof.recomputation import Array, Cell, Recomputation
+from convscope.proof.recomputation import Cell, Recomputation
 from convscope.proof.tolerance import agree, may_be_lost, resolution_of, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
 from convscope.reference.parts import Box, boxes
+from convscope.typing import Array
 
 
 class StepCheck:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array
 from convscope.proof.gradient_check import Forward
 from convscope.proof.recomputation import arguments_of
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 LARGE = 2.0**20
 """The learning rate at which a direction is read off: next to so large a change, the weight's rounding is small."""

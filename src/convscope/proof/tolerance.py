@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.expr.call import Call
 from convscope.expr.precision import Precision
 from convscope.expr.primitives.primitive import Numbers
 from convscope.proof.verification_report import RESOLVED
 from convscope.reference.parts import boxes
+from convscope.typing import Array
 
 MIXES = platform.machine().lower() not in {"amd64", "i386", "i686", "x86_64"}
 """Whether PyTorch's convolutions may go through another basis here; on x86 they add products (oneDNN, direct)."""
@@ -105,7 +105,7 @@ def may_be_lost(call: Call, values: Any) -> Any:
     return large & (call.op in ADDS_PRODUCTS and math.prod(max(n, 1.0) for n in largest) * terms >= precision.room)
 
 
-def root_mean_square(numbers: NDArray[Any]) -> float:
+def root_mean_square(numbers: Array) -> float:
     """Of the numbers that are finite; nan where there are none.
 
     >>> root_mean_square(np.array([1e200, -1e200, np.inf]))
@@ -121,7 +121,7 @@ def root_mean_square(numbers: NDArray[Any]) -> float:
     return largest * math.sqrt(squares / count)
 
 
-def _finite_parts(numbers: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def _finite_parts(numbers: Array) -> Iterator[Array]:
     """The finite numbers of an array, some at a time."""
     for box in boxes(numbers.shape, range(numbers.ndim)):
         part = numbers[box]
@@ -129,7 +129,7 @@ def _finite_parts(numbers: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield part if finite.all() else part[finite]
 
 
-def _median(numbers: NDArray[Any]) -> float:
+def _median(numbers: Array) -> float:
     """The median of numbers without nan, which it puts in another order: several times faster than NumPy's."""
     middle = numbers.size // 2
     numbers.partition(middle)
@@ -137,7 +137,7 @@ def _median(numbers: NDArray[Any]) -> float:
     return float((lower + numbers[middle]) / 2)
 
 
-def resolution_of(recorded: NDArray[Any], bounds: NDArray[Any], *, spend: bool = False) -> float:
+def resolution_of(recorded: Array, bounds: Array, *, spend: bool = False) -> float:
     """The median bound as a fraction of the numbers' root mean square; 0 of integers, and where all bounds are 0.
 
     >>> resolution_of(np.zeros(2), np.float64(1e-9)), resolution_of(np.zeros(2), np.float64(0))

@@ -7,11 +7,12 @@ from itertools import pairwise
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.expr.call import Array, Cell
+from convscope.expr.call import Cell
 from convscope.ops.source_cells import MOVES
 from convscope.proof.backward import Backward, Result, through, varying
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 
 @dataclass(frozen=True, slots=True)

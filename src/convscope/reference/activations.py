@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.erf import erf
-from convscope.reference.roundoff import FUNCTION, Array, scalar, smallest, written
+from convscope.reference.roundoff import FUNCTION, scalar, smallest, written
+from convscope.typing import Array
 
 FLAT = 1e4
 """exp of minus this is 0 in every type: beyond it nothing changes, and its product with 0 stays a number."""

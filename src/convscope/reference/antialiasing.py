@@ -8,7 +8,8 @@ import numpy as np
 
 from convscope.reference.operation import Operation
 from convscope.reference.resampling import sizes_of
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import gamma
+from convscope.typing import Array
 
 Filter = Callable[[Array], Array]
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.roundoff import FUNCTION, gamma
 from convscope.reference.softmax import safe_softmax
+from convscope.typing import Array
 
 CELLS = 2**20
 """Scores that exist at a time: 8 MB of float64 for each of the arrays made from them."""

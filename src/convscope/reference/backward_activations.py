@@ -12,7 +12,8 @@ import numpy as np
 from convscope.reference.activations import FLAT, sigmoid
 from convscope.reference.erf import erf
 from convscope.reference.operation import Operation, wide
-from convscope.reference.roundoff import FUNCTION, Array, smallest
+from convscope.reference.roundoff import FUNCTION, smallest
+from convscope.typing import Array
 
 
 def sloped(slope: Callable[..., Array], off: Callable[..., Array], *, narrow: bool = False) -> Operation:

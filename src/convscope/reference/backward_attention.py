@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.roundoff import FUNCTION, gamma
+from convscope.typing import Array
 
 LARGEST = 1e12
 """Beyond it products of three, as kernels form them, may overflow float32."""

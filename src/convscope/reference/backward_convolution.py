@@ -14,7 +14,8 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.convolution import Sizes, per_axis
-from convscope.reference.roundoff import Array, carried, gamma
+from convscope.reference.roundoff import carried, gamma
+from convscope.typing import Array
 
 Index = tuple[Any, ...]
 WALKS = platform.machine().lower() in {"amd64", "i386", "i686", "x86_64"}

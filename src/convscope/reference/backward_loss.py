@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.roundoff import FUNCTION, gamma
+from convscope.typing import Array
 
 MEAN = 1
 """`reduction="mean"`; 0 is none, 2 is the sum."""

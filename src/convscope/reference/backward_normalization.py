@@ -16,7 +16,8 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.normalization import Layout
-from convscope.reference.roundoff import Array, carried, gamma
+from convscope.reference.roundoff import carried, gamma
+from convscope.typing import Array
 
 Axes = tuple[int, ...]
 LARGEST = 1e12

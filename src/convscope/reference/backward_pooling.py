@@ -11,7 +11,8 @@ import numpy as np
 
 from convscope.reference.convolution import Sizes, per_axis
 from convscope.reference.pooling import PoolWindows, adaptive, adaptive_max_pool, max_pool, sliding
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import gamma
+from convscope.typing import Array
 
 
 def max_pool_backward(

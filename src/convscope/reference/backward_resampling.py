@@ -10,7 +10,8 @@ import numpy as np
 
 from convscope.reference.operation import Operation
 from convscope.reference.resampling import TAPS, Taps
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import gamma
+from convscope.typing import Array
 
 
 def nearest_backward(shift: float = 0.0) -> Operation:

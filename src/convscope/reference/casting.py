@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 
 def cast(x: Array, dtype: Any = None) -> Array:

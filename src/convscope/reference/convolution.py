@@ -11,7 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from convscope.errors import ShapeError
-from convscope.reference.roundoff import Array, carried, gamma
+from convscope.reference.roundoff import carried, gamma
+from convscope.typing import Array
 
 Sizes = int | Sequence[int]
 Padding = Sizes | str | Sequence[tuple[int, int]]

@@ -8,8 +8,9 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.reference.casting import cast
 from convscope.reference.reductions import Axes, axes_of, total, total_error
-from convscope.reference.roundoff import Array, gamma, written
+from convscope.reference.roundoff import gamma, written
 from convscope.reference.selection import ties
+from convscope.typing import Array
 
 
 def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Any) -> Any:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import FUNCTION, Array
+from convscope.reference.roundoff import FUNCTION
+from convscope.typing import Array
 
 Lengths = Sequence[int] | Array
 

@@ -8,7 +8,8 @@ import numpy as np
 from convscope.reference.casting import cast
 from convscope.reference.operation import Operation, wide
 from convscope.reference.reductions import Axes, vector_norm, vector_norm_error
-from convscope.reference.roundoff import FUNCTION, Array, carried, gamma, smallest
+from convscope.reference.roundoff import FUNCTION, carried, gamma, smallest
+from convscope.typing import Array
 
 
 def norm(x: Array, p: float | None = 2, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import Array, carried, gamma
+from convscope.reference.roundoff import carried, gamma
+from convscope.typing import Array
 
 SUM, MEAN, MAX = range(3)
 

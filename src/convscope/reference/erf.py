@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 NEAR = 2.0
 """Up to here the series is quick; beyond it the C library's erf is called cell by cell."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from convscope.reference.casting import cast
 from convscope.reference.pointwise import floating
-from convscope.reference.roundoff import FUNCTION, Array, scalar, written
+from convscope.reference.roundoff import FUNCTION, scalar, written
+from convscope.typing import Array
 
 
 def sinc(x: Array) -> Array:

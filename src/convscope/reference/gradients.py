@@ -9,8 +9,8 @@ import numpy as np
 
 from convscope.reference.convolution import Padding, Sizes, borders_of, convolution, per_axis
 from convscope.reference.pooling import max_pool
-from convscope.reference.roundoff import Array
 from convscope.reference.softmax import softmax
+from convscope.typing import Array
 
 
 def conv2d_backward(

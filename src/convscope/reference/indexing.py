@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.casting import cast, type_name
-from convscope.reference.roundoff import FUNCTION, Array, gamma, written
+from convscope.reference.roundoff import FUNCTION, gamma, written
+from convscope.typing import Array
 
 Sizes = Sequence[int]
 

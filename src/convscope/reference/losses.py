@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import FUNCTION, Array, carried, gamma, smallest
+from convscope.reference.roundoff import FUNCTION, carried, gamma, smallest
+from convscope.typing import Array
 
 Each = Callable[..., Array]
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from convscope.errors import ShapeError
-from convscope.reference.roundoff import Array, carried, gamma
+from convscope.reference.roundoff import carried, gamma
+from convscope.typing import Array
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:

@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import gamma
+from convscope.typing import Array
 
 Kernel = Literal["chunked", "in turn", "one pass"]
 Axes = tuple[int, ...]

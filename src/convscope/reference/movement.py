@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from convscope.reference.casting import cast
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 Sizes = Sequence[int]
 

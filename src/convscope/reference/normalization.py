@@ -11,7 +11,8 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.moments import Kernel, moments, moments_error
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import gamma
+from convscope.typing import Array
 
 Layout = Literal["contiguous", "channels last", "other"]
 """Memory format of a tensor; it selects the kernel."""

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
-from convscope.reference.roundoff import Array, largest, smallest
+from convscope.reference.roundoff import largest, smallest
+from convscope.typing import Array
 
 Result = Array | tuple[Array | None, ...]
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import Array, carried, gamma
+from convscope.reference.roundoff import carried, gamma
+from convscope.typing import Array
 
 
 def addbmm(x: Array, left: Array, batch2: Array, beta: float = 1, alpha: float = 1) -> Array:

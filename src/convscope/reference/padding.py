@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.convolution import Sizes, per_axis
-from convscope.reference.roundoff import Array, gamma, written
+from convscope.reference.roundoff import gamma, written
+from convscope.typing import Array
 
 
 def constant_pad(x: Array, pad: Sequence[int], value: float = 0) -> Array:

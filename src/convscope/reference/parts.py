@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.reference.convolution import borders_of, per_axis
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 Box = tuple[slice, ...]
 Shape = tuple[int, ...]

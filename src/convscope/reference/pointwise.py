@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.casting import cast
-from convscope.reference.roundoff import FUNCTION, Array, carried, scalar, written
+from convscope.reference.roundoff import FUNCTION, carried, scalar, written
+from convscope.typing import Array
 
 
 def unary(function: Callable[[Array], Array]) -> Callable[..., Array]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.reference.convolution import Sizes, per_axis
-from convscope.reference.roundoff import Array, carried, gamma
+from convscope.reference.roundoff import carried, gamma
+from convscope.typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

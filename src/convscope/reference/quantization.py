@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 SINGLE = 2.0**-24
 """Kernels find the step in float32, whatever the type of the tensor."""

@@ -7,7 +7,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.reference.activations import leaky_relu, leaky_relu_error
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 Windows = list[Array]
 """For each axis the first cell of every window."""

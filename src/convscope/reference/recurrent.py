@@ -7,7 +7,8 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.operation import Operation, exact
-from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.roundoff import FUNCTION, gamma
+from convscope.typing import Array
 
 LSTM = 2
 

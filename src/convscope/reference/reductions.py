@@ -10,7 +10,8 @@ import numpy as np
 
 from convscope.reference.casting import cast
 from convscope.reference.moments import Kernel, moments, moments_error
-from convscope.reference.roundoff import FUNCTION, Array, carried, gamma
+from convscope.reference.roundoff import FUNCTION, carried, gamma
+from convscope.typing import Array
 
 Axes = int | Sequence[int] | None
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import gamma
+from convscope.typing import Array
 
 CUBIC = -0.75
 """The free number of the cubic kernel, as PyTorch has it (Keys, IEEE Trans. ASSP 29, 1981, uses -0.5)."""

@@ -9,9 +9,8 @@ where two are counted here, so every bound of this room holds with or without it
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from convscope.typing import Array
 
 FUNCTION = 8.0
 """Roundings charged for one call of exp, log, tanh, erf, pow, sin, ...: 4 units in the last place.

@@ -10,7 +10,8 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import Array, gamma
+from convscope.reference.roundoff import gamma
+from convscope.typing import Array
 
 Curve = Callable[[Array], Array]
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import Array, carried, gamma, scalar
+from convscope.reference.roundoff import carried, gamma, scalar
+from convscope.typing import Array
 
 REDUCE: dict[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
 EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}

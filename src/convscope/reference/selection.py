@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.reductions import Axes, axes_of
-from convscope.reference.roundoff import Array, scalar, written
+from convscope.reference.roundoff import scalar, written
+from convscope.typing import Array
 
 
 def extreme(reduce: Callable[..., Array], choose: Callable[..., Array]) -> Callable[..., Any]:

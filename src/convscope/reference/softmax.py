@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.reductions import Axes, axes_of
-from convscope.reference.roundoff import FUNCTION, Array, gamma
+from convscope.reference.roundoff import FUNCTION, gamma
+from convscope.typing import Array
 
 
 def softmax(x: Array, dim: int = -1) -> Array:

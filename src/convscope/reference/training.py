@@ -14,7 +14,7 @@ from convscope.errors import UnknownName
 from convscope.reference import gradients as back
 from convscope.reference import tutorial as ops
 from convscope.reference.matmul import linear
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 Params = Mapping[str, Array]
 State = dict[str, dict[str, Array]]

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from convscope.errors import ShapeError
 from convscope.reference import activations, pooling
 from convscope.reference.convolution import Padding, convolution
-from convscope.reference.roundoff import Array
 from convscope.reference.softmax import log_softmax
 from convscope.reference.softmax import softmax as softmax_along
+from convscope.typing import Array
 
 Size = int | tuple[int, int]
 

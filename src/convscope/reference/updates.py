@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import Array
+from convscope.typing import Array
 
 
 class Inexact(NamedTuple):

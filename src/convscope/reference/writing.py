@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import Array, carried, gamma, written
+from convscope.reference.roundoff import carried, gamma, written
+from convscope.typing import Array
 
 COMBINED: dict[str, np.ufunc] = {
     "sum": np.add, "mean": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum,

@@ -7,10 +7,11 @@ shown numbers can be added up exactly.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from convscope.typing import Array
 
 MINUS = "−"
 
@@ -126,7 +127,7 @@ def digits_for(number: float, change: float) -> int:
     return min(max(5, apart + 3), 17)
 
 
-def aligned(values: NDArray[Any]) -> NDArray[np.str_]:
+def aligned(values: Array) -> NDArray[np.str_]:
     """Numbers as text of the same shape, all with the same decimals; seven characters are enough unless all are tiny.
 
     >>> aligned(np.array([[-1.5447, 0.25], [3, 0]])).tolist()
@@ -147,7 +148,7 @@ def aligned(values: NDArray[Any]) -> NDArray[np.str_]:
     return np.array(texts, np.str_).reshape(array.shape)
 
 
-def grid_lines(values: NDArray[Any]) -> list[str]:
+def grid_lines(values: Array) -> list[str]:
     """A matrix as lines of aligned numbers; a vector is one line.
 
     >>> grid_lines(np.array([[1, -0.5], [10, 0]]))

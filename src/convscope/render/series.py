@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convscope.expr.call import Array
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.render.numbers import NumberScale, number_of, short, table
 from convscope.render.sums import BLANK, ROUNDING, Detail, Row, chosen, region
+from convscope.typing import Array
 
 
 def draw_extreme(apply: Apply, detail: Detail) -> list[Row | str]:

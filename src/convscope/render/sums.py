@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convscope.expr.call import Array
 from convscope.expr.expr import Cells, Dot, Leaf
 from convscope.render.numbers import NumberScale, beside, right, short, table
+from convscope.typing import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from convscope.expr.call import Array, Source
+from convscope.expr.call import Source
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.json_values import plain_number
 from convscope.render.drawing import formula
+from convscope.typing import Array
 
 Plain = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.expr.call import Array, Source
+from convscope.expr.call import Source
 from convscope.expr.cells import pair
 from convscope.proof.calls import call_of
 from convscope.proof.provenance import provenance
@@ -21,6 +21,7 @@ from convscope.proof.verification_report import RESOLVED
 from convscope.traces.notation import pytorch_code
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 Plain = dict[str, Any]
 Find = Callable[[Source], "int | None"]

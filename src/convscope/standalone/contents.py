@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from convscope.expr.call import Array
 from convscope.json_values import plain_value
 from convscope.server.traces.array_pictures import pack
+from convscope.typing import Array
 
 ENLARGED = 4 / 3
 """Size of base64, of one byte."""

@@ -11,11 +11,11 @@ import numpy as np
 from convscope.capture.tracing import trace
 from convscope.errors import ConvscopeError
 from convscope.escaping import spelled
-from convscope.expr.call import Array
 from convscope.proof.explanation import explain
 from convscope.traces.trace import Trace
 from convscope.training.evaluation import evaluate
 from convscope.training.runs import Run
+from convscope.typing import Array
 
 Plain = dict[str, Any]
 POINTS = 1500

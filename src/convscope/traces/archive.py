@@ -19,7 +19,8 @@ from convscope.errors import DataError, TraceError, UsageError
 from convscope.files import replace_file
 from convscope.traces.header import pack, pack_result, unpack_result
 from convscope.traces.header_check import NARROW, STEP, Contents, Outside, check, derivable, fits, parse
-from convscope.traces.step import Array, Kind, Ref, Step, Values, frozen, weights_digest
+from convscope.traces.step import Kind, Ref, Step, Values, frozen, weights_digest
+from convscope.typing import Array
 
 FORMAT = "convscope-trace-2"
 FORMER = "convscope-trace-1"

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from convscope.displayed import Displayed
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import joined
-from convscope.traces.step import Array, Step
+from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

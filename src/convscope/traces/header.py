@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from convscope.traces.step import Array, Ref, Step
+from convscope.traces.step import Ref, Step
+from convscope.typing import Array
 
 FACTOR = 16
 """Intermediate cells that a call may need, as a multiple of its largest tensor: a padded input, for example."""

@@ -16,7 +16,8 @@ import numpy as np
 from convscope.cards.card import Card
 from convscope.preprocess import Fit
 from convscope.traces.header import modest, unpack, unpack_result
-from convscope.traces.step import Array, Kind, Ref, Step, Values
+from convscope.traces.step import Kind, Ref, Step, Values
+from convscope.typing import Array
 
 STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values", "position", "aliases"}]
 Outside = Mapping[tuple[Kind, int], Ref]

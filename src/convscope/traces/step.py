@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.escaping import spelled
 from convscope.ops import Role, role_of, title_of
+from convscope.typing import Array
 
-Array = NDArray[Any]
 Cell = tuple[int, ...]
 Kind = Literal["step", "parameter", "constant", "input"]
 

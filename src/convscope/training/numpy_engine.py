@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 
 from convscope.errors import UsageError
 from convscope.reference import training as reference
-from convscope.reference.roundoff import Array
 from convscope.training.recipes import Recipe
+from convscope.typing import Array
 
 
 def _pooling(module: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:

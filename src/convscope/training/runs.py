@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from torch import nn
@@ -34,6 +33,7 @@ from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position
 from convscope.training.writer import METRICS, history_step, read_metrics
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 RUNS = Path("runs")
 """Default folder for runs."""
@@ -164,7 +164,7 @@ class Run(Displayed):
         return sorted(step for step in steps if step is not None)
 
     @takes()
-    def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
+    def weights_at(self, step: int) -> dict[str, Array]:
         """The weights after `step` optimizer steps, by parameter name.
 
         Raises:
@@ -176,7 +176,7 @@ class Run(Displayed):
             raise UsageError(f"{self.path} has no weights for step {step}; it has them for {self.steps}.")
         try:
             check_seal(path)
-            weights: dict[str, NDArray[Any]] = load_file(path)
+            weights: dict[str, Array] = load_file(path)
         except SafetensorError as error:
             raise RunError(f"{path} is damaged: {error}.") from None
         except WeightsError as error:

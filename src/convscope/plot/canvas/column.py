@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from convscope.plot.canvas.step_maps import Choice, FoldedPart, choose, extent, 
 from convscope.plot.canvas.style import MUTED, ColorScale, abridge, shorten, size, width
 from convscope.reference import softmax
 from convscope.render.numbers import aligned, percent
+from convscope.typing import Array
 
 MOST_MAPS, MOST_UNITS = 16, 128
 LISTED = 10  # an answer of up to this many units is written out,
@@ -93,7 +94,7 @@ class NetworkColumn:
         return legend + 0.1 * len(self.notes)
 
 
-def image_column(picture: NDArray[Any]) -> NetworkColumn:
+def image_column(picture: Array) -> NetworkColumn:
     """The image as a person sees it, shape (C, H, W) or (H, W)."""
     shown = np.asarray(picture, np.float64)
     shown = shown if shown.ndim == 3 else shown[None]

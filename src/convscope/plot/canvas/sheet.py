@@ -28,6 +28,7 @@ from convscope.plot.canvas.style import (
     width,
 )
 from convscope.render.numbers import aligned, compact
+from convscope.typing import Array
 
 TITLE, LABEL, SMALL, FOOT, TINY = 10.5, 8.0, 7.0, 6.5, 5.5
 """Sizes of type, in points."""
@@ -125,12 +126,12 @@ class Sheet:
         self.axes.add_patch(Rectangle((x, y), w, h, facecolor=color, edgecolor="none"))
         self.reach(x + w, y + h)
 
-    def map(self, values: NDArray[Any], at: Place, scale: ColorScale, name: str = "") -> None:
+    def map(self, values: Array, at: Place, scale: ColorScale, name: str = "") -> None:
         """Signed numbers of shape (H, W) in the colours of `scale`, in the rectangle x, y, width, height."""
         self._image(np.ma.masked_invalid(np.asarray(values, np.float64)), at, name, cmap=DIVERGING, norm=scale.norm)
         self.frame(*at)
 
-    def picture(self, picture: NDArray[Any], at: Place, name: str = "") -> None:
+    def picture(self, picture: Array, at: Place, name: str = "") -> None:
         """A picture of shape (1, H, W) or (3, H, W), from 0 to 1, in its own colours."""
         values = np.clip(np.asarray(picture, np.float64), 0, 1)
         if len(values) == 1:
@@ -143,7 +144,7 @@ class Sheet:
         """Colours of shape (H, W, 3), from 0 to 1, as they are and without a frame."""
         self._image(colors, at, name)
 
-    def _image(self, values: NDArray[Any], at: Place, name: str, **colors: Any) -> None:
+    def _image(self, values: Array, at: Place, name: str, **colors: Any) -> None:
         x, y, w, h = at
         limits = {key: colors.pop(key) for key in ("vmin", "vmax") if key in colors}
         image = AxesImage(
@@ -155,7 +156,7 @@ class Sheet:
         self.axes.add_image(image)
         self.reach(x + w, y + h)
 
-    def numbers(self, values: NDArray[Any], at: Place, scale: ColorScale, name: str = "") -> None:
+    def numbers(self, values: Array, at: Place, scale: ColorScale, name: str = "") -> None:
         """Numbers of shape (H, W), each written into its coloured cell."""
         self.map(values, at, scale, name)
         self.grid(at, values.shape[0], values.shape[1])

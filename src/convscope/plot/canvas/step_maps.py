@@ -14,6 +14,7 @@ from convscope.plot.canvas.style import MUTED, ColorScale, abridge, size
 from convscope.render.numbers import compact
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Choice:
     """Such as `24 of 512 channels, those with the largest range`; empty where all are shown."""
 
 
-def choose(values: NDArray[Any], most: int, what: str) -> Choice:
+def choose(values: Array, most: int, what: str) -> Choice:
     """The `most` entries along the first axis whose numbers reach furthest from their smallest to their largest.
 
     >>> choose(np.array([[0, 1], [0, 9], [3, 3], [0, 2]]), 2, "channels")
@@ -126,7 +127,7 @@ def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, 
     return replace(read, said=f"{read.said.partition(',')[0]}, the same as above" if read.said else "")
 
 
-def draw_maps(sheet: Sheet, values: NDArray[Any], chosen: Choice, at: Place, *, scale: ColorScale, name: str) -> float:
+def draw_maps(sheet: Sheet, values: Array, chosen: Choice, at: Place, *, scale: ColorScale, name: str) -> float:
     """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `at[3]` long; returns the height."""
     x, y, room, longest = at
     written = max(values.shape[1:]) <= WRITTEN and len(chosen.shown) <= WRITTEN_MAPS
@@ -144,7 +145,7 @@ def draw_maps(sheet: Sheet, values: NDArray[Any], chosen: Choice, at: Place, *, 
 
 
 def draw_units(
-    sheet: Sheet, values: NDArray[Any], at: Place, *, scale: ColorScale, name: str, called: Sequence[str] = ()
+    sheet: Sheet, values: Array, at: Place, *, scale: ColorScale, name: str, called: Sequence[str] = ()
 ) -> tuple[float, str]:
     """Units (U,): few as cells with their numbers, many as small coloured cells, row by row.
 

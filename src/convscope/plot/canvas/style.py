@@ -14,6 +14,8 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 from matplotlib.textpath import TextToPath
 from numpy.typing import NDArray
 
+from convscope.typing import Array
+
 SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
 BLANK = "□"  # in place of a character that no font here has
 
@@ -161,7 +163,7 @@ class ColorScale:
     """How many numbers are farther from 0 than the ends: they have the ends' colours."""
 
     @classmethod
-    def of(cls, *arrays: NDArray[Any]) -> "ColorScale":
+    def of(cls, *arrays: Array) -> "ColorScale":
         """The one scale that holds every number of all these arrays."""
         low, high, strange = 0.0, 0.0, 0
         for array in arrays:
@@ -173,7 +175,7 @@ class ColorScale:
         return cls(low, high, strange)
 
     @classmethod
-    def of_maps(cls, *arrays: NDArray[Any]) -> "ColorScale":
+    def of_maps(cls, *arrays: Array) -> "ColorScale":
         """A scale for feature maps: in large ones a few extreme cells do not make all the others pale.
 
         Of at least 2,000 cells, it ends at the magnitude that 99.5 % of them do not exceed, if the largest is at least
@@ -211,7 +213,7 @@ class ColorScale:
         """From numbers to the map, zero in the middle."""
         return Normalize(-self.limit, self.limit)
 
-    def colors(self, values: NDArray[Any]) -> NDArray[np.float64]:
+    def colors(self, values: Array) -> NDArray[np.float64]:
         """The red, green and blue that numbers are drawn in, each 0 to 1: shape (..., 3)."""
         return np.asarray(DIVERGING(self.norm(np.ma.masked_invalid(values))))[..., :3]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from convscope.errors import ShapeError
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, width
 from convscope.plot.named import confusion_of
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 WRITTEN = 20  # up to this many classes the counts are written out
 LISTED = 8  # most frequent mistakes named beside a larger matrix
@@ -98,7 +98,7 @@ def _names(sheet: Sheet, at: tuple[float, float], cell: float, classes: Sequence
     return begin
 
 
-def _counts(sheet: Sheet, at: Place, counts: NDArray[Any], colors: NDArray[Any]) -> None:
+def _counts(sheet: Sheet, at: Place, counts: Array, colors: Array) -> None:
     sheet.grid(at, len(counts), len(counts))
     cell = at[2] / len(counts)
     points = min(LABEL, cell * 72 / (0.68 * max(4, len(f"{int(counts.max()):,}"))))
@@ -118,7 +118,7 @@ def _counts(sheet: Sheet, at: Place, counts: NDArray[Any], colors: NDArray[Any])
         )
 
 
-def _recall(sheet: Sheet, at: Place, cell: float, recall: NDArray[Any], of: NDArray[Any]) -> None:
+def _recall(sheet: Sheet, at: Place, cell: float, recall: Array, of: Array) -> None:
     """The share of each class that was found, and how many images it has."""
     x = at[0] + at[2] + 0.16
     sheet.text(x, at[1] - 0.06, "found", points=SMALL, color=MUTED)
@@ -130,7 +130,7 @@ def _recall(sheet: Sheet, at: Place, cell: float, recall: NDArray[Any], of: NDAr
         sheet.text(x + 0.72, middle, f"{int(of[k]):,}", points=FOOT, mono=True, color=MUTED, middle=True)
 
 
-def _list(sheet: Sheet, at: tuple[float, float], counts: NDArray[Any], classes: Sequence[str]) -> None:
+def _list(sheet: Sheet, at: tuple[float, float], counts: Array, classes: Sequence[str]) -> None:
     """The most frequent mistakes, by name."""
     x, y = at
     sheet.text(x, y + 0.1, "most frequent mistakes", points=SMALL, color=MUTED)

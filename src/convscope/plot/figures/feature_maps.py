@@ -27,6 +27,7 @@ from convscope.plot.named import trace_of
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import check_kind, takes
+from convscope.typing import Array
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for the labels of one step
@@ -41,7 +42,7 @@ def maps(
     *,
     steps: Sequence[str] = (),
     shared: bool = False,
-    picture: NDArray[Any] | None = None,
+    picture: Array | None = None,
     name: str = "",
     classes: Sequence[str] = (),
     most: int = MOST_CHANNELS,
@@ -121,7 +122,7 @@ def _side(channels: Mapping[int, Choice]) -> float:
     return min(max(ROOM / most - 0.08, SMALLEST), LARGEST)
 
 
-def _image(sheet: Sheet, y: float, picture: NDArray[Any]) -> float:
+def _image(sheet: Sheet, y: float, picture: Array) -> float:
     shown = picture if picture.ndim == 3 else picture[None]
     sheet.text(0, y + 0.15, "image", bold=True)
     sheet.text(0, y + 0.3, size(shown.shape), points=SMALL, mono=True, color=MUTED)

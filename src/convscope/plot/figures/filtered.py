@@ -1,7 +1,5 @@
 """Equation: a picture, a kernel with its numbers, and what the kernel makes of the picture, side by side."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -13,6 +11,7 @@ from convscope.plot.canvas.style import MUTED, ColorScale, size
 from convscope.preprocess import Preprocess
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 LONGEST = 3.0  # inches, a picture
 CELL = (0.52, 0.34)  # inches, one number of the kernel
@@ -22,7 +21,7 @@ CHANNELS = ("red", "green", "blue")
 
 
 @takes()
-def filtered(picture: NDArray[Any], kernel: Filter, output: NDArray[Any], *, name: str = "") -> Figure:
+def filtered(picture: Array, kernel: Filter, output: Array, *, name: str = "") -> Figure:
     """A picture, the kernel with its numbers, and the output, as one line: picture ∗ kernel = output.
 
     The output is drawn in signed colours, zero in the middle; it stays a picture where the kernel's numbers sum to 1.

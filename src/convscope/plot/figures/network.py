@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image_column, part_column
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
@@ -12,6 +11,7 @@ from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
 from convscope.plot.named import trace_of
 from convscope.type_checks import check_kind, takes
+from convscope.typing import Array
 
 MOST_PARTS = 20
 GAP = 0.34  # inches between parts, for the arrow
@@ -28,7 +28,7 @@ def network(
     *,
     depth: int | None = None,
     shared: bool = False,
-    picture: NDArray[Any] | None = None,
+    picture: Array | None = None,
     name: str = "",
     classes: Sequence[str] = (),
 ) -> Figure:
@@ -79,7 +79,7 @@ def _facts(parts: Sequence[FoldedPart], hidden: int, shared: bool) -> str:
     return f"{count} step{'s' if count > 1 else ''}{folded}{left} · {scale}"
 
 
-def _columns(parts: Sequence[FoldedPart], picture: NDArray[Any], classes: tuple[str, ...]) -> list[NetworkColumn]:
+def _columns(parts: Sequence[FoldedPart], picture: Array, classes: tuple[str, ...]) -> list[NetworkColumn]:
     """The image and every part."""
     columns, chosen = [image_column(picture)], dict[int, Choice]()
     for position, part in enumerate(parts):

@@ -1,7 +1,7 @@
 """Grid: a picture as the numbers it is made of; a colour picture as its three planes."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,6 +12,7 @@ from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, 
 from convscope.plot.canvas.style import INK, MUTED, PAGE, size, width
 from convscope.plot.named import picture_of_name
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 Crop = tuple[int, int, int, int]
 """A part of a picture: its top row, left column, height and width, in pixels."""
@@ -26,9 +27,7 @@ SIGN = 0.36  # inches between two planes, for a + or =
 
 
 @takes()
-def pixels(
-    picture: NDArray[Any] | str | Path, *, crop: Crop | None = None, name: str = "", units: Units = 255
-) -> Figure:
+def pixels(picture: Array | str | Path, *, crop: Crop | None = None, name: str = "", units: Units = 255) -> Figure:
     """A picture as the grid of its pixel values, each number in its own grey. A colour picture becomes its planes.
 
     >>> figure = pixels(np.eye(3))
@@ -74,7 +73,7 @@ def pixels(
 
 
 @takes()
-def planes(picture: NDArray[Any], *, crop: Crop | None = None, name: str = "") -> Figure:
+def planes(picture: Array, *, crop: Crop | None = None, name: str = "") -> Figure:
     """A colour picture as the sum of its red, green and blue plane, and some of its pixels from 0 to 255 and 0 to 1.
 
     >>> len(planes(np.zeros((3, 8, 8), np.uint8)).axes[0].images) >= 4
@@ -118,7 +117,7 @@ def planes(picture: NDArray[Any], *, crop: Crop | None = None, name: str = "") -
     return sheet.finish()
 
 
-def _unit(picture: NDArray[Any]) -> NDArray[np.float64]:
+def _unit(picture: Array) -> NDArray[np.float64]:
     """Any picture as float64 from 0 to 1, shape (1, H, W) or (3, H, W)."""
     values = np.asarray(picture)
     scale = 255 if values.dtype == np.uint8 else 1
@@ -133,7 +132,7 @@ def _unit(picture: NDArray[Any]) -> NDArray[np.float64]:
     return values.astype(np.float64) / scale
 
 
-def _part(values: NDArray[Any], crop: Crop | None, whole: int, otherwise: int) -> Crop:
+def _part(values: Array, crop: Crop | None, whole: int, otherwise: int) -> Crop:
     """The part to write out: what was asked, or all of a small picture, or the busiest part of a large one."""
     height, width = values.shape[1:]
     if crop is None:
@@ -149,7 +148,7 @@ def _part(values: NDArray[Any], crop: Crop | None, whole: int, otherwise: int) -
     return crop
 
 
-def _busiest(values: NDArray[Any], longest: int) -> Crop:
+def _busiest(values: Array, longest: int) -> Crop:
     """The block of at most longest x longest pixels whose values vary most."""
     height, width = values.shape[1:]
     rows, columns = min(height, longest), min(width, longest)
@@ -160,7 +159,7 @@ def _busiest(values: NDArray[Any], longest: int) -> Crop:
     return int(top) * rows, int(left) * columns, rows, columns
 
 
-def _cut(values: NDArray[Any], part: Crop) -> NDArray[Any]:
+def _cut(values: Array, part: Crop) -> Array:
     top, left, rows, columns = part
     return values[..., top : top + rows, left : left + columns]
 
@@ -170,14 +169,14 @@ def _where(part: Crop) -> str:
     return f"rows {top} to {top + rows - 1}, columns {left} to {left + columns - 1}"
 
 
-def _tinted(values: NDArray[Any], channel: int) -> NDArray[Any]:
+def _tinted(values: Array, channel: int) -> Array:
     """One plane in its own colour: the other two are dark."""
     tinted = np.zeros_like(values)
     tinted[channel] = values[channel]
     return tinted
 
 
-def _marked(sheet: Sheet, values: NDArray[Any], at: Place, part: Crop) -> None:
+def _marked(sheet: Sheet, values: Array, at: Place, part: Crop) -> None:
     """A picture with a frame around `part`."""
     sheet.picture(values, at, "picture")
     (x, y, w, h), (height, width) = at, values.shape[1:]
@@ -198,7 +197,7 @@ def _ramp(sheet: Sheet, channel: int, at: tuple[float, float, float]) -> None:
         sheet.text(x + w, line, high, points=TINY + 0.5, mono=True, color=MUTED, align="right")
 
 
-def _written(sheet: Sheet, shown: NDArray[Any], channel: int, at: tuple[float, float, float]) -> None:
+def _written(sheet: Sheet, shown: Array, channel: int, at: tuple[float, float, float]) -> None:
     """The pixels of one plane as numbers, from 0 to 255 and below from 0 to 1."""
     x, y, w = at
     rows, columns = shown.shape[1:]
@@ -213,7 +212,7 @@ def _written(sheet: Sheet, shown: NDArray[Any], channel: int, at: tuple[float, f
         y = snap(y + h + 0.32)
 
 
-def _texts(shown: NDArray[Any], units: Units) -> NDArray[np.str_]:
+def _texts(shown: Array, units: Units) -> NDArray[np.str_]:
     """Levels from 0 to 1 as text: whole numbers of 255 where they are such, else three decimals."""
     if units == 1:
         texts = [f"{v:.3f}" if 0 < v < 1 else f"{v:.0f}" for v in shown.ravel()]

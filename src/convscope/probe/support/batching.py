@@ -14,12 +14,12 @@ from convscope.cards.card_inference import at_size, card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
-from convscope.images import Array
 from convscope.inputs.pictures import check_input
 from convscope.models.lazy_layers import give_shapes
 from convscope.models.loading import load_model
 from convscope.preprocess import Preprocess
 from convscope.training.outputs import check_classes, decide, scores_of
+from convscope.typing import Array
 
 Model = nn.Module | str | Path
 """A module, or what `load_model` takes: a built-in network, a run folder, file.py:Class."""

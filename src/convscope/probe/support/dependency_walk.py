@@ -6,7 +6,6 @@ Memory that was written in place is followed by address, as explanations follow 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from convscope.proof.backward import WRITES, Backward, Result, is_constant, onto
 from convscope.proof.calls import call_of
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.typing import Array
 
 LAST = {"addmm", "mm", "bmm", "baddbmm", "native_layer_norm"}
 """Operations that keep their units on the last axis."""
@@ -118,7 +118,7 @@ class DependencyWalk:
         self._varies = depending(trace)
         self._known: dict[tuple[Result, bytes], Followed] = {}
 
-    def __call__(self, step: Step, marks: NDArray[Any]) -> Followed:
+    def __call__(self, step: Step, marks: Array) -> Followed:
         """Follow marks on a step's result to the inputs; they are not 0 where a cell is meant."""
         back = Backward(self.trace, self._varies)
         back.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
@@ -157,7 +157,7 @@ def _went_on(found: Followed, known: Followed) -> None:
     found.spreading += known.spreading
 
 
-def _through(back: Backward, found: Followed, step: Step, index: int, marks: NDArray[Any]) -> None:
+def _through(back: Backward, found: Followed, step: Step, index: int, marks: Array) -> None:
     """Marks on one result of one step: to its operands."""
     if step.broken:
         found.broken.append(step.name)

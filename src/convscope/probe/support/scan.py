@@ -30,7 +30,6 @@ from convscope.data.dataset import Dataset
 from convscope.data.lazy_images import LazyImages
 from convscope.errors import ConvscopeError, DataError, ModelError
 from convscope.files import make_folder, open_own, open_to_read, read_file, write_file
-from convscope.images import Array
 from convscope.json_values import parse_json
 from convscope.probe.support.batching import batch_size, feeder, kind_of
 from convscope.progress import Progress, silent
@@ -39,8 +38,9 @@ from convscope.training.outputs import in_eval_mode
 from convscope.training.process_group import agree, gathered
 from convscope.training.reproducibility import quick_digest, weights_digest
 from convscope.training.runtime import Runtime, make_runtime
+from convscope.typing import Array
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, Array]
 _HEAD = struct.Struct("<qqI")  # the batch, the bytes that follow, their checksum
 KEY = "scan.json"
 
@@ -127,7 +127,7 @@ class Partial:
         """The batches whose results are here."""
         return set(self._places)
 
-    def read(self, batch: int) -> dict[str, NDArray[Any]]:
+    def read(self, batch: int) -> dict[str, Array]:
         """What a batch gave.
 
         Raises:
@@ -137,7 +137,7 @@ class Partial:
         with self._refusing(), open_to_read(path) as file:
             file.seek(start)
             try:
-                result: dict[str, NDArray[Any]] = load(file.read(length))
+                result: dict[str, Array] = load(file.read(length))
             except (SafetensorError, ValueError, KeyError, OverflowError):
                 raise DataError(f"{path} is damaged; remove it, and its batches are computed again.") from None
             return result
@@ -158,7 +158,7 @@ class Partial:
         (self._folder / KEY).unlink(missing_ok=True)
 
 
-BatchResult = dict[str, NDArray[Any]]
+BatchResult = dict[str, Array]
 """What a batch gave, and what batches gave together: arrays by name."""
 READ = "images read"
 """How many images a result is of; among what batches gave."""

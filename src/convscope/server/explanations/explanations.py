@@ -14,6 +14,7 @@ from convscope.server.explanations.schema import ApplyJson, CellsJson, DotJson, 
 from convscope.server.session.inputs import planes_of_all
 from convscope.server.traces.array_pictures import as_float32, number, pack
 from convscope.server.traces.passes import TERMS, TracePass
+from convscope.typing import Array
 
 AXES: Mapping[int, tuple[str, ...]] = {
     1: ("unit",),
@@ -184,7 +185,7 @@ def _answer(
     )
 
 
-def _paper(why: cs.Explanation, kept: NDArray[Any] | None) -> schema.Paper | None:
+def _paper(why: cs.Explanation, kept: Array | None) -> schema.Paper | None:
     """The calculation in lines; its terms are counted as they are sent."""
     found, expr = why.paper(), cast("Any", why.expr)
     if found is None:
@@ -237,7 +238,7 @@ def _work(why: cs.Explanation) -> int:
 
 def cut(
     expr: LeafJson | DotJson | ApplyJson, most: int, channel: int | None = None
-) -> tuple[NDArray[Any] | None, RestJson | None]:
+) -> tuple[Array | None, RestJson | None]:
     """Leave only the largest terms of the sums in an expression's JSON, in their order.
 
     A window keeps whole channels, those whose products add up to the most, so that its grid stays one; `rest` of a sum
@@ -263,7 +264,7 @@ def cut(
     return kept, rest
 
 
-def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[NDArray[Any] | None, RestJson | None]:
+def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[Array | None, RestJson | None]:
     """Keep some of aligned cells, the same of each."""
     count = len(parts[0]["values"])
     aligned = [part for part in parts if len(part["values"]) == count]
@@ -280,7 +281,7 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
     return kept, {"terms": len(left_out), "total": number(total)}
 
 
-def _kept(cells: CellsJson, products: NDArray[Any], most: int, channel: int | None) -> NDArray[Any] | None:
+def _kept(cells: CellsJson, products: Array, most: int, channel: int | None) -> Array | None:
     """The indices of the terms that stay, in order; None for all."""
     grid, count = cells["grid"], len(products)
     planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 else None
@@ -288,7 +289,7 @@ def _kept(cells: CellsJson, products: NDArray[Any], most: int, channel: int | No
         places = [int(cells["cells"][plane[0]][-3]) for plane in planes]
         if channel not in places:
             raise cs.UsageError(f"the window has channels {min(places)} to {max(places)}, not {channel}.")
-        chosen: NDArray[Any] = planes[places.index(channel)]
+        chosen: Array = planes[places.index(channel)]
         return chosen
     if count <= most:
         return None
@@ -300,7 +301,7 @@ def _kept(cells: CellsJson, products: NDArray[Any], most: int, channel: int | No
     return np.sort(np.argsort(-sizes, kind="stable")[:most])
 
 
-def _keep(part: CellsJson, kept: NDArray[Any]) -> None:
+def _keep(part: CellsJson, kept: Array) -> None:
     grid = part["grid"]
     plane = int(np.prod(grid[-2:])) if len(grid) > 2 else 0
     whole = plane and len(kept) % plane == 0 and bool((kept.reshape(-1, plane)[:, 0] % plane == 0).all())

@@ -12,9 +12,10 @@ import convscope as cs
 from convscope.server import schema
 from convscope.server.session.inputs import Taken
 from convscope.server.session.model_handle import ModelHandle
-from convscope.server.traces.array_pictures import Array, base64url, number, shades, shrunk
+from convscope.server.traces.array_pictures import base64url, number, shades, shrunk
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import step_info
+from convscope.typing import Array
 
 IMAGES = 64
 """Maximum number of images in an answer."""

@@ -16,7 +16,8 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
-from convscope.server.traces.array_pictures import Array, base64url, extent, number, shades, shrunk
+from convscope.server.traces.array_pictures import base64url, extent, number, shades, shrunk
+from convscope.typing import Array
 
 LARGEST = 512
 """Maximum pixels a side of an input for a model without a fixed input size."""

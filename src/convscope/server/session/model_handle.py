@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
+from convscope.typing import Array
 
 WEIGHTS = "weights.safetensors"
 
@@ -137,7 +137,7 @@ class ModelHandle:
         newer = last is not None and _written(last) > _written(self.run.path / WEIGHTS)
         return steps[-1] if newer else None
 
-    def weights_at(self, step: int) -> dict[str, NDArray[Any]]:
+    def weights_at(self, step: int) -> dict[str, Array]:
         """The weights after training step `step`.
 
         Raises:
@@ -202,7 +202,7 @@ def lacks_shapes(model: Any) -> bool:
     return any("Uninitialized" in type(tensor).__name__ for tensor in (*model.parameters(), *model.buffers()))
 
 
-def put(model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+def put(model: Any, arrays: Mapping[str, Array]) -> None:
     """Copy arrays into the parameters and buffers of the same names."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, array in arrays.items():

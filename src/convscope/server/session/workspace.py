@@ -15,7 +15,6 @@ from threading import Lock, RLock, Thread
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 import convscope as cs
@@ -26,6 +25,7 @@ from convscope.server.session.data_sources import DataSources
 from convscope.server.session.inputs import Picture
 from convscope.server.session.model_handle import ModelHandle, lacks_shapes
 from convscope.server.traces.passes import TERMS, TraceStore
+from convscope.typing import Array
 
 KEPT_BYTES = 100_000_000
 """Memory limit of uploaded images; the least recently used are dropped first."""
@@ -158,7 +158,7 @@ class Workspace:
         return source.data, {name: str(v) if isinstance(v, Path) else v for name, v in source.options.items()}
 
     def keep(
-        self, name: str, pixels: NDArray[Any], notes: tuple[str, ...] = (), *, transparent: NDArray[Any] | None = None
+        self, name: str, pixels: Array, notes: tuple[str, ...] = (), *, transparent: Array | None = None
     ) -> schema.Stored:
         """Store an uploaded image.
 

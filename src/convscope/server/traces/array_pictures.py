@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from convscope.typing import Array
+
 SAMPLE = 100_000
 """About how many numbers of a large result are looked at for their distribution."""
 

@@ -21,6 +21,7 @@ from convscope.server.jobs.workers import NOBODY, ClientGone
 from convscope.server.session.inputs import Picture, Taken, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import extent, typical
+from convscope.typing import Array
 
 Find = Callable[[schema.InputRef], Picture]
 
@@ -240,7 +241,7 @@ def _run(
 
 def overrides_of(
     opened: ModelHandle, model: Any, taken: Taken, at: int | None, edits: Sequence[schema.Edit]
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """The parameters that a request changes: those of training step `at`, then the edited ones."""
     overrides = {} if at is None else _past(opened, model, taken, at)
     return overrides | edited(edits, {**_parameters(model), **overrides})
@@ -249,7 +250,7 @@ def overrides_of(
 def _recorded(
     model: Any,
     taken: Taken,
-    overrides: Mapping[str, NDArray[Any]],
+    overrides: Mapping[str, Array],
     keep: float | None = KEEP,
     left: Event | None = None,
 ) -> tuple[cs.Trace, str | None]:
@@ -267,7 +268,7 @@ def _recorded(
         return failed.trace, str(failed)
 
 
-def _past(opened: ModelHandle, model: Any, taken: Taken, at: int) -> dict[str, NDArray[Any]]:
+def _past(opened: ModelHandle, model: Any, taken: Taken, at: int) -> dict[str, Array]:
     """The weights after training step `at` of those parameters that the model's steps read."""
     weights = opened.weights_at(at)
     if not opened.used:
@@ -281,7 +282,7 @@ def _parameters(model: Any) -> dict[str, Any]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[str, Array]:
     """The edited parameters by name, with their new values.
 
     >>> weight = np.zeros((2, 1, 1, 2), np.float32)
@@ -292,7 +293,7 @@ def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[
     Raises:
         HTTPException: 404, unknown parameter; 422, the cell does not exist, or the number of values is wrong.
     """
-    changed: dict[str, NDArray[Any]] = {}
+    changed: dict[str, Array] = {}
     for edit in edits:
         if edit.parameter not in parameters:
             known = ", ".join(list(parameters)[:20])
@@ -305,7 +306,7 @@ def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[
     return changed
 
 
-def _put(array: NDArray[Any], edit: schema.Edit) -> None:
+def _put(array: Array, edit: schema.Edit) -> None:
     cell, shape = tuple(edit.cell), array.shape
     inside = len(cell) <= len(shape) and all(0 <= i < n for i, n in zip(cell, shape, strict=False))
     if not inside:

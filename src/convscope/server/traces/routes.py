@@ -20,6 +20,7 @@ from convscope.server.traces import array_pictures
 from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import LIGHT, TracePass
 from convscope.server.traces.schema import DifferenceInfo, TraceInfo, TraceRequest
+from convscope.typing import Array
 
 MAX_ANSWERS = 20
 """Maximum number of classes in a response."""
@@ -127,7 +128,7 @@ def difference_info(base: TracePass, done: TracePass) -> schema.DifferenceInfo:
     )
 
 
-def tensor_of(output: Any) -> NDArray[Any] | None:
+def tensor_of(output: Any) -> Array | None:
     """The output array of a model, also if it returns a dictionary with logits or a single entry."""
     if isinstance(output, dict):
         output = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
@@ -259,7 +260,7 @@ def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[
     return about, picture
 
 
-def raw(array: NDArray[Any], extent: tuple[float, float] | None = None) -> Response:
+def raw(array: Array, extent: tuple[float, float] | None = None) -> Response:
     """A response of float32 numbers, with shape and range in its headers.
 
     Raises:
@@ -275,7 +276,7 @@ def raw(array: NDArray[Any], extent: tuple[float, float] | None = None) -> Respo
     return Response(array_pictures.as_float32(array), media_type="application/octet-stream", headers=headers)
 
 
-def _channel(array: NDArray[Any], channel: int | None, name: str) -> NDArray[Any]:
+def _channel(array: Array, channel: int | None, name: str) -> Array:
     """One channel of a result, or all channels, without the batch axis."""
     one = array_pictures.first_image(array)
     if channel is None:
@@ -283,7 +284,7 @@ def _channel(array: NDArray[Any], channel: int | None, name: str) -> NDArray[Any
     if one.ndim < 2 or channel >= len(one):
         have = f"channels 0 to {len(one) - 1}" if one.ndim > 1 else "no channels"
         raise HTTPException(404, f"{name} has {have}; there is no channel {channel}.")
-    plane: NDArray[Any] = one[channel]
+    plane: Array = one[channel]
     return plane
 
 
