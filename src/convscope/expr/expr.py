@@ -4,8 +4,6 @@ Knows NumPy and the table of functions; no operations, no steps, no text. A `Lea
 of products, an `Apply` a function of other expressions; `Cells` are many numbers of one tensor, as aligned arrays.
 
 Every expression evaluates itself in float64 (`value`) and says how far the float kernel that it explains may have ended
-from convscope.typing import Array
-from convscope.typing import Array
 from there (`error`): sums by the number and magnitude of what they add, functions by their units in the last place.
 
 An expression may stand for n cells at once, as `Vectorized` rules make it: its arrays then have a leading axis of n
@@ -25,6 +23,7 @@ from convscope.expr.precision import EXACT, WHOLE, Precision, exact, gamma, wrap
 from convscope.expr.primitives import PRIMITIVES
 from convscope.expr.primitives.primitive import Numbers, Primitive
 from convscope.expr.summing import exact_sum, exact_sums
+from convscope.typing import Array
 
 WRITTEN = "written"
 """The type of a number in a call: a kernel rounds it to its own."""
