@@ -16,6 +16,7 @@ ORDER = (
     "displayed",
     "escaping",
     "errors",
+    "typing",
     "type_checks",
     "progress",
     "json_values",
