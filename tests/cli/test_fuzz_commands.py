@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -320,8 +321,8 @@ COMMANDS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
     "probe attribution": ([MODELS, IMAGES], ("--at", *PROBE)),
     "datasets": ([], ("--json",)),
     "models": ([], ("--json",)),
-    "open": ([("nowhere", "no.py:Net", "torn")], ("--weights",)),
-    "serve": ([("photo.jpg",)], ()),
+    "open": ([("nowhere", "no.py:Net", "torn", "run")], ("--weights",)),
+    "serve": ([("photo.jpg", ".", "no")], ()),
     "nonsense": ([], ()),
 }
 
@@ -347,13 +348,19 @@ def invocation(seed: int) -> list[str]:
             words += value.split() if option == "--crop" else [value]
     if command == "train":  # short, and each into a folder of its own
         words += ["--epochs", "1", "--out", f"trained-{seed}"]
+    if command in {"open", "serve"}:
+        words += ["--no-browser", "--port", "0"]
     return words
+
+
+class HangError(BaseException):
+    """A command that does not end; no OSError as TimeoutError is, which commands answer with a sentence."""
 
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
     def late(_number: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"not done within {seconds} s")
+        raise HangError(f"not done within {seconds} s")
 
     former = signal.signal(signal.SIGALRM, late)
     signal.alarm(seconds)
@@ -368,6 +375,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     """What is wrong with how a command ended; nothing where it is as it should be."""
     words = invocation(seed)
     monkeypatch.setattr(sys, "argv", ["convscope", *words])
+    monkeypatch.setattr("convscope.server.launch.Explorer.wait", lambda explorer: explorer.close())  # Ctrl-C at once
     message, status = "", 0
     try:
         with within(SECONDS):
@@ -414,3 +422,12 @@ def test_a_planted_error_is_seen(
     assert not run(seed, monkeypatch, capsys)
     monkeypatch.setattr("convscope.cli.catalog.show_table", broken)
     assert "IndexError: planted" in run(seed, monkeypatch, capsys)
+
+
+def test_a_command_that_hangs_is_seen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = next(seed for seed in range(1000) if invocation(seed) == ["models"])
+    monkeypatch.setattr(f"{__name__}.SECONDS", 1)
+    monkeypatch.setattr("convscope.cli.catalog.show_table", lambda *_, **__: time.sleep(30))
+    assert "HangError" in run(seed, monkeypatch, capsys)

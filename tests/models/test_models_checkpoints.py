@@ -249,6 +249,7 @@ def test_a_layer_that_learns_its_shape_takes_none_that_the_file_does_not_hold(tm
         load_weights(nn.LazyLinear(2), tmp_path / "w.pt")
 
 
+FILES = ("checkpoint.pth.tar", "flat.pth", "whole.pt", "yolo.pt")
 OWN = """
 import dataclasses, torch
 from torch import nn
@@ -269,20 +270,29 @@ FILES = {
 """
 
 
-@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("name", ["checkpoint.pth.tar", "flat.pth", "whole.pt", "yolo.pt"])
-def test_the_advice_for_a_file_that_names_code_works_where_its_code_is(tmp_path: Path, name: str, new: bool) -> None:
+def test_the_advice_for_a_file_that_names_code_works_where_its_code_is(tmp_path: Path) -> None:
+    """One process writes all files as training scripts do, one follows all advice; each file has a folder of its own."""
+    folders = [tmp_path / f"{name}-{new}" for name in FILES for new in ("zip", "legacy")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "own.py").write_text(OWN)
     (tmp_path / "own.py").write_text(OWN)
-    saved = f"own.FILES[{name!r}](), {name!r}, _use_new_zipfile_serialization={new}"
-    run(tmp_path, f"import own, torch; torch.save({saved})")
-    with pytest.raises(WeightsError, match=r"is a pickled object .*it names \S+; only tensors are read") as caught:
-        loaded(tmp_path / name)
-    advice = re.search("`(.*)`", str(caught.value))
-    assert advice is not None
-    before = set(tmp_path.iterdir())
-    run(tmp_path, f"import torch; {advice[1]}")
-    (made,) = {path for path in tmp_path.iterdir() if path.suffix in {".pth", ".safetensors"}} - before
-    load_weights(network(), made)
+    save = "torch.save(own.FILES[name](), f'{name}-{new}/{name}', _use_new_zipfile_serialization=new == 'zip')"
+    run(tmp_path, f"import own, torch\nfor name in own.FILES:\n    for new in ('zip', 'legacy'): {save}")
+    advice: dict[str, str] = {}
+    for folder in folders:
+        with pytest.raises(WeightsError, match=r"is a pickled object .*it names \S+; only tensors are read") as caught:
+            loaded(next(path for path in folder.iterdir() if path.name != "own.py"))
+        command = re.search("`(.*)`", str(caught.value))
+        assert command is not None
+        advice[str(folder)] = command[1]
+    before = set(tmp_path.glob("*/*"))
+    follow = f"for folder, code in {advice!r}.items():\n    os.chdir(folder)\n    exec('import torch; ' + code, {{}})"
+    run(tmp_path, f"import os\n{follow}")
+    made = {path for path in tmp_path.glob("*/*") if path.suffix in {".pth", ".safetensors"}} - before
+    assert {path.parent for path in made} == {*folders}
+    for path in made:
+        load_weights(network(), path)
 
 
 def run(folder: Path, code: str) -> None:
