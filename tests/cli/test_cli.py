@@ -59,10 +59,10 @@ def test_the_catalogs_list_everything(convscope: Commands) -> None:
 
 
 def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
-    result = process("train", "crosses", "--out", tmp_path / "run", cwd=tmp_path)
+    result = process("train", "crosses", "--epochs", "20", "--out", tmp_path / "run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "crosses (10 parameters) on crosses (2 images)" in result.stdout
-    assert "epoch 400  loss" in result.stdout
+    assert "epoch 20  loss" in result.stdout
     assert f"next: convscope evaluate {tmp_path / 'run'}" in result.stdout
     assert "\x1b" not in result.stdout + result.stderr
 
@@ -88,7 +88,10 @@ def test_a_drawing_of_ones_own_is_scaled_inverted_and_recognised(
             assert word in result.err
 
 
-def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it_expects(tmp_path: Path) -> None:
+def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it_expects(
+    convscope: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     code = "from torch import nn\ndef net(width: int = 2) -> nn.Module:\n"
     layers = "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, width)"
     (tmp_path / "net.py").write_text(f"{code}    return nn.Sequential({layers})\n")
@@ -99,12 +102,12 @@ def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it
     Image.new("RGB", (90, 60), (10, 200, 30)).save(tmp_path / "green.png")
     options = ["--weights", "net.pt", "--model-arg", "width=3", "--classes", "red, green,blue"]
     expects = ["--preprocess", "size=8x8", "--preprocess", "mean=0.5", "--preprocess", "std=0.5,0.5,0.25"]
-    result = process("predict", "net.py:net", "green.png", *options, *expects, cwd=tmp_path)
-    assert result.stdout.splitlines()[0] == "green.png: green", result.stderr
-    assert "resized from 60x90 to 8x8" in result.stderr
-    assert "is not trained" not in result.stderr
-    refused = process("predict", "net.py:net", "green.png", "--preprocess", "fit=croop", cwd=tmp_path)
-    assert (refused.returncode, "must be 'stretch' or 'crop' or 'pad' or 'mnist'" in refused.stderr) == (2, True)
+    result = convscope("predict", "net.py:net", "green.png", *options, *expects)
+    assert result.out.splitlines()[0] == "green.png: green", result.err
+    assert "resized from 60x90 to 8x8" in result.err
+    assert "is not trained" not in result.err
+    refused = convscope("predict", "net.py:net", "green.png", "--preprocess", "fit=croop")
+    assert (refused.status, "must be 'stretch' or 'crop' or 'pad' or 'mnist'" in refused.err) == (2, True)
 
 
 def test_an_answer_that_should_not_be_believed_says_so(tmp_path: Path) -> None:
@@ -165,19 +168,10 @@ def test_bad_input_gets_one_sentence(
     assert not list(empty.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["train", "shappes"], 2, "error: no data set is called 'shappes'; did you mean 'shapes'"),
-        (["predict", "shapes-cnn", "missing.png"], 1, "error: there is no file missing.png"),
-    ],
-)
-def test_a_process_that_refuses_ends_with_a_sentence_and_its_status(
-    tmp_path: Path, arguments: list[str], status: int, message: str
-) -> None:
-    result = process(*arguments, cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (status, ""), result.stderr
-    assert message in result.stderr.splitlines()[-1]
+def test_a_process_that_refuses_ends_with_a_sentence_and_its_status(tmp_path: Path) -> None:
+    result = process("train", "shappes", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, ""), result.stderr
+    assert "error: no data set is called 'shappes'; did you mean 'shapes'" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 
@@ -247,12 +241,16 @@ def test_clumsy_words_get_a_sentence(run: Path, empty: Path, convscope: Commands
     assert "the model has 2 outputs and 3 class names; the last names have no output." in message.err
 
 
-def test_offline_with_nothing_cached_says_where_to_put_the_files(tmp_path: Path) -> None:
+def test_offline_with_nothing_cached_says_where_to_put_the_files(
+    convscope: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offline = {"XDG_CACHE_HOME": str(tmp_path), "CONVSCOPE_DATA": "", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    result = process("train", "kmnist", "--out", tmp_path / "run", cwd=tmp_path, **offline)
-    assert result.returncode == 1
-    assert "train-images-idx3-ubyte" in result.stderr
-    assert "Traceback" not in result.stderr
+    for name, value in offline.items():
+        monkeypatch.setenv(name, value)
+    result = convscope("train", "kmnist", "--out", tmp_path / "run")
+    assert result.status == 1
+    assert "train-images-idx3-ubyte" in result.err
+    assert "Traceback" not in result.err
     assert not (tmp_path / "run").exists()
 
 

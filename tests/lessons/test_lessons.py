@@ -1,9 +1,12 @@
 """The lessons that come with the package: they run, in the short setting, and every question keeps what it promises."""
 
 import json
+import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,37 +16,64 @@ from convscope.lessons.notebooks import notebook
 from convscope.lessons.site import write_site
 from launching import environment, run
 
-RUN_CELLS = """
-import json, sys
+RUN_NOTEBOOKS = """
+import json, os, sys, traceback
 from IPython.core.interactiveshell import InteractiveShell
-
-shell = InteractiveShell.instance()
-shell.display_formatter.active_types = ["text/plain", "text/markdown"]  # pictures are drawn by test_notebook.py
-book, name = json.load(open(sys.argv[1])), sys.argv[2]
-for cell in book["cells"]:
-    if cell["cell_type"] == "code":
-        result = shell.run_cell("".join(cell["source"]))
-        result.raise_error()
-        if "lesson.answer(" in "".join(cell["source"]):
-            assert "Not answered yet" in result.result._repr_markdown_(), cell
 from convscope.lessons import find_lesson
 from convscope.lessons.session import ask
 
-lesson, variables, judged = find_lesson(name), shell.user_ns, []
-for question in lesson.questions.values():
-    asked = ask(question, variables, name)
-    replies = [variables["lesson"].answer(question.name, asked.answer)]
-    replies += [variables["lesson"].answer(question.name, wrong) for wrong, _ in asked.wrong]
-    texts = [text for _, text in asked.wrong]
-    judged.append([question.name, [reply.right for reply in replies], texts, [str(reply) for reply in replies]])
-print("JUDGED", json.dumps(judged))
+def judged(name):
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    shell.display_formatter.active_types = ["text/plain", "text/markdown"]  # test_notebook.py draws pictures
+    for cell in json.load(open("lesson.ipynb"))["cells"]:
+        if cell["cell_type"] == "code":
+            result = shell.run_cell("".join(cell["source"]))
+            result.raise_error()
+            if "lesson.answer(" in "".join(cell["source"]):
+                assert "Not answered yet" in result.result._repr_markdown_(), cell
+    lesson, variables = find_lesson(name), shell.user_ns
+    for question in lesson.questions.values():
+        asked = ask(question, variables, name)
+        replies = [variables["lesson"].answer(question.name, asked.answer)]
+        replies += [variables["lesson"].answer(question.name, wrong) for wrong, _ in asked.wrong]
+        texts = [text for _, text in asked.wrong]
+        yield question.name, [reply.right for reply in replies], texts, [str(reply) for reply in replies]
+
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    try:
+        answer = [*judged(os.path.basename(folder))]
+    except BaseException:
+        answer = traceback.format_exc()
+    with open("answer.json", "w") as file:
+        json.dump(answer, file)
 """
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """Lesson -> the answers of its notebook and their judgements, or how it failed; all run in one process."""
+    pytest.importorskip("IPython", reason="notebooks need IPython")
+    here = tmp_path_factory.mktemp("notebooks")
+    names = [name for name in LESSONS if not needs_mnist(name) or os.environ.get("CONVSCOPE_DATA")]
+    for name in names:
+        (here / name).mkdir()
+        (here / name / "lesson.ipynb").write_text(json.dumps(notebook(find_lesson(name))))
+    folders = [str(here / name) for name in names]
+    done = run(sys.executable, "-c", RUN_NOTEBOOKS, *folders, cwd=here, env=environment(CONVSCOPE_LESSON_SHORT="1"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return {name: json.loads((here / name / "answer.json").read_text()) for name in names}
+
+
+def needs_mnist(name: str) -> bool:
+    return "mnist" in LESSONS[name].read_text(encoding="utf-8")
 
 
 @pytest.fixture(params=LESSONS)
 def shipped(request: pytest.FixtureRequest) -> Lesson:
     """Each lesson; those on MNIST need its files."""
-    if "mnist" in LESSONS[request.param].read_text(encoding="utf-8"):
+    if needs_mnist(request.param):
         request.getfixturevalue("shared_data")
     return find_lesson(request.param)
 
@@ -52,16 +82,9 @@ def test_no_lesson_has_a_mistake(shipped: Lesson) -> None:
     assert mistakes(shipped, short=True) == []
 
 
-def test_a_notebook_runs_and_judges_every_answer(shipped: Lesson, tmp_path: Path) -> None:
-    pytest.importorskip("IPython", reason="notebooks need IPython")
-    path = tmp_path / "lesson.ipynb"
-    path.write_text(json.dumps(notebook(shipped)))
-    done = run(
-        sys.executable, "-c", RUN_CELLS, str(path), shipped.name, cwd=tmp_path,
-        env=environment(CONVSCOPE_LESSON_SHORT="1"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    judged = json.loads(done.stdout.rpartition("JUDGED ")[2])
+def test_a_notebook_runs_and_judges_every_answer(shipped: Lesson, answers: Mapping[str, Any]) -> None:
+    judged = answers[shipped.name]
+    assert not isinstance(judged, str), judged
     assert len(judged) == len(shipped.questions)
     for name, right, texts, replies in judged:
         assert right == [True, *[False] * len(texts)], name

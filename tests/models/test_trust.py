@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +187,28 @@ def evil(built_in: Path) -> Path:
     return Path("evil")
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_no_command_executes_what_a_run_folder_names(convscope: Commands, evil: Path, command: list[str]) -> None:
+ACTING = ("a function of Python", "an exec of torch", "a package", "a file of the run")
+"""Of the sources above those whose code acts most easily: by a call, from text, by an import, by a path."""
+EVERYTHING = ("evaluate", "train --resume")
+"""Commands that are tried on all sources in every run; all others are in the long run."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_executes_what_a_run_folder_names(convscope: Commands, evil: Path, name: str) -> None:
+    assert_nothing_is_executed(convscope, evil, COMMANDS[name], SOURCES if name in EVERYTHING else ACTING)
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in EVERYTHING])
+def test_no_command_executes_anything_that_a_run_folder_can_name(convscope: Commands, evil: Path, name: str) -> None:
+    assert_nothing_is_executed(convscope, evil, COMMANDS[name], SOURCES)
+
+
+def assert_nothing_is_executed(convscope: Commands, evil: Path, command: list[str], kinds: Iterable[str]) -> None:
     canary, here = Path("CANARY").resolve(), str(Path.cwd())
     before = set(sys.modules)
-    for kind, (source, args) in SOURCES.items():
+    for kind in kinds:
+        source, args = SOURCES[kind]
         named = source.replace("HERE", here) if isinstance(source, str) else source
         names(evil, named, json.loads(json.dumps(args).replace("CANARY", str(canary))))
         message = convscope(*[word.replace("RUN", "evil") for word in command])
@@ -487,7 +504,7 @@ def test_a_terminal_asks_once(
     assert not asked or questions[0][1] == {"default": False, "err": True}
 
 
-@pytest.mark.parametrize(("typed", "status"), [(b"y\n", 0), (b"\n", 1)])
+@pytest.mark.parametrize(("typed", "status"), [(b"y\n", 0), pytest.param(b"\n", 1, marks=pytest.mark.study)])
 def test_a_real_terminal_is_asked(own: Path, typed: bytes, status: int) -> None:
     import pty
 

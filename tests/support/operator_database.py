@@ -1,13 +1,14 @@
 """PyTorch's operator database through trace, verify and explain, as a script: its imports change settings of torch.
 
-    python operator_database.py DTYPE [SHARE [SEED]]
+    python operator_database.py DTYPE,DTYPE [SHARE [SEED]]
 
-Prints one JSON object: how often each outcome came, a line for each traceback and each mismatch, and how many samples
+Prints a line of JSON for each type: how often each outcome came, a line for each traceback and each mismatch, and how many samples
 of which operation are not proved, with the ATen operations that are why. Excluded operations are run too: they must
 neither fail nor mismatch.
 """
 
 import json
+import math
 import random
 import sys
 import traceback
@@ -40,18 +41,18 @@ class Of(nn.Module):
         return self.operation(x, *self.sample.args, **self.sample.kwargs)
 
 
-def samples(dtype: torch.dtype) -> Iterator[tuple[str, Any, Any]]:
-    """Name, operation and sample, of every operation on one tensor or more."""
+def samples(dtype: torch.dtype, share: float, draw: random.Random) -> Iterator[tuple[str, Any, Any]]:
+    """Name, operation and sample: a share of the samples of a share of all operations, as making samples takes long."""
     from torch.testing._internal.common_methods_invocations import op_db
 
     operations: list[Any] = op_db
     for operation in operations:
-        if not operation.supports_dtype(dtype, "cpu") or "jiterator" in operation.name:
+        if draw.random() >= share or not operation.supports_dtype(dtype, "cpu") or "jiterator" in operation.name:
             continue
         torch.manual_seed(0)
         try:
             for index, sample in enumerate(operation.sample_inputs("cpu", dtype, requires_grad=False)):
-                if isinstance(sample.input, Tensor) and sample.input.numel() <= CELLS:
+                if draw.random() < share and isinstance(sample.input, Tensor) and sample.input.numel() <= CELLS:
                     yield f"{operation.formatted_name}/{index}", operation, sample
         except (AssertionError, ImportError, RuntimeError):  # samples that need a GPU or another library
             continue
@@ -79,15 +80,13 @@ def outcome(operation: Any, sample: Any) -> tuple[str, str]:
 
 
 def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
-    """Every sample, or a seeded share of them."""
-    draw, counts, lines = random.Random(seed), Counter[str](), []
+    """Every sample, or a seeded share of them; each type draws others."""
+    counts, lines = Counter[str](), []
     unproved: dict[str, Counter[str]] = {}
     from torch.testing._internal.common_methods_invocations import op_db
 
     unknown = EXCLUDED.keys() - {operation.formatted_name for operation in op_db}
-    for name, operation, sample in samples(getattr(torch, dtype)):
-        if draw.random() >= share:
-            continue
+    for name, operation, sample in samples(getattr(torch, dtype), math.sqrt(share), random.Random(f"{dtype}{seed}")):
         try:
             result, line = outcome(operation, sample)
         except Exception as error:  # that is what is looked for
@@ -107,4 +106,5 @@ def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     given = dict(enumerate(sys.argv))
-    print(json.dumps(study(given[1], float(given.get(2, 1.0)), int(given.get(3, 0)))))  # noqa: T201
+    for dtype in given[1].split(","):
+        print(json.dumps(study(dtype, float(given.get(2, 1.0)), int(given.get(3, 0)))))  # noqa: T201
