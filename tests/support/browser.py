@@ -1,7 +1,7 @@
 """A real browser for tests: headless Chromium that fails a test on any console error or refused content.
 
 Without Chromium, or without a built page, tests are skipped and say why; CONVSCOPE_BROWSER=required makes
-that a failure.
+that a failure. CONVSCOPE_BROWSER_SLOWER=6 makes the pages six times slower, which shows what depends on timing.
 """
 
 import os
@@ -77,6 +77,9 @@ def tab(
     if not first:
         context.add_init_script(CALM)
     page = context.new_page()
+    slower = float(os.environ.get("CONVSCOPE_BROWSER_SLOWER", "1"))
+    if slower > 1:
+        context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
