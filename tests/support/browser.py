@@ -88,14 +88,27 @@ def tab(
     )
     page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
     page.forgiven = forgiven = list[str]()
+    page.wrong = wrong
     try:
         yield page
         refused = page.evaluate("window.refused")
+    except Exception as error:
+        error.add_note(on_screen(page))
+        raise
     finally:
         context.close()
     wrong = [said for said in wrong if not any(word in said for word in forgiven)]
     assert not wrong, f"the console said {wrong}"
     assert not refused, f"the content security policy refused {refused}"
+
+
+def on_screen(page: Any) -> str:
+    """What a page shows and what its console said, for the report of a test that waited in vain."""
+    try:
+        text = str(page.evaluate("document.body.innerText"))[:2000]
+    except Exception as error:
+        text = f"nothing that can be read: {error}"
+    return f"the console said {page.wrong}; the page at {page.url.partition('#')[0]} shows:\n{text}"
 
 
 def _with_address(message: Any) -> str:
