@@ -3,6 +3,7 @@
 import http.server
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -54,11 +55,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, version: str) -> Iterator[s
         running.shutdown()
 
 
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment for this file: making one with pip takes long."""
+    path = tmp_path_factory.mktemp("installing") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(path)], check=True)
+    return path
+
+
 @pytest.fixture
-def python(tmp_path: Path) -> Path:
-    """The interpreter of a new virtual environment."""
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    return tmp_path / "venv/bin/python"
+def python(venv: Path) -> Path:
+    """The interpreter of a virtual environment without torch."""
+    for path in venv.glob("lib/python*/site-packages/torch*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return venv / "bin/python"
 
 
 def install(python: Path, server: str, *arguments: str, path: str = "") -> str:

@@ -62,7 +62,7 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path: Path) 
     result = process("train", "crosses", "--epochs", "20", "--out", tmp_path / "run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "crosses (10 parameters) on crosses (2 images)" in result.stdout
-    assert "epoch 20  loss" in result.stdout
+    assert "epoch  20  loss" in result.stdout
     assert f"next: convscope evaluate {tmp_path / 'run'}" in result.stdout
     assert "\x1b" not in result.stdout + result.stderr
 

@@ -55,7 +55,7 @@ filed = cs.Dataset("files", stored.as_array(), shapes.labels, shapes.classes)
 del settings["data_options"]
 cs.train(filed, "shapes-cnn-1", epochs=2, batch_size=64, out="stored", test=filed, **settings)
 
-data = cs.load_dataset("shapes", split="all", seed=0, size=300)
+data = cs.load_dataset("shapes", split="train", seed=0, size=301)
 score = cs.evaluate(sys.argv[1], data, device="cpu")
 bright = scan(
     data, [cs.load_model(sys.argv[1])], lambda batch: {"sum": np.array([batch.images.sum().item()])},
