@@ -16,6 +16,7 @@ from wrong_functions.table import RIGHT, WRONG, Wrong
 
 import convscope as cs
 from checking import learner
+from commands import Commands
 from convscope.checking.operation import Mistake, Operation
 from convscope.checking.operations import OPERATIONS
 
@@ -298,10 +299,10 @@ def test_the_command_passes_a_right_function(mine: Path) -> None:
     assert done.stdout.startswith("relu is a correct relu: it agrees with the reference on all 8 calls.\n")
 
 
-def test_the_command_answers_in_json_with_status_1(mine: Path) -> None:
-    done = command(f"{mine}:conv2d", "--json")
-    assert done.returncode == 1
-    answer = json.loads(done.stdout)
+def test_the_command_answers_in_json_with_status_1(convscope: Commands, mine: Path) -> None:
+    done = convscope("check", f"{mine}:conv2d", "--json")
+    assert done.status == 1
+    answer = json.loads(done.out)
     assert (answer["right"], answer["operation"], answer["result"]) == (False, "conv2d", "out")
 
 
@@ -311,10 +312,10 @@ def test_the_command_ends_a_function_that_never_returns_to_python(mine: Path) ->
     assert "mine.py did not finish within 0.5 s and was stopped, at line 12 in endless." in done.stderr
 
 
-def test_the_command_survives_a_function_that_ends_its_process(mine: Path) -> None:
-    done = command(f"{mine}:ends", "--as", "relu")
-    assert done.returncode == 1
-    assert "the process that checked mine.py ended with status 3 without an answer" in done.stderr
+def test_the_command_survives_a_function_that_ends_its_process(convscope: Commands, mine: Path) -> None:
+    done = convscope("check", f"{mine}:ends", "--as", "relu")
+    assert done.status == 1
+    assert "the process that checked mine.py ended with status 3 without an answer" in done.err
 
 
 @pytest.mark.parametrize(
@@ -328,13 +329,15 @@ def test_the_command_survives_a_function_that_ends_its_process(mine: Path) -> No
         ("relu = 3", "relu", 2, "relu in broken.py is not a function but an int"),
     ],
 )
-def test_files_that_cannot_be_checked(tmp_path: Path, text: str, name: str, status: int, message: str) -> None:
+def test_files_that_cannot_be_checked(
+    convscope: Commands, tmp_path: Path, text: str, name: str, status: int, message: str
+) -> None:
     path = tmp_path / "broken.py"
     path.write_text(text)
-    done = command(f"{path}:{name}", "--seconds", "0.5")
-    assert (done.returncode, done.stdout) == (status, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    done = convscope("check", f"{path}:{name}", "--seconds", "0.5")
+    assert (done.status, done.out) == (status, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("spec", ["mine.py", "mine:relu", "nothing.py:relu", f"{'a' * 5000}.py:relu"])

@@ -21,7 +21,7 @@ def studied(share: float, *dtypes: str) -> list[dict[str, Any]]:
 
 
 def test_a_sample_of_the_operator_database_ends_in_a_finding() -> None:
-    results = studied(0.01, *TYPES)
+    results = studied(0.02, *TYPES)
     assert len(results) == len(TYPES)
     for result in results:
         assert result["lines"] == []

@@ -134,15 +134,15 @@ def test_long_sums_show_the_largest_terms_and_the_rest(small: tuple[Small, Tenso
     assert "others" not in long
 
 
-def test_lines_fit_a_terminal() -> None:
-    for name in CASES:
-        trace, _, _ = recorded(name)
-        for step in trace.steps:
-            if 0 not in step.shape:
-                text = explain(trace, step, tuple(n - 1 for n in step.shape)).to_text(depth=2)
-                names = [step.name, *(ref.name for _, _, ref in step.refs())]
-                beyond = 2 * max(0, max(map(len, names)) - 12)  # a line holds up to two names, which are never cut
-                assert max(map(len, text.splitlines())) <= 120 + beyond, text
+@pytest.mark.parametrize("name", CASES, scope="module")
+def test_lines_fit_a_terminal(name: str) -> None:
+    trace, _, _ = recorded(name)
+    for step in trace.steps:
+        if 0 not in step.shape:
+            text = explain(trace, step, tuple(n - 1 for n in step.shape)).to_text(depth=2)
+            names = [step.name, *(ref.name for _, _, ref in step.refs())]
+            beyond = 2 * max(0, max(map(len, names)) - 12)  # a line holds up to two names, which are never cut
+            assert max(map(len, text.splitlines())) <= 120 + beyond, text
 
 
 def rows_of(dot: Dot) -> list[Row]:
@@ -170,7 +170,7 @@ def assert_adds_up(dot: Dot) -> None:
     assert abs(divided - exact(rows[factor].number)) <= step * Decimal("0.6"), rows
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES, scope="module")
 def test_numbers_on_the_page_add_up(name: str) -> None:
     trace, _, _ = recorded(name)
     for step in trace.steps:
@@ -193,7 +193,7 @@ def test_any_sum_on_the_page_adds_up(terms: list[tuple[float, float]], bias: flo
     assert_adds_up(Dot(left, right, Leaf(bias, Source("fc.bias", "parameter", (1,)), (0,)), divisor=divisor))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES, scope="module")
 def test_formulas_with_the_shown_numbers_give_the_shown_result(name: str) -> None:
     """What the display's rounding leaves over is a line of its own."""
     trace, _, _ = recorded(name)
@@ -240,7 +240,7 @@ def evaluated(node: dict[str, Any]) -> float:
     return float(math.fsum(terms) * node["scale"] / node["divisor"] + bias)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES, scope="module")
 def test_json_is_plain_and_says_the_same(name: str) -> None:
     trace, _, _ = recorded(name)
     for step in trace.steps:

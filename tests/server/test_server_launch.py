@@ -235,7 +235,7 @@ def wait_until_caught(what: signal.Signals, process: int) -> None:
     [
         (("open", "crosses", "--model-arg", "published=True", "--image", "crosses:plus"), signal.SIGINT),
         (("serve", "no-runs-yet"), signal.SIGTERM),
-        (("serve", "no-runs-yet"), signal.SIGHUP),
+        pytest.param(("serve", "no-runs-yet"), signal.SIGHUP, marks=pytest.mark.study),
     ],
 )
 def test_the_command_prints_the_address_and_ends_cleanly(

@@ -7,7 +7,7 @@ kernel, input and output sizes differ, so that a swapped axis cannot pass.
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -49,6 +49,7 @@ class Doing(nn.Module):
         return self.does(*inputs)
 
 
+@lru_cache(maxsize=1)  # tests with `scope="module"` in their parameters ask for a case one after the other
 def recorded(name: str, dtype: torch.dtype = torch.float32) -> tuple[Trace, Doing, tuple[Tensor, ...]]:
     """The trace of a case, its model and its inputs, the same each time."""
     case = CASES[name]
