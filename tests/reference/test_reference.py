@@ -102,13 +102,13 @@ def check(recorded: Outputs, result: Outputs, bound: Outputs) -> float:
     return worst
 
 
-@pytest.mark.parametrize("dtype", U, ids=["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
-def test_pytorch_lies_within_the_bound_of_the_reference(name: str, dtype: torch.dtype) -> None:
-    if dtype == torch.float64 and CASES[name].op.startswith("mkldnn"):
-        pytest.skip("oneDNN has this layer in float32 alone")
-    result, bound = both(CASES[name], U[dtype])
-    check(run(CASES[name], dtype), result, bound)
+def test_pytorch_lies_within_the_bound_of_the_reference(name: str) -> None:
+    for dtype in U:
+        if dtype == torch.float64 and CASES[name].op.startswith("mkldnn"):
+            continue  # oneDNN has this layer in float32 alone
+        result, bound = both(CASES[name], U[dtype])
+        check(run(CASES[name], dtype), result, bound)
 
 
 def test_every_operation_has_a_case() -> None:
@@ -175,22 +175,25 @@ def test_a_broken_convolution_is_seen(change: str) -> None:
         check(run(case, torch.float32), (result,), (bound,))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("name", CASES)
-def test_narrow_types_lie_within_the_bound_of_their_own_rounding(name: str, dtype: torch.dtype) -> None:
-    u_out = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-11
-    args, kwargs = CASES[name].args, CASES[name].kwargs
-    narrow = Case(
-        CASES[name].op,
-        tuple(as_type(as_type(a, dtype), torch.float64) for a in args),
-        {k: as_type(as_type(v, dtype), torch.float64) for k, v in kwargs.items()},
-        CASES[name].single,
-    )
-    try:
-        theirs = run(narrow, dtype)
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    check(theirs, *both(narrow, 2.0**-24, u_out))
+def test_narrow_types_lie_within_the_bound_of_their_own_rounding(name: str) -> None:
+    checked = 0
+    for dtype, u_out in ((torch.bfloat16, 2.0**-8), (torch.float16, 2.0**-11)):
+        args, kwargs = CASES[name].args, CASES[name].kwargs
+        narrow = Case(
+            CASES[name].op,
+            tuple(as_type(as_type(a, dtype), torch.float64) for a in args),
+            {k: as_type(as_type(v, dtype), torch.float64) for k, v in kwargs.items()},
+            CASES[name].single,
+        )
+        try:
+            theirs = run(narrow, dtype)
+        except RuntimeError:  # PyTorch has no such kernel
+            continue
+        check(theirs, *both(narrow, 2.0**-24, u_out))
+        checked += 1
+    if not checked:
+        pytest.skip("PyTorch has no kernel of a narrow type")
 
 
 def test_float32_arrays_are_widened_first() -> None:
