@@ -28,8 +28,8 @@ test-all: .venv/test.stamp
 
 # The long runs of all tests that generate their input; each is seeded and bounded, and has a short run in `make test`.
 FUZZ := tests/*/test_fuzz_*.py tests/*/test_*_fuzz.py tests/*/test_*_properties.py tests/capture/test_capture_networks.py \
-	tests/ops/test_operator_database.py tests/proof/test_verify.py tests/proof/test_verify_networks.py \
-	tests/server/test_server_api.py tests/training/test_run_damage.py
+	tests/ops/test_operator_database.py tests/proof/test_verify_changed_numbers.py tests/proof/test_verify_networks.py \
+	tests/server/test_server_api.py tests/training/test_run_damage_by_chance.py
 fuzz: .venv/test.stamp
 	$(PYTEST) --hypothesis-seed=0 -m "study or not study" $(FUZZ)
 

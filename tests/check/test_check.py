@@ -330,7 +330,7 @@ def test_the_command_survives_a_function_that_ends_its_process(convscope: Comman
     ],
 )
 def test_files_that_cannot_be_checked(
-    convscope: Commands, tmp_path: Path, text: str, name: str, status: int, message: str
+    convscope: Commands, tmp_path: Path, *, text: str, name: str, status: int, message: str
 ) -> None:
     path = tmp_path / "broken.py"
     path.write_text(text)

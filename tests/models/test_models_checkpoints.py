@@ -271,7 +271,7 @@ FILES = {
 
 
 def test_the_advice_for_a_file_that_names_code_works_where_its_code_is(tmp_path: Path) -> None:
-    """One process writes all files as training scripts do, one follows all advice; each file has a folder of its own."""
+    """One process writes all files as training scripts do, one follows all advice, each in a folder of its own."""
     folders = [tmp_path / f"{name}-{new}" for name in FILES for new in ("zip", "legacy")]
     for folder in folders:
         folder.mkdir()

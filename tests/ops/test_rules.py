@@ -104,9 +104,7 @@ def test_a_bound_says_something(case: Recorded) -> None:
         if step.dtype != "float32":
             continue
         found = [
-            why
-            for why in case.explanations
-            if why.step is step and why.output == 0 and math.isfinite(why.recorded)
+            why for why in case.explanations if why.step is step and why.output == 0 and math.isfinite(why.recorded)
         ]
         if found:
             size = math.sqrt(sum(why.recorded**2 for why in found) / len(found))

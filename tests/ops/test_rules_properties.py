@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 from convscope.proof.explanation import explain
-from rule_cases import Doing
+from rule_case import Doing
 
 few = settings(max_examples=30)
 Draw = st.DataObject

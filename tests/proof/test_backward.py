@@ -17,7 +17,7 @@ from convscope.ops import backward_convolution
 from convscope.ops.backward_convolution import roundings
 from convscope.proof.verification_report import StepReport
 from convscope.traces.trace import Trace
-from rule_cases import Doing
+from rule_case import Doing
 from rule_cases_backward import BACKWARD
 
 Array = np.ndarray[Any, Any]

@@ -11,6 +11,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
+import convscope as cs
 from convscope.server.app import make_app
 from convscope.server.http.security import Access
 from convscope.server.session.workspace import Workspace
@@ -75,3 +76,8 @@ def page_of(model: Any, image: Any = None) -> AbstractContextManager[Page]:
 def painted(picture: NDArray[Any]) -> dict[str, Any]:
     data = urlsafe_b64encode(np.ascontiguousarray(picture, "<f4").tobytes()).decode().rstrip("=")
     return {"kind": "pixels", "shape": list(picture.shape), "data": data}
+
+
+def traced(net: Any, index: int = 3, **more: Any) -> cs.Trace:
+    """The trace of an image of the shapes, as the page asks for it."""
+    return cs.trace(net, cs.load_image(f"shapes:test/{index}", like=net), **more)

@@ -2,9 +2,9 @@
 
     python operator_database.py DTYPE,DTYPE [SHARE [SEED]]
 
-Prints a line of JSON for each type: how often each outcome came, a line for each traceback and each mismatch, and how many samples
-of which operation are not proved, with the ATen operations that are why. Excluded operations are run too: they must
-neither fail nor mismatch.
+Prints a line of JSON for each type: how often each outcome came, a line for each traceback and each mismatch, and how
+many samples of which operation are not proved, with the ATen operations that are why. Excluded operations are run too:
+they must neither fail nor mismatch.
 """
 
 import json

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rule_cases import Case, call, layer, weighing
+from rule_case import Case, call, layer, weighing
 
 ROWS = ((2, 4, 5), (2, 3, 5))
 aten = torch.ops.aten

@@ -1,0 +1,109 @@
+"""Verify on numbers that are not ordinary: NaN, infinities, integers, narrow and wide types."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convscope as cs
+from convscope.traces.trace import Trace
+from tampering import Net, assert_only, found, shift, tampered
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    torch.manual_seed(0)
+    return cs.trace(Net(), torch.rand(1, 2, 12, 13))
+
+
+# Numbers that are not ordinary.
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_followed(bad: float) -> None:
+    torch.manual_seed(4)
+    image = torch.rand(1, 2, 12, 13)
+    image[0, 1, 5, 5] = bad
+    assert cs.verify(cs.trace(Net(), image)).proved
+
+
+def test_a_nan_that_should_not_be_there_is_found(trace: Trace) -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        lie = tampered(trace, outputs={"conv1": shift((0, 2, 3, 4), bad)})
+        wrong = assert_only(cs.verify(lie), "conv1")
+        assert wrong.mismatch is not None
+        assert wrong.mismatch.cell == (0, 2, 3, 4)
+
+
+@pytest.mark.parametrize(("pixels", "finding"), [((3e38, 3e38), "unsupported"), ((3.0, 1.0), "mismatch")])
+def test_an_infinity_that_meets_an_overflow_is_undecided(pixels: tuple[float, float], finding: str) -> None:
+    """Beside an infinite pixel the kernel's own infinities of the other sign give nan; small products cannot."""
+    conv = nn.Conv2d(1, 1, (1, 3), bias=False)
+    conv.weight.data[:] = torch.tensor([1.0, -1e5, 1.0])
+    trace = cs.trace(conv, torch.tensor([np.inf, *pixels])[None, None, None])
+    lie = tampered(trace, outputs={"conv2d": lambda made: made * np.nan})
+    assert [step.finding for step in cs.verify(lie).steps] == [finding]
+    expected = {"unsupported": "unresolved"}.get(finding, finding)
+    assert cs.explain(lie, 0, (0, 0, 0)).status == expected
+
+
+def test_a_number_where_nan_should_be_is_found() -> None:
+    image = torch.rand(1, 3, 3)
+    image[0, 0, 0] = float("nan")
+    lie = tampered(cs.trace(nn.ReLU(), image), outputs={"relu": np.nan_to_num})
+    wrong = assert_only(cs.verify(lie), "relu")
+    assert wrong.mismatch is not None
+    assert np.isnan(wrong.mismatch.expected)
+
+
+def test_numbers_beyond_the_largest_become_infinite() -> None:
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 1e38 * 10 - torch.exp(x * 100)
+
+    report = cs.verify(cs.trace(Huge(), torch.full((1, 3), 2.0)))
+    assert report.proved, [str(step.mismatch) for step in report.mismatches]
+
+
+class Indices(nn.Module):
+    """Integers and booleans."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        order = torch.arange(x.shape[1])
+        return x.argmax(1) + order[0] * 2, x > 0.5
+
+
+def test_integers_and_booleans_are_proved_exactly() -> None:
+    recorded = cs.trace(Indices(), torch.rand(1, 7))
+    report = cs.verify(recorded)
+    assert report.proved
+    assert {step.resolution for step in report.steps} == {0.0}
+    lie = tampered(recorded, outputs={"gt": np.logical_not})
+    assert_only(cs.verify(lie), "gt")
+
+
+def test_a_tensor_without_numbers_is_proved() -> None:
+    class Empty(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :0].relu() * 2
+
+    report = cs.verify(cs.trace(Empty(), torch.ones(1, 3)))
+    assert report.proved
+    assert report.numbers == 0
+    assert report.share == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_types_are_proved_and_their_lies_found(dtype: torch.dtype) -> None:
+    torch.manual_seed(5)
+    recorded = cs.trace(Net().to(dtype), torch.rand(1, 2, 12, 13).to(dtype))
+    report = cs.verify(recorded)
+    assert report.proved, [str(step.mismatch) for step in report.mismatches]
+    by = 50 * found(report, "conv1").resolution * float(np.sqrt(np.mean(recorded["conv1"].output ** 2)))
+    assert_only(cs.verify(tampered(recorded, outputs={"conv1": shift((0, 1, 2, 3), by)})), "conv1")
+
+
+def test_narrow_types_see_less(trace: Trace) -> None:
+    narrow = cs.trace(Net().to(torch.bfloat16), torch.rand(1, 2, 12, 13).to(torch.bfloat16))
+    wide = found(cs.verify(trace), "conv1").resolution
+    assert found(cs.verify(narrow), "conv1").resolution > 100 * wide
