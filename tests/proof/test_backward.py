@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_verify import tampered
 from torch import Tensor
 
 import convscope as cs
@@ -19,6 +18,7 @@ from convscope.proof.verification_report import StepReport
 from convscope.traces.trace import Trace
 from rule_case import Doing
 from rule_cases_backward import BACKWARD
+from tampering import tampered
 
 Array = np.ndarray[Any, Any]
 Change = Callable[[Array, dict[str, Array]], Array]

@@ -46,7 +46,7 @@ def wait_for_snapshot(run: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.study)])
 def test_a_closed_terminal_saves_as_a_polite_kill_does(tmp_path: Path, number: int) -> None:
     run = tmp_path / "run"
     process = start(run, stdout=subprocess.DEVNULL)
@@ -59,27 +59,20 @@ def test_a_closed_terminal_saves_as_a_polite_kill_does(tmp_path: Path, number: i
     assert max(int(path.name) for path in run.glob("snapshots/[0-9]*")) > 0
 
 
-def test_nohup_stays_in_force(tmp_path: Path) -> None:
+def test_nohup_stays_in_force_and_a_training_continues_if_its_output_is_not_read(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(run, stdout=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    wait_for_snapshot(run, process)
-    process.send_signal(signal.SIGHUP)
-    errors = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 0, errors
-    assert cs.load_run(run).finished
-
-
-def test_a_training_continues_if_its_output_is_not_read(tmp_path: Path) -> None:
-    process = start(tmp_path / "run", stdout=subprocess.PIPE)
+    process = start(run, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
+    wait_for_snapshot(run, process)
+    process.send_signal(signal.SIGHUP)
     errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0, errors
     assert "note: standard output: Broken pipe; the training continues without it." in errors
     assert "Exception ignored" not in errors
-    assert cs.load_run(tmp_path / "run").finished
+    assert cs.load_run(run).finished
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
