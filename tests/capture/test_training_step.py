@@ -277,16 +277,19 @@ def test_an_optimizer_reads_gradients_in_the_layout_of_their_parameters() -> Non
 
 def hooked(optimizer: bool) -> Callable[[], Any]:
     """A step of a model whose gradients, or whose optimizer's steps, are changed by a hook."""
-    model = small()
-    made = torch.optim.SGD(model.parameters(), 0.1)
-    if optimizer:
-        made.register_step_post_hook(lambda *_: None)
-    else:
-        next(model.parameters()).register_hook(lambda gradient: gradient * 5)  # type: ignore[no-untyped-call]
-    return lambda: cs.trace(model, images(2), target=[0, 1], optimizer=made)
+
+    def traced() -> Any:
+        model = small()
+        made = torch.optim.SGD(model.parameters(), 0.1)
+        if optimizer:
+            made.register_step_post_hook(lambda *_: None)
+        else:
+            next(model.parameters()).register_hook(lambda gradient: gradient * 5)  # type: ignore[no-untyped-call]
+        return cs.trace(model, images(2), target=[0, 1], optimizer=made)
+
+    return traced
 
 
-COMPILED = torch.compile(small(), backend="eager")
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "labels outside the classes": (lambda: cs.trace(small(), images(2), target=[0, 4]), "label 4 is not one of"),
     "another number of labels": (lambda: cs.trace(small(), images(2), target=[0]), "2 images need 2 labels"),
@@ -319,7 +322,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "at least two images",
     ),
     "half precision": (lambda: cs.trace(small().half(), images(2), target=[0, 1]), "a training step in float16"),
-    "a compiled model": (step(model=COMPILED), "compiled model"),
+    "a compiled model": (lambda: step(model=torch.compile(small(), backend="eager"))(), "compiled model"),
     "LBFGS": (
         lambda: cs.trace(small(), images(2), target=[0, 1], optimizer=torch.optim.LBFGS([torch.zeros(1)])),
         "LBFGS is not explained: it calls the model several times",
