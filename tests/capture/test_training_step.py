@@ -292,7 +292,7 @@ def hooked(optimizer: bool) -> Callable[[], Any]:
 
 def compiled() -> Any:
     """A step of a compiled model, which is compiled only here: the compiler takes seconds to import."""
-    return cs.trace(torch.compile(small(), backend="eager"), images(2), target=[0, 1], optimizer="sgd")
+    return step(model=torch.compile(small(), backend="eager"))()
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -79,7 +79,13 @@ def test_the_check_for_legibility_can_fail() -> None:
         assert_legible(figure)
 
 
-@pytest.mark.parametrize("name", ["samples", "planes", "kernels of three", "network with branches", "history"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("kernels of three", "network with branches", "history"),
+        *(pytest.param(name, marks=pytest.mark.study) for name in ("samples", "planes")),
+    ],
+)
 def test_three_formats_are_written_and_text_stays_text_in_two(name: str, tmp_path: Path) -> None:
     figure = MAKERS[name]()
     title = "history" if name.startswith("history") else figure.axes[0].texts[0].get_text()
