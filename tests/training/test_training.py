@@ -356,10 +356,10 @@ def test_weights_of_five_axes_keep_their_layout(tmp_path: Path) -> None:
 
 
 def test_a_training_that_gets_more_epochs_keeps_its_history_within_limits(tmp_path: Path) -> None:
-    data = cs.load_dataset("shapes", size=300)
+    data = cs.load_dataset("shapes", size=600)
     for epochs in (4, 6, 11):
         settings: dict[str, Any] = {"batch_size": 1, "schedule": "constant", "lr": 1e-3} if epochs == 4 else {}
         model = cs.load_model("shapes-cnn-1")
         run = cs.train(data, model, epochs=epochs, out=tmp_path / "run", resume=epochs > 4, **settings)
     assert 100 < len(run.steps) <= 200
-    assert run.steps[-1] == 3300
+    assert run.steps[-1] == 6600
