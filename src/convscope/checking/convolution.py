@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from convscope.checking.layouts import BIAS, CONVOLUTIONS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import BIAS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d
 from convscope.typing import Array
 

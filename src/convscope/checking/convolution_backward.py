@@ -6,8 +6,8 @@ import numpy as np
 
 from convscope.checking import convolution as forward
 from convscope.checking.convolution import changed, set_to
-from convscope.checking.layouts import BIAS, CONVOLUTIONS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import BIAS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d_backward
 from convscope.typing import Array
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from convscope.checking import convolution
-from convscope.checking.layouts import INPUT, PADDING, SIZE, STRIDE
 from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, pair, whole
+from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.typing import Array
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from convscope.checking.convolution import result, set_to
-from convscope.checking.layouts import INPUT, PADDING, PLANES, SIZE, STRIDE
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d, max_pool2d
 from convscope.typing import Array
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from convscope.checking import pooling as forward
 from convscope.checking.convolution_backward import only
-from convscope.checking.layouts import GRADIENT, INPUT, PADDING, PLANES, SIZE, STRIDE
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import GRADIENT, INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
 from convscope.typing import Array
 

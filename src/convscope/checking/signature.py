@@ -16,6 +16,14 @@ from convscope.checking.operation import Form, Operation, Values, names, pair
 from convscope.errors import UsageError
 from convscope.typing import Array
 
+INPUT = names("x input inputs image images img im a a_prev input_data data array matrix arr xs values z feature_map")
+GRADIENT = names("dout grad grad_output grad_out upstream dy da dz delta g grad_y dl_dy output_gradient d_out")
+WEIGHT = names("w weight weights kernel kernels filter filters filt k")
+BIAS = names("b bias biases")
+STRIDE = names("stride strides s step")
+PADDING = names("pad padding p pads")
+DILATION = names("dilation dilate d")
+SIZE = names("kernel_size pool_size size k f window ksize kernel window_size pool filter_size field")
 BUNDLES = names(
     "conv_param conv_params pool_param pool_params bn_param bn_params param params hparameters hparams hyperparameters"
 )

@@ -18,16 +18,15 @@ from convscope.ops import OPS, Op, convolution
 from convscope.proof.calls import call_of, check_tables
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.derivatives import derivatives_of
-from convscope.proof.paths import Paths, paths_to
+from convscope.proof.paths import Paths, Walk, paths_to, walk_along
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
-from convscope.proof.walk import Walk, walk_along
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
+from convscope.render.drawing import page, passage
 from convscope.render.numbers import short as number_text
-from convscope.render.page import page, passage
 from convscope.render.series import Inner, parts
 from convscope.render.sums import Detail, indented
 from convscope.render.to_json import plain
