@@ -1,4 +1,4 @@
-"""Step: one operation of a pass as data, what a training step adds, notes on steps, a digest of all weights. No torch."""
+"""Step: one operation of a pass as data, what a training step adds, notes, a digest of all weights. No torch."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
