@@ -13,7 +13,7 @@ import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
 from convscope.escaping import spelled
-from convscope.export.chain import Key, Numbers
+from convscope.export.chain_numbers import Key, Numbers
 from convscope.export.formulas import address, formula, quoted
 from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, TOP, Block, Layout, Plane, Sheet
 from convscope.expr.call import cell_label

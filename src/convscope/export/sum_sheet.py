@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.export.chain import parts_read
+from convscope.export.chain_numbers import parts_read
 from convscope.export.formulas import formula, literal
 from convscope.export.sheets import GIVEN, INK, plain, save, xlsxwriter
 from convscope.expr.expr import Apply, Cells, Dot, Leaf

@@ -13,7 +13,8 @@ import numpy as np
 from convscope.capture.tracing import trace
 from convscope.errors import UsageError
 from convscope.escaping import spelled
-from convscope.export.chain import Chain, Key, NearTie, Numbers, TooLarge, below
+from convscope.export.chain import Chain, NearTie, TooLarge, below
+from convscope.export.chain_numbers import Key, Numbers
 from convscope.export.layout import Layout
 from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
 from convscope.expr.call import Cell, full_cell
