@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.convolution import result
-from convscope.checking.convolution_backward import only
+from convscope.checking.mistakes import result, wrong_sign
 from convscope.checking.operation import PLANES, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import GRADIENT, INPUT
 from convscope.reference import relu, relu_backward, softmax
@@ -142,7 +141,7 @@ RELU_BACKWARD = Operation(
             "dout is multiplied by x: the slope is 1 or 0.",
             instead=_masked(lambda v: v["x"]),
         ),
-        Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
+        wrong_sign("dx"),
     ),
     (*PLANES, _ROW_FORM),
     cache=("x",),

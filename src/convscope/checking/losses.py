@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.checking.convolution_backward import only
+from convscope.checking.mistakes import wrong_sign
 from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.gradients import cross_entropy_backward, mse_backward
@@ -172,7 +172,7 @@ CROSS_ENTROPY = Operation(
             "1 must be subtracted at the label.",
             after=lambda _r, v: {"dx": softmax(v["x"]) / len(v["x"])},
         ),
-        Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
+        wrong_sign("dx"),
     ),
     (
         Form("logits (N, classes), labels (N,)"),
