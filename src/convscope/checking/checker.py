@@ -6,7 +6,6 @@ from the first wrong case and its first wrong cell. Knows its other files and er
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ RIGHT, SHAPED = 4, 3
 
 @takes(function="Any", seconds="Any")
 def check(
-    function: Callable[..., Any], as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0
+    function: Callable[..., object], as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0
 ) -> Check:
     """Compare a function of your own with the reference on small cases, and name its mistake.
 

@@ -1,7 +1,6 @@
 """Check of the losses: cross-entropy of logits, and the mean squared error."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,7 @@ def _cases(_limits: Limits) -> list[Case]:
 
 
 def _loss(
-    of: Callable[[Array, Array], Any], *, share: Callable[[Array], Array] = softmax
+    of: Callable[[Array, Array], object], *, share: Callable[[Array], Array] = softmax
 ) -> Callable[[Values], Results]:
     """A loss from probabilities and labels; its gradient stays that of the reference."""
 
@@ -195,7 +194,7 @@ def _mse_cases(_limits: Limits) -> list[Case]:
     return [*out, Case({"x": rng.standard_normal((5, 3)), "target": rng.standard_normal((5, 3))})]
 
 
-def _error(of: Callable[[Array], Any]) -> Callable[[Values], Results]:
+def _error(of: Callable[[Array], object]) -> Callable[[Values], Results]:
     return lambda v: {**_mse(v), "loss": np.asarray(of(v["x"] - v["target"]))}
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convscope.checking.comparison import Term
+from convscope.checking.operation import Values
 from convscope.errors import ConvscopeError
 from convscope.render.numbers import aligned, beside, right, short, signed
 from convscope.typing import Array
@@ -69,7 +70,7 @@ class Check:
     """What the mistake is and what to do instead."""
     reproduced: int = 0
     """How many of the function's results the named mistake gives; they are all that it returned."""
-    values: dict[str, Any] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     """The arguments of the first case that differs, images as (N, C, H, W), kernels as (K, C, R, S)."""
     result: str = ""
     """Which result differs: out; dx, dw, db; loss."""
@@ -217,7 +218,7 @@ class Check:
         return f"<Check of {self.function} as {self.operation}: {'right' if self.right else self.cause or 'wrong'}>"
 
 
-def _terms(terms: tuple[Term, ...] | None, lines: tuple[str, ...]) -> list[Any] | None:
+def _terms(terms: tuple[Term, ...] | None, lines: tuple[str, ...]) -> list[object] | None:
     if terms is None:
         return list(lines) or None
     return [
@@ -232,7 +233,7 @@ def _terms(terms: tuple[Term, ...] | None, lines: tuple[str, ...]) -> list[Any] 
     ]
 
 
-def _settings(values: dict[str, Any]) -> str:
+def _settings(values: Values) -> str:
     plain = {n: v for n, v in values.items() if not isinstance(v, np.ndarray) and v is not None}
     usual = {"dilation": 1, "groups": 1, "padding": 0, "eps": 1e-5}
     shown = [f"{n.replace('_', ' ')} {short(float(v))}" for n, v in plain.items() if usual.get(n) != v]
