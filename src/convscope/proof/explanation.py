@@ -197,9 +197,9 @@ class Explanation(Displayed):
         yield 0, self
         if depth > 1:
             for part in self.parts():
-                found = self.follow(part) if isinstance(part, Leaf) else None
-                if found is not None:
-                    yield from ((level + 1, inner) for level, inner in found.walk(depth - 1))
+                why = self.follow(part) if isinstance(part, Leaf) else None
+                if why is not None:
+                    yield from ((level + 1, inner) for level, inner in why.walk(depth - 1))
 
     @takes()
     def to_text(self, *, all: bool = False, depth: int = 1, short: bool = False) -> str:  # noqa: A002 - the command's
@@ -296,7 +296,7 @@ class Explanation(Displayed):
             depth: As for `to_text`; more than 1 adds the explanations of the parts, as `parts`.
             proof: Whether with `status` and `proved`, for which the step is recomputed.
         """
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "format": FORMAT,
             "step": {"id": self.step.id, "name": self.step.name, "module": self.step.module, "op": self.step.op},
             "shape": list(self.call.shape),
@@ -314,8 +314,8 @@ class Explanation(Displayed):
         }
         if depth > 1:
             followed = (self.follow(part) for part in self.parts() if isinstance(part, Leaf))
-            found["parts"] = [inner.to_json(depth=depth - 1, proof=proof) for inner in followed if inner is not None]
-        return found
+            values["parts"] = [inner.to_json(depth=depth - 1, proof=proof) for inner in followed if inner is not None]
+        return values
 
     def __str__(self) -> str:
         return self.to_text()
@@ -355,29 +355,31 @@ def explain(
         UsageError: the step has no such cell, or no such result, or holds complex numbers.
     """
     check_tables("explain", ops, references)
-    found = step if isinstance(step, Step) else trace[step]
-    if not 0 <= output < len(found.results):
-        raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
-    if found.results[output].dtype.startswith("complex"):
-        raise UsageError(f"{found.name} holds complex numbers, which are not explained; choose another step.")
-    call = call_of(trace, found, output, ops)
-    full = full_cell(cell, call.shape, found.name)
-    recorded = float(found.outputs[output][full]) if output else float(found.output[full])
+    chosen = step if isinstance(step, Step) else trace[step]
+    if not 0 <= output < len(chosen.results):
+        raise UsageError(
+            f"{chosen.name} has {len(chosen.results)} results, counted from 0; there is no result {output}."
+        )
+    if chosen.results[output].dtype.startswith("complex"):
+        raise UsageError(f"{chosen.name} holds complex numbers, which are not explained; choose another step.")
+    call = call_of(trace, chosen, output, ops)
+    full = full_cell(cell, call.shape, chosen.name)
+    recorded = float(chosen.outputs[output][full]) if output else float(chosen.output[full])
     raw, reason = None, ""
     try:
-        raw = _expression(found, call, full, recorded, ops)
+        raw = _expression(chosen, call, full, recorded, ops)
     except UsageError as refusal:
         reason = str(refusal)
     if raw is None:
         return Explanation(
-            trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
+            trace, chosen, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
         )
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
     if mixed:
         bound = max(bound, convolution.normwise(call, full))
-    return Explanation(trace, found, full, output, call, ops, raw, value, recorded, bound, mixed, references)
+    return Explanation(trace, chosen, full, output, call, ops, raw, value, recorded, bound, mixed, references)
 
 
 def _expression(step: Step, call: Call, cell: Cell, recorded: float, ops: Mapping[str, Op]) -> Expr | None:

@@ -16,7 +16,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.expr.call import Cell
 from convscope.ops.source_cells import MOVES
-from convscope.proof.backward import Backward, Result, through, varying
+from convscope.proof.backward import Backward, Result, one_at, through, varying
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -77,8 +77,7 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
         UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
     """
     first, last = _ends(trace, step)
-    start = np.zeros(step.results[0].shape)
-    start[cell] = 1.0
+    start = one_at(step, cell)
     if minus is not None:
         start[minus] -= 1.0
     onto_last = _followed(trace, {(step.id, 0): start}, last)
@@ -132,7 +131,6 @@ def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = 
     """Follow weights back to the inputs, or only as far as a step, whose weights then remain."""
     last = max(step for step, _ in start)
     backward = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
-    backward.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
     for at, index in product(range(last, -1, -1), range(8)):
         if until is not None and at == until.id:
             continue
@@ -142,9 +140,9 @@ def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = 
     return backward
 
 
-def _added(trace: Trace, found: Backward) -> float:
+def _added(trace: Trace, flow: Backward) -> float:
     """The sum of the pixels' contributions."""
-    parts = (np.where(w == 0, 0.0, w * trace.inputs[name]).sum() for name, w in found.inputs.items())
+    parts = (np.where(w == 0, 0.0, w * trace.inputs[name]).sum() for name, w in flow.inputs.items())
     return float(sum(parts))
 
 
@@ -189,13 +187,11 @@ def _slope(trace: Trace, step: Step | None, cell: Cell, earlier: Step | None, at
     """How a number changes with another that its own step reads, as it is or moved by views and copies."""
     if step is None or (earlier is not None and earlier.id >= step.id):
         raise UsageError("a walk goes from a number to one that it is calculated from; the last one may be a pixel.")
-    start = np.zeros(step.results[0].shape)
-    start[cell] = 1.0
-    found = _onto_operands(trace, step, start)
+    flow = _onto_operands(trace, step, one_at(step, cell))
     if earlier is None:
-        weights: Array | None = next(iter(found.inputs.values()))
+        weights: Array | None = next(iter(flow.inputs.values()))
     else:
-        weights = found.weights.get((earlier.id, 0))
+        weights = flow.weights.get((earlier.id, 0))
     if weights is None:
         read = "the image" if earlier is None else earlier.name
         raise UsageError(f"{step.name} does not read {read} directly, so a walk cannot go from one to the other.")
@@ -205,14 +201,13 @@ def _slope(trace: Trace, step: Step | None, cell: Cell, earlier: Step | None, at
 def _onto_operands(trace: Trace, step: Step, start: Array) -> Backward:
     """Weights on what a step reads; numbers that were only moved are followed to where they were made."""
     first: Mapping[Result, Array] = {(step.id, 0): start}
-    found = Backward(trace, varying(trace, step.id), weights=dict(first), counts_rounding=False)
-    found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
+    flow = Backward(trace, varying(trace, step.id), weights=dict(first), counts_rounding=False)
     visible = {each.id for each in trace.steps}
     for at in range(step.id, -1, -1):
         here = trace.all_steps[at]
         passes = at == step.id or at not in visible or here.op in MOVES
         for index in range(len(here.results) if passes else 0):
-            weights = found.weights.get((at, index))
+            weights = flow.weights.get((at, index))
             if weights is not None and weights.any():
-                through(found, here, index, weights)
-    return found
+                through(flow, here, index, weights)
+    return flow

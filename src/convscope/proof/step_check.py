@@ -120,26 +120,26 @@ class StepCheck:
         return ratio
 
     def _judge_means(self, suspects: Iterable[int], again: Callable[[], Iterable[tuple[Box, Recomputation]]]) -> None:
-        given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
+        arguments = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
         for channel in suspects:
             values, bounds = np.zeros((2, len(self.recorded), *self.recorded.shape[2:]))
             for box, part in again():
                 at = (box[0], *box[2:])
                 values[at] = part.values[:, channel]
                 bounds[at] = np.broadcast_to(part.bounds, part.values.shape)[:, channel]
-            found = offset(
+            bias = offset(
                 self.call.op,
-                given,
+                arguments,
                 channel,
                 values=values,
                 bounds=bounds,
                 recorded=self.recorded[:, channel],
                 dtype=self.call.dtype,
             )
-            if found is not None:
-                self.worst = max(self.worst, abs(found.mean) / found.allowed)
-                shown, output = found.expected + found.mean, self.call.output
-                self.mismatch = Mismatch((channel,), shown, found.expected, found.allowed, "channel mean", output)
+            if bias is not None:
+                self.worst = max(self.worst, abs(bias.mean) / bias.allowed)
+                shown, output = bias.expected + bias.mean, self.call.output
+                self.mismatch = Mismatch((channel,), shown, bias.expected, bias.allowed, "channel mean", output)
                 return
 
     def explain(self, rule: Rule | None, count: int, random: np.random.Generator) -> bool:

@@ -67,18 +67,18 @@ def verify(
         worst error and its resolution; and whether the output is what the steps hold.
     """
     check_tables("verify", ops, references)
-    found = []
+    reports = []
     read, tables = _read(trace), Tables(ops, references)
     total = len(trace.all_steps)
     for done, step in enumerate(trace.all_steps):
         progress("verifying", done, total)
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
-            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), tables, read=read))
+            reports.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), tables, read=read))
     progress("verifying", total, total)
     broken = tuple(broken_chains(trace.all_steps))
     remarks = tuple(note for note in trace.notes if note not in broken)
     chains = tuple(note.removesuffix(".") for note in broken)
-    report = Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    report = Verification(tuple(reports), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
     if trace.training_step is None:
         return report
     unresolved = [step.id for step in report.unresolved]
@@ -176,11 +176,11 @@ def _check(
     checks: dict[int, StepCheck] = {}
     comparable: dict[int, bool] = {}
     for part in recompute_in_parts(trace, step, normwise=normwise, references=tables.references):
-        for output, found in part.found.items():
+        for output, result in part.results.items():
             if output not in checks:
                 checks[output] = StepCheck(call_of(trace, step, output, tables.ops), outputs[output], normwise=normwise)
             box = part.box_in(output, outputs[output].ndim)
-            comparable[output] = comparable.get(output, True) and checks[output].compare(box, found)
+            comparable[output] = comparable.get(output, True) and checks[output].compare(box, result)
     for output, check in checks.items():
         check.conclude(partial(_again, trace, step, output, tables, normwise=normwise))
     rule = tables.ops[step.op].rule if step.op in tables.ops else None
@@ -193,7 +193,7 @@ def _again(
 ) -> Iterator[tuple[Box, Recomputation]]:
     """The parts of one result."""
     for part in recompute_in_parts(trace, step, normwise=normwise, references=tables.references):
-        yield part.box_in(output, len(step.results[output].shape)), part.found[output]
+        yield part.box_in(output, len(step.results[output].shape)), part.results[output]
 
 
 def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Tables) -> Mismatch | None:
@@ -232,12 +232,12 @@ def returned(trace: Trace) -> tuple[Returned, ...]:
         elif isinstance(value, float | complex):
             plain.append(name)
     refs = trace.returned
-    found = [
+    results = [
         _held(trace, name, array) if refs is None else _compared(trace, name, array, refs[place])
         for place, (name, array) in enumerate(tensors)
     ]
-    found += [Returned(name, "", False, "is a plain number that no step holds") for name in plain]
-    return tuple(found) or (Returned("the output", "", False, "has no tensor, so nothing of it is proved"),)
+    results += [Returned(name, "", False, "is a plain number that no step holds") for name in plain]
+    return tuple(results) or (Returned("the output", "", False, "has no tensor, so nothing of it is proved"),)
 
 
 def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
