@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
     from convscope.escaping import spelled as spelled
-    from convscope.export.sheets import check_workbook_path as check_workbook_path
     from convscope.export.sum_sheet import save_sum as save_sum
     from convscope.export.summary import Summary as Summary
     from convscope.export.summary import summary as summary
     from convscope.export.workbook import workbook as workbook
+    from convscope.export.xlsx import check_workbook_path as check_workbook_path
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import read_image as read_image
@@ -158,7 +158,7 @@ _INTERNAL = {
     "Status": "proof.status",
     "Tone": "proof.status",
     "at_hand": "data",
-    "check_workbook_path": "export.sheets",
+    "check_workbook_path": "export.xlsx",
     "check_file": "checking.child",
     "files_of": "models",
     "image_losses": "proof.step_effect",

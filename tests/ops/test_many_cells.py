@@ -17,9 +17,9 @@ from convscope.expr.expr import Dot, Expr
 from convscope.expr.summing import exact_sums
 from convscope.ops import OPS
 from convscope.ops.op import Vectorized
-from convscope.proof import many_cells
+from convscope.proof import step_check
 from convscope.proof.calls import call_of
-from convscope.proof.many_cells import UNABLE, groups, results_of
+from convscope.proof.step_check import UNABLE, groups, results_of
 from convscope.traces.trace import Trace
 from rule_cases import CASES, recorded
 
@@ -63,7 +63,7 @@ def assert_alone_as_among_others(trace: Trace) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_cell_among_others_is_the_cell_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many_cells, "TERMS", 300)  # so that some groups fall into parts
+    monkeypatch.setattr(step_check, "TERMS", 300)  # so that some groups fall into parts
     with np.errstate(all="ignore"):
         assert_alone_as_among_others(recorded(name)[0])
 

@@ -28,7 +28,7 @@ def _put_together(trace: Trace, step: Step, cells: int) -> dict[int, tuple[np.nd
     """The values and bounds that the parts add up to."""
     whole: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for part in recompute_in_parts(trace, step, cells=cells):
-        for output, result in part.found.items():
+        for output, result in part.results.items():
             shape = step.results[output].shape
             values, bounds = whole.setdefault(output, (np.full(shape, 77.0), np.full(shape, 77.0)))
             box = part.box_in(output, len(shape))

@@ -17,8 +17,7 @@ from convscope.capture.gradient_names import SUM, GradientOf, Naming, labels_of
 from convscope.capture.recording import Recording, array_of
 from convscope.capture.step_builder import Label, RecordedPass, forward_names
 from convscope.capture.training_session import TrainingSession
-from convscope.traces.step import Ref, Step, weights_digest
-from convscope.traces.training_step import BackwardNode, TrainingStep
+from convscope.traces.step import BackwardNode, Ref, Step, TrainingStep, weights_digest
 from convscope.typing import Array
 
 LEAF, VISIBLE, HIDDEN, TERM = 0, 1, 2, 3

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ class Outcome:
 class Caller:
     """A function, how it is called, and how much time it has left."""
 
-    function: Callable[..., Any]
+    function: Callable[..., object]
     plan: Plan
     seconds: float
     """Seconds for all calls together."""
@@ -77,7 +76,7 @@ class Caller:
                 self.notes["It modifies its input array in place, so the caller's array changes."] = None
         return self._read(result, values, form)
 
-    def _read(self, result: Any, values: Values, form: Form) -> Outcome:
+    def _read(self, result: object, values: Values, form: Form) -> Outcome:
         try:
             arrays = named(result, self.plan, values, form)
         except (TypeError, ValueError) as error:
@@ -112,7 +111,7 @@ class Attempt:
         return self.caller(values, self.form, self.kind, dtype)
 
 
-def named(result: Any, plan: Plan, values: Values, form: Form) -> Results:
+def named(result: object, plan: Plan, values: Values, form: Form) -> Results:
     """A function's result by the names of the operation's results.
 
     A tuple is several results, or a result and what the function keeps for its backward pass; a dictionary has them by
@@ -145,7 +144,7 @@ def _word(name: str) -> str:
     return {"dx": "da", "dw": "dweight", "db": "dbias", "out": "output"}.get(name, name)
 
 
-def _array(value: Any) -> Array:
+def _array(value: object) -> Array:
     detach = getattr(value, "detach", None)
     array = np.asarray(detach().cpu().numpy() if detach else value)
     if array.dtype.kind not in "fiub":
@@ -212,7 +211,7 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def own_lines(trace: TracebackType | None, function: Callable[..., Any]) -> tuple[str, ...]:
+def own_lines(trace: TracebackType | None, function: Callable[..., object]) -> tuple[str, ...]:
     """The lines of a traceback that are in the function's own file."""
     return own_lines_of(trace, getattr(getattr(function, "__code__", None), "co_filename", ""))
 

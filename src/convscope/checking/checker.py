@@ -1,22 +1,23 @@
 """Check a user's function against the reference: whether it is correct, and if not, where it first differs and why.
 
-The entry point of this package. Knows its other files and errors.
+The entry point of this package: it tries the layouts that the function may take, runs the cases, and makes the answer
+from the first wrong case and its first wrong cell. Knows its other files and errors.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from convscope.checking.answer import answer, late_answer
 from convscope.checking.calling import Attempt, Caller, check_limit
-from convscope.checking.comparison import Trial, diagnose, trial
-from convscope.checking.operation import Case, Form, Values
+from convscope.checking.comparison import SINGLE, Run, Term, Trial, bound, cells, diagnose, terms, trial, window
+from convscope.checking.operation import Case, Form, Mistake, Values
 from convscope.checking.operations import operation_of
-from convscope.checking.result import Check
+from convscope.checking.result import Check, Sums
 from convscope.checking.signature import name_of, plan
 from convscope.errors import UsageError
 from convscope.type_checks import kind_of, takes
+from convscope.typing import Array
 
 SCOUTS = 3
 """Number of first cases used to detect a function's layout and array type; every third later one is used too."""
@@ -26,7 +27,7 @@ RIGHT, SHAPED = 4, 3
 
 @takes(function="Any", seconds="Any")
 def check(
-    function: Callable[..., Any], as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0
+    function: Callable[..., object], as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0
 ) -> Check:
     """Compare a function of your own with the reference on small cases, and name its mistake.
 
@@ -151,3 +152,130 @@ def _trials(attempt: Attempt) -> list[Trial]:
 
 def _fractions(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind == "f" and bool((value != np.rint(value)).any())
+
+
+# The answer, from the trials of a function.
+
+
+def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake], reproduced: int) -> Check:
+    """The answer for a function that finished.
+
+    Args:
+        trials: All trials, at least one.
+        mistakes: The mistakes that explain its results, if any.
+        reproduced: The number of trials that they reproduce.
+    """
+    needed = [t for t in trials if not t.case.optional]
+    wrong = [t for t in needed if not t.right]
+    base = Check(
+        attempt.operation.name,
+        name_of(attempt.caller.function),
+        not wrong,
+        len(needed),
+        attempt.form.name,
+        attempt.kind,
+        notes=tuple(_notes(attempt, trials, right=not wrong)),
+    )
+    if not wrong:
+        return base
+    first = wrong[0]
+    base = replace(
+        base,
+        wrong=len(wrong),
+        cause=", and ".join(dict.fromkeys(m.cause for m in mistakes)) or None,
+        advice=" ".join(dict.fromkeys(m.sentence for m in mistakes)),
+        reproduced=reproduced,
+        values={n: v for n, v in first.values.items() if v is not None},
+    )
+    if first.outcome.results is None:
+        return replace(base, problem=first.outcome.problem, lines=first.outcome.lines)
+    name = first.wrong[0]
+    yours, expected = first.outcome.results[name], first.expected[name]
+    cell = _first_wrong(attempt, first, name, yours, expected)
+    sums = None if cell is None else _sums(attempt, first, name, cell, mistakes)
+    return replace(base, result=name, yours=yours, expected=expected, cell=cell, sums=sums)
+
+
+def late_answer(attempt: Attempt, seconds: float) -> Check:
+    """The answer for a function that was interrupted."""
+    assert attempt.caller.late is not None, "it was interrupted"
+    values, lines = attempt.caller.late
+    return Check(
+        attempt.operation.name,
+        name_of(attempt.caller.function),
+        False,
+        1,
+        attempt.form.name,
+        attempt.kind,
+        wrong=1,
+        late=True,
+        lines=lines,
+        values={n: v for n, v in values.items() if v is not None},
+        problem=f"It did not finish within {seconds:g} s and was interrupted{' here:' if lines else '.'}",
+    )
+
+
+def _notes(attempt: Attempt, trials: Sequence[Trial], *, right: bool) -> list[str]:
+    notes = [*attempt.caller.notes]
+    if right and any(not t.right for t in trials):
+        notes.append("It is correct for square kernels, but fails or differs with a 2 × 3 kernel.")
+    if any(
+        array.dtype == np.float32
+        for t in trials
+        if t.dtype == "float64"
+        for array in (t.outcome.results or {}).values()
+    ):
+        notes.append("It calculates float64 input in float32, so it was compared at float32 precision.")
+    return notes
+
+
+def _first_wrong(attempt: Attempt, first: Trial, name: str, yours: Array, expected: Array) -> tuple[int, ...] | None:
+    """The first cell that differs; if the shapes differ, the first in the part that both have."""
+    if yours.ndim != expected.ndim:
+        return None
+    shared = tuple(slice(0, min(a, b)) for a, b in zip(yours.shape, expected.shape, strict=True))
+    unit = SINGLE if first.dtype == "float32" or yours.dtype == np.float32 else SINGLE**2
+    allowed = bound(attempt.operation, name, first.values, expected, unit)
+    far = np.argwhere(cells(yours[shared], expected[shared], np.broadcast_to(allowed, expected.shape)[shared]))
+    return tuple(int(i) for i in far[0]) if len(far) else None
+
+
+def _sums(attempt: Attempt, first: Trial, name: str, cell: tuple[int, ...], mistakes: Sequence[Mistake]) -> Sums:
+    """The arithmetic of one cell, the reference's and the function's."""
+    operation, values = attempt.operation, first.values
+    if operation.workings is not None:
+        own = mistakes[0].workings if len(mistakes) == 1 else None
+        return Sums(lines=(tuple(operation.workings(values, cell)), tuple(own(values, cell)) if own else ()))
+
+    def reference(asked: Values) -> Array | None:
+        return operation.reference(asked)[name]
+
+    def function(asked: Values) -> Array | None:
+        return (attempt(asked, first.dtype).results or {}).get(name)
+
+    yours = (first.outcome.results or {})[name]
+    return Sums(
+        _terms(attempt, reference, values, (name, cell), float(first.expected[name][cell])),
+        _terms(attempt, function, values, (name, cell), float(yours[cell])),
+        picks=operation.picks,
+    )
+
+
+def _terms(
+    attempt: Attempt, run: Run, values: Values, at: tuple[str, tuple[int, ...]], value: float
+) -> tuple[Term, ...] | None:
+    """The terms of one sum, if they add up to its value; of a maximum, the cells that it depends on.
+
+    Args:
+        at: The result and the cell in it.
+        value: The number there.
+    """
+    name, cell = at
+    if attempt.operation.picks:
+        seen = window(run, values, cell)
+        return None if seen is None else tuple(seen)
+    result = terms(run, values, cell, attempt.operation.sums[name])
+    if result is None:
+        return None
+    size = sum(abs(term.value) for term in result)
+    return tuple(result) if abs(sum(term.value for term in result) - value) <= 1e-4 * max(1.0, size) else None

@@ -126,7 +126,7 @@ def _read(output: str, status: int, path: Path, seconds: float) -> FileCheck:
     raise CheckFailed(f"the process that checked {path.name} ended {ended} without an answer.")
 
 
-def load(path: Path, name: str) -> Callable[..., Any]:
+def load(path: Path, name: str) -> Callable[..., object]:
     """The function that a file defines.
 
     Raises:

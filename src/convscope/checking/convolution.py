@@ -4,8 +4,22 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from convscope.checking.layouts import BIAS, CONVOLUTIONS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.mistakes import (
+    FIRST_IMAGE,
+    ONE_SIDE,
+    PAD,
+    ROW_ONLY,
+    TRANSPOSED,
+    TRUNCATED,
+    borders,
+    changed,
+    padded,
+    result,
+    set_to,
+    without_last_windows,
+)
+from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import BIAS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d
 from convscope.typing import Array
 
@@ -60,41 +74,10 @@ def _arrays(rng: np.random.Generator, shape: tuple[int, ...], limits: Limits, *,
     return {"x": draw(n, c, h, w), "weight": draw(k, c if c < 4 else 2, r, s), "bias": draw(k)}
 
 
-def set_to(**changes: object) -> Callable[[Values], Values]:
-    """Replace settings by fixed values."""
-    return lambda values: values | changes
-
-
-def changed(name: str, change: Callable[[Array], Array]) -> Callable[[Values], Values]:
-    """Change one array, if the function has it."""
-    return lambda values: values | ({name: change(values[name])} if values.get(name) is not None else {})
-
-
 def cropped(results: Results, values: Values) -> Results:
     """Crop to the size of the correct result, from the first window on."""
     rows, columns = reference(values)["out"].shape[2:]
     return {"out": results["out"][:, :, :rows, :columns]}
-
-
-def padded(mode: str, **how: object) -> Callable[[Values], Values]:
-    """Pad with something other than zeros."""
-
-    def before(values: Values) -> Values:
-        p = values["padding"]
-        widths = ((0, 0), (0, 0), (p, p), (p, p))
-        return values | {"x": np.pad(values["x"], widths, mode, **how), "padding": 0}  # type: ignore[call-overload]
-
-    return before
-
-
-def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], Values]:
-    """Pad with other widths: multiples of the correct one."""
-
-    def before(values: Values) -> Values:
-        p = values["padding"]
-        return values | {"padding": [(top * p, bottom * p), (left * p, right * p)]}
-
-    return before
 
 
 def axes(settings: str, row: bool) -> Callable[[Values], Values]:
@@ -129,18 +112,6 @@ def one_channel(at: int) -> Callable[[Array], Array]:
         return out
 
     return change
-
-
-def result(change: Callable[[Array], Array]) -> Callable[[Results, Values], Results]:
-    """Change the result."""
-    return lambda results, _values: {"out": change(results["out"])}
-
-
-def _last_zero(out: Array) -> Array:
-    out = out.copy()
-    out[:, :, -1, :] = 0
-    out[:, :, :, -1] = 0
-    return out
 
 
 def without_last(weight: Array) -> Array:
@@ -186,17 +157,11 @@ def _matrix_product(values: Values) -> Results:
     return reference(values | {"weight": left})
 
 
-def _first_image(results: Results, _values: Values) -> Results:
-    return {"out": np.repeat(results["out"][:1], len(results["out"]), 0)}
-
-
 def _swapped(weight: Array) -> Array:
     return weight.swapaxes(2, 3).reshape(weight.shape)
 
 
 PLACES = "stride ignored", "The windows start at every cell: multiply the row and the column by the stride."
-PAD = "padding missing", "The image is used without its padding: put rings of zeros around it first."
-ONE_SIDE = "padding on one side only", "All the padding is on one side: each side gets `padding` rows or columns."
 LAST = (
     "last windows missing",
     "The last row and column of windows are left out: there are (H + 2·padding - R) // stride + 1.",
@@ -206,7 +171,7 @@ LAST_ROW = (
     "One size of the result is one too small: (H + 2·padding - R) // stride + 1.",
 )
 RUN_ON = "sum not reset", "The sum goes on from one cell to the next: set it to zero before each window."
-ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride: multiply both."
+
 
 MISTAKES: Sequence[Mistake] = (
     Mistake(
@@ -296,7 +261,7 @@ MISTAKES: Sequence[Mistake] = (
     Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
     Mistake(*LAST_ROW, after=result(lambda out: out[:, :, :-1])),
     Mistake(*LAST_ROW, after=result(lambda out: out[..., :-1])),
-    Mistake(*LAST, after=result(_last_zero)),
+    Mistake(*LAST, after=result(without_last_windows)),
     Mistake(
         "window one cell too small",
         "The last row and column of each window are left out: a slice ends before its stop.",
@@ -355,21 +320,15 @@ MISTAKES: Sequence[Mistake] = (
         "Window and kernel are multiplied as matrices (@ or dot): multiply cell by cell (*).",
         instead=_matrix_product,
     ),
-    Mistake(
-        "truncated to integers",
-        "The result is stored as integers: make the output a float array.",
-        after=result(np.trunc),
-    ),
+    TRUNCATED,
     Mistake("rounded to integers", "The result is rounded; return it as it is.", after=result(np.rint)),
     Mistake(
         "negative results set to zero",
         "A ReLU is applied: a convolution keeps negative sums.",
         after=result(lambda out: np.maximum(out, 0)),
     ),
-    Mistake("first image for all", "Every image gets the result of the first.", after=_first_image),
-    Mistake(
-        "result transposed", "Rows and columns of the result are swapped.", after=result(lambda o: o.swapaxes(2, 3))
-    ),
+    FIRST_IMAGE,
+    TRANSPOSED,
     Mistake("image transposed", "Rows and columns of the image are swapped.", changed("x", lambda x: x.swapaxes(2, 3))),
     Mistake(
         "channels last in the result",

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from convscope.checking import convolution as forward
-from convscope.checking.convolution import changed, set_to
-from convscope.checking.layouts import BIAS, CONVOLUTIONS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, changed, only, padded, set_to, wrong_sign
+from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import BIAS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d_backward
 from convscope.typing import Array
 
@@ -29,11 +29,6 @@ def cases(limits: Limits) -> list[Case]:
         dout = rng.standard_normal(shape) if real else whole(rng, *shape, low=1, high=6)
         out.append(Case({"dout": dout, **case.values}, case.optional))
     return out
-
-
-def only(name: str, change: Callable[[Array, Values], Array]) -> Callable[[Results, Values], Results]:
-    """Change one of the results."""
-    return lambda results, values: {name: change(results[name], values)}
 
 
 def _overwritten(values: Values, *, by_kernel: bool) -> Results:
@@ -92,10 +87,6 @@ def _last_window(values: Values) -> Values:
     return values | {"dout": dout}
 
 
-OVERWRITE = (
-    "overlapping windows overwrite each other",
-    "A cell in several windows keeps only the gradient of the last one (= instead of +=): add all of them.",
-)
 WRONG_SIDE = (
     "padding cut off at the wrong side",
     "dx is computed on the padded image and cut to [:H, :W]: crop the padding instead, [padding : padding + H].",
@@ -111,7 +102,6 @@ FLIP = (
     "The kernel is flipped. Where each output cell adds its gradient to its window, the kernel is used as it is; "
     "only a full convolution of dout needs it flipped.",
 )
-STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 
 
 def _divided(*which: str) -> Callable[[Results, Values], Results]:
@@ -165,7 +155,7 @@ MISTAKES: Sequence[Mistake] = (
     Mistake(
         "padding with the edge in dw",
         "The padding is zero; the edge was repeated.",
-        instead=_with("dw", forward.padded("edge")),
+        instead=_with("dw", padded("edge")),
     ),
     *(
         Mistake(
@@ -175,10 +165,7 @@ MISTAKES: Sequence[Mistake] = (
         )
         for name in ("dx", "dw", "db")
     ),
-    *(
-        Mistake("wrong sign", f"{name} has the wrong sign.", after=only(name, lambda g, _v: -g))
-        for name in ("dx", "dw", "db")
-    ),
+    *map(wrong_sign, ("dx", "dw", "db")),
     *(
         Mistake(
             "truncated to integers",

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from convscope.checking import convolution
-from convscope.checking.layouts import INPUT, PADDING, SIZE, STRIDE
+from convscope.checking.mistakes import ONE_SIDE, PAD, borders, padded
 from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, pair, whole
+from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.typing import Array
 
 
@@ -132,9 +132,9 @@ IM2COL = Operation(
             instead=_stride_lost,
         ),
         Mistake("stride ignored", "The windows start at every cell.", lambda v: v | {"stride": 1}),
-        Mistake(*convolution.PAD, lambda v: v | {"padding": 0}),
-        *(Mistake(*convolution.ONE_SIDE, convolution.borders(*sides)) for sides in ((0, 2, 0, 2), (2, 0, 2, 0))),
-        Mistake("padded with the edge", "The padding repeats the edge: it should be zero.", convolution.padded("edge")),
+        Mistake(*PAD, lambda v: v | {"padding": 0}),
+        *(Mistake(*ONE_SIDE, borders(*sides)) for sides in ((0, 2, 0, 2), (2, 0, 2, 0))),
+        Mistake("padded with the edge", "The padding repeats the edge: it should be zero.", padded("edge")),
         Mistake(
             "window flipped",
             "Each window is read backwards.",

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from convscope.checking.convolution import changed, result
-from convscope.checking.layouts import BIAS, INPUT, WEIGHT
+from convscope.checking.mistakes import changed, result
 from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import BIAS, INPUT, WEIGHT
 from convscope.reference import linear
 from convscope.typing import Array
 

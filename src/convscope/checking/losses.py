@@ -1,11 +1,10 @@
 """Check of the losses: cross-entropy of logits, and the mean squared error."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from convscope.checking.convolution_backward import only
+from convscope.checking.mistakes import wrong_sign
 from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.gradients import cross_entropy_backward, mse_backward
@@ -35,7 +34,7 @@ def _cases(_limits: Limits) -> list[Case]:
 
 
 def _loss(
-    of: Callable[[Array, Array], Any], *, share: Callable[[Array], Array] = softmax
+    of: Callable[[Array, Array], object], *, share: Callable[[Array], Array] = softmax
 ) -> Callable[[Values], Results]:
     """A loss from probabilities and labels; its gradient stays that of the reference."""
 
@@ -172,7 +171,7 @@ CROSS_ENTROPY = Operation(
             "1 must be subtracted at the label.",
             after=lambda _r, v: {"dx": softmax(v["x"]) / len(v["x"])},
         ),
-        Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
+        wrong_sign("dx"),
     ),
     (
         Form("logits (N, classes), labels (N,)"),
@@ -195,7 +194,7 @@ def _mse_cases(_limits: Limits) -> list[Case]:
     return [*out, Case({"x": rng.standard_normal((5, 3)), "target": rng.standard_normal((5, 3))})]
 
 
-def _error(of: Callable[[Array], Any]) -> Callable[[Values], Results]:
+def _error(of: Callable[[Array], object]) -> Callable[[Values], Results]:
     return lambda v: {**_mse(v), "loss": np.asarray(of(v["x"] - v["target"]))}
 
 

@@ -1,4 +1,4 @@
-"""What the checker knows about one operation: its arguments, cases, reference and common mistakes.
+"""What the checker knows about one operation: its arguments, cases, reference, common mistakes and array layouts.
 
 Knows NumPy and no operation in particular. A mistake is the reference with its arguments changed (`before`), its
 results changed (`after`), or another calculation in its place (`instead`): running it returns the numbers of a function
@@ -93,7 +93,7 @@ class Form:
     """The layout of a function's arrays and results: (N, C, H, W), one plane, channels last."""
 
     name: str
-    give: Mapping[str, Callable[[Array], Any]] = field(default_factory=dict)
+    give: Mapping[str, Callable[[Array], Array | float]] = field(default_factory=dict)
     """Argument -> its array in this form."""
     take: Mapping[str, Callable[[Array, Values], Array]] = field(default_factory=dict)
     """Result -> its array in the checker's form."""
@@ -128,7 +128,7 @@ class Operation:
     """The contents of a backward function's `cache`, in order; "settings" is the dictionary."""
     bundled: frozenset[str] = frozenset()
     """Settings that the dictionary of a course (conv_param, hparameters) carries."""
-    constants: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, object] = field(default_factory=dict)
     """Parameters with one meaningful value: mode, training."""
     sums: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     """Result -> the products that it sums: (("x", "weight"), ("bias",)) is x times weight, plus bias."""
@@ -147,7 +147,7 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def pair(size: Any) -> tuple[int, int]:
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Rows and columns of a setting.
 
     >>> pair(2), pair((1, 3))
@@ -163,3 +163,70 @@ def whole(rng: np.random.Generator, *shape: int, low: int = -4, high: int = 5) -
 
 LAST = frozenset({"a_prev", "hparameters", "hparams", "dz"})
 """Parameter names of deeplearning.ai's course, whose arrays have their channels last."""
+
+
+# The layouts in which functions take images, kernels and biases.
+
+
+Give = Callable[[Array], Array | float]
+Back = Callable[[Array], Array]
+Take = Callable[[Array, Values], Array]
+
+MAPS, KERNELS, OFFSETS = ("x", "dout", "out", "dx"), ("weight", "dw"), ("bias", "db")
+
+
+def _form(
+    name: str, maps: tuple[Give, Back], kernels: tuple[Give, Back], offsets: tuple[Give, Back], **rest: Any
+) -> Form:
+    """A layout from pairs of conversions (to it, back) for maps, kernels and biases."""
+    pairs = {**dict.fromkeys(MAPS, maps), **dict.fromkeys(KERNELS, kernels), **dict.fromkeys(OFFSETS, offsets)}
+
+    def back(of: Back) -> Take:
+        return lambda array, _values: of(array)
+
+    return Form(
+        name, {n: forward for n, (forward, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest
+    )
+
+
+def _same(array: Array) -> Array:
+    return array
+
+
+def _rank(rank: int, change: Back) -> Back:
+    """Convert arrays of one rank; others are left unchanged, so that their shape is reported as wrong."""
+    return lambda array: change(array) if array.ndim == rank else array
+
+
+_TO_LAST: tuple[Give, Back] = (_rank(4, lambda a: a.transpose(0, 2, 3, 1)), _rank(4, lambda a: a.transpose(0, 3, 1, 2)))
+_KERNEL_LAST: tuple[Give, Back] = (
+    _rank(4, lambda a: a.transpose(2, 3, 1, 0)),
+    _rank(4, lambda a: a.transpose(3, 2, 0, 1)),
+)
+_IMAGE: tuple[Give, Back] = (lambda a: a[0], lambda a: a[None])
+_PLANE: tuple[Give, Back] = (lambda a: a[0, 0], lambda a: a[None, None])
+_FLAT: tuple[Give, Back] = (lambda a: a.reshape(1, 1, 1, -1), lambda a: a.reshape(-1))
+_NUMBER: tuple[Give, Back] = (lambda a: float(a[0]), lambda a: a.reshape(-1))
+_KEEP: tuple[Give, Back] = (_same, _same)
+_IMAGE_LAST: tuple[Give, Back] = (
+    lambda a: a[0].transpose(1, 2, 0),
+    lambda a: a.transpose(2, 0, 1)[None] if a.ndim == 3 else a,
+)
+
+BATCH = _form("(N, C, H, W)", _KEEP, _KEEP, _KEEP, layout="nchw", never_named=LAST)
+IMAGE = _form("(C, H, W)", _IMAGE, _KEEP, _KEEP, layout="nchw", limits=Limits(images=1), never_named=LAST)
+PLANE = _form("(H, W)", _PLANE, _PLANE, _NUMBER, layout="nchw", limits=Limits(1, 1, 1), never_named=LAST)
+ONE_KERNEL = _form(
+    "(C, H, W), one kernel", (lambda a: a[0], lambda a: a[None, None] if a.ndim == 2 else a[None]), _IMAGE, _NUMBER,
+    layout="nchw", limits=Limits(images=1, kernels=1), never_named=LAST,
+)  # fmt: skip
+COURSE = _form(
+    "(N, H, W, C)", _TO_LAST, _KERNEL_LAST, _FLAT, only_named=LAST, layout="nhwc", limits=Limits(square=True)
+)
+BATCH_LAST = _form(
+    "(N, H, W, C)", _TO_LAST, _KERNEL_LAST, (_same, _rank(4, lambda a: a.reshape(-1))), layout="nhwc", never_named=LAST
+)
+IMAGE_LAST = _form("(H, W, C)", _IMAGE_LAST, _KERNEL_LAST, _KEEP, layout="nhwc", limits=Limits(images=1))
+PLANES = (BATCH, COURSE, IMAGE, PLANE, BATCH_LAST, IMAGE_LAST)
+"""For poolings and ReLU, which have no kernels."""
+CONVOLUTIONS = (BATCH, COURSE, IMAGE, ONE_KERNEL, PLANE, BATCH_LAST, IMAGE_LAST)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from convscope.checking.activations import RELU, RELU_BACKWARD, SOFTMAX
 from convscope.checking.batch_norm import BATCH_NORM
 from convscope.checking.convolution import CONV2D
 from convscope.checking.convolution_backward import CONV2D_BACKWARD
@@ -12,8 +13,6 @@ from convscope.checking.losses import CROSS_ENTROPY, MSE
 from convscope.checking.operation import Operation
 from convscope.checking.pooling import AVG_POOL2D, MAX_POOL2D
 from convscope.checking.pooling_backward import AVG_POOL2D_BACKWARD, MAX_POOL2D_BACKWARD
-from convscope.checking.relu import RELU, RELU_BACKWARD
-from convscope.checking.softmax import SOFTMAX
 from convscope.errors import UnknownName, UsageError
 
 OPERATIONS: Mapping[str, Operation] = {

@@ -4,9 +4,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from convscope.checking.convolution import result, set_to
-from convscope.checking.layouts import INPUT, PADDING, PLANES, SIZE, STRIDE
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.mistakes import (
+    FIRST_IMAGE,
+    ROW_ONLY,
+    STRIDE_LOST,
+    TRANSPOSED,
+    TRUNCATED,
+    result,
+    set_to,
+    without_last_windows,
+)
+from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d, max_pool2d
 from convscope.typing import Array
 
@@ -108,51 +117,47 @@ def _last_short(values: Values, of: Callable[..., Array]) -> Results:
     return {"out": out}
 
 
-def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple[Mistake, ...]:
-    """Mistakes of both poolings."""
-    stride = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
-    rows = "stride in one direction only", "Only rows or only columns are multiplied by the stride: multiply both."
-    last = (
-        "last windows missing",
-        "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1.",
-    )
+def _one_way(run: Callable[[Values], Results], *, row: bool) -> Callable[[Values], Results]:
+    """Rows only or columns only are multiplied by the stride."""
 
-    last_row = (
-        "last windows missing along one axis",
-        "One size of the result is one too small: (H + 2·padding - size) // stride + 1.",
-    )
+    def instead(values: Values) -> Results:
+        out, plain = run(values)["out"], run(values | {"stride": 1})["out"]
+        at = tuple(
+            np.arange(n) * (values["stride"] if (axis == 0) == row else 1) for axis, n in enumerate(out.shape[2:])
+        )
+        return {"out": plain[:, :, at[0][:, None], at[1]]}
 
-    def one_way(row: bool) -> Callable[[Values], Results]:
-        def instead(values: Values) -> Results:
-            out, plain = run(values)["out"], run(values | {"stride": 1})["out"]
-            at = tuple(
-                np.arange(n) * (values["stride"] if (axis == 0) == row else 1) for axis, n in enumerate(out.shape[2:])
-            )
-            return {"out": plain[:, :, at[0][:, None], at[1]]}
+    return instead
 
-        return instead
 
-    def zeroed(out: Array) -> Array:
-        out = out.copy()
-        out[:, :, -1] = 0
-        out[..., -1] = 0
-        return out
+LAST = (
+    "last windows missing",
+    "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1.",
+)
+LAST_ROW = (
+    "last windows missing along one axis",
+    "One size of the result is one too small: (H + 2·padding - size) // stride + 1.",
+)
 
+
+def _stride_mistakes(run: Callable[[Values], Results]) -> tuple[Mistake, ...]:
+    """Windows that start at the wrong cells."""
     return (
-        Mistake(*stride, instead=_cropped(run)),
-        Mistake(*stride, set_to(stride=1)),
+        Mistake(*STRIDE_LOST, instead=_cropped(run)),
+        Mistake(*STRIDE_LOST, set_to(stride=1)),
         Mistake(
             "stride always the window's size",
             "The windows never overlap: move them by `stride`.",
             lambda v: v | {"stride": v["kernel_size"]},
         ),
-        Mistake(*rows, instead=one_way(True)),
-        Mistake(*rows, instead=one_way(False)),
-        Mistake(*last, after=result(lambda out: out[:, :, :-1, :-1])),
-        Mistake(*last_row, after=result(lambda out: out[:, :, :-1])),
-        Mistake(*last_row, after=result(lambda out: out[..., :-1])),
-        Mistake(*last, after=result(zeroed)),
-        Mistake("padding missing", "The image is used without its padding.", set_to(padding=0)),
+        Mistake(*ROW_ONLY, instead=_one_way(run, row=True)),
+        Mistake(*ROW_ONLY, instead=_one_way(run, row=False)),
+    )
+
+
+def _window_mistakes(of: Callable[..., Array]) -> tuple[Mistake, ...]:
+    """Windows of the wrong size."""
+    return (
         Mistake(
             "last short window kept",
             "A window that reaches beyond the input is kept: only whole windows count.",
@@ -168,21 +173,22 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
             "Each window has a row and a column too many.",
             instead=each_window(_over(of), size=1),
         ),
-        Mistake(
-            "result transposed",
-            "Rows and columns of the result are swapped.",
-            after=result(lambda out: out.swapaxes(2, 3)),
-        ),
-        Mistake(
-            "truncated to integers",
-            "The result is stored as integers: make the output a float array.",
-            after=result(np.trunc),
-        ),
-        Mistake(
-            "first image for all",
-            "Every image gets the result of the first.",
-            after=result(lambda out: np.repeat(out[:1], len(out), 0)),
-        ),
+    )
+
+
+def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple[Mistake, ...]:
+    """Mistakes of both poolings."""
+    return (
+        *_stride_mistakes(run),
+        Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
+        Mistake(*LAST_ROW, after=result(lambda out: out[:, :, :-1])),
+        Mistake(*LAST_ROW, after=result(lambda out: out[..., :-1])),
+        Mistake(*LAST, after=result(without_last_windows)),
+        Mistake("padding missing", "The image is used without its padding.", set_to(padding=0)),
+        *_window_mistakes(of),
+        TRANSPOSED,
+        TRUNCATED,
+        FIRST_IMAGE,
         Mistake(
             "first channel for all",
             "Every channel gets the result of the first.",

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from convscope.checking import pooling as forward
-from convscope.checking.convolution_backward import only
-from convscope.checking.layouts import GRADIENT, INPUT, PADDING, PLANES, SIZE, STRIDE
-from convscope.checking.operation import Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, only, wrong_sign
+from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.signature import GRADIENT, INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
 from convscope.typing import Array
 
@@ -97,18 +97,13 @@ def _winning_cells(values: Values) -> Iterator[tuple[int, ...]]:
             yield n, c, i, j, top + int(row), left + int(column)
 
 
-OVERWRITE = (
-    "overlapping windows overwrite each other",
-    "A cell in several windows keeps only the gradient of the last one (= instead of +=): add all of them.",
-)
-STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 COMMON = (
     Mistake(
         "dx is zero",
         "dx is returned as initialized: nothing is added to it.",
         after=only("dx", lambda dx, _v: np.zeros_like(dx)),
     ),
-    Mistake("wrong sign", "dx has the wrong sign.", after=only("dx", lambda dx, _v: -dx)),
+    wrong_sign("dx"),
     Mistake(
         "divided by the batch size",
         "The gradient is averaged over the images; only the loss takes a mean.",

@@ -16,6 +16,14 @@ from convscope.checking.operation import Form, Operation, Values, names, pair
 from convscope.errors import UsageError
 from convscope.typing import Array
 
+INPUT = names("x input inputs image images img im a a_prev input_data data array matrix arr xs values z feature_map")
+GRADIENT = names("dout grad grad_output grad_out upstream dy da dz delta g grad_y dl_dy output_gradient d_out")
+WEIGHT = names("w weight weights kernel kernels filter filters filt k")
+BIAS = names("b bias biases")
+STRIDE = names("stride strides s step")
+PADDING = names("pad padding p pads")
+DILATION = names("dilation dilate d")
+SIZE = names("kernel_size pool_size size k f window ksize kernel window_size pool filter_size field")
 BUNDLES = names(
     "conv_param conv_params pool_param pool_params bn_param bn_params param params hparameters hparams hyperparameters"
 )
@@ -100,7 +108,7 @@ class Plan:
                 out[name] = ABSENT[name](values[name]) if name in ABSENT else None
         return out
 
-    def arguments(self, values: Values, form: Form, kind: str, dtype: str) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, values: Values, form: Form, kind: str, dtype: str) -> tuple[list[object], dict[str, object]]:
         """Positional and keyword arguments; arrays are copies."""
         mapping = {
             name: convert(form.give[name](array) if name in form.give else array, kind, dtype)
@@ -108,8 +116,8 @@ class Plan:
             if name in self.operation.arrays and array is not None
         }
         settings = _bundle(values, self.operation)
-        positional: list[Any] = []
-        keywords: dict[str, Any] = {}
+        positional: list[object] = []
+        keywords: dict[str, object] = {}
         for slot in self.slots:
             argument = self._argument(slot, values, mapping, settings)
             if slot.keyword:
@@ -118,10 +126,10 @@ class Plan:
                 positional.append(argument)
         return positional, keywords
 
-    def _argument(self, slot: Slot, values: Values, given: Mapping[str, Any], settings: dict[str, Any]) -> Any:
+    def _argument(self, slot: Slot, values: Values, given: Mapping[str, Any], settings: Mapping[str, object]) -> object:
         match slot.role:
             case "array":
-                argument: Any = given.get(slot.of)
+                argument: object = given.get(slot.of)
             case "settings":
                 argument = dict(settings)
             case "shape":
@@ -137,13 +145,13 @@ class Plan:
                 argument = pair(values[slot.of]) if slot.pairs else values[slot.of]
         return argument
 
-    def _constant(self, name: str, values: Values) -> Any:
+    def _constant(self, name: str, values: Values) -> object:
         constant = self.operation.constants[name]
         made = {"zeros": np.zeros, "ones": np.ones}.get(str(constant))
         return made(values["x"].shape[1]) if made else constant
 
 
-def plan(function: Callable[..., Any], operation: Operation) -> Plan:
+def plan(function: Callable[..., object], operation: Operation) -> Plan:
     """Find out how a function is called.
 
     >>> from convscope.checking.convolution import CONV2D
@@ -172,7 +180,7 @@ def plan(function: Callable[..., Any], operation: Operation) -> Plan:
     return Plan(operation, tuple(slots), _kinds(function))
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., object]) -> str:
     """A function's name for messages."""
     return str(getattr(function, "__name__", type(function).__name__))
 
@@ -233,18 +241,18 @@ def _by_order(
         )
 
 
-def _bundle(values: Values, operation: Operation) -> dict[str, Any]:
+def _bundle(values: Values, operation: Operation) -> dict[str, object]:
     """The dictionary of a course: conv_param, pool_param, bn_param, hparameters."""
-    out: dict[str, Any] = {"mode": "train"} if "eps" in operation.bundled else {}
+    out: dict[str, object] = {"mode": "train"} if "eps" in operation.bundled else {}
     for name in operation.bundled:
-        value = values.get(name, operation.defaults(values).get(name))
+        value = values[name] if name in values else operation.defaults(values)[name]
         out |= dict.fromkeys(KEYS[name], value)
         if name == "kernel_size":
             out |= {"pool_height": pair(value)[0], "pool_width": pair(value)[1]}
     return out
 
 
-def _kinds(function: Callable[..., Any]) -> tuple[str, ...]:
+def _kinds(function: Callable[..., object]) -> tuple[str, ...]:
     """numpy, torch or lists first, by what the function's code and annotations name."""
     code = getattr(function, "__code__", None)
     scope = getattr(function, "__globals__", {})
@@ -255,7 +263,7 @@ def _kinds(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*first, "numpy", *(["torch"] if "torch" in sys.modules else []), "lists"]))
 
 
-def convert(value: Any, kind: str, dtype: str) -> Any:
+def convert(value: object, kind: str, dtype: str) -> object:
     """A copy of an array in the type that the function takes; numbers stay numbers."""
     if not isinstance(value, np.ndarray):
         return value

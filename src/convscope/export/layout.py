@@ -12,7 +12,8 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.escaping import spelled
-from convscope.export.chain import Chain, Key, Numbers
+from convscope.export.chain import Chain
+from convscope.export.chain_numbers import Key, Numbers
 from convscope.expr.expr import Cells, Dot, Leaf
 from convscope.typing import Array
 

@@ -5,27 +5,21 @@ Text is written as text, never parsed: a name that begins with `=`, `+`, `-` or 
 
 import datetime as dt
 import math
-from importlib import import_module
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from convscope.errors import ConvscopeError, UsageError
-from convscope.escaping import spelled
-from convscope.export.chain import Key, Numbers
+from convscope.errors import UsageError
+from convscope.export.chain_numbers import Key, Numbers
 from convscope.export.formulas import address, formula, quoted
 from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, TOP, Block, Layout, Plane, Sheet
+from convscope.export.xlsx import FAINT, GIVEN, INK, Book, Format, Page, plain, xlsxwriter
 from convscope.expr.call import cell_label
 from convscope.expr.expr import Expr
-from convscope.files import write_whole
 from convscope.typing import Array
 
-MISSING = "workbooks need XlsxWriter; install it with `pip install 'convscope[workbook]'` or `pip install XlsxWriter`."
 NEGATIVE, ZERO, POSITIVE = "#67A9CF", "#FFFFFF", "#EF8A62"
 """The ends of the colour scale, light enough for dark digits, and distinct for colour-blind eyes (ColorBrewer RdBu)."""
-INK, GIVEN, FAINT = "#1C1C1A", "#0B3FA8", "#8A8780"
-LONGEST_TEXT = 200
 MOST_TEXT = 40_000_000
 """Characters of all formulas together that a workbook may have."""
 ANSWERS = 100
@@ -34,46 +28,10 @@ HEAD = 6
 """The first row of the lists of recorded numbers and differences."""
 
 
-def xlsxwriter() -> Any:
-    """The module.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        return import_module("xlsxwriter")
-    except ImportError:
-        raise UsageError(MISSING) from None
-
-
-def check_workbook_path(path: str | Path) -> Path:
-    """Check the path of a workbook before any work is done."""
-    if not isinstance(path, str | Path):
-        raise UsageError(f"a workbook is written to a path, not to {path!r}; give one such as 'network.xlsx'.")
-    result = Path(path)
-    if result.suffix.lower() != ".xlsx":
-        raise UsageError(f"a workbook is a file .xlsx, not {result.name!r}; choose a name such as {result.stem}.xlsx.")
-    if not result.parent.is_dir():
-        raise UsageError(f"{result.parent} is not a folder; create it first, or choose another path.")
-    return result
-
-
-def save(path: str | Path, content: bytes) -> None:
-    """Write a workbook atomically: on failure, an existing file is kept.
-
-    Raises:
-        ConvscopeError: it cannot be written.
-    """
-    try:
-        write_whole(check_workbook_path(path), content)
-    except OSError as error:
-        raise ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
-
-
 def draw(file: BinaryIO, title: str, layout: Layout, roots: list[tuple[Key, Array]]) -> None:
     """Write a workbook; every number is calculated on the way (`Chain.calculate`)."""
     options = {"in_memory": True, "default_format_properties": {"font_size": 9, "font_color": INK}}
-    book = xlsxwriter().Workbook(file, options)
+    book: Book = xlsxwriter().Workbook(file, options)
     book.set_properties({"title": plain(title), "created": dt.datetime(2000, 1, 1)})
     drawing = _Drawing(book, layout)
     drawing.steps()
@@ -86,9 +44,9 @@ def draw(file: BinaryIO, title: str, layout: Layout, roots: list[tuple[Key, Arra
 class _Drawing:
     """The sheets of one workbook, and their formats."""
 
-    def __init__(self, book: Any, layout: Layout) -> None:
+    def __init__(self, book: Book, layout: Layout) -> None:
         self.book, self.layout, self.chain = book, layout, layout.chain
-        self.pages: dict[str, Any] = {}
+        self.pages: dict[str, Page] = {}
         for name in (FIRST, *(sheet.name for sheet in layout.sheets), RECORDED, DIFFERENCES):
             page = self.pages[name] = book.add_worksheet(name)
             page.hide_gridlines(2)
@@ -117,7 +75,7 @@ class _Drawing:
                 formats[block.numbers.key] = self._block(page, block)
         self._formulas(formats)
 
-    def _block(self, page: Any, block: Block) -> Any:
+    def _block(self, page: Page, block: Block) -> Format:
         """Headings, colours and given numbers of a tensor; returns the format of its numbers."""
         numbers = block.numbers
         largest = float(np.abs(numbers.recorded).max(initial=0.0))
@@ -139,7 +97,7 @@ class _Drawing:
                 page.write_number(row, column, value, form)
         return form
 
-    def _frame(self, page: Any, plane: Plane) -> None:
+    def _frame(self, page: Page, plane: Plane) -> None:
         """The heading of a plane, and the numbers of its rows and columns."""
         for position, label in enumerate(plane.columns):
             page.write_number(plane.row - 1, plane.column + position, label, self.index)
@@ -148,7 +106,7 @@ class _Drawing:
         if plane.heading:
             page.write_string(plane.row - 1 - bool(plane.columns), plane.column, plain(plane.heading), self.faint)
 
-    def _formulas(self, formats: dict[Key, Any]) -> None:
+    def _formulas(self, formats: dict[Key, Format]) -> None:
         """Every calculated number, with the recorded one as its stored result."""
         characters = 0
 
@@ -218,7 +176,7 @@ class _Drawing:
                 row += 1
         self._ties(page)
 
-    def _ties(self, page: Any) -> None:
+    def _ties(self, page: Page) -> None:
         """The choices that may be made differently."""
         page.set_column(5, 5, 32)
         heads = ["near-ties of a maximum or ReLU", "apart", "allowed"]
@@ -231,14 +189,14 @@ class _Drawing:
         if not self.chain.ties:
             page.write_string(HEAD, 5, "none", self.faint)
 
-    def _columns(self, page: Any, heads: list[str]) -> None:
+    def _columns(self, page: Page, heads: list[str]) -> None:
         page.set_column(0, 1, 14)
         page.set_column(2, 3, 12)
         page.freeze_panes(HEAD, 0)
         for column, head in enumerate(heads):
             page.write_string(HEAD - 1, column, head, self.right if column > 1 else self.head)
 
-    def _names(self, page: Any, row: int, numbers: Numbers, index: int) -> None:
+    def _names(self, page: Page, row: int, numbers: Numbers, index: int) -> None:
         cell = tuple(map(int, numbers.cells[index]))
         page.write_string(row, 0, plain(numbers.key.name))
         page.write_string(row, 1, cell_label(cell, numbers.shape))
@@ -258,7 +216,7 @@ class _Drawing:
         self._contents(page, row + 1)
         page.activate()
 
-    def _scale(self, page: Any, row: int) -> int:
+    def _scale(self, page: Page, row: int) -> int:
         page.write_string(row, 0, "colours, by sheet and kernel")
         for offset, (words, color) in enumerate(
             [("most negative", NEGATIVE), ("0", ZERO), ("most positive", POSITIVE)], 1
@@ -267,14 +225,14 @@ class _Drawing:
             page.write_string(row, offset, words, form)
         return row + 1
 
-    def _answer(self, page: Any, row: int, roots: list[tuple[Key, Array]]) -> int:
+    def _answer(self, page: Page, row: int, roots: list[tuple[Key, Array]]) -> int:
         """The network's outputs as formulas, with the largest class score. Returns the row below."""
         for key, flat in roots:
             if len(flat) <= ANSWERS:
                 row = self._numbers_of(page, row, self.chain.tensors[key]) + 1
         return row
 
-    def _numbers_of(self, page: Any, top: int, numbers: Numbers) -> int:
+    def _numbers_of(self, page: Page, top: int, numbers: Numbers) -> int:
         sheet, block = self.layout.blocks[numbers.key]
         known = self.chain.trace.card.classes
         classes = known if numbers.shape == (1, len(known)) == (1, len(numbers)) else ()
@@ -293,7 +251,7 @@ class _Drawing:
             page.write_formula(below, 1, f"=INDEX({names},MATCH(MAX({values}),{values},0))", self.align, largest)
         return below + 1
 
-    def _contents(self, page: Any, top: int) -> None:
+    def _contents(self, page: Page, top: int) -> None:
         """The list of sheets and their contents."""
         heads = [("sheet", self.head), ("numbers", self.right), ("formulas", self.right), (" what it holds", self.head)]
         for column, (head, form) in enumerate(heads):
@@ -337,9 +295,3 @@ def _digits(largest: float) -> str:
         return "0.00" if not largest else "0E+00"
     decimals = min(max(2 - math.floor(math.log10(largest)), 0), 3)
     return "0" if decimals == 0 else f"0.{'0' * decimals}"
-
-
-def plain(text: str) -> str:
-    """External text as one short line, without characters that XML lacks."""
-    line = spelled(text)
-    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"

@@ -2,14 +2,13 @@
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.export.chain import parts_read
+from convscope.export.chain_numbers import parts_read
 from convscope.export.formulas import formula, literal
-from convscope.export.sheets import GIVEN, INK, plain, save, xlsxwriter
+from convscope.export.xlsx import FAINT, GIVEN, INK, Book, Format, plain, save, xlsxwriter
 from convscope.expr.expr import Apply, Cells, Dot, Leaf
 from convscope.proof.explanation import Explanation
 from convscope.render.drawing import headline
@@ -38,7 +37,7 @@ def save_sum(why: Explanation, path: str | Path) -> None:
     if expr is None:
         raise UsageError(f"{why.name} has no calculation to write: no rule explains {why.step.op!r}.")
     content = BytesIO()
-    book = xlsxwriter().Workbook(content, {"in_memory": True, "default_format_properties": {"font_color": INK}})
+    book: Book = xlsxwriter().Workbook(content, {"in_memory": True, "default_format_properties": {"font_color": INK}})
     try:
         _Sheet(book, why).draw()
     except UsageError as error:
@@ -50,11 +49,11 @@ def save_sum(why: Explanation, path: str | Path) -> None:
 class _Sheet:
     """The one sheet."""
 
-    def __init__(self, book: Any, why: Explanation) -> None:
+    def __init__(self, book: Book, why: Explanation) -> None:
         self.why, self.page = why, book.add_worksheet(SHEET)
         self.title = book.add_format({"bold": True, "font_size": 13})
         self.head = book.add_format({"bold": True, "bottom": 1})
-        self.faint = book.add_format({"font_color": "#8A8780"})
+        self.faint = book.add_format({"font_color": FAINT})
         self.given = book.add_format({"font_color": GIVEN, "num_format": "0.0000000"})
         self.made = book.add_format({"num_format": "0.0000000"})
         self.small = book.add_format({"num_format": "0.0E+00"})
@@ -135,7 +134,7 @@ class _Sheet:
         self.page.write_string(self.row, column, plain(label))
         self.page.write_number(self.row, column + 1, float(value), self.given)
 
-    def _line(self, label: str, text: str | None, value: float, form: Any) -> str:
+    def _line(self, label: str, text: str | None, value: float, form: Format) -> str:
         """Write a summary line; returns the address of its number."""
         self.page.write_string(self.row, 0, label)
         if text is None and not np.isfinite(value):

@@ -17,8 +17,7 @@ from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.errors import TraceError, UsageError
 from convscope.export.field_sums import FieldSum, field_sums
-from convscope.export.layer_sums import AxisSums, Sum, multiply_adds, parameter_sum, size_sums
-from convscope.export.memory_sums import MemoryUse, memory_use
+from convscope.export.layer_sums import AxisSums, MemoryUse, Sum, memory_use, multiply_adds, parameter_sum, size_sums
 from convscope.inputs.model_inputs import random_inputs
 from convscope.render.numbers import table
 from convscope.traces.trace import Trace

@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from convscope.capture.tracing import trace
 from convscope.errors import UsageError
 from convscope.escaping import spelled
-from convscope.export.chain import Chain, Key, NearTie, Numbers, TooLarge, below
+from convscope.export.chain import Chain, NearTie, TooLarge, below
+from convscope.export.chain_numbers import Key, Numbers
 from convscope.export.layout import Layout
-from convscope.export.sheets import check_workbook_path, draw, save, xlsxwriter
+from convscope.export.sheets import draw
+from convscope.export.xlsx import check_workbook_path, save, xlsxwriter
 from convscope.expr.call import Cell, full_cell
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.probe.support.batching import Model, as_model
@@ -114,7 +115,7 @@ class Workbook:
 @takes(model="Module | Trace | str | Path", at="tuple | list")
 def workbook(
     model: Model | Trace,
-    image: Any = None,
+    image: object = None,
     *,
     at: tuple[str, Cell] | None = None,
     out: str | Path | None = None,
@@ -132,7 +133,7 @@ def workbook(
 
     Args:
         model: A module, anything that `cs.load_model` takes, or a trace.
-        image: Anything that `cs.load_image` takes; not for a trace.
+        image: objectthing that `cs.load_image` takes; not for a trace.
         at: A step and a cell, to write only the numbers that this one depends on; needed for large networks.
         out: Where to write it, a file .xlsx; None to call `save` later.
         name: The image's name on the first sheet, by default as it was loaded.
@@ -165,7 +166,7 @@ def workbook(
     return book
 
 
-def _traced(model: Model, image: Any) -> tuple[Trace, str]:
+def _traced(model: Model, image: object) -> tuple[Trace, str]:
     loaded = as_model(model)
     inputs = prepare_inputs(image, loaded)
     return trace(loaded, inputs.value), inputs.name

@@ -37,7 +37,7 @@ class Backward:
     """On results that are still to be followed."""
     tainted: Mapping[Result, frozenset[str]] = field(default_factory=dict)
     """The results that depend on numbers which left PyTorch, each with the steps that take those."""
-    inputs: dict[str, Array] = field(default_factory=dict)
+    inputs: dict[str, Array] = field(init=False)
     """On the cells of each input."""
     constant: float = 0.0
     bound: float = 0.0
@@ -52,6 +52,9 @@ class Backward:
     broken: list[str] = field(default_factory=list)
     """Steps that take numbers which left PyTorch, and on which weights fall."""
 
+    def __post_init__(self) -> None:
+        self.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
+
 
 def backward(trace: Trace, step: Step, cell: Cell, output: int = 0, ops: Mapping[str, Op] = OPS) -> Backward:
     """Follow one number of a step to the inputs.
@@ -62,30 +65,34 @@ def backward(trace: Trace, step: Step, cell: Cell, output: int = 0, ops: Mapping
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or cannot be followed.
     """
-    found = Backward(trace, varying(trace, step.id), ops)
-    found.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
-    found.tainted = broken_before(trace, step.id)
-    start = np.zeros(step.results[output].shape)
-    start[cell] = 1.0
-    found.weights[step.id, output] = start
+    flow = Backward(trace, varying(trace, step.id), ops)
+    flow.tainted = broken_before(trace, step.id)
+    flow.weights[step.id, output] = one_at(step, cell, output)
     for at in range(step.id, -1, -1):
         here = trace.all_steps[at]
         for index in range(len(here.results)):
-            weights = found.weights.pop((at, index), None)
+            weights = flow.weights.pop((at, index), None)
             if weights is not None and weights.any():
-                through(found, here, index, weights)
-    return found
+                through(flow, here, index, weights)
+    return flow
+
+
+def one_at(step: Step, cell: Cell, output: int = 0) -> Array:
+    """Weights on a step's result: 1 on a cell, 0 on all others."""
+    weights = np.zeros(step.results[output].shape)
+    weights[cell] = 1.0
+    return weights
 
 
 def varying(trace: Trace, last: int) -> frozenset[Result]:
     """The results, up to a step, that depend on an input by more than their shape."""
-    found: set[Result] = set()
+    varies: set[Result] = set()
     for step in trace.all_steps[: last + 1]:
         if is_constant(step) or step.overridden:
             continue
-        if any(_varies(found, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
-            found |= {(step.id, i) for i, made in enumerate(step.results) if _is_number(made)}
-    return frozenset(found)
+        if any(_varies(varies, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
+            varies |= {(step.id, i) for i, made in enumerate(step.results) if _is_number(made)}
+    return frozenset(varies)
 
 
 def is_constant(step: Step) -> bool:
@@ -95,32 +102,32 @@ def is_constant(step: Step) -> bool:
 
 def broken_before(trace: Trace, last: int) -> dict[Result, frozenset[str]]:
     """The results, up to a step, that depend on numbers which left PyTorch, each with the steps that take those."""
-    found: dict[Result, frozenset[str]] = {}
+    broken: dict[Result, frozenset[str]] = {}
     if not any(step.broken for step in trace.all_steps[: last + 1]):
-        return found
+        return broken
     for step in trace.all_steps[: last + 1]:
         if step.overridden:
             continue
         here = frozenset([step.name] if step.broken else [])
         for name, ref in operands_of(step):
             if not (step.op in WRITES and name == "self"):
-                here |= broken_behind(found, ref)
+                here |= broken_behind(broken, ref)
         if here:
-            found |= {(step.id, index): here for index in range(len(step.results))}
-    return found
+            broken |= {(step.id, index): here for index in range(len(step.results))}
+    return broken
 
 
-def broken_behind(found: Mapping[Result, frozenset[str]], ref: Ref) -> frozenset[str]:
+def broken_behind(broken: Mapping[Result, frozenset[str]], ref: Ref) -> frozenset[str]:
     """The steps behind an operand that take numbers which left PyTorch."""
     writers = [(ref.id, ref.output)] if ref.kind == "step" else []
-    return frozenset().union(*(found.get(result, ()) for result in (*writers, *((w, 0) for w in ref.rewritten))))
+    return frozenset().union(*(broken.get(result, ()) for result in (*writers, *((w, 0) for w in ref.rewritten))))
 
 
-def _varies(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
+def _varies(varies: set[Result] | frozenset[Result], ref: Ref) -> bool:
     if not _is_number(ref):
         return False
-    written = any((writer, 0) in found for writer in ref.rewritten)
-    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)
+    written = any((writer, 0) in varies for writer in ref.rewritten)
+    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in varies)
 
 
 def _is_number(ref: Ref) -> bool:
@@ -134,14 +141,14 @@ def operands_of(step: Step) -> Iterator[tuple[str, Ref]]:
         yield (name if step.arguments[name] is ref else f"{name}.{place}"), ref
 
 
-def through(found: Backward, step: Step, output: int, weights: Array) -> None:
+def through(flow: Backward, step: Step, output: int, weights: Array) -> None:
     """Take weights on one result of a step to its operands, or into the constant where nothing of it varies."""
-    if (step.id, output) in found.tainted:
-        _count_broken(found, step, output)
-    if (step.id, output) not in found.varies:
-        found.constant += _times(weights, step.outputs[output])
+    if (step.id, output) in flow.tainted:
+        _count_broken(flow, step, output)
+    if (step.id, output) not in flow.varies:
+        flow.constant += _times(weights, step.outputs[output])
         return
-    vjp = found.ops[step.op].vjp if step.op in found.ops else None
+    vjp = flow.ops[step.op].vjp if step.op in flow.ops else None
     if vjp is None or step.is_complex:
         of = " of complex numbers" if step.is_complex else ""
         raise UsageError(
@@ -149,77 +156,77 @@ def through(found: Backward, step: Step, output: int, weights: Array) -> None:
             "through it; explain it step by step instead."
         )
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
-    varies = frozenset(name for name, ref in refs.items() if _varies(found.varies, ref))
-    pulled = vjp(call_of(found.trace, step, output, found.ops), weights, varies)
-    found.constant += pulled.constant
-    if found.counts_rounding:
-        _count_rounding(found, step, output, weights)
+    varies = frozenset(name for name, ref in refs.items() if _varies(flow.varies, ref))
+    pulled = vjp(call_of(flow.trace, step, output, flow.ops), weights, varies)
+    flow.constant += pulled.constant
+    if flow.counts_rounding:
+        _count_rounding(flow, step, output, weights)
     if not pulled.linear:
-        found.bent.append(step.name)
+        flow.bent.append(step.name)
     for name, gradient in pulled.gradients.items():
-        onto(found, step, name, refs[name], gradient)
+        onto(flow, step, name, refs[name], gradient)
 
 
-def _count_broken(found: Backward, step: Step, output: int) -> None:
+def _count_broken(flow: Backward, step: Step, output: int) -> None:
     """The share of weights that ends here: in the step's own arguments, and in operands that do not vary."""
-    if (step.id, output) not in found.varies:
-        found.broken += sorted(found.tainted[step.id, output])
+    if (step.id, output) not in flow.varies:
+        flow.broken += sorted(flow.tainted[step.id, output])
         return
-    found.broken += [step.name] if step.broken else []
+    flow.broken += [step.name] if step.broken else []
     for _, ref in operands_of(step):
-        found.broken += [] if _varies(found.varies, ref) else sorted(broken_behind(found.tainted, ref))
+        flow.broken += [] if _varies(flow.varies, ref) else sorted(broken_behind(flow.tainted, ref))
 
 
-def _count_rounding(found: Backward, step: Step, output: int, weights: Array) -> None:
+def _count_rounding(flow: Backward, step: Step, output: int, weights: Array) -> None:
     """The bound of this step's rounding in the weighted sum, and the rounding itself."""
     made = step.results[output]
     moved = step.arguments[SOURCES.get(step.op, "self")] if step.op in MOVES else None
     if isinstance(moved, Ref) and moved.dtype == made.dtype:
         return
-    witness = recomputed(found.trace, step, output)
+    witness = recomputed(flow.trace, step, output)
     if witness is None:
-        found.bound = found.rounding = found.slack = np.nan
+        flow.bound = flow.rounding = flow.slack = np.nan
         return
     bound = _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
     precision = Precision.of(made.dtype)
-    found.bound += bound
+    flow.bound += bound
     recorded = step.outputs[output]
     with np.errstate(invalid="ignore"):
-        found.rounding += _times(weights, np.where(recorded == witness.values, 0.0, recorded - witness.values))
-    found.slack += 8 * bound * OUR_OWN / max(precision.sum, precision.stored)
+        flow.rounding += _times(weights, np.where(recorded == witness.values, 0.0, recorded - witness.values))
+    flow.slack += 8 * bound * OUR_OWN / max(precision.sum, precision.stored)
 
 
-def onto(found: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> None:
+def onto(flow: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> None:
     """Weights on an operand, to whatever wrote its numbers last."""
     if not ref.rewritten and ref.kind == "step":
-        _add(found.weights, (ref.id, ref.output), gradient)
+        _add(flow.weights, (ref.id, ref.output), gradient)
         return
     cells = np.argwhere(gradient)
     numbers = gradient[tuple(cells.T)]
     addresses = ref.offset + cells @ np.array(ref.stride, np.int64).reshape(-1)
     left = np.ones(len(cells), bool)
     for writer in reversed(ref.rewritten):
-        for output, made in enumerate(found.trace.all_steps[writer].results):
+        for output, made in enumerate(flow.trace.all_steps[writer].results):
             if made.memory == ref.memory:
                 at, hit = made.cells_at(addresses)
                 hit &= left
-                _add(found.weights, (writer, output), _scattered(made.shape, at[hit], numbers[hit]))
+                _add(flow.weights, (writer, output), _scattered(made.shape, at[hit], numbers[hit]))
                 left &= ~hit
-    _onto_whole(found, step, name, ref, (cells[left], addresses[left], numbers[left]))
+    _onto_whole(flow, step, name, ref, (cells[left], addresses[left], numbers[left]))
 
 
-def _onto_whole(found: Backward, step: Step, name: str, ref: Ref, rest: tuple[Array, Array, Array]) -> None:
+def _onto_whole(flow: Backward, step: Step, name: str, ref: Ref, rest: tuple[Array, Array, Array]) -> None:
     """The source of cells that no later write covered: the step, the input, or a constant."""
     cells, addresses, numbers = rest
     if ref.kind == "step":
-        _add(found.weights, (ref.id, ref.output), _scattered(ref.shape, cells, numbers))
+        _add(flow.weights, (ref.id, ref.output), _scattered(ref.shape, cells, numbers))
     elif ref.kind == "input":
-        at, _ = found.trace.outside[ref.kind, ref.id].cells_at(addresses)
-        np.add.at(found.inputs[ref.name], tuple(at.T), numbers)
+        at, _ = flow.trace.outside[ref.kind, ref.id].cells_at(addresses)
+        np.add.at(flow.inputs[ref.name], tuple(at.T), numbers)
     else:
-        values = found.trace.operand(step, name.partition(".")[0])
+        values = flow.trace.operand(step, name.partition(".")[0])
         array = values[int(name.partition(".")[2])] if "." in name else values
-        found.constant += float(np.sum(numbers * array[tuple(cells.T)]))
+        flow.constant += float(np.sum(numbers * array[tuple(cells.T)]))
 
 
 def _add(weights: dict[Result, Array], result: Result, more: Array) -> None:
@@ -227,9 +234,9 @@ def _add(weights: dict[Result, Array], result: Result, more: Array) -> None:
 
 
 def _scattered(shape: tuple[int, ...], cells: Array, numbers: Array) -> Array:
-    found = np.zeros(shape)
-    np.add.at(found, tuple(cells.T), numbers)
-    return found
+    array = np.zeros(shape)
+    np.add.at(array, tuple(cells.T), numbers)
+    return array
 
 
 def _times(weights: Array, values: Array) -> float:

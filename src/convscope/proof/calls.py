@@ -32,11 +32,11 @@ def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | 
     weight = trace.operand(step, "weight") if arguments is None else arguments["weight"]
     if step.arguments["transposed"] or np.isfinite(weight).all():
         return True
-    given = trace.operands(step) if arguments is None else arguments
+    values = trace.operands(step) if arguments is None else arguments
     operation = OPERATIONS[step.op]
     try:
-        with_zeros = operation.compute(**given)
-        without = operation.compute(**given, multiplies_padding=False)
+        with_zeros = operation.compute(**values)
+        without = operation.compute(**values, multiplies_padding=False)
     except ConvscopeError:
         return True
     differs = np.isnan(with_zeros) & ~np.isnan(without)  # type: ignore[arg-type]  # one result

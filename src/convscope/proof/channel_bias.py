@@ -68,14 +68,14 @@ def _columns(kernel: list[int], terms: Iterator[tuple[Array, float]], bias: floa
     sums: list[Array] = [np.zeros((), np.float32)] * taps
     for index, (numbers, weight) in enumerate(terms):
         sums[index % taps] = (sums[index % taps] + numbers * weight).astype(np.float32)
-    found = []
+    results = []
     for start, end in ((bias, 0.0), (0.0, bias)):
         for order in (sums, sums[::-1]):
             total = np.full(sums[0].shape, start)
             for tap in order:
                 total = cast(total + cast(tap, dtype), dtype)
-            found.append(cast(total + end, dtype))
-    return found
+            results.append(cast(total + end, dtype))
+    return results
 
 
 def _terms(

@@ -33,8 +33,8 @@ class Contributions(Displayed):
 
     >>> import torch, convscope as cs
     >>> trace = cs.trace(torch.nn.Conv2d(1, 1, 2), torch.ones(1, 2, 2))
-    >>> found = contributions(trace, trace["conv2d"], (0, 0, 0, 0))
-    >>> bool(abs(found.total - found.value) <= found.bound), found.linear
+    >>> answer = contributions(trace, trace["conv2d"], (0, 0, 0, 0))
+    >>> bool(abs(answer.total - answer.value) <= answer.bound), answer.linear
     (True, True)
     """
 
@@ -132,63 +132,63 @@ def contributions(
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or cannot be followed.
     """
-    found = backward(trace, step, cell, output, ops)
-    pixels = {n: np.where(w == 0, 0.0, w * trace.inputs[n]) for n, w in found.inputs.items()}
+    flow = backward(trace, step, cell, output, ops)
+    pixels = {n: np.where(w == 0, 0.0, w * trace.inputs[n]) for n, w in flow.inputs.items()}
     value = float(step.outputs[output][cell])
-    added = sum(float(np.abs(p).sum()) for p in pixels.values()) + abs(found.constant) + abs(value)
+    added = sum(float(np.abs(p).sum()) for p in pixels.values()) + abs(flow.constant) + abs(value)
     return Contributions(
         name or step.name,
         value,
         pixels,
-        found.inputs,
-        found.constant,
-        bound=found.bound + OURS * added,
-        rounding=found.rounding,
-        slack=found.slack + OURS * added,
-        bent=tuple(dict.fromkeys(reversed(found.bent))),
-        broken=tuple(dict.fromkeys(reversed(found.broken))),
+        flow.inputs,
+        flow.constant,
+        bound=flow.bound + OURS * added,
+        rounding=flow.rounding,
+        slack=flow.slack + OURS * added,
+        bent=tuple(dict.fromkeys(reversed(flow.bent))),
+        broken=tuple(dict.fromkeys(reversed(flow.broken))),
     )
 
 
-def _page(found: Contributions) -> list[str]:
-    total = found.total
-    every = np.concatenate([p.reshape(-1) for p in found.pixels.values()])
-    parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), found.constant]
-    scale = NumberScale.of([*parts, found.value])
+def _page(answer: Contributions) -> list[str]:
+    total = answer.total
+    every = np.concatenate([p.reshape(-1) for p in answer.pixels.values()])
+    parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), answer.constant]
+    scale = NumberScale.of([*parts, answer.value])
     rest = scale.units(total) - sum(map(scale.units, parts)) if np.isfinite([*parts, total]).all() else 0
     rows: list[Row | str] = [
         Row(f"{np.count_nonzero(every > 0):,} cells of the input that add", scale.show(parts[0])),
         Row(f"{np.count_nonzero(every < 0):,} cells that take away", scale.show(parts[1])),
-        Row("constant: biases and shifts" + ", and what is unknown" * bool(found.broken), scale.show(parts[2])),
+        Row("constant: biases and shifts" + ", and what is unknown" * bool(answer.broken), scale.show(parts[2])),
         *([Row("rounding of the numbers shown", scale.text(rest))] if rest else []),
         RULE,
         Row("added up", scale.show(total)),
-        Row("recorded", scale.show(found.value)),
-        Row("difference", small(found.residual), f"allowed ± {small(found.bound)}"),
-        Row("of it PyTorch's rounding", small(found.rounding), "as the NumPy reference finds it"),
-        Row("left over", small(found.left), f"allowed ± {small(found.slack)}"),
+        Row("recorded", scale.show(answer.value)),
+        Row("difference", small(answer.residual), f"allowed ± {small(answer.bound)}"),
+        Row("of it PyTorch's rounding", small(answer.rounding), "as the NumPy reference finds it"),
+        Row("left over", small(answer.left), f"allowed ± {small(answer.slack)}"),
     ]
-    return [f"{found.name} = {short(found.value)}", _kind(found), "", *indented(render(rows)), "", *_largest(found)]
+    return [f"{answer.name} = {short(answer.value)}", _kind(answer), "", *indented(render(rows)), "", *_largest(answer)]
 
 
-def _kind(found: Contributions) -> str:
-    if found.broken:
+def _kind(answer: Contributions) -> str:
+    if answer.broken:
         return (
-            f"unknown: the chain to the image is broken at {_few(found.broken)}, which takes numbers that left "
+            f"unknown: the chain to the image is broken at {_few(answer.broken)}, which takes numbers that left "
             "PyTorch; what the image adds through these is not followed"
         )
-    if found.linear:
+    if answer.linear:
         return "what each cell of the input adds; exact, because every step on the way is piecewise linear"
-    return f"the tangent at this input, because these are not piecewise linear: {_few(found.bent)}"
+    return f"the tangent at this input, because these are not piecewise linear: {_few(answer.bent)}"
 
 
 def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _largest(found: Contributions, count: int = 8) -> list[str]:
+def _largest(answer: Contributions, count: int = 8) -> list[str]:
     rows: list[Row | str] = []
-    for name, pixels in found.pixels.items():
+    for name, pixels in answer.pixels.items():
         source = Source(name, "input", pixels.shape)
         order = np.argsort(-np.abs(pixels).reshape(-1), kind="stable")[:count]
         cells = [tuple(map(int, np.unravel_index(int(i), pixels.shape))) for i in order]
@@ -197,10 +197,10 @@ def _largest(found: Contributions, count: int = 8) -> list[str]:
             Row(
                 source.label(cell),
                 scale.show(float(pixels[cell])),
-                f"= weight {short(float(found.weights[name][cell]))} × cell",
+                f"= weight {short(float(answer.weights[name][cell]))} × cell",
             )
             for cell in cells
             if pixels[cell]
         ]
-    none = "no cell of the input is known to count" if found.broken else "no cell of the input counts"
+    none = "no cell of the input is known to count" if answer.broken else "no cell of the input counts"
     return ["the cells that count most", "", *indented(render(rows))] if rows else [none]

@@ -21,9 +21,8 @@ from convscope.proof.calls import call_of
 from convscope.proof.recomputation import recomputed
 from convscope.proof.status import StepStatus
 from convscope.proof.verification_report import Mismatch
-from convscope.traces.step import Kind, Ref, Step
+from convscope.traces.step import BackwardNode, Kind, Ref, Step
 from convscope.traces.trace import Trace
-from convscope.traces.training_step import BackwardNode
 from convscope.typing import Array
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], int]

@@ -10,7 +10,6 @@ import numpy as np
 
 from convscope.displayed import Displayed
 from convscope.errors import UsageError
-from convscope.escaping import joined
 from convscope.expr.call import Call, Cell, Source, cell_label, full_cell
 from convscope.expr.expr import Expr, Leaf
 from convscope.json_values import plain_number
@@ -18,18 +17,16 @@ from convscope.ops import OPS, Op, convolution
 from convscope.proof.calls import call_of, check_tables
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.derivatives import derivatives_of
-from convscope.proof.paths import Paths, paths_to
+from convscope.proof.explanation_text import notes_on, text_of
+from convscope.proof.paths import Paths, Walk, paths_to, walk_along
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
-from convscope.proof.walk import Walk, walk_along
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
-from convscope.render.numbers import short as number_text
-from convscope.render.page import page, passage
 from convscope.render.series import Inner, parts
-from convscope.render.sums import Detail, indented
+from convscope.render.sums import Detail
 from convscope.render.to_json import plain
 from convscope.render.worksheet import Worksheet, worksheet
 from convscope.traces.notation import formula, pytorch_code
@@ -169,7 +166,7 @@ class Explanation(Displayed):
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """Remarks: changed weights, where a NaN came in, an operation without a rule."""
-        return tuple(_notes(self))
+        return tuple(notes_on(self))
 
     @takes()
     def parts(self, *, all: bool = False) -> list[Leaf | Inner]:  # noqa: A002 - the word of the command line
@@ -200,9 +197,9 @@ class Explanation(Displayed):
         yield 0, self
         if depth > 1:
             for part in self.parts():
-                found = self.follow(part) if isinstance(part, Leaf) else None
-                if found is not None:
-                    yield from ((level + 1, inner) for level, inner in found.walk(depth - 1))
+                why = self.follow(part) if isinstance(part, Leaf) else None
+                if why is not None:
+                    yield from ((level + 1, inner) for level, inner in why.walk(depth - 1))
 
     @takes()
     def to_text(self, *, all: bool = False, depth: int = 1, short: bool = False) -> str:  # noqa: A002 - the command's
@@ -225,29 +222,11 @@ class Explanation(Displayed):
             depth: How many steps back; 2 adds the calculation of each number in this one.
             short: Leave out the comparison with the recorded number; its outcome is beside the number.
         """
-        if self.expr is None:
-            return joined([f"{self.name} = {number_text(self.recorded)}", *self.notes, "", self.says])
-        detail = Detail(everything=all)
-        if short:
-            lines = passage(self.name, self.expr, STATUSES[self.status].word, detail)
-            lines += ["", *self.notes] if self.notes else []
-        else:
-            lines = page(self.name, self.expr, self.recorded, self.bound, detail)
-            lines += ["", *self.notes, self.says]
-        if depth > 1:
-            deeper = self._deeper(detail, depth)
-            lines += ["", "where these numbers come from", "", *indented(deeper)] if deeper else []
-        return joined(lines)
+        return text_of(self, everything=all, depth=depth, short=short)
 
     def paper(self) -> Worksheet | None:
         """The calculation as lines, for who draws windows and kernels by other means than text; None without a rule."""
         return None if self.expr is None else worksheet(self.expr, self.recorded, self.bound)
-
-    def _deeper(self, detail: Detail, depth: int) -> list[str]:
-        lines: list[str] = []
-        for part in [] if self.expr is None else parts(self.expr, detail):
-            lines += _part(self, part, detail, depth)
-        return lines[:-1]
 
     def to_input(self) -> Contributions:
         """The same number as contributions of input pixels plus a constant.
@@ -317,7 +296,7 @@ class Explanation(Displayed):
             depth: As for `to_text`; more than 1 adds the explanations of the parts, as `parts`.
             proof: Whether with `status` and `proved`, for which the step is recomputed.
         """
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "format": FORMAT,
             "step": {"id": self.step.id, "name": self.step.name, "module": self.step.module, "op": self.step.op},
             "shape": list(self.call.shape),
@@ -335,8 +314,8 @@ class Explanation(Displayed):
         }
         if depth > 1:
             followed = (self.follow(part) for part in self.parts() if isinstance(part, Leaf))
-            found["parts"] = [inner.to_json(depth=depth - 1, proof=proof) for inner in followed if inner is not None]
-        return found
+            values["parts"] = [inner.to_json(depth=depth - 1, proof=proof) for inner in followed if inner is not None]
+        return values
 
     def __str__(self) -> str:
         return self.to_text()
@@ -376,75 +355,34 @@ def explain(
         UsageError: the step has no such cell, or no such result, or holds complex numbers.
     """
     check_tables("explain", ops, references)
-    found = step if isinstance(step, Step) else trace[step]
-    if not 0 <= output < len(found.results):
-        raise UsageError(f"{found.name} has {len(found.results)} results, counted from 0; there is no result {output}.")
-    if found.results[output].dtype.startswith("complex"):
-        raise UsageError(f"{found.name} holds complex numbers, which are not explained; choose another step.")
-    call = call_of(trace, found, output, ops)
-    full = full_cell(cell, call.shape, found.name)
-    recorded = float(found.outputs[output][full]) if output else float(found.output[full])
+    chosen = step if isinstance(step, Step) else trace[step]
+    if not 0 <= output < len(chosen.results):
+        raise UsageError(
+            f"{chosen.name} has {len(chosen.results)} results, counted from 0; there is no result {output}."
+        )
+    if chosen.results[output].dtype.startswith("complex"):
+        raise UsageError(f"{chosen.name} holds complex numbers, which are not explained; choose another step.")
+    call = call_of(trace, chosen, output, ops)
+    full = full_cell(cell, call.shape, chosen.name)
+    recorded = float(chosen.outputs[output][full]) if output else float(chosen.output[full])
     raw, reason = None, ""
     try:
-        raw = _expression(found, call, full, recorded, ops)
+        raw = _expression(chosen, call, full, recorded, ops)
     except UsageError as refusal:
         reason = str(refusal)
     if raw is None:
         return Explanation(
-            trace, found, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
+            trace, chosen, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
         )
     value, error = raw.result(call.precision)
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
     if mixed:
         bound = max(bound, convolution.normwise(call, full))
-    return Explanation(trace, found, full, output, call, ops, raw, value, recorded, bound, mixed, references)
+    return Explanation(trace, chosen, full, output, call, ops, raw, value, recorded, bound, mixed, references)
 
 
 def _expression(step: Step, call: Call, cell: Cell, recorded: float, ops: Mapping[str, Op]) -> Expr | None:
     if step.overridden or step.role == "random":
         return Leaf(recorded, Source(f"{step.name}, as given", "constant", call.shape, call.dtype), cell)
     return ops[call.op].rule(call, cell) if call.op in ops and not step.is_complex else None
-
-
-def _part(whole: Explanation, part: Leaf | Inner, detail: Detail, depth: int) -> list[str]:
-    """One part's own calculation, and below it those of its parts."""
-    if isinstance(part, Inner):
-        lines = passage(part.label, part.expr, "", detail)
-        deeper = parts(part.expr, detail) if depth > 2 else []
-        return [*lines, "", *indented([line for p in deeper for line in _part(whole, p, detail, depth - 1)])]
-    found = whole.follow(part)
-    if found is None:
-        return []
-    mark = STATUSES[found.status].word
-    if found.expr is None:
-        return [f"{found.name} = {number_text(found.recorded)}   {mark}", *found.notes, ""]
-    lines = [*passage(found.name, found.expr, mark, detail), ""]
-    deeper_lines = found._deeper(detail, depth - 1) if depth > 2 else []
-    return [*lines, *indented(deeper_lines), *([""] if deeper_lines else [])]
-
-
-def _notes(found: Explanation) -> Iterator[str]:
-    if found.trace.training_step is not None:
-        wrong = derivatives_of(found.trace, found.ops).status(found.step)[1]
-        if wrong is not None:
-            expected, recorded = number_text(wrong.expected), number_text(wrong.recorded)
-            yield (
-                f"the derivative of the forward step gives {expected} at {wrong.cell}, where this gradient has "
-                f"{recorded}."
-            )
-    for name in found.changed:
-        yield f"{name} changed since the trace."
-    for how in found.step.broken:
-        yield f"the chain to the image is broken here: {how}."
-    if found.reason:
-        yield found.reason
-    elif found.raw is None:
-        reads = ", ".join(dict.fromkeys(ref.name for _, _, ref in found.step.refs())) or "nothing"
-        of = " of complex numbers" if found.step.is_complex else ""
-        listed = "docs/reference/operations.md lists those that have one"
-        yield f"no rule explains {found.step.op!r}{of}, which reads {reads}; {listed}."
-    elif not np.isfinite(found.recorded):
-        entered = [p for p in found.parts(all=True) if isinstance(p, Leaf) and not np.isfinite(p.number)]
-        source = f"comes from {entered[0].label}" if entered else "arises here: the numbers that go in are finite"
-        yield f"{number_text(found.recorded)} {source}."

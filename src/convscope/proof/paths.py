@@ -1,19 +1,22 @@
-"""Paths: the contributions of the image to a number through one channel of each convolution.
+"""Paths and walks: how the image reaches a number by way of chosen channels or chosen numbers.
 
-The slopes that lead a number back to the image (`backward`) are split at a convolution, and those of one channel are
-followed. Slopes are additive, so the paths, and the contributions that bypass the convolutions, add up to the
-contributions of the pixels.
+A path is what the whole image adds through one channel of each convolution. The slopes that lead a number back to the
+image (`backward`) are split at a convolution, and those of one channel are followed. Slopes are additive, so the paths,
+and the contributions that bypass the convolutions, add up to the contributions of the pixels.
+
+A walk is what one pixel adds by way of chosen numbers: one factor for each step of the way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.expr.call import Cell
-from convscope.proof.backward import Backward, Result, through, varying
+from convscope.ops.source_cells import MOVES
+from convscope.proof.backward import Backward, Result, one_at, through, varying
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -74,8 +77,7 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
         UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
     """
     first, last = _ends(trace, step)
-    start = np.zeros(step.results[0].shape)
-    start[cell] = 1.0
+    start = one_at(step, cell)
     if minus is not None:
         start[minus] -= 1.0
     onto_last = _followed(trace, {(step.id, 0): start}, last)
@@ -129,7 +131,6 @@ def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = 
     """Follow weights back to the inputs, or only as far as a step, whose weights then remain."""
     last = max(step for step, _ in start)
     backward = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
-    backward.inputs = {name: np.zeros(array.shape) for name, array in trace.inputs.items()}
     for at, index in product(range(last, -1, -1), range(8)):
         if until is not None and at == until.id:
             continue
@@ -139,7 +140,74 @@ def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = 
     return backward
 
 
-def _added(trace: Trace, found: Backward) -> float:
+def _added(trace: Trace, flow: Backward) -> float:
     """The sum of the pixels' contributions."""
-    parts = (np.where(w == 0, 0.0, w * trace.inputs[name]).sum() for name, w in found.inputs.items())
+    parts = (np.where(w == 0, 0.0, w * trace.inputs[name]).sum() for name, w in flow.inputs.items())
     return float(sum(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The product of a walk: its factors, from the number back to the pixel, times the pixel."""
+
+    slopes: tuple[float, ...]
+    """How each number changes with the next one, which it reads."""
+    value: float
+    """The last number of the walk: a pixel, or a number on the way."""
+
+    @property
+    def product(self) -> float:
+        """What the last number adds to the first one by way of all others."""
+        return float(np.prod(self.slopes)) * self.value
+
+
+def walk_along(trace: Trace, places: Sequence[tuple[Step | None, Cell]]) -> Walk:
+    """Multiply the slopes along a walk.
+
+    >>> import torch, convscope as cs
+    >>> trace = cs.trace(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2))
+    >>> walk = walk_along(trace, [(trace.steps[1], (0, 2)), (trace.steps[0], (0, 2)), (None, (0, 1))])
+    >>> len(walk.slopes), walk.value
+    (2, 1.0)
+
+    Args:
+        trace: The pass.
+        places: Numbers by their step and full index, each read by the one before it; the step None is the first input.
+
+    Raises:
+        UsageError: a number does not read the next one, or its step has no vector-Jacobian product.
+    """
+    slopes = [_slope(trace, *later, *earlier) for later, earlier in pairwise(places)]
+    step, cell = places[-1]
+    tensor = next(iter(trace.inputs.values())) if step is None else step.output
+    return Walk(tuple(slopes), float(tensor[cell]))
+
+
+def _slope(trace: Trace, step: Step | None, cell: Cell, earlier: Step | None, at: Cell) -> float:
+    """How a number changes with another that its own step reads, as it is or moved by views and copies."""
+    if step is None or (earlier is not None and earlier.id >= step.id):
+        raise UsageError("a walk goes from a number to one that it is calculated from; the last one may be a pixel.")
+    flow = _onto_operands(trace, step, one_at(step, cell))
+    if earlier is None:
+        weights: Array | None = next(iter(flow.inputs.values()))
+    else:
+        weights = flow.weights.get((earlier.id, 0))
+    if weights is None:
+        read = "the image" if earlier is None else earlier.name
+        raise UsageError(f"{step.name} does not read {read} directly, so a walk cannot go from one to the other.")
+    return float(weights[at])
+
+
+def _onto_operands(trace: Trace, step: Step, start: Array) -> Backward:
+    """Weights on what a step reads; numbers that were only moved are followed to where they were made."""
+    first: Mapping[Result, Array] = {(step.id, 0): start}
+    flow = Backward(trace, varying(trace, step.id), weights=dict(first), counts_rounding=False)
+    visible = {each.id for each in trace.steps}
+    for at in range(step.id, -1, -1):
+        here = trace.all_steps[at]
+        passes = at == step.id or at not in visible or here.op in MOVES
+        for index in range(len(here.results) if passes else 0):
+            weights = flow.weights.get((at, index))
+            if weights is not None and weights.any():
+                through(flow, here, index, weights)
+    return flow

@@ -53,8 +53,8 @@ def _with_provenance(trace: Trace, refs: Mapping[str, Ref], expr: Expr) -> Expr:
             ref = refs.get(expr.source.argument)
             if ref is None:
                 return expr
-            found = provenance(trace, ref, np.array([expr.cell], np.int64).reshape(1, len(expr.cell)))[0]
-            return Leaf(expr.number, found.source, tuple(map(int, found.cells[0])))
+            origin = provenance(trace, ref, np.array([expr.cell], np.int64).reshape(1, len(expr.cell)))[0]
+            return Leaf(expr.number, origin.source, tuple(map(int, origin.cells[0])))
         case Dot():
             left = _cells(trace, refs, expr.left)
             right = left if expr.right is expr.left else None
@@ -79,18 +79,18 @@ def _cells(trace: Trace, refs: Mapping[str, Ref], cells: Cells) -> Cells:
     if ref is None:
         return cells
     inside = np.flatnonzero(cells.inside) if cells.inside is not None else np.arange(len(cells))
-    found = provenance(trace, ref, cells.cells[inside])
-    if len({f.source for f in found}) != 1:
+    origins = provenance(trace, ref, cells.cells[inside])
+    if len({f.source for f in origins}) != 1:
         return cells
-    placed = _around(cells, inside, found)
-    return replace(cells, source=found[0].source, places=placed)
+    placed = _around(cells, inside, origins)
+    return replace(cells, source=origins[0].source, places=placed)
 
 
-def _around(cells: Cells, inside: Array, found: list[Provenance]) -> Array:
+def _around(cells: Cells, inside: Array, origins: list[Provenance]) -> Array:
     """The found cells in the order of the question; padding keeps its distance from them."""
-    width = found[0].cells.shape[1]
+    width = origins[0].cells.shape[1]
     placed = np.empty((len(cells), width), np.int64)
-    for part in found:
+    for part in origins:
         placed[inside[part.which]] = part.cells
     if len(inside) < len(cells):
         outside = np.setdiff1d(np.arange(len(cells)), inside)

@@ -64,7 +64,7 @@ class RecomputedPart(NamedTuple):
     """Where they are in the first result; None for all of it."""
     others: Box | None
     """Where they are in the other results."""
-    found: dict[int, Recomputation]
+    results: dict[int, Recomputation]
     """Result -> what the reference gives for them."""
 
     def box_in(self, output: int, axes: int) -> Box:
@@ -91,15 +91,15 @@ def recomputed(
     key = (step.id, normwise, references.get(step.op))
     with _KEEPING:
         kept = _KEPT.setdefault(trace, OrderedDict())
-        found = kept.get(key)
-    if found is None:  # in several threads, each recomputes
-        found = recompute(trace, step, normwise=normwise, references=references)
+        results = kept.get(key)
+    if results is None:  # in several threads, each recomputes
+        results = recompute(trace, step, normwise=normwise, references=references)
     with _KEEPING:
-        kept[key] = found
+        kept[key] = results
         kept.move_to_end(key)
         while len(kept) > KEPT:
             kept.popitem(last=False)
-    return found.get(output)
+    return results.get(output)
 
 
 _KEEPING = Lock()
@@ -147,14 +147,14 @@ def recompute_in_parts(
         return
     arguments = arguments_of(trace, step)
     if not _is_large(step, cells):
-        found = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
-        yield RecomputedPart(None, None, _settled_ranks(step, found, arguments))
+        results = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
+        yield RecomputedPart(None, None, _settled_ranks(step, results, arguments))
         return
     for part in parts_of(step.op, arguments, step.shape, cells, normwise=normwise):
-        found = _evaluate(operation, step, part.arguments, normwise=normwise, lean=True)
+        results = _evaluate(operation, step, part.arguments, normwise=normwise, lean=True)
         others = part.box if part.others is None else part.others
-        found = _settled_ranks(step, found, part.arguments, others)
-        yield RecomputedPart(part.box, others, found)
+        results = _settled_ranks(step, results, part.arguments, others)
+        yield RecomputedPart(part.box, others, results)
 
 
 def _is_large(step: Step, cells: int) -> bool:
@@ -162,12 +162,12 @@ def _is_large(step: Step, cells: int) -> bool:
 
 
 def _settled_ranks(
-    step: Step, found: dict[int, Recomputation], arguments: Mapping[str, Any], box: Box | None = None
+    step: Step, results: dict[int, Recomputation], arguments: Mapping[str, Any], box: Box | None = None
 ) -> dict[int, Recomputation]:
-    if step.op in RANKED and 1 in found:
+    if step.op in RANKED and 1 in results:
         recorded = step.outputs[1] if box is None else step.outputs[1][box]
-        found[1] = _settled(found[1], found[0].values, recorded, arguments)
-    return found
+        results[1] = _settled(results[1], results[0].values, recorded, arguments)
+    return results
 
 
 def _operation(step: Step, references: Mapping[str, Operation]) -> Operation | None:

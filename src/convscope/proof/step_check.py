@@ -1,18 +1,21 @@
-"""Check: one result of a step against its two witnesses, the reference for every number and the rule for a sample.
+"""Check of one result of a step against its two witnesses: the reference for every number, the rule for a sample.
 
-Knows traces, rules and the reference through their witnesses.
+Where a rule is vectorized, it explains many cells at once. Knows rules and calls; no traces.
 """
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from convscope.expr.call import Call, Operand
+from convscope.errors import ConvscopeError
+from convscope.expr.call import Call, Cell, Operand
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.ops import convolution
-from convscope.ops.op import Rule
+from convscope.ops.op import Rule, Vectorized
 from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
-from convscope.proof.many_cells import results_of
-from convscope.proof.recomputation import Cell, Recomputation
+from convscope.proof.recomputation import Recomputation
 from convscope.proof.tolerance import agree, may_be_lost, resolution_of, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
 from convscope.reference.parts import Box, boxes
@@ -117,26 +120,26 @@ class StepCheck:
         return ratio
 
     def _judge_means(self, suspects: Iterable[int], again: Callable[[], Iterable[tuple[Box, Recomputation]]]) -> None:
-        given = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
+        arguments = {name: v.array if isinstance(v, Operand) else v for name, v in self.call.arguments.items()}
         for channel in suspects:
             values, bounds = np.zeros((2, len(self.recorded), *self.recorded.shape[2:]))
             for box, part in again():
                 at = (box[0], *box[2:])
                 values[at] = part.values[:, channel]
                 bounds[at] = np.broadcast_to(part.bounds, part.values.shape)[:, channel]
-            found = offset(
+            bias = offset(
                 self.call.op,
-                given,
+                arguments,
                 channel,
                 values=values,
                 bounds=bounds,
                 recorded=self.recorded[:, channel],
                 dtype=self.call.dtype,
             )
-            if found is not None:
-                self.worst = max(self.worst, abs(found.mean) / found.allowed)
-                shown, output = found.expected + found.mean, self.call.output
-                self.mismatch = Mismatch((channel,), shown, found.expected, found.allowed, "channel mean", output)
+            if bias is not None:
+                self.worst = max(self.worst, abs(bias.mean) / bias.allowed)
+                shown, output = bias.expected + bias.mean, self.call.output
+                self.mismatch = Mismatch((channel,), shown, bias.expected, bias.allowed, "channel mean", output)
                 return
 
     def explain(self, rule: Rule | None, count: int, random: np.random.Generator) -> bool:
@@ -197,3 +200,103 @@ def _landmarks(shape: tuple[int, ...]) -> Array:
     """First, middle and last of up to the last three axes, the first of all before."""
     axes = [sorted({0, n // 2, n - 1}) if len(shape) - k <= 3 else [0] for k, n in enumerate(shape)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape))
+
+
+# What a rule gives for many cells of one result.
+
+
+UNABLE = (
+    ConvscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""Exceptions of a witness for a call that it cannot evaluate, such as one that no kernel would accept."""
+TERMS = 2**17
+"""Numbers of the cells that are explained together, at most: 1 MB of float64, which a processor's cache holds."""
+
+
+class Results(NamedTuple):
+    """What a rule gives for n cells."""
+
+    values: Array
+    """float64, shape (n,)."""
+    errors: Array
+    """How far a kernel's number may lie from each, shape (n,)."""
+    able: NDArray[np.bool_]
+    """Whether the rule could explain the cell, shape (n,)."""
+
+
+def results_of(rule: Rule, call: Call, cells: Array) -> Results:
+    """The values and errors of cells, the same bits as of each cell by itself.
+
+    >>> from convscope.expr.call import Operand
+    >>> from convscope.ops import OPS
+    >>> call = Call("relu", {"self": Operand.of(np.array([-1.0, 2.0, 3.0]), "x")}, (3,))
+    >>> results_of(OPS["relu"].rule, call, np.array([[0], [2]])).values.tolist()
+    [0.0, 3.0]
+
+    Args:
+        rule: Explains a cell, or many where it is `Vectorized`.
+        call: The operation.
+        cells: int64, shape (n, axes).
+    """
+    results = Results(np.zeros(len(cells)), np.zeros(len(cells)), np.zeros(len(cells), bool))
+    every = np.arange(len(cells))
+    try:
+        together = groups(rule, call, cells)
+    except UNABLE:  # the rule explains one of the cells at most, or none
+        together = None
+    for rows in [every] if together is None else together:
+        if together is None or len(rows) == 1 or not _explain(rule, call, cells, rows, results):
+            for row in rows.tolist():
+                if not _explain(rule, call, cells, row, results):
+                    break  # the first that the rule leaves open decides
+    return results
+
+
+def groups(rule: Rule, call: Call, cells: Array) -> list[Array] | None:
+    """Which cells are explained at once: rows of `cells`, a few MB at a time; None for one after the other."""
+    keys = rule.alike(call, _columns(cells)) if isinstance(rule, Vectorized) and cells.size else None
+    if keys is None or len(cells) == 1:
+        return None
+    group = np.zeros(len(cells), np.int64)
+    if keys.shape[1]:
+        group = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    parts = []
+    for number in range(int(group.max()) + 1):
+        members = np.flatnonzero(group == number)
+        each = max(1, TERMS // max(1, _terms(rule(call, _cell(cells[members[0]])))))
+        parts += [members[start : start + each] for start in range(0, len(members), each)]
+    return parts
+
+
+def _explain(rule: Rule, call: Call, cells: Array, rows: Array | int, results: Results) -> bool:
+    """Put down what the rule gives for some cells, or for one; whether it could."""
+    try:
+        expr = rule(call, _cell(cells[rows]) if isinstance(rows, int) else _columns(cells[rows]))
+        results.values[rows], results.errors[rows] = expr.result(call.precision)
+    except UNABLE:
+        return False
+    results.able[rows] = True
+    return True
+
+
+def _cell(cell: Array) -> Cell:
+    return tuple(map(int, cell))
+
+
+def _columns(cells: Array) -> Cell:
+    """Cells as one whose indices are arrays of shape (n,)."""
+    return cast("Cell", tuple(np.ascontiguousarray(cells.T)))
+
+
+def _terms(expr: Expr | Cells) -> int:
+    """How many numbers an expression reads."""
+    match expr:
+        case Leaf():
+            return 1
+        case Cells():
+            return len(expr)
+        case Dot():
+            return len(expr.left)
+        case Apply():
+            return sum(map(_terms, expr.arguments.values()))

@@ -48,7 +48,7 @@ def step_effect(trace: Trace, times: float = 1.0) -> StepEffect:
 
     >>> import torch, convscope as cs
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
-    >>> step = cs.trace(net, torch.eye(4).reshape(4, 1, 2, 2), target=[0, 0, 1, 1], optimizer="sgd", lr=0.1)
+    >>> step = cs.trace(net, torch.ones(4, 1, 2, 2), target=[0, 0, 0, 1], optimizer="sgd", lr=0.1)
     >>> step_effect(step).helped, step_effect(step, times=1e4).helped
     (True, False)
 

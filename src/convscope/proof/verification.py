@@ -1,15 +1,17 @@
 """Verify: recompute every number of a trace by the reference, and explain a sample of each step's cells by the rules.
 
-Knows traces, rules and the reference through their witnesses; draws and prints nothing.
+What the model returned is compared bit for bit with the steps that made it. Knows traces, rules and the reference
+through their witnesses; draws and prints nothing.
 """
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
@@ -17,19 +19,18 @@ from convscope.proof.calls import call_of, check_tables
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
 from convscope.proof.gradient_check import check_gradients
-from convscope.proof.many_cells import UNABLE
-from convscope.proof.output_check import returned
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
 from convscope.proof.status import PROVED, StepStatus
-from convscope.proof.step_check import StepCheck
+from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
-from convscope.proof.verification_report import RESOLVED, Mismatch, StepReport, Verification
+from convscope.proof.verification_report import RESOLVED, Mismatch, Returned, StepReport, Verification
 from convscope.reference.operation import Operation
 from convscope.reference.parts import Box
 from convscope.reference.table import OPERATIONS
-from convscope.traces.step import Step, broken_chains
+from convscope.traces.step import Ref, Step, broken_chains
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 CELLS = 200
 """Cells explained of each step, where it has as many."""
@@ -66,18 +67,18 @@ def verify(
         worst error and its resolution; and whether the output is what the steps hold.
     """
     check_tables("verify", ops, references)
-    found = []
+    reports = []
     read, tables = _read(trace), Tables(ops, references)
     total = len(trace.all_steps)
     for done, step in enumerate(trace.all_steps):
         progress("verifying", done, total)
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
-            found.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), tables, read=read))
+            reports.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), tables, read=read))
     progress("verifying", total, total)
     broken = tuple(broken_chains(trace.all_steps))
     remarks = tuple(note for note in trace.notes if note not in broken)
     chains = tuple(note.removesuffix(".") for note in broken)
-    report = Verification(tuple(found), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
+    report = Verification(tuple(reports), tuple(sorted(trace.changed())), returned(trace), trace.saved, chains, remarks)
     if trace.training_step is None:
         return report
     unresolved = [step.id for step in report.unresolved]
@@ -175,11 +176,11 @@ def _check(
     checks: dict[int, StepCheck] = {}
     comparable: dict[int, bool] = {}
     for part in recompute_in_parts(trace, step, normwise=normwise, references=tables.references):
-        for output, found in part.found.items():
+        for output, result in part.results.items():
             if output not in checks:
                 checks[output] = StepCheck(call_of(trace, step, output, tables.ops), outputs[output], normwise=normwise)
             box = part.box_in(output, outputs[output].ndim)
-            comparable[output] = comparable.get(output, True) and checks[output].compare(box, found)
+            comparable[output] = comparable.get(output, True) and checks[output].compare(box, result)
     for output, check in checks.items():
         check.conclude(partial(_again, trace, step, output, tables, normwise=normwise))
     rule = tables.ops[step.op].rule if step.op in tables.ops else None
@@ -192,7 +193,7 @@ def _again(
 ) -> Iterator[tuple[Box, Recomputation]]:
     """The parts of one result."""
     for part in recompute_in_parts(trace, step, normwise=normwise, references=tables.references):
-        yield part.box_in(output, len(step.results[output].shape)), part.found[output]
+        yield part.box_in(output, len(step.results[output].shape)), part.results[output]
 
 
 def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Tables) -> Mismatch | None:
@@ -206,3 +207,138 @@ def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Ta
     except UNABLE:
         return mismatch
     return replace(mismatch, why=why)
+
+
+# What the model returned, against the steps that made it.
+
+
+CHUNK = 2**18
+"""Cells that are looked up at a time, so that their places take little memory."""
+
+
+def returned(trace: Trace) -> tuple[Returned, ...]:
+    """Each tensor of a trace's output against the step, parameter or input that it came from.
+
+    Where steps wrote into its memory later, each of its numbers is held against the last that wrote it.
+
+    >>> import torch, convscope as cs
+    >>> [str(one) for one in returned(cs.trace(torch.nn.ReLU(), torch.ones(1, 2)))]
+    ['the output is what relu holds, bit for bit']
+    """
+    tensors, plain = list[tuple[str, Array]](), list[str]()
+    for name, value in _parts(trace.output, "the output"):
+        if isinstance(value, np.ndarray):
+            tensors.append((name, value))
+        elif isinstance(value, float | complex):
+            plain.append(name)
+    refs = trace.returned
+    results = [
+        _held(trace, name, array) if refs is None else _compared(trace, name, array, refs[place])
+        for place, (name, array) in enumerate(tensors)
+    ]
+    results += [Returned(name, "", False, "is a plain number that no step holds") for name in plain]
+    return tuple(results) or (Returned("the output", "", False, "has no tensor, so nothing of it is proved"),)
+
+
+def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The parts of an output and what to call them, in order."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _parts(item, f"{name}[{key!r}]")
+    elif isinstance(value, tuple):
+        for place, item in enumerate(value):
+            yield from _parts(item, f"{name}[{place}]")
+    else:
+        yield name, value
+
+
+def _compared(trace: Trace, name: str, array: Array, ref: Ref) -> Returned:
+    """A tensor of the output against the one that it was."""
+    numbers = final(trace, ref)
+    if numbers is None:
+        return Returned(name, ref.name, False, f"comes from {ref.name}, into which was written what no step holds")
+    return Returned(name, ref.name, _same(array, numbers))
+
+
+def _held(trace: Trace, name: str, array: Array) -> Returned:
+    """A tensor of the output against all that a trace holds, the latest first: the first format does not say more."""
+    for step in reversed(trace.all_steps):
+        for ref in step.results:
+            if ref.shape != array.shape:
+                continue
+            later = tuple(s.id for s in trace.all_steps[step.id + 1 :] if _wrote(s, ref.memory))
+            numbers = final(trace, replace(ref, rewritten=later))
+            if numbers is not None and _same(array, numbers):
+                return Returned(name, step.name, True)
+    for ref in trace.outside.values():
+        if ref.shape == array.shape and _same(array, _outside(trace, ref)):
+            return Returned(name, ref.name, True)
+    return Returned(name, "", False, "is held by no step, parameter or input of the trace")
+
+
+def _wrote(step: Step, memory: int) -> bool:
+    return not step.view and any(ref.memory == memory for ref in step.results)
+
+
+def final(trace: Trace, ref: Ref) -> Array | None:
+    """The final values of a tensor: those it was created with, and everything written into its memory since.
+
+    None where they are not recorded: writes that are not a step's result, or that have another data type.
+    """
+    whole, base = _made(trace, ref)
+    if not ref.rewritten and (ref.kind == "step" or _lie_alike(base, ref)):
+        return whole
+    addresses = _addresses(ref)
+    numbers, known = np.zeros(len(addresses), whole.dtype), np.zeros(len(addresses), bool)
+    written = [(base, whole)]
+    for writer in map(trace.all_steps.__getitem__, ref.rewritten):
+        results = [made for made in writer.results if made.memory == ref.memory]
+        if not results:
+            return None
+        written += [(made, writer.outputs[made.output]) for made in results]
+    if any(made.dtype != ref.dtype for made, _ in written):
+        return None
+    for made, array in written:
+        for start in range(0, len(addresses), CHUNK):
+            part = slice(start, start + CHUNK)
+            cells, inside = made.cells_at(addresses[part])
+            numbers[part][inside] = array[tuple(cells[inside].T)]
+            known[part] |= inside
+    return numbers.reshape(ref.shape) if known.all() else None
+
+
+def _lie_alike(one: Ref, other: Ref) -> bool:
+    return (one.shape, one.stride, one.offset) == (other.shape, other.stride, other.offset)
+
+
+def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
+    """The numbers of the whole tensor that a reference refers to, and a reference that gives their memory layout."""
+    if ref.kind == "step":
+        step = trace.all_steps[ref.id]
+        return step.outputs[ref.output], step.results[ref.output]
+    whole = trace.outside[ref.kind, ref.id]
+    return _outside(trace, whole), whole
+
+
+def _outside(trace: Trace, ref: Ref) -> Array:
+    if ref.kind == "constant":
+        return trace.constants[ref.id]
+    numbers: Array = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
+    return numbers
+
+
+def _addresses(ref: Ref) -> NDArray[np.int64]:
+    """The memory offset of each cell of a tensor, in the order of its cells."""
+    place = np.full((), ref.offset, np.int64)
+    for n, stride in zip(ref.shape, ref.stride, strict=True):
+        place = place[..., None] + np.arange(n, dtype=np.int64) * stride
+    return np.ravel(place)
+
+
+def _same(one: Array, other: Array) -> bool:
+    """Whether two arrays have the same shape, type and bits: NaN is the same NaN, 0.0 is not -0.0."""
+    return one.shape == other.shape and one.dtype == other.dtype and bool((_bits(one) == _bits(other)).all())
+
+
+def _bits(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(-1).view(f"u{min(array.itemsize, 8)}")

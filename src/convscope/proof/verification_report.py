@@ -72,10 +72,10 @@ class StepReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        found = {name: plain_value(getattr(self, name)) for name in self.__slots__ if name != "mismatch"}
+        values = {name: plain_value(getattr(self, name)) for name in self.__slots__ if name != "mismatch"}
         wrong = self.mismatch
-        found["mismatch"] = None if wrong is None else {n: plain_value(getattr(wrong, n)) for n in wrong.__slots__}
-        return found
+        values["mismatch"] = None if wrong is None else {n: plain_value(getattr(wrong, n)) for n in wrong.__slots__}
+        return values
 
 
 @dataclass(frozen=True, slots=True)

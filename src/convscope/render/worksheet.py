@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from convscope.expr.expr import Apply, Cells, Dot, Expr
 from convscope.expr.summing import exact_sum
-from convscope.render.drawing import BRIEF, SERIES, draw, draw_formula, headline, result, rounding
+from convscope.render.drawing import BRIEF, SERIES, compared, draw, draw_formula, headline, result, rounding
 from convscope.render.numbers import NumberScale, short
-from convscope.render.page import compared
 from convscope.render.series import draw_cells, draw_extreme
 from convscope.render.sums import BLANK, RULE, Detail, Row, closing, listed, scale_of
 

@@ -252,7 +252,7 @@ class Archive:
         """A constant."""
         return self._read(f"constant/{place}")
 
-    def result(self) -> Any:
+    def result(self) -> object:
         """The model's return value."""
         return unpack_result(self._contents.result, self._read)
 

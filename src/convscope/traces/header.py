@@ -72,13 +72,13 @@ def _last(shape: tuple[int, ...], numbers: list[float]) -> tuple[int, ...]:
     return shape[len(shape) - len(numbers) :] if 0 < len(numbers) <= len(shape) else ()
 
 
-def _numbers(value: Any) -> list[float]:
+def _numbers(value: object) -> list[float]:
     """The numbers of an argument that is a number or a list of numbers."""
     listed = value if isinstance(value, list) else [value]
     return [number for number in listed if isinstance(number, int | float)]
 
 
-def _number(value: Any, usual: float) -> float:
+def _number(value: object, usual: float) -> float:
     return value if isinstance(value, int | float) else usual
 
 
@@ -87,7 +87,7 @@ DEEPEST = 64
 """Maximum nesting depth of values; arguments of operations are at most lists of lists."""
 
 
-def pack(value: Any) -> Any:
+def pack(value: object) -> object:
     """A value as JSON; types that JSON lacks become an object with one key."""
     if isinstance(value, Ref):
         return {"ref": [pack(getattr(value, name)) for name in REF]}
@@ -101,7 +101,7 @@ def pack(value: Any) -> Any:
     return {type(value).__name__: [repr(value)]} if odd else value
 
 
-def unpack(value: Any, depth: int = 0) -> Any:
+def unpack(value: object, depth: int = 0) -> Any:
     """The inverse of `pack`.
 
     Raises:
@@ -119,34 +119,34 @@ def unpack(value: Any, depth: int = 0) -> Any:
     return UNPACK[kind](held, depth + 1)
 
 
-def _only(value: Mapping[str, Any]) -> tuple[str, Any]:
+def _only(value: Mapping[str, object]) -> tuple[str, object]:
     """The only key of an object, and its value."""
     if len(value) != 1:
         raise ValueError(f"an object with {len(value)} keys instead of one")
     return next(iter(value.items()))
 
 
-def _list(held: Any, depth: int) -> list[Any]:
+def _list(held: object, depth: int) -> list[Any]:
     if not isinstance(held, list):
         raise ValueError(f"{type(held).__name__} instead of a list")  # noqa: TRY004 - one kind of error for all damage
     return [unpack(item, depth) for item in held]
 
 
-def _map(held: Any, depth: int) -> dict[str, Any]:
+def _map(held: object, depth: int) -> dict[str, object]:
     if not isinstance(held, dict):
         raise ValueError(f"{type(held).__name__} instead of an object")  # noqa: TRY004
     return {name: unpack(item, depth) for name, item in held.items()}
 
 
-def _ref(held: Any, depth: int) -> Ref:
+def _ref(held: object, depth: int) -> Ref:
     values = _list(held, depth)
     if len(values) != len(REF):
         raise ValueError(f"a reference of {len(values)} values instead of {len(REF)}")
     return Ref(**dict(zip(REF, values, strict=True)))
 
 
-def _odd(kind: type[float] | type[complex]) -> Callable[[Any, int], Any]:
-    def number(held: Any, _depth: int) -> Any:
+def _odd(kind: type[float] | type[complex]) -> Callable[[object, int], complex]:
+    def number(held: object, _depth: int) -> complex:
         if not isinstance(held, list) or len(held) != 1 or not isinstance(held[0], str) or len(held[0]) > 99:
             raise ValueError(f"a {kind.__name__} that is not written as one")
         return kind(held[0])
@@ -154,7 +154,7 @@ def _odd(kind: type[float] | type[complex]) -> Callable[[Any, int], Any]:
     return number
 
 
-UNPACK: Mapping[str, Callable[[Any, int], Any]] = {
+UNPACK: Mapping[str, Callable[[object, int], object]] = {
     "ref": _ref,
     "tuple": lambda held, depth: tuple(_list(held, depth)),
     "map": _map,
@@ -163,7 +163,7 @@ UNPACK: Mapping[str, Callable[[Any, int], Any]] = {
 }
 
 
-def pack_result(value: Any, arrays: dict[str, Array]) -> Any:
+def pack_result(value: object, arrays: dict[str, Array]) -> object:
     """A model's return value as JSON; its arrays are added to `arrays`."""
     if isinstance(value, np.ndarray):
         name = f"result/{sum(key.startswith('result/') for key in arrays)}"
@@ -176,7 +176,7 @@ def pack_result(value: Any, arrays: dict[str, Array]) -> Any:
     return pack(value) if isinstance(value, bool | int | float | complex | str | None) else None
 
 
-def unpack_result(value: Any, read: Callable[[str], Any], depth: int = 0) -> Any:
+def unpack_result(value: object, read: Callable[[str], object], depth: int = 0) -> object:
     """The inverse of `pack_result`; `read` returns an array by name.
 
     Raises:

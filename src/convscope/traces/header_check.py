@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, NoReturn, TypeGuard, get_args
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Contents:
     modules: Mapping[str, str]
     outside: Outside
     steps: tuple[Step, ...]
-    result: Any
+    result: object
     """The model's return value, as packed by `pack_result`."""
     returned: tuple[Ref, ...] | None
     """The reference of each tensor in the result; None in files of the first format, which lack it."""
@@ -64,7 +64,7 @@ def parse(text: str) -> Any:
     return json.loads(text, parse_constant=_no_number, parse_float=_float, parse_int=_int)
 
 
-def _no_number(text: str) -> Any:
+def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
 
 
@@ -79,7 +79,7 @@ def _int(text: str) -> int:
     return number
 
 
-def check(header: Any, arrays: Arrays, values: Values) -> Contents:
+def check(header: object, arrays: Arrays, values: Values) -> Contents:
     """A header's contents.
 
     Args:
@@ -90,7 +90,8 @@ def check(header: Any, arrays: Arrays, values: Values) -> Contents:
     Raises:
         ValueError: something in it is impossible; the message says what.
     """
-    _require(isinstance(header, dict), "the header is not an object")
+    if not isinstance(header, dict):
+        raise ValueError("the header is not an object")  # noqa: TRY004 - one kind of error for all damage
     modules = _texts(header.get("modules"), "modules")
     outside = _outside(_items(header, "outside"), arrays)
     rows = _items(header, "steps")
@@ -120,10 +121,11 @@ def check(header: Any, arrays: Arrays, values: Values) -> Contents:
     )
 
 
-def _broken(header: Any) -> Mapping[str, tuple[str, ...]]:
+def _broken(header: object) -> Mapping[str, tuple[str, ...]]:
     """Step -> sentences on broken chains to the image; older archives have none."""
-    lists = isinstance(header, dict) and all(isinstance(value, list) for value in header.values())
-    _require(lists and all(isinstance(text, str) for value in header.values() for text in value), "broken is damaged")
+    if not isinstance(header, dict) or not all(isinstance(value, list) for value in header.values()):
+        raise ValueError("broken is damaged")
+    _require(all(isinstance(text, str) for value in header.values() for text in value), "broken is damaged")
     return {number: tuple(texts) for number, texts in header.items()}
 
 
@@ -271,7 +273,7 @@ def _outside(packed: list[Any], arrays: Arrays) -> Outside:
     return result
 
 
-def _result(packed: Any, returned: tuple[Any, ...] | None, reader: _Reader) -> None:
+def _result(packed: object, returned: tuple[Any, ...] | None, reader: _Reader) -> None:
     """Check that the arrays of the result exist, and that their references, if present, are possible."""
     read = list[str]()
     unpack_result(packed, read.append)
@@ -285,9 +287,10 @@ def _result(packed: Any, returned: tuple[Any, ...] | None, reader: _Reader) -> N
         reader.stored(name, ref)
 
 
-def _shape_of(ref: Any, where: str) -> None:
+def _shape_of(ref: object, where: str) -> None:
     """Check the types of a reference's entries, and that the addresses of its cells fit an int64."""
-    _require(isinstance(ref, Ref), f"{where} is not a tensor")
+    if not isinstance(ref, Ref):
+        raise ValueError(f"{where} is not a tensor")  # noqa: TRY004
     _require(isinstance(ref.kind, str) and ref.kind in get_args(Kind), f"{where} has the unknown kind {ref.kind!r}")
     _require(isinstance(ref.name, str) and bool(ref.name), f"{where} has no name")
     _require(isinstance(ref.dtype, str) and ref.dtype in STORED, f"{where} has the unknown type {ref.dtype!r}")
@@ -327,38 +330,38 @@ def _card(values: Any) -> Card:
     return card
 
 
-def _real(value: Any) -> bool:
+def _real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _count(value: Any) -> bool:
+def _count(value: object) -> bool:
     """Whether a value is an integer of at least 0; booleans are not."""
     return type(value) is int and 0 <= value < LARGEST
 
 
-def _counts(values: Any) -> bool:
+def _counts(values: object) -> TypeGuard[tuple[int, ...]]:
     return isinstance(values, tuple) and all(map(_count, values))
 
 
-def _increasing(ids: Any, end: int, start: int = 0) -> bool:
+def _increasing(ids: object, end: int, start: int = 0) -> bool:
     """Whether these are increasing step ids, from `start` to below `end`."""
     return _counts(ids) and list(ids) == sorted(set(ids)) and all(start <= i < end for i in ids)
 
 
-def _items(header: Mapping[str, Any], name: str) -> list[Any]:
+def _items(header: Mapping[str, object], name: str) -> list[Any]:
     value = header.get(name)
     if not isinstance(value, list):
         raise ValueError(f"{name} is not a list")  # noqa: TRY004 - one kind of error for all damage
     return value
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} is not a text")  # noqa: TRY004
     return value
 
 
-def _texts(value: Any, name: str) -> Mapping[str, str]:
+def _texts(value: object, name: str) -> Mapping[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ValueError(f"{name} is not an object of texts")
     return value

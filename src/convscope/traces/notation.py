@@ -54,14 +54,14 @@ def formula(step: Step, cell: Cell) -> str | None:
 # Calls
 
 
-def _short(values: Any) -> Any:
+def _short(values: object) -> object:
     """(1, 1) as 1, other lists as tuples."""
     if not isinstance(values, list | tuple):
         return values
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
-def _options(arguments: Arguments, defaults: Mapping[str, Any]) -> str:
+def _options(arguments: Arguments, defaults: Mapping[str, object]) -> str:
     """The settings that differ from their defaults, as keyword arguments."""
     settings = {name: _short(arguments.get(name, default)) for name, default in defaults.items()}
     return "".join(f", {name}={value}" for name, value in settings.items() if value != defaults[name])
@@ -80,7 +80,7 @@ def _convolution(arguments: Arguments) -> tuple[dict[str, str], str]:
     return operands, f"F.{kind}{len(arguments['stride'])}d({', '.join(operands)}{options})"
 
 
-def _pooling(name: str, defaults: Mapping[str, Any]) -> Call:
+def _pooling(name: str, defaults: Mapping[str, object]) -> Call:
     def call(arguments: Arguments) -> tuple[dict[str, str], str]:
         size = _short(arguments["kernel_size"])
         stride = _short(arguments.get("stride") or size)
@@ -163,7 +163,7 @@ def _plus(start: int, step: int, letter: str) -> str:
     return moving if start == 0 else f"{start} + {moving}".replace("-", "−")
 
 
-def _window(arguments: Arguments, places: Cell, size: Any = None) -> str:
+def _window(arguments: Arguments, places: Cell, size: Sequence[int] | None = None) -> str:
     """The row and column of a window's numbers in the input."""
     count = len(places)
     lists = [arguments.get("stride") or size, arguments.get("padding", 0), arguments.get("dilation", 1)]

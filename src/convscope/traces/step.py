@@ -1,4 +1,4 @@
-"""Step: one operation of a forward pass as data, notes that follow from steps, a digest of all weights. No torch."""
+"""Step: one operation of a pass as data, what a training step adds, notes, a digest of all weights. No torch."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -239,3 +239,51 @@ def _rounded(steps: Sequence[Step]) -> Iterator[str]:
                 f"{step.name} was traced together with vectors that no step reads; if the model requests only the "
                 "values, an untraced PyTorch computes them in another way, and the last bits may differ."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardNode:
+    """One node of the backward pass: the derivative of one forward operation, or of one custom function."""
+
+    kind: str
+    """Its name in autograd: `ConvolutionBackward0`, or the class of a custom function."""
+    custom: bool
+    """Whether its formula was written by the user (`torch.autograd.Function`)."""
+    received: tuple[tuple[Ref, Ref], ...]
+    """Pairs of a result of the forward operation and its gradient."""
+    gave: tuple[tuple[Ref, Ref], ...]
+    """Pairs of what the forward operation read (a step's result, a parameter, an input) and the gradient for it."""
+    operations: int
+    """Number of steps that it took."""
+    withheld: tuple[Ref, ...] = ()
+    """What the forward operation read, and for which a custom function gave no gradient (None)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """A loss, its gradients and perhaps an update.
+
+    >>> TrainingStep("evaluation", "cross-entropy", "", Ref("step", 9, "loss"), {}, {}, ()).says
+    'loss and gradients of cross-entropy, in evaluation mode'
+    """
+
+    mode: str
+    """"training" (dropout drops, batch norm uses the batch) or "evaluation"."""
+    loss_name: str
+    optimizer: str
+    """The optimizer with its learning rate, in words; empty where none took a step."""
+    loss: Ref
+    gradients: Mapping[str, Ref]
+    """Parameter or input -> its gradient."""
+    updated: Mapping[str, Ref]
+    """Parameter -> its new value."""
+    nodes: tuple[BackwardNode, ...]
+    """In the order in which they ran."""
+    origin: str = ""
+    """The run and its step, in words; empty if it is not a run's step."""
+
+    @property
+    def says(self) -> str:
+        """A description of the recording: the first line of every report."""
+        what = f"one step of {self.optimizer} on" if self.optimizer else "loss and gradients of"
+        return f"{what} {self.loss_name}, in {self.mode} mode{f'; {self.origin}' if self.origin else ''}"

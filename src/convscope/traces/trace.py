@@ -12,8 +12,7 @@ from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
 from convscope.render.numbers import table
 from convscope.traces.archive import Archive, ArchiveSource, write
-from convscope.traces.step import Cell, Kind, Origin, Ref, Step, Values, notes_of
-from convscope.traces.training_step import TrainingStep
+from convscope.traces.step import Cell, Kind, Origin, Ref, Step, TrainingStep, Values, notes_of
 from convscope.type_checks import takes
 from convscope.typing import Array
 

@@ -18,9 +18,8 @@ from convscope.plot.canvas.step_maps import choose
 from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale
 from convscope.proof.explanation import Explanation
 from convscope.proof.status import PROVED, STATUSES, Status, Tone
-from convscope.render.drawing import draw, headline, result
+from convscope.render.drawing import compared, draw, headline, result
 from convscope.render.numbers import decimal, short
-from convscope.render.page import compared
 from convscope.render.sums import BLANK, RULE, Detail, Row, chosen, closing, region, scale_of
 from convscope.render.worksheet import Channel, channels_of
 from convscope.type_checks import takes

@@ -121,7 +121,6 @@ class DependencyWalk:
     def __call__(self, step: Step, marks: Array) -> Followed:
         """Follow marks on a step's result to the inputs; they are not 0 where a cell is meant."""
         back = Backward(self.trace, self._varies)
-        back.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
         back.weights[step.id, 0] = marks
         result = Followed()
         passed: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
