@@ -16,9 +16,8 @@ import numpy as np
 from convscope.errors import ConvscopeError, UsageError
 from convscope.expr.call import Call, Cell, Kind, cell_label
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, Result
-from convscope.expr.precision import Precision
+from convscope.expr.precision import Precision, exact_sum
 from convscope.expr.primitives import PRIMITIVES
-from convscope.expr.summing import exact_sum
 from convscope.ops import OPS, convolution
 from convscope.proof.calls import call_of
 from convscope.proof.provenance import provenance

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.expr.expr import Apply, Cells, Dot, Expr
-from convscope.expr.summing import exact_sum
+from convscope.expr.precision import exact_sum
 from convscope.render.drawing import BRIEF, SERIES, draw, draw_formula, headline, result, rounding
 from convscope.render.numbers import NumberScale, short
 from convscope.render.page import compared
