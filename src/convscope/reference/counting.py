@@ -1,4 +1,4 @@
-"""Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows precision and NumPy."""
+"""Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows precision, NumPy."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
