@@ -182,7 +182,7 @@ def _kept(values: Array, axes: tuple[int, ...], keepdim: bool) -> Array:
 Kernel = Literal["chunked", "in turn", "one pass"]
 
 
-def moments(x: Array, axes: Axes, correction: float = 0) -> tuple[Array, Array]:
+def moments(x: Array, axes: tuple[int, ...], correction: float = 0) -> tuple[Array, Array]:
     """Mean and variance over `axes`, which are kept with length 1; the squares are divided by n - `correction`.
 
     >>> moments(np.array([1.0, 3.0]), (0,))
@@ -194,7 +194,12 @@ def moments(x: Array, axes: Axes, correction: float = 0) -> tuple[Array, Array]:
 
 
 def moments_error(
-    x: Array, axes: Axes, u: float, correction: float = 0, kernel: Kernel = "in turn", squares: Kernel | None = None
+    x: Array,
+    axes: tuple[int, ...],
+    u: float,
+    correction: float = 0,
+    kernel: Kernel = "in turn",
+    squares: Kernel | None = None,
 ) -> tuple[Array, Array]:
     """How far a kernel's mean and variance may lie from `moments`.
 
@@ -290,12 +295,12 @@ def _second_order(depth: float, u: float) -> float:
     return u / (1 - 2 * depth * u) if 2 * depth * u < 1 else np.inf
 
 
-def _mean(x: Array, axes: Axes) -> Array:
+def _mean(x: Array, axes: tuple[int, ...]) -> Array:
     """NaN of nothing, without NumPy's warning."""
     return np.asarray(np.divide(x.sum(axes, keepdims=True), _count(x, axes)))
 
 
-def _count(x: Array, axes: Axes) -> int:
+def _count(x: Array, axes: tuple[int, ...]) -> int:
     return int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
 
 
