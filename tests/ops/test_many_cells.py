@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import convscope as cs
 from convscope.expr.call import Call, Cell
 from convscope.expr.expr import Dot, Expr
-from convscope.expr.summing import exact_sums
+from convscope.expr.precision import exact_sums
 from convscope.ops import OPS
 from convscope.ops.op import Vectorized
 from convscope.proof import step_check

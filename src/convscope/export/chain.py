@@ -16,9 +16,8 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.export.chain_numbers import Key, Numbers, StepReader, parts_read, unwritable
 from convscope.expr.call import Call
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, Result
-from convscope.expr.precision import Precision
+from convscope.expr.precision import Precision, exact_sum
 from convscope.expr.primitives import PRIMITIVES
-from convscope.expr.summing import exact_sum
 from convscope.ops import convolution
 from convscope.proof.tolerance import agree, mixes, whole_bound
 from convscope.traces.step import Ref, Step

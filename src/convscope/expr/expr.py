@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.expr.call import Cell, Source
-from convscope.expr.precision import EXACT, WHOLE, Precision, exact, gamma, wrapped
+from convscope.expr.precision import EXACT, WHOLE, Precision, exact, exact_sum, exact_sums, gamma, wrapped
 from convscope.expr.primitives import PRIMITIVES
 from convscope.expr.primitives.primitive import Numbers, Primitive
-from convscope.expr.summing import exact_sum, exact_sums
 from convscope.typing import Array
 
 WRITTEN = "written"

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 
 from convscope.ops import (
+    attention,
     backward_activations,
-    backward_attention,
     backward_convolution,
-    backward_indexing,
     backward_loss,
     backward_normalization,
-    backward_pooling,
     backward_resampling,
+    indexing,
     pointwise,
+    pooling,
     titles,
 )
 from convscope.ops.dependencies import everything
@@ -32,7 +32,7 @@ BACKWARD: Mapping[str, Op] = {
             "adaptive_max_pool3d_backward",
         ),
         Op(
-            backward_pooling.max_pool_backward,
+            pooling.max_pool_backward,
             everything,
             title=titles.backward(titles.named("max pooling")),
             rounding="narrow",
@@ -47,7 +47,7 @@ BACKWARD: Mapping[str, Op] = {
             "_adaptive_avg_pool3d_backward",
         ),
         Op(
-            backward_pooling.avg_pool_backward,
+            pooling.avg_pool_backward,
             everything,
             title=titles.backward(titles.named("average pooling")),
             rounding="narrow",
@@ -102,13 +102,13 @@ BACKWARD: Mapping[str, Op] = {
         ),
         Op(backward_resampling.padding_backward, everything, rounding="narrow"),
     ),
-    **dict.fromkeys(("select_backward", "slice_backward"), Op(backward_indexing.part_backward, everything)),
-    "unfold_backward": Op(backward_indexing.unfold_backward, everything, rounding="narrow"),
+    **dict.fromkeys(("select_backward", "slice_backward"), Op(indexing.part_backward, everything)),
+    "unfold_backward": Op(indexing.unfold_backward, everything, rounding="narrow"),
     "embedding_dense_backward": Op(
-        backward_indexing.embedding_backward, everything, rounding="narrow", selected_by=("indices",)
+        indexing.embedding_backward, everything, rounding="narrow", selected_by=("indices",)
     ),
     "_scaled_dot_product_flash_attention_for_cpu_backward": Op(
-        backward_attention.attention_backward,
+        attention.attention_backward,
         everything,
         title=titles.backward(titles.named("attention")),
         rounding="stores between",

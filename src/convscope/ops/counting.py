@@ -1,4 +1,4 @@
-"""Counts and places: count_nonzero, nonzero, unique, searchsorted, bucketize, isin, histc, histogram."""
+"""Counts, ranks and running results: nonzero, unique, searchsorted, histogram; median, mode; cumprod, cummax."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,10 @@ from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import broadcast, leaf, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import rounded
+from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
-from convscope.ops.reductions import reduced
-from convscope.ops.vjp import Varies
+from convscope.ops.reductions import kept_weights, reduced
+from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
 from convscope.typing import Array
 
 
@@ -196,3 +197,125 @@ def searched_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, 
         reached = mask.max(initial=0.0) if len(shape) == 1 else mask.max(axis=-1, keepdims=True, initial=0.0)
         result[name] = np.broadcast_to(reached, shape).copy()
     return result
+
+
+# Ranks: median, nanmedian, kthvalue, mode, each with the index of the number that was chosen
+
+
+def ranked_one(call: Call, cell: Cell) -> Apply:
+    """The number of that rank among all cells along the axis, or its index.
+
+    Raises:
+        UsageError: the mode of numbers with nan, which depends on their order in PyTorch.
+    """
+    cells = reduced(call, cell)
+    if call.op == "mode" and np.isnan(cells.values.astype(np.float64)).any():
+        raise UsageError("no rule explains the mode of numbers with nan.")
+    if call.op == "kthvalue":
+        rank, order = number(call["k"] - 1, "rank"), number(0, "descending")
+        value = Apply(
+            "ranked",
+            {"cells": cells, "rank": rank, "descending": order},
+            f"number {call['k']:,} of {len(cells):,}, from the smallest",
+        )
+    else:
+        word = {"median": "median", "nanmedian": "median", "mode": "most frequent"}[call.op]
+        value = Apply(call.op, {"cells": cells}, f"the {word} of {len(cells):,} cells")
+    return Apply("index_of", {"cells": cells, "x": value}, "its index") if call.output else value
+
+
+def ranked_one_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Pass the weights to the selected cell; the median of a whole tensor splits them among equal cells."""
+    first_result(call)
+    only(call, varies, "self")
+    image = wide(call["self"])
+    if call.get("dim") is None:
+        same = image == PRIMITIVES[call.op].value(image.reshape(-1))
+        return VJP({"self": weights * same / max(int(same.sum()), 1)})
+    axis, kept = call["dim"] % max(image.ndim, 1), kept_weights(call, weights)
+    if not image.ndim:
+        return VJP({"self": weights})
+    k = call.get("k", 1) - 1
+    choose = PRIMITIVES["ranked" if call.op == "kthvalue" else call.op].value
+    settings = (k, 0) if call.op == "kthvalue" else ()
+    chosen = np.apply_along_axis(lambda row: choose(row, *settings), axis, image)
+    first = np.argmax(image == np.expand_dims(chosen, axis), axis=axis, keepdims=True)
+    result = np.zeros(image.shape)
+    np.put_along_axis(result, first, kept, axis)
+    return VJP({"self": result})
+
+
+# Running results along an axis: cumprod, cummax, cummin, logcumsumexp
+
+
+def _so_far(call: Call, cell: Cell) -> Cells:
+    """This cell and all before it on the axis."""
+    axis = call["dim"] % max(len(cell), 1)
+    return outer(call["self"], [range(i + 1) if a == axis else i for a, i in enumerate(cell)])
+
+
+def cumprod(call: Call, cell: Cell) -> Apply:
+    """The product of this cell and all before it."""
+    cells = _so_far(call, cell)
+    return Apply("product", {"cells": cells}, f"the product of the first {len(cells):,} cells", call.kind)
+
+
+def cumulative_extreme(call: Call, cell: Cell) -> Apply:
+    """cummax and cummin: the maximum or minimum so far, and its last index."""
+    cells = _so_far(call, cell)
+    best = Apply(call.op.removeprefix("cum"), {"cells": cells}, f"the {_word(call)} of the first {len(cells):,} cells")
+    return Apply("last_index_of", {"cells": cells, "x": best}, "its last index") if call.output else best
+
+
+def logcumsumexp(call: Call, cell: Cell) -> Apply:
+    """The logarithm of the sum of the exponentials so far."""
+    return Apply("running_logsumexp", {"cells": _so_far(call, cell)})
+
+
+def _word(call: Call) -> str:
+    return "largest" if call.op == "cummax" else "smallest"
+
+
+def cumprod_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The derivative by each cell: the product of all others up to every later one."""
+    only(call, varies, "self")
+    rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
+    gradient = np.zeros(rows.shape)
+    for at in range(rows.shape[-1]):
+        others = rows.copy()
+        others[..., at] = 1.0
+        gradient[..., at] = (kept * np.cumprod(others, -1))[..., at:].sum(-1)
+    return tangent({"self": _back(call, gradient)}, call, float(np.sum(kept * np.cumprod(rows, -1))))
+
+
+def cumulative_extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Pass the weights to the maximum or minimum so far, the last of equal ones."""
+    first_result(call)
+    only(call, varies, "self")
+    rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
+    best = (np.maximum if call.op == "cummax" else np.minimum).accumulate(rows, -1)
+    last = np.maximum.accumulate(np.where(rows == best, np.arange(rows.shape[-1]), 0), -1)
+    gradient = np.zeros(rows.shape)
+    lead = np.indices(rows.shape)[:-1]
+    np.add.at(gradient, (*lead, last), kept)
+    return VJP({"self": _back(call, gradient)})
+
+
+def logcumsumexp_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The softmax of the cells so far, for every later one."""
+    only(call, varies, "self")
+    rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
+    result = np.logaddexp.accumulate(rows, -1)
+    count = rows.shape[-1]
+    shares = np.exp(rows[..., :, None] - result[..., None, :]) * np.triu(np.ones((count, count)))
+    gradient = (shares * kept[..., None, :]).sum(-1)
+    return tangent({"self": _back(call, gradient)}, call, float(np.sum(kept * result)))
+
+
+def _rows(call: Call, array: Array) -> Array:
+    """Move the axis to the end."""
+    return np.moveaxis(array, call["dim"], -1) if array.ndim else array.reshape(1)
+
+
+def _back(call: Call, rows: Array) -> Array:
+    return np.moveaxis(rows, -1, call["dim"]) if call["self"].shape else rows.reshape(())

@@ -1,8 +1,12 @@
 """Creation: tensors of constants and of numbers that follow from their index."""
 
+from collections.abc import Mapping
+
 from convscope.expr.call import Call, Cell
 from convscope.expr.cells import broadcast
 from convscope.expr.expr import Apply, Expr, Leaf, number
+from convscope.ops.dependencies import everything
+from convscope.ops.op import Op
 
 
 def filled(call: Call, cell: Cell) -> Leaf:
@@ -32,3 +36,26 @@ def counted(call: Call, cell: Cell) -> Expr:
     return Apply(
         "add_scaled", {"x": number(start, "start"), "alpha": number(1 if step is None else step, "step"), "y": index}
     )
+
+
+CREATION: Mapping[str, Op] = {
+    **dict.fromkeys(
+        (
+            "zeros",
+            "zeros_like",
+            "new_zeros",
+            "zero",
+            "ones",
+            "ones_like",
+            "new_ones",
+            "full",
+            "full_like",
+            "new_full",
+            "fill",
+            "scalar_tensor",
+        ),
+        Op(filled, everything, role="create"),
+    ),
+    **dict.fromkeys(("arange", "eye"), Op(counted, everything, role="create")),
+    **dict.fromkeys(("linspace", "logspace"), Op(counted, everything, role="create", rounding="narrow")),
+}

@@ -1,18 +1,19 @@
-"""Losses of pairs of numbers: each prediction with its target, unreduced, summed or averaged."""
+"""Losses: of pairs of numbers (unreduced, summed or averaged), and of scores against class indices."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convscope.expr.call import Call, Cell, Operand, Source
-from convscope.expr.cells import broadcast
-from convscope.expr.expr import Apply, Cells, Dot
+from convscope.expr.cells import broadcast, leaf
+from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.precision import gamma
 from convscope.expr.primitives.losses import LOSSES as FUNCTIONS
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.pointwise import through_vjp
-from convscope.ops.vjp import VJP, Varies, fitted, only
+from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
 from convscope.typing import Array
 
 NONE, MEAN = 0, 1
@@ -101,7 +102,235 @@ def paired_loss_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
     return {name: as_mask(fitted(full, call[name].shape)) for name in varies}
 
 
+# Losses against class indices
+
+
+def nll(call: Call, cell: Cell) -> Expr:
+    """The negated score of the correct class, times its class weight; summed, or averaged by these weights.
+
+    The second result is the sum of the weights, which divides a mean. Targets with `ignore_index` do not count.
+    Source: PyTorch documentation, torch.nn.NLLLoss.
+    """
+    picked = _picked(call)
+    apart = call["reduction"] == NONE and bool(call["target"].shape)
+    if call.output:
+        weights = _weight_cells(call, picked)
+        return number(0, "no sum of weights") if apart else Dot(weights, note="the sum of the weights of these classes")
+    if apart:
+        return _one(call, cell)
+    total = float(picked.weights.sum())
+    scores, weights = _score_cells(call, picked), _weight_cells(call, picked, sign=-1.0)
+    averaged = call["reduction"] == MEAN
+    note = f"the {'weighted mean' if averaged else 'sum'} of {len(scores):,} losses"
+    extra = len(scores) if averaged else 1  # the divisor is a sum of as many weights
+    return Dot(scores, weights, divisor=total if averaged else 1.0, note=note, extra=extra)
+
+
+class _Picked(NamedTuple):
+    """The targets that count."""
+
+    cells: Array
+    """(T, axes): the cell of the correct class in the scores."""
+    classes: Array
+    """(T,)"""
+    weights: Array
+    """(T,): 1 without weights."""
+
+
+def _picked(call: Call) -> _Picked:
+    targets: Array = np.asarray(call["target"].array)
+    counts = np.asarray(targets != call["ignore_index"])
+    places, classes = np.argwhere(counts), targets[counts].astype(np.int64)
+    axis = min(1, targets.ndim)  # after the images; a single vector has no images
+    cells = np.insert(places, axis, classes, axis=1).astype(np.int64)
+    weight: Operand | None = call.get("weight")
+    return _Picked(cells, classes, np.ones(len(classes)) if weight is None else wide(weight)[classes])
+
+
+def _score_cells(call: Call, picked: _Picked) -> Cells:
+    scores: Operand = call["self"]
+    values = scores.array[tuple(picked.cells.T)].astype(np.float64)
+    return Cells(values.reshape(-1), scores.source, picked.cells, (len(picked.cells),))
+
+
+def _weight_cells(call: Call, picked: _Picked, sign: float = 1.0) -> Cells:
+    weight: Operand | None = call.get("weight")
+    source = Source("weight", "number") if weight is None else weight.source
+    if weight is not None and sign < 0:
+        source = Source(f"−{weight.source.name}", "computed", weight.shape, weight.source.dtype)
+    return Cells(sign * picked.weights, source, picked.classes[:, None], (len(picked.classes),))
+
+
+def _one(call: Call, cell: Cell) -> Expr:
+    target = int(call["target"].array[cell])
+    if target == call["ignore_index"]:
+        return number(0, "ignored")
+    score = leaf(call["self"], (*cell[:1], target, *cell[1:]))
+    lost = Apply("neg", {"x": score})
+    weight: Operand | None = call.get("weight")
+    return lost if weight is None else Apply("mul", {"x": leaf(weight, (target,)), "y": lost})
+
+
+def nll_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Pass minus the weight to the score of each correct class."""
+    first_result(call)
+    only(call, varies, "self")
+    picked = _picked(call)
+    result: Array = np.zeros(call["self"].shape)
+    each: Array = -picked.weights
+    if call["reduction"] == MEAN:
+        each = each / picked.weights.sum()
+    targets = np.delete(picked.cells, min(1, call["target"].array.ndim), axis=1) if call["target"].shape else None
+    apart = call["reduction"] == NONE and targets is not None
+    result[tuple(picked.cells.T)] = each * (weights[tuple(targets.T)] if apart and targets is not None else weights)
+    return VJP({"self": result})
+
+
+def nll_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The scores of the correct classes; targets and weights are read whole."""
+    mask, picked = as_mask(mask), _picked(call)
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    if "self" in varies:
+        masks["self"] = np.zeros(call["self"].shape, np.float32)
+        apart = call["reduction"] == NONE and bool(mask.ndim)
+        of_each = mask[tuple(np.delete(picked.cells, 1, axis=1).T)] if apart else mask.max(initial=0.0)
+        masks["self"][tuple(picked.cells.T)] = 0.0 if call.output else of_each
+    return masks
+
+
+class _Hinges(NamedTuple):
+    """The terms of a margin loss: one hinge for each pair of a correct and a wrong class of an image."""
+
+    image: Array
+    """(T,)"""
+    right: Array
+    """(T,): the class of each target."""
+    wrong: Array
+    """(T,)"""
+    weights: Array
+    """(T,): the weight of the correct class; 1 without weights."""
+
+
+def margin(call: Call, cell: Cell) -> Expr:
+    """The sum of the hinges over all pairs of a correct and a wrong class, divided by the number of classes.
+
+    The second result of the multi-label loss marks the correct classes.
+    Source: PyTorch documentation, torch.nn.MultiMarginLoss, MultiLabelMarginLoss.
+    """
+    if call.output:
+        return number(float(_right_classes(call)[cell]), "whether this class is correct")
+    hinges = _hinges(call)
+    if call["reduction"] == NONE and cell:
+        hinges = _Hinges(*(part[hinges.image == cell[0]] for part in hinges))
+    wished, power = _wished(call)
+    gaps, sizes = _gaps(call, hinges, wished)
+    off = 4 * call.precision.sum * sizes  # what the difference rounds; the hinge has slope 0 or 1
+    values = np.maximum(gaps, 0.0) ** power * hinges.weights
+    slope = 1.0 if power == 1 else 2 * np.maximum(gaps, 0.0) + off
+    errors = hinges.weights * (off * slope) + gamma(3, call.precision.sum) * values
+    errors = np.where(gaps + off > 0, errors, 0.0)
+
+    def derive(index: int) -> Apply:
+        return _hinge(call, hinges, index)
+
+    places = np.stack([hinges.image, hinges.wrong], axis=1)
+    cells = Cells(
+        values, Source("hinge", "computed", _rows(call), call.dtype), places, (len(values),), None, errors, derive
+    )
+    divisor = _rows(call)[1] * (_rows(call)[0] if call["reduction"] == MEAN else 1)
+    return Dot(
+        cells, divisor=divisor, note=f"{len(values):,} pairs of classes, by how much they violate the margin", extra=2
+    )
+
+
+def _rows(call: Call) -> tuple[int, int]:
+    """Images and classes; a single vector is one image."""
+    shape = call["self"].shape
+    return (shape[0], shape[1]) if len(shape) > 1 else (1, shape[0] if shape else 1)
+
+
+def _wished(call: Call) -> tuple[float, int]:
+    """The margin, and the power that a hinge is raised to."""
+    return float(call.get("margin", 1)), int(call.get("p", 1))
+
+
+def _hinges(call: Call) -> _Hinges:
+    images, classes = _rows(call)
+    targets: Array = call["target"].array.reshape(images, -1)
+    labels = np.where(np.cumsum(targets < 0, axis=1) > 0, -1, targets)  # the first negative one ends the list
+    image, position = np.nonzero(labels >= 0)
+    right = labels[image, position]
+    is_right = _right_classes(call).reshape(images, classes)
+    pairs = [(i, j, k) for i, j in zip(image, right, strict=True) for k in np.flatnonzero(is_right[i] == 0)]
+    triples = np.array(pairs, np.int64).reshape(-1, 3)
+    weight: Operand | None = call.get("weight")
+    weights = np.ones(len(triples)) if weight is None else wide(weight)[triples[:, 1]]
+    return _Hinges(triples[:, 0], triples[:, 1], triples[:, 2], weights)
+
+
+def _right_classes(call: Call) -> Array:
+    images, classes = _rows(call)
+    result: Array = np.zeros((images, classes))
+    for row, targets in zip(result, call["target"].array.reshape(images, -1), strict=True):
+        for target in targets:
+            if target < 0:
+                break
+            row[target] = 1.0
+    return result.reshape(call["self"].shape)
+
+
+def _gaps(call: Call, hinges: _Hinges, wished: float) -> tuple[Array, Array]:
+    """margin − correct + wrong for each pair, and the magnitudes of these terms."""
+    scores = wide(call["self"]).reshape(_rows(call))
+    right, wrong = scores[hinges.image, hinges.right], scores[hinges.image, hinges.wrong]
+    return wished - right + wrong, abs(wished) + np.abs(right) + np.abs(wrong)
+
+
+def _hinge(call: Call, hinges: _Hinges, index: int) -> Apply:
+    """One pair as an expression."""
+    lead = (int(hinges.image[index]),) if len(call["self"].shape) > 1 else ()
+    right, wrong = (leaf(call["self"], (*lead, int(at[index]))) for at in (hinges.right, hinges.wrong))
+    wished, power = _wished(call)
+    gap = Apply("add", {"x": Apply("sub", {"x": number(wished, "margin"), "y": right}), "y": wrong})
+    hinge = Apply("maximum", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair violates the margin")
+    hinge = hinge if power == 1 else Apply("square", {"x": hinge})
+    weight: Operand | None = call.get("weight")
+    return hinge if weight is None else Apply("mul", {"x": leaf(weight, (int(hinges.right[index]),)), "y": hinge})
+
+
+def margin_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Pass the weights to both classes of every pair that violates the margin."""
+    first_result(call)
+    only(call, varies, "self")
+    hinges, (wished, power) = _hinges(call), _wished(call)
+    gaps, _ = _gaps(call, hinges, wished)
+    images, classes = _rows(call)
+    scale = hinges.weights / (classes * (images if call["reduction"] == MEAN else 1)) * (gaps > 0)
+    scale = scale * (weights.reshape(-1)[hinges.image] if weights.ndim else weights)
+    slope = scale if power == 1 else scale * 2 * gaps
+    result: Array = np.zeros((images, classes))
+    np.add.at(result, (hinges.image, hinges.right), -slope)
+    np.add.at(result, (hinges.image, hinges.wrong), slope)
+    value = float(np.sum(scale * gaps**power))
+    linear = float(np.sum(result * wide(call["self"]).reshape(images, classes)))
+    constant = float(np.sum(scale) * wished) if power == 1 else value - linear
+    return VJP({"self": result.reshape(call["self"].shape)}, constant, linear=power == 1)
+
+
+def margin_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """All classes of an image; targets and weights are read whole."""
+    mask = as_mask(mask)
+    masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
+    if "self" in varies:
+        apart = not call.output and mask.ndim
+        reached = mask[:, None] if apart else np.zeros(1, np.float32) if call.output else mask
+        masks["self"] = np.broadcast_to(reached, call["self"].shape).copy()
+    return masks
+
+
 _PAIRED = Op(paired_loss, paired_loss_dependencies, paired_loss_vjp, rounding="stores between")
+_NLL = Op(nll, nll_dependencies, nll_vjp, rounding="narrow", selected_by=("target",))
+_MARGIN = Op(margin, margin_dependencies, margin_vjp, selected_by=("target",))
 LOSSES: Mapping[str, Op] = {
     "mse_loss": _PAIRED,
     "smooth_l1_loss": _PAIRED,
@@ -109,4 +338,8 @@ LOSSES: Mapping[str, Op] = {
     "soft_margin_loss": _PAIRED,
     "binary_cross_entropy": _PAIRED,
     "binary_cross_entropy_with_logits": _PAIRED,
+    "nll_loss_forward": _NLL,
+    "nll_loss2d_forward": _NLL,
+    "multi_margin_loss": _MARGIN,
+    "multilabel_margin_loss_forward": _MARGIN,
 }

@@ -1,6 +1,7 @@
-"""Data movement: operations whose every cell is one cell of their input, and casts to another type."""
+"""Data movement: operations whose every cell is a copy of one cell of their input, and casts to another type."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from convscope.expr.call import Call, Cell, Operand, indices, stacked
 from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import BITS, Precision, wrapped
-from convscope.ops import source_cells
+from convscope.ops import source_cells, titles
 from convscope.ops.dependencies import as_mask
-from convscope.ops.op import together
+from convscope.ops.op import Op, Vectorized, together
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.ops.vjp import VJP, Varies, only
 from convscope.typing import Array
@@ -116,3 +117,97 @@ def _turned_back(call: Call, mask: Array) -> Array:
     if mask.ndim < 2:
         return mask
     return np.swapaxes(mask, *((call["dim0"], call["dim1"]) if call.op == "transpose" else (0, 1)))
+
+
+_RULE = Vectorized(moved, alike)
+
+MOVEMENT: Mapping[str, Op] = {
+    **dict.fromkeys(
+        ("view", "_unsafe_view"),
+        Op(_RULE, moved_dependencies, moved_vjp, title=titles.reshape, role="view"),
+    ),
+    **dict.fromkeys(
+        ("alias", "clone", "detach", "copy"),
+        Op(_RULE, moved_dependencies, moved_vjp, role="copy"),
+    ),
+    "lift_fresh": Op(
+        _RULE,
+        moved_dependencies,
+        moved_vjp,
+        title=titles.named("tensor made without PyTorch operations"),
+        role="copy",
+    ),
+    **dict.fromkeys(
+        (
+            "expand",
+            "transpose",
+            "t",
+            "permute",
+            "select",
+            "slice",
+            "unsqueeze",
+            "squeeze",
+            "as_strided",
+            "split",
+            "split_with_sizes",
+            "unsafe_split",
+            "unbind",
+            "unfold",
+            "diagonal",
+        ),
+        Op(_RULE, moved_dependencies, moved_vjp, role="view"),
+    ),
+    **dict.fromkeys(
+        (
+            "flip",
+            "roll",
+            "repeat",
+            "unsafe_split_with_sizes",
+            "pixel_shuffle",
+            "pixel_unshuffle",
+            "channel_shuffle",
+            "reflection_pad1d",
+            "reflection_pad2d",
+            "reflection_pad3d",
+            "replication_pad1d",
+            "replication_pad2d",
+            "replication_pad3d",
+        ),
+        Op(_RULE, moved_dependencies, moved_vjp),
+    ),
+    **dict.fromkeys(
+        ("index_select", "gather"),
+        Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("index",)),
+    ),
+    **dict.fromkeys(
+        ("embedding", "index"),
+        Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("indices",)),
+    ),
+    **dict.fromkeys(
+        (
+            "alias_copy",
+            "as_strided_copy",
+            "detach_copy",
+            "diagonal_copy",
+            "expand_copy",
+            "narrow_copy",
+            "permute_copy",
+            "rot90",
+            "select_copy",
+            "slice_copy",
+            "split_copy",
+            "split_with_sizes_copy",
+            "squeeze_copy",
+            "t_copy",
+            "transpose_copy",
+            "unbind_copy",
+            "unfold_copy",
+            "unsqueeze_copy",
+            "view_copy",
+        ),
+        Op(_RULE, moved_dependencies, moved_vjp),
+    ),
+    "take": Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("index",)),
+    "masked_select": Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("mask",)),
+    "_to_copy": Op(Vectorized(converted, alike), moved_dependencies, moved_vjp),
+}

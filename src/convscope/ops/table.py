@@ -6,35 +6,31 @@ from convscope.ops import (
     attention,
     convolution,
     counting,
-    creation,
-    cumulative,
     indexing,
     joining,
     matmul,
     normalization,
     pooling,
-    ranking,
     reductions,
     resampling,
-    segments,
     titles,
     writing,
 )
-from convscope.ops.antialiasing import ANTIALIASING
 from convscope.ops.backward_table import BACKWARD
-from convscope.ops.class_losses import CLASS_LOSSES
+from convscope.ops.creation import CREATION
 from convscope.ops.ctc import CTC
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.distances import DISTANCES
-from convscope.ops.embedding_bag import EMBEDDING_BAG
+from convscope.ops.indexing import EMBEDDING_BAG
 from convscope.ops.losses import LOSSES
-from convscope.ops.movement_table import MOVEMENT
+from convscope.ops.matmul import OUTER_PRODUCTS
+from convscope.ops.movement import MOVEMENT
 from convscope.ops.op import Op, Role, Vectorized, together
-from convscope.ops.outer_products import OUTER_PRODUCTS
 from convscope.ops.pointwise_table import POINTWISE
 from convscope.ops.quantization import QUANTIZATION
 from convscope.ops.randomized import RANDOMIZED
 from convscope.ops.recurrent import RECURRENT
+from convscope.ops.resampling import ANTIALIASING
 from convscope.ops.sampling import SAMPLING
 from convscope.ops.titles import Title
 from convscope.ops.updates import UPDATES
@@ -272,15 +268,15 @@ _ROWS: Mapping[str, Op] = {
     # ranks, counts and places
     **dict.fromkeys(
         ("median", "nanmedian", "kthvalue", "mode"),
-        Op(ranking.ranked_one, reductions.reduction_dependencies, ranking.ranked_one_vjp),
+        Op(counting.ranked_one, reductions.reduction_dependencies, counting.ranked_one_vjp),
     ),
-    "cumprod": Op(cumulative.cumprod, reductions.cumsum_dependencies, cumulative.cumprod_vjp, rounding="narrow"),
+    "cumprod": Op(counting.cumprod, reductions.cumsum_dependencies, counting.cumprod_vjp, rounding="narrow"),
     **dict.fromkeys(
         ("cummax", "cummin"),
-        Op(cumulative.cumulative_extreme, reductions.cumsum_dependencies, cumulative.cumulative_extreme_vjp),
+        Op(counting.cumulative_extreme, reductions.cumsum_dependencies, counting.cumulative_extreme_vjp),
     ),
     "logcumsumexp": Op(
-        cumulative.logcumsumexp, reductions.cumsum_dependencies, cumulative.logcumsumexp_vjp, rounding="stores between"
+        counting.logcumsumexp, reductions.cumsum_dependencies, counting.logcumsumexp_vjp, rounding="stores between"
     ),
     "nansum": Op(reductions.nansum, reductions.reduction_dependencies, reductions.nansum_vjp),
     "trace": Op(reductions.trace, everything, reductions.trace_vjp),
@@ -291,7 +287,9 @@ _ROWS: Mapping[str, Op] = {
     "repeat_interleave": Op(counting.repeated, everything),
     "isin": Op(counting.is_among, everything),
     **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything, rounding="narrow")),
-    "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),
+    "segment_reduce": Op(
+        reductions.segment, reductions.segment_dependencies, reductions.segment_vjp, rounding="narrow"
+    ),
     # writing
     **dict.fromkeys(
         ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),
@@ -311,31 +309,11 @@ _ROWS: Mapping[str, Op] = {
         ("diagonal_scatter", "as_strided_scatter", "diag_embed", "block_diag"),
         Op(writing.written, writing.written_dependencies, writing.written_vjp),
     ),
-    # creation
-    **dict.fromkeys(
-        (
-            "zeros",
-            "zeros_like",
-            "new_zeros",
-            "zero",
-            "ones",
-            "ones_like",
-            "new_ones",
-            "full",
-            "full_like",
-            "new_full",
-            "fill",
-            "scalar_tensor",
-        ),
-        Op(creation.filled, everything, role="create"),
-    ),
-    **dict.fromkeys(("arange", "eye"), Op(creation.counted, everything, role="create")),
-    **dict.fromkeys(("linspace", "logspace"), Op(creation.counted, everything, role="create", rounding="narrow")),
     # families that have their rows beside their rules
     "vdot": Op(Vectorized(matmul.mm), matmul.product_dependencies, matmul.mm_vjp),
     **BACKWARD,
     **UPDATES,
-    **CLASS_LOSSES,
+    **CREATION,
     **DISTANCES,
     **CTC,
     **RECURRENT,

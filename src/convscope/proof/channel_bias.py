@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convscope.reference.casting import cast
+from convscope.reference.precision import cast
 from convscope.reference.table import OPERATIONS
 from convscope.typing import Array
 

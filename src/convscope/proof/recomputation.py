@@ -16,9 +16,9 @@ import numpy as np
 from convscope.errors import ConvscopeError
 from convscope.proof.calls import LAID_OUT, layout_of, multiplies_padding
 from convscope.proof.tolerance import agree
-from convscope.reference.casting import wrapped
 from convscope.reference.operation import Operation
 from convscope.reference.parts import CELLS, Box, parts_of
+from convscope.reference.precision import wrapped
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -32,7 +32,7 @@ ROUNDOFF = {
     "bfloat16": (2.0**-24, 2.0**-8),
     "float16": (2.0**-24, 2.0**-11),
 }
-"""Recorded type -> the unit roundoffs of its kernel's sums and of its result (see `reference.roundoff`)."""
+"""Recorded type -> the unit roundoffs of its kernel's sums and of its result (see `reference.precision`)."""
 RANKED = frozenset({"kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk"})
 """Operations whose second result says where the first one's numbers were; equal numbers compete for a place."""
 KEPT = 4

@@ -8,22 +8,29 @@ network, to read and to train it with.
 5.0
 """
 
-from convscope.reference.gradients import (
-    avg_pool2d_backward,
-    conv2d_backward,
-    cross_entropy_backward,
-    linear_backward,
-    max_pool2d_backward,
-    mse_backward,
-    relu_backward,
-    softmax_backward,
-    tanh_backward,
-)
 from convscope.reference.matmul import linear
 from convscope.reference.operation import Operation, Result
 from convscope.reference.table import OPERATIONS, lookup
 from convscope.reference.training import LAYERS, LOSSES, OPTIMIZERS, Layer, adadelta, adam, backward, forward, sgd, step
-from convscope.reference.tutorial import avg_pool2d, conv2d, cross_entropy, max_pool2d, mse, relu, softmax, tanh
+from convscope.reference.tutorial import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    conv2d,
+    conv2d_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    linear_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    mse,
+    mse_backward,
+    relu,
+    relu_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
 
 __all__ = [
     "LAYERS",

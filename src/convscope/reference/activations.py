@@ -1,4 +1,4 @@
-"""Activations: relu and its family, the sigmoid and its family, gelu, glu. Knows erf, roundoff and NumPy.
+"""Activations: relu and its family, the sigmoid and its family, gelu, glu. Knows precision and NumPy.
 
 Each function is followed by its error; u stands for one rounding, `FUNCTION` for a call of exp, tanh or erf.
 """
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from convscope.reference.erf import erf
-from convscope.reference.roundoff import FUNCTION, scalar, smallest, written
+from convscope.reference.precision import FUNCTION, scalar, smallest, written
+from convscope.reference.special_functions import erf
 from convscope.typing import Array
 
 FLAT = 1e4

@@ -1,6 +1,6 @@
-"""Attention: softmax(query·keyᵀ·scale + mask)·value.
+"""Attention: softmax(query·keyᵀ·scale + mask)·value, its gradients, and softmax by itself.
 
-Knows roundoff and NumPy. Query rows do not see each other, so they are computed some at a time.
+Knows reductions, precision and NumPy. Query rows do not see each other, so they are computed some at a time.
 """
 
 import math
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import FUNCTION, gamma
-from convscope.reference.softmax import safe_softmax
+from convscope.reference.precision import FUNCTION, gamma
+from convscope.reference.reductions import sum_share
 from convscope.typing import Array
 
 CELLS = 2**20
@@ -185,3 +185,155 @@ def _shared(rows: Array, like: Array) -> Array:
     if rows.ndim < 3 or like.ndim < 3 or rows.shape[-3] in {1, like.shape[-3]}:
         return rows
     return np.repeat(rows, like.shape[-3] // rows.shape[-3], axis=-3)
+
+
+# Backward. With the attention weights P, the gradient G of the result O, and D = rowsum(G∘O): dV = Pᵀ·G, dP = G·Vᵀ,
+# dS = P∘(dP - D), dQ = scale·dS·K, dK = scale·dSᵀ·Q. O and the logsumexp are those that the forward pass recorded.
+
+
+LARGEST = 1e12
+"""Beyond it products of three, as kernels form them, may overflow float32."""
+Three = tuple[Array, Array, Array]
+
+
+def flash_attention_backward(
+    grad_out: Array, query: Array, key: Array, value: Array, out: Array, logsumexp: Array, dropout_p: float = 0.0,
+    is_causal: bool = False, attn_mask: Array | None = None, scale: float | None = None,
+) -> Three:  # fmt: skip
+    """_scaled_dot_product_flash_attention_for_cpu_backward.
+
+    >>> one, two = np.ones((1, 1, 1, 1)), np.full((1, 1, 1, 1), 2.0)
+    >>> [g.item() for g in flash_attention_backward(one, one, one, two, two, np.ones((1, 1, 1)))]
+    [0.0, 0.0, 1.0]
+
+    Args:
+        grad_out, out: Of the result and the result, shape (N, H, L, Ev).
+        query, key, value: Shapes (N, H, L, E), (N, H, S, E), (N, H, S, Ev).
+        logsumexp: Of the scores of each query, shape (N, H, L).
+        dropout_p: Must be 0.
+        is_causal: Whether query i sees the first i + 1 keys only.
+        attn_mask: Added to the scores, or boolean, broadcast to (N, H, L, S).
+        scale: Factor on the scores; 1 / sqrt(E) if None.
+
+    Returns:
+        The gradients of query, key and value.
+
+    Raises:
+        UsageError: with dropout, or with other heads of keys than of queries.
+    """
+    shares, _, factor = _shares(query, key, logsumexp, dropout_p, is_causal, attn_mask, scale)
+    by_score = shares * (grad_out @ _turned(value) - (grad_out * out).sum(-1, keepdims=True))
+    return factor * by_score @ key, factor * _turned(by_score) @ query, _turned(shares) @ grad_out
+
+
+def flash_attention_backward_error(
+    _y: Any, u: float, grad_out: Array, query: Array, key: Array, value: Array, out: Array, logsumexp: Array,
+    dropout_p: float = 0.0, is_causal: bool = False, attn_mask: Array | None = None, scale: float | None = None,
+    u_out: float = 0.0,
+) -> Three:  # fmt: skip
+    """A share exp(s - l) is off by the errors of s and l, absolutely, and by exp's own; a slope by its share's, and by
+    those of its two sums; a gradient is a sum of products of these. Narrow types may store shares and slopes.
+    """
+    shares, scores, factor = _shares(query, key, logsumexp, dropout_p, is_causal, attn_mask, scale)
+    seen = shares > 0
+    sizes = np.abs(query) @ _turned(np.abs(key)) * factor
+    reach = np.where(seen, np.abs(np.where(seen, scores, 0.0)), 0.0) + np.abs(logsumexp)[..., None]
+    off = gamma(query.shape[-1] + 4, u) * sizes + 3 * u * reach
+    shares_off = shares * (np.expm1(np.minimum(off, 1.0)) + 5 * FUNCTION * u + u_out)
+    far = grad_out @ _turned(value) - (grad_out * out).sum(-1, keepdims=True)
+    whole = np.abs(grad_out) @ _turned(np.abs(value)) + np.abs(grad_out * out).sum(-1, keepdims=True)
+    slopes = np.abs(shares * far)
+    slopes_off = shares_off * np.abs(far) + (shares + shares_off) * gamma(grad_out.shape[-1] + 4, u) * whole
+    slopes_off = slopes_off + u_out * slopes
+    queries, keys = shares.shape[-2:]
+
+    def total(weights: Array, weights_off: Array, other: Array, n: int) -> Array:
+        return np.asarray(((gamma(n + 3, u) + u_out) * weights + weights_off) @ np.abs(other))
+
+    return (
+        factor * total(slopes, slopes_off, key, keys),
+        factor * total(_turned(slopes), _turned(slopes_off), query, queries),
+        total(_turned(shares), _turned(shares_off), grad_out, queries),
+    )
+
+
+def _shares(
+    query: Array, key: Array, logsumexp: Array, dropout_p: float, is_causal: bool, mask: Array | None,
+    scale: float | None,
+) -> tuple[Array, Array, float]:  # fmt: skip
+    """Shares and scores, (N, H, L, S), and the factor on the scores."""
+    if dropout_p or query.shape[1] != key.shape[1]:
+        raise UsageError("the reference has no gradient of attention with dropout or shared heads.")
+    if not all((np.abs(array) < LARGEST).all() for array in (query, key, logsumexp)):
+        raise UsageError("the gradient of attention for infinite or huge numbers depends on the kernel.")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = query @ _turned(key) * factor
+    if is_causal:
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    return np.exp(scores - logsumexp[..., None]), scores, factor
+
+
+def _turned(x: Array) -> Array:
+    return np.swapaxes(x, -1, -2)
+
+
+# Softmax and log-softmax
+
+
+def softmax(x: Array, dim: int = -1) -> Array:
+    """exp(x) divided by the sum of exp(x) along `dim`: positive numbers that sum to 1.
+
+    >>> softmax(np.array([0.0, np.log(3.0)]))
+    array([0.25, 0.75])
+    """
+    powers = np.exp(x - x.max(dim, keepdims=True))
+    return np.asarray(powers / powers.sum(dim, keepdims=True))
+
+
+def softmax_error(y: Array, u: float, x: Array, dim: int = -1, u_out: float = 0.0) -> Array:
+    """Each y = e / s, with e = exp(d) and d = x - max, one rounding each.
+
+    e is off by FUNCTION + |d| roundings; s, a sum of n such, by gamma(n) and the mean of those, weighted by y; the
+    division (or a reciprocal and a product) by 2. All are relative errors. Where y is 0, x is minus infinity (or so
+    far below the maximum that every type gives 0), and both are exact. e, s and y may be stored in a narrower type.
+    """
+    return np.where(y > 0, y * (relative(x, y, u, dim) + 3 * u_out), 0.0)
+
+
+def safe_softmax(x: Array, dim: int = -1) -> Array:
+    """_safe_softmax: as `softmax`, but 0 along a `dim` that holds only minus infinity."""
+    return np.where(np.isneginf(x.max(dim, keepdims=True)), 0.0, softmax(x, dim))
+
+
+def safe_softmax_error(y: Array, u: float, x: Array, dim: int = -1) -> Array:
+    """The same bound as `softmax_error`."""
+    return np.where(np.isneginf(x.max(dim, keepdims=True)), 0.0, softmax_error(y, u, x, dim))
+
+
+def log_softmax(x: Array, dim: int = -1) -> Array:
+    """x minus the logarithm of the sum of exp(x) along `dim`.
+
+    >>> bool(np.allclose(np.exp(log_softmax(np.array([0.0, np.log(3.0)]))), [0.25, 0.75]))
+    True
+    """
+    below = x - x.max(dim, keepdims=True)
+    return np.asarray(below - np.log(np.exp(below).sum(dim, keepdims=True)))
+
+
+def log_softmax_error(y: Array, u: float, x: Array, dim: int = -1, u_out: float = 0.0) -> Array:
+    """y = d - log s: a rounding of d = x - max, the relative error of s, log itself, and the difference.
+
+    d, s and log s may be stored in a narrower type.
+    """
+    below = x - x.max(dim, keepdims=True)
+    logs = np.abs(np.where(np.isfinite(y), below - y, 0.0))
+    share = sum_share(x, np.exp(y), u, dim) + 2 * u_out
+    return np.asarray((u + u_out) * (np.abs(below) + np.abs(y) + 2 * logs) + share + FUNCTION * u * logs)
+
+
+def relative(x: Array, y: Array, u: float, dim: Any) -> Array:
+    """Relative error of each share: its own exp, the sum, the division."""
+    below = np.where(y > 0, np.abs(x - x.max(dim, keepdims=True)), 0.0)
+    return np.asarray(sum_share(x, y, u, dim) + u * (FUNCTION + 3 + below))

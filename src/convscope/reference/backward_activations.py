@@ -1,4 +1,4 @@
-"""Activations backward: the incoming gradient times the derivative of the activation. Knows erf, roundoff, NumPy.
+"""Activations backward: the incoming gradient times the derivative of the activation. Knows precision, NumPy.
 
 Every derivative is written from its forward function; x is the input of that function, `output` its result. If a kernel
 only selects, it is exact; otherwise its error is that of the derivative, times the gradient, and two roundings.
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.activations import FLAT, sigmoid
-from convscope.reference.erf import erf
 from convscope.reference.operation import Operation, wide
-from convscope.reference.roundoff import FUNCTION, smallest
+from convscope.reference.precision import FUNCTION, smallest
+from convscope.reference.special_functions import erf
 from convscope.typing import Array
 
 

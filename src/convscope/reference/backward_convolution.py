@@ -1,4 +1,4 @@
-"""Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Knows roundoff, NumPy.
+"""Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Knows precision.
 
 A kernel position reads one shifted, strided view of the input. The view times the gradients, summed, is the gradient of
 the kernel position; the gradients times its number are added to the view for the gradient of the input.
@@ -14,7 +14,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.convolution import Sizes, per_axis
-from convscope.reference.roundoff import carried, gamma
+from convscope.reference.precision import carried, gamma
 from convscope.typing import Array
 
 Index = tuple[Any, ...]

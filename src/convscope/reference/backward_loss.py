@@ -1,10 +1,10 @@
-"""Losses and softmax backward, written from the derivatives of their forward functions. Knows roundoff and NumPy."""
+"""Losses and softmax backward, written from the derivatives of their forward functions. Knows precision and NumPy."""
 
 from typing import Any
 
 import numpy as np
 
-from convscope.reference.roundoff import FUNCTION, gamma
+from convscope.reference.precision import FUNCTION, gamma
 from convscope.typing import Array
 
 MEAN = 1

@@ -1,4 +1,4 @@
-"""Normalization backward: batch, layer and group norm. Knows roundoff and NumPy.
+"""Normalization backward: batch, layer and group norm. Knows precision and NumPy.
 
 y = (x - mean)·rate·weight + bias, rate = 1 / sqrt(variance + eps). With h = grad·weight and z = (x - mean)·rate, the
 Jacobian of a row of n cells that are normalized together is
@@ -16,7 +16,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.normalization import Layout
-from convscope.reference.roundoff import carried, gamma
+from convscope.reference.precision import carried, gamma
 from convscope.typing import Array
 
 Axes = tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Resampling and padding backward: every gradient goes to the cells that its output reads. Knows roundoff, NumPy.
+"""Resampling and padding backward: every gradient goes to the cells that its output reads. Knows precision, NumPy.
 
 The forward operations apply a matrix of weights to each axis separately; these are their transposes.
 """
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
+from convscope.reference.precision import gamma
 from convscope.reference.resampling import TAPS, Taps
-from convscope.reference.roundoff import gamma
 from convscope.typing import Array
 
 
@@ -109,69 +109,6 @@ def bordered_backward(place: Callable[[Array, int], Array]) -> Operation:
         return gamma(float(copies.max(initial=1.0)), u) * total * (copies > 1)
 
     return Operation(compute, error)
-
-
-def select_backward(grad_output: Array, input_sizes: Sequence[int], dim: int, index: int) -> Array:
-    """select_backward: the gradient where the index was, 0 elsewhere."""
-    out = np.zeros(tuple(input_sizes))
-    np.moveaxis(out, dim, 0)[index] = grad_output
-    return out
-
-
-def slice_backward(grad_output: Array, input_sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Array:
-    """slice_backward: the gradient where the slice was, 0 elsewhere."""
-    out = np.zeros(tuple(input_sizes))
-    np.moveaxis(out, dim, 0)[start:end:step] = np.moveaxis(grad_output, dim, 0)
-    return out
-
-
-def unfold_backward(grad_in: Array, input_sizes: Sequence[int], dim: int, size: int, step: int) -> Array:
-    """unfold_backward: the sum of the gradients of a cell in all slices that contain it."""
-    out = np.zeros(tuple(input_sizes))
-    lines = np.moveaxis(out, dim, 0)
-    pieces = np.moveaxis(grad_in, (dim % out.ndim, -1), (0, 1))  # (pieces, size, ...)
-    for at, piece in enumerate(pieces):
-        lines[at * step : at * step + size] += piece
-    return out
-
-
-def unfold_backward_error(
-    _y: Array, u: float, grad_in: Array, input_sizes: Sequence[int], dim: int, size: int, step: int
-) -> Array:
-    """A sum of at most size / step gradients, rounded up."""
-    return gamma(-(-size // step), u) * unfold_backward(np.abs(grad_in), input_sizes, dim, size, step)
-
-
-def embedding_backward(
-    grad_output: Array, indices: Array, num_weights: int, padding_idx: int, scale_grad_by_freq: bool = False
-) -> Array:
-    """embedding_dense_backward: the sum of the gradients of a row of the table at all indices that read it.
-
-    Args:
-        grad_output: Shape (..., D).
-        indices: The row index of each lookup, shape (...).
-        num_weights: Rows of the table.
-        padding_idx: A row without a gradient, or -1.
-        scale_grad_by_freq: Divide by the number of indices that read the row.
-    """
-    places, width = np.asarray(indices).ravel(), grad_output.shape[-1]
-    out = np.zeros((num_weights, width))
-    np.add.at(out, places, grad_output.reshape(-1, width))
-    if scale_grad_by_freq:
-        out /= np.maximum(np.bincount(places, minlength=num_weights), 1)[:, None]
-    if 0 <= padding_idx < num_weights:
-        out[padding_idx] = 0.0
-    return out
-
-
-def embedding_backward_error(
-    _y: Array, u: float, grad_output: Array, indices: Array, num_weights: int, padding_idx: int,
-    scale_grad_by_freq: bool = False,
-) -> Array:  # fmt: skip
-    """A sum over the places that read the row, each divided where it is scaled."""
-    counts = np.bincount(np.asarray(indices).ravel(), minlength=num_weights)[:, None]
-    size = embedding_backward(np.abs(grad_output), indices, num_weights, padding_idx, scale_grad_by_freq)
-    return gamma(float(counts.max(initial=1)) + 2, u) * size * ((counts > 1) | scale_grad_by_freq)
 
 
 def _axes(grad: Array, input_size: Sequence[int], scales: Any) -> Iterator[tuple[int, int, float | None]]:

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 
+from convscope.reference import attention, backward_convolution, backward_normalization, indexing, pooling
 from convscope.reference import backward_activations as act_back
-from convscope.reference import backward_attention, backward_convolution, backward_normalization
 from convscope.reference import backward_loss as loss_back
-from convscope.reference import backward_pooling as pool_back
 from convscope.reference import backward_resampling as up_back
 from convscope.reference import padding as pads
 from convscope.reference.operation import Operation, moved, ulps, wide
 
-_MAX_BACK = Operation(pool_back.max_pool_backward, pool_back.max_pool_backward_error)
-_ADAPTIVE_MAX_BACK = Operation(pool_back.adaptive_max_pool_backward, pool_back.adaptive_max_pool_backward_error)
-_AVG_BACK = Operation(pool_back.avg_pool_backward, pool_back.avg_pool_backward_error)
-_ADAPTIVE_AVG_BACK = Operation(pool_back.adaptive_avg_pool_backward, pool_back.adaptive_avg_pool_backward_error)
+_MAX_BACK = Operation(pooling.max_pool_backward, pooling.max_pool_backward_error)
+_ADAPTIVE_MAX_BACK = Operation(pooling.adaptive_max_pool_backward, pooling.adaptive_max_pool_backward_error)
+_AVG_BACK = Operation(pooling.avg_pool_backward, pooling.avg_pool_backward_error)
+_ADAPTIVE_AVG_BACK = Operation(pooling.adaptive_avg_pool_backward, pooling.adaptive_avg_pool_backward_error)
 _NLL_BACK = Operation(loss_back.nll_backward, ulps(4))
 _NEAREST_BACK, _NEAREST_EXACT_BACK = up_back.nearest_backward(), up_back.nearest_backward(0.5)
 _REFLECT_BACK, _REPLICATE_BACK = (up_back.bordered_backward(place) for place in (pads.reflected, pads.repeated))
@@ -47,12 +46,12 @@ BACKWARD: Mapping[str, Operation] = {
     "upsample_bicubic2d_backward": up_back.CUBIC,
     **{f"reflection_pad{rank}d_backward": _REFLECT_BACK for rank in (1, 2, 3)},
     **{f"replication_pad{rank}d_backward": _REPLICATE_BACK for rank in (1, 2, 3)},
-    "select_backward": moved(up_back.select_backward),
-    "slice_backward": moved(up_back.slice_backward),
-    "unfold_backward": Operation(up_back.unfold_backward, up_back.unfold_backward_error),
-    "embedding_dense_backward": Operation(up_back.embedding_backward, up_back.embedding_backward_error),
+    "select_backward": moved(indexing.select_backward),
+    "slice_backward": moved(indexing.slice_backward),
+    "unfold_backward": Operation(indexing.unfold_backward, indexing.unfold_backward_error),
+    "embedding_dense_backward": Operation(indexing.embedding_backward, indexing.embedding_backward_error),
     "_scaled_dot_product_flash_attention_for_cpu_backward": Operation(
-        backward_attention.flash_attention_backward, backward_attention.flash_attention_backward_error
+        attention.flash_attention_backward, attention.flash_attention_backward_error
     ),
     "_log_softmax_backward_data": Operation(loss_back.log_softmax_backward, loss_back.log_softmax_backward_error),
     "_softmax_backward_data": Operation(loss_back.softmax_backward, loss_back.softmax_backward_error),

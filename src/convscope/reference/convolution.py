@@ -1,6 +1,6 @@
 """Convolution: a window of the input times a kernel, summed; and its transpose. Any number of spatial axes.
 
-Knows errors, roundoff and NumPy. Like PyTorch it does not flip the kernel (cross-correlation).
+Knows errors, precision and NumPy. Like PyTorch it does not flip the kernel (cross-correlation).
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from convscope.errors import ShapeError
-from convscope.reference.roundoff import carried, gamma
+from convscope.reference.precision import carried, gamma
 from convscope.typing import Array
 
 Sizes = int | Sequence[int]

@@ -1,4 +1,4 @@
-"""Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows casting and NumPy."""
+"""Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows precision, NumPy."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -6,9 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.casting import cast
+from convscope.reference.precision import cast, gamma, written
 from convscope.reference.reductions import Axes, axes_of, total, total_error
-from convscope.reference.roundoff import gamma, written
 from convscope.reference.selection import ties
 from convscope.typing import Array
 

@@ -1,4 +1,4 @@
-"""The connectionist temporal classification loss, by the forward algorithm. Knows roundoff and NumPy."""
+"""The connectionist temporal classification loss, by the forward algorithm. Knows precision and NumPy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import FUNCTION
+from convscope.reference.precision import FUNCTION
 from convscope.typing import Array
 
 Lengths = Sequence[int] | Array

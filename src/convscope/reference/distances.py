@@ -1,14 +1,13 @@
-"""Distances between rows, lengths of vectors, weight norm. Knows roundoff and NumPy."""
+"""Distances between rows, lengths of vectors, weight norm. Knows precision and NumPy."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from convscope.reference.casting import cast
 from convscope.reference.operation import Operation, wide
+from convscope.reference.precision import FUNCTION, carried, cast, gamma, smallest
 from convscope.reference.reductions import Axes, vector_norm, vector_norm_error
-from convscope.reference.roundoff import FUNCTION, carried, gamma, smallest
 from convscope.typing import Array
 
 

@@ -1,12 +1,12 @@
-"""Indexing and writing: index, gather, scatter, embedding; tensors made of numbers. Knows casting, roundoff, NumPy."""
+"""Indexing: index, gather, scatter, embedding, bags of embeddings, and their gradients. Knows precision and NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from convscope.reference.casting import cast, type_name
-from convscope.reference.roundoff import FUNCTION, gamma, written
+from convscope.reference.operation import Operation
+from convscope.reference.precision import carried, gamma, written
 from convscope.typing import Array
 
 Sizes = Sequence[int]
@@ -118,106 +118,140 @@ def embedding(weight: Array, indices: Array) -> Array:
     return weight[indices]
 
 
-def filled(size: Sizes, fill_value: Any = 0.0, dtype: Any = None) -> Array:
-    """full, and zeros and ones with their own values: a tensor of one number."""
-    return cast(np.full(tuple(size), fill_value), dtype)
-
-
-def filled_like(x: Array, fill_value: Any = 0.0, dtype: Any = None) -> Array:
-    """full_like, zero: one number in the shape (and kind) of another tensor."""
-    return np.broadcast_to(cast(np.asarray(fill_value), dtype or (None if x.dtype.kind == "f" else x.dtype)), x.shape)
-
-
-def fill(x: Array, value: Any) -> Array:
-    """fill: one number in the shape and kind of another tensor."""
-    return filled_like(x, value)
-
-
-def new_filled(x: Array, size: Sizes, fill_value: Any = 0.0, dtype: Any = None) -> Array:
-    """new_full, and new_zeros and new_ones: one number in any shape, in the kind of another tensor."""
-    return filled(size, fill_value, dtype or x.dtype)
-
-
-def of_value(fill_value: float) -> dict[str, Any]:
-    """The three forms of zeros and of ones."""
-
-    def plain(size: Sizes, dtype: Any = None) -> Array:
-        return filled(size, fill_value, dtype or "float64")
-
-    def like(x: Array, dtype: Any = None) -> Array:
-        return filled_like(x, fill_value, dtype)
-
-    def new(x: Array, size: Sizes, dtype: Any = None) -> Array:
-        return new_filled(x, size, fill_value, dtype)
-
-    return {"plain": plain, "like": like, "new": new}
-
-
-def number(s: Any, dtype: Any = None) -> Array:
-    """scalar_tensor: one number, in PyTorch's default float type unless told otherwise."""
-    return cast(np.asarray(s), dtype or "float64")
-
-
-def counted(end: Any, start: Any = 0, step: Any = 1, dtype: Any = None) -> Array:
-    """arange: start, start + step, ... before `end`; whole numbers if all three are."""
-    many = max(0, int(np.ceil((end - start) / step)))
-    return cast(start + step * np.arange(many), dtype)
-
-
-def counted_error(y: Array, u: float, end: Any, start: Any = 0, step: Any = 1, dtype: Any = None) -> Any:
-    """Start and step are written, multiplied by the count, and added."""
-    steps = written(step, u) * np.arange(y.size) + written(start, u)
-    return steps + 2 * u * np.abs(y) * (np.asarray(y).dtype.kind == "f") if np.any(np.mod(y, 1)) else 0.0
-
-
-def spaced(start: float, end: float, steps: int, dtype: Any = None) -> Array:
-    """linspace: `steps` numbers from `start` to `end`, equally far apart; for an integer type all are cut."""
-    if type_name(dtype).startswith(("int", "uint")):
-        start, end = np.trunc(start), np.trunc(end)
-    return cast(np.linspace(start, end, steps), dtype)
-
-
-def spaced_error(y: Array, u: float, start: float, end: float, steps: int, dtype: Any = None) -> Any:
-    """From either end: the step is rounded three times, multiplied, and added. What is cut may jump near an integer."""
-    off = np.full(steps, 5 * u * (abs(start) + abs(end)))
-    if y.dtype.kind == "f":
-        return off
-    at = np.linspace(np.trunc(start), np.trunc(end), steps)
-    apart = np.abs(at - np.round(at))
-    return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
-
-
-def spaced_powers(start: float, end: float, steps: int, base: float = 10.0, dtype: Any = None) -> Array:
-    """logspace: `base` to the power of numbers that are equally far apart; for an integer type all are cut."""
-    if type_name(dtype).startswith(("int", "uint")):
-        start, end = np.trunc(start), np.trunc(end)
-    return cast(np.power(float(base), np.linspace(start, end, steps)), dtype)
-
-
-def spaced_powers_error(
-    y: Array, u: float, start: float, end: float, steps: int, base: float = 10.0, dtype: Any = None
-) -> Any:
-    """As `spaced_error` in the exponent, times the logarithm of the base, and a call of pow; what is cut may jump."""
-    exponent = 5 * u * (abs(start) + abs(end))
-    with np.errstate(all="ignore"):
-        log = abs(np.log(abs(base))) if base else 0.0
-        exact_power = np.abs(np.power(float(base), np.linspace(np.trunc(start), np.trunc(end), steps)))
-        size = np.abs(y) if y.dtype.kind == "f" else exact_power
-        written_base = np.maximum(abs(start), abs(end)) * (written(base, u) / abs(base) if base else 0.0)
-        off = size * np.expm1(exponent * log + written_base + FUNCTION * u)
-    if y.dtype.kind == "f":
-        return off
-    apart = np.abs(exact_power - np.round(exact_power))
-    return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
-
-
-def identity(n: int, m: int | None = None, dtype: Any = None) -> Array:
-    """eye: ones on the diagonal."""
-    return cast(np.eye(n, m), dtype)
-
-
 def _spots(index: Array, dim: int) -> tuple[Array, ...]:
     grid = list(np.ogrid[tuple(slice(0, s) for s in index.shape)])
     if grid:
         grid[dim % len(grid)] = index
     return tuple(grid)
+
+
+# Bags of embeddings: rows of a table, a bag at a time
+
+
+SUM, MEAN, MAX = range(3)
+
+
+def embedding_bag(
+    weight: Array, indices: Array, offsets: Array, mode: int = SUM, per_sample_weights: Array | None = None,
+    include_last_offset: bool = False, padding_idx: int = -1,
+) -> tuple[Array | None, ...]:  # fmt: skip
+    """_embedding_bag: the sum, the mean or the largest of the rows of each bag; an empty bag is 0.
+
+    >>> embedding_bag(np.array([[1.0], [2.0], [4.0]]), np.array([0, 2, 1]), np.array([0, 2]))[0]
+    array([[5.],
+           [2.]])
+
+    Args:
+        weight: The table, shape (V, D).
+        indices: Rows of all bags, one bag after the other, shape (L,).
+        offsets: Where each bag starts, shape (B,); with `include_last_offset` one more, where the last ends.
+        mode: 0 adds, 1 averages, 2 takes the largest.
+        per_sample_weights: What each row is multiplied by, shape (L,).
+        padding_idx: A row that does not count, or -1.
+
+    Returns:
+        Shape (B, D); and three results that only a backward pass reads, as None.
+    """
+    bags = _bags(weight, indices, offsets, per_sample_weights, include_last_offset, padding_idx)
+    return np.array([_one(rows, mode) for rows in bags]).reshape(-1, weight.shape[1]), None, None, None
+
+
+def embedding_bag_error(
+    _y: Any, u: float, weight: Array, indices: Array, offsets: Array, mode: int = SUM,
+    per_sample_weights: Array | None = None, include_last_offset: bool = False, padding_idx: int = -1,
+) -> tuple[Array, ...]:  # fmt: skip
+    """A product and an addition for each row of a bag, and a division; the largest is exact."""
+    nothing = np.zeros(())
+    if mode == MAX:
+        return nothing, nothing, nothing, nothing
+    scale = None if per_sample_weights is None else np.abs(per_sample_weights)
+    bags = list(_bags(np.abs(weight), indices, offsets, scale, include_last_offset, padding_idx))
+    size = np.array([_one(rows, mode) for rows in bags]).reshape(-1, weight.shape[1])
+    counts = np.array([len(rows) for rows in bags]).reshape(-1, 1)
+    off = np.vectorize(lambda count: gamma(count + 2, u), otypes=[float])(counts) * size
+    return carried(off, size * np.maximum(counts, 1), u), nothing, nothing, nothing
+
+
+def _bags(
+    weight: Array, indices: Array, offsets: Array, scale: Array | None, include_last_offset: bool, padding_idx: int
+) -> Iterator[Array]:
+    """The rows of each bag, shape (n, D)."""
+    ends = [*offsets[1:], *([] if include_last_offset else [len(indices)])]
+    for start, end in zip(offsets, ends, strict=False):
+        part = slice(int(start), int(end))
+        counts = indices[part] != padding_idx
+        rows = weight[indices[part][counts]]
+        yield rows if scale is None else rows * scale[part][counts][:, None]
+
+
+def _one(rows: Array, mode: int) -> Array:
+    if not len(rows):
+        return np.zeros(rows.shape[1])
+    return np.asarray((rows.sum(0), rows.mean(0), rows.max(0))[mode])
+
+
+_BAG = Operation(embedding_bag, embedding_bag_error)
+EMBEDDING_BAG: Mapping[str, Operation] = {"_embedding_bag": _BAG, "_embedding_bag_forward_only": _BAG}
+
+
+def select_backward(grad_output: Array, input_sizes: Sequence[int], dim: int, index: int) -> Array:
+    """select_backward: the gradient where the index was, 0 elsewhere."""
+    out = np.zeros(tuple(input_sizes))
+    np.moveaxis(out, dim, 0)[index] = grad_output
+    return out
+
+
+def slice_backward(grad_output: Array, input_sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Array:
+    """slice_backward: the gradient where the slice was, 0 elsewhere."""
+    out = np.zeros(tuple(input_sizes))
+    np.moveaxis(out, dim, 0)[start:end:step] = np.moveaxis(grad_output, dim, 0)
+    return out
+
+
+def unfold_backward(grad_in: Array, input_sizes: Sequence[int], dim: int, size: int, step: int) -> Array:
+    """unfold_backward: the sum of the gradients of a cell in all slices that contain it."""
+    out = np.zeros(tuple(input_sizes))
+    lines = np.moveaxis(out, dim, 0)
+    pieces = np.moveaxis(grad_in, (dim % out.ndim, -1), (0, 1))  # (pieces, size, ...)
+    for at, piece in enumerate(pieces):
+        lines[at * step : at * step + size] += piece
+    return out
+
+
+def unfold_backward_error(
+    _y: Array, u: float, grad_in: Array, input_sizes: Sequence[int], dim: int, size: int, step: int
+) -> Array:
+    """A sum of at most size / step gradients, rounded up."""
+    return gamma(-(-size // step), u) * unfold_backward(np.abs(grad_in), input_sizes, dim, size, step)
+
+
+def embedding_backward(
+    grad_output: Array, indices: Array, num_weights: int, padding_idx: int, scale_grad_by_freq: bool = False
+) -> Array:
+    """embedding_dense_backward: the sum of the gradients of a row of the table at all indices that read it.
+
+    Args:
+        grad_output: Shape (..., D).
+        indices: The row index of each lookup, shape (...).
+        num_weights: Rows of the table.
+        padding_idx: A row without a gradient, or -1.
+        scale_grad_by_freq: Divide by the number of indices that read the row.
+    """
+    places, width = np.asarray(indices).ravel(), grad_output.shape[-1]
+    out = np.zeros((num_weights, width))
+    np.add.at(out, places, grad_output.reshape(-1, width))
+    if scale_grad_by_freq:
+        out /= np.maximum(np.bincount(places, minlength=num_weights), 1)[:, None]
+    if 0 <= padding_idx < num_weights:
+        out[padding_idx] = 0.0
+    return out
+
+
+def embedding_backward_error(
+    _y: Array, u: float, grad_output: Array, indices: Array, num_weights: int, padding_idx: int,
+    scale_grad_by_freq: bool = False,
+) -> Array:  # fmt: skip
+    """A sum over the places that read the row, each divided where it is scaled."""
+    counts = np.bincount(np.asarray(indices).ravel(), minlength=num_weights)[:, None]
+    size = embedding_backward(np.abs(grad_output), indices, num_weights, padding_idx, scale_grad_by_freq)
+    return gamma(float(counts.max(initial=1)) + 2, u) * size * ((counts > 1) | scale_grad_by_freq)

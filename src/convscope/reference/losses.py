@@ -1,4 +1,4 @@
-"""Losses: of pairs of numbers, of scores and class indices. Knows roundoff and NumPy.
+"""Losses: of pairs of numbers, of scores and class indices. Knows precision and NumPy.
 
 `reduction` is ATen's number: 0 keeps the losses apart, 1 averages, 2 adds.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import FUNCTION, carried, gamma, smallest
+from convscope.reference.precision import FUNCTION, carried, gamma, smallest
 from convscope.typing import Array
 
 Each = Callable[..., Array]

@@ -1,9 +1,12 @@
-"""Matrix products: mm, bmm, addmm, baddbmm, matmul, linear. Knows errors, roundoff and NumPy."""
+"""Matrix products: mm, bmm, addmm, matmul, linear, and products of more than two. Knows errors, precision and NumPy."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from convscope.errors import ShapeError
-from convscope.reference.roundoff import carried, gamma
+from convscope.reference.operation import Operation
+from convscope.reference.precision import carried, gamma
 from convscope.typing import Array
 
 
@@ -79,3 +82,87 @@ def addmm_error(
     magnitude = addmm(np.abs(x), np.abs(left), np.abs(right), abs(beta), abs(alpha))
     between = np.abs(addmm(x, left, right, 0, alpha)) + (0.0 if beta in {0, 1} else np.abs(beta * x))
     return carried(gamma(roundings, u) * magnitude + 2 * u_out * between, magnitude, u)
+
+
+# Products of more than two: addbmm, addr, and the product of three tensors of a bilinear layer
+
+
+def addbmm(x: Array, left: Array, batch2: Array, beta: float = 1, alpha: float = 1) -> Array:
+    """addbmm: beta·x + alpha·(the sum of all left @ batch2). With beta = 0, `x` is not looked at, NaN included."""
+    return _scaled(x, np.matmul(left, batch2).sum(0), beta, alpha)
+
+
+def addbmm_error(
+    _y: Array, u: float, x: Array, left: Array, batch2: Array, beta: float = 1, alpha: float = 1, u_out: float = 0.0
+) -> Array:
+    """A sum of B·T products, each batch scaled and added to the result in the type of the result: B stores."""
+    batches, _, depth = left.shape
+    size = np.abs(addbmm(np.abs(x), np.abs(left), np.abs(batch2), abs(beta), abs(alpha)))
+    roundings = batches * depth + (1 if alpha == beta == 1 else 5 + batches)
+    return carried((gamma(roundings, u) + gamma(2 * batches + 2, u_out)) * size, size, u)
+
+
+def addr(x: Array, vec1: Array, vec2: Array, beta: float = 1, alpha: float = 1) -> Array:
+    """addr: beta·x + alpha·(the outer product of two vectors).
+
+    >>> addr(np.zeros((1, 2)), np.array([2.0]), np.array([3.0, 4.0]))
+    array([[6., 8.]])
+    """
+    return _scaled(x, np.multiply.outer(vec1, vec2), beta, alpha)
+
+
+def addr_error(_y: Array, u: float, x: Array, vec1: Array, vec2: Array, beta: float = 1, alpha: float = 1) -> Array:
+    """Two scales written and applied, a product and a sum, all in the type of the result: 6 of the magnitudes."""
+    return gamma(6, u) * addr(np.abs(x), np.abs(vec1), np.abs(vec2), abs(beta), abs(alpha))
+
+
+def _scaled(x: Array, product: Array, beta: float, alpha: float) -> Array:
+    if product.dtype.kind != "f":  # kernels of integers read the scales as integers
+        alpha, beta = int(alpha), int(beta)
+    return alpha * product if beta == 0 else beta * x + alpha * product
+
+
+def trilinear(
+    i1: Array, i2: Array, i3: Array, expand1: Sequence[int], expand2: Sequence[int], expand3: Sequence[int],
+    sumdim: Sequence[int], unroll_dim: int = 1,
+) -> Array:  # fmt: skip
+    """_trilinear: three tensors, each with new axes of length 1, multiplied and summed over some axes.
+
+    >>> x, w, y = np.array([[2.0]]), np.array([[[3.0]]]), np.array([[5.0]])
+    >>> trilinear(x, w, y, [1, 3], [0], [1, 2], [2, 3])
+    array([[30.]])
+    """
+    spread = (np.expand_dims(x, tuple(axes)) for x, axes in ((i1, expand1), (i2, expand2), (i3, expand3)))
+    labels = []
+    for x in spread:
+        kept = [axis for axis in range(x.ndim) if x.shape[axis] != 1]
+        labels.append((x.reshape([x.shape[axis] for axis in kept]), kept))
+    rank = i1.ndim + len(expand1)
+    sizes = np.ones(rank, int)
+    for x, kept in labels:
+        sizes[kept] = x.shape
+    out = [axis for axis in range(rank) if axis not in sumdim]
+    present = {axis for _, kept in labels for axis in kept}
+    flat = [part for x, kept in labels for part in (x, kept)]
+    total = np.einsum(*flat, [axis for axis in out if axis in present], optimize=False)
+    return np.asarray(total).reshape([sizes[axis] for axis in out])
+
+
+def trilinear_error(
+    _y: Array, u: float, i1: Array, i2: Array, i3: Array, expand1: Sequence[int], expand2: Sequence[int],
+    expand3: Sequence[int], sumdim: Sequence[int], unroll_dim: int = 1, u_out: float = 0.0,
+) -> Array:  # fmt: skip
+    """T terms of two products: gamma(T + 1) of the magnitudes; narrow types store sums over one input, and parts."""
+    size = trilinear(np.abs(i1), np.abs(i2), np.abs(i3), expand1, expand2, expand3, sumdim)
+    spread = [np.expand_dims(x, tuple(a)).shape for x, a in ((i1, expand1), (i2, expand2), (i3, expand3))]
+    sizes = np.broadcast_shapes(*spread)
+    parts = sizes[unroll_dim] if unroll_dim in sumdim else 1
+    terms = int(np.prod([sizes[axis] for axis in sumdim]))
+    return carried((gamma(terms + 1, u) + gamma(2 + parts, u_out)) * size, size, u)
+
+
+OUTER_PRODUCTS: Mapping[str, Operation] = {
+    "addbmm": Operation(addbmm, addbmm_error),
+    "addr": Operation(addr, addr_error),
+    "_trilinear": Operation(trilinear, trilinear_error),
+}

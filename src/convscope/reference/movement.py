@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from convscope.reference.casting import cast
+from convscope.reference.precision import cast
 from convscope.typing import Array
 
 Sizes = Sequence[int]

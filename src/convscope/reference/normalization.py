@@ -1,4 +1,4 @@
-"""Normalization: batch, instance, layer, group and RMS norm. Knows reductions, roundoff and NumPy.
+"""Normalization: batch, instance, layer, group and RMS norm. Knows reductions, precision and NumPy.
 
 All of them are (x - mean) / sqrt(variance + eps) · weight + bias; they differ in what mean and variance are taken over.
 """
@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.moments import Kernel, moments, moments_error
-from convscope.reference.roundoff import gamma
+from convscope.reference.precision import gamma
+from convscope.reference.reductions import Kernel, moments, moments_error
 from convscope.typing import Array
 
 Layout = Literal["contiguous", "channels last", "other"]

@@ -1,6 +1,6 @@
 """Operation: what an operation means, and how far a sound kernel may lie from it.
 
-Knows roundoff and errors; no operation in particular.
+Knows precision and errors; no operation in particular.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
-from convscope.reference.roundoff import largest, smallest
+from convscope.reference.precision import largest, smallest
 from convscope.typing import Array
 
 Result = Array | tuple[Array | None, ...]

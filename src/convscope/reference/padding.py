@@ -1,6 +1,6 @@
 """Padding, and windows as columns: constant, reflected, repeated and circular borders; im2col and col2im.
 
-Knows convolution's argument forms, roundoff and NumPy. Like PyTorch, paddings are listed from the last axis on, two
+Knows convolution's argument forms, precision and NumPy. Like PyTorch, paddings are listed from the last axis on, two
 numbers (before, after) per axis; negative ones cut off.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from convscope.reference.convolution import Sizes, per_axis
-from convscope.reference.roundoff import gamma, written
+from convscope.reference.precision import gamma, written
 from convscope.typing import Array
 
 

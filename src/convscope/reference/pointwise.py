@@ -1,4 +1,4 @@
-"""Pointwise functions: one input cell (or a pair) makes one output cell. Knows casting, erf, roundoff and NumPy.
+"""Pointwise functions: one input cell (or a pair) makes one output cell. Knows precision and NumPy.
 
 The errors charge `FUNCTION` roundings (4 units in the last place) for a call of exp, tanh, erf and the like, one for
 each further operation, and the slope of the function times the rounding of its argument where the kernel rounds one.
@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.reference.casting import cast
-from convscope.reference.roundoff import FUNCTION, carried, scalar, written
+from convscope.reference.precision import FUNCTION, carried, cast, scalar, written
 from convscope.typing import Array
 
 

@@ -6,11 +6,10 @@ from functools import partial
 import numpy as np
 
 from convscope.reference import activations as act
-from convscope.reference import functions
 from convscope.reference import pointwise as point
-from convscope.reference.erf import erf, erfc
+from convscope.reference import special_functions as special
 from convscope.reference.operation import Operation, first, moved, ulps, wide
-from convscope.reference.roundoff import FUNCTION
+from convscope.reference.precision import FUNCTION
 
 
 def _smooth(function: np.ufunc) -> Operation:
@@ -65,8 +64,8 @@ POINTWISE: Mapping[str, Operation] = {
     "sinh": _smooth(np.sinh),
     "cosh": _smooth(np.cosh),
     "tanh": _smooth(np.tanh),
-    "erf": Operation(point.unary(erf), point.erf_error),
-    "erfc": Operation(point.unary(erfc), ulps(FUNCTION)),
+    "erf": Operation(point.unary(special.erf), point.erf_error),
+    "erfc": Operation(point.unary(special.erfc), ulps(FUNCTION)),
     "neg": moved(point.unary(np.negative)),
     "abs": moved(point.unary(np.abs)),
     "sign": moved(point.sign),
@@ -85,23 +84,23 @@ POINTWISE: Mapping[str, Operation] = {
     "atanh": _smooth(np.arctanh),
     "deg2rad": Operation(point.unary(lambda x: np.deg2rad(point.floating(x))), ulps(3)),
     "rad2deg": Operation(point.unary(lambda x: np.rad2deg(point.floating(x))), ulps(3)),
-    "sinc": Operation(functions.sinc, functions.sinc_error),
-    "logit": Operation(functions.logit, functions.logit_error),
-    "nan_to_num": moved(functions.without_nan),
-    "angle": Operation(functions.angle, ulps(1)),
+    "sinc": Operation(special.sinc, special.sinc_error),
+    "logit": Operation(special.logit, special.logit_error),
+    "nan_to_num": moved(special.without_nan),
+    "angle": Operation(special.angle, ulps(1)),
     "signbit": moved(point.unary(lambda x: np.asarray(x) < 0 if x.dtype.kind in "iub" else np.signbit(x))),
     "isposinf": moved(point.unary(np.isposinf)),
     "isneginf": moved(point.unary(np.isneginf)),
-    "frexp": moved(functions.parts_of_number),
-    "copysign": Operation(functions.copysign, functions.copysign_error),
+    "frexp": moved(special.parts_of_number),
+    "copysign": Operation(special.copysign, special.copysign_error),
     "hypot": Operation(point.binary(np.hypot), ulps(FUNCTION)),
     "fmax": Operation(point.binary(np.fmax), point.either_error),
     "fmin": Operation(point.binary(np.fmin), point.either_error),
-    "logaddexp": Operation(functions.log_add, wide(functions.log_add_error)),
-    "logaddexp2": Operation(functions.log_add_2, wide(functions.log_add_2_error)),
-    "xlogy": Operation(functions.times_log, functions.times_log_error),
-    "ldexp": Operation(functions.scaled_by_power, functions.scaled_by_power_error),
-    "heaviside": Operation(functions.step_function, functions.step_error),
+    "logaddexp": Operation(special.log_add, wide(special.log_add_error)),
+    "logaddexp2": Operation(special.log_add_2, wide(special.log_add_2_error)),
+    "xlogy": Operation(special.times_log, special.times_log_error),
+    "ldexp": Operation(special.scaled_by_power, special.scaled_by_power_error),
+    "heaviside": Operation(special.step_function, special.step_error),
     # arithmetic
     "add": Operation(point.add, point.add_error),
     "sub": Operation(point.subtract, point.add_error),

@@ -1,4 +1,4 @@
-"""Fake quantization: the nearest of equally spaced numbers, inside a range. Knows roundoff and NumPy."""
+"""Fake quantization: the nearest of equally spaced numbers, inside a range. Knows precision and NumPy."""
 
 from collections.abc import Mapping
 from typing import Any

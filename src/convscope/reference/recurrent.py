@@ -1,4 +1,4 @@
-"""Recurrent layers: the LSTM as one operation, packed sequences. Knows roundoff and NumPy."""
+"""Recurrent layers: the LSTM as one operation, packed sequences. Knows precision and NumPy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.operation import Operation, exact
-from convscope.reference.roundoff import FUNCTION, gamma
+from convscope.reference.precision import FUNCTION, gamma
 from convscope.typing import Array
 
 LSTM = 2

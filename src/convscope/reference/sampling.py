@@ -1,4 +1,4 @@
-"""Sampling at the coordinates of a grid, and the grids of affine maps. Knows roundoff and NumPy.
+"""Sampling at the coordinates of a grid, and the grids of affine maps. Knows precision and NumPy.
 
 A grid holds positions between -1 and 1, columns before rows before slices.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.operation import Operation
-from convscope.reference.roundoff import gamma
+from convscope.reference.precision import gamma
 from convscope.typing import Array
 
 Curve = Callable[[Array], Array]

@@ -1,4 +1,4 @@
-"""Selection: maxima and minima, sorting, comparing, choosing by mask or index. Knows casting, roundoff and NumPy.
+"""Selection: maxima and minima, sorting, comparing, choosing by mask or index. Knows precision and NumPy.
 
 What is selected is one of the inputs, so the numbers are exact. Where equal numbers compete, PyTorch leaves open
 which index wins in some operations; there the error of the index is infinite.
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from convscope.reference.precision import scalar, written
 from convscope.reference.reductions import Axes, axes_of
-from convscope.reference.roundoff import scalar, written
 from convscope.typing import Array
 
 

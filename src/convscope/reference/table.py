@@ -18,27 +18,26 @@ from convscope.reference import (
     movement,
     normalization,
     resampling,
-    segments,
     selection,
-    softmax,
     writing,
 )
 from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
-from convscope.reference.antialiasing import ANTIALIASING
 from convscope.reference.backward_table import BACKWARD
+from convscope.reference.creation import CREATION
 from convscope.reference.ctc import CTC
 from convscope.reference.distances import DISTANCES
-from convscope.reference.embedding_bag import EMBEDDING_BAG
+from convscope.reference.indexing import EMBEDDING_BAG
 from convscope.reference.losses import LOSSES
+from convscope.reference.matmul import OUTER_PRODUCTS
 from convscope.reference.operation import Operation, exact, first, moved, wide
-from convscope.reference.outer_products import OUTER_PRODUCTS
 from convscope.reference.pointwise_table import POINTWISE
 from convscope.reference.quantization import QUANTIZATION
 from convscope.reference.randomized import RANDOMIZED
 from convscope.reference.recurrent import RECURRENT
+from convscope.reference.resampling import ANTIALIASING
 from convscope.reference.sampling import SAMPLING
 from convscope.reference.updates import UPDATES
 
@@ -66,7 +65,6 @@ _LINEAR_UP = Operation(resampling.linear, resampling.linear_error)
 _NEAREST = moved(resampling.nearest)
 _NEAREST_EXACT = moved(partial(resampling.nearest, shift=0.5))
 _REFLECT, _REPLICATE = (_carry(pads.bordered(place)) for place in (pads.reflected, pads.repeated))
-_ZEROS, _ONES = indexing.of_value(0.0), indexing.of_value(1.0)
 _SAME, _VIEW = _carry(movement.same), _carry(movement.view)
 
 _VIEWS: Mapping[str, Operation] = {
@@ -157,12 +155,12 @@ _ROWS: Mapping[str, Operation] = {
     "var_mean": Operation(red.var_mean, red.var_mean_error),
     "std": Operation(red.std, red.std_error),
     "std_mean": Operation(red.std_mean, red.std_mean_error),
-    "logsumexp": Operation(softmax.log_sum_exp, softmax.log_sum_exp_error),
-    "_softmax": Operation(softmax.softmax, softmax.softmax_error),
-    "softmax": Operation(softmax.softmax, softmax.softmax_error),
-    "_safe_softmax": Operation(softmax.safe_softmax, wide(softmax.safe_softmax_error)),
-    "_log_softmax": Operation(softmax.log_softmax, softmax.log_softmax_error),
-    "log_softmax": Operation(softmax.log_softmax, softmax.log_softmax_error),
+    "logsumexp": Operation(red.log_sum_exp, red.log_sum_exp_error),
+    "_softmax": Operation(attention.softmax, attention.softmax_error),
+    "softmax": Operation(attention.softmax, attention.softmax_error),
+    "_safe_softmax": Operation(attention.safe_softmax, wide(attention.safe_softmax_error)),
+    "_log_softmax": Operation(attention.log_softmax, attention.log_softmax_error),
+    "log_softmax": Operation(attention.log_softmax, attention.log_softmax_error),
     # selection
     "amax": moved(selection.largest),
     "amin": moved(selection.least),
@@ -286,7 +284,7 @@ _ROWS: Mapping[str, Operation] = {
     "isin": moved(counting.is_among),
     "histc": Operation(counting.fixed_histogram, counting.fixed_histogram_error),
     "histogram": Operation(counting.histogram, counting.histogram_error),
-    "segment_reduce": Operation(segments.segment_reduce, segments.segment_reduce_error),
+    "segment_reduce": Operation(red.segment_reduce, red.segment_reduce_error),
     # writing
     "index_add": Operation(writing.add_slices, writing.add_slices_error),
     "index_copy": moved(writing.copy_slices),
@@ -299,26 +297,10 @@ _ROWS: Mapping[str, Operation] = {
     "as_strided_scatter": moved(writing.write_strided),
     "diag_embed": moved(writing.embed_diagonal),
     "block_diag": moved(writing.block_diagonal),
-    # tensors made of numbers
-    "zeros": moved(_ZEROS["plain"]),
-    "ones": moved(_ONES["plain"]),
-    "full": Operation(indexing.filled, point.written_value),
-    "zeros_like": moved(_ZEROS["like"]),
-    "zero": moved(_ZEROS["like"]),
-    "ones_like": moved(_ONES["like"]),
-    "full_like": Operation(indexing.filled_like, point.written_value),
-    "fill": Operation(indexing.fill, point.written_value),
-    "new_zeros": moved(_ZEROS["new"]),
-    "new_ones": moved(_ONES["new"]),
-    "new_full": Operation(indexing.new_filled, point.written_value),
-    "scalar_tensor": Operation(indexing.number, point.written_value),
-    "arange": Operation(indexing.counted, indexing.counted_error),
-    "linspace": Operation(indexing.spaced, indexing.spaced_error),
-    "logspace": Operation(indexing.spaced_powers, indexing.spaced_powers_error),
-    "eye": moved(indexing.identity),
     # families that have their rows beside their definitions
     **BACKWARD,
     **UPDATES,
+    **CREATION,
     "vdot": _PRODUCT,
     **DISTANCES,
     **CTC,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UnknownName
-from convscope.reference import gradients as back
 from convscope.reference import tutorial as ops
 from convscope.reference.matmul import linear
 from convscope.typing import Array
@@ -47,25 +46,23 @@ class Kind:
 
 
 LAYERS: Mapping[str, Kind] = {
-    "conv2d": Kind(
-        lambda x, p, s: ops.conv2d(x, *p, **s), lambda g, x, _y, p, s: back.conv2d_backward(g, x, p[0], **s)
-    ),
-    "linear": Kind(lambda x, p, _: linear(x, *p), lambda g, x, _y, p, _: back.linear_backward(g, x, p[0])),
-    "relu": Kind(lambda x, _p, _: ops.relu(x), lambda g, x, _y, _p, _: (back.relu_backward(g, x),)),
-    "tanh": Kind(lambda x, _p, _: ops.tanh(x), lambda g, _x, y, _p, _: (back.tanh_backward(g, y),)),
-    "softmax": Kind(lambda x, _p, _: ops.softmax(x), lambda g, _x, y, _p, _: (back.softmax_backward(g, y),)),
+    "conv2d": Kind(lambda x, p, s: ops.conv2d(x, *p, **s), lambda g, x, _y, p, s: ops.conv2d_backward(g, x, p[0], **s)),
+    "linear": Kind(lambda x, p, _: linear(x, *p), lambda g, x, _y, p, _: ops.linear_backward(g, x, p[0])),
+    "relu": Kind(lambda x, _p, _: ops.relu(x), lambda g, x, _y, _p, _: (ops.relu_backward(g, x),)),
+    "tanh": Kind(lambda x, _p, _: ops.tanh(x), lambda g, _x, y, _p, _: (ops.tanh_backward(g, y),)),
+    "softmax": Kind(lambda x, _p, _: ops.softmax(x), lambda g, _x, y, _p, _: (ops.softmax_backward(g, y),)),
     "max_pool2d": Kind(
-        lambda x, _, s: ops.max_pool2d(x, **s), lambda g, x, _y, _p, s: (back.max_pool2d_backward(g, x, **_pooled(s)),)
+        lambda x, _, s: ops.max_pool2d(x, **s), lambda g, x, _y, _p, s: (ops.max_pool2d_backward(g, x, **_pooled(s)),)
     ),
     "avg_pool2d": Kind(
-        lambda x, _, s: ops.avg_pool2d(x, **s), lambda g, x, _y, _p, s: (back.avg_pool2d_backward(g, x, **_pooled(s)),)
+        lambda x, _, s: ops.avg_pool2d(x, **s), lambda g, x, _y, _p, s: (ops.avg_pool2d_backward(g, x, **_pooled(s)),)
     ),
     "flatten": Kind(lambda x, _p, _s: x.reshape(len(x), -1), lambda g, x, _y, _p, _s: (g.reshape(x.shape),)),
 }
 
 LOSSES: Mapping[str, tuple[Callable[[Array, Array], float], Callable[[Array, Array], Array]]] = {
-    "cross_entropy": (ops.cross_entropy, back.cross_entropy_backward),
-    "mse": (ops.mse, back.mse_backward),
+    "cross_entropy": (ops.cross_entropy, ops.cross_entropy_backward),
+    "mse": (ops.mse, ops.mse_backward),
 }
 """The value of a loss and its gradient, each from (outputs, targets)."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.roundoff import carried, gamma, written
+from convscope.reference.precision import carried, gamma, written
 from convscope.typing import Array
 
 COMBINED: dict[str, np.ufunc] = {
