@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from convscope.training.evaluation import evaluate as evaluate
     from convscope.training.evaluation import interpret as interpret
     from convscope.training.evaluation import predict as predict
-    from convscope.training.launcher import launch as launch
+    from convscope.training.processes import launch as launch
     from convscope.training.runs import Run as Run
     from convscope.training.runs import load_run as load_run
     from convscope.training.start import free_path as free_path
