@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
-    from convscope.lessons.notebook_lesson import lesson as lesson
+    from convscope.lessons.notebooks import lesson as lesson
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models.catalog import MODELS as MODELS
     from convscope.models.loading import load_model as load_model
