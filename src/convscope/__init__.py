@@ -128,7 +128,7 @@ _PUBLIC = {
     "evaluate": "training",
     "explain": "proof",
     "launch": "training",
-    "lesson": "lessons.notebook_lesson",
+    "lesson": "lessons.notebooks",
     "load_dataset": "data",
     "load_image": "inputs.pictures",
     "load_model": "models",
