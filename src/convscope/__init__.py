@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
-    from convscope.lessons.notebook_lesson import lesson as lesson
+    from convscope.lessons.notebooks import lesson as lesson
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models.catalog import MODELS as MODELS
     from convscope.models.loading import load_model as load_model
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from convscope.training.evaluation import evaluate as evaluate
     from convscope.training.evaluation import interpret as interpret
     from convscope.training.evaluation import predict as predict
-    from convscope.training.launcher import launch as launch
+    from convscope.training.processes import launch as launch
     from convscope.training.runs import Run as Run
     from convscope.training.runs import load_run as load_run
     from convscope.training.start import free_path as free_path
@@ -128,7 +128,7 @@ _PUBLIC = {
     "evaluate": "training",
     "explain": "proof",
     "launch": "training",
-    "lesson": "lessons.notebook_lesson",
+    "lesson": "lessons.notebooks",
     "load_dataset": "data",
     "load_image": "inputs.pictures",
     "load_model": "models",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from convscope.errors import UsageError
 from convscope.lessons import AnswerError, Asked
-from convscope.lessons.outputs import Output
 from convscope.lessons.questions import answer_of, calculated, shown_answer
+from convscope.lessons.values import Output
 
 
 def asked(answer: Any, *, tolerance: float | None = None, wrong: Any = (), choices: Any = ()) -> Asked:

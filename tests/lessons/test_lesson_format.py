@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from convscope.errors import LessonError
 from convscope.lessons import LESSONS, Code, Question, Stop, Text, parse
-from convscope.lessons.expressions import fill
+from convscope.lessons.values import fill
 
 HEAD = "---\ntitle: T\nminutes: 5\nneeds: nothing\n---\n"
 QUESTION = "```question sum\nask: 1 + 1?\nanswer: 1 + 1\nwhy: two\n```\n"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import convscope as cs
-from convscope.lessons.catalog import PAGES
+from convscope.lessons.parsing import PAGES
 from convscope.lessons.spreads import RESULT, Spread, spread, study
 from convscope.training.recipes import Recipe
 

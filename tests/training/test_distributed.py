@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import convscope as cs
-from convscope.training.process_group import launch_id
+from convscope.training.processes import launch_id
 from launching import SEVERAL, torchrun
 
 pytestmark = SEVERAL
@@ -29,7 +29,7 @@ import convscope as cs
 from convscope.data.lazy_images import LazyImages
 from convscope.preprocess import Preprocess
 from convscope.probe.support.scan import scan
-from convscope.training.process_group import rank
+from convscope.training.processes import rank
 
 notes = []
 atexit.register(lambda: Path(f"left-{os.environ['RANK']}").write_text(str(not distributed.is_initialized()))

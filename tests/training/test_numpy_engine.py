@@ -13,7 +13,7 @@ from torch import nn
 import convscope as cs
 from convscope.errors import UnknownName, UsageError
 from convscope.reference import training as reference
-from convscope.training.numpy_engine import layers_of
+from convscope.training.engines import layers_of
 
 
 def weights(run: cs.Run) -> dict[str, NDArray[Any]]:

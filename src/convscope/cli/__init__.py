@@ -8,7 +8,7 @@ import typer
 from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, checking, explorer, inspection, lessons, plotting, report, training, workbook
+from convscope.cli import catalog, explorer, exporting, inspection, lessons, plotting, training
 from convscope.cli.console import drop_output, hushed, notes_on_data, print_in_any_encoding, remark
 from convscope.cli.options import in_many
 from convscope.cli.probe import probe_app
@@ -29,9 +29,9 @@ app.command()(inspection.trace)
 app.command()(inspection.explain)
 app.command()(inspection.verify)
 app.command()(inspection.summary)
-app.command()(workbook.workbook)
-app.command()(report.report)
-app.command()(checking.check)
+app.command()(exporting.workbook)
+app.command()(exporting.report)
+app.command()(inspection.check)
 app.command("open")(explorer.open_model)
 app.command()(explorer.serve)
 app.command()(lessons.lesson)

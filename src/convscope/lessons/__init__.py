@@ -5,18 +5,17 @@
 the package; docs/how-to/write-a-lesson.md describes the format.
 """
 
-from convscope.lessons.catalog import LESSONS as LESSONS
-from convscope.lessons.catalog import find_lesson as find_lesson
-from convscope.lessons.catalog import is_file_name as is_file_name
-from convscope.lessons.catalog import is_short as is_short
-from convscope.lessons.folder import in_temporary_folder as in_temporary_folder
 from convscope.lessons.lesson import Code as Code
 from convscope.lessons.lesson import Lesson as Lesson
 from convscope.lessons.lesson import Question as Question
 from convscope.lessons.lesson import Stop as Stop
 from convscope.lessons.lesson import Text as Text
-from convscope.lessons.notebook_lesson import NotebookLesson as NotebookLesson
+from convscope.lessons.notebooks import NotebookLesson as NotebookLesson
 from convscope.lessons.notebooks import write_notebook as write_notebook
+from convscope.lessons.parsing import LESSONS as LESSONS
+from convscope.lessons.parsing import find_lesson as find_lesson
+from convscope.lessons.parsing import is_file_name as is_file_name
+from convscope.lessons.parsing import is_short as is_short
 from convscope.lessons.parsing import parse as parse
 from convscope.lessons.questions import AnswerError as AnswerError
 from convscope.lessons.questions import Asked as Asked
@@ -25,5 +24,6 @@ from convscope.lessons.session import LessonSession as LessonSession
 from convscope.lessons.session import ShownCode as ShownCode
 from convscope.lessons.session import ShownStop as ShownStop
 from convscope.lessons.session import ShownText as ShownText
-from convscope.lessons.stops import check_stop as check_stop
-from convscope.lessons.stops import model_of as model_of
+from convscope.lessons.session import check_stop as check_stop
+from convscope.lessons.session import in_temporary_folder as in_temporary_folder
+from convscope.lessons.session import model_of as model_of

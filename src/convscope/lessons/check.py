@@ -11,12 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from convscope.errors import ConvscopeError
-from convscope.lessons.catalog import LESSONS, find_lesson
-from convscope.lessons.folder import in_temporary_folder
 from convscope.lessons.lesson import Lesson
+from convscope.lessons.parsing import LESSONS, find_lesson
 from convscope.lessons.questions import Asked
-from convscope.lessons.session import LessonSession, ShownStop, ask
-from convscope.lessons.stops import check_stop
+from convscope.lessons.session import LessonSession, ShownStop, ask, check_stop, in_temporary_folder
 
 
 def mistakes(lesson: Lesson, *, short: bool = False) -> list[str]:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import UsageError
-from convscope.lessons.expressions import in_words
-from convscope.lessons.outputs import Output
+from convscope.lessons.values import Output, in_words
 
 Answer = bool | str | float | NDArray[np.float64]
 YES, NO = {"yes", "y", "true"}, {"no", "n", "false"}

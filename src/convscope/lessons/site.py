@@ -10,12 +10,11 @@ from pathlib import Path
 
 from convscope.errors import ConvscopeError
 from convscope.files import write_whole
-from convscope.lessons.catalog import LESSONS, find_lesson
-from convscope.lessons.folder import in_temporary_folder
 from convscope.lessons.lesson import Lesson
-from convscope.lessons.outputs import Output, fenced
+from convscope.lessons.parsing import LESSONS, find_lesson
 from convscope.lessons.questions import Asked
-from convscope.lessons.session import LessonSession, Shown, ShownCode, ShownStop, ShownText
+from convscope.lessons.session import LessonSession, Shown, ShownCode, ShownStop, ShownText, in_temporary_folder
+from convscope.lessons.values import Output, fenced
 
 INDEX = """# Lessons
 

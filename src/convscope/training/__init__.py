@@ -4,7 +4,7 @@ Knows torch, data, models and inputs; no plots, no HTTP, no command line.
 """
 
 from convscope.training.evaluation import Evaluation, Prediction, evaluate, interpret, predict
-from convscope.training.launcher import launch
+from convscope.training.processes import launch
 from convscope.training.recipes import FAST, TUTORIAL, Recipe
 from convscope.training.runs import Run, load_run
 from convscope.training.start import free_path, train

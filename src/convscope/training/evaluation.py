@@ -33,7 +33,7 @@ from convscope.training.outputs import (
     returned,
     scores_of,
 )
-from convscope.training.process_group import agree, gathered, join
+from convscope.training.processes import agree, gathered, join
 from convscope.training.reproducibility import quick_digest, weights_digest
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime

@@ -21,7 +21,7 @@ from convscope.models.checked_imports import Imports, watching
 from convscope.models.loading import load_model
 from convscope.preprocess import Preprocess
 from convscope.progress import Progress
-from convscope.training.numpy_engine import check_numpy
+from convscope.training.engines import check_numpy
 from convscope.training.objectives import make_loss, make_optimizer
 from convscope.training.outputs import answer, in_eval_mode
 from convscope.training.recipes import ANY, Recipe, recipe_for

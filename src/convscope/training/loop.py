@@ -26,7 +26,7 @@ from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
 from convscope.training.objectives import Loss
 from convscope.training.outputs import decide
-from convscope.training.process_group import gathered
+from convscope.training.processes import gathered
 from convscope.training.recipes import Recipe
 from convscope.training.reproducibility import random_state
 from convscope.training.runtime import Runtime

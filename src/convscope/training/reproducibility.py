@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import convscope
 from convscope.data.dataset import Dataset
 from convscope.data.lazy_images import LazyImages
-from convscope.training.process_group import launch_id
+from convscope.training.processes import launch_id
 from convscope.training.runtime import Runtime
 
 SAMPLE = 256

@@ -14,7 +14,7 @@ from convscope.models.catalog import MODELS
 from convscope.models.checked_imports import Imports
 from convscope.models.trust import allowed_imports
 from convscope.training.job import BY_HAND, Settings, TrainingJob
-from convscope.training.process_group import first_says, gathered, launch_id, rank, restarted
+from convscope.training.processes import first_says, gathered, launch_id, rank, restarted
 from convscope.training.reproducibility import differences, restore_random_state
 from convscope.training.runs import RUNS, Run, intact_metrics, load_run
 from convscope.training.snapshots import Position, hidden_buffers, newest_good, restore_optimizer, snapshot_folders

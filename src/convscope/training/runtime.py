@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from convscope.errors import TrainingError, UnknownName, UsageError
-from convscope.training.launcher import FABRIC
 from convscope.training.objectives import Stepper, stepper_of
-from convscope.training.process_group import join, rank, world
+from convscope.training.processes import FABRIC, join, rank, world
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,

@@ -1,6 +1,7 @@
 """Start or resume a training: settings, run folder, and the parts put together."""
 
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,13 +15,13 @@ from convscope.errors import RunError, UsageError
 from convscope.models.catalog import MODELS
 from convscope.models.trust import remember
 from convscope.progress import Progress, silent
+from convscope.render.numbers import decimal, percent
 from convscope.training.batches import Batches, as_batches, trained_channels_last
 from convscope.training.engines import check_engine, make_engine, runtime_for
-from convscope.training.epoch_lines import EpochLines, is_interactive
 from convscope.training.job import DataSource, Settings, TrainingJob, prepare_job
 from convscope.training.loop import ALL_SUMS, Loop, Watch, interruptible
 from convscope.training.objectives import make_loss
-from convscope.training.process_group import agree, all_do, companions, first_says, join
+from convscope.training.processes import agree, all_do, companions, first_says, join
 from convscope.training.reproducibility import own_random_state
 from convscope.training.resuming import (
     check_position,
@@ -288,3 +289,37 @@ def default_watcher() -> Watch:
 
 def _ignore(event: Mapping[str, Any]) -> None:
     """A watcher that ignores every event."""
+
+
+# Epoch lines: `cs.train` prints a line for each epoch in a terminal or a notebook.
+
+
+LINES = 30
+"""With more epochs than this, only evenly spaced ones and the last are printed."""
+
+
+def is_interactive() -> bool:
+    """Whether a person sees the output: a terminal, or a notebook."""
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
+
+
+class EpochLines:
+    """A watcher that prints each epoch's loss and accuracies to standard error.
+
+    >>> EpochLines()({"event": "progress"})
+    """
+
+    epochs = 0
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Print an epoch; other events print nothing."""
+        if event["event"] == "start":
+            self.epochs = event["recipe"]["epochs"]
+        epoch = event.get("epoch", 0)
+        if event["event"] != "epoch" or (epoch != self.epochs and epoch % max(1, self.epochs // LINES)):
+            return
+        line = f"epoch {epoch}/{self.epochs}  loss {decimal(event['loss'])}  accuracy {percent(event['accuracy'])}"
+        if "test_accuracy" in event:
+            line += f"  test accuracy {percent(event['test_accuracy'])}"
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

@@ -35,7 +35,7 @@ from convscope.probe.support.batching import batch_size, feeder, kind_of
 from convscope.progress import Progress, silent
 from convscope.training.batches import prefetch
 from convscope.training.outputs import in_eval_mode
-from convscope.training.process_group import agree, gathered
+from convscope.training.processes import agree, gathered
 from convscope.training.reproducibility import quick_digest, weights_digest
 from convscope.training.runtime import Runtime, make_runtime
 from convscope.typing import Array

@@ -1,0 +1,61 @@
+"""The commands that write a network with all its numbers as one file: workbook (a spreadsheet), report (HTML)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import convscope as cs
+from convscope.cli.console import say, show_text
+from convscope.cli.inspection import Image, Model, parse_cell
+from convscope.cli.options import DataDir, Inputs, Loading, is_run, spread
+
+
+@spread
+def workbook(
+    model: Model,
+    image: Image = None,
+    *,
+    at: Annotated[
+        str | None, typer.Option(help="STEP:CELL, such as conv2:0,5,5: only this number and those it depends on.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output file, .xlsx.")] = Path("network.xlsx"),
+    inputs: Inputs,
+    loading: Loading,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a network as a spreadsheet of live formulas: `convscope workbook crosses crosses:plus -o net.xlsx`."""
+    cs.check_workbook_path(out)
+    loaded = loading.load(model)
+    prepared = inputs.take(loaded, image, data_dir)
+    book = cs.workbook(
+        inputs.trace(loaded, prepared.value), at=None if at is None else parse_cell(at), name=prepared.name
+    )
+    say(str(book))
+    book.save(out)
+    say(f"wrote {out} ({max(1, round(out.stat().st_size / 1000)):,} kB): {book.summary()}")
+
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Pictures, arrays (.npy), or images of a data set such as mnist:test/7 or mnist:test/0-9; default: the "
+        "first ten test images of the model's own data."
+    ),
+]
+
+
+@spread
+def report(
+    model: Model,
+    images: Images = None,
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output file, .html.")] = Path("report.html"),
+    limit: Annotated[float, typer.Option(metavar="MB", help="Size limit; the rest is left out and named.")] = 3.0,
+    loading: Loading,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a model and every number of some images as one HTML file: `convscope report runs/shapes-cnn`."""
+    loaded = loading.load(model)
+    subject = cs.load_run(model).holding(loaded) if is_run(model) and not loading.given else loaded
+    show_text(str(cs.report(subject, images or None, out=out, limit=limit, data_dir=data_dir)))
