@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import convscope as cs
 from convscope.errors import UsageError
-from convscope.plot.figures.contributions import contributions
+from convscope.plot.figures.attribution import contributions
 from convscope.plot.figures.explanation import explanation
 from figures import assert_legible, drawn, image, named, texts
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 import convscope as cs
-from convscope.plot.figures.dead import COLORS
+from convscope.plot.figures.health import COLORS
 from convscope.probe.dead import Dead, Duplicate, StepUnits
 from figures import assert_legible, data
 

@@ -31,7 +31,7 @@ def test_a_record_is_complete(name: str) -> None:
     assert probe.name == name
     assert callable(getattr(cs.probe, probe.function))
     assert callable(getattr(cs.plot, probe.function))
-    assert (ROOT / f"src/convscope/plot/figures/{probe.function}.py").is_file()
+    assert getattr(cs.plot, probe.function).__module__.startswith("convscope.plot.figures.")
     assert (ROOT / f"tests/probe/test_probe_{probe.function}.py").is_file()
     module, _, result = f"convscope.{probe.result}".rpartition(".")
     assert isinstance(getattr(import_module(module), result), type)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import convscope as cs
 from asking import opened
 from convscope.server import launch, schema
-from convscope.server.jobs.workers import NOBODY
+from convscope.server.jobs import NOBODY
 from convscope.server.launch import begin_first_views
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces import passes as trace_passes

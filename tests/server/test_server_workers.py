@@ -19,7 +19,7 @@ import convscope as cs
 from asking import opened
 from convscope.server import schema
 from convscope.server.app import make_app
-from convscope.server.jobs.workers import MemoryTrimmer, Workers
+from convscope.server.jobs import MemoryTrimmer, Workers
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.passes import TraceStore
 from serving import ACCESS, KEY, served

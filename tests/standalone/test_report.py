@@ -17,7 +17,7 @@ import convscope as cs
 from browser import NARROW, accessible, browser, keep, tab
 from commands import Commands
 from convscope.server.explanations.explanations import explained
-from convscope.standalone.contents import Contents
+from convscope.standalone.document import Contents
 from exploring import recorded, rows, settled
 
 ASK = "path => convscope(path)"

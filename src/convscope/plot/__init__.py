@@ -7,25 +7,25 @@ Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no 
 """
 
 from convscope.plot.figures.attribution import attribution as attribution
+from convscope.plot.figures.attribution import contributions as contributions
 from convscope.plot.figures.compare import compare as compare
 from convscope.plot.figures.confusion import confusion as confusion
-from convscope.plot.figures.contributions import contributions as contributions
-from convscope.plot.figures.dead import dead as dead
 from convscope.plot.figures.explanation import explanation as explanation
 from convscope.plot.figures.feature_maps import maps as maps
 from convscope.plot.figures.feature_maps import maps_by_class as maps_by_class
 from convscope.plot.figures.filtered import filtered as filtered
-from convscope.plot.figures.gradients import gradients as gradients
+from convscope.plot.figures.health import dead as dead
+from convscope.plot.figures.health import gradients as gradients
+from convscope.plot.figures.health import lint as lint
 from convscope.plot.figures.history import history as history
 from convscope.plot.figures.kernels import kernels as kernels
-from convscope.plot.figures.lint import lint as lint
 from convscope.plot.figures.network import network as network
-from convscope.plot.figures.patches import patches as patches
 from convscope.plot.figures.pixels import pixels as pixels
 from convscope.plot.figures.pixels import planes as planes
+from convscope.plot.figures.receptive_field import patches as patches
 from convscope.plot.figures.receptive_field import receptive_field as receptive_field
+from convscope.plot.figures.robustness import shift as shift
+from convscope.plot.figures.robustness import shortcut as shortcut
 from convscope.plot.figures.samples import samples as samples
 from convscope.plot.figures.samples import spread as spread
-from convscope.plot.figures.shift import shift as shift
-from convscope.plot.figures.shortcut import shortcut as shortcut
 from convscope.plot.figures.training_step import training_step as training_step

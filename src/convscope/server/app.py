@@ -17,7 +17,7 @@ import convscope as cs
 from convscope.server import schema
 from convscope.server.http import page
 from convscope.server.http.security import Access, Guard
-from convscope.server.jobs.workers import MemoryTrimmer
+from convscope.server.jobs import MemoryTrimmer
 from convscope.server.probes.service import ProbeService
 from convscope.server.routers import ROUTERS
 from convscope.server.session.inputs import Misfit

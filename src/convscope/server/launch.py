@@ -24,7 +24,7 @@ from convscope.server.app import make_app, put_together
 from convscope.server.http import page
 from convscope.server.http.connection import ANYWHERE, HOST, PORT, address_of, bind, has_browser, make_server
 from convscope.server.http.security import Access, is_host, is_loopback, new_token
-from convscope.server.jobs.workers import NOBODY
+from convscope.server.jobs import NOBODY
 from convscope.server.lessons.service import LessonService
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace

@@ -1,13 +1,26 @@
-"""Document: one HTML file from the built page and its data, which needs nothing else and asks for nothing else."""
+"""Document: one HTML file from the built page and its data, which needs nothing else and asks for nothing else.
+
+The data are compressed tensors, recorded answers and the names of what was left out, within a limit. Knows arrays and
+JSON; no models.
+"""
 
 import hashlib
 import html
+import json
 import re
+import zlib
 from base64 import b64encode
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from convscope.errors import UsageError
+from convscope.json_values import plain_value
 from convscope.server.http import page
+from convscope.server.traces.array_pictures import pack
+from convscope.typing import Array
 
 BUILT = page.STATIC / "standalone"
 """The page's script and style, built from web/src/standalone."""
@@ -70,3 +83,97 @@ def document(title: str, data: str, words: str) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+ENLARGED = 4 / 3
+"""Size of base64, of one byte."""
+LEVEL = 6
+SAMPLE = 20_000
+"""Numbers of which the size of a large tensor is estimated."""
+
+
+class Contents:
+    """What a page carries. Each addition is made only if it keeps the page within the limit.
+
+    >>> contents = Contents(1000)
+    >>> contents.tensor(np.zeros((2, 3), np.float32)), contents.tensor(np.zeros(6, np.float32))
+    (0, 1)
+    >>> contents.tensor(np.random.default_rng(0).random(1000)) is None
+    True
+
+    Args:
+        limit: Bytes of the data in base64.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: dict[tuple[bytes, tuple[int, ...], str], int] = {}
+        self._tensors: list[dict[str, Any]] = []
+        self._parts: list[bytes] = []
+        self.size = 0.0
+        """Bytes so far, in base64."""
+
+    def tensor(self, array: Array, share: float = 1.0) -> int | None:
+        """Add a tensor, unless the same is there already; returns its number, None if there is no room.
+
+        Args:
+            array: bool, integers and narrow floats are stored as float32, bytes as bytes.
+            share: Of the limit, up to which this tensor may go.
+        """
+        stored = _stored(array)
+        kind = f"{stored.dtype.kind}{stored.itemsize}"
+        key = (hashlib.sha256(stored.data).digest(), array.shape, kind)
+        if key in self._known:
+            return self._known[key]
+        if not self._fits(_least(stored), share):
+            return None
+        content = zlib.compress(_by_significance(stored), LEVEL)
+        if not self._take(len(content) + 60, share):
+            return None
+        offset = sum(map(len, self._parts))
+        self._tensors.append({"shape": list(array.shape), "type": kind, "offset": offset, "length": len(content)})
+        self._parts.append(content)
+        self._known[key] = len(self._tensors) - 1
+        return self._known[key]
+
+    def room_for(self, answer: Any, share: float = 1.0) -> bool:
+        """Whether a part of the header still fits, and if so, count it, compressed by itself."""
+        return self._take(len(zlib.compress(json.dumps(plain_value(answer)).encode(), 1)), share)
+
+    def _fits(self, more: float, share: float) -> bool:
+        return self.size + more * ENLARGED <= self._limit * share
+
+    def _take(self, more: float, share: float) -> bool:
+        fits = self._fits(more, share)
+        if fits:
+            self.size += more * ENLARGED
+        return fits
+
+    def encoded(self, header: Mapping[str, Any]) -> str:
+        """Header and tensors as the page reads them."""
+        text = json.dumps(plain_value({**header, "tensors": self._tensors}), allow_nan=False, separators=(",", ":"))
+        head = zlib.compress(text.encode("utf-8", "replace"), 9)
+        return b64encode(pack({"header": len(head)}, [head, *self._parts])).decode()
+
+
+def _stored(array: Array) -> Array:
+    kinds: dict[Any, Any] = {np.dtype(np.uint8): np.uint8, np.dtype(np.float64): "<f8"}
+    plain = np.abs(array) if array.dtype.kind == "c" else array
+    with np.errstate(all="ignore"):
+        stored: Array = np.ascontiguousarray(plain, kinds.get(plain.dtype, "<f4"))
+        return stored
+
+
+def _least(array: Array) -> float:
+    """About how small it can become, from a sample of a large one, so that what cannot fit is not compressed."""
+    every = array.size // SAMPLE
+    if every < 2:
+        return 0.0
+    return 0.6 * every * len(zlib.compress(_by_significance(array.reshape(-1)[::every]), 1))
+
+
+def _by_significance(array: Array) -> bytes:
+    """The first byte of every number, then the second of every one: equal exponents side by side compress better."""
+    return np.ascontiguousarray(
+        np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T
+    ).tobytes()

@@ -15,7 +15,7 @@ from convscope.server.traces.array_pictures import extent, number
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import thumbnail, trace_info
 from convscope.standalone.arithmetic import arithmetic_of
-from convscope.standalone.contents import Contents
+from convscope.standalone.document import Contents
 
 HALF = 0.5
 """Share of the limit that parameters may take."""

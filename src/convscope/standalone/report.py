@@ -8,23 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from convscope.capture.tracing import trace
 from convscope.errors import ConvscopeError, UsageError
 from convscope.escaping import spelled
 from convscope.files import write_whole
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.models.loading import load_model
+from convscope.proof.explanation import explain
 from convscope.proof.status import STATUSES
 from convscope.server import schema
-from convscope.server.jobs.workers import NOBODY
+from convscope.server.jobs import NOBODY
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.passes import TracePass
-from convscope.standalone import facts
-from convscope.standalone.contents import Contents
-from convscope.standalone.document import built, document
+from convscope.standalone.document import Contents, built, document
 from convscope.standalone.passes import PassWriter
+from convscope.traces.trace import Trace
+from convscope.training.evaluation import evaluate
 from convscope.training.runs import Run
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 LIMIT = 3.0
 """Default size limit of a report in megabytes."""
@@ -171,7 +174,7 @@ def _written(
         left_out.append(f"{len(refs) - len(taken)} of {len(refs)} images.")
     left_out += writer.left_out
     if run is not None:
-        _add(page, "step", facts.step_of(run, [p.taken.array for p in taken], [p.taken.label for p in taken]), left_out)
+        _add(page, "step", step_of(run, [p.taken.array for p in taken], [p.taken.label for p in taken]), left_out)
         if not contents.room_for(page["step"]):
             page["step"] = []
     title = spelled(handle.name)
@@ -194,11 +197,11 @@ def _written(
 
 def _page(run: Run | None, probes: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
     """What the report says beside the numbers, and what it lacks."""
-    page: dict[str, Any] = {"training": None, "confusion": None, "step": [], "probes": facts.answers_of(probes)}
+    page: dict[str, Any] = {"training": None, "confusion": None, "step": [], "probes": answers_of(probes)}
     left_out: list[str] = []
     if run is not None:
-        page["training"] = facts.training_of(run)
-        _add(page, "confusion", facts.confusion_of(run), left_out)
+        page["training"] = training_of(run)
+        _add(page, "confusion", confusion_of(run), left_out)
     return page, left_out
 
 
@@ -215,3 +218,95 @@ def _session(workspace: Workspace, handle: ModelHandle, first: schema.InputRef) 
     whole = workspace.session()
     model = handle.info().model_copy(update={"source": None, "start": first, "history": []})
     return whole.model_copy(update={"models": [model], "sources": []}).model_dump()
+
+
+# beside the numbers: the training, the confusion matrix, one training step, results of probes
+
+
+Plain = dict[str, Any]
+POINTS = 1500
+"""Points of a curve: more cannot be told apart."""
+SCORES = ("event", "step", "loss", "accuracy", "test_loss", "test_accuracy")
+EXAMPLES = 8
+"""Images of the training step."""
+
+
+def training_of(run: Run) -> Plain | None:
+    """The curves of a training and its settings; None if it has no metrics yet."""
+    events = run.history
+    if not events:
+        return None
+    epochs = [event for event in events if event["event"] == "epoch"]
+    batches = [event for event in events if event["event"] != "epoch"]
+    points = [*batches[:: len(batches) // POINTS + 1], *epochs]
+    return {
+        "points": [{name: point[name] for name in SCORES if name in point} for point in points],
+        "lines": str(run).splitlines(),
+    }
+
+
+def confusion_of(run: Run) -> Plain | str:
+    """The confusion matrix on the run's test images; a sentence where these cannot be read."""
+    try:
+        result = evaluate(run)
+    except (ConvscopeError, OSError) as error:
+        return spelled(f"The confusion matrix is left out: {error}")
+    counts = result.confusion
+    return {
+        "dataset": spelled(result.dataset),
+        "classes": [spelled(name) for name in result.classes],
+        "counts": counts.tolist(),
+        "accuracy": result.accuracy,
+        "images": int(counts.sum()),
+    }
+
+
+def step_of(run: Run, images: Sequence[Array], labels: Sequence[int | None]) -> list[Plain] | str:
+    """One training step on the report's images: why the loss, a gradient and a new weight are what they are.
+
+    Args:
+        run: Brings the loss, the optimizer and its rate.
+        images: As the model takes them, each of shape (C, H, W).
+        labels: The class of each; images without one are left out.
+    """
+    known = [(image, label) for image, label in zip(images, labels, strict=True) if label is not None][:EXAMPLES]
+    if not known or len({image.shape for image, _ in known}) > 1:
+        return "A training step is left out: it needs images of one size whose classes are known."
+    try:
+        step = trace(run, np.stack([image for image, _ in known]), target=[label for _, label in known])
+        return [_part(step, name, cell) for name, cell in _telling(step)]
+    except ConvscopeError as error:
+        return spelled(f"A training step is left out: {error}")
+
+
+def _telling(step: Trace) -> list[tuple[str, tuple[int, ...]]]:
+    """The loss, the largest gradient of the first kernels, and the new weight that it leads to."""
+    names = {each.name for each in step.steps}
+    weight = next((n.removesuffix(".grad") for n in sorted(names, key=_order(step)) if n.endswith("weight.grad")), None)
+    told: list[tuple[str, tuple[int, ...]]] = [("loss", ())] if "loss" in names else []
+    if weight is not None:
+        gradient = step[f"{weight}.grad"].output
+        cell = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.abs(gradient))), gradient.shape))
+        told += [(f"{weight}.{what}", cell) for what in ("grad", "updated") if f"{weight}.{what}" in names]
+    return told
+
+
+def _order(step: Trace) -> Any:
+    """The place of a gradient's parameter in the model, so that the first layer comes first."""
+    places = {f"{name}.grad": place for place, name in enumerate(step.parameters)}
+    return lambda name: (places.get(name, len(places)), name)
+
+
+def _part(step: Trace, name: str, cell: tuple[int, ...]) -> Plain:
+    why = explain(step, name, cell)
+    return {"title": spelled(why.name), "text": why.to_text()}
+
+
+def answers_of(probes: Sequence[Any]) -> list[Plain]:
+    """Results of probes, each as its own text."""
+    return [{"title": _words(type(result).__name__), "text": str(result)} for result in probes]
+
+
+def _words(name: str) -> str:
+    """A class's name in words: ReceptiveField as receptive field."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()

@@ -1,4 +1,4 @@
-/** What a report says beside its numbers: convscope/standalone/facts.py. */
+/** What a report says beside its numbers: convscope/standalone/report.py. */
 import type { Point } from "../lib/curves";
 
 /** A title, and text in lines of equal letters. */

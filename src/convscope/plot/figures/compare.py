@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from convscope.plot.canvas.graphs import Bar, bars
+from convscope.plot.canvas.calculation import Bar, bars
 from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Sheet, tile
 from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, abridge, shorten, width
 from convscope.render.numbers import compact

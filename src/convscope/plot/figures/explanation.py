@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
-from convscope.plot.canvas.calculation import SLIM, WIDE, WRITTEN, Grey, badge, draw_products, ledger
-from convscope.plot.canvas.graphs import draw_graph
+from convscope.plot.canvas.calculation import SLIM, WIDE, WRITTEN, Grey, badge, draw_graph, draw_products, ledger
 from convscope.plot.canvas.sheet import SMALL, Place, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import choose
 from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale

@@ -1,4 +1,4 @@
-"""Receptive field: the image, with what a number cannot depend on veiled; beside it the field itself, enlarged."""
+"""Receptive fields: the pixels that a number can depend on, and the patches that excite a channel most and least."""
 
 import textwrap
 from typing import TYPE_CHECKING
@@ -9,16 +9,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import UsageError
-from convscope.plot.canvas.sheet import SMALL, Sheet, tile
-from convscope.plot.canvas.style import ACCENT, MUTED, PAGE, size
+from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Place, Sheet, tile
+from convscope.plot.canvas.style import ACCENT, LINE, MUTED, PAGE, size
+from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
 if TYPE_CHECKING:  # probes know torch, and pictures do without
+    from convscope.probe.patches import Patch, Patches
     from convscope.probe.receptive_field import ReceptiveField
 
-LONGEST = 3.0  # inches
+LONGEST = 3.0  # inches, the image
+LONGEST_PATCH, GAP = 0.52, 0.1  # inches
 VEIL = 0.8
-LINE = 110  # characters
+LETTERS = 110  # in a line of text
 SMALL_SHARE = 0.4  # of the image's longer side: fields up to this are also drawn enlarged
 
 
@@ -41,7 +44,7 @@ def receptive_field(found: "ReceptiveField") -> Figure:
     if found.cells.ndim != 3 or len(found.cells) not in {1, 3}:
         raise UsageError(f"an input of {size(found.cells.shape)} is not a grey or colour picture to draw the field on.")
     sheet = Sheet()
-    caption = [line for part in str(found).splitlines() for line in textwrap.wrap(part, LINE)]
+    caption = [line for part in str(found).splitlines() for line in textwrap.wrap(part, LETTERS)]
     y = sheet.header(f"What {found.name} can depend on", *caption) + 0.12
     shown = _veiled(found)
     w, h = tile(found.cells.shape, LONGEST)
@@ -70,3 +73,72 @@ def _veiled(found: "ReceptiveField") -> NDArray[np.float64]:
     page = np.array(to_rgb(PAGE))[:, None, None]
     read = found.cells.max(axis=0)
     return np.where(read, colored, (1 - VEIL) * colored + VEIL * page)
+
+
+BEYOND = "#b9c7cf"
+"""The colour outside the image: neither grey, nor the page."""
+
+
+@takes(found="Patches")
+def patches(found: "Patches", *, most: int = 16) -> Figure:
+    """Draw the patches of each channel: on the left those that excite it most, on the right least.
+
+    Every patch is drawn from 0 to 1, black to white, with its number below; none is stretched to its own range.
+
+    >>> import convscope as cs
+    >>> result = cs.probe.patches(cs.load_model("crosses"), cs.load_dataset("crosses"), "conv1", count=2)
+    >>> len(patches(result).axes[0].images)
+    4
+
+    Args:
+        found: The result of `cs.probe.patches`.
+        most: How many channels at most; the figure says how many there are.
+
+    Raises:
+        UsageError: `most` is not positive.
+    """
+    if most < 1:
+        raise UsageError(f"most must be 1 or more, not {most}.")
+    sheet = Sheet()
+    size = f"{found.frame[0]}×{found.frame[1]}"
+    units = list(found.most)[:most]
+    some = f" · {len(units)} of {found.units} channels" if len(units) < found.units else ""
+    y = sheet.header(
+        f"What excites {found.step} of {found.model}",
+        f"{found.dataset} · {found.images:,} images · patches of {size} pixels, exact receptive fields{some}",
+        "pixels from 0 (black) to 1 (white), the same for all; blue-grey lies outside the image",
+        "below each patch its number and the index of its image",
+    )
+    longest = LONGEST_PATCH if max(found.frame) <= 16 else 2 * LONGEST_PATCH
+    w, h = tile(found.frame, longest)
+    step = max(w, 0.5) + GAP
+    left, middle = 0.45, 0.45 + step * len(found.most[units[0]]) + 0.25
+    y += 0.18
+    sheet.text(left, y, "most", bold=True)
+    sheet.text(middle, y, "least", bold=True)
+    y += 0.1
+    for unit in units:
+        sheet.text(0, y + h / 2, str(unit), points=SMALL, mono=True, color=MUTED, middle=True)
+        for x, row in ((left, found.most[unit]), (middle, found.least[unit])):
+            for rank, patch in enumerate(row):
+                _one(sheet, patch, (x + rank * step, y, w, h), f"{unit} {rank}")
+        y += h + 0.36
+    return sheet.finish()
+
+
+def _one(sheet: Sheet, patch: "Patch", at: Place, name: str) -> None:
+    x, y, _, h = at
+    sheet.picture(_colored(patch), at, name)
+    sheet.frame(*at, color=LINE)
+    sheet.text(x, y + h + 0.11, compact(patch.value, 3), points=FOOT, mono=True)
+    sheet.text(x, y + h + 0.22, str(patch.image), points=TINY, mono=True, color=MUTED)
+
+
+def _colored(patch: "Patch") -> NDArray[np.float64]:
+    """A patch in colours, faded where the number cannot look and of its own colour outside the image: (3, h, w)."""
+    page, beyond = (np.array(to_rgb(color))[:, None, None] for color in (PAGE, BEYOND))
+    picture = np.clip(np.nan_to_num(patch.picture.astype(np.float64)), 0, 1)
+    planes = picture if len(picture) in {1, 3} else picture[:1]
+    colored = np.broadcast_to(planes, (3, *planes.shape[1:]))
+    share = np.array([0.0, 1 - VEIL, 1.0])[patch.kind]
+    return np.where(patch.kind == 0, beyond, share * colored + (1 - share) * page)

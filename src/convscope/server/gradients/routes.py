@@ -18,7 +18,7 @@ from convscope.server.gradients.schema import (
 )
 from convscope.server.gradients.training_steps import check_step, effect_info, record_step, step_answer, step_name
 from convscope.server.http.message import Id
-from convscope.server.jobs.workers import client_of
+from convscope.server.jobs import client_of
 from convscope.server.traces.array_pictures import planes_of
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import RAW, StepId, on, raw

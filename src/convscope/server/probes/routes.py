@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server.http.message import Id
-from convscope.server.jobs.event_stream import Events, lines
+from convscope.server.jobs import Events, lines
 from convscope.server.probes import requests
 from convscope.server.probes.catalog import info
 from convscope.server.probes.schema import ProbeAnswer, ProbeCommand, ProbeInfo, ProbeRequest, QuestionInfo

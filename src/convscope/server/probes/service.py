@@ -16,8 +16,7 @@ from typing import Literal
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server.jobs.event_stream import Subscribers
-from convscope.server.jobs.workers import ClientGone
+from convscope.server.jobs import ClientGone, Subscribers
 from convscope.server.probes.catalog import Progress
 from convscope.server.probes.requests import ProbeArguments, ProbeResult
 from convscope.server.probes.schema import ProbeInfo, ProbeRequest

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
-from convscope.server.jobs.workers import Workers
+from convscope.server.jobs import Workers
 from convscope.server.session import inputs, uploads
 from convscope.server.session.data_sources import DataSources
 from convscope.server.session.inputs import Picture

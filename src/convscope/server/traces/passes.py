@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
-from convscope.server.jobs.workers import NOBODY, ClientGone
+from convscope.server.jobs import NOBODY, ClientGone
 from convscope.server.session.inputs import Picture, Taken, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import extent, typical

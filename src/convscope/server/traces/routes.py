@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server import schema
 from convscope.server.http.message import Id
-from convscope.server.jobs.workers import client_of
+from convscope.server.jobs import client_of
 from convscope.server.traces import array_pictures
 from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import LIGHT, TracePass

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 import convscope as cs
 from convscope.server.http.message import Id
-from convscope.server.jobs.event_stream import Events, lines
+from convscope.server.jobs import Events, lines
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import extent
 from convscope.server.traces.routes import RAW, raw

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import convscope as cs
-from convscope.server.jobs.event_stream import Subscribers
+from convscope.server.jobs import Subscribers
 from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainRequest
 
 log = logging.getLogger("convscope.server")

@@ -1,7 +1,7 @@
-"""Worker threads and a job queue that is fair to clients and to models; freed memory is returned when it is idle.
+"""Jobs: worker threads with a queue that is fair to clients and models, and event streams that report changes.
 
 The allocator keeps freed blocks for the next pass. That saves time while passes follow each other, but holds a hundred
-megabytes or more afterwards. Uses glibc's `malloc_trim`; does nothing with other allocators.
+megabytes or more afterwards; glibc's `malloc_trim` returns them when the server is idle.
 
 Clients take turns, each in the order of its requests. Jobs with the same key, such as all passes of one model, run one
 at a time, and jobs that wait for their key occupy no thread. Knows requests and threads; nothing about the work itself.
@@ -11,13 +11,15 @@ import asyncio
 import ctypes
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, TypeVar
 
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -235,3 +237,64 @@ async def _left(request: Request) -> None:
     """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+# server-sent events: the response, and the coroutines that wait for changes, each in its own event loop
+
+
+class Events(StreamingResponse):
+    """A response of server-sent events."""
+
+    media_type = "text/event-stream"
+
+
+async def lines(events: AsyncGenerator[BaseModel | None]) -> AsyncIterator[str]:
+    """Events as text/event-stream; None becomes a comment line that keeps the connection alive."""
+    async with aclosing(events):
+        async for event in events:
+            yield ": still here\n\n" if event is None else f"data: {event.model_dump_json()}\n\n"
+
+
+BREATH = 0.05
+"""Minimum seconds between two events of a stream; changes in between are reported together."""
+HEARTBEAT = 10.0
+"""Seconds without a change after which a stream sends a sign of life."""
+
+
+class Subscribers:
+    """The subscribers to one source of changes."""
+
+    def __init__(self) -> None:
+        self._all: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def wake(self) -> None:
+        """Notify every subscriber of a change; may be called from any thread."""
+        for changed, loop in list(self._all.items()):
+            with suppress(RuntimeError):  # a loop that has ended meanwhile
+                loop.call_soon_threadsafe(changed.set)
+
+    async def news(self) -> AsyncGenerator[bool]:
+        """Yield True at once and after changes, at most every `BREATH`; False after each `HEARTBEAT` without one."""
+        changed = asyncio.Event()
+        self._all[changed] = asyncio.get_running_loop()
+        try:
+            while True:
+                changed.clear()
+                yield True
+                await asyncio.sleep(BREATH)
+                while not await _set_within(changed, HEARTBEAT):
+                    yield False
+        finally:
+            del self._all[changed]
+
+
+async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event; returns whether it was set within `seconds`."""
+    try:
+        await asyncio.wait_for(changed.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

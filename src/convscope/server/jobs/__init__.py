@@ -1,1 +1,0 @@
-"""Jobs: worker threads with a fair queue, and event streams that report progress."""
