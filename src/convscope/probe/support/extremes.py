@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convscope.capture.tracing import ActivationWatch
+from convscope.capture.activations import ActivationWatch
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.support.dependency_walk import DependencyWalk, axes_of
