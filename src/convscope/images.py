@@ -1,4 +1,4 @@
-"""Images: reading a file safely, and Preprocess, what a model expects of a picture.
+"""Images: read an image file safely, as pixels from 0 to 255.
 
 Knows Pillow and NumPy; no data sets, no models, no torch.
 """

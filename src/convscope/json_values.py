@@ -1,4 +1,4 @@
-"""Plain: values as JSON has them, which knows no NaN and no infinities. Knows no other room but spelling."""
+"""JSON values: plain values without NaN and infinities, which JSON lacks, and text from untrusted sources, parsed."""
 
 import json
 import math

@@ -163,7 +163,7 @@ def test_swapped_weights_are_steps_not_the_parameter() -> None:
 
 
 def test_a_watched_pass_counts_as_the_sketch_did() -> None:
-    from convscope.capture.tracing import ActivationWatch
+    from convscope.capture.activations import ActivationWatch
 
     model = nn.Sequential(Assigned(), nn.MaxPool2d(2))
     watch = ActivationWatch(model, ["1"])

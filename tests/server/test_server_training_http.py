@@ -13,7 +13,7 @@ import uvicorn
 import convscope as cs
 from convscope.server.app import make_app
 from convscope.server.http.security import Access
-from convscope.server.jobs import event_stream as subscribers
+from convscope.server import jobs
 from convscope.server.session.workspace import Workspace
 from convscope.server.trainings import registry as several
 from convscope.server.trainings import training as one
@@ -71,7 +71,7 @@ def events_of(lines: Iterator[str]) -> Iterator[TrainingEvent | None]:
 def test_a_training_is_started_followed_and_found_again_over_http(
     trainings: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscribers, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(jobs, "HEARTBEAT", 0.1)
     with served(trainings) as client:
         assert client.get("/api/training").json()["models"]["crosses"][0] == "crosses"
         wanted = {"source": "shapes", "model": "shapes-mlp", "epochs": 2, "paused": True}

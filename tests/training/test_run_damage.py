@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 import convscope as cs
 from commands import Commands
 from convscope.errors import DataWarning, RunError, WeightsError
-from convscope.models.sealed_weights import check_seal, sealed
 from convscope.models.weights import load_weights
+from convscope.models.weights_files import check_seal, sealed
 from convscope.training.writer import metrics_line, read_metrics
 from damage import edit_config, flipped, within
 from damaged_runs import IMAGES, SMALL, Stopped, bits, stop_after

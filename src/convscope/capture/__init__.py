@@ -3,5 +3,5 @@
 Knows torch; makes traces, which hold NumPy arrays. No explanations, plots or HTTP.
 """
 
-from convscope.capture.tracing import ActivationWatch as ActivationWatch
+from convscope.capture.activations import ActivationWatch as ActivationWatch
 from convscope.capture.tracing import trace as trace

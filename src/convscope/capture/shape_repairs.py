@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-Arguments = dict[str, Any]
+from convscope.capture.torch_calls import BINARY, PARAMETERS, Arguments, Change, TorchCall, layer_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,58 +30,10 @@ class Repair:
 
     def __str__(self) -> str:
         if self.setting == "flatten before":
-            return f"flatten before {_named(self.where)}"
+            return f"flatten before {layer_title(self.where)}"
         if self.setting == "size":
             return f"{self.where}({', '.join(map(str, self.value))})"
-        return f"{_named(self.where)}: {self.setting}={self.value}"
-
-
-@dataclass(slots=True, eq=False)
-class TorchCall:
-    """A call of one of torch's functions in a forward pass."""
-
-    index: int
-    name: str
-    arguments: Arguments
-    """The arguments, by the names in `PARAMETERS`."""
-    parameter: str
-    """The name of the weight, or of the operand that is a parameter."""
-    shape: tuple[int, ...] = ()
-    """Shape of the result; () if the call failed."""
-
-    @property
-    def layer(self) -> str:
-        """The layer that owns the weight; the function's name where none does."""
-        owner, _, _ = self.parameter.rpartition(".")
-        return owner or (self.parameter if self.parameter not in {"weight", ""} else self.name)
-
-    @property
-    def title(self) -> str:
-        """The layer in a sentence."""
-        return _named(self.layer)
-
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of its tensors, including those in a list."""
-        values = [
-            item
-            for value in self.arguments.values()
-            for item in (value if isinstance(value, list | tuple) else [value])
-        ]
-        return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
-
-    @property
-    def weight_is_own(self) -> bool:
-        """Whether the weight is that of a layer, rather than a parameter that `forward` uses directly."""
-        return self.parameter.rpartition(".")[2] == "weight" and bool(self.parameter.rpartition(".")[0])
-
-    def tensor(self, name: str) -> Tensor | None:
-        """A tensor argument."""
-        value = self.arguments.get(name)
-        return value if isinstance(value, Tensor) else None
-
-
-Change = Callable[[Arguments], Arguments]
+        return f"{layer_title(self.where)}: {self.setting}={self.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,45 +50,6 @@ class Diagnosis:
 
     sum: str
     options: list[Option] = field(default_factory=list)
-
-
-_BINARY = ("add", "sub", "mul", "div")
-_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
-PARAMETERS: Mapping[str, Sequence[str]] = {
-    "linear": ("input", "weight", "bias"),
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _CONVOLUTION),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _TRANSPOSED),
-    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
-    "group_norm": ("input", "num_groups", "weight", "bias", "eps"),
-    "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
-    **dict.fromkeys(_BINARY, ("input", "other")),
-    "matmul": ("input", "other"),
-    "cat": ("tensors", "dim"),
-    **dict.fromkeys(("view", "reshape"), ("input", "size")),
-    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), ("input", "kernel_size", "stride", "padding")),
-    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), ("input", "kernel_size", "stride", "padding")),
-}
-"""Function -> the names of its arguments, in order."""
-ALIASES: Mapping[str, str] = {
-    **{
-        f"{prefix}{name}{suffix}": name
-        for name in _BINARY
-        for prefix in ("", "__", "__i", "__r")
-        for suffix in ("", "_", "__")
-    },
-    **dict.fromkeys(("__truediv__", "true_divide"), "div"),
-    **dict.fromkeys(("__matmul__", "__rmatmul__", "mm", "bmm"), "matmul"),
-    **dict.fromkeys(("concat", "concatenate"), "cat"),
-    **{
-        f"{kind}_pool{n}d{end}": f"{kind}_pool{n}d"
-        for kind in ("max", "avg")
-        for n in "123"
-        for end in ("", "_with_indices")
-    },
-    **{f"_max_pool{n}d": f"max_pool{n}d" for n in "123"},
-}
-"""Other names of these functions."""
 
 
 def diagnosis(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
@@ -340,7 +253,7 @@ RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]
     "batch_norm": _batch_norm,
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,
-    **dict.fromkeys(_BINARY, _binary),
+    **dict.fromkeys(BINARY, _binary),
     "matmul": _matmul,
     "cat": _concatenation,
     **dict.fromkeys(("view", "reshape"), _view),
@@ -420,11 +333,6 @@ def _origin(x: Tensor, before: Sequence[TorchCall]) -> str:
         if call.shape != tuple(x.shape):
             break
     return ""
-
-
-def _named(layer: str) -> str:
-    """`fc1`, but `layer 3` for a number, as in nn.Sequential."""
-    return f"layer {layer}" if layer.isdigit() else layer
 
 
 def _per_axis(value: Any, axes: int) -> list[int]:

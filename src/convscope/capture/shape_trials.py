@@ -6,7 +6,7 @@ The work is limited by a number of calls, not by time, so the result is determin
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from convscope.capture.recording import tensors_of
-from convscope.capture.shape_repairs import ALIASES, PARAMETERS, Change, Diagnosis, Option, Repair, TorchCall, diagnosis
+from convscope.capture.shape_repairs import Diagnosis, Option, Repair, diagnosis
+from convscope.capture.torch_calls import CallLog, Change, TorchCall
 from convscope.cards.card_inference import card_of
-from convscope.cards.trial_copy import CountingMode, Ghosts, Unrunnable
+from convscope.cards.trial_copy import Ghosts, Unrunnable
 from convscope.cards.trial_runs import USUAL, expectation
 
 CALLS = 8_000
@@ -100,61 +101,6 @@ def shape_failure(model: Any, inputs: Any, error: Any) -> ShapeFailure:
     return ShapeFailure(error.module, first_line, known.sum if known else "", sizes, repairs)
 
 
-class _Watched(CountingMode):
-    """Changes the arguments of chosen calls; lists all calls; remembers the one that failed."""
-
-    def __init__(self, names: Mapping[int, str], changes: Mapping[int, Change]) -> None:
-        super().__init__(names)
-        self.changes = changes
-        self.log: list[TorchCall] = []
-        self.failed: TorchCall | None = None
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        call = TorchCall(self.calls, ALIASES.get(name, name), _bound(ALIASES.get(name, name), args, kwargs or {}), "")
-        call.parameter = self._parameter(call.arguments)
-        self.calls += 1
-        change = self.changes.get(call.index)
-        try:
-            if change is None:
-                result = func(*args, **(kwargs or {}))
-            else:
-                call.arguments = change(call.arguments)
-                result = _called(func, call)
-        except Exception:
-            self.failed = call
-            raise
-        call.shape = tuple(result.shape) if isinstance(result, Tensor) else ()
-        self.log.append(call)
-        return result
-
-    def _parameter(self, arguments: Mapping[str, Any]) -> str:
-        return next(
-            (self.names[id(arguments[n])] for n in ("weight", "other", "input") if id(arguments.get(n)) in self.names),
-            "",
-        )
-
-
-def _bound(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by name; of functions that are not known the first tensor, as `input`."""
-    if name in {"view", "reshape"}:
-        size = args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:]
-        return {"input": args[0], "size": kwargs.get("size", kwargs.get("shape", size))} if args else dict(kwargs)
-    names = PARAMETERS.get(name, ("input",))
-    renamed = {"self": "input", "axis": "dim"}
-    return {**dict(zip(names, args, strict=False)), **{renamed.get(key, key): value for key, value in kwargs.items()}}
-
-
-def _called(func: Any, call: TorchCall) -> Any:
-    """Call a function with changed arguments."""
-    if call.name in {"view", "reshape"}:
-        return func(call.arguments["input"], tuple(call.arguments["size"]))
-    names = PARAMETERS[call.name]
-    positional = list(itertools.takewhile(call.arguments.__contains__, names))
-    rest = {name: value for name, value in call.arguments.items() if name not in positional}
-    return func(*(call.arguments[name] for name in positional), **rest)
-
-
 @dataclass(slots=True, eq=False)
 class _Outcome:
     """One run of a copy."""
@@ -185,7 +131,7 @@ class _Trials:
         """Run a copy on inputs by name; "" is the first by position."""
         named = {name: tensor for name, tensor in inputs.items() if name}
         positional = [inputs[""]] if "" in inputs else []
-        watch, result = self.ghosts.run_under(lambda names: _Watched(names, changes or {}), positional, named)
+        watch, result = self.ghosts.run_under(lambda names: CallLog(names, changes or {}), positional, named)
         if isinstance(result, Exception):
             return _Outcome(False, 0, watch.failed, watch.log)
         first = next(tensors_of(result), None)

@@ -11,12 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from convscope.capture.backward_recorder import BackwardRecorder, NodeRun, Result
 from convscope.capture.call_records import CallRecord, TensorMeta
-from convscope.capture.gradient_names import SUM, GradientOf, Naming, labels_of
+from convscope.capture.gradients import SUM, BackwardRecorder, GradientOf, Naming, NodeRun, Result, labels_of
 from convscope.capture.recording import Recording, array_of
 from convscope.capture.step_builder import Label, RecordedPass, forward_names
-from convscope.capture.training_session import TrainingSession
+from convscope.capture.training_step import TrainingSession
 from convscope.traces.step import BackwardNode, Ref, Step, TrainingStep, weights_digest
 from convscope.typing import Array
 

@@ -21,9 +21,8 @@ from convscope.errors import DataWarning, ModelError, RunError, UnknownName, Usa
 from convscope.models import user_code
 from convscope.models.catalog import MODELS
 from convscope.models.checked_imports import Imports, watching
-from convscope.models.evaluation_mode import evaluate
-from convscope.models.lazy_layers import settle
 from convscope.models.network_arguments import unfit
+from convscope.models.preparation import evaluate, settle
 from convscope.models.run_config import ModelConfig, read_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convscope.capture.tracing import ActivationWatch, trace
+from convscope.capture.activations import ActivationWatch, trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.displayed import Displayed

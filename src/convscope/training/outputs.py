@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from convscope.cards.card_inference import card_of
 from convscope.errors import ConvscopeError, ModelError, ShapeError
-from convscope.models.evaluation_mode import in_evaluation
+from convscope.models.preparation import in_evaluation
 from convscope.models.user_code import failed
 
 INSTEAD = "trace, explain and verify accept it"

@@ -27,7 +27,7 @@ from convscope.escaping import spelled
 from convscope.files import open_to_read
 from convscope.models import run_config
 from convscope.models.loading import load_model
-from convscope.models.sealed_weights import check_seal
+from convscope.models.weights_files import check_seal
 from convscope.render.numbers import decimal
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position

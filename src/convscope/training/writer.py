@@ -18,7 +18,7 @@ from convscope.errors import RunError
 from convscope.files import make_folder, open_own, open_to_read, read_file, refuse_link, write_file
 from convscope.json_values import parse_json
 from convscope.models.run_config import config_text
-from convscope.models.sealed_weights import sealed
+from convscope.models.weights_files import sealed
 from convscope.training.snapshots import Position, State, refused, weights_of, write_durably, write_snapshot
 
 METRICS = "metrics.jsonl"

@@ -15,8 +15,8 @@ from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
 from convscope.inputs.pictures import check_input
-from convscope.models.lazy_layers import give_shapes
 from convscope.models.loading import load_model
+from convscope.models.preparation import give_shapes
 from convscope.preprocess import Preprocess
 from convscope.training.outputs import check_classes, decide, scores_of
 from convscope.typing import Array

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convscope.capture.tracing import ActivationWatch
+from convscope.capture.activations import ActivationWatch
 from convscope.data.dataset import Dataset
 from convscope.probe.support.batching import batch_size, classes_of, notes_of
 from convscope.probe.support.scan import Batch, BatchResult

@@ -1,10 +1,11 @@
-"""Lazy layers: initialize a model whose layers get their shapes from the first input, with seeded weights.
+"""Preparation of a loaded model: evaluation mode and back, and shapes for layers that get them from the first input.
 
-Knows torch's lazy modules.
+Knows torch's modes and lazy modules; some modules' `eval` fails, as that of torch.export's does.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,33 @@ from torch.nn.parameter import is_lazy
 from convscope.cards.card_inference import card_of
 from convscope.cards.trial_runs import expectation, runs
 from convscope.errors import ModelError
-from convscope.models.evaluation_mode import in_evaluation
+
+
+def evaluate(model: nn.Module) -> nn.Module:
+    """Set a model to eval mode: by its own `eval` or, if that fails, module by module.
+
+    >>> evaluate(nn.Dropout()).training
+    False
+    """
+    try:
+        model.eval()
+    except (NotImplementedError, AttributeError, RuntimeError):
+        for module in model.modules():
+            module.__dict__["training"] = False
+    return model
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in eval mode; afterwards each module returns to its previous mode."""
+    before = [(module, module.training) for module in model.modules()]
+    evaluate(model)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.__dict__["training"] = mode
+
 
 _SEEDS: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
 """Model -> the seed for its weights, to be drawn once they have shapes."""

@@ -1,0 +1,115 @@
+"""Activations: the results of chosen steps over many batches, without recording the rest.
+
+A trace of the first images finds the calls behind the steps; in every pass the results of these calls are handed to a
+callback, and nothing is stored.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from convscope.capture.call_records import results_of, signature_of
+from convscope.capture.model_state import ModelState
+from convscope.capture.recorder import Recorder, StopRecording
+from convscope.capture.recording import Recording
+from convscope.capture.tape import Call
+from convscope.capture.tracing import trace
+from convscope.errors import TraceError
+from convscope.traces.step import Step
+
+Read = Callable[[Step, Tensor], Any]
+
+
+class ActivationWatch:
+    """Runs a model on batches and hands out the results of chosen steps.
+
+    >>> import torch
+    >>> watch = ActivationWatch(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), ["1"])
+    >>> with torch.no_grad():
+    ...     watch(torch.ones(7, 1, 5, 5), lambda step, result: tuple(result.shape))
+    {'1': (7, 2, 3, 3)}
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+        """Choose the steps, by their names in a trace.
+
+        Raises:
+            ModelError: the model cannot be traced.
+        """
+        self._model = model
+        self._inner = ModelState.of(model).model
+        self._names = tuple(names)
+        self._calls: dict[bool, Mapping[int, Step]] = {}
+
+    def __call__(self, images: Tensor, read: Read, *, whole: bool = False) -> dict[str, Any]:
+        """Run the model on a batch as it is; the caller sets eval mode and disables gradients.
+
+        Args:
+            images: Shape (N, C, H, W), on the model's device.
+            read: Called with each step and its result, shape (N, ...), while the model runs; the tensor may be
+                overwritten later, so copy what you keep.
+            whole: Run the model to its end, and return its output under the name "".
+
+        Returns:
+            The return value of `read` for each step, by name.
+
+        Raises:
+            UnknownName: the model has no step of that name.
+            TraceError: the model runs other operations for this batch than for its first images.
+        """
+        several = len(images) > 1  # some operations are views for one image and copies for several
+        if several not in self._calls:
+            self._calls[several] = _calls(self._model, images[:2], self._names)
+        watcher = _ActivationRecorder(self._calls[several], read, whole)
+        try:
+            with watcher:
+                output = self._inner(images)
+        except StopRecording:
+            output = None
+        missing = [step.name for step in self._calls[several].values() if step.name not in watcher.found]
+        if missing:
+            steps = ", ".join(missing)
+            raise TraceError(f"the model did not run {steps} for this batch; its control flow depends on the input.")
+        return {**watcher.found, **({"": output} if whole else {})}
+
+
+class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
+    """Counts the calls and hands out the results of the chosen ones."""
+
+    def __init__(self, wanted: Mapping[int, Step], read: Read, whole: bool) -> None:
+        super().__init__()
+        self.found: dict[str, Any] = {}
+        self._wanted = wanted
+        self._read = read
+        self._last = float("inf") if whole else max(wanted, default=-1)
+        self._count = 0
+
+    def about_to_write(self, tensor: Tensor, now: int) -> None:
+        """Nothing is stored, so nothing needs to be copied."""
+
+    def _note(self, call: Call) -> None:
+        step, now = self._wanted.get(self._count), self._count
+        self._count += 1
+        if step is not None:
+            if signature_of(call[0]).op != step.op:
+                raise TraceError(
+                    f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({step.op}) before; its "
+                    "control flow depends on the input, so its steps cannot be compared between images."
+                )
+            self.found[step.name] = self._read(step, results_of(call)[0])
+        if now >= self._last:
+            raise StopRecording
+
+
+def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Step]:
+    """The calls behind the steps, by their number in the pass."""
+    sketch = trace(model, images, keep=0)
+    return {_dispatch_index(step): step for step in map(sketch.__getitem__, names)}
+
+
+def _dispatch_index(step: Step) -> int:
+    """The number of a step's call in the pass."""
+    assert isinstance(step.values, Recording)
+    time = step.values.entries[step.id].time
+    return time - sum(other < time for other in step.values.tape.undispatched)
