@@ -337,6 +337,12 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
   waiting ??= setTimeout(write, 250); // browsers limit how often the URL may be changed
 }
 
+/** Fold a module of the network, or open it. */
+export function fold(path: string): void {
+  const { open } = current;
+  go({ open: open.includes(path) ? open.filter((each) => each !== path) : [...open, path] });
+}
+
 /** The initial state of a model, with nothing selected and nothing changed. */
 export function fresh(model: string | null): Partial<State> {
   const { input, origin, edits, at, step, named, why, back, channel, cell, window, trail, open, layer, wish, asked } =
