@@ -1,7 +1,7 @@
 """What all tests share: real data where it is, and a quiet, short-lived environment."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import convscope as cs
-from browser import browser, tab
+from browser import browser, on_screen, tab
 from commands import Commands
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first: processes get whole files in this order, and none is busy alone in the end."""
     path = {f"{name}.py": number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: path.get(item.path.name, len(LONG)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test of the page reports what was on screen."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.when == "call" and report.failed and hasattr(page, "wrong"):
+        report.sections.append(("The page", on_screen(page)))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

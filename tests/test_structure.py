@@ -51,8 +51,8 @@ ORDER = (
 )
 """A room imports only rooms above it; `server`, `cli` and `notebook` reach others through `import convscope as cs`."""
 THROUGH_THE_FRONT = {"server", "cli", "notebook"}
-TEXT_ALONE = {"render", "json_values", "type_checks"}
-"""Rooms that only turn values into text, or check arguments; any room may use them."""
+TEXT_ALONE = {"render", "json_values", "type_checks", "typing"}
+"""Rooms that only turn values into text, check arguments or name types; any room may use them."""
 KNOW_TORCH = {"cards", "models", "training", "capture", "probe"}
 
 

@@ -214,7 +214,7 @@ def test_hostile_names_are_text(page: Any, tmp_path: Path) -> None:
     assert content.count("</script>") == 2
     assert "\u202e" not in content.partition("<body>")[0]
     asked = opened(page, report.path)
-    page.locator(".strip [data-map]").nth(1).click()
+    page.locator(".strip [data-map][aria-label*='channel 0']").first.click()
     assert page.locator("img").count() == 0
     assert asked == [report.path.as_uri()]
 
@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_left_out_and_named(page: Any, tmp_path: Path) -> N
     assert "the numbers of 0" in report.left_out[0].lower()
     opened(page, report.path)
     assert report.left_out[0] in page.inner_text("main")
-    page.locator(".strip [data-map]").nth(1).click()
+    page.locator(".strip [data-map][aria-label='0, channel 0']").click()
     assert "convscope report --limit" in page.inner_text("[role=alert]")
 
 

@@ -164,7 +164,7 @@ def served(port: int, *command: str) -> Iterator[None]:
 
 def read_a_sum(page: Any) -> None:
     """Click a map and a cell, go on by a key, and compare the number with Python's."""
-    page.locator(".strip .scroller [data-map]").nth(1).click()
+    page.locator(".strip .scroller [data-map][aria-label='conv1, channel 0']").click()
     viewer = page.locator(".viewer canvas")
     viewer.click(position={"x": 60, "y": 60})
     page.wait_for_selector("[data-status=proved]")
@@ -201,7 +201,7 @@ def test_in_jupyterlab(tmp_path: Path) -> None:
         page.locator(".jp-Cell").nth(2).locator(".jp-Editor").click()
         page.keyboard.press("Shift+Enter")
         page.locator(".jp-Cell >> nth=2 >> .jp-InputPrompt", has_text="[*]").wait_for()
-        page.locator(".strip .scroller [data-map]").nth(9).click()
+        page.locator(".strip .scroller [data-map][aria-label='tanh1, channel 0']").click()
         page.locator(".crumbs", has_text="tanh1").wait_for()  # answered meanwhile, or once the cell has finished
         page.locator(".viewer canvas").click(position={"x": 60, "y": 60})
         page.wait_for_selector("[data-status=proved]")

@@ -1,7 +1,7 @@
 """A real browser for tests: headless Chromium that fails a test on any console error or refused content.
 
 Without Chromium, or without a built page, tests are skipped and say why; CONVSCOPE_BROWSER=required makes
-that a failure.
+that a failure. CONVSCOPE_BROWSER_SLOWER=6 makes the pages six times slower, which shows what depends on timing.
 """
 
 import os
@@ -77,6 +77,9 @@ def tab(
     if not first:
         context.add_init_script(CALM)
     page = context.new_page()
+    slower = float(os.environ.get("CONVSCOPE_BROWSER_SLOWER", "1"))
+    if slower > 1:
+        context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
@@ -85,14 +88,27 @@ def tab(
     )
     page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
     page.forgiven = forgiven = list[str]()
+    page.wrong = wrong
     try:
         yield page
         refused = page.evaluate("window.refused")
+    except Exception as error:
+        error.add_note(on_screen(page))
+        raise
     finally:
         context.close()
     wrong = [said for said in wrong if not any(word in said for word in forgiven)]
     assert not wrong, f"the console said {wrong}"
     assert not refused, f"the content security policy refused {refused}"
+
+
+def on_screen(page: Any) -> str:
+    """What a page shows and what its console said, for the report of a test that waited in vain."""
+    try:
+        text = str(page.evaluate("document.body.innerText"))[:2000]
+    except Exception as error:
+        text = f"nothing that can be read: {error}"
+    return f"the console said {page.wrong}; the page at {page.url.partition('#')[0]} shows:\n{text}"
 
 
 def _with_address(message: Any) -> str:
