@@ -94,6 +94,11 @@ export function getBlocked(trace: string, step: number, channel: number, signal?
   return tensor(`gradients/${trace}/steps/${step}/blocked?channel=${channel}`, signal);
 }
 
+/** What each channel of a forward step adds to the number that a backward pass differentiates; `step` is its gradient. */
+export function getChannels(trace: string, step: number, signal?: AbortSignal): Promise<Tensor> {
+  return tensor(`gradients/${trace}/steps/${step}/channels`, signal);
+}
+
 export type ThumbnailsAsk = Readonly<{ channels?: number; side?: number; first?: number }>;
 
 export async function getThumbnails(

@@ -7,14 +7,21 @@ import type { Cell } from "../../lib/types";
 export type Spot = Readonly<{ row: number; column: number }>;
 
 /** What a map shows: the step that the address names, its shape, and its numbers once they are here. */
-type Source = Readonly<{ step: () => number; shape: () => readonly number[]; plane: () => Shown | null }>;
+type Source = Readonly<{
+  step: () => number;
+  shape: () => readonly number[];
+  plane: () => Shown | null;
+  /** The channel to begin with, where the address names no step. */
+  begin?: () => number;
+}>;
 
 export class Choice {
   readonly at: Layout = $derived.by(() => layout(this.source.shape()));
+  readonly #wanted = $derived.by(() => (here().step === null ? (this.source.begin?.() ?? 0) : here().channel));
   /** The initial cell if none was chosen: the largest magnitude, so that the page starts with a calculation. */
   readonly #first = $derived.by((): Cell | null => {
     const plane = this.source.plane();
-    if (here().step !== null || plane === null || plane.channel !== here().channel) return null;
+    if (here().step !== null || plane === null || plane.channel !== this.#wanted) return null;
     let best = 0;
     plane.values.forEach((v, i) => (best = Math.abs(v) > Math.abs(plane.values[best] ?? 0) ? i : best));
     return this.cellAt({ row: Math.floor(best / this.at.width), column: best % this.at.width }, plane.channel);
@@ -26,7 +33,7 @@ export class Choice {
     return wanted?.length === bare.length && wanted.every((n, i) => n < (bare[i] ?? 0)) ? wanted : null;
   });
   readonly channel = $derived(
-    Math.min(this.cell === null ? here().channel : placeOf(this.at, this.cell).channel, this.at.channels - 1),
+    Math.min(this.cell === null ? this.#wanted : placeOf(this.at, this.cell).channel, this.at.channels - 1),
   );
   readonly selected = $derived(this.cell === null ? null : placeOf(this.at, this.cell));
   /** The cell under the pointer. */
