@@ -140,7 +140,7 @@ def test_channels_are_sorted_by_contribution(page: Any, large: tuple[Any, np.nda
     page.get_by_role("button", name="more", exact=True).click()
     eventually(buttons.count, len(added))
     order = sorted(range(len(added)), key=lambda channel: -abs(added[channel]))
-    names = buttons.evaluate_all("all => all.map(e => Number(e.getAttribute('aria-label').split(' ')[1]))")
+    names = buttons.evaluate_all("all => all.map(e => Number(e.dataset.ranked))")
     assert names == order
     shown = buttons.evaluate_all("all => all.map(e => Number(e.dataset.added))")
     assert shown == pytest.approx(added[order].tolist(), rel=1e-3, abs=1e-6)

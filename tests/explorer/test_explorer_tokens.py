@@ -78,7 +78,7 @@ def test_the_photo_shows_what_a_head_attends_to(page: Any, transformer: tuple[An
         assert texts == pytest.approx(part[best].tolist(), rel=1e-4)
         visible = 255 - 225 * (1 - part[1:] / part.max())
         np.testing.assert_allclose(drawn(page), visible, atol=1.0)
-        assert page.locator(f"{TOKENS} h2").inner_text().endswith(f"head {head}")
+        assert page.locator(f"{TOKENS} h2").inner_text().startswith(f"Attention of head {head} from ")
 
 
 def test_a_click_on_a_patch_chooses_its_token(page: Any, transformer: tuple[Any, cs.Trace, np.ndarray]) -> None:
