@@ -32,9 +32,9 @@ def drawn(page: Any) -> dict[tuple[int, int], tuple[float, float]]:
     page.wait_for_selector(f"{EDGES} path")
     edges = page.eval_on_selector_all(
         f"{EDGES} path",
-        "all => all.map(e => [e.dataset.edge, e.dataset.value, parseFloat(getComputedStyle(e).strokeWidth)])",
+        "all => all.map(e => [...e.dataset.edge.split(' '), e.dataset.value, getComputedStyle(e).strokeWidth])",
     )
-    return {tuple(map(int, edge.split())): (float(value), width) for edge, value, width in edges}
+    return {(int(i), int(unit)): (float(value), float(width[:-2])) for i, unit, value, width in edges}
 
 
 def test_an_edge_is_as_wide_as_its_contribution_or_its_weight(page: Any, dense: tuple[Any, cs.Trace]) -> None:

@@ -103,7 +103,8 @@ def contributions(model: nn.Sequential, image: torch.Tensor) -> np.ndarray:
     maps = model[0](image[None]).detach().requires_grad_()
     scores = model[1:](maps)[0]
     scores[scores.argmax()].backward()
-    return (maps * maps.grad).sum((0, 2, 3)).detach().numpy()
+    added: np.ndarray = (maps * maps.grad).sum((0, 2, 3)).detach().numpy()
+    return added
 
 
 @pytest.fixture(scope="module")

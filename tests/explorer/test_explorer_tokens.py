@@ -21,8 +21,9 @@ ROWS, COLUMNS, HEADS, WIDTH = 3, 4, 2, 6
 class Transformer(nn.Module):
     """The smallest vision transformer: patches of 5 x 5 pixels, a class token, one attention with two heads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, written_out: bool = False) -> None:
         super().__init__()
+        self.written_out = written_out
         torch.manual_seed(2)
         self.cut = nn.Conv2d(1, HEADS * WIDTH, 5, stride=5)
         self.first = nn.Parameter(torch.randn(1, 1, HEADS * WIDTH))
@@ -33,11 +34,17 @@ class Transformer(nn.Module):
         """Queries, keys and values, each of shape (1, heads, tokens, width)."""
         tokens = torch.cat([self.first, self.cut(image).flatten(2).transpose(1, 2)], 1)
         qkv = 2 * self.qkv(tokens)
-        return qkv.reshape(1, 1 + ROWS * COLUMNS, 3, HEADS, WIDTH).permute(2, 0, 3, 1, 4).unbind(0)
+        parts: tuple[Tensor, ...] = qkv.reshape(1, -1, 3, HEADS, WIDTH).permute(2, 0, 3, 1, 4).unbind(0)
+        return parts
 
     def forward(self, image: Tensor) -> Tensor:
-        mixed = F.scaled_dot_product_attention(*self.heads(image))
-        return self.answer(mixed.transpose(1, 2).flatten(2)[:, 0])
+        query, key, value = self.heads(image)
+        if self.written_out:
+            mixed = torch.softmax(query @ key.mT / WIDTH**0.5, -1) @ value
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        answer: Tensor = self.answer(mixed.transpose(1, 2).flatten(2)[:, 0])
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +86,17 @@ def test_the_photo_shows_what_a_head_attends_to(page: Any, transformer: tuple[An
         visible = 255 - 225 * (1 - part[1:] / part.max())
         np.testing.assert_allclose(drawn(page), visible, atol=1.0)
         assert page.locator(f"{TOKENS} h2").inner_text().startswith(f"Attention of head {head} from ")
+
+
+def test_attention_that_is_written_out_is_shown_as_well(page: Any) -> None:
+    model, image = Transformer(written_out=True).eval(), torch.rand(1, 5 * ROWS, 5 * COLUMNS)
+    trace = cs.trace(model, image)
+    softmax = next(step for step in trace.steps if "softmax" in step.op)
+    with cs.open(model, image, port=0, browser=False) as explorer:
+        visit(page, explorer, f"?step={softmax.name}&cell=1.3.8", TOKENS)
+        part = softmax.output[0, 1, 3]
+        np.testing.assert_allclose(drawn(page), 255 - 225 * (1 - part[1:] / part.max()), atol=1.0)
+        page.goto("about:blank")
 
 
 def test_a_click_on_a_patch_chooses_its_token(page: Any, transformer: tuple[Any, cs.Trace, np.ndarray]) -> None:

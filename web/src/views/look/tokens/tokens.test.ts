@@ -17,6 +17,7 @@ test("tokens are patches where the first convolution cuts the image into as many
   expect(patchesOf(network([4, 4]), step({ shape: [1, 6, 5] }))?.prefix).toBe(0);
   const attention = step({ op: "_scaled_dot_product_flash_attention_for_cpu", shape: [1, 2, 7, 5] });
   expect(patchesOf(network([4, 4]), attention)?.prefix).toBe(1);
+  expect(patchesOf(network([4, 4]), step({ op: "_softmax", shape: [1, 2, 7, 7] }))?.prefix).toBe(1);
 });
 
 test("what is not certainly a patch is not drawn as one", () => {
