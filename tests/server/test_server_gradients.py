@@ -118,6 +118,7 @@ def test_a_backward_pass_has_a_gradient_in_the_place_of_each_step(page: Page, ru
     contributed = page.raw(f"gradients/{identity}/steps/{conv['id']}/channels")
     np.testing.assert_allclose(contributed, products.sum((1, 2)), rtol=1e-6)
     image = info["trace"]["steps"][0]["id"]
+    assert "a forward pass, which has no gradients" in page.get(f"gradients/{forward['id']}/steps/0/channels", 404)
     assert "input.grad is not the gradient of a step" in page.get(f"gradients/{identity}/steps/{image}/channels", 404)
     assert "has channels 0 to 7" in page.get(f"gradients/{identity}/steps/{conv['id']}/blocked", 404, channel=9)
 

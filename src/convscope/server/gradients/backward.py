@@ -82,8 +82,10 @@ def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.floa
         One number for each channel, as `planes_of` counts them.
 
     Raises:
-        HTTPException: this is not the gradient of a step.
+        HTTPException: the pass is not a backward pass, or this is not the gradient of a step.
     """
+    if done.trace.training_step is None:
+        raise HTTPException(404, "this is a forward pass, which has no gradients; POST api/gradients records them.")
     step = next((step for step, each in _pairs(done.trace) if step is not None and each.id == gradient.id), None)
     if step is None:
         raise HTTPException(404, f"{gradient.name} is not the gradient of a step, so no channel of it adds anything.")
