@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, keep, tab
-from exploring import eventually, recorded, settled, state, visit
+from exploring import at, eventually, recorded, settled, state, visit
 
 TOKENS = "section[aria-label='Tokens on the photo']"
 ROWS, COLUMNS, HEADS, WIDTH = 3, 4, 2, 6
@@ -93,7 +93,7 @@ def test_attention_that_is_written_out_is_shown_as_well(page: Any) -> None:
     trace = cs.trace(model, image)
     softmax = next(step for step in trace.steps if "softmax" in step.op)
     with cs.open(model, image, port=0, browser=False) as explorer:
-        visit(page, explorer, f"?step={softmax.name}&cell=1.3.8", TOKENS)
+        visit(page, explorer, at(softmax.id, 1, 3, 8), TOKENS)
         part = softmax.output[0, 1, 3]
         np.testing.assert_allclose(drawn(page), 255 - 225 * (1 - part[1:] / part.max()), atol=1.0)
         page.goto("about:blank")
