@@ -93,3 +93,62 @@ def test_it_looks_right_and_is_accessible(
         settled(page)
         accessible(page)
         keep(page, f"contrast-{scheme}", tmp_path)
+
+
+# Channels by contribution
+
+
+def contributions(model: nn.Sequential, image: torch.Tensor) -> np.ndarray:
+    """What each channel of the first layer contributes to the model's answer, by autograd."""
+    maps = model[0](image[None]).detach().requires_grad_()
+    scores = model[1:](maps)[0]
+    scores[scores.argmax()].backward()
+    added: np.ndarray = (maps * maps.grad).sum((0, 2, 3)).detach().numpy()
+    return added
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[tuple[Any, np.ndarray]]:
+    """A network too large for its answer to be followed back unasked, and what its channels contribute to it."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(1, 14, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(14, 3))
+    image = torch.rand(1, 330, 350)
+    with cs.open(model, image, port=0, browser=False) as explorer:
+        yield explorer, contributions(model, image)
+
+
+def test_look_begins_with_the_channel_that_contributes_most(page: Any, large: tuple[Any, np.ndarray]) -> None:
+    explorer, added = large
+    best = int(np.abs(added).argmax())
+    assert best != 0
+    visit(page, explorer, "", ".viewer canvas")
+    sentence = page.get_by_text(f"Of 14 channels, channel {best} contributes most to")
+    sentence.wait_for()
+    settled(page)
+    assert page.locator(".crumbs strong").inner_text().startswith(f"channel {best}, ")
+    assert page.locator(".card [aria-pressed=true]").get_attribute("data-channel") == str(best)
+    page.get_by_role("button", name="All in this order").click()
+    page.get_by_role("heading", name="Channels by contribution to").wait_for()
+    assert state(page)["channel"] == str(best)
+
+
+def test_channels_are_sorted_by_contribution(page: Any, large: tuple[Any, np.ndarray], tmp_path: Path) -> None:
+    explorer, added = large
+    visit(page, explorer, "?step=0&cell=2.7.9")
+    page.get_by_label("channels by contribution to").check()
+    buttons = page.locator("section[aria-label^='Channels by'] li button")
+    page.wait_for_selector("section[aria-label^='Channels by'] li canvas")
+    page.get_by_role("button", name="more", exact=True).click()
+    eventually(buttons.count, len(added))
+    order = sorted(range(len(added)), key=lambda channel: -abs(added[channel]))
+    names = buttons.evaluate_all("all => all.map(e => Number(e.dataset.ranked))")
+    assert names == order
+    shown = buttons.evaluate_all("all => all.map(e => Number(e.dataset.added))")
+    assert shown == pytest.approx(added[order].tolist(), rel=1e-3, abs=1e-6)
+    buttons.nth(1).click()
+    eventually(lambda: state(page)["cell"], f"{order[1]}.7.9")  # the same place in another map
+    eventually(lambda: buttons.nth(1).get_attribute("aria-pressed"), "true")
+    page.reload()
+    buttons.first.wait_for()
+    accessible(page)
+    keep(page, "channels-sorted", tmp_path)

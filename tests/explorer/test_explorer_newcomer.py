@@ -74,7 +74,7 @@ def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
     page.reload()
     page.get_by_role("alert").filter(has_text="the run folder of deleted no longer exists").wait_for()
     assert "deleted (nothing kept)" in page.get_by_label("Model", exact=True).first.inner_text()
-    forgive(page, "404")  # what the page asked for while the folder went
+    forgive(page, "404", "410")  # what the page asked for while the folder went
 
 
 def test_a_step_that_is_not_there_is_left_for_the_first_one(page: Any, shapes: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 import convscope as cs
 from browser import NARROW, WIDE, accessible, keep, tab
 from convscope.render.numbers import compact
-from exploring import eventually, rows, settled, visit
+from exploring import cells, eventually, numbers, rows, settled, visit
 
 PANEL = "section[aria-label='This step']"
 
@@ -36,14 +36,8 @@ def shown(page: Any, step: int) -> None:
     page.wait_for_selector(f"{PANEL}[data-step='{step}'][aria-busy=false] .cells")
 
 
-def cells(page: Any, title: str) -> list[float]:
-    """The numbers of a grid, in full."""
-    texts = page.eval_on_selector_all(f"{PANEL} [aria-label='{title}'] > *", "all => all.map(e => e.title)")
-    return [float(np.float32(text.rsplit(" = ", 1)[1].split(":")[0].replace("−", "-"))) for text in texts]
-
-
-def numbers(array: Any) -> list[float]:
-    return [float(np.float32(f"{number:.9g}")) for number in np.asarray(array, np.float64).ravel()]
+def grid(page: Any, title: str) -> list[float]:
+    return cells(page, f"{PANEL} [aria-label='{title}'] > *")
 
 
 def test_one_step_shows_its_batch_its_losses_and_its_updates(page: Any, explorer: Any, folder: Path) -> None:
@@ -70,9 +64,9 @@ def test_one_step_shows_its_batch_its_losses_and_its_updates(page: Any, explorer
     effect = cs.step_effect(trace)
     assert float(page.get_attribute(f"{PANEL} [data-after]", "data-after")) == effect.after
     gradient = trace["conv1.weight.grad"].output
-    assert cells(page, "gradient of kernel 1") == numbers(gradient[1])
-    assert cells(page, "kernel 1 before") == numbers(trace.parameters["conv1.weight"][1])
-    assert cells(page, "kernel 1 after") == numbers(trace["conv1.weight.updated"].output[1])
+    assert grid(page, "gradient of kernel 1") == numbers(gradient[1])
+    assert grid(page, "kernel 1 before") == numbers(trace.parameters["conv1.weight"][1])
+    assert grid(page, "kernel 1 after") == numbers(trace["conv1.weight.updated"].output[1])
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")
 
@@ -105,16 +99,16 @@ def test_the_learning_rate_is_recomputed_on_the_spot(page: Any, explorer: Any, r
     page.get_by_role("button", name="Show this step").click()
     shown(page, at)
     trace = cs.trace(run, at_step=at)
-    as_it_was = cells(page, "kernel 0 after")
+    as_it_was = grid(page, "kernel 0 after")
     page.get_by_role("button", name="ten times").click()
     wanted = cs.step_effect(trace, 10.0).after
     eventually(lambda: page.get_attribute(f"{PANEL} [data-after]", "data-after") == str(wanted), True)
     page.get_by_text("10 times, recomputed, not applied").wait_for()
     along, rate = cs.update_direction(trace, "conv1.weight")
     calculated = trace.parameters["conv1.weight"][0] - 10 * rate * along[0]
-    np.testing.assert_allclose(cells(page, "kernel 0 after"), calculated.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(grid(page, "kernel 0 after"), calculated.ravel(), rtol=1e-5)
     page.get_by_role("button", name="as it was").click()
-    eventually(lambda: cells(page, "kernel 0 after"), as_it_was)
+    eventually(lambda: grid(page, "kernel 0 after"), as_it_was)
     page.get_by_label("parameter").select_option("fc1.weight")
     page.get_by_text("9 largest gradients").first.wait_for()
 

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, forgive, keep, tab
-from exploring import answers, eventually, said, state, visit
+from exploring import answers, cells, eventually, numbers, said, state, visit
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +34,7 @@ def traced(run: cs.Run, at: int | None = None, image: str = "shapes:test/0") -> 
 
 
 def kernels(page: Any) -> list[float]:
-    """The numbers of the kernels on screen, in full."""
-    titles = page.eval_on_selector_all(
-        "section[aria-label=Kernels] .grid > span", "all => all.map(e => e.getAttribute('title'))"
-    )
-    return [float(np.float32(title.rsplit(" = ", 1)[1].replace("−", "-"))) for title in titles]
-
-
-def numbers(array: Any) -> list[float]:
-    return [float(np.float32(f"{number:.9g}")) for number in np.asarray(array).ravel()]
+    return cells(page, "section[aria-label=Kernels] .grid > span")
 
 
 def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any, folder: Path, run: cs.Run) -> None:

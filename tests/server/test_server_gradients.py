@@ -114,6 +114,12 @@ def test_a_backward_pass_has_a_gradient_in_the_place_of_each_step(page: Page, ru
     np.testing.assert_array_equal(bytes_[2] == 0, trace["conv1"].output[0, 2] <= 0)
     last = info["trace"]["steps"][-1]["id"]
     assert "no activation blocks" in page.get(f"gradients/{identity}/steps/{last}/blocked", 404)
+    products = trace["conv1"].output[0].astype(np.float64) * trace["conv1.grad"].output[0]
+    contributed = page.raw(f"gradients/{identity}/steps/{conv['id']}/channels")
+    np.testing.assert_allclose(contributed, products.sum((1, 2)), rtol=1e-6)
+    image = info["trace"]["steps"][0]["id"]
+    assert "a forward pass, which has no gradients" in page.get(f"gradients/{forward['id']}/steps/0/channels", 404)
+    assert "input.grad is not the gradient of a step" in page.get(f"gradients/{identity}/steps/{image}/channels", 404)
     assert "has channels 0 to 7" in page.get(f"gradients/{identity}/steps/{conv['id']}/blocked", 404, channel=9)
 
 

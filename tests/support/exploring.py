@@ -78,6 +78,20 @@ def written(why: Any) -> str:
     return re.sub(r"\s+", " ", why.to_text(all=True).replace("recorded", "recorded by PyTorch"))
 
 
+# Weights on screen
+
+
+def cells(page: Any, selector: str) -> list[float]:
+    """The numbers in the titles of these cells, in full: name = number."""
+    titles = page.eval_on_selector_all(selector, "all => all.map(e => e.title)")
+    return [float(np.float32(title.rsplit(" = ", 1)[1].split(":")[0].replace("−", "-"))) for title in titles]
+
+
+def numbers(array: Any) -> list[float]:
+    """The numbers of an array as the page writes them in full."""
+    return [float(np.float32(f"{number:.9g}")) for number in np.asarray(array, np.float64).ravel()]
+
+
 # The answers of the network
 
 

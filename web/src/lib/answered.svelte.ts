@@ -3,7 +3,6 @@
  * the server put on the answer, so that none of them can be shown for another cell, image or network.
  */
 import {
-  aborted,
   getContributions,
   getExplained,
   getField,
@@ -12,9 +11,9 @@ import {
   getProbability,
   getProof,
   getWalk,
-  Refused,
   type Contributions,
 } from "./api";
+import { aborted, Refused } from "./http";
 import { cellText } from "./format";
 import { IMAGE, SOFTMAX, type Crumb } from "./state.svelte";
 import { Staleness } from "./staleness.svelte";

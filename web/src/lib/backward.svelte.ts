@@ -1,5 +1,6 @@
 /** The backward pass of the image on screen: the gradients of the loss, or of the score of a class. */
-import { aborted, getBlocked, postBackward, Refused } from "./api";
+import { getBlocked, postBackward } from "./api";
+import { aborted, Refused } from "./http";
 import { Staleness } from "./staleness.svelte";
 import type { BackwardInfo, BackwardRequest, TraceRequest } from "./types";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { between, colour, css, DIVERGING, inkOn, mixed, scaleOf, scaleOver } from "./colours";
+import { between, colour, css, DIVERGING, inkOn, mapLimit, mixed, scaleOf, scaleOver } from "./colours";
 
 const PAGE = { light: 0xfff7fafb, dark: 0xff1e1c1c };
 
@@ -38,4 +38,11 @@ test("a colour between two is one of them at either end", () => {
   expect(between(a, b, 0)).toBe(a);
   expect(between(a, b, 1)).toBe(b);
   expect(css(between(a, b, 0.5))).toBe("rgb(128 153 51)");
+});
+
+test("a small map has the colours of its step, of most of its step, or its own", () => {
+  const [step, bytes] = [{ low: -1, high: 3, typical: 0.5 }, Uint8Array.of(64, 191)]; // near 0 and 2
+  expect(mapLimit(step, "full", bytes)).toBe(3);
+  expect(mapLimit(step, "typical", bytes)).toBe(0.5);
+  expect(mapLimit(step, "each", bytes)).toBeCloseTo(2, 1);
 });

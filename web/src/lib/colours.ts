@@ -129,3 +129,13 @@ export function contrasted(scale: Scale, contrast: Contrast, typical: number, ow
   const limit = contrast === "each" ? scaleOver(own).limit : typical;
   return limit > 0 && limit < scale.limit ? { ...scale, limit } : scale;
 }
+
+/** The limit of the colours of a small map, of bytes that encode numbers between the ends of its step. */
+export function mapLimit(
+  of: Readonly<{ low: number; high: number; typical: number }>,
+  contrast: Contrast,
+  bytes: Uint8Array,
+): number {
+  const own = contrast === "each" ? Array.from(bytes, (byte) => of.low + (byte * (of.high - of.low)) / 255) : [];
+  return contrasted(scaleOf(of.low, of.high), contrast, of.typical, own).limit;
+}

@@ -1,6 +1,7 @@
 import { describe, expect, test, vi } from "vitest";
 
-vi.mock("./api", () => ({ Refused: Error, upload: null }));
+vi.mock("./api", () => ({ upload: null }));
+vi.mock("./http", () => ({ Refused: Error }));
 vi.mock("./session.svelte", () => ({ opened: () => null }));
 const { refusal } = await import("./files");
 

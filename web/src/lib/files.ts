@@ -1,5 +1,6 @@
 /** Upload the user's own pictures, after checks that need no server. */
-import { Refused, upload } from "./api";
+import { upload } from "./api";
+import { Refused } from "./http";
 import { opened } from "./session.svelte";
 import type { InputRef } from "./types";
 

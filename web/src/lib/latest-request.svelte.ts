@@ -2,7 +2,7 @@
  * Requests for something that changes quickly: one at a time, always for the newest wish. The current value stays until
  * the next response arrives.
  */
-import { aborted, Refused } from "./api";
+import { aborted, Refused } from "./http";
 import { Staleness } from "./staleness.svelte";
 
 export class Latest<T> {

@@ -1,5 +1,6 @@
 /** The lesson beside the page: where the reader is, what was answered. Kept for this tab, so that reloading loses nothing. */
-import { getLesson, getLessonScreen, postLessonReply, Refused } from "./api";
+import { getLesson, getLessonScreen, postLessonReply } from "./api";
+import { Refused } from "./http";
 import { refresh } from "./session.svelte";
 import { go, parse } from "./state.svelte";
 import type { LessonInfo, LessonScreen, LessonVerdict } from "./types";

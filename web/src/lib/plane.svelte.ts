@@ -1,5 +1,6 @@
 /** The plane of numbers in the large viewer: one channel of a step or of the image, shown until the next one arrives. */
-import { aborted, getInput, getOutput, Refused } from "./api";
+import { getInput, getOutput } from "./api";
+import { aborted, Refused } from "./http";
 import { colour, grey, mixed, scaleOf, type ColourMap, type Scale } from "./colours";
 import { layout, type Layout } from "./network";
 import { fromBase64, type Tensor } from "./pack";

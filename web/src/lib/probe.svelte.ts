@@ -1,5 +1,6 @@
 /** The client side of a probe: start it, follow its progress, load its answer; repeat it if the server has lost it. */
-import { aborted, cancelProbe, followProbe, getProbeAnswer, getProbeFile, postProbe, Refused } from "./api";
+import { cancelProbe, followProbe, getProbeAnswer, getProbeFile, postProbe } from "./api";
+import { aborted, Refused } from "./http";
 import type { Fit, ProbeAnswer, ProbeInfo, ProbeRequest } from "./types";
 
 const AGAIN = 500; // milliseconds before reopening a broken stream

@@ -64,6 +64,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gradients/{trace}/steps/{step}/channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Channels
+         * @description What each channel of the forward step adds to the number that is differentiated.
+         */
+        get: operations["channels_api_gradients__trace__steps__step__channels_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/inputs": {
         parameters: {
             query?: never;
@@ -2266,6 +2286,38 @@ export interface operations {
             query?: {
                 channel?: number;
             };
+            header?: never;
+            path: {
+                step: number;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    channels_api_gradients__trace__steps__step__channels_get: {
+        parameters: {
+            query?: never;
             header?: never;
             path: {
                 step: number;

@@ -1,5 +1,6 @@
 /** The server's session (open models and data), loaded once and refreshed when it may have changed. */
-import { getSession, Refused } from "./api";
+import { getSession } from "./api";
+import { Refused } from "./http";
 import { CALM, here, type State } from "./state.svelte";
 import type { InputRef, ModelInfo, Session, SourceInfo, TraceRequest } from "./types";
 

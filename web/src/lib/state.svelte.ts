@@ -10,6 +10,10 @@ import type { Cell, Change, Edit, InputRef } from "./types";
 export const VIEWS = ["look", "change", "train", "compare", "probe", "kernels"] as const;
 export type View = (typeof VIEWS)[number];
 
+/** What an address can leave out of the page, so that a class sees only what a lesson is about. */
+const HIDABLE = [...VIEWS, "image", "find", "tools"] as const;
+export type Hidable = (typeof HIDABLE)[number];
+
 /** Pseudo-steps: the image before the first step, and the probabilities after the last. */
 export const IMAGE = -1;
 export const SOFTMAX = -2;
@@ -51,6 +55,10 @@ export type State = Readonly<{
   /** Whether all steps share one colour scale, and how the colours of maps are scaled. */
   shared: boolean;
   contrast: Contrast;
+  /** Whether channels are shown in the order of what they add to the answer. */
+  sorted: boolean;
+  /** Views and controls that are left out. */
+  hide: readonly Hidable[];
   /** Module paths that are unfolded. */
   open: readonly string[];
   /** The second model of a comparison, and the training step of its weights. */
@@ -89,6 +97,8 @@ const START: State = {
   pixels: false,
   shared: false,
   contrast: "full",
+  sorted: false,
+  hide: [],
   open: [],
   other: null,
   otherAt: null,
@@ -201,7 +211,9 @@ function partsOf(state: State): [string, string | null][] {
     ["slide", state.slide ? "1" : null],
     ["pixels", state.pixels ? "1" : null],
     ["shared", state.shared ? "1" : null],
+    ["sort", state.sorted ? "contribution" : null],
     ["contrast", state.contrast === START.contrast ? null : state.contrast],
+    ["hide", state.hide.join(",") || null],
     ["open", state.open.join(",") || null],
     ["other", state.other],
     ["otherat", state.otherAt === null ? null : String(state.otherAt)],
@@ -239,7 +251,9 @@ export function parse(query: string): State {
     slide: has.get("slide") === "1",
     pixels: has.get("pixels") === "1",
     shared: has.get("shared") === "1",
+    sorted: has.get("sort") === "contribution",
     contrast: CONTRASTS.find((each) => each === has.get("contrast")) ?? START.contrast,
+    hide: HIDABLE.filter((each) => (has.get("hide") ?? "").split(",").includes(each)),
     open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),
     other: has.get("other"),
     otherAt: numberFrom(has.get("otherat")),
@@ -335,6 +349,12 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
   }
   current = next;
   waiting ??= setTimeout(write, 250); // browsers limit how often the URL may be changed
+}
+
+/** Fold a module of the network, or open it. */
+export function fold(path: string): void {
+  const { open } = current;
+  go({ open: open.includes(path) ? open.filter((each) => each !== path) : [...open, path] });
 }
 
 /** The initial state of a model, with nothing selected and nothing changed. */

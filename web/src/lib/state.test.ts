@@ -37,6 +37,8 @@ test("every part of the state survives the address", () => {
     pixels: true,
     shared: true,
     contrast: "each",
+    sorted: true,
+    hide: ["train", "tools"],
     open: ["layer1", "layer1.0"],
     other: "mlp",
     otherAt: 0,

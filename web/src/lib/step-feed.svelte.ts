@@ -1,5 +1,6 @@
 /** Loads one step of a training, the numbers of one of its parameters, and what another learning rate would do. */
-import { aborted, getDirection, getOutput, getParameter, getStepEffect, postTrainingStep, Refused } from "./api";
+import { getDirection, getOutput, getParameter, getStepEffect, postTrainingStep } from "./api";
+import { aborted, Refused } from "./http";
 import type { UpdateNumbers } from "./training-step";
 import { Staleness } from "./staleness.svelte";
 import { real, type ParameterUpdate, type TrainingStepInfo } from "./types";

@@ -2,7 +2,8 @@
  * The traces shown on the page. While a slider moves, one request is pending and only the newest one waits; the current
  * trace stays on screen until the next response arrives.
  */
-import { aborted, postTrace, Refused } from "./api";
+import { postTrace } from "./api";
+import { aborted, Refused } from "./http";
 import { Staleness } from "./staleness.svelte";
 import type { Fit, TraceInfo, TraceRequest } from "./types";
 

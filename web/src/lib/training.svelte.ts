@@ -1,5 +1,6 @@
 /** The client side of a training: its progress, its metrics, and the steps whose weights were kept. */
-import { aborted, commandTraining, followTraining, Refused } from "./api";
+import { commandTraining, followTraining } from "./api";
+import { aborted, Refused } from "./http";
 import { refresh } from "./session.svelte";
 import type { Point } from "./curves";
 import type { TrainCommand, TrainingEvent, TrainingInfo } from "./types";

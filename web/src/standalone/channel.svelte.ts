@@ -1,5 +1,5 @@
 /** The API over a notebook's channel: each request is a message to the kernel, which answers when no cell is running. */
-import type { Ask, Source } from "../lib/api";
+import type { Ask, Source } from "../lib/http";
 
 /** What anywidget gives to a view. */
 export type Model = Readonly<{

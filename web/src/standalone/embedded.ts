@@ -2,7 +2,7 @@
  * The API answered from the page itself: recorded answers, and everything that follows from the embedded tensors, which
  * is most of it. What was left out to keep the page small is refused with a sentence.
  */
-import type { Ask, Source } from "../lib/api";
+import type { Ask, Source } from "../lib/http";
 import type { Kind } from "../lib/explanation";
 import {
   real,

@@ -1,6 +1,6 @@
 /** Where a report begins: a page that carries all its numbers and asks no server for any. */
 import { mount } from "svelte";
-import { answerFrom } from "../lib/api";
+import { answerFrom } from "../lib/http";
 import { leaveAddress } from "../lib/state.svelte";
 import "../style.css";
 import { embedded, type Data } from "./embedded";

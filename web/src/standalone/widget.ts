@@ -1,6 +1,6 @@
 /** Where a notebook's widget begins: the view in a shadow root, so that neither it nor the notebook restyles the other. */
 import { mount, unmount } from "svelte";
-import { answerFrom } from "../lib/api";
+import { answerFrom } from "../lib/http";
 import { leaveAddress } from "../lib/state.svelte";
 import "../style.css";
 import { Channel, type Model } from "./channel.svelte";

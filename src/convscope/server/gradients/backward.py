@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server import schema
 from convscope.server.gradients.training_steps import described
 from convscope.server.session.inputs import take
 from convscope.server.session.model_handle import ModelHandle
-from convscope.server.traces.array_pictures import number
+from convscope.server.traces.array_pictures import number, planes_of
 from convscope.server.traces.passes import Find, TracePass, overrides_of
 from convscope.server.traces.routes import answers_of, step_info
 
@@ -66,6 +67,31 @@ def backward_answer(done: TracePass, request: schema.BackwardRequest) -> schema.
         value=number(float(trace.all_steps[made.loss.id].outputs[made.loss.output])),
         blocked=[each.id for each in done.info.steps if each.id in done.blocked],
     )
+
+
+def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.float64]:
+    """What each channel of a forward step adds to the differentiated number: its numbers times their slopes, added up.
+
+    At the recorded numbers and without the biases of later steps, as in `contributions`.
+
+    Args:
+        done: A backward pass.
+        gradient: The gradient of the forward step.
+
+    Returns:
+        One number for each channel, as `planes_of` counts them.
+
+    Raises:
+        HTTPException: the pass is not a backward pass, or this is not the gradient of a step.
+    """
+    if done.trace.training_step is None:
+        raise HTTPException(404, "this is a forward pass, which has no gradients; POST api/gradients records them.")
+    step = next((step for step, each in _pairs(done.trace) if step is not None and each.id == gradient.id), None)
+    if step is None:
+        raise HTTPException(404, f"{gradient.name} is not the gradient of a step, so no channel of it adds anything.")
+    slopes = np.asarray(gradient.output, np.float64)
+    products = np.where(slopes == 0, 0.0, slopes * step.output)  # no infinity counts that is not passed on
+    return np.asarray(planes_of(products).sum(axis=(1, 2)))
 
 
 def _index(request: schema.BackwardRequest, model: Any, taken: Any, overrides: Any) -> int:

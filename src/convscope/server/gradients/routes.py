@@ -8,7 +8,12 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server.gradients.backward import backward_answer, backward_name, record_backward
+from convscope.server.gradients.backward import (
+    backward_answer,
+    backward_name,
+    channel_contributions,
+    record_backward,
+)
 from convscope.server.gradients.schema import (
     BackwardInfo,
     BackwardRequest,
@@ -87,6 +92,17 @@ async def blocked(request: Request, trace: Id, step: StepId, channel: Annotated[
         if channel >= len(planes):
             raise HTTPException(404, f"{done.step(step).name} has channels 0 to {len(planes) - 1}, not {channel}.")
         return raw(planes[channel])
+
+    response: Response = await on(request, trace, read)
+    return response
+
+
+@router.get("/gradients/{trace}/steps/{step}/channels", response_class=Response, responses=dict(RAW))
+async def channels(request: Request, trace: Id, step: StepId) -> Response:
+    """What each channel of the forward step adds to the number that is differentiated."""
+
+    def read(done: TracePass) -> Response:
+        return raw(channel_contributions(done, done.step(step)).astype(np.float32))
 
     response: Response = await on(request, trace, read)
     return response

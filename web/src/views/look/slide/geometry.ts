@@ -1,5 +1,5 @@
 /** Where a window is on its map as the kernel slides, and back: which output cell has its window at a place. */
-import type { Cells } from "../../../lib/explanation";
+import { candidates, leaves, type Cells, type Expr } from "../../../lib/explanation";
 import type { StepInfo } from "../../../lib/types";
 import { layout } from "../../../lib/network";
 
@@ -22,6 +22,17 @@ export function slides(step: StepInfo | null): Kind | null {
   if (step.op === "convolution") return "kernel";
   if (/^(max|avg)_pool2d/.test(step.op)) return "window";
   return POINTWISE.test(step.op) ? "function" : null;
+}
+
+/** The numbers of the step before that a number is made from; null if it is made from none. */
+export function sourceOf(expr: Expr | null): Cells | null {
+  if (expr?.type === "dot") return expr.left;
+  if (expr?.type !== "apply") return null;
+  const chosen = candidates(expr);
+  if (chosen !== null) return chosen;
+  const one = leaves(expr).find((leaf) => leaf.kind === "step" || leaf.kind === "input");
+  if (one === undefined || one.type === "cells") return one ?? null;
+  return { ...one, type: "cells", grid: [1], cells: [one.cell], values: [one.value], padding: [] };
 }
 
 /** The cells of a window in one channel, padding included; null if it has none there. */
