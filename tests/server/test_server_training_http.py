@@ -11,9 +11,9 @@ import pytest
 import uvicorn
 
 import convscope as cs
+from convscope.server import jobs
 from convscope.server.app import make_app
 from convscope.server.http.security import Access
-from convscope.server import jobs
 from convscope.server.session.workspace import Workspace
 from convscope.server.trainings import registry as several
 from convscope.server.trainings import training as one

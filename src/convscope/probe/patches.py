@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convscope.capture.activations import ActivationWatch, trace
+from convscope.capture.activations import ActivationWatch
+from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.displayed import Displayed
