@@ -53,7 +53,7 @@ def wrapped(x: Array, dtype: str) -> Array:
     >>> wrapped(np.array([300, -1]), "uint8")
     array([ 44, 255], dtype=uint8)
     """
-    whole = dtype in {"uint8", "int8", "int16", "int32", "int64"} and x.dtype.kind in "iub"
+    whole = dtype.removeprefix("u") in {"int8", "int16", "int32", "int64"} and x.dtype.kind in "iub"
     return x.astype(dtype) if whole else x
 
 

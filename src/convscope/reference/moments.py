@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from convscope.reference.roundoff import gamma
+from convscope.reference.roundoff import carried, gamma
 from convscope.typing import Array
 
 Kernel = Literal["chunked", "in turn", "one pass"]
@@ -53,7 +53,8 @@ def moments_error(
     The variance. M's own roundings are 7u of each w·d² and 2u of M for each level, together (2D + 8)·u·n·s². What the
     errors e of the means do to d is, by Cauchy and Schwarz, at most 2·sqrt(n·s²)·sqrt(sum of w·(|e_a| + |e_b|)²), a
     half more in Welford's form, whose second distance is taken after the update; call that 2·n·s·q, see `_distances`;
-    q² is its second order. In two passes the errors of the mean add up to 0, which leaves the square of it.
+    q² is its second order. In two passes the errors of the mean add up to 0, which leaves the square of it. A sum of
+    squares beyond the type is infinite on its way, and nothing is known of the variance.
 
     Args:
         x: The cells.
@@ -81,7 +82,8 @@ def moments_error(
         if squares is None and kernel == "in turn":
             moved = moved + 2 * off
         spread = 2 * deviation * moved + moved**2 + off**2 + by * (2 * depth + 8) * variance
-    return off, np.asarray(spread) * n / np.maximum(0, n - correction)
+    largest_sum = n * (_mean(x**2, axes) if kernel == "one pass" else variance)
+    return off, carried(spread, largest_sum, u) * n / np.maximum(0, n - correction)
 
 
 def _distances(n: int, average: Array, deviation: Array, span: Array, u: float, kernel: Kernel) -> Array:

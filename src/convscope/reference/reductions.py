@@ -10,7 +10,7 @@ import numpy as np
 
 from convscope.reference.casting import cast
 from convscope.reference.moments import Kernel, moments, moments_error
-from convscope.reference.roundoff import FUNCTION, carried, gamma
+from convscope.reference.roundoff import FUNCTION, carried, gamma, smallest
 from convscope.typing import Array
 
 Axes = int | Sequence[int] | None
@@ -150,11 +150,19 @@ def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = Fa
 
 
 def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes = None, **_: Any) -> Any:
-    """No term cancels: n additions and two powers are a relative error, which the root divides by |order|."""
+    """No term cancels: n additions and two powers are a relative error, which the root divides by |order|.
+
+    Powers of small numbers underflow. If a sum S may be off by b, n times the smallest number, its root is off by at
+    most S^(1/order)·b/S for S >= b, because the root is concave, and by b^(1/order) below.
+    """
     if np.isinf(order) or order == 0:
         return 0.0
     inside = count_of(x, dim) + (FUNCTION if order not in {1, 2} else 1)
     off = (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    if order > 1:
+        total, lost = np.abs(y) ** order, count_of(x, dim) * smallest(u)
+        share = np.abs(y) * lost / np.where(total >= lost, total, 1.0)
+        off = off + np.where(total >= lost, share, np.where(y != 0, lost ** (1 / order), 0.0))
     return carried(off, np.abs(y) ** order, u)
 
 

@@ -71,7 +71,9 @@ def written(value: Any, u: float) -> Array:
     """
     magnitude = np.abs(np.asarray(value, dtype=np.float64))
     mantissa = np.frexp(magnitude)[0] / _unit(u)
-    return np.where(np.isfinite(magnitude) & (mantissa % 1 != 0), u * magnitude, 0.0)
+    step = 2 * _unit(u) * (2.0**-14 if smallest(u) == 2.0**-24 else smallest(u))  # between the smallest numbers
+    held = (mantissa % 1 == 0) & (magnitude % step == 0)
+    return np.where(np.isfinite(magnitude) & ~held, np.maximum(u * magnitude, step / 2), 0.0)
 
 
 def scalar(value: Any, u: float) -> Array:
