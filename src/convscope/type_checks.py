@@ -4,11 +4,12 @@ Kinds are named by class, so that nothing is imported to ask. Imports nothing of
 """
 
 import inspect
-import os
 import operator
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from os import PathLike
+from pathlib import Path
 from types import UnionType
 from typing import ParamSpec, TypeVar, Union, get_args, get_origin
 
@@ -184,9 +185,11 @@ def _path_problem(path: str | bytes) -> str:
     if len(text) > LONGEST_PATH:
         return f"it has {len(text):,} bytes, and {LONGEST_PATH:,} is the most"
     for part in (text, text.partition(b":")[2]):
-        part = part.removeprefix(b"./")  # noqa: PLW2901 - Path drops it too
-        if part.startswith(b"~") and os.path.expanduser(part) == part:
-            return f"there is no home folder {os.fsdecode(part.split(b'/')[0])}"
+        location = Path(os.fsdecode(part))
+        try:
+            location.expanduser()
+        except RuntimeError:
+            return f"there is no home folder {location.parts[0]}"
     return ""
 
 
