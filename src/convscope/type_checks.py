@@ -179,7 +179,7 @@ def _path_problem(path: str | bytes) -> str:
         return "it has characters that cannot be part of one"
     if b"\0" in text:
         return "it has a null character"
-    longest = max(map(len, text.split(b"/")))
+    longest = max((len(os.fsencode(part)) for part in Path(os.fsdecode(text)).parts), default=0)
     if longest > LONGEST_NAME:
         return f"it has a name of {longest:,} bytes, and {LONGEST_NAME} is the most"
     if len(text) > LONGEST_PATH:

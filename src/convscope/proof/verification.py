@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of, check_tables
@@ -66,6 +67,8 @@ def verify(
         worst error and its resolution; and whether the output is what the steps hold.
     """
     check_tables("verify", ops, references)
+    if cells < 0:
+        raise UsageError(f"cells is how many cells of each result are explained, 0 or more, not {cells}.")
     found = []
     read, tables = _read(trace), Tables(ops, references)
     total = len(trace.all_steps)

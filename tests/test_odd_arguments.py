@@ -1,4 +1,4 @@
-"""Texts that cannot be paths: one sentence from whatever takes a path, a name or an array."""
+"""Arguments that nothing can be done with: one sentence from whatever takes a path, a seed or a count."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,3 +57,8 @@ def test_seeds_outside_the_generators_range_are_refused(seed: int) -> None:
     for call in (lambda: cs.verify(TRACE, seed=seed), lambda: cs.load_model("shapes-cnn", seed=seed)):
         with pytest.raises(ConvscopeError, match="a seed is from 0 to"):
             call()
+
+
+def test_a_negative_number_of_cells_is_refused() -> None:
+    with pytest.raises(ConvscopeError, match="0 or more, not -5"):
+        cs.verify(TRACE, cells=-5)
