@@ -149,8 +149,6 @@ def _is(value: object, kinds: tuple[str, ...], default: object = inspect.Paramet
     return not names.isdisjoint(kinds) or any(PLAIN[kind](value) for kind in kinds if kind in PLAIN)
 
 
-SEEDS = 2**63
-"""Random generators take seeds from 0 up to this."""
 PATHS = frozenset({"data", "data_dir", "dataset", "image", "model", "name", "source", "spec", "weights"})
 """Parameters that take a path or something else, a name or an array."""
 LONGEST_NAME, LONGEST_PATH = 255, 4095
@@ -159,8 +157,8 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095
 
 def _out_of_range(name: str, value: object, kinds: tuple[str, ...]) -> str:
     """Why a function cannot use a value that is of the right kind, or ""."""
-    if name == "seed" and isinstance(value, int) and not 0 <= value < SEEDS:
-        return f"a seed is from 0 to 2**63 - 1, not {value}"
+    if name == "seed" and isinstance(value, int) and value < 0:
+        return f"seed must be a whole number from 0, not {value}"
     if isinstance(value, str | PathLike) and ("Path" in kinds or name in PATHS):
         problem = _path_problem(os.fspath(value))
         return problem and f"{str(value)[:40]!r} cannot be a path: {problem}"
