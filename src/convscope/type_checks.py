@@ -5,9 +5,11 @@ Kinds are named by class, so that nothing is imported to ask. Imports nothing of
 
 import inspect
 import operator
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from os import PathLike
+from pathlib import Path
 from types import UnionType
 from typing import ParamSpec, TypeVar, Union, get_args, get_origin
 
@@ -99,6 +101,9 @@ def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             for name, kind in allowed.items():
                 if name in values and name != starred and not _is(values[name], kind, defaults[name]):
                     raise UsageError(_refusal(function.__name__, name, values, allowed))
+            for name, value in values.items():
+                if problem := _out_of_range(name, value, allowed.get(name, ())):
+                    raise UsageError(f"{problem}.")
             return function(*args, **kwargs)
 
         return call
@@ -142,6 +147,48 @@ def _is(value: object, kinds: tuple[str, ...], default: object = inspect.Paramet
         return True
     names = {base.__name__ for base in type(value).__mro__}
     return not names.isdisjoint(kinds) or any(PLAIN[kind](value) for kind in kinds if kind in PLAIN)
+
+
+PATHS = frozenset({"data", "data_dir", "dataset", "image", "model", "name", "source", "spec", "weights"})
+"""Parameters that take a path or something else, a name or an array."""
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a name and of a whole path that file systems take."""
+
+
+def _out_of_range(name: str, value: object, kinds: tuple[str, ...]) -> str:
+    """Why a function cannot use a value that is of the right kind, or ""."""
+    if name == "seed" and isinstance(value, int) and value < 0:
+        return f"seed must be a whole number from 0, not {value}"
+    if isinstance(value, str | PathLike) and ("Path" in kinds or name in PATHS):
+        problem = _path_problem(os.fspath(value))
+        return problem and f"{str(value)[:40]!r} cannot be a path: {problem}"
+    return ""
+
+
+def _path_problem(path: str | bytes) -> str:
+    """Why a text names no file on any system, or ""; with or without `folder:` in front.
+
+    >>> _path_problem("a" * 300)
+    'it has a name of 300 bytes, and 255 is the most'
+    """
+    try:
+        text = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "it has characters that cannot be part of one"
+    if b"\0" in text:
+        return "it has a null character"
+    longest = max((len(os.fsencode(part)) for part in Path(os.fsdecode(text)).parts), default=0)
+    if longest > LONGEST_NAME:
+        return f"it has a name of {longest:,} bytes, and {LONGEST_NAME} is the most"
+    if len(text) > LONGEST_PATH:
+        return f"it has {len(text):,} bytes, and {LONGEST_PATH:,} is the most"
+    for part in (text, text.partition(b":")[2]):
+        location = Path(os.fsdecode(part))
+        try:
+            location.expanduser()
+        except RuntimeError:
+            return f"there is no home folder {location.parts[0]}"
+    return ""
 
 
 def _refusal(function: str, name: str, given: Mapping[str, object], allowed: Mapping[str, tuple[str, ...]]) -> str:

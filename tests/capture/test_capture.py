@@ -122,6 +122,25 @@ def test_out_variants_and_out_of_the_way_results() -> None:
     assert same(trace["max"].outputs[1], ((x + 1) * np.float32(3)).argmax(1))
 
 
+def test_an_out_argument_takes_the_results_shape_and_is_proved() -> None:
+    def forward(x: Tensor) -> Tensor:
+        room = torch.empty(0)
+        torch.mul(x, 2, out=room)
+        values, index = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        torch.max(room, 1, out=(values, index))
+        return values
+
+    trace = cs.trace(Runs(forward), image(1, 3, 2, 2))
+    assert [step.op for step in trace.steps] == ["mul", "max"]
+    assert cs.verify(trace).proved
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_every_unsigned_type_is_proved(dtype: torch.dtype) -> None:
+    trace = cs.trace(Runs(lambda x: (x.abs() * 9).to(dtype).to(torch.int32) + 1), image(1, 3, 2, 2))
+    assert cs.verify(trace).proved
+
+
 def test_constants_are_kept_by_value() -> None:
     closed_over = torch.ones(1, 1, 2, 2)
     trace = cs.trace(Runs(lambda x: x * closed_over + torch.tensor([2.0])), image(1, 1, 2, 2))

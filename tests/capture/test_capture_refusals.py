@@ -180,3 +180,29 @@ def test_a_result_without_numbers_is_a_sentence() -> None:
     trace = cs.trace(Shapes(), torch.ones(1, 5, 5))
     with pytest.raises(TraceError, match="is on the meta device and has no numbers"):
         cs.verify(trace)
+
+
+def test_an_output_that_holds_itself_is_refused() -> None:
+    def circle(x: Tensor) -> list[object]:
+        result: list[object] = [x + 1]
+        result.append(result)
+        return result
+
+    model = nn.Identity()
+    model.forward = circle  # type: ignore[assignment]  # as notebooks patch models
+    with pytest.raises(TraceError, match="hold themselves"):
+        cs.trace(model, torch.ones(1, 1, 2, 2))
+
+
+def test_an_exception_without_a_text_is_named() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    def fails(_: Tensor) -> Tensor:
+        raise Odd
+
+    model = nn.Identity()
+    model.forward = fails  # type: ignore[assignment]
+    with pytest.raises(TraceError, match="Odd: no message"):
+        cs.trace(model, torch.ones(1, 1, 2, 2))

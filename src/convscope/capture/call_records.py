@@ -146,6 +146,7 @@ class OpSignature(NamedTuple):
     overload: str
     names: tuple[str, ...]
     defaults: dict[str, Any]
+    """Argument -> its default, without those that are only written into (`out=`)."""
     view: bool
     scalars: tuple[str, ...]
     """Names of numeric arguments; a tensor may be passed for one."""
@@ -176,7 +177,7 @@ def _signature(func: Any) -> OpSignature:
         name if space == "aten" else f"{space}::{name}",
         schema.overload_name or "default",
         tuple(argument.name for argument in schema.arguments),
-        {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments},
+        {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments if not a.is_out},
         bool(func.is_view),
         tuple(a.name for a in schema.arguments if any(kind in str(a.type) for kind in CALCULATED)),
     )

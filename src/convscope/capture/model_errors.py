@@ -105,4 +105,8 @@ EXPECTS: Mapping[Any, Callable[[Any, tuple[int, ...]], str]] = {
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    try:
+        message = str(error).strip()
+    except Exception:  # an exception of the model's may fail at that, too
+        message = ""
+    return (message or "no message").splitlines()[0].rstrip(".")

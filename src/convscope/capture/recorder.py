@@ -116,6 +116,8 @@ class OpTraits(NamedTuple):
     """Index of the flag without which it writes nothing, or -1."""
     reads: bool = False
     """Whether it returns a number of its first argument to Python."""
+    resizes: tuple[str, ...] = ()
+    """Names of the arguments that take the result's shape: `out=`."""
 
     def written(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
         """The tensors that a call with these arguments writes into."""
@@ -186,6 +188,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             self.about_to_write(tensor, now)
         if traits.moves:
             self.tape.save_shape(args[0], now)
+        for name in traits.resizes:
+            for tensor in tensors_in(kwargs.get(name)):
+                self.tape.save_shape(tensor, now)
         if traits.draws and self.drawing is not None:
             self.drawing(kwargs.get("generator"))
 
@@ -290,11 +295,12 @@ def _traits(func: Any) -> OpTraits | None:
         for place, argument in enumerate(schema.arguments)
         if (argument.alias_info is not None and argument.alias_info.is_write) or argument.name in undeclared
     )
+    resizes = tuple(argument.name for argument in schema.arguments if argument.is_out)
     moves = torch.Tag.inplace_view in func.tags
     draws = torch.Tag.nondeterministic_seeded in func.tags
     training = next((i for i, a in enumerate(schema.arguments) if undeclared and a.name == "training"), -1)
     reads = func is _ITEM
-    return OpTraits(func, writes, moves, draws, training, reads) if writes or moves or draws or reads else None
+    return OpTraits(func, writes, moves, draws, training, reads, resizes) if writes or moves or draws or reads else None
 
 
 _ITEM = torch.ops.aten._local_scalar_dense.default

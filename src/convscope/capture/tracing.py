@@ -244,8 +244,14 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
         result = session.run(recorder)
     except Exception as error:
         raise failure(session, error, recorder, _told(session, recorder, None)) from error
+    try:
+        empty = not isinstance(result, Tensor) and next(tensors_of(result), None) is None
+    except RecursionError:
+        result = None  # not kept: whatever reads it would go round in circles
+        why = "the model returned containers that hold themselves, or thousands within each other; return its tensors."
+        raise TraceError(why, "", None) from None
     told = _told(session, recorder, result)
-    if not isinstance(result, Tensor) and next(tensors_of(result), None) is None:
+    if empty:
         kind = "nothing" if result is None else f"{kind_of(result)} without tensors"
         raise TraceError(f"the model returned {kind}; its forward must return a tensor.", "", told)
     return told

@@ -113,7 +113,7 @@ def rounded(value: float, dtype: str) -> float:
     return nearest if abs(nearest) < 2.0**128 else math.copysign(math.inf, value)
 
 
-BITS: Mapping[str, int] = {"uint8": 8, "int8": 8, "int16": 16, "int32": 32, "int64": 64}
+BITS: Mapping[str, int] = {f"{sign}int{bits}": bits for bits in (8, 16, 32, 64) for sign in ("u", "")}
 """The integer types, as PyTorch names them, and their width."""
 FINEST = 2**53
 """Up to here float64 holds every whole number."""
@@ -128,7 +128,7 @@ def wrapped(value: int, dtype: str) -> int:
     if dtype == "bool":
         return int(value != 0)
     width = 1 << BITS[dtype]
-    lowest = 0 if dtype == "uint8" else -(width // 2)
+    lowest = 0 if dtype.startswith("u") else -(width // 2)
     return (value - lowest) % width + lowest
 
 

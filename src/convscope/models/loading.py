@@ -247,6 +247,8 @@ def _config(run: Path) -> dict[str, Any]:
 
 def _seeded(seed: int, action: Callable[[], nn.Module]) -> nn.Module:
     """Build with fresh weights drawn from `seed`, without touching PyTorch's random state."""
+    if seed >= 2**64:
+        raise UsageError(f"seed must be at most {2**64 - 1}, not {seed}.")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # said when it is asked for an answer
         torch.default_generator.manual_seed(seed)

@@ -57,6 +57,9 @@ def shares_of(scores: Cells, call: Call) -> Cells:
         else softmax_error(scores.values, shares, scores.errors if scores.errors is not None else 0.0, call.precision)
     )
 
+    if scores.errors is not None and np.isinf(scores.errors).any():  # no share is known, not even that it is below 1
+        errors = np.full(len(scores), np.inf)
+
     def derive(index: int) -> Apply:
         return Apply("safe_softmax", {"x": _one(scores, index), "cells": scores}, note="its share of attention")
 
@@ -86,6 +89,8 @@ def _scores(call: Call, place: Cell) -> Cells:
         values = keys @ asked * scale + mask
         sizes = np.abs(keys) @ np.abs(asked) * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
     errors = gamma(depth + 4, call.precision.sum) * sizes
+    if sizes.max(initial=0.0) * max(1.0, 1 / abs(scale or 1.0)) >= call.precision.room:
+        errors = np.full(length, np.inf)  # a score may be infinite on its way, and then no share is known
 
     def derive(index: int) -> Dot | Apply:
         product = Dot(

@@ -33,6 +33,8 @@ UNIT = 2.0**-24
 """The unit roundoff of float32, in which gradients are recorded."""
 KEPT = 4
 """Number of nodes whose derivatives are cached: several steps contain gradients of the same node."""
+OF_RESULT = frozenset({"Sigmoid", "Tanh", "Expm1", "Elu"})
+"""Nodes whose slope is calculated from a recorded result between -1 and 1."""
 STOPS = frozenset({"detach"})
 """Forward operations through which no gradient goes."""
 UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
@@ -50,18 +52,24 @@ class Derivative:
     expected: Array | None
     """float64; None where the forward step has no vector-Jacobian product by this operand."""
 
+    received: float = 0.0
+    """The largest gradient that the node received, where its slope is calculated from the recorded result."""
+
     @property
     def slack(self) -> float:
         """The relative error that the roundings of the operations in between may add."""
         return 16 * UNIT * self.node.operations
 
     def allowed(self, bounds: Array | float) -> Array:
-        """How far a recorded gradient may be from the derivative: its bound, and the roundings in between."""
+        """How far a recorded gradient may be from the derivative: its bound, and the roundings in between.
+
+        A slope such as y·(1 - y) or y + 1, taken from a result y near 1 or -1, holds the rounding of y.
+        """
         assert self.expected is not None
         size = np.abs(self.expected)
         finite = size[np.isfinite(size)]
         typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-        return np.asarray(bounds + self.slack * (size + typical))
+        return np.asarray(bounds + self.slack * (size + typical) + 4 * UNIT * self.received)
 
     def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
         """A mask of the cells in which a recorded gradient is not the derivative."""
@@ -169,6 +177,8 @@ class Derivatives:
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
         targets = {target_of(self.trace, of) for of, _ in node.gave}
         weights = {_key(made): self._numbers(gradient) for made, gradient in node.received}
+        of_result = node.kind.rstrip("0123456789").removesuffix("Backward") in OF_RESULT
+        received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
         pulled: dict[Tensor, list[Array]]
         try:
             pulled = pull(self.trace, weights, targets.__contains__, through=node.custom, ops=self.ops)
@@ -181,7 +191,7 @@ class Derivatives:
                 parts = [sum(parts[1:], parts[0])]
             for index, (of, gradient) in enumerate(pairs):
                 fits = len(parts) == len(pairs) and parts[index].shape == gradient.shape
-                yield Derivative(gradient, of, node, parts[index] if fits else None)
+                yield Derivative(gradient, of, node, parts[index] if fits else None, received if of_result else 0.0)
 
     def withheld(self) -> Iterator[tuple[BackwardNode, Ref]]:
         """The gradients that custom functions should have given: they gave none, and the derivative is not zero."""

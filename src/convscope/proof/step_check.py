@@ -170,7 +170,7 @@ class StepCheck:
             return np.ones(len(values), bool)
         closed = np.isfinite(bounds)
         if np.isnan(recorded).any():
-            closed = np.where(np.isnan(recorded), ~may_be_lost(self.call, values), closed)
+            closed = closed & ~(np.isnan(recorded) & may_be_lost(self.call, values))
         if np.isinf(recorded).any():
             closed = np.where(np.isinf(recorded), ~within_reach(recorded, values, bounds, self.call.dtype)[1], closed)
         return np.asarray(closed | (values == recorded) | np.isnan(values))

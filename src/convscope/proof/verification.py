@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.errors import UsageError
 from convscope.ops import OPS, Op
 from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of, check_tables
@@ -67,6 +68,8 @@ def verify(
         worst error and its resolution; and whether the output is what the steps hold.
     """
     check_tables("verify", ops, references)
+    if cells < 0:
+        raise UsageError(f"cells is how many cells of each result are explained, 0 or more, not {cells}.")
     reports = []
     read, tables = _read(trace), Tables(ops, references)
     total = len(trace.all_steps)

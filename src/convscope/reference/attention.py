@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.precision import FUNCTION, gamma
+from convscope.reference.precision import FUNCTION, gamma, largest
 from convscope.reference.reductions import sum_share
 from convscope.typing import Array
 
@@ -71,10 +71,12 @@ def attention_error(
     for p, s, v in _rows(query, key, value, attn_mask, is_causal, scale):
         rows = np.abs(query[..., start : start + p.shape[-2], :])
         start += p.shape[-2]
-        scores_off = gamma(query.shape[-1] + 3, u) * _scaled(rows, np.abs(key), scale)
-        scores_off = scores_off + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
+        sizes = _scaled(rows, np.abs(key), scale)
+        scores_off = gamma(query.shape[-1] + 3, u) * sizes + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
         weights_off = weight_error(p, s, scores_off, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p
-        parts.append(weights_off @ np.abs(v))
+        unscaled = _scaled(rows, np.abs(key), 1.0)  # kernels scale before or after the product
+        overflows = np.maximum(sizes, unscaled).max(-1, keepdims=True, initial=0.0) >= largest(u)
+        parts.append(np.where(overflows, np.inf, weights_off @ np.abs(v)))
     return np.concatenate(parts, axis=-2)
 
 

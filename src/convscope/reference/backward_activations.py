@@ -121,7 +121,7 @@ def hardswish_backward_error(y: Array, u: float, grad_output: Array, x: Array) -
 
 def sigmoid_slope(output: Array) -> Array:
     """y·(1 - y)."""
-    return np.asarray(output - output**2)
+    return np.asarray(output * (1 - output))
 
 
 def sigmoid_off(output: Array) -> Array:

@@ -182,7 +182,7 @@ def _error(
     scale = (rate + rate_off) * weight
     moved = weight * rate_off * np.abs(x - mean) + scale * off
     rounded = 8 * u * scale * (np.abs(x) + np.abs(mean) + off) + (0.0 if bias is None else 2 * u * np.abs(bias))
-    return np.asarray(moved + rounded)
+    return np.where(np.isinf(rate_off), np.inf, moved + rounded)
 
 
 def _rate(variance: Array, eps: float) -> Array:
@@ -192,7 +192,8 @@ def _rate(variance: Array, eps: float) -> Array:
 def _rate_error(variance: Array, spread: Array, eps: float, u: float) -> Array:
     """1 / sqrt is steeper towards 0, so a variance too small by `spread` (never below 0) errs most."""
     least = np.maximum(variance - spread, 0) + eps
-    return np.asarray(1 / np.sqrt(least) - _rate(variance, eps) + 4 * u / np.sqrt(least))
+    error = 1 / np.sqrt(least) - _rate(variance, eps) + 4 * u / np.sqrt(least)
+    return np.where(np.isinf(spread), np.inf, error)  # an infinite sum of squares makes any rate, also none
 
 
 def _channels(values: Array | None, x: Array) -> Array | None:

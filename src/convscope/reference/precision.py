@@ -72,7 +72,9 @@ def written(value: Any, u: float) -> Array:
     """
     magnitude = np.abs(np.asarray(value, dtype=np.float64))
     mantissa = np.frexp(magnitude)[0] / _unit(u)
-    return np.where(np.isfinite(magnitude) & (mantissa % 1 != 0), u * magnitude, 0.0)
+    step = 2 * _unit(u) * (2.0**-14 if smallest(u) == 2.0**-24 else smallest(u))  # between the smallest numbers
+    held = (mantissa % 1 == 0) & (magnitude % step == 0)
+    return np.where(np.isfinite(magnitude) & ~held, np.maximum(u * magnitude, step / 2), 0.0)
 
 
 def scalar(value: Any, u: float) -> Array:
@@ -134,7 +136,7 @@ def wrapped(x: Array, dtype: str) -> Array:
     >>> wrapped(np.array([300, -1]), "uint8")
     array([ 44, 255], dtype=uint8)
     """
-    whole = dtype in {"uint8", "int8", "int16", "int32", "int64"} and x.dtype.kind in "iub"
+    whole = dtype.removeprefix("u") in {"int8", "int16", "int32", "int64"} and x.dtype.kind in "iub"
     return x.astype(dtype) if whole else x
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.precision import FUNCTION, carried, cast, gamma, scalar
+from convscope.reference.precision import FUNCTION, carried, cast, gamma, scalar, smallest
 from convscope.typing import Array
 
 Axes = int | Sequence[int] | None
@@ -149,11 +149,19 @@ def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = Fa
 
 
 def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes = None, **_: Any) -> Any:
-    """No term cancels: n additions and two powers are a relative error, which the root divides by |order|."""
+    """No term cancels: n additions and two powers are a relative error, which the root divides by |order|.
+
+    Powers of small numbers underflow. If a sum S may be off by b, n times the smallest number, its root is off by at
+    most S^(1/order)·b/S for S >= b, because the root is concave, and by b^(1/order) below.
+    """
     if np.isinf(order) or order == 0:
         return 0.0
     inside = count_of(x, dim) + (FUNCTION if order not in {1, 2} else 1)
     off = (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    if order > 1:
+        total, lost = np.abs(y) ** order, count_of(x, dim) * smallest(u)
+        share = np.abs(y) * lost / np.where(total >= lost, total, 1.0)
+        off = off + np.where(total >= lost, share, np.where(y != 0, lost ** (1 / order), 0.0))
     return carried(off, np.abs(y) ** order, u)
 
 
@@ -219,7 +227,8 @@ def moments_error(
     The variance. M's own roundings are 7u of each w·d² and 2u of M for each level, together (2D + 8)·u·n·s². What the
     errors e of the means do to d is, by Cauchy and Schwarz, at most 2·sqrt(n·s²)·sqrt(sum of w·(|e_a| + |e_b|)²), a
     half more in Welford's form, whose second distance is taken after the update; call that 2·n·s·q, see `_distances`;
-    q² is its second order. In two passes the errors of the mean add up to 0, which leaves the square of it.
+    q² is its second order. In two passes the errors of the mean add up to 0, which leaves the square of it. A sum of
+    squares beyond the type is infinite on its way, and nothing is known of the variance.
 
     Args:
         x: The cells.
@@ -247,7 +256,8 @@ def moments_error(
         if squares is None and kernel == "in turn":
             moved = moved + 2 * off
         spread = 2 * deviation * moved + moved**2 + off**2 + by * (2 * depth + 8) * variance
-    return off, np.asarray(spread) * n / np.maximum(0, n - correction)
+    largest_sum = n * (_mean(x**2, axes) if kernel == "one pass" else variance)
+    return off, carried(spread, largest_sum, u) * n / np.maximum(0, n - correction)
 
 
 def _distances(n: int, average: Array, deviation: Array, span: Array, u: float, kernel: Kernel) -> Array:

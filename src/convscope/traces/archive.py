@@ -136,6 +136,8 @@ def write(path: str | Path, source: ArchiveSource) -> None:
 
 
 def _save(path: Path, arrays: Mapping[str, Array], header: str) -> None:
+    if not path.name:
+        raise UsageError(f"the trace cannot be written to {path}: it is a folder; name a file.")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(

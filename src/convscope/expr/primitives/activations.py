@@ -177,12 +177,14 @@ ACTIVATIONS: Mapping[str, Primitive] = {
         lambda x: x * sigmoid(x),
         roundings=10,
         slopes=lambda x: (sigmoid(x) * (1 + x * (1 - sigmoid(x))),),
+        lost=lambda x: x,
     ),
     "mish": elementary(
         "{x} × tanh(log(1 + exp({x})))",
         _mish,
         roundings=lambda y, x: y * (24 + _finite(x)),
         slopes=lambda x: (_mish_slope(x),),
+        lost=lambda x: x,
     ),
     "softplus": elementary(
         "log(1 + exp({beta} × {x})) ÷ {beta} if {beta} × {x} ≤ {threshold}, else {x}",
@@ -223,5 +225,6 @@ ACTIVATIONS: Mapping[str, Primitive] = {
         _glu,
         roundings=12,
         slopes=lambda x, gate: (sigmoid(gate), x * sigmoid(gate) * sigmoid(-gate)),
+        lost=lambda x, gate: x,
     ),
 }

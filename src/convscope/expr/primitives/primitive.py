@@ -52,6 +52,7 @@ def elementary(
     offset: Callable[..., Numbers | None] | None = None,
     taken: Callable[..., str] | None = None,
     way: Callable[..., Numbers] | None = None,
+    lost: Callable[..., Numbers] | None = None,
 ) -> Primitive:
     """A function of single numbers, for `Function`.
 
@@ -70,11 +71,14 @@ def elementary(
             says that the function is not linear in these.
         taken: Which branch of the formula these arguments take.
         way: The largest magnitude on the way to the result: where it exceeds the type, the result has no bound.
+        lost: What a kernel multiplies by a number that may underflow: 1 / (1 + exp(-x)) is 0 once exp(-x) is infinite.
     """
 
     def error(precision: Precision, result: Numbers, values: Sequence[Any], errors: Sequence[Any]) -> Numbers:
         count = abs(roundings(result, *values) if callable(roundings) else roundings * result)
         own = precision.sum * count + np.where(count != 0, precision.tiny, 0.0)
+        if lost is not None:
+            own = own + precision.tiny * abs(lost(*values))
         if stored is not None and precision.inner:
             own = own + precision.inner * abs(stored(*values))
         inexact = [np.any(error) for error in errors]

@@ -100,7 +100,9 @@ def _error(kernel: str, precision: Precision, result: Any, values: Sequence[Any]
     if np.any(errors[0]):
         shift = errors[0] + np.max(errors[0], axis=-1, keepdims=True)
         inherited = np.sum(shift * (2 * np.abs(far) + shift), axis=-1) / n
-    return (total + inherited) * n / np.maximum(n - correction, 1.0) + precision.tiny
+    total = (total + inherited) * n / np.maximum(n - correction, 1.0) + precision.tiny
+    largest_sum = n * (np.mean(rows**2, axis=-1) if way.at_once else spread)
+    return np.where(largest_sum < precision.room, total, np.inf)  # the kernel's sum of squares may be infinite
 
 
 def _distances(rows: Row, mean: Any, deviation: Any, u: float, *, chunked: bool) -> Any:
@@ -206,7 +208,7 @@ def _normalize_error(precision: Precision, result: Any, values: Sequence[Any], e
     shifted = (e_x + e_mean) * scale * (1 + bent)
     own = 8 * precision.sum * (abs(x * scale) + abs(mean * scale) + abs(bias))
     total = abs(x - mean) * scale * bent + shifted + own + precision.tiny
-    return np.where(narrowest > 0, total, np.where(e_var, np.inf, 0.0))
+    return np.where((narrowest > 0) & ~np.isinf(e_var), total, np.where(e_var, np.inf, 0.0))
 
 
 def _norm(row: Row, order: float) -> Any:
@@ -225,7 +227,8 @@ def _norm_error(precision: Precision, result: float, values: Sequence[Any], erro
     if np.isinf(order) or order == 0:
         return 0.0
     powers = gamma(row.size + 12, precision.sum) / min(abs(order), 1e3)
-    return float((powers + 12 * precision.sum) * abs(result) + np.sqrt(precision.tiny) * (row.size > 1))
+    lost = (row.size * precision.tiny) ** (1 / max(order, 1.0)) * (row.size > 1)  # powers underflow
+    return float((powers + 12 * precision.sum) * abs(result) + lost)
 
 
 def _logsumexp(rows: Row) -> Any:
@@ -331,7 +334,7 @@ def _inverse_std_error(precision: Precision, result: Any, values: Sequence[Any],
     narrowest = np.maximum(width - errors[0], 0.99 * eps)
     bent = np.maximum(np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + errors[0])))
     total = result * bent + 8 * precision.sum * np.abs(result) + precision.inner * np.abs(result)
-    return np.where(narrowest > 0, total, np.where(errors[0], np.inf, 0.0))
+    return np.where((narrowest > 0) & ~np.isinf(errors[0]), total, np.where(errors[0], np.inf, 0.0))
 
 
 def _stored_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
