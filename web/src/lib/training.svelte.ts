@@ -55,12 +55,14 @@ export class Followed {
       void refresh();
   }
 
-  /** Send a command to the training, and show its new state or the error. */
+  /**
+   * Send a command to the training, and show the error if it is refused. What the command changes arrives as an event,
+   * often before this response, which holds the state from before the command.
+   */
   async say(command: TrainCommand["command"]): Promise<void> {
     if (this.info === null) return;
     try {
-      const info = await commandTraining(this.info.id, command);
-      if (!OVER.includes(this.info.state)) this.info = info;
+      await commandTraining(this.info.id, command);
       this.problem = null;
     } catch (error) {
       this.problem = error instanceof Refused ? error.message : String(error);
