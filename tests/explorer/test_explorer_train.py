@@ -110,7 +110,10 @@ def test_a_training_starts_anew_when_it_has_ended_and_one_too_many_gets_a_senten
     eventually(alert.count, 0)
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")
-    page.get_by_role("button", name=first).click()
+    visit(page, explorer, "?view=train&model=short&at=0", f"button:text-is('{first}')")
+    page.wait_for_selector("section[aria-label=Kernels] .grid")
+    assert state(page) == {"view": "train", "model": "short", "at": "0"}  # though another training is under way
+    page.get_by_role("button", name=first, exact=True).click()
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("text=stopped")
 
