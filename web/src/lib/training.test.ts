@@ -1,10 +1,8 @@
 import { expect, test, vi } from "vitest";
+import { commandTraining, followTraining } from "./api";
+import { Followed } from "./training.svelte";
 import type { TrainingEvent, TrainingInfo } from "./types";
 
-const [{ commandTraining, followTraining }, { Followed }] = await Promise.all([
-  import("./api"),
-  import("./training.svelte"),
-]);
 vi.mock("./api", () => ({ commandTraining: vi.fn(), followTraining: vi.fn() }));
 vi.mock("./http", () => ({ aborted: () => false, Refused: class extends Error {} }));
 vi.mock("./session.svelte", () => ({ refresh: vi.fn() }));
